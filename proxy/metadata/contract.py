@@ -1,0 +1,169 @@
+"""What a proxy may ask of the metadata service. Implemented by `client.MetadataClient` and wrapped by `cache.CachedMetadata`.
+
+Every call is one transaction; a write has been committed durably when it returns, and every worker sees it from then on
+(invariant 5). Failures are `model.errors.Failure`; the codes worth catching are named at each call, and
+`MetadataUnavailable` may come from all. `account` is the registry's 12 digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from proxy.model.records import (
+    AccessKey,
+    Blob,
+    EncryptedDataKey,
+    Page,
+    Principal,
+    PushedManifest,
+    Referrer,
+    Segment,
+    StoredManifest,
+    Upload,
+)
+
+
+class Metadata(Protocol):
+    # ---- identity -------------------------------------------------------------------------------------------------
+    async def access_key(self, access_key_id: str) -> AccessKey | None: ...
+
+    async def principal(self, principal_id: str) -> Principal | None:
+        """None once the principal is deleted or disabled: its tokens die with it."""
+
+    # ---- ECR operations -------------------------------------------------------------------------------------------
+    async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Run an operation of botocore's `ecr` model. Input is validated against the model; times are epoch seconds."""
+
+    # ---- blobs ----------------------------------------------------------------------------------------------------
+    async def blob(self, account: str, repository: str, digest: str) -> Blob:
+        """The blob as that repository sees it. RepositoryNotFound, LayersNotFound (also when quarantined).
+
+        Also renews the grace in which an unreferenced blob is kept (at most one write an hour and blob).
+        """
+
+    async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
+        """Segments from the one that holds `plain_offset` on, in order."""
+
+    async def mount_blob(
+        self, account: str, repository: str, digest: str, source: str | None, *, create: bool
+    ) -> bool:
+        """Link a blob that some (or the named) repository of the account holds. False: not there, upload it."""
+
+    async def unlink_blob(self, account: str, repository: str, digest: str) -> None:
+        """RepositoryNotFound, LayersNotFound, LayerInUse."""
+
+    async def quarantine(self, object_key: str, reason: str) -> None:
+        """Hide the blob that lies under this key until a fresh push of its digest heals it. Idempotent."""
+
+    # ---- uploads (design: upload sessions) ------------------------------------------------------------------------
+    async def begin_upload(
+        self,
+        account: str,
+        repository: str,
+        *,
+        algorithm: str,
+        object_key: str,
+        data_key: EncryptedDataKey,
+        sealed_for: str,
+        frame_length: int,
+        create: bool,
+    ) -> Upload:
+        """Open a session with a fresh UUID at offset 0. `create` makes the repository; else RepositoryNotFound."""
+
+    async def upload(self, account: str, repository: str, upload_id: str) -> Upload:
+        """UploadNotFound also when it belongs to another repository, or has been swept."""
+
+    async def lease_upload(self, account: str, repository: str, upload_id: str, *, seconds: float) -> Upload:
+        """Take the session for one append: a new `fence`. UploadConflict while another lease lives, UploadNotFound."""
+
+    async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:
+        """Keep the lease during a long append. UploadConflict when it was lost."""
+
+    async def advance_upload(self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes) -> Upload:
+        """Record a finished append and let the lease go. `segment` must begin at the row's offsets. UploadConflict."""
+
+    async def release_upload(self, upload_id: str, fence: int) -> None:
+        """Let the lease go with nothing recorded. Idempotent, never fails on a lost lease."""
+
+    async def commit_upload(
+        self, upload_id: str, fence: int, *, digest: str, segment: Segment | None, hash_state: bytes
+    ) -> tuple[Blob, str | None]:
+        """Make the session's object the repository's blob `digest`; `segment` is the last append, if it wrote any.
+
+        Returns the blob, and the key of an object to delete: this upload's own when the digest was there already
+        (the first stays), the old corrupt one when this push healed a quarantined blob. Committed sessions answer
+        `upload` with `committed` set for an hour.
+        """
+
+    async def cancel_upload(self, account: str, repository: str, upload_id: str) -> str:
+        """Close a session; returns the key of its object, to delete. UploadNotFound."""
+
+    # ---- manifests ------------------------------------------------------------------------------------------------
+    async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:
+        """By tag or digest. RepositoryNotFound, ImageNotFound."""
+
+    async def put_manifest(
+        self,
+        account: str,
+        repository: str,
+        *,
+        content: bytes,
+        media_type: str | None,
+        digest: str,
+        tags: Sequence[str],
+        create: bool,
+    ) -> PushedManifest:
+        """Store a manifest whose bytes hash to `digest`, and move `tags` to it (none: pushed by digest).
+
+        ManifestInvalid, LayersNotFound, ReferencedImagesNotFound, ImageTagAlreadyExists, RepositoryNotFound. Pushing
+        the same manifest and tag again succeeds. An absent subject is fine.
+        """
+
+    async def delete_tag(self, account: str, repository: str, tag: str) -> None:
+        """Remove only the tag, as OCI says; the image stays, untagged. RepositoryNotFound, ImageNotFound."""
+
+    async def delete_manifest(self, account: str, repository: str, digest: str) -> None:
+        """Remove an image and its tags. RepositoryNotFound, ImageNotFound, ImageReferencedByManifestList."""
+
+    async def tags(self, account: str, repository: str, *, last: str, limit: int) -> Page: ...
+
+    async def repositories(self, account: str, *, last: str, limit: int) -> Page: ...
+
+    async def referrers(
+        self, account: str, repository: str, digest: str, *, artifact_type: str | None, last: str, limit: int
+    ) -> tuple[Sequence[Referrer], bool]:
+        """Manifests whose subject is `digest`, by their digest in order, after `last`; whether more follow.
+
+        An unknown repository has no referrers: an empty list, not an error (the spec's MUST)."""
+
+    # ---- upkeep ---------------------------------------------------------------------------------------------------
+    async def take_turn(self, task: str, *, seconds: float) -> bool:
+        """True for one caller at a time: the one that runs this upkeep task for the next `seconds`."""
+
+    async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Sequence[str]:
+        """Close sessions untouched for so long (committed ones after an hour); returns object keys to delete."""
+
+    async def collect_blobs(self, *, grace_seconds: float, limit: int) -> Sequence[str]:
+        """Remove blobs that nothing links and whose grace is over; returns object keys to delete.
+
+        A repository's link ends with the last manifest that used it, once its grace is over; never while an upload or
+        a push that needs it may still come (the grace), so a blob that awaits its manifest stays.
+        """
+
+    async def known_objects(self, keys: Sequence[str]) -> Sequence[str]:
+        """Those of `keys` that a blob row or an open session owns; the rest are orphans (once old enough)."""
+
+    async def objects(self, *, after: str, limit: int) -> Sequence[tuple[Blob, bool]]:
+        """Every blob by object key, in order, beyond `after`, with whether it is quarantined (check, rewrap, reseal)."""
+
+    async def replace_data_key(self, object_key: str, old: EncryptedDataKey, new: EncryptedDataKey) -> bool:
+        """Rewrap: swap a blob's (or open session's) wrapped key. False when it was no longer `old`."""
+
+    async def replace_object(self, object_key: str, blob: Blob) -> bool:
+        """Reseal: point a blob's row at a new object with one message. False when it was no longer at `object_key`."""
+
+    async def ping(self) -> None:
+        """For /readyz."""
+
+    async def close(self) -> None: ...

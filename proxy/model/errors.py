@@ -1,0 +1,82 @@
+"""Errors as values: one exception, a code, a sentence for people, and a hint for the operator.
+
+A `Failure` is raised anywhere and rendered at one door per protocol (`oci/errors.py`, `ecr/errors.py`), which owns the
+HTTP status and the wire form. Codes are the ECR API's own exception names where the model has one; the rest, below
+under "ours", name what only a data plane knows. This module must not know HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Every way a request can fail. The first block is spelled as in botocore's `ecr` model."""
+
+    ACCESS_DENIED = "AccessDeniedException"
+    EMPTY_UPLOAD = "EmptyUploadException"
+    IMAGE_ALREADY_EXISTS = "ImageAlreadyExistsException"
+    IMAGE_DIGEST_DOES_NOT_MATCH = "ImageDigestDoesNotMatchException"
+    IMAGE_NOT_FOUND = "ImageNotFoundException"
+    IMAGE_TAG_ALREADY_EXISTS = "ImageTagAlreadyExistsException"
+    INVALID_LAYER = "InvalidLayerException"  # the bytes do not hash to the digest that was named
+    INVALID_LAYER_PART = "InvalidLayerPartException"  # out of order; fields["lastValidByteReceived"] is the true end, -1 if none
+    INVALID_PARAMETER = "InvalidParameterException"
+    INVALID_TAG_PARAMETER = "InvalidTagParameterException"
+    KMS = "KmsException"
+    LAYERS_NOT_FOUND = "LayersNotFoundException"  # a blob asked for, or needed by a manifest, is not in the repository
+    LIMIT_EXCEEDED = "LimitExceededException"
+    REFERENCED_IMAGES_NOT_FOUND = "ReferencedImagesNotFoundException"
+    REPOSITORY_ALREADY_EXISTS = "RepositoryAlreadyExistsException"
+    REPOSITORY_NOT_EMPTY = "RepositoryNotEmptyException"
+    REPOSITORY_NOT_FOUND = "RepositoryNotFoundException"
+    SERVER = "ServerException"
+    TOO_MANY_TAGS = "TooManyTagsException"
+    UNKNOWN_OPERATION = "UnknownOperationException"
+    UPLOAD_NOT_FOUND = "UploadNotFoundException"
+    VALIDATION = "ValidationException"
+
+    # ours
+    BLOB_CORRUPT = "BlobCorrupt"  # a frame did not authenticate, twice; the blob is quarantined
+    DIGEST_INVALID = "DigestInvalid"  # not a digest, or an algorithm we do not compute
+    IMAGE_REFERENCED = "ImageReferencedByManifestList"  # an index still needs the manifest that was to be deleted
+    LAYER_IN_USE = "LayerInUse"  # a manifest of the repository still needs the blob that was to be deleted
+    MANIFEST_INVALID = "ManifestInvalid"
+    MANIFEST_TOO_LARGE = "ManifestTooLarge"
+    METADATA_UNAVAILABLE = "MetadataUnavailable"  # try again; the write did not happen, or its answer is unknown
+    NAME_INVALID = "NameInvalid"
+    RANGE_NOT_SATISFIABLE = "RangeNotSatisfiable"  # fields["size"]
+    SIZE_INVALID = "SizeInvalid"  # the body is shorter or longer than what was declared
+    STORE_FULL = "StoreFull"
+    STORE_UNAVAILABLE = "StoreUnavailable"
+    TAG_INVALID = "TagInvalid"
+    UNSUPPORTED = "Unsupported"
+    UPLOAD_CONFLICT = "UploadConflict"  # another writer holds the session; fields["offset"] is the true end
+
+
+class Failure(Exception):
+    """A request that cannot be done.
+
+    `message` is for whoever sent it; `hint` says what to do next and goes to the log and, where the protocol has room,
+    to the sender; `fields` are facts that a door needs for its wire form (named beside their code above).
+    """
+
+    def __init__(self, code: Code, message: str, *, hint: str = "", **fields: object) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.fields: Mapping[str, object] = fields
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+def repository_not_found(name: str, account: str) -> Failure:
+    """ECR's own text for a repository that is not there."""
+    return Failure(
+        Code.REPOSITORY_NOT_FOUND,
+        f"The repository with name '{name}' does not exist in the registry with id '{account}'",
+        repositoryName=name,
+    )

@@ -1,0 +1,157 @@
+"""Frozen facts that travel between rooms and, as JSON, between the proxy and the metadata service.
+
+Sizes and offsets are bytes; "plain" counts what clients see, "stored" what the object store holds. Times are epoch
+seconds. Encoding to JSON lives with the only two files that need it (`metadata/client`, `metadata/service`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. `principal_id` is unique for ever (AIDA…); `arn` may be made anew for somebody else."""
+
+    principal_id: str
+    account: str
+    arn: str
+    name: str
+    administrator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """A long-lived key. The secret is sealed under the master key; SigV4 needs it back."""
+
+    access_key_id: str
+    sealed_secret: bytes
+    principal: Principal
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptedDataKey:
+    """One blob's data key as an AWS Encryption SDK EDK: provider id, provider information, ciphertext."""
+
+    provider_id: str
+    provider_info: bytes
+    ciphertext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One message of a sealed object: where its plaintext begins and ends, where its bytes lie, its whole header."""
+
+    plain_offset: int
+    plain_length: int
+    stored_offset: int
+    stored_length: int
+    header: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SealedObject:
+    """An object in the store and all that is needed to open it, but for the unwrapped key.
+
+    `segments` is the first page (at most 64) of the segment table; `segment_count` says how many there are.
+    `sealed_for` is the ARN of the repository that first sealed it: the encryption context's `aws:ecr:arn`.
+    """
+
+    object_key: str
+    data_key: EncryptedDataKey
+    sealed_for: str
+    frame_length: int
+    plain_size: int
+    stored_size: int
+    segment_count: int
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A committed layer or config, seen through one repository."""
+
+    digest: str
+    size: int
+    sealed: SealedObject
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload session. `sealed.plain_size` is the true offset: what a next chunk must start at.
+
+    `hash_state` is what `_speedups` exported, sealed (it holds up to 127 bytes of plaintext). `fence` names the append
+    that holds the session, 0 when nobody does. `committed` is the digest once the closing PUT has succeeded.
+    """
+
+    upload_id: str
+    account: str
+    repository: str
+    algorithm: str
+    sealed: SealedObject
+    hash_state: bytes
+    fence: int
+    committed: str | None = None
+
+
+class ImageKind(StrEnum):
+    IMAGE = "image"
+    INDEX = "index"
+    ARTIFACT = "artifact"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A manifest byte for byte as it was pushed."""
+
+    digest: str
+    media_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PushedManifest:
+    digest: str
+    subject: str | None
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """A descriptor of the referrers list (OCI Distribution 1.1.1 "Listing Referrers")."""
+
+    digest: str
+    media_type: str
+    size: int
+    artifact_type: str | None
+    annotations: dict[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of names in lexical order; `more` says whether another follows the last one."""
+
+    names: tuple[str, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFacts:
+    """What `model/manifests.read_manifest` found in a manifest's bytes: all that rows and lists need of it.
+
+    `blobs` are (digest, size) of config and layers that must be in the repository; `foreign` layers (those with
+    `urls`, or of a non-distributable type) are not among them. `children` are an index's manifests. `image_size` is
+    what DescribeImages calls imageSizeInBytes for a single image: its layers' compressed bytes.
+    """
+
+    kind: ImageKind
+    media_type: str
+    artifact_type: str | None
+    config_media_type: str | None
+    blobs: tuple[tuple[str, int], ...]
+    children: tuple[str, ...]
+    subject: str | None
+    annotations: dict[str, str] | None
+    image_size: int

@@ -1,0 +1,94 @@
+"""The contract of an object store.
+
+Objects are written once, under a final random key: an append goes `begin` or `resume` → `append`… → `pause`, and at the
+end `finish`, or `abandon`. Nothing is ever copied, renamed or moved, and commit is `finish`. Every implementation
+passes `tests/contract/test_stores.py`.
+
+Failures are `model.errors.Failure` with `StoreFull` (no room left), `StoreUnavailable` (try again), or `ObjectMissing`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+KEY = re.compile(r"[0-9a-f]{32}", re.ASCII)
+"""An object key: 128 random bits in lower-case hex. Stores refuse anything else with ValueError."""
+
+
+class ObjectMissing(Exception):
+    """No object under that key."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    key: str
+    size: int
+    modified_at: float  # epoch seconds
+    finished: bool  # False where the store can tell that `finish` was never called; a filesystem can't and says True
+
+
+class Appender(Protocol):
+    """One stretch of writing to one object by one caller. `offset` is the stored length so far."""
+
+    offset: int
+
+    async def append(self, produce: Callable[[], memoryview]) -> int:
+        """Run `produce` off the event loop and store what it returns after all that was stored before; returns its length.
+
+        Producing (hashing, sealing) and storing share one hop to a thread this way. Calls are serial: a caller may
+        overlap one `append` with receiving, never with another `append`. The buffer is the caller's again once the
+        call returns; on cancellation it is the caller's only after `abandon` or `pause` has returned.
+        """
+
+    async def pause(self) -> None:
+        """End this stretch; what was appended is there for `resume` at `offset`. Not a promise of durability."""
+
+    async def finish(self) -> None:
+        """Make the object whole and durable (fsync of file and each new directory, or the store's own answer)."""
+
+    async def abandon(self) -> None:
+        """Give the object up and free what it held. Safe to call twice, after a failure, and under cancellation."""
+
+
+class ObjectReader(Protocol):
+    """An open object. Use as `async with`."""
+
+    size: int  # stored bytes
+
+    async def read_into(self, view: memoryview, offset: int) -> int:
+        """Fill `view` from `offset`; returns the bytes read, short only at the object's end. Never blocks the loop."""
+
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class ObjectStore(Protocol):
+    async def begin(self, key: str, expected_size: int | None = None) -> Appender:
+        """Start a new object. A key that exists already is an error: nothing is ever clobbered."""
+
+    async def resume(self, key: str, offset: int) -> Appender:
+        """Go on with an unfinished object at `offset`; bytes past it are dropped. `StoreUnavailable`-free `ObjectMissing`
+        when the object is gone or shorter than `offset` (its tail did not survive a power cut)."""
+
+    async def open(self, key: str, *, fresh: bool = False) -> ObjectReader:
+        """Open for reading; `fresh` reads past every cache. Raises `ObjectMissing`."""
+
+    async def delete(self, key: str) -> bool:
+        """Remove an object, finished or not. False when there was none."""
+
+    def list(self, after: str = "") -> AsyncIterator[StoredObject]:
+        """Every object with a key beyond `after`, in key order, in bounded memory."""
+
+    async def check(self) -> None:
+        """Raise `Failure` unless the store can be read and written now (for /readyz)."""
+
+    async def close(self) -> None: ...
