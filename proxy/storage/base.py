@@ -37,7 +37,7 @@ class Appender(Protocol):
     offset: int
 
     async def append(self, produce: Callable[[], memoryview]) -> int:
-        """Run `produce` off the event loop and store what it returns after all that was stored before; returns its length.
+        """Run `produce` off the event loop and store what it returns after all that was stored before; its length.
 
         Producing (hashing, sealing) and storing share one hop to a thread this way. Calls are serial: a caller may
         overlap one `append` with receiving, never with another `append`. The buffer is the caller's again once the
@@ -51,7 +51,9 @@ class Appender(Protocol):
         """Make the object whole and durable (fsync of file and each new directory, or the store's own answer)."""
 
     async def abandon(self) -> None:
-        """Give the object up and free what it held. Safe to call twice, after a failure, and under cancellation."""
+        """Give the object up and free what it held. Safe to call twice, after a failure, and under cancellation.
+
+        After a `pause` or `finish` that succeeded it does nothing: the object is the session's, or the row's."""
 
 
 class ObjectReader(Protocol):
@@ -76,8 +78,8 @@ class ObjectStore(Protocol):
         """Start a new object. A key that exists already is an error: nothing is ever clobbered."""
 
     async def resume(self, key: str, offset: int) -> Appender:
-        """Go on with an unfinished object at `offset`; bytes past it are dropped. `StoreUnavailable`-free `ObjectMissing`
-        when the object is gone or shorter than `offset` (its tail did not survive a power cut)."""
+        """Go on with an unfinished object at `offset`; bytes past it are dropped. `ObjectMissing` when the object is
+        gone or shorter than `offset` (its tail did not survive a power cut)."""
 
     async def open(self, key: str, *, fresh: bool = False) -> ObjectReader:
         """Open for reading; `fresh` reads past every cache. Raises `ObjectMissing`."""

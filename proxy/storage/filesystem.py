@@ -1,0 +1,305 @@
+"""Objects as files of a local disk: `tree` (layout and durability, blocking) brought onto the event loop.
+
+Promises: all that may wait for the disk runs in threads of the store's own; a read first tries preadv(RWF_NOWAIT),
+which never waits. Whatever is cancelled, a descriptor is closed only when no thread uses it any more, a buffer is the
+caller's again when `pause`, `abandon` or `close` returns, and nothing that was made goes unowned.
+
+`expected_size` only refuses early what the disk cannot hold. It preallocates nothing: an object's size is what was
+written, always, and what an interrupted upload left behind must not look longer than it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from proxy.model.errors import Code, Failure
+from proxy.storage.base import KEY, StoredObject
+from proxy.storage.tree import Tree, failure
+
+T = TypeVar("T")
+
+THREADS = 16  # of each kind, started as they are needed: reads never queue behind writers that wait for the disk
+MIN_FREE = 16 * 2**20  # bytes under which the store calls itself full: room for a few frames of each open upload
+READ_AHEAD = 2 * 2**20  # bytes asked of the disk beyond a read that had to wait, so that the next ones need not
+CHECK_LASTS = 1.0  # seconds for which a good probe answers again: /readyz is open to all, an fsync is not free
+
+
+class FilesystemStore:
+    """An `ObjectStore` in the folder `root`. Making one touches no disk and starts no thread (it may be made before a
+    fork). `fsync` is a seam for tests that make it fail."""
+
+    def __init__(
+        self, root: Path, *, threads: int = THREADS, min_free: int = MIN_FREE, fsync: Callable[[int], None] = os.fsync
+    ) -> None:
+        self._tree = Tree(root, fsync)
+        self._min_free = min_free
+        self._readers = ThreadPoolExecutor(threads, "store-read")
+        self._writers = ThreadPoolExecutor(threads, "store-write")
+        self._checking = asyncio.Lock()
+        self._checked_at = float("-inf")
+
+    async def begin(self, key: str, expected_size: int | None = None) -> FilesystemAppender:
+        _check_key(key)
+
+        def make() -> int:
+            if expected_size is not None:
+                self._tree.need_room(expected_size + self._min_free)
+            return self._tree.create(key)
+
+        fd = await _obtain(self._writers, make, lambda fd: self._tree.forget(key, fd))
+        return FilesystemAppender(self._tree, self._writers, key, fd, 0)
+
+    async def resume(self, key: str, offset: int) -> FilesystemAppender:
+        _check_key(key)
+        fd = await _obtain(self._writers, lambda: self._tree.reopen(key, offset), os.close)
+        return FilesystemAppender(self._tree, self._writers, key, fd, offset)
+
+    async def open(self, key: str, *, fresh: bool = False) -> FilesystemReader:
+        """`fresh` drops what the page cache holds of the file, so that its bytes come from the disk."""
+        _check_key(key)
+        fd, size = await _obtain(self._readers, lambda: self._tree.open(key, fresh), lambda opened: os.close(opened[0]))
+        return FilesystemReader(self._readers, fd, size)
+
+    async def delete(self, key: str) -> bool:
+        _check_key(key)
+        return await _finish_anyway(self._writers.submit(self._tree.remove, key))
+
+    async def list(self, after: str = "") -> AsyncIterator[StoredObject]:
+        """Holds one folder's entries at a time."""
+        for folder in await _finish_anyway(self._readers.submit(self._tree.folders, after[:3])):
+            for stored in await _finish_anyway(self._readers.submit(self._tree.entries, folder, after)):
+                yield stored
+
+    async def check(self) -> None:
+        """Write, sync, read and remove a small file; StoreFull when less than `min_free` bytes are left."""
+        async with self._checking:
+            if time.monotonic() - self._checked_at < CHECK_LASTS:
+                return
+            await _finish_anyway(self._writers.submit(self._tree.probe, self._min_free))
+            self._checked_at = time.monotonic()
+
+    async def close(self) -> None:
+        """Ends the threads. Appenders and readers must have been closed."""
+        for pool in (self._readers, self._writers):
+            pool.shutdown(wait=False)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        for pool in (self._readers, self._writers):
+            pool.shutdown(wait=True)
+        self._tree.close()
+
+
+class FilesystemAppender:
+    """One writer of one file. After `pause` or a `finish` that succeeded, `abandon` leaves the object alone."""
+
+    def __init__(self, tree: Tree, pool: ThreadPoolExecutor, key: str, fd: int, offset: int) -> None:
+        self.offset = offset
+        self._tree = tree
+        self._pool = pool
+        self._key = key
+        self._fd = fd
+        self._closed = False  # set on the loop, before the thread that closes `_fd` is asked to
+        self._broken = False  # bytes past `offset` may have been written
+        self._job: Future[int] | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "broken" if self._broken else "open"
+        return f"<FilesystemAppender {self._key} at {self.offset}, {state}>"
+
+    async def append(self, produce: Callable[[], memoryview]) -> int:
+        self._check_usable()
+        if self._job is not None and not self._job.done():
+            raise RuntimeError("one append at a time")
+        self._broken = True  # until the bytes are known to be stored
+        self._job = self._pool.submit(_store, self._fd, produce, self.offset)
+        length = await asyncio.wrap_future(self._job)
+        self.offset += length
+        self._broken = False
+        return length
+
+    async def pause(self) -> None:
+        await self._end(self._pause)
+
+    async def finish(self) -> None:
+        """A failed fsync gives the object up at once: after it the kernel forgets what it could not write."""
+        self._check_usable()
+        await self._end(self._finish)
+
+    async def abandon(self) -> None:
+        await self._end(self._abandon)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise RuntimeError("this stretch of writing has ended")
+        if self._broken:
+            raise Failure(Code.STORE_UNAVAILABLE, "an earlier write to this object failed")
+
+    async def _end(self, how: Callable[[], None]) -> None:
+        """Wait until no thread uses the caller's buffer, then run `how`; both whatever is cancelled meanwhile."""
+        if self._closed:
+            return
+        self._closed = True
+        last = self._job
+
+        def after_last() -> None:
+            if last is not None and not last.cancelled():
+                last.exception()  # waits; `last` runs already or is done, so it never waits for this very thread
+            how()
+
+        if last is not None:
+            last.cancel()  # one that has not begun never will
+        await _finish_anyway(self._pool.submit(after_last))
+
+    def _pause(self) -> None:
+        try:
+            if self._broken:
+                os.ftruncate(self._fd, self.offset)
+        except OSError as error:
+            raise failure(error, "cutting an object back") from error
+        finally:
+            os.close(self._fd)
+
+    def _finish(self) -> None:
+        try:
+            self._tree.make_durable(self._key, self._fd, self.offset)
+        except BaseException:
+            self._abandon()
+            raise
+        os.close(self._fd)
+
+    def _abandon(self) -> None:
+        self._tree.forget(self._key, self._fd)
+
+
+class FilesystemReader:
+    """An open file. `size` is what it held when it was opened."""
+
+    def __init__(self, pool: ThreadPoolExecutor, fd: int, size: int) -> None:
+        self.size = size
+        self._pool = pool
+        self._fd = fd
+        self._closed = False
+        self._try_at_once = True
+        self._job: Future[int] | None = None
+
+    async def read_into(self, view: memoryview, offset: int) -> int:
+        """On cancellation a thread may still write into `view`, until `close` has returned."""
+        if self._closed:
+            raise RuntimeError("the object is closed")
+        wanted = min(len(view), self.size - offset)
+        if wanted <= 0:
+            return 0
+        done = self._read_at_once(view[:wanted], offset) if self._try_at_once else 0
+        if done < wanted:
+            if self._job is not None and not self._job.done():
+                raise RuntimeError("one read at a time")
+            self._job = self._pool.submit(_load, self._fd, view[done:wanted], offset + done)
+            done += await asyncio.wrap_future(self._job)
+        return done
+
+    def _read_at_once(self, view: memoryview, offset: int) -> int:
+        """What the page cache holds of it. RWF_NOWAIT (Linux 4.14) answers EAGAIN where the disk would be asked."""
+        try:
+            return os.preadv(self._fd, [view], offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # tmpfs, older kernels
+                self._try_at_once = False
+                return 0
+            raise failure(error, "reading") from error
+
+    async def close(self) -> None:
+        """In a thread: closing the last descriptor of a deleted file frees its blocks, which takes time."""
+        if self._closed:
+            return
+        self._closed = True
+        last = self._job
+
+        def close() -> None:
+            if last is not None and not last.cancelled():
+                last.exception()
+            os.close(self._fd)
+
+        if last is not None:
+            last.cancel()
+        await _finish_anyway(self._pool.submit(close))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _store(fd: int, produce: Callable[[], memoryview], offset: int) -> int:
+    """What `produce` fails with leaves as it is; the disk's own errors as `Failure`."""
+    view = produce()
+    done = 0
+    try:
+        while done < len(view):
+            done += os.pwrite(fd, view[done:], offset + done)
+    except OSError as error:
+        raise failure(error, "writing") from error
+    return done
+
+
+def _load(fd: int, view: memoryview, offset: int) -> int:
+    done = 0
+    try:
+        while done < len(view):
+            got = os.preadv(fd, [view[done:]], offset + done)
+            if got == 0:
+                break
+            done += got
+        os.posix_fadvise(fd, offset + done, READ_AHEAD, os.POSIX_FADV_WILLNEED)
+    except OSError as error:
+        raise failure(error, "reading") from error
+    return done
+
+
+async def _obtain(pool: ThreadPoolExecutor, make: Callable[[], T], release: Callable[[T], object]) -> T:
+    """Run `make` in a thread. A caller cancelled meanwhile leaves only when what was made has been released."""
+    job = pool.submit(make)
+    try:
+        return await asyncio.wrap_future(job)
+    except asyncio.CancelledError:
+        if not job.cancel():
+
+            def undo() -> None:
+                if job.exception() is None:  # waits for `make`
+                    release(job.result())
+
+            await _finish_anyway(pool.submit(undo))
+        raise
+
+
+async def _finish_anyway(job: Future[T]) -> T:
+    """The job's outcome. Cancelled, it is seen through to its end first; then the cancellation goes on."""
+    ended = asyncio.wrap_future(job)
+    cancelled: asyncio.CancelledError | None = None
+    while not ended.done():
+        try:
+            await asyncio.wait((ended,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        ended.exception()
+        raise cancelled
+    return ended.result()
+
+
+def _check_key(key: str) -> None:
+    if not KEY.fullmatch(key):
+        raise ValueError(f"{key[:40]!r} is not an object key")

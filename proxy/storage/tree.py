@@ -1,0 +1,277 @@
+"""The folders and files under which objects lie, and their way to durability. All of it blocks: for threads only.
+
+    <root>/                  0700, made at the first use
+      objects/
+        <abc>/               the key's first 3 hex digits: 4,096 folders, about 2,400 files each at 10 million objects
+          <key>              0600, 32 hex digits; written in place, under its final name, never renamed
+      probe.<pid>            there for an instant while the store is checked
+
+Promises: no name but a checked key and its own first digits ever becomes a path, each opened relative to its folder's
+descriptor without following a link; files are made with O_EXCL; `make_durable` returns after fsync of the file, of its
+folder, and of every parent that this process has not yet seen synced (another process may have made it and died).
+Folders are never removed, so what was synced once stays so. A removal is not synced: undone by a power cut, it leaves
+an object without a row, which the sweep takes again. A writer holds an flock on its file, so that a straggler and its
+successor never write to one object at once. OSErrors leave as `Failure`. Must not know asyncio.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from proxy.model.errors import Code, Failure
+from proxy.storage.base import KEY, ObjectMissing, StoredObject
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER = _DIRECTORY | os.O_NOFOLLOW
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_AGAIN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PROBE = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Tree:
+    """The store's tree at `root`; nothing is touched before the first call. `fsync` is a seam for tests."""
+
+    def __init__(self, root: Path, fsync: Callable[[int], None]) -> None:
+        self._root = root
+        self._fsync = fsync
+        self._opening = threading.Lock()
+        self._root_fd = -1
+        self._objects_fd = -1
+        self._objects_synced = False  # `objects` is durable in `root`
+        self._folder_synced = bytearray(4096)  # 1: that folder is durable in `objects`
+
+    def create(self, key: str) -> int:
+        folder = -1
+        try:
+            folder = self._folder(key, make=True)
+            fd = os.open(key, _NEW, 0o600, dir_fd=folder)
+        except FileExistsError as error:
+            raise Failure(Code.STORE_UNAVAILABLE, "an object lies under this key already") from error
+        except OSError as error:
+            raise failure(error, "making an object") from error
+        finally:
+            _close(folder)
+        return self._lock(fd)
+
+    def reopen(self, key: str, offset: int) -> int:
+        fd = self._lock(self._open_file(key, _AGAIN))
+        try:
+            size = os.fstat(fd).st_size
+            if size < offset:
+                raise ObjectMissing(key)
+            if size > offset:
+                os.ftruncate(fd, offset)
+        except OSError as error:
+            os.close(fd)
+            raise failure(error, "resuming an object") from error
+        except ObjectMissing:
+            os.close(fd)
+            raise
+        return fd
+
+    def open(self, key: str, fresh: bool) -> tuple[int, int]:
+        fd = self._open_file(key, _READ)
+        try:
+            if fresh:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            return fd, os.fstat(fd).st_size
+        except OSError as error:
+            os.close(fd)
+            raise failure(error, "opening an object") from error
+
+    def make_durable(self, key: str, fd: int, size: int) -> None:
+        """fsync the file, its folder, and each parent not yet known to be durable. Deepest first."""
+        folder = -1
+        try:
+            found = os.fstat(fd)
+            if found.st_nlink == 0:
+                raise ObjectMissing(key)
+            if found.st_size != size:
+                raise Failure(
+                    Code.STORE_UNAVAILABLE, f"an object holds {found.st_size} bytes where {size} were written"
+                )
+            self._fsync(fd)
+            folder = self._folder(key, make=False)
+            self._fsync(folder)
+            number = int(key[:3], 16)
+            if not self._folder_synced[number]:
+                self._fsync(self._objects_fd)
+                self._folder_synced[number] = 1
+            if not self._objects_synced:
+                self._fsync(self._root_fd)
+                self._objects_synced = True
+        except OSError as error:
+            raise failure(error, "making an object durable") from error
+        finally:
+            _close(folder)
+
+    def forget(self, key: str, fd: int) -> None:
+        """Remove the file and close it; nothing that fails here can be helped, and the sweep comes after."""
+        try:
+            self.remove(key)
+        except Failure:
+            return
+        finally:
+            os.close(fd)
+
+    def remove(self, key: str) -> bool:
+        folder = -1
+        try:
+            folder = self._folder(key, make=False)
+            os.unlink(key, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise failure(error, "deleting an object") from error
+        finally:
+            _close(folder)
+        return True
+
+    def folders(self, start: str) -> list[str]:
+        try:
+            self._ready()
+            return sorted(name for name in os.listdir(self._objects_fd) if _is_folder(name) and name >= start)
+        except OSError as error:
+            raise failure(error, "listing objects") from error
+
+    def entries(self, folder: str, after: str) -> list[StoredObject]:
+        fd = -1
+        try:
+            fd = os.open(folder, _FOLDER, dir_fd=self._objects_fd)
+            return [
+                StoredObject(key, found.st_size, found.st_mtime, True)
+                for key in sorted(os.listdir(fd))
+                if KEY.fullmatch(key) and key > after and key.startswith(folder) and (found := _regular(key, fd))
+            ]
+        except OSError as error:
+            raise failure(error, "listing objects") from error
+        finally:
+            _close(fd)
+
+    def need_room(self, size: int) -> None:
+        try:
+            self._ready()
+            found = os.fstatvfs(self._objects_fd)
+        except OSError as error:
+            raise failure(error, "asking for free space") from error
+        if found.f_bavail * found.f_frsize < size:
+            raise failure(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), f"finding room for {size} bytes")
+
+    def probe(self, min_free: int) -> None:
+        self.need_room(min_free)
+        name, wrote, fd = f"probe.{os.getpid()}", os.urandom(4096), -1
+        try:
+            if not os.path.samestat(os.stat(self._root / "objects"), os.fstat(self._objects_fd)):
+                raise Failure(
+                    Code.STORE_UNAVAILABLE,
+                    "the store's folder was replaced",
+                    hint=f"restart to use the new {self._root}",
+                )
+            fd = os.open(name, _PROBE, 0o600, dir_fd=self._root_fd)
+            os.pwrite(fd, wrote, 0)
+            self._fsync(fd)
+            if os.pread(fd, len(wrote), 0) != wrote:
+                raise OSError(errno.EIO, "a probe read back otherwise than it was written")
+        except OSError as error:
+            raise failure(error, "probing the store") from error
+        finally:
+            if fd >= 0:
+                os.close(fd)
+                os.unlink(name, dir_fd=self._root_fd)
+
+    def close(self) -> None:
+        with self._opening:
+            _close(self._objects_fd)
+            _close(self._root_fd)
+            self._objects_fd = self._root_fd = -1
+
+    def _ready(self) -> None:
+        """Open root and objects, made if they are not there; a parent made here is synced here."""
+        with self._opening:
+            if self._objects_fd >= 0:
+                return
+            missing = [path for path in (self._root, *self._root.parents) if not path.exists()]
+            for path in reversed(missing):
+                path.mkdir(mode=0o700, exist_ok=True)
+                parent = os.open(path.parent, _DIRECTORY)
+                try:
+                    self._fsync(parent)
+                finally:
+                    os.close(parent)
+            root = os.open(self._root, _DIRECTORY)  # the root itself may be a link: the operator names it
+            try:
+                _make_folder("objects", root)
+                self._objects_fd = os.open("objects", _FOLDER, dir_fd=root)
+            except OSError:
+                os.close(root)
+                raise
+            self._root_fd = root
+
+    def _folder(self, key: str, *, make: bool) -> int:
+        self._ready()
+        if make:
+            _make_folder(key[:3], self._objects_fd)
+        return os.open(key[:3], _FOLDER, dir_fd=self._objects_fd)
+
+    def _open_file(self, key: str, flags: int) -> int:
+        folder = -1
+        try:
+            folder = self._folder(key, make=False)
+            return os.open(key, flags, dir_fd=folder)
+        except FileNotFoundError as error:
+            raise ObjectMissing(key) from error
+        except OSError as error:
+            raise failure(error, "opening an object") from error
+        finally:
+            _close(folder)
+
+    def _lock(self, fd: int) -> int:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise Failure(Code.STORE_UNAVAILABLE, "another writer still holds this object", hint="try again") from error
+        except OSError as error:
+            os.close(fd)
+            raise failure(error, "locking an object") from error
+        return fd
+
+
+def failure(error: OSError, doing: str) -> Failure:
+    """StoreFull for a full disk or quota, StoreUnavailable for all else."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Failure(Code.STORE_FULL, f"{doing}: {error.strerror}", hint="make room on the store's disk")
+    return Failure(
+        Code.STORE_UNAVAILABLE, f"{doing}: {error.strerror or error}", hint="see the store's disk and its log"
+    )
+
+
+def _is_folder(name: str) -> bool:
+    return len(name) == 3 and all(digit in "0123456789abcdef" for digit in name)
+
+
+def _regular(name: str, folder: int) -> os.stat_result | None:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:  # deleted since it was listed
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _make_folder(name: str, parent: int) -> None:
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        return
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)
