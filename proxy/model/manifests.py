@@ -2,8 +2,8 @@
 
 Takes the bytes as pushed and never changes them; all that rows and lists need comes back as `ManifestFacts`. Refuses
 what two parsers could read differently (duplicate keys, an image that is also an index, a field that contradicts the
-header) and what would cost more than a pass over 4 MiB. Unknown fields, `data` fields and absent subjects are fine; a
-media type that nobody knows is kept as JSON, nothing in it checked but its subject. Must not know whether a blob exists.
+header) and what would cost more than a pass over 4 MiB. Unknown fields, `data` fields and absent subjects are fine;
+of a media type that nobody knows only the subject is checked. Must not know whether a blob exists.
 Sources: OCI image-spec 1.1 "manifest", "image-index", "descriptor"; Docker "Image Manifest Version 2, Schema 2".
 """
 
@@ -59,7 +59,7 @@ def read_manifest(content: bytes, media_type: str | None) -> ManifestFacts:
     document = _parse(content)
     named = _text(document, "mediaType", "mediaType")
     kind = _decide_media_type(document, media_type, named)
-    if kind in _SCHEMA_1 or document.get("schemaVersion") == 1:
+    if kind in _SCHEMA_1 or _version(document) == 1:
         raise Failure(
             Code.UNSUPPORTED,
             "Docker manifests of schema 1 are not supported",
@@ -163,7 +163,10 @@ def _check_depth(content: bytes) -> None:
     for _ in range(DEPTH_MAX):
         if not brackets:
             return
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        outer = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if len(outer) == len(brackets):
+            break
+        brackets = outer
     if brackets:
         raise Failure(
             Code.MANIFEST_INVALID,
@@ -207,9 +210,13 @@ def _decide_media_type(document: Mapping[str, Any], header: str | None, named: s
 
 
 def _require_schema_2(document: Mapping[str, Any]) -> None:
-    version = document.get("schemaVersion")
-    if isinstance(version, bool) or version != 2 or not isinstance(version, int):
+    if _version(document) != 2:
         _invalid("schemaVersion", "must be 2")
+
+
+def _version(document: Mapping[str, Any]) -> int | None:
+    version = document.get("schemaVersion")
+    return version if isinstance(version, int) and not isinstance(version, bool) else None
 
 
 def _forbid(document: Mapping[str, Any], keys: Iterable[str], what: str) -> None:
