@@ -1,0 +1,174 @@
+"""What can be seen from outside: the log and the metrics, each set up in one place.
+
+Promises: every metric is a row of `Metrics`, and a test fails when a row is unused or a metric lives elsewhere; every
+log line of a request carries its id and the facts that were noted about it; no value of a secret-looking key is logged.
+
+All processes of one server write their metrics to one directory, each under its own stable name, so that a restarted
+worker goes on counting where its predecessor ended and the number of files is bounded. Must not know HTTP.
+
+To add a metric: one line in `Metrics`, and `observe.metrics.<name>.inc()` where the thing happens. Don't keep a metric
+or a labelled child at import time: `share_metrics` makes them anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import prometheus_client
+import prometheus_client.values
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
+
+# From a cached answer on loopback (0.1 ms) to a layer of 50 GB on a slow line.
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 300, 1800)
+
+# What a key's name must not contain for its value to be written down.
+_SECRET_WORDS = ("secret", "password", "authorization", "credential", "token", "signature", "plaintext")
+
+log: Any = structlog.get_logger()
+"""`log.info("sentence", key=value)`; in a request its id and noted facts come along."""
+
+
+class Metrics:
+    """The table: attribute = kind(name, what it counts, labels…)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(name, what, labels, registry=registry)
+
+        def seconds(name: str, what: str, *labels: str) -> Histogram:
+            return Histogram(name, what, labels, registry=registry, buckets=_SECONDS)
+
+        def level(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(name, what, labels, registry=registry, multiprocess_mode="livesum")
+
+        self.http_requests = counter("wharfage_http_requests_total", "Requests answered", "door", "method", "status")
+        self.http_request_seconds = seconds("wharfage_http_request_seconds", "From request line to last byte", "door")
+        self.http_requests_running = level("wharfage_http_requests_running", "Requests being answered now")
+        self.http_rejected = counter(
+            "wharfage_http_rejected_total", "Connections cut before a request was whole", "reason"
+        )
+        self.blob_bytes = counter("wharfage_blob_bytes_total", "Plain bytes of blobs, in and out", "direction")
+        self.frames_rejected = counter("wharfage_frames_rejected_total", "Stored frames that did not authenticate")
+        self.blobs_quarantined = counter("wharfage_blobs_quarantined_total", "Blobs hidden until pushed again")
+        self.uploads = counter("wharfage_uploads_total", "Upload sessions ended", "outcome")
+        self.sweep_removed = counter("wharfage_sweep_removed_total", "Objects and rows the sweep removed", "kind")
+        self.metadata_cache = counter("wharfage_metadata_cache_total", "Answers asked of the metadata cache", "result")
+        self.worker_restarts = counter(
+            "wharfage_worker_restarts_total", "Processes that died and were restarted", "role"
+        )
+
+
+_registry = CollectorRegistry()
+metrics = Metrics(_registry)
+_shared: Path | None = None
+_process = "solo"
+
+
+def share_metrics(directory: Path, process: str) -> None:
+    """Count into files of `directory`, as `process` (a stable name without `_`, such as `worker0`).
+
+    The supervisor calls it once before it forks; a child then calls `name_process`. prometheus_client takes the place
+    of its files from a variable of its own, which is therefore set here.
+    """
+    global _registry, _shared
+    directory.mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    name_process(process)
+    prometheus_client.values.ValueClass = prometheus_client.values.MultiProcessValue(lambda: _process)  # type: ignore[no-untyped-call]
+    _registry = CollectorRegistry()
+    _shared = directory
+    Metrics.__init__(metrics, _registry)
+
+
+def name_process(process: str) -> None:
+    """Count under another name from now on: what a freshly forked child does first."""
+    global _process
+    if "_" in process:
+        raise ValueError("a process name holds no underscore: prometheus_client splits file names there")
+    _process = process
+
+
+def forget_process(process: str) -> None:
+    """Drop the levels (not the counts) of a process that has died."""
+    if _shared is not None:
+        mark_process_dead(process, str(_shared))  # type: ignore[no-untyped-call]
+
+
+def wipe_metrics(directory: Path) -> None:
+    """Begin at zero: a server's start, before `share_metrics`."""
+    for file in directory.glob("*.db"):
+        file.unlink()
+
+
+def render_metrics() -> bytes:
+    """Prometheus' text form, summed over all processes. Reads files: call it off the event loop."""
+    if _shared is None:
+        return prometheus_client.generate_latest(_registry)
+    everyone = CollectorRegistry()
+    MultiProcessCollector(everyone, str(_shared))  # type: ignore[no-untyped-call]
+    return prometheus_client.generate_latest(everyone)
+
+
+def note(**facts: object) -> None:
+    """Add facts (principal, repository, digest, …) to every later log line of this request, its last one included."""
+    structlog.contextvars.bind_contextvars(**facts)
+
+
+def begin_request(request_id: str) -> None:
+    """Forget what an earlier request on this task noted and take this one's id."""
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+
+
+def request_id() -> str | None:
+    """The id of the request this task works for."""
+    found = structlog.contextvars.get_contextvars().get("request_id")
+    return str(found) if found is not None else None
+
+
+def configure_log(form: str, level: str, stream: TextIO | None = None) -> None:
+    """Write lines to `stream` (standard error) as `json` or for a `console`; the standard library's loggers join in."""
+    out = stream or sys.stderr
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(colors=out.isatty())
+    )
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        hide_secrets,
+        *([structlog.processors.format_exc_info] if form == "json" else []),
+        renderer,
+    ]
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_Joining()], level=max(threshold, logging.WARNING), force=True)
+
+
+def hide_secrets(logger: object, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """A structlog processor: what a key's name calls secret is not written down."""
+    for key in event:
+        if any(word in key.lower() for word in _SECRET_WORDS):
+            event[key] = "***"
+    return event
+
+
+class _Joining(logging.Handler):
+    """Hands a standard-library record to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
