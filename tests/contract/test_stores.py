@@ -1,0 +1,377 @@
+"""What every object store must do, said once. A store joins by one factory in `STORES`.
+
+A factory gets an empty folder for its own use and returns a store; it may raise `pytest.skip.Exception` by name when
+its server cannot be had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from proxy.storage.base import ObjectMissing, ObjectStore
+from proxy.storage.filesystem import FilesystemStore
+
+STORES: dict[str, Callable[[Path], ObjectStore]] = {
+    "filesystem": lambda folder: FilesystemStore(folder / "store"),
+}
+
+
+def key(number: int = 1) -> str:
+    """Keys spread over the key space, in an order that is not that of their numbers."""
+    return hashlib.sha256(str(number).encode()).hexdigest()[:32]
+
+
+@pytest.fixture(params=list(STORES))
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    opened = STORES[request.param](tmp_path)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_left() -> AsyncIterator[None]:  # type: ignore[misc]  # a plain generator, which runs around `store`
+    """Every test ends with as many open files as it began with."""
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    left = {fd: where for fd in set(os.listdir("/proc/self/fd")) - before if (where := _target(fd))}
+    assert not {where for where in left.values() if "/store/" in where}
+
+
+def _target(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except FileNotFoundError:
+        return ""
+
+
+def gives(content: bytes) -> Callable[[], memoryview]:
+    return lambda: memoryview(content)
+
+
+async def put(store: ObjectStore, name: str, *pieces: bytes) -> None:
+    appender = await store.begin(name)
+    for piece in pieces:
+        await appender.append(gives(piece))
+    await appender.finish()
+
+
+async def get(store: ObjectStore, name: str, *, fresh: bool = False) -> bytes:
+    async with await store.open(name, fresh=fresh) as reader:
+        content = bytearray(reader.size + 1)
+        length = await reader.read_into(memoryview(content), 0)
+    return bytes(content[:length])
+
+
+async def names(store: ObjectStore, after: str = "") -> list[str]:
+    return [stored.key async for stored in store.list(after)]
+
+
+async def test_what_was_appended_is_read_back(store: ObjectStore) -> None:
+    """Appends are stored one after the other, and `offset` counts them."""
+    appender = await store.begin(key())
+    assert appender.offset == 0
+    assert await appender.append(gives(b"abc")) == 3
+    assert await appender.append(gives(b"")) == 0
+    assert await appender.append(gives(b"defg")) == 4
+    assert appender.offset == 7
+    await appender.finish()
+    assert await get(store, key()) == b"abcdefg"
+    assert await get(store, key(), fresh=True) == b"abcdefg"
+
+
+async def test_an_empty_object_exists(store: ObjectStore) -> None:
+    await put(store, key())
+    assert await get(store, key()) == b""
+
+
+async def test_produce_runs_off_the_event_loop(store: ObjectStore) -> None:
+    threads: list[int] = []
+
+    def produce() -> memoryview:
+        threads.append(threading.get_ident())
+        return memoryview(b"x")
+
+    appender = await store.begin(key())
+    await appender.append(produce)
+    await appender.abandon()
+    assert threads
+    assert threads[0] != threading.get_ident()
+
+
+async def test_what_produce_raises_reaches_the_caller(store: ObjectStore) -> None:
+    """It comes as it is, and the object can still be given up."""
+
+    def produce() -> memoryview:
+        raise ZeroDivisionError("on purpose")
+
+    appender = await store.begin(key())
+    with pytest.raises(ZeroDivisionError, match="on purpose"):
+        await appender.append(produce)
+    await appender.abandon()
+    with pytest.raises(ObjectMissing):
+        await store.open(key())
+
+
+async def test_the_buffer_is_the_callers_after_append(store: ObjectStore) -> None:
+    """A buffer overwritten as soon as `append` returns does not change what was stored."""
+    buffer = bytearray(300_000)
+    appender = await store.begin(key())
+    for fill in (1, 2, 3):
+        buffer[:] = bytes([fill]) * len(buffer)
+        await appender.append(lambda: memoryview(buffer))
+    buffer[:] = bytes(len(buffer))
+    await appender.finish()
+    assert await get(store, key()) == b"\1" * 300_000 + b"\2" * 300_000 + b"\3" * 300_000
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "expected"),
+    [
+        (0, 10, b"0123456789"),
+        (3, 4, b"3456"),
+        (8, 4, b"89"),
+        (10, 4, b""),
+        (99, 4, b""),
+        (4, 0, b""),
+    ],
+    ids=["whole", "middle", "over the end", "at the end", "beyond the end", "nothing"],
+)
+async def test_a_range_is_read(store: ObjectStore, offset: int, length: int, expected: bytes) -> None:
+    """Reads are short only at the object's end, and touch no byte of the view beyond what they return."""
+    await put(store, key(), b"0123456789")
+    async with await store.open(key()) as reader:
+        assert reader.size == 10
+        view = bytearray(b"." * length)
+        assert await reader.read_into(memoryview(view), offset) == len(expected)
+        assert bytes(view) == expected.ljust(length, b".")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "../../etc/passwd", "A" * 32, "a" * 31, "a" * 33, "a" * 31 + "\n", "a" * 32 + "\n", "a" * 31 + "/", "é" * 32],
+)
+async def test_anything_but_a_key_is_refused(store: ObjectStore, name: str) -> None:
+    for ask in (store.begin(name), store.resume(name, 0), store.open(name), store.delete(name)):
+        with pytest.raises(ValueError, match="not an object key"):
+            await ask
+
+
+async def test_an_existing_key_is_never_clobbered(store: ObjectStore) -> None:
+    """`begin` on a key that exists fails, whether it is finished or not, and changes nothing."""
+    await put(store, key(), b"first")
+    with pytest.raises(Exception, match="already"):
+        await store.begin(key())
+    assert await get(store, key()) == b"first"
+
+
+async def test_a_paused_object_goes_on_at_its_offset(store: ObjectStore) -> None:
+    appender = await store.begin(key())
+    await appender.append(gives(b"kept "))
+    await appender.pause()
+    appender = await store.resume(key(), 5)
+    assert appender.offset == 5
+    await appender.append(gives(b"and more"))
+    await appender.finish()
+    assert await get(store, key()) == b"kept and more"
+
+
+async def test_resume_drops_what_lies_past_the_offset(store: ObjectStore) -> None:
+    """An append that its session never recorded leaves no byte behind."""
+    appender = await store.begin(key())
+    await appender.append(gives(b"recorded"))
+    await appender.append(gives(b"never recorded, and longer than what follows"))
+    await appender.pause()
+    appender = await store.resume(key(), 8)
+    await appender.append(gives(b"!"))
+    await appender.finish()
+    assert await get(store, key()) == b"recorded!"
+
+
+async def test_resume_says_that_the_tail_is_lost(store: ObjectStore) -> None:
+    """A session that recorded more than the store holds, or whose object is gone, gets ObjectMissing."""
+    appender = await store.begin(key())
+    await appender.append(gives(b"short"))
+    await appender.pause()
+    with pytest.raises(ObjectMissing):
+        await store.resume(key(), 6)
+    with pytest.raises(ObjectMissing):
+        await store.resume(key(2), 0)
+
+
+async def test_abandon_leaves_nothing(store: ObjectStore) -> None:
+    """Also when it is called twice."""
+    appender = await store.begin(key())
+    await appender.append(gives(b"bytes"))
+    await appender.abandon()
+    await appender.abandon()
+    assert await names(store) == []
+    with pytest.raises(ObjectMissing):
+        await store.open(key())
+    assert not await store.delete(key())
+
+
+async def test_abandon_after_finish_or_pause_keeps_the_object(store: ObjectStore) -> None:
+    await put(store, key(1), b"finished")
+    appender = await store.begin(key(2))
+    await appender.append(gives(b"finished"))
+    await appender.finish()
+    await appender.abandon()
+    assert await get(store, key(2)) == b"finished"
+    appender = await store.begin(key(3))
+    await appender.append(gives(b"paused"))
+    await appender.pause()
+    await appender.abandon()
+    await (await store.resume(key(3), 6)).finish()
+    assert await get(store, key(3)) == b"paused"
+
+
+async def test_delete_takes_any_object_once(store: ObjectStore) -> None:
+    """Finished or paused; it says whether there was one."""
+    await put(store, key(1), b"finished")
+    appender = await store.begin(key(2))
+    await appender.append(gives(b"paused"))
+    await appender.pause()
+    for name in (key(1), key(2)):
+        assert await store.delete(name)
+        assert not await store.delete(name)
+    assert await names(store) == []
+
+
+async def test_an_open_reader_outlives_the_deletion_or_fails_clearly(store: ObjectStore) -> None:
+    """What it reads is the object's bytes, never another's."""
+    await put(store, key(), b"still here")
+    async with await store.open(key()) as reader:
+        await store.delete(key())
+        view = bytearray(10)
+        try:
+            length = await reader.read_into(memoryview(view), 0)
+        except ObjectMissing:
+            return
+        assert bytes(view[:length]) == b"still here"
+
+
+async def test_list_is_in_key_order_and_can_go_on(store: ObjectStore) -> None:
+    """Every page begins beyond the key it was given, which need not exist."""
+    for number in range(60):
+        await put(store, key(number), b"x" * number)
+    expected = sorted(key(number) for number in range(60))
+    assert await names(store) == expected
+    for after in (expected[0], expected[30], expected[59], "8" * 32, "0" * 32, "f" * 32):
+        assert await names(store, after) == [name for name in expected if name > after]
+    sizes = {stored.key: stored.size async for stored in store.list()}
+    assert sizes == {key(number): number for number in range(60)}
+
+
+async def test_list_tells_ages(store: ObjectStore) -> None:
+    """Two objects made one after the other have modification times in that order, near each other."""
+    await put(store, key(1), b"a")
+    await put(store, key(2), b"b")
+    ages = {stored.key: stored.modified_at async for stored in store.list()}
+    assert 0 <= ages[key(2)] - ages[key(1)] < 60
+
+
+async def test_a_cancelled_append_lets_go_of_the_buffer(store: ObjectStore) -> None:
+    """When `abandon` returns, the thread that produced has ended, however often it was cancelled."""
+    started, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def produce() -> memoryview:
+        started.set()
+        go_on.wait(10)
+        ended.set()
+        return memoryview(b"late")
+
+    appender = await store.begin(key())
+    append = asyncio.ensure_future(appender.append(produce))
+    await asyncio.to_thread(started.wait, 10)
+    append.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await append
+    abandon = asyncio.ensure_future(appender.abandon())
+    await asyncio.sleep(0)
+    abandon.cancel()
+    await asyncio.sleep(0)
+    assert not abandon.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await abandon
+    assert ended.is_set()
+    assert await names(store) == []
+
+
+async def test_a_paused_object_holds_nothing_of_a_cancelled_append(store: ObjectStore) -> None:
+    """What a cancelled append wrote is not there for `resume`."""
+    started, go_on = threading.Event(), threading.Event()
+
+    def produce() -> memoryview:
+        started.set()
+        go_on.wait(10)
+        return memoryview(b"late")
+
+    appender = await store.begin(key())
+    await appender.append(gives(b"in time"))
+    append = asyncio.ensure_future(appender.append(produce))
+    await asyncio.to_thread(started.wait, 10)
+    append.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await append
+    go_on.set()
+    await appender.pause()
+    assert appender.offset == 7
+    with pytest.raises(ObjectMissing):
+        await store.resume(key(), 8)
+    await (await store.resume(key(), 7)).finish()
+    assert await get(store, key()) == b"in time"
+
+
+@pytest.mark.parametrize("yields", range(4))
+@pytest.mark.parametrize("verb", ["begin", "resume", "open", "finish", "pause", "check"])
+async def test_a_cancelled_call_leaves_no_open_file(store: ObjectStore, verb: str, yields: int) -> None:
+    """Cancelled after any number of turns of the loop (the fixture counts descriptors); the store goes on."""
+    if verb in ("resume", "open"):
+        await put(store, key(), b"there")
+    appender = await store.begin(key()) if verb in ("finish", "pause") else None
+    calls: dict[str, Callable[[], object]] = {
+        "begin": lambda: store.begin(key()),
+        "resume": lambda: store.resume(key(), 2),
+        "open": lambda: store.open(key()),
+        "check": store.check,
+    }
+    if appender is not None:
+        calls |= {"finish": appender.finish, "pause": appender.pause}
+    task = asyncio.ensure_future(calls[verb]())  # type: ignore[arg-type]  # each makes a coroutine
+    for _ in range(yields):
+        await asyncio.sleep(0)
+    task.cancel()
+    try:
+        made = await task
+    except asyncio.CancelledError:
+        made = None
+    if made is not None:
+        await (made.close() if verb == "open" else made.abandon())  # type: ignore[attr-defined]  # by verb
+    if appender is not None:
+        await appender.abandon()
+    await put(store, key(2), b"goes on")
+    assert await get(store, key(2)) == b"goes on"
+
+
+async def test_many_streams_at_once_do_not_mix(store: ObjectStore) -> None:
+    """More writers and readers than the store has threads, each with its own bytes."""
+
+    async def one(number: int) -> None:
+        piece = bytes([number]) * 70_001
+        await put(store, key(number), piece, piece)
+        assert await get(store, key(number)) == piece * 2
+
+    await asyncio.gather(*(one(number) for number in range(50)))
+
+
+async def test_check_passes_and_leaves_nothing(store: ObjectStore) -> None:
+    await store.check()
+    assert await names(store) == []
