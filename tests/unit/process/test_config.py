@@ -1,0 +1,155 @@
+"""Settings: which source wins, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from proxy import config
+from proxy.config import ConfigError
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "wharfage.toml"
+    file.write_text(text)
+    return file
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    """Without file, variables and flags the registry listens on loopback and makes repositories on push."""
+    found = config.load(environ={})
+    assert found.server.listen == "127.0.0.1:5000"
+    assert found.registry.account == "123456789012"
+    assert found.registry.create_on_push is True
+    assert found.sources == {}
+
+
+def test_variable_beats_file_and_flag_beats_variable(tmp_path: Path) -> None:
+    """Each later source wins, and the source of each value is known."""
+    file = written(tmp_path, "[server]\nworkers = 2\nlisten = '127.0.0.1:1'\ndrain_seconds = 5\n")
+    environ = {"WHARFAGE_SERVER_WORKERS": "3", "WHARFAGE_SERVER_LISTEN": "127.0.0.1:2"}
+    found = config.load(file, {"server.listen": "127.0.0.1:3", "server.data": None}, environ)
+    assert (found.server.drain_seconds, found.server.workers, found.server.listen) == (5.0, 3, "127.0.0.1:3")
+    assert found.sources["server.drain_seconds"] == f"file {file}"
+    assert found.sources["server.workers"] == "environment WHARFAGE_SERVER_WORKERS"
+    assert found.sources["server.listen"] == "flag --listen"
+    assert "server.data" not in found.sources
+
+
+def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
+    """WHARFAGE_CONFIG stands in for --config."""
+    file = written(tmp_path, "[registry]\nregion = 'eu-west-1'\n")
+    assert config.load(environ={"WHARFAGE_CONFIG": str(file)}).registry.region == "eu-west-1"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("[server]\nlisen = 'x:1'", "[server] lisen: no such key; did you mean listen?", id="misspelt-key"),
+        pytest.param("[sever]\n", "[sever]: no such section; did you mean server?", id="misspelt-section"),
+        pytest.param("[server]\nregion = 'x'", "it belongs to [registry] region", id="key-of-another-section"),
+        pytest.param("server = 1", "server: must be a section", id="not-a-section"),
+        pytest.param("[server]\nworkers = 'two'", "[server] workers: must be a whole number", id="wrong-type"),
+        pytest.param("[server]\nworkers = true", "[server] workers: must be a whole number", id="bool-for-number"),
+        pytest.param("[server]\nworkers = -1", "[server] workers: must be between 0 and 1024", id="out-of-bounds"),
+        pytest.param("[server]\nlisten = '5000'", "[server] listen: must be HOST:PORT", id="not-an-address"),
+        pytest.param("[server]\ntrusted_proxies = ['lan']", "neither an address nor a network", id="not-a-network"),
+        pytest.param("[registry]\naccount = '12'", "[registry] account: must be 12 digits", id="account"),
+        pytest.param("[log]\nform = 'xml'", "[log] form: must be one of auto, json, console", id="choice"),
+        pytest.param("[server\n", "is not TOML", id="not-toml"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    """The error begins with the file's name and says key and remedy."""
+    file = written(tmp_path, text)
+    with pytest.raises(ConfigError) as refused:
+        config.load(file, environ={})
+    assert str(refused.value).startswith(str(file))
+    assert said in str(refused.value)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    """A file that was named and is not there is never ignored."""
+    with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read"):
+        config.load(tmp_path / "absent.toml", environ={})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("WHARFAGE_SERVER_WORKERS", "many", "WHARFAGE_SERVER_WORKERS: must be a whole number, not 'many'"),
+        ("WHARFAGE_REGISTRY_CREATE_ON_PUSH", "perhaps", "must be true or false, not 'perhaps'"),
+        ("WHARFAGE_SWEEP_GRACE_HOURS", "-2", "must be between 0 and 8760"),
+        ("WHARFAGE_ACCESS_KEY_ID", "AKIA7777777777777777", "WHARFAGE_SECRET_ACCESS_KEY go together"),
+    ],
+)
+def test_a_wrong_variable_is_refused_by_name(variable: str, value: str, said: str) -> None:
+    """A bad value in the environment is an error that names the variable."""
+    with pytest.raises(ConfigError) as refused:
+        config.load(environ={variable: value})
+    assert said in str(refused.value)
+
+
+def test_a_bad_secret_is_not_repeated() -> None:
+    """An error about a secret value does not hold the value."""
+    environ = {"WHARFAGE_ACCESS_KEY_ID": "AKIA7777777777777777", "WHARFAGE_SECRET_ACCESS_KEY": "short sharp"}
+    with pytest.raises(ConfigError) as refused:
+        config.load(environ=environ)
+    assert "short sharp" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("1", True), ("ON", True), ("false", False), ("0", False), ("no", False)]
+)
+def test_a_variable_spells_yes_and_no(text: str, value: bool) -> None:
+    """The usual spellings of a boolean are understood."""
+    assert config.load(environ={"WHARFAGE_REGISTRY_CREATE_ON_PUSH": text}).registry.create_on_push is value
+
+
+def test_a_list_in_a_variable_is_split_at_commas() -> None:
+    """Networks are given as 10.0.0.0/8, ::1."""
+    found = config.load(environ={"WHARFAGE_SERVER_TRUSTED_PROXIES": "10.0.0.0/8, ::1"})
+    assert found.server.trusted_proxies == ("10.0.0.0/8", "::1")
+
+
+def test_an_unknown_variable_is_reported_with_the_nearest_known() -> None:
+    """A misspelt variable is warned about; the choice of twin is known and is not."""
+    found = config.load(environ={"WHARFAGE_SERVER_LISTN": ":1", "WHARFAGE_PURE": "1", "HOME": "/"})
+    assert found.warnings == ("WHARFAGE_SERVER_LISTN is not a setting; did you mean WHARFAGE_SERVER_LISTEN?",)
+
+
+def test_the_administrators_key_comes_from_its_own_variables() -> None:
+    """WHARFAGE_ACCESS_KEY_ID and WHARFAGE_SECRET_ACCESS_KEY set the administrator's key."""
+    environ = {"WHARFAGE_ACCESS_KEY_ID": "AKIA7777777777777777", "WHARFAGE_SECRET_ACCESS_KEY": "s" * 40}
+    found = config.load(environ=environ)
+    assert (found.keys.access_key_id, found.keys.secret_access_key) == ("AKIA7777777777777777", "s" * 40)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"server.tls_cert": "a.pem"},
+        {"server.tls_cert": "a", "server.tls_key": "b", "server.tls_self_signed": True},
+        {"metadata.listen": "127.0.0.1:7"},
+        {"metadata.url": "http://127.0.0.1:7", "metadata.secret": "short"},
+    ],
+)
+def test_settings_that_need_each_other_are_checked_together(flags: dict[str, object]) -> None:
+    """Half a TLS pair, two sources of a certificate, and TCP without a secret are refused."""
+    with pytest.raises(ConfigError):
+        config.load(flags=flags, environ={})
+
+
+def test_what_is_in_force_names_every_key_and_its_source_and_masks_secrets() -> None:
+    """The description has one line a key; a secret that is set shows as stars."""
+    environ = {"WHARFAGE_ACCESS_KEY_ID": "AKIA7777777777777777", "WHARFAGE_SECRET_ACCESS_KEY": "s" * 40}
+    found = config.load(flags={"server.workers": 4}, environ=environ)
+    text = config.describe(found)
+    assert "s" * 40 not in text
+    assert 'secret_access_key = "***"' in text
+    assert any(line.startswith("workers = 4") and "flag --workers" in line for line in text.splitlines())
+    for section in dataclasses.fields(config.Config)[:8]:
+        for key in dataclasses.fields(getattr(found, section.name)):
+            assert f"\n{key.name} = " in text
