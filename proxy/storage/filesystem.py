@@ -37,9 +37,16 @@ class FilesystemStore:
     fork). `fsync` is a seam for tests that make it fail."""
 
     def __init__(
-        self, root: Path, *, threads: int = THREADS, min_free: int = MIN_FREE, fsync: Callable[[int], None] = os.fsync
+        self,
+        root: Path,
+        *,
+        threads: int = THREADS,
+        min_free: int = MIN_FREE,
+        check_lasts: float = CHECK_LASTS,
+        fsync: Callable[[int], None] = os.fsync,
     ) -> None:
         self._tree = Tree(root, fsync)
+        self._check_lasts = check_lasts
         self._min_free = min_free
         self._readers = ThreadPoolExecutor(threads, "store-read")
         self._writers = ThreadPoolExecutor(threads, "store-write")
@@ -81,7 +88,7 @@ class FilesystemStore:
     async def check(self) -> None:
         """Write, sync, read and remove a small file; StoreFull when less than `min_free` bytes are left."""
         async with self._checking:
-            if time.monotonic() - self._checked_at < CHECK_LASTS:
+            if time.monotonic() - self._checked_at < self._check_lasts:
                 return
             await _finish_anyway(self._writers.submit(self._tree.probe, self._min_free))
             self._checked_at = time.monotonic()

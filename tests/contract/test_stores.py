@@ -10,8 +10,9 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture(autouse=True)
-def no_descriptor_left() -> AsyncIterator[None]:  # type: ignore[misc]  # a plain generator, which runs around `store`
+def no_descriptor_left() -> Iterator[None]:
     """Every test ends with as many open files as it began with."""
     before = set(os.listdir("/proc/self/fd"))
     yield
@@ -337,7 +338,7 @@ async def test_a_cancelled_call_leaves_no_open_file(store: ObjectStore, verb: st
     if verb in ("resume", "open"):
         await put(store, key(), b"there")
     appender = await store.begin(key()) if verb in ("finish", "pause") else None
-    calls: dict[str, Callable[[], object]] = {
+    calls: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
         "begin": lambda: store.begin(key()),
         "resume": lambda: store.resume(key(), 2),
         "open": lambda: store.open(key()),
@@ -345,7 +346,7 @@ async def test_a_cancelled_call_leaves_no_open_file(store: ObjectStore, verb: st
     }
     if appender is not None:
         calls |= {"finish": appender.finish, "pause": appender.pause}
-    task = asyncio.ensure_future(calls[verb]())  # type: ignore[arg-type]  # each makes a coroutine
+    task = asyncio.ensure_future(calls[verb]())
     for _ in range(yields):
         await asyncio.sleep(0)
     task.cancel()
@@ -354,7 +355,7 @@ async def test_a_cancelled_call_leaves_no_open_file(store: ObjectStore, verb: st
     except asyncio.CancelledError:
         made = None
     if made is not None:
-        await (made.close() if verb == "open" else made.abandon())  # type: ignore[attr-defined]  # by verb
+        await (made.close() if verb == "open" else made.abandon())
     if appender is not None:
         await appender.abandon()
     await put(store, key(2), b"goes on")
