@@ -436,6 +436,21 @@ async def test_a_fresh_read_drops_the_page_cache(tmp_path: Path, monkeypatch: py
     await store.close()
 
 
+async def test_a_long_stretch_is_handed_to_the_disk_as_it_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every whole 8 MiB once, however the appends fall; the rest is left to `finish`."""
+    advised: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, start, length, advice: advised.append((start, length)))
+    store = FilesystemStore(tmp_path / "store")
+    appender = await store.begin(KEY)
+    for mebibytes in (5, 5, 5, 1, 17):
+        await appender.append(lambda size=mebibytes: memoryview(bytes(size * 2**20)))  # type: ignore[misc]  # bound early
+    await appender.abandon()
+    assert advised == [(0, 8 * 2**20), (8 * 2**20, 8 * 2**20), (16 * 2**20, 16 * 2**20)]
+    await store.close()
+
+
 async def test_nobody_else_may_read(tmp_path: Path) -> None:
     """Folders are 0700 and files 0600, whatever the umask."""
     before = os.umask(0)
