@@ -1,0 +1,99 @@
+# Wharfage: one command for each thing that is done here. `make help` lists them.
+#
+# Everything lands in .venv (our package and what it needs) and .tools (real clients that tests and benches drive).
+# Stamp files make a second run quick; `make clean` forgets all of it but ./data.
+
+PYTHON ?= python3
+LISTEN ?= 127.0.0.1:5000
+DATA ?= ./data
+JOBS ?= 2
+PYTEST_FLAGS ?=
+CHAOS_SECONDS ?= 300
+
+VENV := .venv
+BIN := $(VENV)/bin
+TOOLS := $(CURDIR)/.tools
+
+# Real clients, pinned: name@module@version, built with Go.
+GO_TOOLS := \
+  crane@github.com/google/go-containerregistry/cmd/crane@v0.22.1 \
+  oras@oras.land/oras/cmd/oras@v1.3.6 \
+  conformance@github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111 \
+  registry@github.com/distribution/distribution/v3/cmd/registry@v3.1.2
+# Debian packages, each with the command that says it is there.
+DEBIAN_TOOLS := dockerd=docker.io skopeo=skopeo podman=podman buildah=buildah ctr=containerd strace=strace
+
+NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _speedups/*.c _speedups/*.h))
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-pure lint format bench chaos tools clean
+
+help:  ## what can be done here
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+run: $(VENV)/.run  ## install into .venv and serve $(DATA) on $(LISTEN)
+	$(BIN)/wharfage serve --data $(DATA) --listen $(LISTEN)
+
+test: $(VENV)/.test tools  ## all tests: units, contracts, journeys, real clients, conformance, a minute of chaos
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --benchmark-disable $(PYTEST_FLAGS) tests
+
+test-pure: $(VENV)/.test  ## the bytes rooms' tests without the compiled extension
+	WHARFAGE_PURE=1 $(BIN)/python -m pytest --benchmark-disable $(PYTEST_FLAGS) tests/unit/speedups tests/unit/blob
+
+lint: $(VENV)/.test  ## ruff and mypy over everything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test  ## let ruff lay the code out
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test $(TOOLS)/.go  ## CPU per GB against CNCF distribution, on this machine, in one interleaved run
+	$(BIN)/python bench/compare.py
+
+chaos: $(VENV)/.test  ## kill workers, metadata and the whole server at random for CHAOS_SECONDS (default 300)
+	$(BIN)/python -m pytest -m chaos --chaos-seconds $(CHAOS_SECONDS) $(PYTEST_FLAGS) tests/chaos
+
+tools: $(TOOLS)/.go $(TOOLS)/.aws $(TOOLS)/.debian  ## real clients for tests: what this machine cannot offer is named
+
+clean:  ## forget .venv, .tools and every cache; ./data stays
+	rm -rf $(VENV) $(TOOLS) build *.egg-info _speedups/*.so _speedups/native.c .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(BIN)/python pyproject.toml setup.py $(NATIVE_SOURCES)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	@touch $@
+
+# Built with our own cache of nothing: Go's caches are the machine's. Without Go the tests that need these say so.
+$(TOOLS)/.go: Makefile
+	@mkdir -p $(TOOLS)/bin
+	@if command -v go >/dev/null; then set -e; \
+	  for tool in $(GO_TOOLS); do \
+	    echo "go install $${tool#*@}"; GOBIN=$(TOOLS)/bin GOFLAGS=-buildvcs=false go install "$${tool#*@}"; \
+	  done; touch $@; \
+	else echo "no Go here: crane, oras, the conformance suite and the bench's peer are missing"; fi
+
+# The aws command pins another botocore than ours, so it has an environment of its own.
+$(TOOLS)/.aws: Makefile
+	@mkdir -p $(TOOLS)/bin
+	$(PYTHON) -m venv $(TOOLS)/aws
+	$(TOOLS)/aws/bin/python -m pip install --quiet 'awscli>=1.44,<2'
+	ln -sf ../aws/bin/aws $(TOOLS)/bin/aws
+	@touch $@
+
+# RUNLEVEL=1 keeps Debian from starting the daemons: tests start their own, with private sockets, and stop them by pid.
+$(TOOLS)/.debian: Makefile
+	@mkdir -p $(TOOLS)/bin
+	@missing=; for pair in $(DEBIAN_TOOLS); do command -v "$${pair%%=*}" >/dev/null || missing="$$missing $${pair#*=}"; done; \
+	if [ -z "$$missing" ]; then touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then set -e; echo "apt-get install$$missing"; \
+	  apt-get update -qq; \
+	  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; touch $@; \
+	else echo "not root, or no apt: missing$$missing"; fi

@@ -1,0 +1,90 @@
+"""What every test may ask for, and what every test is held to.
+
+`needs(tool)` skips a test by the program's name, and with CI=true a skip of any kind is a failure. Async tests run
+under the watch of `harness.watch`. `server` is a real one, shared by a session's tests: each takes repository names of
+its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.programs import find
+from harness.server import Server
+from harness.watch import watch
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for program in marker.args:
+            if find(program) is None:
+                pytest.skip(f"needs {program}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and CI skips nothing: {report.longrepr}"
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, Server):
+                report.sections.append((f"server at {value.address}", value.daemon.tail()))
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _unblocked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """An async test in which our code blocks the event loop fails."""
+    if not inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        yield
+        return
+    watching = watch()
+    watching.activate()
+    try:
+        yield
+    finally:
+        watching.deactivate()
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Start servers with `Server.start`'s arguments after the first; all are stopped at the session's end."""
+    started: list[Server] = []
+
+    def start(data: Path | None = None, **settings: object) -> Server:
+        server = Server.start(data or tmp_path_factory.mktemp("server") / "data", **settings)  # type: ignore[arg-type]  # passed through
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        if server.daemon.process.poll() is None:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def server(start_server: Callable[..., Server]) -> Server:
+    """A running server with two workers, watched for blocking calls."""
+    return start_server(workers=2, watched=True)
+
+
+@pytest.fixture(scope="session")
+def password(server: Server) -> str:
+    """A password for user AWS at `server`, good for the whole session."""
+    return server.password()
+
+
+@pytest.fixture
+def repository() -> str:
+    """A repository name that no other test has."""
+    return f"test/{uuid.uuid4().hex[:12]}"

@@ -1,0 +1,113 @@
+"""A real Wharfage, started as a user starts it, on a free port with a data directory of its own.
+
+`watched` starts it through `serve_watched`, in which a call that blocks an event loop raises: the request that made it
+fails, and the log names the call.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import http.client
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import psutil
+from botocore.config import Config
+
+from harness.programs import ROOT, Daemon
+
+START_SECONDS = 60  # a loaded two-core machine; an idle one takes about one
+
+
+def free_port() -> int:
+    """A port that nobody had a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(slots=True)
+class Server:
+    """A running server: `address` is host:port, `data` its data directory."""
+
+    daemon: Daemon
+    address: str
+    data: Path
+
+    @classmethod
+    def start(
+        cls,
+        data: Path,
+        *,
+        workers: int = 2,
+        port: int | None = None,
+        extra: Mapping[str, str] | None = None,
+        flags: Sequence[str] = (),
+        watched: bool = False,
+    ) -> Server:
+        address = f"127.0.0.1:{port or free_port()}"
+        program = [str(ROOT / "tests" / "harness" / "serve_watched.py")] if watched else ["-m", "proxy"]
+        serve = ["serve", "--data", str(data), "--listen", address, "--workers", str(workers), *flags]
+        daemon = Daemon.start([sys.executable, *program, *serve], data.with_name(f"{data.name}.log"), extra)
+        server = cls(daemon, address, data)
+        try:
+            daemon.wait_until(server.is_ready, START_SECONDS)
+        except BaseException:
+            daemon.kill()
+            raise
+        return server
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def is_ready(self) -> bool:
+        line = http.client.HTTPConnection(self.address, timeout=5)
+        try:
+            line.request("GET", "/readyz")
+            return line.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            line.close()
+
+    def credentials(self) -> tuple[str, str]:
+        """(access key id, secret) as the server wrote them, in AWS's shared-credentials form."""
+        written = configparser.ConfigParser()
+        written.read(self.data / "credentials")
+        section = written["default"]
+        return section["aws_access_key_id"], section["aws_secret_access_key"]
+
+    def password(self) -> str:
+        """A fresh password for user AWS, by GetAuthorizationToken through boto3."""
+        access_key_id, secret = self.credentials()
+        ecr = boto3.client(
+            "ecr",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id=access_key_id,
+            aws_secret_access_key=secret,
+            config=Config(retries={"max_attempts": 1}),
+        )
+        token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
+        user, _, password = base64.b64decode(token).decode().partition(":")
+        assert user == "AWS"
+        return password
+
+    def processes(self) -> list[psutil.Process]:
+        """The supervisor and all that it started, the supervisor first."""
+        first = psutil.Process(self.daemon.process.pid)
+        return [first, *first.children(recursive=True)]
+
+    def stop(self) -> int:
+        return self.daemon.stop()
