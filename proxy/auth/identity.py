@@ -1,0 +1,104 @@
+"""Who asks at /v2/: HTTP Basic, user `AWS`, the token as password.
+
+Reading a token costs one AES-GCM and one inflate; claims of tokens seen lately are kept by the token's hash, so a
+request usually costs one SHA-256 of the header and one look-up of the principal. The look-up is made on every request,
+hence a principal that was removed is refused by the next one. No text or exception here carries the header or token.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from proxy.auth.tokens import TokenClaims, TokenExpired, TokenInvalid, Tokens, check_time
+from proxy.model.errors import Code, Failure
+from proxy.model.records import Principal
+
+HEADER_MAX = 16 * 1024
+USER = "AWS"
+CLAIMS_KEPT = 4096  # at some 300 bytes each, a bit over 1 MiB a worker
+
+EXPIRED_TEXT = "Your authorization token has expired. Reauthenticate and try again."
+
+FindPrincipal = Callable[[str], Awaitable[Principal | None]]
+
+
+class Unauthenticated(Exception):
+    """No credentials, or none that count. The door answers 401 with its challenge; why is not said."""
+
+
+class Identity:
+    """Turns an `Authorization` header into the principal of this moment."""
+
+    def __init__(
+        self,
+        principal: FindPrincipal,
+        tokens: Tokens,
+        clock: Callable[[], float],
+        *,
+        region: str,
+        keep: int = CLAIMS_KEPT,
+    ) -> None:
+        """`principal` finds one by its unique id (None: deleted or disabled); `clock` tells epoch seconds."""
+        self._principal = principal
+        self._tokens = tokens
+        self._clock = clock
+        self._region = region
+        self._keep = keep
+        self._seen: OrderedDict[bytes, TokenClaims] = OrderedDict()
+
+    async def authenticate_basic(self, header: str | None) -> Principal:
+        """The principal, or Unauthenticated; a token whose time is over is Failure AccessDenied in ECR's words.
+
+        `header` is the value of the one `Authorization` header, None when there is none. The look-up's own failures
+        (MetadataUnavailable) pass through.
+        """
+        claims = self._claims(_password(header))
+        # Region-bound like ECR's: two regions may share a master key.
+        if claims.region != self._region:
+            raise Unauthenticated
+        principal = await self._principal(claims.principal_id)
+        if principal is None or principal.account != claims.account:
+            raise Unauthenticated
+        return principal
+
+    def _claims(self, token: str) -> TokenClaims:
+        now = self._clock()
+        name = hashlib.sha256(token.encode()).digest()
+        try:
+            claims = self._seen.get(name)
+            if claims is None:
+                claims = self._tokens.read(token, now)
+                self._seen[name] = claims
+                if len(self._seen) > self._keep:
+                    self._seen.popitem(last=False)
+            else:
+                self._seen.move_to_end(name)
+                check_time(claims, now)
+        except TokenExpired:
+            self._seen.pop(name, None)
+            raise Failure(
+                Code.ACCESS_DENIED, EXPIRED_TEXT, hint="run aws ecr get-login-password and docker login again"
+            ) from None
+        except TokenInvalid:
+            raise Unauthenticated from None
+        return claims
+
+
+def _password(header: str | None) -> str:
+    if header is None or len(header) > HEADER_MAX:
+        raise Unauthenticated
+    scheme, _, encoded = header.strip().partition(" ")
+    if scheme.lower() != "basic":
+        raise Unauthenticated
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        raise Unauthenticated from None
+    if not colon or not hmac.compare_digest(user.encode(), USER.encode()):
+        raise Unauthenticated
+    return password

@@ -1,0 +1,460 @@
+"""SigV4 as botocore signs it is accepted; every part of a request that is altered is refused with AWS's words."""
+
+from __future__ import annotations
+
+import calendar
+import hashlib
+import string
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from urllib.parse import quote, urlsplit
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.auth.sigv4 import (
+    MISMATCH_TEXT,
+    Claim,
+    Reason,
+    Refused,
+    SigningKeys,
+    canonical_path,
+    canonical_query,
+    canonical_request,
+    check_claim,
+    check_signature,
+    read_claim,
+    signing_key,
+)
+
+KEY_ID = "AKIDEXAMPLE"
+SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+TARGET = "AmazonEC2ContainerRegistry_V20150921.ListImages"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as a server sees it."""
+
+    method: str
+    path: str
+    query: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def verify(self, secret: str = SECRET) -> Claim:
+        claim = read_claim(self.headers, self.query)
+        check_signature(
+            claim,
+            signing_key(secret, claim.day, claim.region, claim.service),
+            method=self.method,
+            path=self.path,
+            query=self.query,
+            headers=self.headers,
+            body_sha256=hashlib.sha256(self.body).hexdigest(),
+        )
+        return claim
+
+    def with_header(self, name: str, value: str) -> Request:
+        return replace(self, headers=(*(h for h in self.headers if h[0].lower() != name.lower()), (name, value)))
+
+    def without(self, name: str) -> Request:
+        return replace(self, headers=tuple(h for h in self.headers if h[0].lower() != name.lower()))
+
+    def authorization(self) -> str:
+        return dict(self.headers)["Authorization"]
+
+
+def signed(
+    url: str = "http://127.0.0.1:5000/",
+    *,
+    method: str = "POST",
+    headers: dict[str, str] | None = None,
+    body: bytes = b"{}",
+    service: str = "ecr",
+    region: str = "us-east-1",
+) -> Request:
+    """Sign with botocore and hand over what would arrive."""
+    given_headers = (
+        {"X-Amz-Target": TARGET, "Content-Type": "application/x-amz-json-1.1"} if headers is None else headers
+    )
+    request = AWSRequest(method=method, url=url, data=body, headers=given_headers)
+    SigV4Auth(Credentials(KEY_ID, SECRET), service, region).add_auth(request)
+    split = urlsplit(url)
+    lines = (("Host", split.netloc), *((name, str(value)) for name, value in request.headers.items()))
+    return Request(method, split.path or "/", split.query, lines, body)
+
+
+def at(stamp: str) -> float:
+    return float(calendar.timegm(time.strptime(stamp, "%Y%m%dT%H%M%SZ")))
+
+
+def claim_of(date: str = "20261124T055007Z", day: str = "20261124", **other: str) -> Claim:
+    facts = {"region": "us-east-1", "service": "ecr", **other}
+    return Claim(KEY_ID, day, facts["region"], facts["service"], ("host", "x-amz-date", "x-amz-target"), "0" * 64, date)
+
+
+def check(claim: Claim, now: float, skew_minutes: int = 5) -> None:
+    check_claim(
+        claim,
+        service="ecr",
+        regions=("us-east-1",),
+        required=("host", "x-amz-date", "x-amz-target"),
+        now=now,
+        skew_minutes=skew_minutes,
+    )
+
+
+# ---- what botocore signs ---------------------------------------------------------------------------------------------
+
+
+def test_a_request_signed_by_botocore_is_accepted() -> None:
+    claim = signed().verify()
+    assert (claim.access_key_id, claim.region, claim.service) == (KEY_ID, "us-east-1", "ecr")
+    assert claim.signed_headers == ("content-type", "host", "x-amz-date", "x-amz-target")
+
+
+def test_the_order_of_header_lines_does_not_matter() -> None:
+    request = signed()
+    replace(request, headers=tuple(reversed(request.headers))).verify()
+
+
+_visible = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12)
+_values = st.lists(_visible, min_size=1, max_size=4).map("  ".join)
+_names = st.text(string.ascii_letters + string.digits + "-", min_size=1, max_size=20).map(lambda tail: "X-My-" + tail)
+
+
+@given(
+    headers=st.dictionaries(_names, _values, max_size=5),
+    pairs=st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), max_size=5),
+    segments=st.lists(st.text(max_size=6), max_size=4),
+    body=st.binary(max_size=200),
+)
+def test_any_headers_query_path_and_body_that_botocore_signs_are_accepted(
+    headers: dict[str, str], pairs: list[tuple[str, str]], segments: list[str], body: bytes
+) -> None:
+    lower = {name.lower(): (name, value) for name, value in headers.items()}
+    query = "&".join(f"{_escaped(name)}={_escaped(value)}" for name, value in pairs)
+    url = (
+        "http://registry.example:5000/" + "/".join(_escaped(part) for part in segments) + ("?" + query if query else "")
+    )
+    signed(url, headers=dict(lower.values()), body=body).verify()
+
+
+def _escaped(text: str) -> str:
+    return quote(text.encode("utf-8", "replace"), safe="-_.~")
+
+
+@given(header=st.sampled_from(["X-Amz-Target", "Content-Type", "X-Amz-Date", "Host"]), value=_visible)
+def test_a_changed_signed_header_is_refused(header: str, value: str) -> None:
+    request = signed()
+    if dict(request.headers).get(header) != value:
+        with pytest.raises(Refused):
+            request.with_header(header, value).verify()
+
+
+def test_a_changed_header_that_was_not_signed_changes_nothing() -> None:
+    signed().with_header("User-Agent", "other").verify()
+
+
+def _last_digit_changed(authorization: str) -> str:
+    return authorization[:-1] + ("0" if authorization[-1] != "0" else "1")
+
+
+CHANGES: dict[str, Callable[[Request], Request]] = {
+    "body": lambda r: replace(r, body=b"{ }"),
+    "method": lambda r: replace(r, method="PUT"),
+    "path": lambda r: replace(r, path="/other"),
+    "query": lambda r: replace(r, query="a=b"),
+    "signature": lambda r: r.with_header("Authorization", _last_digit_changed(r.authorization())),
+    "key-day": lambda r: r.with_header("Authorization", r.authorization().replace("/us-east-1/", "/us-east-2/")),
+    "header-gone": lambda r: r.without("Content-Type"),
+    "list-shorter": lambda r: r.with_header("Authorization", r.authorization().replace("content-type;", "")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_an_altered_request_is_refused_as_a_mismatch(change: Callable[[Request], Request]) -> None:
+    with pytest.raises(Refused) as caught:
+        change(signed()).verify()
+    assert (caught.value.reason, caught.value.message) == (Reason.MISMATCH, MISMATCH_TEXT)
+
+
+def test_a_wrong_secret_is_refused_as_a_mismatch_that_does_not_show_it() -> None:
+    with pytest.raises(Refused) as caught:
+        signed().verify(secret="another secret")
+    assert caught.value.message == MISMATCH_TEXT
+    assert "another secret" not in repr(caught.value)
+
+
+def test_a_body_hash_in_a_header_is_not_believed() -> None:
+    body_hash = hashlib.sha256(b"{}").hexdigest()
+    request = signed(headers={"X-Amz-Target": TARGET, "X-Amz-Content-Sha256": body_hash})
+    request.verify()
+    with pytest.raises(Refused):
+        replace(request, body=b'{"registryId":"1"}').verify()
+
+
+# ---- cases that AWS publishes ----------------------------------------------------------------------------------------
+
+VANILLA = (("Host", "example.amazonaws.com"), ("X-Amz-Date", "20150830T123600Z"))
+
+
+def _vanilla_signature(
+    method: str, signature: str, path: str = "/", query: str = "", extra: tuple[tuple[str, str], ...] = ()
+) -> None:
+    names = ";".join(sorted({name.lower() for name, _ in (*VANILLA, *extra)}))
+    authorization = (
+        f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20150830/us-east-1/service/aws4_request, "
+        f"SignedHeaders={names}, Signature={signature}"
+    )
+    Request(method, path, query, (*VANILLA, *extra, ("Authorization", authorization)), b"").verify()
+
+
+def test_the_published_case_get_vanilla_is_accepted() -> None:
+    _vanilla_signature("GET", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31")
+
+
+def test_the_published_case_post_vanilla_is_accepted() -> None:
+    _vanilla_signature("POST", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b")
+
+
+def test_the_published_case_get_vanilla_query_order_key_is_accepted() -> None:
+    _vanilla_signature(
+        "GET",
+        "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+        query="Param2=value2&Param1=value1",
+    )
+
+
+def test_the_published_signing_key_is_derived() -> None:
+    key = signing_key("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "20120215", "us-east-1", "iam")
+    assert key.hex() == "f4780e2d9f65fa895f9c67b32ce1baf0b0d8a43505a000a1a9e090d414db404d"
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("", "/"),
+        ("/", "/"),
+        ("//", "/"),
+        ("/./", "/"),
+        ("/example/..", "/"),
+        ("/../../x", "/x"),
+        ("//example//", "/example/"),
+        ("/a/./b/", "/a/b/"),
+        ("/ex%20ample", "/ex%2520ample"),
+        ("/-._~0a", "/-._~0a"),
+    ],
+)
+def test_paths_are_normalized_and_encoded_once_more(path: str, wanted: str) -> None:
+    assert canonical_path(path) == wanted
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("", ""),
+        ("b=2&a=1", "a=1&b=2"),
+        ("a=2&a=1", "a=1&a=2"),
+        ("a", "a="),
+        ("a=b=c", "a=b%3Dc"),
+        ("k=%7e%2f", "k=~%2F"),
+        ("A-b=1&a=1&A=1", "A=1&A-b=1&a=1"),
+    ],
+)
+def test_queries_are_sorted_and_encoded_anew(query: str, wanted: str) -> None:
+    assert canonical_query(query) == wanted
+
+
+def test_header_values_are_trimmed_folded_and_joined() -> None:
+    text = canonical_request(
+        "GET", "/", "", {"my-header1": ["  a   b  c ", "d"], "host": ["h"]}, ("my-header1", "host"), "e" * 64
+    )
+    assert text == b"GET\n/\n\nhost:h\nmy-header1:a b c,d\n\nhost;my-header1\n" + b"e" * 64
+
+
+# ---- the claim -------------------------------------------------------------------------------------------------------
+
+
+def test_no_authorization_is_missing() -> None:
+    with pytest.raises(Refused) as caught:
+        read_claim(signed().without("Authorization").headers)
+    assert (caught.value.reason, caught.value.message) == (Reason.MISSING, "Missing Authentication Token")
+
+
+def test_a_presigned_query_is_named_for_what_it_is() -> None:
+    with pytest.raises(Refused, match="Pre-signed") as caught:
+        read_claim(VANILLA, "Action=GetCallerIdentity&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=00")
+    assert caught.value.reason is Reason.INCOMPLETE
+
+
+GOOD = f"Credential={KEY_ID}/20261124/us-east-1/ecr/aws4_request"
+LIST = "SignedHeaders=host;x-amz-date"
+SIG = "Signature=" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("authorization", "text"),
+    [
+        ("Basic QVdTOmFiYw==", "algorithm"),
+        (f"AWS4-HMAC-SHA1 {GOOD}, {LIST}, {SIG}", "algorithm"),
+        (f"AWS4-ECDSA-P256-SHA256 {GOOD}, {LIST}, {SIG}", "algorithm"),
+        ("AWS4-HMAC-SHA256", "without a value"),
+        (f"AWS4-HMAC-SHA256 {LIST}, {SIG}", "requires 'Credential' parameter"),
+        (f"AWS4-HMAC-SHA256 {GOOD}, {SIG}", "requires 'SignedHeaders' parameter"),
+        (f"AWS4-HMAC-SHA256 {GOOD}, {LIST}", "requires 'Signature' parameter"),
+        (f"AWS4-HMAC-SHA256 {GOOD}, {LIST}, {SIG}, {SIG}", "twice"),
+        (f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20261124/ecr/aws4_request, {LIST}, {SIG}", "exactly 5"),
+        (f"AWS4-HMAC-SHA256 Credential={KEY_ID}/a/b/c/d/aws4_request, {LIST}, {SIG}", "exactly 5"),
+        (f"AWS4-HMAC-SHA256 Credential=/20261124/us-east-1/ecr/aws4_request, {LIST}, {SIG}", "exactly 5"),
+        (f"AWS4-HMAC-SHA256 Credential={KEY_ID}/2026112/us-east-1/ecr/aws4_request, {LIST}, {SIG}", "YYYYMMDD"),
+        (f"AWS4-HMAC-SHA256 {GOOD}, SignedHeaders=Host;x-amz-date, {SIG}", "lower-case"),
+        (f"AWS4-HMAC-SHA256 {GOOD}, SignedHeaders=host;host, {SIG}", "once each"),
+        (f"AWS4-HMAC-SHA256 {GOOD}, SignedHeaders=host;;x, {SIG}", "lower-case"),
+        (f"AWS4-HMAC-SHA256 {GOOD}, SignedHeaders={';'.join(f'h{i}' for i in range(101))}, {SIG}", "lower-case"),
+        (f"AWS4-HMAC-SHA256 {GOOD}, {LIST}, Signature={'0' * 63}", "64"),
+        (f"AWS4-HMAC-SHA256 {GOOD}, {LIST}, Signature={'G' * 64}", "64"),
+        (f"AWS4-HMAC-SHA256 {GOOD}, {LIST}, {SIG}" + " " * 20_000, "too long"),
+    ],
+)
+def test_a_malformed_authorization_is_incomplete_and_says_what_it_lacks(authorization: str, text: str) -> None:
+    with pytest.raises(Refused, match=text) as caught:
+        read_claim([*VANILLA, ("Authorization", authorization)])
+    assert caught.value.reason is Reason.INCOMPLETE
+
+
+def test_a_foreign_terminator_is_refused() -> None:
+    with pytest.raises(Refused, match="valid terminator: 'aws4_request'"):
+        read_claim([*VANILLA, ("Authorization", f"AWS4-HMAC-SHA256 {GOOD.replace('aws4_', 'aws5_')}, {LIST}, {SIG}")])
+
+
+@given(st.text(max_size=200))
+def test_any_text_as_authorization_is_refused_and_nothing_else_happens(text: str) -> None:
+    with pytest.raises(Refused):
+        read_claim([*VANILLA, ("Authorization", text)])
+
+
+@pytest.mark.parametrize(
+    "date", ["", "2026-11-24T05:50:07Z", "20261124T055007", "20261124T055007Z ", "Tue, 24 Nov 2026"]
+)
+def test_a_malformed_date_is_incomplete(date: str) -> None:
+    headers = [("Host", "h"), ("X-Amz-Date", date), ("Authorization", f"AWS4-HMAC-SHA256 {GOOD}, {LIST}, {SIG}")]
+    with pytest.raises(Refused) as caught:
+        read_claim(headers)
+    assert caught.value.reason is Reason.INCOMPLETE
+
+
+@pytest.mark.parametrize(
+    "name", ["Authorization", "host", "X-AMZ-DATE", "x-amz-target", "Content-Type", "X-Amz-Security-Token"]
+)
+def test_a_second_copy_of_a_header_that_must_be_single_is_refused(name: str) -> None:
+    request = signed(headers={"X-Amz-Target": TARGET, "Content-Type": "a", "X-Amz-Security-Token": "t"})
+    with pytest.raises(Refused, match="must be sent once") as caught:
+        read_claim([*request.headers, (name, "another")])
+    assert caught.value.reason is Reason.INCOMPLETE
+
+
+# ---- scope, time and required headers --------------------------------------------------------------------------------
+
+NOW = at("20261124T055007Z")
+
+
+def test_a_claim_of_now_for_us_is_taken() -> None:
+    check(claim_of(), NOW)
+
+
+@pytest.mark.parametrize("minutes", [-5, 5])
+def test_five_minutes_either_way_are_still_good(minutes: int) -> None:
+    check(claim_of(), NOW + 60 * minutes)
+
+
+def test_an_expired_signature_is_refused_in_the_words_of_aws() -> None:
+    with pytest.raises(Refused) as caught:
+        check(claim_of("20261124T053502Z"), NOW)
+    assert caught.value.reason is Reason.MISMATCH
+    assert caught.value.message == (
+        "Signature expired: 20261124T053502Z is now earlier than 20261124T054507Z (20261124T055007Z - 5 min.)"
+    )
+
+
+def test_a_signature_from_the_future_is_refused_in_the_words_of_aws() -> None:
+    with pytest.raises(Refused) as caught:
+        check(claim_of("20261124T060509Z"), NOW, skew_minutes=15)
+    assert caught.value.message == (
+        "Signature not yet current: 20261124T060509Z is still later than 20261124T060507Z (20261124T055007Z + 15 min.)"
+    )
+
+
+def test_a_date_that_is_no_date_is_incomplete() -> None:
+    with pytest.raises(Refused) as caught:
+        check(claim_of("20261341T993502Z", "20261341"), NOW)
+    assert caught.value.reason is Reason.INCOMPLETE
+
+
+@pytest.mark.parametrize(
+    ("claim", "text"),
+    [
+        (claim_of(region="eu-west-1"), "Credential should be scoped to a valid region."),
+        (claim_of(service="s3"), "Credential should be scoped to correct service: 'ecr'."),
+        (
+            claim_of(day="20261123"),
+            "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
+            "'20261123' != '20261124', from '20261124T055007Z'.",
+        ),
+    ],
+    ids=["region", "service", "day"],
+)
+def test_a_scope_that_is_not_ours_is_refused(claim: Claim, text: str) -> None:
+    with pytest.raises(Refused) as caught:
+        check(claim, NOW)
+    assert (caught.value.reason, caught.value.message) == (Reason.MISMATCH, text)
+
+
+@pytest.mark.parametrize("missing", ["host", "x-amz-date", "x-amz-target"])
+def test_a_required_header_left_unsigned_is_refused(missing: str) -> None:
+    claim = claim_of()
+    less = replace(claim, signed_headers=tuple(name for name in claim.signed_headers if name != missing))
+    with pytest.raises(Refused, match="must be a 'SignedHeader'") as caught:
+        check(less, NOW)
+    assert caught.value.reason is Reason.INCOMPLETE
+
+
+# ---- kept keys -------------------------------------------------------------------------------------------------------
+
+
+def test_a_signing_key_is_derived_once_for_a_key_and_scope() -> None:
+    asked: list[str] = []
+
+    def secret() -> str:
+        asked.append("asked")
+        return SECRET
+
+    keys = SigningKeys()
+    first = keys.get(claim_of(), b"sealed", secret)
+    assert keys.get(claim_of(), b"sealed", secret) == first == signing_key(SECRET, "20261124", "us-east-1", "ecr")
+    assert len(asked) == 1
+
+
+def test_a_replaced_secret_is_never_checked_against_the_old_one() -> None:
+    keys = SigningKeys()
+    old = keys.get(claim_of(), b"sealed-1", lambda: "old")
+    assert keys.get(claim_of(), b"sealed-2", lambda: "new") != old
+
+
+def test_no_more_signing_keys_are_kept_than_the_bound() -> None:
+    asked: list[str] = []
+
+    def secret() -> str:
+        asked.append("asked")
+        return SECRET
+
+    keys = SigningKeys(keep=2)
+    for region in ("a", "b", "c", "a"):
+        keys.get(claim_of(region=region), b"sealed", secret)
+    assert len(asked) == 4
