@@ -100,7 +100,7 @@ class Metadata:
         lambda v: _ADDRESS(v) if v else None,
     )
     secret: str = _key("", "shared by proxies and service on TCP; at least 16 characters", secret=True)
-    database: str = _key("", "an SQLAlchemy URL; empty is SQLite at <data>/metadata.db", secret=True)
+    path: str = _key("", "the SQLite file; empty is <data>/metadata.db")
 
 
 @dataclass(frozen=True, slots=True)

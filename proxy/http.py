@@ -1,0 +1,336 @@
+"""HTTP as this server takes it: limits, time-outs, whom to believe about the client, and one log line a request.
+
+Promises: a request's header comes within `header_seconds` and `HEADER_BYTES` or its connection is cut; a body that
+stands still for `body_seconds` is cut, and looks to its door like a client that went away; what cannot be parsed is
+answered in the registry's own error form; bodies are never inflated; paths reach the doors raw. No `Expect` is answered
+here: a door sends 100-continue when it wants the body. Must not know any door's protocol beyond that error form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import ssl
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from proxy import observe
+
+HEADER_BYTES = 32 * 1024
+"""All of a request's header lines. podman asks for 1,024 ranges in one line (22 KiB), beside a token of 4 KiB."""
+
+AUTHORIZATION_BYTES = 16 * 1024
+BODY_BYTES_PER_WINDOW = 1024
+"""What a body must bring in each `body_seconds` not to count as standing still: one byte a minute is an attack."""
+
+READ_BYTES = 256 * 1024  # received ahead of a door that is busy, for each connection
+_SMALL_BODY = 32 * 1024 * 1024  # for `request.read()`; streamed bodies have no limit here
+_LINGER_SECONDS = 5.0  # reading on after an early refusal, so that the client sees the answer and not a reset
+_GONE = 499  # in log and metrics only: the client left before its answer was whole (nginx's number)
+
+Door = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Route = Callable[[web.Request], tuple[str, Door]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds, and the networks (`10.0.0.0/8`) of proxies whose X-Forwarded headers are believed."""
+
+    header_seconds: float = 10.0
+    body_seconds: float = 60.0
+    keepalive_seconds: float = 75.0
+    trusted_proxies: Sequence[str] = ()
+
+
+class HttpServer(web.Server):
+    """A protocol factory for `loop.create_server`. `route` names the door (for metrics) and finds it, from a request.
+
+    `begin` once on its loop; `finish` to drain.
+    """
+
+    def __init__(self, route: Route, limits: Limits) -> None:
+        super().__init__(
+            self._answer,  # type: ignore[arg-type]  # our factory makes web.Request, of which BaseRequest is the base
+            request_factory=self._request,
+            keepalive_timeout=limits.keepalive_seconds,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
+            max_headers=256,
+            lingering_time=_LINGER_SECONDS,
+            read_bufsize=READ_BYTES,
+        )
+        self.limits = limits
+        self._route = route
+        self._trusted = [ipaddress.ip_network(network, strict=False) for network in limits.trusted_proxies]
+        self._watch: asyncio.Task[None] | None = None
+        self._listeners: list[asyncio.Server] = []
+
+    async def begin(self, *, sock: Any = None, path: str | None = None, tls: ssl.SSLContext | None = None) -> None:
+        """Accept connections on a listening socket that exists, or on a Unix socket made at `path`."""
+        loop = asyncio.get_running_loop()
+        handshake = self.limits.header_seconds if tls is not None else None
+        if path is not None:
+            self._listeners.append(await loop.create_unix_server(self, path))
+        else:
+            self._listeners.append(
+                await loop.create_server(self, sock=sock, ssl=tls, backlog=1024, ssl_handshake_timeout=handshake)
+            )
+        if self._watch is None:
+            self._watch = loop.create_task(self._cut_still_bodies(), name="cut still bodies")
+
+    async def finish(self, seconds: float) -> None:
+        """Stop accepting, let running requests go on for so long, then cancel the rest (their doors abandon)."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        await asyncio.sleep(0)  # connections accepted in this turn of the loop begin their requests
+        self.pre_shutdown()
+        running = [task for connection in self.connections if (task := connection._task_handler) is not None]
+        if running:
+            _, late = await asyncio.wait(running, timeout=seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                observe.log.warning("requests abandoned after the drain", requests=len(late), drain_seconds=seconds)
+                await asyncio.wait(late, timeout=5.0)
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        await self.shutdown(0)
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.Request:
+        told: dict[str, str] = {}
+        if self._trusted and _is_in(protocol.peername, self._trusted):
+            told = _forwarded(message.headers, self._trusted)
+        return web.Request(message, payload, protocol, writer, task, self._loop, client_max_size=_SMALL_BODY, **told)  # type: ignore[arg-type]
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        """Call the request's door; count and log what came of it."""
+        observe.begin_request(uuid.uuid4().hex)
+        begun = time.perf_counter()
+        name, door = self._route(request)
+        status = _GONE
+        response: web.StreamResponse | None = None
+        observe.metrics.http_requests_running.inc()
+        try:
+            refusal = _over_limit(request)
+            response = refusal if refusal is not None else await door(request)
+            status = response.status
+            return response
+        except web.HTTPException as raised:
+            response, status = raised, raised.status
+            raise
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            # A door answers every failure it knows; what is left is a bug, told once here with its trace.
+            observe.log.exception("a request failed", method=request.method, path=request.path)
+            if request.writer.output_size > 0:
+                status = _GONE
+                _abort(request)  # the status line is out: only a broken body is honest now
+                raise
+            response = _internal_error(name)
+            status = response.status
+            return response
+        finally:
+            seconds = time.perf_counter() - begun
+            observe.metrics.http_requests_running.dec()
+            observe.metrics.http_requests.labels(name, _method(request.method), status).inc()
+            observe.metrics.http_request_seconds.labels(name).observe(seconds)
+            if name != "probe":
+                observe.log.info(
+                    "request",
+                    door=name,
+                    method=request.method,
+                    path=request.path,
+                    status=status,
+                    received=request.content.total_bytes,
+                    sent=_sent(request, response),
+                    seconds=round(seconds, 6),
+                    client=request.remote,
+                    agent=request.headers.get("User-Agent", ""),
+                )
+
+    async def _cut_still_bodies(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.body_seconds / 4)
+            now = self._loop.time()
+            for connection in self.connections:
+                if isinstance(connection, _Connection):
+                    connection.cut_if_still(now)
+
+
+class _Connection(RequestHandler):
+    """aiohttp's connection, with a clock on headers and bodies and our error form."""
+
+    __slots__ = ("_header_bytes", "_header_timer", "_limits", "_mark_bytes", "_mark_time", "_received")
+
+    def __init__(self, server: HttpServer, *, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
+        super().__init__(server, loop=loop, **settings)
+        self._limits = server.limits
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._header_bytes = 0
+        self._received = self._mark_bytes = 0
+        self._mark_time = loop.time()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._start_header_clock()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_header_clock()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        before = self._request_count
+        super().data_received(data)
+        self._received += len(data)
+        if self._request_count != before:
+            self._stop_header_clock()
+        elif data and self._waiter is not None and not self._waiter.done():  # idle: so this is part of a header
+            self._start_header_clock()
+            self._header_bytes += len(data)
+            if self._header_bytes > HEADER_BYTES:
+                self._refuse("header too large", 431, "The request's header is larger than 32 KiB.")
+
+    def cut_if_still(self, now: float) -> None:
+        """Cut the connection if the body that it owes has stood still for `body_seconds`."""
+        request = self._current_request
+        owes = (
+            request is not None and not request.content.is_eof() and not (self._reading_paused or self._buffer_paused)
+        )
+        if not owes or self._received - self._mark_bytes >= BODY_BYTES_PER_WINDOW:
+            self._mark_time, self._mark_bytes = now, self._received
+        elif now - self._mark_time >= self._limits.body_seconds and self.transport is not None:
+            observe.metrics.http_rejected.labels("body stood still").inc()
+            observe.log.warning("a body stood still and was cut", client=str(self.peername), bytes=self._received)
+            self.transport.abort()
+
+    def handle_error(
+        self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What the parser refused, and the rest that aiohttp answers by itself."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the status line is out; the body stays broken")
+        if isinstance(exc, LineTooLong):
+            status, message = 431, "A line of the request's header is too long."
+        observe.metrics.http_rejected.labels("bad request").inc()
+        observe.log.warning("a request could not be read", client=str(self.peername), status=status, why=_short(exc))
+        response = _error(status, _short(message or "The request is not HTTP/1.1 as this server takes it."))
+        response.force_close()
+        return response
+
+    def _start_header_clock(self) -> None:
+        if self._header_timer is None:
+            self._header_timer = self._loop.call_later(self._limits.header_seconds, self._header_is_late)
+
+    def _stop_header_clock(self) -> None:
+        self._header_bytes = 0
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _header_is_late(self) -> None:
+        self._header_timer = None
+        self._refuse("header too slow", 408, "The request's header did not come in time.")
+
+    def _refuse(self, reason: str, status: int, message: str) -> None:
+        """End a connection whose request never became whole."""
+        self._stop_header_clock()
+        if self.transport is None:
+            return
+        observe.metrics.http_rejected.labels(reason).inc()
+        observe.log.warning("a connection was cut", why=reason, client=str(self.peername))
+        if self._received:
+            body = _error_body(message)
+            words = {408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
+            head = f"HTTP/1.1 {status} {words}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            self.transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+        self.force_close()
+
+
+def _over_limit(request: web.Request) -> web.Response | None:
+    if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > HEADER_BYTES:
+        refusal = _error(431, "The request's header is larger than 32 KiB.")
+    elif len(request.headers.get("Authorization", "")) > AUTHORIZATION_BYTES:
+        refusal = _error(431, "The Authorization header is larger than 16 KiB.")
+    else:
+        return None
+    observe.metrics.http_rejected.labels("header too large").inc()
+    refusal.force_close()
+    return refusal
+
+
+def _error_body(message: str, code: str = "UNSUPPORTED") -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+
+
+def _error(status: int, message: str) -> web.Response:
+    return web.Response(status=status, body=_error_body(message), content_type="application/json")
+
+
+def _internal_error(door: str) -> web.Response:
+    message = f"The server failed; its log has the reason under request id {observe.request_id()}."
+    if door == "ecr":
+        body = json.dumps({"__type": "ServerException", "message": message}).encode()
+        return web.Response(status=500, body=body, content_type="application/x-amz-json-1.1")
+    return web.Response(status=500, body=_error_body(message, "UNKNOWN"), content_type="application/json")
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _short(what: object) -> str:
+    """One line of at most 200 characters: parser errors quote what they were sent."""
+    return " ".join(str(what).split())[:200]
+
+
+def _method(method: str) -> str:
+    """A label with few values, whatever a client sends."""
+    return method if method in {"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"} else "other"
+
+
+def _sent(request: web.Request, response: web.StreamResponse | None) -> int:
+    if isinstance(response, web.Response) and request.writer.output_size == 0:  # its body goes out after this line
+        return response.content_length or 0
+    return request.writer.output_size
+
+
+def _is_in(peer: Any, networks: Sequence[Any]) -> bool:
+    try:
+        address = ipaddress.ip_address(peer[0] if isinstance(peer, tuple) else str(peer))
+    except (ValueError, IndexError, TypeError):
+        return False
+    return any(address in network for network in networks)
+
+
+def _forwarded(headers: Any, trusted: Sequence[Any]) -> dict[str, str]:
+    """Scheme, host and client address as the nearest untrusted hop had them (from the right: the left is anybody's)."""
+    told: dict[str, str] = {}
+    proto = headers.get("X-Forwarded-Proto", "").rpartition(",")[2].strip().lower()
+    if proto in ("http", "https"):
+        told["scheme"] = proto
+    host = headers.get("X-Forwarded-Host", "").rpartition(",")[2].strip()
+    if host:
+        told["host"] = host
+    hops = [hop.strip() for hop in headers.get("X-Forwarded-For", "").split(",") if hop.strip()]
+    while len(hops) > 1 and _is_in(hops[-1], trusted):
+        hops.pop()
+    if hops:
+        told["remote"] = hops[-1]
+    return told
