@@ -1,10 +1,9 @@
 """The folders and files under which objects lie, and their way to durability. All of it blocks: for threads only.
 
-    <root>/                  0700, made at the first use
-      objects/
-        <abc>/               the key's first 3 hex digits: 4,096 folders, about 2,400 files each at 10 million objects
-          <key>              0600, 32 hex digits; written in place, under its final name, never renamed
-      probe.<pid>            there for an instant while the store is checked
+    <root>/                0700, made at the first use
+      <abc>/               the key's first 3 hex digits: 4,096 folders, about 2,400 files each at 10 million objects
+        <key>              0600, 32 hex digits; written in place, under its final name, never renamed
+      probe.<pid>          there for an instant while the store is checked
 
 Promises: no name but a checked key and its own first digits ever becomes a path, each opened relative to its folder's
 descriptor without following a link; files are made with O_EXCL; `make_durable` returns after fsync of the file, of its
@@ -43,9 +42,7 @@ class Tree:
         self._fsync = fsync
         self._opening = threading.Lock()
         self._root_fd = -1
-        self._objects_fd = -1
-        self._objects_synced = False  # `objects` is durable in `root`
-        self._folder_synced = bytearray(4096)  # 1: that folder is durable in `objects`
+        self._folder_synced = bytearray(4096)  # 1: that folder is durable in `root`
 
     def create(self, key: str) -> int:
         folder = -1
@@ -102,11 +99,8 @@ class Tree:
             self._fsync(folder)
             number = int(key[:3], 16)
             if not self._folder_synced[number]:
-                self._fsync(self._objects_fd)
-                self._folder_synced[number] = 1
-            if not self._objects_synced:
                 self._fsync(self._root_fd)
-                self._objects_synced = True
+                self._folder_synced[number] = 1
         except OSError as error:
             raise failure(error, "making an object durable") from error
         finally:
@@ -137,14 +131,14 @@ class Tree:
     def folders(self, start: str) -> list[str]:
         try:
             self._ready()
-            return sorted(name for name in os.listdir(self._objects_fd) if _is_folder(name) and name >= start)
+            return sorted(name for name in os.listdir(self._root_fd) if _is_folder(name) and name >= start)
         except OSError as error:
             raise failure(error, "listing objects") from error
 
     def entries(self, folder: str, after: str) -> list[StoredObject]:
         fd = -1
         try:
-            fd = os.open(folder, _FOLDER, dir_fd=self._objects_fd)
+            fd = os.open(folder, _FOLDER, dir_fd=self._root_fd)
             return [
                 StoredObject(key, found.st_size, found.st_mtime, True)
                 for key in sorted(os.listdir(fd))
@@ -158,7 +152,7 @@ class Tree:
     def need_room(self, size: int) -> None:
         try:
             self._ready()
-            found = os.fstatvfs(self._objects_fd)
+            found = os.fstatvfs(self._root_fd)
         except OSError as error:
             raise failure(error, "asking for free space") from error
         if found.f_bavail * found.f_frsize < size:
@@ -168,7 +162,7 @@ class Tree:
         self.need_room(min_free)
         name, wrote, fd = f"probe.{os.getpid()}", os.urandom(4096), -1
         try:
-            if not os.path.samestat(os.stat(self._root / "objects"), os.fstat(self._objects_fd)):
+            if not os.path.samestat(os.stat(self._root), os.fstat(self._root_fd)):
                 raise Failure(
                     Code.STORE_UNAVAILABLE,
                     "the store's folder was replaced",
@@ -188,37 +182,33 @@ class Tree:
 
     def close(self) -> None:
         with self._opening:
-            _close(self._objects_fd)
             _close(self._root_fd)
-            self._objects_fd = self._root_fd = -1
+            self._root_fd = -1
 
     def _ready(self) -> None:
-        """Open root and objects, made if they are not there; a parent made here is synced here."""
+        """Open the root, made if it is not there, and sync its parent and each parent made with it, once a process."""
         with self._opening:
-            if self._objects_fd >= 0:
+            if self._root_fd >= 0:
                 return
             missing = [path for path in (self._root, *self._root.parents) if not path.exists()]
             for path in reversed(missing):
                 path.mkdir(mode=0o700, exist_ok=True)
-                parent = os.open(path.parent, _DIRECTORY)
+            for path in missing or (self._root,):
+                try:
+                    parent = os.open(path.absolute().parent, _DIRECTORY)
+                except PermissionError:
+                    continue  # a folder that we may not read is none that we made the root in
                 try:
                     self._fsync(parent)
                 finally:
                     os.close(parent)
-            root = os.open(self._root, _DIRECTORY)  # the root itself may be a link: the operator names it
-            try:
-                _make_folder("objects", root)
-                self._objects_fd = os.open("objects", _FOLDER, dir_fd=root)
-            except OSError:
-                os.close(root)
-                raise
-            self._root_fd = root
+            self._root_fd = os.open(self._root, _DIRECTORY)  # may be a link: the operator names it
 
     def _folder(self, key: str, *, make: bool) -> int:
         self._ready()
         if make:
-            _make_folder(key[:3], self._objects_fd)
-        return os.open(key[:3], _FOLDER, dir_fd=self._objects_fd)
+            _make_folder(key[:3], self._root_fd)
+        return os.open(key[:3], _FOLDER, dir_fd=self._root_fd)
 
     def _open_file(self, key: str, flags: int) -> int:
         folder = -1

@@ -86,16 +86,15 @@ def test_finish_syncs_file_folder_and_new_parents_before_the_acknowledgement(tmp
         assert found, f"no {pattern} after call {after} of\n" + "\n".join(calls)
         return found[0]
 
-    folder = f"{root}/objects/abc"
+    folder = f"{root}/abc"
     written = at(rf"pwrite64\(\d+<{folder}/{KEY}>")
     acknowledged = at(f'"acknowledged {KEY}')
     file_synced = at(rf"f(data)?sync\(\d+<{folder}/{KEY}>", written)
     folder_synced = at(rf"fsync\(\d+<{folder}>", at(r'mkdirat\(.*"abc"'))
-    objects_synced = at(rf"fsync\(\d+<{root}/objects>", at(r'mkdirat\(.*"abc"'))
-    root_synced = at(rf"fsync\(\d+<{root}>", at(r'mkdirat\(.*"objects"'))
+    root_synced = at(rf"fsync\(\d+<{root}>", at(r'mkdirat\(.*"abc"'))
     new_synced = at(rf"fsync\(\d+<{tmp_path}/new>", at(rf'mkdir(at)?\(.*"{root}"'))
     top_synced = at(rf"fsync\(\d+<{tmp_path}>", at(rf'mkdir(at)?\(.*"{tmp_path}/new"'))
-    everything = [file_synced, folder_synced, objects_synced, root_synced, new_synced, top_synced]
+    everything = [file_synced, folder_synced, root_synced, new_synced, top_synced]
     assert max(everything) < acknowledged
 
     # a second object of the same folder needs its file and its folder synced, and no more
@@ -185,23 +184,22 @@ class FailingSync:
         os.fsync(fd)
 
 
-@pytest.mark.parametrize("which", [1, 2, 3, 4], ids=["file", "folder", "objects", "root"])
+@pytest.mark.parametrize("which", [1, 2, 3], ids=["file", "folder", "root"])
 async def test_a_failed_fsync_gives_the_object_up(tmp_path: Path, which: int) -> None:
     """Whatever could not be synced: the file is gone, nothing is tried again, the next object goes through."""
-    (tmp_path / "store").mkdir()
-    fsync = FailingSync(which)
+    fsync = FailingSync(which + 1)  # the first syncs the folder in which the root was made
     store = FilesystemStore(tmp_path / "store", fsync=fsync)
     appender = await store.begin(KEY)
     await appender.append(lambda: memoryview(b"sealed"))
     with pytest.raises(Failure) as failed:
         await appender.finish()
     assert failed.value.code is Code.STORE_UNAVAILABLE
-    assert fsync.calls == which
+    assert fsync.calls == which + 1
     assert files(tmp_path) == []
     with pytest.raises(RuntimeError):
         await appender.finish()
     await appender.abandon()
-    assert fsync.calls == which
+    assert fsync.calls == which + 1
     with pytest.raises(ObjectMissing):
         await store.resume(KEY, 0)
     await put(store, KEY, b"again")
@@ -211,8 +209,7 @@ async def test_a_failed_fsync_gives_the_object_up(tmp_path: Path, which: int) ->
 
 async def test_a_quota_found_by_fsync_is_a_full_store(tmp_path: Path) -> None:
     """EDQUOT and ENOSPC may come as late as fsync; both are StoreFull."""
-    (tmp_path / "store").mkdir()
-    store = FilesystemStore(tmp_path / "store", fsync=FailingSync(1, errno.EDQUOT))
+    store = FilesystemStore(tmp_path / "store", fsync=FailingSync(2, errno.EDQUOT))
     appender = await store.begin(KEY)
     with pytest.raises(Failure) as failed:
         await appender.finish()
@@ -222,8 +219,7 @@ async def test_a_quota_found_by_fsync_is_a_full_store(tmp_path: Path) -> None:
 
 async def test_check_fails_when_the_disk_cannot_sync(tmp_path: Path) -> None:
     """It does not remember a failure: the next check asks again."""
-    (tmp_path / "store").mkdir()
-    store = FilesystemStore(tmp_path / "store", min_free=0, fsync=FailingSync(1))
+    store = FilesystemStore(tmp_path / "store", min_free=0, fsync=FailingSync(2))
     with pytest.raises(Failure) as failed:
         await store.check()
     assert failed.value.code is Code.STORE_UNAVAILABLE
@@ -237,7 +233,7 @@ async def test_check_notices_that_its_folder_was_replaced(tmp_path: Path) -> Non
     store = FilesystemStore(tmp_path / "store", min_free=0)
     await put(store, KEY, b"x")
     (tmp_path / "store").rename(tmp_path / "old")
-    (tmp_path / "store" / "objects").mkdir(parents=True)
+    (tmp_path / "store").mkdir()
     with pytest.raises(Failure, match="replaced"):
         await store.check()
     await store.close()
@@ -250,7 +246,7 @@ async def test_a_torn_tail_is_object_missing(tmp_path: Path, lost: int) -> None:
     appender = await store.begin(KEY)
     await appender.append(lambda: memoryview(bytes(8192)))
     await appender.pause()
-    file = tmp_path / "store" / "objects" / KEY[:3] / KEY
+    file = tmp_path / "store" / KEY[:3] / KEY
     os.truncate(file, 8192 - lost)
     with pytest.raises(ObjectMissing):
         await store.resume(KEY, 8192)
@@ -310,17 +306,14 @@ async def test_an_object_deleted_under_its_writer_is_not_acknowledged(tmp_path: 
     await store.close()
 
 
-@pytest.mark.parametrize("link", ["file", "folder", "objects"])
+@pytest.mark.parametrize("link", ["file", "folder"])
 async def test_no_link_is_followed(tmp_path: Path, link: str) -> None:
-    """A link put in place of a file, a folder or `objects` leads nowhere, and its target is untouched."""
+    """A link put in place of a file or a folder leads nowhere, and its target is untouched."""
     outside = tmp_path / "outside"
     (outside / KEY[:3]).mkdir(parents=True)
     (outside / KEY[:3] / KEY).write_bytes(b"secret")
-    objects = tmp_path / "store" / "objects"
-    if link == "objects":
-        objects.parent.mkdir()
-        objects.symlink_to(outside)
-    elif link == "folder":
+    objects = tmp_path / "store"
+    if link == "folder":
         objects.mkdir(parents=True)
         (objects / KEY[:3]).symlink_to(outside / KEY[:3])
     else:
@@ -344,7 +337,7 @@ async def test_list_passes_over_what_is_no_object(tmp_path: Path) -> None:
     """Strange names, folders, files in the wrong folder."""
     store = FilesystemStore(tmp_path / "store")
     await put(store, KEY, b"x")
-    objects = tmp_path / "store" / "objects"
+    objects = tmp_path / "store"
     (objects / "lost+found").mkdir()
     (objects / "abc" / "notes.txt").write_text("?")
     (objects / "abc" / ("abc" + "1" * 29)).mkdir()
@@ -461,7 +454,7 @@ async def test_nobody_else_may_read(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "store").rglob("*")}
-    assert modes == {"objects": 0o700, "abc": 0o700, KEY: 0o600}
+    assert modes == {"abc": 0o700, KEY: 0o600}
     assert (tmp_path / "store").stat().st_mode & 0o777 == 0o700
 
 
