@@ -1,4 +1,4 @@
-"""What a proxy may ask of the metadata service. Implemented by `client.MetadataClient` and wrapped by `cache.CachedMetadata`.
+"""What a proxy may ask of the metadata service. `client.MetadataClient` is one, and `cache.CachedMetadata` wraps one.
 
 Every call is one transaction; a write has been committed durably when it returns, and every worker sees it from then on
 (invariant 5). Failures are `model.errors.Failure`; the codes worth catching are named at each call, and
@@ -45,9 +45,7 @@ class Metadata(Protocol):
     async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
         """Segments from the one that holds `plain_offset` on, in order."""
 
-    async def mount_blob(
-        self, account: str, repository: str, digest: str, source: str | None, *, create: bool
-    ) -> bool:
+    async def mount_blob(self, account: str, repository: str, digest: str, source: str | None, *, create: bool) -> bool:
         """Link a blob that some (or the named) repository of the account holds. False: not there, upload it."""
 
     async def unlink_blob(self, account: str, repository: str, digest: str) -> None:
@@ -155,7 +153,7 @@ class Metadata(Protocol):
         """Those of `keys` that a blob row or an open session owns; the rest are orphans (once old enough)."""
 
     async def objects(self, *, after: str, limit: int) -> Sequence[tuple[Blob, bool]]:
-        """Every blob by object key, in order, beyond `after`, with whether it is quarantined (check, rewrap, reseal)."""
+        """Every blob by object key, in order, beyond `after`; whether it is quarantined (check, rewrap, reseal)."""
 
     async def replace_data_key(self, object_key: str, old: EncryptedDataKey, new: EncryptedDataKey) -> bool:
         """Rewrap: swap a blob's (or open session's) wrapped key. False when it was no longer `old`."""

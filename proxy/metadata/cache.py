@@ -1,0 +1,184 @@
+"""Answers again, without asking, what the epoch page proves unchanged.
+
+Wraps any `contract.Metadata` and is one itself. Kept are blob rows, tags and image rows, principals and access keys,
+each with the epoch taken *before* it was asked for, and used only while that epoch stands; manifest bytes are kept
+apart, by digest, in a cache bounded in bytes, and are checked against their digest as they come in. Absence is never
+kept, nor what belongs to an upload. Without an epoch page nothing is kept at all but bytes, which cannot change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from proxy import observe
+from proxy.metadata.contract import Metadata
+from proxy.metadata.epochs import Epochs
+from proxy.model.errors import Code, Failure
+from proxy.model.records import AccessKey, Blob, Principal, StoredManifest
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+ENTRIES = 20_000  # of each kind; a blob row is about 1 KiB
+MANIFEST_BYTES = 32 * 1024 * 1024
+KEEP_SECONDS = 1800.0  # below the hour after which the service renews a blob's grace: it has to be asked to do so
+
+
+class CachedMetadata:
+    """One worker's view of the metadata service. `close` leaves the page open: it is whose it was."""
+
+    def __init__(
+        self,
+        inner: Metadata,
+        epochs: Epochs | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        entries: int = ENTRIES,
+        manifest_bytes: int = MANIFEST_BYTES,
+    ) -> None:
+        self._inner = inner
+        self._epochs = epochs
+        self._clock = clock
+        self._blobs: _Recent[tuple[str, str, str], Blob] = _Recent(entries, clock)
+        self._images: _Recent[tuple[str, str, str], tuple[str, str]] = _Recent(entries, clock)
+        self._principals: _Recent[str, Principal] = _Recent(entries, clock)
+        self._access_keys: _Recent[str, AccessKey] = _Recent(entries, clock)
+        self._contents = _Contents(manifest_bytes)
+
+        # What is never kept goes straight on.
+        self.call = inner.call
+        self.segments = inner.segments
+        self.mount_blob = inner.mount_blob
+        self.unlink_blob = inner.unlink_blob
+        self.quarantine = inner.quarantine
+        self.begin_upload = inner.begin_upload
+        self.upload = inner.upload
+        self.lease_upload = inner.lease_upload
+        self.renew_upload = inner.renew_upload
+        self.advance_upload = inner.advance_upload
+        self.release_upload = inner.release_upload
+        self.commit_upload = inner.commit_upload
+        self.cancel_upload = inner.cancel_upload
+        self.put_manifest = inner.put_manifest
+        self.delete_tag = inner.delete_tag
+        self.delete_manifest = inner.delete_manifest
+        self.tags = inner.tags
+        self.repositories = inner.repositories
+        self.referrers = inner.referrers
+        self.take_turn = inner.take_turn
+        self.expire_uploads = inner.expire_uploads
+        self.collect_blobs = inner.collect_blobs
+        self.known_objects = inner.known_objects
+        self.objects = inner.objects
+        self.replace_data_key = inner.replace_data_key
+        self.replace_object = inner.replace_object
+        self.ping = inner.ping
+
+    async def access_key(self, access_key_id: str) -> AccessKey | None:
+        epoch = self._epochs.identity() if self._epochs else None
+        found = _counted(self._access_keys.get(access_key_id, epoch))
+        if found is None:
+            found = await self._inner.access_key(access_key_id)
+            self._access_keys.put(access_key_id, epoch, found)
+        return found
+
+    async def principal(self, principal_id: str) -> Principal | None:
+        epoch = self._epochs.identity() if self._epochs else None
+        found = _counted(self._principals.get(principal_id, epoch))
+        if found is None:
+            found = await self._inner.principal(principal_id)
+            self._principals.put(principal_id, epoch, found)
+        return found
+
+    async def blob(self, account: str, repository: str, digest: str) -> Blob:
+        epoch = self._epochs.repository(account, repository) if self._epochs else None
+        found = _counted(self._blobs.get((account, repository, digest), epoch))
+        if found is None:
+            found = await self._inner.blob(account, repository, digest)
+            self._blobs.put((account, repository, digest), epoch, found)
+        return found
+
+    async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:
+        epoch = self._epochs.repository(account, repository) if self._epochs else None
+        image = self._images.get((account, repository, reference), epoch)
+        content = self._contents.get(image[0]) if image else None
+        if _counted(content) is not None and image is not None and content is not None:
+            return StoredManifest(image[0], image[1], content)
+        found = await self._inner.manifest(account, repository, reference)
+        if self._contents.get(found.digest) != found.content:
+            _check(found)
+            self._contents.put(found.digest, found.content)
+        self._images.put((account, repository, reference), epoch, (found.digest, found.media_type))
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class _Recent(Generic[Key, Value]):
+    """The last `entries` positive answers, each good for one epoch and `KEEP_SECONDS`."""
+
+    def __init__(self, entries: int, clock: Callable[[], float]) -> None:
+        self._entries = entries
+        self._clock = clock
+        self._held: OrderedDict[Key, tuple[int, float, Value]] = OrderedDict()
+
+    def get(self, key: Key, epoch: int | None) -> Value | None:
+        held = self._held.get(key)
+        if held is None:
+            return None
+        at, until, value = held
+        if at != epoch or until <= self._clock():
+            del self._held[key]
+            return None
+        self._held.move_to_end(key)
+        return value
+
+    def put(self, key: Key, epoch: int | None, value: Value | None) -> None:
+        """`epoch` is of before the question; None, where there is no page, keeps nothing."""
+        if epoch is None or value is None:
+            return
+        self._held[key] = (epoch, self._clock() + KEEP_SECONDS, value)
+        self._held.move_to_end(key)
+        if len(self._held) > self._entries:
+            self._held.popitem(last=False)
+
+
+class _Contents:
+    """Manifest bytes by digest, checked by whoever puts them in; the least recently used go when `room` is exceeded."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._held: OrderedDict[str, bytes] = OrderedDict()
+
+    def get(self, digest: str) -> bytes | None:
+        content = self._held.get(digest)
+        if content is not None:
+            self._held.move_to_end(digest)
+        return content
+
+    def put(self, digest: str, content: bytes) -> None:
+        self._room += len(self._held.pop(digest, b"")) - len(content)
+        self._held[digest] = content
+        while self._room < 0:
+            _, gone = self._held.popitem(last=False)
+            self._room += len(gone)
+
+
+def _counted(found: Value | None) -> Value | None:
+    observe.metrics.metadata_cache.labels("miss" if found is None else "hit").inc()
+    return found
+
+
+def _check(manifest: StoredManifest) -> None:
+    algorithm, _, encoded = manifest.digest.partition(":")
+    if hashlib.new(algorithm, manifest.content).hexdigest() != encoded:
+        raise Failure(
+            Code.BLOB_CORRUPT,
+            f"the stored manifest {manifest.digest} does not hash to its digest",
+            hint="push it again after deleting it; check the database's disk",
+        )

@@ -1,0 +1,285 @@
+"""Asks the metadata service over HTTP: a unix socket on one machine, TCP with the shared secret beyond.
+
+A service that restarts in the middle of a push is waited for: a request that never reached it is sent again, and one
+whose answer was lost is asked again when that is harmless (`_REPEATABLE`). After `patience` seconds, or when a lost
+answer may not be asked for again, the caller gets `MetadataUnavailable`. Holds no cache.
+"""
+
+# mypy: disable-error-code="no-any-return"
+# (`wire.decode` returns what the annotation passed to it says; the type system has no way to write that down.)
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aiohttp
+
+from proxy.metadata import wire
+from proxy.model.errors import Code, Failure
+from proxy.model.records import (
+    AccessKey,
+    Blob,
+    EncryptedDataKey,
+    Page,
+    Principal,
+    PushedManifest,
+    Referrer,
+    Segment,
+    StoredManifest,
+    Upload,
+)
+
+SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, not a secret
+CONNECTIONS = 32  # one proxy's at once; the service runs few things in parallel, the rest waits here
+KEEPALIVE_SECONDS = 15.0
+PATIENCE_SECONDS = 8.0  # a metadata process is back within this after a crash
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+
+# Operations that may be asked again when the answer was lost: reads, and writes that find themselves done.
+_REPEATABLE = frozenset(
+    {
+        "access_key", "principal", "blob", "segments", "mount_blob", "quarantine", "begin_upload", "upload",
+        "renew_upload", "advance_upload", "release_upload", "commit_upload", "manifest", "put_manifest", "tags",
+        "repositories", "referrers", "known_objects", "objects", "ping",
+        "BatchGetImage", "DescribeImages", "DescribeRepositories", "ListImages",
+    }
+)  # fmt: skip
+
+
+class MetadataClient:
+    """`contract.Metadata`. `address` is `unix:<path>` or `http(s)://host:port`; make it inside a running loop."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        secret: str | None = None,
+        connections: int = CONNECTIONS,
+        timeout: float = 30.0,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        connector: aiohttp.BaseConnector
+        if address.startswith("unix:"):
+            connector = aiohttp.UnixConnector(path=address[5:], limit=connections, keepalive_timeout=KEEPALIVE_SECONDS)
+            self._base = "http://metadata/v1/"
+        else:
+            connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=KEEPALIVE_SECONDS)
+            self._base = address.rstrip("/") + "/v1/"
+        self._patience = patience
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=timeout),
+            headers={SECRET_HEADER: secret} if secret else {},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def access_key(self, access_key_id: str) -> AccessKey | None:
+        return await self._ask("access_key", AccessKey | None, access_key_id=access_key_id)
+
+    async def principal(self, principal_id: str) -> Principal | None:
+        return await self._ask("principal", Principal | None, principal_id=principal_id)
+
+    async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        if not operation.isascii() or not operation.isalnum() or not operation[0].isupper():
+            raise Failure(Code.UNKNOWN_OPERATION, f"Operation {operation[:128]!r} is not supported by this registry")
+        return await self._ask(operation, dict[str, Any], account=account, parameters=parameters)
+
+    async def blob(self, account: str, repository: str, digest: str) -> Blob:
+        return await self._ask("blob", Blob, account=account, repository=repository, digest=digest)
+
+    async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
+        return await self._ask(
+            "segments", Sequence[Segment], object_key=object_key, plain_offset=plain_offset, limit=limit
+        )
+
+    async def mount_blob(self, account: str, repository: str, digest: str, source: str | None, *, create: bool) -> bool:
+        return await self._ask(
+            "mount_blob", bool, account=account, repository=repository, digest=digest, source=source, create=create
+        )
+
+    async def unlink_blob(self, account: str, repository: str, digest: str) -> None:
+        await self._ask("unlink_blob", None, account=account, repository=repository, digest=digest)
+
+    async def quarantine(self, object_key: str, reason: str) -> None:
+        await self._ask("quarantine", None, object_key=object_key, reason=reason)
+
+    async def begin_upload(
+        self,
+        account: str,
+        repository: str,
+        *,
+        algorithm: str,
+        object_key: str,
+        data_key: EncryptedDataKey,
+        sealed_for: str,
+        frame_length: int,
+        create: bool,
+    ) -> Upload:
+        return await self._ask(
+            "begin_upload",
+            Upload,
+            account=account,
+            repository=repository,
+            algorithm=algorithm,
+            object_key=object_key,
+            data_key=data_key,
+            sealed_for=sealed_for,
+            frame_length=frame_length,
+            create=create,
+        )
+
+    async def upload(self, account: str, repository: str, upload_id: str) -> Upload:
+        return await self._ask("upload", Upload, account=account, repository=repository, upload_id=upload_id)
+
+    async def lease_upload(self, account: str, repository: str, upload_id: str, *, seconds: float) -> Upload:
+        return await self._ask(
+            "lease_upload", Upload, account=account, repository=repository, upload_id=upload_id, seconds=seconds
+        )
+
+    async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:
+        await self._ask("renew_upload", None, upload_id=upload_id, fence=fence, seconds=seconds)
+
+    async def advance_upload(self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes) -> Upload:
+        return await self._ask(
+            "advance_upload", Upload, upload_id=upload_id, fence=fence, segment=segment, hash_state=hash_state
+        )
+
+    async def release_upload(self, upload_id: str, fence: int) -> None:
+        await self._ask("release_upload", None, upload_id=upload_id, fence=fence)
+
+    async def commit_upload(
+        self, upload_id: str, fence: int, *, digest: str, segment: Segment | None, hash_state: bytes
+    ) -> tuple[Blob, str | None]:
+        return await self._ask(
+            "commit_upload",
+            tuple[Blob, str | None],
+            upload_id=upload_id,
+            fence=fence,
+            digest=digest,
+            segment=segment,
+            hash_state=hash_state,
+        )
+
+    async def cancel_upload(self, account: str, repository: str, upload_id: str) -> str:
+        return await self._ask("cancel_upload", str, account=account, repository=repository, upload_id=upload_id)
+
+    async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:
+        return await self._ask("manifest", StoredManifest, account=account, repository=repository, reference=reference)
+
+    async def put_manifest(
+        self,
+        account: str,
+        repository: str,
+        *,
+        content: bytes,
+        media_type: str | None,
+        digest: str,
+        tags: Sequence[str],
+        create: bool,
+    ) -> PushedManifest:
+        return await self._ask(
+            "put_manifest",
+            PushedManifest,
+            account=account,
+            repository=repository,
+            content=content,
+            media_type=media_type,
+            digest=digest,
+            tags=tags,
+            create=create,
+        )
+
+    async def delete_tag(self, account: str, repository: str, tag: str) -> None:
+        await self._ask("delete_tag", None, account=account, repository=repository, tag=tag)
+
+    async def delete_manifest(self, account: str, repository: str, digest: str) -> None:
+        await self._ask("delete_manifest", None, account=account, repository=repository, digest=digest)
+
+    async def tags(self, account: str, repository: str, *, last: str, limit: int) -> Page:
+        return await self._ask("tags", Page, account=account, repository=repository, last=last, limit=limit)
+
+    async def repositories(self, account: str, *, last: str, limit: int) -> Page:
+        return await self._ask("repositories", Page, account=account, last=last, limit=limit)
+
+    async def referrers(
+        self, account: str, repository: str, digest: str, *, artifact_type: str | None, last: str, limit: int
+    ) -> tuple[Sequence[Referrer], bool]:
+        return await self._ask(
+            "referrers",
+            tuple[Sequence[Referrer], bool],
+            account=account,
+            repository=repository,
+            digest=digest,
+            artifact_type=artifact_type,
+            last=last,
+            limit=limit,
+        )
+
+    async def take_turn(self, task: str, *, seconds: float) -> bool:
+        return await self._ask("take_turn", bool, task=task, seconds=seconds)
+
+    async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Sequence[str]:
+        return await self._ask("expire_uploads", Sequence[str], idle_seconds=idle_seconds, limit=limit)
+
+    async def collect_blobs(self, *, grace_seconds: float, limit: int) -> Sequence[str]:
+        return await self._ask("collect_blobs", Sequence[str], grace_seconds=grace_seconds, limit=limit)
+
+    async def known_objects(self, keys: Sequence[str]) -> Sequence[str]:
+        return await self._ask("known_objects", Sequence[str], keys=keys)
+
+    async def objects(self, *, after: str, limit: int) -> Sequence[tuple[Blob, bool]]:
+        return await self._ask("objects", Sequence[tuple[Blob, bool]], after=after, limit=limit)
+
+    async def replace_data_key(self, object_key: str, old: EncryptedDataKey, new: EncryptedDataKey) -> bool:
+        return await self._ask("replace_data_key", bool, object_key=object_key, old=old, new=new)
+
+    async def replace_object(self, object_key: str, blob: Blob) -> bool:
+        return await self._ask("replace_object", bool, object_key=object_key, blob=blob)
+
+    async def ping(self) -> None:
+        await self._ask("ping", None)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _ask(self, operation: str, wanted: Any, **parameters: Any) -> Any:
+        body = json.dumps(wire.encode(parameters), separators=(",", ":")).encode()
+        deadline = time.monotonic() + self._patience
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async with self._session.post(self._base + operation, data=body) as response:
+                    answer = json.loads(await response.read())
+                    status = response.status
+                break
+            except aiohttp.ClientConnectorError as error:  # never sent
+                reason: Exception = error
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                reason = error
+                if operation not in _REPEATABLE:
+                    raise _unavailable(error) from error
+            if time.monotonic() + pause > deadline:
+                raise _unavailable(reason) from reason
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        if status != 200:
+            raise _failure(answer)
+        return wire.decode(wanted, answer)
+
+
+def _unavailable(reason: Exception) -> Failure:
+    return Failure(
+        Code.METADATA_UNAVAILABLE,
+        f"the metadata service does not answer ({type(reason).__name__})",
+        hint="it may be restarting: try again; see its log if this lasts",
+    )
+
+
+def _failure(answer: Any) -> Failure:
+    fields = dict(answer)
+    code, message, hint = fields.pop("__type"), fields.pop("message"), fields.pop("hint", "")
+    return Failure(Code(code), message, hint=hint, **fields)

@@ -1,0 +1,74 @@
+"""The epoch page: how every worker of a machine learns, without asking, that a cached answer is out of date.
+
+A file of 8-byte counters that all processes map: one for identities, the rest striped by (account, repository). The
+metadata service counts a stripe up after its commit and before its answer; a reader takes the stripe's epoch *before*
+it asks for the row, and may use the row again while the epoch stands. A starting service counts all up, so that a crash
+between commit and count is made good before its next answer.
+
+| offset      | length   | what                                                            |
+| 0           | 8        | `MAGIC`, which says the layout                                  |
+| 8           | 8        | the identity stripe                                             |
+| 16          | 8 × 4096 | repository stripes, by crc32 of account, "/", name              |
+
+Each counter is written by one process, aligned, in one store of the machine; a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import zlib
+from pathlib import Path
+
+from proxy.metadata.transaction import Changes
+
+MAGIC = 0x31_48_43_50_45_46_48_57  # b"WHFEPCH1", little-endian
+STRIPES = 4096  # 32 KiB; two busy repositories share a stripe once in 4096, and then only cost each other a question
+_LENGTH = 8 * (2 + STRIPES)
+_IDENTITY = 1
+
+
+class Epochs:
+    """The mapped page. Opening creates the file (0600) and never shortens one that another process has mapped."""
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(descriptor).st_size < _LENGTH:
+                os.ftruncate(descriptor, _LENGTH)
+            self._map = mmap.mmap(descriptor, _LENGTH)
+        finally:
+            os.close(descriptor)
+        self._counters = memoryview(self._map).cast("Q")
+        if self._counters[0] not in (0, MAGIC):
+            self.close()
+            raise ValueError(f"{path} is not an epoch page of this version")
+        self._counters[0] = MAGIC
+
+    def identity(self) -> int:
+        return self._counters[_IDENTITY]
+
+    def repository(self, account: str, name: str) -> int:
+        return self._counters[_stripe(account, name)]
+
+    def bump(self, changes: Changes) -> None:
+        """The metadata service's part: after a commit, before any answer. One process, one thread at a time."""
+        if changes.everything:
+            self.bump_all()
+            return
+        if changes.identity:
+            self._counters[_IDENTITY] += 1
+        for stripe in {_stripe(account, name) for account, name in changes.repositories}:
+            self._counters[stripe] += 1
+
+    def bump_all(self) -> None:
+        for stripe in range(_IDENTITY, 2 + STRIPES):
+            self._counters[stripe] += 1
+
+    def close(self) -> None:
+        self._counters.release()
+        self._map.close()
+
+
+def _stripe(account: str, name: str) -> int:
+    return 2 + zlib.crc32(f"{account}/{name}".encode()) % STRIPES

@@ -1,0 +1,67 @@
+"""Every operation of the service by name, and how it is run.
+
+ECR operations have their own names and take (account, parameters); the internal ones have the names and parameters of
+`contract.Metadata`, and their signatures are their wire form. What is not in `ECR` is refused as the model's unknown.
+One module a noun; functions take a `Transaction` and return records or, for ECR, the model's JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.metadata.operations import blobs, identity, images, manifests, repositories, upkeep, uploads
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`write` says which kind of transaction it needs; `prepare` turns a request's parameters into those of `run`."""
+
+    run: Callable[..., Any]
+    write: bool = False
+    prepare: Callable[..., dict[str, Any]] | None = None
+
+
+ECR: dict[str, Operation] = {
+    "BatchDeleteImage": Operation(images.batch_delete_image, write=True),
+    "BatchGetImage": Operation(images.batch_get_image),
+    "CreateRepository": Operation(repositories.create_repository, write=True),
+    "DeleteRepository": Operation(repositories.delete_repository, write=True),
+    "DescribeImages": Operation(images.describe_images),
+    "DescribeRepositories": Operation(repositories.describe_repositories),
+    "ListImages": Operation(images.list_images),
+}
+
+INTERNAL: dict[str, Operation] = {
+    "access_key": Operation(identity.access_key),
+    "principal": Operation(identity.principal),
+    "blob": Operation(blobs.blob),
+    "segments": Operation(blobs.segments),
+    "mount_blob": Operation(blobs.mount_blob, write=True),
+    "unlink_blob": Operation(blobs.unlink_blob, write=True),
+    "quarantine": Operation(blobs.quarantine, write=True),
+    "begin_upload": Operation(uploads.begin_upload, write=True),
+    "upload": Operation(uploads.upload),
+    "lease_upload": Operation(uploads.lease_upload, write=True),
+    "renew_upload": Operation(uploads.renew_upload, write=True),
+    "advance_upload": Operation(uploads.advance_upload, write=True),
+    "release_upload": Operation(uploads.release_upload, write=True),
+    "commit_upload": Operation(uploads.commit_upload, write=True),
+    "cancel_upload": Operation(uploads.cancel_upload, write=True),
+    "manifest": Operation(manifests.manifest),
+    "put_manifest": Operation(manifests.put_manifest, write=True, prepare=manifests.examine),
+    "delete_tag": Operation(manifests.delete_tag, write=True),
+    "delete_manifest": Operation(manifests.delete_manifest, write=True),
+    "tags": Operation(manifests.list_tags),
+    "repositories": Operation(repositories.names),
+    "referrers": Operation(manifests.referrers),
+    "take_turn": Operation(upkeep.take_turn, write=True),
+    "expire_uploads": Operation(upkeep.expire_uploads, write=True),
+    "collect_blobs": Operation(upkeep.collect_blobs, write=True),
+    "known_objects": Operation(upkeep.known_objects),
+    "objects": Operation(upkeep.objects),
+    "replace_data_key": Operation(upkeep.replace_data_key, write=True),
+    "replace_object": Operation(upkeep.replace_object, write=True),
+    "ping": Operation(upkeep.ping),
+}

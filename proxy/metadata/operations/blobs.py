@@ -1,0 +1,146 @@
+"""Blobs as a repository sees them: look-up, links, mounts, quarantine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, insert, select, update
+
+from proxy.metadata.operations.repositories import find_repository, need_or_make_repository, need_repository
+from proxy.metadata.operations.sealed import BLOB_COLUMNS, blob_of, segments_from, segments_of
+from proxy.metadata.schema import blob_links, blobs, repositories
+from proxy.metadata.transaction import Transaction
+from proxy.model.errors import Code, Failure
+from proxy.model.records import Blob, Segment
+
+RENEW_SECONDS = 3600.0  # a blob's grace is renewed by a write at most this often
+
+
+def blob(tx: Transaction, account: str, repository: str, digest: str) -> Blob:
+    row = tx.connection.execute(
+        select(*BLOB_COLUMNS, blob_links.c.repository_id, blob_links.c.touched_at)
+        .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
+        .join(repositories, repositories.c.repository_id == blob_links.c.repository_id)
+        .where(
+            blobs.c.account == account,
+            blobs.c.digest == digest,
+            blobs.c.quarantined_for.is_(None),
+            repositories.c.account == account,
+            repositories.c.name == repository,
+        )
+    ).one_or_none()
+    if row is None:
+        need_repository(tx, account, repository)
+        raise layers_not_found([digest], repository, account)
+    if row.touched_at <= tx.now - RENEW_SECONDS:
+        repository_id, blob_id = row.repository_id, row.blob_id
+
+        def renew(later: Transaction) -> None:
+            if not touch(later, repository_id, blob_id):  # swept between the two transactions
+                raise layers_not_found([digest], repository, account)
+
+        tx.afterwards.append(renew)
+    return blob_of(row, segments_of(tx, row.object_key))
+
+
+def segments(tx: Transaction, object_key: str, plain_offset: int, limit: int) -> Sequence[Segment]:
+    return segments_from(tx, object_key, plain_offset, limit)
+
+
+def mount_blob(tx: Transaction, account: str, repository: str, digest: str, source: str | None, create: bool) -> bool:
+    row = tx.connection.execute(
+        select(blobs.c.blob_id, blobs.c.links).where(
+            blobs.c.account == account, blobs.c.digest == digest, blobs.c.quarantined_for.is_(None)
+        )
+    ).one_or_none()
+    target = find_repository(tx, account, repository)
+    if target is None and not create:
+        need_repository(tx, account, repository)
+    if row is None or row.links == 0:
+        return False
+    if source is not None:
+        holder = find_repository(tx, account, source)
+        if holder is None or not _linked(tx, holder, row.blob_id):
+            return False
+    link_blob(tx, need_or_make_repository(tx, account, repository, create), row.blob_id)
+    tx.changed(account, repository)
+    return True
+
+
+def unlink_blob(tx: Transaction, account: str, repository: str, digest: str) -> None:
+    repository_id = need_repository(tx, account, repository)
+    row = tx.connection.execute(
+        select(blobs.c.blob_id, blob_links.c.uses)
+        .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
+        .where(blobs.c.account == account, blobs.c.digest == digest, blob_links.c.repository_id == repository_id)
+    ).one_or_none()
+    if row is None:
+        raise layers_not_found([digest], repository, account)
+    if row.uses:
+        raise Failure(
+            Code.LAYER_IN_USE,
+            f"The layer with digest '{digest}' is used by an image of the repository with name '{repository}'"
+            f" in the registry with id '{account}'",
+            hint="delete the images that use it first",
+        )
+    tx.connection.execute(
+        delete(blob_links).where(blob_links.c.repository_id == repository_id, blob_links.c.blob_id == row.blob_id)
+    )
+    tx.connection.execute(
+        update(blobs).where(blobs.c.blob_id == row.blob_id).values(links=blobs.c.links - 1, touched_at=tx.now)
+    )
+    tx.changed(account, repository)
+
+
+def quarantine(tx: Transaction, object_key: str, reason: str) -> None:
+    result = tx.connection.execute(
+        update(blobs)
+        .where(blobs.c.object_key == object_key, blobs.c.quarantined_for.is_(None))
+        .values(quarantined_for=reason[:1000])
+    )
+    if result.rowcount:
+        tx.changes.everything = True  # any number of repositories may link it, and it is rare
+
+
+def link_blob(tx: Transaction, repository_id: int, blob_id: int) -> None:
+    """Make the link, or renew its grace."""
+    if not touch(tx, repository_id, blob_id):
+        tx.connection.execute(
+            insert(blob_links).values(repository_id=repository_id, blob_id=blob_id, uses=0, touched_at=tx.now)
+        )
+        tx.connection.execute(
+            update(blobs).where(blobs.c.blob_id == blob_id).values(links=blobs.c.links + 1, touched_at=tx.now)
+        )
+
+
+def touch(tx: Transaction, repository_id: int, blob_id: int) -> bool:
+    """Renew the grace of a link and its blob; False when there is no link."""
+    result = tx.connection.execute(
+        update(blob_links)
+        .where(blob_links.c.repository_id == repository_id, blob_links.c.blob_id == blob_id)
+        .values(touched_at=tx.now)
+    )
+    if not result.rowcount:
+        return False
+    tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(touched_at=tx.now))
+    return True
+
+
+def layers_not_found(digests: Sequence[str], repository: str, account: str) -> Failure:
+    return Failure(
+        Code.LAYERS_NOT_FOUND,
+        f"Layers with digests '[{', '.join(digests)}]' required for pushing image into repository with name"
+        f" '{repository}' in the registry with id '{account}' do not exist",
+        digests=list(digests),
+    )
+
+
+def _linked(tx: Transaction, repository_id: int, blob_id: int) -> bool:
+    return (
+        tx.connection.execute(
+            select(blob_links.c.uses).where(
+                blob_links.c.repository_id == repository_id, blob_links.c.blob_id == blob_id
+            )
+        ).first()
+        is not None
+    )

@@ -1,0 +1,267 @@
+"""The ECR operations on images: ListImages, DescribeImages, BatchGetImage, BatchDeleteImage.
+
+Lists go on by keys of an index, never by offset. Sources: botocore's `ecr` model; texts as ECR answers them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from proxy.metadata import paging
+from proxy.metadata.operations.manifests import image_not_found_text, remove_image, remove_tag
+from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, named_repository
+from proxy.metadata.schema import images, manifest_bytes, tags
+from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.metadata.validation import invalid
+from proxy.model.errors import Code, Failure
+
+ANSWER_MAX = 32 * 1024 * 1024  # bytes of manifests in one BatchGetImage: a hundred of 4 MiB would be held whole
+_DIGEST = re.compile(r"[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+", re.ASCII)
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]*", re.ASCII)
+_COLUMNS = (
+    images.c.image_id,
+    images.c.digest,
+    images.c.media_type,
+    images.c.artifact_type,
+    images.c.subject,
+    images.c.image_size,
+    images.c.pushed_at,
+)
+ImageId = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a batch leaves an image out: an ImageFailureCode of the model, and ECR's words."""
+
+    code: str
+    reason: str
+
+
+def list_images(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    """First every (tag, digest) by tag, then every untagged digest; the filter leaves one of the two out."""
+    name, row = named_repository(tx, account, parameters)
+    status, archived = _filter(parameters)
+    listing = ("ListImages", account, name, status, str(archived))
+    limit = parameters.get("maxResults") or DEFAULT_PAGE
+    phase, after = paging.read(listing, parameters["nextToken"], 2) if parameters.get("nextToken") else ("tag", "")
+    found: list[dict[str, str]] = []
+    if archived:
+        return {"imageIds": found}
+    if phase == "tag" and status != "UNTAGGED":
+        pairs = tx.connection.execute(
+            select(tags.c.name, images.c.digest)
+            .join(images, images.c.image_id == tags.c.image_id)
+            .where(tags.c.repository_id == row.repository_id, tags.c.name > after)
+            .order_by(tags.c.name)
+            .limit(limit + 1)
+        ).all()
+        found = [{"imageDigest": pair.digest, "imageTag": pair.name} for pair in pairs[:limit]]
+        if len(pairs) > limit:
+            return {"imageIds": found, "nextToken": paging.issue(listing, ["tag", pairs[limit - 1].name])}
+    if status == "TAGGED":
+        return {"imageIds": found}
+    after = after if phase == "digest" else ""
+    room = limit - len(found)
+    digests = (
+        tx.connection.execute(
+            select(images.c.digest)
+            .where(images.c.repository_id == row.repository_id, images.c.tagged == 0, images.c.digest > after)
+            .order_by(images.c.digest)
+            .limit(room + 1)
+        )
+        .scalars()
+        .all()
+    )
+    answer: dict[str, Any] = {"imageIds": found + [{"imageDigest": digest} for digest in digests[:room]]}
+    if len(digests) > room:
+        answer["nextToken"] = paging.issue(listing, ["digest", digests[room - 1] if room else after])
+    return answer
+
+
+def describe_images(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    name, repository = named_repository(tx, account, parameters)
+    status, archived = _filter(parameters)
+    wanted = parameters.get("imageIds")
+    token = parameters.get("nextToken")
+    if wanted:
+        if token or parameters.get("maxResults"):
+            raise invalid("nextToken" if token else "maxResults", "Paging is not available with imageIds")
+        rows = list({row.image_id: row for row in _each(tx, account, name, repository, wanted)}.values())
+        return {"imageDetails": _details(tx, account, name, rows)}
+    listing = ("DescribeImages", account, name, status, str(archived))
+    limit = parameters.get("maxResults") or DEFAULT_PAGE
+    after = paging.read(listing, token, 1)[0] if token else ""
+    if archived:
+        return {"imageDetails": []}
+    query = select(*_COLUMNS).where(images.c.repository_id == repository.repository_id, images.c.digest > after)
+    if status != "ANY":
+        query = query.where(images.c.tagged == (1 if status == "TAGGED" else 0))
+    found = tx.connection.execute(query.order_by(images.c.digest).limit(limit + 1)).all()
+    answer: dict[str, Any] = {"imageDetails": _details(tx, account, name, found[:limit])}
+    if len(found) > limit:
+        answer["nextToken"] = paging.issue(listing, [found[limit - 1].digest])
+    return answer
+
+
+def batch_get_image(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    """`acceptedMediaTypes` changes nothing: manifests are given as they were pushed."""
+    name, repository = named_repository(tx, account, parameters)
+    found: list[dict[str, Any]] = []
+    failures: list[dict[str, Any]] = []
+    room = ANSWER_MAX
+    for image_id in _unique(parameters["imageIds"]):
+        row = _resolve(tx, repository.repository_id, image_id)
+        if isinstance(row, _Refusal):
+            failures.append(_failure(image_id, row.code, row.reason))
+            continue
+        content = tx.connection.execute(
+            select(manifest_bytes.c.content).where(manifest_bytes.c.digest == row.digest)
+        ).scalar_one()
+        room -= len(content)
+        if room < 0:
+            raise Failure(
+                Code.LIMIT_EXCEEDED, f"The requested manifests are more than {ANSWER_MAX} bytes; ask for fewer"
+            )
+        tag = image_id.get("imageTag")
+        found.append(
+            {
+                "registryId": account,
+                "repositoryName": name,
+                "imageId": {"imageDigest": row.digest} | ({"imageTag": tag} if tag else {}),
+                "imageManifest": content.decode("utf-8"),
+                "imageManifestMediaType": row.media_type,
+            }
+        )
+    return {"images": found, "failures": failures}
+
+
+def batch_delete_image(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    """A tag is removed, with its image when it was the last one; a digest goes with all its tags.
+
+    An index and its manifests may come in one batch and in any order: those refused for the index's sake are tried
+    again as long as something went.
+    """
+    name, repository = named_repository(tx, account, parameters)
+    gone: list[dict[str, str]] = []
+    failures: list[dict[str, Any]] = []
+    waiting = _unique(parameters["imageIds"])
+    while waiting:
+        refused: list[tuple[ImageId, Failure]] = []
+        for image_id in waiting:
+            row = _resolve(tx, repository.repository_id, image_id)
+            if isinstance(row, _Refusal):
+                failures.append(_failure(image_id, row.code, row.reason))
+                continue
+            try:
+                gone += _delete(tx, repository.repository_id, row, image_id.get("imageTag"))
+            except Failure as failure:
+                if failure.code is not Code.IMAGE_REFERENCED:
+                    raise
+                refused.append((image_id, failure))
+        if len(refused) == len(waiting):
+            failures += [_failure(each, str(failure.code), failure.message) for each, failure in refused]
+            break
+        waiting = [each for each, _ in refused]
+    if gone:
+        tx.changed(account, name)
+    return {"imageIds": gone, "failures": failures}
+
+
+def _delete(tx: Transaction, repository_id: int, row: FoundRow, tag: str | None) -> list[dict[str, str]]:
+    held = (
+        tx.connection.execute(select(tags.c.name).where(tags.c.image_id == row.image_id).order_by(tags.c.name))
+        .scalars()
+        .all()
+    )
+    if tag is not None and held != [tag]:
+        remove_tag(tx, repository_id, tag, row.image_id)
+        return [{"imageDigest": row.digest, "imageTag": tag}]
+    remove_image(tx, repository_id, row.image_id, row.digest)
+    return [{"imageDigest": row.digest, "imageTag": each} for each in held] or [{"imageDigest": row.digest}]
+
+
+def _each(tx: Transaction, account: str, name: str, repository: FoundRow, wanted: Sequence[ImageId]) -> list[FoundRow]:
+    rows = []
+    for image_id in wanted:
+        row = _resolve(tx, repository.repository_id, image_id)
+        if isinstance(row, _Refusal):
+            if row.code != "ImageNotFound":
+                raise Failure(Code.INVALID_PARAMETER, row.reason)
+            digest, tag = image_id.get("imageDigest") or "null", image_id.get("imageTag") or "null"
+            raise Failure(Code.IMAGE_NOT_FOUND, image_not_found_text(digest, tag, name, account))
+        rows.append(row)
+    return rows
+
+
+def _resolve(tx: Transaction, repository_id: int, image_id: ImageId) -> FoundRow | _Refusal:
+    """The image's row, or why there is none."""
+    digest, tag = image_id.get("imageDigest"), image_id.get("imageTag")
+    if not digest and not tag:
+        return _Refusal("MissingDigestAndTag", "Invalid request parameters: both tag and digest cannot be null")
+    if digest and not _DIGEST.fullmatch(digest):
+        reason = f"Invalid request parameters: image digest should satisfy the regex '{_DIGEST.pattern}'"
+        return _Refusal("InvalidImageDigest", reason)
+    if tag and not _TAG.fullmatch(tag):
+        reason = f"Invalid request parameters: image tag should satisfy the regex '{_TAG.pattern}'"
+        return _Refusal("InvalidImageTag", reason)
+    query = select(*_COLUMNS)
+    if tag:
+        query = query.join(tags, tags.c.image_id == images.c.image_id).where(
+            tags.c.repository_id == repository_id, tags.c.name == tag
+        )
+    else:
+        query = query.where(images.c.repository_id == repository_id, images.c.digest == digest)
+    row = tx.connection.execute(query).one_or_none()
+    if row is None:
+        return _Refusal("ImageNotFound", "Requested image not found")
+    if digest and row.digest != digest:
+        return _Refusal("ImageTagDoesNotMatchDigest", "Requested image tag does not match the requested digest")
+    return row
+
+
+def _details(tx: Transaction, account: str, name: str, rows: Sequence[FoundRow]) -> list[dict[str, Any]]:
+    named: dict[int, list[str]] = {row.image_id: [] for row in rows}
+    keys = list(named)
+    for start in range(0, len(keys), 500):
+        for image_id, tag in tx.connection.execute(
+            select(tags.c.image_id, tags.c.name)
+            .where(tags.c.image_id.in_(keys[start : start + 500]))
+            .order_by(tags.c.image_id, tags.c.name)
+        ):
+            named[image_id].append(tag)
+    details = []
+    for row in rows:
+        detail = {
+            "registryId": account,
+            "repositoryName": name,
+            "imageDigest": row.digest,
+            "imageTags": named[row.image_id],
+            "imageSizeInBytes": row.image_size,
+            "imagePushedAt": row.pushed_at,
+            "imageManifestMediaType": row.media_type,
+            "artifactMediaType": row.artifact_type,
+            "subjectManifestDigest": row.subject,
+            "imageStatus": "ACTIVE",
+        }
+        details.append({key: value for key, value in detail.items() if value not in (None, [])})
+    return details
+
+
+def _failure(image_id: ImageId, code: str, reason: str) -> dict[str, Any]:
+    return {"imageId": dict(image_id), "failureCode": code, "failureReason": reason}
+
+
+def _filter(parameters: Parameters) -> tuple[str, bool]:
+    """(tagStatus, whether only states are wanted that no image is in)."""
+    given = parameters.get("filter") or {}
+    return given.get("tagStatus") or "ANY", given.get("imageStatus", "ACTIVE") not in ("ACTIVE", "ANY", None)
+
+
+def _unique(image_ids: Sequence[ImageId]) -> list[ImageId]:
+    return list({(each.get("imageDigest"), each.get("imageTag")): each for each in image_ids}.values())

@@ -1,0 +1,234 @@
+"""Repositories: look-ups that every other noun begins with, and the ECR operations on them.
+
+Sources: botocore's `ecr` model; texts as ECR answers them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+
+from proxy.metadata import paging
+from proxy.metadata.schema import (
+    UPLOAD_CLOSED,
+    UPLOAD_OPEN,
+    blob_links,
+    blobs,
+    image_blobs,
+    image_children,
+    images,
+    manifest_bytes,
+    repositories,
+    repository_tags,
+    tags,
+    uploads,
+)
+from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.metadata.validation import invalid
+from proxy.model.errors import Code, Failure, repository_not_found
+from proxy.model.names import repository_arn
+from proxy.model.records import Page
+
+Parameters = Mapping[str, Any]
+DEFAULT_PAGE = 100
+TAGS_MAX = 50
+
+
+def find_repository(tx: Transaction, account: str, name: str) -> int | None:
+    found: int | None = tx.connection.execute(
+        select(repositories.c.repository_id).where(repositories.c.account == account, repositories.c.name == name)
+    ).scalar()
+    return found
+
+
+def need_repository(tx: Transaction, account: str, name: str) -> int:
+    found = find_repository(tx, account, name)
+    if found is None:
+        raise repository_not_found(name, account)
+    return found
+
+
+def need_or_make_repository(tx: Transaction, account: str, name: str, create: bool) -> int:
+    found = find_repository(tx, account, name)
+    if found is None and create:
+        return _insert(tx, account, name, {})
+    return need_repository(tx, account, name) if found is None else found
+
+
+def named_repository(tx: Transaction, account: str, parameters: Parameters) -> tuple[str, FoundRow]:
+    """The repository an ECR request names. One of another registry is not there: its account was not authorised."""
+    name = parameters["repositoryName"]
+    registry = parameters.get("registryId") or account
+    row = None
+    if registry == account:
+        row = tx.connection.execute(
+            select(repositories).where(repositories.c.account == account, repositories.c.name == name)
+        ).one_or_none()
+    if row is None:
+        raise repository_not_found(name, registry)
+    return name, row
+
+
+def names(tx: Transaction, account: str, last: str, limit: int) -> Page:
+    found = (
+        tx.connection.execute(
+            select(repositories.c.name)
+            .where(repositories.c.account == account, repositories.c.name > last)
+            .order_by(repositories.c.name)
+            .limit(limit + 1)
+        )
+        .scalars()
+        .all()
+    )
+    return Page(tuple(found[:limit]), len(found) > limit)
+
+
+def create_repository(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    name = parameters["repositoryName"]
+    if (parameters.get("registryId") or account) != account:
+        raise invalid("registryId", "Repositories are created in one's own registry")
+    _check_settings(parameters)
+    if find_repository(tx, account, name) is not None:
+        raise Failure(
+            Code.REPOSITORY_ALREADY_EXISTS,
+            f"The repository with name '{name}' already exists in the registry with id '{account}'",
+        )
+    repository_id = _insert(tx, account, name, parameters)
+    for tag in parameters.get("tags") or ():
+        tx.connection.execute(
+            insert(repository_tags).values(repository_id=repository_id, key=tag["Key"], value=tag["Value"])
+        )
+    row = tx.connection.execute(select(repositories).where(repositories.c.repository_id == repository_id)).one()
+    return {"repository": _described(tx, row)}
+
+
+def describe_repositories(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    wanted = parameters.get("repositoryNames")
+    token = parameters.get("nextToken")
+    registry = parameters.get("registryId") or account
+    if wanted:
+        if token or parameters.get("maxResults"):
+            raise invalid("nextToken" if token else "maxResults", "Paging is not available with repositoryNames")
+        return {"repositories": [_described(tx, _need_row(tx, account, registry, name)) for name in wanted]}
+    if registry != account:
+        return {"repositories": []}
+    listing = ("DescribeRepositories", account)
+    limit = parameters.get("maxResults") or DEFAULT_PAGE
+    after = paging.read(listing, token, 1)[0] if token else ""
+    rows = tx.connection.execute(
+        select(repositories)
+        .where(repositories.c.account == account, repositories.c.name > after)
+        .order_by(repositories.c.name)
+        .limit(limit + 1)
+    ).all()
+    answer: dict[str, Any] = {"repositories": [_described(tx, row) for row in rows[:limit]]}
+    if len(rows) > limit:
+        answer["nextToken"] = paging.issue(listing, [rows[limit - 1].name])
+    return answer
+
+
+def delete_repository(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    """With `force` also its images. Blobs that nothing else links wait for the sweep, open uploads for theirs."""
+    name, row = named_repository(tx, account, parameters)
+    key = row.repository_id
+    held = tx.connection.execute(select(images.c.image_id).where(images.c.repository_id == key).limit(1)).first()
+    if held is not None and not parameters.get("force"):
+        raise Failure(
+            Code.REPOSITORY_NOT_EMPTY,
+            f"The repository with name '{name}' in registry with id '{account}' cannot be deleted"
+            " because it still contains images",
+        )
+    run = tx.connection.execute
+    mine = select(images.c.image_id).where(images.c.repository_id == key)
+    digests = select(images.c.digest).where(images.c.repository_id == key)
+    linked = select(blob_links.c.blob_id).where(blob_links.c.repository_id == key)
+    run(delete(tags).where(tags.c.repository_id == key))
+    run(delete(image_children).where(image_children.c.image_id.in_(mine)))
+    run(delete(image_blobs).where(image_blobs.c.image_id.in_(mine)))
+    run(update(manifest_bytes).where(manifest_bytes.c.digest.in_(digests)).values(images=manifest_bytes.c.images - 1))
+    run(delete(manifest_bytes).where(manifest_bytes.c.digest.in_(digests), manifest_bytes.c.images <= 0))
+    run(delete(images).where(images.c.repository_id == key))
+    run(update(blobs).where(blobs.c.blob_id.in_(linked)).values(links=blobs.c.links - 1, touched_at=tx.now))
+    run(delete(blob_links).where(blob_links.c.repository_id == key))
+    run(
+        update(uploads)
+        .where(uploads.c.account == account, uploads.c.repository == name, uploads.c.state == UPLOAD_OPEN)
+        .values(state=UPLOAD_CLOSED)
+    )
+    answer = _described(tx, row)
+    run(delete(repository_tags).where(repository_tags.c.repository_id == key))
+    run(delete(repositories).where(repositories.c.repository_id == key))
+    tx.changed(account, name)
+    return {"repository": answer}
+
+
+def _need_row(tx: Transaction, account: str, registry: str, name: str) -> FoundRow:
+    return named_repository(tx, account, {"repositoryName": name, "registryId": registry})[1]
+
+
+def _insert(tx: Transaction, account: str, name: str, parameters: Parameters) -> int:
+    encryption = parameters.get("encryptionConfiguration") or {}
+    exclusions = parameters.get("imageTagMutabilityExclusionFilters")
+    result = tx.connection.execute(
+        insert(repositories).values(
+            account=account,
+            name=name,
+            created_at=tx.now,
+            tag_mutability=parameters.get("imageTagMutability") or "MUTABLE",
+            mutability_exclusions=json.dumps(exclusions) if exclusions else None,
+            scan_on_push=bool((parameters.get("imageScanningConfiguration") or {}).get("scanOnPush")),
+            encryption_type=encryption.get("encryptionType") or "AES256",
+            kms_key=encryption.get("kmsKey"),
+        )
+    )
+    tx.changed(account, name)
+    made: int = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
+    return made
+
+
+def _described(tx: Transaction, row: FoundRow) -> dict[str, Any]:
+    encryption = {"encryptionType": row.encryption_type}
+    if row.kms_key is not None:
+        encryption["kmsKey"] = row.kms_key
+    region = tx.registry.region
+    answer = {
+        "repositoryArn": repository_arn(region, row.account, row.name),
+        "registryId": row.account,
+        "repositoryName": row.name,
+        "repositoryUri": tx.registry.repository_uri.format(account=row.account, region=region, name=row.name),
+        "createdAt": row.created_at,
+        "imageTagMutability": row.tag_mutability,
+        "imageScanningConfiguration": {"scanOnPush": row.scan_on_push},
+        "encryptionConfiguration": encryption,
+    }
+    if row.mutability_exclusions is not None:
+        answer["imageTagMutabilityExclusionFilters"] = json.loads(row.mutability_exclusions)
+    return answer
+
+
+def _check_settings(parameters: Parameters) -> None:
+    """What the model's shapes cannot say."""
+    excluding = str(parameters.get("imageTagMutability", "")).endswith("_WITH_EXCLUSION")
+    if excluding != bool(parameters.get("imageTagMutabilityExclusionFilters")):
+        raise invalid(
+            "imageTagMutabilityExclusionFilters",
+            "Filters are required with, and only with, a mutability WITH_EXCLUSION",
+        )
+    encryption = parameters.get("encryptionConfiguration") or {}
+    if encryption.get("kmsKey") and encryption["encryptionType"] == "AES256":
+        raise invalid("encryptionConfiguration.kmsKey", "A key cannot be given with encryption type AES256")
+    given = parameters.get("tags") or ()
+    if len(given) > TAGS_MAX:
+        raise Failure(Code.TOO_MANY_TAGS, f"A repository can have at most {TAGS_MAX} tags")
+    seen: set[str] = set()
+    for tag in given:
+        key, value = tag["Key"], tag["Value"]
+        if not 1 <= len(key) <= 128 or len(value) > 256 or key in seen:
+            raise Failure(
+                Code.INVALID_TAG_PARAMETER,
+                f"Invalid tag key {key[:128]!r}: keys are unique and 1 to 128 characters long, values at most 256",
+            )
+        seen.add(key)

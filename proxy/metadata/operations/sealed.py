@@ -1,0 +1,129 @@
+"""Sealed objects as rows: the columns that blobs and uploads share, and the segment table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select
+
+from proxy.metadata.schema import blobs, segments, uploads
+from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.model.records import Blob, EncryptedDataKey, SealedObject, Segment
+
+FIRST_SEGMENTS = 64  # what a SealedObject carries; the rest is asked for by range
+
+BLOB_COLUMNS = (
+    blobs.c.blob_id,
+    blobs.c.digest,
+    blobs.c.size,
+    blobs.c.object_key,
+    blobs.c.stored_size,
+    blobs.c.segment_count,
+    blobs.c.sealed_for,
+    blobs.c.frame_length,
+    blobs.c.provider_id,
+    blobs.c.provider_info,
+    blobs.c.data_key,
+)
+UPLOAD_COLUMNS = tuple(uploads.c)
+_SEGMENT_COLUMNS = (
+    segments.c.plain_offset,
+    segments.c.plain_length,
+    segments.c.stored_offset,
+    segments.c.stored_length,
+    segments.c.header,
+)
+
+
+def blob_of(row: FoundRow, found: tuple[Segment, ...]) -> Blob:
+    return Blob(row.digest, row.size, _sealed(row, row.size, found))
+
+
+def upload_object(row: FoundRow, found: tuple[Segment, ...]) -> SealedObject:
+    return _sealed(row, row.plain_size, found)
+
+
+def _sealed(row: FoundRow, plain_size: int, found: tuple[Segment, ...]) -> SealedObject:
+    return SealedObject(
+        object_key=row.object_key,
+        data_key=EncryptedDataKey(row.provider_id, row.provider_info, row.data_key),
+        sealed_for=row.sealed_for,
+        frame_length=row.frame_length,
+        plain_size=plain_size,
+        stored_size=row.stored_size,
+        segment_count=row.segment_count,
+        segments=found,
+    )
+
+
+def data_key_columns(key: EncryptedDataKey) -> dict[str, Any]:
+    return {"provider_id": key.provider_id, "provider_info": key.provider_info, "data_key": key.ciphertext}
+
+
+def segments_from(tx: Transaction, object_key: str, plain_offset: int, limit: int) -> tuple[Segment, ...]:
+    """From the segment that holds `plain_offset`; empty ones that share its start come along, in stored order."""
+    start = (
+        select(func.max(segments.c.plain_offset))
+        .where(segments.c.object_key == object_key, segments.c.plain_offset <= plain_offset)
+        .scalar_subquery()
+    )
+    rows = tx.connection.execute(
+        select(*_SEGMENT_COLUMNS)
+        .where(segments.c.object_key == object_key, segments.c.plain_offset >= start)
+        .order_by(segments.c.plain_offset, segments.c.stored_offset)
+        .limit(limit)
+    )
+    return tuple(Segment(*row) for row in rows)
+
+
+def first_segments(tx: Transaction, wanted: Sequence[tuple[str, int]]) -> dict[str, tuple[Segment, ...]]:
+    """The first page of each object's segments; one query for all that have but one page."""
+    found: dict[str, list[Segment]] = {key: [] for key, _ in wanted}
+    short = [key for key, count in wanted if count <= FIRST_SEGMENTS]
+    for start in range(0, len(short), 500):
+        rows = tx.connection.execute(
+            select(segments.c.object_key, *_SEGMENT_COLUMNS)
+            .where(segments.c.object_key.in_(short[start : start + 500]))
+            .order_by(segments.c.object_key, segments.c.plain_offset, segments.c.stored_offset)
+        )
+        for key, *rest in rows:
+            found[key].append(Segment(*rest))
+    for key, count in wanted:
+        if count > FIRST_SEGMENTS:
+            found[key] = list(segments_of(tx, key))
+    return {key: tuple(some) for key, some in found.items()}
+
+
+def segments_of(tx: Transaction, object_key: str, limit: int = FIRST_SEGMENTS) -> tuple[Segment, ...]:
+    """The first page of one object's segments."""
+    rows = tx.connection.execute(
+        select(*_SEGMENT_COLUMNS)
+        .where(segments.c.object_key == object_key)
+        .order_by(segments.c.plain_offset, segments.c.stored_offset)
+        .limit(limit)
+    )
+    return tuple(Segment(*row) for row in rows)
+
+
+def insert_segments(tx: Transaction, object_key: str, some: Sequence[Segment]) -> None:
+    if some:
+        tx.connection.execute(
+            insert(segments),
+            [
+                {
+                    "object_key": object_key,
+                    "plain_offset": each.plain_offset,
+                    "stored_offset": each.stored_offset,
+                    "plain_length": each.plain_length,
+                    "stored_length": each.stored_length,
+                    "header": each.header,
+                }
+                for each in some
+            ],
+        )
+
+
+def delete_segments(tx: Transaction, object_keys: Sequence[str]) -> None:
+    for start in range(0, len(object_keys), 500):
+        tx.connection.execute(delete(segments).where(segments.c.object_key.in_(object_keys[start : start + 500])))

@@ -1,0 +1,271 @@
+"""Upload sessions: open, lease, advance, commit, cancel.
+
+A session is a row that any worker continues. Whoever appends holds its fence, a number that grows with every lease and
+is checked in the very update that records the append. `advance_upload` and `commit_upload` may be asked twice: a lost
+answer is given again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import insert, select, update
+
+from proxy.metadata.operations.blobs import link_blob
+from proxy.metadata.operations.repositories import need_or_make_repository, need_repository
+from proxy.metadata.operations.sealed import (
+    BLOB_COLUMNS,
+    UPLOAD_COLUMNS,
+    blob_of,
+    data_key_columns,
+    delete_segments,
+    insert_segments,
+    segments_of,
+    upload_object,
+)
+from proxy.metadata.operations.upkeep import COMMITTED_SECONDS
+from proxy.metadata.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, uploads
+from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.model.errors import Code, Failure
+from proxy.model.records import Blob, EncryptedDataKey, Segment, Upload
+
+
+def begin_upload(
+    tx: Transaction,
+    account: str,
+    repository: str,
+    algorithm: str,
+    object_key: str,
+    data_key: EncryptedDataKey,
+    sealed_for: str,
+    frame_length: int,
+    create: bool,
+) -> Upload:
+    """Asked again with the same object key, it is the same session."""
+    need_or_make_repository(tx, account, repository, create)
+    row = tx.connection.execute(select(*UPLOAD_COLUMNS).where(uploads.c.object_key == object_key)).one_or_none()
+    if row is None:
+        upload_id = str(tx.new_upload_id())
+        tx.connection.execute(
+            insert(uploads).values(
+                upload_id=upload_id,
+                account=account,
+                repository=repository,
+                state=UPLOAD_OPEN,
+                algorithm=algorithm,
+                object_key=object_key,
+                sealed_for=sealed_for,
+                frame_length=frame_length,
+                **data_key_columns(data_key),
+                plain_size=0,
+                stored_size=0,
+                segment_count=0,
+                hash_state=b"",
+                fence=0,
+                last_fence=0,
+                lease_until=0.0,
+                touched_at=tx.now,
+            )
+        )
+        row = _row(tx, upload_id)
+    return _upload(tx, row)
+
+
+def upload(tx: Transaction, account: str, repository: str, upload_id: str) -> Upload:
+    need_repository(tx, account, repository)
+    return _upload(tx, _visible(tx, account, repository, upload_id))
+
+
+def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str, seconds: float) -> Upload:
+    """A committed session comes back as it is, with no fence: there is nothing to append to."""
+    need_repository(tx, account, repository)
+    row = _visible(tx, account, repository, upload_id)
+    if row.state == UPLOAD_COMMITTED:
+        return _upload(tx, row)
+    if row.fence and row.lease_until > tx.now:
+        raise _conflict(row, "another request is writing to this upload")
+    fence = row.last_fence + 1
+    tx.connection.execute(
+        update(uploads)
+        .where(uploads.c.upload_id == upload_id)
+        .values(fence=fence, last_fence=fence, lease_until=tx.now + seconds, touched_at=tx.now)
+    )
+    return _upload(tx, _row(tx, upload_id))
+
+
+def renew_upload(tx: Transaction, upload_id: str, fence: int, seconds: float) -> None:
+    result = tx.connection.execute(
+        update(uploads)
+        .where(uploads.c.upload_id == upload_id, uploads.c.fence == fence, uploads.c.state == UPLOAD_OPEN)
+        .values(lease_until=tx.now + seconds, touched_at=tx.now)
+    )
+    if not result.rowcount or not fence:
+        raise _conflict(_row(tx, upload_id), "the lease on this upload was lost")
+
+
+def advance_upload(tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes) -> Upload:
+    row = _row(tx, upload_id)
+    done = (row.plain_size, row.stored_size) == (
+        segment.plain_offset + segment.plain_length,
+        segment.stored_offset + segment.stored_length,
+    )
+    if done and row.state == UPLOAD_OPEN and not row.fence and fence and row.last_fence == fence:
+        return _upload(tx, row)  # the answer to this very append was lost
+    _append(tx, row, fence, segment, {"hash_state": hash_state, "fence": 0, "lease_until": 0.0})
+    return _upload(tx, _row(tx, upload_id))
+
+
+def release_upload(tx: Transaction, upload_id: str, fence: int) -> None:
+    tx.connection.execute(
+        update(uploads)
+        .where(uploads.c.upload_id == upload_id, uploads.c.fence == fence, uploads.c.state == UPLOAD_OPEN)
+        .values(fence=0, lease_until=0.0, touched_at=tx.now)
+    )
+
+
+def commit_upload(
+    tx: Transaction, upload_id: str, fence: int, digest: str, segment: Segment | None, hash_state: bytes
+) -> tuple[Blob, str | None]:
+    row = _row(tx, upload_id)
+    if row.state == UPLOAD_COMMITTED and row.committed == digest:
+        return _blob(tx, row.account, digest), row.discard
+    _held(row, fence)
+    repository_id = need_repository(tx, row.account, row.repository)
+    closing = {"hash_state": hash_state, "fence": 0, "lease_until": 0.0, "committed": digest}
+    if segment is not None:
+        _append(tx, row, fence, segment, {})
+        row = _row(tx, upload_id)
+    discard = _keep(tx, row, digest, repository_id)
+    tx.connection.execute(
+        update(uploads)
+        .where(uploads.c.upload_id == upload_id)
+        .values(**closing, state=UPLOAD_COMMITTED, discard=discard, touched_at=tx.now)
+    )
+    return _blob(tx, row.account, digest), discard
+
+
+def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str) -> str:
+    need_repository(tx, account, repository)
+    row = _visible(tx, account, repository, upload_id)
+    if row.state != UPLOAD_OPEN:
+        raise _not_found(upload_id, repository, account)
+    # The row stays, closed, until the sweep has seen to it that the object is gone as well.
+    tx.connection.execute(update(uploads).where(uploads.c.upload_id == upload_id).values(state=UPLOAD_CLOSED))
+    object_key: str = row.object_key
+    return object_key
+
+
+def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> str | None:
+    """Make the session's object the blob of its account, unless a good one is there; returns the key left over."""
+    there = tx.connection.execute(
+        select(blobs.c.blob_id, blobs.c.object_key, blobs.c.quarantined_for).where(
+            blobs.c.account == row.account, blobs.c.digest == digest
+        )
+    ).one_or_none()
+    facts = {
+        "size": row.plain_size,
+        "object_key": row.object_key,
+        "stored_size": row.stored_size,
+        "segment_count": row.segment_count,
+        "sealed_for": row.sealed_for,
+        "frame_length": row.frame_length,
+        "provider_id": row.provider_id,
+        "provider_info": row.provider_info,
+        "data_key": row.data_key,
+    }
+    discard: str | None = None
+    if there is None:
+        result = tx.connection.execute(
+            insert(blobs).values(
+                account=row.account, digest=digest, links=0, touched_at=tx.now, created_at=tx.now, **facts
+            )
+        )
+        blob_id = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
+    else:
+        blob_id = there.blob_id
+        discard = row.object_key if there.quarantined_for is None else there.object_key
+        if there.quarantined_for is not None:
+            tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(quarantined_for=None, **facts))
+            tx.changes.everything = True
+        delete_segments(tx, [discard])
+    link_blob(tx, repository_id, blob_id)
+    tx.changed(row.account, row.repository)
+    return discard
+
+
+def _append(tx: Transaction, row: FoundRow, fence: int, segment: Segment, also: dict[str, Any]) -> None:
+    _held(row, fence)
+    if segment.plain_offset != row.plain_size or segment.stored_offset != row.stored_size:
+        raise _conflict(row, "the append does not begin where this upload ends")
+    tx.connection.execute(
+        update(uploads)
+        .where(uploads.c.upload_id == row.upload_id)
+        .values(
+            plain_size=uploads.c.plain_size + segment.plain_length,
+            stored_size=uploads.c.stored_size + segment.stored_length,
+            segment_count=uploads.c.segment_count + 1,
+            touched_at=tx.now,
+            **also,
+        )
+    )
+    insert_segments(tx, row.object_key, [segment])
+
+
+def _held(row: FoundRow, fence: int) -> None:
+    """A lease that has run out but was taken by nobody still counts: its holder's bytes are the last ones."""
+    if row.state == UPLOAD_CLOSED:
+        raise _not_found(row.upload_id, row.repository, row.account)
+    if row.state != UPLOAD_OPEN or not fence or row.fence != fence:
+        raise _conflict(row, "the lease on this upload was lost")
+
+
+def _row(tx: Transaction, upload_id: str) -> FoundRow:
+    row = tx.connection.execute(select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == upload_id)).one_or_none()
+    if row is None:
+        raise Failure(Code.UPLOAD_NOT_FOUND, f"Upload with id '{upload_id}' could not be found", uploadId=upload_id)
+    return row
+
+
+def _visible(tx: Transaction, account: str, repository: str, upload_id: str) -> FoundRow:
+    row = tx.connection.execute(select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == upload_id)).one_or_none()
+    if row is None or row.account != account or row.repository != repository or row.state == UPLOAD_CLOSED:
+        raise _not_found(upload_id, repository, account)
+    if row.state == UPLOAD_COMMITTED and row.touched_at <= tx.now - COMMITTED_SECONDS:
+        raise _not_found(upload_id, repository, account)
+    return row
+
+
+def _not_found(upload_id: str, repository: str, account: str) -> Failure:
+    return Failure(
+        Code.UPLOAD_NOT_FOUND,
+        f"Upload with id '{upload_id}' could not be found for the repository with name '{repository}'"
+        f" in the registry with id '{account}'",
+        uploadId=upload_id,
+        repositoryName=repository,
+    )
+
+
+def _conflict(row: FoundRow, message: str) -> Failure:
+    return Failure(Code.UPLOAD_CONFLICT, message, offset=row.plain_size)
+
+
+def _upload(tx: Transaction, row: FoundRow) -> Upload:
+    return Upload(
+        upload_id=row.upload_id,
+        account=row.account,
+        repository=row.repository,
+        algorithm=row.algorithm,
+        sealed=upload_object(row, segments_of(tx, row.object_key)),
+        hash_state=row.hash_state,
+        fence=row.fence,
+        committed=row.committed,
+    )
+
+
+def _blob(tx: Transaction, account: str, digest: str) -> Blob:
+    row = tx.connection.execute(
+        select(*BLOB_COLUMNS).where(blobs.c.account == account, blobs.c.digest == digest)
+    ).one_or_none()
+    if row is None:
+        raise Failure(Code.LAYERS_NOT_FOUND, f"The layer with digest '{digest}' is gone", digests=[digest])
+    return blob_of(row, segments_of(tx, row.object_key))

@@ -1,0 +1,253 @@
+"""The tables of the metadata service, in SQLAlchemy Core.
+
+Meant for 100,000 repositories and 10 million images: integer row ids inside, names and digests only where a look-up
+begins, and an index for each way a list is read, so that no query walks rows it does not return. Manifest bytes have a
+table of their own, which lists never touch. Counters (`links`, `uses`, `images`) are kept in the transaction that
+changes what they count; they are what lets the sweep find its work by an index. Portable to PostgreSQL: nothing here
+is SQLite's alone. Changing a table here means a new migration; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+HEAD = "0001"
+"""The newest migration. A database that says so needs no Alembic at start."""
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_Id = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's rowid is only ever called INTEGER
+
+
+def _name(length: int) -> String:
+    """Text compared byte by byte everywhere: lists are in the order the OCI spec asks for, on any database's locale."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("account", _name(12), primary_key=True),
+    Column("created_at", Float, nullable=False),
+)
+
+principals = Table(
+    "principals",
+    metadata,
+    Column("principal_id", _name(128), primary_key=True),
+    Column("account", _name(12), ForeignKey("accounts.account"), nullable=False),
+    Column("arn", _name(2048), nullable=False),
+    Column("name", _name(128), nullable=False),
+    Column("administrator", Boolean, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("account", "arn"),
+)
+
+access_keys = Table(
+    "access_keys",
+    metadata,
+    Column("access_key_id", _name(128), primary_key=True),
+    Column("principal_id", _name(128), ForeignKey("principals.principal_id"), nullable=False, index=True),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+repositories = Table(
+    "repositories",
+    metadata,
+    Column("repository_id", _Id, primary_key=True),
+    Column("account", _name(12), nullable=False),
+    Column("name", _name(256), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("tag_mutability", String(32), nullable=False),
+    Column("mutability_exclusions", Text),  # JSON, as CreateRepository was given it
+    Column("scan_on_push", Boolean, nullable=False),
+    Column("encryption_type", String(16), nullable=False),
+    Column("kms_key", Text),
+    UniqueConstraint("account", "name"),
+)
+
+repository_tags = Table(
+    "repository_tags",
+    metadata,
+    Column("repository_id", _Id, ForeignKey("repositories.repository_id"), primary_key=True),
+    Column("key", _name(128), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("blob_id", _Id, primary_key=True),
+    Column("account", _name(12), nullable=False),
+    Column("digest", _name(140), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("object_key", _name(32), nullable=False, unique=True),
+    Column("stored_size", BigInteger, nullable=False),
+    Column("segment_count", Integer, nullable=False),
+    Column("sealed_for", Text, nullable=False),
+    Column("frame_length", Integer, nullable=False),
+    Column("provider_id", String(256), nullable=False),
+    Column("provider_info", LargeBinary, nullable=False),
+    Column("data_key", LargeBinary, nullable=False),
+    Column("quarantined_for", Text),  # the reason; set means hidden
+    Column("links", Integer, nullable=False),  # repositories that hold it
+    Column("touched_at", Float, nullable=False),  # its grace counts from here
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("account", "digest"),
+    Index("ix_blobs_unlinked", "links", "touched_at"),
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("object_key", _name(32), primary_key=True),
+    Column("plain_offset", BigInteger, primary_key=True, autoincrement=False),
+    Column(
+        "stored_offset", BigInteger, primary_key=True, autoincrement=False
+    ),  # an empty append shares its plain offset
+    Column("plain_length", BigInteger, nullable=False),
+    Column("stored_length", BigInteger, nullable=False),
+    Column("header", LargeBinary, nullable=False),
+)
+"""Of blobs and of open uploads alike: an upload's commit moves none of them."""
+
+blob_links = Table(
+    "blob_links",
+    metadata,
+    Column("repository_id", _Id, ForeignKey("repositories.repository_id"), primary_key=True),
+    Column("blob_id", _Id, ForeignKey("blobs.blob_id"), primary_key=True),
+    Column("uses", Integer, nullable=False),  # images of this repository that need it
+    Column("touched_at", Float, nullable=False),
+    Index("ix_blob_links_blob_id", "blob_id"),
+    Index("ix_blob_links_unused", "uses", "touched_at"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("upload_id", _name(36), primary_key=True),
+    Column("account", _name(12), nullable=False),
+    Column("repository", _name(256), nullable=False),
+    Column("state", Integer, nullable=False),  # one of UPLOAD_*
+    Column("algorithm", String(16), nullable=False),
+    Column("object_key", _name(32), nullable=False, unique=True),
+    Column("sealed_for", Text, nullable=False),
+    Column("frame_length", Integer, nullable=False),
+    Column("provider_id", String(256), nullable=False),
+    Column("provider_info", LargeBinary, nullable=False),
+    Column("data_key", LargeBinary, nullable=False),
+    Column("plain_size", BigInteger, nullable=False),
+    Column("stored_size", BigInteger, nullable=False),
+    Column("segment_count", Integer, nullable=False),
+    Column("hash_state", LargeBinary, nullable=False),
+    Column("fence", Integer, nullable=False),  # of the append that holds it, 0: nobody
+    Column("last_fence", Integer, nullable=False),
+    Column("lease_until", Float, nullable=False),
+    Column("touched_at", Float, nullable=False),
+    Column("committed", _name(140)),
+    Column("discard", _name(32)),  # the object that its commit made useless
+    Index("ix_uploads_state_touched_at", "state", "touched_at"),
+    Index("ix_uploads_account_repository", "account", "repository"),
+)
+
+UPLOAD_OPEN, UPLOAD_COMMITTED, UPLOAD_CLOSED = 0, 1, 2
+
+manifest_bytes = Table(
+    "manifest_bytes",
+    metadata,
+    Column("digest", _name(140), primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    Column("images", Integer, nullable=False),  # rows of `images` with this digest
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("image_id", _Id, primary_key=True),
+    Column("repository_id", _Id, ForeignKey("repositories.repository_id"), nullable=False),
+    Column("digest", _name(140), nullable=False),
+    Column("media_type", String(256), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("artifact_type", _name(256)),  # declared, else the config's media type
+    Column("subject", _name(140)),
+    Column("annotations", Text),  # JSON; kept of referrers only, whose list shows them
+    Column("manifest_size", Integer, nullable=False),
+    Column("image_size", BigInteger, nullable=False),
+    Column("pushed_at", Float, nullable=False),
+    Column("tagged", Integer, nullable=False),  # 0 or 1: some tag points here
+    UniqueConstraint("repository_id", "digest"),
+    Index("ix_images_by_tagged", "repository_id", "tagged", "digest"),
+)
+Index(
+    "ix_images_referrers",
+    images.c.repository_id,
+    images.c.subject,
+    images.c.digest,
+    sqlite_where=images.c.subject.is_not(None),
+    postgresql_where=images.c.subject.is_not(None),
+)
+Index(
+    "ix_images_referrers_of_type",
+    images.c.repository_id,
+    images.c.subject,
+    images.c.artifact_type,
+    images.c.digest,
+    sqlite_where=images.c.subject.is_not(None),
+    postgresql_where=images.c.subject.is_not(None),
+)
+
+image_blobs = Table(
+    "image_blobs",
+    metadata,
+    Column("image_id", _Id, ForeignKey("images.image_id"), primary_key=True),
+    Column("blob_id", _Id, ForeignKey("blobs.blob_id"), primary_key=True),
+    Index("ix_image_blobs_blob_id", "blob_id"),
+)
+
+image_children = Table(
+    "image_children",
+    metadata,
+    Column("image_id", _Id, ForeignKey("images.image_id"), primary_key=True),
+    Column("child_id", _Id, ForeignKey("images.image_id"), primary_key=True),
+    Index("ix_image_children_child_id", "child_id"),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("repository_id", _Id, ForeignKey("repositories.repository_id"), primary_key=True),
+    Column("name", _name(128), primary_key=True),
+    Column("image_id", _Id, ForeignKey("images.image_id"), nullable=False),
+    Column("pushed_at", Float, nullable=False),
+    Index("ix_tags_image_id_name", "image_id", "name"),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("task", _name(64), primary_key=True),
+    Column("until", Float, nullable=False),
+)

@@ -1,0 +1,212 @@
+"""The metadata service: operations over HTTP, for the proxies of one installation.
+
+`POST /v1/<operation>` with a JSON object of its parameters answers its result; an ECR operation takes
+`{"account", "parameters"}`. Errors are `{"__type", "message", "hint", …fields}` with 400, or 500 for our own faults.
+Listens on a unix socket (0600) or on TCP, where every request must carry the shared secret. The answer to a write goes
+out after it is durable and the epoch page has been counted up. Must not know any operation's meaning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import os
+import socket
+import time
+import typing
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from proxy import observe
+from proxy.metadata import wire
+from proxy.metadata.epochs import Epochs
+from proxy.metadata.operations import ECR, INTERNAL, Operation
+from proxy.metadata.operations.identity import Bootstrapped, bootstrap
+from proxy.metadata.store import Store, open_sqlite
+from proxy.metadata.transaction import Changes, Registry
+from proxy.metadata.validation import operations, unknown_operation, validate
+from proxy.model.errors import Code, Failure
+
+BODY_MAX = 8 * 1024 * 1024  # a manifest of 4 MiB in base64, and room for what goes with it
+KEEPALIVE_SECONDS = 75.0  # longer than the client's 15: it is the client that lets go of an idle connection
+SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, not a secret
+
+
+class Service:
+    """A running service. `close` answers what has been asked, then ends."""
+
+    def __init__(self, store: Store, epochs: Epochs | None, runner: web.AppRunner, address: str) -> None:
+        self.store = store
+        self.address = address
+        self._epochs = epochs
+        self._runner = runner
+
+    async def close(self) -> None:
+        await self._runner.cleanup()
+        await self.store.close()
+        if self._epochs is not None:
+            self._epochs.close()
+
+    async def bootstrap(
+        self, account: str, *, access_key_id: str | None = None, sealed_secret: bytes | None = None
+    ) -> Bootstrapped:
+        """First start: account, administrator and, when given, its one access key. Idempotent."""
+        return await self.store.write(
+            partial(bootstrap, account=account, access_key_id=access_key_id, sealed_secret=sealed_secret)
+        )
+
+
+async def start_service(
+    *,
+    database: Path,
+    listen: str,
+    epochs: Path | None = None,
+    secret: str | None = None,
+    registry: Registry | None = None,
+    clock: Callable[[], float] = time.time,
+    shutdown_seconds: float = 10.0,
+) -> Service:
+    """Open and migrate the database, then serve. `listen` is `unix:<path>` or `<host>:<port>` (port 0: any free one).
+
+    ValueError for TCP without a secret. All cached answers of this machine are out of date from here on.
+    """
+    if not listen.startswith("unix:") and not secret:
+        raise ValueError("a metadata service on TCP needs a shared secret")
+    page = Epochs(epochs) if epochs is not None else None
+    store = await asyncio.to_thread(
+        open_sqlite, database, registry=registry, clock=clock, committed=page.bump if page else _nobody
+    )
+    if page is not None:
+        page.bump_all()
+    runner = web.AppRunner(
+        application(store, secret=secret),
+        access_log=None,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        shutdown_timeout=shutdown_seconds,
+    )
+    await runner.setup()
+    listening = _unix_socket(listen[5:]) if listen.startswith("unix:") else _tcp_socket(listen)
+    await web.SockSite(runner, listening, backlog=1024).start()
+    if listen.startswith("unix:"):
+        return Service(store, page, runner, listen)
+    host, port = listening.getsockname()[:2]
+    return Service(store, page, runner, f"{host}:{port}")
+
+
+def application(store: Store, *, secret: str | None = None) -> web.Application:
+    app = web.Application(client_max_size=BODY_MAX)
+    expected = secret.encode() if secret else None
+
+    async def answer(request: web.Request) -> web.Response:
+        name = request.match_info["operation"]
+        try:
+            if expected is not None and not hmac.compare_digest(
+                request.headers.get(SECRET_HEADER, "").encode(), expected
+            ):
+                raise Failure(Code.ACCESS_DENIED, "the shared secret of the metadata service is missing or wrong")
+            result = await _run(store, name, await _body(request))
+        except Failure as failure:
+            return _json(_rendered(failure), 500 if failure.code is Code.SERVER else 400)
+        except web.HTTPRequestEntityTooLarge:
+            return _json(_rendered(Failure(Code.INVALID_PARAMETER, f"a request has at most {BODY_MAX} bytes")), 413)
+        except Exception:  # a fault of ours: it is logged here, and the proxy only learns that it happened
+            observe.log.exception("metadata operation failed", operation=name)
+            return _json(_rendered(Failure(Code.SERVER, "internal error of the metadata service")), 500)
+        return _json(result, 200)
+
+    app.router.add_post("/v1/{operation}", answer)
+    return app
+
+
+async def _run(store: Store, name: str, body: Mapping[str, Any]) -> Any:
+    operation = INTERNAL.get(name)
+    if operation is None:
+        return await _ecr(store, name, body)
+    arguments = _arguments(operation, body)
+    if operation.prepare is not None:
+        arguments = await store.compute(partial(operation.prepare, **arguments))
+    run = partial(operation.run, **arguments)
+    return wire.encode(await (store.write(run) if operation.write else store.read(run)))
+
+
+async def _ecr(store: Store, name: str, body: Mapping[str, Any]) -> Any:
+    if name not in ECR and name not in await store.compute(operations):
+        raise unknown_operation(name)
+    account, parameters = body.get("account"), body.get("parameters")
+    if not isinstance(account, str):
+        raise Failure(Code.INVALID_PARAMETER, "account is missing")
+    operation = ECR.get(name)
+    if operation is None:
+        raise unknown_operation(name)
+    await store.compute(partial(validate, name, parameters))
+    run = partial(operation.run, account=account, parameters=parameters)
+    return await (store.write(run) if operation.write else store.read(run))
+
+
+def _arguments(operation: Operation, body: Mapping[str, Any]) -> dict[str, Any]:
+    signature = _signature(operation.prepare or operation.run)
+    if body.keys() != signature.keys():
+        raise Failure(Code.INVALID_PARAMETER, f"expected the parameters {', '.join(signature)}")
+    try:
+        return {name: signature[name](value) for name, value in body.items()}
+    except ValueError as error:
+        raise Failure(Code.INVALID_PARAMETER, f"a parameter has the wrong form: {error}") from error
+
+
+@cache
+def _signature(function: Callable[..., Any]) -> dict[str, Callable[[Any], Any]]:
+    hints = typing.get_type_hints(function)
+    return {name: wire.decoder(hint) for name, hint in hints.items() if name not in ("tx", "return")}
+
+
+async def _body(request: web.Request) -> Mapping[str, Any]:
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise Failure(Code.INVALID_PARAMETER, "the request is not JSON") from error
+    if not isinstance(body, dict):
+        raise Failure(Code.INVALID_PARAMETER, "the request is not a JSON object")
+    return body
+
+
+def _rendered(failure: Failure) -> dict[str, Any]:
+    fields = {name: value for name, value in failure.fields.items() if name not in ("__type", "message", "hint")}
+    return {**fields, "__type": str(failure.code), "message": failure.message, "hint": failure.hint}
+
+
+def _json(data: Any, status: int) -> web.Response:
+    body = json.dumps(data, separators=(",", ":")).encode()
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """Bound under a mask, so that at no instant anybody else may connect; a dead service's socket makes way."""
+    if os.path.exists(path):
+        os.unlink(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listening.bind(path)
+    finally:
+        os.umask(mask)
+    listening.setblocking(False)
+    return listening
+
+
+def _tcp_socket(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((host.strip("[]"), int(port)))
+    listening.setblocking(False)
+    return listening
+
+
+def _nobody(changes: Changes) -> None:
+    """Without an epoch page nobody on this machine caches what can change."""

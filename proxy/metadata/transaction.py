@@ -1,0 +1,54 @@
+"""One transaction, as an operation sees it: the connection, the moment, and what it leaves to be done.
+
+Operations are plain functions `(transaction, …) -> record`. They report which repositories' cached answers they have
+changed; the store tells the epoch page after the commit, before anybody is answered. Must not know HTTP.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection
+
+FoundRow: TypeAlias = Any
+"""A result row. SQLAlchemy 2.0 and 2.1 type its columns differently, and attribute access by either is unchecked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What ECR answers say about this registry. `repository_uri` has the fields {account}, {region} and {name}."""
+
+    region: str = "us-east-1"
+    repository_uri: str = "{account}.dkr.ecr.{region}.amazonaws.com/{name}"
+
+
+@dataclass(slots=True)
+class Changes:
+    """Whose cached answers a write has outdated: (account, repository) pairs, identities, or everything."""
+
+    repositories: set[tuple[str, str]] = field(default_factory=set)
+    identity: bool = False
+    everything: bool = False
+
+    def add(self, other: Changes) -> None:
+        self.repositories |= other.repositories
+        self.identity |= other.identity
+        self.everything |= other.everything
+
+
+@dataclass(slots=True)
+class Transaction:
+    """`now` is epoch seconds. `afterwards` holds what a read wants written before it is answered."""
+
+    connection: Connection
+    now: float
+    registry: Registry
+    new_upload_id: Callable[[], uuid.UUID] = uuid.uuid4
+    changes: Changes = field(default_factory=Changes)
+    afterwards: list[Callable[[Transaction], None]] = field(default_factory=list)
+
+    def changed(self, account: str, repository: str) -> None:
+        self.changes.repositories.add((account, repository))

@@ -1,0 +1,160 @@
+"""Records to JSON and back, for the two ends of the metadata service's HTTP.
+
+Dataclasses become objects, tuples lists, bytes base64 text; `decode` is led by the annotation of what is wanted, so
+that an operation's signature is its wire form. Shapes that do not fit raise ValueError. Must not know any operation.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from base64 import b64decode, b64encode
+from collections import abc
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache
+from typing import Any
+
+
+def encode(value: Any) -> Any:
+    """What `json.dumps` takes, for any record of `model.records` and any nesting of tuples, lists and dicts."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return b64encode(value).decode("ascii")
+    if isinstance(value, (list, tuple)):
+        return [encode(item) for item in value]
+    if isinstance(value, abc.Mapping):
+        return {key: encode(item) for key, item in value.items()}
+    kind: Any = type(value)
+    names = _field_names(kind)
+    return {name: encode(getattr(value, name)) for name in names}
+
+
+def decode(annotation: Any, data: Any) -> Any:
+    """The value that `annotation` describes; ValueError when `data` has another shape."""
+    return decoder(annotation)(data)
+
+
+@cache
+def decoder(annotation: Any) -> Callable[[Any], Any]:
+    """A function that decodes `annotation`, made once for each."""
+    if annotation is Any or annotation is object:
+        return _same
+    if annotation is None or annotation is type(None):
+        return _none
+    if annotation is bytes:
+        return _bytes
+    if annotation is float:
+        return _float
+    if annotation in (str, int, bool):
+        return _plain(annotation)
+    origin = typing.get_origin(annotation)
+    inner = typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return _optional(annotation, inner)
+    if origin is tuple and inner[-1] is not Ellipsis:
+        return _fixed(inner)
+    if origin in (tuple, list, abc.Sequence):
+        return _sequence(inner[0])
+    if origin in (dict, abc.Mapping):
+        return _mapping(inner[1])
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return annotation
+    if isinstance(annotation, type) and is_dataclass(annotation):
+        return _record(annotation)
+    raise TypeError(f"no wire form for {annotation!r}")
+
+
+@cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    if not is_dataclass(kind):
+        raise TypeError(f"no wire form for {kind!r}")
+    return tuple(field.name for field in fields(kind))
+
+
+def _same(data: Any) -> Any:
+    return data
+
+
+def _none(data: Any) -> None:
+    if data is not None:
+        raise ValueError("expected null")
+
+
+def _bytes(data: Any) -> bytes:
+    if not isinstance(data, str):
+        raise ValueError("expected base64 text")
+    return b64decode(data, validate=True)
+
+
+def _float(data: Any) -> float:
+    if isinstance(data, bool) or not isinstance(data, (int, float)):
+        raise ValueError("expected a number")
+    return float(data)
+
+
+def _plain(kind: type) -> Callable[[Any], Any]:
+    def plain(data: Any) -> Any:
+        if type(data) is not kind:
+            raise ValueError(f"expected {kind.__name__}")
+        return data
+
+    return plain
+
+
+def _optional(annotation: Any, inner: tuple[Any, ...]) -> Callable[[Any], Any]:
+    given = [each for each in inner if each is not type(None)]
+    if len(given) != 1:
+        raise TypeError(f"no wire form for {annotation!r}")
+    some = decoder(given[0])
+    return lambda data: None if data is None else some(data)
+
+
+def _fixed(inner: tuple[Any, ...]) -> Callable[[Any], Any]:
+    parts = [decoder(each) for each in inner]
+
+    def fixed(data: Any) -> tuple[Any, ...]:
+        if not isinstance(data, list) or len(data) != len(parts):
+            raise ValueError(f"expected a list of {len(parts)}")
+        return tuple(part(item) for part, item in zip(parts, data, strict=True))
+
+    return fixed
+
+
+def _sequence(inner: Any) -> Callable[[Any], Any]:
+    item_of = decoder(inner)
+
+    def sequence(data: Any) -> tuple[Any, ...]:
+        if not isinstance(data, list):
+            raise ValueError("expected a list")
+        return tuple(item_of(item) for item in data)
+
+    return sequence
+
+
+def _mapping(inner: Any) -> Callable[[Any], Any]:
+    item_of = decoder(inner)
+
+    def mapping(data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise ValueError("expected an object")
+        return {key: item_of(item) for key, item in data.items()}
+
+    return mapping
+
+
+def _record(kind: type) -> Callable[[Any], Any]:
+    hints = typing.get_type_hints(kind)
+    parts = {name: decoder(hints[name]) for name in _field_names(kind)}
+
+    def record(data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise ValueError(f"expected a {kind.__name__}")
+        try:
+            return kind(**{name: parts[name](item) for name, item in data.items()})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a {kind.__name__}: {error}") from error
+
+    return record
