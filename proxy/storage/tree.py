@@ -89,7 +89,7 @@ class Tree:
         try:
             found = os.fstat(fd)
             if found.st_nlink == 0:
-                raise ObjectMissing(key)
+                raise Failure(Code.STORE_UNAVAILABLE, "the object was deleted while it was written")
             if found.st_size != size:
                 raise Failure(
                     Code.STORE_UNAVAILABLE, f"an object holds {found.st_size} bytes where {size} were written"

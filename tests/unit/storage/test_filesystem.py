@@ -296,12 +296,12 @@ async def test_a_straggler_and_its_successor_never_write_at_once(tmp_path: Path)
 
 
 async def test_an_object_deleted_under_its_writer_is_not_acknowledged(tmp_path: Path) -> None:
-    """The sweep took it: finish says ObjectMissing."""
+    """The sweep took it: finish fails instead of acknowledging what nobody can find."""
     store = FilesystemStore(tmp_path / "store")
     appender = await store.begin(KEY)
     await appender.append(lambda: memoryview(b"x"))
     await store.delete(KEY)
-    with pytest.raises(ObjectMissing):
+    with pytest.raises(Failure, match="deleted"):
         await appender.finish()
     await store.close()
 

@@ -1,0 +1,189 @@
+"""Is everything there, and whole: every row against the store, every frame opened, then the store against the rows.
+
+Promises: a blob is called corrupt or missing only when its row still stands after it was found so (uploads, deletions
+and the sweep may go on meanwhile). What could not be read or unwrapped is `unreadable` and never touched: a missing
+master key or a failing disk is no reason to give blobs up. `repair` hides (quarantines) what is corrupt or missing, so
+that the next push heals it, and removes orphans past their grace; it changes nothing when the whole store or all rows
+are missing. Nothing is ever mended by guessing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+
+from proxy import observe
+from proxy.blob.buffers import BufferPool
+from proxy.blob.keys import DataKeys
+from proxy.blob.reader import open_sealed
+from proxy.blob.writer import new_hasher
+from proxy.metadata.contract import Metadata
+from proxy.model.errors import Code, Failure
+from proxy.model.names import parse_digest
+from proxy.model.records import Blob, Segment
+from proxy.registry.append import see_through
+from proxy.storage.base import ObjectMissing, ObjectStore
+from proxy.upkeep.progress import Findings, Progress, all_blobs
+from proxy.upkeep.sweep import batches, delete_all, find_orphans
+
+CLEAN, DAMAGED, UNCHECKED = 0, 1, 2
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What was found so far; complete when the walk has ended."""
+
+    ok: int = 0
+    ok_bytes: int = 0  # plain
+    corrupt: Findings = field(default_factory=Findings)  # a frame, a header or the digest is wrong
+    missing: Findings = field(default_factory=Findings)  # no object under the row's key
+    wrong_size: Findings = field(default_factory=Findings)  # the object is not as long as its row says
+    unreadable: Findings = field(default_factory=Findings)  # the store or the keys failed: nothing is known about it
+    quarantined: Findings = field(default_factory=Findings)  # hidden before; not read
+    orphans: Findings = field(default_factory=Findings)  # objects without row or session, past their grace
+    in_grace: Findings = field(default_factory=Findings)  # the same, younger: an upload or reseal may still need them
+    hidden: int = 0  # quarantined by this repair
+    removed: int = 0  # orphans removed by this repair
+
+    @property
+    def damaged(self) -> int:
+        return self.corrupt.count + self.missing.count + self.wrong_size.count
+
+    @property
+    def status(self) -> int:
+        """The command's exit status: 0 all is well (orphans are the sweep's daily bread), 1 blobs are damaged, or
+        hidden until they are pushed again, 2 some could not be checked."""
+        if self.unreadable.count:
+            return UNCHECKED
+        return DAMAGED if self.damaged or self.quarantined.count else CLEAN
+
+
+async def check(
+    metadata: Metadata,
+    store: ObjectStore,
+    keys: DataKeys,
+    pool: BufferPool,
+    report: CheckReport,
+    *,
+    repair: bool,
+    grace: float,
+    now: Callable[[], float],
+) -> AsyncGenerator[Progress, None]:
+    """Walk rows and store, filling `report`. `grace` in seconds, `now` in epoch seconds.
+
+    Progress counts plain bytes over the rows, then objects over the store. StoreUnavailable or MetadataUnavailable,
+    before anything is changed, when `repair` finds one side wholly empty.
+    """
+    rows = total = 0
+    async with contextlib.aclosing(all_blobs(metadata)) as walk:
+        async for blob, quarantined in walk:
+            rows += 1
+            total += 0 if quarantined else blob.size
+    if repair:
+        await _refuse_half_a_registry(store, rows)
+
+    done = 0
+    yield Progress("opening every blob", 0, total, "bytes")
+    async with contextlib.aclosing(all_blobs(metadata)) as walk:
+        async for blob, quarantined in walk:
+            if quarantined:
+                report.quarantined.add(blob.sealed.object_key, blob.digest, "quarantined")
+                continue
+            opened = 0
+            try:
+                async with contextlib.aclosing(open_whole(metadata, store, keys, pool, blob)) as steps:
+                    async for step in steps:
+                        opened += step
+                        yield Progress("opening every blob", done + opened, total, "bytes")
+                report.ok += 1
+                report.ok_bytes += blob.size
+            except (ObjectMissing, Failure) as error:
+                await _judge(metadata, report, blob, error, repair=repair)
+            done += blob.size
+            yield Progress("opening every blob", done, total, "bytes")
+
+    seen = 0
+    async with contextlib.aclosing(batches(store, "")) as listing:
+        async for batch in listing:
+            young, old = await find_orphans(metadata, batch, grace=grace, now=now())
+            for stored in young:
+                report.in_grace.add(stored.key, reason=f"{stored.size} bytes, in its grace")
+            for stored in old:
+                report.orphans.add(stored.key, reason=f"{stored.size} bytes, no row")
+            if repair and old:
+                report.removed += await delete_all(store, [stored.key for stored in old], "orphan")
+            seen += len(batch)
+            yield Progress("looking for orphans", seen, 0, "objects")
+
+
+async def open_whole(
+    metadata: Metadata, store: ObjectStore, keys: DataKeys, pool: BufferPool, blob: Blob
+) -> AsyncGenerator[int, None]:
+    """Open every frame of a blob from the disk and compare its digest; yields the plain bytes of each step.
+
+    ObjectMissing; InvalidLayerPart when the stored size is wrong; BlobCorrupt; InvalidLayer when the digest is wrong.
+    """
+    sealed = blob.sealed
+    async with await store.open(sealed.object_key, fresh=True) as found:
+        if found.size != sealed.stored_size:
+            raise Failure(Code.SIZE_INVALID, f"{found.size} bytes where the row says {sealed.stored_size}")
+
+    async def segments(plain_offset: int) -> Sequence[Segment]:
+        return await metadata.segments(sealed.object_key, plain_offset)
+
+    digest = parse_digest(blob.digest)
+    hasher = new_hasher(digest.algorithm)
+    data_key = await keys.unwrap(sealed.data_key, sealed.sealed_for)
+    async with (
+        await open_sealed(store, sealed, data_key=data_key, segments=segments, pool=pool) as reader,
+        contextlib.aclosing(reader.runs(0, sealed.plain_size)) as runs,
+    ):
+        async for run in runs:
+            await see_through(asyncio.to_thread(hasher.update, run))
+            yield len(run)
+    if hasher.digest().hex() != digest.hex:
+        raise Failure(Code.INVALID_LAYER, f"its bytes hash to {digest.algorithm}:{hasher.digest().hex()}")
+
+
+async def _judge(
+    metadata: Metadata, report: CheckReport, blob: Blob, error: ObjectMissing | Failure, *, repair: bool
+) -> None:
+    key = blob.sealed.object_key
+    if isinstance(error, Failure) and error.code is Code.METADATA_UNAVAILABLE:
+        raise error
+    if not await metadata.known_objects([key]):
+        return  # deleted, healed or resealed since its row was read
+    reason = "is missing" if isinstance(error, ObjectMissing) else error.message
+    if isinstance(error, ObjectMissing):
+        findings = report.missing
+    elif error.code is Code.SIZE_INVALID:
+        findings = report.wrong_size
+    elif error.code in (Code.BLOB_CORRUPT, Code.INVALID_LAYER):
+        findings = report.corrupt
+    else:
+        report.unreadable.add(key, blob.digest, str(error))
+        return
+    findings.add(key, blob.digest, reason)
+    if repair:
+        await metadata.quarantine(key, f"wharfage check: {reason}")
+        observe.metrics.blobs_quarantined.inc()
+        report.hidden += 1
+
+
+async def _refuse_half_a_registry(store: ObjectStore, rows: int) -> None:
+    async with contextlib.aclosing(batches(store, "", 1)) as listing:
+        objects = [batch async for batch in listing][:1]
+    if rows and not objects:
+        raise Failure(
+            Code.STORE_UNAVAILABLE,
+            f"the store holds nothing, and {rows} blobs should be there; nothing was repaired",
+            hint="is the store mounted, and is this its place?",
+        )
+    if objects and not rows:
+        raise Failure(
+            Code.METADATA_UNAVAILABLE,
+            "there is not one blob row, and the store holds objects; nothing was repaired",
+            hint="is this the database that belongs to this store?",
+        )

@@ -1,0 +1,56 @@
+"""How far a long walk has come, and what it found by name, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from proxy.metadata.contract import Metadata
+from proxy.model.records import Blob
+
+NAMED_MAX = 1000  # findings kept by name; beyond that they are only counted: a lost disk names every blob there is
+ROWS = 200  # asked for at a time; a row may bring 64 segments along
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of `total`, counted in `unit` ("bytes", "blobs" or "objects"); a total of 0 is not known."""
+
+    doing: str
+    done: int
+    total: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An object and what was found about it; `digest` is empty where no row names it."""
+
+    object_key: str
+    digest: str
+    reason: str
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.digest, f"object {self.object_key}", self.reason) if part)
+
+
+@dataclass(slots=True)
+class Findings:
+    """All counted, the first `NAMED_MAX` named."""
+
+    count: int = 0
+    named: list[Finding] = field(default_factory=list)
+
+    def add(self, object_key: str, digest: str = "", reason: str = "") -> None:
+        self.count += 1
+        if len(self.named) < NAMED_MAX:
+            self.named.append(Finding(object_key, digest, reason))
+
+
+async def all_blobs(metadata: Metadata) -> AsyncGenerator[tuple[Blob, bool], None]:
+    """Every blob row in the order of object keys, with whether it is quarantined, a page at a time."""
+    after = ""
+    while page := await metadata.objects(after=after, limit=ROWS):
+        for blob, quarantined in page:
+            yield blob, quarantined
+        after = page[-1][0].sealed.object_key

@@ -1,0 +1,187 @@
+"""After a leak: every blob is sealed anew, into a new object with a new data key under a new master key.
+
+Promises: a blob is readable at every instant; the new object is durable and its digest right before its row points at
+it; the old object is deleted after, one blob later, so that a reader who has just seen the old row still finds it. It
+can be broken off anywhere and gone on with (`rotate` None): a blob whose header names the active master key was sealed
+after the rotation and is passed over. What an interruption leaves in the store is an orphan, which the sweep takes.
+Damaged blobs are named and left as they are: `check` is who judges them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+
+from proxy.blob.buffers import BufferPool
+from proxy.blob.format import FRAME_LENGTH, FormatError, parse_header
+from proxy.blob.keys import DataKeys
+from proxy.blob.reader import open_sealed
+from proxy.blob.writer import SealedWriter, new_hasher
+from proxy.metadata.contract import Metadata
+from proxy.model.errors import Code, Failure
+from proxy.model.names import parse_digest
+from proxy.model.records import Blob, SealedObject, Segment
+from proxy.registry.append import delete_object, see_through
+from proxy.storage.base import Appender, ObjectMissing, ObjectStore
+from proxy.upkeep.progress import Findings, Progress, all_blobs
+
+DOING = "sealing blobs anew"
+_ENDS_THE_RUN = (Code.METADATA_UNAVAILABLE, Code.STORE_FULL, Code.STORE_UNAVAILABLE)
+
+
+@dataclass(slots=True)
+class ResealReport:
+    resealed: int = 0
+    resealed_bytes: int = 0  # plain
+    current: int = 0  # sealed under the active master key already
+    changed: int = 0  # deleted or healed while we sealed
+    quarantined: int = 0  # hidden, and left alone
+    failed: Findings = field(default_factory=Findings)  # missing, corrupt, or not to be unwrapped
+
+    @property
+    def status(self) -> int:
+        return 1 if self.failed.count else 0
+
+
+async def reseal(
+    metadata: Metadata,
+    store: ObjectStore,
+    keys: DataKeys,
+    pool: BufferPool,
+    report: ResealReport,
+    *,
+    rotate: Callable[[], None] | None,
+    new_key: Callable[[], str],
+) -> AsyncGenerator[Progress, None]:
+    """Seal all anew; progress in plain bytes. `rotate` as in `rewrap`; `new_key` makes object keys.
+
+    A full or failing store, or metadata out of reach, ends the run with its Failure; run it again with `rotate` None.
+    """
+    if rotate is not None:
+        await asyncio.to_thread(rotate)
+    total = 0
+    async with contextlib.aclosing(all_blobs(metadata)) as walk:
+        async for blob, quarantined in walk:
+            if quarantined:
+                report.quarantined += 1
+            elif await _is_current(keys, blob):
+                report.current += 1
+            else:
+                total += blob.size
+    done = 0
+    superseded: list[str] = []
+    yield Progress(DOING, 0, total, "bytes")
+    try:
+        async with contextlib.aclosing(all_blobs(metadata)) as walk:
+            async for blob, quarantined in walk:
+                if quarantined or await _is_current(keys, blob):
+                    continue
+                sealed_bytes = 0
+                try:
+                    async with contextlib.aclosing(_reseal(metadata, store, keys, pool, blob, new_key())) as steps:
+                        async for step in steps:
+                            if isinstance(step, int):
+                                sealed_bytes += step
+                                yield Progress(DOING, done + sealed_bytes, max(total, done + sealed_bytes), "bytes")
+                            else:
+                                await _point(metadata, store, report, blob, step, superseded)
+                except (ObjectMissing, Failure) as error:
+                    if isinstance(error, Failure) and error.code in _ENDS_THE_RUN:
+                        raise
+                    report.failed.add(blob.sealed.object_key, blob.digest, _reason(error))
+                done += blob.size
+                yield Progress(DOING, done, max(total, done), "bytes")
+    finally:
+        for key in superseded:
+            await delete_object(store, key)
+
+
+async def _reseal(
+    metadata: Metadata, store: ObjectStore, keys: DataKeys, pool: BufferPool, blob: Blob, object_key: str
+) -> AsyncGenerator[int | SealedObject, None]:
+    """Copy one blob into a new durable object: plain bytes of each step, and at the end what was sealed."""
+    old = blob.sealed
+
+    async def segments(plain_offset: int) -> Sequence[Segment]:
+        return await metadata.segments(old.object_key, plain_offset)
+
+    digest = parse_digest(blob.digest)
+    hasher = new_hasher(digest.algorithm)
+    opening = await keys.unwrap(old.data_key, old.sealed_for)
+    sealing = await keys.generate(old.sealed_for)
+    async with await open_sealed(store, old, data_key=opening, segments=segments, pool=pool) as reader:
+        appender = await store.begin(object_key, old.stored_size)
+        writer: SealedWriter | None = None
+        try:
+            writer = await SealedWriter.begin(
+                appender,
+                data_key=sealing.plaintext,
+                encrypted=sealing.encrypted,
+                sealed_for=old.sealed_for,
+                frame_length=FRAME_LENGTH,
+                plain_offset=0,
+                hasher=hasher,
+                expected=old.plain_size,
+                pool=pool,
+            )
+            async with contextlib.aclosing(reader.runs(0, old.plain_size)) as runs:
+                async for run in runs:
+                    await writer.write(run)
+                    yield len(run)
+            segment = await writer.finish()
+            if hasher.digest().hex() != digest.hex:
+                raise Failure(Code.INVALID_LAYER, f"its bytes hash to {digest.algorithm}:{hasher.digest().hex()}")
+            await appender.finish()
+        except BaseException:
+            await see_through(_abandon(writer, appender))
+            raise
+    yield SealedObject(
+        object_key=object_key,
+        data_key=sealing.encrypted,
+        sealed_for=old.sealed_for,
+        frame_length=FRAME_LENGTH,
+        plain_size=old.plain_size,
+        stored_size=segment.stored_length,
+        segment_count=1,
+        segments=(segment,),
+    )
+
+
+async def _point(
+    metadata: Metadata, store: ObjectStore, report: ResealReport, blob: Blob, new: SealedObject, superseded: list[str]
+) -> None:
+    """Make the row point at the new object. When the answer is lost, the sweep takes the one that no row owns."""
+    if await metadata.replace_object(blob.sealed.object_key, Blob(blob.digest, blob.size, new)):
+        report.resealed += 1
+        report.resealed_bytes += blob.size
+        while superseded:
+            await delete_object(store, superseded.pop())
+        superseded.append(blob.sealed.object_key)
+    else:
+        report.changed += 1
+        await delete_object(store, new.object_key)
+
+
+async def _is_current(keys: DataKeys, blob: Blob) -> bool:
+    """Whether it was sealed under the active master key; its first message's header says under which it was."""
+    try:
+        wrapped = parse_header(blob.sealed.segments[0].header).data_keys[0]
+        return await keys.rewrap(wrapped, blob.sealed.sealed_for) == wrapped
+    except (FormatError, IndexError):
+        return False
+    except Failure as failure:
+        if failure.code is not Code.KMS:
+            raise
+        return False
+
+
+async def _abandon(writer: SealedWriter | None, appender: Appender) -> None:
+    if writer is not None:
+        await writer.abandon()
+    await appender.abandon()
+
+
+def _reason(error: ObjectMissing | Failure) -> str:
+    return "is missing" if isinstance(error, ObjectMissing) else error.message
