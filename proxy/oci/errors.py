@@ -1,0 +1,104 @@
+"""Every Failure as an answer: status, OCI error code, body and headers, in one table and one place.
+
+Source: OCI Distribution 1.1.1 "Error Codes"; UNAVAILABLE, UNKNOWN, TAG_INVALID and TOOMANYREQUESTS are docker's. The
+bodies of 401 and 403 are ECR's own, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from proxy.model.errors import Code, Failure
+
+API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+RETRY_AFTER_SECONDS = 2
+
+TABLE: Mapping[Code, tuple[int, str]] = {
+    Code.ACCESS_DENIED: (403, "DENIED"),
+    Code.BLOB_CORRUPT: (404, "BLOB_UNKNOWN"),
+    Code.DIGEST_INVALID: (400, "DIGEST_INVALID"),
+    Code.EMPTY_UPLOAD: (400, "BLOB_UPLOAD_INVALID"),
+    Code.IMAGE_ALREADY_EXISTS: (400, "TAG_INVALID"),
+    Code.IMAGE_DIGEST_DOES_NOT_MATCH: (400, "DIGEST_INVALID"),
+    Code.IMAGE_NOT_FOUND: (404, "MANIFEST_UNKNOWN"),
+    Code.IMAGE_REFERENCED: (409, "UNSUPPORTED"),
+    Code.IMAGE_TAG_ALREADY_EXISTS: (400, "TAG_INVALID"),
+    Code.INVALID_LAYER: (400, "DIGEST_INVALID"),
+    Code.INVALID_LAYER_PART: (416, "BLOB_UPLOAD_INVALID"),
+    Code.INVALID_PARAMETER: (400, "UNSUPPORTED"),
+    Code.INVALID_TAG_PARAMETER: (400, "TAG_INVALID"),
+    Code.KMS: (503, "UNAVAILABLE"),
+    Code.LAYERS_NOT_FOUND: (404, "BLOB_UNKNOWN"),
+    Code.LAYER_IN_USE: (409, "UNSUPPORTED"),
+    Code.LIMIT_EXCEEDED: (429, "TOOMANYREQUESTS"),
+    Code.MANIFEST_INVALID: (400, "MANIFEST_INVALID"),
+    Code.MANIFEST_TOO_LARGE: (413, "MANIFEST_INVALID"),
+    Code.METADATA_UNAVAILABLE: (503, "UNAVAILABLE"),
+    Code.NAME_INVALID: (400, "NAME_INVALID"),
+    Code.RANGE_NOT_SATISFIABLE: (416, "UNSUPPORTED"),
+    Code.REFERENCED_IMAGES_NOT_FOUND: (400, "MANIFEST_BLOB_UNKNOWN"),
+    Code.REPOSITORY_ALREADY_EXISTS: (409, "NAME_INVALID"),
+    Code.REPOSITORY_NOT_EMPTY: (409, "UNSUPPORTED"),
+    Code.REPOSITORY_NOT_FOUND: (404, "NAME_UNKNOWN"),
+    Code.SERVER: (500, "UNKNOWN"),
+    Code.SIZE_INVALID: (400, "SIZE_INVALID"),
+    Code.STORE_FULL: (507, "UNAVAILABLE"),
+    Code.STORE_UNAVAILABLE: (503, "UNAVAILABLE"),
+    Code.TAG_INVALID: (400, "TAG_INVALID"),
+    Code.TOO_MANY_TAGS: (400, "TAG_INVALID"),
+    Code.UNKNOWN_OPERATION: (404, "UNSUPPORTED"),
+    Code.UNSUPPORTED: (415, "UNSUPPORTED"),
+    Code.UPLOAD_CONFLICT: (409, "BLOB_UPLOAD_INVALID"),
+    Code.UPLOAD_NOT_FOUND: (404, "BLOB_UPLOAD_UNKNOWN"),
+    Code.VALIDATION: (400, "UNSUPPORTED"),
+}
+
+# A manifest is refused for a blob it needs: not a 404 of the manifest's own address.
+_OF_MANIFEST_PUT: Mapping[Code, tuple[int, str]] = {Code.LAYERS_NOT_FOUND: (400, "MANIFEST_BLOB_UNKNOWN")}
+
+
+def answer(failure: Failure, *, pushing_manifest: bool = False) -> web.Response:
+    """The whole answer to a request that failed. `detail` carries the hint and the facts named beside the code."""
+    status, code = (_OF_MANIFEST_PUT if pushing_manifest else {}).get(failure.code, TABLE[failure.code])
+    headers: dict[str, str] = {}
+    if status in (429, 503):
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if failure.code is Code.RANGE_NOT_SATISFIABLE:
+        headers["Content-Range"] = f"bytes */{failure.fields['size']}"
+    detail: dict[str, Any] = {key: value for key, value in failure.fields.items() if _is_plain(value)}
+    if failure.hint:
+        detail["hint"] = failure.hint
+    return refusal(status, code, failure.message, detail=detail, headers=headers)
+
+
+def refusal(
+    status: int, code: str, message: str, *, detail: Mapping[str, Any] | None = None, headers: Mapping[str, str] = {}
+) -> web.Response:
+    error: dict[str, Any] = {"code": code, "message": message}
+    if detail:
+        error["detail"] = detail
+    body = json.dumps({"errors": [error]}).encode()
+    return web.Response(
+        status=status, body=body, headers={"Content-Type": "application/json; charset=utf-8", **API_VERSION, **headers}
+    )
+
+
+def unauthenticated(realm: str) -> web.Response:
+    """ECR's 401, to the byte: docker login shows the body, and the challenge makes every client send Basic."""
+    return web.Response(
+        status=401,
+        body=b"Not Authorized\n",
+        headers={
+            "Content-Type": "text/plain; charset=utf-8",
+            "Www-Authenticate": f'Basic realm="{realm}",service="ecr.amazonaws.com"',
+            **API_VERSION,
+        },
+    )
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, (str, int)) or (isinstance(value, list) and all(isinstance(item, str) for item in value))

@@ -1,0 +1,208 @@
+"""Manifests, tags, catalog and referrers over HTTP.
+
+Bytes and Content-Type go out as they came in. Pages are keyed by the last name seen, so a list costs what it returns.
+Source: OCI Distribution 1.1.1 and main, "Pulling manifests", "Pushing manifests", "Listing tags", "Listing referrers".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from aiohttp import web
+
+from proxy.model.errors import Code, Failure
+from proxy.model.manifests import MANIFEST_MAX, OCI_INDEX
+from proxy.model.names import check_tag, is_digest_like, parse_digest
+from proxy.model.records import Page, Referrer, StoredManifest
+from proxy.oci.blobs import etag_matches
+from proxy.oci.call import BodyCut, Call, body, check_encoding
+from proxy.oci.errors import API_VERSION
+
+PAGE_DEFAULT = 100  # as ECR
+PAGE_MAX = 1000  # more is clamped: ECR refuses it, which breaks clients that ask for 10,000
+TAGS_MAX = 10  # `?tag=` of one PUT; each is a row moved in one transaction
+REFERRERS_PAGE = 500  # descriptors with their annotations; the spec leaves the size to us
+
+
+async def head(call: Call) -> web.StreamResponse:
+    """end-3."""
+    found = await _resolve(call)
+    if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
+        return web.Response(status=304, headers=_headers(found))
+    response = web.StreamResponse(headers=_headers(found))
+    response.content_length = len(found.content)
+    return response
+
+
+async def get(call: Call) -> web.StreamResponse:
+    """end-3."""
+    found = await _resolve(call)
+    if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
+        return web.Response(status=304, headers=_headers(found))
+    return web.Response(body=found.content, headers=_headers(found))
+
+
+async def put(call: Call) -> web.StreamResponse:
+    """end-7a, end-7b (`?tag=`)."""
+    request = call.request
+    check_encoding(request)
+    if is_digest_like(call.reference):
+        digest, tags = parse_digest(call.reference), []
+    else:
+        digest, tags = None, [check_tag(call.reference)]
+    named = list(dict.fromkeys(check_tag(tag) for tag in call.query.getall("tag", [])))
+    if len(named) > TAGS_MAX:
+        raise Failure(Code.TOO_MANY_TAGS, f"{len(named)} tags in one push; at most {TAGS_MAX} are taken")
+    content = await _read(request)
+    pushed = await call.rooms.images.push(
+        call.account,
+        call.repository,
+        content=content,
+        media_type=request.headers.get("Content-Type"),
+        digest=digest,
+        tags=list(dict.fromkeys([*tags, *named])),
+        may_create=call.may("ecr:CreateRepository"),
+    )
+    response = web.Response(
+        status=201,
+        headers={
+            "Location": f"/v2/{call.repository}/manifests/{pushed.digest}",
+            "Docker-Content-Digest": pushed.digest,
+            **API_VERSION,
+        },
+    )
+    if pushed.subject is not None:
+        response.headers["OCI-Subject"] = pushed.subject
+    for tag in named:
+        response.headers.add("OCI-Tag", tag)
+    return response
+
+
+async def delete(call: Call) -> web.StreamResponse:
+    """end-9: a tag, or a manifest with all its tags."""
+    if is_digest_like(call.reference):
+        await call.rooms.images.delete(call.account, call.repository, str(parse_digest(call.reference)))
+    else:
+        await call.rooms.images.delete_tag(call.account, call.repository, _known_tag(call.reference))
+    return web.Response(status=202, headers=API_VERSION)
+
+
+async def tags(call: Call) -> web.StreamResponse:
+    """end-8a, end-8b."""
+    limit = _limit(call.query)
+    page = await _page(
+        limit, lambda n: call.rooms.images.tags(call.account, call.repository, last=_last(call), limit=n)
+    )
+    return _listed(call, f"/v2/{call.repository}/tags/list", {"name": call.repository, "tags": list(page.names)}, page)
+
+
+async def catalog(call: Call) -> web.StreamResponse:
+    """Docker's `_catalog`, which the spec reserves."""
+    limit = _limit(call.query)
+    page = await _page(limit, lambda n: call.rooms.images.repositories(call.account, last=_last(call), limit=n))
+    return _listed(call, "/v2/_catalog", {"repositories": list(page.names)}, page)
+
+
+async def referrers(call: Call) -> web.StreamResponse:
+    """end-12a, end-12b. Also of a repository or a digest that is not there: an empty index."""
+    digest = str(parse_digest(call.reference))
+    wanted = call.query.get("artifactType") or None
+    limit = min(_limit(call.query, REFERRERS_PAGE), REFERRERS_PAGE) or 1
+    found, more = await call.rooms.images.referrers(
+        call.account, call.repository, digest, artifact_type=wanted, last=_last(call), limit=limit
+    )
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(item) for item in found]}
+    headers = {"Content-Type": OCI_INDEX, **API_VERSION}
+    if wanted is not None:
+        headers["OCI-Filters-Applied"] = "artifactType"
+    if more and found:
+        query = {"n": str(limit), "last": found[-1].digest} | ({"artifactType": wanted} if wanted else {})
+        headers["Link"] = _next(f"/v2/{call.repository}/referrers/{digest}", query)
+    return web.Response(body=json.dumps(index).encode(), headers=headers)
+
+
+async def _resolve(call: Call) -> StoredManifest:
+    reference = call.reference
+    if is_digest_like(reference):
+        reference = str(parse_digest(reference))
+    else:
+        _known_tag(reference)
+    return await call.rooms.images.resolve(call.account, call.repository, reference)
+
+
+def _known_tag(tag: str) -> str:
+    """What is no tag cannot be there: not found, as the conformance suite wants it."""
+    try:
+        return check_tag(tag)
+    except Failure:
+        raise Failure(Code.IMAGE_NOT_FOUND, "Requested image not found") from None
+
+
+async def _read(request: web.Request) -> bytes:
+    """The manifest, never more of it than is taken."""
+    if (request.content_length or 0) > MANIFEST_MAX:
+        raise _too_large()
+    content = bytearray()
+    try:
+        async for chunk in body(request):
+            content += chunk
+            if len(content) > MANIFEST_MAX:
+                raise _too_large()
+    except BodyCut as error:
+        raise ConnectionResetError("the client left during its manifest") from error
+    return bytes(content)
+
+
+def _too_large() -> Failure:
+    return Failure(Code.MANIFEST_TOO_LARGE, f"a manifest has at most {MANIFEST_MAX} bytes")
+
+
+def _headers(found: StoredManifest) -> dict[str, str]:
+    return {
+        "Content-Type": found.media_type,
+        "Docker-Content-Digest": found.digest,
+        "ETag": f'"{found.digest}"',
+        **API_VERSION,
+    }
+
+
+def _descriptor(item: Referrer) -> dict[str, Any]:
+    described: dict[str, Any] = {"mediaType": item.media_type, "digest": item.digest, "size": item.size}
+    if item.artifact_type is not None:
+        described["artifactType"] = item.artifact_type
+    if item.annotations is not None:
+        described["annotations"] = item.annotations
+    return described
+
+
+def _limit(query: Mapping[str, str], default: int = PAGE_DEFAULT) -> int:
+    text = query.get("n")
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise Failure(Code.INVALID_PARAMETER, f"n={text[:20]!r} is not a number of entries", hint="n is 0 to 1000")
+    return min(int(text), PAGE_MAX)
+
+
+def _last(call: Call) -> str:
+    return call.query.get("last", "")[:256]
+
+
+async def _page(limit: int, ask: Any) -> Page:
+    """`n=0` asks for an empty list (the spec's MUST), which is no reason to ask anybody but for the repository."""
+    page: Page = await ask(limit or 1)
+    return page if limit else Page((), False)
+
+
+def _listed(call: Call, path: str, document: Mapping[str, Any], page: Page) -> web.StreamResponse:
+    headers = {"Content-Type": "application/json", **API_VERSION}
+    if page.more and page.names:
+        headers["Link"] = _next(path, {"n": str(_limit(call.query)), "last": page.names[-1]})
+    return web.Response(body=json.dumps(document).encode(), headers=headers)
+
+
+def _next(path: str, query: Mapping[str, str]) -> str:
+    return f'<{quote(path, safe="/:")}?{urlencode(query)}>; rel="next"'

@@ -1,0 +1,168 @@
+"""The table of this door, and the one place where a request is authenticated, matched and authorised.
+
+Paths are matched raw, as they stood on the request line: nothing is decoded before its grammar is checked, so `..`,
+`%2e`, `%2f` and NUL are letters that no name has. The order is: who asks (401), which route (404, 405), which names
+(400), may they (403), then the route's function. Every answer is the protocol's own form, also for our own mistakes.
+Source: OCI Distribution 1.1.1 and main, "Endpoints"; actions as Amazon ECR maps them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from proxy import observe
+from proxy.auth.identity import Identity, Unauthenticated
+from proxy.auth.policy import ANY, require
+from proxy.model.errors import Code, Failure
+from proxy.model.names import check_repository, repository_arn
+from proxy.oci import blobs, errors, manifests, uploads
+from proxy.oci.call import Call, Rooms, expects_continue
+from proxy.oci.errors import API_VERSION
+from proxy.registry.blobs import Blobs
+from proxy.registry.images import Images
+from proxy.registry.uploads import Uploads
+
+Function = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+async def ping(call: Call) -> web.StreamResponse:
+    """end-1: yes, this is a registry, and the credentials are good."""
+    return web.Response(body=b"{}", headers={"Content-Type": "application/json", **API_VERSION})
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    pattern: str
+    function: Function
+    action: str | None  # None: a valid token is enough
+    endpoint: str  # the spec's own number
+
+
+ROUTES = (
+    Route("GET", "/v2/", ping, None, "end-1"),
+    Route("HEAD", "/v2/", ping, None, "end-1"),
+    Route("HEAD", "/v2/<name>/blobs/<reference>", blobs.head, "ecr:BatchCheckLayerAvailability", "end-2"),
+    Route("GET", "/v2/<name>/blobs/<reference>", blobs.get, "ecr:GetDownloadUrlForLayer", "end-2"),
+    Route("DELETE", "/v2/<name>/blobs/<reference>", blobs.delete, "ecr:BatchDeleteImage", "end-10"),
+    Route("HEAD", "/v2/<name>/manifests/<reference>", manifests.head, "ecr:BatchGetImage", "end-3"),
+    Route("GET", "/v2/<name>/manifests/<reference>", manifests.get, "ecr:BatchGetImage", "end-3"),
+    Route("PUT", "/v2/<name>/manifests/<reference>", manifests.put, "ecr:PutImage", "end-7"),
+    Route("DELETE", "/v2/<name>/manifests/<reference>", manifests.delete, "ecr:BatchDeleteImage", "end-9"),
+    Route("POST", "/v2/<name>/blobs/uploads/", uploads.post, "ecr:InitiateLayerUpload", "end-4, end-11"),
+    Route("PATCH", "/v2/<name>/blobs/uploads/<reference>", uploads.patch, "ecr:UploadLayerPart", "end-5"),
+    Route("PUT", "/v2/<name>/blobs/uploads/<reference>", uploads.put, "ecr:CompleteLayerUpload", "end-6"),
+    Route("GET", "/v2/<name>/blobs/uploads/<reference>", uploads.get, "ecr:UploadLayerPart", "end-13"),
+    Route("DELETE", "/v2/<name>/blobs/uploads/<reference>", uploads.delete, "ecr:UploadLayerPart", "end-14"),
+    Route("GET", "/v2/<name>/tags/list", manifests.tags, "ecr:ListImages", "end-8"),
+    Route("GET", "/v2/<name>/referrers/<reference>", manifests.referrers, "ecr:BatchGetImage", "end-12"),
+    Route("GET", "/v2/_catalog", manifests.catalog, "ecr:DescribeRepositories", "docker"),
+)
+
+
+def door(
+    *,
+    uploads: Uploads,
+    blobs: Blobs,
+    images: Images,
+    identity: Identity,
+    account: str,
+    region: str,
+    realm: str,
+    stall_seconds: float = 60.0,
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """What answers everything under `/v2`. `realm` is the registry's address as the 401 challenge names it."""
+    rooms = Rooms(uploads, blobs, images, account, region, stall_seconds)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = await _answer(rooms, identity, realm, request)
+        if expects_continue(request) and not request.content.is_eof() and not response.prepared:
+            response.force_close()  # a body that was not asked for may come all the same, and is no next request
+        return response
+
+    return handle
+
+
+async def _answer(rooms: Rooms, identity: Identity, realm: str, request: web.Request) -> web.StreamResponse:
+    route: Route | None = None
+    call: Call | None = None
+    try:
+        credentials = request.headers.getall("Authorization", [])
+        principal = await identity.authenticate_basic(credentials[0] if len(credentials) == 1 else None)
+        observe.note(principal=principal.arn)
+        found, name, reference = _match(request)
+        if isinstance(found, web.Response):
+            return found
+        route = found
+        if name:
+            observe.note(repository=check_repository(name), reference=reference)
+        call = Call(request, rooms, principal, name, reference)
+        if route.action is not None:
+            require(principal, route.action, repository_arn(rooms.region, rooms.account, name) if name else ANY)
+        return await route.function(call)
+    except Unauthenticated:
+        return errors.unauthenticated(realm)
+    except Failure as failure:
+        return _failed(failure, route, call)
+
+
+def _failed(failure: Failure, route: Route | None, call: Call | None) -> web.Response:
+    response = errors.answer(failure, pushing_manifest=route is not None and route.function is manifests.put)
+    if failure.code in uploads.POSITIONAL and call is not None:
+        size = uploads.standing(failure)
+        if size is not None:
+            response.headers.update(uploads.position(call, call.reference, size))
+    if response.status >= 500:
+        observe.log.error("a request could not be done", error=str(failure), cause=repr(failure.__cause__))
+    else:
+        observe.note(error=failure.code)
+    return response
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    # The name takes all it can: the last `/blobs/`, `/manifests/`… of a path is the one that counts.
+    text = re.escape(pattern).replace("<name>", "(?P<name>.+)").replace("<reference>", "(?P<reference>[^/]+)")
+    return re.compile(text + "?" if pattern.endswith("/") else text, re.DOTALL)
+
+
+_BY_PATTERN: dict[str, tuple[re.Pattern[str], dict[str, Route]]] = {}
+for _route in ROUTES:
+    _BY_PATTERN.setdefault(_route.pattern, (_compile(_route.pattern), {}))[1][_route.method] = _route
+# The more literal pattern first: `blobs/uploads/<reference>` also reads as a blob of a repository `…/blobs`.
+_ORDERED = sorted(_BY_PATTERN.items(), key=lambda item: -len(item[0].replace("<name>", "").replace("<reference>", "")))
+
+
+def _match(request: web.Request) -> tuple[Route | web.Response, str, str]:
+    """The route of a raw path with its name and reference, or the answer that there is none."""
+    path = _raw_path(request)
+    for _, (pattern, routes) in _ORDERED:
+        match = pattern.fullmatch(path)
+        if match is None:
+            continue
+        route = routes.get(request.method)
+        if route is None:
+            allowed = ", ".join(sorted(routes))
+            message = f"{request.method[:20]} is not a method of this address; it takes {allowed}"
+            return errors.refusal(405, "UNSUPPORTED", message, headers={"Allow": allowed}), "", ""
+        found = match.groupdict()
+        return route, found.get("name") or "", _reference(found.get("reference") or "")
+    if "/../" in path or path.endswith("/.."):
+        raise Failure(Code.NAME_INVALID, "'..' is not a repository name")
+    return errors.refusal(404, "UNSUPPORTED", "this registry has no such address"), "", ""
+
+
+def _raw_path(request: web.Request) -> str:
+    """As sent, without query; of an absolute target (`GET http://host/v2/`) what follows the host."""
+    path = request.raw_path.partition("?")[0].partition("#")[0]
+    if not path.startswith("/") and "://" in path:
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    return path
+
+
+def _reference(text: str) -> str:
+    """The one escape that clients use where none is needed: the colon of a digest."""
+    return text.replace("%3A", ":").replace("%3a", ":")

@@ -1,0 +1,192 @@
+"""Uploads over HTTP: POST, PATCH, PUT, GET, DELETE under `blobs/uploads/`.
+
+Everything that can be refused is refused before the body is asked for (100-continue goes out last). What was answered
+202 is on record. Locations are relative: who else is between us and the client is not our business.
+Source: OCI Distribution 1.1.1 and main, "Pushing blobs", "Mounting a blob", "Cancel a blob upload".
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from proxy import observe
+from proxy.model.errors import Code, Failure
+from proxy.model.names import Digest, check_repository, parse_digest
+from proxy.model.ranges import parse_content_range
+from proxy.oci.call import BodyCut, Call, body, check_encoding
+from proxy.oci.errors import API_VERSION
+from proxy.registry.append import Append, see_through
+
+POSITIONAL = (Code.INVALID_LAYER_PART, Code.UPLOAD_CONFLICT)
+"""Failures whose answer says where the upload stands."""
+
+
+async def post(call: Call) -> web.StreamResponse:
+    """end-4a, end-4b (monolithic), end-11 (mount)."""
+    check_encoding(call.request)
+    mount = call.query.get("mount")
+    if mount:
+        digest = parse_digest(mount)
+        if await _mount(call, digest):
+            return _created(call, digest)
+        return await _begin(call, digest.algorithm)
+    if "digest" in call.query:
+        return await _post_whole(call, parse_digest(call.query["digest"]))
+    return await _begin(call, call.query.get("digest-algorithm") or "sha256")
+
+
+async def patch(call: Call) -> web.StreamResponse:
+    """end-5: append a chunk at its place (Content-Range), or whatever comes at the end."""
+    check_encoding(call.request)
+    start, length = _place(call.request)
+    append = await call.rooms.uploads.append(call.account, call.repository, call.reference, start=start, length=length)
+    async with append:
+        try:
+            await _receive(call, append)
+        except BodyCut as error:
+            # The client is gone, and what arrived is good: whoever resumes goes on from there.
+            await append.keep()
+            raise ConnectionResetError("the client left during its chunk") from error
+        if length is not None and append.received != length:
+            raise Failure(Code.SIZE_INVALID, f"{append.received} of {length} declared bytes came")
+        upload = await append.keep()
+    return web.Response(status=202, headers=position(call, upload.upload_id, upload.sealed.plain_size))
+
+
+async def put(call: Call) -> web.StreamResponse:
+    """end-6: close the session as the blob `?digest=`, with a last chunk or without."""
+    check_encoding(call.request)
+    if "digest" not in call.query:
+        raise Failure(Code.DIGEST_INVALID, "the closing PUT names no digest", hint="add ?digest=sha256:…")
+    digest = parse_digest(call.query["digest"])
+    start, length = _place(call.request)
+    if call.request.body_exists:
+        call.require("ecr:UploadLayerPart")
+    append = await call.rooms.uploads.append(
+        call.account, call.repository, call.reference, start=start, length=length, closing=digest
+    )
+    async with append:
+        try:
+            await _receive(call, append)
+        except BodyCut as error:
+            await append.keep()
+            raise ConnectionResetError("the client left during its last chunk") from error
+        await append.commit(digest)
+    return _created(call, digest)
+
+
+async def get(call: Call) -> web.StreamResponse:
+    """end-13: where the upload stands."""
+    upload = await call.rooms.uploads.status(call.account, call.repository, call.reference)
+    if upload.committed is not None:
+        raise Failure(Code.UPLOAD_NOT_FOUND, "this upload is complete", uploadId=upload.upload_id)
+    return web.Response(status=204, headers=position(call, upload.upload_id, upload.sealed.plain_size))
+
+
+async def delete(call: Call) -> web.StreamResponse:
+    """end-14: cancel."""
+    await call.rooms.uploads.cancel(call.account, call.repository, call.reference)
+    return web.Response(status=204, headers=API_VERSION)
+
+
+def position(call: Call, upload_id: str, size: int) -> dict[str, str]:
+    """Where an upload stands, as docker parses it: no unit, last byte inclusive, and 0-0 also for none."""
+    return {
+        "Location": f"/v2/{call.repository}/blobs/uploads/{upload_id}",
+        "Range": f"0-{max(size - 1, 0)}",
+        "Docker-Upload-UUID": upload_id,
+        **API_VERSION,
+    }
+
+
+def standing(failure: Failure) -> int | None:
+    """The size that a positional failure tells; None when it tells none."""
+    last, offset = failure.fields.get("lastValidByteReceived"), failure.fields.get("offset")
+    if isinstance(last, int):
+        return last + 1
+    return offset if isinstance(offset, int) else None
+
+
+async def _begin(call: Call, algorithm: str) -> web.StreamResponse:
+    upload = await call.rooms.uploads.begin(
+        call.account, call.repository, algorithm=algorithm, may_create=call.may("ecr:CreateRepository")
+    )
+    return web.Response(status=202, headers=position(call, upload.upload_id, upload.sealed.plain_size))
+
+
+async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
+    call.require("ecr:UploadLayerPart", "ecr:CompleteLayerUpload")
+    uploads = call.rooms.uploads
+    upload = await uploads.begin(
+        call.account, call.repository, algorithm=digest.algorithm, may_create=call.may("ecr:CreateRepository")
+    )
+    try:
+        append = await uploads.append(
+            call.account, call.repository, upload.upload_id, length=call.request.content_length, closing=digest
+        )
+        async with append:
+            try:
+                await _receive(call, append)
+            except BodyCut as error:
+                raise ConnectionResetError("the client left during its upload") from error
+            await append.commit(digest)
+    except BaseException:
+        # Nobody was told of this session: it ends with the request.
+        await see_through(_forget(call, upload.upload_id))
+        raise
+    return _created(call, digest)
+
+
+async def _forget(call: Call, upload_id: str) -> None:
+    try:
+        await call.rooms.uploads.cancel(call.account, call.repository, upload_id)
+    except Failure as failure:
+        if failure.code is not Code.UPLOAD_NOT_FOUND:
+            observe.log.warning("an upload nobody knows of stays for the sweep", upload=upload_id, error=str(failure))
+
+
+async def _mount(call: Call, digest: Digest) -> bool:
+    """Whether the blob could be linked. Needs the right to pull it from where it is; without, it has to be uploaded."""
+    source = call.query.get("from") or None
+    if source is not None:
+        try:
+            check_repository(source)
+        except Failure:
+            return False
+    if not call.may("ecr:GetDownloadUrlForLayer", source or "*"):
+        return False
+    return await call.rooms.blobs.mount(
+        call.account, call.repository, str(digest), source, may_create=call.may("ecr:CreateRepository")
+    )
+
+
+async def _receive(call: Call, append: Append) -> None:
+    before = append.received
+    try:
+        async for chunk in body(call.request):
+            await append.write(chunk)
+    finally:
+        observe.metrics.blob_bytes.labels("in").inc(append.received - before)
+
+
+def _place(request: web.Request) -> tuple[int | None, int | None]:
+    """Where a chunk begins and how long it says it is; Content-Range and Content-Length must say the same."""
+    length = request.content_length
+    if "Content-Range" not in request.headers:
+        return None, length
+    start, stop = parse_content_range(request.headers["Content-Range"])
+    if length is not None and length != stop - start:
+        raise Failure(Code.SIZE_INVALID, f"Content-Range holds {stop - start} bytes, Content-Length says {length}")
+    return start, stop - start
+
+
+def _created(call: Call, digest: Digest) -> web.StreamResponse:
+    observe.note(digest=str(digest))
+    return web.Response(
+        status=201,
+        headers={
+            "Location": f"/v2/{call.repository}/blobs/{digest}",
+            "Docker-Content-Digest": str(digest),
+            **API_VERSION,
+        },
+    )

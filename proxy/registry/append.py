@@ -1,0 +1,341 @@
+"""One append: the bytes of one request on their way into an upload session, as one sealed message.
+
+Begun by `uploads.Uploads.append`; then `write`… and one of `keep` (record what came, the session goes on), `commit`
+(make the session's object a blob), `abandon` (as if the request had never been). Use as `async with`: leaving it
+abandons what was neither kept nor committed, whatever is cancelled meanwhile, and nothing stays open or leased.
+
+Only the holder of the session's lease writes to its object: the lease is renewed while the append runs, and once it
+may be over nothing more is written. Bytes that a failed append stored past the row's offset are cut off again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from proxy import observe
+from proxy.auth.envelope import SmallSealer
+from proxy.blob.buffers import BufferPool
+from proxy.blob.hashers import Hasher, new_hasher, resume_hasher
+from proxy.blob.keys import DataKeys
+from proxy.blob.reader import open_sealed
+from proxy.blob.writer import SealedWriter
+from proxy.metadata.contract import Metadata
+from proxy.model.errors import Code, Failure
+from proxy.model.names import Digest
+from proxy.model.records import Blob, SealedObject, Segment, Upload
+from proxy.storage.base import Appender, ObjectMissing, ObjectStore
+
+LEASE_SECONDS = 10.0
+"""How long a dead worker's session stays closed to others, less the grace; renewed three times in it."""
+
+STORE_GRACE_SECONDS = 5.0
+"""A write that was sent to the store while the lease lived is over before another may take it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rooms:
+    """What an append works with, the same for all of them."""
+
+    metadata: Metadata
+    store: ObjectStore
+    keys: DataKeys
+    state_sealer: SmallSealer
+    pool: BufferPool
+
+
+class Append:
+    """See the module. `upload` is the session as it was leased; `received` counts the bytes written so far."""
+
+    def __init__(
+        self, rooms: Rooms, upload: Upload, leased_at: float, *, length: int | None, closing: Digest | None
+    ) -> None:
+        """`leased_at` is the loop's time just before the lease was asked for, `length` the bytes to come, if known."""
+        self.upload = upload
+        self.received = 0
+        self._rooms = rooms
+        self._length = length
+        # Nothing is hashed yet: what the closing PUT names is computed at once instead of by reading it all again.
+        fresh = closing is not None and not upload.sealed.plain_size
+        self._algorithm = closing.algorithm if fresh and closing is not None else upload.algorithm
+        self._hasher: Hasher | None = None
+        self._appender: Appender | None = None
+        self._writer: SealedWriter | None = None
+        self._lease_until = leased_at + LEASE_SECONDS
+        self._recording = False  # a row may already count what this append stored
+        self._ended = upload.committed is not None
+        self._renewing = None if self._ended else asyncio.create_task(self._renew(), name="renew upload lease")
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "writing" if self._writer else "open"
+        return f"<Append to {self.upload.upload_id} at {self.upload.sealed.plain_size}+{self.received}, {state}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.abandon()
+
+    async def write(self, chunk: bytes | memoryview) -> None:
+        """Take the next bytes. SizeInvalid past the length that was declared, UploadConflict when the lease is lost."""
+        if self.upload.committed is not None or not len(chunk):
+            return
+        if self._length is not None and self.received + len(chunk) > self._length:
+            raise Failure(Code.SIZE_INVALID, f"the body is longer than the {self._length} bytes that were declared")
+        self._check_lease()
+        writer = self._writer or await self._open()
+        await writer.write(chunk)
+        self.received += len(chunk)
+
+    async def keep(self) -> Upload:
+        """Record what was written: any worker can go on from here. Returns the session at its new offset."""
+        if self._writer is None or self._appender is None or self._hasher is None:
+            await self.abandon()
+            return self.upload
+        segment = await self._writer.finish()
+        await self._appender.pause()
+        state = self._seal_state(self._hasher)
+        self._recording = True
+        kept = await self._rooms.metadata.advance_upload(
+            self.upload.upload_id, self.upload.fence, segment=segment, hash_state=state
+        )
+        await self._end()
+        return kept
+
+    async def commit(self, digest: Digest) -> Blob:
+        """Make the session's object the blob `digest`, durably. Asked again after it succeeded, answers the same.
+
+        InvalidLayer when the bytes hash to something else: nothing of this append is recorded, the session stays.
+        """
+        sealed, rooms = self.upload.sealed, self._rooms
+        if self.upload.committed is not None:
+            return await rooms.metadata.blob(self.upload.account, self.upload.repository, self.upload.committed)
+        if self._length is not None and self.received != self._length:
+            raise Failure(Code.SIZE_INVALID, f"{self.received} of {self._length} declared bytes came")
+        if not sealed.segment_count and self._writer is None:
+            await self._open()  # the empty blob is one empty message
+        segment = await self._writer.finish() if self._writer is not None else None
+        hasher = self._hasher or self._begin_hash()
+        if hasher.name == digest.algorithm:
+            _check_digest(hasher, digest)
+        self._check_lease()
+        if self._appender is None:
+            self._appender = await self._resume()
+        try:
+            await self._appender.finish()
+        except Failure:
+            # The store has given the object up, and with it what earlier appends had recorded.
+            await self._give_up()
+            raise
+        if hasher.name != digest.algorithm:
+            await self._check_other(digest, _with_segment(sealed, segment), segment)
+        self._recording = True
+        blob, leftover = await rooms.metadata.commit_upload(
+            self.upload.upload_id, self.upload.fence, digest=str(digest), segment=segment, hash_state=b""
+        )
+        await self._end()
+        observe.metrics.uploads.labels("committed").inc()
+        if leftover is not None:
+            await delete_object(rooms.store, leftover)
+        return blob
+
+    async def abandon(self) -> None:
+        """Undo this append and let the session go. Safe to call twice, after a failure and under cancellation."""
+        if self._ended:
+            return
+        self._ended = True
+        await see_through(self._clean_up())
+
+    async def _open(self) -> SealedWriter:
+        upload, rooms = self.upload, self._rooms
+        data_key = await rooms.keys.unwrap(upload.sealed.data_key, upload.sealed.sealed_for)
+        self._hasher = self._begin_hash()
+        self._appender = await (self._resume() if upload.sealed.segment_count else self._begin())
+        self._writer = await SealedWriter.begin(
+            self._appender,
+            data_key=data_key,
+            encrypted=upload.sealed.data_key,
+            sealed_for=upload.sealed.sealed_for,
+            frame_length=upload.sealed.frame_length,
+            plain_offset=upload.sealed.plain_size,
+            hasher=self._hasher,
+            expected=self._length,
+            pool=rooms.pool,
+        )
+        return self._writer
+
+    async def _begin(self) -> Appender:
+        """A worker killed during the first append left an object of which no row counts a byte: it is begun anew."""
+        key = self.upload.sealed.object_key
+        try:
+            return await self._rooms.store.begin(key, self._length)
+        except Failure as failure:
+            if failure.code is not Code.STORE_UNAVAILABLE:
+                raise
+            try:
+                return await self._rooms.store.resume(key, 0)
+            except ObjectMissing:
+                raise failure from None
+
+    async def _resume(self) -> Appender:
+        sealed = self.upload.sealed
+        try:
+            return await self._rooms.store.resume(sealed.object_key, sealed.stored_size)
+        except ObjectMissing:
+            await self._give_up()
+            raise Failure(
+                Code.UPLOAD_NOT_FOUND,
+                "what was uploaded so far did not survive",
+                hint="the store lost unsynced bytes (power cut?); begin the upload again",
+                uploadId=self.upload.upload_id,
+            ) from None
+
+    def _begin_hash(self) -> Hasher:
+        if not self.upload.sealed.plain_size:
+            return new_hasher(self._algorithm)
+        try:
+            state = self._rooms.state_sealer.open(self.upload.hash_state, self.upload.upload_id.encode())
+            return resume_hasher(state)
+        except ValueError as error:
+            raise Failure(
+                Code.SERVER,
+                "the state of this upload cannot be read",
+                hint="was the master key replaced? begin the upload again",
+            ) from error
+
+    def _seal_state(self, hasher: Hasher) -> bytes:
+        return self._rooms.state_sealer.seal(hasher.export(), self.upload.upload_id.encode())
+
+    async def _check_other(self, digest: Digest, sealed: SealedObject, last: Segment | None) -> None:
+        """The closing PUT named an algorithm that was not computed: open and hash the whole object, once."""
+        rooms = self._rooms
+        hasher = new_hasher(digest.algorithm)
+
+        async def segments(plain_offset: int) -> Sequence[Segment]:
+            if last is not None and plain_offset >= last.plain_offset:
+                return (last,)
+            return await rooms.metadata.segments(sealed.object_key, plain_offset)
+
+        data_key = await rooms.keys.unwrap(sealed.data_key, sealed.sealed_for)
+        async with await open_sealed(
+            rooms.store, sealed, data_key=data_key, segments=segments, pool=rooms.pool
+        ) as reader:
+            await reader.verify(hasher)
+        try:
+            _check_digest(hasher, digest)
+        except Failure:
+            await self._give_up()  # a finished object takes no more bytes
+            raise
+
+    async def _give_up(self) -> None:
+        """The session cannot go on: end it and remove its object."""
+        upload = self.upload
+        self._recording = True
+        if self._appender is not None:
+            await self._appender.pause()
+        with contextlib.suppress(Failure):  # the sweep takes what stays
+            key = await self._rooms.metadata.cancel_upload(upload.account, upload.repository, upload.upload_id)
+            await delete_object(self._rooms.store, key)
+        observe.metrics.uploads.labels("failed").inc()
+
+    def _check_lease(self) -> None:
+        if asyncio.get_running_loop().time() > self._lease_until:
+            raise Failure(
+                Code.UPLOAD_CONFLICT, "the lease on this upload was lost", offset=self.upload.sealed.plain_size
+            )
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            asked_at = asyncio.get_running_loop().time()
+            try:
+                await self._rooms.metadata.renew_upload(
+                    self.upload.upload_id, self.upload.fence, seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
+                )
+            except Failure as failure:
+                if failure.code is not Code.METADATA_UNAVAILABLE:
+                    self._lease_until = float("-inf")
+                    return
+                continue  # what is left of the lease still counts
+            self._lease_until = asked_at + LEASE_SECONDS
+
+    async def _end(self) -> None:
+        self._ended = True
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait((self._renewing,))
+
+    async def _clean_up(self) -> None:
+        try:
+            if self._writer is not None:
+                await self._writer.abandon()
+            if self._appender is not None:
+                await self._undo(self._appender)
+        finally:
+            await self._end()
+            with contextlib.suppress(Failure):  # a lease ends by itself
+                await self._rooms.metadata.release_upload(self.upload.upload_id, self.upload.fence)
+
+    async def _undo(self, appender: Appender) -> None:
+        sealed = self.upload.sealed
+        if self._recording:
+            await appender.pause()
+        elif not sealed.segment_count:
+            await appender.abandon()
+        else:
+            past = appender.offset > sealed.stored_size
+            await appender.pause()
+            if past:
+                with contextlib.suppress(Failure, ObjectMissing):  # the next append cuts it, or the sweep
+                    await (await self._rooms.store.resume(sealed.object_key, sealed.stored_size)).pause()
+
+
+async def delete_object(store: ObjectStore, key: str) -> None:
+    """Remove an object that no row owns. What cannot be removed now is an orphan, which the sweep takes."""
+    try:
+        await store.delete(key)
+    except Failure as failure:
+        observe.log.warning("an object that nothing needs could not be removed", object_key=key, error=str(failure))
+
+
+async def see_through(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end whatever cancels the caller; then the cancellation goes on."""
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()
+        raise cancelled
+    task.result()
+
+
+def _check_digest(hasher: Hasher, digest: Digest) -> None:
+    found = hasher.digest().hex()
+    if found != digest.hex:
+        raise Failure(
+            Code.INVALID_LAYER,
+            f"Digest {digest} does not match the uploaded content, whose digest is {digest.algorithm}:{found}",
+        )
+
+
+def _with_segment(sealed: SealedObject, segment: Segment | None) -> SealedObject:
+    if segment is None:
+        return sealed
+    return dataclasses.replace(
+        sealed,
+        plain_size=sealed.plain_size + segment.plain_length,
+        stored_size=sealed.stored_size + segment.stored_length,
+        segment_count=sealed.segment_count + 1,
+        segments=(*sealed.segments, segment) if len(sealed.segments) == sealed.segment_count < 64 else sealed.segments,
+    )

@@ -1,0 +1,99 @@
+"""Blobs as read: find, open, link, unlink; and what happens to one whose bytes do not authenticate.
+
+A byte leaves only after its frame was opened in this request. A frame that fails twice quarantines its blob: it is not
+found from then on, so that the next push of the same digest stores it anew. Must not know HTTP or ranges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import cast
+
+from proxy import observe
+from proxy.blob.buffers import BufferPool
+from proxy.blob.keys import DataKeys
+from proxy.blob.reader import SealedReader, open_sealed
+from proxy.metadata.contract import Metadata
+from proxy.model.errors import Code, Failure
+from proxy.model.records import Blob, Segment
+from proxy.registry.append import see_through
+from proxy.storage.base import ObjectStore
+
+
+class Blobs:
+    def __init__(self, metadata: Metadata, store: ObjectStore, keys: DataKeys, pool: BufferPool) -> None:
+        self._metadata = metadata
+        self._store = store
+        self._keys = keys
+        self._pool = pool
+
+    async def find(self, account: str, repository: str, digest: str) -> Blob:
+        """RepositoryNotFound, LayersNotFound (also while quarantined)."""
+        return await self._metadata.blob(account, repository, digest)
+
+    @contextlib.asynccontextmanager
+    async def open(self, blob: Blob) -> AsyncIterator[OpenBlob]:
+        """The blob, ready to be read. BlobCorrupt, and quarantined, when its object is gone or of a wrong size."""
+        sealed = blob.sealed
+
+        async def segments(plain_offset: int) -> Sequence[Segment]:
+            return await self._metadata.segments(sealed.object_key, plain_offset)
+
+        data_key = await self._keys.unwrap(sealed.data_key, sealed.sealed_for)
+        try:
+            reader = await open_sealed(self._store, sealed, data_key=data_key, segments=segments, pool=self._pool)
+        except Failure as failure:
+            await self._judge(blob, failure)
+            raise
+        async with reader:
+            yield OpenBlob(self, blob, reader)
+
+    async def mount(self, account: str, repository: str, digest: str, source: str | None, *, may_create: bool) -> bool:
+        """Link a blob that another repository of the account holds. False: it has to be uploaded."""
+        return await self._metadata.mount_blob(account, repository, digest, source, create=may_create)
+
+    async def delete(self, account: str, repository: str, digest: str) -> None:
+        """Unlink it from this repository. RepositoryNotFound, LayersNotFound, LayerInUse."""
+        await self._metadata.unlink_blob(account, repository, digest)
+
+    async def _judge(self, blob: Blob, failure: Failure) -> None:
+        if failure.code is Code.BLOB_CORRUPT:
+            await see_through(self._quarantine(blob, failure))
+
+    async def _quarantine(self, blob: Blob, failure: Failure) -> None:
+        observe.metrics.blobs_quarantined.inc()
+        observe.log.error(
+            "a blob does not authenticate and is quarantined; push it again to heal it",
+            digest=blob.digest,
+            object_key=blob.sealed.object_key,
+            error=str(failure),
+        )
+        try:
+            await self._metadata.quarantine(blob.sealed.object_key, failure.message)
+        except Failure as unwritten:
+            # The bytes are refused all the same; the next read tries to write it down again.
+            observe.log.error("the quarantine could not be written down", digest=blob.digest, error=str(unwritten))
+
+
+class OpenBlob:
+    """An open blob. `runs` may be asked any number of times, one after the other."""
+
+    def __init__(self, blobs: Blobs, blob: Blob, reader: SealedReader) -> None:
+        self.blob = blob
+        self._blobs = blobs
+        self._reader = reader
+
+    async def runs(self, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
+        """The plaintext of [start, stop) in order, every byte authenticated. A view is good until the next step.
+
+        BlobCorrupt, after the blob was quarantined.
+        """
+        try:
+            runs = cast(AsyncGenerator[memoryview, None], self._reader.runs(start, stop))
+            async with contextlib.aclosing(runs):
+                async for run in runs:
+                    yield run
+        except Failure as failure:
+            await self._blobs._judge(self.blob, failure)
+            raise

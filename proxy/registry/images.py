@@ -1,0 +1,88 @@
+"""Images: push and resolve manifests, move and remove tags, list.
+
+The bytes of a manifest are its identity: the digest is computed here, and what is stored is what came. What a manifest
+must be is `model/manifests` (asked by the metadata service, in the transaction that stores it). Must not know HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+
+from proxy.metadata.contract import Metadata
+from proxy.model.errors import Code, Failure
+from proxy.model.names import Digest
+from proxy.model.records import Page, PushedManifest, Referrer, StoredManifest
+
+INLINE_MAX = 256 * 1024  # bytes that are hashed on the loop: 0.1 ms with the CPU's extensions, 0.5 ms without
+
+
+class Images:
+    def __init__(self, metadata: Metadata, *, create_on_push: bool) -> None:
+        self._metadata = metadata
+        self._create_on_push = create_on_push
+
+    async def resolve(self, account: str, repository: str, reference: str) -> StoredManifest:
+        """A manifest by tag or digest. RepositoryNotFound, ImageNotFound."""
+        return await self._metadata.manifest(account, repository, reference)
+
+    async def push(
+        self,
+        account: str,
+        repository: str,
+        *,
+        content: bytes,
+        media_type: str | None,
+        digest: Digest | None,
+        tags: Sequence[str],
+        may_create: bool = True,
+    ) -> PushedManifest:
+        """Store a manifest and move `tags` to it. `digest` is what the client says it is, None for a push by tag.
+
+        ImageDigestDoesNotMatch, and all that `Metadata.put_manifest` raises.
+        """
+        algorithm = digest.algorithm if digest is not None else "sha256"
+        found = Digest(algorithm, await _hash(algorithm, content))
+        if digest is not None and digest != found:
+            raise Failure(
+                Code.IMAGE_DIGEST_DOES_NOT_MATCH,
+                f"The provided digest {digest} does not match the manifest, whose digest is {found}",
+            )
+        return await self._metadata.put_manifest(
+            account,
+            repository,
+            content=content,
+            media_type=media_type,
+            digest=str(found),
+            tags=tags,
+            create=self._create_on_push and may_create,
+        )
+
+    async def delete_tag(self, account: str, repository: str, tag: str) -> None:
+        await self._metadata.delete_tag(account, repository, tag)
+
+    async def delete(self, account: str, repository: str, digest: str) -> None:
+        await self._metadata.delete_manifest(account, repository, digest)
+
+    async def tags(self, account: str, repository: str, *, last: str, limit: int) -> Page:
+        return await self._metadata.tags(account, repository, last=last, limit=limit)
+
+    async def repositories(self, account: str, *, last: str, limit: int) -> Page:
+        return await self._metadata.repositories(account, last=last, limit=limit)
+
+    async def referrers(
+        self, account: str, repository: str, digest: str, *, artifact_type: str | None, last: str, limit: int
+    ) -> tuple[Sequence[Referrer], bool]:
+        return await self._metadata.referrers(
+            account, repository, digest, artifact_type=artifact_type, last=last, limit=limit
+        )
+
+
+async def _hash(algorithm: str, content: bytes) -> str:
+    hasher = hashlib.new(algorithm)
+    if len(content) <= INLINE_MAX:
+        hasher.update(content)
+    else:
+        await asyncio.to_thread(hasher.update, content)
+    return hasher.hexdigest()
