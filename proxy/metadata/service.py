@@ -77,12 +77,7 @@ async def start_service(
     """
     if not listen.startswith("unix:") and not secret:
         raise ValueError("a metadata service on TCP needs a shared secret")
-    page = Epochs(epochs) if epochs is not None else None
-    store = await asyncio.to_thread(
-        open_sqlite, database, registry=registry, clock=clock, committed=page.bump if page else _nobody
-    )
-    if page is not None:
-        page.bump_all()
+    page, store, listening = await asyncio.to_thread(_open, database, epochs, listen, registry, clock)
     runner = web.AppRunner(
         application(store, secret=secret),
         access_log=None,
@@ -90,12 +85,22 @@ async def start_service(
         shutdown_timeout=shutdown_seconds,
     )
     await runner.setup()
-    listening = _unix_socket(listen[5:]) if listen.startswith("unix:") else _tcp_socket(listen)
     await web.SockSite(runner, listening, backlog=1024).start()
     if listen.startswith("unix:"):
         return Service(store, page, runner, listen)
     host, port = listening.getsockname()[:2]
     return Service(store, page, runner, f"{host}:{port}")
+
+
+def _open(
+    database: Path, epochs: Path | None, listen: str, registry: Registry | None, clock: Callable[[], float]
+) -> tuple[Epochs | None, Store, socket.socket]:
+    """What a start does on the disk."""
+    page = Epochs(epochs) if epochs is not None else None
+    store = open_sqlite(database, registry=registry, clock=clock, committed=page.bump if page else _nobody)
+    if page is not None:
+        page.bump_all()
+    return page, store, _unix_socket(listen[5:]) if listen.startswith("unix:") else _tcp_socket(listen)
 
 
 def application(store: Store, *, secret: str | None = None) -> web.Application:

@@ -95,9 +95,10 @@ def put_manifest(
     image_id = _find(tx, repository_id, digest)
     if image_id is None:
         image_id = _insert(tx, account, repository, repository_id, content, digest, facts)
+        tx.changed(account, repository)
     for tag in dict.fromkeys(tags):
-        _move_tag(tx, repository, repository_id, tag, image_id, settings)
-    tx.changed(account, repository)
+        if _move_tag(tx, repository, repository_id, tag, image_id, settings):
+            tx.changed(account, repository)
     return PushedManifest(digest, facts.subject, tuple(dict.fromkeys(tags)))
 
 
@@ -328,10 +329,11 @@ def _needed_children(
 
 def _move_tag(
     tx: Transaction, repository: str, repository_id: int, tag: str, image_id: int, settings: FoundRow
-) -> None:
+) -> bool:
+    """False when the tag is there already."""
     before = find_tag(tx, repository_id, tag)
     if before == image_id:
-        return
+        return False
     if before is None:
         tx.connection.execute(
             insert(tags).values(repository_id=repository_id, name=tag, image_id=image_id, pushed_at=tx.now)
@@ -350,6 +352,7 @@ def _move_tag(
         )
         _note_untagged(tx, before)
     tx.connection.execute(update(images).where(images.c.image_id == image_id).values(tagged=1))
+    return True
 
 
 def _note_untagged(tx: Transaction, image_id: int) -> None:

@@ -46,8 +46,9 @@ def begin_upload(
     row = tx.connection.execute(select(*UPLOAD_COLUMNS).where(uploads.c.object_key == object_key)).one_or_none()
     if row is None:
         upload_id = str(tx.new_upload_id())
-        tx.connection.execute(
-            insert(uploads).values(
+        row = tx.connection.execute(
+            insert(uploads)
+            .values(
                 upload_id=upload_id,
                 account=account,
                 repository=repository,
@@ -66,8 +67,8 @@ def begin_upload(
                 lease_until=0.0,
                 touched_at=tx.now,
             )
-        )
-        row = _row(tx, upload_id)
+            .returning(*UPLOAD_COLUMNS)
+        ).one()
     return _upload(tx, row)
 
 
@@ -78,19 +79,29 @@ def upload(tx: Transaction, account: str, repository: str, upload_id: str) -> Up
 
 def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str, seconds: float) -> Upload:
     """A committed session comes back as it is, with no fence: there is nothing to append to."""
-    need_repository(tx, account, repository)
-    row = _visible(tx, account, repository, upload_id)
-    if row.state == UPLOAD_COMMITTED:
-        return _upload(tx, row)
-    if row.fence and row.lease_until > tx.now:
-        raise _conflict(row, "another request is writing to this upload")
-    fence = row.last_fence + 1
-    tx.connection.execute(
+    row = tx.connection.execute(
         update(uploads)
-        .where(uploads.c.upload_id == upload_id)
-        .values(fence=fence, last_fence=fence, lease_until=tx.now + seconds, touched_at=tx.now)
-    )
-    return _upload(tx, _row(tx, upload_id))
+        .where(
+            uploads.c.upload_id == upload_id,
+            uploads.c.account == account,
+            uploads.c.repository == repository,
+            uploads.c.state == UPLOAD_OPEN,
+            (uploads.c.fence == 0) | (uploads.c.lease_until <= tx.now),
+        )
+        .values(
+            fence=uploads.c.last_fence + 1,
+            last_fence=uploads.c.last_fence + 1,
+            lease_until=tx.now + seconds,
+            touched_at=tx.now,
+        )
+        .returning(*UPLOAD_COLUMNS)
+    ).one_or_none()
+    if row is None:
+        need_repository(tx, account, repository)
+        row = _visible(tx, account, repository, upload_id)
+        if row.state != UPLOAD_COMMITTED:
+            raise _conflict(row, "another request is writing to this upload")
+    return _upload(tx, row)
 
 
 def renew_upload(tx: Transaction, upload_id: str, fence: int, seconds: float) -> None:
@@ -111,8 +122,7 @@ def advance_upload(tx: Transaction, upload_id: str, fence: int, segment: Segment
     )
     if done and row.state == UPLOAD_OPEN and not row.fence and fence and row.last_fence == fence:
         return _upload(tx, row)  # the answer to this very append was lost
-    _append(tx, row, fence, segment, {"hash_state": hash_state, "fence": 0, "lease_until": 0.0})
-    return _upload(tx, _row(tx, upload_id))
+    return _upload(tx, _append(tx, row, fence, segment, {"hash_state": hash_state, "fence": 0, "lease_until": 0.0}))
 
 
 def release_upload(tx: Transaction, upload_id: str, fence: int) -> None:
@@ -133,8 +143,7 @@ def commit_upload(
     repository_id = need_repository(tx, row.account, row.repository)
     closing = {"hash_state": hash_state, "fence": 0, "lease_until": 0.0, "committed": digest}
     if segment is not None:
-        _append(tx, row, fence, segment, {})
-        row = _row(tx, upload_id)
+        row = _append(tx, row, fence, segment, {})
     discard = _keep(tx, row, digest, repository_id)
     tx.connection.execute(
         update(uploads)
@@ -193,11 +202,12 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> st
     return discard
 
 
-def _append(tx: Transaction, row: FoundRow, fence: int, segment: Segment, also: dict[str, Any]) -> None:
+def _append(tx: Transaction, row: FoundRow, fence: int, segment: Segment, also: dict[str, Any]) -> FoundRow:
     _held(row, fence)
     if segment.plain_offset != row.plain_size or segment.stored_offset != row.stored_size:
         raise _conflict(row, "the append does not begin where this upload ends")
-    tx.connection.execute(
+    insert_segments(tx, row.object_key, [segment])
+    return tx.connection.execute(
         update(uploads)
         .where(uploads.c.upload_id == row.upload_id)
         .values(
@@ -207,8 +217,8 @@ def _append(tx: Transaction, row: FoundRow, fence: int, segment: Segment, also: 
             touched_at=tx.now,
             **also,
         )
-    )
-    insert_segments(tx, row.object_key, [segment])
+        .returning(*UPLOAD_COLUMNS)
+    ).one()
 
 
 def _held(row: FoundRow, fence: int) -> None:
@@ -250,12 +260,13 @@ def _conflict(row: FoundRow, message: str) -> Failure:
 
 
 def _upload(tx: Transaction, row: FoundRow) -> Upload:
+    found = segments_of(tx, row.object_key) if row.segment_count else ()
     return Upload(
         upload_id=row.upload_id,
         account=row.account,
         repository=row.repository,
         algorithm=row.algorithm,
-        sealed=upload_object(row, segments_of(tx, row.object_key)),
+        sealed=upload_object(row, found),
         hash_state=row.hash_state,
         fence=row.fence,
         committed=row.committed,
