@@ -9,21 +9,19 @@ are missing. Nothing is ever mended by guessing.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from proxy import observe
 from proxy.blob.buffers import BufferPool
+from proxy.blob.hashers import new_hasher
 from proxy.blob.keys import DataKeys
 from proxy.blob.reader import open_sealed
-from proxy.blob.writer import new_hasher
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
 from proxy.model.records import Blob, Segment
-from proxy.registry.append import see_through
 from proxy.storage.base import ObjectMissing, ObjectStore
 from proxy.upkeep.progress import Findings, Progress, all_blobs
 from proxy.upkeep.sweep import batches, delete_all, find_orphans
@@ -65,17 +63,18 @@ async def check(
     store: ObjectStore,
     keys: DataKeys,
     pool: BufferPool,
-    report: CheckReport,
     *,
     repair: bool,
     grace: float,
     now: Callable[[], float],
-) -> AsyncGenerator[Progress, None]:
-    """Walk rows and store, filling `report`. `grace` in seconds, `now` in epoch seconds.
+    progress: Callable[[Progress], None],
+) -> CheckReport:
+    """Walk rows and store. `grace` in seconds, `now` in epoch seconds.
 
     Progress counts plain bytes over the rows, then objects over the store. StoreUnavailable or MetadataUnavailable,
     before anything is changed, when `repair` finds one side wholly empty.
     """
+    report = CheckReport()
     rows = total = 0
     async with contextlib.aclosing(all_blobs(metadata)) as walk:
         async for blob, quarantined in walk:
@@ -83,27 +82,55 @@ async def check(
             total += 0 if quarantined else blob.size
     if repair:
         await _refuse_half_a_registry(store, rows)
+    await _check_rows(metadata, store, keys, pool, report, total=total, repair=repair, progress=progress)
+    await _check_objects(metadata, store, report, repair=repair, grace=grace, now=now, progress=progress)
+    return report
 
-    done = 0
-    yield Progress("opening every blob", 0, total, "bytes")
+
+async def _check_rows(
+    metadata: Metadata,
+    store: ObjectStore,
+    keys: DataKeys,
+    pool: BufferPool,
+    report: CheckReport,
+    *,
+    total: int,
+    repair: bool,
+    progress: Callable[[Progress], None],
+) -> None:
+    before = opened = 0  # plain bytes: of the blobs done with, and of this one so far
+
+    def tell(more: int) -> None:
+        nonlocal opened
+        opened += more
+        progress(Progress("opening every blob", before + opened, max(total, before + opened), "bytes"))
+
+    tell(0)
     async with contextlib.aclosing(all_blobs(metadata)) as walk:
         async for blob, quarantined in walk:
             if quarantined:
                 report.quarantined.add(blob.sealed.object_key, blob.digest, "quarantined")
                 continue
-            opened = 0
             try:
-                async with contextlib.aclosing(open_whole(metadata, store, keys, pool, blob)) as steps:
-                    async for step in steps:
-                        opened += step
-                        yield Progress("opening every blob", done + opened, total, "bytes")
+                await open_whole(metadata, store, keys, pool, blob, tell)
                 report.ok += 1
                 report.ok_bytes += blob.size
             except (ObjectMissing, Failure) as error:
                 await _judge(metadata, report, blob, error, repair=repair)
-            done += blob.size
-            yield Progress("opening every blob", done, total, "bytes")
+            before, opened = before + blob.size, 0
+            tell(0)
 
+
+async def _check_objects(
+    metadata: Metadata,
+    store: ObjectStore,
+    report: CheckReport,
+    *,
+    repair: bool,
+    grace: float,
+    now: Callable[[], float],
+    progress: Callable[[Progress], None],
+) -> None:
     seen = 0
     async with contextlib.aclosing(batches(store, "")) as listing:
         async for batch in listing:
@@ -115,20 +142,25 @@ async def check(
             if repair and old:
                 report.removed += await delete_all(store, [stored.key for stored in old], "orphan")
             seen += len(batch)
-            yield Progress("looking for orphans", seen, 0, "objects")
+            progress(Progress("looking for orphans", seen, 0, "objects"))
 
 
 async def open_whole(
-    metadata: Metadata, store: ObjectStore, keys: DataKeys, pool: BufferPool, blob: Blob
-) -> AsyncGenerator[int, None]:
-    """Open every frame of a blob from the disk and compare its digest; yields the plain bytes of each step.
+    metadata: Metadata,
+    store: ObjectStore,
+    keys: DataKeys,
+    pool: BufferPool,
+    blob: Blob,
+    progress: Callable[[int], None],
+) -> None:
+    """Open every frame of a blob from the disk and compare its digest; `progress` takes the plain bytes of each step.
 
-    ObjectMissing; InvalidLayerPart when the stored size is wrong; BlobCorrupt; InvalidLayer when the digest is wrong.
+    ObjectMissing; SizeInvalid when the stored size is wrong; BlobCorrupt; InvalidLayer when the digest is.
     """
     sealed = blob.sealed
     async with await store.open(sealed.object_key, fresh=True) as found:
         if found.size != sealed.stored_size:
-            raise Failure(Code.SIZE_INVALID, f"{found.size} bytes where the row says {sealed.stored_size}")
+            raise Failure(Code.SIZE_INVALID, f"{found.size} bytes where its row says {sealed.stored_size}")
 
     async def segments(plain_offset: int) -> Sequence[Segment]:
         return await metadata.segments(sealed.object_key, plain_offset)
@@ -136,15 +168,11 @@ async def open_whole(
     digest = parse_digest(blob.digest)
     hasher = new_hasher(digest.algorithm)
     data_key = await keys.unwrap(sealed.data_key, sealed.sealed_for)
-    async with (
-        await open_sealed(store, sealed, data_key=data_key, segments=segments, pool=pool) as reader,
-        contextlib.aclosing(reader.runs(0, sealed.plain_size)) as runs,
-    ):
-        async for run in runs:
-            await see_through(asyncio.to_thread(hasher.update, run))
-            yield len(run)
-    if hasher.digest().hex() != digest.hex:
-        raise Failure(Code.INVALID_LAYER, f"its bytes hash to {digest.algorithm}:{hasher.digest().hex()}")
+    async with await open_sealed(store, sealed, data_key=data_key, segments=segments, pool=pool) as reader:
+        await reader.verify(hasher, progress=progress)
+    found_digest = hasher.digest().hex()
+    if found_digest != digest.hex:
+        raise Failure(Code.INVALID_LAYER, f"its bytes hash to {digest.algorithm}:{found_digest}")
 
 
 async def _judge(

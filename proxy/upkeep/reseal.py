@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH, FormatError, parse_header
+from proxy.blob.hashers import new_hasher
 from proxy.blob.keys import DataKeys
 from proxy.blob.reader import open_sealed
-from proxy.blob.writer import SealedWriter, new_hasher
+from proxy.blob.writer import SealedWriter
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
@@ -50,17 +51,50 @@ async def reseal(
     store: ObjectStore,
     keys: DataKeys,
     pool: BufferPool,
-    report: ResealReport,
     *,
     rotate: Callable[[], None] | None,
     new_key: Callable[[], str],
-) -> AsyncGenerator[Progress, None]:
+    progress: Callable[[Progress], None],
+) -> ResealReport:
     """Seal all anew; progress in plain bytes. `rotate` as in `rewrap`; `new_key` makes object keys.
 
     A full or failing store, or metadata out of reach, ends the run with its Failure; run it again with `rotate` None.
     """
     if rotate is not None:
         await asyncio.to_thread(rotate)
+    report = ResealReport()
+    total = await _survey(metadata, keys, report)
+    before = sealed_bytes = 0  # plain bytes: of the blobs done with, and of this one so far
+
+    def tell(more: int) -> None:
+        nonlocal sealed_bytes
+        sealed_bytes += more
+        progress(Progress(DOING, before + sealed_bytes, max(total, before + sealed_bytes), "bytes"))
+
+    tell(0)
+    superseded: list[str] = []
+    try:
+        async with contextlib.aclosing(all_blobs(metadata)) as walk:
+            async for blob, quarantined in walk:
+                if quarantined or await _is_current(keys, blob):
+                    continue
+                try:
+                    new = await _copy(metadata, store, keys, pool, blob, new_key(), tell)
+                    await _point(metadata, store, report, blob, new, superseded)
+                except (ObjectMissing, Failure) as error:
+                    if isinstance(error, Failure) and error.code in _ENDS_THE_RUN:
+                        raise
+                    report.failed.add(blob.sealed.object_key, blob.digest, _reason(error))
+                before, sealed_bytes = before + blob.size, 0
+                tell(0)
+    finally:
+        for key in superseded:
+            await delete_object(store, key)
+    return report
+
+
+async def _survey(metadata: Metadata, keys: DataKeys, report: ResealReport) -> int:
+    """The plain bytes that are to be sealed anew."""
     total = 0
     async with contextlib.aclosing(all_blobs(metadata)) as walk:
         async for blob, quarantined in walk:
@@ -70,38 +104,19 @@ async def reseal(
                 report.current += 1
             else:
                 total += blob.size
-    done = 0
-    superseded: list[str] = []
-    yield Progress(DOING, 0, total, "bytes")
-    try:
-        async with contextlib.aclosing(all_blobs(metadata)) as walk:
-            async for blob, quarantined in walk:
-                if quarantined or await _is_current(keys, blob):
-                    continue
-                sealed_bytes = 0
-                try:
-                    async with contextlib.aclosing(_reseal(metadata, store, keys, pool, blob, new_key())) as steps:
-                        async for step in steps:
-                            if isinstance(step, int):
-                                sealed_bytes += step
-                                yield Progress(DOING, done + sealed_bytes, max(total, done + sealed_bytes), "bytes")
-                            else:
-                                await _point(metadata, store, report, blob, step, superseded)
-                except (ObjectMissing, Failure) as error:
-                    if isinstance(error, Failure) and error.code in _ENDS_THE_RUN:
-                        raise
-                    report.failed.add(blob.sealed.object_key, blob.digest, _reason(error))
-                done += blob.size
-                yield Progress(DOING, done, max(total, done), "bytes")
-    finally:
-        for key in superseded:
-            await delete_object(store, key)
+    return total
 
 
-async def _reseal(
-    metadata: Metadata, store: ObjectStore, keys: DataKeys, pool: BufferPool, blob: Blob, object_key: str
-) -> AsyncGenerator[int | SealedObject, None]:
-    """Copy one blob into a new durable object: plain bytes of each step, and at the end what was sealed."""
+async def _copy(
+    metadata: Metadata,
+    store: ObjectStore,
+    keys: DataKeys,
+    pool: BufferPool,
+    blob: Blob,
+    object_key: str,
+    progress: Callable[[int], None],
+) -> SealedObject:
+    """Seal one blob anew into a durable object, its digest checked on the way."""
     old = blob.sealed
 
     async def segments(plain_offset: int) -> Sequence[Segment]:
@@ -129,15 +144,16 @@ async def _reseal(
             async with contextlib.aclosing(reader.runs(0, old.plain_size)) as runs:
                 async for run in runs:
                     await writer.write(run)
-                    yield len(run)
+                    progress(len(run))
             segment = await writer.finish()
-            if hasher.digest().hex() != digest.hex:
-                raise Failure(Code.INVALID_LAYER, f"its bytes hash to {digest.algorithm}:{hasher.digest().hex()}")
+            found = hasher.digest().hex()
+            if found != digest.hex:
+                raise Failure(Code.INVALID_LAYER, f"its bytes hash to {digest.algorithm}:{found}")
             await appender.finish()
         except BaseException:
             await see_through(_abandon(writer, appender))
             raise
-    yield SealedObject(
+    return SealedObject(
         object_key=object_key,
         data_key=sealing.encrypted,
         sealed_for=old.sealed_for,

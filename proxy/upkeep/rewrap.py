@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from proxy.blob.keys import DataKeys
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
+from proxy.model.records import Blob
 from proxy.upkeep.progress import Findings, Progress, all_blobs
 
 DOING = "wrapping data keys"
@@ -34,35 +35,44 @@ class RewrapReport:
 
 
 async def rewrap(
-    metadata: Metadata, keys: DataKeys, report: RewrapReport, *, rotate: Callable[[], None] | None
-) -> AsyncGenerator[Progress, None]:
+    metadata: Metadata,
+    keys: DataKeys,
+    *,
+    rotate: Callable[[], None] | None,
+    progress: Callable[[Progress], None],
+) -> RewrapReport:
     """Make a new master key with `rotate` (`MasterKeys.rotate` of those that `keys` wraps with) and wrap all keys anew.
 
-    None goes on with an earlier run, with no new master key.
+    None goes on with an earlier run, with no new master key. Progress counts blobs.
     """
     if rotate is not None:
         await asyncio.to_thread(rotate)
-    total = 0
+    report = RewrapReport()
+    total = done = 0
     async with contextlib.aclosing(all_blobs(metadata)) as walk:
         async for _ in walk:
             total += 1
-    done = 0
-    yield Progress(DOING, 0, total, "blobs")
+    progress(Progress(DOING, 0, total, "blobs"))
     async with contextlib.aclosing(all_blobs(metadata)) as walk:
         async for blob, _ in walk:
-            old = blob.sealed.data_key
-            try:
-                new = await keys.rewrap(old, blob.sealed.sealed_for)
-            except Failure as failure:
-                if failure.code is not Code.KMS:
-                    raise
-                report.failed.add(blob.sealed.object_key, blob.digest, failure.message)
-            else:
-                if new == old:
-                    report.current += 1
-                elif await metadata.replace_data_key(blob.sealed.object_key, old, new):
-                    report.rewrapped += 1
-                else:
-                    report.changed += 1
+            await _rewrap(metadata, keys, report, blob)
             done += 1
-            yield Progress(DOING, done, max(done, total), "blobs")
+            progress(Progress(DOING, done, max(done, total), "blobs"))
+    return report
+
+
+async def _rewrap(metadata: Metadata, keys: DataKeys, report: RewrapReport, blob: Blob) -> None:
+    old = blob.sealed.data_key
+    try:
+        new = await keys.rewrap(old, blob.sealed.sealed_for)
+    except Failure as failure:
+        if failure.code is not Code.KMS:
+            raise
+        report.failed.add(blob.sealed.object_key, blob.digest, failure.message)
+        return
+    if new == old:
+        report.current += 1
+    elif await metadata.replace_data_key(blob.sealed.object_key, old, new):
+        report.rewrapped += 1
+    else:
+        report.changed += 1
