@@ -1,0 +1,158 @@
+"""Everything that goes wrong at this door, as AWS writes it: the one place that knows names, statuses and wire forms.
+
+JSON 1.1 for `ecr`: `{"__type": name, "message": text}`. The query protocol for `sts`: `<ErrorResponse>`. SDKs look at
+the name only; people read the text. Statuses: 400, 403 for AccessDenied (and for sts as AWS has it), 500 when it is our
+fault, which SDKs try again. A fault of ours is logged here, once, with its hint; the hint stays inside.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from html import escape
+
+from aiohttp import web
+
+from proxy import observe
+from proxy.auth.sigv4 import Reason, Refused
+from proxy.model.errors import Code, Failure
+
+JSON_TYPE = "application/x-amz-json-1.1"
+XML_TYPE = "text/xml"
+STS_NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
+
+TRY_AGAIN = "The service is temporarily unavailable. Please try again."
+
+# Ours, that the API has no name for. What is not here and not in the API model is the sender's parameter.
+_OUR_FAULT = frozenset(
+    {Code.SERVER, Code.METADATA_UNAVAILABLE, Code.STORE_UNAVAILABLE, Code.STORE_FULL, Code.BLOB_CORRUPT}
+)
+_PARAMETER = frozenset(
+    {
+        Code.DIGEST_INVALID,
+        Code.IMAGE_REFERENCED,
+        Code.LAYER_IN_USE,
+        Code.MANIFEST_INVALID,
+        Code.MANIFEST_TOO_LARGE,
+        Code.NAME_INVALID,
+        Code.RANGE_NOT_SATISFIABLE,
+        Code.SIZE_INVALID,
+        Code.TAG_INVALID,
+        Code.UNSUPPORTED,
+        Code.UPLOAD_CONFLICT,
+    }
+)
+
+_ECR_NAMES = {
+    Reason.MISSING: (400, "MissingAuthenticationTokenException"),
+    Reason.INCOMPLETE: (400, "IncompleteSignatureException"),
+    Reason.UNKNOWN_KEY: (400, "UnrecognizedClientException"),
+    Reason.MISMATCH: (400, "InvalidSignatureException"),
+}
+_STS_NAMES = {
+    Reason.MISSING: (403, "MissingAuthenticationToken"),
+    Reason.INCOMPLETE: (400, "IncompleteSignature"),
+    Reason.UNKNOWN_KEY: (403, "InvalidClientTokenId"),
+    Reason.MISMATCH: (403, "SignatureDoesNotMatch"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WireError:
+    """An error as a client will see it."""
+
+    status: int
+    name: str
+    message: str
+
+
+class Unreadable(Exception):
+    """The request's form is wrong before its meaning is looked at; `error` is what to answer."""
+
+    def __init__(self, error: WireError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def not_readable(why: str) -> Unreadable:
+    """A body that is not what the protocol says."""
+    return Unreadable(WireError(400, "SerializationException", why))
+
+
+def too_large(limit: int) -> Unreadable:
+    return Unreadable(
+        WireError(413, "RequestEntityTooLargeException", f"The request body is larger than {limit} bytes.")
+    )
+
+
+def unknown_operation(name: str) -> Failure:
+    """For operations of the API that are not served, and for what is no operation at all."""
+    shown = name if len(name) <= 64 and name.isascii() and name.isalnum() else "named in X-Amz-Target"
+    return Failure(Code.UNKNOWN_OPERATION, f"The operation {shown} is not supported by this registry.")
+
+
+def ecr_error(error: Failure | Refused | Unreadable) -> WireError:
+    """How the ECR API names what went wrong."""
+    if isinstance(error, Unreadable):
+        return error.error
+    if isinstance(error, Refused):
+        status, name = _ECR_NAMES[error.reason]
+        return WireError(status, name, error.message)
+    return _failure(error)
+
+
+def sts_error(error: Failure | Refused | Unreadable) -> WireError:
+    """How STS names what went wrong."""
+    if isinstance(error, Unreadable):
+        name = "MalformedInput" if error.error.status == 400 else "RequestEntityTooLarge"
+        return WireError(error.error.status, name, error.error.message)
+    if isinstance(error, Refused):
+        status, name = _STS_NAMES[error.reason]
+        return WireError(status, name, error.message)
+    wire = _failure(error)
+    spelled = {"ServerException": "InternalFailure", "AccessDeniedException": "AccessDenied"}
+    spelled[Code.UNKNOWN_OPERATION] = "InvalidAction"
+    return WireError(wire.status, spelled.get(wire.name, wire.name), wire.message)
+
+
+def render_json(error: WireError, request_id: str) -> web.Response:
+    body = json.dumps({"__type": error.name, "message": error.message})
+    return json_answer(body.encode(), request_id, error.status)
+
+
+def render_xml(error: WireError, request_id: str) -> web.Response:
+    side = "Sender" if error.status < 500 else "Receiver"
+    return xml_answer(
+        f'<ErrorResponse xmlns="{STS_NAMESPACE}"><Error><Type>{side}</Type><Code>{escape(error.name)}</Code>'
+        f"<Message>{escape(_printable(error.message))}</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>",
+        request_id,
+        error.status,
+    )
+
+
+def json_answer(body: bytes, request_id: str, status: int = 200) -> web.Response:
+    return _with_id(web.Response(status=status, body=body, headers={"Content-Type": JSON_TYPE}), request_id)
+
+
+def xml_answer(text: str, request_id: str, status: int = 200) -> web.Response:
+    return _with_id(web.Response(status=status, body=text.encode(), headers={"Content-Type": XML_TYPE}), request_id)
+
+
+def _printable(text: str) -> str:
+    """XML 1.0 has no form at all for most control characters and lone surrogates."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _with_id(response: web.Response, request_id: str) -> web.Response:
+    response.headers["x-amzn-RequestId"] = request_id
+    return response
+
+
+def _failure(failure: Failure) -> WireError:
+    if failure.code in _OUR_FAULT:
+        observe.log.error("request failed on our side", code=failure.code, message=failure.message, hint=failure.hint)
+        # The text is for the operator: it may name addresses and files of the inside.
+        text = failure.message if failure.code is Code.SERVER else TRY_AGAIN
+        return WireError(500, Code.SERVER.value, text)
+    name = Code.INVALID_PARAMETER if failure.code in _PARAMETER else failure.code
+    return WireError(403 if failure.code is Code.ACCESS_DENIED else 400, name.value, failure.message)

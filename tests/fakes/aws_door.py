@@ -1,0 +1,181 @@
+"""The AWS door on a free port of loopback, over a metadata service that lives in a dict.
+
+`FakeMetadata` keeps repositories by name and answers the operations of the door's table as the real one does, as far
+as a door can tell; `fail_with` makes the next calls fail. `AwsDoor.send` sends exactly the lines it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import boto3
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+
+from proxy.auth.envelope import SmallSealer
+from proxy.auth.secrets import seal_secret
+from proxy.auth.tokens import Tokens
+from proxy.ecr import routes
+from proxy.metadata.contract import Metadata
+from proxy.model.errors import Code, Failure, repository_not_found
+from proxy.model.names import repository_arn
+from proxy.model.records import AccessKey, Principal
+
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+ADMIN = Principal("AIDAADMIN", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/admin", "admin", administrator=True)
+BOB = Principal("AIDABOB", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/bob", "bob")
+ADMIN_KEY = ("AKIAADMINADMINADMIN1", "admin/secret+key/that+must/never+be+seen")
+BOB_KEY = ("AKIABOBBOBBOBBOBBOB1", "bob/secret+key/that+must/never+be+seen")
+TARGET = "AmazonEC2ContainerRegistry_V20150921."
+JSON_TYPE = "application/x-amz-json-1.1"
+
+_session = boto3.session.Session()  # it keeps the API models, which take 0.1 s to read
+
+
+class FakeMetadata:
+    """Rows in a dict. `calls` lists every operation that reached it."""
+
+    def __init__(self, secrets: SmallSealer) -> None:
+        self.keys = {
+            key_id: AccessKey(key_id, seal_secret(secrets, key_id, secret), principal)
+            for (key_id, secret), principal in ((ADMIN_KEY, ADMIN), (BOB_KEY, BOB))
+        }
+        self.repositories: dict[str, dict[str, Any]] = {}
+        self.calls: list[tuple[str, Mapping[str, Any]]] = []
+        self.looked_up: list[str] = []
+        self.fail_with: Failure | None = None
+
+    async def access_key(self, access_key_id: str) -> AccessKey | None:
+        self.looked_up.append(access_key_id)
+        if self.fail_with is not None:
+            raise self.fail_with
+        return self.keys.get(access_key_id)
+
+    async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        self.calls.append((operation, parameters))
+        name = parameters.get("repositoryName", "")
+        if operation == "CreateRepository":
+            if name in self.repositories:
+                raise Failure(Code.REPOSITORY_ALREADY_EXISTS, f"The repository with name '{name}' already exists")
+            self.repositories[name] = _row(account, name)
+            return {"repository": self.repositories[name]}
+        if operation == "DescribeRepositories":
+            names = parameters.get("repositoryNames") or sorted(self.repositories)
+            return {"repositories": [self._found(account, each) for each in names]}
+        row = self._found(account, name)
+        if operation == "DeleteRepository":
+            return {"repository": self.repositories.pop(name)}
+        if operation == "BatchGetImage":
+            return {"images": [], "failures": [{"failureCode": "ImageNotFound", "imageId": parameters["imageIds"][0]}]}
+        return {{"ListImages": "imageIds", "DescribeImages": "imageDetails"}.get(operation, row["repositoryName"]): []}
+
+    def _found(self, account: str, name: str) -> dict[str, Any]:
+        if name not in self.repositories:
+            raise repository_not_found(name, account)
+        return self.repositories[name]
+
+
+def _row(account: str, name: str) -> dict[str, Any]:
+    return {
+        "repositoryName": name,
+        "registryId": account,
+        "repositoryArn": repository_arn(REGION, account, name),
+        "createdAt": 1_800_000_000.25,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer off the wire; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class AwsDoor:
+    """A door that listens. `clock_shift` seconds are added to the door's clock, not to the clients'."""
+
+    def __init__(self, proxy_endpoint: str | None = None) -> None:
+        keys = [("master-1", bytes(range(32)))]
+        self.secrets = SmallSealer(keys, "access-key-secret")
+        self.tokens = Tokens(SmallSealer(keys, "authorization-token"))
+        self.metadata = FakeMetadata(self.secrets)
+        self.clock_shift = 0.0
+        handler = routes.door(
+            metadata=cast(Metadata, self.metadata),
+            secrets=self.secrets,
+            tokens=self.tokens,
+            account=ACCOUNT,
+            region=REGION,
+            proxy_endpoint=proxy_endpoint,
+            clock=lambda: time.time() + self.clock_shift,
+        )
+        self._server = RawTestServer(cast(Callable[[web.BaseRequest], Any], handler), host="127.0.0.1")
+
+    async def begin(self) -> None:
+        await self._server.start_server(auto_decompress=False)
+
+    async def finish(self) -> None:
+        await self._server.close()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._server.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def client(self, service: str = "ecr", key: tuple[str, str] = ADMIN_KEY, region: str = REGION, **more: Any) -> Any:
+        """A boto3 client that asks once. Its calls block: run them in a thread."""
+        return _session.client(
+            service,
+            endpoint_url=self.url,
+            region_name=region,
+            aws_access_key_id=key[0],
+            aws_secret_access_key=key[1],
+            config=Config(retries={"total_max_attempts": 1}, parameter_validation=False),
+            **more,
+        )
+
+    def signed(
+        self,
+        operation: str = "DescribeRepositories",
+        body: bytes = b"{}",
+        *,
+        key: tuple[str, str] = ADMIN_KEY,
+        region: str = REGION,
+        service: str = "ecr",
+        headers: Mapping[str, str] | None = None,
+    ) -> list[tuple[str, str]]:
+        """The header lines of a request that botocore has signed, Host first, without Content-Length."""
+        plain = {"X-Amz-Target": TARGET + operation, "Content-Type": JSON_TYPE} if headers is None else headers
+        request = AWSRequest(method="POST", url=self.url + "/", data=body, headers=plain)
+        SigV4Auth(Credentials(*key), service, region).add_auth(request)
+        return [("Host", self.address), *((name, str(value)) for name, value in request.headers.items())]
+
+    async def send(self, lines: Sequence[tuple[str, str]], body: bytes = b"{}", *, target: str = "/") -> Answer:
+        """Send these header lines and this body, and read until the server closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+        try:
+            chunked = any(name == "Transfer-Encoding" for name, _ in lines)
+            framing = [] if chunked else [("Content-Length", str(len(body)))]
+            head = "".join(f"{name}: {value}\r\n" for name, value in (*lines, *framing, ("Connection", "close")))
+            writer.write(f"POST {target} HTTP/1.1\r\n{head}\r\n".encode("utf-8", "surrogateescape") + body)
+            raw = await asyncio.wait_for(reader.read(), 20)
+        finally:
+            writer.close()
+        head_bytes, _, content = raw.partition(b"\r\n\r\n")
+        status, *fields = head_bytes.decode().split("\r\n")
+        found = dict(line.split(": ", 1) for line in fields)
+        return Answer(int(status.split()[1]), {name.lower(): value for name, value in found.items()}, content)

@@ -1,0 +1,16 @@
+"""A door that listens, for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from fakes.aws_door import AwsDoor
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[AwsDoor]:
+    door = AwsDoor()
+    await door.begin()
+    yield door
+    await door.finish()

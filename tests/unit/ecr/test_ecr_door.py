@@ -1,0 +1,221 @@
+"""The AWS door through boto3: what it serves, what it refuses, in AWS's words."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import datetime
+import time
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.exceptions import ClientError
+from fakes.aws_door import ACCOUNT, ADMIN, ADMIN_KEY, BOB, BOB_KEY, REGION, AwsDoor
+
+from proxy.auth.tokens import LIFETIME
+from proxy.ecr.routes import ROUTES
+from proxy.model.errors import Code, Failure
+
+MODEL = botocore.session.get_session().get_service_model("ecr")
+
+
+async def call(client: Any, operation: str, **parameters: Any) -> dict[str, Any]:
+    """Run one operation in a thread: boto3 blocks."""
+    answer: dict[str, Any] = await asyncio.to_thread(client._make_api_call, operation, parameters)
+    return answer
+
+
+async def refused(client: Any, operation: str, **parameters: Any) -> tuple[str, str, int]:
+    """(name, message, status) of the error that boto3 raises."""
+    with pytest.raises(ClientError) as caught:
+        await call(client, operation, **parameters)
+    error = caught.value.response
+    return error["Error"]["Code"], error["Error"]["Message"], error["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def test_the_table_holds_only_operations_of_the_api_model() -> None:
+    assert set(ROUTES) <= set(MODEL.operation_names)
+
+
+# ---- GetAuthorizationToken -------------------------------------------------------------------------------------------
+
+
+async def test_the_token_is_a_password_for_user_aws_that_names_its_principal(door: AwsDoor) -> None:
+    data = (await call(door.client(), "GetAuthorizationToken"))["authorizationData"]
+    assert len(data) == 1
+    user, password = base64.b64decode(data[0]["authorizationToken"]).decode().split(":")
+    claims = door.tokens.read(password, time.time())
+    assert (user, claims.principal_id, claims.account, claims.region) == ("AWS", ADMIN.principal_id, ACCOUNT, REGION)
+
+
+async def test_the_token_ends_in_twelve_hours(door: AwsDoor) -> None:
+    data = (await call(door.client(), "GetAuthorizationToken"))["authorizationData"]
+    left = data[0]["expiresAt"] - datetime.datetime.now(datetime.UTC)
+    assert LIFETIME - 60 < left.total_seconds() <= LIFETIME
+
+
+async def test_the_endpoint_is_the_address_that_the_client_used(door: AwsDoor) -> None:
+    data = (await call(door.client(), "GetAuthorizationToken"))["authorizationData"]
+    assert data[0]["proxyEndpoint"] == door.url
+
+
+async def test_a_configured_endpoint_is_filled_in() -> None:
+    door = AwsDoor("https://{account}.dkr.ecr.{region}.registry.example:5000")
+    await door.begin()
+    try:
+        data = (await call(door.client(), "GetAuthorizationToken"))["authorizationData"]
+    finally:
+        await door.finish()
+    assert data[0]["proxyEndpoint"] == f"https://{ACCOUNT}.dkr.ecr.{REGION}.registry.example:5000"
+
+
+async def test_each_registry_id_has_its_element(door: AwsDoor) -> None:
+    data = await call(door.client(), "GetAuthorizationToken", registryIds=[ACCOUNT, ACCOUNT])
+    assert len(data["authorizationData"]) == 2
+
+
+@pytest.mark.parametrize(
+    "registry_ids", [[], ["999999999999"], [ACCOUNT] * 11, ["x"]], ids=["none", "another", "eleven", "no-id"]
+)
+async def test_registry_ids_that_will_not_do_are_an_invalid_parameter(door: AwsDoor, registry_ids: list[str]) -> None:
+    name, message, status = await refused(door.client(), "GetAuthorizationToken", registryIds=registry_ids)
+    assert (name, status) == ("InvalidParameterException", 400)
+    assert message.startswith("Invalid parameter at 'registryIds' failed to satisfy constraint: ")
+
+
+# ---- what is forwarded -----------------------------------------------------------------------------------------------
+
+
+async def test_a_repository_is_created_described_and_deleted(door: AwsDoor) -> None:
+    client = door.client()
+    made = (await call(client, "CreateRepository", repositoryName="team/app"))["repository"]
+    assert made["repositoryArn"] == f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app"
+    assert made["createdAt"].timestamp() == 1_800_000_000.25
+    listed = (await call(client, "DescribeRepositories"))["repositories"]
+    assert [each["repositoryName"] for each in listed] == ["team/app"]
+    await call(client, "DeleteRepository", repositoryName="team/app", force=True)
+    assert (await call(client, "DescribeRepositories"))["repositories"] == []
+
+
+async def test_parameters_are_forwarded_as_they_came(door: AwsDoor) -> None:
+    client = door.client()
+    await call(client, "CreateRepository", repositoryName="a/b", tags=[{"Key": "k", "Value": "ü\u2028"}])
+    await call(client, "BatchGetImage", registryId=ACCOUNT, repositoryName="a/b", imageIds=[{"imageTag": "v1"}])
+    assert door.metadata.calls == [
+        ("CreateRepository", {"repositoryName": "a/b", "tags": [{"Key": "k", "Value": "ü\u2028"}]}),
+        ("BatchGetImage", {"registryId": ACCOUNT, "repositoryName": "a/b", "imageIds": [{"imageTag": "v1"}]}),
+    ]
+
+
+async def test_a_failure_of_the_api_keeps_its_name_and_text(door: AwsDoor) -> None:
+    name, message, status = await refused(door.client(), "ListImages", repositoryName="none")
+    assert (name, status) == ("RepositoryNotFoundException", 400)
+    assert message == f"The repository with name 'none' does not exist in the registry with id '{ACCOUNT}'"
+
+
+async def test_a_failure_is_an_exception_of_its_own_in_boto3(door: AwsDoor) -> None:
+    client = door.client()
+    with pytest.raises(client.exceptions.RepositoryNotFoundException):
+        await call(client, "DescribeImages", repositoryName="none")
+
+
+async def test_a_registry_of_another_account_is_refused_clearly(door: AwsDoor) -> None:
+    name, message, _ = await refused(door.client(), "ListImages", registryId="999999999999", repositoryName="a/b")
+    assert name == "InvalidParameterException"
+    assert "'registryId'" in message
+    assert ACCOUNT in message
+    assert door.metadata.calls == []
+
+
+async def test_a_metadata_service_that_is_away_is_a_server_exception_to_try_again(door: AwsDoor) -> None:
+    client = door.client()
+    door.metadata.fail_with = Failure(Code.METADATA_UNAVAILABLE, "no answer from /run/secret.sock", hint="is it up?")
+    name, message, status = await refused(client, "DescribeRepositories")
+    assert (name, status) == ("ServerException", 500)
+    assert "try again" in message
+    assert "/run/secret.sock" not in message
+
+
+# ---- policy ----------------------------------------------------------------------------------------------------------
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "GetAuthorizationToken": {},
+    "DescribeRepositories": {},
+}
+
+
+@pytest.mark.parametrize("operation", sorted(ROUTES))
+async def test_who_has_no_permission_is_denied_before_anything_is_forwarded(door: AwsDoor, operation: str) -> None:
+    parameters = PARAMETERS.get(operation, {"repositoryName": "team/app"})
+    name, message, status = await refused(door.client(key=BOB_KEY), operation, **parameters)
+    resource = {
+        "GetAuthorizationToken": "*",
+        "DescribeRepositories": f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/*",
+    }.get(operation, f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app")
+    assert (name, status) == ("AccessDeniedException", 403)
+    assert message == (
+        f"User: {BOB.arn} is not authorized to perform: ecr:{operation} on resource: {resource} "
+        f"because no identity-based policy allows the ecr:{operation} action"
+    )
+    assert door.metadata.calls == []
+
+
+async def test_each_repository_that_is_named_is_asked_of_the_policy(door: AwsDoor) -> None:
+    _, message, _ = await refused(door.client(key=BOB_KEY), "DescribeRepositories", repositoryNames=["one/x", "two/y"])
+    assert "repository/one/x because" in message
+
+
+@pytest.mark.parametrize("name", [None, 7, "*", "team/*", "tea?", "a" * 257])
+async def test_a_repository_name_that_a_policy_cannot_be_asked_about_is_invalid(door: AwsDoor, name: object) -> None:
+    parameters = {} if name is None else {"repositoryName": name}
+    code, message, _ = await refused(door.client(), "ListImages", **parameters)
+    assert code == "InvalidParameterException" or (code, name) == ("SerializationException", 7)
+    assert "repositoryName" in message
+    assert door.metadata.calls == []
+
+
+# ---- sts -------------------------------------------------------------------------------------------------------------
+
+
+async def test_get_caller_identity_says_who_signed(door: AwsDoor) -> None:
+    answer = await call(door.client("sts"), "GetCallerIdentity")
+    assert (answer["Account"], answer["Arn"], answer["UserId"]) == (ACCOUNT, ADMIN.arn, ADMIN.principal_id)
+
+
+async def test_get_caller_identity_needs_no_permission(door: AwsDoor) -> None:
+    assert (await call(door.client("sts", BOB_KEY), "GetCallerIdentity"))["UserId"] == BOB.principal_id
+
+
+async def test_another_sts_action_is_an_invalid_action(door: AwsDoor) -> None:
+    name, message, status = await refused(door.client("sts"), "GetSessionToken")
+    assert (name, status) == ("InvalidAction", 400)
+    assert message == "Could not find operation GetSessionToken for version 2011-06-15."
+
+
+async def test_sts_names_a_wrong_secret_as_sts_does(door: AwsDoor) -> None:
+    name, _, status = await refused(door.client("sts", (ADMIN_KEY[0], "wrong")), "GetCallerIdentity")
+    assert (name, status) == ("SignatureDoesNotMatch", 403)
+
+
+async def test_sts_names_an_unknown_key_as_sts_does(door: AwsDoor) -> None:
+    name, message, status = await refused(door.client("sts", ("AKIANOBODY", "x")), "GetCallerIdentity")
+    assert (name, status) == ("InvalidClientTokenId", 403)
+    assert message == "The security token included in the request is invalid."
+
+
+async def test_sts_allows_fifteen_minutes(door: AwsDoor) -> None:
+    door.clock_shift = 14 * 60
+    assert (await call(door.client("sts"), "GetCallerIdentity"))["Account"] == ACCOUNT
+    door.clock_shift = 16 * 60
+    name, message, _ = await refused(door.client("sts"), "GetCallerIdentity")
+    assert name == "SignatureDoesNotMatch"
+    assert message.startswith("Signature expired: ")
+    assert message.endswith(" - 15 min.)")
+
+
+async def test_sts_answers_a_failing_metadata_service_as_an_internal_failure(door: AwsDoor) -> None:
+    client = door.client("sts")
+    door.metadata.fail_with = Failure(Code.METADATA_UNAVAILABLE, "away")
+    name, _, status = await refused(client, "GetCallerIdentity")
+    assert (name, status) == ("InternalFailure", 500)
