@@ -72,10 +72,14 @@ def door(
     identity: Identity,
     account: str,
     region: str,
-    realm: str,
+    realm: str | None = None,
     stall_seconds: float = 60.0,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """What answers everything under `/v2`. `realm` is the registry's address as the 401 challenge names it."""
+    """What answers everything under `/v2`.
+
+    `realm` is the registry's address in the 401 challenge, the one that was asked for when there is none;
+    `stall_seconds` how long a client may take no byte of a blob.
+    """
     rooms = Rooms(uploads, blobs, images, account, region, stall_seconds)
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -87,7 +91,7 @@ def door(
     return handle
 
 
-async def _answer(rooms: Rooms, identity: Identity, realm: str, request: web.Request) -> web.StreamResponse:
+async def _answer(rooms: Rooms, identity: Identity, realm: str | None, request: web.Request) -> web.StreamResponse:
     route: Route | None = None
     call: Call | None = None
     try:
@@ -105,7 +109,7 @@ async def _answer(rooms: Rooms, identity: Identity, realm: str, request: web.Req
             require(principal, route.action, repository_arn(rooms.region, rooms.account, name) if name else ANY)
         return await route.function(call)
     except Unauthenticated:
-        return errors.unauthenticated(realm)
+        return errors.unauthenticated(realm or _address(request))
     except Failure as failure:
         return _failed(failure, route, call)
 
@@ -121,6 +125,9 @@ def _failed(failure: Failure, route: Route | None, call: Call | None) -> web.Res
     else:
         observe.note(error=failure.code)
     return response
+
+
+_HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}", re.ASCII)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -161,6 +168,12 @@ def _raw_path(request: web.Request) -> str:
     if not path.startswith("/") and "://" in path:
         path = "/" + path.partition("://")[2].partition("/")[2]
     return path
+
+
+def _address(request: web.Request) -> str:
+    """Where the client believes we are. A host that could end the quotes of the challenge is none."""
+    host = request.host if _HOST.fullmatch(request.host) else "registry"
+    return f"{request.scheme}://{host}/"
 
 
 def _reference(text: str) -> str:
