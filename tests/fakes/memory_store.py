@@ -1,0 +1,183 @@
+"""An object store in memory that keeps the contract of `proxy.storage.base` and fails on command.
+
+Like a real one it produces and stores in a thread, refuses keys it did not choose, never clobbers, and knows what is
+open: a test ends by asking for `open_appenders`, `open_readers` and `threads`. Its faults (`Faults`) are what disks and
+caches do: bytes that flip, reads that come back short, appends that fail, threads and reads that take their time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from proxy.storage.base import KEY, ObjectMissing, StoredObject
+
+
+@dataclass(slots=True)
+class Faults:
+    """What goes wrong. All off at first."""
+
+    read_at_most: int | None = None  # bytes a read_into gives at once
+    stale: set[int] = field(default_factory=set)  # offsets of bytes that every reader but a fresh one sees flipped
+    fail_append: Callable[[str, int], None] | None = None  # (key, offset), in the thread; raises what it likes
+    append_gate: threading.Event | None = None  # an append's thread waits for it after producing
+    read_gate: asyncio.Event | None = None  # a read waits for it
+
+
+class MemoryStore:
+    """An `ObjectStore`. `objects` are the stored bytes, for a test to read and to damage."""
+
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
+        self.objects: dict[str, bytearray] = {}
+        self.finished: set[str] = set()
+        self.faults = Faults()
+        self.open_appenders = 0
+        self.open_readers = 0
+        self.threads = 0  # appends whose thread runs now
+        self.fresh_opens = 0
+        self._modified: dict[str, float] = {}
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(8, "memory-store")
+
+    async def begin(self, key: str, expected_size: int | None = None) -> MemoryAppender:
+        _check_key(key)
+        if key in self.objects:
+            raise FileExistsError(key)
+        self.objects[key] = bytearray()
+        self._modified[key] = self._clock()
+        return MemoryAppender(self, key, 0)
+
+    async def resume(self, key: str, offset: int) -> MemoryAppender:
+        _check_key(key)
+        if key not in self.objects or len(self.objects[key]) < offset:
+            raise ObjectMissing(key)
+        del self.objects[key][offset:]
+        return MemoryAppender(self, key, offset)
+
+    async def open(self, key: str, *, fresh: bool = False) -> MemoryReader:
+        _check_key(key)
+        if key not in self.objects:
+            raise ObjectMissing(key)
+        self.fresh_opens += fresh
+        return MemoryReader(self, key, fresh)
+
+    async def delete(self, key: str) -> bool:
+        _check_key(key)
+        self.finished.discard(key)
+        return self.objects.pop(key, None) is not None
+
+    async def list(self, after: str = "") -> AsyncIterator[StoredObject]:
+        for key in sorted(self.objects):
+            if key > after and key in self.objects:
+                yield StoredObject(key, len(self.objects[key]), self._modified[key], key in self.finished)
+
+    async def check(self) -> None:
+        """Memory is always there."""
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._pool.shutdown)
+
+
+class MemoryAppender:
+    def __init__(self, store: MemoryStore, key: str, offset: int) -> None:
+        self.offset = offset
+        self._store = store
+        self._key = key
+        self._open = True
+        self._job: Future[int] | None = None
+        store.open_appenders += 1
+
+    async def append(self, produce: Callable[[], memoryview]) -> int:
+        if not self._open:
+            raise RuntimeError("this stretch of writing has ended")
+        if self._job is not None and not self._job.done():
+            raise RuntimeError("one append at a time")
+        store, key, offset = self._store, self._key, self.offset
+
+        def run() -> int:
+            try:
+                content = produce()
+                if store.faults.append_gate is not None:
+                    store.faults.append_gate.wait()
+                if store.faults.fail_append is not None:
+                    store.faults.fail_append(key, offset)
+                store.objects[key][offset:] = content
+                return len(content)
+            finally:
+                store.threads -= 1
+
+        store.threads += 1
+        self._job = store._pool.submit(run)
+        length = await asyncio.wrap_future(self._job)
+        self.offset += length
+        return length
+
+    async def pause(self) -> None:
+        if await self._end():
+            del self._store.objects[self._key][self.offset :]
+
+    async def finish(self) -> None:
+        if not self._open:
+            raise RuntimeError("this stretch of writing has ended")
+        await self._end()
+        self._store.finished.add(self._key)
+
+    async def abandon(self) -> None:
+        if await self._end():
+            self._store.objects.pop(self._key, None)
+
+    async def _end(self) -> bool:
+        """Close once, and wait for the thread that still runs. True for the call that closed."""
+        closing, self._open = self._open, False
+        if closing:
+            self._store.open_appenders -= 1
+        if self._job is not None:
+            await asyncio.wait((asyncio.wrap_future(self._job),))
+        return closing
+
+
+class MemoryReader:
+    def __init__(self, store: MemoryStore, key: str, fresh: bool) -> None:
+        self.size = len(store.objects[key])
+        self._store = store
+        self._content = store.objects[key]
+        self._fresh = fresh
+        self._open = True
+        store.open_readers += 1
+
+    async def read_into(self, view: memoryview, offset: int) -> int:
+        if not self._open:
+            raise RuntimeError("this reader is closed")
+        faults = self._store.faults
+        if faults.read_gate is not None:
+            await faults.read_gate.wait()
+        length = min(len(view), max(self.size - offset, 0), faults.read_at_most or len(view))
+        view[:length] = self._content[offset : offset + length]
+        if not self._fresh:
+            for at in faults.stale:
+                if offset <= at < offset + length:
+                    view[at - offset] ^= 0x01
+        return length
+
+    async def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._store.open_readers -= 1
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _check_key(key: str) -> None:
+    if not KEY.fullmatch(key):
+        raise ValueError(f"not an object key: {key[:80]!r}")
