@@ -7,7 +7,7 @@
       metadata.db             0600  every row (SQLite; beside it -wal, -shm, .lock)
       objects/                      the filesystem store: sealed bytes, nothing else
       tls/                          what --tls-self-signed made: ca.crt, ca.key, server.crt, server.key
-      run/                    0700  of this run only: metadata.sock, epochs, metrics/
+      run/                    0700  of this run only: metadata.sock, epochs, metrics/, address (http://HOST:PORT)
 
 A backup is everything but `run`. Promises: files that hold secrets are 0600 from their first byte and appear whole or
 not at all; what is there is never overwritten. Must not know what the rooms write into their parts.
@@ -20,6 +20,8 @@ import fcntl
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,7 @@ class DataDirectory:
     run: Path
     epochs: Path
     metrics: Path
+    address: Path
     metadata_socket: str  # may be a short alias of <run>/metadata.sock
 
 
@@ -69,6 +72,7 @@ def open_data(config: Config) -> DataDirectory:
         run=run,
         epochs=run / "epochs",
         metrics=run / "metrics",
+        address=run / "address",
         metadata_socket=_socket_path(run / "metadata.sock"),
     )
 
@@ -137,8 +141,20 @@ def write_credentials(path: Path, access_key_id: str, secret_access_key: str) ->
     write_private(path, text.encode())
 
 
-def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """A whole file with these rights, on disk when this returns; FileExistsError rather than overwriting."""
+def write_private(path: Path, content: bytes) -> None:
+    """A whole file, 0600, on disk when this returns; FileExistsError rather than overwriting."""
+    with _draft(path, content, 0o600) as draft:
+        os.link(draft, path)  # fails if it is there, where a rename would clobber
+
+
+def replace_private(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """A whole file in place of what was there, on disk when this returns."""
+    with _draft(path, content, mode) as draft:
+        os.replace(draft, path)
+
+
+@contextmanager
+def _draft(path: Path, content: bytes, mode: int) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
@@ -146,9 +162,9 @@ def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)  # fails if it is there, where a rename would clobber
+        yield draft
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

@@ -1,0 +1,254 @@
+"""The `wharfage` command: its sub-commands, their flags, and help that teaches.
+
+Promises: wrong settings end with one line that names them and status 2, what cannot be done with one line and status 1;
+no trace for either. What a command does lies in `serve` and `visit`, which are loaded when they are needed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from proxy import config as settings
+from proxy.config import Config, ConfigError
+
+_F = Callable[..., Any]
+T = TypeVar("T")
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def _shared(function: _F) -> _F:
+    """The flags of every command that has a configuration."""
+    for option in (
+        click.option("--data", metavar="DIR", help="The data directory.  [./data]"),
+        click.option(
+            "--config", "file", metavar="FILE", type=click.Path(path_type=Path), help="A TOML file of settings."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _listening(function: _F) -> _F:
+    """The flags of commands that answer docker and aws."""
+    for option in (
+        click.option("--print-config", is_flag=True, help="Print what is in force and where it came from, and end."),
+        click.option("--tls-self-signed", is_flag=True, default=None, help="Make a CA and a certificate, to try TLS."),
+        click.option("--tls-key", metavar="FILE", help="The certificate's key, PEM."),
+        click.option("--tls-cert", metavar="FILE", help="Certificate and chain, PEM; read again when it changes."),
+        click.option("--workers", type=int, metavar="N", help="Proxy workers.  [one a core]"),
+        click.option("--listen", metavar="HOST:PORT", help="Where to listen.  [127.0.0.1:5000]"),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group(context_settings=_CONTEXT)
+def main() -> None:
+    """Wharfage: a self-hosted container registry that answers as Amazon ECR does, sealed at rest.
+
+    \b
+    Try it:
+      wharfage serve &
+      wharfage token | docker login -u AWS --password-stdin 127.0.0.1:5000
+      docker push 127.0.0.1:5000/team/app:v1
+
+    Every setting can stand in a TOML file (--config), in the environment (WHARFAGE_<SECTION>_<KEY>), or in a flag;
+    the later wins. `wharfage serve --print-config` lists them all.
+    """
+
+
+@main.command()
+@_shared
+@_listening
+def serve(file: Path | None, data: str | None, print_config: bool, **flags: Any) -> None:
+    """Run the whole registry: a metadata process and the proxy workers, supervised.
+
+    The first start makes the data directory with a master key, an administrator and its credentials file. SIGTERM
+    drains and ends it, a second one at once.
+
+    \b
+    Examples:
+      wharfage serve
+      wharfage serve --data /srv/wharfage --listen 0.0.0.0:443 --tls-cert site.crt --tls-key site.key
+      wharfage serve --listen 0.0.0.0:5000 --tls-self-signed
+      WHARFAGE_REGISTRY_REGION=eu-west-1 wharfage serve --config /etc/wharfage.toml --print-config
+    """
+    found = _load(file, data, flags)
+    if print_config:
+        click.echo(settings.describe(found))
+        return
+    _serve(found, metadata=not found.metadata.url, workers=True)
+
+
+@main.command()
+@_shared
+@click.option("--listen", metavar="HOST:PORT", help="TCP, instead of the socket under <data>/run; needs a secret.")
+def metadata(file: Path | None, data: str | None, listen: str | None) -> None:
+    """Run the metadata service alone, for proxies that `wharfage proxy` starts.
+
+    On TCP every request must carry the shared secret, [metadata] secret or WHARFAGE_METADATA_SECRET. The proxies need
+    the same master keys: copy <data>/keys/master.json to them.
+
+    \b
+    Examples:
+      wharfage metadata --data /srv/wharfage
+      WHARFAGE_METADATA_SECRET=... wharfage metadata --listen 10.0.0.5:5050
+    """
+    found = _load(file, data, {})
+    if listen is not None:
+        found = _checked(lambda: settings.load(file, {"server.data": data, "metadata.listen": listen}))
+    _serve(found, metadata=True, workers=False)
+
+
+@main.command()
+@_shared
+@_listening
+@click.option("--metadata-url", metavar="URL", help="unix:PATH or http://HOST:PORT of the metadata service.")
+def proxy(file: Path | None, data: str | None, print_config: bool, metadata_url: str | None, **flags: Any) -> None:
+    """Run proxy workers alone, against a metadata service that runs elsewhere.
+
+    \b
+    Examples:
+      wharfage proxy --data /srv/wharfage                 the service of `wharfage metadata` on the same directory
+      WHARFAGE_METADATA_SECRET=... wharfage proxy --metadata-url http://10.0.0.5:5050 --listen 0.0.0.0:5000
+    """
+    found = _load(file, data, flags, {"metadata.url": metadata_url})
+    if print_config:
+        click.echo(settings.describe(found))
+        return
+    _serve(found, metadata=False, workers=True)
+
+
+@main.command()
+@_shared
+@click.option("--repair", is_flag=True, help="Hide damaged blobs until they are pushed again; remove orphans.")
+def check(file: Path | None, data: str | None, repair: bool) -> None:
+    """Verify the store against the rows: every frame of every blob is opened, its digest computed again.
+
+    Works while the server runs, and when it does not. Names what is corrupt, missing or orphaned. Exit status: 0 all
+    is well, 1 blobs are damaged, 2 some could not be checked.
+
+    \b
+    Examples:
+      wharfage check --data /srv/wharfage
+      wharfage check --repair && echo clean
+    """
+    from proxy import visit
+
+    sys.exit(_checked(lambda: visit.check(_load(file, data, {}), repair=repair, say=click.echo)))
+
+
+@main.command()
+@_shared
+@click.option("--resume", is_flag=True, help="Go on with an earlier run: no new master key.")
+@click.option("--reseal", is_flag=True, help="After a leak: also seal every stored object anew.")
+def rewrap(file: Path | None, data: str | None, resume: bool, reseal: bool) -> None:
+    """Make a new master key and wrap every blob's data key anew; stored objects stay as they are.
+
+    Retired keys stay in the key file: they open what older backups hold. It can be broken off, and gone on with by
+    --resume. When a master key has leaked, --reseal gives every blob a new data key as well. Restart the server soon
+    after, so that secrets and tokens are sealed under the new key too.
+
+    \b
+    Examples:
+      wharfage rewrap --data /srv/wharfage
+      wharfage rewrap --reseal
+      wharfage rewrap --reseal --resume
+    """
+    from proxy import visit
+
+    found = _load(file, data, {})
+    sys.exit(_checked(lambda: visit.rewrap(found, rotate=not resume, reseal=reseal, say=click.echo)))
+
+
+@main.command()
+@_shared
+def token(file: Path | None, data: str | None) -> None:
+    """Print a password for `docker login`, good for 12 hours: for those without the aws CLI.
+
+    It is the administrator's, and the same that `aws ecr get-login-password` prints. User name: AWS.
+
+    \b
+    Example:
+      wharfage token | docker login -u AWS --password-stdin 127.0.0.1:5000
+    """
+    from proxy import visit
+
+    click.echo(_checked(lambda: visit.token(_load(file, data, {}))))
+
+
+@main.group()
+def key() -> None:
+    """The master keys, under which every blob's data key is wrapped."""
+
+
+@key.command()
+@_shared
+def export(file: Path | None, data: str | None) -> None:
+    """Print all master keys as JSON, the active first: for a safe, or another reader of the format.
+
+    Each is {"namespace", "name", "key_base64"}: a raw AES keyring of the AWS Encryption SDK. Whoever holds them can
+    open everything that is stored.
+
+    \b
+    Example:
+      wharfage key export --data /srv/wharfage | gpg --encrypt -r ops > master-keys.gpg
+    """
+    from proxy import visit
+
+    click.echo(json.dumps(_checked(lambda: visit.export_keys(_load(file, data, {}))), indent=1))
+
+
+@main.command()
+def version() -> None:
+    """Print the version, and which implementation handles bytes.
+
+    \b
+    Example:
+      wharfage version
+    """
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    from proxy.blob import twin
+
+    try:
+        number = installed("wharfage")
+    except PackageNotFoundError:  # run from a checkout
+        number = "0 (not installed)"
+    click.echo(f"wharfage {number}, Python {sys.version.split()[0]}, {twin.implementation} bytes")
+
+
+def _serve(found: Config, *, metadata: bool, workers: bool) -> NoReturn:
+    from proxy.serve import serve as run
+
+    sys.exit(_checked(lambda: run(found, metadata=metadata, workers=workers, say=click.echo)))
+
+
+def _load(file: Path | None, data: str | None, flags: dict[str, Any], more: dict[str, Any] | None = None) -> Config:
+    named = {f"server.{name}": value for name, value in flags.items()} | {"server.data": data} | (more or {})
+    return _checked(lambda: settings.load(file, named))
+
+
+def _checked(run: Callable[[], T]) -> T:
+    """What `run` returns; failures that an operator can mend become one line and a status."""
+    try:
+        return run()
+    except ConfigError as error:
+        click.echo(f"wharfage: {error}", err=True)
+        sys.exit(2)
+    except Exception as error:
+        # Told apart by name, so that `wharfage --help` need not load the rooms that raise them.
+        if type(error).__name__ not in _PLAIN and not isinstance(error, OSError):
+            raise
+        click.echo(f"wharfage: {error}", err=True)
+        sys.exit(1)
+
+
+_PLAIN = {"DataDirectoryBusy", "KeyFileError", "Failure", "CannotVisit"}

@@ -1,0 +1,187 @@
+"""From `wharfage serve` to running processes: hold the data directory, bind, say how to log in, supervise.
+
+Promises: the parent binds the sockets and loads every module before it forks; a second server on one data directory is
+refused; no secret is printed. What each process then does is `server`'s.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from proxy import datadir, observe, server, supervisor
+from proxy.blob import twin
+from proxy.blob.keys import MasterKeys
+from proxy.child import live
+from proxy.config import Config, ConfigError
+from proxy.datadir import DataDirectory
+from proxy.metadata.epochs import Epochs
+from proxy.supervisor import Lifeline, Role
+from proxy.tls import server_context
+
+
+def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str], None]) -> int:
+    """Run until a signal; returns the exit status. `metadata` and `workers` choose the roles; `say` prints a line.
+
+    Raises `ConfigError` and `DataDirectoryBusy`, OSError for an address that cannot be bound.
+    """
+    configure_log(config)
+    data = datadir.open_data(config)
+    if metadata:
+        datadir.hold(data)  # until the last of our processes has ended
+    for warning in config.warnings:
+        observe.log.warning(warning)
+    MasterKeys.load_or_create(data.master_keys)  # made, or refused, before anything runs
+    roles: list[Role] = []
+    if metadata:
+        roles.append(Role("metadata", "metadata", functools.partial(_metadata, config, data), stops=0))
+    listening: list[socket.socket] = []
+    if workers:
+        config, tls = _with_tls(config, data)
+        listening = bind(config.server.listen)
+        run = functools.partial(_worker, config, data, listening, tls)
+        count = config.server.workers or len(os.sched_getaffinity(0))
+        roles += [Role(f"worker{number}", "worker", run) for number in range(count)]
+        observe.wipe_metrics(data.metrics)
+        observe.share_metrics(data.metrics, "supervisor")
+        scheme = "https" if config.server.tls_cert else "http"
+        datadir.replace_private(data.address, f"{scheme}://{reachable_address(config, listening)}".encode())
+        _warn(config, listening)
+    return supervisor.supervise(
+        roles,
+        drain_seconds=config.server.drain_seconds,
+        ready=functools.partial(_greet, config, data, listening, len(roles) - int(metadata), say),
+    )
+
+
+def configure_log(config: Config) -> None:
+    form = config.log.form
+    if form == "auto":
+        form = "console" if sys.stderr.isatty() else "json"
+    observe.configure_log(form, config.log.level)
+
+
+def bind(listen: str) -> list[socket.socket]:
+    """Listening sockets for HOST:PORT (every address of HOST; an empty HOST is all of the machine's), non-blocking."""
+    host, _, port = listen.rpartition(":")
+    found: list[socket.socket] = []
+    addresses = socket.getaddrinfo(
+        host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    for family, kind, protocol, _, address in dict.fromkeys(addresses):
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            sock.bind(address)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {listen}: {error.strerror}") from error
+        sock.listen(1024)
+        sock.setblocking(False)
+        found.append(sock)
+    return found
+
+
+def reachable_address(config: Config, listening: Sequence[socket.socket]) -> str:
+    """HOST:PORT that a client on this machine can use."""
+    host, port = listening[0].getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104  # told apart, not bound
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    asked = config.server.listen.rpartition(":")[0]
+    if asked and not asked.startswith("[") and not asked[0].isdigit():
+        host = asked  # a name that was asked for is what certificates are made for
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _metadata(config: Config, data: DataDirectory, lifeline: Lifeline) -> None:
+    masters = MasterKeys.load_or_create(data.master_keys)
+    live(lambda stop: server.serve_metadata(config, data, masters, stop, lifeline.tell_ready), lifeline)
+
+
+def _worker(
+    config: Config,
+    data: DataDirectory,
+    listening: Sequence[socket.socket],
+    tls: ssl.SSLContext | None,
+    lifeline: Lifeline,
+) -> None:
+    masters = MasterKeys.load_or_create(data.master_keys)
+    epochs = None if config.metadata.url else Epochs(data.epochs)
+    live(
+        lambda stop: server.serve_worker(
+            config, data, masters, listening, tls, stop, lifeline.tell_ready, epochs=epochs
+        ),
+        lifeline,
+    )
+
+
+def _with_tls(config: Config, data: DataDirectory) -> tuple[Config, ssl.SSLContext | None]:
+    """The settings with the pair that is in force, and its context."""
+    cert, key = config.server.tls_cert, config.server.tls_key
+    if config.server.tls_self_signed:
+        from proxy.selfsigned import make_self_signed  # X.509 is loaded by those who want it
+
+        host = config.server.listen.rpartition(":")[0].strip("[]")
+        _, made_cert, made_key = make_self_signed(data.tls, host)
+        cert, key = str(made_cert), str(made_key)
+    if not cert:
+        return config, None
+    try:
+        context = server_context(Path(cert), Path(key))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"[server] tls_cert {cert}, tls_key {key}: cannot be used: {error}") from error
+    return dataclasses.replace(config, server=dataclasses.replace(config.server, tls_cert=cert, tls_key=key)), context
+
+
+def _warn(config: Config, listening: Sequence[socket.socket]) -> None:
+    off_loopback = [s.getsockname()[0] for s in listening if not _is_loopback(s.getsockname()[0])]
+    if off_loopback and not config.server.tls_cert and not config.server.trusted_proxies:
+        observe.log.warning(
+            "plain HTTP beyond this machine: passwords and images travel in the clear, and docker wants "
+            "--insecure-registry; use --tls-cert and --tls-key, or --tls-self-signed for a first try",
+            addresses=off_loopback,
+        )
+    if twin.implementation == "pure":
+        observe.log.warning(
+            f"!!! PURE PYTHON: bytes are hashed at {twin.measure():,.0f} MB/s a core, because {twin.reason}. "
+            "With a C compiler and Python's headers, install wharfage again for full speed !!!"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "::1" or host.startswith("127.")
+
+
+def _greet(
+    config: Config, data: DataDirectory, listening: Sequence[socket.socket], workers: int, say: Callable[[str], None]
+) -> None:
+    """Where it listens, where data lies, how to log in. Only paths and commands: no secret."""
+    if not listening:
+        say(f"The metadata service of {data.root} is ready.")
+        return
+    scheme = "https" if config.server.tls_cert else "http"
+    address = reachable_address(config, listening)
+    public = config.server.url.rstrip("/") or f"{scheme}://{address}"
+    host = public.partition("://")[2]
+    export = f"export AWS_DEFAULT_REGION={config.registry.region}"
+    if not config.keys.access_key_id:
+        export += f" AWS_SHARED_CREDENTIALS_FILE={data.credentials}"
+    if config.server.tls_self_signed:
+        export += f" AWS_CA_BUNDLE={data.tls / 'ca.crt'}"
+    login = f"docker login -u AWS --password-stdin {host}"
+    say(f"Wharfage is ready at {public} ({workers} workers).")
+    say(f"  data      {data.root}")
+    if config.server.tls_self_signed:
+        folder = f"/etc/docker/certs.d/{host}"
+        say(f"  trust     sudo mkdir -p {folder} && sudo cp {data.tls / 'ca.crt'} {folder}/ca.crt")
+    say(f"  log in    {export}")
+    say(f"            aws ecr get-login-password --endpoint-url {public} | {login}")
+    say(f"  or        wharfage token --data {data.root} | {login}")
+    say(f"  push      docker push {host}/team/app:v1")

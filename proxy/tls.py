@@ -1,0 +1,62 @@
+"""TLS: the context, and its reload when the files change.
+
+Promises: a changed certificate is taken within `RELOAD_SECONDS` by new connections, without a restart; a broken pair on
+disk is told in the log and the old one stays. Must not know where certificates come from (`selfsigned` makes some).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+from proxy import observe
+
+RELOAD_SECONDS = 2.0
+
+_State = tuple[int, int] | None
+
+
+def server_context(cert: Path, key: Path) -> ssl.SSLContext:
+    """TLS 1.2 or newer. Raises OSError (unreadable) or ssl.SSLError (not a certificate, or not its key)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(cert, key)
+    return context
+
+
+async def reload_on_change(context: ssl.SSLContext, cert: Path, key: Path, *, seconds: float = RELOAD_SECONDS) -> None:
+    """For ever: load the pair into the live context when either file has changed."""
+    loaded = told = await asyncio.to_thread(_states, cert, key)
+    while True:
+        await asyncio.sleep(seconds)
+        found = await asyncio.to_thread(_states, cert, key)
+        if found == loaded or None in found:  # a file that is being replaced may be missing for a moment
+            continue
+        try:
+            await asyncio.to_thread(_load, context, cert, key)
+        except (OSError, ssl.SSLError) as error:  # one of the pair may have come first: tried again until they fit
+            if found != told:
+                observe.log.warning("the new certificate does not fit yet; the old one stays", why=str(error))
+            told = found
+            continue
+        loaded = found
+        observe.log.info("the certificate was read again", file=str(cert))
+
+
+def _load(context: ssl.SSLContext, cert: Path, key: Path) -> None:
+    server_context(cert, key)  # a pair that does not fit would leave the live context with half of it
+    context.load_cert_chain(cert, key)
+
+
+def _states(*files: Path) -> tuple[_State, ...]:
+    return tuple(_state(file) for file in files)
+
+
+def _state(file: Path) -> _State:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
