@@ -96,8 +96,11 @@ class Store:
             return
         self._closed = True
         self._queue.put(None)
-        await asyncio.to_thread(self._writer.join)
-        await asyncio.to_thread(self._readers.shutdown)
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        self._writer.join()
+        self._readers.shutdown()
         for connection in self._connections:
             connection.close()
         self._engine.dispose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select, true, update
 
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
@@ -119,10 +119,11 @@ def objects(tx: Transaction, after: str, limit: int) -> Sequence[tuple[Blob, boo
 
 
 def replace_data_key(tx: Transaction, object_key: str, old: EncryptedDataKey, new: EncryptedDataKey) -> bool:
-    for table in (blobs, uploads):
+    for table, living in ((blobs, true()), (uploads, uploads.c.state == UPLOAD_OPEN)):
         result = tx.connection.execute(
             update(table)
             .where(
+                living,
                 table.c.object_key == object_key,
                 table.c.provider_id == old.provider_id,
                 table.c.provider_info == old.provider_info,

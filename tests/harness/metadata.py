@@ -1,0 +1,152 @@
+"""A metadata service with a clock of its own, and pushes made short, for the tests of that room.
+
+`SERVICES` is where another database joins: a factory that starts a service in an empty folder. `CLIENTS` says how it is
+asked. The contract's tests run on every pair and their ids name both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from proxy.metadata.cache import CachedMetadata
+from proxy.metadata.client import MetadataClient
+from proxy.metadata.contract import Metadata
+from proxy.metadata.epochs import Epochs
+from proxy.metadata.service import Service, start_service
+from proxy.model.records import Blob, EncryptedDataKey, PushedManifest, Segment, Upload
+
+ACCOUNT = "123456789012"
+REPOSITORY = "team/app"
+DATA_KEY = EncryptedDataKey("raw", b"key-1", b"wrapped")
+IMAGE = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+@dataclass
+class Clock:
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def sqlite_service(folder: Path, clock: Clock) -> Service:
+    return await start_service(
+        database=folder / "m.db", listen=f"unix:{folder}/m.sock", epochs=folder / "epochs", clock=clock
+    )
+
+
+SERVICES: dict[str, Callable[[Path, Clock], Awaitable[Service]]] = {"sqlite": sqlite_service}
+
+
+async def plain_client(folder: Path) -> Metadata:
+    return MetadataClient(f"unix:{folder}/m.sock", patience=2.0)
+
+
+async def cached_client(folder: Path) -> Metadata:
+    return CachedMetadata(await plain_client(folder), await asyncio.to_thread(Epochs, folder / "epochs"))
+
+
+CLIENTS: dict[str, Callable[[Path], Awaitable[Metadata]]] = {"client": plain_client, "cached": cached_client}
+
+
+@dataclass
+class World:
+    """A service and one client of it, with the few steps that most tests begin with."""
+
+    metadata: Metadata
+    service: Service
+    clock: Clock
+    numbers: Any = field(default_factory=lambda: count(1))
+
+    def object_key(self) -> str:
+        return f"{next(self.numbers):032x}"
+
+    async def begin(self, repository: str = REPOSITORY, *, create: bool = True) -> Upload:
+        return await self.metadata.begin_upload(
+            ACCOUNT,
+            repository,
+            algorithm="sha256",
+            object_key=self.object_key(),
+            data_key=DATA_KEY,
+            sealed_for=f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{repository}",
+            frame_length=1 << 18,
+            create=create,
+        )
+
+    async def lease(self, upload: Upload, seconds: float = 30.0) -> Upload:
+        return await self.metadata.lease_upload(ACCOUNT, upload.repository, upload.upload_id, seconds=seconds)
+
+    async def commit(self, name: str, repository: str = REPOSITORY, size: int = 10) -> tuple[Blob, str | None]:
+        """One whole upload of a blob whose digest is that of `name`."""
+        leased = await self.lease(await self.begin(repository))
+        return await self.metadata.commit_upload(
+            leased.upload_id, leased.fence, digest=digest(name), segment=append(0, size), hash_state=b"state"
+        )
+
+    async def image(
+        self,
+        name: str,
+        tags: Sequence[str] = (),
+        repository: str = REPOSITORY,
+        *,
+        layers: Sequence[str] | None = None,
+        **more: Any,
+    ) -> PushedManifest:
+        """An image with its config and one layer (or `layers`, by name), blobs pushed first."""
+        config, layer_names = f"{name}-config", [f"{name}-layer"] if layers is None else list(layers)
+        for blob in (config, *layer_names):
+            await self.commit(blob, repository)
+        return await self.put(image_manifest(config, layer_names, **more), tags, repository)
+
+    async def put(
+        self, content: bytes, tags: Sequence[str] = (), repository: str = REPOSITORY, *, create: bool = False
+    ) -> PushedManifest:
+        return await self.metadata.put_manifest(
+            ACCOUNT,
+            repository,
+            content=content,
+            media_type=json.loads(content).get("mediaType"),
+            digest=digest(content),
+            tags=tags,
+            create=create,
+        )
+
+    async def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        return await self.metadata.call(ACCOUNT, operation, parameters)
+
+
+def digest(content: str | bytes) -> str:
+    data = content.encode() if isinstance(content, str) else content
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def append(offset: int, length: int, stored_offset: int | None = None) -> Segment:
+    """A message that stores 100 bytes beyond its plaintext."""
+    stored = offset if stored_offset is None else stored_offset
+    return Segment(offset, length, stored, length + 100, b"header")
+
+
+def image_manifest(config: str, layers: Sequence[str], size: int = 10, **more: Any) -> bytes:
+    document = {
+        "schemaVersion": 2,
+        "mediaType": IMAGE,
+        "config": {"mediaType": CONFIG, "digest": digest(config), "size": size},
+        "layers": [{"mediaType": LAYER, "digest": digest(layer), "size": size} for layer in layers],
+        **more,
+    }
+    return json.dumps(document).encode()
+
+
+def index_manifest(children: Sequence[str], **more: Any) -> bytes:
+    entries = [{"mediaType": IMAGE, "digest": child, "size": 500} for child in children]
+    return json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries, **more}).encode()
