@@ -233,7 +233,7 @@ class TestLists:
         assert await world.metadata.repositories("999999999999", last="", limit=3) == Page((), False)
 
     async def test_referrers_come_in_digest_order_filtered_and_paged(self, world: World) -> None:
-        subject = {"mediaType": IMAGE, "digest": digest("absent subject"), "size": 3}
+        subject: dict[str, Any] = {"mediaType": IMAGE, "digest": digest("absent subject"), "size": 3}
         pushed = {}
         for number in range(5):
             kind = "sbom" if number % 2 else "signature"

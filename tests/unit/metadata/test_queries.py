@@ -1,0 +1,173 @@
+"""No query walks rows it does not return: SQLite's own plan of every statement that every operation runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+
+from harness.metadata import ACCOUNT, DATA_KEY, IMAGE, append, digest, image_manifest, index_manifest
+from proxy.metadata import migrations
+from proxy.metadata.operations import (
+    ECR,
+    INTERNAL,
+    blobs,
+    identity,
+    images,
+    manifests,
+    repositories,
+    upkeep,
+    uploads,
+)
+from proxy.metadata.store import sqlite_engine
+from proxy.metadata.transaction import Registry, Transaction
+
+R = "team/app"
+SMALL = {"turns", "accounts", "alembic_version"}  # a row a task, an account, a database
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    engine = sqlite_engine(tmp_path / "m.db")
+    with engine.connect() as opened:
+        opened.info["writing"] = True
+        with opened.begin():
+            migrations.upgrade(opened)
+        yield opened
+    engine.dispose()
+
+
+class Push:
+    """Enough rows for every branch, made through the operations themselves."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self.tx = tx
+        self.keys = iter(f"{number:032x}" for number in range(1000))
+
+    def begin(self) -> Any:
+        return uploads.begin_upload(self.tx, ACCOUNT, R, "sha256", next(self.keys), DATA_KEY, "arn", 4096, True)
+
+    def blob(self, name: str) -> Any:
+        leased = uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0)
+        return uploads.commit_upload(self.tx, leased.upload_id, leased.fence, digest(name), append(0, 9), b"s")[0]
+
+    def put(self, content: bytes, *tags: str) -> str:
+        prepared = manifests.examine(ACCOUNT, R, content, None, digest(content), tags, True)
+        return manifests.put_manifest(self.tx, **prepared).digest
+
+    def image(self, name: str, *tags: str, **more: Any) -> str:
+        self.blob(name)
+        return self.put(image_manifest(name, [name], **more), *tags)
+
+
+def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
+    """One call of each operation, by the name of its function."""
+    push = Push(tx)
+    subject = {"mediaType": IMAGE, "digest": digest("subject"), "size": 1}
+    one, two = push.image("one", "v1", "v2"), push.image("two")
+    push.image("three", "v3", subject=subject, artifactType="a/b")
+    push.put(index_manifest([one, two]), "latest")
+    blob, loose, open_upload = push.blob("one"), push.blob("loose"), push.begin()
+    cancelled, advanced = push.begin(), push.begin()
+    fence = uploads.lease_upload(tx, ACCOUNT, R, advanced.upload_id, 30.0).fence
+    committed = uploads.lease_upload(tx, ACCOUNT, R, push.begin().upload_id, 30.0)
+    key, uid, f = blob.sealed.object_key, advanced.upload_id, fence
+    named = {"repositoryName": R}
+    ids = {"imageIds": [{"imageTag": "v2"}, {"imageDigest": one}, {"imageTag": "v2", "imageDigest": one}]}
+
+    def listed(status: str) -> None:
+        page: dict[str, Any] = {}
+        while page is not None:
+            page = {"maxResults": 1, **named, "filter": {"tagStatus": status}, **page}
+            got = images.list_images(tx, ACCOUNT, page)
+            if "nextToken" not in got:
+                return
+            page = {"nextToken": got["nextToken"]}
+
+    def described() -> None:
+        for status in ("ANY", "TAGGED", "UNTAGGED"):
+            images.describe_images(tx, ACCOUNT, {**named, "filter": {"tagStatus": status}})
+        images.describe_images(tx, ACCOUNT, {**named, **ids})
+
+    return {
+        "access_key": lambda: identity.access_key(tx, "AKIA"),
+        "principal": lambda: identity.principal(tx, "AIDA"),
+        "blob": lambda: blobs.blob(tx, ACCOUNT, R, digest("one")),
+        "segments": lambda: blobs.segments(tx, key, 5, 64),
+        "mount_blob": lambda: blobs.mount_blob(tx, ACCOUNT, "b/b", digest("one"), R, True),
+        "unlink_blob": lambda: blobs.unlink_blob(tx, ACCOUNT, R, digest("loose")),
+        "quarantine": lambda: blobs.quarantine(tx, loose.sealed.object_key, "why"),
+        "begin_upload": push.begin,
+        "upload": lambda: uploads.upload(tx, ACCOUNT, R, open_upload.upload_id),
+        "lease_upload": lambda: uploads.lease_upload(tx, ACCOUNT, R, open_upload.upload_id, 1.0),
+        "renew_upload": lambda: uploads.renew_upload(tx, uid, f, 1.0),
+        "advance_upload": lambda: uploads.advance_upload(tx, uid, f, append(0, 1), b""),
+        "release_upload": lambda: uploads.release_upload(tx, uid, f),
+        "commit_upload": lambda: uploads.commit_upload(
+            tx, committed.upload_id, committed.fence, digest("new"), append(0, 1), b""
+        ),
+        "cancel_upload": lambda: uploads.cancel_upload(tx, ACCOUNT, R, cancelled.upload_id),
+        "manifest": lambda: (manifests.manifest(tx, ACCOUNT, R, "v1"), manifests.manifest(tx, ACCOUNT, R, one)),
+        "put_manifest": lambda: (push.image("four", "v1"), push.put(index_manifest([one, two], x=1), "latest")),
+        "tags": lambda: manifests.list_tags(tx, ACCOUNT, R, "v1", 9),
+        "repositories": lambda: repositories.names(tx, ACCOUNT, "a", 9),
+        "referrers": lambda: [
+            manifests.referrers(tx, ACCOUNT, R, digest("subject"), kind, "", 9) for kind in (None, "a/b")
+        ],
+        "delete_tag": lambda: manifests.delete_tag(tx, ACCOUNT, R, "v3"),
+        "take_turn": lambda: upkeep.take_turn(tx, "sweep", 1.0),
+        "known_objects": lambda: upkeep.known_objects(tx, [key, "0" * 32]),
+        "objects": lambda: upkeep.objects(tx, "", 9),
+        "replace_data_key": lambda: upkeep.replace_data_key(tx, key, DATA_KEY, DATA_KEY),
+        "replace_object": lambda: upkeep.replace_object(tx, "none", blob),
+        "ping": lambda: upkeep.ping(tx),
+        "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),
+        "DescribeRepositories": lambda: repositories.describe_repositories(tx, ACCOUNT, {"maxResults": 1}),
+        "ListImages": lambda: [listed(status) for status in ("ANY", "TAGGED", "UNTAGGED")],
+        "DescribeImages": described,
+        "BatchGetImage": lambda: images.batch_get_image(tx, ACCOUNT, {**named, **ids}),
+        "delete_manifest": lambda: manifests.delete_manifest(tx, ACCOUNT, R, push.image("five", "v5")),
+        "BatchDeleteImage": lambda: images.batch_delete_image(tx, ACCOUNT, {**named, **ids}),
+        "expire_uploads": lambda: upkeep.expire_uploads(tx, -1.0, 100),
+        "collect_blobs": lambda: upkeep.collect_blobs(tx, -1.0, 100),
+        "DeleteRepository": lambda: repositories.delete_repository(tx, ACCOUNT, {**named, "force": True}),
+    }
+
+
+def test_no_statement_of_any_operation_scans_a_big_table_or_sorts_what_an_index_could(
+    connection: Connection,
+) -> None:
+    ran: list[tuple[str, Any]] = []
+
+    def note(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            ran.append((statement, parameters[0] if many else parameters))
+
+    faults: list[str] = []
+    with connection.begin():
+        tx = Transaction(connection, 1_800_000_000.0, Registry())
+        every = _every(tx)
+        assert every.keys() == INTERNAL.keys() | ECR.keys()
+        event.listen(connection, "before_cursor_execute", note)
+        for name, run in every.items():
+            ran.clear()
+            run()
+            for statement, parameters in list(ran):
+                plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+                for step in plan:
+                    scanned = step.startswith("SCAN ") and step.split()[1] not in SMALL | {"CONSTANT"}
+                    if scanned or step.startswith("USE TEMP B-TREE"):
+                        faults.append(f"{name}: {step}\n    {statement}")
+    assert not faults, "\n".join(faults)
+
+
+def test_a_scan_would_be_found(connection: Connection) -> None:
+    """The test above rests on the words of SQLite's plans: this is what it would see."""
+    with connection.begin():
+        scan = connection.exec_driver_sql("EXPLAIN QUERY PLAN SELECT * FROM images WHERE kind = 'x'").all()
+        sort = connection.exec_driver_sql("EXPLAIN QUERY PLAN SELECT * FROM images ORDER BY kind").all()
+    assert scan[0][3] == "SCAN images"
+    assert sort[-1][3].startswith("USE TEMP B-TREE")

@@ -1,0 +1,93 @@
+"""Records survive the way to JSON and back, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.metadata import wire
+from proxy.model.records import (
+    AccessKey,
+    Blob,
+    EncryptedDataKey,
+    ImageKind,
+    ManifestFacts,
+    Page,
+    Principal,
+    Referrer,
+    SealedObject,
+    Segment,
+    StoredManifest,
+    Upload,
+)
+
+KINDS: list[Any] = [
+    AccessKey, Blob, EncryptedDataKey, ManifestFacts, Page, Principal, Referrer, SealedObject, Segment,
+    StoredManifest, Upload,
+]  # fmt: skip
+
+
+def _strategy(kind: Any) -> st.SearchStrategy[Any]:
+    return st.from_type(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.__name__))
+@given(data=st.data())
+def test_a_record_comes_back_equal(kind: Any, data: st.DataObject) -> None:
+    record = data.draw(_strategy(kind))
+    assert wire.decode(kind, json.loads(json.dumps(wire.encode(record)))) == record
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "data"),
+    [
+        (tuple[Blob, str | None] | None, None, None),
+        (tuple[str, int], ("a", 1), ["a", 1]),
+        (Sequence[bytes], (b"\x00\xff",), ["AP8="]),
+        (Mapping[str, str], {"a": "b"}, {"a": "b"}),
+        (float, 3.0, 3),
+        (ImageKind, ImageKind.INDEX, "index"),
+        (None, None, None),
+    ],
+)
+def test_annotations_lead_the_decoding(annotation: Any, value: Any, data: Any) -> None:
+    assert wire.decode(annotation, data) == value
+    assert wire.encode(value) == data
+
+
+@pytest.mark.parametrize(
+    ("annotation", "data"),
+    [
+        (int, "1"),
+        (int, True),
+        (int, 1.0),
+        (bool, 1),
+        (str, None),
+        (bytes, "not base64!"),
+        (bytes, 7),
+        (float, "1"),
+        (None, 1),
+        (tuple[str, int], ["a"]),
+        (Sequence[str], {"a": 1}),
+        (Mapping[str, str], []),
+        (ImageKind, "picture"),
+        (Segment, {"plain_offset": 1}),
+        (Segment, []),
+        (Page, {"names": [], "more": False, "extra": 1}),
+    ],
+)
+def test_what_has_another_shape_is_a_value_error(annotation: Any, data: Any) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        wire.decode(annotation, data)
+
+
+def test_what_has_no_wire_form_is_said_so() -> None:
+    with pytest.raises(TypeError):
+        wire.encode(object())
+    with pytest.raises(TypeError):
+        wire.decode(str | int, 1)
