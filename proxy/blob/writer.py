@@ -229,6 +229,7 @@ class SealedWriter:
         except BaseException:
             self._append = append  # so that a next step fails like this one
             raise
+        self._give(self._spare)  # kept by the final append, which fills nothing after it
         self._spare, self._away = self._away, None
 
     def _give_back(self) -> None:
