@@ -69,6 +69,13 @@ class BodyCut(Exception):
     """The client went away, or was cut, before its body was whole."""
 
 
+def gone() -> web.Response:
+    """The answer that nobody will read: for log and metrics, with the number that nginx gives it."""
+    response = web.Response(status=499, reason="Client Closed Request")
+    response.force_close()
+    return response
+
+
 def check_encoding(request: web.Request) -> None:
     """Bodies are what they are: nothing is inflated, so nothing inflates past a limit."""
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):

@@ -18,7 +18,7 @@ from proxy.model.manifests import MANIFEST_MAX, OCI_INDEX
 from proxy.model.names import check_tag, is_digest_like, parse_digest
 from proxy.model.records import Page, Referrer, StoredManifest
 from proxy.oci.blobs import etag_matches
-from proxy.oci.call import BodyCut, Call, body, check_encoding
+from proxy.oci.call import BodyCut, Call, body, check_encoding, gone
 from proxy.oci.errors import API_VERSION
 
 PAGE_DEFAULT = 100  # as ECR
@@ -56,7 +56,10 @@ async def put(call: Call) -> web.StreamResponse:
     named = list(dict.fromkeys(check_tag(tag) for tag in call.query.getall("tag", [])))
     if len(named) > TAGS_MAX:
         raise Failure(Code.TOO_MANY_TAGS, f"{len(named)} tags in one push; at most {TAGS_MAX} are taken")
-    content = await _read(request)
+    try:
+        content = await _read(request)
+    except BodyCut:
+        return gone()
     pushed = await call.rooms.images.push(
         call.account,
         call.repository,
@@ -146,13 +149,10 @@ async def _read(request: web.Request) -> bytes:
     if (request.content_length or 0) > MANIFEST_MAX:
         raise _too_large()
     content = bytearray()
-    try:
-        async for chunk in body(request):
-            content += chunk
-            if len(content) > MANIFEST_MAX:
-                raise _too_large()
-    except BodyCut as error:
-        raise ConnectionResetError("the client left during its manifest") from error
+    async for chunk in body(request):
+        content += chunk
+        if len(content) > MANIFEST_MAX:
+            raise _too_large()
     return bytes(content)
 
 

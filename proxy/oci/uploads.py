@@ -13,7 +13,7 @@ from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest, check_repository, parse_digest
 from proxy.model.ranges import parse_content_range
-from proxy.oci.call import BodyCut, Call, body, check_encoding
+from proxy.oci.call import BodyCut, Call, body, check_encoding, gone
 from proxy.oci.errors import API_VERSION
 from proxy.registry.append import Append, see_through
 
@@ -43,10 +43,10 @@ async def patch(call: Call) -> web.StreamResponse:
     async with append:
         try:
             await _receive(call, append)
-        except BodyCut as error:
+        except BodyCut:
             # The client is gone, and what arrived is good: whoever resumes goes on from there.
             await append.keep()
-            raise ConnectionResetError("the client left during its chunk") from error
+            return gone()
         if length is not None and append.received != length:
             raise Failure(Code.SIZE_INVALID, f"{append.received} of {length} declared bytes came")
         upload = await append.keep()
@@ -68,9 +68,9 @@ async def put(call: Call) -> web.StreamResponse:
     async with append:
         try:
             await _receive(call, append)
-        except BodyCut as error:
+        except BodyCut:
             await append.keep()
-            raise ConnectionResetError("the client left during its last chunk") from error
+            return gone()
         await append.commit(digest)
     return _created(call, digest)
 
@@ -125,11 +125,11 @@ async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
             call.account, call.repository, upload.upload_id, length=call.request.content_length, closing=digest
         )
         async with append:
-            try:
-                await _receive(call, append)
-            except BodyCut as error:
-                raise ConnectionResetError("the client left during its upload") from error
+            await _receive(call, append)
             await append.commit(digest)
+    except BodyCut:
+        await see_through(_forget(call, upload.upload_id))
+        return gone()
     except BaseException:
         # Nobody was told of this session: it ends with the request.
         await see_through(_forget(call, upload.upload_id))

@@ -1,7 +1,7 @@
 """A whole registry in this process: the real doors, journeys, sealing, store and HTTP; on the loopback, for one test.
 
-Metadata is the real service over its socket, or whatever contract is given; the store is the filesystem's, or whatever is
-given. `finish` checks what every test wants to be true: no buffer is lent and no task of ours is left.
+Metadata is the real service over its socket and the store the filesystem's, or whatever is given; both can be wrapped
+(`fakes/faulty.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,6 @@ class WholeRegistry:
     images: Images
     tokens: tokens.Tokens
     server: HttpServer
-    clock: list[float] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -71,6 +70,7 @@ async def whole_registry(
     metadata: Any = None,
     store: Any = None,
     wrap_metadata: Callable[[Any], Any] = lambda metadata: metadata,
+    wrap_store: Callable[[Any], Any] = lambda store: store,
     frame_length: int = FRAME_LENGTH,
     create_on_push: bool = True,
     stall_seconds: float = 60.0,
@@ -94,6 +94,7 @@ async def whole_registry(
         if store is None:
             store = FilesystemStore(folder / "objects")
             stack.push_async_callback(store.close)
+        store = wrap_store(store)
         keys, pool = LocalKeys(masters), BufferPool()
         issued = tokens.Tokens(SmallSealer(masters.derive(tokens.PURPOSE), tokens.PURPOSE))
         uploads = Uploads(
