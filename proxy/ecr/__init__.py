@@ -1,4 +1,10 @@
 """The door for aws: JSON 1.1 with SigV4 (`ecr`), the query protocol (`sts`).
 
 `routes` is the visible table of targets; rows are asked of `metadata.contract`. Never imports `oci`.
+
+`signed` proves a request and only then reads it; `parameters` is what the door must know of a body before it forwards
+it; `authorization` and `sts` are answered here, everything else where the rows are; `errors` renders every failure.
+
+Turned down: validating against the API model here too (it is done once, beside the rows); botocore's own signer for
+checking (it signs, by a clock of its own); rendering errors beside the code that raises them.
 """

@@ -90,12 +90,13 @@ def door(
     signatures = Signatures(metadata.access_key, secrets, region=region, clock=clock)
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        request_id = str(uuid.UUID(observe.request_id() or uuid.uuid4().hex))
-        # Before a claim has been read, only the headers tell which protocol the client will understand.
+        request_id = observe.request_id() or str(uuid.uuid4())
+        # Until a claim has been read, only the headers tell which protocol the client will understand.
         query_protocol = "X-Amz-Target" not in request.headers and _is_form(request)
         try:
             claim = claim_of(request)
-            query_protocol = "X-Amz-Target" not in request.headers and claim.service == sts.STS.name
+            if "X-Amz-Target" not in request.headers and claim.service == sts.STS.name:
+                query_protocol = True
             if query_protocol:
                 principal, body = await signatures.read(request, claim, sts.STS)
                 return xml_answer(sts.answer(principal, body, request_id), request_id)

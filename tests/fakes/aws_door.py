@@ -7,6 +7,8 @@ as a door can tell; `fail_with` makes the next calls fail. `AwsDoor.send` sends 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +39,9 @@ ADMIN_KEY = ("AKIAADMINADMINADMIN1", "admin/secret+key/that+must/never+be+seen")
 BOB_KEY = ("AKIABOBBOBBOBBOBBOB1", "bob/secret+key/that+must/never+be+seen")
 TARGET = "AmazonEC2ContainerRegistry_V20150921."
 JSON_TYPE = "application/x-amz-json-1.1"
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+Lines = list[tuple[str, str]]
 
 _session = boto3.session.Session()  # it keeps the API models, which take 0.1 s to read
 
@@ -101,6 +106,12 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
 
+    def error(self) -> tuple[str, str]:
+        """(name, message) of a JSON error, which has just these two members."""
+        document = json.loads(self.body)
+        assert set(document) == {"__type", "message"}
+        return document["__type"], document["message"]
+
 
 class AwsDoor:
     """A door that listens. `clock_shift` seconds are added to the door's clock, not to the clients'."""
@@ -157,7 +168,7 @@ class AwsDoor:
         region: str = REGION,
         service: str = "ecr",
         headers: Mapping[str, str] | None = None,
-    ) -> list[tuple[str, str]]:
+    ) -> Lines:
         """The header lines of a request that botocore has signed, Host first, without Content-Length."""
         plain = {"X-Amz-Target": TARGET + operation, "Content-Type": JSON_TYPE} if headers is None else headers
         request = AWSRequest(method="POST", url=self.url + "/", data=body, headers=plain)
@@ -179,3 +190,16 @@ class AwsDoor:
         status, *fields = head_bytes.decode().split("\r\n")
         found = dict(line.split(": ", 1) for line in fields)
         return Answer(int(status.split()[1]), {name.lower(): value for name, value in found.items()}, content)
+
+    async def answer_before_body(self, lines: Sequence[tuple[str, str]], length: int = 1000) -> bytes:
+        """Announce a body of `length`, send none of it, and read what is answered all the same."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+        try:
+            head = "".join(f"{name}: {value}\r\n" for name, value in (*lines, ("Content-Length", str(length))))
+            writer.write(f"POST / HTTP/1.1\r\n{head}\r\n".encode())
+            header = await reader.readuntil(b"\r\n\r\n")
+            answered = re.search(rb"(?i)content-length: (\d+)", header)
+            assert answered is not None
+            return header + await reader.readexactly(int(answered[1]))
+        finally:
+            writer.close()

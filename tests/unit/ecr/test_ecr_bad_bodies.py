@@ -1,0 +1,208 @@
+"""Answers have AWS's form; bodies, targets and forms that will not do are named, at bounded cost."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import gzip
+import html
+import json
+import time
+import uuid
+
+import botocore.session
+import pytest
+from fakes.aws_door import FORM, TARGET, AwsDoor
+
+from proxy.ecr.errors import ecr_error, sts_error
+from proxy.ecr.routes import BODY_MAX, ROUTES
+from proxy.model.errors import Code, Failure
+
+
+async def test_a_sound_request_is_answered(door: AwsDoor) -> None:
+    answer = await door.send(door.signed())
+    assert (answer.status, json.loads(answer.body)) == (200, {"repositories": []})
+    assert answer.headers["content-type"] == "application/x-amz-json-1.1"
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["answer", "error"])
+async def test_every_answer_has_a_request_id_and_a_right_date(door: AwsDoor, good: bool) -> None:
+    lines = door.signed() if good else [("Host", door.address)]
+    answer = await door.send(lines)
+    assert str(uuid.UUID(answer.headers["x-amzn-requestid"])) == answer.headers["x-amzn-requestid"]
+    told = email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp()
+    assert abs(told - time.time()) < 5
+
+
+# ---- body ------------------------------------------------------------------------------------------------------------
+
+BAD_BODIES: dict[str, bytes] = {
+    "not-json": b"repositoryName=x",
+    "cut": b'{"repositoryName":',
+    "list": b"[]",
+    "text": b'"x"',
+    "null": b"null",
+    "two": b"{}{}",
+    "nan": b'{"maxResults":NaN}',
+    "huge-number": b'{"maxResults":' + b"9" * 5000 + b"}",
+    "not-utf8": b'{"repositoryName":"\xff"}',
+    "utf16": "{}".encode("utf-16"),
+    "surrogate": b'{"repositoryName":"\\ud800"}',
+    "deep": b'{"a":' * 100 + b"1" + b"}" * 100,
+    "very-deep": b"[" * (BODY_MAX - 10),
+    "nul": b"\x00",
+}
+
+
+@pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES.keys())
+async def test_a_body_that_is_no_sound_json_object_is_a_serialization_exception(door: AwsDoor, body: bytes) -> None:
+    answer = await door.send(door.signed(body=body), body)
+    assert (answer.status, answer.error()[0]) == (400, "SerializationException")
+    assert door.metadata.calls == []
+
+
+async def test_an_empty_body_is_an_empty_object(door: AwsDoor) -> None:
+    assert (await door.send(door.signed(body=b""), b"")).status == 200
+
+
+async def test_a_wide_body_within_the_limit_is_fine(door: AwsDoor) -> None:
+    body = json.dumps({"repositoryNames": ["a/b"], "x": [[]] * 200}).encode()
+    assert (await door.send(door.signed(body=body), body)).error()[0] == "RepositoryNotFoundException"
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_sent(door: AwsDoor) -> None:
+    answer = await asyncio.wait_for(door.answer_before_body(door.signed(), BODY_MAX + 1), 5)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"RequestEntityTooLargeException"' in answer
+
+
+async def test_a_chunked_body_is_cut_off_at_the_limit(door: AwsDoor) -> None:
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    lines = [*door.signed(), ("Transfer-Encoding", "chunked")]
+    answer = await door.send(lines, chunk * 17 + b"0\r\n\r\n")
+    assert (answer.status, answer.error()[0]) == (413, "RequestEntityTooLargeException")
+
+
+async def test_a_chunked_body_within_the_limit_is_read(door: AwsDoor) -> None:
+    lines = [*door.signed(), ("Transfer-Encoding", "chunked")]
+    assert (await door.send(lines, b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n")).status == 200
+
+
+async def test_bad_chunk_framing_reaches_no_operation(door: AwsDoor) -> None:
+    answer = await door.send([*door.signed(), ("Transfer-Encoding", "chunked")], b"zz\r\n{}\r\n0\r\n\r\n")
+    assert answer.status == 400
+    assert door.metadata.calls == []
+
+
+async def test_a_compressed_body_is_not_inflated(door: AwsDoor) -> None:
+    body = gzip.compress(b"{}")
+    answer = await door.send([*door.signed(body=body), ("Content-Encoding", "gzip")], body)
+    assert (answer.status, answer.error()[0]) == (415, "SerializationException")
+
+
+async def test_continue_is_said_when_the_claim_is_good(door: AwsDoor) -> None:
+    answer = await door.send([*door.signed(), ("Expect", "100-continue")])
+    assert answer.status == 100
+    assert b"HTTP/1.1 200 OK" in answer.body
+
+
+async def test_continue_is_not_said_to_an_unknown_key(door: AwsDoor) -> None:
+    lines = door.signed(key=("AKIANOBODYNOBODY", "x"))
+    assert (await door.send([*lines, ("Expect", "100-continue")])).status == 400
+
+
+UNSERVED = sorted(set(botocore.session.get_session().get_service_model("ecr").operation_names) - set(ROUTES))
+
+
+@pytest.mark.parametrize("operation", UNSERVED)
+async def test_every_other_operation_of_the_model_is_refused_by_name(door: AwsDoor, operation: str) -> None:
+    answer = await door.send(door.signed(operation))
+    assert (answer.status, answer.error()[0]) == (400, "UnknownOperationException")
+    assert f"The operation {operation} is not supported" in answer.error()[1]
+    assert door.metadata.calls == []
+
+
+# ---- target ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        TARGET + "NoSuchOperation",
+        TARGET,
+        TARGET + "listImages",
+        "AmazonEC2ContainerRegistry_V20150921",
+        "SpencerFrontendService.ListImages",
+        "ListImages",
+        "x",
+        TARGET + "A" * 3000,
+        TARGET + "<script>",
+    ],
+)
+async def test_a_target_that_is_not_in_the_table_is_an_unknown_operation(door: AwsDoor, target: str) -> None:
+    answer = await door.send(door.signed(headers={"X-Amz-Target": target}))
+    assert (answer.status, answer.error()[0]) == (400, "UnknownOperationException")
+    assert len(answer.body) < 300
+
+
+async def test_no_target_with_an_ecr_signature_is_refused(door: AwsDoor) -> None:
+    answer = await door.send(door.signed(headers={"Content-Type": "application/json"}))
+    assert answer.status == 400
+    assert answer.error()[0] == "IncompleteSignatureException"
+
+
+# ---- sts -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b"", "InvalidAction"),
+        (b"Version=2011-06-15", "InvalidAction"),
+        (b"Action=GetCallerIdentity&Version=2010-05-08", "InvalidAction"),
+        (b"Action=%3Cx%3E%00&Version=2011-06-15", "InvalidAction"),
+        (b"Action=GetCallerIdentity&Action=AssumeRole&Version=2011-06-15", "MalformedInput"),
+        (b"Action", "MalformedInput"),
+        (b"Action=%ff", "MalformedInput"),
+        (b"\xff=1", "MalformedInput"),
+        (b"&".join(b"a%d=1" % i for i in range(101)), "MalformedInput"),
+    ],
+)
+async def test_a_form_that_sts_does_not_know_is_an_xml_error(door: AwsDoor, body: bytes, name: str) -> None:
+    answer = await door.send(door.signed(body=body, service="sts", headers=FORM), body)
+    text = answer.body.decode()
+    assert (answer.status, answer.headers["content-type"]) == (400, "text/xml")
+    assert f"<Code>{name}</Code>" in text
+    assert text.isprintable()
+    assert f"<RequestId>{answer.headers['x-amzn-requestid']}</RequestId>" in text
+
+
+async def test_an_unsigned_form_is_answered_in_xml(door: AwsDoor) -> None:
+    answer = await door.send([("Host", door.address), *FORM.items()], b"Action=GetCallerIdentity")
+    assert (answer.status, b"<Code>MissingAuthenticationToken</Code>" in answer.body) == (403, True)
+
+
+async def test_a_form_signed_for_a_service_that_is_not_here_is_told_so_in_xml(door: AwsDoor) -> None:
+    body = b"Action=ListUsers&Version=2010-05-08"
+    answer = await door.send(door.signed(body=body, service="iam", headers=FORM), body)
+    assert answer.status == 403
+    assert "Credential should be scoped to correct service: 'sts'." in html.unescape(answer.body.decode())
+
+
+async def test_an_sts_body_over_its_limit_is_refused(door: AwsDoor) -> None:
+    lines = door.signed(service="sts", headers=FORM)
+    answer = await asyncio.wait_for(door.answer_before_body(lines, 65 * 1024), 5)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"<Code>RequestEntityTooLarge</Code>" in answer
+
+
+# ---- every failure has a form ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", list(Code))
+def test_every_failure_is_spelled_as_an_exception_of_aws(code: Code) -> None:
+    wire = ecr_error(Failure(code, "x"))
+    assert wire.name.endswith("Exception")
+    assert wire.status in {400, 403, 500}
+    assert (wire.status == 500) == (wire.name == "ServerException")
+    assert sts_error(Failure(code, "x")).status == wire.status

@@ -1,0 +1,62 @@
+"""Bodies become parameters or are refused; no bytes whatever make the door fail in another way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.ecr import sts
+from proxy.ecr.errors import Unreadable, render_xml, sts_error
+from proxy.ecr.parameters import DEPTH_MAX, read_parameters
+from proxy.model.errors import Failure
+from proxy.model.records import Principal
+
+ANNA = Principal("AIDAANNA", "123456789012", "arn:aws:iam::123456789012:user/a&b", "a&b")
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(), _json, max_size=5), st.booleans())
+def test_any_json_object_is_read_as_it_is(document: dict[str, Any], escaped: bool) -> None:
+    body = json.dumps(document, ensure_ascii=escaped).encode()
+    assert read_parameters(body) == document
+
+
+@given(st.binary(max_size=60) | st.text(alphabet='{}[]":,\\\\u0dD8 1e9-tn', max_size=60).map(str.encode))
+def test_any_bytes_are_an_object_that_can_be_sent_on_or_unreadable(body: bytes) -> None:
+    try:
+        document = read_parameters(body)
+    except Unreadable:
+        return
+    assert isinstance(document, dict)
+    json.dumps(document, ensure_ascii=False).encode("utf-8")
+
+
+def test_nesting_is_taken_up_to_its_bound() -> None:
+    lists = b"[" * (DEPTH_MAX - 1) + b"]" * (DEPTH_MAX - 1)
+    assert set(read_parameters(b'{"a":' + lists + b',"b":[]}')) == {"a", "b"}
+    with pytest.raises(Unreadable) as caught:
+        read_parameters(b'{"a":[' + lists + b"]}")
+    assert caught.value.error.message == "The request body is nested too deeply."
+
+
+@given(st.binary(max_size=80) | st.text(alphabet="Action=GetCallerIdentity&%0fV+", max_size=80).map(str.encode))
+def test_any_form_is_answered_in_xml_or_refused_in_xml(body: bytes) -> None:
+    try:
+        text = sts.answer(ANNA, body, "id")
+    except (Unreadable, Failure) as error:
+        text = str(render_xml(sts_error(error), "id").text)
+    assert "<RequestId>id</RequestId>" in text
+
+
+def test_an_arn_stands_escaped_in_xml() -> None:
+    answer = sts.answer(ANNA, b"Action=GetCallerIdentity&Version=2011-06-15", "id")
+    assert "<Arn>arn:aws:iam::123456789012:user/a&amp;b</Arn>" in answer
