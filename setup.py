@@ -12,11 +12,11 @@ import sysconfig
 from pathlib import Path
 
 from Cython.Build import cythonize
-from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
+from setuptools import Extension, setup  # type: ignore[import-untyped]  # it ships no types
+from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped]
 
 
-class BuildNative(build_ext):
+class BuildNative(build_ext):  # type: ignore[misc]
     def build_extensions(self) -> None:
         missing = self._missing()
         if missing:
@@ -40,7 +40,7 @@ class BuildNative(build_ext):
 
 
 setup(
-    ext_modules=cythonize(
+    ext_modules=cythonize(  # type: ignore[no-untyped-call]
         [
             Extension(
                 "_speedups.native",

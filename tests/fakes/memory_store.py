@@ -47,7 +47,7 @@ class MemoryStore:
     async def begin(self, key: str, expected_size: int | None = None) -> MemoryAppender:
         _check_key(key)
         if key in self.objects:
-            raise FileExistsError(key)
+            raise FileExistsError(f"{key} exists already")
         self.objects[key] = bytearray()
         self._modified[key] = self._clock()
         return MemoryAppender(self, key, 0)
@@ -118,27 +118,33 @@ class MemoryAppender:
         return length
 
     async def pause(self) -> None:
-        if await self._end():
-            del self._store.objects[self._key][self.offset :]
+        await self._end(self._cut)
 
     async def finish(self) -> None:
         if not self._open:
             raise RuntimeError("this stretch of writing has ended")
-        await self._end()
-        self._store.finished.add(self._key)
+        await self._end(lambda: self._store.finished.add(self._key))
 
     async def abandon(self) -> None:
-        if await self._end():
-            self._store.objects.pop(self._key, None)
+        await self._end(lambda: self._store.objects.pop(self._key, None))
 
-    async def _end(self) -> bool:
-        """Close once, and wait for the thread that still runs. True for the call that closed."""
+    def _cut(self) -> None:
+        del self._store.objects[self._key][self.offset :]
+
+    async def _end(self, how: Callable[[], object]) -> None:
+        """Close once, after the thread that still runs, whatever is cancelled."""
         closing, self._open = self._open, False
+        cancelled: asyncio.CancelledError | None = None
+        while self._job is not None and not self._job.done():
+            try:
+                await asyncio.wait((asyncio.wrap_future(self._job),))
+            except asyncio.CancelledError as error:
+                cancelled = error
         if closing:
+            how()
             self._store.open_appenders -= 1
-        if self._job is not None:
-            await asyncio.wait((asyncio.wrap_future(self._job),))
-        return closing
+        if cancelled is not None:
+            raise cancelled
 
 
 class MemoryReader:
