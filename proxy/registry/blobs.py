@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import cast
 
 from proxy import observe
 from proxy.blob.buffers import BufferPool
@@ -90,8 +89,7 @@ class OpenBlob:
         BlobCorrupt, after the blob was quarantined.
         """
         try:
-            runs = cast(AsyncGenerator[memoryview, None], self._reader.runs(start, stop))
-            async with contextlib.aclosing(runs):
+            async with contextlib.aclosing(self._reader.runs(start, stop)) as runs:
                 async for run in runs:
                     yield run
         except Failure as failure:

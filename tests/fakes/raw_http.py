@@ -47,3 +47,24 @@ class Raw:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", "0"))), 10)
         return int(status.split()[1]), headers, body
+
+    async def rest(self) -> bytes:
+        """All that still comes until the line ends, cleanly or not."""
+        got = bytearray()
+        try:
+            while chunk := await asyncio.wait_for(self.reader.read(2**20), 10):
+                got += chunk
+        except ConnectionError:
+            pass
+        return bytes(got)
+
+    def pause(self) -> None:
+        """Take no byte off the line, so that the sender's buffers fill."""
+        transport = self._writer.transport
+        assert isinstance(transport, asyncio.ReadTransport)
+        transport.pause_reading()
+
+    def resume(self) -> None:
+        transport = self._writer.transport
+        assert isinstance(transport, asyncio.ReadTransport)
+        transport.resume_reading()
