@@ -170,7 +170,7 @@ uploads = Table(
     Column("committed", _name(140)),
     Column("discard", _name(32)),  # the object that its commit made useless
     Index("ix_uploads_state_touched_at", "state", "touched_at"),
-    Index("ix_uploads_account_repository", "account", "repository"),
+    Index("ix_uploads_account_repository_state", "account", "repository", "state"),
 )
 
 UPLOAD_OPEN, UPLOAD_COMMITTED, UPLOAD_CLOSED = 0, 1, 2

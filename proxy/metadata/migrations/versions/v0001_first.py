@@ -113,7 +113,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("upload_id", name=op.f("pk_uploads")),
         sa.UniqueConstraint("object_key", name=op.f("uq_uploads_object_key")),
     )
-    op.create_index("ix_uploads_account_repository", "uploads", ["account", "repository"], unique=False)
+    op.create_index("ix_uploads_account_repository_state", "uploads", ["account", "repository", "state"], unique=False)
     op.create_index("ix_uploads_state_touched_at", "uploads", ["state", "touched_at"], unique=False)
     op.create_table(
         "blob_links",

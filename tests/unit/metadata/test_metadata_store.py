@@ -1,0 +1,160 @@
+"""The threads and transactions under the operations."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import OperationalError
+
+from proxy.metadata.schema import turns
+from proxy.metadata.store import Store, open_sqlite
+from proxy.metadata.transaction import Changes, Transaction
+from proxy.model.errors import Code, Failure
+
+
+@pytest.fixture
+async def changes() -> list[Changes]:
+    return []
+
+
+@pytest.fixture
+async def store(tmp_path: Path, changes: list[Changes]) -> AsyncIterator[Store]:
+    opened = await asyncio.to_thread(open_sqlite, tmp_path / "m.db", committed=changes.append)
+    yield opened
+    await opened.close()
+
+
+def adding(task: str) -> Callable[[Transaction], str]:
+    def add(tx: Transaction) -> str:
+        tx.connection.execute(insert(turns).values(task=task, until=0.0))
+        tx.changed("a", task)
+        return task
+
+    return add
+
+
+def names(tx: Transaction) -> list[str]:
+    return list(tx.connection.execute(select(turns.c.task).order_by(turns.c.task)).scalars())
+
+
+async def hold(store: Store) -> tuple[threading.Event, asyncio.Task[None]]:
+    """Keep the writer busy, so that what is asked meanwhile goes into one group."""
+    release, begun = threading.Event(), threading.Event()
+
+    def wait(tx: Transaction) -> None:
+        begun.set()
+        release.wait(10)
+
+    task = asyncio.create_task(store.write(wait))
+    await asyncio.to_thread(begun.wait, 10)
+    return release, task
+
+
+async def test_the_database_is_private_and_commits_reach_the_disk(tmp_path: Path, store: Store) -> None:
+    def pragmas(tx: Transaction) -> list[object]:
+        wanted = ("journal_mode", "synchronous", "foreign_keys")
+        return [tx.connection.execute(text(f"PRAGMA {name}")).scalar() for name in wanted]
+
+    assert await store.write(pragmas) == ["wal", 2, 1]
+    assert (tmp_path / "m.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_writes_that_queue_up_share_a_commit_and_one_that_fails_leaves_the_others(
+    store: Store, changes: list[Changes]
+) -> None:
+    release, busy = await hold(store)
+
+    def half(tx: Transaction) -> None:
+        adding("half")(tx)
+        raise Failure(Code.INVALID_PARAMETER, "no")
+
+    asked = [store.write(adding("one")), store.write(half), store.write(adding("two")), store.write(adding("one"))]
+    gathered = asyncio.gather(*asked, return_exceptions=True)
+    await asyncio.sleep(0)
+    release.set()
+    one, refused, two, again = await gathered
+    await busy
+    assert (one, two) == ("one", "two")
+    assert isinstance(refused, Failure)
+    assert isinstance(again, Exception)
+    assert await store.read(names) == ["one", "two"]
+    assert [each.repositories for each in changes] == [set(), {("a", "one"), ("a", "two")}]
+
+
+async def test_a_database_that_fails_mid_group_fails_all_of_it_and_the_next_write_works(
+    store: Store, changes: list[Changes]
+) -> None:
+    release, busy = await hold(store)
+
+    def broken(tx: Transaction) -> None:
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+    asked = asyncio.gather(store.write(adding("one")), store.write(broken), return_exceptions=True)
+    await asyncio.sleep(0)
+    release.set()
+    for answer in await asked:
+        assert isinstance(answer, Failure)
+        assert answer.code is Code.STORE_FULL
+    await busy
+    assert await store.read(names) == []
+    assert await store.write(adding("later")) == "later"
+    assert [each.repositories for each in changes] == [set(), {("a", "later")}]
+
+
+async def test_a_database_without_room_says_store_full_and_goes_on_when_there_is_room(store: Store) -> None:
+    def limit(pages: int) -> Callable[[Transaction], object]:
+        return lambda tx: tx.connection.execute(text(f"PRAGMA max_page_count={pages}")).scalar()
+
+    def fill(tx: Transaction) -> None:
+        for number in range(2000):
+            adding(f"{number:04d}" * 16)(tx)
+
+    await store.write(limit(1))
+    with pytest.raises(Failure) as caught:
+        await store.write(fill)
+    assert caught.value.code is Code.STORE_FULL
+    assert await store.read(names) == []
+    await store.write(limit(1_000_000))
+    await store.write(fill)
+    assert len(await store.read(names)) == 2000
+
+
+async def test_a_cancelled_writers_write_is_whole_and_told_to_the_epochs(store: Store, changes: list[Changes]) -> None:
+    release, busy = await hold(store)
+    writing = asyncio.create_task(store.write(adding("one")))
+    await asyncio.sleep(0)
+    writing.cancel()
+    release.set()
+    await busy
+    await store.write(adding("two"))
+    assert await store.read(names) == ["one", "two"]
+    assert {("a", "one"), ("a", "two")} == set().union(*(each.repositories for each in changes))
+
+
+async def test_a_read_may_leave_a_write_that_is_done_before_it_answers(store: Store) -> None:
+    def ask(tx: Transaction) -> list[str]:
+        tx.afterwards.append(lambda later: adding("left")(later) and None)
+        return names(tx)
+
+    assert await store.read(ask) == []
+    assert await store.read(names) == ["left"]
+
+
+async def test_closing_finishes_what_was_queued_and_refuses_the_rest(store: Store) -> None:
+    release, busy = await hold(store)
+    queued = asyncio.create_task(store.write(adding("one")))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    with pytest.raises(Failure) as caught:
+        await store.write(adding("two"))
+    assert caught.value.code is Code.METADATA_UNAVAILABLE
+    release.set()
+    assert await queued == "one"
+    await busy
+    await closing
