@@ -17,12 +17,12 @@ from proxy import observe
 from proxy.blob.buffers import BufferPool
 from proxy.blob.hashers import new_hasher
 from proxy.blob.keys import DataKeys
-from proxy.blob.reader import open_sealed
+from proxy.blob.reader import SegmentSource, open_sealed
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
-from proxy.model.records import Blob, Segment
-from proxy.storage.base import ObjectMissing, ObjectStore
+from proxy.model.records import Blob, SealedObject, Segment
+from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore
 from proxy.upkeep.progress import Findings, Progress, all_blobs
 from proxy.upkeep.sweep import batches, delete_all, find_orphans
 
@@ -38,6 +38,7 @@ class CheckReport:
     corrupt: Findings = field(default_factory=Findings)  # a frame, a header or the digest is wrong
     missing: Findings = field(default_factory=Findings)  # no object under the row's key
     wrong_size: Findings = field(default_factory=Findings)  # the object is not as long as its row says
+    headers: Findings = field(default_factory=Findings)  # served, by the row's copy; nobody could open it without rows
     unreadable: Findings = field(default_factory=Findings)  # the store or the keys failed: nothing is known about it
     quarantined: Findings = field(default_factory=Findings)  # hidden before; not read
     orphans: Findings = field(default_factory=Findings)  # objects without row or session, past their grace
@@ -55,7 +56,7 @@ class CheckReport:
         hidden until they are pushed again, 2 some could not be checked."""
         if self.unreadable.count:
             return UNCHECKED
-        return DAMAGED if self.damaged or self.quarantined.count else CLEAN
+        return DAMAGED if self.damaged or self.headers.count or self.quarantined.count else CLEAN
 
 
 async def check(
@@ -112,9 +113,11 @@ async def _check_rows(
                 report.quarantined.add(blob.sealed.object_key, blob.digest, "quarantined")
                 continue
             try:
-                await open_whole(metadata, store, keys, pool, blob, tell)
-                report.ok += 1
-                report.ok_bytes += blob.size
+                if await open_whole(metadata, store, keys, pool, blob, tell):
+                    report.ok += 1
+                    report.ok_bytes += blob.size
+                else:
+                    report.headers.add(blob.sealed.object_key, blob.digest, "its stored header is not its row's")
             except (ObjectMissing, Failure) as error:
                 await _judge(metadata, report, blob, error, repair=repair)
             before, opened = before + blob.size, 0
@@ -152,18 +155,21 @@ async def open_whole(
     pool: BufferPool,
     blob: Blob,
     progress: Callable[[int], None],
-) -> None:
+) -> bool:
     """Open every frame of a blob from the disk and compare its digest; `progress` takes the plain bytes of each step.
 
-    ObjectMissing; SizeInvalid when the stored size is wrong; BlobCorrupt; InvalidLayer when the digest is.
+    False when only its stored headers differ from those of the row, which are what a read goes by. ObjectMissing;
+    SizeInvalid when the stored size is wrong; BlobCorrupt; InvalidLayer when the digest is.
     """
     sealed = blob.sealed
-    async with await store.open(sealed.object_key, fresh=True) as found:
-        if found.size != sealed.stored_size:
-            raise Failure(Code.SIZE_INVALID, f"{found.size} bytes where its row says {sealed.stored_size}")
 
     async def segments(plain_offset: int) -> Sequence[Segment]:
         return await metadata.segments(sealed.object_key, plain_offset)
+
+    async with await store.open(sealed.object_key, fresh=True) as found:
+        if found.size != sealed.stored_size:
+            raise Failure(Code.SIZE_INVALID, f"{found.size} bytes where its row says {sealed.stored_size}")
+        headers_stand = await _headers_stand(found, sealed, segments)
 
     digest = parse_digest(blob.digest)
     hasher = new_hasher(digest.algorithm)
@@ -173,6 +179,23 @@ async def open_whole(
     found_digest = hasher.digest().hex()
     if found_digest != digest.hex:
         raise Failure(Code.INVALID_LAYER, f"its bytes hash to {digest.algorithm}:{found_digest}")
+    return headers_stand
+
+
+async def _headers_stand(found: ObjectReader, sealed: SealedObject, segments: SegmentSource) -> bool:
+    page: Sequence[Segment] = sealed.segments
+    stored_end = 0
+    while page := [segment for segment in page if segment.stored_offset >= stored_end]:
+        for segment in page:
+            header = bytearray(len(segment.header))
+            await found.read_into(memoryview(header), segment.stored_offset)
+            if header != segment.header:
+                return False
+            stored_end = segment.stored_offset + segment.stored_length
+        if stored_end >= sealed.stored_size:
+            break
+        page = await segments(page[-1].plain_offset + page[-1].plain_length)
+    return True
 
 
 async def _judge(

@@ -17,7 +17,7 @@ from proxy.upkeep.sweep import OrphanWalk, collect_blobs, expire_uploads, remove
 
 def removed(kind: str) -> float:
     """What the metric says of that kind so far."""
-    return float(observe.metrics.sweep_removed.labels(kind)._value.get())  # type: ignore[no-untyped-call]
+    return float(observe.metrics.sweep_removed.labels(kind)._value.get())
 
 
 async def test_an_abandoned_upload_goes_with_its_object(house: House) -> None:
