@@ -57,7 +57,7 @@ def check(config: Config, *, repair: bool, say: Say) -> int:
                 now=time.time,
                 progress=shown,
             )
-        for what in ("corrupt", "missing", "wrong_size", "unreadable", "quarantined", "orphans"):
+        for what in ("corrupt", "missing", "wrong_size", "headers", "unreadable", "quarantined", "orphans"):
             _name(what.replace("_", " "), getattr(report, what), say)
         say(
             f"{report.ok} blobs ok ({report.ok_bytes:,} bytes), {report.damaged} damaged, "

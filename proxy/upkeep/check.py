@@ -48,7 +48,7 @@ class CheckReport:
 
     @property
     def damaged(self) -> int:
-        return self.corrupt.count + self.missing.count + self.wrong_size.count
+        return self.corrupt.count + self.missing.count + self.wrong_size.count + self.headers.count
 
     @property
     def status(self) -> int:
@@ -56,7 +56,7 @@ class CheckReport:
         hidden until they are pushed again, 2 some could not be checked."""
         if self.unreadable.count:
             return UNCHECKED
-        return DAMAGED if self.damaged or self.headers.count or self.quarantined.count else CLEAN
+        return DAMAGED if self.damaged or self.quarantined.count else CLEAN
 
 
 async def check(
