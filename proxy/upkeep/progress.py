@@ -31,7 +31,8 @@ class Finding:
     reason: str
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.digest, f"object {self.object_key}", self.reason) if part)
+        key = "" if self.object_key in self.reason else f"object {self.object_key}"
+        return " ".join(part for part in (self.digest, key, self.reason) if part)
 
 
 @dataclass(slots=True)

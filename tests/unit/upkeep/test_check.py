@@ -76,6 +76,9 @@ async def test_one_flipped_bit_is_corrupt(house: House, at: int) -> None:
     assert report.ok_bytes == sound.size
     assert found(report) == {"corrupt": [bad.sealed.object_key]}
     assert report.corrupt.named[0].digest == bad.digest
+    line = str(report.corrupt.named[0])
+    assert line.startswith(f"{bad.digest} object {bad.sealed.object_key} ")
+    assert line.count(bad.sealed.object_key) == 1
     assert report.status == DAMAGED
     assert not await hidden(house, bad.digest)
 
