@@ -11,6 +11,7 @@ answer may not be asked for again, the caller gets `MetadataUnavailable`. Holds 
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, not a se
 CONNECTIONS = 32  # one proxy's at once; the service runs few things in parallel, the rest waits here
 KEEPALIVE_SECONDS = 15.0
 PATIENCE_SECONDS = 8.0  # a metadata process is back within this after a crash
+_LARGE = 2**20  # bytes of a body from which on aiohttp wants a file; a manifest in base64 may have 5.6 MiB
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 # Operations that may be asked again when the answer was lost: reads, and writes that find themselves done.
@@ -252,7 +254,8 @@ class MetadataClient:
         pause = _FIRST_PAUSE
         while True:
             try:
-                async with self._session.post(self._base + operation, data=body) as response:
+                data = body if len(body) < _LARGE else io.BytesIO(body)
+                async with self._session.post(self._base + operation, data=data) as response:
                     answer = json.loads(await response.read())
                     status = response.status
                 break
