@@ -20,7 +20,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy import observe
 
@@ -95,6 +95,9 @@ class HttpServer(web.Server):
         self._listeners.clear()
         await asyncio.sleep(0)  # connections accepted in this turn of the loop begin their requests
         self.pre_shutdown()
+        for connection in self.connections:
+            if not connection._request_in_progress and not connection._messages:
+                connection.force_close()  # an idle one: aiohttp would keep it until the others have ended
         running = [task for connection in self.connections if (task := connection._task_handler) is not None]
         if running:
             _, late = await asyncio.wait(running, timeout=seconds)
@@ -135,6 +138,13 @@ class HttpServer(web.Server):
             raise
         except (asyncio.CancelledError, ConnectionError):
             raise
+        except web.RequestPayloadError as error:  # a door that left the body's framing to us
+            if request.writer.output_size > 0:
+                raise
+            response = _error(400, f"The body is not framed as HTTP wants: {_short(error)}")
+            response.force_close()
+            status = response.status
+            return response
         except Exception:
             # A door answers every failure it knows; what is left is a bug, told once here with its trace.
             observe.log.exception("a request failed", method=request.method, path=request.path)
@@ -157,6 +167,7 @@ class HttpServer(web.Server):
                     method=request.method,
                     path=request.path,
                     status=status,
+                    **_digest(response),
                     received=request.content.total_bytes,
                     sent=_sent(request, response),
                     seconds=round(seconds, 6),
@@ -200,11 +211,31 @@ class _Connection(RequestHandler):
         self._received += len(data)
         if self._request_count != before:
             self._stop_header_clock()
+            self._break_body()
         elif data and self._waiter is not None and not self._waiter.done():  # idle: so this is part of a header
             self._start_header_clock()
             self._header_bytes += len(data)
             if self._header_bytes > HEADER_BYTES:
                 self._refuse("header too large", 431, "The request's header is larger than 32 KiB.")
+
+    def _break_body(self) -> None:
+        """If what just came was no HTTP in the middle of a body, end that body with an error.
+
+        aiohttp's compiled parser only queues the error as a next request: the door would wait for the rest for ever.
+        """
+        error = self._messages[-1][0]
+        if not isinstance(error, _ErrInfo):
+            return
+        behind = self._messages[-2][1] if len(self._messages) > 1 else None
+        body = behind or (self._current_request.content if self._current_request is not None else None)
+        if body is not None and not body.is_eof():
+            self._messages.pop()
+            body.set_exception(web.RequestPayloadError(_short(error.message)))
+            self._close = True
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):  # the body broke, and its door has said so
+            super().log_exception(*args, **kw)
 
     def cut_if_still(self, now: float) -> None:
         """Cut the connection if the body that it owes has stood still for `body_seconds`."""
@@ -309,6 +340,11 @@ def _sent(request: web.Request, response: web.StreamResponse | None) -> int:
     if isinstance(response, web.Response) and request.writer.output_size == 0:  # its body goes out after this line
         return response.content_length or 0
     return request.writer.output_size
+
+
+def _digest(response: web.StreamResponse | None) -> dict[str, str]:
+    digest = response.headers.get("Docker-Content-Digest") if response is not None else None
+    return {"digest": digest} if digest else {}
 
 
 def _is_in(peer: Any, networks: Sequence[Any]) -> bool:
