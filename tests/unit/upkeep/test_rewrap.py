@@ -292,6 +292,24 @@ async def test_reseal_names_damaged_blobs_and_leaves_them(house: House, blobs: l
     assert len(await house.objects()) == 3
 
 
+async def test_bytes_that_hash_to_something_else_are_not_sealed_anew(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that names the wrong object must not come out of it looking sound: named, and nothing is changed."""
+    blob = await house.push(b"sound")
+    objects = house.metadata.objects
+
+    async def renamed(*, after: str, limit: int) -> list[tuple[Blob, bool]]:
+        rows = await objects(after=after, limit=limit)
+        return [(Blob("sha256:" + "0" * 64, row.size, row.sealed), hidden) for row, hidden in rows]
+
+    monkeypatch.setattr(house.metadata, "objects", renamed)
+    report = await reseal_all(house)
+    assert (report.resealed, report.failed.count) == (0, 1)
+    assert "hash to" in report.failed.named[0].reason
+    assert await house.objects() == [blob.sealed.object_key]
+
+
 async def test_a_blob_that_changed_meanwhile_is_left_as_it_is(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Healed or deleted while it was sealed anew: the new object is of no use and goes."""
     blob = await house.push(b"changing")
