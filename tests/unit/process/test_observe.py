@@ -1,0 +1,136 @@
+"""The log and the metrics: one table, both directions; no secrets; counts that survive a process."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+
+import proxy
+from proxy import observe
+
+ROOM = Path(proxy.__file__).parent
+SOURCES = {
+    path: path.read_text()
+    for path in ROOM.rglob("*.py")
+    if path != ROOM / "observe.py" and "migrations" not in path.parts
+}
+TABLE = vars(observe.Metrics(CollectorRegistry()))
+
+
+def test_every_metric_in_the_table_is_used() -> None:
+    """A row that nothing counts is a promise to operators that nobody keeps."""
+    used = {name for text in SOURCES.values() for name in re.findall(r"\bmetrics\.(\w+)", text)}
+    assert set(TABLE) - used == set()
+
+
+def test_every_metric_used_is_in_the_table() -> None:
+    """Nothing counts what operators cannot look up."""
+    used = {
+        (name, path.name) for path, text in SOURCES.items() for name in re.findall(r"\bobserve\.metrics\.(\w+)", text)
+    }
+    assert used
+    assert {(name, where) for name, where in used if name not in TABLE} == set()
+
+
+def test_metrics_are_made_nowhere_else() -> None:
+    """prometheus_client is imported by observe alone."""
+    assert [
+        path.name for path, text in SOURCES.items() if re.search(r"^\s*(import|from) prometheus_client", text, re.M)
+    ] == []
+
+
+def test_every_metric_is_ours_by_name() -> None:
+    """All names begin with wharfage_, so that they can be found among others."""
+    assert {metric._name for metric in TABLE.values() if not metric._name.startswith("wharfage_")} == set()
+
+
+@pytest.mark.parametrize("key", ["password", "secret_access_key", "Authorization", "session_token", "credentials"])
+def test_a_value_under_a_secret_name_is_not_written(key: str) -> None:
+    """Whoever logs a secret by its name logs stars."""
+    assert observe.hide_secrets(None, "info", {key: "hunter2", "event": "x"}) == {key: "***", "event": "x"}
+
+
+def test_a_json_line_has_level_time_and_facts() -> None:
+    """JSON lines are whole objects, one a line, also for the standard library's loggers."""
+    out = run(
+        "import logging; observe.configure_log('json', 'info'); observe.begin_request('id-1');"
+        "observe.note(repository='a/b'); observe.log.info('hello', bytes=3);"
+        "observe.log.debug('unheard'); logging.getLogger('aiohttp.server').error('from %s', 'aiohttp')"
+    )
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert {
+        "event": "hello",
+        "bytes": 3,
+        "repository": "a/b",
+        "request_id": "id-1",
+        "level": "info",
+    }.items() <= first.items()
+    assert first["timestamp"].endswith("Z")
+    assert (second["event"], second["logger"], second["level"]) == ("from aiohttp", "aiohttp.server", "error")
+
+
+def test_a_console_line_is_for_people() -> None:
+    """The console form is no JSON and has the sentence first."""
+    before = structlog.get_config()
+    out = io.StringIO()
+    try:
+        observe.configure_log("console", "info", out)
+        observe.log.info("hello", bytes=3)
+    finally:
+        structlog.configure(**before)
+    assert "hello" in out.getvalue()
+    assert "bytes=3" in out.getvalue()
+
+
+def test_counts_of_all_processes_are_summed_and_survive_them(tmp_path: Path) -> None:
+    """A worker that dies leaves its counts, its successor goes on from them, and its levels are forgotten."""
+    out = run(
+        f"""
+import os, pathlib
+where = pathlib.Path({str(tmp_path)!r})
+observe.share_metrics(where, "supervisor")
+for life in range(2):
+    if os.fork() == 0:
+        observe.name_process("worker0")
+        observe.metrics.frames_rejected.inc()
+        observe.metrics.http_requests_running.inc()
+        os._exit(0)
+    os.wait()
+    observe.forget_process("worker0")
+observe.metrics.frames_rejected.inc()
+print(observe.render_metrics().decode())
+print(len(list(where.glob("counter_*.db"))), "counter files")
+observe.wipe_metrics(where)
+print(len(list(where.glob("*.db"))), "after the wipe")
+"""
+    )
+    assert "wharfage_frames_rejected_total 3.0" in out
+    assert "wharfage_http_requests_running 0.0" in out
+    assert "2 counter files" in out
+    assert "0 after the wipe" in out
+
+
+def test_a_process_name_that_would_split_a_file_name_is_refused() -> None:
+    """prometheus_client parses its file names at underscores."""
+    with pytest.raises(ValueError, match="underscore"):
+        observe.name_process("worker_0")
+
+
+def run(program: str) -> str:
+    """What a fresh Python prints: sharing metrics and configuring the log change the whole process."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"from proxy import observe\n{program}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOM.parent,
+    )
+    return done.stdout or done.stderr
