@@ -1,8 +1,8 @@
 """A wrapper that makes any store or metadata fail, stall, or be cancelled at a chosen call, and passes the rest on.
 
 `faults.before["put_manifest"] = raising(Failure(...))` runs before the real call, `after` once it has succeeded (an
-answer that got lost). `faults.calls` has the names of all calls in order. Appenders that a wrapped store hands out are
-wrapped too, under the names `appender.append`, `appender.finish`…
+answer that got lost). `faults.calls` has the names of all calls in order. Appenders and readers that a wrapped store
+hands out are wrapped too, under the names `appender.append`, `reader.read_into`…
 """
 
 from __future__ import annotations
@@ -20,6 +20,17 @@ class Faults:
         self.before: dict[str, Fault] = {}
         self.after: dict[str, Fault] = {}
         self.calls: list[str] = []
+        self._called = asyncio.Event()
+
+    def note(self, name: str) -> None:
+        self.calls.append(name)
+        self._called.set()
+
+    async def called(self, name: str, times: int = 1) -> None:
+        """Return once `name` has been called so often."""
+        while self.calls.count(name) < times:
+            self._called.clear()
+            await self._called.wait()
 
     def wrap(self, inner: Any) -> Any:
         return _Wrapped(inner, self, "")
@@ -39,15 +50,24 @@ class _Wrapped:
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             faults = self._faults
-            faults.calls.append(called)
+            faults.note(called)
             if called in faults.before:
                 await faults.before[called]()
             result = await found(*args, **kwargs)
             if called in faults.after:
                 await faults.after[called]()
-            return _Wrapped(result, faults, "appender.") if hasattr(result, "pause") else result
+            if hasattr(result, "pause"):
+                return _Wrapped(result, faults, "appender.")
+            return _Wrapped(result, faults, "reader.") if hasattr(result, "read_into") else result
 
         return call
+
+    async def __aenter__(self) -> Any:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._inner.__aexit__(*error)
 
 
 def raising(error: BaseException, times: int = 1) -> Fault:
