@@ -2,8 +2,11 @@
 
 The rooms, from the street down (imports go down only; names joined by `|` never import each other):
 
-    __main__ > cli > server > oci | ecr > upkeep > registry > blob > storage | metadata | auth
-             > observe | config > model > _speedups
+    __main__ > cli > visit > serve > server > child > supervisor | http | tls | selfsigned
+             > oci | ecr > upkeep > registry > blob > storage | metadata | auth
+             > observe | datadir > config > model > _speedups
+
+`tests/unit/house/test_import_direction.py` reads this drawing and holds every module to it.
 
 Each folder's `__init__` says why the room is there and what it may import.
 """

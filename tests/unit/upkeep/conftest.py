@@ -1,3 +1,5 @@
+"""A registry's rooms for upkeep to work on."""
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator

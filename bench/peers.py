@@ -1,0 +1,66 @@
+"""The two servers of a comparison, started alike on free ports, and the CPU that each has used.
+
+Ours runs as users run it: sealed, authenticated, one worker a core. The peer is CNCF distribution on its filesystem
+driver, plain and without authentication, its logs at error level as ours are.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from harness.programs import Daemon
+from harness.server import Server, free_port
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A running server: `headers` are the header lines that each request to it carries."""
+
+    name: str
+    address: str
+    headers: str
+    daemon: Daemon
+
+    def cpu(self) -> float:
+        """User and system seconds so far, of the process that was started and of all its living descendants."""
+        first = psutil.Process(self.daemon.process.pid)
+        times = [process.cpu_times() for process in (first, *first.children(recursive=True))]
+        return float(sum(each.user + each.system for each in times))
+
+
+def wharfage(home: Path) -> Peer:
+    server = Server.start(home / "wharfage", workers=psutil.cpu_count() or 1, extra={"WHARFAGE_LOG_LEVEL": "error"})
+    basic = base64.b64encode(f"AWS:{server.password()}".encode()).decode()
+    return Peer("wharfage", server.address, f"Authorization: Basic {basic}\r\n", server.daemon)
+
+
+def distribution(home: Path) -> Peer:
+    address = f"127.0.0.1:{free_port()}"
+    settings = home / "distribution.yml"
+    settings.write_text(
+        "version: 0.1\n"
+        "log: {level: error, accesslog: {disabled: true}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {home / 'distribution'}}}, delete: {{enabled: true}}}}\n"
+        f'http: {{addr: "{address}"}}\n'
+    )
+    daemon = Daemon.start(["registry", "serve", settings], home / "distribution.log", {"OTEL_TRACES_EXPORTER": "none"})
+    peer = Peer("distribution", address, "", daemon)
+    daemon.wait_until(lambda: _answers(address))
+    return peer
+
+
+def _answers(address: str) -> bool:
+    from load import Line
+
+    try:
+        line = Line(address)
+    except OSError:
+        return False
+    try:
+        return line.ask("GET", "/v2/")[0] == 200
+    finally:
+        line.close()
