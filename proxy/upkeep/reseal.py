@@ -1,9 +1,9 @@
 """After a leak: every blob is sealed anew, into a new object with a new data key under a new master key.
 
 Promises: a blob is readable at every instant; the new object is durable and its digest right before its row points at
-it; the old object is deleted after, one blob later, so that a reader who has just seen the old row still finds it. It
-can be broken off anywhere and gone on with (`rotate` None): a blob whose header names the active master key was sealed
-after the rotation and is passed over. What an interruption leaves in the store is an orphan, which the sweep takes.
+it; the old object is deleted `LINGER_SECONDS` after, so that a reader who has just seen the old row still finds it.
+It can be broken off anywhere and gone on with (`rotate` None): a blob whose header names the active master key was
+sealed after the rotation and is passed over. What an interruption leaves in the store is an orphan for the sweep.
 Damaged blobs are named and left as they are: `check` is who judges them.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +30,8 @@ from proxy.storage.base import Appender, ObjectMissing, ObjectStore
 from proxy.upkeep.progress import Findings, Progress, all_blobs
 
 DOING = "sealing blobs anew"
+LINGER_SECONDS = 2.0  # a reader opens the object within milliseconds of reading its row, and may then take its time
+
 _ENDS_THE_RUN = (Code.METADATA_UNAVAILABLE, Code.STORE_FULL, Code.STORE_UNAVAILABLE)
 
 
@@ -55,6 +58,7 @@ async def reseal(
     rotate: Callable[[], None] | None,
     new_key: Callable[[], str],
     progress: Callable[[Progress], None],
+    linger: float = LINGER_SECONDS,
 ) -> ResealReport:
     """Seal all anew; progress in plain bytes. `rotate` as in `rewrap`; `new_key` makes object keys.
 
@@ -72,24 +76,30 @@ async def reseal(
         progress(Progress(DOING, before + sealed_bytes, max(total, before + sealed_bytes), "bytes"))
 
     tell(0)
-    superseded: list[str] = []
-    try:
-        async with contextlib.aclosing(all_blobs(metadata)) as walk:
-            async for blob, quarantined in walk:
-                if quarantined or await _is_current(keys, blob):
-                    continue
-                try:
-                    new = await _copy(metadata, store, keys, pool, blob, new_key(), tell)
-                    await _point(metadata, store, report, blob, new, superseded)
-                except (ObjectMissing, Failure) as error:
-                    if isinstance(error, Failure) and error.code in _ENDS_THE_RUN:
-                        raise
+    superseded: deque[tuple[float, str]] = deque()  # (loop time when it may go, object key)
+    clock = asyncio.get_running_loop().time
+    async with contextlib.aclosing(all_blobs(metadata)) as walk:
+        async for blob, quarantined in walk:
+            if quarantined or await _is_current(keys, blob):
+                continue
+            try:
+                new = await _copy(metadata, store, keys, pool, blob, new_key(), tell)
+                if await _point(metadata, store, report, blob, new):
+                    superseded.append((clock() + linger, blob.sealed.object_key))
+            except (ObjectMissing, Failure) as error:
+                if isinstance(error, Failure) and error.code in _ENDS_THE_RUN:
+                    raise
+                if await metadata.known_objects([blob.sealed.object_key]):
                     report.failed.add(blob.sealed.object_key, blob.digest, _reason(error))
-                before, sealed_bytes = before + blob.size, 0
-                tell(0)
-    finally:
-        for key in superseded:
-            await delete_object(store, key)
+                else:
+                    report.changed += 1
+            while superseded and superseded[0][0] <= clock():
+                await delete_object(store, superseded.popleft()[1])
+            before, sealed_bytes = before + blob.size, 0
+            tell(0)
+    for due, key in superseded:
+        await asyncio.sleep(max(0.0, due - clock()))
+        await delete_object(store, key)
     return report
 
 
@@ -165,19 +175,15 @@ async def _copy(
     )
 
 
-async def _point(
-    metadata: Metadata, store: ObjectStore, report: ResealReport, blob: Blob, new: SealedObject, superseded: list[str]
-) -> None:
+async def _point(metadata: Metadata, store: ObjectStore, report: ResealReport, blob: Blob, new: SealedObject) -> bool:
     """Make the row point at the new object. When the answer is lost, the sweep takes the one that no row owns."""
     if await metadata.replace_object(blob.sealed.object_key, Blob(blob.digest, blob.size, new)):
         report.resealed += 1
         report.resealed_bytes += blob.size
-        while superseded:
-            await delete_object(store, superseded.pop())
-        superseded.append(blob.sealed.object_key)
-    else:
-        report.changed += 1
-        await delete_object(store, new.object_key)
+        return True
+    report.changed += 1
+    await delete_object(store, new.object_key)
+    return False
 
 
 async def _is_current(keys: DataKeys, blob: Blob) -> bool:
