@@ -421,7 +421,7 @@ class TestUpkeep:
 class TestIdentity:
     async def test_the_administrators_key_is_found_and_others_are_not(self, world: World) -> None:
         assert await world.metadata.access_key("AKIAONE") is None
-        made = await world.service.bootstrap(ACCOUNT, access_key_id="AKIAONE", sealed_secret=b"sealed")
+        made = await world.bootstrap(access_key_id="AKIAONE", sealed_secret=b"sealed")
         key = await world.metadata.access_key("AKIAONE")
         assert key is not None
         assert (key.sealed_secret, key.principal) == (b"sealed", made.administrator)
@@ -433,13 +433,13 @@ class TestIdentity:
     async def test_bootstrap_again_keeps_the_administrator_and_a_given_key_replaces_the_last(
         self, world: World
     ) -> None:
-        first = await world.service.bootstrap(ACCOUNT, access_key_id="AKIAONE", sealed_secret=b"1")
+        first = await world.bootstrap(access_key_id="AKIAONE", sealed_secret=b"1")
         assert await world.metadata.access_key("AKIAONE") is not None
-        again = await world.service.bootstrap(ACCOUNT)
+        again = await world.bootstrap()
         assert again == first
-        await world.service.bootstrap(ACCOUNT, access_key_id="AKIATWO", sealed_secret=b"2")
+        await world.bootstrap(access_key_id="AKIATWO", sealed_secret=b"2")
         assert await world.metadata.access_key("AKIAONE") is None
-        renewed = await world.service.bootstrap(ACCOUNT, access_key_id="AKIATWO", sealed_secret=b"3")
+        renewed = await world.bootstrap(access_key_id="AKIATWO", sealed_secret=b"3")
         assert renewed.administrator == first.administrator
         key = await world.metadata.access_key("AKIATWO")
         assert key is not None

@@ -19,6 +19,7 @@ from proxy.metadata.cache import CachedMetadata
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.contract import Metadata
 from proxy.metadata.epochs import Epochs
+from proxy.metadata.operations.identity import Bootstrapped
 from proxy.metadata.service import Service, start_service
 from proxy.model.records import Blob, EncryptedDataKey, PushedManifest, Segment, Upload
 
@@ -59,17 +60,23 @@ async def cached_client(folder: Path) -> Metadata:
 CLIENTS: dict[str, Callable[[Path], Awaitable[Metadata]]] = {"client": plain_client, "cached": cached_client}
 
 
+_NUMBERS = count(1)  # object keys, unique over all worlds of a test
+
+
 @dataclass
 class World:
     """A service and one client of it, with the few steps that most tests begin with."""
 
     metadata: Metadata
-    service: Service
-    clock: Clock
-    numbers: Any = field(default_factory=lambda: count(1))
+    service: Service | None = None
+    clock: Clock = field(default_factory=Clock)
+
+    async def bootstrap(self, **key: Any) -> Bootstrapped:
+        assert self.service is not None
+        return await self.service.bootstrap(ACCOUNT, **key)
 
     def object_key(self) -> str:
-        return f"{next(self.numbers):032x}"
+        return f"{next(_NUMBERS):032x}"
 
     async def begin(self, repository: str = REPOSITORY, *, create: bool = True) -> Upload:
         return await self.metadata.begin_upload(
