@@ -1,0 +1,177 @@
+"""What a worker keeps, for how long, and what it never keeps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.metadata import ACCOUNT, DATA_KEY, IMAGE, Clock, digest
+from proxy.metadata.cache import KEEP_SECONDS, CachedMetadata
+from proxy.metadata.epochs import Epochs
+from proxy.metadata.transaction import Changes
+from proxy.model.errors import Code, Failure
+from proxy.model.records import AccessKey, Blob, Principal, SealedObject, StoredManifest
+
+SEALED = SealedObject("0" * 32, DATA_KEY, "arn", 4096, 1, 2, 0, ())
+ADMINISTRATOR = Principal("AIDA", ACCOUNT, "arn", "administrator", administrator=True)
+CHANGED = Changes(repositories={(ACCOUNT, "a/b")})
+
+
+class Answers:
+    """A metadata service that counts what it is asked. `during` runs while a question is under way."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.during: Any = lambda: None
+        self.known = True
+        self.contents = {"v1": b"one", "v2": b"two"}
+
+    def __getattr__(self, name: str) -> Any:
+        return object()  # what the cache only passes on
+
+    def _ask(self, what: str) -> None:
+        self.asked[what] += 1
+        self.during()
+
+    async def blob(self, account: str, repository: str, wanted: str) -> Blob:
+        self._ask("blob")
+        if not self.known:
+            raise Failure(Code.LAYERS_NOT_FOUND, "no")
+        return Blob(wanted, 1, SEALED)
+
+    async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:
+        self._ask("manifest")
+        by_digest = {digest(content): content for content in self.contents.values()}
+        content = by_digest.get(reference) or self.contents[reference]
+        return StoredManifest(digest(content), IMAGE, content)
+
+    async def principal(self, principal_id: str) -> Principal | None:
+        self._ask("principal")
+        return ADMINISTRATOR if self.known else None
+
+    async def access_key(self, access_key_id: str) -> AccessKey | None:
+        self._ask("access_key")
+        return AccessKey(access_key_id, b"s", ADMINISTRATOR) if self.known else None
+
+
+@pytest.fixture
+def epochs(tmp_path: Path) -> Iterator[Epochs]:
+    page = Epochs(tmp_path / "epochs")
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+def cached(answers: Answers, epochs: Epochs | None, **more: Any) -> CachedMetadata:
+    return CachedMetadata(answers, epochs, **more)  # type: ignore[arg-type]  # it has what these tests ask for
+
+
+async def ask_all(cache: CachedMetadata) -> list[object]:
+    return [
+        await cache.blob(ACCOUNT, "a/b", "sha256:1"),
+        await cache.manifest(ACCOUNT, "a/b", "v1"),
+        await cache.manifest(ACCOUNT, "a/b", digest(b"one")),
+        await cache.principal("AIDA"),
+        await cache.access_key("AKIA"),
+    ]
+
+
+async def test_while_the_epoch_stands_nothing_is_asked_twice(answers: Answers, epochs: Epochs) -> None:
+    cache = cached(answers, epochs)
+    first = await ask_all(cache)
+    assert await ask_all(cache) == first
+    assert answers.asked == Counter(blob=1, manifest=2, principal=1, access_key=1)
+
+
+async def test_a_changed_repository_is_asked_for_again_and_identities_are_not(answers: Answers, epochs: Epochs) -> None:
+    cache = cached(answers, epochs)
+    await ask_all(cache)
+    epochs.bump(CHANGED)
+    await ask_all(cache)
+    assert answers.asked == Counter(blob=2, manifest=4, principal=1, access_key=1)
+    epochs.bump(Changes(identity=True))
+    await ask_all(cache)
+    assert answers.asked == Counter(blob=2, manifest=4, principal=2, access_key=2)
+
+
+async def test_an_answer_that_a_change_overtook_is_not_kept(answers: Answers, epochs: Epochs) -> None:
+    """The epoch is taken before the question: a change between the row's reading and its arrival is seen."""
+    cache = cached(answers, epochs)
+    answers.during = lambda: epochs.bump(replace(CHANGED, identity=True))
+    await ask_all(cache)
+    answers.during = lambda: None
+    before = Counter(answers.asked)
+    await ask_all(cache)
+    assert answers.asked == before + before
+
+
+async def test_absence_is_never_kept(answers: Answers, epochs: Epochs) -> None:
+    cache = cached(answers, epochs)
+    answers.known = False
+    for _ in range(2):
+        assert await cache.principal("AIDA") is None
+        assert await cache.access_key("AKIA") is None
+        with pytest.raises(Failure):
+            await cache.blob(ACCOUNT, "a/b", "sha256:1")
+    assert answers.asked == Counter(blob=2, principal=2, access_key=2)
+
+
+async def test_without_an_epoch_page_everything_is_asked(answers: Answers) -> None:
+    cache = cached(answers, None)
+    await ask_all(cache)
+    before = Counter(answers.asked)
+    await ask_all(cache)
+    assert answers.asked == before + before
+
+
+async def test_a_kept_blob_is_asked_for_within_the_hour_that_its_grace_needs(answers: Answers, epochs: Epochs) -> None:
+    clock = Clock()
+    cache = cached(answers, epochs, clock=clock)
+    await cache.blob(ACCOUNT, "a/b", "sha256:1")
+    clock.now += KEEP_SECONDS - 1
+    await cache.blob(ACCOUNT, "a/b", "sha256:1")
+    assert answers.asked["blob"] == 1
+    clock.now += 1
+    await cache.blob(ACCOUNT, "a/b", "sha256:1")
+    assert answers.asked["blob"] == 2
+    assert KEEP_SECONDS < 3600
+
+
+async def test_entries_are_bounded_and_the_least_recently_used_goes(answers: Answers, epochs: Epochs) -> None:
+    cache = cached(answers, epochs, entries=2)
+    for wanted in ("sha256:1", "sha256:2", "sha256:1", "sha256:3", "sha256:1", "sha256:2"):
+        await cache.blob(ACCOUNT, "a/b", wanted)
+    assert answers.asked["blob"] == 4
+
+
+async def test_manifest_bytes_are_bounded_and_what_does_not_fit_is_asked_for(answers: Answers, epochs: Epochs) -> None:
+    cache = cached(answers, epochs, manifest_bytes=4)
+    for reference in ("v1", "v1", "v2", "v2", "v1"):
+        assert (await cache.manifest(ACCOUNT, "a/b", reference)).content == answers.contents[reference]
+    assert answers.asked["manifest"] == 3
+    answers.contents["v1"] = b"larger than all room"
+    epochs.bump(CHANGED)
+    for _ in range(2):
+        assert (await cache.manifest(ACCOUNT, "a/b", "v1")).content == b"larger than all room"
+    assert answers.asked["manifest"] == 5
+
+
+async def test_a_manifest_that_does_not_hash_to_its_digest_is_not_given_out(answers: Answers) -> None:
+    async def rotten(account: str, repository: str, reference: str) -> StoredManifest:
+        return StoredManifest(digest(b"one"), IMAGE, b"rotten")
+
+    answers.manifest = rotten  # type: ignore[method-assign]
+    cache = cached(answers, None)
+    for _ in range(2):
+        with pytest.raises(Failure) as caught:
+            await cache.manifest(ACCOUNT, "a/b", "v1")
+        assert caught.value.code is Code.BLOB_CORRUPT

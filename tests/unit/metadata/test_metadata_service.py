@@ -1,0 +1,240 @@
+"""The service's door: who may ask, how much, in what form; and the client that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from harness.metadata import ACCOUNT, REPOSITORY, Clock, World, append, digest, sqlite_service
+from proxy.metadata.client import MetadataClient
+from proxy.metadata.operations import INTERNAL, Operation
+from proxy.metadata.service import BODY_MAX, SECRET_HEADER, Service, start_service
+from proxy.metadata.transaction import Transaction
+from proxy.model.errors import Code, Failure
+
+SECRET = "a long enough shared secret"
+
+
+@pytest.fixture
+async def over_tcp(tmp_path: Path) -> AsyncIterator[Service]:
+    service = await start_service(database=tmp_path / "m.db", listen="127.0.0.1:0", secret=SECRET)
+    yield service
+    await service.close()
+
+
+@pytest.fixture
+async def over_unix(tmp_path: Path) -> AsyncIterator[Service]:
+    service = await sqlite_service(tmp_path, Clock())
+    yield service
+    await service.close()
+
+
+async def post(address: str, operation: str, data: bytes, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"http://{address}/v1/{operation}", data=data, headers=headers) as response,
+    ):
+        return response.status, await response.json()
+
+
+class TestService:
+    async def test_tcp_without_a_secret_is_refused_at_start(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="shared secret"):
+            await start_service(database=tmp_path / "m.db", listen="127.0.0.1:0")
+
+    @pytest.mark.parametrize("secret", [None, "", "wrong", SECRET + "x", "schlüssel"])
+    async def test_a_request_without_the_secret_is_denied_whatever_it_asks(
+        self, over_tcp: Service, secret: str | None
+    ) -> None:
+        client = MetadataClient(f"http://{over_tcp.address}", secret=secret, patience=0.1)
+        with pytest.raises(Failure) as caught:
+            await client.ping()
+        assert caught.value.code is Code.ACCESS_DENIED
+        await client.close()
+
+    async def test_with_the_secret_it_answers_over_tcp(self, over_tcp: Service) -> None:
+        client = MetadataClient(f"http://{over_tcp.address}", secret=SECRET)
+        await client.ping()
+        assert await client.access_key("AKIA") is None
+        await client.close()
+
+    async def test_the_socket_is_its_owners_alone_and_a_dead_ones_makes_way(
+        self, over_unix: Service, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "m.sock"
+        assert (await asyncio.to_thread(path.stat)).st_mode & 0o777 == 0o600
+        await over_unix.close()
+        await asyncio.to_thread(path.touch)
+        again = await sqlite_service(tmp_path, Clock())
+        client = MetadataClient(f"unix:{path}")
+        await client.ping()
+        await client.close()
+        await again.close()
+
+    @pytest.mark.parametrize(
+        ("operation", "body", "code"),
+        [
+            ("ping", b"{", "InvalidParameterException"),
+            ("ping", b"[]", "InvalidParameterException"),
+            ("ping", b"[" * 100_000, "InvalidParameterException"),
+            ("ping", b'{"more": 1}', "InvalidParameterException"),
+            ("take_turn", b'{"task": "x"}', "InvalidParameterException"),
+            ("take_turn", b'{"task": "x", "seconds": "1"}', "InvalidParameterException"),
+            ("segments", b'{"object_key": 1, "plain_offset": 0, "limit": 1}', "InvalidParameterException"),
+            ("CreateRepository", b'{"parameters": {}}', "InvalidParameterException"),
+            ("CreateRepository", b'{"account": "1", "parameters": []}', "InvalidParameterException"),
+            ("drop_tables", b"{}", "UnknownOperationException"),
+        ],
+    )
+    async def test_a_request_of_the_wrong_form_is_answered_in_form(
+        self, over_tcp: Service, operation: str, body: bytes, code: str
+    ) -> None:
+        status, answer = await post(over_tcp.address, operation, body, {SECRET_HEADER: SECRET})
+        assert (status, answer["__type"]) == (400, code)
+        assert answer["message"]
+
+    async def test_a_body_beyond_the_bound_is_not_read(self, over_tcp: Service) -> None:
+        async def endless() -> AsyncIterator[bytes]:
+            for _ in range(BODY_MAX // 65536 + 20):
+                yield bytes(65536)
+
+        async with aiohttp.ClientSession() as session:
+            url = f"http://{over_tcp.address}/v1/ping"
+            async with session.post(url, data=endless(), headers={SECRET_HEADER: SECRET}) as response:
+                assert response.status == 413
+
+    async def test_a_fault_of_ours_is_a_500_that_tells_nothing(
+        self, over_tcp: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(tx: Transaction) -> None:
+            raise RuntimeError("the inside of things")
+
+        monkeypatch.setitem(INTERNAL, "ping", Operation(broken))
+        status, answer = await post(over_tcp.address, "ping", b"{}", {SECRET_HEADER: SECRET})
+        assert (status, answer["__type"]) == (500, "ServerException")
+        assert "inside" not in json.dumps(answer)
+
+
+Answer = Callable[[int, web.Request], Awaitable[web.StreamResponse]]
+
+
+@pytest.fixture
+async def faulty(tmp_path: Path) -> AsyncIterator[Callable[[Answer], Awaitable[MetadataClient]]]:
+    """A service that answers its n-th request (from 1) as the test says."""
+    runners: list[web.AppRunner] = []
+    clients: list[MetadataClient] = []
+
+    async def start(answer: Answer) -> MetadataClient:
+        asked = 0
+
+        async def count(request: web.Request) -> web.StreamResponse:
+            nonlocal asked
+            asked += 1
+            return await answer(asked, request)
+
+        app = web.Application()
+        app.router.add_post("/v1/{operation}", count)
+        runners.append(web.AppRunner(app, shutdown_timeout=0.1))
+        await runners[-1].setup()
+        await web.UnixSite(runners[-1], str(tmp_path / "f.sock")).start()
+        clients.append(MetadataClient(f"unix:{tmp_path}/f.sock", patience=1.0, timeout=0.5))
+        return clients[-1]
+
+    yield start
+    for client in clients:
+        await client.close()
+    for runner in runners:
+        await runner.cleanup()
+
+
+def cut(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+class TestClient:
+    async def test_nobody_there_is_unavailable_after_its_patience(self, tmp_path: Path) -> None:
+        client = MetadataClient(f"unix:{tmp_path}/nobody.sock", patience=0.2)
+        with pytest.raises(Failure) as caught:
+            await client.ping()
+        assert caught.value.code is Code.METADATA_UNAVAILABLE
+        await client.close()
+
+    async def test_a_request_that_was_never_sent_waits_for_the_service_whatever_it_writes(self, tmp_path: Path) -> None:
+        client = MetadataClient(f"unix:{tmp_path}/m.sock", patience=10)
+        asking = asyncio.create_task(client.take_turn("sweep", seconds=1))
+        await asyncio.sleep(0.05)
+        service = await sqlite_service(tmp_path, Clock())
+        assert await asking
+        await client.close()
+        await service.close()
+
+    async def test_a_read_whose_answer_was_lost_is_asked_again(
+        self, faulty: Callable[[Answer], Awaitable[MetadataClient]]
+    ) -> None:
+        async def answer(number: int, request: web.Request) -> web.StreamResponse:
+            return cut(request) if number < 3 else web.json_response(None)
+
+        assert await (await faulty(answer)).access_key("AKIA") is None
+
+    async def test_a_write_whose_answer_was_lost_is_not_repeated_blindly(
+        self, faulty: Callable[[Answer], Awaitable[MetadataClient]]
+    ) -> None:
+        numbers = []
+
+        async def answer(number: int, request: web.Request) -> web.StreamResponse:
+            numbers.append(number)
+            return cut(request)
+
+        client = await faulty(answer)
+        with pytest.raises(Failure) as caught:
+            await client.lease_upload(ACCOUNT, REPOSITORY, "id", seconds=1)
+        assert caught.value.code is Code.METADATA_UNAVAILABLE
+        assert numbers == [1]
+
+    async def test_a_service_that_never_answers_is_unavailable_in_bounded_time(
+        self, faulty: Callable[[Answer], Awaitable[MetadataClient]]
+    ) -> None:
+        async def answer(number: int, request: web.Request) -> web.StreamResponse:
+            await asyncio.sleep(30)
+            return web.Response()
+
+        client = await faulty(answer)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(Failure) as caught:
+            await client.ping()
+        assert caught.value.code is Code.METADATA_UNAVAILABLE
+        assert asyncio.get_running_loop().time() - began < 5
+
+    async def test_an_answer_that_is_no_json_is_unavailable(
+        self, faulty: Callable[[Answer], Awaitable[MetadataClient]]
+    ) -> None:
+        async def answer(number: int, request: web.Request) -> web.StreamResponse:
+            return web.Response(text="<html>", status=502)
+
+        client = await faulty(answer)
+        with pytest.raises(Failure) as caught:
+            await client.ping()
+        assert caught.value.code is Code.METADATA_UNAVAILABLE
+
+    async def test_an_error_comes_with_its_fields(self, over_unix: Service, tmp_path: Path) -> None:
+        client = MetadataClient(f"unix:{tmp_path}/m.sock")
+        world = World(client)
+        upload = await world.begin()
+        fence = (await world.lease(upload)).fence
+        await client.advance_upload(upload.upload_id, fence, segment=append(0, 42), hash_state=b"")
+        fence = (await world.lease(upload)).fence
+        with pytest.raises(Failure) as caught:
+            await client.commit_upload(
+                upload.upload_id, fence, digest=digest("x"), segment=append(0, 1), hash_state=b""
+            )
+        assert (caught.value.code, caught.value.fields["offset"]) == (Code.UPLOAD_CONFLICT, 42)
+        await client.close()
