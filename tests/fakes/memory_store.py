@@ -162,7 +162,7 @@ class MemoryReader:
         faults = self._store.faults
         if faults.read_gate is not None:
             await faults.read_gate.wait()
-        length = min(len(view), max(self.size - offset, 0), faults.read_at_most or len(view))
+        length = min(len(view), max(len(self._content) - offset, 0), faults.read_at_most or len(view))
         view[:length] = self._content[offset : offset + length]
         if not self._fresh:
             for at in faults.stale:

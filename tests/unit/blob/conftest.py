@@ -1,4 +1,4 @@
-"""What tests of sealed blobs share: a store that ends empty-handed, keys, slots so small that little data fills many."""
+"""What tests of sealed blobs share: a store that ends empty-handed, keys, slots that little data fills."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ async def memory() -> AsyncIterator[MemoryStore]:
     """No appender, no reader and no thread is left when the test ends."""
     store = MemoryStore()
     yield store
+    if store.faults.append_gate is not None:
+        store.faults.append_gate.set()  # a test that failed must not leave a thread waiting
     assert (store.open_appenders, store.open_readers, store.threads) == (0, 0, 0)
     await store.close()
 
