@@ -1,4 +1,5 @@
-"""What happens when nobody asks: the sweep, the check of store against rows, rewrapping keys.
+"""What happens when nobody asks (`schedule`, `sweep`), and what an operator asks for (`check`, `rewrap`, `reseal`).
 
-Each task takes a turn through the metadata service, so one node at a time does it. May import `registry` and below.
+Scheduled tasks take a turn through the metadata service, so one node at a time does each. All of them walk rows and
+store in bounded memory, may be broken off anywhere, and remove rows before objects. May import `registry` and below.
 """
