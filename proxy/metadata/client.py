@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,8 +46,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _REPEATABLE = frozenset(
     {
         "access_key", "principal", "blob", "segments", "mount_blob", "quarantine", "begin_upload", "upload",
-        "renew_upload", "advance_upload", "release_upload", "commit_upload", "manifest", "put_manifest", "tags",
-        "repositories", "referrers", "known_objects", "objects", "ping",
+        "lease_upload", "renew_upload", "advance_upload", "release_upload", "commit_upload", "manifest", "put_manifest",
+        "tags", "repositories", "referrers", "known_objects", "objects", "ping",
         "BatchGetImage", "DescribeImages", "DescribeRepositories", "ListImages",
     }
 )  # fmt: skip
@@ -139,7 +140,13 @@ class MetadataClient:
 
     async def lease_upload(self, account: str, repository: str, upload_id: str, *, seconds: float) -> Upload:
         return await self._ask(
-            "lease_upload", Upload, account=account, repository=repository, upload_id=upload_id, seconds=seconds
+            "lease_upload",
+            Upload,
+            account=account,
+            repository=repository,
+            upload_id=upload_id,
+            seconds=seconds,
+            holder=secrets.token_hex(16),
         )
 
     async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:

@@ -166,6 +166,7 @@ uploads = Table(
     Column("fence", Integer, nullable=False),  # of the append that holds it, 0: nobody
     Column("last_fence", Integer, nullable=False),
     Column("lease_until", Float, nullable=False),
+    Column("holder", String(32)),  # who took the lease, so that a lost answer can be asked for again
     Column("touched_at", Float, nullable=False),
     Column("committed", _name(140)),
     Column("discard", _name(32)),  # the object that its commit made useless

@@ -1,8 +1,8 @@
 """Upload sessions: open, lease, advance, commit, cancel.
 
 A session is a row that any worker continues. Whoever appends holds its fence, a number that grows with every lease and
-is checked in the very update that records the append. `advance_upload` and `commit_upload` may be asked twice: a lost
-answer is given again.
+is checked in the very update that records the append. `begin_upload`, `lease_upload`, `advance_upload` and
+`commit_upload` may be asked twice: a lost answer is given again.
 """
 
 from __future__ import annotations
@@ -77,8 +77,11 @@ def upload(tx: Transaction, account: str, repository: str, upload_id: str) -> Up
     return _upload(tx, _visible(tx, account, repository, upload_id))
 
 
-def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str, seconds: float) -> Upload:
-    """A committed session comes back as it is, with no fence: there is nothing to append to."""
+def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str, seconds: float, holder: str) -> Upload:
+    """A committed session comes back as it is, with no fence: there is nothing to append to.
+
+    `holder` is new with every lease; asked again by the same, whose answer was lost, it is given a lease again.
+    """
     row = tx.connection.execute(
         update(uploads)
         .where(
@@ -86,12 +89,13 @@ def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str,
             uploads.c.account == account,
             uploads.c.repository == repository,
             uploads.c.state == UPLOAD_OPEN,
-            (uploads.c.fence == 0) | (uploads.c.lease_until <= tx.now),
+            (uploads.c.fence == 0) | (uploads.c.lease_until <= tx.now) | (uploads.c.holder == holder[:32]),
         )
         .values(
             fence=uploads.c.last_fence + 1,
             last_fence=uploads.c.last_fence + 1,
             lease_until=tx.now + seconds,
+            holder=holder[:32],
             touched_at=tx.now,
         )
         .returning(*UPLOAD_COLUMNS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from harness.metadata import ACCOUNT, REPOSITORY, Clock, World, append, digest, sqlite_service
+from harness.metadata import Clock, World, append, digest, sqlite_service
+from proxy.metadata import service as service_module
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.operations import INTERNAL, Operation
 from proxy.metadata.service import BODY_MAX, SECRET_HEADER, Service, start_service
@@ -185,6 +186,30 @@ class TestClient:
 
         assert await (await faulty(answer)).access_key("AKIA") is None
 
+    async def test_a_lease_whose_answer_was_lost_is_taken_again_by_the_same_and_by_nobody_else(
+        self, over_unix: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lost: list[Any] = []
+
+        async def answer_is_lost(store: object, name: str, body: Mapping[str, Any]) -> Any:
+            result = await run(store, name, body)  # type: ignore[arg-type]  # the store, as it was passed
+            if name == "lease_upload" and not lost:
+                lost.append(result)
+                raise asyncio.CancelledError  # the connection ends without an answer
+            return result
+
+        run = service_module._run
+        monkeypatch.setattr(service_module, "_run", answer_is_lost)
+        client = MetadataClient(f"unix:{tmp_path}/m.sock")
+        world = World(client)
+        upload = await world.begin()
+        leased = await world.lease(upload)
+        assert leased.fence > lost[0]["fence"]
+        with pytest.raises(Failure) as caught:
+            await world.lease(upload)
+        assert caught.value.code is Code.UPLOAD_CONFLICT
+        await client.close()
+
     async def test_a_write_whose_answer_was_lost_is_not_repeated_blindly(
         self, faulty: Callable[[Answer], Awaitable[MetadataClient]]
     ) -> None:
@@ -196,7 +221,7 @@ class TestClient:
 
         client = await faulty(answer)
         with pytest.raises(Failure) as caught:
-            await client.lease_upload(ACCOUNT, REPOSITORY, "id", seconds=1)
+            await client.take_turn("sweep", seconds=1)
         assert caught.value.code is Code.METADATA_UNAVAILABLE
         assert numbers == [1]
 

@@ -138,7 +138,10 @@ async def test_a_cancelled_writers_write_is_whole_and_told_to_the_epochs(store: 
 
 async def test_a_read_may_leave_a_write_that_is_done_before_it_answers(store: Store) -> None:
     def ask(tx: Transaction) -> list[str]:
-        tx.afterwards.append(lambda later: adding("left")(later) and None)
+        def leave(later: Transaction) -> None:
+            adding("left")(later)
+
+        tx.afterwards.append(leave)
         return names(tx)
 
     assert await store.read(ask) == []

@@ -51,7 +51,7 @@ class Push:
         return uploads.begin_upload(self.tx, ACCOUNT, R, "sha256", next(self.keys), DATA_KEY, "arn", 4096, True)
 
     def blob(self, name: str) -> Any:
-        leased = uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0)
+        leased = uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0, "me")
         return uploads.commit_upload(self.tx, leased.upload_id, leased.fence, digest(name), append(0, 9), b"s")[0]
 
     def put(self, content: bytes, *tags: str) -> str:
@@ -72,20 +72,19 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     push.put(index_manifest([one, two]), "latest")
     blob, loose, open_upload = push.blob("one"), push.blob("loose"), push.begin()
     cancelled, advanced = push.begin(), push.begin()
-    fence = uploads.lease_upload(tx, ACCOUNT, R, advanced.upload_id, 30.0).fence
-    committed = uploads.lease_upload(tx, ACCOUNT, R, push.begin().upload_id, 30.0)
+    fence = uploads.lease_upload(tx, ACCOUNT, R, advanced.upload_id, 30.0, "me").fence
+    committed = uploads.lease_upload(tx, ACCOUNT, R, push.begin().upload_id, 30.0, "me")
     key, uid, f = blob.sealed.object_key, advanced.upload_id, fence
     named = {"repositoryName": R}
     ids = {"imageIds": [{"imageTag": "v2"}, {"imageDigest": one}, {"imageTag": "v2", "imageDigest": one}]}
 
-    def listed(status: str) -> None:
-        page: dict[str, Any] = {}
-        while page is not None:
-            page = {"maxResults": 1, **named, "filter": {"tagStatus": status}, **page}
-            got = images.list_images(tx, ACCOUNT, page)
-            if "nextToken" not in got:
-                return
-            page = {"nextToken": got["nextToken"]}
+    def listed() -> None:
+        for status in ("ANY", "TAGGED", "UNTAGGED"):
+            more: dict[str, Any] | None = {}
+            while more is not None:
+                asked = {"maxResults": 1, **named, "filter": {"tagStatus": status}, **more}
+                got = images.list_images(tx, ACCOUNT, asked)
+                more = {"nextToken": got["nextToken"]} if "nextToken" in got else None
 
     def described() -> None:
         for status in ("ANY", "TAGGED", "UNTAGGED"):
@@ -102,7 +101,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "quarantine": lambda: blobs.quarantine(tx, loose.sealed.object_key, "why"),
         "begin_upload": push.begin,
         "upload": lambda: uploads.upload(tx, ACCOUNT, R, open_upload.upload_id),
-        "lease_upload": lambda: uploads.lease_upload(tx, ACCOUNT, R, open_upload.upload_id, 1.0),
+        "lease_upload": lambda: uploads.lease_upload(tx, ACCOUNT, R, open_upload.upload_id, 1.0, "me"),
         "renew_upload": lambda: uploads.renew_upload(tx, uid, f, 1.0),
         "advance_upload": lambda: uploads.advance_upload(tx, uid, f, append(0, 1), b""),
         "release_upload": lambda: uploads.release_upload(tx, uid, f),
@@ -126,7 +125,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "ping": lambda: upkeep.ping(tx),
         "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),
         "DescribeRepositories": lambda: repositories.describe_repositories(tx, ACCOUNT, {"maxResults": 1}),
-        "ListImages": lambda: [listed(status) for status in ("ANY", "TAGGED", "UNTAGGED")],
+        "ListImages": listed,
         "DescribeImages": described,
         "BatchGetImage": lambda: images.batch_get_image(tx, ACCOUNT, {**named, **ids}),
         "delete_manifest": lambda: manifests.delete_manifest(tx, ACCOUNT, R, push.image("five", "v5")),

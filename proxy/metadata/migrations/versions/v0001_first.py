@@ -107,6 +107,7 @@ def upgrade() -> None:
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("last_fence", sa.Integer(), nullable=False),
         sa.Column("lease_until", sa.Float(), nullable=False),
+        sa.Column("holder", sa.String(32), nullable=True),
         sa.Column("touched_at", sa.Float(), nullable=False),
         sa.Column("committed", _name(140), nullable=True),
         sa.Column("discard", _name(32), nullable=True),
