@@ -62,6 +62,14 @@ class WholeRegistry:
         """A session that authenticates and follows nothing by itself."""
         return aiohttp.ClientSession(self.url, headers={"Authorization": self.authorization})
 
+    async def quiet(self) -> None:
+        """Return once no request runs and no buffer is lent: what a client that left had begun is over."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 10
+        while self.pool.lent or any(connection._current_request for connection in self.server.connections):
+            assert loop.time() < deadline, f"a request still runs, {self.pool.lent} buffers are lent"
+            await asyncio.sleep(0.01)
+
 
 @contextlib.asynccontextmanager
 async def whole_registry(
