@@ -52,7 +52,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         observe.share_metrics(data.metrics, "supervisor")
         scheme = "https" if config.server.tls_cert else "http"
         datadir.replace_private(data.address, f"{scheme}://{reachable_address(config, listening)}".encode())
-        _warn(config, listening)
+        _warn(config, [sock.getsockname()[0] for sock in listening])
     return supervisor.supervise(
         roles,
         drain_seconds=config.server.drain_seconds,
@@ -140,8 +140,8 @@ def _with_tls(config: Config, data: DataDirectory) -> tuple[Config, ssl.SSLConte
     return dataclasses.replace(config, server=dataclasses.replace(config.server, tls_cert=cert, tls_key=key)), context
 
 
-def _warn(config: Config, listening: Sequence[socket.socket]) -> None:
-    off_loopback = [s.getsockname()[0] for s in listening if not _is_loopback(s.getsockname()[0])]
+def _warn(config: Config, hosts: Sequence[str]) -> None:
+    off_loopback = [host for host in hosts if not _is_loopback(host)]
     if off_loopback and not config.server.tls_cert and not config.server.trusted_proxies:
         observe.log.warning(
             "plain HTTP beyond this machine: passwords and images travel in the clear, and docker wants "
