@@ -24,7 +24,7 @@ WHOLE = hashlib.shake_256(b"corruption").digest(70_000)  # more than one slot, a
 
 
 def rejected() -> float:
-    return observe.metrics.frames_rejected._value.get()
+    return float(observe.metrics.frames_rejected._value.get())
 
 
 async def verify(memory: MemoryStore, written: Written, pool: BufferPool) -> int:
