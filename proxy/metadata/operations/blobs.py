@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from proxy.metadata.operations.repositories import find_repository, need_or_make_repository, need_repository
 from proxy.metadata.operations.sealed import BLOB_COLUMNS, blob_of, segments_from, segments_of
@@ -15,20 +15,23 @@ from proxy.model.records import Blob, Segment
 
 RENEW_SECONDS = 3600.0  # a blob's grace is renewed by a write at most this often
 
+# Asked at every layer of every pull: made once, as making a statement costs as much as running it.
+_SEEN = (
+    select(*BLOB_COLUMNS, blob_links.c.repository_id, blob_links.c.touched_at)
+    .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
+    .join(repositories, repositories.c.repository_id == blob_links.c.repository_id)
+    .where(
+        blobs.c.account == bindparam("account"),
+        blobs.c.digest == bindparam("digest"),
+        blobs.c.quarantined_for.is_(None),
+        repositories.c.account == bindparam("account"),
+        repositories.c.name == bindparam("name"),
+    )
+)
+
 
 def blob(tx: Transaction, account: str, repository: str, digest: str) -> Blob:
-    row = tx.connection.execute(
-        select(*BLOB_COLUMNS, blob_links.c.repository_id, blob_links.c.touched_at)
-        .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
-        .join(repositories, repositories.c.repository_id == blob_links.c.repository_id)
-        .where(
-            blobs.c.account == account,
-            blobs.c.digest == digest,
-            blobs.c.quarantined_for.is_(None),
-            repositories.c.account == account,
-            repositories.c.name == repository,
-        )
-    ).one_or_none()
+    row = tx.connection.execute(_SEEN, {"account": account, "name": repository, "digest": digest}).one_or_none()
     if row is None:
         need_repository(tx, account, repository)
         raise layers_not_found([digest], repository, account)

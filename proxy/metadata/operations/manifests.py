@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import case, delete, exists, insert, select, update
+from sqlalchemy import bindparam, case, delete, exists, insert, select, update
 
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.repositories import find_repository, need_or_make_repository, need_repository
@@ -30,21 +30,22 @@ from proxy.model.records import ImageKind, ManifestFacts, Page, PushedManifest, 
 
 _NAMED_MAX = 20  # digests that an error message lists
 
+# Asked at every pull: made once, as making a statement costs as much as running it.
+_STORED = (
+    select(images.c.digest, images.c.media_type, manifest_bytes.c.content)
+    .join(repositories, repositories.c.repository_id == images.c.repository_id)
+    .join(manifest_bytes, manifest_bytes.c.digest == images.c.digest)
+    .where(repositories.c.account == bindparam("account"), repositories.c.name == bindparam("name"))
+)
+_BY_DIGEST = _STORED.where(images.c.digest == bindparam("reference"))
+_BY_TAG = _STORED.join(tags, tags.c.image_id == images.c.image_id).where(
+    tags.c.repository_id == repositories.c.repository_id, tags.c.name == bindparam("reference")
+)
+
 
 def manifest(tx: Transaction, account: str, repository: str, reference: str) -> StoredManifest:
-    query = (
-        select(images.c.digest, images.c.media_type, manifest_bytes.c.content)
-        .join(repositories, repositories.c.repository_id == images.c.repository_id)
-        .join(manifest_bytes, manifest_bytes.c.digest == images.c.digest)
-        .where(repositories.c.account == account, repositories.c.name == repository)
-    )
-    if is_digest_like(reference):
-        query = query.where(images.c.digest == reference)
-    else:
-        query = query.join(tags, tags.c.image_id == images.c.image_id).where(
-            tags.c.repository_id == repositories.c.repository_id, tags.c.name == reference
-        )
-    row = tx.connection.execute(query).one_or_none()
+    query = _BY_DIGEST if is_digest_like(reference) else _BY_TAG
+    row = tx.connection.execute(query, {"account": account, "name": repository, "reference": reference}).one_or_none()
     if row is None:
         need_repository(tx, account, repository)
         raise image_not_found(reference, repository, account)

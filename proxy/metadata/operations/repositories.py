@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from proxy.metadata import paging
 from proxy.metadata.schema import (
@@ -36,11 +36,13 @@ Parameters = Mapping[str, Any]
 DEFAULT_PAGE = 100
 TAGS_MAX = 50
 
+_ID_OF = select(repositories.c.repository_id).where(
+    repositories.c.account == bindparam("account"), repositories.c.name == bindparam("name")
+)  # made once: nearly every operation asks it
+
 
 def find_repository(tx: Transaction, account: str, name: str) -> int | None:
-    found: int | None = tx.connection.execute(
-        select(repositories.c.repository_id).where(repositories.c.account == account, repositories.c.name == name)
-    ).scalar()
+    found: int | None = tx.connection.execute(_ID_OF, {"account": account, "name": name}).scalar()
     return found
 
 

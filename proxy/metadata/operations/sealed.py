@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select
 
 from proxy.metadata.schema import blobs, segments, uploads
 from proxy.metadata.transaction import FoundRow, Transaction
@@ -34,6 +34,12 @@ _SEGMENT_COLUMNS = (
     segments.c.stored_length,
     segments.c.header,
 )
+_FIRST_PAGE = (
+    select(*_SEGMENT_COLUMNS)
+    .where(segments.c.object_key == bindparam("object_key"))
+    .order_by(segments.c.plain_offset, segments.c.stored_offset)
+    .limit(FIRST_SEGMENTS)
+)  # made once: every blob and every upload asks it
 
 
 def blob_of(row: FoundRow, found: tuple[Segment, ...]) -> Blob:
@@ -95,14 +101,9 @@ def first_segments(tx: Transaction, wanted: Sequence[tuple[str, int]]) -> dict[s
     return {key: tuple(some) for key, some in found.items()}
 
 
-def segments_of(tx: Transaction, object_key: str, limit: int = FIRST_SEGMENTS) -> tuple[Segment, ...]:
+def segments_of(tx: Transaction, object_key: str) -> tuple[Segment, ...]:
     """The first page of one object's segments."""
-    rows = tx.connection.execute(
-        select(*_SEGMENT_COLUMNS)
-        .where(segments.c.object_key == object_key)
-        .order_by(segments.c.plain_offset, segments.c.stored_offset)
-        .limit(limit)
-    )
+    rows = tx.connection.execute(_FIRST_PAGE, {"object_key": object_key})
     return tuple(Segment(*row) for row in rows)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from proxy.metadata.operations.blobs import link_blob
 from proxy.metadata.operations.repositories import need_or_make_repository, need_repository
@@ -28,6 +28,8 @@ from proxy.metadata.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, 
 from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, EncryptedDataKey, Segment, Upload
+
+_BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))  # made once: every step asks it
 
 
 def begin_upload(
@@ -234,14 +236,14 @@ def _held(row: FoundRow, fence: int) -> None:
 
 
 def _row(tx: Transaction, upload_id: str) -> FoundRow:
-    row = tx.connection.execute(select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == upload_id)).one_or_none()
+    row = tx.connection.execute(_BY_ID, {"id": upload_id}).one_or_none()
     if row is None:
         raise Failure(Code.UPLOAD_NOT_FOUND, f"Upload with id '{upload_id}' could not be found", uploadId=upload_id)
     return row
 
 
 def _visible(tx: Transaction, account: str, repository: str, upload_id: str) -> FoundRow:
-    row = tx.connection.execute(select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == upload_id)).one_or_none()
+    row = tx.connection.execute(_BY_ID, {"id": upload_id}).one_or_none()
     if row is None or row.account != account or row.repository != repository or row.state == UPLOAD_CLOSED:
         raise _not_found(upload_id, repository, account)
     if row.state == UPLOAD_COMMITTED and row.touched_at <= tx.now - COMMITTED_SECONDS:
