@@ -1,0 +1,58 @@
+"""How fast each way to hash runs here: `pytest bench/test_hash.py`. One round is 16 MiB in buffers of a frame's size.
+
+`python -m pytest bench/test_hash.py --benchmark-columns=min,median,ops`; GB/s stands in each line's extra info.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from _speedups import plain, pure
+from proxy.blob.format import FRAME_LENGTH
+
+native = pytest.importorskip("_speedups.native", reason="needs _speedups.native", exc_type=ModuleNotFoundError)
+FRAMES = 64
+
+WAYS: dict[str, Callable[[], Any]] = {
+    "native-sha256": native.sha256,
+    "native-portable-sha256": lambda: native.sha256(portable=True),
+    "pure-sha256": pure.sha256,
+    "hashlib-sha256": hashlib.sha256,
+    "native-sha512": native.sha512,
+    "pure-sha512": pure.sha512,
+    "hashlib-sha512": hashlib.sha512,
+}
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_hashing_frames(benchmark: Any, way: str) -> None:
+    frame = os.urandom(FRAME_LENGTH)
+
+    def hash_frames() -> None:
+        hasher = WAYS[way]()
+        for _ in range(FRAMES):
+            hasher.update(frame)
+        hasher.digest()
+
+    benchmark.pedantic(hash_frames, rounds=10, warmup_rounds=1)
+    benchmark.extra_info["GB/s"] = round(FRAMES * FRAME_LENGTH / benchmark.stats.stats.min / 1e9, 2)
+
+
+def test_hashing_in_plain_python(benchmark: Any) -> None:
+    content = os.urandom(16 * 1024)
+    benchmark.pedantic(lambda: plain.sha256().update(content), rounds=5)
+    benchmark.extra_info["GB/s"] = round(len(content) / benchmark.stats.stats.min / 1e9, 5)
+
+
+@pytest.mark.parametrize("twin", ["native", "pure"])
+def test_exporting_and_resuming_a_state(benchmark: Any, twin: str) -> None:
+    """What each request of a chunked upload pays: microseconds."""
+    module: Any = native if twin == "native" else pure
+    hasher = module.sha256()
+    hasher.update(b"x" * 100)
+    benchmark(lambda: module.resume(hasher.export()))
