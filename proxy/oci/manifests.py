@@ -7,7 +7,7 @@ Source: OCI Distribution 1.1.1 and main, "Pulling manifests", "Pushing manifests
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -191,9 +191,9 @@ def _last(call: Call) -> str:
     return call.query.get("last", "")[:256]
 
 
-async def _page(limit: int, ask: Any) -> Page:
+async def _page(limit: int, ask: Callable[[int], Awaitable[Page]]) -> Page:
     """`n=0` asks for an empty list (the spec's MUST), which is no reason to ask anybody but for the repository."""
-    page: Page = await ask(limit or 1)
+    page = await ask(limit or 1)
     return page if limit else Page((), False)
 
 

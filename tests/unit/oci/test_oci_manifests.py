@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import aiohttp
 import pytest
@@ -11,7 +12,7 @@ from fakes.oci_words import OCI_IMAGE, OCI_INDEX, body, code_of, digest_of, imag
 REPOSITORY = "team/app"
 
 
-async def names(http: aiohttp.ClientSession, path: str, key: str) -> list[list[str]]:
+async def names(http: aiohttp.ClientSession, path: str, key: str) -> list[list[Any]]:
     """All pages of a list, by following Link."""
     pages = []
     while path:

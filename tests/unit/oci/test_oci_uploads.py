@@ -7,9 +7,10 @@ import os
 
 import aiohttp
 import pytest
+from fakes.bench import open_objects
 from fakes.oci_words import begin_upload, body, close, code_of, digest_of, patch, push_blob, range_of
 from fakes.raw_http import Raw
-from fakes.whole_registry import WholeRegistry, whole_registry
+from fakes.whole_registry import ACCOUNT, WholeRegistry, whole_registry
 
 REPOSITORY = "team/app"
 CONTENT = os.urandom(3_000_000)
@@ -242,3 +243,21 @@ async def test_the_repository_is_made_by_the_push_unless_that_is_off(tmp_path_fa
         error = (await answer.json())["errors"][0]
         assert error["code"] == "NAME_UNKNOWN"
         assert "The repository with name 'not/there' does not exist" in error["message"]
+
+
+async def test_a_server_that_stops_abandons_an_append_cleanly(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("stopping")
+    async with whole_registry(folder) as registry, registry.client() as http:
+        location = await begin_upload(http, REPOSITORY)
+        await patch(http, location, CONTENT[:1000])
+        async with Raw(registry) as line:
+            await line.request("PATCH", location, {"Content-Length": str(len(CONTENT)), "Expect": "100-continue"})
+            assert (await line.head()).startswith("HTTP/1.1 100")
+            await line.send(CONTENT[:1_500_000])
+            await registry.server.finish(0.1)
+        assert registry.pool.lent == 0
+        assert open_objects() == []
+        upload = await registry.uploads.status(ACCOUNT, REPOSITORY, location.rpartition("/")[2])
+        assert upload.sealed.plain_size == 1000
+        append = await registry.uploads.append(ACCOUNT, REPOSITORY, upload.upload_id)  # the lease is free
+        await append.abandon()
