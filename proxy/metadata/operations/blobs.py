@@ -29,6 +29,19 @@ _SEEN = (
     )
 )
 
+_LINK = insert(blob_links)
+_COUNT_LINK = (
+    update(blobs)
+    .where(blobs.c.blob_id == bindparam("blob"))
+    .values(links=blobs.c.links + 1, touched_at=bindparam("now"))
+)
+_TOUCH = (
+    update(blob_links)
+    .where(blob_links.c.repository_id == bindparam("repository"), blob_links.c.blob_id == bindparam("blob"))
+    .values(touched_at=bindparam("now"))
+)
+_TOUCH_BLOB = update(blobs).where(blobs.c.blob_id == bindparam("blob")).values(touched_at=bindparam("now"))
+
 
 def blob(tx: Transaction, account: str, repository: str, digest: str) -> Blob:
     row = tx.connection.execute(_SEEN, {"account": account, "name": repository, "digest": digest}).one_or_none()
@@ -109,23 +122,16 @@ def link_blob(tx: Transaction, repository_id: int, blob_id: int) -> None:
     """Make the link, or renew its grace."""
     if not touch(tx, repository_id, blob_id):
         tx.connection.execute(
-            insert(blob_links).values(repository_id=repository_id, blob_id=blob_id, uses=0, touched_at=tx.now)
+            _LINK, {"repository_id": repository_id, "blob_id": blob_id, "uses": 0, "touched_at": tx.now}
         )
-        tx.connection.execute(
-            update(blobs).where(blobs.c.blob_id == blob_id).values(links=blobs.c.links + 1, touched_at=tx.now)
-        )
+        tx.connection.execute(_COUNT_LINK, {"blob": blob_id, "now": tx.now})
 
 
 def touch(tx: Transaction, repository_id: int, blob_id: int) -> bool:
     """Renew the grace of a link and its blob; False when there is no link."""
-    result = tx.connection.execute(
-        update(blob_links)
-        .where(blob_links.c.repository_id == repository_id, blob_links.c.blob_id == blob_id)
-        .values(touched_at=tx.now)
-    )
-    if not result.rowcount:
+    if not tx.connection.execute(_TOUCH, {"repository": repository_id, "blob": blob_id, "now": tx.now}).rowcount:
         return False
-    tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(touched_at=tx.now))
+    tx.connection.execute(_TOUCH_BLOB, {"blob": blob_id, "now": tx.now})
     return True
 
 

@@ -7,8 +7,6 @@ is checked in the very update that records the append. `begin_upload`, `lease_up
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import bindparam, insert, select, update
 
 from proxy.metadata.operations.blobs import link_blob
@@ -29,7 +27,58 @@ from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, EncryptedDataKey, Segment, Upload
 
-_BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))  # made once: every step asks it
+# Every step of every push: made once, as making a statement costs as much as running it.
+_BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))
+_BY_KEY = select(*UPLOAD_COLUMNS).where(uploads.c.object_key == bindparam("key"))
+_OPEN = insert(uploads).returning(*UPLOAD_COLUMNS)
+_LEASE = (
+    update(uploads)
+    .where(
+        uploads.c.upload_id == bindparam("id"),
+        uploads.c.account == bindparam("of_account"),
+        uploads.c.repository == bindparam("of_repository"),
+        uploads.c.state == UPLOAD_OPEN,
+        (uploads.c.fence == 0) | (uploads.c.lease_until <= bindparam("now")) | (uploads.c.holder == bindparam("who")),
+    )
+    .values(
+        fence=uploads.c.last_fence + 1,
+        last_fence=uploads.c.last_fence + 1,
+        lease_until=bindparam("until"),
+        holder=bindparam("who"),
+        touched_at=bindparam("now"),
+    )
+    .returning(*UPLOAD_COLUMNS)
+)
+_APPEND = (
+    update(uploads)
+    .where(uploads.c.upload_id == bindparam("id"))
+    .values(
+        plain_size=uploads.c.plain_size + bindparam("plain"),
+        stored_size=uploads.c.stored_size + bindparam("stored"),
+        segment_count=uploads.c.segment_count + 1,
+        touched_at=bindparam("now"),
+    )
+    .returning(*UPLOAD_COLUMNS)
+)
+_APPEND_AND_FREE = _APPEND.values(hash_state=bindparam("hashed"), fence=0, lease_until=0.0)
+_COMMIT = (
+    update(uploads)
+    .where(uploads.c.upload_id == bindparam("id"))
+    .values(
+        hash_state=bindparam("hashed"),
+        fence=0,
+        lease_until=0.0,
+        state=UPLOAD_COMMITTED,
+        committed=bindparam("as_digest"),
+        discard=bindparam("leftover"),
+        touched_at=bindparam("now"),
+    )
+)
+_OF_DIGEST = select(blobs.c.blob_id, blobs.c.object_key, blobs.c.quarantined_for).where(
+    blobs.c.account == bindparam("account"), blobs.c.digest == bindparam("digest")
+)
+_BLOB = select(*BLOB_COLUMNS).where(blobs.c.account == bindparam("account"), blobs.c.digest == bindparam("digest"))
+_NEW_BLOB = insert(blobs)
 
 
 def begin_upload(
@@ -45,12 +94,12 @@ def begin_upload(
 ) -> Upload:
     """Asked again with the same object key, it is the same session."""
     need_or_make_repository(tx, account, repository, create)
-    row = tx.connection.execute(select(*UPLOAD_COLUMNS).where(uploads.c.object_key == object_key)).one_or_none()
+    row = tx.connection.execute(_BY_KEY, {"key": object_key}).one_or_none()
     if row is None:
         upload_id = str(tx.new_upload_id())
         row = tx.connection.execute(
-            insert(uploads)
-            .values(
+            _OPEN,
+            dict(
                 upload_id=upload_id,
                 account=account,
                 repository=repository,
@@ -68,8 +117,7 @@ def begin_upload(
                 last_fence=0,
                 lease_until=0.0,
                 touched_at=tx.now,
-            )
-            .returning(*UPLOAD_COLUMNS)
+            ),
         ).one()
     return _upload(tx, row)
 
@@ -85,22 +133,15 @@ def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str,
     `holder` is new with every lease; asked again by the same, whose answer was lost, it is given a lease again.
     """
     row = tx.connection.execute(
-        update(uploads)
-        .where(
-            uploads.c.upload_id == upload_id,
-            uploads.c.account == account,
-            uploads.c.repository == repository,
-            uploads.c.state == UPLOAD_OPEN,
-            (uploads.c.fence == 0) | (uploads.c.lease_until <= tx.now) | (uploads.c.holder == holder[:32]),
-        )
-        .values(
-            fence=uploads.c.last_fence + 1,
-            last_fence=uploads.c.last_fence + 1,
-            lease_until=tx.now + seconds,
-            holder=holder[:32],
-            touched_at=tx.now,
-        )
-        .returning(*UPLOAD_COLUMNS)
+        _LEASE,
+        {
+            "id": upload_id,
+            "of_account": account,
+            "of_repository": repository,
+            "who": holder[:32],
+            "until": tx.now + seconds,
+            "now": tx.now,
+        },
     ).one_or_none()
     if row is None:
         need_repository(tx, account, repository)
@@ -128,7 +169,7 @@ def advance_upload(tx: Transaction, upload_id: str, fence: int, segment: Segment
     )
     if done and row.state == UPLOAD_OPEN and not row.fence and fence and row.last_fence == fence:
         return _upload(tx, row)  # the answer to this very append was lost
-    return _upload(tx, _append(tx, row, fence, segment, {"hash_state": hash_state, "fence": 0, "lease_until": 0.0}))
+    return _upload(tx, _append(tx, row, fence, segment, hash_state))
 
 
 def release_upload(tx: Transaction, upload_id: str, fence: int) -> None:
@@ -147,14 +188,12 @@ def commit_upload(
         return _blob(tx, row.account, digest), row.discard
     _held(row, fence)
     repository_id = need_repository(tx, row.account, row.repository)
-    closing = {"hash_state": hash_state, "fence": 0, "lease_until": 0.0, "committed": digest}
     if segment is not None:
-        row = _append(tx, row, fence, segment, {})
+        row = _append(tx, row, fence, segment, None)
     discard = _keep(tx, row, digest, repository_id)
     tx.connection.execute(
-        update(uploads)
-        .where(uploads.c.upload_id == upload_id)
-        .values(**closing, state=UPLOAD_COMMITTED, discard=discard, touched_at=tx.now)
+        _COMMIT,
+        {"id": upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now},
     )
     return _blob(tx, row.account, digest), discard
 
@@ -172,11 +211,7 @@ def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str
 
 def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> str | None:
     """Make the session's object the blob of its account, unless a good one is there; returns the key left over."""
-    there = tx.connection.execute(
-        select(blobs.c.blob_id, blobs.c.object_key, blobs.c.quarantined_for).where(
-            blobs.c.account == row.account, blobs.c.digest == digest
-        )
-    ).one_or_none()
+    there = tx.connection.execute(_OF_DIGEST, {"account": row.account, "digest": digest}).one_or_none()
     facts = {
         "size": row.plain_size,
         "object_key": row.object_key,
@@ -190,11 +225,8 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> st
     }
     discard: str | None = None
     if there is None:
-        result = tx.connection.execute(
-            insert(blobs).values(
-                account=row.account, digest=digest, links=0, touched_at=tx.now, created_at=tx.now, **facts
-            )
-        )
+        fresh = {"account": row.account, "digest": digest, "links": 0, "touched_at": tx.now, "created_at": tx.now}
+        result = tx.connection.execute(_NEW_BLOB, facts | fresh)
         blob_id = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
     else:
         blob_id = there.blob_id
@@ -208,23 +240,16 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> st
     return discard
 
 
-def _append(tx: Transaction, row: FoundRow, fence: int, segment: Segment, also: dict[str, Any]) -> FoundRow:
+def _append(tx: Transaction, row: FoundRow, fence: int, segment: Segment, hash_state: bytes | None) -> FoundRow:
+    """With a hash state it is an append of its own, and frees the session; without, a commit's last one."""
     _held(row, fence)
     if segment.plain_offset != row.plain_size or segment.stored_offset != row.stored_size:
         raise _conflict(row, "the append does not begin where this upload ends")
     insert_segments(tx, row.object_key, [segment])
-    return tx.connection.execute(
-        update(uploads)
-        .where(uploads.c.upload_id == row.upload_id)
-        .values(
-            plain_size=uploads.c.plain_size + segment.plain_length,
-            stored_size=uploads.c.stored_size + segment.stored_length,
-            segment_count=uploads.c.segment_count + 1,
-            touched_at=tx.now,
-            **also,
-        )
-        .returning(*UPLOAD_COLUMNS)
-    ).one()
+    facts = {"id": row.upload_id, "plain": segment.plain_length, "stored": segment.stored_length, "now": tx.now}
+    if hash_state is None:
+        return tx.connection.execute(_APPEND, facts).one()
+    return tx.connection.execute(_APPEND_AND_FREE, facts | {"hashed": hash_state}).one()
 
 
 def _held(row: FoundRow, fence: int) -> None:
@@ -280,9 +305,7 @@ def _upload(tx: Transaction, row: FoundRow) -> Upload:
 
 
 def _blob(tx: Transaction, account: str, digest: str) -> Blob:
-    row = tx.connection.execute(
-        select(*BLOB_COLUMNS).where(blobs.c.account == account, blobs.c.digest == digest)
-    ).one_or_none()
+    row = tx.connection.execute(_BLOB, {"account": account, "digest": digest}).one_or_none()
     if row is None:
         raise Failure(Code.LAYERS_NOT_FOUND, f"The layer with digest '{digest}' is gone", digests=[digest])
     return blob_of(row, segments_of(tx, row.object_key))
