@@ -21,7 +21,7 @@ class Code(StrEnum):
     IMAGE_NOT_FOUND = "ImageNotFoundException"
     IMAGE_TAG_ALREADY_EXISTS = "ImageTagAlreadyExistsException"
     INVALID_LAYER = "InvalidLayerException"  # the bytes do not hash to the digest that was named
-    INVALID_LAYER_PART = "InvalidLayerPartException"  # out of order; fields["lastValidByteReceived"] is the true end, -1 if none
+    INVALID_LAYER_PART = "InvalidLayerPartException"  # out of order; fields["lastValidByteReceived"], -1 if none
     INVALID_PARAMETER = "InvalidParameterException"
     INVALID_TAG_PARAMETER = "InvalidTagParameterException"
     KMS = "KmsException"

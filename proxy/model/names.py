@@ -38,11 +38,15 @@ class Digest:
 def parse_digest(text: str) -> Digest:
     """Read `algorithm:hex`; `DigestInvalid` names what is wrong (form, algorithm, case, length)."""
     if len(text) > 256 or not _DIGEST.fullmatch(text):
-        raise Failure(Code.DIGEST_INVALID, f"{text[:80]!r} is not a digest", hint="a digest reads sha256:<64 hex digits>")
+        raise Failure(
+            Code.DIGEST_INVALID, f"{text[:80]!r} is not a digest", hint="a digest reads sha256:<64 hex digits>"
+        )
     algorithm, _, encoded = text.partition(":")
     wanted = DIGEST_HEX.get(algorithm)
     if wanted is None:
-        raise Failure(Code.DIGEST_INVALID, f"digest algorithm {algorithm[:32]!r} is not supported", hint="use sha256 or sha512")
+        raise Failure(
+            Code.DIGEST_INVALID, f"digest algorithm {algorithm[:32]!r} is not supported", hint="use sha256 or sha512"
+        )
     if len(encoded) != wanted or not _HEX.fullmatch(encoded):
         raise Failure(Code.DIGEST_INVALID, f"a {algorithm} digest has {wanted} lower-case hex digits")
     return Digest(algorithm, encoded)
@@ -66,7 +70,9 @@ def check_repository(name: str) -> str:
 def check_tag(tag: str) -> str:
     if not _TAG.fullmatch(tag):
         raise Failure(
-            Code.TAG_INVALID, f"{tag[:80]!r} is not a tag", hint="1 to 128 of A-Z a-z 0-9 _ . -, not starting with . or -"
+            Code.TAG_INVALID,
+            f"{tag[:80]!r} is not a tag",
+            hint="1 to 128 of A-Z a-z 0-9 _ . -, not starting with . or -",
         )
     return tag
 
