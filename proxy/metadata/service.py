@@ -119,6 +119,8 @@ def application(store: Store, *, secret: str | None = None) -> web.Application:
             return _json(_rendered(failure), 500 if failure.code is Code.SERVER else 400)
         except web.HTTPRequestEntityTooLarge:
             return _json(_rendered(Failure(Code.INVALID_PARAMETER, f"a request has at most {BODY_MAX} bytes")), 413)
+        except UnicodeEncodeError:
+            return _json(_rendered(Failure(Code.INVALID_PARAMETER, "a text in the request is not valid Unicode")), 400)
         except Exception:  # a fault of ours: it is logged here, and the proxy only learns that it happened
             observe.log.exception("metadata operation failed", operation=name)
             return _json(_rendered(Failure(Code.SERVER, "internal error of the metadata service")), 500)

@@ -106,6 +106,11 @@ class TestManifests:
             ),
         )
 
+    async def test_a_type_that_no_database_could_store_is_refused(self, world: World) -> None:
+        for artifact_type in ("a/\ud800", "a/\0"):
+            content = index_manifest([], artifactType=artifact_type)
+            await refused(Code.MANIFEST_INVALID, world.put(content, create=True))
+
     async def test_missing_layers_are_named_and_only_the_repositorys_own_count(self, world: World) -> None:
         await world.commit("config")
         await world.commit("layer", "other/app")
@@ -310,6 +315,7 @@ class TestRepositories:
             (Code.INVALID_PARAMETER, {"imageTagMutability": "IMMUTABLE_WITH_EXCLUSION"}),
             (Code.INVALID_PARAMETER, {"encryptionConfiguration": {"encryptionType": "AES256", "kmsKey": "k"}}),
             (Code.INVALID_PARAMETER, {"registryId": "999999999999"}),
+            (Code.INVALID_PARAMETER, {"tags": [{"Key": "half", "Value": "\ud800"}]}),
         ],
     )
     async def test_settings_that_contradict_are_refused(

@@ -65,6 +65,9 @@ def examine(
     algorithm, _, encoded = digest.partition(":")
     if algorithm not in ("sha256", "sha512") or hashlib.new(algorithm, content).hexdigest() != encoded:
         raise Failure(Code.IMAGE_DIGEST_DOES_NOT_MATCH, f"The manifest does not hash to '{digest[:140]}'")
+    facts = read_manifest(content, media_type)
+    if not (facts.artifact_type or facts.config_media_type or "").isprintable():  # no database stores half a surrogate
+        raise Failure(Code.MANIFEST_INVALID, "artifactType holds characters that no media type has")
     return {
         "account": account,
         "repository": repository,
@@ -72,7 +75,7 @@ def examine(
         "digest": digest,
         "tags": tags,
         "create": create,
-        "facts": read_manifest(content, media_type),
+        "facts": facts,
     }
 
 
