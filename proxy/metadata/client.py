@@ -35,7 +35,6 @@ from proxy.model.records import (
     Upload,
 )
 
-SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, not a secret
 CONNECTIONS = 32  # one proxy's at once; the service runs few things in parallel, the rest waits here
 KEEPALIVE_SECONDS = 15.0
 PATIENCE_SECONDS = 8.0  # a metadata process is back within this after a crash
@@ -76,7 +75,7 @@ class MetadataClient:
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=timeout),
-            headers={SECRET_HEADER: secret} if secret else {},
+            headers={wire.SECRET_HEADER: secret} if secret else {},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 

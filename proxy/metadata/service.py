@@ -34,7 +34,6 @@ from proxy.model.errors import Code, Failure
 
 BODY_MAX = 8 * 1024 * 1024  # a manifest of 4 MiB in base64, and room for what goes with it
 KEEPALIVE_SECONDS = 75.0  # longer than the client's 15: it is the client that lets go of an idle connection
-SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, not a secret
 
 
 class Service:
@@ -111,7 +110,7 @@ def application(store: Store, *, secret: str | None = None) -> web.Application:
         name = request.match_info["operation"]
         try:
             if expected is not None and not hmac.compare_digest(
-                request.headers.get(SECRET_HEADER, "").encode(), expected
+                request.headers.get(wire.SECRET_HEADER, "").encode(), expected
             ):
                 raise Failure(Code.ACCESS_DENIED, "the shared secret of the metadata service is missing or wrong")
             result = await _run(store, name, await _body(request))

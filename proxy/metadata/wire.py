@@ -16,6 +16,8 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
+SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, not a secret
+
 
 def encode(value: Any) -> Any:
     """What `json.dumps` takes, for any record of `model.records` and any nesting of tuples, lists and dicts."""

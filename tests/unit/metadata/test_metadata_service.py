@@ -16,8 +16,9 @@ from harness.metadata import Clock, World, append, digest, sqlite_service
 from proxy.metadata import service as service_module
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.operations import INTERNAL, Operation
-from proxy.metadata.service import BODY_MAX, SECRET_HEADER, Service, start_service
+from proxy.metadata.service import BODY_MAX, Service, start_service
 from proxy.metadata.transaction import Transaction
+from proxy.metadata.wire import SECRET_HEADER
 from proxy.model.errors import Code, Failure
 
 SECRET = "a long enough shared secret"
