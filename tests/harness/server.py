@@ -109,5 +109,20 @@ class Server:
         first = psutil.Process(self.daemon.process.pid)
         return [first, *first.children(recursive=True)]
 
+    def metadata_process(self) -> psutil.Process:
+        """The one that owns the rows."""
+        [found] = [process for process in self.processes() if process.name().startswith("wharfage meta")]
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        return [process for process in self.processes() if process.name().startswith("wharfage work")]
+
+    def objects(self) -> list[Path]:
+        """What lies in the store, the newest last."""
+        return sorted(
+            (path for path in (self.data / "objects").rglob("*") if path.is_file()),
+            key=lambda path: path.stat().st_mtime_ns,
+        )
+
     def stop(self) -> int:
         return self.daemon.stop()
