@@ -11,13 +11,15 @@ import ctypes
 import ctypes.util
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from _speedups import plain
 from _speedups.state import SHA256, SHA512, Algorithm, StateParts, pack, unpack
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from _speedups import Hasher
 
 implementation = "pure"
 
@@ -101,14 +103,6 @@ class LibcryptoSha2:
         half = 8 * type(context).low.size
         total = (context.high << half | context.low) // 8
         return pack(StateParts(self._algorithm, total, tuple(context.h), bytes(context.data[: context.num])))
-
-
-class Hasher(Protocol):
-    @property
-    def name(self) -> str: ...
-    def update(self, data: Buffer, /) -> None: ...
-    def digest(self) -> bytes: ...
-    def export(self) -> bytes: ...
 
 
 def _candidates() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Which implementation of the bytes runs here, for start-up to say so; the room's one face of `_speedups`' own facts."""
+"""Which implementation of the bytes runs here, for start-up to say so: the room's face of `_speedups`' own facts."""
 
 from _speedups import implementation, measure, reason
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.memory_store import MemoryStore
 
 from proxy.storage.base import ObjectMissing, ObjectStore
 from proxy.storage.filesystem import FilesystemStore
 
 STORES: dict[str, Callable[[Path], ObjectStore]] = {
     "filesystem": lambda folder: FilesystemStore(folder / "store"),
+    "memory": lambda folder: MemoryStore(),  # the fake of other rooms' tests is held to the same
 }
 
 

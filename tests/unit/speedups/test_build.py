@@ -44,7 +44,8 @@ def test_without_python_h_the_build_goes_on_and_says_so(checkout: Path) -> None:
     program = checkout / "setup.py"
     program.write_text(
         "import sysconfig; _paths = sysconfig.get_paths\n"
-        "sysconfig.get_paths = lambda *a, **k: {**_paths(*a, **k), 'include': '/no/include', 'platinclude': '/no/include'}\n"
+        "_none = dict.fromkeys(['include', 'platinclude'], '/no/include')\n"
+        "sysconfig.get_paths = lambda *a, **k: _paths(*a, **k) | _none\n"
         + program.read_text().replace("from __future__ import annotations\n", "")
     )
     done = build(checkout, "cc")
