@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import socket
 import ssl
 import time
 import uuid
@@ -31,7 +32,7 @@ AUTHORIZATION_BYTES = 16 * 1024
 BODY_BYTES_PER_WINDOW = 1024
 """What a body must bring in each `body_seconds` not to count as standing still: one byte a minute is an attack."""
 
-READ_BYTES = 256 * 1024  # received ahead of a door that is busy, for each connection
+READ_BYTES = 64 * 1024  # received ahead of a busy door, twice this a connection: part of a push's 3 MiB
 _SMALL_BODY = 32 * 1024 * 1024  # for `request.read()`; streamed bodies have no limit here
 _LINGER_SECONDS = 5.0  # reading on after an early refusal, so that the client sees the answer and not a reset
 _GONE = 499  # in log and metrics only: the client left before its answer was whole (nginx's number)
@@ -74,17 +75,16 @@ class HttpServer(web.Server):
         self._trusted = [ipaddress.ip_network(network, strict=False) for network in limits.trusted_proxies]
         self._watch: asyncio.Task[None] | None = None
         self._listeners: list[asyncio.Server] = []
+        self._sockets: list[socket.socket] = []
 
-    async def begin(self, *, sock: Any = None, path: str | None = None, tls: ssl.SSLContext | None = None) -> None:
-        """Accept connections on a listening socket that exists, or on a Unix socket made at `path`."""
+    async def begin(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accept connections on a listening socket; it is closed by `finish`."""
         loop = asyncio.get_running_loop()
         handshake = self.limits.header_seconds if tls is not None else None
-        if path is not None:
-            self._listeners.append(await loop.create_unix_server(self, path))
-        else:
-            self._listeners.append(
-                await loop.create_server(self, sock=sock, ssl=tls, backlog=1024, ssl_handshake_timeout=handshake)
-            )
+        self._sockets.append(sock)
+        self._listeners.append(
+            await loop.create_server(self, sock=sock, ssl=tls, backlog=1024, ssl_handshake_timeout=handshake)
+        )
         if self._watch is None:
             self._watch = loop.create_task(self._cut_still_bodies(), name="cut still bodies")
 
@@ -92,7 +92,8 @@ class HttpServer(web.Server):
         """Stop accepting, let running requests go on for so long, then cancel the rest (their doors abandon)."""
         for listener in self._listeners:
             listener.close()
-        self._listeners.clear()
+        for sock in self._sockets:  # the loop has let go of the port; so do we
+            sock.close()
         await asyncio.sleep(0)  # connections accepted in this turn of the loop begin their requests
         self.pre_shutdown()
         for connection in self.connections:

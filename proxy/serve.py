@@ -39,12 +39,12 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         observe.log.warning(warning)
     MasterKeys.load_or_create(data.master_keys)  # made, or refused, before anything runs
     roles: list[Role] = []
-    if metadata:
-        roles.append(Role("metadata", "metadata", functools.partial(_metadata, config, data), stops=0))
     listening: list[socket.socket] = []
+    if metadata:
+        roles.append(Role("metadata", "metadata", functools.partial(_metadata, config, data, listening), stops=0))
     if workers:
         config, tls = _with_tls(config, data)
-        listening = bind(config.server.listen)
+        listening += bind(config.server.listen)
         run = functools.partial(_worker, config, data, listening, tls)
         count = config.server.workers or len(os.sched_getaffinity(0))
         roles += [Role(f"worker{number}", "worker", run) for number in range(count)]
@@ -57,6 +57,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         roles,
         drain_seconds=config.server.drain_seconds,
         ready=functools.partial(_greet, config, data, listening, len(roles) - int(metadata), say),
+        stopping=functools.partial(_close, listening),
     )
 
 
@@ -100,7 +101,14 @@ def reachable_address(config: Config, listening: Sequence[socket.socket]) -> str
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _metadata(config: Config, data: DataDirectory, lifeline: Lifeline) -> None:
+def _close(listening: Sequence[socket.socket]) -> None:
+    """Let go of the port: while any process holds it, connections wait for an answer that nobody may give."""
+    for sock in listening:
+        sock.close()
+
+
+def _metadata(config: Config, data: DataDirectory, listening: Sequence[socket.socket], lifeline: Lifeline) -> None:
+    _close(listening)
     masters = MasterKeys.load_or_create(data.master_keys)
     live(lambda stop: server.serve_metadata(config, data, masters, stop, lifeline.tell_ready), lifeline)
 

@@ -106,15 +106,15 @@ async def metadata_service(
         epochs=data.epochs,
         secret=config.metadata.secret or None,
         registry=Registry(region=config.registry.region, repository_uri=f"{host}/{{name}}"),
+        prepare=partial(_bootstrap, config, data, masters),
     )
     try:
-        await _bootstrap(service, config, data, masters)
         yield service
     finally:
         await service.close()
 
 
-async def _bootstrap(service: Service, config: Config, data: DataDirectory, masters: MasterKeys) -> None:
+async def _bootstrap(config: Config, data: DataDirectory, masters: MasterKeys, service: Service) -> None:
     """Make sure of the account and of an administrator with a key.
 
     The key that was given; else the one the database has; else the one in the credentials file, which is written before
@@ -179,7 +179,7 @@ async def serve_worker(
             pair = Path(config.server.tls_cert), Path(config.server.tls_key)
             duties.append(asyncio.create_task(reload_on_change(tls, *pair), name="certificate"))
         for sock in listening:
-            await server.begin(sock=sock, tls=tls)
+            await server.begin(sock, tls)
         ready()
         await stop.wait()
         await server.finish(config.server.drain_seconds)

@@ -68,8 +68,17 @@ class _Signals:
     wakeup: tuple[int, int] = field(default_factory=os.pipe)
 
 
-def supervise(roles: Sequence[Role], *, drain_seconds: float, ready: Callable[[], None] = lambda: None) -> int:
-    """Run all roles until a signal says stop; returns the exit status. `ready` is called once, when all first are."""
+def supervise(
+    roles: Sequence[Role],
+    *,
+    drain_seconds: float,
+    ready: Callable[[], None] = lambda: None,
+    stopping: Callable[[], None] = lambda: None,
+) -> int:
+    """Run all roles until a signal says stop; returns the exit status.
+
+    `ready` is called once, when all are for the first time; `stopping` once, before the first role is told to stop.
+    """
     signals = _Signals()
     for end in signals.wakeup:
         os.set_blocking(end, False)
@@ -106,6 +115,7 @@ def supervise(roles: Sequence[Role], *, drain_seconds: float, ready: Callable[[]
             if not all_ready and all(child.ready for child in children):
                 all_ready = True
                 ready()
+        stopping()
         _stop(children, signals, drain_seconds)
     finally:
         for child in children:

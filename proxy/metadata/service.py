@@ -15,7 +15,7 @@ import os
 import socket
 import time
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,11 @@ async def start_service(
     registry: Registry | None = None,
     clock: Callable[[], float] = time.time,
     shutdown_seconds: float = 10.0,
+    prepare: Callable[[Service], Awaitable[None]] | None = None,
 ) -> Service:
     """Open and migrate the database, then serve. `listen` is `unix:<path>` or `<host>:<port>` (port 0: any free one).
 
+    `prepare` runs before anybody can ask: what it makes (the administrator) is there for the first request.
     ValueError for TCP without a secret. All cached answers of this machine are out of date from here on.
     """
     if not listen.startswith("unix:") and not secret:
@@ -84,11 +86,17 @@ async def start_service(
         shutdown_timeout=shutdown_seconds,
     )
     await runner.setup()
-    await web.SockSite(runner, listening, backlog=1024).start()
-    if listen.startswith("unix:"):
-        return Service(store, page, runner, listen)
-    host, port = listening.getsockname()[:2]
-    return Service(store, page, runner, f"{host}:{port}")
+    address = listen if listen.startswith("unix:") else "{}:{}".format(*listening.getsockname()[:2])
+    service = Service(store, page, runner, address)
+    try:
+        if prepare is not None:
+            await prepare(service)
+        await web.SockSite(runner, listening, backlog=1024).start()
+    except BaseException:
+        listening.close()
+        await service.close()
+        raise
+    return service
 
 
 def _open(

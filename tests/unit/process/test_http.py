@@ -90,7 +90,7 @@ async def serving(
     sock.setblocking(False)
     address = sock.getsockname()
     server = HttpServer(lambda request: ("ecr" if request.path == "/ecr" else "oci", door), Limits(**limits))
-    await server.begin(sock=sock)
+    await server.begin(sock)
     lines: list[Line] = []
 
     async def connect() -> Line:
