@@ -76,7 +76,7 @@ class Server:
     drain_seconds: float = _key(30.0, "how long running requests may go on after SIGTERM", _between(0, 86_400))
     header_seconds: float = _key(10.0, "in which a request's whole header must come", _between(0.1, 3600))
     body_seconds: float = _key(
-        60.0, "how long a body may stand still before its connection is cut", _between(0.1, 3600)
+        60.0, "how long a body, sent or taken, may stand still before it is cut", _between(0.1, 3600)
     )
     keepalive_seconds: float = _key(75.0, "how long an idle connection stays open", _between(0, 86_400))
 

@@ -77,16 +77,17 @@ def bind(listen: str) -> list[socket.socket]:
     )
     for family, kind, protocol, _, address in dict.fromkeys(addresses):
         sock = socket.socket(family, kind, protocol)
+        found.append(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             sock.bind(address)
         except OSError as error:
+            _close(found)
             raise OSError(error.errno, f"cannot listen on {listen}: {error.strerror}") from error
         sock.listen(1024)
         sock.setblocking(False)
-        found.append(sock)
     return found
 
 

@@ -225,6 +225,7 @@ def _router(config: Config, masters: MasterKeys, own: Rooms) -> Callable[[web.Re
         account=account,
         region=region,
         realm=public_address(config) + "/",
+        stall_seconds=config.server.body_seconds,
     )
     aws = ecr.door(
         metadata=own.metadata,
