@@ -22,6 +22,11 @@ from harness.watch import watch
 IN_CI = os.environ.get("CI") == "true"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-seconds", type=float, default=60.0, help="how long tests/chaos kills processes")
+    parser.addoption("--chaos-seed", type=int, default=None, help="draw what tests/chaos drew under this seed")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         for program in marker.args:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,8 @@ class Registry:
             timeout=aiohttp.ClientTimeout(total=self._seconds),
             auto_decompress=False,
         )
+        # aiohttp asks idempotent requests again on a fresh connection, which would hide what became of the first.
+        self._session._retry_connection = False
         return self
 
     async def __aexit__(
@@ -93,7 +96,8 @@ class Registry:
         """One request; `path` is a path or whatever Location said."""
         assert self._session is not None
         url = URL(self.url).join(URL(path, encoded=True))
-        async with self._session.request(method, url, data=body, headers=headers, allow_redirects=False) as answer:
+        data = io.BytesIO(body) if isinstance(body, bytes) and body else body  # sent in pieces: the loop goes on
+        async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as answer:
             return Answer(answer.status, answer.headers.copy(), await answer.read())
 
     # ---- pushing ---------------------------------------------------------------------------------------------------
