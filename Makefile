@@ -71,7 +71,7 @@ $(VENV)/.test: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	@touch $@
 
-# Built with our own cache of nothing: Go's caches are the machine's. Without Go the tests that need these say so.
+# Go's own caches make a second build quick. Without Go the tests that need these say so.
 $(TOOLS)/.go: Makefile
 	@mkdir -p $(TOOLS)/bin
 	@if command -v go >/dev/null; then set -e; \
