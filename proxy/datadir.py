@@ -5,7 +5,8 @@
       credentials             0600  the administrator's key, in AWS's shared-credentials form
       keys/master.json        0600  the master keys: without them nothing stored can be read again
       metadata.db             0600  every row (SQLite; beside it -wal, -shm, .lock)
-      objects/                      the filesystem store: sealed bytes, nothing else
+      objects/                      the filesystem store: sealed bytes, and the name of the store
+      store-id                0600  the name that the store must have: another one is not what the rows are about
       tls/                          what --tls-self-signed made: ca.crt, ca.key, server.crt, server.key
       run/                    0700  of this run only: metadata.sock, epochs, metrics/, address (http://HOST:PORT)
 
@@ -42,6 +43,7 @@ class DataDirectory:
 
     root: Path
     objects: Path
+    store_id: Path
     master_keys: Path
     database: Path
     credentials: Path
@@ -61,10 +63,10 @@ def open_data(config: Config) -> DataDirectory:
     objects = Path(config.storage.path).absolute() if config.storage.path else root / "objects"
     for directory in (root, run, keys.parent):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    objects.mkdir(parents=True, exist_ok=True)
     return DataDirectory(
         root=root,
         objects=objects,
+        store_id=root / "store-id",
         master_keys=keys,
         database=Path(config.metadata.path).absolute() if config.metadata.path else root / "metadata.db",
         credentials=root / "credentials",

@@ -38,6 +38,8 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
     for warning in config.warnings:
         observe.log.warning(warning)
     MasterKeys.load_or_create(data.master_keys)  # made, or refused, before anything runs
+    if workers or not data.database.exists():
+        server.claim_store(config, data)
     roles: list[Role] = []
     listening: list[socket.socket] = []
     if metadata:

@@ -43,6 +43,7 @@ from proxy.oci import routes as oci
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
+from proxy.storage import marker
 from proxy.storage.base import ObjectStore
 from proxy.storage.filesystem import FilesystemStore
 from proxy.tls import reload_on_change
@@ -67,6 +68,29 @@ class Rooms:
 def metadata_address(config: Config, data: DataDirectory) -> str:
     """Where this configuration's metadata service is: the one it names, or this server's own."""
     return config.metadata.url or f"unix:{data.metadata_socket}"
+
+
+def claim_store(config: Config, data: DataDirectory) -> None:
+    """Name the store at the first start, know it at all others. Failure StoreUnavailable when it is not the right one.
+
+    Blocks: for the parent, before it forks. A metadata service elsewhere is asked whether it has rows already.
+    """
+
+    def first() -> bool:
+        if config.metadata.url:
+            return asyncio.run(_has_no_blob(config, data))
+        return not data.database.exists()
+
+    marker.claim(data.objects, data.store_id, first=first)
+
+
+async def _has_no_blob(config: Config, data: DataDirectory) -> bool:
+    client = MetadataClient(metadata_address(config, data), secret=config.metadata.secret or None)
+    try:
+        await _wait_for_metadata(client)
+        return not await client.objects(after="", limit=1)
+    finally:
+        await client.close()
 
 
 def sealer(masters: MasterKeys, purpose: str) -> SmallSealer:
@@ -194,7 +218,7 @@ async def rooms(
 ) -> AsyncIterator[Rooms]:
     """Store, keys and metadata for a `with` block; with `epochs`, metadata that answers again what is unchanged."""
     client = MetadataClient(metadata_address(config, data), secret=config.metadata.secret or None)
-    store = FilesystemStore(data.objects)
+    store = FilesystemStore(data.objects, store_id=await asyncio.to_thread(marker.known_id, data.store_id))
     cached = CachedMetadata(client, epochs)
     try:
         yield Rooms(store, LocalKeys(masters), cached, BufferPool())

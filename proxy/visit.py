@@ -68,6 +68,7 @@ def check(config: Config, *, repair: bool, say: Say) -> int:
             say(f"repaired: {report.hidden} blobs hidden until they are pushed again, {report.removed} orphans removed")
         return report.status
 
+    server.claim_store(config, _existing(config))
     return asyncio.run(_visiting(config, run))
 
 
@@ -102,6 +103,8 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
         )
         return report.status
 
+    if reseal:
+        server.claim_store(config, _existing(config))
     return asyncio.run(_visiting(config, run))
 
 

@@ -37,18 +37,20 @@ CHECK_LASTS = 1.0  # seconds for which a good probe answers again: /readyz is op
 
 class FilesystemStore:
     """An `ObjectStore` in the folder `root`. Making one touches no disk and starts no thread (it may be made before a
-    fork). `fsync` is a seam for tests that make it fail."""
+    fork). `store_id` is the name that the folder must hold to be this store (`marker.claim`), None for any. `fsync` is
+    a seam for tests that make it fail."""
 
     def __init__(
         self,
         root: Path,
         *,
+        store_id: str | None = None,
         threads: int = THREADS,
         min_free: int = MIN_FREE,
         check_lasts: float = CHECK_LASTS,
         fsync: Callable[[int], None] = os.fsync,
     ) -> None:
-        self._tree = Tree(root, fsync)
+        self._tree = Tree(root, fsync, store_id)
         self._check_lasts = check_lasts
         self._min_free = min_free
         self._readers = ThreadPoolExecutor(threads, "store-read")

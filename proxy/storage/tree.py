@@ -4,6 +4,7 @@
       <abc>/               the key's first 3 hex digits: 4,096 folders, about 2,400 files each at 10 million objects
         <key>              0600, 32 hex digits; written in place, under its final name, never renamed
       probe.<pid>          there for an instant while the store is checked
+      wharfage-store       which store this is (`marker`)
 
 Promises: no name but a checked key and its own first digits ever becomes a path, each opened relative to its folder's
 descriptor without following a link; files are made with O_EXCL; `make_durable` returns after fsync of the file, of its
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from proxy.model.errors import Code, Failure
+from proxy.storage import marker
 from proxy.storage.base import KEY, ObjectMissing, StoredObject
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -35,10 +37,14 @@ _PROBE = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Tree:
-    """The store's tree at `root`; nothing is touched before the first call. `fsync` is a seam for tests."""
+    """The store's tree at `root`; nothing is touched before the first call. `fsync` is a seam for tests.
 
-    def __init__(self, root: Path, fsync: Callable[[int], None]) -> None:
+    With a `store_id`, an object is made, or said to be missing, only while the root holds that id.
+    """
+
+    def __init__(self, root: Path, fsync: Callable[[int], None], store_id: str | None = None) -> None:
         self._root = root
+        self._store_id = store_id
         self._fsync = fsync
         self._opening = threading.Lock()
         self._root_fd = -1
@@ -47,6 +53,7 @@ class Tree:
     def create(self, key: str) -> int:
         folder = -1
         try:
+            self._vouch()
             folder = self._folder(key, make=True)
             fd = os.open(key, _NEW, 0o600, dir_fd=folder)
         except FileExistsError as error:
@@ -130,7 +137,7 @@ class Tree:
 
     def folders(self, start: str) -> list[str]:
         try:
-            self._ready()
+            self._vouch()
             return sorted(name for name in os.listdir(self._root_fd) if _is_folder(name) and name >= start)
         except OSError as error:
             raise failure(error, "listing objects") from error
@@ -168,6 +175,7 @@ class Tree:
                     "the store's folder was replaced",
                     hint=f"restart to use the new {self._root}",
                 )
+            self._vouch()
             fd = os.open(name, _PROBE, 0o600, dir_fd=self._root_fd)
             os.pwrite(fd, wrote, 0)
             self._fsync(fd)
@@ -191,6 +199,8 @@ class Tree:
             if self._root_fd >= 0:
                 return
             missing = [path for path in (self._root, *self._root.parents) if not path.exists()]
+            if missing and self._store_id is not None:
+                raise marker.stranger(self._root, None)
             for path in reversed(missing):
                 path.mkdir(mode=0o700, exist_ok=True)
             for path in missing or (self._root,):
@@ -204,6 +214,11 @@ class Tree:
                     os.close(parent)
             self._root_fd = os.open(self._root, _DIRECTORY)  # may be a link: the operator names it
 
+    def _vouch(self) -> None:
+        self._ready()
+        if self._store_id is not None:
+            marker.vouch(self._root, self._root_fd, self._store_id)
+
     def _folder(self, key: str, *, make: bool) -> int:
         self._ready()
         if make:
@@ -216,6 +231,7 @@ class Tree:
             folder = self._folder(key, make=False)
             return os.open(key, flags, dir_fd=folder)
         except FileNotFoundError as error:
+            self._vouch()
             raise ObjectMissing(key) from error
         except OSError as error:
             raise failure(error, "opening an object") from error

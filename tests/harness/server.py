@@ -120,7 +120,7 @@ class Server:
     def objects(self) -> list[Path]:
         """What lies in the store, the newest last."""
         return sorted(
-            (path for path in (self.data / "objects").rglob("*") if path.is_file()),
+            (path for path in (self.data / "objects").glob("???/*") if path.is_file()),
             key=lambda path: path.stat().st_mtime_ns,
         )
 

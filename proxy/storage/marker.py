@@ -1,0 +1,101 @@
+"""Which store this is: a random id in the store's own folder, remembered in the data directory.
+
+    <root>/wharfage-store     0600, `<32 hex digits>\\n`; made with the store, at the first start of all
+    known (data directory)    the same line: which store the rows of this registry are about
+
+An object that is not there is missing only in the right store: elsewhere (a disk that is not mounted, another one, an
+emptied folder) nothing is known about it. Promises: an id is never overwritten; a store is named anew only where no row
+can be about an older one. All of it blocks. Must not know how objects lie.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from proxy.model.errors import Code, Failure
+
+NAME = "wharfage-store"
+_LENGTH = 33
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def claim(root: Path, known: Path, *, first: Callable[[], bool]) -> str:
+    """The id of the store at `root`, which from now on is the one of this data directory.
+
+    `first` is asked only of a store without an id: True, when no row can be about any object, gives it one. Failure
+    StoreUnavailable when the store is not the one that `known` names, or has no id though rows may need it.
+    """
+    remembered = _read(known)
+    found = _read(root / NAME)
+    if found is None and remembered is None and first():
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(root / NAME, secrets.token_hex(16))
+        found = _read(root / NAME)  # ours, or that of another process that was faster
+    if found is None or (remembered is not None and found != remembered):
+        raise stranger(root, found)
+    if remembered is None:
+        _make(known, found)
+        if _read(known) != found:
+            raise stranger(root, found)
+    return found
+
+
+def known_id(known: Path) -> str | None:
+    """What `claim` has written down in the data directory."""
+    return _read(known)
+
+
+def vouch(root: Path, folder: int, store_id: str) -> None:
+    """Failure StoreUnavailable unless the folder open as `folder` (named `root` for people) is the store `store_id`."""
+    found = _read(NAME, folder)
+    if found != store_id:
+        raise stranger(root, found)
+
+
+def stranger(root: Path, found: str | None) -> Failure:
+    what = f"it holds no {NAME}" if found is None else f"its {NAME} names another"
+    return Failure(
+        Code.STORE_UNAVAILABLE,
+        "the store is not the one that this registry's rows are about",
+        hint=f"is it mounted at {root}? {what}",
+    )
+
+
+def _read(path: Path | str, folder: int | None = None) -> str | None:
+    """The id, None when there is no such file; a file that holds none is an id that no store has."""
+    try:
+        fd = os.open(path, _FLAGS, dir_fd=folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise Failure(
+            Code.STORE_UNAVAILABLE, f"reading {NAME}: {error.strerror}", hint="see the store's disk"
+        ) from error
+    try:
+        return os.read(fd, _LENGTH).decode("ascii", "replace").strip()
+    finally:
+        os.close(fd)
+
+
+def _make(path: Path, store_id: str) -> None:
+    """Whole and on disk when it returns; what is there already stays."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, f"{store_id}\n".encode())
+        os.fsync(fd)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+    finally:
+        os.close(fd)
+        os.unlink(draft)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
