@@ -12,7 +12,13 @@ import pytest
 import _speedups
 
 ROOT = Path(__file__).parents[3]
-ASK = "import _speedups; print(_speedups.implementation, '|', _speedups.reason)"
+# An editable install finds our modules wherever they are asked for: the folder alone is to be asked here.
+ASK = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+import _speedups
+print(_speedups.implementation, "|", _speedups.reason)
+"""
 
 
 def ask(folder: Path, pure: str = "") -> subprocess.CompletedProcess[str]:
