@@ -15,15 +15,16 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from proxy import datadir, observe, server, supervisor
+from proxy import observe, server
 from proxy.blob import twin
 from proxy.blob.keys import MasterKeys
-from proxy.child import live
 from proxy.config import Config, ConfigError
-from proxy.datadir import DataDirectory
 from proxy.metadata.epochs import Epochs
-from proxy.supervisor import Lifeline, Role
-from proxy.tls import server_context
+from proxy.process import datadir, supervisor
+from proxy.process.child import live
+from proxy.process.datadir import DataDirectory
+from proxy.process.supervisor import Lifeline, Role
+from proxy.process.tls import server_context
 
 
 def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str], None]) -> int:
@@ -137,7 +138,7 @@ def _with_tls(config: Config, data: DataDirectory) -> tuple[Config, ssl.SSLConte
     """The settings with the pair that is in force, and its context."""
     cert, key = config.server.tls_cert, config.server.tls_key
     if config.server.tls_self_signed:
-        from proxy.selfsigned import make_self_signed  # X.509 is loaded by those who want it
+        from proxy.process.selfsigned import make_self_signed  # X.509 is loaded by those who want it
 
         host = config.server.listen.rpartition(":")[0].strip("[]")
         _, made_cert, made_key = make_self_signed(data.tls, host)

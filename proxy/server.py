@@ -21,7 +21,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from proxy import datadir, observe
+from proxy import observe
 from proxy.auth import secrets, tokens
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.identity import Identity
@@ -29,9 +29,7 @@ from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
 from proxy.blob.keys import DataKeys, LocalKeys, MasterKeys
 from proxy.config import Config
-from proxy.datadir import DataDirectory
 from proxy.ecr import routes as ecr
-from proxy.http import Door, HttpServer, Limits
 from proxy.metadata.cache import CachedMetadata
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.contract import Metadata
@@ -40,13 +38,16 @@ from proxy.metadata.service import Service, start_service
 from proxy.metadata.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.oci import routes as oci
+from proxy.process import datadir
+from proxy.process.datadir import DataDirectory
+from proxy.process.http import Door, HttpServer, Limits
+from proxy.process.tls import reload_on_change
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
 from proxy.storage import marker
 from proxy.storage.base import ObjectStore
 from proxy.storage.filesystem import FilesystemStore
-from proxy.tls import reload_on_change
 from proxy.upkeep.schedule import run_tasks
 from proxy.upkeep.sweep import sweep_tasks
 

@@ -21,11 +21,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from proxy import datadir, server
+from proxy import server
 from proxy.auth import tokens
 from proxy.blob.keys import MasterKeys
 from proxy.config import Config
-from proxy.datadir import DataDirectory
+from proxy.process import datadir
+from proxy.process.datadir import DataDirectory
 from proxy.serve import configure_log
 from proxy.upkeep import check as checking
 from proxy.upkeep import reseal as resealing

@@ -24,10 +24,10 @@ from proxy.auth.identity import Identity
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
 from proxy.blob.keys import LocalKeys, MasterKeys
-from proxy.http import HttpServer, Limits
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.service import start_service
 from proxy.oci import routes
+from proxy.process.http import HttpServer, Limits
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads

@@ -30,7 +30,7 @@ def watch() -> BlockBuster:
         watching.functions[name] = BlockBusterFunction(None, name, scanned_modules=WATCHED)
     watching.functions["os.preadv"].can_block_predicate = _never_waits
     # One byte, once in a process's life, into an empty pipe: it cannot wait.
-    watching.functions["os.write"].can_block_in("proxy/supervisor.py", {"tell_ready"})
+    watching.functions["os.write"].can_block_in("proxy/process/supervisor.py", {"tell_ready"})
     return watching
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.selfsigned import make_self_signed
-from proxy.tls import reload_on_change, server_context
+from proxy.process.selfsigned import make_self_signed
+from proxy.process.tls import reload_on_change, server_context
 
 
 @pytest.mark.needs("openssl")

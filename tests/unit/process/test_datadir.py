@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy import config, datadir
+from proxy import config
+from proxy.process import datadir
 
 
 def opened(root: Path) -> datadir.DataDirectory:
@@ -46,7 +47,7 @@ def test_the_directory_of_a_killed_server_is_waited_for(tmp_path: Path) -> None:
     """While children of a dead server still end, the next start waits, and says so only when they do not."""
     data = opened(tmp_path)
     program = (
-        "import sys, time; from pathlib import Path; from proxy import config, datadir;"
+        "import sys, time; from pathlib import Path; from proxy import config; from proxy.process import datadir;"
         f"data = datadir.open_data(config.load(flags={{'server.data': {str(tmp_path)!r}}}, environ={{}}));"
         "datadir.hold(data); (data.root / 'lock').write_text('999999999'); print('held', flush=True); sys.stdin.read()"
     )

@@ -14,7 +14,7 @@ import structlog
 from aiohttp import web
 
 from proxy import observe
-from proxy.http import AUTHORIZATION_BYTES, HEADER_BYTES, HttpServer, Limits
+from proxy.process.http import AUTHORIZATION_BYTES, HEADER_BYTES, HttpServer, Limits
 
 Answer = tuple[int, dict[str, str], bytes]
 

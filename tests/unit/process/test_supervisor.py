@@ -17,8 +17,9 @@ ROOT = Path(proxy.__file__).parents[1]
 
 PROGRAM = """
 import os, signal, sys, time
-from proxy import observe, supervisor
-from proxy.supervisor import Role, supervise
+from proxy import observe
+from proxy.process import supervisor
+from proxy.process.supervisor import Role, supervise
 observe.configure_log("json", "info", sys.stdout)
 
 def say(*words):

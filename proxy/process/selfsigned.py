@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from proxy.datadir import replace_private
+from proxy.process.datadir import replace_private
 
 _CA_DAYS = 3650
 _LEAF_DAYS = 397  # what clients accept at most from a public CA, and a good habit for ours

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from proxy.supervisor import Lifeline
+from proxy.process.supervisor import Lifeline
 
 ORPHANED = 71  # exit status (EX_OSERR)
 

@@ -1,0 +1,6 @@
+"""What any server is: processes that live and die together, sockets, limits, certificates, a directory of its own.
+
+Nothing here knows that it serves a registry: no room of rows, blobs or doors is imported, only `observe`, `config` and
+`model`. `supervisor` and `child` are the two ends of a fork; `http` holds requests to their limits; `tls` and
+`selfsigned` are certificates; `datadir` draws what lies where on the disk.
+"""
