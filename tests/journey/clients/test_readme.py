@@ -1,0 +1,113 @@
+"""What README tells a newcomer to type, typed: in a copy of the tracked files, with a real docker and the real aws."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness.checkout import copy_tracked
+from harness.engines import Docker
+from harness.images import tree
+from harness.programs import ROOT, TOOLS, Daemon, run
+from harness.server import free_port
+
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.needs("make", "git", "docker", "dockerd", "aws"),
+    pytest.mark.timeout(600),
+]
+INSTALL_SECONDS = 400  # pip, and a compiler run
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """A folder with what a clone has, in which `make run` runs; README's address is this one's."""
+
+    folder: Path
+    address: str
+    docker: Docker
+
+    def type(self, commands: str) -> subprocess.CompletedProcess[str]:
+        """Run shell lines as README has them."""
+        return run(
+            *("bash", "-euo", "pipefail", "-c", commands.replace("127.0.0.1:5000", self.address)),
+            cwd=self.folder,
+            extra={
+                "DOCKER_HOST": f"unix://{self.docker.socket}",
+                "DOCKER_CONFIG": str(self.docker.config),
+                "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}",
+            },
+        )
+
+
+def blocks() -> list[str]:
+    """README's shell blocks in order."""
+    return re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory, docker_socket: Path) -> Iterator[Newcomer]:
+    folder = tmp_path_factory.mktemp("newcomer") / "wharfage"
+    copy_tracked(folder)
+    address = f"127.0.0.1:{free_port()}"
+    assert "make run " in blocks()[0]
+    daemon = Daemon.start(["make", "-C", folder, "run", f"LISTEN={address}"], folder.with_name("log"))
+    try:
+        daemon.wait_until(lambda: is_ready(address), INSTALL_SECONDS)
+        yield Newcomer(folder, address, Docker(docker_socket, folder.with_name("docker")))
+    finally:
+        daemon.stop()
+        daemon.kill()  # whatever of its session make left running
+
+
+def is_ready(address: str) -> bool:
+    line = http.client.HTTPConnection(address, timeout=5)
+    try:
+        line.request("GET", "/readyz")
+        return line.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        line.close()
+
+
+def test_log_in_push_and_pull_as_readme_says(newcomer: Newcomer) -> None:
+    newcomer.docker("import", "-", "app:v1", stdin=tree(31, 100_000))
+    image = newcomer.docker.image_id("app:v1")
+    [lines] = [block for block in blocks() if "docker push" in block]
+    said = newcomer.type(lines).stdout
+    assert "Login Succeeded" in said
+    assert newcomer.docker.image_id(f"{newcomer.address}/team/app:v1") == image
+
+
+def test_the_token_that_readme_offers_logs_in(newcomer: Newcomer) -> None:
+    assert "`.venv/bin/wharfage token`" in (ROOT / "README.md").read_text()
+    said = newcomer.type(".venv/bin/wharfage token | docker login -u AWS --password-stdin 127.0.0.1:5000").stdout
+    assert "Login Succeeded" in said
+
+
+def test_every_other_block_of_readme_runs(newcomer: Newcomer) -> None:
+    """But `make run`, which runs already."""
+    others = [block for block in blocks() if "docker push" not in block]
+    assert others
+    for block in others:
+        newcomer.type("\n".join(line for line in block.splitlines() if not line.startswith("make run")))
+
+
+def test_what_was_pushed_stands_the_check(newcomer: Newcomer) -> None:
+    said = newcomer.type(".venv/bin/wharfage check").stdout
+    assert re.search(r"[1-9]\d* blobs ok .* 0 damaged", said), said
+
+
+def test_every_target_that_readme_names_is_there() -> None:
+    named = set(re.findall(r"`make (\w+)`", (ROOT / "README.md").read_text()))
+    assert named
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert named <= targets
