@@ -283,14 +283,24 @@ async def open_sealed(
             raise _corrupt(sealed, f"segments of {sums[1]} bytes for {sealed.stored_size} stored", 0)
     if sealed.frame_length + FRAME_OVERHEAD + FINAL_OVERHEAD > pool.slot_bytes:
         raise _corrupt(sealed, f"frames of {sealed.frame_length} bytes do not fit a slot", 0)
-    try:
-        stored = await store.open(sealed.object_key)
-    except ObjectMissing as error:
-        raise _corrupt(sealed, "the object is gone", 0) from error
-    if stored.size != sealed.stored_size:
-        await stored.close()
-        raise _corrupt(sealed, f"{stored.size} bytes are stored, not {sealed.stored_size}", 0)
+    stored = await _open_stored(store, sealed)
     return SealedReader(store, stored, sealed, data_key, segments, pool)
+
+
+async def _open_stored(store: ObjectStore, sealed: SealedObject) -> ObjectReader:
+    """The object, of the size that its row says; looked for once more past every cache before it is called gone."""
+    found = ""
+    for fresh in (False, True):
+        try:
+            stored = await store.open(sealed.object_key, fresh=fresh)
+        except ObjectMissing:
+            found = "the object is gone"
+            continue
+        if stored.size == sealed.stored_size:
+            return stored
+        found = f"{stored.size} bytes are stored, not {sealed.stored_size}"
+        await stored.close()
+    raise _corrupt(sealed, found, 0)
 
 
 def _open_run(key: MessageKey, run: _Run, stored: memoryview, plain: memoryview, hasher: Hasher | None = None) -> int:

@@ -8,7 +8,7 @@ import random
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from fakes.memory_store import MemoryStore
+from fakes.memory_store import MemoryReader, MemoryStore
 from fakes.sealed import Written, read_range, write_messages
 
 import _speedups
@@ -132,6 +132,36 @@ async def test_an_object_that_shrank_while_open_is_found(
 async def test_an_object_that_is_gone_is_found(memory: MemoryStore, written: Written, pool: BufferPool) -> None:
     await memory.delete(written.sealed.object_key)
     assert "gone" in (await refused(memory, written, pool)).message
+
+
+@pytest.mark.parametrize("seen", [None, b"short"], ids=["gone", "of another size"])
+async def test_an_object_that_only_a_cache_misses_is_served(
+    memory: MemoryStore, written: Written, pool: BufferPool, seen: bytes | None
+) -> None:
+    """Before an object is called gone or cut, it is looked for once more past every cache."""
+    key = written.sealed.object_key
+    whole = memory.objects[key]
+
+    class Cached:
+        """What a stale cache before the store says."""
+
+        async def open(self, key: str, *, fresh: bool = False) -> MemoryReader:
+            if fresh:
+                memory.objects[key] = whole
+            elif seen is None:
+                del memory.objects[key]
+            else:
+                memory.objects[key] = bytearray(seen)
+            return await memory.open(key, fresh=fresh)
+
+    async with await open_sealed(
+        Cached(),  # type: ignore[arg-type]  # a reader opens and does no more
+        written.sealed,
+        data_key=written.data_key,
+        segments=written.segments,
+        pool=pool,
+    ) as reader:
+        assert b"".join([bytes(run) async for run in reader.runs(0, len(WHOLE))]) == WHOLE
 
 
 async def test_two_messages_that_changed_places_are_found(
