@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from proxy import observe
 from proxy.blob.format import DATA_KEY_LENGTH, context_of, serialize_context
 from proxy.model.errors import Code, Failure
 from proxy.model.records import EncryptedDataKey
@@ -43,6 +44,7 @@ from proxy.model.records import EncryptedDataKey
 NAMESPACE = "wharfage"
 CACHE_SECONDS = 300.0
 CACHE_KEYS = 1024
+LOOK_SECONDS = 2.0  # between two looks at the key file: so long a data key may still be wrapped by a retired master
 
 _IV = 12
 _INFO_END = struct.pack(">II", 128, _IV)
@@ -91,6 +93,7 @@ class MasterKeys:
     def __init__(self, path: Path, keys: tuple[MasterKey, ...]) -> None:
         self._path = path
         self._keys = keys
+        self._seen: tuple[int, int, int] | None = None  # what told the file apart when it was last read
 
     def __repr__(self) -> str:
         return f"<MasterKeys {self.active.name} active, {len(self._keys) - 1} retired>"
@@ -116,8 +119,15 @@ class MasterKeys:
         return next((key for key in self._keys if (key.namespace, key.name) == (namespace, name)), None)
 
     def reload(self) -> None:
-        """Take what another process made of the file."""
-        self._keys = _read(self._path)
+        """Take what another process made of the file, if it did. KeyFileError; the keys then stay as they were."""
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise KeyFileError(f"can't read the master keys in {self._path}: {error.strerror}") from error
+        seen = found.st_ino, found.st_mtime_ns, found.st_size
+        if seen != self._seen:
+            self._keys = _read(self._path)
+            self._seen = seen
 
     def export(self) -> list[dict[str, str]]:
         """All keys, the active first: namespace, name, key_base64. Secret."""
@@ -153,15 +163,20 @@ class MasterKeys:
 class LocalKeys:
     """Data keys wrapped by master keys of the key file: the default `DataKeys`.
 
-    Costs microseconds and waits for nothing, but for a key name it has not seen: then the file is read again, in a
-    thread, because another process may have rotated.
+    Costs microseconds and waits for nothing, but for a look at the key file, in a thread, every LOOK_SECONDS in which
+    a key is made, and at each key name that it has not seen: another process may have rotated.
     """
 
     def __init__(self, masters: MasterKeys, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._masters = masters
         self._cache = _Unwrapped(clock)
+        self._clock = clock
+        self._looked_at = clock()
 
     async def generate(self, sealed_for: str) -> DataKey:
+        if self._clock() - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = self._clock()
+            await asyncio.to_thread(self._look)
         plaintext = secrets.token_bytes(DATA_KEY_LENGTH)
         encrypted = _wrap(self._masters.active, plaintext, sealed_for)
         self._cache.put((encrypted, sealed_for), plaintext)
@@ -174,7 +189,7 @@ class LocalKeys:
         namespace, name = encrypted.provider_id, _key_name(encrypted)
         master = self._masters.find(namespace, name)
         if master is None:
-            await asyncio.to_thread(self._masters.reload)
+            await asyncio.to_thread(self._look)
             master = self._masters.find(namespace, name)
         if master is None:
             raise Failure(
@@ -196,6 +211,12 @@ class LocalKeys:
         probe = secrets.token_bytes(DATA_KEY_LENGTH)
         if _unwrap(self._masters.active, _wrap(self._masters.active, probe, "probe"), "probe") != probe:
             raise Failure(Code.KMS, "the master key does not open what it wrapped")
+
+    def _look(self) -> None:
+        try:
+            self._masters.reload()
+        except KeyFileError as error:
+            observe.log.error("the master key file cannot be read again; the keys in memory stay", error=str(error))
 
 
 class _Unwrapped:

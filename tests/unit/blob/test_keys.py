@@ -215,5 +215,24 @@ async def test_unwrapped_keys_are_kept_for_so_long_and_so_many(path: Path, monke
     assert unwrapped == 2
 
 
+async def test_what_another_process_rotated_wraps_the_next_keys_within_seconds(path: Path) -> None:
+    """Between two looks the key in memory wraps on; a file that cannot be read changes nothing."""
+    clock = Clock()
+    ours = LocalKeys(await load(path), clock=clock)
+    theirs = await load(path)
+    old, _ = theirs.active, await asyncio.to_thread(theirs.rotate)
+
+    async def wrapped_by() -> bytes:
+        return (await ours.generate(ARN)).encrypted.provider_info[:16]
+
+    clock.now += keys.LOOK_SECONDS - 0.01
+    assert await wrapped_by() == old.name.encode()
+    clock.now += 0.01
+    assert await wrapped_by() == theirs.active.name.encode()
+    await asyncio.to_thread(path.write_text, "{")
+    clock.now += keys.LOOK_SECONDS
+    assert await wrapped_by() == theirs.active.name.encode()
+
+
 async def test_check_finds_a_working_key(path: Path) -> None:
     await LocalKeys(await load(path)).check()
