@@ -25,11 +25,11 @@ class Peer:
     headers: str
     daemon: Daemon
 
-    def cpu(self) -> float:
-        """User and system seconds so far, of the process that was started and of all its living descendants."""
+    def cpu(self) -> tuple[float, float]:
+        """Seconds so far (user, kernel), of the process that was started and of all its living descendants."""
         first = psutil.Process(self.daemon.process.pid)
         times = [process.cpu_times() for process in (first, *first.children(recursive=True))]
-        return float(sum(each.user + each.system for each in times))
+        return sum(each.user for each in times), sum(each.system for each in times)
 
 
 def wharfage(home: Path) -> Peer:
