@@ -14,12 +14,16 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from harness.programs import find
 from harness.server import Server
 from harness.watch import watch
 
 IN_CI = os.environ.get("CI") == "true"
+
+settings.register_profile("busy", deadline=None)  # a deadline measures the machine, which is shared
+settings.load_profile("busy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

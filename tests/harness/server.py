@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import configparser
+import contextlib
 import http.client
 import socket
 import sys
@@ -111,11 +112,21 @@ class Server:
 
     def metadata_process(self) -> psutil.Process:
         """The one that owns the rows."""
-        [found] = [process for process in self.processes() if process.name().startswith("wharfage meta")]
+        [found] = self.named("wharfage metadata")
         return found
 
     def workers(self) -> list[psutil.Process]:
-        return [process for process in self.processes() if process.name().startswith("wharfage work")]
+        """The proxies."""
+        return self.named("wharfage worker")
+
+    def named(self, name: str) -> list[psutil.Process]:
+        """Those whose name begins so, as far as the kernel keeps names (15 bytes); one that just ended has none."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name().startswith(name[:15]):
+                    found.append(process)
+        return found
 
     def objects(self) -> list[Path]:
         """What lies in the store, the newest last."""
