@@ -53,11 +53,6 @@ def basic(password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"AWS:{password}".encode()).decode()}
 
 
-def role(server: Server, name: str) -> psutil.Process:
-    """The process of that role: each names itself for ps."""
-    return server.named(f"wharfage {name}")[0]
-
-
 def until(condition: Callable[[], object], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -137,7 +132,7 @@ def test_a_killed_worker_is_started_again_and_counted(fresh: Server) -> None:
 def test_a_killed_metadata_process_is_started_again(fresh: Server) -> None:
     """The next request waits for it and is answered."""
     password = fresh.password()
-    os.kill(role(fresh, "metadata").pid, signal.SIGKILL)
+    os.kill(fresh.metadata_process().pid, signal.SIGKILL)
     status, body = ask(fresh, "/v2/_catalog", basic(password))
     assert (status, json.loads(body)) == (200, {"repositories": []})
     assert ask(fresh, "/readyz")[0] == 200
@@ -278,7 +273,7 @@ def test_the_pure_twin_is_announced_in_one_loud_line(start_server: Start) -> Non
 def test_readyz_says_which_part_is_not_ready_while_healthz_stays_well(start_server: Start) -> None:
     """A metadata process that hangs and a store that is gone are told apart by name, with 503."""
     server = start_server(workers=1)
-    hanging = role(server, "metadata")
+    hanging = server.metadata_process()
     hanging.suspend()
     try:
         status, body = ask(server, "/readyz")
