@@ -119,7 +119,7 @@ class HttpServer(web.Server):
         told: dict[str, str] = {}
         if self._trusted and _is_in(protocol.peername, self._trusted):
             told = _forwarded(message.headers, self._trusted)
-        return web.Request(message, payload, protocol, writer, task, self._loop, client_max_size=_SMALL_BODY, **told)  # type: ignore[arg-type]
+        return _Request(message, payload, protocol, writer, task, self._loop, client_max_size=_SMALL_BODY, **told)  # type: ignore[arg-type]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         """Call the request's door; count and log what came of it."""
@@ -183,6 +183,13 @@ class HttpServer(web.Server):
             for connection in self.connections:
                 if isinstance(connection, _Connection):
                     connection.cut_if_still(now)
+
+
+class _Request(web.Request):
+    """aiohttp's request, whose answers name this program and no version of anything."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        response.headers["Server"] = "wharfage"
 
 
 class _Connection(RequestHandler):

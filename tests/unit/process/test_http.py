@@ -126,6 +126,14 @@ async def test_two_requests_on_one_connection_are_answered() -> None:
             assert (await line.ask(get()))[0] == 200
 
 
+async def test_the_server_header_names_no_version() -> None:
+    """Whoever looks for a known hole learns nothing of Python or aiohttp, from an answer or from a refusal."""
+    async with serving(Door()) as (_, connect):
+        for request in (get(), get("/broken"), b"GET / HTTP/1.1\r\nHost : r\r\n\r\n"):
+            _, headers, _ = await (await connect()).ask(request)
+            assert headers["server"] == "wharfage"
+
+
 async def test_a_path_reaches_the_door_raw() -> None:
     """Percent-encoded dots and slashes are not decoded or resolved on the way."""
     door = Door()
