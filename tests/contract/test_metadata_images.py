@@ -23,7 +23,7 @@ from harness.metadata import (
     image_manifest,
     index_manifest,
 )
-from proxy.metadata.operations import ECR
+from proxy.metadata.operations import ECR, images
 from proxy.metadata.validation import operations
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Page
@@ -450,6 +450,18 @@ class TestImages:
             world.call("DescribeImages", repositoryName=REPOSITORY, imageIds=ids, nextToken="x"),
         )
         await refused(Code.INVALID_PARAMETER, world.call("DescribeImages", repositoryName=REPOSITORY, imageIds=[{}]))
+
+    async def test_a_batch_of_manifests_beyond_its_bound_is_a_limit(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A hundred manifests of 4 MiB are never held whole; each alone can be had."""
+        small, other = await world.image("app", ["v1"]), await world.image("other", ["v2"])
+        stored = await world.metadata.manifest(ACCOUNT, REPOSITORY, small.digest)
+        monkeypatch.setattr(images, "ANSWER_MAX", len(stored.content) + 1)
+        ids = [{"imageDigest": small.digest}, {"imageDigest": other.digest}]
+        await refused(Code.LIMIT_EXCEEDED, world.call("BatchGetImage", repositoryName=REPOSITORY, imageIds=ids))
+        got = await world.call("BatchGetImage", repositoryName=REPOSITORY, imageIds=ids[:1])
+        assert len(got["images"]) == 1
 
     async def test_a_batch_gives_manifests_and_a_failure_for_each_that_is_wrong(self, world: World) -> None:
         image = await world.image("app", ["v1"])

@@ -20,7 +20,7 @@ from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.metadata.validation import invalid
 from proxy.model.errors import Code, Failure
 
-ANSWER_MAX = 32 * 1024 * 1024  # bytes of manifests in one BatchGetImage: a hundred of 4 MiB would be held whole
+ANSWER_MAX = 8 * 1024 * 1024  # bytes of manifests in one BatchGetImage: a hundred of 4 MiB would be held whole
 _DIGEST = re.compile(r"[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+", re.ASCII)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]*", re.ASCII)
 _COLUMNS = (
