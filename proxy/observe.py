@@ -55,7 +55,9 @@ class Metrics:
         self.http_request_seconds = seconds("wharfage_http_request_seconds", "From request line to last byte", "door")
         self.http_requests_running = level("wharfage_http_requests_running", "Requests being answered now")
         self.http_rejected = counter(
-            "wharfage_http_rejected_total", "Connections cut before a request was whole", "reason"
+            "wharfage_http_rejected_total",
+            "Connections cut: no whole request came, or its answer was not taken",
+            "reason",
         )
         self.blob_bytes = counter("wharfage_blob_bytes_total", "Plain bytes of blobs, in and out", "direction")
         self.frames_rejected = counter("wharfage_frames_rejected_total", "Stored frames that did not authenticate")

@@ -1,7 +1,8 @@
 """HTTP as this server takes it: limits, time-outs, whom to believe about the client, and one log line a request.
 
 Promises: a request's header comes within `header_seconds` and `HEADER_BYTES` or its connection is cut; a body that
-stands still for `body_seconds` is cut, and looks to its door like a client that went away; what cannot be parsed is
+stands still for `body_seconds` is cut, and looks to its door like a client that went away, as does a client that takes
+nothing of its answer for so long; what cannot be parsed is
 answered in the registry's own error form; bodies are never inflated; paths reach the doors raw. No `Expect` is answered
 here: a door sends 100-continue when it wants the body. Must not know any door's protocol beyond that error form.
 """
@@ -195,7 +196,16 @@ class _Request(web.Request):
 class _Connection(RequestHandler):
     """aiohttp's connection, with a clock on headers and bodies and our error form."""
 
-    __slots__ = ("_header_bytes", "_header_timer", "_limits", "_mark_bytes", "_mark_time", "_received")
+    __slots__ = (
+        "_header_bytes",
+        "_header_timer",
+        "_limits",
+        "_mark_bytes",
+        "_mark_time",
+        "_received",
+        "_unsent",
+        "_unsent_since",
+    )
 
     def __init__(self, server: HttpServer, *, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
         super().__init__(server, loop=loop, **settings)
@@ -203,7 +213,8 @@ class _Connection(RequestHandler):
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._received = self._mark_bytes = 0
-        self._mark_time = loop.time()
+        self._mark_time = self._unsent_since = loop.time()
+        self._unsent = (0, 0)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -246,7 +257,8 @@ class _Connection(RequestHandler):
             super().log_exception(*args, **kw)
 
     def cut_if_still(self, now: float) -> None:
-        """Cut the connection if the body that it owes has stood still for `body_seconds`."""
+        """Cut the connection if the body that it owes, or the taking of what we answered, stood still."""
+        self._cut_if_untaken(now)
         request = self._current_request
         owes = (
             request is not None and not request.content.is_eof() and not (self._reading_paused or self._buffer_paused)
@@ -257,6 +269,20 @@ class _Connection(RequestHandler):
             observe.metrics.http_rejected.labels("body stood still").inc()
             observe.log.warning("a body stood still and was cut", client=str(self.peername), bytes=self._received)
             self.transport.abort()
+
+    def _cut_if_untaken(self, now: float) -> None:
+        """A client that takes nothing of its answer for `body_seconds` holds memory for no good."""
+        request, transport = self._current_request, self.transport
+        if transport is None:
+            return
+        size = transport.get_write_buffer_size()
+        unsent = (size, request.writer.output_size if request is not None and size else 0)
+        if not size or unsent != self._unsent:
+            self._unsent, self._unsent_since = unsent, now
+        elif now - self._unsent_since >= self._limits.body_seconds:
+            observe.metrics.http_rejected.labels("answer not taken").inc()
+            observe.log.warning("an answer that nobody took was cut", client=str(self.peername), unsent=size)
+            transport.abort()
 
     def handle_error(
         self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None

@@ -17,6 +17,7 @@ from proxy import observe
 from proxy.process.http import AUTHORIZATION_BYTES, HEADER_BYTES, HttpServer, Limits
 
 Answer = tuple[int, dict[str, str], bytes]
+LARGE = 16 * 1024 * 1024  # more than a loopback connection's two socket buffers take
 
 
 class Door:
@@ -48,6 +49,8 @@ class Door:
                 await response.prepare(request)
                 await response.write(b"12345")
                 raise RuntimeError("a bug in the middle of a body")
+            case "/large":
+                return web.Response(body=bytes(LARGE))
             case "/slow":
                 try:
                     await self.release.wait()
@@ -311,6 +314,29 @@ async def test_a_slow_loris_body_is_cut_after_body_seconds() -> None:
         assert await asyncio.wait_for(line.is_closed(), 5)
         dripping.cancel()
         assert isinstance(await asyncio.wait_for(door.bodies.get(), 5), ConnectionError)
+
+
+async def test_an_answer_that_nobody_takes_is_cut_after_body_seconds() -> None:
+    """A client that asks and then reads nothing loses its connection in the middle of the body."""
+    async with serving(Door(), body_seconds=0.2) as (server, connect):
+        line = await connect()
+        line.writer.write(get("/large"))
+        await line.reader.readuntil(b"\r\n\r\n")  # asyncio's stream reader stops reading once its 128 KiB are full
+        while server.connections:
+            await asyncio.sleep(0.02)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await line.reader.readexactly(LARGE)
+
+
+async def test_an_answer_that_is_taken_slowly_is_not_cut() -> None:
+    """Whoever takes a little in each body_seconds gets it all."""
+    async with serving(Door(), body_seconds=0.2) as (_, connect):
+        line = await connect()
+        line.writer.write(get("/large"))
+        await line.reader.readuntil(b"\r\n\r\n")
+        for _ in range(16):
+            await line.reader.readexactly(LARGE // 16)
+            await asyncio.sleep(0.05)
 
 
 async def test_a_slow_answer_is_not_a_slow_body() -> None:
