@@ -65,6 +65,7 @@ class Append:
         self._hasher: Hasher | None = None
         self._appender: Appender | None = None
         self._writer: SealedWriter | None = None
+        self._clock = asyncio.get_running_loop().time  # kept: to ask for the loop is a system call in Python 3.11
         self._lease_until = leased_at + LEASE_SECONDS
         self._recording = False  # a row may already count what this append stored
         self._ended = upload.committed is not None
@@ -245,7 +246,7 @@ class Append:
         observe.metrics.uploads.labels("failed").inc()
 
     def _check_lease(self) -> None:
-        if asyncio.get_running_loop().time() > self._lease_until:
+        if self._clock() > self._lease_until:
             raise Failure(
                 Code.UPLOAD_CONFLICT, "the lease on this upload was lost", offset=self.upload.sealed.plain_size
             )
@@ -253,7 +254,7 @@ class Append:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
-            asked_at = asyncio.get_running_loop().time()
+            asked_at = self._clock()
             try:
                 await self._rooms.metadata.renew_upload(
                     self.upload.upload_id, self.upload.fence, seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
