@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from harness import postgresql
 from harness.programs import find
 from harness.server import Server
 from harness.watch import watch
@@ -49,6 +50,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             if isinstance(value, Server):
                 report.sections.append((f"server at {value.address}", value.daemon.tail()))
     return report
+
+
+def pytest_sessionfinish() -> None:
+    postgresql.remove_shared()
 
 
 @pytest.fixture(autouse=True)

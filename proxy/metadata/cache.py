@@ -79,7 +79,7 @@ class CachedMetadata:
         self.ping = inner.ping
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
-        epoch = self._epochs.identity() if self._epochs else None
+        epoch = self._epochs.identity() if self._epochs and self._epochs.speaks() else None
         found = _counted(self._access_keys.get(access_key_id, epoch))
         if found is None:
             found = await self._inner.access_key(access_key_id)
@@ -87,7 +87,7 @@ class CachedMetadata:
         return found
 
     async def principal(self, principal_id: str) -> Principal | None:
-        epoch = self._epochs.identity() if self._epochs else None
+        epoch = self._epochs.identity() if self._epochs and self._epochs.speaks() else None
         found = _counted(self._principals.get(principal_id, epoch))
         if found is None:
             found = await self._inner.principal(principal_id)
@@ -95,7 +95,7 @@ class CachedMetadata:
         return found
 
     async def blob(self, account: str, repository: str, digest: str) -> Blob:
-        epoch = self._epochs.repository(account, repository) if self._epochs else None
+        epoch = self._epoch(account, repository)
         found = _counted(self._blobs.get((account, repository, digest), epoch))
         if found is None:
             found = await self._inner.blob(account, repository, digest)
@@ -103,7 +103,7 @@ class CachedMetadata:
         return found
 
     async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:
-        epoch = self._epochs.repository(account, repository) if self._epochs else None
+        epoch = self._epoch(account, repository)
         image = self._images.get((account, repository, reference), epoch)
         content = self._contents.get(image[0]) if image else None
         if _counted(content) is not None and image is not None and content is not None:
@@ -117,6 +117,10 @@ class CachedMetadata:
 
     async def close(self) -> None:
         await self._inner.close()
+
+    def _epoch(self, account: str, repository: str) -> int | None:
+        """None while the page proves nothing: nothing is kept or used again."""
+        return self._epochs.repository(account, repository) if self._epochs and self._epochs.speaks() else None
 
 
 class _Recent(Generic[Key, Value]):

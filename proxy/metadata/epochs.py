@@ -9,14 +9,20 @@ between commit and count is made good before its next answer.
 | 0           | 8        | `MAGIC`, which says the layout                                  |
 | 8           | 8        | the identity stripe                                             |
 | 16          | 8 × 4096 | repository stripes, by crc32 of account, "/", name              |
+| 32784       | 8        | the lease: `now()` until which the page speaks, 0: always       |
+| 32792       | 8        | the page's name, random, 0 until it is asked for                |
 
-Each counter is written by one process, aligned, in one store of the machine; a reader never sees half of one.
+Where a service on another machine may take the database over (PostgreSQL), the page speaks only while the service that
+writes it holds a lease; where the lease has run out, nothing kept is used. Each counter is written by one process,
+aligned, in one store of the machine; a reader never sees half of one.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import secrets
+import time
 import zlib
 from pathlib import Path
 
@@ -24,8 +30,14 @@ from proxy.metadata.transaction import Changes
 
 MAGIC = 0x31_48_43_50_45_46_48_57  # b"WHFEPCH1", little-endian
 STRIPES = 4096  # 32 KiB; two busy repositories share a stripe once in 4096, and then only cost each other a question
-_LENGTH = 8 * (2 + STRIPES)
-_IDENTITY = 1
+_IDENTITY, _LEASE, _NAME = 1, 2 + STRIPES, 3 + STRIPES
+_LENGTH = 8 * (4 + STRIPES)
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # of the machine; on Linux it counts sleep as well
+
+
+def now() -> int:
+    """Nanoseconds, the same in every process of this machine."""
+    return time.clock_gettime_ns(_CLOCK)
 
 
 class Epochs:
@@ -50,6 +62,21 @@ class Epochs:
 
     def repository(self, account: str, name: str) -> int:
         return self._counters[_stripe(account, name)]
+
+    def speaks(self) -> bool:
+        """Whether epochs that stand prove anything now: no other machine's service can have written meanwhile."""
+        until = self._counters[_LEASE]
+        return until == 0 or now() < until
+
+    def lend(self, until: int) -> None:
+        """The service's part: the page speaks until then, 0: always, 1: no more."""
+        self._counters[_LEASE] = until
+
+    def name(self) -> str:
+        """Which page this is, among those of all machines. The service asks; it makes the name when there is none."""
+        if not self._counters[_NAME]:
+            self._counters[_NAME] = secrets.randbits(63) | 1
+        return f"{self._counters[_NAME]:016x}"
 
     def bump(self, changes: Changes) -> None:
         """The metadata service's part: after a commit, before any answer. One process, one thread at a time."""

@@ -27,7 +27,8 @@ from proxy.metadata import wire
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.operations import ECR, INTERNAL, Operation
 from proxy.metadata.operations.identity import Bootstrapped, bootstrap
-from proxy.metadata.store import Store, open_sqlite
+from proxy.metadata.sqlite import SqliteDatabase
+from proxy.metadata.store import Database, Store
 from proxy.metadata.transaction import Changes, Registry
 from proxy.metadata.validation import operations, unknown_operation, validate
 from proxy.model.errors import Code, Failure
@@ -62,7 +63,7 @@ class Service:
 
 async def start_service(
     *,
-    database: Path,
+    database: Path | str,
     listen: str,
     epochs: Path | None = None,
     secret: str | None = None,
@@ -71,7 +72,8 @@ async def start_service(
     shutdown_seconds: float = 10.0,
     prepare: Callable[[Service], Awaitable[None]] | None = None,
 ) -> Service:
-    """Open and migrate the database, then serve. `listen` is `unix:<path>` or `<host>:<port>` (port 0: any free one).
+    """Open and migrate the database, then serve. `database` is SQLite's file or PostgreSQL's URL; `listen` is
+    `unix:<path>` or `<host>:<port>` (port 0: any free one).
 
     `prepare` runs before anybody can ask: what it makes (the administrator) is there for the first request.
     ValueError for TCP without a secret. All cached answers of this machine are out of date from here on.
@@ -100,14 +102,24 @@ async def start_service(
 
 
 def _open(
-    database: Path, epochs: Path | None, listen: str, registry: Registry | None, clock: Callable[[], float]
+    database: Path | str, epochs: Path | None, listen: str, registry: Registry | None, clock: Callable[[], float]
 ) -> tuple[Epochs | None, Store, socket.socket]:
-    """What a start does on the disk."""
+    """What a start does on the disk, and on the line to the database."""
     page = Epochs(epochs) if epochs is not None else None
-    store = open_sqlite(database, registry=registry, clock=clock, committed=page.bump if page else _nobody)
+    store = Store(_database(database, page), registry=registry, clock=clock, committed=page.bump if page else _nobody)
+    return page, store, _unix_socket(listen[5:]) if listen.startswith("unix:") else _tcp_socket(listen)
+
+
+def _database(where: Path | str, page: Epochs | None) -> Database:
+    if isinstance(where, str):
+        from proxy.metadata.postgresql import PostgresqlDatabase  # the driver is loaded by those who use it
+
+        return PostgresqlDatabase(where, page)
+    opened = SqliteDatabase(where)
     if page is not None:
         page.bump_all()
-    return page, store, _unix_socket(listen[5:]) if listen.startswith("unix:") else _tcp_socket(listen)
+        page.lend(0)  # whoever writes this file is on this machine
+    return opened
 
 
 def application(store: Store, *, secret: str | None = None) -> web.Application:

@@ -1,40 +1,56 @@
-"""The database: where it is, how it is opened, and the threads that use it.
+"""The threads that use the database, and the commits that writes share.
 
-Promises: a write is on disk when `write` returns (SQLite: WAL, synchronous=FULL); the event loop never waits for the
-database; writes are serial, and those that queue up while one commits share the next commit, each behind a savepoint,
-so that one failing leaves the others alone; `committed` runs after the commit and before any of its callers goes on.
-All that is SQLite's own is in this file. Must not know what the operations do.
+Promises: the event loop never waits for the database; writes are serial, and those that queue up while one commits
+share the next commit, each behind a savepoint, so that one failing leaves the others alone; `committed` runs after the
+commit and before any of its callers goes on. Which database it is lies behind `Database` (`sqlite`, `postgresql`).
+Must not know what the operations do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import NullPool
 
-from proxy.metadata import migrations
 from proxy.metadata.transaction import Changes, Registry, Transaction
 from proxy.model.errors import Code, Failure
 
 Result = TypeVar("Result")
 Clock = Callable[[], float]
 
-READERS = 2  # threads; SQLite reads are short, and the interpreter runs one at a time anyway
 GROUP = 64  # writes a commit may carry: bounds how long the first of them waits for the last
-_BUSY_SECONDS = 20  # another process holds the write lock only while it migrates or checks
+
+
+class Database(Protocol):
+    """Where rows lie. Its own troubles come as `Failure`: StoreFull, MetadataUnavailable.
+
+    `readers` threads call `read`; one other thread makes all calls of `write` and `beat`.
+    """
+
+    readers: int
+    beat_seconds: float | None
+    """How long the writing thread may be idle before it calls `beat`; None: as long as it likes."""
+
+    def read(self, run: Callable[[Connection], Result]) -> Result:
+        """What `run` gives in a read transaction: one snapshot. May run it again."""
+
+    def write(self, run: Callable[[Connection], Result]) -> Result:
+        """What `run` gave in a transaction that is durable now; nothing of it happened when this raises anything but
+        MetadataUnavailable. May run it again, once it is certain that the run before was undone."""
+
+    def beat(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -44,27 +60,24 @@ class _Write:
     answer: asyncio.Future[Any]
     result: Any = None
     error: BaseException | None = None
-    changes: Changes = field(default_factory=Changes)
 
 
 class Store:
-    """An open database at the newest schema. `close` ends its threads; what was queued is finished first."""
+    """An open database and its threads. `close` ends them; what was queued is finished first."""
 
     def __init__(
         self,
-        engine: Engine,
+        database: Database,
         *,
-        registry: Registry,
+        registry: Registry | None = None,
         clock: Clock = time.time,
         committed: Callable[[Changes], None] = lambda changes: None,
     ) -> None:
-        self._engine = engine
-        self._registry = registry
+        self._database = database
+        self._registry = registry or Registry()
         self._clock = clock
         self._committed = committed
-        self._local = threading.local()
-        self._connections: list[Connection] = []
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="metadata-read")
+        self._readers = ThreadPoolExecutor(database.readers, thread_name_prefix="metadata-read")
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._closed = False
         self._writer = threading.Thread(target=self._write_for_ever, name="metadata-write", daemon=True)
@@ -101,27 +114,23 @@ class Store:
     def _end(self) -> None:
         self._writer.join()
         self._readers.shutdown()
-        for connection in self._connections:
-            connection.close()
-        self._engine.dispose()
-
-    def _connection(self) -> Connection:
-        connection: Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._engine.connect()
-            self._connections.append(connection)
-        return connection
+        self._database.close()
 
     def _read(self, run: Callable[[Transaction], Result]) -> tuple[Result, list[Callable[[Transaction], None]]]:
-        connection = self._connection()
-        with _plainly(), connection.begin():
+        def once(connection: Connection) -> tuple[Result, list[Callable[[Transaction], None]]]:
             transaction = Transaction(connection, self._clock(), self._registry)
             return run(transaction), transaction.afterwards
+
+        return self._database.read(once)
 
     def _write_for_ever(self) -> None:
         last = False
         while not last:
-            first = self._queue.get()
+            try:
+                first = self._queue.get(timeout=self._database.beat_seconds)
+            except queue.Empty:
+                self._database.beat()
+                continue
             if first is None:
                 return
             group = [first]
@@ -140,100 +149,39 @@ class Store:
                     write.loop.call_soon_threadsafe(_answer, write)
 
     def _write_group(self, group: list[_Write]) -> None:
-        changes = Changes()
         try:
-            with _plainly():
-                connection = self._connection()
-                connection.info["writing"] = True
-                with connection.begin():
-                    for write in group:
-                        self._write_one(connection, write)
-                        if write.error is None:
-                            changes.add(write.changes)
-        except BaseException as error:  # whatever it was, nothing of the group has been committed: tell all of it
+            changes = self._database.write(partial(self._run_group, group))
+        except BaseException as error:  # whatever it was, none of the group may take itself for committed: tell all
             for write in group:
-                write.error = write.error or error
+                write.error = error
             return
         self._committed(changes)
 
-    def _write_one(self, connection: Connection, write: _Write) -> None:
+    def _run_group(self, group: list[_Write], connection: Connection) -> Changes:
+        """Every write of the group, anew if it ran before."""
+        changes = Changes()
+        if len(group) == 1:  # it needs no savepoint: when it fails, the transaction is undone
+            group[0].result, more = self._run(group[0], connection)
+            changes.add(more)
+            return changes
+        for write in group:
+            write.error = None
+            savepoint = connection.begin_nested()
+            try:
+                write.result, more = self._run(write, connection)
+            except OperationalError:
+                raise  # the database itself: a full disk may have ended the whole transaction, savepoint and all
+            except Exception as error:  # whatever an operation raises is its caller's answer, not the writer's end
+                savepoint.rollback()
+                write.error = error
+            else:
+                savepoint.commit()
+                changes.add(more)
+        return changes
+
+    def _run(self, write: _Write, connection: Connection) -> tuple[Any, Changes]:
         transaction = Transaction(connection, self._clock(), self._registry)
-        savepoint = connection.begin_nested()
-        try:
-            write.result = write.run(transaction)
-        except OperationalError:
-            raise  # the database itself: a full disk may have ended the whole transaction, savepoint and all
-        except Exception as error:  # whatever an operation raises is its caller's answer, not the writer's end
-            savepoint.rollback()
-            write.error = error
-        else:
-            savepoint.commit()
-            write.changes = transaction.changes
-
-
-def open_sqlite(
-    path: Path,
-    *,
-    registry: Registry | None = None,
-    clock: Clock = time.time,
-    committed: Callable[[Changes], None] = lambda changes: None,
-) -> Store:
-    """Open or make the database file (0600), migrate it if need be, and start the threads. Blocks: call it at start."""
-    engine = sqlite_engine(path)
-    _migrate_sqlite(engine, path)
-    return Store(engine, registry=registry or Registry(), clock=clock, committed=committed)
-
-
-def sqlite_engine(path: Path) -> Engine:
-    """An engine with transactions that are SQLite's own: BEGIN for reads, BEGIN IMMEDIATE for writes."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    engine = create_engine(
-        f"sqlite:///{path}",
-        poolclass=NullPool,
-        connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False, "isolation_level": None},
-    )
-
-    @event.listens_for(engine, "connect")
-    def _(connection: Any, record: Any) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-32768"):
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    @event.listens_for(engine, "begin")
-    def _(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info.get("writing") else "BEGIN")
-
-    return engine
-
-
-def _migrate_sqlite(engine: Engine, path: Path) -> None:
-    """Two starts at once are safe: a file lock lets one migrate, the other then finds it done."""
-    with open(path.with_name(path.name + ".lock"), "a", opener=_private) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with engine.connect() as connection:
-            connection.info["writing"] = True
-            with connection.begin():
-                if not migrations.at_head(connection):
-                    migrations.upgrade(connection)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-@contextmanager
-def _plainly() -> Iterator[None]:
-    """The database's own troubles as failures that a proxy understands."""
-    try:
-        yield
-    except OperationalError as error:
-        text = str(error.orig)
-        if "full" in text:
-            raise Failure(
-                Code.STORE_FULL, "no room left for metadata", hint="free space where the database lies; reads go on"
-            ) from error
-        if "locked" in text or "busy" in text:
-            raise Failure(Code.METADATA_UNAVAILABLE, "the database is busy; try again") from error
-        raise
+        return write.run(transaction), transaction.changes
 
 
 def _answer(write: _Write) -> None:

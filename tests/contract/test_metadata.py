@@ -20,6 +20,7 @@ from harness.metadata import (
     append,
     digest,
     image_manifest,
+    on_each_service,
 )
 from proxy.model.errors import Code, Failure
 from proxy.model.records import EncryptedDataKey, Segment
@@ -27,7 +28,7 @@ from proxy.model.records import EncryptedDataKey, Segment
 HOUR = 3600.0
 
 
-@pytest.fixture(params=[f"{service}-{client}" for service in SERVICES for client in CLIENTS])
+@pytest.fixture(params=on_each_service(*CLIENTS))
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     service_name, _, client_name = request.param.partition("-")
     clock = Clock()

@@ -22,6 +22,7 @@ from harness.metadata import (
     digest,
     image_manifest,
     index_manifest,
+    on_each_service,
 )
 from proxy.metadata.operations import ECR, images
 from proxy.metadata.validation import operations
@@ -29,7 +30,7 @@ from proxy.model.errors import Code, Failure
 from proxy.model.records import Page
 
 
-@pytest.fixture(params=[f"{service}-{client}" for service in SERVICES for client in CLIENTS])
+@pytest.fixture(params=on_each_service(*CLIENTS))
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     service_name, _, client_name = request.param.partition("-")
     clock = Clock()

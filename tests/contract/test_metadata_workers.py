@@ -23,6 +23,7 @@ from harness.metadata import (
     cached_client,
     digest,
     index_manifest,
+    on_each_service,
     plain_client,
 )
 from proxy.metadata.client import MetadataClient
@@ -46,7 +47,7 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
-@pytest.fixture(params=list(SERVICES))
+@pytest.fixture(params=on_each_service())
 async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Service]:
     started = await SERVICES[request.param](tmp_path, Clock())
     yield started

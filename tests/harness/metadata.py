@@ -15,6 +15,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from harness import postgresql
 from proxy.metadata.cache import CachedMetadata
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.contract import Metadata
@@ -46,7 +49,34 @@ async def sqlite_service(folder: Path, clock: Clock) -> Service:
     )
 
 
-SERVICES: dict[str, Callable[[Path, Clock], Awaitable[Service]]] = {"sqlite": sqlite_service}
+async def postgresql_service(folder: Path, clock: Clock) -> Service:
+    return await start_service(
+        database=await asyncio.to_thread(postgresql_database, folder),
+        listen=f"unix:{folder}/m.sock",
+        epochs=folder / "epochs",
+        clock=clock,
+    )
+
+
+def postgresql_database(folder: Path) -> str:
+    """The URL of the database that belongs to a test's folder, empty at first."""
+    return postgresql.shared().database(hashlib.sha256(str(folder).encode()).hexdigest()[:32])
+
+
+SERVICES: dict[str, Callable[[Path, Clock], Awaitable[Service]]] = {
+    "sqlite": sqlite_service,
+    "postgresql": postgresql_service,
+}
+NEEDS = {"sqlite": (), "postgresql": (postgresql.PROGRAM,)}
+
+
+def on_each_service(*more: str) -> list[Any]:
+    """Parameters for a fixture: each service's name, or `service-more` for each of `more`, marked by what it needs."""
+    return [
+        pytest.param("-".join([service, *one]), marks=[pytest.mark.needs(program) for program in NEEDS[service]])
+        for service in SERVICES
+        for one in ([[each] for each in more] or [[]])
+    ]
 
 
 async def plain_client(folder: Path) -> Metadata:

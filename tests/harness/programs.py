@@ -23,9 +23,9 @@ LOG_TAIL = 6000  # characters of a daemon's log that a failure shows
 
 def find(program: str) -> str | None:
     """The path of a program: what `make tools` installed comes before the machine's own."""
-    return shutil.which(
-        program, path=os.pathsep.join([str(TOOLS), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-    )
+    servers = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)  # where Debian puts postgres
+    places = [str(TOOLS), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", *servers]
+    return shutil.which(program, path=os.pathsep.join(places))
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

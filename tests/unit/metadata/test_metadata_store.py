@@ -12,7 +12,8 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import OperationalError
 
 from proxy.metadata.schema import turns
-from proxy.metadata.store import Store, open_sqlite
+from proxy.metadata.sqlite import SqliteDatabase
+from proxy.metadata.store import Store
 from proxy.metadata.transaction import Changes, Transaction
 from proxy.model.errors import Code, Failure
 
@@ -24,7 +25,7 @@ async def changes() -> list[Changes]:
 
 @pytest.fixture
 async def store(tmp_path: Path, changes: list[Changes]) -> AsyncIterator[Store]:
-    opened = await asyncio.to_thread(open_sqlite, tmp_path / "m.db", committed=changes.append)
+    opened = Store(await asyncio.to_thread(SqliteDatabase, tmp_path / "m.db"), committed=changes.append)
     yield opened
     await opened.close()
 

@@ -14,14 +14,14 @@ from alembic.util import CommandError
 from sqlalchemy import text
 
 from proxy.metadata import migrations, schema
-from proxy.metadata.store import open_sqlite, sqlite_engine
+from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine
 
 START = """
 import sys
 from pathlib import Path
-from proxy.metadata import store
+from proxy.metadata.sqlite import SqliteDatabase
 sys.stdin.readline()
-asked = store.open_sqlite(Path(sys.argv[1]))
+asked = SqliteDatabase(Path(sys.argv[1]))
 print("up", "alembic" in sys.modules)
 """
 
@@ -73,7 +73,7 @@ def test_a_migration_that_is_cut_off_leaves_nothing_and_the_next_start_does_it_a
     original = migrations.upgrade
     monkeypatch.setattr(migrations, "upgrade", upgrade_then_fail)
     with pytest.raises(KeyboardInterrupt):
-        open_sqlite(path)
+        SqliteDatabase(path)
     monkeypatch.undo()
     engine = sqlite_engine(path)
     with engine.connect() as connection, connection.begin():
@@ -91,4 +91,4 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
     with pytest.raises(CommandError):
-        open_sqlite(tmp_path / "m.db")
+        SqliteDatabase(tmp_path / "m.db")

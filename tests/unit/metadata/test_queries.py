@@ -22,7 +22,7 @@ from proxy.metadata.operations import (
     upkeep,
     uploads,
 )
-from proxy.metadata.store import sqlite_engine
+from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Registry, Transaction
 
 R = "team/app"

@@ -1,0 +1,154 @@
+"""A PostgreSQL of one's own: a cluster in a folder of its own, on loopback and a socket, with fsync on.
+
+Started as user postgres (the server refuses root) and ended by its pid. `database` makes an empty database and gives
+its URL. `shared` is one cluster for all tests of a process that only need some database; those that stop or restart
+theirs start their own.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from harness.programs import environment, find
+from harness.server import free_port
+
+PROGRAM = "postgres"
+_USER = "postgres"
+_START_SECONDS = 60.0
+_SETTINGS = {"fsync": "on", "synchronous_commit": "on", "max_connections": "100", "shared_buffers": "32MB"}
+_shared: list[Cluster] = []
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A running server; `port` stays its own over restarts."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(cls) -> Cluster:
+        folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam(_USER)
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
+        _run(
+            "initdb",
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--auth=trust",
+            "-U",
+            _USER,
+            "-D",
+            folder / "data",
+        )
+        port = free_port()
+        cluster = cls(folder, port, _serve(folder, port))
+        cluster.wait()
+        return cluster
+
+    def wait(self) -> None:
+        """Until it answers."""
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                return psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+            except psycopg.OperationalError as error:
+                log = (self.folder / "log").read_text(errors="replace")[-4000:]
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError(f"PostgreSQL does not start: {error}\n{log}") from error
+                time.sleep(0.02)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://{_USER}@127.0.0.1:{self.port}/{database}"
+
+    def database(self, name: str) -> str:
+        """The URL of the database of that name, made if it is not there."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
+                connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')  # a test's own name
+        return self.url(name)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT: roll back and go, in order. SIGKILL: as if the machine had died, its children too."""
+        if self.process.poll() is None:
+            if how is signal.SIGKILL:
+                os.killpg(self.process.pid, how)
+            else:
+                self.process.send_signal(how)
+            self.process.wait(60)
+
+    def resume(self) -> None:
+        """Start it again, on the same data and port."""
+        self.process = _serve(self.folder, self.port)
+        self.wait()
+
+    def remove(self) -> None:
+        self.stop(signal.SIGKILL)
+        shutil.rmtree(self.folder)
+
+
+def shared() -> Cluster:
+    if not _shared:
+        _shared.append(Cluster.start())
+    return _shared[0]
+
+
+def remove_shared() -> None:
+    """At the session's end."""
+    while _shared:
+        _shared.pop().remove()
+
+
+def _program(name: str) -> str:
+    found = find(name)
+    assert found is not None, f"{name} is not there"
+    return found
+
+
+def _as_user() -> dict[str, object]:
+    if os.geteuid() != 0:
+        return {}
+    owner = pwd.getpwnam(_USER)
+    return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+
+
+def _run(name: str, *arguments: str | Path) -> None:
+    done = subprocess.run(  # type: ignore[call-overload]  # user and group by name of the keyword
+        [_program(name), *map(str, arguments)],
+        capture_output=True,
+        env=environment(),
+        cwd="/",
+        check=False,
+        **_as_user(),
+    )
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+
+
+def _serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+    command = [_program(PROGRAM), "-D", folder / "data", "-h", "127.0.0.1", "-p", port, "-k", folder, *settings]
+    with (folder / "log").open("ab") as sink:
+        process: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]  # as above
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            env=environment(),
+            cwd="/",
+            start_new_session=True,
+            **_as_user(),
+        )
+    return process
