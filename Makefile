@@ -21,7 +21,8 @@ GO_TOOLS := \
   conformance@github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111 \
   registry@github.com/distribution/distribution/v3/cmd/registry@v3.1.2
 # Debian packages, each with the command that says it is there.
-DEBIAN_TOOLS := dockerd=docker.io skopeo=skopeo podman=podman buildah=buildah ctr=containerd strace=strace
+DEBIAN_TOOLS := dockerd=docker.io skopeo=skopeo podman=podman buildah=buildah ctr=containerd strace=strace \
+  pg_ctlcluster=postgresql
 
 NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _speedups/*.c _speedups/*.h))
 

@@ -48,6 +48,12 @@ def _key(default: Any, meaning: str, check: Callable[[Any], str | None] | None =
     return field(default=default, metadata={"meaning": meaning, "check": check, "secret": secret})
 
 
+def _masked(secret: str) -> str:
+    """What may be shown of a secret: of a URL all but user, password and query, of anything else nothing."""
+    scheme, found, rest = secret.partition("://")
+    return f"{scheme}://***@{rest.rpartition('@')[2].partition('?')[0]}" if found else "***"
+
+
 _ADDRESS = _matches(r"(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}", "HOST:PORT, such as 127.0.0.1:5000")
 _NETWORK = r"[0-9a-fA-F.:]+(/\d{1,3})?"
 
@@ -101,6 +107,12 @@ class Metadata:
     )
     secret: str = _key("", "shared by proxies and service on TCP; at least 16 characters", secret=True)
     path: str = _key("", "the SQLite file; empty is <data>/metadata.db")
+    database: str = _key(
+        "",
+        "a PostgreSQL instead of the SQLite file: postgresql://USER:PASSWORD@HOST/NAME?sslmode=verify-full",
+        _matches(r"(postgres(ql)?://\S+)?", "a URL that begins with postgresql://"),
+        secret=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +243,7 @@ def describe(config: Config) -> str:
         lines.append(f"[{section}]")
         for f in dataclasses.fields(kind):
             value = getattr(getattr(config, section), f.name)
-            shown = '"***"' if f.metadata["secret"] and value else json.dumps(value, ensure_ascii=False)
+            shown = json.dumps(_masked(value) if f.metadata["secret"] and value else value, ensure_ascii=False)
             source = config.sources.get(f"{section}.{f.name}", "default")
             lines.append(f"{f.name} = {shown}".ljust(44) + f"  # {source}; {f.metadata['meaning']}")
         lines.append("")
@@ -325,6 +337,8 @@ def _check_together(config: Config) -> None:
         raise ConfigError("[server] tls_self_signed makes its own certificate: leave tls_cert and tls_key out")
     if bool(keys.access_key_id) != bool(keys.secret_access_key):
         raise ConfigError("WHARFAGE_ACCESS_KEY_ID and WHARFAGE_SECRET_ACCESS_KEY go together: one of them is missing")
+    if config.metadata.path and config.metadata.database:
+        raise ConfigError("[metadata] path names a SQLite file and database a PostgreSQL: leave one of them out")
     tcp = config.metadata.listen or config.metadata.url.startswith("http")
     if tcp and len(config.metadata.secret) < 16:
         raise ConfigError("[metadata] secret: a metadata service on TCP needs one of at least 16 characters")

@@ -20,6 +20,7 @@ from proxy.blob import twin
 from proxy.blob.keys import MasterKeys
 from proxy.config import Config, ConfigError
 from proxy.metadata.epochs import Epochs
+from proxy.model.errors import Failure
 from proxy.process import datadir, supervisor
 from proxy.process.child import live
 from proxy.process.datadir import DataDirectory
@@ -114,7 +115,11 @@ def _close(listening: Sequence[socket.socket]) -> None:
 def _metadata(config: Config, data: DataDirectory, listening: Sequence[socket.socket], lifeline: Lifeline) -> None:
     _close(listening)
     masters = MasterKeys.load_or_create(data.master_keys)
-    live(lambda stop: server.serve_metadata(config, data, masters, stop, lifeline.tell_ready), lifeline)
+    try:
+        live(lambda stop: server.serve_metadata(config, data, masters, stop, lifeline.tell_ready), lifeline)
+    except Failure as failure:  # a database that cannot be had: one line, no trace
+        observe.log.error(failure.message, hint=failure.hint)
+        raise SystemExit(1) from failure
 
 
 def _worker(

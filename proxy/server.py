@@ -126,7 +126,7 @@ async def metadata_service(
     """A metadata service in this process, for a `with` block."""
     host = public_address(config).partition("://")[2]
     service = await start_service(
-        database=data.database,
+        database=config.metadata.database or data.database,
         listen=listen,
         epochs=data.epochs,
         secret=config.metadata.secret or None,

@@ -101,6 +101,28 @@ def test_a_bad_secret_is_not_repeated() -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hidden@db.example:5432/rows?sslmode=verify-full",
+        "postgresql://db.example:5432/rows?user=me&password=hidden",
+        "postgres://me:hid@den@db.example:5432/rows",
+    ],
+)
+def test_of_a_database_only_its_place_is_shown(url: str) -> None:
+    """A PostgreSQL's URL is described without user, password and query."""
+    text = config.describe(config.load(environ={"WHARFAGE_METADATA_DATABASE": url}))
+    assert "hid" not in text
+    assert '://***@db.example:5432/rows"' in text
+
+
+def test_a_database_that_is_no_postgresql_is_refused_unrepeated() -> None:
+    """Another scheme is an error that does not hold the URL, which may hold a password."""
+    with pytest.raises(ConfigError, match="begins with postgresql://") as refused:
+        config.load(environ={"WHARFAGE_METADATA_DATABASE": "mysql://me:hidden@db/rows"})
+    assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("text", "value"), [("true", True), ("1", True), ("ON", True), ("false", False), ("0", False), ("no", False)]
 )
 def test_a_variable_spells_yes_and_no(text: str, value: bool) -> None:
@@ -134,10 +156,11 @@ def test_the_administrators_key_comes_from_its_own_variables() -> None:
         {"server.tls_cert": "a", "server.tls_key": "b", "server.tls_self_signed": True},
         {"metadata.listen": "127.0.0.1:7"},
         {"metadata.url": "http://127.0.0.1:7", "metadata.secret": "short"},
+        {"metadata.path": "m.db", "metadata.database": "postgresql:///wharfage"},
     ],
 )
 def test_settings_that_need_each_other_are_checked_together(flags: dict[str, object]) -> None:
-    """Half a TLS pair, two sources of a certificate, and TCP without a secret are refused."""
+    """Half a TLS pair, two sources of a certificate, two databases, and TCP without a secret are refused."""
     with pytest.raises(ConfigError):
         config.load(flags=flags, environ={})
 
