@@ -234,9 +234,6 @@ class PostgresqlDatabase:
             raise Failure(Code.STORE_FULL, "no room left for metadata", hint=hint) from error
         elif state in _BUSY:
             raise Failure(Code.METADATA_UNAVAILABLE, "the database is busy; try again") from error
-        elif isinstance(error.orig, psycopg.DataError):
-            observe.log.warning("PostgreSQL refused a value", sqlstate=state)
-            raise Failure(Code.INVALID_PARAMETER, "a value in the request cannot be stored") from error
         elif state not in _UNDONE:
             raise error
         if self._clock() >= deadline:

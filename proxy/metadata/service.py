@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from sqlalchemy.exc import DataError
 
 from proxy import observe
 from proxy.metadata import wire
@@ -140,6 +141,8 @@ def application(store: Store, *, secret: str | None = None) -> web.Application:
             return _json(_rendered(Failure(Code.INVALID_PARAMETER, f"a request has at most {BODY_MAX} bytes")), 413)
         except UnicodeEncodeError:
             return _json(_rendered(Failure(Code.INVALID_PARAMETER, "a text in the request is not valid Unicode")), 400)
+        except DataError:  # PostgreSQL: a NUL in a text, or what its column does not hold
+            return _json(_rendered(Failure(Code.INVALID_PARAMETER, "a value in the request cannot be stored")), 400)
         except Exception:  # a fault of ours: it is logged here, and the proxy only learns that it happened
             observe.log.exception("metadata operation failed", operation=name)
             return _json(_rendered(Failure(Code.SERVER, "internal error of the metadata service")), 500)

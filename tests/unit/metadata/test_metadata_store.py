@@ -11,9 +11,11 @@ import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import OperationalError
 
+from harness.metadata import on_each_service, postgresql_database
+from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.schema import turns
 from proxy.metadata.sqlite import SqliteDatabase
-from proxy.metadata.store import Store
+from proxy.metadata.store import Database, Store
 from proxy.metadata.transaction import Changes, Transaction
 from proxy.model.errors import Code, Failure
 
@@ -24,8 +26,20 @@ async def changes() -> list[Changes]:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, changes: list[Changes]) -> AsyncIterator[Store]:
+async def sqlite(tmp_path: Path, changes: list[Changes]) -> AsyncIterator[Store]:
     opened = Store(await asyncio.to_thread(SqliteDatabase, tmp_path / "m.db"), committed=changes.append)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(params=on_each_service())
+async def store(request: pytest.FixtureRequest, tmp_path: Path, changes: list[Changes]) -> AsyncIterator[Store]:
+    def connect() -> Database:
+        if request.param == "sqlite":
+            return SqliteDatabase(tmp_path / "m.db")
+        return PostgresqlDatabase(postgresql_database(tmp_path), None)
+
+    opened = Store(await asyncio.to_thread(connect), committed=changes.append)
     yield opened
     await opened.close()
 
@@ -56,12 +70,12 @@ async def hold(store: Store) -> tuple[threading.Event, asyncio.Task[None]]:
     return release, task
 
 
-async def test_the_database_is_private_and_commits_reach_the_disk(tmp_path: Path, store: Store) -> None:
+async def test_the_database_is_private_and_commits_reach_the_disk(tmp_path: Path, sqlite: Store) -> None:
     def pragmas(tx: Transaction) -> list[object]:
         wanted = ("journal_mode", "synchronous", "foreign_keys")
         return [tx.connection.execute(text(f"PRAGMA {name}")).scalar() for name in wanted]
 
-    assert await store.write(pragmas) == ["wal", 2, 1]
+    assert await sqlite.write(pragmas) == ["wal", 2, 1]
     assert (tmp_path / "m.db").stat().st_mode & 0o777 == 0o600
 
 
@@ -88,8 +102,9 @@ async def test_writes_that_queue_up_share_a_commit_and_one_that_fails_leaves_the
 
 
 async def test_a_database_that_fails_mid_group_fails_all_of_it_and_the_next_write_works(
-    store: Store, changes: list[Changes]
+    sqlite: Store, changes: list[Changes]
 ) -> None:
+    store = sqlite
     release, busy = await hold(store)
 
     def broken(tx: Transaction) -> None:
@@ -107,7 +122,9 @@ async def test_a_database_that_fails_mid_group_fails_all_of_it_and_the_next_writ
     assert [each.repositories for each in changes] == [set(), {("a", "later")}]
 
 
-async def test_a_database_without_room_says_store_full_and_goes_on_when_there_is_room(store: Store) -> None:
+async def test_a_database_without_room_says_store_full_and_goes_on_when_there_is_room(sqlite: Store) -> None:
+    store = sqlite
+
     def limit(pages: int) -> Callable[[Transaction], object]:
         return lambda tx: tx.connection.execute(text(f"PRAGMA max_page_count={pages}")).scalar()
 

@@ -1,0 +1,426 @@
+"""What only a database behind a line can do: lose an answer, roll a write back, come back, belong to another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from fakes.cut_line import CutLine, Moment
+from sqlalchemy import Connection, create_engine, insert, select, text, update
+
+from harness import postgresql
+from harness.metadata import postgresql_database
+from proxy.metadata import schema
+from proxy.metadata.epochs import Epochs
+from proxy.metadata.postgresql import PostgresqlDatabase
+from proxy.metadata.schema import turns
+from proxy.metadata.tenure import own, requests, tenures
+from proxy.model.errors import Code, Failure
+
+pytestmark = pytest.mark.needs(postgresql.PROGRAM)
+
+START = """
+import sys
+from proxy.metadata.postgresql import PostgresqlDatabase
+sys.stdin.readline()
+opened = PostgresqlDatabase(sys.argv[1], None)
+print("up", "alembic" in sys.modules, flush=True)
+opened.close()
+"""
+
+Open = Callable[..., PostgresqlDatabase]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return postgresql_database(tmp_path)
+
+
+@pytest.fixture
+def line() -> Iterator[CutLine]:
+    made = CutLine(postgresql.shared().port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def through(line: CutLine, url: str) -> str:
+    """The database's URL by way of `line`."""
+    return f"postgresql://postgres@127.0.0.1:{line.port}/{url.rpartition('/')[2]}"
+
+
+@pytest.fixture
+def open_database() -> Iterator[Open]:
+    opened: list[PostgresqlDatabase] = []
+
+    def open_it(url: str, page: Epochs | None = None, **times: float) -> PostgresqlDatabase:
+        opened.append(PostgresqlDatabase(url, page, **times))  # type: ignore[arg-type]  # floats all, by name
+        return opened[-1]
+
+    yield open_it
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def rival(url: str, open_database: Open) -> Iterator[psycopg.Connection[Any]]:
+    """A session of somebody else's, after the schema is there."""
+    with psycopg.connect(url) as connection:
+        yield connection
+
+
+def count_up(task: str = "a") -> Callable[[Connection], None]:
+    """A write that shows when it was done twice."""
+
+    def run(connection: Connection) -> None:
+        if not connection.execute(update(turns).where(turns.c.task == task).values(until=turns.c.until + 1)).rowcount:
+            connection.execute(insert(turns).values(task=task, until=1.0))
+
+    return run
+
+
+def count(connection: Connection) -> dict[str, float]:
+    return {row.task: row.until for row in connection.execute(select(turns.c.task, turns.c.until))}
+
+
+def refused(run: Callable[[], Any]) -> Failure:
+    with pytest.raises(Failure) as caught:
+        run()
+    return caught.value
+
+
+def beat_until(database: PostgresqlDatabase, fulfilled: Callable[[str | None], bool]) -> None:
+    """Beat, as the writing thread does, until what a read is refused with (None: nothing) fulfils it."""
+    deadline = time.monotonic() + 10
+    said: str | None = None
+    while time.monotonic() < deadline:
+        database.beat()
+        try:
+            database.read(count)
+            said = None
+        except Failure as failure:
+            said = failure.message
+        if fulfilled(said):
+            return
+    raise AssertionError(f"after ten seconds it still says {said}")
+
+
+class TestLostAnswers:
+    @pytest.mark.parametrize("moment", ["before", "after", "silence"])
+    def test_a_commit_whose_answer_was_lost_is_done_once(
+        self, open_database: Open, through: str, line: CutLine, moment: Moment
+    ) -> None:
+        database = open_database(through)
+        database.write(count_up())
+        line.at_commit = moment
+        database.write(count_up())
+        assert line.lost == 1
+        assert database.read(count) == {"a": 2.0}
+
+    def test_a_write_asks_again_only_after_its_first_session_has_ended(
+        self, open_database: Open, through: str, line: CutLine, url: str
+    ) -> None:
+        """The session that heard nothing would hold the lock for ever: it is ended, not waited for."""
+        database = open_database(through)
+        line.at_commit = "silence"
+        database.write(count_up())
+        with psycopg.connect(url) as looking:
+            held = looking.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone()
+        assert held == (1,)
+
+    def test_a_line_that_was_cut_while_nobody_asked_is_mended_by_the_next_question(
+        self, open_database: Open, through: str, line: CutLine
+    ) -> None:
+        database = open_database(through)
+        database.write(count_up())
+        assert database.read(count) == {"a": 1.0}
+        line.cut()
+        line.mend()
+        assert database.read(count) == {"a": 1.0}
+        database.write(count_up())
+        assert database.read(count) == {"a": 2.0}
+
+    def test_a_commit_that_nobody_can_be_asked_about_is_unavailable_and_not_repeated_later(
+        self, open_database: Open, through: str, line: CutLine
+    ) -> None:
+        database = open_database(through, patience=0.3)
+        line.at_commit = "after"
+
+        def write_and_cut(connection: Connection) -> None:
+            count_up()(connection)
+            line._is_cut = True  # the line stays until its moment, and no other is let in
+
+        assert refused(lambda: database.write(write_and_cut)).code is Code.METADATA_UNAVAILABLE
+        line.mend()
+        beat_until(database, lambda said: said is None)
+        database.write(count_up("b"))
+        assert database.read(count) == {"a": 1.0, "b": 1.0}
+
+    def test_request_ids_are_forgotten_after_a_while(self, open_database: Open, url: str, rival: Any) -> None:
+        database = open_database(url)
+        database.write(count_up())
+        rival.execute("UPDATE requests SET made_at = now() - interval '11 minutes'")
+        rival.commit()
+        database.write(count_up())
+        database.beat()
+        assert len(database.read(lambda connection: connection.execute(select(requests)).all())) == 1
+
+
+class TestRolledBack:
+    def test_a_deadlock_that_undid_a_write_is_followed_by_the_write(
+        self, open_database: Open, url: str, rival: Any
+    ) -> None:
+        database = open_database(url)
+        database.write(count_up("a"))
+        database.write(count_up("b"))
+        holds, runs = threading.Event(), []
+
+        def first_a_then_b(connection: Connection) -> None:
+            runs.append(1)
+            count_up("a")(connection)
+            holds.set()
+            while len(runs) == 1 and not is_waiting():  # until the rival waits for us, and we will for it
+                time.sleep(0.01)
+            count_up("b")(connection)
+
+        def is_waiting() -> bool:
+            with psycopg.connect(url) as looking:
+                return looking.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() != (0,)
+
+        writing = threading.Thread(target=lambda: database.write(first_a_then_b))
+        rival.execute("SET deadlock_timeout = '60s'")  # so that it is ours that is undone
+        rival.execute("UPDATE turns SET until = until + 10 WHERE task = 'b'")
+        writing.start()
+        holds.wait(10)
+        rival.execute("UPDATE turns SET until = until + 10 WHERE task = 'a'")
+        rival.commit()
+        writing.join(20)
+        assert len(runs) == 2
+        assert database.read(count) == {"a": 12.0, "b": 12.0}
+
+    def test_a_serialisation_failure_that_undid_a_write_is_followed_by_the_write(
+        self, open_database: Open, url: str, rival: Any
+    ) -> None:
+        database = open_database(f"{url}?options=-c%20default_transaction_isolation%3Dserializable")
+        database.write(count_up())
+        runs = []
+
+        def read_then_write(connection: Connection) -> None:
+            runs.append(1)
+            count(connection)
+            if len(runs) == 1:
+                rival.execute("UPDATE turns SET until = until + 10")
+                rival.commit()
+            count_up()(connection)
+
+        database.write(read_then_write)
+        assert len(runs) == 2
+        assert database.read(count) == {"a": 12.0}
+
+    def test_a_row_that_somebody_locks_for_long_makes_the_database_busy(
+        self, open_database: Open, url: str, rival: Any
+    ) -> None:
+        database = open_database(f"{url}?options=-c%20lock_timeout%3D50ms")
+        database.write(count_up())
+        rival.execute("UPDATE turns SET until = 7")
+        failure = refused(lambda: database.write(count_up()))
+        assert (failure.code, failure.message) == (Code.METADATA_UNAVAILABLE, "the database is busy; try again")
+        rival.rollback()
+        database.write(count_up())
+        assert database.read(count) == {"a": 2.0}
+
+    def test_a_full_disk_is_store_full(self, open_database: Open, url: str) -> None:
+        database = open_database(url)
+
+        def full(connection: Connection) -> None:
+            count_up()(connection)
+            connection.execute(text("DO $$BEGIN RAISE EXCEPTION 'no space' USING ERRCODE = '53100'; END$$"))
+
+        assert refused(lambda: database.write(full)).code is Code.STORE_FULL
+        assert database.read(count) == {}
+
+
+class TestOutage:
+    def test_a_database_that_is_gone_is_unavailable_at_once_after_one_patience_and_comes_back_by_itself(
+        self,
+    ) -> None:
+        cluster = postgresql.Cluster.start()
+        try:
+            database = PostgresqlDatabase(cluster.database("rows"), None, patience=1.0)
+            database.write(count_up())
+            cluster.stop()
+            for seconds in (4.0, 0.3, 0.3):
+                for call in (lambda: database.read(count), lambda: database.write(count_up())):
+                    began = time.monotonic()
+                    failure = refused(call)
+                    assert failure.code is Code.METADATA_UNAVAILABLE
+                    assert failure.message.startswith("PostgreSQL does not answer (")
+                    assert time.monotonic() - began < seconds
+            cluster.resume()
+            beat_until(database, lambda said: said is None)
+            database.write(count_up())
+            assert database.read(count) == {"a": 2.0}
+            database.close()
+        finally:
+            cluster.remove()
+
+    def test_a_start_waits_for_a_database_that_comes_later(
+        self, open_database: Open, line: CutLine, through: str
+    ) -> None:
+        line.cut()
+        threading.Timer(0.5, line.mend).start()
+        database = open_database(through)
+        database.write(count_up())
+        assert database.read(count) == {"a": 1.0}
+
+    def test_a_start_without_a_database_gives_up_in_its_time(self, line: CutLine, through: str) -> None:
+        line.cut()
+        assert refused(lambda: PostgresqlDatabase(through, None, start_seconds=0.3)).code is Code.METADATA_UNAVAILABLE
+
+
+class TestOneService:
+    def test_a_second_service_is_refused_by_the_name_of_the_first_and_may_follow_it(
+        self, open_database: Open, url: str
+    ) -> None:
+        first = PostgresqlDatabase(url, None)
+        failure = refused(lambda: PostgresqlDatabase(url, None, start_seconds=0.3))
+        assert failure.code is Code.METADATA_UNAVAILABLE
+        assert failure.message.startswith("another metadata service works on this database (wharfage ")
+        assert " pid " in failure.message
+        first.write(count_up())
+        first.close()
+        assert open_database(url).read(count) == {"a": 1.0}
+
+    def test_a_service_that_lost_its_line_and_was_followed_answers_nothing_until_it_has_the_lock_again(
+        self, open_database: Open, url: str, line: CutLine, through: str
+    ) -> None:
+        first = open_database(through, patience=0.2)
+        first.write(count_up())
+        line.cut()
+        second = PostgresqlDatabase(url, None)
+        line.mend()
+        beat_until(first, lambda said: said is not None and said.startswith("another metadata service works on this"))
+        assert refused(lambda: first.write(count_up())).message.startswith("another metadata service works on this")
+        second.write(count_up())
+        second.close()
+        beat_until(first, lambda said: said is None)
+        first.write(count_up())
+        assert first.read(count) == {"a": 3.0}
+
+    def test_no_other_machines_page_speaks_when_the_next_service_writes(
+        self, open_database: Open, url: str, line: CutLine, through: str, tmp_path: Path
+    ) -> None:
+        here, there = Epochs(tmp_path / "here"), Epochs(tmp_path / "there")
+        first = open_database(through, here, patience=0.2)
+        assert here.speaks()
+        before = here.repository("1", "a"), here.identity()
+        line.cut()
+        assert here.speaks()  # what it said is still true: nobody can have written
+        open_database(url, there)
+        assert there.speaks()
+        assert not here.speaks()
+        first.beat()
+        assert not here.speaks()
+        assert (here.repository("1", "a"), here.identity()) == before
+
+    def test_a_service_that_comes_back_outdates_all_its_page_proved(
+        self, open_database: Open, through: str, line: CutLine, tmp_path: Path
+    ) -> None:
+        page = Epochs(tmp_path / "here")
+        database = open_database(through, page)
+        before = page.repository("1", "a"), page.identity()
+        line.cut()
+        line.mend()
+        database.write(count_up())
+        assert page.speaks()
+        assert page.repository("1", "a") > before[0]
+        assert page.identity() > before[1]
+
+    def test_the_lease_is_renewed_by_beats_and_by_writes_and_by_nothing_else(
+        self, open_database: Open, url: str, tmp_path: Path
+    ) -> None:
+        page = Epochs(tmp_path / "here")
+        database = open_database(url, page)
+        for renew in (database.beat, lambda: database.write(count_up())):
+            page.lend(1)
+            database.read(count)
+            assert not page.speaks()
+            renew()
+            assert page.speaks()
+
+    def test_the_next_service_of_the_same_page_does_not_wait(self, url: str, tmp_path: Path) -> None:
+        page = Epochs(tmp_path / "here")
+        PostgresqlDatabase(url, page).close()
+        waits: list[float] = []
+        PostgresqlDatabase(url, page, pause=waits.append).close()
+        assert [seconds for seconds in waits if seconds >= 1.0] == []
+        other = Epochs(tmp_path / "there")
+        PostgresqlDatabase(url, other, pause=waits.append).close()
+        assert [seconds for seconds in waits if seconds >= 1.0] == [1.2]
+
+
+class TestStart:
+    def test_the_migrations_make_the_schema_that_the_code_uses(self, open_database: Open, url: str) -> None:
+        open_database(url)
+        engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+        ours = {table.name for table in own.sorted_tables}
+        with engine.connect() as connection:
+            context = MigrationContext.configure(
+                connection, opts={"include_name": lambda name, kind, parents: kind != "table" or name not in ours}
+            )
+            assert compare_metadata(context, schema.metadata) == []
+        engine.dispose()
+
+    def test_two_processes_that_start_at_once_both_come_up_and_one_migrates(self, url: str) -> None:
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-W", "error", "-c", START, url],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        answers = sorted(process.communicate(timeout=60)[0].splitlines()[-1] for process in started)
+        assert [process.returncode for process in started] == [0, 0]
+        assert answers == ["up False", "up True"]
+
+    def test_a_database_of_another_encoding_is_refused_with_the_remedy(self, tmp_path: Path) -> None:
+        cluster = postgresql.shared()
+        name = f"latin-{tmp_path.name}"
+        with psycopg.connect(cluster.url("postgres"), autocommit=True) as connection:
+            connection.execute(
+                f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
+            )
+        failure = refused(lambda: PostgresqlDatabase(cluster.url(name), None))
+        assert "LATIN1" in failure.message
+        assert "ENCODING 'UTF8'" in failure.hint
+
+    def test_a_url_that_is_none_is_refused_unrepeated(self) -> None:
+        failure = refused(lambda: PostgresqlDatabase("postgresql://me:hidden%zz@db/rows", None))
+        assert "hidden" not in failure.message + failure.hint
+        assert failure.__cause__ is None
+
+    def test_the_row_of_the_tenure_names_the_service_and_its_page(
+        self, open_database: Open, url: str, tmp_path: Path
+    ) -> None:
+        page = Epochs(tmp_path / "here")
+        row = open_database(url, page).read(lambda connection: connection.execute(select(tenures)).one())
+        assert (row.page, " pid " in row.service) == (page.name(), True)
+
+    def test_commits_wait_for_the_disk_even_where_the_role_says_otherwise(self, open_database: Open, url: str) -> None:
+        database = open_database(f"{url}?options=-c%20synchronous_commit%3Doff")
+        assert database.write(lambda connection: connection.execute(text("SHOW synchronous_commit")).scalar()) == "on"
