@@ -7,6 +7,7 @@ theirs start their own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -17,6 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from harness.programs import environment, find
@@ -84,11 +86,13 @@ class Cluster:
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: roll back and go, in order. SIGKILL: as if the machine had died, its children too."""
         if self.process.poll() is None:
-            if how is signal.SIGKILL:
-                os.killpg(self.process.pid, how)
-            else:
-                self.process.send_signal(how)
+            first = psutil.Process(self.process.pid)
+            all_of_it = [first, *first.children(recursive=True)]  # each in a session of its own
+            for process in all_of_it if how is signal.SIGKILL else [first]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(how)
             self.process.wait(60)
+            psutil.wait_procs(all_of_it, 60)
 
     def resume(self) -> None:
         """Start it again, on the same data and port."""

@@ -1,4 +1,4 @@
-"""No query walks rows it does not return: SQLite's own plan of every statement that every operation runs."""
+"""No query walks rows it does not return: the databases' own plans of every statement that every operation runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, create_engine, event
 
-from harness.metadata import ACCOUNT, DATA_KEY, IMAGE, append, digest, image_manifest, index_manifest
+from harness import postgresql
+from harness.metadata import (
+    ACCOUNT,
+    DATA_KEY,
+    IMAGE,
+    append,
+    digest,
+    image_manifest,
+    index_manifest,
+    postgresql_database,
+)
 from proxy.metadata import migrations
 from proxy.metadata.operations import (
     ECR,
@@ -22,6 +32,7 @@ from proxy.metadata.operations import (
     upkeep,
     uploads,
 )
+from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Registry, Transaction
 
@@ -136,16 +147,15 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     }
 
 
-def test_no_statement_of_any_operation_scans_a_big_table_or_sorts_what_an_index_could(
-    connection: Connection,
-) -> None:
+def _faults(connection: Connection, fault: Callable[[Connection, str, Any], Iterator[str]]) -> list[str]:
+    """What `fault` finds in the plan of each statement that each operation runs, with the operation's name."""
     ran: list[tuple[str, Any]] = []
 
     def note(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
         if statement.startswith(("SELECT", "UPDATE", "DELETE")):
             ran.append((statement, parameters[0] if many else parameters))
 
-    faults: list[str] = []
+    found: list[str] = []
     with connection.begin():
         tx = Transaction(connection, 1_800_000_000.0, Registry())
         every = _every(tx)
@@ -155,11 +165,49 @@ def test_no_statement_of_any_operation_scans_a_big_table_or_sorts_what_an_index_
             ran.clear()
             run()
             for statement, parameters in list(ran):
-                plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-                for step in plan:
-                    scanned = step.startswith("SCAN ") and step.split()[1] not in SMALL | {"CONSTANT"}
-                    if scanned or step.startswith("USE TEMP B-TREE"):
-                        faults.append(f"{name}: {step}\n    {statement}")
+                found += [f"{name}: {step}\n    {statement}" for step in fault(connection, statement, parameters)]
+    return found
+
+
+def _sqlite_faults(connection: Connection, statement: str, parameters: Any) -> Iterator[str]:
+    for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters):
+        step = row[3]
+        scanned = step.startswith("SCAN ") and step.split()[1] not in SMALL | {"CONSTANT"}
+        if scanned or step.startswith("USE TEMP B-TREE"):
+            yield step
+
+
+def _postgresql_faults(connection: Connection, statement: str, parameters: Any) -> Iterator[str]:
+    """With scans and sorts switched off, PostgreSQL plans one only where no index serves."""
+    [tree] = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
+    yield from _postgresql_steps(tree["Plan"])
+
+
+def _postgresql_steps(node: dict[str, Any]) -> Iterator[str]:
+    kind, table = node["Node Type"], node.get("Relation Name")
+    if kind in ("Seq Scan", "Sort", "Incremental Sort") and table not in SMALL:
+        yield f"{kind} {table or node.get('Sort Key')}"
+    if kind.startswith(("Index", "Bitmap Index")) and "Index Cond" not in node and table not in SMALL:
+        yield f"{kind} of all of {node['Index Name']}"
+    for inner in node.get("Plans", ()):
+        yield from _postgresql_steps(inner)
+
+
+@pytest.fixture
+def on_postgresql(tmp_path: Path) -> Iterator[Connection]:
+    url = postgresql_database(tmp_path)
+    PostgresqlDatabase(url, None).close()
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as opened:
+        for method in ("seqscan", "sort", "incremental_sort", "bitmapscan", "hashjoin", "mergejoin", "hashagg"):
+            opened.exec_driver_sql(f"SET enable_{method} = off")
+        opened.commit()
+        yield opened
+    engine.dispose()
+
+
+def test_no_statement_of_any_operation_scans_a_big_table_or_sorts_what_an_index_could(connection: Connection) -> None:
+    faults = _faults(connection, _sqlite_faults)
     assert not faults, "\n".join(faults)
 
 
@@ -170,3 +218,25 @@ def test_a_scan_would_be_found(connection: Connection) -> None:
         sort = connection.exec_driver_sql("EXPLAIN QUERY PLAN SELECT * FROM images ORDER BY kind").all()
     assert scan[0][3] == "SCAN images"
     assert sort[-1][3].startswith("USE TEMP B-TREE")
+
+
+@pytest.mark.needs(postgresql.PROGRAM)
+def test_postgresql_has_an_index_for_every_statement_of_every_operation_too(on_postgresql: Connection) -> None:
+    faults = _faults(on_postgresql, _postgresql_faults)
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.needs(postgresql.PROGRAM)
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("SELECT * FROM images WHERE kind = 'x'", "Seq Scan images"),
+        ("SELECT * FROM images WHERE repository_id = 1 ORDER BY kind", "Sort ['kind']"),
+        ("SELECT repository_id FROM images ORDER BY repository_id, digest", "Index Scan of all of"),
+    ],
+)
+def test_postgresql_would_tell(on_postgresql: Connection, statement: str, said: str) -> None:
+    """The test above rests on the words of PostgreSQL's plans: this is what it would see."""
+    with on_postgresql.begin():
+        [found] = _postgresql_faults(on_postgresql, statement, ())
+    assert found.replace("Index Only", "Index").startswith(said)
