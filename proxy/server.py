@@ -180,7 +180,8 @@ async def serve_worker(
 ) -> None:
     """Answer docker and aws on the listening sockets until `stop`, then drain."""
     async with rooms(config, data, masters, epochs=epochs) as own:
-        await _wait_for_metadata(own.metadata)
+        if not await _wait_for_metadata(own.metadata, stop):
+            return
         server = HttpServer(_router(config, masters, own), _limits(config))
         duties: list[asyncio.Task[None]] = [
             asyncio.create_task(
@@ -281,14 +282,28 @@ def _limits(config: Config) -> Limits:
     return Limits(server.header_seconds, server.body_seconds, server.keepalive_seconds, server.trusted_proxies)
 
 
-async def _wait_for_metadata(metadata: Metadata) -> None:
+async def _wait_for_metadata(metadata: Metadata, stop: asyncio.Event) -> bool:
+    """False when told to stop meanwhile."""
     deadline = time.monotonic() + METADATA_START_SECONDS
-    while True:
-        try:
-            return await metadata.ping()
-        except Failure as failure:
-            if failure.code is not Code.METADATA_UNAVAILABLE or time.monotonic() > deadline:
-                raise
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        while True:
+            asking = asyncio.create_task(metadata.ping())
+            await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+                return False
+            try:
+                await asking
+            except Failure as failure:
+                if failure.code is not Code.METADATA_UNAVAILABLE or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)  # a service without its database refuses at once
+            else:
+                return True
+    finally:
+        stopping.cancel()
 
 
 # ---- what operators ask -------------------------------------------------------------------------------------------

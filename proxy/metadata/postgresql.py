@@ -31,7 +31,7 @@ from proxy.model.errors import Code, Failure
 Result = TypeVar("Result")
 
 PATIENCE_SECONDS = 4.0  # a restart of PostgreSQL is hidden from callers for so long; the proxies' own is 8
-START_SECONDS = 30.0  # in which PostgreSQL must answer, and another service end, when this one starts
+START_SECONDS = 15.0  # in which PostgreSQL must answer, and another service end, when this one starts
 BEAT_SECONDS = 0.25  # a quarter of the lease
 _EXPIRE_SECONDS = 60.0  # between two removals of request ids
 _PAUSE_SECONDS = 0.1  # between two attempts
@@ -42,8 +42,19 @@ _CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # ms: a line that was cut without a word is given up
 }
-# Session settings; the URL's own `options` come after them and win.
-_OPTIONS = "-c lock_timeout=10s -c statement_timeout=25s -c idle_in_transaction_session_timeout=60s"
+_OPTIONS = " ".join(
+    f"-c {setting}"
+    for setting in (
+        "lock_timeout=10s",
+        "statement_timeout=25s",  # the proxies wait 30
+        "idle_in_transaction_session_timeout=60s",
+        "tcp_keepalives_idle=5",  # and these four let PostgreSQL see that a machine is dead: its lock is then free
+        "tcp_keepalives_interval=2",
+        "tcp_keepalives_count=3",
+        "tcp_user_timeout=10000",
+    )
+)
+"""Settings of every session. The URL's own `options` come after them and win."""
 
 _UNDONE = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected: PostgreSQL rolled it back
 _ENDED = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25006"})  # shut down, timed out; or a standby now

@@ -1,0 +1,113 @@
+"""The whole server with its rows in PostgreSQL: a real client, a restart under it, a second server, and no password."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import postgresql
+from harness.images import Layout, check_layout
+from harness.postgresql import Cluster
+from harness.programs import run
+from harness.server import Server
+
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.needs("crane"),
+    pytest.mark.needs(postgresql.PROGRAM),
+    pytest.mark.timeout(300),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    started = Cluster.start()
+    yield started
+    started.remove()
+
+
+@pytest.fixture(scope="module")
+def database(cluster: Cluster) -> dict[str, str]:
+    url = cluster.database("wharfage").replace("postgres@", "postgres:hush-hush@")  # trusted, whatever it is
+    return {"WHARFAGE_METADATA_DATABASE": url}
+
+
+@pytest.fixture(scope="module")
+def server(start_server: Callable[..., Server], database: dict[str, str]) -> Iterator[Server]:
+    started = start_server(workers=2, watched=True, extra=database)
+    yield started
+    started.stop()  # before its database goes
+
+
+@pytest.fixture(scope="module")
+def password(server: Server) -> str:
+    return server.password()
+
+
+def readiness(server: Server) -> tuple[int, dict[str, Any]]:
+    line = http.client.HTTPConnection(server.address, timeout=10)
+    try:
+        line.request("GET", "/readyz")
+        answer = line.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        line.close()
+
+
+def until_ready(server: Server, wanted: bool) -> dict[str, Any]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        status, said = readiness(server)
+        if (status == 200) is wanted:
+            return said
+        time.sleep(0.05)
+    raise AssertionError(f"still {said}")
+
+
+def test_crane_pushes_and_pulls_through_an_outage_of_postgresql_and_the_server_is_never_restarted(
+    server: Server, cluster: Cluster, docker_login: Path, repository: str, small_image: Layout, tmp_path: Path
+) -> None:
+    def crane(*words: str | Path, ok: bool = True) -> str:
+        return run("crane", *words, "--insecure", extra={"DOCKER_CONFIG": str(docker_login)}, ok=ok).stdout
+
+    before = [process.pid for process in server.processes()]
+    crane("push", small_image.path, f"{server.address}/{repository}:v1")
+    crane("pull", "--format=oci", f"{server.address}/{repository}:v1", tmp_path / "one")
+    check_layout(tmp_path / "one", small_image)
+
+    cluster.stop()
+    said = until_ready(server, False)
+    assert said["metadata"].startswith("PostgreSQL does not answer (")
+    assert said["store"] == "ok"
+    crane("push", small_image.path, f"{server.address}/{repository}:v2", ok=False)
+
+    cluster.resume()
+    until_ready(server, True)
+    crane("push", small_image.path, f"{server.address}/{repository}:v2")
+    crane("pull", "--format=oci", f"{server.address}/{repository}:v2", tmp_path / "two")
+    check_layout(tmp_path / "two", small_image)
+    assert crane("ls", f"{server.address}/{repository}").split() == ["v1", "v2"]
+    assert [process.pid for process in server.processes()] == before
+
+
+def test_neither_settings_nor_log_hold_the_databases_password(server: Server, database: dict[str, str]) -> None:
+    shown = run(sys.executable, "-m", "proxy", "serve", "--print-config", extra=database).stdout
+    assert "postgresql://***@127.0.0.1:" in shown
+    assert "hush-hush" not in shown + server.daemon.log.read_text()
+
+
+def test_a_second_server_on_the_same_database_says_who_is_there_and_ends(
+    server: Server, database: dict[str, str], tmp_path: Path
+) -> None:
+    second = ["serve", "--data", str(tmp_path / "second"), "--listen", "127.0.0.1:0", "--workers", "1"]
+    ended = run(sys.executable, "-m", "proxy", *second, extra=database, ok=False)
+    assert "another metadata service works on this database" in ended.stderr + ended.stdout
+    assert str(server.metadata_process().pid) in ended.stderr + ended.stdout
+    assert "Traceback" not in ended.stderr
