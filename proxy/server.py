@@ -80,6 +80,10 @@ def claim_store(config: Config, data: DataDirectory) -> None:
     def first() -> bool:
         if config.metadata.url:
             return asyncio.run(_has_no_blob(config, data))
+        if config.metadata.database:
+            from proxy.metadata.postgresql import holds_blobs  # the driver is loaded by those who use it
+
+            return not holds_blobs(config.metadata.database)
         return not data.database.exists()
 
     marker.claim(data.objects, data.store_id, first=first)
@@ -88,7 +92,7 @@ def claim_store(config: Config, data: DataDirectory) -> None:
 async def _has_no_blob(config: Config, data: DataDirectory) -> bool:
     client = MetadataClient(metadata_address(config, data), secret=config.metadata.secret or None)
     try:
-        await _wait_for_metadata(client)
+        await _wait_for_metadata(client, asyncio.Event())
         return not await client.objects(after="", limit=1)
     finally:
         await client.close()

@@ -309,6 +309,17 @@ class PostgresqlDatabase:
         self._migrated = True
 
 
+def holds_blobs(url: str) -> bool:
+    """Whether rows are about any stored object; asked without the lock, before a service runs. MetadataUnavailable."""
+    try:
+        with psycopg.connect(**_parameters(url, "wharfage, a first look")) as connection:
+            if connection.execute("SELECT to_regclass('blobs')").fetchone() == (None,):
+                return False
+            return connection.execute("SELECT 1 FROM blobs LIMIT 1").fetchone() is not None
+    except psycopg.OperationalError as error:
+        raise _gone(type(error).__name__) from error
+
+
 def _parameters(url: str, application_name: str) -> dict[str, Any]:
     """What the URL says, over our own defaults. Failure, which repeats nothing of it, for one that is none."""
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.metadata.epochs import STRIPES, Epochs
+from proxy.metadata.epochs import STRIPES, Epochs, now
 from proxy.metadata.transaction import Changes
 
 A = "123456789012"
@@ -81,3 +81,22 @@ def test_a_file_that_is_something_else_is_refused_and_left_alone(page: Path) -> 
     with pytest.raises(ValueError, match="not an epoch page"):
         Epochs(page)
     assert page.read_bytes() == b"something else" * 4000
+
+
+def test_a_page_without_a_lease_always_speaks_and_one_with_a_lease_until_it_ends(
+    writer: Epochs, reader: Epochs
+) -> None:
+    assert reader.speaks()
+    writer.lend(now() + 60 * 10**9)
+    assert reader.speaks()
+    writer.lend(now() - 1)
+    assert not reader.speaks()
+    writer.lend(0)
+    assert reader.speaks()
+
+
+def test_a_page_keeps_the_name_it_was_given_and_no_other_has_it(page: Path, writer: Epochs, reader: Epochs) -> None:
+    assert writer.name() == reader.name()
+    other = Epochs(page.with_name("other"))
+    assert other.name() != writer.name()
+    other.close()

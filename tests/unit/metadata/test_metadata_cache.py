@@ -133,6 +133,28 @@ async def test_without_an_epoch_page_everything_is_asked(answers: Answers) -> No
     assert answers.asked == before + before
 
 
+async def test_while_the_page_does_not_speak_everything_is_asked_and_nothing_of_it_is_kept(
+    answers: Answers, epochs: Epochs
+) -> None:
+    view = cached(answers, epochs)
+
+    async def ask_all() -> None:
+        await view.blob(ACCOUNT, "a/b", "d")
+        await view.manifest(ACCOUNT, "a/b", "v1")
+        await view.principal("AIDA")
+        await view.access_key("AKIA")
+
+    await ask_all()
+    epochs.lend(1)
+    for _ in range(2):
+        await ask_all()
+    assert set(answers.asked.values()) == {3}
+    epochs.lend(0)
+    for _ in range(2):
+        await ask_all()
+    assert set(answers.asked.values()) == {4}
+
+
 async def test_a_kept_blob_is_asked_for_within_the_hour_that_its_grace_needs(answers: Answers, epochs: Epochs) -> None:
     clock = Clock()
     cache = cached(answers, epochs, clock=clock)

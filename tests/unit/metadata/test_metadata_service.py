@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from harness.metadata import Clock, World, append, digest, sqlite_service
+from harness import postgresql
+from harness.metadata import Clock, World, append, digest, postgresql_service, sqlite_service
 from proxy.metadata import service as service_module
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.operations import INTERNAL, Operation
@@ -122,6 +123,19 @@ class TestService:
         status, answer = await post(over_tcp.address, "ping", b"{}", {SECRET_HEADER: SECRET})
         assert (status, answer["__type"]) == (500, "ServerException")
         assert "inside" not in json.dumps(answer)
+
+
+@pytest.mark.needs(postgresql.PROGRAM)
+async def test_a_value_that_postgresql_cannot_store_is_bad_input(tmp_path: Path) -> None:
+    service = await postgresql_service(tmp_path, Clock())
+    client = MetadataClient(f"unix:{tmp_path}/m.sock")
+    world = World(client)
+    for value in ("a\0b", "\ud800"):
+        with pytest.raises(Failure) as caught:
+            await world.call("CreateRepository", repositoryName="a/b", tags=[{"Key": "k", "Value": value}])
+        assert caught.value.code is Code.INVALID_PARAMETER
+    await client.close()
+    await service.close()
 
 
 Answer = Callable[[int, web.Request], Awaitable[web.StreamResponse]]

@@ -21,7 +21,7 @@ from harness import postgresql
 from harness.metadata import postgresql_database
 from proxy.metadata import schema
 from proxy.metadata.epochs import Epochs
-from proxy.metadata.postgresql import PostgresqlDatabase
+from proxy.metadata.postgresql import PostgresqlDatabase, holds_blobs
 from proxy.metadata.schema import turns
 from proxy.metadata.tenure import own, requests, tenures
 from proxy.model.errors import Code, Failure
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
 START = """
 import sys
-from proxy.metadata.postgresql import PostgresqlDatabase
+from proxy.metadata.postgresql import PostgresqlDatabase, holds_blobs
 sys.stdin.readline()
 opened = PostgresqlDatabase(sys.argv[1], None)
 print("up", "alembic" in sys.modules, flush=True)
@@ -408,6 +408,21 @@ class TestStart:
         failure = refused(lambda: PostgresqlDatabase(cluster.url(name), None))
         assert "LATIN1" in failure.message
         assert "ENCODING 'UTF8'" in failure.hint
+
+    def test_a_first_look_sees_no_blob_in_an_empty_database_nor_in_a_fresh_one_and_sees_the_first(
+        self, open_database: Open, url: str, line: CutLine, through: str
+    ) -> None:
+        assert not holds_blobs(url)
+        database = open_database(url)
+        assert not holds_blobs(url)
+        row: dict[str, object] = {
+            column.name: b"" if column.type.python_type is bytes else 0 for column in schema.blobs.columns
+        }
+        row |= dict.fromkeys(("account", "digest", "object_key", "sealed_for", "provider_id"), "")
+        database.write(lambda connection: connection.execute(insert(schema.blobs), row | {"quarantined_for": None}))
+        assert holds_blobs(url)
+        line.cut()
+        assert refused(lambda: holds_blobs(through)).code is Code.METADATA_UNAVAILABLE
 
     def test_a_url_that_is_none_is_refused_unrepeated(self) -> None:
         failure = refused(lambda: PostgresqlDatabase("postgresql://me:hidden%zz@db/rows", None))
