@@ -167,6 +167,24 @@ def rewrap(file: Path | None, data: str | None, resume: bool, reseal: bool) -> N
     sys.exit(_checked(lambda: visit.rewrap(found, rotate=not resume, reseal=reseal, say=click.echo)))
 
 
+@main.command("migrate-metadata")
+@_shared
+def migrate_metadata(file: Path | None, data: str | None) -> None:
+    """Copy all rows from the data directory's SQLite file to the PostgreSQL that [metadata] database names.
+
+    Stop the server first. All or nothing: one transaction, refused when the PostgreSQL holds rows already, each table
+    counted on both sides. The file stays as it is. Keys and objects stay where they are.
+
+    \b
+    Examples:
+      wharfage migrate-metadata --config /etc/wharfage.toml
+      WHARFAGE_METADATA_DATABASE=postgresql://wharfage@db/wharfage wharfage migrate-metadata --data /srv/wharfage
+    """
+    from proxy import visit
+
+    sys.exit(_checked(lambda: visit.migrate_metadata(_load(file, data, {}), say=click.echo)))
+
+
 @main.command()
 @_shared
 def token(file: Path | None, data: str | None) -> None:

@@ -1,6 +1,6 @@
-"""Commands that work beside a running server or without one: check, rewrap, token, key export.
+"""Commands that work beside a running server or without one: check, rewrap, token, key export, migrate-metadata.
 
-Promises: rows are always asked of a metadata service: the one that runs on the data directory, else one that lives in
+Promises: rows are asked of a metadata service (a migration, which has two databases, runs alone): the one that runs on the data directory, else one that lives in
 this process for the command's duration, holding the directory like a server. Progress goes to standard error, as a bar
 with ETA on a terminal; what was found goes to `say`. Must not know how a check or a rewrap is done.
 """
@@ -107,6 +107,33 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
     if reseal:
         server.claim_store(config, _existing(config))
     return asyncio.run(_visiting(config, run))
+
+
+def migrate_metadata(config: Config, *, say: Say) -> int:
+    """Copy the rows of the data directory's SQLite file to the PostgreSQL of the settings; the exit status.
+
+    `CannotVisit` without one of the two, `DataDirectoryBusy` while a server works there, Failure as `move` has it.
+    """
+    from proxy.metadata.move import move  # the driver is loaded by those who use it
+
+    configure_log(config)
+    data = _existing(config)
+    if not config.metadata.database:
+        raise CannotVisit("[metadata] database names no PostgreSQL to copy the rows to")
+    if not data.database.exists():
+        raise CannotVisit(f"{data.database}: no such file, and so no rows to copy")
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, datadir.hold(data))
+        shown = stack.enter_context(_shown())
+        copied = move(
+            data.database,
+            config.metadata.database,
+            lambda table, done, total: shown(Progress(f"copying {table}", done, total, "rows")),
+        )
+    for table, rows in copied.items():
+        say(f"{table}: {rows:,}")
+    say(f"{sum(copied.values()):,} rows copied and counted; start the server with [metadata] database as it is now")
+    return 0
 
 
 def export_keys(config: Config) -> list[dict[str, str]]:

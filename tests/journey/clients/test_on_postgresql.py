@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import sys
@@ -111,3 +112,30 @@ def test_a_second_server_on_the_same_database_says_who_is_there_and_ends(
     assert "another metadata service works on this database" in ended.stderr + ended.stdout
     assert str(server.metadata_process().pid) in ended.stderr + ended.stdout
     assert "Traceback" not in ended.stderr
+
+
+def test_rows_move_from_sqlite_to_postgresql_and_the_image_pulls_as_before(
+    start_server: Callable[..., Server], cluster: Cluster, small_image: Layout, tmp_path: Path
+) -> None:
+    database = {"WHARFAGE_METADATA_DATABASE": cluster.database("moved")}
+
+    def crane(server: Server, *words: str | Path) -> None:
+        basic = base64.b64encode(f"AWS:{server.password()}".encode()).decode()
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {server.address: {"auth": basic}}}))
+        run("crane", *words, "--insecure", extra={"DOCKER_CONFIG": str(tmp_path)})
+
+    def migrate(ok: bool) -> str:
+        command = ["-m", "proxy", "migrate-metadata", "--data", str(tmp_path / "data")]
+        done = run(sys.executable, *command, extra=database, ok=ok)
+        return done.stdout + done.stderr
+
+    first = start_server(tmp_path / "data", workers=1)
+    crane(first, "push", small_image.path, f"{first.address}/team/app:v1")
+    assert "works in this data directory" in migrate(ok=False)
+    first.stop()
+    assert "rows copied and counted" in migrate(ok=True)
+    assert "holds rows already" in migrate(ok=False)
+    second = start_server(tmp_path / "data", workers=1, extra=database)
+    crane(second, "pull", "--format=oci", f"{second.address}/team/app:v1", tmp_path / "back")
+    check_layout(tmp_path / "back", small_image)
+    second.stop()

@@ -1,0 +1,141 @@
+"""Rows that go from SQLite to PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Table, select
+
+from harness import postgresql
+from harness.metadata import (
+    ACCOUNT,
+    IMAGE,
+    REPOSITORY,
+    Clock,
+    World,
+    digest,
+    index_manifest,
+    plain_client,
+    postgresql_database,
+    postgresql_service,
+    sqlite_service,
+)
+from proxy.metadata import move as moving
+from proxy.metadata.move import move
+from proxy.metadata.postgresql import PostgresqlDatabase
+from proxy.metadata.schema import metadata
+from proxy.metadata.sqlite import SqliteDatabase
+from proxy.model.errors import Failure
+
+pytestmark = pytest.mark.needs(postgresql.PROGRAM)
+
+
+def every_row(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
+    return {
+        table.name: [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key.columns))]
+        for table in metadata.sorted_tables
+    }
+
+
+@pytest.fixture
+async def source(tmp_path: Path) -> Path:
+    """A file with rows in every table."""
+    service = await sqlite_service(tmp_path, Clock())
+    client = await plain_client(tmp_path)
+    world = World(client, service)
+    await world.bootstrap(access_key_id="AKIA7777777777777777", sealed_secret=b"\x00sealed")
+    await world.call("CreateRepository", repositoryName="b/b", tags=[{"Key": "k", "Value": "ü"}])
+    subject = {"mediaType": IMAGE, "digest": digest("subject"), "size": 1}
+    pushed = [await world.image(f"i{number}", [f"v{number}"]) for number in range(20)]
+    await world.image("signature", subject=subject, annotations={"a": "ü"})
+    await world.put(index_manifest([pushed[0].digest]), ["latest"])
+    await world.begin()
+    await client.take_turn("sweep", seconds=9)
+    await client.close()
+    await service.close()
+    return tmp_path / "m.db"
+
+
+async def test_every_row_of_every_table_is_copied_as_it_is_and_the_service_goes_on_from_there(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "ROWS", 7)
+    monkeypatch.setattr(moving, "_LARGE_ROWS", 2)
+    told: list[tuple[str, int, int]] = []
+    url = await asyncio.to_thread(postgresql_database, tmp_path)
+    copied = await asyncio.to_thread(move, source, url, lambda *step: told.append(step))
+
+    def both() -> tuple[object, object]:
+        old, new = SqliteDatabase(source), PostgresqlDatabase(url, None)
+        rows = old.read(every_row), new.read(every_row)
+        old.close()
+        new.close()
+        return rows
+
+    before, after = await asyncio.to_thread(both)
+    assert before == after
+    assert isinstance(before, dict)
+    assert copied == {table: len(rows) for table, rows in before.items()}
+    assert all(copied.values())
+    assert [step for step in told if step[0] == "images"][-1] == ("images", copied["images"], copied["images"])
+
+    service = await postgresql_service(tmp_path, Clock())
+    client = await plain_client(tmp_path)
+    world = World(client, service)
+    assert (await client.manifest(ACCOUNT, REPOSITORY, "v3")).media_type == IMAGE
+    await world.image("after the move", ["new"], "c/c")
+    assert (await client.tags(ACCOUNT, "c/c", last="", limit=9)).names == ("new",)
+    await client.close()
+    await service.close()
+
+
+def test_a_postgresql_that_holds_rows_is_refused(source: Path, tmp_path: Path) -> None:
+    url = postgresql_database(tmp_path)
+    move(source, url, lambda *step: None)
+    with pytest.raises(Failure, match="holds rows already"):
+        move(source, url, lambda *step: None)
+
+
+def test_a_move_that_is_broken_off_leaves_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgresql_database(tmp_path)
+    copy_table = moving._copy_table
+
+    def fail_at_tags(old: Connection, new: Connection, table: Table, told: moving.Told) -> int:
+        if table.name == "tags":
+            raise KeyboardInterrupt
+        return copy_table(old, new, table, told)
+
+    monkeypatch.setattr(moving, "_copy_table", fail_at_tags)
+    with pytest.raises(KeyboardInterrupt):
+        move(source, url, lambda *step: None)
+    monkeypatch.undo()
+    assert move(source, url, lambda *step: None)["tags"] == 21
+
+
+async def test_a_value_that_postgresql_cannot_store_is_told_with_its_table_and_nothing_is_copied(
+    source: Path, tmp_path: Path
+) -> None:
+    service = await sqlite_service(tmp_path, Clock())
+    client = await plain_client(tmp_path)
+    await World(client).call("CreateRepository", repositoryName="n/n", tags=[{"Key": "k", "Value": "a\0b"}])
+    await client.close()
+    await service.close()
+    url = await asyncio.to_thread(postgresql_database, tmp_path)
+    with pytest.raises(Failure, match="a row of repository_tags holds what PostgreSQL cannot store"):
+        await asyncio.to_thread(move, source, url, lambda *step: None)
+
+
+def test_rows_that_do_not_count_up_are_not_committed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgresql_database(tmp_path)
+    counted = moving._count
+    monkeypatch.setattr(moving, "_count", lambda connection, table: counted(connection, table) + 1)
+    with pytest.raises(Failure, match="undone"):
+        move(source, url, lambda *step: None)
+    monkeypatch.undo()
+    assert sum(move(source, url, lambda *step: None).values())
