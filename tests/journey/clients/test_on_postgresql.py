@@ -104,14 +104,26 @@ def test_neither_settings_nor_log_hold_the_databases_password(server: Server, da
     assert "hush-hush" not in shown + server.daemon.log.read_text()
 
 
-def test_a_second_server_on_the_same_database_says_who_is_there_and_ends(
+def test_a_second_server_on_the_same_database_and_store_says_who_is_there_and_ends(
     server: Server, database: dict[str, str], tmp_path: Path
 ) -> None:
-    second = ["serve", "--data", str(tmp_path / "second"), "--listen", "127.0.0.1:0", "--workers", "1"]
-    ended = run(sys.executable, "-m", "proxy", *second, extra=database, ok=False)
-    assert "another metadata service works on this database" in ended.stderr + ended.stdout
-    assert str(server.metadata_process().pid) in ended.stderr + ended.stdout
-    assert "Traceback" not in ended.stderr
+    said = refused_start(tmp_path, database | {"WHARFAGE_STORAGE_PATH": str(server.data / "objects")})
+    assert "another metadata service works on this database" in said
+    assert str(server.metadata_process().pid) in said
+    assert "Traceback" not in said
+
+
+def test_a_server_whose_store_is_not_what_the_databases_rows_are_about_ends_and_names_nothing(
+    database: dict[str, str], tmp_path: Path
+) -> None:
+    assert "the store is not the one that this registry's rows are about" in refused_start(tmp_path, database)
+    assert not (tmp_path / "data" / "objects" / "wharfage-store").exists()
+
+
+def refused_start(folder: Path, settings: dict[str, str]) -> str:
+    command = ["serve", "--data", str(folder / "data"), "--listen", "127.0.0.1:0", "--workers", "1"]
+    ended = run(sys.executable, "-m", "proxy", *command, extra=settings, ok=False)
+    return ended.stdout + ended.stderr
 
 
 def test_rows_move_from_sqlite_to_postgresql_and_the_image_pulls_as_before(
