@@ -114,8 +114,15 @@ def test_a_second_server_on_the_same_database_and_store_says_who_is_there_and_en
 
 
 def test_a_server_whose_store_is_not_what_the_databases_rows_are_about_ends_and_names_nothing(
-    database: dict[str, str], tmp_path: Path
+    server: Server,
+    database: dict[str, str],
+    docker_login: Path,
+    repository: str,
+    small_image: Layout,
+    tmp_path: Path,
 ) -> None:
+    reference = f"{server.address}/{repository}:v1"
+    run("crane", "push", small_image.path, reference, "--insecure", extra={"DOCKER_CONFIG": str(docker_login)})
     assert "the store is not the one that this registry's rows are about" in refused_start(tmp_path, database)
     assert not (tmp_path / "data" / "objects" / "wharfage-store").exists()
 
