@@ -89,8 +89,25 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    backend: str = _key("filesystem", "where sealed objects lie", _one_of("filesystem"))
+    backend: str = _key("filesystem", "where sealed objects lie", _one_of("filesystem", "s3"))
     path: str = _key("", "the filesystem store's directory; empty is <data>/objects")
+    bucket: str = _key("", "s3: the bucket", _matches(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?", "a bucket's name"))
+    prefix: str = _key(
+        "", "s3: what every key begins with, such as registry/", _matches(r"[\w./-]{0,200}", "letters, digits, . / - _")
+    )
+    endpoint: str = _key(
+        "",
+        "s3: the store's address; empty is AWS",
+        _matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
+    )
+    region: str = _key("us-east-1", "s3: the region in signatures", _matches(r"[\w-]{1,64}", "a region's name"))
+    access_key_id: str = _key("", "s3: empty takes the usual AWS chain (environment, profile, role)")
+    secret_access_key: str = _key("", "s3: goes with access_key_id", secret=True)
+    addressing: str = _key("path", "s3: path (HOST/bucket) or virtual (bucket.HOST)", _one_of("path", "virtual"))
+    ca_bundle: str = _key("", "s3: PEM file of the authorities that vouch for https endpoints; empty is the system's")
+    checksum: str = _key("crc32", "s3: what the store verifies: crc32, or md5 for older ones", _one_of("crc32", "md5"))
+    part_mib: int = _key(8, "s3: MiB of a part; 10,000 of them are the largest layer", _between(5, 1024))
+    buffers_mib: int = _key(64, "s3: MiB of parts that a worker holds at most, sent or filling", _between(5, 65_536))
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +347,17 @@ def _from_text(name: str, text: str, where: str) -> Any:
 
 
 def _check_together(config: Config) -> None:
-    server, keys = config.server, config.keys
+    server, keys, storage = config.server, config.keys, config.storage
+    if storage.backend == "s3" and not storage.bucket:
+        raise ConfigError('[storage] bucket: backend = "s3" needs the name of one')
+    of_s3 = [f"storage.{f.name}" for f in dataclasses.fields(Storage) if f.metadata["meaning"].startswith("s3:")]
+    misplaced = [name for name in of_s3 if name in config.sources] if storage.backend != "s3" else []
+    if misplaced:
+        raise ConfigError(f'[storage] {misplaced[0].partition(".")[2]}: goes with backend = "s3" only')
+    if bool(storage.access_key_id) != bool(storage.secret_access_key):
+        raise ConfigError("[storage] access_key_id and secret_access_key go together: one of them is missing")
+    if storage.backend == "s3" and storage.buffers_mib < 2 * storage.part_mib:
+        raise ConfigError("[storage] buffers_mib: must hold two parts of part_mib: one is sent while another fills")
     if bool(server.tls_cert) != bool(server.tls_key):
         raise ConfigError("[server] tls_cert and tls_key go together: one of them is missing")
     if server.tls_cert and server.tls_self_signed:

@@ -64,6 +64,10 @@ class Metrics:
         self.blobs_quarantined = counter("wharfage_blobs_quarantined_total", "Blobs hidden until pushed again")
         self.uploads = counter("wharfage_uploads_total", "Upload sessions ended", "outcome")
         self.sweep_removed = counter("wharfage_sweep_removed_total", "Objects and rows the sweep removed", "kind")
+        self.s3_requests = counter(
+            "wharfage_s3_requests_total", "Requests made of the S3 store", "operation", "outcome"
+        )
+        self.s3_request_seconds = seconds("wharfage_s3_request_seconds", "From request to answer", "operation")
         self.metadata_cache = counter("wharfage_metadata_cache_total", "Answers asked of the metadata cache", "result")
         self.worker_restarts = counter(
             "wharfage_worker_restarts_total", "Processes that died and were restarted", "role"

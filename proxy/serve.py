@@ -42,6 +42,8 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
     MasterKeys.load_or_create(data.master_keys)  # made, or refused, before anything runs
     if workers or not data.database.exists():
         server.claim_store(config, data)
+    if workers:
+        server.preload(config)
     roles: list[Role] = []
     listening: list[socket.socket] = []
     if metadata:

@@ -224,13 +224,47 @@ async def rooms(
 ) -> AsyncIterator[Rooms]:
     """Store, keys and metadata for a `with` block; with `epochs`, metadata that answers again what is unchanged."""
     client = MetadataClient(metadata_address(config, data), secret=config.metadata.secret or None)
-    store = FilesystemStore(data.objects, store_id=await asyncio.to_thread(marker.known_id, data.store_id))
+    store = await _store(config, data, client)
     cached = CachedMetadata(client, epochs)
     try:
         yield Rooms(store, LocalKeys(masters), cached, BufferPool())
     finally:
         await client.close()
         await store.close()
+
+
+def preload(config: Config) -> None:
+    """Load what only some settings need, before a fork: the S3 client and its model (0.3 s, 30 MB)."""
+    if config.storage.backend == "s3":
+        from proxy.storage import bucket
+
+        bucket.load()
+
+
+async def _store(config: Config, data: DataDirectory, client: MetadataClient) -> ObjectStore:
+    storage = config.storage
+    if storage.backend == "filesystem":
+        return FilesystemStore(data.objects, store_id=await asyncio.to_thread(marker.known_id, data.store_id))
+    from proxy.storage.bucket import Bucket, Place, load  # loaded by those who want it
+    from proxy.storage.s3 import S3Store
+
+    place = Place(
+        bucket=storage.bucket,
+        endpoint=storage.endpoint,
+        region=storage.region,
+        access_key_id=storage.access_key_id,
+        secret_access_key=storage.secret_access_key,
+        addressing=storage.addressing,
+        ca_bundle=storage.ca_bundle,
+    )
+    return S3Store(
+        Bucket(place, session=load()),
+        client,
+        prefix=storage.prefix,
+        part_size=storage.part_mib * 2**20,
+        buffers=storage.buffers_mib * 2**20,
+        checksum=storage.checksum,
+    )
 
 
 def _router(config: Config, masters: MasterKeys, own: Rooms) -> Callable[[web.Request], tuple[str, Door]]:

@@ -18,6 +18,7 @@ from hypothesis import settings
 
 from harness import postgresql
 from harness.programs import find
+from harness.seaweed import Seaweed, weed
 from harness.server import Server
 from harness.watch import watch
 
@@ -35,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         for program in marker.args:
-            if find(program) is None:
+            if find(program) is None and not (program == "weed" and weed()):
                 pytest.skip(f"needs {program}")
 
 
@@ -84,6 +85,16 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     for server in started:
         if server.daemon.process.poll() is None:
             server.stop()
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A running SeaweedFS with a bucket, shared by a session's tests: each takes a prefix of its own."""
+    if weed() is None:
+        pytest.skip("needs weed")
+    started = Seaweed.start(tmp_path_factory.mktemp("seaweed") / "data")
+    yield started
+    started.stop()
 
 
 @pytest.fixture(scope="session")

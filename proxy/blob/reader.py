@@ -201,6 +201,8 @@ class SealedReader:
         key = self._message_key(run.segment)
         try:
             return await self._attempt(self._stored, key, run, stored, plain, threaded, hasher)
+        except ObjectMissing:
+            pass  # deleted while it was read, which a store need not hold off; asked once more below
         except BadFrame as bad:
             observe.metrics.frames_rejected.inc()
             observe.log.warning(

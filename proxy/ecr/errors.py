@@ -35,6 +35,7 @@ _PARAMETER = frozenset(
         Code.MANIFEST_INVALID,
         Code.MANIFEST_TOO_LARGE,
         Code.NAME_INVALID,
+        Code.OBJECT_TOO_LARGE,
         Code.RANGE_NOT_SATISFIABLE,
         Code.SIZE_INVALID,
         Code.TAG_INVALID,

@@ -26,11 +26,13 @@ from proxy.model.records import (
     AccessKey,
     Blob,
     EncryptedDataKey,
+    OpenObject,
     Page,
     Principal,
     PushedManifest,
     Referrer,
     Segment,
+    SentPart,
     StoredManifest,
     Upload,
 )
@@ -47,13 +49,16 @@ _REPEATABLE = frozenset(
         "access_key", "principal", "blob", "segments", "mount_blob", "quarantine", "begin_upload", "upload",
         "lease_upload", "renew_upload", "advance_upload", "release_upload", "commit_upload", "manifest", "put_manifest",
         "tags", "repositories", "referrers", "known_objects", "objects", "ping",
+        "open_object", "keep_open_object", "cut_open_object", "open_object_parts", "open_object_tail",
+        "drop_open_object", "open_objects",
         "BatchGetImage", "DescribeImages", "DescribeRepositories", "ListImages",
     }
 )  # fmt: skip
 
 
 class MetadataClient:
-    """`contract.Metadata`. `address` is `unix:<path>` or `http(s)://host:port`; make it inside a running loop."""
+    """`contract.Metadata` and `storage.base.OpenObjects`. `address` is `unix:<path>` or `http(s)://host:port`; make it
+    inside a running loop."""
 
     def __init__(
         self,
@@ -247,6 +252,45 @@ class MetadataClient:
 
     async def replace_object(self, object_key: str, blob: Blob) -> bool:
         return await self._ask("replace_object", bool, object_key=object_key, blob=blob)
+
+    async def open_object(self, object_key: str) -> OpenObject | None:
+        return await self._ask("open_object", OpenObject | None, object_key=object_key)
+
+    async def keep_open_object(
+        self,
+        object_key: str,
+        *,
+        part_size: int,
+        upload_id: str,
+        parts: Sequence[SentPart],
+        tail_offset: int,
+        tail: bytes,
+    ) -> None:
+        await self._ask(
+            "keep_open_object",
+            None,
+            object_key=object_key,
+            part_size=part_size,
+            upload_id=upload_id,
+            parts=parts,
+            tail_offset=tail_offset,
+            tail=tail,
+        )
+
+    async def cut_open_object(self, object_key: str, offset: int) -> OpenObject | None:
+        return await self._ask("cut_open_object", OpenObject | None, object_key=object_key, offset=offset)
+
+    async def open_object_parts(self, object_key: str) -> Sequence[SentPart]:
+        return await self._ask("open_object_parts", Sequence[SentPart], object_key=object_key)
+
+    async def open_object_tail(self, object_key: str, offset: int) -> Sequence[tuple[int, bytes]]:
+        return await self._ask("open_object_tail", Sequence[tuple[int, bytes]], object_key=object_key, offset=offset)
+
+    async def drop_open_object(self, object_key: str) -> None:
+        await self._ask("drop_open_object", None, object_key=object_key)
+
+    async def open_objects(self, after: str, limit: int) -> Sequence[OpenObject]:
+        return await self._ask("open_objects", Sequence[OpenObject], after=after, limit=limit)
 
     async def ping(self) -> None:
         await self._ask("ping", None)

@@ -25,7 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 metadata = MetaData(
@@ -252,3 +252,33 @@ turns = Table(
     Column("task", _name(64), primary_key=True),
     Column("until", Float, nullable=False),
 )
+
+open_objects = Table(
+    "open_objects",
+    metadata,
+    Column("object_key", _name(32), primary_key=True),
+    Column("part_size", BigInteger, nullable=False),
+    Column("upload_id", Text, nullable=False),  # of the store's multipart upload; empty while there is none
+    Column("touched_at", Float, nullable=False),
+)
+"""Unfinished objects of a store that cannot append (S3), with their parts and tails: what `storage.base.OpenObjects`
+keeps."""
+
+open_parts = Table(
+    "open_parts",
+    metadata,
+    Column("object_key", _name(32), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("etag", Text, nullable=False),
+    Column("checksum", String(64), nullable=False),
+)
+
+open_tails = Table(
+    "open_tails",
+    metadata,
+    Column("object_key", _name(32), primary_key=True),
+    Column("stored_offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("length", Integer, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
+"""Sealed bytes past the last part that the store has, in pieces; never plaintext."""

@@ -46,6 +46,7 @@ class Code(StrEnum):
     MANIFEST_TOO_LARGE = "ManifestTooLarge"
     METADATA_UNAVAILABLE = "MetadataUnavailable"  # try again; the write did not happen, or its answer is unknown
     NAME_INVALID = "NameInvalid"
+    OBJECT_TOO_LARGE = "ObjectTooLarge"  # more bytes than the store can hold in one object, as it is set up
     RANGE_NOT_SATISFIABLE = "RangeNotSatisfiable"  # fields["size"]
     SIZE_INVALID = "SizeInvalid"  # the body is shorter or longer than what was declared
     STORE_FULL = "StoreFull"

@@ -155,3 +155,28 @@ class ManifestFacts:
     subject: str | None
     annotations: dict[str, str] | None
     image_size: int
+
+
+TAIL_PIECE = 2**20
+"""Bytes at most in one piece of an unfinished object's tail: what one call carries and one row holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentPart:
+    """A part that the store of an unfinished object has taken: what completing the object must name."""
+
+    number: int  # from 1
+    etag: str
+    checksum: str  # as the store verified it; "" for a kind that completing does not name
+
+
+@dataclass(frozen=True, slots=True)
+class OpenObject:
+    """An unfinished object of a store that cannot append (S3): `part_count` equal parts, then a tail in rows."""
+
+    object_key: str
+    part_size: int
+    upload_id: str  # of the store's multipart upload; "" while there is none
+    part_count: int
+    stored_size: int  # parts and tail
+    touched_at: float  # epoch seconds

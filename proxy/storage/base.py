@@ -10,10 +10,12 @@ Failures are `model.errors.Failure` with `StoreFull` (no room left), `StoreUnava
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
+
+from proxy.model.records import OpenObject, SentPart
 
 KEY = re.compile(r"[0-9a-f]{32}", re.ASCII)
 """An object key: 128 random bits in lower-case hex. Stores refuse anything else with ValueError."""
@@ -94,3 +96,41 @@ class ObjectStore(Protocol):
         """Raise `Failure` unless the store can be read and written now (for /readyz)."""
 
     async def close(self) -> None: ...
+
+
+class OpenObjects(Protocol):
+    """Where a store that cannot append keeps what it needs to go on with an unfinished object, on any node.
+
+    The metadata service is one (`metadata.client`). Every call is one durable transaction that may be asked twice.
+    Offsets are stored bytes; `tail` is sealed bytes, never plaintext, in pieces of at most `TAIL_PIECE`.
+    """
+
+    async def open_object(self, object_key: str) -> OpenObject | None: ...
+
+    async def keep_open_object(
+        self,
+        object_key: str,
+        *,
+        part_size: int,
+        upload_id: str,
+        parts: Sequence[SentPart],
+        tail_offset: int,
+        tail: bytes,
+    ) -> None:
+        """Record parts that were sent, and a piece of the tail in the place of whatever lay from `tail_offset` on.
+
+        Tails of before the sent parts stay until `cut_open_object` confirms that nobody goes back to them."""
+
+    async def cut_open_object(self, object_key: str, offset: int) -> OpenObject | None:
+        """Make the object end at `offset`. None, with nothing changed, when what lies before it is not all there."""
+
+    async def open_object_parts(self, object_key: str) -> Sequence[SentPart]: ...
+
+    async def open_object_tail(self, object_key: str, offset: int) -> Sequence[tuple[int, bytes]]:
+        """Some pieces of the tail from `offset` on, in order, about `TAIL_PIECE` bytes: (offset, bytes). Empty at its
+        end."""
+
+    async def drop_open_object(self, object_key: str) -> None: ...
+
+    async def open_objects(self, after: str, limit: int) -> Sequence[OpenObject]:
+        """In key order beyond `after`."""

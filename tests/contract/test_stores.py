@@ -1,7 +1,7 @@
 """What every object store must do, said once. A store joins by one factory in `STORES`.
 
-A factory gets an empty folder for its own use and returns a store; it may raise `pytest.skip.Exception` by name when
-its server cannot be had.
+A factory gets an empty folder for its own use, and the test's request for whatever server it needs, and returns a
+store.
 """
 
 from __future__ import annotations
@@ -10,19 +10,32 @@ import asyncio
 import hashlib
 import os
 import threading
+import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.memory_open_objects import MemoryOpenObjects
 from fakes.memory_store import MemoryStore
 
+from harness.seaweed import Seaweed
 from proxy.storage.base import ObjectMissing, ObjectStore
+from proxy.storage.bucket import Bucket
 from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.s3 import S3Store
 
-STORES: dict[str, Callable[[Path], ObjectStore]] = {
-    "filesystem": lambda folder: FilesystemStore(folder / "store"),
-    "memory": lambda folder: MemoryStore(),  # the fake of other rooms' tests is held to the same
+
+def s3_store(folder: Path, request: pytest.FixtureRequest) -> ObjectStore:
+    seaweed: Seaweed = request.getfixturevalue("seaweed")
+    return S3Store(Bucket(seaweed.place()), MemoryOpenObjects(time.time), prefix=f"{uuid.uuid4().hex}/")
+
+
+STORES: dict[str, Callable[[Path, pytest.FixtureRequest], ObjectStore]] = {
+    "filesystem": lambda folder, request: FilesystemStore(folder / "store"),
+    "memory": lambda folder, request: MemoryStore(),  # the fake of other rooms' tests is held to the same
+    "s3": s3_store,
 }
 
 
@@ -33,7 +46,7 @@ def key(number: int = 1) -> str:
 
 @pytest.fixture(params=list(STORES))
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
-    opened = STORES[request.param](tmp_path)
+    opened = STORES[request.param](tmp_path, request)
     yield opened
     await opened.close()
 

@@ -1,8 +1,9 @@
 """Every operation of the service by name, and how it is run.
 
 ECR operations have their own names and take (account, parameters); the internal ones have the names and parameters of
-`contract.Metadata`, and their signatures are their wire form. What is not in `ECR` is refused as the model's unknown.
-One module a noun; functions take a `Transaction` and return records or, for ECR, the model's JSON.
+`contract.Metadata` and of `storage.base.OpenObjects`, and their signatures are their wire form. What is not in `ECR` is
+refused as the model's unknown. One module a noun; functions take a `Transaction` and return records or, for ECR, the
+model's JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.metadata.operations import blobs, identity, images, manifests, repositories, upkeep, uploads
+from proxy.metadata.operations import (
+    blobs,
+    identity,
+    images,
+    manifests,
+    openobjects,
+    repositories,
+    upkeep,
+    uploads,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +73,12 @@ INTERNAL: dict[str, Operation] = {
     "objects": Operation(upkeep.objects),
     "replace_data_key": Operation(upkeep.replace_data_key, write=True),
     "replace_object": Operation(upkeep.replace_object, write=True),
+    "open_object": Operation(openobjects.open_object),
+    "keep_open_object": Operation(openobjects.keep_open_object, write=True),
+    "cut_open_object": Operation(openobjects.cut_open_object, write=True),
+    "open_object_parts": Operation(openobjects.open_object_parts),
+    "open_object_tail": Operation(openobjects.open_object_tail),
+    "drop_open_object": Operation(openobjects.drop_open_object, write=True),
+    "open_objects": Operation(openobjects.open_objects),
     "ping": Operation(upkeep.ping),
 }

@@ -28,6 +28,7 @@ from proxy.metadata.operations import (
     identity,
     images,
     manifests,
+    openobjects,
     repositories,
     upkeep,
     uploads,
@@ -35,6 +36,7 @@ from proxy.metadata.operations import (
 from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Registry, Transaction
+from proxy.model.records import SentPart
 
 R = "team/app"
 SMALL = {"turns", "accounts", "alembic_version"}  # a row a task, an account, a database
@@ -133,6 +135,13 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "objects": lambda: upkeep.objects(tx, "", 9),
         "replace_data_key": lambda: upkeep.replace_data_key(tx, key, DATA_KEY, DATA_KEY),
         "replace_object": lambda: upkeep.replace_object(tx, "none", blob),
+        "open_object": lambda: openobjects.open_object(tx, key),
+        "keep_open_object": lambda: openobjects.keep_open_object(tx, key, 9, "u", [SentPart(1, "e", "")], 9, b"tail"),
+        "cut_open_object": lambda: openobjects.cut_open_object(tx, key, 11),
+        "open_object_parts": lambda: openobjects.open_object_parts(tx, key),
+        "open_object_tail": lambda: openobjects.open_object_tail(tx, key, 9),
+        "open_objects": lambda: openobjects.open_objects(tx, "", 9),
+        "drop_open_object": lambda: openobjects.drop_open_object(tx, key),
         "ping": lambda: upkeep.ping(tx),
         "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),
         "DescribeRepositories": lambda: repositories.describe_repositories(tx, ACCOUNT, {"maxResults": 1}),

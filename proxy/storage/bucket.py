@@ -1,0 +1,291 @@
+"""One S3 bucket: every request that a store makes of it, signed, retried, guarded, and its errors as ours.
+
+Promises: a request that met a dead line, a time-out or a busy store is sent again after a pause with jitter, and no try
+begins later than `PATIENCE` after the first; then it is `Failure(STORE_UNAVAILABLE)`. While the store is dead the
+breaker answers in milliseconds. What the store refused (a missing object, a wrong signature) is never asked again. No
+secret is in any text. The only module that knows aiobotocore; it is loaded when a store is on S3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp.payload
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError, NoCredentialsError
+from botocore.exceptions import ConnectionError as NoConnection
+from botocore.handlers import add_expect_header
+from botocore.parsers import ResponseParserError
+
+from proxy import observe
+from proxy.model.errors import Code, Failure
+from proxy.storage.base import ObjectMissing
+from proxy.storage.breaker import Breaker
+
+T = TypeVar("T")
+
+PATIENCE = 15.0  # seconds after its first try in which a request may be tried again
+CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 5.0  # for an answer's first byte, and between two of its bytes
+SLOWEST = 2**20  # bytes a second at which a body must at least be taken
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between tries, doubled each time, times 0.5 to 1.0
+CHUNK = 256 * 1024  # bytes of a body handed to the transport at once
+_BUSY = {
+    "SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError", "Throttling", "OperationAborted",
+    "ConditionalRequestConflict", "BadDigest", "XAmzContentChecksumMismatch",
+}  # fmt: skip
+"""What another try may mend; a checksum that did not match is the line's doing."""
+_MISSING = {"NoSuchKey", "NoSuchUpload", "404"}
+_HINTS = {
+    "NoSuchBucket": "make the bucket, or name another in [storage] bucket",
+    "AccessDenied": "these credentials need Get, Put, Delete, List and the multipart actions on the bucket",
+    "InvalidAccessKeyId": "see [storage] access_key_id",
+    "SignatureDoesNotMatch": "see [storage] secret_access_key and region",
+    "RequestTimeTooSkewed": "set this machine's clock",
+}
+_LINE = (
+    aiohttp.ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoConnection,
+    ResponseParserError,
+    OSError,
+    TimeoutError,
+)
+"""What a line that failed raises, and an answer that is not S3's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the bucket is and how to ask it; `endpoint` and keys may be empty: AWS, and its usual chain."""
+
+    bucket: str
+    endpoint: str = ""
+    region: str = "us-east-1"
+    access_key_id: str = ""
+    secret_access_key: str = ""
+    addressing: str = "path"  # path or virtual
+    ca_bundle: str = ""
+
+
+class Busy(Exception):
+    """The store asks to come again later."""
+
+
+class Refused(Exception):
+    """The store answered that it will not. `code` is S3's own."""
+
+    def __init__(self, code: str, status: int) -> None:
+        super().__init__(code, status)
+        self.code = code
+        self.status = status
+
+
+class Body(aiohttp.payload.Payload):
+    """Bytes to send, straight from a buffer that nobody may change before the answer. botocore takes it for a file."""
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__(view, content_type="application/octet-stream")
+        self._size = self._length = len(view)
+        self._view = view
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, size: int = -1) -> bytes:
+        raise RuntimeError("a body is written, not read")
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Each sending begins at the start anyway."""
+        return offset
+
+    def tell(self) -> int:
+        return 0
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise RuntimeError("a body is no text")
+
+    async def write(self, writer: Any) -> None:
+        for at in range(0, self._length, CHUNK):
+            await writer.write(self._view[at : at + CHUNK])
+
+    async def write_with_length(self, writer: Any, content_length: int | None) -> None:
+        await self.write(writer)
+
+
+@functools.cache
+def load() -> Any:
+    """An aiobotocore session with S3's model read from the disk, which takes 0.1 s: before a fork, or in a thread."""
+    session = get_session()
+    loader = session.get_component("data_loader")
+    for kind in ("service-2", "endpoint-rule-set-1", "paginators-1", "waiters-2"):
+        loader.load_service_model("s3", kind)
+    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        loader.load_data(name)
+    return session
+
+
+class Bucket:
+    """Requests of one bucket. Its connections are made as they are needed; `close` ends them."""
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        session: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        patience: float = PATIENCE,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        self.place = place
+        self.breaker = Breaker(clock)
+        self._session = session
+        self._clock = clock
+        self._jitter = jitter
+        self._patience = patience
+        self._answer_seconds = answer_seconds
+        self._life = contextlib.AsyncExitStack()
+        self._made: Any = None
+        self._making = asyncio.Lock()
+
+    async def ask(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
+        """botocore's `operation` on this bucket, until it is answered. ObjectMissing, Failure(STORE_UNAVAILABLE);
+        with `missing`, a 404 is ObjectMissing whatever is missing (HEAD tells no more)."""
+        return await self.until_answered(operation, lambda: self.once(operation, missing=missing, **parameters))
+
+    async def once(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
+        """One try. Raises what a line raises, Busy, Refused, ObjectMissing."""
+        client = await self._client()
+        body = parameters.get("Body")
+        seconds = CONNECT_SECONDS + self._answer_seconds + (len(body) / SLOWEST if body is not None else 0.0)
+        if operation == "complete_multipart_upload":
+            seconds += 60.0  # it puts thousands of parts together
+        began = time.perf_counter()
+        outcome = "failed"
+        try:
+            async with asyncio.timeout(seconds):
+                answer: dict[str, Any] = await getattr(client, operation)(Bucket=self.place.bucket, **parameters)
+            outcome = "ok"
+            return answer
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            if code in _MISSING or (status == 404 and missing):
+                outcome = "ok"
+                raise ObjectMissing(parameters.get("Key", "")) from None
+            if code in _BUSY or status in (429, 500, 502, 503, 504):
+                raise Busy(code or str(status)) from None
+            outcome = "refused"
+            raise Refused(code or str(status), status) from None
+        finally:
+            observe.metrics.s3_requests.labels(operation, outcome).inc()
+            observe.metrics.s3_request_seconds.labels(operation).observe(time.perf_counter() - began)
+
+    async def until_answered(self, what: str, once: Callable[[], Awaitable[T]]) -> T:
+        """Run `once`, again after a pause where that may mend it. Failures of a line and of the store as `Failure`;
+        everything else as it is."""
+        deadline = self._clock() + self._patience
+        pause = FIRST_PAUSE
+        while True:
+            if not self.breaker.may_ask():
+                raise Failure(
+                    Code.STORE_UNAVAILABLE,
+                    "the object store does not answer",
+                    hint="it is asked again every second, and used as soon as it answers",
+                )
+            trying_out = self.breaker.is_open
+            try:
+                answer = await once()
+            except ObjectMissing:
+                self.breaker.succeeded()
+                raise
+            except Refused as error:
+                self.breaker.succeeded()
+                raise refused(error) from error
+            except NoCredentialsError as error:
+                raise Failure(
+                    Code.STORE_UNAVAILABLE,
+                    "there are no credentials for the object store",
+                    hint="see [storage] access_key_id",
+                ) from error
+            except (Busy, *_LINE) as error:
+                self.breaker.failed()
+                wait = pause * (0.5 + self._jitter() / 2)
+                if trying_out or self.breaker.is_open or self._clock() + wait > deadline:
+                    raise unavailable(error, what) from error
+            else:
+                self.breaker.succeeded()
+                return answer
+            await asyncio.sleep(wait)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def close(self) -> None:
+        await self._life.aclose()
+        self._made = None
+
+    async def _client(self) -> Any:
+        if self._made is not None:
+            return self._made
+        async with self._making:
+            if self._made is None:
+                client = await asyncio.to_thread(self._make)
+                self._life.push_async_exit(client)
+                self._made = client
+        return self._made
+
+    def _make(self) -> Any:
+        """In a thread with a loop of its own, as botocore looks through files on the way. Connections come later, with
+        the first request, in the loop that makes it."""
+        place = self.place
+        making = (self._session or load()).create_client(
+            "s3",
+            region_name=place.region,
+            endpoint_url=place.endpoint or None,
+            aws_access_key_id=place.access_key_id or None,
+            aws_secret_access_key=place.secret_access_key or None,
+            verify=place.ca_bundle or None,
+            config=AioConfig(
+                s3={"addressing_style": place.addressing, "payload_signing_enabled": False},
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=self._answer_seconds,
+                max_pool_connections=0,  # without a bound: slow readers must not keep writers from the store
+                connector_args={"keepalive_timeout": 30.0},
+            ),
+        )
+
+        async def enter() -> Any:
+            return await making.__aenter__()
+
+        client = asyncio.run(enter())
+        # A wait for "100 Continue" costs a turn of the line with every part, and parts are seldom refused.
+        client.meta.events.unregister("before-call.s3", add_expect_header)
+        return client
+
+
+def unavailable(error: Exception, what: str) -> Failure:
+    words = error.args[0] if isinstance(error, Busy) else type(error).__name__
+    return Failure(
+        Code.STORE_UNAVAILABLE,
+        f"the object store does not do {what} ({words})",
+        hint="try again; see whether the store is up and not overloaded",
+    )
+
+
+def refused(error: Refused) -> Failure:
+    return Failure(
+        Code.STORE_UNAVAILABLE,
+        f"the object store refused: {error.code} (status {error.status})",
+        hint=_HINTS.get(error.code, "see [storage] in the configuration, and the store's own log"),
+    )

@@ -1,0 +1,229 @@
+"""Objects in a bucket of any S3-compatible store: `<prefix><key>`, written once under their final key, never copied.
+
+Less than one part goes as one PutObject when the object is finished; more goes as a multipart upload of equal parts,
+each sent while the next one fills. Every body carries a checksum that the store verifies. Payloads are not hashed for
+the signature: they are sealed, and authenticated when they are read.
+
+S3 cannot append. What a paused object needs is kept in `OpenObjects`, the rows of the metadata service: the parts sent,
+and the sealed tail that is no part yet. Rows, not a tail object in the bucket: a push in many small requests then costs
+S3 requests by its bytes, not by its requests, and completing names the very parts that we sent, so that a late answer
+to a dead worker's request can never get into an object. A tail is kept until the next `resume` shows that nobody goes
+back before it; an offset at which nobody ever paused, inside a part that was sent, is ObjectMissing.
+
+Memory: `PartBuffers`, and for each stream what one `append` gave beyond a part's border.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import secrets
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from proxy.model.errors import Code, Failure
+from proxy.storage.base import KEY, ObjectMissing, OpenObjects, StoredObject
+from proxy.storage.bucket import Body, Bucket
+from proxy.storage.partbuffers import PartBuffers
+from proxy.storage.s3append import MAX_PARTS, S3Appender, Tools
+from proxy.storage.s3read import S3Reader
+
+THREADS = 16  # in which appends hash, seal and copy
+CHECK_LASTS = 2.0  # seconds for which a good probe answers again: /readyz is open to all
+PAGE = 1000  # keys of one listing
+MIB = 2**20
+
+
+class S3Store:
+    """An `ObjectStore`. Making one asks nothing of anybody."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        objects: OpenObjects,
+        *,
+        prefix: str = "",
+        part_size: int = 8 * MIB,
+        buffers: int = 64 * MIB,
+        checksum: str = "crc32",
+        stall_seconds: float = 5.0,
+        threads: int = THREADS,
+    ) -> None:
+        """`buffers` bytes of parts are held at most. `checksum` is crc32 or md5. An append that does not come for
+        `stall_seconds` gives up its buffer."""
+        self.buffers = PartBuffers(buffers, part_size)
+        self._bucket = bucket
+        self._objects = objects
+        self._prefix = prefix
+        self._part_size = part_size
+        self._pool = ThreadPoolExecutor(threads, "store-write")
+        self._tools = Tools(bucket, objects, self.buffers, self._pool, CHECKSUMS[checksum], stall_seconds)
+        self._probe = f"{prefix}probe-{secrets.token_hex(8)}"
+        self._checking = asyncio.Lock()
+        self._checked_at = float("-inf")
+
+    async def begin(self, key: str, expected_size: int | None = None) -> S3Appender:
+        """Parts are larger than usual when `expected_size` would not fit `MAX_PARTS` of them."""
+        _check_key(key)
+        unfinished, finished = await asyncio.gather(self._objects.open_object(key), self._size(key))
+        if unfinished is not None or finished is not None:
+            raise Failure(Code.STORE_UNAVAILABLE, "an object lies under this key already")
+        part_size = self._part_size
+        if expected_size is not None and expected_size > part_size * (MAX_PARTS * 99 // 100):  # sealing adds a little
+            part_size = -(-expected_size // (MAX_PARTS * 99 // 100 * MIB)) * MIB
+        return S3Appender(self._tools, key, self._prefix + key, part_size=part_size, expected_size=expected_size)
+
+    async def resume(self, key: str, offset: int) -> S3Appender:
+        """A finished object (whose row was never committed) goes on only at its end, or anew from its start."""
+        _check_key(key)
+        found = await self._objects.cut_open_object(key, offset)
+        if found is not None:
+            return S3Appender(
+                self._tools,
+                key,
+                self._prefix + key,
+                part_size=found.part_size,
+                upload_id=found.upload_id,
+                offset=offset,
+                kept=True,
+            )
+        size = await self._size(key)
+        if size is None or offset not in (0, size):
+            raise ObjectMissing(key)
+        if size == offset:
+            return S3Appender(self._tools, key, self._prefix + key, part_size=self._part_size, offset=size, whole=True)
+        await self._bucket.ask("delete_object", Key=self._prefix + key)
+        return S3Appender(self._tools, key, self._prefix + key, part_size=self._part_size)
+
+    async def open(self, key: str, *, fresh: bool = False) -> S3Reader:
+        """Nothing is cached here: every read is fresh."""
+        _check_key(key)
+        size = await self._size(key)
+        if size is None:
+            raise ObjectMissing(key)
+        return S3Reader(self._bucket, self._prefix + key, size)
+
+    async def delete(self, key: str) -> bool:
+        """The object, and whatever an unfinished one left in the store and in rows."""
+        _check_key(key)
+        state = await self._objects.open_object(key)
+        full = self._prefix + key
+        found = await self._size(key) is not None
+        if found:
+            await self._bucket.ask("delete_object", Key=full)
+        uploads = [state.upload_id] if state is not None and state.upload_id else []
+        if not found and not uploads:  # a crash may have left an upload that no row names
+            uploads = [upload_id async for name, upload_id, _ in self._uploads(full) if name == full]
+        for upload_id in uploads:
+            with contextlib.suppress(ObjectMissing):
+                await self._bucket.ask("abort_multipart_upload", Key=full, UploadId=upload_id)
+        if state is not None:
+            await self._objects.drop_open_object(key)
+        return found or bool(uploads) or state is not None
+
+    async def list(self, after: str = "") -> AsyncIterator[StoredObject]:
+        """Finished objects, open multipart uploads and kept tails. Holds a page of each, and one entry for every open
+        multipart upload: not every store lists those in key order."""
+        uploads: dict[str, float] = {}
+        async for name, _, began_at in self._uploads(self._prefix):
+            key = name.removeprefix(self._prefix)
+            if KEY.fullmatch(key) and key > after:
+                uploads[key] = max(began_at, uploads.get(key, 0.0))
+        sources = (self._finished(after), self._kept(after), _each(uploads))
+        heads = [await anext(source, None) for source in sources]
+        while there := [head for head in heads if head is not None]:
+            first = min(there, key=lambda stored: stored.key)  # of equals the first: a finished one comes before
+            yield first
+            for number, head in enumerate(heads):
+                if head is not None and head.key == first.key:
+                    heads[number] = await anext(sources[number], None)
+
+    async def check(self) -> None:
+        """Write, read and remove a small object of a name that is no key."""
+        async with self._checking:
+            if time.monotonic() - self._checked_at < CHECK_LASTS:
+                return
+            body = memoryview(self._probe.encode())
+            try:
+                await self._bucket.ask("put_object", Key=self._probe, Body=Body(body), **self._tools.checksum(body))
+                answer = await self._bucket.ask("get_object", Key=self._probe)
+                async with answer["Body"] as stream:
+                    if await stream.read() != body:
+                        raise Failure(Code.STORE_UNAVAILABLE, "the object store gave back other bytes than it took")
+            except ObjectMissing as error:
+                raise Failure(Code.STORE_UNAVAILABLE, "the object store forgot what it had just taken") from error
+            finally:
+                with contextlib.suppress(Failure):
+                    await self._bucket.ask("delete_object", Key=self._probe)
+            self._checked_at = time.monotonic()
+
+    async def close(self) -> None:
+        """Ends threads and connections. Appenders and readers must have been closed."""
+        self._pool.shutdown(wait=False)
+        await self._bucket.close()
+
+    async def _size(self, key: str) -> int | None:
+        try:
+            answer = await self._bucket.ask("head_object", missing=True, Key=self._prefix + key)
+        except ObjectMissing:
+            return None
+        return int(answer["ContentLength"])
+
+    async def _finished(self, after: str) -> AsyncIterator[StoredObject]:
+        start = self._prefix + after
+        while True:
+            page = await self._bucket.ask("list_objects_v2", Prefix=self._prefix, StartAfter=start, MaxKeys=PAGE)
+            contents = page.get("Contents", [])
+            for entry in contents:
+                key = entry["Key"].removeprefix(self._prefix)
+                if KEY.fullmatch(key):
+                    yield StoredObject(key, entry["Size"], entry["LastModified"].timestamp(), True)
+            if not page.get("IsTruncated") or not contents:
+                return
+            start = contents[-1]["Key"]
+
+    async def _kept(self, after: str) -> AsyncIterator[StoredObject]:
+        while page := await self._objects.open_objects(after, PAGE):
+            for found in page:
+                yield StoredObject(found.object_key, found.stored_size, found.touched_at, False)
+            after = page[-1].object_key
+
+    async def _uploads(self, prefix: str) -> AsyncIterator[tuple[str, str, float]]:
+        """(name, upload id, epoch seconds) of every open multipart upload under `prefix`, in the store's order."""
+        marker: dict[str, Any] = {}
+        while True:
+            page = await self._bucket.ask("list_multipart_uploads", Prefix=prefix, **marker)
+            for entry in page.get("Uploads", []):
+                yield entry["Key"], entry["UploadId"], entry["Initiated"].timestamp()
+            following = {
+                name: page[f"Next{name}"] for name in ("KeyMarker", "UploadIdMarker") if page.get(f"Next{name}")
+            }
+            if not page.get("IsTruncated") or not following or following == marker:
+                return
+            marker = following
+
+
+async def _each(uploads: dict[str, float]) -> AsyncIterator[StoredObject]:
+    for key in sorted(uploads):
+        yield StoredObject(key, 0, uploads[key], False)
+
+
+def _crc32(body: memoryview) -> dict[str, Any]:
+    return {"ChecksumCRC32": base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()}
+
+
+def _md5(body: memoryview) -> dict[str, Any]:
+    return {"ContentMD5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()}
+
+
+CHECKSUMS: dict[str, Callable[[memoryview], dict[str, Any]]] = {"crc32": _crc32, "md5": _md5}
+
+
+def _check_key(key: str) -> None:
+    if not KEY.fullmatch(key):
+        raise ValueError(f"{key[:40]!r} is not an object key")

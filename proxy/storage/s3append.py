@@ -1,0 +1,395 @@
+"""Writing one object to S3: bytes are gathered into parts, and each part is sent while the next one fills.
+
+    stored bytes   0 ........ border ....... in_rows ....... border + fill ....... offset
+                   sent as parts  tail rows (hole of the   buffer                carry
+                                  buffer until it is sent)
+
+`border` is where the part begins that fills now. The carry is what one append gave beyond that part's end; it lies in
+the next buffer before anything else does. Only `offset` counts: what an append that failed or was cancelled brought is
+nowhere. Must not know how rows are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from proxy import observe
+from proxy.model.errors import Code, Failure
+from proxy.model.records import TAIL_PIECE, SentPart
+from proxy.storage.base import ObjectMissing, OpenObjects
+from proxy.storage.bucket import Body, Bucket
+from proxy.storage.partbuffers import PartBuffers
+from proxy.storage.s3whole import complete, put_whole
+
+MAX_PARTS = 10_000  # of a multipart upload, by S3's own limit
+SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all appenders of a store share. `checksum` makes a request's checksum parameters of its body."""
+
+    bucket: Bucket
+    objects: OpenObjects
+    buffers: PartBuffers
+    pool: ThreadPoolExecutor
+    checksum: Callable[[memoryview], dict[str, Any]]
+    stall_seconds: float
+
+
+class S3Appender:
+    """One writer of one object. After `pause` or a `finish` that succeeded, `abandon` leaves the object alone."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        key: str,
+        name: str,
+        *,
+        part_size: int,
+        upload_id: str = "",
+        offset: int = 0,
+        expected_size: int | None = None,
+        kept: bool = False,
+        whole: bool = False,
+    ) -> None:
+        """`name` is the key in the bucket; `kept` says that rows know the object, `whole` that it is finished."""
+        self.offset = offset
+        self._tools = tools
+        self._key = key
+        self._name = name
+        self._part_size = part_size
+        self._upload_id = upload_id
+        self._kept = kept
+        self._whole = whole
+        self._put = False  # an object may lie under the final key
+
+        self._border = offset // part_size * part_size
+        self._in_rows = offset
+        self._fill = offset - self._border
+        self._carry = b""
+        self._buffer: bytearray | None = None
+        self._size = part_size  # of the buffer that is held, or will be taken
+        if expected_size is not None:
+            self._size = min(part_size, expected_size + expected_size // 100 + SLACK)
+
+        self._parts: list[SentPart] = []  # of this stretch, in order
+        self._recorded = 0  # of them, how many rows know
+        self._job: Future[tuple[int, bytes]] | None = None
+        self._sending: asyncio.Task[SentPart] | None = None
+        self._spilling: asyncio.Task[None] | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._broken = False
+        self._ended = False
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "broken" if self._broken else "open"
+        return f"<S3Appender {self._key} at {self.offset}, {state}>"
+
+    async def append(self, produce: Callable[[], memoryview]) -> int:
+        self._check_usable()
+        if self._whole:
+            raise Failure(Code.STORE_UNAVAILABLE, "this object is finished and takes no more bytes")
+        if self._job is not None and not self._job.done():
+            raise RuntimeError("one append at a time")
+        self._broken = True  # until the bytes are counted
+        await self._wake_up()
+        buffer = await self._room()
+        self._job = self._tools.pool.submit(_take_in, produce, buffer, self._fill)
+        length, carry = await asyncio.wrap_future(self._job)
+        fill = self._fill + length - len(carry)
+        if fill == self._part_size:
+            await self._send()
+        else:
+            self._fill = fill
+        self._carry = carry
+        self.offset += length
+        self._broken = False
+        self._watch()
+        return length
+
+    async def pause(self) -> None:
+        await self._end(self._pause)
+
+    async def finish(self) -> None:
+        """A failure gives the object up."""
+        self._check_usable()
+        await self._end(self._finish)
+
+    async def abandon(self) -> None:
+        await self._end(self._abandon)
+
+    # ---- filling --------------------------------------------------------------------------------------------------
+
+    async def _room(self) -> bytearray:
+        """A buffer with room for at least one byte, and no carry left. Waits for it while holding none."""
+        while True:
+            if self._buffer is None:
+                self._buffer = await self._tools.buffers.take(self._size)
+            taken = min(len(self._carry), self._size - self._fill)
+            if taken:
+                self._buffer[self._fill : self._fill + taken] = self._carry[:taken]
+                self._carry = self._carry[taken:]
+                self._fill += taken
+            if self._fill < self._size:
+                return self._buffer
+            if self._size < self._part_size:
+                await self._spill()  # more came than was announced: go on in a whole part's buffer
+                self._size = self._part_size
+            else:
+                await self._send()
+
+    async def _send(self) -> None:
+        """Start sending the part that is full, once the one before it has gone."""
+        number = self._border // self._part_size + 1
+        if number > MAX_PARTS:
+            raise Failure(
+                Code.OBJECT_TOO_LARGE,
+                f"an object of {MAX_PARTS} parts of {self._part_size // 2**20} MiB is full",
+                hint="raise [storage] part_mib, or let the client announce the layer's length",
+            )
+        await self._settle()
+        if not self._upload_id:
+            await self._open_upload()
+        await self._fill_hole()
+        buffer, self._buffer = self._buffer or bytearray(), None
+        self._sending = asyncio.create_task(self._send_part(number, buffer, self._size, self._part_size))
+        self._sending.add_done_callback(_retrieve)
+        self._border += self._part_size
+        self._in_rows = self._border
+        self._fill = 0
+
+    async def _open_upload(self) -> None:
+        more: dict[str, Any] = (
+            {"ChecksumAlgorithm": "CRC32"} if "ChecksumCRC32" in self._tools.checksum(memoryview(b"")) else {}
+        )
+        answer = await self._tools.bucket.ask("create_multipart_upload", Key=self._name, **more)
+        self._upload_id = answer["UploadId"]
+        await self._keep(self._in_rows, b"")  # before any part: nothing in the store that no row knows of
+
+    async def _send_part(self, number: int, buffer: bytearray, size: int, length: int) -> SentPart:
+        view = memoryview(buffer)[:length]
+        try:
+            checksum = await asyncio.to_thread(self._tools.checksum, view)
+            answer = await self._tools.bucket.ask(
+                "upload_part",
+                Key=self._name,
+                UploadId=self._upload_id,
+                PartNumber=number,
+                Body=Body(view),
+                **checksum,
+            )
+        except ObjectMissing as error:
+            self._tools.buffers.let_go(size)
+            raise Failure(Code.STORE_UNAVAILABLE, "the store has dropped this object's multipart upload") from error
+        except BaseException:
+            self._tools.buffers.let_go(size)  # the transport may still look at it
+            raise
+        self._tools.buffers.give(buffer, size)
+        return SentPart(number, answer["ETag"], checksum.get("ChecksumCRC32", ""))
+
+    async def _settle(self) -> None:
+        """Wait for the part that is on its way; raises what became of it."""
+        if self._sending is not None:
+            await asyncio.wait((self._sending,))
+            self._parts.append(self._sending.result())
+            self._sending = None
+
+    async def _fill_hole(self) -> None:
+        """Bring what rows hold of this part back into its buffer."""
+        at = self._border
+        while at < self._in_rows:
+            pieces = await self._tools.objects.open_object_tail(self._key, at)
+            for start, piece in pieces:
+                stop = min(start + len(piece), self._in_rows)
+                if start != at or self._buffer is None:
+                    break
+                self._buffer[start - self._border : stop - self._border] = piece[: stop - start]
+                at = stop
+            if not pieces or pieces[0][0] > at:
+                raise Failure(Code.STORE_UNAVAILABLE, "a part of this upload is not in its rows any more")
+
+    # ---- stalls ---------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        if self._buffer is not None:
+            self._stalled = asyncio.get_running_loop().call_later(self._tools.stall_seconds, self._on_stall)
+
+    def _on_stall(self) -> None:
+        self._spilling = asyncio.create_task(self._spill(), name="spill a stalled part")
+        self._spilling.add_done_callback(_retrieve)
+
+    async def _wake_up(self) -> None:
+        """Nobody spills from here on. A spill that failed left the buffer as it was."""
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        if self._spilling is not None:
+            await asyncio.wait((self._spilling,))
+            self._spilling = None
+
+    async def _spill(self) -> None:
+        """Put the buffer's bytes into rows and give it back."""
+        await self._keep_tail()
+        self._give_back()
+
+    async def _keep_tail(self) -> None:
+        """What lies in the buffer, into rows, in pieces none of which crosses a part's border."""
+        if self._buffer is not None:
+            view = memoryview(self._buffer)
+            stop = self._border + self._fill
+            while self._in_rows < stop:
+                end = min(self._in_rows + TAIL_PIECE, stop)
+                await self._keep(self._in_rows, bytes(view[self._in_rows - self._border : end - self._border]))
+                self._in_rows = end
+
+    async def _keep(self, tail_offset: int, tail: bytes) -> None:
+        await self._tools.objects.keep_open_object(
+            self._key,
+            part_size=self._part_size,
+            upload_id=self._upload_id,
+            parts=self._parts[self._recorded :],
+            tail_offset=tail_offset,
+            tail=tail,
+        )
+        self._recorded = len(self._parts)
+        self._kept = True
+
+    # ---- ends -----------------------------------------------------------------------------------------------------
+
+    async def _pause(self) -> None:
+        if self._whole:
+            return
+        try:
+            await self._settle()
+            while self._carry:
+                await self._room()
+            await self._keep_tail()
+            await self._keep(self._in_rows, b"")
+        finally:
+            await self._let_go()
+
+    async def _finish(self) -> None:
+        if self._whole:
+            return
+        try:
+            while self._carry or (self._buffer is None and self._fill):
+                await self._room()
+            await self._fill_hole()
+            if self._upload_id:
+                await self._complete()
+            else:
+                view = memoryview(self._buffer or b"")[: self._fill]
+                self._put = True
+                await put_whole(self._tools.bucket, self._name, view, self._tools.checksum)
+        except BaseException:
+            await self._abandon()
+            raise
+        self._give_back()
+        if self._kept:
+            try:
+                await self._tools.objects.drop_open_object(self._key)
+            except Failure as failure:
+                observe.log.warning("rows of a finished object stay", object_key=self._key, reason=str(failure))
+
+    async def _complete(self) -> None:
+        number = self._border // self._part_size + 1
+        await self._settle()
+        if self._fill and self._buffer is not None:
+            if number > MAX_PARTS:
+                raise Failure(Code.OBJECT_TOO_LARGE, f"an object has at most {MAX_PARTS} parts")
+            buffer, self._buffer = self._buffer, None
+            self._parts.append(await self._send_part(number, buffer, self._size, self._fill))
+        parts = self._parts
+        if not parts or parts[0].number > 1:
+            earlier = await self._tools.objects.open_object_parts(self._key)
+            parts = [*(part for part in earlier if not parts or part.number < parts[0].number), *parts]
+        self._put = True
+        await complete(self._tools.bucket, self._name, self._upload_id, parts, self.offset)
+
+    async def _abandon(self) -> None:
+        await self._let_go()
+        if self._whole:
+            return
+        bucket = self._tools.bucket
+        try:
+            if self._upload_id:
+                await _if_there(bucket.ask("abort_multipart_upload", Key=self._name, UploadId=self._upload_id))
+            if self._put:
+                await _if_there(bucket.ask("delete_object", Key=self._name))
+            if self._kept:
+                await self._tools.objects.drop_open_object(self._key)
+        except Failure as failure:
+            observe.log.warning(
+                "what an abandoned object left is the sweep's", object_key=self._key, reason=str(failure)
+            )
+
+    def _check_usable(self) -> None:
+        if self._ended:
+            raise RuntimeError("this stretch of writing has ended")
+        if self._broken:
+            raise Failure(Code.STORE_UNAVAILABLE, "an earlier write to this object failed")
+
+    async def _end(self, how: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Wait until no thread uses the caller's buffer, then run `how`; both whatever is cancelled meanwhile."""
+        if self._ended:
+            return
+        self._ended = True
+
+        async def after_all() -> None:
+            if self._job is not None and not self._job.cancel() and not self._job.done():
+                await asyncio.wait((asyncio.wrap_future(self._job),))
+            await self._wake_up()
+            await how()
+
+        ending = asyncio.create_task(after_all())
+        cancelled: asyncio.CancelledError | None = None
+        while not ending.done():
+            try:
+                await asyncio.wait((ending,))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            _retrieve(ending)
+            raise cancelled
+        ending.result()
+
+    async def _let_go(self) -> None:
+        """Nothing is sent any more, and nothing held."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.wait((self._sending,))
+            self._sending = None
+        self._give_back(clean=not self._put)  # a transport may still look at what was not sent to its end
+
+    def _give_back(self, *, clean: bool = True) -> None:
+        if self._buffer is not None:
+            if clean:
+                self._tools.buffers.give(self._buffer, self._size)
+            else:
+                self._tools.buffers.let_go(self._size)
+            self._buffer = None
+
+
+def _take_in(produce: Callable[[], memoryview], buffer: bytearray, fill: int) -> tuple[int, bytes]:
+    """In a thread: produce, and copy as much as there is room for; the length, and what did not fit."""
+    view = produce()
+    fits = min(len(view), len(buffer) - fill)
+    buffer[fill : fill + fits] = view[:fits]
+    return len(view), bytes(view[fits:])
+
+
+async def _if_there(work: Coroutine[Any, Any, object]) -> None:
+    with contextlib.suppress(ObjectMissing):
+        await work
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Mark a failure as seen: whoever waits for the task next is told."""
+    if not task.cancelled():
+        task.exception()

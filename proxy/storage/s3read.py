@@ -1,0 +1,100 @@
+"""Reading one object of S3: ranges, and one stream that goes on where the last read ended.
+
+The first read asks for just its bytes; a reader that goes on straight gets windows that double up to `WINDOW_MAX`, so
+that a whole pull costs few requests and a small range no more than it takes. A line that is cut or stalls is taken up
+again by range where it broke off, with the same patience as any request; a body is never taken for whole because it
+ended. Back-pressure is the line's: what nobody reads is not fetched.
+"""
+
+from __future__ import annotations
+
+import re
+from types import TracebackType
+from typing import Any, Self
+
+from proxy.storage.bucket import Bucket, Busy
+
+WINDOW_MAX = 64 * 2**20  # bytes asked for at once
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
+
+
+class S3Reader:
+    """An open object; `size` is what HEAD said. One read at a time."""
+
+    def __init__(self, bucket: Bucket, name: str, size: int) -> None:
+        self.size = size
+        self._bucket = bucket
+        self._name = name
+        self._window = 0
+        self._stream: Any = None  # the body of the answer that is being read
+        self._at = 0  # where in the object it stands
+        self._stop = 0  # where it ends
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<S3Reader {self._name} of {self.size} bytes, {'closed' if self._closed else f'at {self._at}'}>"
+
+    async def read_into(self, view: memoryview, offset: int) -> int:
+        """ObjectMissing when the object has been deleted since, Failure(STORE_UNAVAILABLE)."""
+        if self._closed:
+            raise RuntimeError("the object is closed")
+        wanted = min(len(view), self.size - offset)
+        if wanted <= 0:
+            return 0
+        if self._at != offset:
+            self._drop()
+            self._at, self._window = offset, 0
+        done = 0
+
+        async def more() -> int:
+            nonlocal done
+            done += await self._some(view[done:wanted], wanted - done)
+            return done
+
+        while done < wanted:
+            await self._bucket.until_answered("get_object", more)
+        return done
+
+    async def close(self) -> None:
+        self._closed = True
+        self._drop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _some(self, view: memoryview, wanted: int) -> int:
+        """At least one byte of the stream into `view`. On any failure the stream is dropped, what came stays."""
+        try:
+            if self._stream is None:
+                await self._ask(wanted)
+            got: int = await self._stream.readinto(view[: self._stop - self._at])
+        except BaseException:
+            self._drop()
+            raise
+        if not got:
+            self._drop()
+            raise Busy("the answer ended early")
+        self._at += got
+        if self._at == self._stop:
+            self._drop()
+        return got
+
+    async def _ask(self, wanted: int) -> None:
+        self._window = min(max(wanted, self._window * 2), max(wanted, WINDOW_MAX))
+        stop = min(self._at + self._window, self.size)
+        answer = await self._bucket.once("get_object", Key=self._name, Range=f"bytes={self._at}-{stop - 1}")
+        stated = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
+        self._stream, self._stop = answer["Body"], stop
+        if stated is None or (int(stated[1]), int(stated[2])) != (self._at, stop - 1):
+            raise Busy("the answer is of another range")
+
+    def _drop(self) -> None:
+        """The answer's connection is used again only if all of it was read."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()

@@ -1,0 +1,74 @@
+"""The two requests that make an object of S3 whole, and what to believe when their answer is lost.
+
+Both may be sent again. An answer that was lost, or that says that somebody was there before, is settled by what lies
+under the key: its size, and its ETag where that is an MD5 (of the body, or of the parts' MD5s). So a writer whose lease
+is over never passes its successor's bytes off as its own, nor replaces them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from proxy.model.errors import Code, Failure
+from proxy.model.records import SentPart
+from proxy.storage.base import ObjectMissing
+from proxy.storage.bucket import Body, Bucket, Refused
+
+
+async def put_whole(
+    bucket: Bucket, name: str, view: memoryview, checksum: Callable[[memoryview], dict[str, Any]]
+) -> None:
+    """One PutObject of all the bytes, unless an object lies there already. Failure(STORE_UNAVAILABLE)."""
+    verified = await asyncio.to_thread(checksum, view)
+
+    async def once() -> None:
+        try:
+            await bucket.once("put_object", Key=name, Body=Body(view), IfNoneMatch="*", **verified)
+        except Refused as refused:
+            if refused.status != 412:
+                raise
+            md5 = await asyncio.to_thread(hashlib.md5, view, usedforsecurity=False)
+            await _need_own(bucket, name, len(view), f'"{md5.hexdigest()}"')
+
+    await bucket.until_answered("put_object", once)
+
+
+async def complete(bucket: Bucket, name: str, upload_id: str, parts: Sequence[SentPart], size: int) -> None:
+    """Put `parts` together, an object of `size` bytes. Failure(STORE_UNAVAILABLE)."""
+    named = [
+        {"PartNumber": part.number, "ETag": part.etag} | ({"ChecksumCRC32": part.checksum} if part.checksum else {})
+        for part in parts
+    ]
+
+    async def once() -> None:
+        try:
+            answer = await bucket.once(
+                "complete_multipart_upload", Key=name, UploadId=upload_id, MultipartUpload={"Parts": named}
+            )
+        except ObjectMissing:  # no such upload any more: completed by a try whose answer was lost?
+            answer = {}
+        if not answer.get("ETag"):
+            await _need_own(bucket, name, size, _etag_of(parts))
+
+    await bucket.until_answered("complete_multipart_upload", once)
+
+
+async def _need_own(bucket: Bucket, name: str, size: int, etag: str | None) -> None:
+    try:
+        found = await bucket.once("head_object", missing=True, Key=name)
+    except ObjectMissing:
+        found = {}
+    if found.get("ContentLength") != size or (etag is not None and found.get("ETag") != etag):
+        raise Failure(Code.STORE_UNAVAILABLE, "the store does not hold the object that was written")
+
+
+def _etag_of(parts: Sequence[SentPart]) -> str | None:
+    """The ETag that S3 gives an object of these parts: None where a part's is no MD5, so that there is no telling."""
+    try:
+        digests = b"".join(bytes.fromhex(part.etag.strip('"')) for part in parts)
+    except ValueError:
+        return None
+    return f'"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"'

