@@ -286,7 +286,7 @@ def _read_file(file: Path) -> dict[str, Any]:
                 elsewhere = [
                     f"[{s}] {f.name}" for s, k in _SECTIONS.items() for f in dataclasses.fields(k) if f.name == key
                 ]
-                hint = f"; it belongs to {elsewhere[0]}" if elsewhere else _nearest(key, known)
+                hint = f"; it belongs to {' or '.join(elsewhere)}" if elsewhere else _nearest(key, known)
                 raise ConfigError(f"{file}: [{section}] {key}: no such key{hint}")
             found[f"{section}.{key}"] = value
     return found

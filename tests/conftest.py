@@ -104,6 +104,18 @@ def server(start_server: Callable[..., Server]) -> Server:
 
 
 @pytest.fixture(scope="session")
+def s3_settings(seaweed: Seaweed) -> dict[str, str]:
+    """What `s3_server` was started with, for commands beside it."""
+    return seaweed.settings(f"{uuid.uuid4().hex[:8]}/")
+
+
+@pytest.fixture(scope="session")
+def s3_server(start_server: Callable[..., Server], s3_settings: dict[str, str]) -> Server:
+    """The same as `server`, on S3."""
+    return start_server(workers=2, watched=True, extra=s3_settings)
+
+
+@pytest.fixture(scope="session")
 def password(server: Server) -> str:
     """A password for user AWS at `server`, good for the whole session."""
     return server.password()

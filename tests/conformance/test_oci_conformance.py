@@ -31,7 +31,12 @@ def read_results(text: str) -> dict[str, dict[str, str]]:
 @pytest.mark.conformance
 @pytest.mark.needs("conformance")
 @pytest.mark.timeout(300)
-def test_the_official_suite_passes_in_full(server: Server, password: str, repository: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", ["filesystem", "s3"])
+def test_the_official_suite_passes_in_full(
+    store: str, request: pytest.FixtureRequest, repository: str, tmp_path: Path
+) -> None:
+    server: Server = request.getfixturevalue("server" if store == "filesystem" else "s3_server")
+    password = server.password()
     settings = {
         "OCI_VERSION": "dev",
         "OCI_REGISTRY": server.address,

@@ -70,6 +70,18 @@ class Seaweed:
     def place(self) -> Place:
         return Place("wharfage-tests", self.url, access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY)
 
+    def settings(self, prefix: str) -> dict[str, str]:
+        """For a server that keeps its objects here."""
+        place = self.place()
+        return {
+            "WHARFAGE_STORAGE_BACKEND": "s3",
+            "WHARFAGE_STORAGE_BUCKET": place.bucket,
+            "WHARFAGE_STORAGE_PREFIX": prefix,
+            "WHARFAGE_STORAGE_ENDPOINT": place.endpoint,
+            "WHARFAGE_STORAGE_ACCESS_KEY_ID": place.access_key_id,
+            "WHARFAGE_STORAGE_SECRET_ACCESS_KEY": place.secret_access_key,
+        }
+
     def make_bucket(self) -> None:
         boto3.client(
             "s3",

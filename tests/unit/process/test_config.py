@@ -49,7 +49,9 @@ def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
     [
         pytest.param("[server]\nlisen = 'x:1'", "[server] lisen: no such key; did you mean listen?", id="misspelt-key"),
         pytest.param("[sever]\n", "[sever]: no such section; did you mean server?", id="misspelt-section"),
-        pytest.param("[server]\nregion = 'x'", "it belongs to [registry] region", id="key-of-another-section"),
+        pytest.param(
+            "[server]\nregion = 'x'", "it belongs to [storage] region or [registry] region", id="key-of-another-section"
+        ),
         pytest.param("server = 1", "server: must be a section", id="not-a-section"),
         pytest.param("[server]\nworkers = 'two'", "[server] workers: must be a whole number", id="wrong-type"),
         pytest.param("[server]\nworkers = true", "[server] workers: must be a whole number", id="bool-for-number"),
@@ -176,3 +178,19 @@ def test_what_is_in_force_names_every_key_and_its_source_and_masks_secrets() -> 
     for section in dataclasses.fields(config.Config)[:8]:
         for key in dataclasses.fields(getattr(found, section.name)):
             assert f"\n{key.name} = " in text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('backend = "s3"', "needs the name of one"),
+        ('bucket = "images"', 'goes with backend = "s3" only'),
+        ('backend = "s3"\nbucket = "images"\naccess_key_id = "A"', "go together"),
+        ('backend = "s3"\nbucket = "images"\npart_mib = 40', "must hold two parts"),
+        ('backend = "s3"\nbucket = "Not A Bucket"', "a bucket's name"),
+    ],
+    ids=["no-bucket", "no-backend", "half-a-key", "parts-beyond-the-budget", "bad-name"],
+)
+def test_s3_settings_that_do_not_fit_together_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config.load(written(tmp_path, f"[storage]\n{text}\n"), environ={})

@@ -1,0 +1,68 @@
+"""A registry on S3: images by a real client, a push cut in two, requests counted, and `wharfage check`."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import re
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from harness.images import MIB, check_layout, write_layout
+from harness.lines import Line
+from harness.programs import run
+from harness.registry import digest_of
+from harness.server import Server
+
+OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+def requests_made(server: Server) -> dict[str, int]:
+    """S3 requests by operation, over all workers."""
+    with urllib.request.urlopen(f"{server.url}/metrics") as answer:  # noqa: S310 - http, to our own server
+        text = answer.read().decode()
+    found: dict[str, int] = {}
+    for operation, number in re.findall(r'wharfage_s3_requests_total\{operation="(\w+)",outcome="\w+"\} (\d+)', text):
+        found[operation] = found.get(operation, 0) + int(number)
+    return found
+
+
+@pytest.mark.clients
+@pytest.mark.needs("crane", "weed")
+def test_an_image_of_small_and_large_layers_comes_back_and_the_check_is_clean(
+    s3_server: Server, s3_settings: dict[str, str], repository: str, tmp_path: Path
+) -> None:
+    """Layers below, at and above a part (8 MiB), by crane; then every frame of them by `wharfage check`."""
+    image = write_layout(tmp_path / "image", 77, (MIB, 5 * MIB, 8 * MIB, 30 * MIB))
+    basic = base64.b64encode(f"AWS:{s3_server.password()}".encode()).decode()
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {s3_server.address: {"auth": basic}}}))
+    extra = {"DOCKER_CONFIG": str(tmp_path)}
+    reference = f"{s3_server.address}/{repository}:v1"
+    run("crane", "push", image.path, reference, "--insecure", extra=extra)
+    run("crane", "pull", "--format=oci", reference, tmp_path / "back", "--insecure", extra=extra)
+    check_layout(tmp_path / "back", image)
+    checked = run(sys.executable, "-m", "proxy", "check", "--data", s3_server.data, extra=s3_settings)
+    assert " 0 damaged, 0 unreadable, 0 quarantined, 0 orphans" in checked.stdout
+
+
+@pytest.mark.needs("weed")
+def test_a_layer_below_a_part_costs_four_requests_at_most_when_docker_pushes_it(
+    s3_server: Server, repository: str
+) -> None:
+    """POST, PATCH with all of it, PUT."""
+    line = Line(s3_server, s3_server.password())
+    content = random.Random(repository).randbytes(3 * MIB)
+    line.push_blob(repository, b"warm")
+    before = requests_made(s3_server)
+    place = line.begin(repository)
+    place = line.ask("PATCH", place, content, OCTETS).expect(202).headers["Location"]
+    line.ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={digest_of(content)}").expect(201)
+    after = requests_made(s3_server)
+    made = {name: number - before.get(name, 0) for name, number in after.items() if number != before.get(name, 0)}
+    assert made == {"head_object": 1, "put_object": 1}
+    assert line.ask("GET", f"/v2/{repository}/blobs/{digest_of(content)}").expect(200).body == content
+    line.close()

@@ -1,0 +1,55 @@
+"""The budget of part buffers: bounded, first come first served, nobody forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+
+from proxy.storage.partbuffers import PartBuffers
+
+
+async def test_no_more_than_the_budget_is_held_and_turns_are_kept() -> None:
+    buffers = PartBuffers(20, 10)
+    first, second = await buffers.take(10), await buffers.take(10)
+    order: list[int] = []
+
+    async def want(number: int, size: int) -> None:
+        await buffers.take(size)
+        order.append(number)
+
+    waiting = [asyncio.create_task(want(number, size)) for number, size in enumerate((10, 1, 9))]
+    await asyncio.sleep(0)
+    assert (buffers.held, order) == (20, [])
+    buffers.give(first, 10)
+    await asyncio.wait_for(waiting[0], 1)
+    assert (buffers.held, order) == (20, [0])
+    buffers.give(second, 10)
+    await asyncio.wait_for(asyncio.gather(*waiting), 1)
+    assert (buffers.held, order) == (20, [0, 1, 2])
+
+
+async def test_one_that_gives_up_waiting_lets_the_next_go() -> None:
+    buffers = PartBuffers(10, 10)
+    held = await buffers.take(6)
+    large, small = asyncio.create_task(buffers.take(9)), asyncio.create_task(buffers.take(4))
+    await asyncio.sleep(0)
+    large.cancel()
+    await asyncio.wait_for(small, 1)
+    assert buffers.held == 10
+    buffers.give(held, 6)
+    assert buffers.held == 4
+
+
+async def test_a_turn_that_comes_as_its_waiter_is_cancelled_is_not_lost() -> None:
+    buffers = PartBuffers(10, 10)
+    held = await buffers.take(10)
+    waiter = asyncio.create_task(buffers.take(10))
+    await asyncio.sleep(0)
+    buffers.give(held, 10)
+    waiter.cancel()
+    await asyncio.wait((waiter,))
+    assert buffers.held == 0
+
+
+async def test_a_buffer_beyond_the_budget_comes_when_nothing_else_is_held() -> None:
+    buffers = PartBuffers(10, 10)
+    assert len(await buffers.take(50)) == 50

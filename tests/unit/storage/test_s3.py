@@ -1,0 +1,263 @@
+"""What only S3 has: parts, tails in rows, budgets, counted requests, and a line that fails, against a real SeaweedFS."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from fakes.memory_open_objects import MemoryOpenObjects
+
+from harness.faultline import FaultLine, fault_line
+from harness.seaweed import Seaweed
+from proxy.model.errors import Code, Failure
+from proxy.storage import s3append
+from proxy.storage.base import ObjectMissing
+from proxy.storage.bucket import Bucket
+from proxy.storage.s3 import S3Store
+
+MIB = 2**20
+PART = 5 * MIB
+DATA = random.Random(5).randbytes(18 * MIB)
+KEY = "ab" * 16
+
+Make = Callable[..., S3Store]
+
+
+@pytest.fixture
+async def line(seaweed: Seaweed) -> AsyncIterator[FaultLine]:
+    async with fault_line(seaweed.port) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def make(seaweed: Seaweed, line: FaultLine) -> AsyncIterator[Make]:
+    """Stores whose requests go over `line`; all with one prefix and one set of rows, as nodes have."""
+    rows, prefix, made = MemoryOpenObjects(time.time), f"{uuid.uuid4().hex}/", []
+
+    def store(*, patience: float = 15.0, answer_seconds: float = 5.0, **more: object) -> S3Store:
+        place = dataclasses.replace(seaweed.place(), endpoint=line.url)
+        bucket = Bucket(place, patience=patience, answer_seconds=answer_seconds)
+        made.append(S3Store(bucket, rows, prefix=prefix, part_size=PART, **more))  # type: ignore[arg-type]  # passed through
+        return made[-1]
+
+    yield store
+    line.mode, line.cut_after = "open", None
+    for each in made:
+        await each.close()
+
+
+async def put(store: S3Store, key: str, content: bytes, start: int = 0, step: int = 1_000_003) -> None:
+    """From `start` on, in pieces that no part's border meets."""
+    appender = await (store.resume(key, start) if start else store.begin(key))
+    for at in range(start, len(content), step):
+        await appender.append(lambda at=at: memoryview(content)[at : at + step])  # type: ignore[misc]  # a default binds it
+    await appender.finish()
+
+
+async def get(store: S3Store, key: str, step: int = MIB) -> bytes:
+    async with await store.open(key) as reader:
+        content = bytearray(reader.size)
+        for at in range(0, reader.size, step):
+            view = memoryview(content)[at : at + step]
+            assert await reader.read_into(view, at) == len(view)
+    return bytes(content)
+
+
+async def give(store: S3Store, key: str, content: bytes, start: int, stop: int) -> None:
+    """One request's stretch: [start, stop), then pause."""
+    appender = await (store.resume(key, start) if start else store.begin(key))
+    for at in range(start, stop, MIB):
+        piece = memoryview(content)[at : min(at + MIB, stop)]
+        await appender.append(lambda piece=piece: piece)  # type: ignore[misc]  # a default binds it
+    await appender.pause()
+
+
+@pytest.mark.parametrize("size", [PART - 1, PART, PART + 1, 2 * PART, len(DATA)])
+@pytest.mark.parametrize("checksum", ["crc32", "md5"])
+async def test_an_object_of_any_number_of_parts_comes_back(make: Make, size: int, checksum: str) -> None:
+    store = make(checksum=checksum)
+    await put(store, KEY, DATA[:size])
+    assert await get(store, KEY) == DATA[:size]
+    assert [stored.key async for stored in store.list()] == [KEY]
+    assert store.buffers.held == 0
+
+
+async def test_an_object_below_a_part_costs_two_requests_and_its_tail_none(make: Make, line: FaultLine) -> None:
+    """Also when it came in two requests to two nodes, as docker sends it."""
+    await put(make(), KEY, DATA[:MIB])
+    assert [request.split()[0] for request in line.requests] == ["HEAD", "PUT"]
+    line.requests.clear()
+    other = "cd" * 16
+    await give(make(), other, DATA, 0, 3 * MIB)
+    await (await make().resume(other, 3 * MIB)).finish()
+    assert [request.split()[0] for request in line.requests] == ["HEAD", "PUT"]
+    assert await get(make(), other) == DATA[: 3 * MIB]
+
+
+async def test_many_small_stretches_cost_requests_by_bytes(make: Make, line: FaultLine) -> None:
+    store, step = make(), 64 * 1024
+    content = DATA[: 11 * MIB]
+    for at in range(0, len(content), step):
+        await give(store, KEY, content, at, at + step)
+    await (await store.resume(KEY, len(content))).finish()
+    assert await get(store, KEY) == content
+    sent = [request for request in line.requests if not request.startswith(("GET", "HEAD"))]
+    assert len(sent) == 1 + 3 + 1  # create, three parts, complete
+
+
+async def test_an_append_that_nobody_recorded_is_cut_off_across_parts(make: Make) -> None:
+    """The row stands at 3 MiB; what a dead worker sent and kept past it is replaced by other bytes."""
+    await give(make(), KEY, DATA, 0, 3 * MIB)
+    await give(make(), KEY, bytes(len(DATA)), 3 * MIB, 12 * MIB)
+    await put(make(), KEY, DATA, start=3 * MIB)
+    assert await get(make(), KEY) == DATA
+
+
+async def test_an_offset_inside_a_sent_part_where_nobody_paused_is_missing(make: Make) -> None:
+    await give(make(), KEY, DATA, 0, 12 * MIB)
+    with pytest.raises(ObjectMissing):
+        await make().resume(KEY, 6 * MIB)
+    await (await make().resume(KEY, 12 * MIB)).abandon()
+
+
+async def test_a_worker_that_died_leaves_an_upload_that_is_listed_and_deleted(make: Make) -> None:
+    dead = await make().begin(KEY)
+    for at in range(0, 7 * MIB, MIB):
+        await dead.append(lambda at=at: memoryview(DATA)[at : at + MIB])  # type: ignore[misc]  # a default binds it
+    store = make()
+    assert [(stored.key, stored.finished) async for stored in store.list()] == [(KEY, False)]
+    assert await store.delete(KEY)
+    assert [stored async for stored in store.list()] == []
+    with pytest.raises(Failure):
+        await dead.finish()
+
+
+async def test_a_lost_answer_is_settled_by_what_lies_there(make: Make, line: FaultLine) -> None:
+    """To the PutObject of a small object and to the completion of a large one."""
+    line.lose_answers, line.lose_to = 1, b"PUT /"
+    await put(make(), KEY, DATA[:MIB])
+    assert line.lose_answers == 0
+    assert await get(make(), KEY) == DATA[:MIB]
+    other = "cd" * 16
+    line.lose_answers, line.lose_to = 1, b"<CompleteMultipartUpload"
+    await put(make(), other, DATA)
+    assert line.lose_answers == 0
+    assert await get(make(), other) == DATA
+
+
+async def test_a_late_writer_never_replaces_the_object(make: Make) -> None:
+    late = await make().begin(KEY)
+    await late.append(lambda: memoryview(b"late bytes"))
+    await put(make(), KEY, b"its bytes!")
+    with pytest.raises(Failure, match="does not hold"):
+        await late.finish()
+
+
+async def test_a_read_that_is_cut_goes_on_by_range(make: Make, line: FaultLine) -> None:
+    store = make()
+    await put(store, KEY, DATA)
+    line.requests.clear()
+    line.cut_after = 3 * MIB
+    assert await get(store, KEY) == DATA
+    assert len([request for request in line.requests if request.startswith("GET")]) >= len(DATA) // (3 * MIB)
+
+
+async def test_a_busy_store_is_asked_again_and_then_given_up(make: Make, line: FaultLine) -> None:
+    store = make(patience=0.5)
+    await put(store, KEY, b"there")
+    line.mode = "busy"
+    waiting = asyncio.create_task(get(make(patience=10.0), KEY))
+    with pytest.raises(Failure) as given_up:
+        await store.open(KEY)
+    assert given_up.value.code is Code.STORE_UNAVAILABLE
+    line.mode = "open"
+    assert await waiting == b"there"
+
+
+async def test_a_stalled_store_is_given_up_in_time(make: Make, line: FaultLine) -> None:
+    await put(make(), KEY, b"there")
+    store = make(patience=0.3, answer_seconds=0.3)
+    line.mode = "stall"
+    began = time.monotonic()
+    with pytest.raises(Failure):
+        await store.open(KEY)
+    assert time.monotonic() - began < 6
+    line.mode = "open"
+    assert await get(make(), KEY) == b"there"
+
+
+async def test_a_dead_store_answers_in_milliseconds_and_recovers_by_itself(make: Make, line: FaultLine) -> None:
+    store = make()
+    await put(store, KEY, b"there")
+    line.mode = "refuse"
+    await asyncio.gather(*(store.open(KEY) for _ in range(4)), return_exceptions=True)
+    began = time.monotonic()
+    for _ in range(20):
+        with pytest.raises(Failure, match="the object store does not"):
+            await store.open(KEY)
+    assert time.monotonic() - began < 0.5
+    line.mode = "open"
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert await get(store, KEY) == b"there"
+                return
+            except Failure:
+                await asyncio.sleep(0.1)
+
+
+async def test_more_streams_than_buffers_all_end_within_the_budget(make: Make) -> None:
+    """Twelve streams, two buffers; some of them stall with a half-filled one, whose bytes go into rows."""
+    store = make(buffers=2 * PART, stall_seconds=0.2)
+    most = 0
+
+    async def push(number: int) -> None:
+        nonlocal most
+        key = f"{number:032x}"
+        appender = await store.begin(key)
+        for at in range(0, 7 * MIB, MIB):
+            if number % 3 == 0 and at == 2 * MIB:
+                await asyncio.sleep(1.0)
+            await appender.append(lambda: memoryview(DATA)[at : at + MIB])  # noqa: B023  # runs before the next turn
+            most = max(most, store.buffers.held)
+        await appender.finish()
+        assert await get(store, key) == DATA[: 7 * MIB]
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(push(number) for number in range(12)))
+    assert PART <= most <= 2 * PART
+    assert store.buffers.held == 0
+
+
+async def test_an_object_beyond_the_last_part_is_too_large(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3append, "MAX_PARTS", 2)
+    appender = await make().begin(KEY)
+    with pytest.raises(Failure, match="part_mib") as refused:
+        for at in range(0, len(DATA), MIB):
+            await appender.append(lambda at=at: memoryview(DATA)[at : at + MIB])  # type: ignore[misc]  # a default binds it
+    assert refused.value.code is Code.OBJECT_TOO_LARGE
+    await appender.abandon()
+
+
+async def test_more_bytes_than_announced_are_taken(make: Make) -> None:
+    store = make()
+    appender = await store.begin(KEY, expected_size=1000)
+    for at in range(0, 6 * MIB, MIB):
+        await appender.append(lambda at=at: memoryview(DATA)[at : at + MIB])  # type: ignore[misc]  # a default binds it
+    await appender.finish()
+    assert await get(store, KEY) == DATA[: 6 * MIB]
+
+
+async def test_no_secret_is_in_what_a_refusal_says(make: Make, seaweed: Seaweed) -> None:
+    secret = "another-secret-altogether"
+    store = S3Store(Bucket(dataclasses.replace(seaweed.place(), secret_access_key=secret)), MemoryOpenObjects())
+    with pytest.raises(Failure) as refused:
+        await store.check()
+    assert "SignatureDoesNotMatch" in str(refused.value)
+    assert secret not in str(refused.value)
+    await store.close()
