@@ -74,8 +74,11 @@ def metadata_address(config: Config, data: DataDirectory) -> str:
 def claim_store(config: Config, data: DataDirectory) -> None:
     """Name the store at the first start, know it at all others. Failure StoreUnavailable when it is not the right one.
 
-    Blocks: for the parent, before it forks. A metadata service elsewhere is asked whether it has rows already.
+    Blocks: for the parent, before it forks. A metadata service elsewhere is asked whether it has rows already. A bucket
+    is known by its name and prefix, which nobody mounts by mistake.
     """
+    if config.storage.backend != "filesystem":
+        return
 
     def first() -> bool:
         if config.metadata.url:
