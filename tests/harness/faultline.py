@@ -1,7 +1,7 @@
 """A TCP line to a server that fails on command, and counts the HTTP requests that go over it.
 
 Modes: "open" passes; "stall" takes bytes and passes none, for good; "busy" answers every request 503 SlowDown; "refuse"
-cuts each connection at once. `cut_after` cuts every connection once that many bytes have come back over it, while it is set.
+cuts each connection at once. `cut_after`, while it is set, cuts every connection once so many bytes have come back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BUSY_BODY = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>slow do
 
 
 class FaultLine:
-    """`requests` are method and target of what was sent, in order; `lose_answers` cuts instead of so many answers to come."""
+    """`requests` are method and target of what was sent, in order; `lose_answers` cuts so many answers to come."""
 
     def __init__(self, port: int) -> None:
         self.mode = "open"

@@ -1,4 +1,4 @@
-"""What only S3 has: parts, tails in rows, budgets, counted requests, and a line that fails, against a real SeaweedFS."""
+"""What only S3 has: parts, tails in rows, budgets, counted requests, a line that fails; against a real SeaweedFS."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ async def test_more_streams_than_buffers_all_end_within_the_budget(make: Make) -
 async def test_an_object_beyond_the_last_part_is_too_large(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3append, "MAX_PARTS", 2)
     appender = await make().begin(KEY)
-    with pytest.raises(Failure, match="part_mib") as refused:
+    with pytest.raises(Failure, match="part_mib") as refused:  # noqa: PT012  # which append is refused is not the point
         for at in range(0, len(DATA), MIB):
             await appender.append(lambda at=at: memoryview(DATA)[at : at + MIB])  # type: ignore[misc]  # a default binds it
     assert refused.value.code is Code.OBJECT_TOO_LARGE
