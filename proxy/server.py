@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -51,6 +52,9 @@ from proxy.storage.filesystem import FilesystemStore
 from proxy.upkeep.schedule import run_tasks
 from proxy.upkeep.sweep import sweep_tasks
 
+if TYPE_CHECKING:
+    from proxy.storage.bucket import Place
+
 STATE_PURPOSE = "upload-state"
 CHECK_SECONDS = 5.0  # after which /readyz calls a part that has not answered not ready
 METADATA_START_SECONDS = 60.0  # a migration of a large database takes its time
@@ -74,11 +78,7 @@ def metadata_address(config: Config, data: DataDirectory) -> str:
 def claim_store(config: Config, data: DataDirectory) -> None:
     """Name the store at the first start, know it at all others. Failure StoreUnavailable when it is not the right one.
 
-    Blocks: for the parent, before it forks. A metadata service elsewhere is asked whether it has rows already. A bucket
-    is known by its name and prefix, which nobody mounts by mistake.
-    """
-    if config.storage.backend != "filesystem":
-        return
+    Blocks: for the parent, before it forks. A metadata service elsewhere is asked whether it has rows already."""
 
     def first() -> bool:
         if config.metadata.url:
@@ -89,7 +89,12 @@ def claim_store(config: Config, data: DataDirectory) -> None:
             return not holds_blobs(config.metadata.database)
         return not data.database.exists()
 
-    marker.claim(data.objects, data.store_id, first=first)
+    if config.storage.backend == "filesystem":
+        marker.claim(data.objects, data.store_id, first=first)
+    else:
+        from proxy.storage import s3marker  # loaded by those who want it
+
+        s3marker.claim(_place(config), config.storage.prefix, data.store_id, first=first)
 
 
 async def _has_no_blob(config: Config, data: DataDirectory) -> bool:
@@ -246,12 +251,28 @@ def preload(config: Config) -> None:
 
 async def _store(config: Config, data: DataDirectory, client: MetadataClient) -> ObjectStore:
     storage = config.storage
+    store_id = await asyncio.to_thread(marker.known_id, data.store_id)
     if storage.backend == "filesystem":
-        return FilesystemStore(data.objects, store_id=await asyncio.to_thread(marker.known_id, data.store_id))
-    from proxy.storage.bucket import Bucket, Place, load  # loaded by those who want it
+        return FilesystemStore(data.objects, store_id=store_id)
+    from proxy.storage.bucket import Bucket, load  # loaded by those who want it
     from proxy.storage.s3 import S3Store
 
-    place = Place(
+    return S3Store(
+        Bucket(_place(config), session=load()),
+        client,
+        prefix=storage.prefix,
+        store_id=store_id,
+        part_size=storage.part_mib * 2**20,
+        buffers=storage.buffers_mib * 2**20,
+        checksum=storage.checksum,
+    )
+
+
+def _place(config: Config) -> Place:
+    from proxy.storage.bucket import Place  # loaded by those who want it
+
+    storage = config.storage
+    return Place(
         bucket=storage.bucket,
         endpoint=storage.endpoint,
         region=storage.region,
@@ -259,14 +280,6 @@ async def _store(config: Config, data: DataDirectory, client: MetadataClient) ->
         secret_access_key=storage.secret_access_key,
         addressing=storage.addressing,
         ca_bundle=storage.ca_bundle,
-    )
-    return S3Store(
-        Bucket(place, session=load()),
-        client,
-        prefix=storage.prefix,
-        part_size=storage.part_mib * 2**20,
-        buffers=storage.buffers_mib * 2**20,
-        checksum=storage.checksum,
     )
 
 

@@ -1,6 +1,7 @@
-"""Which store this is: a random id in the store's own folder, remembered in the data directory.
+"""Which store this is: a random id in the store itself, remembered in the data directory.
 
-    <root>/wharfage-store     0600, `<32 hex digits>\\n`; made with the store, at the first start of all
+    <root>/wharfage-store     0600, `<32 hex digits>\\n`; made with the store, at the first start of all (`s3marker`
+                              has the one of a bucket)
     known (data directory)    the same line: which store the rows of this registry are about
 
 An object that is not there is missing only in the right store: elsewhere (a disk that is not mounted, another one, an
@@ -18,7 +19,7 @@ from pathlib import Path
 from proxy.model.errors import Code, Failure
 
 NAME = "wharfage-store"
-_LENGTH = 33
+LENGTH = 33  # bytes of an id with its line's end
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -28,18 +29,34 @@ def claim(root: Path, known: Path, *, first: Callable[[], bool]) -> str:
     `first` is asked only of a store without an id: True, when no row can be about any object, gives it one. Failure
     StoreUnavailable when the store is not the one that `known` names, or has no id though rows may need it.
     """
-    remembered = _read(known)
-    found = _read(root / NAME)
-    if found is None and remembered is None and first():
+
+    def make(store_id: str) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make(root / NAME, secrets.token_hex(16))
-        found = _read(root / NAME)  # ours, or that of another process that was faster
+        _make(root / NAME, store_id)
+
+    return agree(known, find=lambda: _read(root / NAME), make=make, question=_question(root), first=first)
+
+
+def agree(
+    known: Path,
+    *,
+    find: Callable[[], str | None],
+    make: Callable[[str], None],
+    question: str,
+    first: Callable[[], bool],
+) -> str:
+    """`claim`, of a store whose id `find` reads, and `make` puts there unless there is one; `question` is the hint."""
+    remembered = _read(known)
+    found = find()
+    if found is None and remembered is None and first():
+        make(secrets.token_hex(16))
+        found = find()  # ours, or that of another process that was faster
     if found is None or (remembered is not None and found != remembered):
-        raise stranger(root, found)
+        raise another(question, found)
     if remembered is None:
         _make(known, found)
         if _read(known) != found:
-            raise stranger(root, found)
+            raise another(question, found)
     return found
 
 
@@ -56,12 +73,21 @@ def vouch(root: Path, folder: int, store_id: str) -> None:
 
 
 def stranger(root: Path, found: str | None) -> Failure:
+    return another(_question(root), found)
+
+
+def another(question: str, found: str | None) -> Failure:
+    """What is said of a store that holds `found` where another id belongs."""
     what = f"it holds no {NAME}" if found is None else f"its {NAME} names another"
     return Failure(
         Code.STORE_UNAVAILABLE,
         "the store is not the one that this registry's rows are about",
-        hint=f"is it mounted at {root}? {what}",
+        hint=f"{question} {what}",
     )
+
+
+def _question(root: Path) -> str:
+    return f"is it mounted at {root}?"
 
 
 def _read(path: Path | str, folder: int | None = None) -> str | None:
@@ -75,7 +101,7 @@ def _read(path: Path | str, folder: int | None = None) -> str | None:
             Code.STORE_UNAVAILABLE, f"reading {NAME}: {error.strerror}", hint="see the store's disk"
         ) from error
     try:
-        return os.read(fd, _LENGTH).decode("ascii", "replace").strip()
+        return os.read(fd, LENGTH).decode("ascii", "replace").strip()
     finally:
         os.close(fd)
 

@@ -31,6 +31,7 @@ from proxy.storage.base import KEY, ObjectMissing, OpenObjects, StoredObject
 from proxy.storage.bucket import Body, Bucket
 from proxy.storage.partbuffers import PartBuffers
 from proxy.storage.s3append import MAX_PARTS, S3Appender, Tools
+from proxy.storage.s3marker import Mark
 from proxy.storage.s3read import S3Reader
 
 THREADS = 16  # in which appends hash, seal and copy
@@ -48,18 +49,21 @@ class S3Store:
         objects: OpenObjects,
         *,
         prefix: str = "",
+        store_id: str | None = None,
         part_size: int = 8 * MIB,
         buffers: int = 64 * MIB,
         checksum: str = "crc32",
         stall_seconds: float = 5.0,
         threads: int = THREADS,
     ) -> None:
-        """`buffers` bytes of parts are held at most. `checksum` is crc32 or md5. An append that does not come for
-        `stall_seconds` gives up its buffer."""
+        """`store_id` is the name that the store must have (`s3marker.claim`), None for any: in another one nothing is
+        made, listed, or said to be missing. `buffers` bytes of parts are held at most. `checksum` is crc32 or md5. An
+        append that does not come for `stall_seconds` gives up its buffer."""
         self.buffers = PartBuffers(buffers, part_size)
         self._bucket = bucket
         self._objects = objects
         self._prefix = prefix
+        self._mark = Mark(bucket, prefix, store_id)
         self._part_size = part_size
         self._pool = ThreadPoolExecutor(threads, "store-write")
         self._tools = Tools(bucket, objects, self.buffers, self._pool, CHECKSUMS[checksum], stall_seconds)
@@ -70,7 +74,9 @@ class S3Store:
     async def begin(self, key: str, expected_size: int | None = None) -> S3Appender:
         """Parts are larger than usual when `expected_size` would not fit `MAX_PARTS` of them."""
         _check_key(key)
-        unfinished, finished = await asyncio.gather(self._objects.open_object(key), self._size(key))
+        unfinished, finished, _ = await asyncio.gather(
+            self._objects.open_object(key), self._size(key), self._mark.vouch(fresh=False)
+        )
         if unfinished is not None or finished is not None:
             raise Failure(Code.STORE_UNAVAILABLE, "an object lies under this key already")
         part_size = self._part_size
@@ -83,6 +89,7 @@ class S3Store:
         _check_key(key)
         found = await self._objects.cut_open_object(key, offset)
         if found is not None:
+            await self._mark.vouch(fresh=False)  # what rows hold is to be put there
             return S3Appender(
                 self._tools,
                 key,
@@ -93,6 +100,8 @@ class S3Store:
                 kept=True,
             )
         size = await self._size(key)
+        if size is None:
+            await self._mark.vouch()
         if size is None or offset not in (0, size):
             raise ObjectMissing(key)
         if size == offset:
@@ -105,8 +114,9 @@ class S3Store:
         _check_key(key)
         size = await self._size(key)
         if size is None:
+            await self._mark.vouch()
             raise ObjectMissing(key)
-        return S3Reader(self._bucket, self._prefix + key, size)
+        return S3Reader(self._bucket, self._prefix + key, size, self._mark)
 
     async def delete(self, key: str) -> bool:
         """The object, and whatever an unfinished one left in the store and in rows."""
@@ -116,6 +126,8 @@ class S3Store:
         found = await self._size(key) is not None
         if found:
             await self._bucket.ask("delete_object", Key=full)
+        else:
+            await self._mark.vouch()
         uploads = [state.upload_id] if state is not None and state.upload_id else []
         if not found and not uploads:  # a crash may have left an upload that no row names
             uploads = [upload_id async for name, upload_id, _ in self._uploads(full) if name == full]
@@ -129,6 +141,7 @@ class S3Store:
     async def list(self, after: str = "") -> AsyncIterator[StoredObject]:
         """Finished objects, open multipart uploads and kept tails. Holds a page of each, and one entry for every open
         multipart upload: not every store lists those in key order."""
+        await self._mark.vouch()
         uploads: dict[str, float] = {}
         async for name, _, began_at in self._uploads(self._prefix):
             key = name.removeprefix(self._prefix)
@@ -148,6 +161,7 @@ class S3Store:
         async with self._checking:
             if time.monotonic() - self._checked_at < CHECK_LASTS:
                 return
+            await self._mark.vouch()
             body = memoryview(self._probe.encode())
             try:
                 await self._bucket.ask("put_object", Key=self._probe, Body=Body(body), **self._tools.checksum(body))

@@ -12,7 +12,9 @@ import re
 from types import TracebackType
 from typing import Any, Self
 
+from proxy.storage.base import ObjectMissing
 from proxy.storage.bucket import Bucket, Busy
+from proxy.storage.s3marker import Mark
 
 WINDOW_MAX = 64 * 2**20  # bytes asked for at once
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
@@ -21,9 +23,10 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 class S3Reader:
     """An open object; `size` is what HEAD said. One read at a time."""
 
-    def __init__(self, bucket: Bucket, name: str, size: int) -> None:
+    def __init__(self, bucket: Bucket, name: str, size: int, mark: Mark) -> None:
         self.size = size
         self._bucket = bucket
+        self._mark = mark
         self._name = name
         self._window = 0
         self._stream: Any = None  # the body of the answer that is being read
@@ -52,7 +55,11 @@ class S3Reader:
             return done
 
         while done < wanted:
-            await self._bucket.until_answered("get_object", more)
+            try:
+                await self._bucket.until_answered("get_object", more)
+            except ObjectMissing:
+                await self._mark.vouch()
+                raise
         return done
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 
@@ -83,13 +84,29 @@ class Seaweed:
         }
 
     def make_bucket(self) -> None:
-        boto3.client(
+        self._client().create_bucket(Bucket="wharfage-tests")
+
+    def take_all(self, prefix: str) -> dict[str, bytes]:
+        """Remove every object under `prefix`; what they were."""
+        client, taken = self._client(), {}
+        for entry in client.list_objects_v2(Bucket="wharfage-tests", Prefix=prefix).get("Contents", []):
+            taken[entry["Key"]] = client.get_object(Bucket="wharfage-tests", Key=entry["Key"])["Body"].read()
+            client.delete_object(Bucket="wharfage-tests", Key=entry["Key"])
+        return taken
+
+    def put_back(self, taken: dict[str, bytes]) -> None:
+        client = self._client()
+        for key, content in taken.items():
+            client.put_object(Bucket="wharfage-tests", Key=key, Body=content)
+
+    def _client(self) -> Any:
+        return boto3.client(
             "s3",
             endpoint_url=self.url,
             region_name="us-east-1",
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
-        ).create_bucket(Bucket="wharfage-tests")
+        )
 
     def is_ready(self) -> bool:
         """Whether an object can be stored: volumes join the master a moment after S3 answers."""

@@ -1,0 +1,100 @@
+"""Which store a bucket's prefix is: the name of `marker`, as a small object that lies beside the store's own.
+
+    <prefix>wharfage-store    `<32 hex digits>\\n`; no object key, so that no listing shows it
+
+Promises: the name is put only where none lies; a name that was seen is believed for `VOUCH_LASTS`, but never when
+something is to count as missing. A store that does not answer is unavailable, not another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from proxy.storage import marker
+from proxy.storage.base import ObjectMissing
+from proxy.storage.bucket import Body, Bucket, Place, Refused
+
+T = TypeVar("T")
+
+VOUCH_LASTS = 5.0  # seconds for which the name that was seen is enough to begin an object: no extra request for each
+
+
+class Mark:
+    """The name of the store under `prefix`, and whether it is `store_id`; None for any."""
+
+    def __init__(
+        self, bucket: Bucket, prefix: str, store_id: str | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._store_id = store_id
+        self._clock = clock
+        self._seen_at = float("-inf")
+
+    async def vouch(self, *, fresh: bool = True) -> None:
+        """Failure(STORE_UNAVAILABLE) unless this is the right store, asked now or, if not `fresh`, lately."""
+        if self._store_id is None or (not fresh and self._clock() - self._seen_at < VOUCH_LASTS):
+            return
+        asked_at = self._clock()
+        found = await self.find()
+        if found != self._store_id:
+            self._seen_at = float("-inf")
+            raise marker.another(_question(self._bucket.place, self._prefix), found)
+        self._seen_at = asked_at
+
+    async def find(self) -> str | None:
+        """The name, None when there is none; what is no name is one that no store has."""
+
+        async def once() -> str:
+            answer = await self._bucket.once("get_object", Key=self._prefix + marker.NAME)
+            async with answer["Body"] as stream:
+                content: bytes = await stream.read(marker.LENGTH)
+            return content.decode("ascii", "replace").strip()
+
+        try:
+            return await self._bucket.until_answered("get_object", once)
+        except ObjectMissing:
+            return None
+
+    async def make(self, store_id: str) -> None:
+        """What lies there already stays."""
+
+        async def once() -> None:
+            body = Body(memoryview(f"{store_id}\n".encode()))
+            try:
+                await self._bucket.once("put_object", Key=self._prefix + marker.NAME, Body=body, IfNoneMatch="*")
+            except Refused as refused:
+                if refused.status != 412:
+                    raise
+
+        await self._bucket.until_answered("put_object", once)
+
+
+def claim(place: Place, prefix: str, known: Path, *, first: Callable[[], bool]) -> str:
+    """As `marker.claim`, of the store under `prefix`. Blocks, and runs event loops of its own."""
+
+    def ask(what: Callable[[Mark], Awaitable[T]]) -> T:
+        async def asked() -> T:
+            bucket = Bucket(place)
+            try:
+                return await what(Mark(bucket, prefix))
+            finally:
+                await bucket.close()
+
+        return asyncio.run(asked())
+
+    return marker.agree(
+        known,
+        find=lambda: ask(lambda mark: mark.find()),
+        make=lambda store_id: ask(lambda mark: mark.make(store_id)),
+        question=_question(place, prefix),
+        first=first,
+    )
+
+
+def _question(place: Place, prefix: str) -> str:
+    return f"do [storage] bucket and prefix name the right place, {place.bucket}/{prefix}?"
