@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakes.memory_open_objects import MemoryOpenObjects
 
-from harness.metadata import Clock, sqlite_service
+from harness.metadata import SERVICES, Clock, on_each_service
 from proxy.metadata.client import MetadataClient
 from proxy.model.errors import Failure
 from proxy.model.records import TAIL_PIECE, SentPart
@@ -18,12 +18,12 @@ KEY, OTHER = "1" * 32, "2" * 32
 ONE, TWO = SentPart(1, '"e1"', "c1"), SentPart(2, '"e2"', "c2")
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=[*on_each_service(), "memory"])
 async def objects(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenObjects]:
     if request.param == "memory":
         yield MemoryOpenObjects(Clock())
         return
-    service = await sqlite_service(tmp_path, Clock())
+    service = await SERVICES[request.param](tmp_path, Clock())
     client = MetadataClient(f"unix:{tmp_path}/m.sock", patience=2.0)
     yield client
     await client.close()
@@ -120,7 +120,7 @@ async def test_open_objects_are_listed_in_key_order_until_they_are_dropped(objec
 
 
 async def test_a_piece_beyond_its_bound_is_refused(tmp_path: Path) -> None:
-    service = await sqlite_service(tmp_path, Clock())
+    service = await SERVICES["sqlite"](tmp_path, Clock())
     client = MetadataClient(f"unix:{tmp_path}/m.sock", patience=2.0)
     with pytest.raises(Failure, match="at most"):
         await keep(client, at=0, tail=bytes(TAIL_PIECE + 1))

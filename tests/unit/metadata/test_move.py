@@ -28,6 +28,7 @@ from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.schema import metadata
 from proxy.metadata.sqlite import SqliteDatabase
 from proxy.model.errors import Failure
+from proxy.model.records import SentPart
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
@@ -52,6 +53,9 @@ async def source(tmp_path: Path) -> Path:
     await world.image("signature", subject=subject, annotations={"a": "ü"})
     await world.put(index_manifest([pushed[0].digest]), ["latest"])
     await world.begin()
+    await client.keep_open_object(
+        "1" * 32, part_size=10, upload_id="id", parts=[SentPart(1, '"e"', "c")], tail_offset=10, tail=b"\x00sealed"
+    )
     await client.take_turn("sweep", seconds=9)
     await client.close()
     await service.close()
