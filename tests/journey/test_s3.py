@@ -85,8 +85,7 @@ def test_an_emptied_bucket_hides_nothing_and_is_refused_at_the_next_start(
     digest = line.push_blob("team/app", content)
 
     def check(*more: str, ok: bool) -> str:
-        command = [sys.executable, "-m", "proxy", "check", "--data", own.data]
-        done = run(*command, *more, extra=settings, ok=ok)
+        done = run(sys.executable, "-m", "proxy", "check", "--data", own.data, *more, extra=settings, ok=ok)
         return done.stdout + done.stderr
 
     taken = seaweed.take_all(settings["WHARFAGE_STORAGE_PREFIX"])

@@ -23,6 +23,7 @@ from harness.metadata import (
     sqlite_service,
 )
 from proxy.metadata import move as moving
+from proxy.metadata.client import MetadataClient
 from proxy.metadata.move import move
 from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.schema import metadata
@@ -53,9 +54,11 @@ async def source(tmp_path: Path) -> Path:
     await world.image("signature", subject=subject, annotations={"a": "ü"})
     await world.put(index_manifest([pushed[0].digest]), ["latest"])
     await world.begin()
-    await client.keep_open_object(
+    keeper = MetadataClient(f"unix:{tmp_path}/m.sock")
+    await keeper.keep_open_object(
         "1" * 32, part_size=10, upload_id="id", parts=[SentPart(1, '"e"', "c")], tail_offset=10, tail=b"\x00sealed"
     )
+    await keeper.close()
     await client.take_turn("sweep", seconds=9)
     await client.close()
     await service.close()
