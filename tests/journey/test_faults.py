@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import http.client
 import random
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.images import MIB
 from harness.lines import Line, OpenPatch, line_to_each_worker, owners
+from harness.programs import Daemon
 from harness.registry import Answer, digest_of
-from harness.server import Server
+from harness.server import Server, free_port
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -250,6 +254,27 @@ def test_what_was_acknowledged_outlives_the_kill_of_everything(
         assert line.ask("GET", f"/v2/{repository}/blobs/{digest}").expect(200).body == content
     assert offset_of(line.ask("GET", unfinished).expect(204)) == 4
     line.ask("HEAD", f"/v2/{repository}/blobs/{digest_of(b'half')}").expect(404)
+
+
+def obeys(process: psutil.Process, number: int) -> bool:
+    """Whether a process has a handler for that signal, so that what follows is its own doing."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:")).split()[1]
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def test_workers_that_still_wait_for_their_rows_end_when_told(tmp_path: Path) -> None:
+    """`wharfage proxy` whose metadata service never comes."""
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "proxy", "proxy", "--data", str(tmp_path / "data"), "--listen", address]
+    server = Server(Daemon.start([*command, "--workers", "2"], tmp_path / "log"), address, tmp_path / "data")
+    try:
+        server.daemon.wait_until(lambda: [obeys(worker, signal.SIGTERM) for worker in server.workers()] == [True, True])
+        asked = time.monotonic()
+        assert server.stop() == 0, server.daemon.tail()
+        assert time.monotonic() - asked < 10
+    finally:
+        server.daemon.kill()
 
 
 # ---- a corrupt object ------------------------------------------------------------------------------------------------
