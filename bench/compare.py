@@ -113,6 +113,8 @@ def compare(benches: Sequence[Bench], rounds: int) -> dict[str, dict[str, list[F
                 figure: Figure = getattr(bench, operation)()
                 if number:
                     figures.setdefault(operation, {}).setdefault(bench.peer.name, []).append(figure)
+        for bench in benches:
+            bench.peer.forget()
         print(f"round {number} of {rounds}{' (warming)' if not number else ''}", file=sys.stderr)
     return figures
 

@@ -15,6 +15,8 @@ import psutil
 from harness.programs import Daemon
 from harness.server import Server, free_port
 
+LARGE = 1 << 20  # of layers, not of links, configs or manifests
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -24,6 +26,14 @@ class Peer:
     address: str
     headers: str
     daemon: Daemon
+    stored: Path
+
+    def forget(self) -> None:
+        """Remove what lies in its store, behind its back, so that the page cache of a small machine serves every round
+        alike: what is pushed later has digests of its own and misses nothing."""
+        for path in self.stored.rglob("*"):
+            if path.is_file() and path.stat().st_size > LARGE:
+                path.unlink()
 
     def cpu(self) -> tuple[float, float]:
         """Seconds so far (user, kernel), of the process that was started and of all its living descendants."""
@@ -35,7 +45,8 @@ class Peer:
 def wharfage(home: Path) -> Peer:
     server = Server.start(home / "wharfage", workers=psutil.cpu_count() or 1, extra={"WHARFAGE_LOG_LEVEL": "error"})
     basic = base64.b64encode(f"AWS:{server.password()}".encode()).decode()
-    return Peer("wharfage", server.address, f"Authorization: Basic {basic}\r\n", server.daemon)
+    headers = f"Authorization: Basic {basic}\r\n"
+    return Peer("wharfage", server.address, headers, server.daemon, server.data / "objects")
 
 
 def distribution(home: Path) -> Peer:
@@ -48,7 +59,7 @@ def distribution(home: Path) -> Peer:
         f'http: {{addr: "{address}"}}\n'
     )
     daemon = Daemon.start(["registry", "serve", settings], home / "distribution.log", {"OTEL_TRACES_EXPORTER": "none"})
-    peer = Peer("distribution", address, "", daemon)
+    peer = Peer("distribution", address, "", daemon, home / "distribution")
     daemon.wait_until(lambda: _answers(address))
     return peer
 
