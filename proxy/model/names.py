@@ -1,4 +1,4 @@
-"""Names and their grammar: repository, tag, digest, upload, account, ARN.
+"""Names and their grammar: repository, tag, digest, upload, ARN.
 
 Everything that a request names passes through here before it reaches a row, and nothing here ever becomes a path.
 Sources: OCI Distribution 1.1.1 "Pulling manifests" (name and tag grammar), OCI image-spec "Digests", botocore's `ecr`
@@ -20,7 +20,6 @@ _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[A-Za-z0-9=_-]+", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]+", re.ASCII)
-_ACCOUNT = re.compile(r"[0-9]{12}", re.ASCII)
 _UPLOAD = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
 
@@ -75,10 +74,6 @@ def check_tag(tag: str) -> str:
             hint="1 to 128 of A-Z a-z 0-9 _ . -, not starting with . or -",
         )
     return tag
-
-
-def is_account(text: str) -> bool:
-    return _ACCOUNT.fullmatch(text) is not None
 
 
 def is_upload_id(text: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select
 
 from proxy.metadata.schema import access_keys, accounts, principals
 from proxy.metadata.transaction import FoundRow, Transaction
@@ -96,15 +96,6 @@ def bootstrap(
         .order_by(access_keys.c.access_key_id)
     ).scalars()
     return Bootstrapped(made, tuple(held))
-
-
-def enable_principal(tx: Transaction, principal_id: str, enabled: bool) -> bool:
-    """Switch a principal on or off; off, its keys and tokens are worth nothing. False when there is none."""
-    result = tx.connection.execute(
-        update(principals).where(principals.c.principal_id == principal_id).values(enabled=enabled)
-    )
-    tx.changes.identity = True
-    return result.rowcount == 1
 
 
 def _principal(row: FoundRow) -> Principal:
