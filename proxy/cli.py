@@ -14,8 +14,9 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from proxy import config as settings
-from proxy.config import Config, ConfigError
+from proxy import config
+from proxy.config import ConfigError
+from proxy.settings import Config
 
 _F = Callable[..., Any]
 T = TypeVar("T")
@@ -81,7 +82,7 @@ def serve(file: Path | None, data: str | None, print_config: bool, **flags: Any)
     """
     found = _load(file, data, flags)
     if print_config:
-        click.echo(settings.describe(found))
+        click.echo(config.describe(found))
         return
     _serve(found, metadata=not found.metadata.url, workers=True)
 
@@ -102,7 +103,7 @@ def metadata(file: Path | None, data: str | None, listen: str | None) -> None:
     """
     found = _load(file, data, {})
     if listen is not None:
-        found = _checked(lambda: settings.load(file, {"server.data": data, "metadata.listen": listen}))
+        found = _checked(lambda: config.load(file, {"server.data": data, "metadata.listen": listen}))
     _serve(found, metadata=True, workers=False)
 
 
@@ -120,7 +121,7 @@ def proxy(file: Path | None, data: str | None, print_config: bool, metadata_url:
     """
     found = _load(file, data, flags, {"metadata.url": metadata_url})
     if print_config:
-        click.echo(settings.describe(found))
+        click.echo(config.describe(found))
         return
     _serve(found, metadata=False, workers=True)
 
@@ -139,9 +140,9 @@ def check(file: Path | None, data: str | None, repair: bool) -> None:
       wharfage check --data /srv/wharfage
       wharfage check --repair && echo clean
     """
-    from proxy import visit
+    from proxy.visit import stored
 
-    sys.exit(_checked(lambda: visit.check(_load(file, data, {}), repair=repair, say=click.echo)))
+    sys.exit(_checked(lambda: stored.check(_load(file, data, {}), repair=repair, say=click.echo)))
 
 
 @main.command()
@@ -161,10 +162,10 @@ def rewrap(file: Path | None, data: str | None, resume: bool, reseal: bool) -> N
       wharfage rewrap --reseal
       wharfage rewrap --reseal --resume
     """
-    from proxy import visit
+    from proxy.visit import stored
 
     found = _load(file, data, {})
-    sys.exit(_checked(lambda: visit.rewrap(found, rotate=not resume, reseal=reseal, say=click.echo)))
+    sys.exit(_checked(lambda: stored.rewrap(found, rotate=not resume, reseal=reseal, say=click.echo)))
 
 
 @main.command("migrate-metadata")
@@ -180,9 +181,9 @@ def migrate_metadata(file: Path | None, data: str | None) -> None:
       wharfage migrate-metadata --config /etc/wharfage.toml
       WHARFAGE_METADATA_DATABASE=postgresql://wharfage@db/wharfage wharfage migrate-metadata --data /srv/wharfage
     """
-    from proxy import visit
+    from proxy.visit import moves
 
-    sys.exit(_checked(lambda: visit.migrate_metadata(_load(file, data, {}), say=click.echo)))
+    sys.exit(_checked(lambda: moves.migrate_metadata(_load(file, data, {}), say=click.echo)))
 
 
 @main.command()
@@ -196,9 +197,9 @@ def token(file: Path | None, data: str | None) -> None:
     Example:
       wharfage token | docker login -u AWS --password-stdin 127.0.0.1:5000
     """
-    from proxy import visit
+    from proxy.visit import access
 
-    click.echo(_checked(lambda: visit.token(_load(file, data, {}))))
+    click.echo(_checked(lambda: access.token(_load(file, data, {}))))
 
 
 @main.group()
@@ -218,9 +219,9 @@ def export(file: Path | None, data: str | None) -> None:
     Example:
       wharfage key export --data /srv/wharfage | gpg --encrypt -r ops > master-keys.gpg
     """
-    from proxy import visit
+    from proxy.visit import access
 
-    click.echo(json.dumps(_checked(lambda: visit.export_keys(_load(file, data, {}))), indent=1))
+    click.echo(json.dumps(_checked(lambda: access.export_keys(_load(file, data, {}))), indent=1))
 
 
 @main.command()
@@ -251,7 +252,7 @@ def _serve(found: Config, *, metadata: bool, workers: bool) -> NoReturn:
 
 def _load(file: Path | None, data: str | None, flags: dict[str, Any], more: dict[str, Any] | None = None) -> Config:
     named = {f"server.{name}": value for name, value in flags.items()} | {"server.data": data} | (more or {})
-    return _checked(lambda: settings.load(file, named))
+    return _checked(lambda: config.load(file, named))
 
 
 def _checked(run: Callable[[], T]) -> T:

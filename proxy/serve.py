@@ -15,10 +15,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from proxy import observe, server
+from proxy import observe, server, stores
 from proxy.blob import twin
 from proxy.blob.keys import MasterKeys
-from proxy.config import Config, ConfigError
+from proxy.config import ConfigError
 from proxy.metadata.epochs import Epochs
 from proxy.model.errors import Failure
 from proxy.process import datadir, supervisor
@@ -26,6 +26,7 @@ from proxy.process.child import live
 from proxy.process.datadir import DataDirectory
 from proxy.process.supervisor import Lifeline, Role
 from proxy.process.tls import server_context
+from proxy.settings import Config
 
 
 def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str], None]) -> int:
@@ -41,9 +42,9 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         observe.log.warning(warning)
     MasterKeys.load_or_create(data.master_keys)  # made, or refused, before anything runs
     if workers or not data.database.exists():
-        server.claim_store(config, data)
+        stores.claim_store(config, data)
     if workers:
-        server.preload(config)
+        stores.preload(config)
     roles: list[Role] = []
     listening: list[socket.socket] = []
     if metadata:

@@ -14,30 +14,26 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from proxy import observe
+from proxy import probes
 from proxy.auth import secrets, tokens
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.identity import Identity
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
 from proxy.blob.keys import DataKeys, LocalKeys, MasterKeys
-from proxy.config import Config
 from proxy.ecr import routes as ecr
 from proxy.metadata.cache import CachedMetadata
-from proxy.metadata.client import MetadataClient
 from proxy.metadata.contract import Metadata
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.service import Service, start_service
 from proxy.metadata.transaction import Registry
-from proxy.model.errors import Code, Failure
 from proxy.oci import routes as oci
 from proxy.process import datadir
 from proxy.process.datadir import DataDirectory
@@ -46,18 +42,14 @@ from proxy.process.tls import reload_on_change
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
-from proxy.storage import marker
+from proxy.service import metadata_client, wait_for_metadata
+from proxy.settings import Config
 from proxy.storage.base import ObjectStore
-from proxy.storage.filesystem import FilesystemStore
+from proxy.stores import make_store
 from proxy.upkeep.schedule import run_tasks
 from proxy.upkeep.sweep import sweep_tasks
 
-if TYPE_CHECKING:
-    from proxy.storage.bucket import Place
-
 STATE_PURPOSE = "upload-state"
-CHECK_SECONDS = 5.0  # after which /readyz calls a part that has not answered not ready
-METADATA_START_SECONDS = 60.0  # a migration of a large database takes its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,42 +60,6 @@ class Rooms:
     keys: DataKeys
     metadata: Metadata
     pool: BufferPool
-
-
-def metadata_address(config: Config, data: DataDirectory) -> str:
-    """Where this configuration's metadata service is: the one it names, or this server's own."""
-    return config.metadata.url or f"unix:{data.metadata_socket}"
-
-
-def claim_store(config: Config, data: DataDirectory) -> None:
-    """Name the store at the first start, know it at all others. Failure StoreUnavailable when it is not the right one.
-
-    Blocks: for the parent, before it forks. A metadata service elsewhere is asked whether it has rows already."""
-
-    def first() -> bool:
-        if config.metadata.url:
-            return asyncio.run(_has_no_blob(config, data))
-        if config.metadata.database:
-            from proxy.metadata.postgresql import holds_blobs  # the driver is loaded by those who use it
-
-            return not holds_blobs(config.metadata.database)
-        return not data.database.exists()
-
-    if config.storage.backend == "filesystem":
-        marker.claim(data.objects, data.store_id, first=first)
-    else:
-        from proxy.storage import s3marker  # loaded by those who want it
-
-        s3marker.claim(_place(config), config.storage.prefix, data.store_id, first=first)
-
-
-async def _has_no_blob(config: Config, data: DataDirectory) -> bool:
-    client = MetadataClient(metadata_address(config, data), secret=config.metadata.secret or None)
-    try:
-        await _wait_for_metadata(client, asyncio.Event())
-        return not await client.objects(after="", limit=1)
-    finally:
-        await client.close()
 
 
 def sealer(masters: MasterKeys, purpose: str) -> SmallSealer:
@@ -192,7 +148,7 @@ async def serve_worker(
 ) -> None:
     """Answer docker and aws on the listening sockets until `stop`, then drain."""
     async with rooms(config, data, masters, epochs=epochs) as own:
-        if not await _wait_for_metadata(own.metadata, stop):
+        if not await wait_for_metadata(own.metadata, stop):
             return
         server = HttpServer(_router(config, masters, own), _limits(config))
         duties: list[asyncio.Task[None]] = [
@@ -231,56 +187,14 @@ async def rooms(
     config: Config, data: DataDirectory, masters: MasterKeys, *, epochs: Epochs | None = None
 ) -> AsyncIterator[Rooms]:
     """Store, keys and metadata for a `with` block; with `epochs`, metadata that answers again what is unchanged."""
-    client = MetadataClient(metadata_address(config, data), secret=config.metadata.secret or None)
-    store = await _store(config, data, client)
+    client = metadata_client(config, data)
+    store = await make_store(config, data, client)
     cached = CachedMetadata(client, epochs)
     try:
         yield Rooms(store, LocalKeys(masters), cached, BufferPool())
     finally:
         await client.close()
         await store.close()
-
-
-def preload(config: Config) -> None:
-    """Load what only some settings need, before a fork: the S3 client and its model (0.3 s, 30 MB)."""
-    if config.storage.backend == "s3":
-        from proxy.storage import bucket
-
-        bucket.load()
-
-
-async def _store(config: Config, data: DataDirectory, client: MetadataClient) -> ObjectStore:
-    storage = config.storage
-    store_id = await asyncio.to_thread(marker.known_id, data.store_id)
-    if storage.backend == "filesystem":
-        return FilesystemStore(data.objects, store_id=store_id)
-    from proxy.storage.bucket import Bucket, load  # loaded by those who want it
-    from proxy.storage.s3 import S3Store
-
-    return S3Store(
-        Bucket(_place(config), session=load()),
-        client,
-        prefix=storage.prefix,
-        store_id=store_id,
-        part_size=storage.part_mib * 2**20,
-        buffers=storage.buffers_mib * 2**20,
-        checksum=storage.checksum,
-    )
-
-
-def _place(config: Config) -> Place:
-    from proxy.storage.bucket import Place  # loaded by those who want it
-
-    storage = config.storage
-    return Place(
-        bucket=storage.bucket,
-        endpoint=storage.endpoint,
-        region=storage.region,
-        access_key_id=storage.access_key_id,
-        secret_access_key=storage.secret_access_key,
-        addressing=storage.addressing,
-        ca_bundle=storage.ca_bundle,
-    )
 
 
 def _router(config: Config, masters: MasterKeys, own: Rooms) -> Callable[[web.Request], tuple[str, Door]]:
@@ -316,7 +230,12 @@ def _router(config: Config, masters: MasterKeys, own: Rooms) -> Callable[[web.Re
         proxy_endpoint=config.server.url.rstrip("/") or None,
         clock=time.time,
     )
-    probes: dict[str, Door] = {"/healthz": _healthz, "/readyz": partial(_readyz, own), "/metrics": _metrics}
+    parts = {"store": own.store.check, "metadata": own.metadata.ping, "key": own.keys.check}
+    asked: dict[str, Door] = {
+        "/healthz": probes.healthz,
+        "/readyz": partial(probes.readyz, parts),
+        "/metrics": probes.metrics,
+    }
 
     def route(request: web.Request) -> tuple[str, Door]:
         path = request.raw_path.partition("?")[0]
@@ -324,8 +243,8 @@ def _router(config: Config, masters: MasterKeys, own: Rooms) -> Callable[[web.Re
             return "oci", docker
         if path == "/" and request.method == "POST":
             return "ecr", aws
-        if path in probes:
-            return "probe", probes[path]
+        if path in asked:
+            return "probe", asked[path]
         return "none", _nothing_here
 
     return route
@@ -334,66 +253,6 @@ def _router(config: Config, masters: MasterKeys, own: Rooms) -> Callable[[web.Re
 def _limits(config: Config) -> Limits:
     server = config.server
     return Limits(server.header_seconds, server.body_seconds, server.keepalive_seconds, server.trusted_proxies)
-
-
-async def _wait_for_metadata(metadata: Metadata, stop: asyncio.Event) -> bool:
-    """False when told to stop meanwhile."""
-    deadline = time.monotonic() + METADATA_START_SECONDS
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        while True:
-            asking = asyncio.create_task(metadata.ping())
-            await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if stopping.done():
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
-                return False
-            try:
-                await asking
-            except Failure as failure:
-                if failure.code is not Code.METADATA_UNAVAILABLE or time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.1)  # a service without its database refuses at once
-            else:
-                return True
-    finally:
-        stopping.cancel()
-
-
-# ---- what operators ask -------------------------------------------------------------------------------------------
-
-
-async def _healthz(request: web.Request) -> web.StreamResponse:
-    """This worker's loop turns. Says nothing of what lies behind it."""
-    return web.Response(text="ok\n")
-
-
-async def _readyz(own: Rooms, request: web.Request) -> web.StreamResponse:
-    """Store, metadata and key, each asked now: 200, or 503 with the reason of each that is not ready."""
-    parts = {"store": own.store.check, "metadata": own.metadata.ping, "key": own.keys.check}
-    states = dict(zip(parts, await asyncio.gather(*(_state(check) for check in parts.values())), strict=True))
-    ready = all(state == "ok" for state in states.values())
-    return web.json_response({"ready": ready, **states}, status=200 if ready else 503)
-
-
-async def _state(check: Callable[[], Awaitable[None]]) -> str:
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            await check()
-    except TimeoutError:
-        return f"no answer within {CHECK_SECONDS:g} s"
-    except Failure as failure:
-        return f"{failure.message} ({failure.hint})" if failure.hint else failure.message
-    except Exception as error:  # whatever a part fails with, the probe's answer is that it is not ready
-        observe.log.exception("a readiness check failed")
-        return type(error).__name__
-    return "ok"
-
-
-async def _metrics(request: web.Request) -> web.StreamResponse:
-    """Prometheus' text, over all processes of this server."""
-    text = await asyncio.to_thread(observe.render_metrics)
-    return web.Response(body=text, headers={"Content-Type": observe.CONTENT_TYPE})
 
 
 async def _nothing_here(request: web.Request) -> web.StreamResponse:

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.config import Config
+from proxy.settings import Config
 
 _SOCKET_PATH_BYTES = 100  # sockaddr_un holds 107 and a NUL; asyncio and we leave some air
 _LOCK_SECONDS = 5.0  # children of a killed server see its end within milliseconds, and hold its lock until then

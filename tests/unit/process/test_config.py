@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy import config
+from proxy import config, settings
 from proxy.config import ConfigError
 
 
@@ -175,7 +175,7 @@ def test_what_is_in_force_names_every_key_and_its_source_and_masks_secrets() -> 
     assert "s" * 40 not in text
     assert 'secret_access_key = "***"' in text
     assert any(line.startswith("workers = 4") and "flag --workers" in line for line in text.splitlines())
-    for section in dataclasses.fields(config.Config)[:8]:
+    for section in dataclasses.fields(settings.Config)[:8]:
         for key in dataclasses.fields(getattr(found, section.name)):
             assert f"\n{key.name} = " in text
 

@@ -1,0 +1,45 @@
+"""What operators and load balancers ask: /healthz, /readyz, /metrics. Open to all, so cheap and without a secret."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from proxy import observe
+from proxy.model.errors import Failure
+
+CHECK_SECONDS = 5.0  # after which /readyz calls a part that has not answered not ready
+
+
+async def healthz(request: web.Request) -> web.StreamResponse:
+    """This worker's loop turns. Says nothing of what lies behind it."""
+    return web.Response(text="ok\n")
+
+
+async def readyz(parts: Mapping[str, Callable[[], Awaitable[None]]], request: web.Request) -> web.StreamResponse:
+    """Each part asked now: 200, or 503 with the reason of each that is not ready."""
+    states = dict(zip(parts, await asyncio.gather(*(_state(check) for check in parts.values())), strict=True))
+    ready = all(state == "ok" for state in states.values())
+    return web.json_response({"ready": ready, **states}, status=200 if ready else 503)
+
+
+async def _state(check: Callable[[], Awaitable[None]]) -> str:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await check()
+    except TimeoutError:
+        return f"no answer within {CHECK_SECONDS:g} s"
+    except Failure as failure:
+        return f"{failure.message} ({failure.hint})" if failure.hint else failure.message
+    except Exception as error:  # whatever a part fails with, the probe's answer is that it is not ready
+        observe.log.exception("a readiness check failed")
+        return type(error).__name__
+    return "ok"
+
+
+async def metrics(request: web.Request) -> web.StreamResponse:
+    """Prometheus' text, over all processes of this server."""
+    text = await asyncio.to_thread(observe.render_metrics)
+    return web.Response(body=text, headers={"Content-Type": observe.CONTENT_TYPE})

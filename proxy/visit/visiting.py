@@ -1,0 +1,97 @@
+"""What commands share: the data directory, rooms with a metadata service, progress, names of what was found."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from proxy import server
+from proxy.blob.keys import MasterKeys
+from proxy.process import datadir
+from proxy.process.datadir import DataDirectory
+from proxy.serve import configure_log
+from proxy.settings import Config
+from proxy.upkeep.progress import Findings, Progress
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+_LINE_SECONDS = 30.0  # between two lines of progress where no bar can be drawn
+
+
+class CannotVisit(Exception):
+    """The command cannot run here; the text says why."""
+
+
+async def visiting(config: Config, run: Callable[[server.Rooms, MasterKeys], Awaitable[T]]) -> T:
+    """`run` with rooms whose metadata service is the running one, or our own."""
+    configure_log(config)
+    data = existing(config)
+    masters = MasterKeys.load_or_create(data.master_keys)
+    async with contextlib.AsyncExitStack() as stack:
+        if not config.metadata.url and not datadir.is_held(data):
+            stack.callback(os.close, datadir.hold(data))
+            await stack.enter_async_context(
+                server.metadata_service(config, data, masters, f"unix:{data.metadata_socket}")
+            )
+        own = await stack.enter_async_context(server.rooms(config, data, masters))
+        return await run(own, masters)
+
+
+def existing(config: Config) -> DataDirectory:
+    root = Path(config.server.data)
+    if not root.is_dir():
+        raise CannotVisit(f"{root.absolute()}: no such data directory; give --data, or run `wharfage serve` first")
+    return datadir.open_data(config)
+
+
+def name(what: str, findings: Findings, say: Say) -> None:
+    for finding in findings.named:
+        say(f"{what}: {finding}")
+    if findings.count > len(findings.named):
+        say(f"{what}: and {findings.count - len(findings.named)} more")
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[Callable[[Progress], None]]:
+    """Draws progress on standard error: a bar with ETA on a terminal, a line now and then elsewhere."""
+    bar: Any = None
+    doing = ""
+    due = time.monotonic() + _LINE_SECONDS
+
+    def draw(step: Progress) -> None:
+        nonlocal bar, doing
+        if bar is None or step.doing != doing:
+            if bar is not None:
+                bar.close()
+            from tqdm import tqdm  # type: ignore[import-untyped]  # loaded where there is a terminal to draw on
+
+            doing = step.doing
+            bar = tqdm(
+                desc=doing,
+                total=step.total or None,
+                unit=step.unit[0] if step.unit == "bytes" else step.unit,
+                unit_scale=step.unit == "bytes",
+                dynamic_ncols=True,
+            )
+        if step.total and bar.total != step.total:
+            bar.total = step.total
+        bar.update(step.done - bar.n)
+
+    def tell(step: Progress) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + _LINE_SECONDS
+            of = f" of {step.total:,}" if step.total else ""
+            sys.stderr.write(f"{step.doing}: {step.done:,}{of} {step.unit}\n")
+
+    try:
+        yield draw if sys.stderr.isatty() else tell
+    finally:
+        if bar is not None:
+            bar.close()
