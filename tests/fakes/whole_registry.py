@@ -23,7 +23,8 @@ from proxy.auth.envelope import SmallSealer
 from proxy.auth.identity import Identity
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
-from proxy.blob.keys import LocalKeys, MasterKeys
+from proxy.blob.localkeys import LocalKeys
+from proxy.blob.masterfile import MasterKeys
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.service import start_service
 from proxy.oci import routes

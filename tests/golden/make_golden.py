@@ -19,7 +19,9 @@ from fakes.sealed import ARN, Written, sealed_object, write_messages
 import _speedups
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import parse_header
-from proxy.blob.keys import DataKey, LocalKeys, MasterKeys
+from proxy.blob.keys import DataKey
+from proxy.blob.localkeys import LocalKeys
+from proxy.blob.masterfile import MasterKeys
 from proxy.model.records import Segment
 
 FOLDER = Path(__file__).parent

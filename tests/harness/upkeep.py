@@ -15,7 +15,8 @@ from harness.metadata import ACCOUNT, REPOSITORY, Clock
 from proxy.auth.envelope import SmallSealer
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
-from proxy.blob.keys import LocalKeys, MasterKeys
+from proxy.blob.localkeys import LocalKeys
+from proxy.blob.masterfile import MasterKeys
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.service import start_service
 from proxy.model.names import parse_digest

@@ -10,7 +10,9 @@ import pytest
 from fakes.memory_store import MemoryStore
 
 from proxy.blob.buffers import BufferPool
-from proxy.blob.keys import DataKey, LocalKeys, MasterKeys
+from proxy.blob.keys import DataKey
+from proxy.blob.localkeys import LocalKeys
+from proxy.blob.masterfile import MasterKeys
 from proxy.storage.base import ObjectStore
 from proxy.storage.filesystem import FilesystemStore
 

@@ -15,7 +15,9 @@ from fakes.sealed import Written, read_range, sealed_object
 
 from _speedups import plain, pure
 from proxy.blob.buffers import BufferPool
-from proxy.blob.keys import DataKey, LocalKeys, MasterKeys
+from proxy.blob.keys import DataKey
+from proxy.blob.localkeys import LocalKeys
+from proxy.blob.masterfile import MasterKeys
 from proxy.model.records import EncryptedDataKey, Segment
 
 GOLDEN = Path(__file__).parents[2] / "golden"

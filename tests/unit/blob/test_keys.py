@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.blob import keys
-from proxy.blob.keys import KeyFileError, LocalKeys, MasterKeys
+from proxy.blob import keys, localkeys, masterfile
+from proxy.blob.localkeys import LocalKeys
+from proxy.blob.masterfile import KeyFileError, MasterKeys
 from proxy.model.errors import Code, Failure
 from proxy.model.records import EncryptedDataKey
 
@@ -35,7 +36,7 @@ def test_the_first_start_makes_a_private_file_with_one_key(path: Path) -> None:
 
 
 def test_starts_at_once_agree_on_one_key(path: Path) -> None:
-    program = "import sys; from pathlib import Path; from proxy.blob.keys import MasterKeys; "
+    program = "import sys; from pathlib import Path; from proxy.blob.masterfile import MasterKeys; "
     program += "print(MasterKeys.load_or_create(Path(sys.argv[1])).active.name)"
     running = [
         subprocess.Popen([sys.executable, "-c", program, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -79,7 +80,7 @@ def test_a_rotation_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch
 
 def test_a_file_open_to_others_is_refused_with_the_command_that_mends_it(path: Path) -> None:
     MasterKeys.load_or_create(path)
-    path.chmod(0o640)
+    path.chmod(0o644)
     with pytest.raises(KeyFileError, match=f"chmod 600 {path}"):
         MasterKeys.load_or_create(path)
 
@@ -194,14 +195,14 @@ async def test_a_key_of_nobody_we_know_is_a_failure_that_says_so(path: Path, enc
 
 async def test_unwrapped_keys_are_kept_for_so_long_and_so_many(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unwrapped = 0
-    real = keys._unwrap
+    real = localkeys._unwrap
 
     def counted(*arguments: object) -> bytes:
         nonlocal unwrapped
         unwrapped += 1
         return real(*arguments)  # type: ignore[arg-type]  # passed through
 
-    monkeypatch.setattr(keys, "_unwrap", counted)
+    monkeypatch.setattr(localkeys, "_unwrap", counted)
     monkeypatch.setattr(keys, "CACHE_KEYS", 3)
     clock = Clock()
     local = LocalKeys(await load(path), clock=clock)
@@ -225,12 +226,12 @@ async def test_what_another_process_rotated_wraps_the_next_keys_within_seconds(p
     async def wrapped_by() -> bytes:
         return (await ours.generate(ARN)).encrypted.provider_info[:16]
 
-    clock.now += keys.LOOK_SECONDS - 0.01
+    clock.now += masterfile.LOOK_SECONDS - 0.01
     assert await wrapped_by() == old.name.encode()
     clock.now += 0.01
     assert await wrapped_by() == theirs.active.name.encode()
     await asyncio.to_thread(path.write_text, "{")
-    clock.now += keys.LOOK_SECONDS
+    clock.now += masterfile.LOOK_SECONDS
     assert await wrapped_by() == theirs.active.name.encode()
 
 
