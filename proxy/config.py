@@ -198,6 +198,10 @@ def _check_together(config: Config) -> None:
         raise ConfigError("[server] tls_self_signed makes its own certificate: leave tls_cert and tls_key out")
     if bool(keys.access_key_id) != bool(keys.secret_access_key):
         raise ConfigError("WHARFAGE_ACCESS_KEY_ID and WHARFAGE_SECRET_ACCESS_KEY go together: one of them is missing")
+    if keys.provider == "kms" and not keys.key_id:
+        raise ConfigError('[keys] key_id: provider = "kms" needs the id, ARN or alias of a key')
+    if bool(keys.kms_access_key_id) != bool(keys.kms_secret_access_key):
+        raise ConfigError("[keys] kms_access_key_id and kms_secret_access_key go together: one of them is missing")
     if config.metadata.path and config.metadata.database:
         raise ConfigError("[metadata] path names a SQLite file and database a PostgreSQL: leave one of them out")
     tcp = config.metadata.listen or config.metadata.url.startswith("http")

@@ -68,6 +68,8 @@ class Metrics:
             "wharfage_s3_requests_total", "Requests made of the S3 store", "operation", "outcome"
         )
         self.s3_request_seconds = seconds("wharfage_s3_request_seconds", "From request to answer", "operation")
+        self.kms_requests = counter("wharfage_kms_requests_total", "Requests made of KMS", "operation", "outcome")
+        self.kms_request_seconds = seconds("wharfage_kms_request_seconds", "From request to answer", "operation")
         self.metadata_cache = counter("wharfage_metadata_cache_total", "Answers asked of the metadata cache", "result")
         self.worker_restarts = counter(
             "wharfage_worker_restarts_total", "Processes that died and were restarted", "role"

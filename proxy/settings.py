@@ -117,7 +117,28 @@ class Registry:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
+    provider: str = _key(
+        "local", "who wraps new data keys: local (the key file) or kms (AWS KMS)", _one_of("local", "kms")
+    )
     file: str = _key("", "the master keys; empty is <data>/keys/master.json")
+    key_id: str = _key(
+        "",
+        "kms: the key's id, ARN or alias; beside a local provider, KMS still opens what it wrapped",
+        _matches(r"([\w:/-]{1,2048})?", "a key id, an ARN or alias/NAME"),
+    )
+    region: str = _key(
+        "",
+        "kms: its region; empty is that of the key's ARN, else the registry's",
+        _matches(r"[\w-]{0,64}", "a region's name"),
+    )
+    endpoint: str = _key(
+        "",
+        "kms: its address; empty is AWS",
+        _matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
+    )
+    kms_access_key_id: str = _key("", "kms: empty takes the usual AWS chain (environment, profile, role)")
+    kms_secret_access_key: str = _key("", "kms: goes with kms_access_key_id", secret=True)
+    cache_seconds: float = _key(300.0, "how long an unwrapped data key stays in memory", _between(0, 86_400))
     access_key_id: str = _key(
         "",
         "the administrator's key id (WHARFAGE_ACCESS_KEY_ID); empty makes one",

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 from harness import postgresql
+from harness.moto import Moto
 from harness.programs import find
 from harness.seaweed import Seaweed, weed
 from harness.server import Server
@@ -93,6 +94,14 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     if weed() is None:
         pytest.skip("needs weed")
     started = Seaweed.start(tmp_path_factory.mktemp("seaweed") / "data")
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    """A running KMS, shared by a session's tests: each makes keys of its own."""
+    started = Moto.start(tmp_path_factory.mktemp("moto") / "moto.log")
     yield started
     started.stop()
 

@@ -8,7 +8,8 @@ fault, which SDKs try again. A fault of ours is logged here, once, with its hint
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from html import escape
 
 from aiohttp import web
@@ -65,6 +66,7 @@ class WireError:
     status: int
     name: str
     message: str
+    fields: Mapping[str, str] = field(default_factory=dict)  # other members of the error's shape
 
 
 class Unreadable(Exception):
@@ -117,7 +119,7 @@ def sts_error(error: Failure | Refused | Unreadable) -> WireError:
 
 
 def render_json(error: WireError, request_id: str) -> web.Response:
-    body = json.dumps({"__type": error.name, "message": error.message})
+    body = json.dumps({"__type": error.name, "message": error.message, **error.fields})
     return json_answer(body.encode(), request_id, error.status)
 
 
@@ -155,5 +157,14 @@ def _failure(failure: Failure) -> WireError:
         # The text is for the operator: it may name addresses and files of the inside.
         text = failure.message if failure.code is Code.SERVER else TRY_AGAIN
         return WireError(500, Code.SERVER.value, text)
+    if failure.code is Code.KMS:
+        # The sender may be told which of KMS's errors it was; what it means is for the operator.
+        observe.log.error("KMS failed", code=failure.code, message=failure.message, hint=failure.hint)
+        if "unavailable" in failure.fields:
+            return WireError(500, Code.SERVER.value, TRY_AGAIN)
+        kms_error = failure.fields.get("kmsError")
+        return WireError(
+            400, failure.code.value, failure.message, {"kmsError": str(kms_error)} if kms_error is not None else {}
+        )
     name = Code.INVALID_PARAMETER if failure.code in _PARAMETER else failure.code
     return WireError(403 if failure.code is Code.ACCESS_DENIED else 400, name.value, failure.message)

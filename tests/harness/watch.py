@@ -33,6 +33,7 @@ def watch() -> BlockBuster:
     watching.functions["os.write"].can_block_in("proxy/process/supervisor.py", {"tell_ready"})
     for function in watching.functions.values():  # a thread's own loop, on which nobody else waits
         function.can_block_in("proxy/storage/bucket.py", {"_make"})
+        function.can_block_in("proxy/blob/kms.py", {"_make"})
     return watching
 
 

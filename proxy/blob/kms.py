@@ -1,0 +1,228 @@
+"""AWS KMS, or what speaks its API: every request made of it, signed, retried, guarded, and its errors as ours.
+
+Promises: a request that met a dead line, a time-out or a busy service is sent again after a pause with jitter, and no
+try begins later than PATIENCE after the first; then it is `Failure(KMS)` with the field `unavailable`. While KMS is
+dead the breaker answers in milliseconds. What KMS refused is not asked again: `Failure(KMS)` with its own error name in
+the field `kmsError` and a hint that tells a missing right from a disabled key from a wrong name. No text of KMS is
+passed on (it names principals), and no secret is in any of ours. Loads aiobotocore: import it where KMS is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.exceptions import (
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from botocore.exceptions import ConnectionError as NoConnection
+from botocore.parsers import ResponseParserError
+
+from proxy import observe
+from proxy.model.errors import Code, Failure
+from proxy.storage.breaker import Breaker
+
+PATIENCE = 6.0  # seconds after its first try in which a request may be tried again
+CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 3.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between tries, doubled each time, times 0.5 to 1.0
+CONNECTIONS = 32
+
+_BUSY = {
+    "ThrottlingException", "Throttling", "LimitExceededException", "KMSInternalException", "InternalFailure",
+    "DependencyTimeoutException", "KeyUnavailableException", "ServiceUnavailable", "ServiceUnavailableException",
+    "RequestTimeout", "RequestTimeoutException",
+}  # fmt: skip
+"""What another try may mend."""
+_CREDENTIALS = "see [keys] kms_access_key_id and kms_secret_access_key, or AWS's usual chain on this machine"
+_HINTS = {
+    "AccessDeniedException": "the key's policy must allow these credentials kms:GenerateDataKey and kms:Decrypt, and "
+    "kms:Encrypt for `wharfage rewrap`",
+    "DisabledException": "enable the key; what it wrapped cannot be opened until then",
+    "NotFoundException": "there is no such key in this region: see [keys] key_id and region",
+    "KMSInvalidStateException": "the key waits for its deletion or its material: cancel the deletion, or import it",
+    "InvalidKeyUsageException": "[keys] key_id must name a symmetric key for encryption",
+    "IncorrectKeyException": "the row names another key than the one that wrapped it; restore the rows from a backup",
+    "InvalidCiphertextException": "the wrapped key is damaged, or belongs to another repository; push the image again",
+    "UnrecognizedClientException": _CREDENTIALS,
+    "InvalidClientTokenId": _CREDENTIALS,
+    "IncompleteSignature": _CREDENTIALS,
+    "InvalidSignatureException": _CREDENTIALS,
+    "SignatureDoesNotMatch": _CREDENTIALS,
+    "ExpiredTokenException": _CREDENTIALS,
+    "RequestExpired": "set this machine's clock",
+}
+_WORDS = {
+    "AccessDeniedException": "access is denied",
+    "DisabledException": "the key is disabled",
+    "NotFoundException": "the key does not exist",
+    "KMSInvalidStateException": "the key is not in a state to be used",
+    "InvalidCiphertextException": "the wrapped key does not authenticate",
+}
+_LINE = (aiohttp.ClientError, HTTPClientError, NoConnection, ResponseParserError, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which key, and how to ask for it; `endpoint` and credentials may be empty: AWS, and its usual chain."""
+
+    key_id: str
+    region: str
+    endpoint: str = ""
+    access_key_id: str = ""
+    secret_access_key: str = ""
+
+
+class _Busy(Exception):
+    """KMS asks to come again later."""
+
+
+@functools.cache
+def load() -> Any:
+    """An aiobotocore session with KMS's model read from the disk: before a fork, or in a thread."""
+    session = get_session()
+    loader = session.get_component("data_loader")
+    for kind in ("service-2", "endpoint-rule-set-1", "paginators-1"):
+        loader.load_service_model("kms", kind)
+    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        loader.load_data(name)
+    return session
+
+
+class Kms:
+    """Requests of one KMS. Its connections are made as they are needed; `close` ends them."""
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        patience: float = PATIENCE,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        self.place = place
+        self.breaker = Breaker(clock)
+        self._clock = clock
+        self._jitter = jitter
+        self._patience = patience
+        self._answer_seconds = answer_seconds
+        self._life = contextlib.AsyncExitStack()
+        self._made: Any = None
+        self._making = asyncio.Lock()
+
+    async def ask(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """botocore's `operation`, until it is answered. `Failure(KMS)`."""
+        deadline = self._clock() + self._patience
+        pause = FIRST_PAUSE
+        while True:
+            if not self.breaker.may_ask():
+                raise _unavailable("does not answer")
+            trying_out = self.breaker.is_open
+            try:
+                answer = await self._once(operation, parameters)
+            except Failure:
+                self.breaker.succeeded()
+                raise
+            except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
+                raise Failure(Code.KMS, "there are no credentials for KMS", hint=_CREDENTIALS) from error
+            except (_Busy, *_LINE) as error:
+                self.breaker.failed()
+                wait = pause * (0.5 + self._jitter() / 2)
+                if trying_out or self.breaker.is_open or self._clock() + wait > deadline:
+                    words = error.args[0] if isinstance(error, _Busy) else type(error).__name__
+                    raise _unavailable(f"does not answer ({words})") from None
+            else:
+                self.breaker.succeeded()
+                return answer
+            await asyncio.sleep(wait)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def close(self) -> None:
+        await self._life.aclose()
+        self._made = None
+
+    async def _once(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        began = time.perf_counter()
+        outcome = "failed"
+        try:
+            client = await self._client()
+            async with asyncio.timeout(CONNECT_SECONDS + self._answer_seconds):
+                answer: dict[str, Any] = await getattr(client, operation)(**parameters)
+            outcome = "ok"
+            return answer
+        except ClientError as error:
+            name = str(error.response.get("Error", {}).get("Code", ""))[:64]
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            if name in _BUSY or status == 429 or status >= 500:
+                raise _Busy(name or str(status)) from None
+            outcome = "refused"
+            raise _refused(name or f"status {status}") from None  # its text names principals and keys
+        finally:
+            observe.metrics.kms_requests.labels(operation, outcome).inc()
+            observe.metrics.kms_request_seconds.labels(operation).observe(time.perf_counter() - began)
+
+    async def _client(self) -> Any:
+        if self._made is not None:
+            return self._made
+        async with self._making:
+            if self._made is None:
+                client = await asyncio.to_thread(self._make)
+                self._life.push_async_exit(client)
+                self._made = client
+        return self._made
+
+    def _make(self) -> Any:
+        """In a thread with a loop of its own, as botocore looks through files on the way. Connections come later, with
+        the first request, in the loop that makes it."""
+        place = self.place
+        making = load().create_client(
+            "kms",
+            region_name=place.region,
+            endpoint_url=place.endpoint or None,
+            aws_access_key_id=place.access_key_id or None,
+            aws_secret_access_key=place.secret_access_key or None,
+            config=AioConfig(
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=self._answer_seconds,
+                max_pool_connections=CONNECTIONS,
+                connector_args={"keepalive_timeout": 30.0},
+            ),
+        )
+
+        async def enter() -> Any:
+            return await making.__aenter__()
+
+        return asyncio.run(enter())
+
+
+def _unavailable(words: str) -> Failure:
+    return Failure(
+        Code.KMS,
+        f"the key management service {words}",
+        hint="try again; keys in memory go on; it is asked again every second, and used as soon as it answers",
+        unavailable=1,
+    )
+
+
+def _refused(name: str) -> Failure:
+    return Failure(
+        Code.KMS,
+        f"the key management service refused: {_WORDS.get(name, name)}",
+        hint=_HINTS.get(name, "see [keys] in the configuration, and the key's policy"),
+        kmsError=name,
+    )
