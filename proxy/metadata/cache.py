@@ -76,6 +76,11 @@ class CachedMetadata:
         self.objects = inner.objects
         self.replace_data_key = inner.replace_data_key
         self.replace_object = inner.replace_object
+        self.key_records = inner.key_records
+        self.record_key = inner.record_key
+        self.sealed_secrets = inner.sealed_secrets
+        self.replace_sealed_secret = inner.replace_sealed_secret
+        self.open_uploads = inner.open_uploads
         self.ping = inner.ping
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:

@@ -26,11 +26,13 @@ from proxy.model.records import (
     AccessKey,
     Blob,
     EncryptedDataKey,
+    KeyRecord,
     OpenObject,
     Page,
     Principal,
     PushedManifest,
     Referrer,
+    SealedObject,
     Segment,
     SentPart,
     StoredManifest,
@@ -49,6 +51,7 @@ _REPEATABLE = frozenset(
         "access_key", "principal", "blob", "segments", "mount_blob", "quarantine", "begin_upload", "upload",
         "lease_upload", "renew_upload", "advance_upload", "release_upload", "commit_upload", "manifest", "put_manifest",
         "tags", "repositories", "referrers", "known_objects", "objects", "ping",
+        "key_records", "record_key", "sealed_secrets", "open_uploads",
         "open_object", "keep_open_object", "cut_open_object", "open_object_parts", "open_object_tail",
         "drop_open_object", "open_objects",
         "BatchGetImage", "DescribeImages", "DescribeRepositories", "ListImages",
@@ -252,6 +255,21 @@ class MetadataClient:
 
     async def replace_object(self, object_key: str, blob: Blob) -> bool:
         return await self._ask("replace_object", bool, object_key=object_key, blob=blob)
+
+    async def key_records(self) -> Sequence[KeyRecord]:
+        return await self._ask("key_records", Sequence[KeyRecord])
+
+    async def record_key(self, record: KeyRecord, *, replaces: str | None) -> Sequence[KeyRecord]:
+        return await self._ask("record_key", Sequence[KeyRecord], record=record, replaces=replaces)
+
+    async def sealed_secrets(self, *, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
+        return await self._ask("sealed_secrets", Sequence[tuple[str, bytes]], after=after, limit=limit)
+
+    async def replace_sealed_secret(self, access_key_id: str, old: bytes, new: bytes) -> bool:
+        return await self._ask("replace_sealed_secret", bool, access_key_id=access_key_id, old=old, new=new)
+
+    async def open_uploads(self, *, after: str, limit: int) -> Sequence[SealedObject]:
+        return await self._ask("open_uploads", Sequence[SealedObject], after=after, limit=limit)
 
     async def open_object(self, object_key: str) -> OpenObject | None:
         return await self._ask("open_object", OpenObject | None, object_key=object_key)

@@ -14,10 +14,12 @@ from proxy.model.records import (
     AccessKey,
     Blob,
     EncryptedDataKey,
+    KeyRecord,
     Page,
     Principal,
     PushedManifest,
     Referrer,
+    SealedObject,
     Segment,
     StoredManifest,
     Upload,
@@ -160,6 +162,25 @@ class Metadata(Protocol):
 
     async def replace_object(self, object_key: str, blob: Blob) -> bool:
         """Reseal: point a blob's row at a new object with one message. False when it was no longer at `object_key`."""
+
+    # ---- keys -----------------------------------------------------------------------------------------------------
+    async def key_records(self) -> Sequence[KeyRecord]:
+        """The keys that small values are sealed under: the active one first, then the newest, 100 at most."""
+
+    async def record_key(self, record: KeyRecord, *, replaces: str | None) -> Sequence[KeyRecord]:
+        """Keep a record; an `active` one takes the place of the key named `replaces` (None: of none at all).
+
+        When another one is in force it stays so. Returns all records as they are then.
+        """
+
+    async def sealed_secrets(self, *, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
+        """Access key ids with their sealed secrets, in order, beyond `after`."""
+
+    async def replace_sealed_secret(self, access_key_id: str, old: bytes, new: bytes) -> bool:
+        """False when it was no longer `old`."""
+
+    async def open_uploads(self, *, after: str, limit: int) -> Sequence[SealedObject]:
+        """The objects of open sessions by object key, in order, beyond `after`; without their segments."""
 
     async def ping(self) -> None:
         """For /readyz."""

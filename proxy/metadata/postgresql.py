@@ -320,6 +320,20 @@ def holds_blobs(url: str) -> bool:
         raise _gone(type(error).__name__) from error
 
 
+def holds_keys(url: str) -> bool:
+    """Whether rows are sealed under any key; asked without the lock, as `holds_blobs` is. MetadataUnavailable."""
+    try:
+        with psycopg.connect(**_parameters(url, "wharfage, a first look")) as connection:
+            for table in ("access_keys", "master_keys"):
+                if connection.execute("SELECT to_regclass(%s)", (table,)).fetchone() == (None,):
+                    continue
+                if connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None:  # noqa: S608  # ours
+                    return True
+            return False
+    except psycopg.OperationalError as error:
+        raise _gone(type(error).__name__) from error
+
+
 def _parameters(url: str, application_name: str) -> dict[str, Any]:
     """What the URL says, over our own defaults. Failure, which repeats nothing of it, for one that is none."""
     try:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0002"
+HEAD = "0004"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 metadata = MetaData(
@@ -252,6 +252,21 @@ turns = Table(
     Column("task", _name(64), primary_key=True),
     Column("until", Float, nullable=False),
 )
+
+master_keys = Table(
+    "master_keys",
+    metadata,
+    Column("name", _name(128), primary_key=True),
+    Column("namespace", _name(128), nullable=False),
+    Column("check_value", LargeBinary, nullable=False),
+    Column("sealed_for", Text, nullable=False),
+    Column("provider_id", String(256)),  # of the wrapped key, where KMS keeps it; never a key in the clear
+    Column("provider_info", LargeBinary),
+    Column("data_key", LargeBinary),
+    Column("active", Integer, unique=True),  # 1 or nothing: one row is in force at most
+    Column("created_at", Float, nullable=False),
+)
+"""The keys that small values are sealed under, by name: what every process must have, checked at its start."""
 
 open_objects = Table(
     "open_objects",

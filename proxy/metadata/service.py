@@ -15,7 +15,7 @@ import os
 import socket
 import time
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from sqlalchemy.exc import DataError
 from proxy import observe
 from proxy.metadata import wire
 from proxy.metadata.epochs import Epochs
-from proxy.metadata.operations import ECR, INTERNAL, Operation
+from proxy.metadata.operations import ECR, INTERNAL, Operation, keys
 from proxy.metadata.operations.identity import Bootstrapped, bootstrap
 from proxy.metadata.sqlite import SqliteDatabase
 from proxy.metadata.store import Database, Store
 from proxy.metadata.transaction import Changes, Registry
 from proxy.metadata.validation import operations, unknown_operation, validate
 from proxy.model.errors import Code, Failure
+from proxy.model.records import KeyRecord
 
 BODY_MAX = 8 * 1024 * 1024  # a manifest of 4 MiB in base64, and room for what goes with it
 KEEPALIVE_SECONDS = 75.0  # longer than the client's 15: it is the client that lets go of an idle connection
@@ -52,6 +53,13 @@ class Service:
         await self.store.close()
         if self._epochs is not None:
             self._epochs.close()
+
+    async def key_records(self) -> Sequence[KeyRecord]:
+        """As `contract.Metadata` has it, for this process itself, before anybody can ask."""
+        return await self.store.read(keys.key_records)
+
+    async def record_key(self, record: KeyRecord, *, replaces: str | None) -> Sequence[KeyRecord]:
+        return await self.store.write(partial(keys.record_key, record=record, replaces=replaces))
 
     async def bootstrap(
         self, account: str, *, access_key_id: str | None = None, sealed_secret: bytes | None = None

@@ -40,6 +40,22 @@ class EncryptedDataKey:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A key that a registry's small values are sealed under: what all processes must agree on.
+
+    `check_value` tells two keys of one name apart and reveals neither. `wrapped` is the key itself when KMS keeps it
+    (bound to `sealed_for`), None when it lies in the key files. One record at most is `active`: that key seals.
+    """
+
+    name: str
+    namespace: str
+    check_value: bytes
+    wrapped: EncryptedDataKey | None
+    sealed_for: str
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """One message of a sealed object: where its plaintext begins and ends, where its bytes lie, its whole header."""
 

@@ -1,0 +1,108 @@
+"""The keys that all processes must agree on, and what is sealed under them.
+
+A record holds a key's name and a check value, and the key itself only when KMS has wrapped it. `record_key` may be
+asked twice, and by several processes at once: whoever comes second reads what the first has recorded. Must not know
+what a check value is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from proxy.metadata.operations.sealed import UPLOAD_COLUMNS, data_key_columns, upload_object
+from proxy.metadata.schema import UPLOAD_OPEN, access_keys, master_keys, uploads
+from proxy.metadata.transaction import Transaction
+from proxy.model.records import EncryptedDataKey, KeyRecord, SealedObject
+
+RECORDS = 100  # the newest; a row a rotation
+_BY_AGE = select(master_keys).order_by(master_keys.c.active.is_(None), master_keys.c.created_at.desc()).limit(RECORDS)
+
+
+def key_records(tx: Transaction) -> Sequence[KeyRecord]:
+    """The active one first, then the newest."""
+    return tuple(
+        KeyRecord(
+            name=row.name,
+            namespace=row.namespace,
+            check_value=row.check_value,
+            wrapped=None
+            if row.provider_id is None
+            else EncryptedDataKey(row.provider_id, row.provider_info, row.data_key),
+            sealed_for=row.sealed_for,
+            active=row.active is not None,
+        )
+        for row in tx.connection.execute(_BY_AGE)
+    )
+
+
+def record_key(tx: Transaction, record: KeyRecord, replaces: str | None) -> Sequence[KeyRecord]:
+    """Keep a record; when it is `active`, put it in force in the place of the key named `replaces` (None: of none).
+
+    When another one is in force, that one stays. Returns all records as they are then.
+    """
+    try:
+        with tx.connection.begin_nested():
+            _keep(tx, record, replaces)
+    except IntegrityError:
+        pass  # another process was first, with this key or with another one
+    return key_records(tx)
+
+
+def sealed_secrets(tx: Transaction, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
+    """Access key ids with their sealed secrets, in order, beyond `after`."""
+    rows = tx.connection.execute(
+        select(access_keys.c.access_key_id, access_keys.c.sealed_secret)
+        .where(access_keys.c.access_key_id > after)
+        .order_by(access_keys.c.access_key_id)
+        .limit(limit)
+    )
+    return tuple((row.access_key_id, row.sealed_secret) for row in rows)
+
+
+def replace_sealed_secret(tx: Transaction, access_key_id: str, old: bytes, new: bytes) -> bool:
+    """False when it was no longer `old`."""
+    result = tx.connection.execute(
+        update(access_keys)
+        .where(access_keys.c.access_key_id == access_key_id, access_keys.c.sealed_secret == old)
+        .values(sealed_secret=new)
+    )
+    tx.changes.identity = bool(result.rowcount)
+    return bool(result.rowcount)
+
+
+def open_uploads(tx: Transaction, after: str, limit: int) -> Sequence[SealedObject]:
+    """The objects of open sessions by object key, in order, beyond `after`; without their segments."""
+    rows = tx.connection.execute(
+        select(*UPLOAD_COLUMNS)
+        .where(uploads.c.object_key > after, uploads.c.state == UPLOAD_OPEN)
+        .order_by(uploads.c.object_key)
+        .limit(limit)
+    )
+    return tuple(upload_object(row, ()) for row in rows)
+
+
+def _keep(tx: Transaction, record: KeyRecord, replaces: str | None) -> None:
+    known = tx.connection.execute(select(master_keys.c.name).where(master_keys.c.name == record.name)).first()
+    if known is None:
+        wrapped = data_key_columns(record.wrapped) if record.wrapped is not None else {}
+        tx.connection.execute(
+            insert(master_keys).values(
+                name=record.name,
+                namespace=record.namespace,
+                check_value=record.check_value,
+                sealed_for=record.sealed_for,
+                created_at=tx.now,
+                **wrapped,
+            )
+        )
+    if not record.active:
+        return
+    in_force = tx.connection.execute(select(master_keys.c.name).where(master_keys.c.active == 1)).scalar()
+    if in_force != replaces or in_force == record.name:
+        return
+    if in_force is not None:
+        tx.connection.execute(update(master_keys).where(master_keys.c.name == in_force).values(active=None))
+    tx.connection.execute(update(master_keys).where(master_keys.c.name == record.name).values(active=1))
