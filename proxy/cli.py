@@ -94,7 +94,7 @@ def metadata(file: Path | None, data: str | None, listen: str | None) -> None:
     """Run the metadata service alone, for proxies that `wharfage proxy` starts.
 
     On TCP every request must carry the shared secret, [metadata] secret or WHARFAGE_METADATA_SECRET. The proxies need
-    the same master keys: copy <data>/keys/master.json to them.
+    the same master keys: copy <data>/keys/master.json to them, or keep the keys in KMS.
 
     \b
     Examples:
@@ -150,11 +150,12 @@ def check(file: Path | None, data: str | None, repair: bool) -> None:
 @click.option("--resume", is_flag=True, help="Go on with an earlier run: no new master key.")
 @click.option("--reseal", is_flag=True, help="After a leak: also seal every stored object anew.")
 def rewrap(file: Path | None, data: str | None, resume: bool, reseal: bool) -> None:
-    """Make a new master key and wrap every blob's data key anew; stored objects stay as they are.
+    """Make a new master key and wrap every data key anew, also those of open uploads; stored objects stay as they are.
 
-    Retired keys stay in the key file: they open what older backups hold. It can be broken off, and gone on with by
-    --resume. When a master key has leaked, --reseal gives every blob a new data key as well. Restart the server soon
-    after, so that secrets and tokens are sealed under the new key too.
+    The keys go to the provider in force: after [keys] provider was changed, this moves a registry to KMS, or back to
+    the key file. Secrets are sealed anew, and new tokens and secrets are under the new key, without a restart. Works
+    while the server runs. Retired keys stay in the key file: they open what older backups hold. It can be broken off,
+    and gone on with by --resume. When a master key has leaked, --reseal gives every blob a new data key as well.
 
     \b
     Examples:
@@ -222,6 +223,31 @@ def export(file: Path | None, data: str | None) -> None:
     from proxy.visit import access
 
     click.echo(json.dumps(_checked(lambda: access.export_keys(_load(file, data, {}))), indent=1))
+
+
+@key.command()
+@_shared
+@click.option("--save", is_flag=True, help="Write it: last in the key file, or into a new one.")
+def new(file: Path | None, data: str | None, save: bool) -> None:
+    """Make a master key for the next rotation: it opens from now on, and does not seal before `wharfage rewrap`.
+
+    With several nodes, each with a copy of the key file: --save on one of them, copy the file to the others, then run
+    rewrap, which takes the key that waits. Without --save it is printed as JSON, for a file that is kept elsewhere,
+    such as a Kubernetes secret: put it last in "keys" and roll that out, put it first and roll that out, then run
+    rewrap --resume.
+
+    \b
+    Examples:
+      wharfage key new --save --data /srv/wharfage
+      wharfage key new
+    """
+    from proxy.visit import access
+
+    if not save:
+        click.echo(json.dumps(access.fresh_key(), indent=1))
+        return
+    name, path = _checked(lambda: access.save_key(_load(file, data, {})))
+    click.echo(f"key {name} is in {path}: copy that file to every other node, then run `wharfage rewrap`")
 
 
 @main.command()

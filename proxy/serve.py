@@ -15,9 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from proxy import observe, server, stores
+from proxy import keyring, observe, server, stores
 from proxy.blob import twin
-from proxy.blob.keys import MasterKeys
 from proxy.config import ConfigError
 from proxy.metadata.epochs import Epochs
 from proxy.model.errors import Failure
@@ -40,7 +39,8 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         datadir.hold(data)  # until the last of our processes has ended
     for warning in config.warnings:
         observe.log.warning(warning)
-    MasterKeys.load_or_create(data.master_keys)  # made, or refused, before anything runs
+    keyring.master_keys(config, data)  # made, or refused, before anything runs
+    keyring.preload(config)
     if workers or not data.database.exists():
         stores.claim_store(config, data)
     if workers:
@@ -117,10 +117,10 @@ def _close(listening: Sequence[socket.socket]) -> None:
 
 def _metadata(config: Config, data: DataDirectory, listening: Sequence[socket.socket], lifeline: Lifeline) -> None:
     _close(listening)
-    masters = MasterKeys.load_or_create(data.master_keys)
+    masters = keyring.master_keys(config, data)
     try:
         live(lambda stop: server.serve_metadata(config, data, masters, stop, lifeline.tell_ready), lifeline)
-    except Failure as failure:  # a database that cannot be had: one line, no trace
+    except Failure as failure:  # a database that cannot be had, keys that others have not: one line, no trace
         observe.log.error(failure.message, hint=failure.hint)
         raise SystemExit(1) from failure
 
@@ -132,14 +132,18 @@ def _worker(
     tls: ssl.SSLContext | None,
     lifeline: Lifeline,
 ) -> None:
-    masters = MasterKeys.load_or_create(data.master_keys)
+    masters = keyring.master_keys(config, data)
     epochs = None if config.metadata.url else Epochs(data.epochs)
-    live(
-        lambda stop: server.serve_worker(
-            config, data, masters, listening, tls, stop, lifeline.tell_ready, epochs=epochs
-        ),
-        lifeline,
-    )
+    try:
+        live(
+            lambda stop: server.serve_worker(
+                config, data, masters, listening, tls, stop, lifeline.tell_ready, epochs=epochs
+            ),
+            lifeline,
+        )
+    except Failure as failure:
+        observe.log.error(failure.message, hint=failure.hint)
+        raise SystemExit(1) from failure
 
 
 def _with_tls(config: Config, data: DataDirectory) -> tuple[Config, ssl.SSLContext | None]:

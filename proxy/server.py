@@ -21,19 +21,21 @@ from pathlib import Path
 
 from aiohttp import web
 
-from proxy import probes
+from proxy import keyring, observe, probes
 from proxy.auth import secrets, tokens
-from proxy.auth.envelope import SmallSealer
 from proxy.auth.identity import Identity
+from proxy.blob.agreement import Agreement
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
-from proxy.blob.keys import DataKeys, LocalKeys, MasterKeys
+from proxy.blob.keys import DataKeys
+from proxy.blob.masterfile import MasterKeys
 from proxy.ecr import routes as ecr
 from proxy.metadata.cache import CachedMetadata
 from proxy.metadata.contract import Metadata
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.service import Service, start_service
 from proxy.metadata.transaction import Registry
+from proxy.model.errors import Failure
 from proxy.oci import routes as oci
 from proxy.process import datadir
 from proxy.process.datadir import DataDirectory
@@ -58,13 +60,9 @@ class Rooms:
 
     store: ObjectStore
     keys: DataKeys
+    agreement: Agreement
     metadata: Metadata
     pool: BufferPool
-
-
-def sealer(masters: MasterKeys, purpose: str) -> SmallSealer:
-    """The sealer of small values for one purpose; keys derived for it alone."""
-    return SmallSealer(masters.derive(purpose), purpose)
 
 
 def public_address(config: Config) -> str:
@@ -79,7 +77,7 @@ def public_address(config: Config) -> str:
 
 
 async def serve_metadata(
-    config: Config, data: DataDirectory, masters: MasterKeys, stop: asyncio.Event, ready: Callable[[], None]
+    config: Config, data: DataDirectory, masters: MasterKeys | None, stop: asyncio.Event, ready: Callable[[], None]
 ) -> None:
     """Serve rows until `stop`; the account and its administrator are there before `ready` is called."""
     async with metadata_service(config, data, masters, config.metadata.listen or f"unix:{data.metadata_socket}"):
@@ -89,7 +87,7 @@ async def serve_metadata(
 
 @contextlib.asynccontextmanager
 async def metadata_service(
-    config: Config, data: DataDirectory, masters: MasterKeys, listen: str
+    config: Config, data: DataDirectory, masters: MasterKeys | None, listen: str
 ) -> AsyncIterator[Service]:
     """A metadata service in this process, for a `with` block."""
     host = public_address(config).partition("://")[2]
@@ -107,12 +105,26 @@ async def metadata_service(
         await service.close()
 
 
-async def _bootstrap(config: Config, data: DataDirectory, masters: MasterKeys, service: Service) -> None:
-    """Make sure of the account and of an administrator with a key.
+async def _bootstrap(config: Config, data: DataDirectory, masters: MasterKeys | None, service: Service) -> None:
+    """Make sure of the account, of the keys that all must agree on, and of an administrator with a key."""
+    account = config.registry.account
+    made = await service.bootstrap(account)
+    async with keyring.open_keys(config, masters, service) as keys:
+        try:
+            await keys.agreement.begin(moving=True)
+        except Failure as failure:
+            if "unavailable" not in failure.fields or not made.access_key_ids:
+                raise
+            observe.log.warning(
+                "KMS does not answer: rows are served, keys are looked at by the workers", reason=failure.message
+            )
+            return
+        await _administrator(config, data, keys.agreement, service)
 
-    The key that was given; else the one the database has; else the one in the credentials file, which is written before
-    the row, so that no crash leaves a key that nobody knows.
-    """
+
+async def _administrator(config: Config, data: DataDirectory, agreement: Agreement, service: Service) -> None:
+    """The key that was given; else the one the database has; else the one in the credentials file, which is written
+    before the row, so that no crash leaves a key that nobody knows."""
     account = config.registry.account
     key = (config.keys.access_key_id, config.keys.secret_access_key) if config.keys.access_key_id else None
     if key is None:
@@ -120,7 +132,7 @@ async def _bootstrap(config: Config, data: DataDirectory, masters: MasterKeys, s
         if made.access_key_ids:
             return
         key = await asyncio.to_thread(_credentials, data.credentials)
-    sealed = secrets.seal_secret(sealer(masters, secrets.PURPOSE), *key)
+    sealed = secrets.seal_secret(agreement.sealer(secrets.PURPOSE), *key)
     await service.bootstrap(account, access_key_id=key[0], sealed_secret=sealed)
 
 
@@ -138,7 +150,7 @@ def _credentials(path: Path) -> tuple[str, str]:
 async def serve_worker(
     config: Config,
     data: DataDirectory,
-    masters: MasterKeys,
+    masters: MasterKeys | None,
     listening: Sequence[socket.socket],
     tls: ssl.SSLContext | None,
     stop: asyncio.Event,
@@ -150,7 +162,8 @@ async def serve_worker(
     async with rooms(config, data, masters, epochs=epochs) as own:
         if not await wait_for_metadata(own.metadata, stop):
             return
-        server = HttpServer(_router(config, masters, own), _limits(config))
+        await own.agreement.begin()
+        server = HttpServer(_router(config, own), _limits(config))
         duties: list[asyncio.Task[None]] = [
             asyncio.create_task(
                 run_tasks(
@@ -167,7 +180,8 @@ async def serve_worker(
                     clock=time.monotonic,
                 ),
                 name="upkeep",
-            )
+            ),
+            asyncio.create_task(own.agreement.watch(), name="agreement"),
         ]
         if tls is not None and config.server.tls_cert:
             pair = Path(config.server.tls_cert), Path(config.server.tls_key)
@@ -184,28 +198,29 @@ async def serve_worker(
 
 @contextlib.asynccontextmanager
 async def rooms(
-    config: Config, data: DataDirectory, masters: MasterKeys, *, epochs: Epochs | None = None
+    config: Config, data: DataDirectory, masters: MasterKeys | None, *, epochs: Epochs | None = None
 ) -> AsyncIterator[Rooms]:
     """Store, keys and metadata for a `with` block; with `epochs`, metadata that answers again what is unchanged."""
     client = metadata_client(config, data)
     store = await make_store(config, data, client)
     cached = CachedMetadata(client, epochs)
     try:
-        yield Rooms(store, LocalKeys(masters), cached, BufferPool())
+        async with keyring.open_keys(config, masters, client) as keys:
+            yield Rooms(store, keys.data, keys.agreement, cached, BufferPool())
     finally:
         await client.close()
         await store.close()
 
 
-def _router(config: Config, masters: MasterKeys, own: Rooms) -> Callable[[web.Request], tuple[str, Door]]:
+def _router(config: Config, own: Rooms) -> Callable[[web.Request], tuple[str, Door]]:
     """The visible table of paths; everything below them is the doors' own."""
     account, region = config.registry.account, config.registry.region
-    issued = tokens.Tokens(sealer(masters, tokens.PURPOSE))
+    issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
     uploads = Uploads(
         own.metadata,
         own.store,
         own.keys,
-        sealer(masters, STATE_PURPOSE),
+        own.agreement.sealer(STATE_PURPOSE),
         region=region,
         frame_length=FRAME_LENGTH,
         create_on_push=config.registry.create_on_push,
@@ -223,14 +238,19 @@ def _router(config: Config, masters: MasterKeys, own: Rooms) -> Callable[[web.Re
     )
     aws = ecr.door(
         metadata=own.metadata,
-        secrets=sealer(masters, secrets.PURPOSE),
+        secrets=own.agreement.sealer(secrets.PURPOSE),
         tokens=issued,
         account=account,
         region=region,
         proxy_endpoint=config.server.url.rstrip("/") or None,
         clock=time.time,
     )
-    parts = {"store": own.store.check, "metadata": own.metadata.ping, "key": own.keys.check}
+
+    async def key() -> None:
+        await own.keys.check()
+        await own.agreement.check()
+
+    parts = {"store": own.store.check, "metadata": own.metadata.ping, "key": key}
     asked: dict[str, Door] = {
         "/healthz": probes.healthz,
         "/readyz": partial(probes.readyz, parts),

@@ -36,25 +36,27 @@ class SmallSealer:
     """Seals for one purpose: what was sealed for another, or bound to something else, does not open."""
 
     def __init__(
-        self, keys: Sequence[tuple[str, bytes]], purpose: str, *, random: Callable[[int], bytes] = os.urandom
+        self,
+        keys: Sequence[tuple[str, bytes]] | Callable[[], Sequence[tuple[str, bytes]]],
+        purpose: str,
+        *,
+        random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """`keys` are (key id of 1 to 255 bytes, 32 bytes), the active one first. ValueError when they are not."""
-        if not keys:
-            raise ValueError("a sealer needs at least one key")
+        """`keys` are (key id of 1 to 255 bytes, 32 bytes), the active one first; ValueError when they are not.
+
+        Given as a function, they are asked for each time, and taken anew when what it returns is another object.
+        """
+        self._source: Callable[[], Sequence[tuple[str, bytes]]] = keys if callable(keys) else lambda: keys
+        self._taken: Sequence[tuple[str, bytes]] | None = None
         self._keys: dict[bytes, bytes] = {}
-        for name, key in keys:
-            key_id = name.encode()
-            if not 1 <= len(key_id) <= 255 or len(key) != KEY_LENGTH:
-                raise ValueError("a sealing key has an id of 1 to 255 bytes and 32 bytes of key")
-            if key_id in self._keys:
-                raise ValueError("two sealing keys have the same id")
-            self._keys[key_id] = key
-        self._active = next(iter(self._keys))
+        self._active = b""
         self._purpose = purpose.encode()
         self._random = random
+        self._take()
 
     def seal(self, plain: bytes, bound_to: bytes = b"") -> bytes:
         """The value under the active key. `bound_to` must be given again, the same, to open it."""
+        self._take()
         salt = self._random(SALT_LENGTH)
         nonce = self._random(NONCE_LENGTH)
         cipher = AESGCM(_subkey(self._keys[self._active], salt))
@@ -63,6 +65,7 @@ class SmallSealer:
 
     def open(self, sealed: bytes, bound_to: bytes = b"") -> bytes:
         """The plain value; ValueError, without saying more, when it is not whole, not ours, or bound to another."""
+        self._take()
         if len(sealed) < 2 or sealed[0] != VERSION:
             raise ValueError("not a sealed value of a version we know")
         salt_at = 2 + sealed[1]
@@ -79,6 +82,29 @@ class SmallSealer:
             return cipher.decrypt(sealed[nonce_at:body_at], sealed[body_at:], self._associated(key_id, bound_to))
         except InvalidTag:
             raise ValueError("the sealed value does not authenticate") from None
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether it names the active key; not whether it opens."""
+        self._take()
+        return sealed[:1] == bytes((VERSION,)) and sealed[1 : 2 + len(self._active)] == (
+            bytes((len(self._active),)) + self._active
+        )
+
+    def _take(self) -> None:
+        found = self._source()
+        if found is self._taken:
+            return
+        if not found:
+            raise ValueError("a sealer needs at least one key")
+        keys: dict[bytes, bytes] = {}
+        for name, key in found:
+            key_id = name.encode()
+            if not 1 <= len(key_id) <= 255 or len(key) != KEY_LENGTH:
+                raise ValueError("a sealing key has an id of 1 to 255 bytes and 32 bytes of key")
+            if key_id in keys:
+                raise ValueError("two sealing keys have the same id")
+            keys[key_id] = key
+        self._keys, self._active, self._taken = keys, next(iter(keys)), found
 
     def _associated(self, key_id: bytes, bound_to: bytes) -> bytes:
         parts = (self._purpose, key_id, bound_to)

@@ -14,7 +14,7 @@ ROWS = 200  # asked for at a time; a row may bring 64 segments along
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total`, counted in `unit` ("bytes", "blobs", "objects", "rows"); a total of 0 is not known."""
+    """`done` of `total`, counted in `unit` ("bytes", "blobs", "objects", "rows", "keys"); a total of 0 is not known."""
 
     doing: str
     done: int

@@ -6,13 +6,15 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import ssl
 import time
 import urllib.request
+from pathlib import Path
 
 from proxy import server
 from proxy.auth import tokens
-from proxy.blob.keys import MasterKeys
+from proxy.blob.masterfile import MasterKeys, as_json, new_key
 from proxy.process import datadir
 from proxy.process.datadir import DataDirectory
 from proxy.settings import Config
@@ -22,7 +24,20 @@ from proxy.visit.visiting import CannotVisit, existing, visiting
 def export_keys(config: Config) -> list[dict[str, str]]:
     """All master keys, the active first. `CannotVisit` if there are none yet."""
     data = existing(config)
-    return MasterKeys.load_or_create(data.master_keys).export()
+    return MasterKeys.load(data.master_keys).export()
+
+
+def fresh_key() -> dict[str, str]:
+    """A master key that nobody has yet, as it stands in a key file."""
+    return as_json(new_key())
+
+
+def save_key(config: Config) -> tuple[str, Path]:
+    """A fresh key at the end of the key file, or in a new one: its name, and where that is. KeyFileError."""
+    path = existing(config).master_keys
+    if os.path.lexists(path):
+        return MasterKeys.load(path).add().name, path
+    return MasterKeys.load_or_create(path).active.name, path
 
 
 def token(config: Config) -> str:
@@ -37,11 +52,12 @@ def token(config: Config) -> str:
         with contextlib.suppress(OSError, ValueError):  # not answering, or not to be verified: then without it
             return _ask_for_token(config, data, key)
 
-    async def run(own: server.Rooms, masters: MasterKeys) -> str:
+    async def run(own: server.Rooms) -> str:
+        await own.agreement.begin(moving=True)
         found = await own.metadata.access_key(key[0])
         if found is None:
             raise CannotVisit(f"the access key {key[0]} of {data.credentials} is not known to this registry")
-        issued = tokens.Tokens(server.sealer(masters, tokens.PURPOSE))
+        issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
         return issued.issue(found.principal, config.registry.account, config.registry.region, time.time())[0]
 
     return asyncio.run(visiting(config, run))

@@ -7,7 +7,9 @@ import secrets
 import time
 
 from proxy import server, stores
-from proxy.blob.keys import MasterKeys
+from proxy.auth import secrets as stored_secrets
+from proxy.blob.masterfile import LOOK_SECONDS, MasterKeys
+from proxy.process import datadir
 from proxy.settings import Config
 from proxy.upkeep import check as checking
 from proxy.upkeep import reseal as resealing
@@ -18,7 +20,7 @@ from proxy.visit.visiting import Say, existing, name, shown, visiting
 def check(config: Config, *, repair: bool, say: Say) -> int:
     """Verify every blob; returns the exit status that `upkeep.check` gives."""
 
-    async def run(own: server.Rooms, masters: MasterKeys) -> int:
+    async def run(own: server.Rooms) -> int:
         with shown() as tell:
             report = await checking.check(
                 own.metadata,
@@ -46,10 +48,13 @@ def check(config: Config, *, repair: bool, say: Say) -> int:
 
 
 def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
-    """Wrap every data key under a new master key (`rotate`) or the active one; with `reseal`, seal every blob anew."""
+    """Wrap every data key by the provider in force, under a new master key (`rotate`) or the active one; with `reseal`,
+    seal every blob anew."""
+    running = bool(config.metadata.url) or datadir.is_held(existing(config))
 
-    async def run(own: server.Rooms, masters: MasterKeys) -> int:
-        turn = masters.rotate if rotate else None
+    async def run(own: server.Rooms) -> int:
+        await own.agreement.begin(moving=True)
+        await _turn(config, own, rotate=rotate, running=running)
         if reseal:
             with shown() as tell:
                 done = await resealing.reseal(
@@ -57,7 +62,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
                     own.store,
                     own.keys,
                     own.pool,
-                    rotate=turn,
+                    rotate=None,
                     new_key=lambda: secrets.token_hex(16),
                     progress=tell,
                 )
@@ -68,14 +73,43 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
             )
             return done.status
         with shown() as tell:
-            report = await rewrapping.rewrap(own.metadata, own.keys, rotate=turn, progress=tell)
+            report = await rewrapping.rewrap(
+                own.metadata,
+                own.keys,
+                rotate=None,
+                secrets=own.agreement.sealer(stored_secrets.PURPOSE),
+                progress=tell,
+            )
         name("not rewrapped", report.failed, say)
         say(
             f"{report.rewrapped} data keys wrapped anew, {report.current} were already, "
-            f"{report.changed} changed meanwhile, {report.failed.count} failed"
+            f"{report.changed} changed meanwhile, {report.failed.count} failed; {report.secrets} secrets sealed anew"
         )
         return report.status
 
     if reseal:
         stores.claim_store(config, existing(config))
     return asyncio.run(visiting(config, run))
+
+
+async def _turn(config: Config, own: server.Rooms, *, rotate: bool, running: bool) -> None:
+    """Put a new key in force, or the one that the settings name. Every process that serves has it before it seals."""
+    pause = LOOK_SECONDS + 1 if running else 0.0
+    masters = await asyncio.to_thread(_file_in_force, config)
+    if masters is None:
+        to = await own.agreement.prepare(fresh=rotate)
+        await asyncio.sleep(pause)
+        await own.agreement.move(to)
+        return
+    if rotate:
+        added = await own.agreement.waiting() or (await asyncio.to_thread(masters.add)).name
+        await asyncio.sleep(pause)
+        await asyncio.to_thread(masters.activate, added)
+    await own.agreement.look()
+    await own.agreement.move(await own.agreement.prepare(fresh=False))
+    if rotate:
+        await asyncio.sleep(pause)  # until then a worker may still wrap a data key under the old one
+
+
+def _file_in_force(config: Config) -> MasterKeys | None:
+    return MasterKeys.load(existing(config).master_keys) if config.keys.provider == "local" else None

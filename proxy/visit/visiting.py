@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from proxy import server
-from proxy.blob.keys import MasterKeys
+from proxy import keyring, server
 from proxy.process import datadir
 from proxy.process.datadir import DataDirectory
 from proxy.serve import configure_log
@@ -28,11 +27,11 @@ class CannotVisit(Exception):
     """The command cannot run here; the text says why."""
 
 
-async def visiting(config: Config, run: Callable[[server.Rooms, MasterKeys], Awaitable[T]]) -> T:
+async def visiting(config: Config, run: Callable[[server.Rooms], Awaitable[T]]) -> T:
     """`run` with rooms whose metadata service is the running one, or our own."""
     configure_log(config)
     data = existing(config)
-    masters = MasterKeys.load_or_create(data.master_keys)
+    masters = keyring.master_keys(config, data)
     async with contextlib.AsyncExitStack() as stack:
         if not config.metadata.url and not datadir.is_held(data):
             stack.callback(os.close, datadir.hold(data))
@@ -40,7 +39,7 @@ async def visiting(config: Config, run: Callable[[server.Rooms, MasterKeys], Awa
                 server.metadata_service(config, data, masters, f"unix:{data.metadata_socket}")
             )
         own = await stack.enter_async_context(server.rooms(config, data, masters))
-        return await run(own, masters)
+        return await run(own)
 
 
 def existing(config: Config) -> DataDirectory:

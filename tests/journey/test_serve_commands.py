@@ -17,7 +17,7 @@ from harness.programs import run
 from harness.server import Server
 
 Start = Callable[..., Server]
-COMMANDS = ["serve", "metadata", "proxy", "check", "rewrap", "token", "key export", "version"]
+COMMANDS = ["serve", "metadata", "proxy", "check", "rewrap", "token", "key export", "key new", "version"]
 
 
 def wharfage(*words: str | Path, ok: bool = True, extra: dict[str, str] | None = None) -> CompletedProcess[str]:
