@@ -264,7 +264,7 @@ master_keys = Table(
     Column("provider_info", LargeBinary),
     Column("data_key", LargeBinary),
     Column("active", Integer, unique=True),  # 1 or nothing: one row is in force at most
-    Column("created_at", Float, nullable=False),
+    Column("created_at", Float, nullable=False, index=True),
 )
 """The keys that small values are sealed under, by name: what every process must have, checked at its start."""
 

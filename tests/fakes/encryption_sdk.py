@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import aws_encryption_sdk
 from aws_encryption_sdk import CommitmentPolicy
 from aws_encryption_sdk.identifiers import Algorithm, EncryptionKeyType, WrappingAlgorithm
 from aws_encryption_sdk.internal.crypto.wrapping_keys import WrappingKey
+from aws_encryption_sdk.key_providers.kms import KMSMasterKey, KMSMasterKeyConfig
 from aws_encryption_sdk.key_providers.raw import RawMasterKey
 
 _CLIENT = aws_encryption_sdk.EncryptionSDKClient(commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT)
@@ -51,3 +53,10 @@ def sdk_encrypt(
         algorithm=algorithm,
     )
     return bytes(sealed)
+
+
+def sdk_decrypt_by_kms(stored: bytes, client: Any, arn: str) -> tuple[bytes, dict[str, str]]:
+    """The first message's plaintext, and its encryption context, by the SDK's KMS master key over boto3's client."""
+    keys = KMSMasterKey(config=KMSMasterKeyConfig(key_id=arn, client=client))
+    plain, header = _CLIENT.decrypt(source=stored, key_provider=keys)
+    return bytes(plain), dict(header.encryption_context)

@@ -63,7 +63,8 @@ def test_print_config_starts_nothing_and_masks_secrets(tmp_path: Path) -> None:
     asked: list[str | Path] = ["serve", "--config", file, "--data", tmp_path / "data", "--print-config"]
     said = wharfage(*asked, extra=given).stdout
     lines = {line.partition(" =")[0]: line for line in said.splitlines() if " = " in line}
-    assert f"file {file}" in lines["region"]
+    [region] = [line for line in said.partition("[registry]")[2].splitlines() if line.startswith("region =")][:1]
+    assert f"file {file}" in region
     assert "environment WHARFAGE_SERVER_WORKERS" in lines["workers"]
     assert "flag --data" in lines["data"]
     assert "default" in lines["listen"]

@@ -14,28 +14,18 @@ from sqlalchemy.exc import IntegrityError
 
 from proxy.metadata.operations.sealed import UPLOAD_COLUMNS, data_key_columns, upload_object
 from proxy.metadata.schema import UPLOAD_OPEN, access_keys, master_keys, uploads
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.records import EncryptedDataKey, KeyRecord, SealedObject
 
 RECORDS = 100  # the newest; a row a rotation
-_BY_AGE = select(master_keys).order_by(master_keys.c.active.is_(None), master_keys.c.created_at.desc()).limit(RECORDS)
+_ACTIVE = select(master_keys).where(master_keys.c.active == 1)
+_NEWEST = select(master_keys).order_by(master_keys.c.created_at.desc()).limit(RECORDS)
 
 
 def key_records(tx: Transaction) -> Sequence[KeyRecord]:
     """The active one first, then the newest."""
-    return tuple(
-        KeyRecord(
-            name=row.name,
-            namespace=row.namespace,
-            check_value=row.check_value,
-            wrapped=None
-            if row.provider_id is None
-            else EncryptedDataKey(row.provider_id, row.provider_info, row.data_key),
-            sealed_for=row.sealed_for,
-            active=row.active is not None,
-        )
-        for row in tx.connection.execute(_BY_AGE)
-    )
+    active = tx.connection.execute(_ACTIVE).all()
+    return tuple(_record(row) for row in (*active, *(row for row in tx.connection.execute(_NEWEST) if not row.active)))
 
 
 def record_key(tx: Transaction, record: KeyRecord, replaces: str | None) -> Sequence[KeyRecord]:
@@ -77,7 +67,8 @@ def open_uploads(tx: Transaction, after: str, limit: int) -> Sequence[SealedObje
     """The objects of open sessions by object key, in order, beyond `after`; without their segments."""
     rows = tx.connection.execute(
         select(*UPLOAD_COLUMNS)
-        .where(uploads.c.object_key > after, uploads.c.state == UPLOAD_OPEN)
+        # The sum keeps both databases from walking the states' index, and sorting all that it finds.
+        .where(uploads.c.object_key > after, uploads.c.state + 0 == UPLOAD_OPEN)
         .order_by(uploads.c.object_key)
         .limit(limit)
     )
@@ -106,3 +97,15 @@ def _keep(tx: Transaction, record: KeyRecord, replaces: str | None) -> None:
     if in_force is not None:
         tx.connection.execute(update(master_keys).where(master_keys.c.name == in_force).values(active=None))
     tx.connection.execute(update(master_keys).where(master_keys.c.name == record.name).values(active=1))
+
+
+def _record(row: FoundRow) -> KeyRecord:
+    by_kms = row.provider_id is not None
+    return KeyRecord(
+        name=row.name,
+        namespace=row.namespace,
+        check_value=row.check_value,
+        wrapped=EncryptedDataKey(row.provider_id, row.provider_info, row.data_key) if by_kms else None,
+        sealed_for=row.sealed_for,
+        active=row.active is not None,
+    )

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Table, select
 from harness import postgresql
 from harness.metadata import (
     ACCOUNT,
+    DATA_KEY,
     IMAGE,
     REPOSITORY,
     Clock,
@@ -29,7 +30,7 @@ from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.schema import metadata
 from proxy.metadata.sqlite import SqliteDatabase
 from proxy.model.errors import Failure
-from proxy.model.records import SentPart
+from proxy.model.records import KeyRecord, SentPart
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
@@ -58,6 +59,7 @@ async def source(tmp_path: Path) -> Path:
     await keeper.keep_open_object(
         "1" * 32, part_size=10, upload_id="id", parts=[SentPart(1, '"e"', "c")], tail_offset=10, tail=b"\x00sealed"
     )
+    await keeper.record_key(KeyRecord("k", "aws-kms", b"\x00check", DATA_KEY, "arn", True), replaces=None)
     await keeper.close()
     await client.take_turn("sweep", seconds=9)
     await client.close()

@@ -27,6 +27,7 @@ from proxy.metadata.operations import (
     blobs,
     identity,
     images,
+    keys,
     manifests,
     openobjects,
     repositories,
@@ -36,10 +37,10 @@ from proxy.metadata.operations import (
 from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Registry, Transaction
-from proxy.model.records import SentPart
+from proxy.model.records import KeyRecord, SentPart
 
 R = "team/app"
-SMALL = {"turns", "accounts", "alembic_version"}  # a row a task, an account, a database
+SMALL = {"turns", "accounts", "alembic_version", "master_keys"}  # a row a task, an account, a database, a rotation
 
 
 @pytest.fixture
@@ -135,6 +136,14 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "objects": lambda: upkeep.objects(tx, "", 9),
         "replace_data_key": lambda: upkeep.replace_data_key(tx, key, DATA_KEY, DATA_KEY),
         "replace_object": lambda: upkeep.replace_object(tx, "none", blob),
+        "key_records": lambda: keys.key_records(tx),
+        "record_key": lambda: [
+            keys.record_key(tx, KeyRecord(name, "wharfage", b"check", DATA_KEY, "arn", True), replaces)
+            for name, replaces in (("one", None), ("two", "one"))
+        ],
+        "sealed_secrets": lambda: keys.sealed_secrets(tx, "A", 9),
+        "replace_sealed_secret": lambda: keys.replace_sealed_secret(tx, "AKIA", b"old", b"new"),
+        "open_uploads": lambda: keys.open_uploads(tx, "0", 9),
         "open_object": lambda: openobjects.open_object(tx, key),
         "keep_open_object": lambda: openobjects.keep_open_object(tx, key, 9, "u", [SentPart(1, "e", "")], 9, b"tail"),
         "cut_open_object": lambda: openobjects.cut_open_object(tx, key, 11),

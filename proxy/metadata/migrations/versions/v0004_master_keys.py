@@ -33,3 +33,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_master_keys")),
         sa.UniqueConstraint("active", name=op.f("uq_master_keys_active")),
     )
+    op.create_index(op.f("ix_master_keys_created_at"), "master_keys", ["created_at"])

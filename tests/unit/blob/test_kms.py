@@ -1,0 +1,270 @@
+"""Data keys under KMS: what is asked of it, what is kept, and what is said when it does not answer or refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from fakes.encryption_sdk import sdk_decrypt_by_kms
+from fakes.kms_door import KmsDoor, kms_door
+from fakes.memory_store import MemoryStore
+from fakes.sealed import ARN, read_range, write_messages
+
+from harness.faultline import fault_line
+from harness.moto import Moto
+from proxy import observe
+from proxy.blob.buffers import BufferPool
+from proxy.blob.keys import DataKey, Providers
+from proxy.blob.kms import Kms
+from proxy.blob.kmskeys import ARN_SECONDS, CHECK_SECONDS, KmsKeys
+from proxy.blob.localkeys import LocalKeys
+from proxy.blob.masterfile import MasterKeys
+from proxy.model.errors import Code, Failure
+from proxy.model.records import EncryptedDataKey
+
+PROBE = "arn:aws:ecr:us-east-1:123456789012:repository/_registry-secret"
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[KmsDoor]:
+    async with kms_door() as opened:
+        yield opened
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def keys(door: KmsDoor, clock: Clock) -> AsyncIterator[KmsKeys]:
+    made = KmsKeys(door.kms(patience=0.5, answer_seconds=1.0), PROBE, clock=clock)
+    yield made
+    await made.close()
+
+
+async def failure_of(asking: object) -> Failure:
+    with pytest.raises(Failure) as caught:
+        await asking  # type: ignore[misc]  # any awaitable
+    assert caught.value.code is Code.KMS
+    return caught.value
+
+
+class TestOnMoto:
+    async def test_a_data_key_opens_for_its_repository_only(self, moto: Moto) -> None:
+        arn = await asyncio.to_thread(moto.new_key)
+        keys, elsewhere = KmsKeys(Kms(moto.place(arn)), PROBE), KmsKeys(Kms(moto.place(arn)), PROBE)
+        made = await keys.generate(ARN)
+        assert (made.encrypted.provider_id, made.encrypted.provider_info) == ("aws-kms", arn.encode())
+        assert await elsewhere.unwrap(made.encrypted, ARN) == made.plaintext
+        assert (await failure_of(elsewhere.unwrap(made.encrypted, ARN + "2"))).fields == {
+            "kmsError": "InvalidCiphertextException"
+        }
+        await keys.close()
+        await elsewhere.close()
+
+    async def test_a_key_may_be_named_by_its_alias_and_rows_name_it_by_its_arn(self, moto: Moto) -> None:
+        first, second = await asyncio.to_thread(moto.new_key), await asyncio.to_thread(moto.new_key)
+        client = await asyncio.to_thread(moto.client)
+        await asyncio.to_thread(client.create_alias, AliasName="alias/registry", TargetKeyId=first)
+        clock = Clock()
+        keys = KmsKeys(Kms(moto.place("alias/registry")), PROBE, clock=clock)
+        made = await keys.generate(ARN)
+        assert made.encrypted.provider_info == first.encode()
+        await asyncio.to_thread(client.update_alias, AliasName="alias/registry", TargetKeyId=second)
+        clock.now += ARN_SECONDS
+        rewrapped = await keys.rewrap(made.encrypted, ARN)
+        assert rewrapped.provider_info == second.encode()
+        assert await keys.rewrap(rewrapped, ARN) == rewrapped
+        clock.now += 1000
+        assert await keys.unwrap(made.encrypted, ARN) == await keys.unwrap(rewrapped, ARN) == made.plaintext
+        await keys.close()
+
+    async def test_the_public_sdk_opens_what_we_sealed_with_a_kms_master_key(self, moto: Moto) -> None:
+        """Provider id, provider information and encryption context are those of the SDK's own KMS provider."""
+        arn = await asyncio.to_thread(moto.new_key)
+        keys = KmsKeys(Kms(moto.place(arn)), PROBE)
+        memory = MemoryStore()
+        data_key: DataKey = await keys.generate(ARN)
+        written = await write_messages(memory, [[b"open to all" * 100]], data_key, pool=BufferPool(), frame_length=256)
+        stored = bytes(memory.objects[written.sealed.object_key])
+        client = await asyncio.to_thread(moto.client)
+        opened = await asyncio.to_thread(sdk_decrypt_by_kms, stored, client, arn)
+        assert opened == (b"open to all" * 100, {"aws:ecr:arn": ARN})
+        await keys.close()
+
+    async def test_a_registry_opens_keys_of_both_kinds_and_wraps_by_the_one_in_force(
+        self, moto: Moto, masters: MasterKeys
+    ) -> None:
+        kms = KmsKeys(Kms(moto.place(await asyncio.to_thread(moto.new_key))), PROBE)
+        local = LocalKeys(masters)
+        to_kms, to_local = Providers(kms, local=local, kms=kms), Providers(local, local=local, kms=kms)
+        ours = await to_local.generate(ARN)
+        theirs = await to_kms.rewrap(ours.encrypted, ARN)
+        back = await to_local.rewrap(theirs, ARN)
+        assert [key.provider_id for key in (ours.encrypted, theirs, back)] == ["wharfage", "aws-kms", "wharfage"]
+        for key in (ours.encrypted, theirs, back):
+            assert await to_kms.unwrap(key, ARN) == await to_local.unwrap(key, ARN) == ours.plaintext
+        alone = await failure_of(Providers(local, local=local, kms=None).unwrap(theirs, ARN))
+        assert "no KMS is configured" in alone.message
+        assert "key file" in (await failure_of(Providers(kms, local=None, kms=kms).unwrap(back, ARN))).message
+        await kms.close()
+
+
+class TestWhatIsAsked:
+    async def test_a_blob_costs_one_generate_and_no_decrypt_where_it_was_made(
+        self, door: KmsDoor, keys: KmsKeys
+    ) -> None:
+        made = await keys.generate(ARN)
+        assert await keys.unwrap(made.encrypted, ARN) == made.plaintext
+        assert door.asked == ["GenerateDataKey"]
+
+    async def test_equal_decrypts_at_once_are_one_request_and_are_kept_for_so_long(
+        self, door: KmsDoor, keys: KmsKeys, clock: Clock
+    ) -> None:
+        made = await keys.generate(ARN)
+        clock.now += 300
+        found = await asyncio.gather(*(keys.unwrap(made.encrypted, ARN) for _ in range(20)))
+        assert set(found) == {made.plaintext}
+        assert door.asked == ["GenerateDataKey", "Decrypt"]
+        clock.now += 299
+        await keys.unwrap(made.encrypted, ARN)
+        assert door.asked.count("Decrypt") == 1
+        clock.now += 1
+        await keys.unwrap(made.encrypted, ARN)
+        assert door.asked.count("Decrypt") == 2
+
+    async def test_the_first_caller_cancelled_takes_no_answer_with_it(
+        self, door: KmsDoor, keys: KmsKeys, clock: Clock
+    ) -> None:
+        made = await keys.generate(ARN)
+        clock.now += 300
+        door.stall = asyncio.Event()
+        first, second = (asyncio.create_task(keys.unwrap(made.encrypted, ARN)) for _ in range(2))
+        await door.until_asked("Decrypt")
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        door.stall.set()
+        assert await second == made.plaintext
+        assert door.asked.count("Decrypt") == 1
+
+    async def test_readiness_asks_now_and_then_only(self, door: KmsDoor, keys: KmsKeys, clock: Clock) -> None:
+        await asyncio.gather(*(keys.check() for _ in range(5)))
+        assert len(door.asked) == 1
+        door.refuse = "DisabledException"
+        await keys.check()
+        clock.now += CHECK_SECONDS
+        assert "disabled" in (await failure_of(keys.check())).message
+        assert "disabled" in (await failure_of(keys.check())).message
+        assert len(door.asked) == 2
+
+
+class TestWhenItFails:
+    @pytest.mark.parametrize(
+        ("name", "said", "hint"),
+        [
+            ("AccessDeniedException", "access is denied", "kms:GenerateDataKey"),
+            ("DisabledException", "disabled", "enable the key"),
+            ("NotFoundException", "does not exist", "key_id and region"),
+            ("KMSInvalidStateException", "state", "deletion"),
+            ("UnrecognizedClientException", "UnrecognizedClientException", "kms_access_key_id"),
+        ],
+    )
+    async def test_what_it_refuses_is_not_asked_again_and_has_a_hint_of_its_own(
+        self, door: KmsDoor, keys: KmsKeys, name: str, said: str, hint: str
+    ) -> None:
+        door.refuse = name
+        failure = await failure_of(keys.generate(ARN))
+        assert said in failure.message
+        assert hint in failure.hint
+        assert failure.fields["kmsError"] == name
+        assert "somebody" not in str(failure)
+        assert len(door.asked) == 1
+
+    async def test_a_busy_service_is_asked_again(self, door: KmsDoor, keys: KmsKeys) -> None:
+        door.refuse_next = 2
+        await keys.generate(ARN)
+        assert len(door.asked) == 3
+
+    async def test_after_its_patience_the_failure_says_unavailable_and_keys_in_memory_go_on(
+        self, door: KmsDoor, keys: KmsKeys
+    ) -> None:
+        made = await keys.generate(ARN)
+        door.refuse = "KMSInternalException"
+        assert "unavailable" in (await failure_of(keys.generate(ARN))).fields
+        assert await keys.unwrap(made.encrypted, ARN) == made.plaintext
+
+    async def test_a_dead_service_is_refused_in_milliseconds_and_used_again_when_it_is_back(self, moto: Moto) -> None:
+        """By the breaker's clock, which the test turns."""
+        clock = Clock()
+        arn = await asyncio.to_thread(moto.new_key)
+        async with fault_line(moto.port) as line:
+            kms = Kms(moto.place(arn, endpoint=line.url), clock=clock, patience=10.0)
+            keys = KmsKeys(kms, PROBE)
+            await keys.generate(ARN)
+            line.mode = "refuse"
+            for _ in range(4):
+                clock.now += 11.0  # each asking is one try: the next would begin too late
+                asking = asyncio.create_task(keys.generate(ARN))
+                await asyncio.sleep(0)
+                clock.now += 11.0
+                await failure_of(asking)
+            assert "open" in repr(kms.breaker)
+            tried = len(line.requests)
+            assert "does not answer" in (await failure_of(keys.generate(ARN))).message
+            assert len(line.requests) == tried
+            line.mode = "open"
+            clock.now += 2.0
+            await keys.generate(ARN)
+            assert "closed" in repr(kms.breaker)
+            await keys.close()
+
+    async def test_a_service_that_stalls_is_given_up_in_time(self, door: KmsDoor) -> None:
+        keys = KmsKeys(door.kms(patience=0.0, answer_seconds=0.2), PROBE)
+        door.stall = asyncio.Event()
+        began = asyncio.get_running_loop().time()
+        assert "unavailable" in (await failure_of(keys.generate(ARN))).fields
+        assert asyncio.get_running_loop().time() - began < 4.0
+        door.stall.set()
+        await keys.close()
+
+    async def test_an_answer_about_another_key_is_refused(self, door: KmsDoor, keys: KmsKeys, clock: Clock) -> None:
+        made = await keys.generate(ARN)
+        clock.now += 300
+        swapped = EncryptedDataKey(
+            "aws-kms", b"arn:aws:kms:us-east-1:123456789012:key/other", made.encrypted.ciphertext
+        )
+        assert "another key" in (await failure_of(keys.unwrap(swapped, ARN))).message
+
+    async def test_no_secret_is_in_a_failure_or_a_repr(self, door: KmsDoor, keys: KmsKeys) -> None:
+        made = await keys.generate(ARN)
+        assert repr(made.plaintext) not in repr(made)
+        door.refuse = "AccessDeniedException"
+        failure = await failure_of(keys.generate(ARN))
+        assert "secret" not in json.dumps([str(failure), failure.hint]).replace("kms_secret_access_key", "")
+
+    async def test_requests_are_counted_by_outcome(self, door: KmsDoor, keys: KmsKeys) -> None:
+        def count(outcome: str) -> float:
+            return float(observe.metrics.kms_requests.labels("generate_data_key", outcome)._value.get())
+
+        before = {outcome: count(outcome) for outcome in ("ok", "refused")}
+        await keys.generate(ARN)
+        door.refuse = "DisabledException"
+        await failure_of(keys.generate(ARN))
+        assert {outcome: count(outcome) - before[outcome] for outcome in before} == {"ok": 1, "refused": 1}
+
+
+async def test_a_range_of_a_blob_sealed_under_kms_reads_back(door: KmsDoor, keys: KmsKeys) -> None:
+    memory, pool = MemoryStore(), BufferPool()
+    made = await keys.generate(ARN)
+    written = await write_messages(memory, [[b"a" * 1000], [b"b" * 1000]], made, pool=pool, frame_length=256)
+    assert await read_range(memory, written, 990, 1010, pool) == b"a" * 10 + b"b" * 10
