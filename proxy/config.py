@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from proxy.settings import SECTIONS, Config, Storage
+from proxy.settings import SECTIONS, Config, Keys, Storage
 
 PREFIX = "WHARFAGE_"
 
@@ -200,6 +200,12 @@ def _check_together(config: Config) -> None:
         raise ConfigError("WHARFAGE_ACCESS_KEY_ID and WHARFAGE_SECRET_ACCESS_KEY go together: one of them is missing")
     if keys.provider == "kms" and not keys.key_id:
         raise ConfigError('[keys] key_id: provider = "kms" needs the id, ARN or alias of a key')
+    of_kms = [
+        f.name for f in dataclasses.fields(Keys) if f.metadata["meaning"].startswith("kms:") and f.name != "key_id"
+    ]
+    misplaced = [name for name in of_kms if f"keys.{name}" in config.sources] if not keys.key_id else []
+    if misplaced:
+        raise ConfigError(f"[keys] {misplaced[0]}: goes with key_id, the KMS key")
     if bool(keys.kms_access_key_id) != bool(keys.kms_secret_access_key):
         raise ConfigError("[keys] kms_access_key_id and kms_secret_access_key go together: one of them is missing")
     if config.metadata.path and config.metadata.database:

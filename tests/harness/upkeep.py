@@ -18,7 +18,7 @@ from proxy.blob.format import FRAME_LENGTH
 from proxy.blob.localkeys import LocalKeys
 from proxy.blob.masterfile import MasterKeys
 from proxy.metadata.client import MetadataClient
-from proxy.metadata.service import start_service
+from proxy.metadata.service import Service, start_service
 from proxy.model.names import parse_digest
 from proxy.model.records import Blob, Upload
 from proxy.registry.uploads import Uploads
@@ -38,6 +38,11 @@ class House:
     pool: BufferPool
     uploads: Uploads
     clock: Clock
+    service: Service
+
+    async def bootstrap(self, access_key_id: str, sealed_secret: bytes) -> None:
+        """An administrator with that key."""
+        await self.service.bootstrap(ACCOUNT, access_key_id=access_key_id, sealed_secret=sealed_secret)
 
     async def push(self, *pieces: bytes, repository: str = REPOSITORY, algorithm: str = "sha256") -> Blob:
         """A blob pushed in so many appends, and so sealed in as many messages."""
@@ -112,7 +117,7 @@ async def open_house(folder: Path) -> AsyncIterator[House]:
         pool=pool,
     )
     try:
-        yield House(folder, metadata, store, masters, keys, pool, uploads, clock)
+        yield House(folder, metadata, store, masters, keys, pool, uploads, clock, service)
     finally:
         await metadata.close()
         await store.close()

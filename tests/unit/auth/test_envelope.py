@@ -25,6 +25,19 @@ def test_a_value_sealed_before_a_rotation_opens_after_it() -> None:
     assert SmallSealer([NEW, OLD], "test").open(SmallSealer([OLD], "test").seal(b"x")) == b"x"
 
 
+def test_keys_given_as_a_function_are_taken_anew_when_they_change() -> None:
+    """Without a restart: the new one seals, the old one still opens."""
+    in_force = [OLD]
+    sealer = SmallSealer(lambda: in_force, "test")
+    before = sealer.seal(b"x")
+    assert sealer.is_current(before)
+    in_force = [NEW, OLD]
+    assert not sealer.is_current(before)
+    assert sealer.open(before) == b"x"
+    assert sealer.is_current(sealer.seal(b"x"))
+    assert not sealer.is_current(b"")
+
+
 def test_the_first_key_seals() -> None:
     sealed = SmallSealer([NEW, OLD], "test").seal(b"x")
     assert sealed[2:7] == b"key-2"

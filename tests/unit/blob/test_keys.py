@@ -78,11 +78,79 @@ def test_a_rotation_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch
     assert os.listdir(path.parent) == ["master.json"]
 
 
-def test_a_file_open_to_others_is_refused_with_the_command_that_mends_it(path: Path) -> None:
+def test_a_key_is_added_before_it_is_made_active_and_what_others_added_stays(path: Path) -> None:
+    masters, beside = MasterKeys.load_or_create(path), MasterKeys.load(path)
+    before = masters.active
+    added = masters.add()
+    assert masters.all == (before, added)
+    other = beside.add()
+    beside.activate(added.name)
+    assert beside.all == (added, before, other)
+    masters.reload()
+    assert masters.active == added
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o620, 0o610, 0o601])
+def test_a_file_open_to_others_is_refused_with_the_command_that_mends_it(path: Path, mode: int) -> None:
     MasterKeys.load_or_create(path)
-    path.chmod(0o644)
+    path.chmod(mode)
     with pytest.raises(KeyFileError, match=f"chmod 600 {path}"):
         MasterKeys.load_or_create(path)
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o640])
+def test_the_processs_own_group_may_read_a_mounted_file(path: Path, mode: int) -> None:
+    made = MasterKeys.load_or_create(path)
+    path.chmod(mode)
+    assert MasterKeys.load(path).active == made.active
+
+
+def test_another_group_may_not(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    MasterKeys.load_or_create(path)
+    path.chmod(0o440)
+    monkeypatch.setattr(os, "getegid", lambda: os.stat(path).st_gid + 1)
+    monkeypatch.setattr(os, "getgroups", list)
+    with pytest.raises(KeyFileError, match="open to others"):
+        MasterKeys.load(path)
+
+
+def test_a_link_to_the_file_is_followed_and_stays_a_link(path: Path, tmp_path: Path) -> None:
+    """As Kubernetes mounts a secret; a new target is taken at the next look."""
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    link = tmp_path / "link.json"
+    made = [MasterKeys.load_or_create(each) for each in (first, second)]
+    link.symlink_to(first)
+    masters = MasterKeys.load(link)
+    masters.rotate()
+    assert link.is_symlink()
+    assert MasterKeys.load(first).all == masters.all
+    link.unlink()
+    link.symlink_to(second)
+    masters.reload()
+    assert masters.active == made[1].active
+
+
+def test_a_file_that_cannot_be_changed_says_how_to_rotate_where_it_comes_from(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masters = MasterKeys.load_or_create(path)
+    real = os.open
+
+    def read_only(name: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(30, "Read-only file system", name)
+        return real(name, flags, mode)
+
+    monkeypatch.setattr(os, "open", read_only)
+    for change in (masters.rotate, masters.add):
+        with pytest.raises(KeyFileError, match=r"cannot be changed here .* `wharfage key new`"):
+            change()
+
+
+def test_a_file_that_is_not_there_is_not_made_by_who_only_reads(path: Path) -> None:
+    with pytest.raises(KeyFileError, match="can't read"):
+        MasterKeys.load(path)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

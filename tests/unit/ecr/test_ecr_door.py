@@ -137,6 +137,20 @@ async def test_a_metadata_service_that_is_away_is_a_server_exception_to_try_agai
     assert "/run/secret.sock" not in message
 
 
+async def test_what_kms_refuses_is_a_kms_exception_with_kmss_own_error(door: AwsDoor) -> None:
+    client = door.client()
+    door.metadata.fail_with = Failure(Code.KMS, "KMS refused", hint="enable it", kmsError="DisabledException")
+    with pytest.raises(client.exceptions.KmsException) as caught:
+        await call(client, "BatchGetImage", repositoryName="a/b", imageIds=[{"imageTag": "v1"}])
+    assert caught.value.response["kmsError"] == "DisabledException"
+    assert caught.value.response["Error"]["Message"] == "KMS refused"
+    assert "enable" not in str(caught.value.response)
+    door.metadata.fail_with = Failure(Code.KMS, "away", unavailable=1)
+    name, message, status = await refused(client, "DescribeRepositories")
+    assert (name, status) == ("ServerException", 500)
+    assert "try again" in message
+
+
 # ---- policy ----------------------------------------------------------------------------------------------------------
 
 PARAMETERS: dict[str, dict[str, Any]] = {

@@ -21,7 +21,7 @@ from harness import postgresql
 from harness.metadata import postgresql_database
 from proxy.metadata import schema
 from proxy.metadata.epochs import Epochs
-from proxy.metadata.postgresql import PostgresqlDatabase, holds_blobs
+from proxy.metadata.postgresql import PostgresqlDatabase, holds_blobs, holds_keys
 from proxy.metadata.schema import turns
 from proxy.metadata.tenure import own, requests, tenures
 from proxy.model.errors import Code, Failure
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
 START = """
 import sys
-from proxy.metadata.postgresql import PostgresqlDatabase, holds_blobs
+from proxy.metadata.postgresql import PostgresqlDatabase, holds_blobs, holds_keys
 sys.stdin.readline()
 opened = PostgresqlDatabase(sys.argv[1], None)
 print("up", "alembic" in sys.modules, flush=True)
@@ -423,6 +423,24 @@ class TestStart:
         assert holds_blobs(url)
         line.cut()
         assert refused(lambda: holds_blobs(through)).code is Code.METADATA_UNAVAILABLE
+
+    def test_a_first_look_for_keys_sees_none_before_the_first_record(
+        self, open_database: Open, url: str, line: CutLine, through: str
+    ) -> None:
+        assert not holds_keys(url)
+        database = open_database(url)
+        assert not holds_keys(url)
+        row: dict[str, object] = {
+            "name": "k",
+            "namespace": "n",
+            "check_value": b"c",
+            "sealed_for": "",
+            "created_at": 0.0,
+        }
+        database.write(lambda connection: connection.execute(insert(schema.master_keys), row))
+        assert holds_keys(url)
+        line.cut()
+        assert refused(lambda: holds_keys(through)).code is Code.METADATA_UNAVAILABLE
 
     def test_a_url_that_is_none_is_refused_unrepeated(self) -> None:
         failure = refused(lambda: PostgresqlDatabase("postgresql://me:hidden%zz@db/rows", None))

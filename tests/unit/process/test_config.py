@@ -194,3 +194,19 @@ def test_what_is_in_force_names_every_key_and_its_source_and_masks_secrets() -> 
 def test_s3_settings_that_do_not_fit_together_are_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         config.load(written(tmp_path, f"[storage]\n{text}\n"), environ={})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('provider = "kms"', "needs the id, ARN or alias"),
+        ('provider = "vault"', "must be one of local, kms"),
+        ('provider = "kms"\nkey_id = "alias/registry"\nkms_access_key_id = "A"', "go together"),
+        ('provider = "kms"\nkey_id = "two words"', "a key id, an ARN"),
+        ('endpoint = "http://127.0.0.1:5000"', "goes with key_id"),
+    ],
+    ids=["no-key", "unknown", "half-a-key", "bad-key", "no-key-for-it"],
+)
+def test_key_settings_that_do_not_fit_together_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config.load(written(tmp_path, f"[keys]\n{text}\n"), environ={})

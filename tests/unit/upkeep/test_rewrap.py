@@ -11,6 +11,8 @@ import pytest
 
 from harness.metadata import ACCOUNT, REPOSITORY
 from harness.upkeep import DAY, House
+from proxy.auth.envelope import SmallSealer
+from proxy.auth.secrets import PURPOSE, open_secret, seal_secret
 from proxy.blob.format import parse_header
 from proxy.blob.localkeys import LocalKeys
 from proxy.blob.masterfile import MasterKeys
@@ -163,6 +165,45 @@ async def test_rewrap_names_what_it_cannot_unwrap(house: House) -> None:
     report = await rewrap_all(house)
     assert (report.rewrapped, report.failed.count, report.status) == (1, 1, 1)
     assert report.failed.named[0].digest == lost.digest
+
+
+async def test_rewrap_ends_when_kms_is_out_of_reach_and_goes_on_later(
+    house: House, blobs: list[Blob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One failure, not one for each blob."""
+    real, asked = house.keys.rewrap, 0
+
+    async def away(encrypted: EncryptedDataKey, sealed_for: str) -> EncryptedDataKey:
+        nonlocal asked
+        asked += 1
+        if asked > 2:
+            raise Failure(Code.KMS, "away", unavailable=1)
+        return await real(encrypted, sealed_for)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.keys, "rewrap", away)
+        with pytest.raises(Failure, match="away"):
+            await rewrap_all(house)
+    report = await rewrap_all(house, rotate=False)
+    assert report.rewrapped + report.current == 4
+    await are_sound(house, 4)
+
+
+async def test_rewrap_seals_stored_secrets_anew_and_names_what_does_not_open(house: House) -> None:
+    old, new = ("old", bytes(32)), ("new", bytes(range(32)))
+    before, after = SmallSealer([old], PURPOSE), SmallSealer([new, old], PURPOSE)
+    await house.bootstrap("AKIA7777777777777777", seal_secret(before, "AKIA7777777777777777", "the secret"))
+    report = await rewrap(house.metadata, house.keys, rotate=None, secrets=after, progress=lambda step: None)
+    assert (report.secrets, report.status) == (1, 0)
+    row = await house.metadata.access_key("AKIA7777777777777777")
+    assert row is not None
+    assert open_secret(SmallSealer([new], PURPOSE), row.access_key_id, row.sealed_secret) == "the secret"
+    again = await rewrap(house.metadata, house.keys, rotate=None, secrets=after, progress=lambda step: None)
+    assert again.secrets == 0
+    stranger = SmallSealer([("other", bytes(32))], PURPOSE)
+    lost = await rewrap(house.metadata, house.keys, rotate=None, secrets=stranger, progress=lambda step: None)
+    assert (lost.failed.count, lost.status) == (1, 1)
+    assert "AKIA7777777777777777" in str(lost.failed.named[0])
 
 
 async def test_rewrap_tells_progress(house: House, blobs: list[Blob]) -> None:
