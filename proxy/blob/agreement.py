@@ -124,10 +124,12 @@ class Agreement:
             raise self._amiss[1].with_traceback(None)
 
     async def waiting(self) -> str | None:
-        """The name of a key that was added to the file for the next rotation, and has never been in force."""
+        """The name of a key of the file that has never been in force: the next rotation's, or a new file's first."""
         known = {record.name for record in await self._records.key_records()}
-        new = [key.name for key in self._file_keys().all[1:] if key.name not in known]
-        return new[-1] if new and len(known) < RECORDS_SEEN else None
+        new = [key.name for key in self._file_keys().all if key.name not in known]
+        if not new or len(known) >= RECORDS_SEEN:
+            return None
+        return new[0] if new[0] == self._file_keys().active.name else new[-1]
 
     async def prepare(self, *, fresh: bool) -> KeyRecord:
         """The record that `move` will put in force, where all processes see it already; with `fresh`, of a new secret.

@@ -3,7 +3,7 @@
     <data>/                   0700
       lock                    held (flock) by the one server that works here; its pid inside
       credentials             0600  the administrator's key, in AWS's shared-credentials form
-      keys/master.json        0600  the master keys: without them nothing stored can be read again
+      keys/master.json        0600  the master keys, unless KMS has them: without them nothing stored can be read again
       metadata.db             0600  every row (SQLite; beside it -wal, -shm, .lock), unless it is a PostgreSQL
       objects/                      the filesystem store: sealed bytes, and the name of the store
       store-id                0600  the name that the store must have: another one is not what the rows are about

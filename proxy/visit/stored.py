@@ -98,13 +98,14 @@ async def _turn(config: Config, own: server.Rooms, *, rotate: bool, running: boo
     masters = await asyncio.to_thread(_file_in_force, config)
     if masters is None:
         to = await own.agreement.prepare(fresh=rotate)
-        await asyncio.sleep(pause)
+        await asyncio.sleep(0 if to.active else pause)
         await own.agreement.move(to)
         return
     if rotate:
         added = await own.agreement.waiting() or (await asyncio.to_thread(masters.add)).name
-        await asyncio.sleep(pause)
-        await asyncio.to_thread(masters.activate, added)
+        if added != masters.active.name:
+            await asyncio.sleep(pause)
+            await asyncio.to_thread(masters.activate, added)
     await own.agreement.look()
     await own.agreement.move(await own.agreement.prepare(fresh=False))
     if rotate:

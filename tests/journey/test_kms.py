@@ -92,6 +92,10 @@ def test_an_outage_of_kms_stops_new_blobs_only_and_ends_without_a_restart(
     until(lambda: readiness(server.address)[0] == 503)
     assert "key management service" in readiness(server.address)[1]["key"]
 
+    server.metadata_process().kill()  # it comes back without KMS
+    assert line.ask("GET", f"/v2/{REPOSITORY}/blobs/{digest}").expect(200).body == content(1)
+    line.ask("HEAD", f"/v2/{REPOSITORY}/blobs/{digest}").expect(200)
+
     line_to_kms.mend()
     until(lambda: readiness(server.address)[0] == 200)
     again = line.push_blob(REPOSITORY, content(2))
@@ -146,6 +150,7 @@ def test_a_registry_moves_to_kms_and_back_while_it_serves(start_server: Start, m
     assert "key new --save" in wharfage("rewrap", "--data", data, extra=both, ok=False)
     assert "copy that file" in wharfage("key", "new", "--save", "--data", data, extra=both)
     assert "5 data keys wrapped anew" in wharfage("rewrap", "--data", data, extra=both)
+    assert len(json.loads(wharfage("key", "export", "--data", data, extra={}))) == 1  # the copies are still whole
     assert providers(data) == {"wharfage"}
     assert third.stop() == 0
     fourth = start_server(data, workers=1, watched=True)

@@ -257,6 +257,8 @@ async def test_a_node_that_would_wrap_by_a_key_that_nobody_knows_is_refused(node
     assert "stray wraps by master key" in failure.message
     assert "wharfage rewrap" in failure.hint
     await stray.begin(moving=True)
+    stray_file = await asyncio.to_thread(MasterKeys.load, nodes.folder / "stray.json")
+    assert await stray.waiting() == stray_file.active.name
     await stray.move(await stray.prepare(fresh=False))
     await (await nodes.node("stray", kms=True)).begin()
 

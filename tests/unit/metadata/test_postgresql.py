@@ -30,7 +30,7 @@ pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
 START = """
 import sys
-from proxy.metadata.postgresql import PostgresqlDatabase, holds_blobs, holds_keys
+from proxy.metadata.postgresql import PostgresqlDatabase, holds_blobs
 sys.stdin.readline()
 opened = PostgresqlDatabase(sys.argv[1], None)
 print("up", "alembic" in sys.modules, flush=True)
