@@ -77,7 +77,8 @@ def test_an_outage_of_kms_stops_new_blobs_only_and_ends_without_a_restart(
     settings = moto.settings(moto.new_key(), endpoint=f"http://127.0.0.1:{line_to_kms.port}")
     server = start_server(tmp_path / "data", workers=1, watched=True, extra=settings)
     assert not os.listdir(server.data / "keys")
-    line = Line(server, server.password())
+    password = server.password()
+    line = Line(server, password)
     digest = line.push_blob(REPOSITORY, content(1))
     assert providers(server.data) == {"aws-kms"}
 
@@ -96,8 +97,13 @@ def test_an_outage_of_kms_stops_new_blobs_only_and_ends_without_a_restart(
     assert line.ask("GET", f"/v2/{REPOSITORY}/blobs/{digest}").expect(200).body == content(1)
     line.ask("HEAD", f"/v2/{REPOSITORY}/blobs/{digest}").expect(200)
 
+    line.close()
+    [worker] = server.workers()
+    worker.kill()  # the next one cannot open tokens before KMS answers, and is started until it does
+    until(lambda: [each.pid for each in server.workers()] not in ([], [worker.pid]))
     line_to_kms.mend()
-    until(lambda: readiness(server.address)[0] == 200)
+    until(server.is_ready)
+    line = Line(server, password)
     again = line.push_blob(REPOSITORY, content(2))
     assert line.ask("GET", f"/v2/{REPOSITORY}/blobs/{again}").expect(200).body == content(2)
     line.close()
