@@ -24,6 +24,10 @@ from proxy.visit.visiting import CannotVisit, existing, visiting
 def export_keys(config: Config) -> list[dict[str, str]]:
     """All master keys, the active first. `CannotVisit` if there are none yet."""
     data = existing(config)
+    if config.keys.provider == "kms" and not os.path.lexists(data.master_keys):
+        raise CannotVisit(
+            "the keys of this registry are in KMS, which gives none away; any reader may ask it to Decrypt"
+        )
     return MasterKeys.load(data.master_keys).export()
 
 

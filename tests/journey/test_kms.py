@@ -152,6 +152,7 @@ def test_a_registry_moves_to_kms_and_back_while_it_serves(start_server: Start, m
     third = start_server(data, workers=1, watched=True, extra=kms)
     password = third.password()  # the administrator's secret needs no key file either
     served(third)
+    assert "are in KMS" in wharfage("key", "export", "--data", data, extra=kms, ok=False)
 
     assert "key new --save" in wharfage("rewrap", "--data", data, extra=both, ok=False)
     assert "copy that file" in wharfage("key", "new", "--save", "--data", data, extra=both)

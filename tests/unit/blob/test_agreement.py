@@ -189,6 +189,25 @@ async def test_a_running_node_that_lacks_the_new_key_is_not_ready_after_a_while_
     assert two.sealer("test").open(one.sealer("test").seal(b"x")) == b"x"
 
 
+async def test_a_key_that_was_made_and_copied_before_the_rotation_leaves_every_node_ready(nodes: Nodes) -> None:
+    one = await nodes.node("one")
+    await one.begin()
+    beside = await asyncio.to_thread(MasterKeys.load, nodes.folder / "one.json")
+    added = await asyncio.to_thread(beside.add)
+    await nodes.copy("one", "two")
+    two = await nodes.node("two")
+    await two.begin()
+    await asyncio.to_thread(beside.activate, added.name)
+    await one.look()
+    await one.move(await one.prepare(fresh=False))
+    for _ in range(2):
+        await two.look()
+        await two.check()
+        nodes.clock.now += AMISS_SECONDS
+    assert added.name.encode() in two.sealer("test").seal(b"x")
+    await (await nodes.node("two")).begin()
+
+
 async def test_metadata_out_of_reach_changes_nothing(nodes: Nodes) -> None:
     one = await nodes.node("one")
     await one.begin()
