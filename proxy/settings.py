@@ -81,7 +81,7 @@ class Storage:
     ca_bundle: str = _key("", "s3: PEM file of the authorities that vouch for https endpoints; empty is the system's")
     checksum: str = _key("crc32", "s3: what the store verifies: crc32, or md5 for older ones", _one_of("crc32", "md5"))
     part_mib: int = _key(8, "s3: MiB of a part; 10,000 of them are the largest layer", _between(5, 1024))
-    buffers_mib: int = _key(64, "s3: MiB of parts that a worker holds at most, sent or filling", _between(5, 65_536))
+    buffers_mib: int = _key(64, "s3: MiB of parts that a node's workers hold together, in all", _between(5, 65_536))
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,10 @@ async def make_store(config: Config, data: DataDirectory, client: MetadataClient
     if storage.backend == "filesystem":
         return FilesystemStore(data.objects, store_id=store_id)
     from proxy.storage.bucket import Bucket, load  # loaded by those who want it
+    from proxy.storage.nodebudget import NodeBudget
     from proxy.storage.s3 import S3Store
+
+    budget = await asyncio.to_thread(NodeBudget, data.parts, storage.buffers_mib * 2**20)
 
     return S3Store(
         Bucket(_place(config), session=load()),
@@ -73,7 +76,7 @@ async def make_store(config: Config, data: DataDirectory, client: MetadataClient
         prefix=storage.prefix,
         store_id=store_id,
         part_size=storage.part_mib * 2**20,
-        buffers=storage.buffers_mib * 2**20,
+        budget=budget,
         checksum=storage.checksum,
     )
 

@@ -8,7 +8,7 @@
       objects/                      the filesystem store: sealed bytes, and the name of the store
       store-id                0600  the name that the store must have: another one is not what the rows are about
       tls/                          what --tls-self-signed made: ca.crt, ca.key, server.crt, server.key
-      run/                    0700  of this run only: metadata.sock, epochs, metrics/, address (http://HOST:PORT)
+      run/                    0700  of this run only: metadata.sock, epochs, metrics/, parts/, address (http://HOST:PORT)
 
 A backup is everything but `run`. Promises: files that hold secrets are 0600 from their first byte and appear whole or
 not at all; what is there is never overwritten. Must not know what the rooms write into their parts.
@@ -51,6 +51,7 @@ class DataDirectory:
     run: Path
     epochs: Path
     metrics: Path
+    parts: Path
     address: Path
     metadata_socket: str  # may be a short alias of <run>/metadata.sock
 
@@ -74,6 +75,7 @@ def open_data(config: Config) -> DataDirectory:
         run=run,
         epochs=run / "epochs",
         metrics=run / "metrics",
+        parts=run / "parts",
         address=run / "address",
         metadata_socket=_socket_path(run / "metadata.sock"),
     )

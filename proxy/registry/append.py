@@ -91,7 +91,10 @@ class Append:
             raise Failure(Code.SIZE_INVALID, f"the body is longer than the {self._length} bytes that were declared")
         self._check_lease()
         writer = self._writer or await self._open()
-        await writer.write(chunk)
+        try:
+            await writer.write(chunk)
+        except ObjectMissing:
+            raise await self._lost() from None
         self.received += len(chunk)
 
     async def keep(self) -> Upload:
@@ -99,8 +102,11 @@ class Append:
         if self._writer is None or self._appender is None or self._hasher is None:
             await self.abandon()
             return self.upload
-        segment = await self._writer.finish()
-        await self._appender.pause()
+        try:
+            segment = await self._writer.finish()
+            await self._appender.pause()
+        except ObjectMissing:
+            raise await self._lost() from None
         state = self._seal_state(self._hasher)
         self._recording = True
         kept = await self._rooms.metadata.advance_upload(
@@ -121,7 +127,10 @@ class Append:
             raise Failure(Code.SIZE_INVALID, f"{self.received} of {self._length} declared bytes came")
         if not sealed.segment_count and self._writer is None:
             await self._open()  # the empty blob is one empty message
-        segment = await self._writer.finish() if self._writer is not None else None
+        try:
+            segment = await self._writer.finish() if self._writer is not None else None
+        except ObjectMissing:
+            raise await self._lost() from None
         hasher = self._hasher or self._begin_hash()
         if hasher.name == digest.algorithm:
             _check_digest(hasher, digest)
@@ -130,9 +139,14 @@ class Append:
             self._appender = await self._resume()
         try:
             await self._appender.finish()
+        except ObjectMissing:
+            raise await self._lost() from None
         except Failure:
-            # The store has given the object up, and with it what earlier appends had recorded.
-            await self._give_up()
+            if self._appender.resumable:
+                self._recording = True  # what rows counted stays as it is: the closing request may come again
+            else:
+                # The store has given the object up, and with it what earlier appends had recorded.
+                await self._give_up()
             raise
         if hasher.name != digest.algorithm:
             await self._check_other(digest, _with_segment(sealed, segment), segment)
@@ -189,13 +203,7 @@ class Append:
         try:
             return await self._rooms.store.resume(sealed.object_key, sealed.stored_size)
         except ObjectMissing:
-            await self._give_up()
-            raise Failure(
-                Code.UPLOAD_NOT_FOUND,
-                "what was uploaded so far did not survive",
-                hint="the store lost unsynced bytes (power cut?); begin the upload again",
-                uploadId=self.upload.upload_id,
-            ) from None
+            raise await self._lost() from None
 
     def _begin_hash(self) -> Hasher:
         if not self.upload.sealed.plain_size:
@@ -233,6 +241,17 @@ class Append:
         except Failure:
             await self._give_up()  # a finished object takes no more bytes
             raise
+
+    async def _lost(self) -> Failure:
+        """What the store no longer has, the session cannot have: end it, unless another request holds it by now."""
+        self._check_lease()
+        await self._give_up()
+        return Failure(
+            Code.UPLOAD_NOT_FOUND,
+            "what was uploaded so far did not survive",
+            hint="the store lost unsynced bytes (power cut?); begin the upload again",
+            uploadId=self.upload.upload_id,
+        )
 
     async def _give_up(self) -> None:
         """The session cannot go on: end it and remove its object."""

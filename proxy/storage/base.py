@@ -34,9 +34,15 @@ class StoredObject:
 
 
 class Appender(Protocol):
-    """One stretch of writing to one object by one caller. `offset` is the stored length so far."""
+    """One stretch of writing to one object by one caller. `offset` is the stored length so far.
+
+    `append` and `finish` raise ObjectMissing when what was stored before is not there any more, or another's is: it
+    cannot go on, and nothing was touched. `resumable` is said after a `finish` that failed with a `Failure`: True, and
+    the object is as unfinished as it was; `pause` then leaves it for a later `resume` at an offset where an earlier
+    stretch paused (or 0), and `finish` again; `abandon` removes it. False: it is given up already."""
 
     offset: int
+    resumable: bool
 
     async def append(self, produce: Callable[[], memoryview]) -> int:
         """Run `produce` off the event loop and store what it returns after all that was stored before; its length.

@@ -115,6 +115,7 @@ class FilesystemAppender:
 
     def __init__(self, tree: Tree, pool: ThreadPoolExecutor, key: str, fd: int, offset: int) -> None:
         self.offset = offset
+        self.resumable = False  # after a failed fsync the kernel forgets what it could not write: nobody tries again
         self._tree = tree
         self._pool = pool
         self._key = key

@@ -1,43 +1,91 @@
-"""The memory that parts of objects fill while they wait to be sent: one budget of a worker, first come first served.
+"""The memory that parts of objects fill while they wait to be sent: one budget, first come first served.
 
 A buffer is taken whole before its first byte comes, and held until its bytes are with the store or in rows. Nobody
 waits for one while holding another that is not already on its way to the store, so that waiting always ends. What is
-held never exceeds `budget` (or one buffer, if that alone is larger).
+held never exceeds the budget (or one buffer, if that alone is larger). The budget is this process's own, or one that
+the processes of a node share (`nodebudget`); among the waiters of a process the first one stands for all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
+from typing import Protocol
 
 KEPT = 2  # buffers of the usual size that are kept for the next part: fresh pages cost more than a copy into old ones
 
 
-class PartBuffers:
-    """`held` counts the bytes given out."""
+class Budget(Protocol):
+    def take(self, size: int, since: int) -> bool:
+        """Whether the bytes are the caller's now. If not, it is known to wait, since `since` (nanoseconds)."""
 
-    def __init__(self, budget: int, usual: int) -> None:
+    def give(self, size: int) -> None: ...
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Call `wake` when another process may have given something back."""
+
+    def unwatch(self) -> None:
+        """Nobody waits any more."""
+
+    def close(self) -> None: ...
+
+
+class OwnBudget:
+    """A budget that nobody else takes from."""
+
+    def __init__(self, limit: int) -> None:
+        self._held = 0
+        self._limit = limit
+
+    def take(self, size: int, since: int) -> bool:
+        fits = not self._held or self._held + size <= self._limit
+        self._held += size if fits else 0
+        return fits
+
+    def give(self, size: int) -> None:
+        self._held -= size
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        pass
+
+    def unwatch(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class PartBuffers:
+    """`held` counts the bytes given out by this process."""
+
+    def __init__(self, budget: Budget, usual: int, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.held = 0
         self._budget = budget
         self._usual = usual
+        self._clock = clock
         self._kept: list[bytearray] = []
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[int, int, asyncio.Future[None]]] = deque()
 
     def __repr__(self) -> str:
-        return f"<PartBuffers {self.held} of {self._budget} bytes, {len(self._waiting)} waiting>"
+        return f"<PartBuffers {self.held} bytes of {self._budget!r}, {len(self._waiting)} waiting>"
 
     async def take(self, size: int) -> bytearray:
         """A buffer of `size` bytes with anything in it, once it is this caller's turn."""
-        if self._waiting or not self._fits(size):
+        since = self._clock()
+        if self._waiting or not self._budget.take(size, since):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((size, turn))
+            waiter = (size, since, turn)
+            self._waiting.append(waiter)
+            self._budget.watch(self._wake)
             try:
                 await turn
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
                     self._free(size)  # the turn came, and nobody takes it
                 else:
-                    self._waiting.remove((size, turn))
+                    self._waiting.remove(waiter)
                     self._wake()
                 raise
         else:
@@ -54,16 +102,22 @@ class PartBuffers:
         """Back, but somebody may still look at it: its room is free, the buffer is never used again."""
         self._free(size)
 
-    def _fits(self, size: int) -> bool:
-        return not self.held or self.held + size <= self._budget
+    def close(self) -> None:
+        self._budget.close()
 
     def _free(self, size: int) -> None:
         self.held -= size
+        self._budget.give(size)
         self._wake()
 
     def _wake(self) -> None:
-        while self._waiting and self._fits(self._waiting[0][0]):
-            size, turn = self._waiting.popleft()
+        """Hand out what there is room for, in order."""
+        while self._waiting:
+            size, since, turn = self._waiting[0]
             if not turn.done():
+                if not self._budget.take(size, since):
+                    return
                 self.held += size
                 turn.set_result(None)
+            self._waiting.popleft()
+        self._budget.unwatch()

@@ -29,7 +29,7 @@ from typing import Any
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import KEY, ObjectMissing, OpenObjects, StoredObject
 from proxy.storage.bucket import Body, Bucket
-from proxy.storage.partbuffers import PartBuffers
+from proxy.storage.partbuffers import Budget, OwnBudget, PartBuffers
 from proxy.storage.s3append import MAX_PARTS, S3Appender, Tools
 from proxy.storage.s3marker import Mark
 from proxy.storage.s3read import S3Reader
@@ -38,6 +38,7 @@ THREADS = 16  # in which appends hash, seal and copy
 CHECK_LASTS = 2.0  # seconds for which a good probe answers again: /readyz is open to all
 PAGE = 1000  # keys of one listing
 MIB = 2**20
+BUDGET = 64 * MIB
 
 
 class S3Store:
@@ -51,15 +52,16 @@ class S3Store:
         prefix: str = "",
         store_id: str | None = None,
         part_size: int = 8 * MIB,
-        buffers: int = 64 * MIB,
+        budget: Budget | None = None,
         checksum: str = "crc32",
         stall_seconds: float = 5.0,
         threads: int = THREADS,
     ) -> None:
         """`store_id` is the name that the store must have (`s3marker.claim`), None for any: in another one nothing is
-        made, listed, or said to be missing. `buffers` bytes of parts are held at most. `checksum` is crc32 or md5. An
-        append that does not come for `stall_seconds` gives up its buffer."""
-        self.buffers = PartBuffers(buffers, part_size)
+        made, listed, or said to be missing. `budget` bounds the bytes of parts, and is closed with the store; without
+        one the store has `BUDGET` for itself. `checksum` is crc32 or md5. An append that does not come for
+        `stall_seconds` gives up its buffer."""
+        self.buffers = PartBuffers(budget or OwnBudget(BUDGET), part_size)
         self._bucket = bucket
         self._objects = objects
         self._prefix = prefix
@@ -82,7 +84,9 @@ class S3Store:
         part_size = self._part_size
         if expected_size is not None and expected_size > part_size * (MAX_PARTS * 99 // 100):  # sealing adds a little
             part_size = -(-expected_size // (MAX_PARTS * 99 // 100 * MIB)) * MIB
-        return S3Appender(self._tools, key, self._prefix + key, part_size=part_size, expected_size=expected_size)
+        appender = S3Appender(self._tools, key, self._prefix + key, part_size=part_size, expected_size=expected_size)
+        await appender.reserve()
+        return appender
 
     async def resume(self, key: str, offset: int) -> S3Appender:
         """A finished object (whose row was never committed) goes on only at its end, or anew from its start."""
@@ -179,6 +183,7 @@ class S3Store:
     async def close(self) -> None:
         """Ends threads and connections. Appenders and readers must have been closed."""
         self._pool.shutdown(wait=False)
+        self.buffers.close()
         await self._bucket.close()
 
     async def _size(self, key: str) -> int | None:

@@ -22,9 +22,9 @@ from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.model.records import TAIL_PIECE, SentPart
 from proxy.storage.base import ObjectMissing, OpenObjects
-from proxy.storage.bucket import Body, Bucket
+from proxy.storage.bucket import Bucket
 from proxy.storage.partbuffers import PartBuffers
-from proxy.storage.s3whole import complete, put_whole
+from proxy.storage.s3whole import complete, put_part, put_whole
 
 MAX_PARTS = 10_000  # of a multipart upload, by S3's own limit
 SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
@@ -86,10 +86,16 @@ class S3Appender:
         self._stalled: asyncio.TimerHandle | None = None
         self._broken = False
         self._ended = False
+        self.resumable = False
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "broken" if self._broken else "open"
         return f"<S3Appender {self._key} at {self.offset}, {state}>"
+
+    async def reserve(self) -> None:
+        """Take the first part's buffer, before there is a byte for it: who waits for one has nothing in memory yet."""
+        self._buffer = await self._tools.buffers.take(self._size)
+        self._watch()
 
     async def append(self, produce: Callable[[], memoryview]) -> int:
         self._check_usable()
@@ -114,14 +120,17 @@ class S3Appender:
         return length
 
     async def pause(self) -> None:
+        self.resumable = False
         await self._end(self._pause)
 
     async def finish(self) -> None:
-        """A failure gives the object up."""
+        """When the store does not answer, all that rows and store hold stays, to be finished later."""
         self._check_usable()
         await self._end(self._finish)
 
     async def abandon(self) -> None:
+        if self._ended and self.resumable:
+            self.resumable, self._ended = False, False  # a finish that failed left it
         await self._end(self._abandon)
 
     # ---- filling --------------------------------------------------------------------------------------------------
@@ -176,22 +185,12 @@ class S3Appender:
         view = memoryview(buffer)[:length]
         try:
             checksum = await asyncio.to_thread(self._tools.checksum, view)
-            answer = await self._tools.bucket.ask(
-                "upload_part",
-                Key=self._name,
-                UploadId=self._upload_id,
-                PartNumber=number,
-                Body=Body(view),
-                **checksum,
-            )
-        except ObjectMissing as error:
-            self._tools.buffers.let_go(size)
-            raise Failure(Code.STORE_UNAVAILABLE, "the store has dropped this object's multipart upload") from error
+            etag = await put_part(self._tools.bucket, self._name, self._upload_id, number, view, checksum)
         except BaseException:
             self._tools.buffers.let_go(size)  # the transport may still look at it
             raise
         self._tools.buffers.give(buffer, size)
-        return SentPart(number, answer["ETag"], checksum.get("ChecksumCRC32", ""))
+        return SentPart(number, etag, checksum.get("ChecksumCRC32", ""))
 
     async def _settle(self) -> None:
         """Wait for the part that is on its way; raises what became of it."""
@@ -287,6 +286,16 @@ class S3Appender:
                 view = memoryview(self._buffer or b"")[: self._fill]
                 self._put = True
                 await put_whole(self._tools.bucket, self._name, view, self._tools.checksum)
+        except Failure as failure:
+            if failure.code in (Code.STORE_UNAVAILABLE, Code.METADATA_UNAVAILABLE):
+                self.resumable = True
+                await self._let_go()
+            else:
+                await self._abandon()
+            raise
+        except ObjectMissing:  # another's object, or none, lies where this one was to be: touch neither
+            await self._let_go()
+            raise
         except BaseException:
             await self._abandon()
             raise

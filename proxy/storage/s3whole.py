@@ -1,8 +1,9 @@
-"""The two requests that make an object of S3 whole, and what to believe when their answer is lost.
+"""The requests that bring bytes and make an object of S3 whole, and what to believe when their answer is lost.
 
-Both may be sent again. An answer that was lost, or that says that somebody was there before, is settled by what lies
+All may be sent again. An answer that was lost, or that says that somebody was there before, is settled by what lies
 under the key: its size, and its ETag where that is an MD5 (of the body, or of the parts' MD5s). So a writer whose lease
-is over never passes its successor's bytes off as its own, nor replaces them.
+is over never passes its successor's bytes off as its own, nor replaces them: ObjectMissing says that what was to be
+there is not, for good. A 200 that brings no ETag (an error in its body, a gateway's page) is no answer yet.
 """
 
 from __future__ import annotations
@@ -12,21 +13,23 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from proxy.model.errors import Code, Failure
 from proxy.model.records import SentPart
 from proxy.storage.base import ObjectMissing
-from proxy.storage.bucket import Body, Bucket, Refused
+from proxy.storage.bucket import Body, Bucket, Busy, Refused
 
 
 async def put_whole(
     bucket: Bucket, name: str, view: memoryview, checksum: Callable[[memoryview], dict[str, Any]]
 ) -> None:
-    """One PutObject of all the bytes, unless an object lies there already. Failure(STORE_UNAVAILABLE)."""
+    """One PutObject of all the bytes, unless an object lies there already. Failure(STORE_UNAVAILABLE); ObjectMissing
+    where another's does."""
     verified = await asyncio.to_thread(checksum, view)
 
     async def once() -> None:
         try:
-            await bucket.once("put_object", Key=name, Body=Body(view), IfNoneMatch="*", **verified)
+            answer = await bucket.once("put_object", Key=name, Body=Body(view), IfNoneMatch="*", **verified)
+            if not answer.get("ETag"):
+                raise Busy("an answer without an ETag")  # the next try meets what this one left, if it left something
         except Refused as refused:
             if refused.status != 412:
                 raise
@@ -36,8 +39,25 @@ async def put_whole(
     await bucket.until_answered("put_object", once)
 
 
+async def put_part(
+    bucket: Bucket, name: str, upload_id: str, number: int, view: memoryview, verified: dict[str, Any]
+) -> str:
+    """One UploadPart; its ETag. Failure(STORE_UNAVAILABLE); ObjectMissing when there is no such upload any more."""
+
+    async def once() -> str:
+        answer = await bucket.once(
+            "upload_part", Key=name, UploadId=upload_id, PartNumber=number, Body=Body(view), **verified
+        )
+        if not answer.get("ETag"):
+            raise Busy("an answer without an ETag")
+        return str(answer["ETag"])
+
+    return await bucket.until_answered("upload_part", once)
+
+
 async def complete(bucket: Bucket, name: str, upload_id: str, parts: Sequence[SentPart], size: int) -> None:
-    """Put `parts` together, an object of `size` bytes. Failure(STORE_UNAVAILABLE)."""
+    """Put `parts` together, an object of `size` bytes. Failure(STORE_UNAVAILABLE); ObjectMissing when upload and
+    object are gone, or another's lies there."""
     named = [
         {"PartNumber": part.number, "ETag": part.etag} | ({"ChecksumCRC32": part.checksum} if part.checksum else {})
         for part in parts
@@ -49,20 +69,18 @@ async def complete(bucket: Bucket, name: str, upload_id: str, parts: Sequence[Se
                 "complete_multipart_upload", Key=name, UploadId=upload_id, MultipartUpload={"Parts": named}
             )
         except ObjectMissing:  # no such upload any more: completed by a try whose answer was lost?
-            answer = {}
-        if not answer.get("ETag"):
             await _need_own(bucket, name, size, _etag_of(parts))
+            return
+        if not answer.get("ETag"):
+            raise Busy("an answer without an ETag")  # the next try finds the upload, or what this one made of it
 
     await bucket.until_answered("complete_multipart_upload", once)
 
 
 async def _need_own(bucket: Bucket, name: str, size: int, etag: str | None) -> None:
-    try:
-        found = await bucket.once("head_object", missing=True, Key=name)
-    except ObjectMissing:
-        found = {}
+    found = await bucket.once("head_object", missing=True, Key=name)
     if found.get("ContentLength") != size or (etag is not None and found.get("ETag") != etag):
-        raise Failure(Code.STORE_UNAVAILABLE, "the store does not hold the object that was written")
+        raise ObjectMissing(name)
 
 
 def _etag_of(parts: Sequence[SentPart]) -> str | None:

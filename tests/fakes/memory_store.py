@@ -86,6 +86,7 @@ class MemoryStore:
 class MemoryAppender:
     def __init__(self, store: MemoryStore, key: str, offset: int) -> None:
         self.offset = offset
+        self.resumable = False
         self._store = store
         self._key = key
         self._open = True

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from proxy.storage.partbuffers import PartBuffers
+from proxy.storage.partbuffers import OwnBudget, PartBuffers
 
 
 async def test_no_more_than_the_budget_is_held_and_turns_are_kept() -> None:
-    buffers = PartBuffers(20, 10)
+    buffers = PartBuffers(OwnBudget(20), 10)
     first, second = await buffers.take(10), await buffers.take(10)
     order: list[int] = []
 
@@ -28,7 +28,7 @@ async def test_no_more_than_the_budget_is_held_and_turns_are_kept() -> None:
 
 
 async def test_one_that_gives_up_waiting_lets_the_next_go() -> None:
-    buffers = PartBuffers(10, 10)
+    buffers = PartBuffers(OwnBudget(10), 10)
     held = await buffers.take(6)
     large, small = asyncio.create_task(buffers.take(9)), asyncio.create_task(buffers.take(4))
     await asyncio.sleep(0)
@@ -40,7 +40,7 @@ async def test_one_that_gives_up_waiting_lets_the_next_go() -> None:
 
 
 async def test_a_turn_that_comes_as_its_waiter_is_cancelled_is_not_lost() -> None:
-    buffers = PartBuffers(10, 10)
+    buffers = PartBuffers(OwnBudget(10), 10)
     held = await buffers.take(10)
     waiter = asyncio.create_task(buffers.take(10))
     await asyncio.sleep(0)
@@ -51,5 +51,5 @@ async def test_a_turn_that_comes_as_its_waiter_is_cancelled_is_not_lost() -> Non
 
 
 async def test_a_buffer_beyond_the_budget_comes_when_nothing_else_is_held() -> None:
-    buffers = PartBuffers(10, 10)
+    buffers = PartBuffers(OwnBudget(10), 10)
     assert len(await buffers.take(50)) == 50
