@@ -258,7 +258,8 @@ class Append:
         upload = self.upload
         self._recording = True
         if self._appender is not None:
-            await self._appender.pause()
+            with contextlib.suppress(Failure, ObjectMissing):
+                await self._appender.pause()
         with contextlib.suppress(Failure):  # the sweep takes what stays
             key = await self._rooms.metadata.cancel_upload(upload.account, upload.repository, upload.upload_id)
             await delete_object(self._rooms.store, key)
@@ -310,7 +311,8 @@ class Append:
             await appender.abandon()
         else:
             past = appender.offset > sealed.stored_size
-            await appender.pause()
+            with contextlib.suppress(ObjectMissing):  # the next append is told
+                await appender.pause()
             if past:
                 with contextlib.suppress(Failure, ObjectMissing):  # the next append cuts it, or the sweep
                     await (await self._rooms.store.resume(sealed.object_key, sealed.stored_size)).pause()

@@ -228,6 +228,10 @@ class Bucket:
             await asyncio.sleep(wait)
             pause = min(pause * 2, LONGEST_PAUSE)
 
+    def in_time(self) -> asyncio.Timeout:
+        """For one read of an answer's body: TimeoutError when the line stands still."""
+        return asyncio.timeout(self._answer_seconds)
+
     async def close(self) -> None:
         await self._life.aclose()
         self._made = None
@@ -259,7 +263,7 @@ class Bucket:
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 connect_timeout=CONNECT_SECONDS,
-                read_timeout=self._answer_seconds,
+                read_timeout=3600.0,  # `once` and `in_time` look at the clock: they know how long a body is
                 max_pool_connections=0,  # without a bound: slow readers must not keep writers from the store
                 connector_args={"keepalive_timeout": 30.0},
             ),

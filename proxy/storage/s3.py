@@ -27,8 +27,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from proxy.model.errors import Code, Failure
+from proxy.model.records import OpenObject
 from proxy.storage.base import KEY, ObjectMissing, OpenObjects, StoredObject
-from proxy.storage.bucket import Body, Bucket
+from proxy.storage.bucket import Body, Bucket, unavailable
 from proxy.storage.partbuffers import Budget, OwnBudget, PartBuffers
 from proxy.storage.s3append import MAX_PARTS, S3Appender, Tools
 from proxy.storage.s3marker import Mark
@@ -94,12 +95,14 @@ class S3Store:
         found = await self._objects.cut_open_object(key, offset)
         if found is not None:
             await self._mark.vouch(fresh=False)  # what rows hold is to be put there
+            if found.upload_id and not found.part_count:
+                await self._begin_upload_anew(key, found)
             return S3Appender(
                 self._tools,
                 key,
                 self._prefix + key,
                 part_size=found.part_size,
-                upload_id=found.upload_id,
+                upload_id=found.upload_id if found.part_count else "",
                 offset=offset,
                 kept=True,
             )
@@ -170,9 +173,11 @@ class S3Store:
             try:
                 await self._bucket.ask("put_object", Key=self._probe, Body=Body(body), **self._tools.checksum(body))
                 answer = await self._bucket.ask("get_object", Key=self._probe)
-                async with answer["Body"] as stream:
+                async with self._bucket.in_time(), answer["Body"] as stream:
                     if await stream.read() != body:
                         raise Failure(Code.STORE_UNAVAILABLE, "the object store gave back other bytes than it took")
+            except TimeoutError as error:
+                raise unavailable(error, "get_object") from error
             except ObjectMissing as error:
                 raise Failure(Code.STORE_UNAVAILABLE, "the object store forgot what it had just taken") from error
             finally:
@@ -185,6 +190,16 @@ class S3Store:
         self._pool.shutdown(wait=False)
         self.buffers.close()
         await self._bucket.close()
+
+    async def _begin_upload_anew(self, key: str, found: OpenObject) -> None:
+        """None of its parts is needed: an upload that a lost answer completed, and what it made, are in the way."""
+        full = self._prefix + key
+        with contextlib.suppress(ObjectMissing):
+            await self._bucket.ask("abort_multipart_upload", Key=full, UploadId=found.upload_id)
+        await self._bucket.ask("delete_object", Key=full)
+        await self._objects.keep_open_object(
+            key, part_size=found.part_size, upload_id="", parts=(), tail_offset=found.stored_size, tail=b""
+        )
 
     async def _size(self, key: str) -> int | None:
         try:

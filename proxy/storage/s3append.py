@@ -24,7 +24,7 @@ from proxy.model.records import TAIL_PIECE, SentPart
 from proxy.storage.base import ObjectMissing, OpenObjects
 from proxy.storage.bucket import Bucket
 from proxy.storage.partbuffers import PartBuffers
-from proxy.storage.s3whole import complete, put_part, put_whole
+from proxy.storage.s3whole import complete, etag_of, put_part, put_whole
 
 MAX_PARTS = 10_000  # of a multipart upload, by S3's own limit
 SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
@@ -313,7 +313,11 @@ class S3Appender:
             if number > MAX_PARTS:
                 raise Failure(Code.OBJECT_TOO_LARGE, f"an object has at most {MAX_PARTS} parts")
             buffer, self._buffer = self._buffer, None
-            self._parts.append(await self._send_part(number, buffer, self._size, self._fill))
+            try:
+                part = await self._send_part(number, buffer, self._size, self._fill)
+            except ObjectMissing:  # perhaps an earlier finish completed the upload, and its answer was lost
+                part = SentPart(number, await asyncio.to_thread(etag_of, memoryview(buffer)[: self._fill]), "")
+            self._parts.append(part)
         parts = self._parts
         if not parts or parts[0].number > 1:
             earlier = await self._tools.objects.open_object_parts(self._key)

@@ -51,7 +51,7 @@ class Mark:
 
         async def once() -> str:
             answer = await self._bucket.once("get_object", Key=self._prefix + marker.NAME)
-            async with answer["Body"] as stream:
+            async with self._bucket.in_time(), answer["Body"] as stream:
                 content: bytes = await stream.read(marker.LENGTH)
             return content.decode("ascii", "replace").strip()
 

@@ -79,7 +79,8 @@ class S3Reader:
         try:
             if self._stream is None:
                 await self._ask(wanted)
-            got: int = await self._stream.readinto(view[: self._stop - self._at])
+            async with self._bucket.in_time():
+                got: int = await self._stream.readinto(view[: self._stop - self._at])
         except BaseException:
             self._drop()
             raise

@@ -33,8 +33,7 @@ async def put_whole(
         except Refused as refused:
             if refused.status != 412:
                 raise
-            md5 = await asyncio.to_thread(hashlib.md5, view, usedforsecurity=False)
-            await _need_own(bucket, name, len(view), f'"{md5.hexdigest()}"')
+            await _need_own(bucket, name, len(view), await asyncio.to_thread(etag_of, view))
 
     await bucket.until_answered("put_object", once)
 
@@ -69,12 +68,17 @@ async def complete(bucket: Bucket, name: str, upload_id: str, parts: Sequence[Se
                 "complete_multipart_upload", Key=name, UploadId=upload_id, MultipartUpload={"Parts": named}
             )
         except ObjectMissing:  # no such upload any more: completed by a try whose answer was lost?
-            await _need_own(bucket, name, size, _etag_of(parts))
+            await _need_own(bucket, name, size, _joint_etag(parts))
             return
         if not answer.get("ETag"):
             raise Busy("an answer without an ETag")  # the next try finds the upload, or what this one made of it
 
     await bucket.until_answered("complete_multipart_upload", once)
+
+
+def etag_of(view: memoryview) -> str:
+    """The ETag that S3 gives these bytes, as an object or a part."""
+    return f'"{hashlib.md5(view, usedforsecurity=False).hexdigest()}"'
 
 
 async def _need_own(bucket: Bucket, name: str, size: int, etag: str | None) -> None:
@@ -83,7 +87,7 @@ async def _need_own(bucket: Bucket, name: str, size: int, etag: str | None) -> N
         raise ObjectMissing(name)
 
 
-def _etag_of(parts: Sequence[SentPart]) -> str | None:
+def _joint_etag(parts: Sequence[SentPart]) -> str | None:
     """The ETag that S3 gives an object of these parts: None where a part's is no MD5, so that there is no telling."""
     try:
         digests = b"".join(bytes.fromhex(part.etag.strip('"')) for part in parts)

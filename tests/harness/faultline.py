@@ -1,7 +1,9 @@
 """A TCP line to a server that fails on command, and counts the HTTP requests that go over it.
 
-Modes: "open" passes; "stall" takes bytes and passes none, for good; "busy" answers every request 503 SlowDown; "refuse"
-cuts each connection at once. `cut_after`, while it is set, cuts every connection once so many bytes have come back.
+Modes: "open" passes; "stall" takes bytes and passes none, for good; "busy" answers every request 503 SlowDown; "error"
+answers 500 InternalError; "refuse" cuts each connection at once. `cut_after`, while it is set, cuts every connection
+once so many bytes have come back; `bytes_a_second`, while it is set, is all that passes on a connection each way. With
+a TLS context it ends TLS, and the server behind it speaks plainly. In a thread of its own for tests without a loop.
 """
 
 from __future__ import annotations
@@ -9,33 +11,57 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+import ssl
+import threading
+from collections.abc import AsyncIterator, Iterator
 
 _REQUEST = re.compile(rb"(?:^|\r\n)((?:GET|PUT|POST|HEAD|DELETE) [^ \r\n]+) HTTP/1\.1\r\n")
-_BUSY_BODY = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>slow down</Message></Error>'
+_HOST = re.compile(rb"\r\n[Hh]ost: ([^\r\n]+)\r\n")
+_PIECE = 65536
+_ERROR = b'<?xml version="1.0"?><Error><Code>%b</Code><Message>on command</Message></Error>'
+_ANSWERS = {"busy": (b"503 Slow Down", b"SlowDown"), "error": (b"500 Internal Server Error", b"InternalError")}
+
+
+def _answer(status: bytes, code: bytes) -> bytes:
+    body = _ERROR % code
+    head = b"HTTP/1.1 %b\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    return head % (status, len(body)) + body
 
 
 class FaultLine:
-    """`requests` are method and target of what was sent, in order; `lose_answers` cuts so many answers to come."""
+    """`requests` are method and target of what was sent, in order, `hosts` the Host headers that were seen.
 
-    def __init__(self, port: int) -> None:
+    `lose_answers` cuts so many answers to come, of requests that hold `lose_to`. After that so many `false_answers` are
+    given (`false_answer`: by default 200 with an error in the body) to requests that hold `false_to`, which reach the
+    server only if `false_pass`.
+    """
+
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.mode = "open"
         self.cut_after: int | None = None
+        self.bytes_a_second: int | None = None
         self.lose_answers: int = 0
-        self.lose_to = b""  # of requests that hold this
-        self._losing = False
+        self.lose_to = b""
+        self.false_answers: int = 0
+        self.false_to = b""
+        self.false_pass = True
+        self.false_answer = (b"200 OK", b"InternalError")
         self.requests: list[str] = []
+        self.hosts: set[str] = set()
         self.port = 0
+        self._losing = False
+        self._lying = False
         self._to = port
+        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     async def open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
@@ -63,7 +89,7 @@ class FaultLine:
                     for way in ways:
                         way.cancel()
                     await asyncio.gather(*ways, return_exceptions=True)
-        except (ConnectionError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):
             pass  # this line is over
         finally:
             self._tasks.discard(task)
@@ -74,33 +100,45 @@ class FaultLine:
     async def _there(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, out: asyncio.StreamWriter
     ) -> None:
-        while data := await reader.read(65536):
-            found = [match[1].decode() for match in _REQUEST.finditer(data)]
-            self.requests += found
+        while data := await self._read(reader):
+            self.requests += [match[1].decode() for match in _REQUEST.finditer(data)]
+            self.hosts |= {match[1].decode() for match in _HOST.finditer(data)}
             if self.mode == "refuse":
                 return
             if self.mode == "stall":
                 await asyncio.Event().wait()  # until the client gives this line up
-            if self.mode == "busy":
-                head = b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\n"
-                writer.write(head + b"Content-Length: %d\r\n\r\n" % len(_BUSY_BODY) + _BUSY_BODY)
-                await writer.drain()
-                await asyncio.sleep(0.05)  # the client reads it before the line goes
+            if self.mode in _ANSWERS:
+                await _say(writer, _answer(*_ANSWERS[self.mode]))
                 return
             if self.lose_answers and self.lose_to and self.lose_to in data:
                 self._losing = True
+            elif self.false_answers and self.false_to and self.false_to in data:
+                if not self.false_pass:
+                    self.false_answers -= 1
+                    await _say(writer, _answer(*self.false_answer))
+                    return
+                self._lying = True
             out.write(data)
             await out.drain()
 
     async def _back(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passed = 0
-        while data := await back.read(65536):
+        while data := await self._read(back):
             if self._losing:
                 self._losing = False
                 self.lose_answers -= 1
                 return
+            if self._lying:
+                self._lying = False
+                self.false_answers -= 1
+                await _say(writer, _answer(*self.false_answer))
+                return
+            if self.mode == "stall":
+                await asyncio.Event().wait()
+            if self.mode == "refuse":
+                return
             if self.cut_after is not None and passed + len(data) > self.cut_after:
-                writer.write(data[: self.cut_after - passed])
+                writer.write(data[: max(self.cut_after - passed, 0)])
                 with contextlib.suppress(ConnectionError):
                     await writer.drain()
                 return
@@ -108,12 +146,42 @@ class FaultLine:
             passed += len(data)
             await writer.drain()
 
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        if self.bytes_a_second is None:
+            return await reader.read(_PIECE)
+        data = await reader.read(min(_PIECE, max(self.bytes_a_second // 10, 1)))
+        await asyncio.sleep(len(data) / self.bytes_a_second)
+        return data
+
+
+async def _say(writer: asyncio.StreamWriter, answer: bytes) -> None:
+    writer.write(answer)
+    await writer.drain()
+    await asyncio.sleep(0.05)  # the client reads it before the line goes
+
 
 @contextlib.asynccontextmanager
-async def fault_line(port: int) -> AsyncIterator[FaultLine]:
-    line = FaultLine(port)
+async def fault_line(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[FaultLine]:
+    line = FaultLine(port, tls)
     await line.open()
     try:
         yield line
     finally:
         await line.close()
+
+
+@contextlib.contextmanager
+def fault_line_in_a_thread(port: int) -> Iterator[FaultLine]:
+    """For tests without a loop: what they set on the line counts from its next bytes on."""
+    loop = asyncio.new_event_loop()
+    line = FaultLine(port)
+    thread = threading.Thread(target=loop.run_forever, name="fault line")
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(line.open(), loop).result(10)
+        yield line
+    finally:
+        asyncio.run_coroutine_threadsafe(line.close(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()

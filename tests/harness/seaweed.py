@@ -48,10 +48,11 @@ class Seaweed:
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         s3 = port or free_port()
         ports = [f"-{part}={free_port()}" for part in _PORTS]
+        named = [f"-s3.config={folder / 's3.json'}", "-s3.domainName=localhost"]
         off = ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         sockets = [f"-{part}.localSocket={folder / part}.sock" for part in ("filer", "s3")]
         command = [program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
-        sized = ["-volume.max=100", "-master.volumeSizeLimitMB=256", f"-s3.config={folder / 's3.json'}"]
+        sized = ["-volume.max=100", "-master.volumeSizeLimitMB=256", *named]
         daemon = Daemon.start(
             [*command, f"-s3.port={s3}", *ports, *off, *sockets, *sized], folder.with_name(f"{folder.name}.log")
         )

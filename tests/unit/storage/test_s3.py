@@ -1,18 +1,15 @@
-"""What only S3 has: parts, tails in rows, budgets, counted requests, a line that fails; against a real SeaweedFS."""
+"""What only S3 has: parts, tails in rows, budgets, counted requests; against a real SeaweedFS."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import random
-import time
-import uuid
-from collections.abc import AsyncIterator, Callable
 
 import pytest
 from fakes.memory_open_objects import MemoryOpenObjects
 
-from harness.faultline import FaultLine, fault_line
+from harness.faultline import FaultLine
+from harness.s3stores import DATA, KEY, MIB, PART, Make, get, give, put
 from harness.seaweed import Seaweed
 from proxy.model.errors import Code, Failure
 from proxy.storage import s3append
@@ -20,62 +17,6 @@ from proxy.storage.base import ObjectMissing
 from proxy.storage.bucket import Bucket
 from proxy.storage.partbuffers import OwnBudget
 from proxy.storage.s3 import S3Store
-
-MIB = 2**20
-PART = 5 * MIB
-DATA = random.Random(5).randbytes(18 * MIB)
-KEY = "ab" * 16
-
-Make = Callable[..., S3Store]
-
-
-@pytest.fixture
-async def line(seaweed: Seaweed) -> AsyncIterator[FaultLine]:
-    async with fault_line(seaweed.port) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def make(seaweed: Seaweed, line: FaultLine) -> AsyncIterator[Make]:
-    """Stores whose requests go over `line`; all with one prefix and one set of rows, as nodes have."""
-    rows, prefix, made = MemoryOpenObjects(time.time), f"{uuid.uuid4().hex}/", []
-
-    def store(*, patience: float = 15.0, answer_seconds: float = 5.0, **more: object) -> S3Store:
-        place = dataclasses.replace(seaweed.place(), endpoint=line.url)
-        bucket = Bucket(place, patience=patience, answer_seconds=answer_seconds)
-        made.append(S3Store(bucket, rows, prefix=prefix, part_size=PART, **more))  # type: ignore[arg-type]  # passed through
-        return made[-1]
-
-    yield store
-    line.mode, line.cut_after = "open", None
-    for each in made:
-        await each.close()
-
-
-async def put(store: S3Store, key: str, content: bytes, start: int = 0, step: int = 1_000_003) -> None:
-    """From `start` on, in pieces that no part's border meets."""
-    appender = await (store.resume(key, start) if start else store.begin(key))
-    for at in range(start, len(content), step):
-        await appender.append(lambda at=at: memoryview(content)[at : at + step])  # type: ignore[misc]  # a default binds it
-    await appender.finish()
-
-
-async def get(store: S3Store, key: str, step: int = MIB) -> bytes:
-    async with await store.open(key) as reader:
-        content = bytearray(reader.size)
-        for at in range(0, reader.size, step):
-            view = memoryview(content)[at : at + step]
-            assert await reader.read_into(view, at) == len(view)
-    return bytes(content)
-
-
-async def give(store: S3Store, key: str, content: bytes, start: int, stop: int) -> None:
-    """One request's stretch: [start, stop), then pause."""
-    appender = await (store.resume(key, start) if start else store.begin(key))
-    for at in range(start, stop, MIB):
-        piece = memoryview(content)[at : min(at + MIB, stop)]
-        await appender.append(lambda piece=piece: piece)  # type: ignore[misc]  # a default binds it
-    await appender.pause()
 
 
 @pytest.mark.parametrize("size", [PART - 1, PART, PART + 1, 2 * PART, len(DATA)])
@@ -138,19 +79,6 @@ async def test_a_worker_that_died_leaves_an_upload_that_is_listed_and_deleted(ma
         await dead.finish()
 
 
-async def test_a_lost_answer_is_settled_by_what_lies_there(make: Make, line: FaultLine) -> None:
-    """To the PutObject of a small object and to the completion of a large one."""
-    line.lose_answers, line.lose_to = 1, b"PUT /"
-    await put(make(), KEY, DATA[:MIB])
-    assert line.lose_answers == 0
-    assert await get(make(), KEY) == DATA[:MIB]
-    other = "cd" * 16
-    line.lose_answers, line.lose_to = 1, b"<CompleteMultipartUpload"
-    await put(make(), other, DATA)
-    assert line.lose_answers == 0
-    assert await get(make(), other) == DATA
-
-
 async def test_a_late_writer_never_replaces_the_object(make: Make) -> None:
     late = await make().begin(KEY)
     await late.append(lambda: memoryview(b"late bytes"))
@@ -159,59 +87,6 @@ async def test_a_late_writer_never_replaces_the_object(make: Make) -> None:
         await late.finish()
     await late.abandon()
     assert await get(make(), KEY) == b"its bytes!"
-
-
-async def test_a_read_that_is_cut_goes_on_by_range(make: Make, line: FaultLine) -> None:
-    store = make()
-    await put(store, KEY, DATA)
-    line.requests.clear()
-    line.cut_after = 3 * MIB
-    assert await get(store, KEY) == DATA
-    assert len([request for request in line.requests if request.startswith("GET")]) >= len(DATA) // (3 * MIB)
-
-
-async def test_a_busy_store_is_asked_again_and_then_given_up(make: Make, line: FaultLine) -> None:
-    store = make(patience=0.5)
-    await put(store, KEY, b"there")
-    line.mode = "busy"
-    waiting = asyncio.create_task(get(make(patience=10.0), KEY))
-    with pytest.raises(Failure) as given_up:
-        await store.open(KEY)
-    assert given_up.value.code is Code.STORE_UNAVAILABLE
-    line.mode = "open"
-    assert await waiting == b"there"
-
-
-async def test_a_stalled_store_is_given_up_in_time(make: Make, line: FaultLine) -> None:
-    await put(make(), KEY, b"there")
-    store = make(patience=0.3, answer_seconds=0.3)
-    line.mode = "stall"
-    began = time.monotonic()
-    with pytest.raises(Failure):
-        await store.open(KEY)
-    assert time.monotonic() - began < 6
-    line.mode = "open"
-    assert await get(make(), KEY) == b"there"
-
-
-async def test_a_dead_store_answers_in_milliseconds_and_recovers_by_itself(make: Make, line: FaultLine) -> None:
-    store = make()
-    await put(store, KEY, b"there")
-    line.mode = "refuse"
-    await asyncio.gather(*(store.open(KEY) for _ in range(4)), return_exceptions=True)
-    began = time.monotonic()
-    for _ in range(20):
-        with pytest.raises(Failure, match="the object store does not"):
-            await store.open(KEY)
-    assert time.monotonic() - began < 0.5
-    line.mode = "open"
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                assert await get(store, KEY) == b"there"
-                return
-            except Failure:
-                await asyncio.sleep(0.1)
 
 
 async def test_more_streams_than_buffers_all_end_within_the_budget(make: Make) -> None:

@@ -1,0 +1,175 @@
+"""A registry on S3 while the line to the store fails: what clients are told, how soon, and that nothing is lost."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.faultline import FaultLine, fault_line_in_a_thread
+from harness.images import MIB
+from harness.lines import Line
+from harness.registry import Answer, digest_of
+from harness.seaweed import Seaweed
+from harness.server import Server
+
+pytestmark = [pytest.mark.needs("weed"), pytest.mark.timeout(180)]
+
+OCTETS = {"Content-Type": "application/octet-stream"}
+RECOVERY = 20  # seconds in which a store that is back is used again; one, on a quiet machine
+LARGE = random.Random(11).randbytes(21 * MIB)
+SMALL = LARGE[: 2 * MIB]
+
+
+@pytest.fixture(scope="module")
+def store_line(seaweed: Seaweed) -> Iterator[FaultLine]:
+    with fault_line_in_a_thread(seaweed.port) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def behind(
+    start_server: Callable[..., Server],
+    store_line: FaultLine,
+    seaweed: Seaweed,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Server:
+    """One worker: each line of a client meets the same breaker."""
+    settings = seaweed.settings(f"{uuid.uuid4().hex[:8]}/") | {"WHARFAGE_STORAGE_ENDPOINT": store_line.url}
+    folder: Path = tmp_path_factory.mktemp("behind")
+    return start_server(folder / "data", workers=1, watched=True, extra=settings)
+
+
+@pytest.fixture(scope="module")
+def token(behind: Server) -> str:
+    return behind.password()
+
+
+@pytest.fixture
+def line(behind: Server, token: str, store_line: FaultLine) -> Iterator[Line]:
+    opened = Line(behind, token)
+    yield opened
+    store_line.mode, store_line.cut_after, store_line.lose_answers = "open", None, 0
+    opened.close()
+
+
+def until_recovered(ask: Callable[[], Answer]) -> Answer:
+    """The first answer that is not 503; each 503 says when to come again."""
+    deadline = time.monotonic() + RECOVERY
+    while (answer := ask()).status == 503:
+        assert answer.headers["Retry-After"]
+        assert time.monotonic() < deadline, "the store is back, and still nobody asks it"
+        time.sleep(0.1)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("shape", "content", "lost"),
+    [
+        ("patched", SMALL, False),
+        ("patched", LARGE, True),
+        ("whole", LARGE, False),
+        ("whole", SMALL, True),
+        ("whole", LARGE, True),
+    ],
+    ids=[
+        "small, patched",
+        "parts, patched, answer lost",
+        "parts, whole",
+        "small, whole, answer lost",
+        "parts, whole, answer lost",
+    ],
+)
+def test_a_closing_request_that_met_an_outage_succeeds_when_it_comes_again(
+    line: Line, store_line: FaultLine, repository: str, content: bytes, shape: str, lost: bool
+) -> None:
+    """`patched` is how docker and crane push; `whole` is containerd's, whose PUT brings all the bytes again."""
+    content = repository.encode() + content  # each a blob of its own
+    digest = digest_of(content)
+    place = line.begin(repository)
+    body = content
+    if shape == "patched":
+        place = line.ask("PATCH", place, content, OCTETS).expect(202).headers["Location"]
+        body = b""
+
+    def close() -> Answer:
+        return line.ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={digest}", body, OCTETS)
+
+    if lost:
+        store_line.lose_to = b"<CompleteMultipartUpload" if content.endswith(LARGE) else b"PUT /"
+        store_line.lose_answers = 10_000
+    else:
+        store_line.mode = "refuse"
+    failed = close().expect(503)
+    assert failed.code() == "UNAVAILABLE"
+    assert failed.headers["Retry-After"]
+    store_line.mode, store_line.lose_answers = "open", 0
+    until_recovered(close).expect(201)
+    assert line.ask("GET", f"/v2/{repository}/blobs/{digest}").expect(200).body == content
+
+
+def test_a_dead_store_is_answered_for_in_milliseconds_and_used_again_without_a_restart(
+    line: Line, store_line: FaultLine, repository: str
+) -> None:
+    digest = line.push_blob(repository, repository.encode())
+    path = f"/v2/{repository}/blobs/{digest}"
+    assert line.ask("GET", path).expect(200).body == repository.encode()
+    store_line.mode = "refuse"
+    line.ask("GET", path).expect(503)  # the first one waits for the breaker: some seconds
+    began = time.monotonic()
+    for _ in range(20):
+        assert line.ask("GET", path).expect(503).headers["Retry-After"]
+    assert (time.monotonic() - began) / 20 < 0.25, "a try a second goes to the store, and fails at once as well"
+    assert line.ask("GET", "/readyz").status == 503
+    line.ask("HEAD", path).expect(200)  # rows answer it
+    store_line.mode = "open"
+    assert until_recovered(lambda: line.ask("GET", path)).expect(200).body == repository.encode()
+
+
+def test_a_pull_cut_on_the_stores_side_goes_on_inside_the_same_answer(
+    line: Line, store_line: FaultLine, repository: str
+) -> None:
+    content = repository.encode() + LARGE
+    digest = line.push_blob(repository, content)
+    store_line.requests.clear()
+    store_line.cut_after = 4 * MIB
+    assert line.ask("GET", f"/v2/{repository}/blobs/{digest}").expect(200).body == content
+    assert len([request for request in store_line.requests if request.startswith("GET")]) >= 5
+    assert (
+        line.ask("GET", f"/v2/{repository}/blobs/{digest}", headers={"Range": "bytes=1000-9000000"}).expect(206).body
+        == content[1000:9_000_001]
+    )
+
+
+@pytest.mark.parametrize("mode", ["refuse", "error"])
+def test_a_pull_that_the_store_lets_down_never_looks_whole(
+    behind: Server, token: str, line: Line, store_line: FaultLine, repository: str, mode: str
+) -> None:
+    """The connection breaks in the middle of the body; what came is the blob's."""
+    content = repository.encode() + LARGE
+    digest = line.push_blob(repository, content)
+    slow = Line(behind, token)
+    taken: socket.socket = slow._http.sock
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    slow._http.request("GET", f"/v2/{repository}/blobs/{digest}", headers=slow._headers)
+    answer = slow._http.getresponse()
+    assert answer.status == 200
+    began = answer.read(MIB)
+    store_line.cut_after, store_line.mode = 1, mode  # what the line has taken is cut off, what is asked anew fails
+    rest = bytearray()
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):  # noqa: PT012  # it breaks somewhere in the middle
+        while piece := answer.read(MIB):
+            rest += piece
+        raise http.client.IncompleteRead(bytes(rest)) if len(began) + len(rest) < len(content) else AssertionError
+    assert content.startswith(began + bytes(rest))
+    answer.close()
+    slow.close()
+    store_line.mode, store_line.cut_after = "open", None
+    path = f"/v2/{repository}/blobs/{digest}"
+    assert until_recovered(lambda: line.ask("GET", path)).expect(200).body == content

@@ -1,0 +1,40 @@
+"""S3 stores whose requests go over a line that fails on command."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+from fakes.memory_open_objects import MemoryOpenObjects
+
+from harness.faultline import FaultLine, fault_line
+from harness.s3stores import PART, Make
+from harness.seaweed import Seaweed
+from proxy.storage.bucket import Bucket
+from proxy.storage.s3 import S3Store
+
+
+@pytest.fixture
+async def line(seaweed: Seaweed) -> AsyncIterator[FaultLine]:
+    async with fault_line(seaweed.port) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def make(seaweed: Seaweed, line: FaultLine) -> AsyncIterator[Make]:
+    """Stores whose requests go over `line`; all with one prefix and one set of rows, as nodes have."""
+    rows, prefix, made = MemoryOpenObjects(time.time), f"{uuid.uuid4().hex}/", []
+
+    def store(*, patience: float = 15.0, answer_seconds: float = 5.0, **more: object) -> S3Store:
+        place = dataclasses.replace(seaweed.place(), endpoint=line.url)
+        bucket = Bucket(place, patience=patience, answer_seconds=answer_seconds)
+        made.append(S3Store(bucket, rows, prefix=prefix, part_size=PART, **more))  # type: ignore[arg-type]  # passed through
+        return made[-1]
+
+    yield store
+    line.mode, line.cut_after = "open", None
+    for each in made:
+        await each.close()
