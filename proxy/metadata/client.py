@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -42,7 +41,7 @@ from proxy.model.records import (
 CONNECTIONS = 32  # one proxy's at once; the service runs few things in parallel, the rest waits here
 KEEPALIVE_SECONDS = 15.0
 PATIENCE_SECONDS = 8.0  # a metadata process is back within this after a crash
-_LARGE = 2**20  # bytes of a body from which on aiohttp wants a file; a manifest in base64 may have 5.6 MiB
+_LARGE = 2**20  # bytes of a body from which on aiohttp wants a file; a manifest may have 4 MiB
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 # Operations that may be asked again when the answer was lost: reads, and writes that find themselves done.
@@ -317,14 +316,14 @@ class MetadataClient:
         await self._session.close()
 
     async def _ask(self, operation: str, wanted: Any, **parameters: Any) -> Any:
-        body = json.dumps(wire.encode(parameters), separators=(",", ":")).encode()
+        body = wire.dump(parameters)
         deadline = time.monotonic() + self._patience
         pause = _FIRST_PAUSE
         while True:
             try:
                 data = body if len(body) < _LARGE else io.BytesIO(body)
                 async with self._session.post(self._base + operation, data=data) as response:
-                    answer = json.loads(await response.read())
+                    answer = wire.load(await response.read())
                     status = response.status
                 break
             except aiohttp.ClientConnectorError as error:  # never sent

@@ -154,21 +154,23 @@ def application(store: Store, *, secret: str | None = None) -> web.Application:
         except Exception:  # a fault of ours: it is logged here, and the proxy only learns that it happened
             observe.log.exception("metadata operation failed", operation=name)
             return _json(_rendered(Failure(Code.SERVER, "internal error of the metadata service")), 500)
-        return _json(result, 200)
+        kind = "application/json" if result[:1] != b"\0" else "application/octet-stream"
+        return web.Response(body=result, content_type=kind)
 
     app.router.add_post("/v1/{operation}", answer)
     return app
 
 
-async def _run(store: Store, name: str, body: Mapping[str, Any]) -> Any:
+async def _run(store: Store, name: str, body: Mapping[str, Any]) -> bytes:
+    """The answer's body."""
     operation = INTERNAL.get(name)
     if operation is None:
-        return await _ecr(store, name, body)
+        return json.dumps(await _ecr(store, name, body), separators=(",", ":")).encode()
     arguments = _arguments(operation, body)
     if operation.prepare is not None:
         arguments = await store.compute(partial(operation.prepare, **arguments))
     run = partial(operation.run, **arguments)
-    return wire.encode(await (store.write(run) if operation.write else store.read(run)))
+    return wire.dump(await (store.write(run) if operation.write else store.read(run)))
 
 
 async def _ecr(store: Store, name: str, body: Mapping[str, Any]) -> Any:
@@ -203,7 +205,7 @@ def _signature(function: Callable[..., Any]) -> dict[str, Callable[[Any], Any]]:
 
 async def _body(request: web.Request) -> Mapping[str, Any]:
     try:
-        body = json.loads(await request.read())
+        body = wire.load(await request.read())
     except (ValueError, RecursionError) as error:
         raise Failure(Code.INVALID_PARAMETER, "the request is not JSON") from error
     if not isinstance(body, dict):

@@ -2,10 +2,16 @@
 
 Dataclasses become objects, tuples lists, bytes base64 text; `decode` is led by the annotation of what is wanted, so
 that an operation's signature is its wire form. Shapes that do not fit raise ValueError. Must not know any operation.
+
+A message is JSON. One that carries bytes by the KiB (a sealed tail, a manifest) sends them as they are, which costs a
+fifth of the time of base64 in JSON, and is framed:
+
+    "\\0" · 4 bytes, big-endian: length of the JSON · the JSON, {"$raw": [offset, length]} in the place of bytes · bytes
 """
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from base64 import b64decode, b64encode
@@ -19,19 +25,51 @@ from typing import Any
 SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, not a secret
 
 
-def encode(value: Any) -> Any:
-    """What `json.dumps` takes, for any record of `model.records` and any nesting of tuples, lists and dicts."""
+RAW_FROM = 4096  # bytes from which on they are sent as they are
+
+
+def dump(value: Any) -> bytes:
+    """A whole message."""
+    raw: list[Any] = []
+    text = json.dumps(encode(value, raw), separators=(",", ":")).encode()
+    return b"".join((b"\0", len(text).to_bytes(4, "big"), text, *raw)) if raw else text
+
+
+def load(message: bytes) -> Any:
+    """What `decode` takes, of a whole message. ValueError."""
+    if message[:1] != b"\0":
+        return json.loads(message)
+    start = 5 + int.from_bytes(message[1:5], "big")
+    raw = memoryview(message)[start:]
+
+    def place(found: dict[str, Any]) -> Any:
+        if found.keys() != {"$raw"}:
+            return found
+        offset, length = decode(tuple[int, int], found["$raw"])
+        if not 0 <= offset <= offset + length <= len(raw):
+            raise ValueError("bytes that the message does not hold")
+        return bytes(raw[offset : offset + length])
+
+    return json.loads(message[5:start], object_hook=place)
+
+
+def encode(value: Any, raw: list[Any] | None = None) -> Any:
+    """What `json.dumps` takes, for any record of `model.records` and any nesting of tuples, lists and dicts. `raw` takes
+    large bytes, and a word of where stays in their place."""
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (bytes, bytearray, memoryview)):
+        if raw is not None and len(value) >= RAW_FROM:
+            raw.append(value)
+            return {"$raw": [sum(map(len, raw[:-1])), len(value)]}
         return b64encode(value).decode("ascii")
     if isinstance(value, (list, tuple)):
-        return [encode(item) for item in value]
+        return [encode(item, raw) for item in value]
     if isinstance(value, abc.Mapping):
-        return {key: encode(item) for key, item in value.items()}
+        return {key: encode(item, raw) for key, item in value.items()}
     kind: Any = type(value)
     names = _field_names(kind)
-    return {name: encode(getattr(value, name)) for name in names}
+    return {name: encode(getattr(value, name), raw) for name in names}
 
 
 def decode(annotation: Any, data: Any) -> Any:
@@ -86,6 +124,8 @@ def _none(data: Any) -> None:
 
 
 def _bytes(data: Any) -> bytes:
+    if isinstance(data, bytes):
+        return data
     if not isinstance(data, str):
         raise ValueError("expected base64 text")
     return b64decode(data, validate=True)

@@ -11,7 +11,7 @@ import base64
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class Storm:
     peak: int
     pushes: tuple[Told, ...]
     seconds: float
+    digest: str  # of each layer
 
 
 def memory_of(server: Server) -> int:
@@ -52,11 +53,9 @@ def memory_of(server: Server) -> int:
     return total
 
 
-async def push_many(
-    server: Server, password: str, *, streams: int, mib: int, stall: Callable[[int], float] = lambda stream: 0.0
-) -> Storm:
-    """`streams` layers of `mib` MiB, each by POST, PATCH and PUT; a stream for which `stall` says so many seconds
-    stands still for them half way."""
+async def push_many(server: Server, password: str, *, streams: int, mib: int, held: Collection[int] = ()) -> Storm:
+    """`streams` layers of `mib` MiB, each by POST, PATCH and PUT. Those of the numbers `held` stand still half way
+    until all others are done."""
     hasher = hashlib.sha256()
     for _ in range(mib):
         hasher.update(PIECE)
@@ -65,6 +64,16 @@ async def push_many(
     idle = await asyncio.to_thread(memory_of, server)
     most = idle
     began = time.monotonic()
+    going, done = streams - len(held), asyncio.Event()
+
+    async def push(number: int) -> Told:
+        nonlocal going
+        told = await _push(session, f"memory/s{number}", mib, digest, done if number in held else None)
+        if number not in held:
+            going -= 1
+            if not going:
+                done.set()
+        return told
 
     async def watch() -> None:
         nonlocal most
@@ -80,24 +89,24 @@ async def push_many(
     ) as session:
         watching = asyncio.create_task(watch())
         try:
-            pushes = await asyncio.gather(
-                *(_push(session, f"memory/s{number}", mib, digest, stall(number)) for number in range(streams))
-            )
+            pushes = await asyncio.gather(*(push(number) for number in range(streams)))
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-    return Storm(idle, most, tuple(pushes), time.monotonic() - began)
+    return Storm(idle, most, tuple(pushes), time.monotonic() - began, digest)
 
 
-async def _push(session: aiohttp.ClientSession, repository: str, mib: int, digest: str, stall: float) -> Told:
+async def _push(
+    session: aiohttp.ClientSession, repository: str, mib: int, digest: str, hold: asyncio.Event | None
+) -> Told:
     began = last = time.monotonic()
     standstill = 0.0
 
     async def body() -> AsyncIterator[bytes]:
         nonlocal last, standstill
         for number in range(mib):
-            if stall and number == mib // 2:
-                await asyncio.sleep(stall)
+            if hold is not None and number == mib // 2:
+                await hold.wait()
                 last = time.monotonic()
             yield PIECE
             now = time.monotonic()

@@ -219,7 +219,7 @@ class TestClient:
         world = World(client)
         upload = await world.begin()
         leased = await world.lease(upload)
-        assert leased.fence > lost[0]["fence"]
+        assert leased.fence > json.loads(lost[0])["fence"]
         with pytest.raises(Failure) as caught:
             await world.lease(upload)
         assert caught.value.code is Code.UPLOAD_CONFLICT

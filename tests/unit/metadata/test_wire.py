@@ -32,6 +32,30 @@ KINDS: list[Any] = [
 ]  # fmt: skip
 
 
+@given(small=st.binary(max_size=64), pieces=st.lists(st.binary(min_size=4096, max_size=9000), max_size=3))
+def test_many_bytes_travel_as_they_are(small: bytes, pieces: list[bytes]) -> None:
+    """Beside few ones, which are text in the JSON."""
+    message = wire.dump({"small": small, "pieces": [[number, piece] for number, piece in enumerate(pieces)]})
+    assert (message[:1] == b"\0") == bool(pieces)
+    assert all(piece in message for piece in pieces)
+    loaded = wire.load(message)
+    assert wire.decode(bytes, loaded["small"]) == small
+    assert wire.decode(Sequence[tuple[int, bytes]], loaded["pieces"]) == tuple(enumerate(pieces))
+
+
+@pytest.mark.parametrize(
+    "raw", ["[0,9]", "[-1,2]", "[3,-1]", "[0]", "7", '"x"', "[0,1.5]"], ids=lambda raw: f"raw at {raw}"
+)
+def test_bytes_that_a_message_does_not_hold_are_refused(raw: str) -> None:
+    text = b'{"tail":{"$raw":%b}}' % raw.encode()
+    with pytest.raises(ValueError):  # noqa: PT011  # any will do
+        wire.load(b"\0" + len(text).to_bytes(4, "big") + text + b"12345678")
+
+
+def test_a_plain_message_names_no_bytes_elsewhere() -> None:
+    assert wire.load(b'{"a":{"$raw":[0,1]}}') == {"a": {"$raw": [0, 1]}}
+
+
 def _strategy(kind: Any) -> st.SearchStrategy[Any]:
     return st.from_type(kind)
 

@@ -1,0 +1,44 @@
+"""Pushes to S3 share one small budget of part buffers over two workers: bounded in memory, and none starves.
+
+`bench/memory_s3.py` is the large form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.lines import Line
+from harness.pushes import MIB, PIECE, push_many
+from harness.seaweed import Seaweed
+from harness.server import Server
+
+pytestmark = [pytest.mark.needs("weed"), pytest.mark.timeout(300)]
+
+STREAMS, SIZE = 16, 24
+BUDGET = 24  # MiB: three parts
+PER_STREAM = 3.5 * MIB  # two slots of the writer, what one append gave beyond a part, the socket's own
+KEPT = 2 * 2 * 8 * MIB  # two parts' buffers that each worker keeps for the next
+
+
+async def test_stalled_pushes_make_way_and_memory_stays_within_its_bound(
+    start_server: Callable[..., Server], seaweed: Seaweed, tmp_path: Path
+) -> None:
+    """Half of the pushes stand still with a part half filled until all others are done; three buffers serve sixteen."""
+    settings = seaweed.settings(f"{uuid.uuid4().hex[:8]}/") | {"WHARFAGE_STORAGE_BUFFERS_MIB": str(BUDGET)}
+    own = await asyncio.to_thread(start_server, tmp_path / "data", workers=2, extra=settings)
+    password = await asyncio.to_thread(own.password)
+    await push_many(own, password, streams=4, mib=9)  # what is loaded once
+    storm = await push_many(own, password, streams=STREAMS, mib=SIZE, held=range(0, STREAMS, 2))
+    assert storm.peak - storm.idle <= BUDGET * MIB + KEPT + STREAMS * PER_STREAM
+    assert len(storm.pushes) == STREAMS
+    line = await asyncio.to_thread(Line, own, password)
+    for number in (0, 1):
+        got = await asyncio.to_thread(line.ask, "GET", f"/v2/memory/s{number}/blobs/{storm.digest}")
+        assert got.expect(200).body == PIECE * SIZE
+    line.close()
+    assert await asyncio.to_thread(own.stop) == 0
