@@ -54,8 +54,9 @@ def load(message: bytes) -> Any:
 
 
 def encode(value: Any, raw: list[Any] | None = None) -> Any:
-    """What `json.dumps` takes, for any record of `model.records` and any nesting of tuples, lists and dicts. `raw` takes
-    large bytes, and a word of where stays in their place."""
+    """What `json.dumps` takes, for any record of `model.records` and any nesting of tuples, lists and dicts.
+
+    `raw` takes large bytes, and a word of where stays in their place."""
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (bytes, bytearray, memoryview)):

@@ -38,6 +38,7 @@ from proxy.storage.s3read import S3Reader
 THREADS = 16  # in which appends hash, seal and copy
 CHECK_LASTS = 2.0  # seconds for which a good probe answers again: /readyz is open to all
 PAGE = 1000  # keys of one listing
+PIECES = 2  # of tails on their way to or from rows at once, of a MiB each
 MIB = 2**20
 BUDGET = 64 * MIB
 
@@ -69,7 +70,8 @@ class S3Store:
         self._mark = Mark(bucket, prefix, store_id)
         self._part_size = part_size
         self._pool = ThreadPoolExecutor(threads, "store-write")
-        self._tools = Tools(bucket, objects, self.buffers, self._pool, CHECKSUMS[checksum], stall_seconds)
+        rows = asyncio.Semaphore(PIECES)
+        self._tools = Tools(bucket, objects, self.buffers, self._pool, CHECKSUMS[checksum], stall_seconds, rows)
         self._probe = f"{prefix}probe-{secrets.token_hex(8)}"
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")

@@ -40,6 +40,7 @@ class Tools:
     pool: ThreadPoolExecutor
     checksum: Callable[[memoryview], dict[str, Any]]
     stall_seconds: float
+    rows: asyncio.Semaphore  # for pieces of tails: each costs the metadata service some times its size while it comes
 
 
 class S3Appender:
@@ -203,7 +204,8 @@ class S3Appender:
         """Bring what rows hold of this part back into its buffer."""
         at = self._border
         while at < self._in_rows:
-            pieces = await self._tools.objects.open_object_tail(self._key, at)
+            async with self._tools.rows:
+                pieces = await self._tools.objects.open_object_tail(self._key, at)
             for start, piece in pieces:
                 stop = min(start + len(piece), self._in_rows)
                 if start != at or self._buffer is None:
@@ -244,7 +246,8 @@ class S3Appender:
             stop = self._border + self._fill
             while self._in_rows < stop:
                 end = min(self._in_rows + TAIL_PIECE, stop)
-                await self._keep(self._in_rows, bytes(view[self._in_rows - self._border : end - self._border]))
+                async with self._tools.rows:
+                    await self._keep(self._in_rows, bytes(view[self._in_rows - self._border : end - self._border]))
                 self._in_rows = end
 
     async def _keep(self, tail_offset: int, tail: bytes) -> None:
