@@ -129,7 +129,8 @@ def proxy(file: Path | None, data: str | None, print_config: bool, metadata_url:
 @main.command()
 @_shared
 @click.option("--repair", is_flag=True, help="Hide damaged blobs until they are pushed again; remove orphans.")
-def check(file: Path | None, data: str | None, repair: bool) -> None:
+@click.option("--quick", is_flag=True, help="List rather than read: is each object there, and as long as its row says?")
+def check(file: Path | None, data: str | None, repair: bool, quick: bool) -> None:
     """Verify the store against the rows: every frame of every blob is opened, its digest computed again.
 
     Works while the server runs, and when it does not. Names what is corrupt, missing or orphaned. Exit status: 0 all
@@ -139,10 +140,11 @@ def check(file: Path | None, data: str | None, repair: bool) -> None:
     Examples:
       wharfage check --data /srv/wharfage
       wharfage check --repair && echo clean
+      wharfage check --quick
     """
     from proxy.visit import stored
 
-    sys.exit(_checked(lambda: stored.check(_load(file, data, {}), repair=repair, say=click.echo)))
+    sys.exit(_checked(lambda: stored.check(_load(file, data, {}), repair=repair, quick=quick, say=click.echo)))
 
 
 @main.command()

@@ -33,6 +33,14 @@ class StoredObject:
     finished: bool  # False where the store can tell that `finish` was never called; a filesystem can't and says True
 
 
+@dataclass(frozen=True, slots=True)
+class Strays:
+    """What `remove_strays` removed: uploads inside the store, and rows of open objects."""
+
+    uploads: int = 0
+    rows: int = 0
+
+
 class Appender(Protocol):
     """One stretch of writing to one object by one caller. `offset` is the stored length so far.
 
@@ -97,6 +105,10 @@ class ObjectStore(Protocol):
 
     def list(self, after: str = "") -> AsyncIterator[StoredObject]:
         """Every object with a key beyond `after`, in key order, in bounded memory."""
+
+    async def remove_strays(self, before: float) -> Strays:
+        """Remove what dead writers left beside objects, under keys that may well be in use, and untouched since
+        `before` (epoch seconds): uploads that no open object is made of, rows of objects that are finished."""
 
     async def check(self) -> None:
         """Raise `Failure` unless the store can be read and written now (for /readyz)."""

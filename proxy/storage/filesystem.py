@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from proxy.model.errors import Code, Failure
-from proxy.storage.base import KEY, StoredObject
+from proxy.storage.base import KEY, StoredObject, Strays
 from proxy.storage.tree import Tree, failure
 
 T = TypeVar("T")
@@ -89,6 +89,10 @@ class FilesystemStore:
         for folder in await _finish_anyway(self._readers.submit(self._tree.folders, after[:3])):
             for stored in await _finish_anyway(self._readers.submit(self._tree.entries, folder, after)):
                 yield stored
+
+    async def remove_strays(self, before: float) -> Strays:
+        """An unfinished object is a file like any other: nothing lies beside it."""
+        return Strays()
 
     async def check(self) -> None:
         """Write, sync, read and remove a small file; StoreFull when less than `min_free` bytes are left."""

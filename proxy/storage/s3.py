@@ -28,7 +28,7 @@ from typing import Any
 
 from proxy.model.errors import Code, Failure
 from proxy.model.records import OpenObject
-from proxy.storage.base import KEY, ObjectMissing, OpenObjects, StoredObject
+from proxy.storage.base import KEY, ObjectMissing, OpenObjects, StoredObject, Strays
 from proxy.storage.bucket import Body, Bucket, unavailable
 from proxy.storage.partbuffers import Budget, OwnBudget, PartBuffers
 from proxy.storage.s3append import MAX_PARTS, S3Appender, Tools
@@ -164,6 +164,28 @@ class S3Store:
             for number, head in enumerate(heads):
                 if head is not None and head.key == first.key:
                     heads[number] = await anext(sources[number], None)
+
+    async def remove_strays(self, before: float) -> Strays:
+        """Uploads are judged in the order list, then row. Rows go once their object is finished, and the object stays:
+        its own row, or the walk over orphans, decides about that."""
+        await self._mark.vouch()
+        uploads = rows = 0
+        async for name, upload_id, began_at in self._uploads(self._prefix):
+            key = name.removeprefix(self._prefix)
+            if began_at < before and KEY.fullmatch(key):
+                state = await self._objects.open_object(key)
+                if state is None or state.upload_id != upload_id:
+                    with contextlib.suppress(ObjectMissing):
+                        await self._bucket.ask("abort_multipart_upload", Key=name, UploadId=upload_id)
+                        uploads += 1
+        after = ""
+        while page := await self._objects.open_objects(after, PAGE):
+            for found in page:
+                if found.touched_at < before and await self._size(found.object_key) is not None:
+                    await self._objects.drop_open_object(found.object_key)
+                    rows += 1
+            after = page[-1].object_key
+        return Strays(uploads, rows)
 
     async def check(self) -> None:
         """Write, read and remove a small object of a name that is no key."""

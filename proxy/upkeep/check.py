@@ -22,9 +22,9 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
 from proxy.model.records import Blob, SealedObject, Segment
-from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore
+from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore, StoredObject
 from proxy.upkeep.progress import Findings, Progress, all_blobs
-from proxy.upkeep.sweep import batches, delete_all, find_orphans
+from proxy.upkeep.sweep import batches, delete_orphans, find_orphans
 
 CLEAN, DAMAGED, UNCHECKED = 0, 1, 2
 
@@ -82,7 +82,7 @@ async def check(
             rows += 1
             total += 0 if quarantined else blob.size
     if repair:
-        await _refuse_half_a_registry(store, rows)
+        await refuse_half_a_registry(store, rows)
     await _check_rows(metadata, store, keys, pool, report, total=total, repair=repair, progress=progress)
     await _check_objects(metadata, store, report, repair=repair, grace=grace, now=now, progress=progress)
     return report
@@ -119,7 +119,7 @@ async def _check_rows(
                 else:
                     report.headers.add(blob.sealed.object_key, blob.digest, "its stored header is not its row's")
             except (ObjectMissing, Failure) as error:
-                await _judge(metadata, report, blob, error, repair=repair)
+                await judge(metadata, report, blob, error, repair=repair)
             before, opened = before + blob.size, 0
             tell(0)
 
@@ -137,15 +137,29 @@ async def _check_objects(
     seen = 0
     async with contextlib.aclosing(batches(store, "")) as listing:
         async for batch in listing:
-            young, old = await find_orphans(metadata, batch, grace=grace, now=now())
-            for stored in young:
-                report.in_grace.add(stored.key, reason=f"{stored.size} bytes, in its grace")
-            for stored in old:
-                report.orphans.add(stored.key, reason=f"{stored.size} bytes, no row")
-            if repair and old:
-                report.removed += await delete_all(store, [stored.key for stored in old], "orphan")
+            await note_orphans(metadata, store, report, batch, repair=repair, grace=grace, now=now())
             seen += len(batch)
             progress(Progress("looking for orphans", seen, 0, "objects"))
+
+
+async def note_orphans(
+    metadata: Metadata,
+    store: ObjectStore,
+    report: CheckReport,
+    batch: Sequence[StoredObject],
+    *,
+    repair: bool,
+    grace: float,
+    now: float,
+) -> None:
+    """Name those of a batch just listed that no row owns; with `repair`, remove the old ones."""
+    young, old = await find_orphans(metadata, batch, grace=grace, now=now)
+    for stored in young:
+        report.in_grace.add(stored.key, reason=f"{stored.size} bytes, in its grace")
+    for stored in old:
+        report.orphans.add(stored.key, reason=f"{stored.size} bytes, no row")
+    if repair and old:
+        report.removed += await delete_orphans(store, old)
 
 
 async def open_whole(
@@ -198,9 +212,10 @@ async def _headers_stand(found: ObjectReader, sealed: SealedObject, segments: Se
     return True
 
 
-async def _judge(
+async def judge(
     metadata: Metadata, report: CheckReport, blob: Blob, error: ObjectMissing | Failure, *, repair: bool
 ) -> None:
+    """Put what was found about a blob where it belongs, if its row still stands; with `repair`, hide it."""
     key = blob.sealed.object_key
     if isinstance(error, Failure) and error.code is Code.METADATA_UNAVAILABLE:
         raise error
@@ -223,7 +238,7 @@ async def _judge(
         report.hidden += 1
 
 
-async def _refuse_half_a_registry(store: ObjectStore, rows: int) -> None:
+async def refuse_half_a_registry(store: ObjectStore, rows: int) -> None:
     async with contextlib.aclosing(batches(store, "", 1)) as listing:
         objects = [batch async for batch in listing][:1]
     if rows and not objects:

@@ -4,7 +4,9 @@ Promises: a row is removed first and its object after, so that nothing that can 
 object whose deletion fails or is lost becomes an orphan and is taken as one. Orphans are judged in the order list,
 then rows: an object is listed, is old, and only then is no row found for it. None younger than `ORPHAN_AGE_MIN` is
 taken, whatever the grace (an upload's or a reseal's object may be older than its row). With not one blob row there is
-no telling a wrong database from an emptied one, and no orphan is taken.
+no telling a wrong database from an emptied one, and no orphan is taken. All are counted by kind: upload, blob, orphan
+(an object), unfinished (of which the store knows that it was never finished), stray-upload and stray-row (what lies
+beside objects, see `storage.base.ObjectStore.remove_strays`).
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ def sweep_tasks(
         Task("sweep-uploads", every, TURN_SECONDS, lambda: expire_uploads(metadata, store, idle=upload_idle)),
         Task("sweep-blobs", every, TURN_SECONDS, lambda: collect_blobs(metadata, store, grace=grace)),
         Task("sweep-orphans", every, TURN_SECONDS, lambda: remove_orphans(metadata, store, walk, grace=grace, now=now)),
+        Task("sweep-strays", every, TURN_SECONDS, lambda: remove_strays(metadata, store, grace=grace, now=now)),
     )
 
 
@@ -82,13 +85,23 @@ async def remove_orphans(
     async with contextlib.aclosing(batches(store, walk.after)) as listing:
         async for batch in listing:
             _, old = await find_orphans(metadata, batch, grace=grace, now=now())
-            removed += await delete_all(store, [stored.key for stored in old], "orphan")
+            removed += await delete_orphans(store, old)
             walk.after = batch[-1].key
             rounds += 1
             if rounds == ROUNDS:
                 return removed
     walk.after = ""
     return removed
+
+
+async def remove_strays(metadata: Metadata, store: ObjectStore, *, grace: float, now: Callable[[], float]) -> int:
+    """Of what dead writers left beside objects, that which is past its grace; returns how many."""
+    if not await metadata.objects(after="", limit=1):
+        return 0
+    strays = await store.remove_strays(now() - max(grace, ORPHAN_AGE_MIN))
+    for kind, count in (("stray-upload", strays.uploads), ("stray-row", strays.rows)):
+        _count(kind, count)
+    return strays.uploads + strays.rows
 
 
 async def find_orphans(
@@ -126,10 +139,22 @@ async def delete_all(store: ObjectStore, keys: Sequence[str], kind: str) -> int:
             removed += await store.delete(key)
         except Failure as failure:
             observe.log.warning("an object could not be deleted", object_key=key, reason=str(failure))
+    _count(kind, removed)
+    return removed
+
+
+async def delete_orphans(store: ObjectStore, orphans: Sequence[StoredObject]) -> int:
+    """As `delete_all`, by what they are."""
+    removed = 0
+    for kind, finished in (("orphan", True), ("unfinished", False)):
+        removed += await delete_all(store, [stored.key for stored in orphans if stored.finished is finished], kind)
+    return removed
+
+
+def _count(kind: str, removed: int) -> None:
     if removed:
         observe.metrics.sweep_removed.labels(kind).inc(removed)
         observe.log.info("the sweep removed objects", kind=kind, count=removed)
-    return removed
 
 
 async def _close(listing: AsyncIterator[StoredObject]) -> None:

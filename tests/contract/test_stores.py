@@ -21,7 +21,7 @@ from fakes.memory_open_objects import MemoryOpenObjects
 from fakes.memory_store import MemoryStore
 
 from harness.seaweed import Seaweed
-from proxy.storage.base import ObjectMissing, ObjectStore
+from proxy.storage.base import ObjectMissing, ObjectStore, Strays
 from proxy.storage.bucket import Bucket
 from proxy.storage.filesystem import FilesystemStore
 from proxy.storage.s3 import S3Store
@@ -391,3 +391,17 @@ async def test_many_streams_at_once_do_not_mix(store: ObjectStore) -> None:
 async def test_check_passes_and_leaves_nothing(store: ObjectStore) -> None:
     await store.check()
     assert await names(store) == []
+
+
+async def test_no_stray_is_taken_of_what_is_whole_or_goes_on(store: ObjectStore) -> None:
+    """However old they are."""
+    await put(store, key(1), b"whole")
+    appender = await store.begin(key(2))
+    await appender.append(gives(b"going "))
+    await appender.pause()
+    assert await store.remove_strays(time.time() + 3600) == Strays()
+    appender = await store.resume(key(2), 6)
+    await appender.append(gives(b"on"))
+    await appender.finish()
+    assert await get(store, key(1)) == b"whole"
+    assert await get(store, key(2)) == b"going on"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from proxy.storage.base import KEY, ObjectMissing, StoredObject
+from proxy.storage.base import KEY, ObjectMissing, StoredObject, Strays
 
 
 @dataclass(slots=True)
@@ -75,6 +75,10 @@ class MemoryStore:
         for key in sorted(self.objects):
             if key > after and key in self.objects:
                 yield StoredObject(key, len(self.objects[key]), self._modified[key], key in self.finished)
+
+    async def remove_strays(self, before: float) -> Strays:
+        """An unfinished object is a file like any other: nothing lies beside it."""
+        return Strays()
 
     async def check(self) -> None:
         """Memory is always there."""

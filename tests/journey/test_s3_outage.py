@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import random
+import re
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import pytest
 from harness.faultline import FaultLine, fault_line_in_a_thread
 from harness.images import MIB
 from harness.lines import Line
+from harness.programs import run
 from harness.registry import Answer, digest_of
 from harness.seaweed import Seaweed
 from harness.server import Server
@@ -34,16 +37,17 @@ def store_line(seaweed: Seaweed) -> Iterator[FaultLine]:
 
 
 @pytest.fixture(scope="module")
+def behind_settings(seaweed: Seaweed, store_line: FaultLine) -> dict[str, str]:
+    return seaweed.settings(f"{uuid.uuid4().hex[:8]}/") | {"WHARFAGE_STORAGE_ENDPOINT": store_line.url}
+
+
+@pytest.fixture(scope="module")
 def behind(
-    start_server: Callable[..., Server],
-    store_line: FaultLine,
-    seaweed: Seaweed,
-    tmp_path_factory: pytest.TempPathFactory,
+    start_server: Callable[..., Server], behind_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Server:
     """One worker: each line of a client meets the same breaker."""
-    settings = seaweed.settings(f"{uuid.uuid4().hex[:8]}/") | {"WHARFAGE_STORAGE_ENDPOINT": store_line.url}
     folder: Path = tmp_path_factory.mktemp("behind")
-    return start_server(folder / "data", workers=1, watched=True, extra=settings)
+    return start_server(folder / "data", workers=1, watched=True, extra=behind_settings)
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +177,18 @@ def test_a_pull_that_the_store_lets_down_never_looks_whole(
     store_line.mode, store_line.cut_after = "open", None
     path = f"/v2/{repository}/blobs/{digest}"
     assert until_recovered(lambda: line.ask("GET", path)).expect(200).body == content
+
+
+def test_the_quick_check_lists_rather_than_reads(
+    behind: Server, behind_settings: dict[str, str], line: Line, store_line: FaultLine, repository: str
+) -> None:
+    """Nothing but listings, and the store's own name; it says what it did not verify."""
+    for number in range(3):
+        line.push_blob(repository, repository.encode() * (number + 1))
+    store_line.requests.clear()
+    checked = run(sys.executable, "-m", "proxy", "check", "--quick", "--data", behind.data, extra=behind_settings)
+    assert " 0 damaged, 0 unreadable" in checked.stdout
+    assert "not one of their bytes was verified" in checked.stdout
+    asked = [request for request in store_line.requests if "wharfage-store" not in request]
+    assert asked
+    assert not [request for request in asked if not re.match(r"GET /wharfage-tests\?", request)]

@@ -10,9 +10,9 @@ from harness.metadata import ACCOUNT, REPOSITORY
 from harness.upkeep import DAY, HOUR, House
 from proxy import observe
 from proxy.model.errors import Code, Failure
-from proxy.storage.base import ObjectMissing, ObjectStore, StoredObject
+from proxy.storage.base import ObjectMissing, ObjectStore, StoredObject, Strays
 from proxy.upkeep import sweep
-from proxy.upkeep.sweep import OrphanWalk, collect_blobs, expire_uploads, remove_orphans, sweep_tasks
+from proxy.upkeep.sweep import OrphanWalk, collect_blobs, expire_uploads, remove_orphans, remove_strays, sweep_tasks
 
 
 def removed(kind: str) -> float:
@@ -153,6 +153,26 @@ async def test_an_object_that_cannot_be_deleted_is_left_for_later(
         await house.store.open(stubborn)
 
 
+async def test_strays_are_taken_past_the_grace_and_counted_by_kind(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never those of the last hour, and none beside a database without a row."""
+    asked: list[float] = []
+
+    async def strays(before: float) -> Strays:
+        asked.append(before)
+        return Strays(uploads=3, rows=2)
+
+    monkeypatch.setattr(house.store, "remove_strays", strays)
+    assert await remove_strays(house.metadata, house.store, grace=DAY, now=house.clock) == 0
+    await house.push(b"blob")
+    before = removed("stray-upload"), removed("stray-row")
+    assert await remove_strays(house.metadata, house.store, grace=DAY, now=house.clock) == 5
+    assert (removed("stray-upload") - before[0], removed("stray-row") - before[1]) == (3, 2)
+    await remove_strays(house.metadata, house.store, grace=0, now=house.clock)
+    assert asked == [house.clock.now - DAY, house.clock.now - HOUR]
+
+
 async def test_the_tasks_do_it_all(house: House) -> None:
     """What the server schedules removes an old session, an unused blob and an orphan in one round."""
     await house.append(await house.uploads.begin(ACCOUNT, REPOSITORY), b"session")
@@ -162,7 +182,7 @@ async def test_the_tasks_do_it_all(house: House) -> None:
     kept = await house.push(b"kept")
     house.age(orphan, 2 * DAY)
     tasks = sweep_tasks(house.metadata, house.store, every=600, upload_idle=DAY, grace=DAY, now=house.clock)
-    assert len({task.name for task in tasks}) == 3
+    assert len({task.name for task in tasks}) == 4
     for task in tasks:
         await task.run()
     assert await house.objects() == [kept.sealed.object_key]
