@@ -70,6 +70,8 @@ class Metrics:
         self.s3_request_seconds = seconds("wharfage_s3_request_seconds", "From request to answer", "operation")
         self.kms_requests = counter("wharfage_kms_requests_total", "Requests made of KMS", "operation", "outcome")
         self.kms_request_seconds = seconds("wharfage_kms_request_seconds", "From request to answer", "operation")
+        self.s3_part_bytes = level("wharfage_s3_part_bytes", "Bytes of part buffers held, of [storage] buffers_mib")
+        self.s3_part_waiters = level("wharfage_s3_part_waiters", "Pushes that wait for a part's buffer")
         self.metadata_cache = counter("wharfage_metadata_cache_total", "Answers asked of the metadata cache", "result")
         self.worker_restarts = counter(
             "wharfage_worker_restarts_total", "Processes that died and were restarted", "role"

@@ -82,6 +82,9 @@ class NodeBudget:
         self._words[self._at(self._row) + _HELD] -= size
         self._ring()
 
+    def share(self) -> int:
+        return self.limit // max(self._words[0], 1)
+
     def watch(self, wake: Callable[[], None]) -> None:
         """Call `wake` whenever the turn may have come, until `unwatch`. Needs a running loop."""
         if self._loop is None:

@@ -14,7 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from proxy import observe
+
 KEPT = 2  # buffers of the usual size that are kept for the next part: fresh pages cost more than a copy into old ones
+"""At most, and no more than fit this process's even share: all processes together keep no more than the budget."""
 
 
 class Budget(Protocol):
@@ -22,6 +25,9 @@ class Budget(Protocol):
         """Whether the bytes are the caller's now. If not, it is known to wait, since `since` (nanoseconds)."""
 
     def give(self, size: int) -> None: ...
+
+    def share(self) -> int:
+        """The budget, evenly divided among the processes that take from it."""
 
     def watch(self, wake: Callable[[], None]) -> None:
         """Call `wake` when another process may have given something back."""
@@ -46,6 +52,9 @@ class OwnBudget:
 
     def give(self, size: int) -> None:
         self._held -= size
+
+    def share(self) -> int:
+        return self._limit
 
     def watch(self, wake: Callable[[], None]) -> None:
         pass
@@ -79,6 +88,7 @@ class PartBuffers:
             waiter = (size, since, turn)
             self._waiting.append(waiter)
             self._budget.watch(self._wake)
+            observe.metrics.s3_part_waiters.inc()
             try:
                 await turn
             except asyncio.CancelledError:
@@ -88,13 +98,15 @@ class PartBuffers:
                     self._waiting.remove(waiter)
                     self._wake()
                 raise
+            finally:
+                observe.metrics.s3_part_waiters.dec()
         else:
-            self.held += size
+            self._hold(size)
         return self._kept.pop() if size == self._usual and self._kept else bytearray(size)
 
     def give(self, buffer: bytearray, size: int) -> None:
         """Back, with nobody using it any more. `size` is what was asked for; a buffer cut shorter is not kept."""
-        if size == len(buffer) == self._usual and len(self._kept) < KEPT:
+        if size == len(buffer) == self._usual and len(self._kept) < min(KEPT, self._budget.share() // size):
             self._kept.append(buffer)
         self._free(size)
 
@@ -105,8 +117,12 @@ class PartBuffers:
     def close(self) -> None:
         self._budget.close()
 
+    def _hold(self, size: int) -> None:
+        self.held += size
+        observe.metrics.s3_part_bytes.inc(size)
+
     def _free(self, size: int) -> None:
-        self.held -= size
+        self._hold(-size)
         self._budget.give(size)
         self._wake()
 
@@ -117,7 +133,7 @@ class PartBuffers:
             if not turn.done():
                 if not self._budget.take(size, since):
                     return
-                self.held += size
+                self._hold(size)
                 turn.set_result(None)
             self._waiting.popleft()
         self._budget.unwatch()

@@ -173,6 +173,20 @@ async def test_a_waiter_that_is_cancelled_lets_another_process_go(
     second.close()
 
 
+async def test_buffers_kept_for_later_fit_an_even_share(folder: Path) -> None:
+    """Four processes, a budget of three buffers: nobody keeps one. With a budget of eight, each may keep two."""
+    many = [await buffers_of(folder, 30) for _ in range(4)]
+    many[0].give(await many[0].take(10), 10)
+    assert many[0]._kept == []
+    ample = await buffers_of(folder, 100)
+    taken = [await ample.take(10) for _ in range(4)]
+    for buffer in taken:
+        ample.give(buffer, 10)
+    assert len(ample._kept) == 2
+    for buffers in (*many, ample):
+        buffers.close()
+
+
 async def test_waiting_takes_no_turns_of_the_processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = 0
     own = await asyncio.to_thread(NodeBudget, folder, 10)
