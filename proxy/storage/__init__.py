@@ -3,6 +3,6 @@
 A store knows keys, offsets and bytes; it never knows digests, repositories, plaintext or keys to open anything. Object
 keys are random and chosen by us. `filesystem` keeps objects in files, whose layout `tree` owns. `s3` keeps them in a
 bucket: `bucket` asks it (behind a `breaker`), `s3append`, `s3whole` and `s3read` are an object's life, `partbuffers` is
-the memory of it all. What is unfinished there is known to rows, through the port `base.OpenObjects`. May import `model`
-and `observe`.
+the memory of it all, and `nodebudget` shares that among the processes of a node. What is unfinished there is known to
+rows, through the port `base.OpenObjects`. May import `model` and `observe`.
 """
