@@ -24,7 +24,7 @@ from proxy.model.records import TAIL_PIECE, SentPart
 from proxy.storage.base import ObjectMissing, OpenObjects
 from proxy.storage.bucket import Bucket
 from proxy.storage.partbuffers import PartBuffers
-from proxy.storage.s3whole import complete, etag_of, put_part, put_whole
+from proxy.storage.s3whole import complete, etag_of, find_complete, put_part, put_whole
 
 MAX_PARTS = 10_000  # of a multipart upload, by S3's own limit
 SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
@@ -310,7 +310,7 @@ class S3Appender:
                 observe.log.warning("rows of a finished object stay", object_key=self._key, reason=str(failure))
 
     async def _complete(self) -> None:
-        number = self._border // self._part_size + 1
+        number, done = self._border // self._part_size + 1, False
         await self._settle()
         if self._fill and self._buffer is not None:
             if number > MAX_PARTS:
@@ -320,13 +320,17 @@ class S3Appender:
                 part = await self._send_part(number, buffer, self._size, self._fill)
             except ObjectMissing:  # perhaps an earlier finish completed the upload, and its answer was lost
                 part = SentPart(number, await asyncio.to_thread(etag_of, memoryview(buffer)[: self._fill]), "")
+                done = True
             self._parts.append(part)
         parts = self._parts
         if not parts or parts[0].number > 1:
             earlier = await self._tools.objects.open_object_parts(self._key)
             parts = [*(part for part in earlier if not parts or part.number < parts[0].number), *parts]
         self._put = True
-        await complete(self._tools.bucket, self._name, self._upload_id, parts, self.offset)
+        if done:  # not to be asked again: a store may say yes to an upload that it completed from other parts
+            await find_complete(self._tools.bucket, self._name, parts, self.offset)
+        else:
+            await complete(self._tools.bucket, self._name, self._upload_id, parts, self.offset)
 
     async def _abandon(self) -> None:
         await self._let_go()

@@ -76,6 +76,15 @@ async def complete(bucket: Bucket, name: str, upload_id: str, parts: Sequence[Se
     await bucket.until_answered("complete_multipart_upload", once)
 
 
+async def find_complete(bucket: Bucket, name: str, parts: Sequence[SentPart], size: int) -> None:
+    """Make sure that the object lies there, of these very parts; where ETags do not tell, it counts as another.
+    ObjectMissing, Failure(STORE_UNAVAILABLE)."""
+    etag = _joint_etag(parts)
+    if etag is None:
+        raise ObjectMissing(name)
+    await bucket.until_answered("head_object", lambda: _need_own(bucket, name, size, etag))
+
+
 def etag_of(view: memoryview) -> str:
     """The ETag that S3 gives these bytes, as an object or a part."""
     return f'"{hashlib.md5(view, usedforsecurity=False).hexdigest()}"'

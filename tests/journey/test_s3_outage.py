@@ -118,6 +118,31 @@ def test_a_closing_request_that_met_an_outage_succeeds_when_it_comes_again(
     assert line.ask("GET", f"/v2/{repository}/blobs/{digest}").expect(200).body == content
 
 
+@pytest.mark.parametrize(("lost", "status"), [(False, 201), (True, 404)], ids=["never done", "done, answer lost"])
+def test_a_last_chunk_that_comes_again_after_an_outage_is_taken_or_the_upload_said_to_be_lost(
+    line: Line, store_line: FaultLine, repository: str, lost: bool, status: int
+) -> None:
+    """Parts that a lost answer completed cannot be gone on with: the client is told to begin again, and can."""
+    content = repository.encode() + LARGE[: 12 * MIB]
+    digest, half = digest_of(content), 9 * MIB
+    place = line.ask("PATCH", line.begin(repository), content[:half], OCTETS).expect(202).headers["Location"]
+
+    def close() -> Answer:
+        path = f"{place}{'&' if '?' in place else '?'}digest={digest}"
+        return line.ask("PUT", path, content[half:], OCTETS | {"Content-Range": f"{half}-{len(content) - 1}"})
+
+    store_line.lose_to, store_line.lose_answers = b"<CompleteMultipartUpload", 10_000
+    if not lost:
+        store_line.mode = "refuse"
+    close().expect(503)
+    store_line.mode, store_line.lose_answers = "open", 0
+    answer = until_recovered(close).expect(status)
+    if lost:
+        assert answer.code() == "BLOB_UPLOAD_UNKNOWN"
+        line.push_blob(repository, content)
+    assert line.ask("GET", f"/v2/{repository}/blobs/{digest}").expect(200).body == content
+
+
 def test_a_dead_store_is_answered_for_in_milliseconds_and_used_again_without_a_restart(
     line: Line, store_line: FaultLine, repository: str
 ) -> None:
