@@ -18,8 +18,15 @@ async def healthz(request: web.Request) -> web.StreamResponse:
     return web.Response(text="ok\n")
 
 
-async def readyz(parts: Mapping[str, Callable[[], Awaitable[None]]], request: web.Request) -> web.StreamResponse:
-    """Each part asked now: 200, or 503 with the reason of each that is not ready."""
+async def readyz(
+    parts: Mapping[str, Callable[[], Awaitable[None]]], leaving: Callable[[], bool], request: web.Request
+) -> web.StreamResponse:
+    """Each part asked now: 200, or 503 with the reason of each that is not ready; 503 at once when it leaves.
+
+    A load balancer that asks takes the draining server out while it still serves.
+    """
+    if leaving():
+        return web.json_response({"ready": False, "server": "draining"}, status=503)
     states = dict(zip(parts, await asyncio.gather(*(_state(check) for check in parts.values())), strict=True))
     ready = all(state == "ok" for state in states.values())
     return web.json_response({"ready": ready, **states}, status=200 if ready else 503)

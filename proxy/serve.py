@@ -62,7 +62,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         _warn(config, [sock.getsockname()[0] for sock in listening])
     return supervisor.supervise(
         roles,
-        drain_seconds=config.server.drain_seconds,
+        drain_seconds=config.server.drain_delay_seconds + config.server.drain_seconds,
         ready=functools.partial(_greet, config, data, listening, len(roles) - int(metadata), say),
         stopping=functools.partial(_close, listening),
     )

@@ -165,7 +165,7 @@ async def serve_worker(
         if not await wait_for_metadata(own.metadata, stop):
             return
         await own.agreement.begin()
-        server = HttpServer(_router(config, own), _limits(config))
+        server = HttpServer(_router(config, own, stop.is_set), _limits(config))
         duties: list[asyncio.Task[None]] = [
             asyncio.create_task(
                 run_tasks(
@@ -192,6 +192,8 @@ async def serve_worker(
             await server.begin(sock, tls)
         ready()
         await stop.wait()
+        server.say_goodbye()
+        await asyncio.sleep(config.server.drain_delay_seconds)  # /readyz says draining, all else goes on
         await server.finish(config.server.drain_seconds)
         for duty in duties:
             duty.cancel()
@@ -214,7 +216,7 @@ async def rooms(
         await store.close()
 
 
-def _router(config: Config, own: Rooms) -> Callable[[web.Request], tuple[str, Door]]:
+def _router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable[[web.Request], tuple[str, Door]]:
     """The visible table of paths; everything below them is the doors' own."""
     account, region = config.registry.account, config.registry.region
     issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
@@ -255,7 +257,7 @@ def _router(config: Config, own: Rooms) -> Callable[[web.Request], tuple[str, Do
     parts = {"store": own.store.check, "metadata": own.metadata.ping, "key": key}
     asked: dict[str, Door] = {
         "/healthz": probes.healthz,
-        "/readyz": partial(probes.readyz, parts),
+        "/readyz": partial(probes.readyz, parts, leaving),
         "/metrics": probes.metrics,
     }
 

@@ -53,6 +53,9 @@ class Server:
     tls_cert: str = _key("", "PEM file of the certificate and its chain; read again when it changes")
     tls_key: str = _key("", "PEM file of the certificate's key")
     tls_self_signed: bool = _key(False, "make a small CA and a certificate under <data>/tls, for a first try")
+    drain_delay_seconds: float = _key(
+        0.0, "after SIGTERM all is served on for so long, and /readyz says 503: for load balancers", _between(0, 3600)
+    )
     drain_seconds: float = _key(30.0, "how long running requests may go on after SIGTERM", _between(0, 86_400))
     header_seconds: float = _key(10.0, "in which a request's whole header must come", _between(0.1, 3600))
     body_seconds: float = _key(

@@ -1,4 +1,4 @@
-"""HTTP as this server takes it: limits, time-outs, whom to believe about the client, and one log line a request.
+"""HTTP as this server takes it: limits, time-outs, how it ends, and one log line a request.
 
 Promises: a request's header comes within `header_seconds` and `HEADER_BYTES` or its connection is cut; a body that
 stands still for `body_seconds` is cut, and looks to its door like a client that went away, as does a client that takes
@@ -10,7 +10,6 @@ here: a door sends 100-continue when it wants the body. Must not know any door's
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import socket
 import ssl
@@ -25,6 +24,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy import observe
+from proxy.process import forwarded, listening
 
 HEADER_BYTES = 32 * 1024
 """All of a request's header lines. podman asks for 1,024 ranges in one line (22 KiB), beside a token of 4 KiB."""
@@ -35,6 +35,8 @@ BODY_BYTES_PER_WINDOW = 1024
 
 READ_BYTES = 64 * 1024  # received ahead of a busy door, twice this a connection: part of a push's 3 MiB
 _SMALL_BODY = 32 * 1024 * 1024  # for `request.read()`; streamed bodies have no limit here
+_ACCEPT_SECONDS = 2.0  # in which connections that wait are accepted before the port is let go of
+_LAST_REQUEST_SECONDS = 0.5  # an idle connection is closed so long after the port: a request may be on its way
 _LINGER_SECONDS = 5.0  # reading on after an early refusal, so that the client sees the answer and not a reset
 _GONE = 499  # in log and metrics only: the client left before its answer was whole (nginx's number)
 
@@ -55,7 +57,7 @@ class Limits:
 class HttpServer(web.Server):
     """A protocol factory for `loop.create_server`. `route` names the door (for metrics) and finds it, from a request.
 
-    `begin` once on its loop; `finish` to drain.
+    `begin` once a socket on its loop; `say_goodbye` before `finish`, which drains.
     """
 
     def __init__(self, route: Route, limits: Limits) -> None:
@@ -72,8 +74,9 @@ class HttpServer(web.Server):
             read_bufsize=READ_BYTES,
         )
         self.limits = limits
+        self.leaving = False
         self._route = route
-        self._trusted = [ipaddress.ip_network(network, strict=False) for network in limits.trusted_proxies]
+        self._trusted = forwarded.networks(limits.trusted_proxies)
         self._watch: asyncio.Task[None] | None = None
         self._listeners: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
@@ -89,17 +92,23 @@ class HttpServer(web.Server):
         if self._watch is None:
             self._watch = loop.create_task(self._cut_still_bodies(), name="cut still bodies")
 
+    def say_goodbye(self) -> None:
+        """From now on each answer ends its connection and says so; everything is still served."""
+        self.leaving = True
+
     async def finish(self, seconds: float) -> None:
-        """Stop accepting, let running requests go on for so long, then cancel the rest (their doors abandon)."""
-        for listener in self._listeners:
-            listener.close()
-        for sock in self._sockets:  # the loop has let go of the port; so do we
-            sock.close()
-        await asyncio.sleep(0)  # connections accepted in this turn of the loop begin their requests
+        """Stop accepting, let running requests go on for so long, then cancel the rest (their doors abandon).
+
+        Nobody who was let in is cut: waiting connections are accepted first, and idle ones, which may be sending a
+        request just now, are heard for a moment. With 0 seconds neither is waited for.
+        """
+        self.say_goodbye()
+        await self._stop_accepting(min(seconds, listening.HANDSHAKE_SECONDS), min(seconds, _ACCEPT_SECONDS))
+        await self._hear_last_requests(min(seconds, _LAST_REQUEST_SECONDS))
         self.pre_shutdown()
         for connection in self.connections:
-            if not connection._request_in_progress and not connection._messages:
-                connection.force_close()  # an idle one: aiohttp would keep it until the others have ended
+            if _is_idle(connection):
+                connection.force_close()  # aiohttp would keep it until the others have ended
         running = [task for connection in self.connections if (task := connection._task_handler) is not None]
         if running:
             _, late = await asyncio.wait(running, timeout=seconds)
@@ -113,13 +122,33 @@ class HttpServer(web.Server):
             self._watch = None
         await self.shutdown(0)
 
+    async def _stop_accepting(self, handshake: float, accept: float) -> None:
+        for sock in self._sockets:
+            listening.refuse(sock)
+        await asyncio.sleep(handshake)
+        deadline = self._loop.time() + accept
+        while any(map(listening.is_awaited, self._sockets)) and self._loop.time() < deadline:  # noqa: ASYNC110 - the kernel sets no event
+            await asyncio.sleep(0.005)  # the loop accepts meanwhile
+        for listener in self._listeners:
+            listener.close()
+        for sock in self._sockets:  # the loop has let go of the port; so do we
+            sock.close()
+        self._listeners.clear()
+        self._sockets.clear()
+        await asyncio.sleep(0)  # connections accepted in this turn of the loop begin their requests
+
+    async def _hear_last_requests(self, seconds: float) -> None:
+        deadline = self._loop.time() + seconds
+        while any(map(_is_idle, self.connections)) and self._loop.time() < deadline:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.Request:
         told: dict[str, str] = {}
-        if self._trusted and _is_in(protocol.peername, self._trusted):
-            told = _forwarded(message.headers, self._trusted)
+        if self._trusted and forwarded.is_in(protocol.peername, self._trusted):
+            told = forwarded.told(message.headers, self._trusted)
         return _Request(message, payload, protocol, writer, task, self._loop, client_max_size=_SMALL_BODY, **told)  # type: ignore[arg-type]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -187,10 +216,13 @@ class HttpServer(web.Server):
 
 
 class _Request(web.Request):
-    """aiohttp's request, whose answers name this program and no version of anything."""
+    """aiohttp's request, whose answers name this program and no version of anything, and say when they are the last."""
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         response.headers["Server"] = "wharfage"
+        if isinstance(self.protocol, _Connection) and self.protocol.server.leaving:
+            response.force_close()
+            response.headers["Connection"] = "close"
 
 
 class _Connection(RequestHandler):
@@ -205,10 +237,12 @@ class _Connection(RequestHandler):
         "_received",
         "_unsent",
         "_unsent_since",
+        "server",
     )
 
     def __init__(self, server: HttpServer, *, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
         super().__init__(server, loop=loop, **settings)
+        self.server = server
         self._limits = server.limits
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
@@ -327,6 +361,11 @@ class _Connection(RequestHandler):
         self.force_close()
 
 
+def _is_idle(connection: RequestHandler) -> bool:
+    """Between requests, or before the first."""
+    return not connection._request_in_progress and not connection._messages
+
+
 def _over_limit(request: web.Request) -> web.Response | None:
     if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > HEADER_BYTES:
         refusal = _error(431, "The request's header is larger than 32 KiB.")
@@ -379,28 +418,3 @@ def _sent(request: web.Request, response: web.StreamResponse | None) -> int:
 def _digest(response: web.StreamResponse | None) -> dict[str, str]:
     digest = response.headers.get("Docker-Content-Digest") if response is not None else None
     return {"digest": digest} if digest else {}
-
-
-def _is_in(peer: Any, networks: Sequence[Any]) -> bool:
-    try:
-        address = ipaddress.ip_address(peer[0] if isinstance(peer, tuple) else str(peer))
-    except (ValueError, IndexError, TypeError):
-        return False
-    return any(address in network for network in networks)
-
-
-def _forwarded(headers: Any, trusted: Sequence[Any]) -> dict[str, str]:
-    """Scheme, host and client address as the nearest untrusted hop had them (from the right: the left is anybody's)."""
-    told: dict[str, str] = {}
-    proto = headers.get("X-Forwarded-Proto", "").rpartition(",")[2].strip().lower()
-    if proto in ("http", "https"):
-        told["scheme"] = proto
-    host = headers.get("X-Forwarded-Host", "").rpartition(",")[2].strip()
-    if host:
-        told["host"] = host
-    hops = [hop.strip() for hop in headers.get("X-Forwarded-For", "").split(",") if hop.strip()]
-    while len(hops) > 1 and _is_in(hops[-1], trusted):
-        hops.pop()
-    if hops:
-        told["remote"] = hops[-1]
-    return told

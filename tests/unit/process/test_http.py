@@ -4,113 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 import structlog
 from aiohttp import web
+from fakes.http_door import LARGE, Answer, Door, Line, get, serving
 
 from proxy import observe
-from proxy.process.http import AUTHORIZATION_BYTES, HEADER_BYTES, HttpServer, Limits
-
-Answer = tuple[int, dict[str, str], bytes]
-LARGE = 16 * 1024 * 1024  # more than a loopback connection's two socket buffers take
-
-
-class Door:
-    """Remembers requests; reads the body when told to, and what became of it."""
-
-    def __init__(self) -> None:
-        self.seen: list[web.Request] = []
-        self.bodies: asyncio.Queue[bytes | Exception] = asyncio.Queue()
-        self.entered = asyncio.Event()
-        self.release = asyncio.Event()
-        self.cancelled = False
-
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        self.seen.append(request)
-        self.entered.set()
-        match request.path:
-            case "/body":
-                try:
-                    body = await request.content.read()
-                except Exception as error:
-                    self.bodies.put_nowait(error)
-                    raise
-                self.bodies.put_nowait(body)
-                return web.Response(text=str(len(body)))
-            case "/broken":
-                raise RuntimeError("a bug with a secret in it")
-            case "/broken-late":
-                response = web.StreamResponse(headers={"Content-Length": "10"})
-                await response.prepare(request)
-                await response.write(b"12345")
-                raise RuntimeError("a bug in the middle of a body")
-            case "/large":
-                return web.Response(body=bytes(LARGE))
-            case "/slow":
-                try:
-                    await self.release.wait()
-                except asyncio.CancelledError:
-                    self.cancelled = True
-                    raise
-        return web.Response(text="hello", headers={"Docker-Content-Digest": "sha256:0"})
-
-
-class Line:
-    """A raw connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def ask(self, request: bytes) -> Answer:
-        self.writer.write(request)
-        return await self.answer()
-
-    async def answer(self) -> Answer:
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-        first, *lines = head.strip().split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        body = await self.reader.readexactly(int(headers.get("content-length", "0")))
-        return int(first.split()[1]), headers, body
-
-    async def is_closed(self) -> bool:
-        try:
-            return await self.reader.read() == b""
-        except ConnectionResetError:
-            return True
-
-
-@asynccontextmanager
-async def serving(
-    door: Callable[[web.Request], Awaitable[web.StreamResponse]], **limits: Any
-) -> AsyncIterator[tuple[HttpServer, Callable[[], Awaitable[Line]]]]:
-    sock = socket.create_server(("127.0.0.1", 0))
-    sock.setblocking(False)
-    address = sock.getsockname()
-    server = HttpServer(lambda request: ("ecr" if request.path == "/ecr" else "oci", door), Limits(**limits))
-    await server.begin(sock)
-    lines: list[Line] = []
-
-    async def connect() -> Line:
-        lines.append(Line(*await asyncio.open_connection(*address)))
-        return lines[-1]
-
-    try:
-        yield server, connect
-    finally:
-        await server.finish(0)
-        for line in lines:
-            line.writer.close()
-
-
-def get(path: str = "/", **headers: str) -> bytes:
-    lines = [f"GET {path} HTTP/1.1", "Host: registry", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode()
+from proxy.process.http import AUTHORIZATION_BYTES, HEADER_BYTES
 
 
 def is_oci_error(answer: Answer, status: int) -> bool:
@@ -367,38 +268,6 @@ async def test_a_bug_after_the_status_line_breaks_the_body() -> None:
         line.writer.write(get("/broken-late"))
         with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
             await line.answer()
-
-
-async def test_a_drain_waits_for_what_runs_and_closes_what_idles() -> None:
-    """Finish lets a running request end and refuses new connections."""
-    door = Door()
-    async with serving(door) as (server, connect):
-        idle = await connect()
-        await idle.ask(get())
-        line = await connect()
-        door.entered.clear()
-        line.writer.write(get("/slow"))
-        await door.entered.wait()
-        finishing = asyncio.create_task(server.finish(10))
-        assert await asyncio.wait_for(idle.is_closed(), 5)
-        with pytest.raises(ConnectionError):
-            await connect()
-        assert not finishing.done()
-        door.release.set()
-        assert (await line.answer())[0] == 200
-        await asyncio.wait_for(finishing, 5)
-
-
-async def test_a_drain_cancels_what_does_not_end() -> None:
-    """After the drain a request is cancelled, so that its door can abandon, and the connection breaks."""
-    door = Door()
-    async with serving(door) as (server, connect):
-        line = await connect()
-        line.writer.write(get("/slow"))
-        await door.entered.wait()
-        await asyncio.wait_for(server.finish(0.1), 5)
-        assert door.cancelled
-        assert await line.is_closed()
 
 
 FORWARDED = {
