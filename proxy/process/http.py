@@ -104,19 +104,13 @@ class HttpServer(web.Server):
         """
         self.say_goodbye()
         await self._stop_accepting(min(seconds, listening.HANDSHAKE_SECONDS), min(seconds, _ACCEPT_SECONDS))
-        await self._hear_last_requests(min(seconds, _LAST_REQUEST_SECONDS))
-        self.pre_shutdown()
-        for connection in self.connections:
-            if _is_idle(connection):
-                connection.force_close()  # aiohttp would keep it until the others have ended
-        running = [task for connection in self.connections if (task := connection._task_handler) is not None]
-        if running:
-            _, late = await asyncio.wait(running, timeout=seconds)
-            for task in late:
-                task.cancel()
-            if late:
-                observe.log.warning("requests abandoned after the drain", requests=len(late), drain_seconds=seconds)
-                await asyncio.wait(late, timeout=5.0)
+        await self._wait_for_ends(seconds, min(seconds, _LAST_REQUEST_SECONDS))
+        late = [task for each in self.connections if not _is_idle(each) and (task := each._task_handler) is not None]
+        for task in late:
+            task.cancel()
+        if late:
+            observe.log.warning("requests abandoned after the drain", requests=len(late), drain_seconds=seconds)
+            await asyncio.wait(late, timeout=5.0)
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -137,10 +131,23 @@ class HttpServer(web.Server):
         self._sockets.clear()
         await asyncio.sleep(0)  # connections accepted in this turn of the loop begin their requests
 
-    async def _hear_last_requests(self, seconds: float) -> None:
+    async def _wait_for_ends(self, seconds: float, idle_seconds: float) -> None:
+        """Until no connection is left, or for so long; one that idles for `idle_seconds` is closed.
+
+        aiohttp's own `pre_shutdown` would have each connection ignore what still comes: bodies under way never ended.
+        """
+        idle_since: dict[RequestHandler, float] = {}
         deadline = self._loop.time() + seconds
-        while any(map(_is_idle, self.connections)) and self._loop.time() < deadline:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.01)
+        while True:
+            now = self._loop.time()
+            for each in self.connections:
+                if not _is_idle(each):
+                    idle_since.pop(each, None)
+                elif now - idle_since.setdefault(each, now) >= idle_seconds:
+                    each.force_close()
+            if not self.connections or now >= deadline:
+                return
+            await asyncio.sleep(0.02)
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)

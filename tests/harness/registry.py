@@ -9,6 +9,7 @@ import base64
 import hashlib
 import io
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -60,8 +61,11 @@ class Answer:
 class Registry:
     """One user of one registry. `fresh` opens a connection per request, which spreads requests over workers."""
 
-    def __init__(self, url: str, password: str, *, fresh: bool = False, seconds: float = 60) -> None:
+    def __init__(
+        self, url: str, password: str, *, fresh: bool = False, seconds: float = 60, trust: ssl.SSLContext | None = None
+    ) -> None:
         self.url = url
+        self._trust: ssl.SSLContext | bool = trust or True
         basic = base64.b64encode(f"AWS:{password}".encode()).decode()
         self.headers = {"Authorization": f"Basic {basic}"}
         self._fresh = fresh
@@ -71,7 +75,7 @@ class Registry:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             headers=self.headers,
-            connector=aiohttp.TCPConnector(force_close=self._fresh, limit=0),
+            connector=aiohttp.TCPConnector(force_close=self._fresh, limit=0, ssl=self._trust),
             timeout=aiohttp.ClientTimeout(total=self._seconds),
             auto_decompress=False,
         )

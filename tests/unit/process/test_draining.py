@@ -7,7 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
-from fakes.http_door import Door, Line, get, serving
+from fakes.http_door import LARGE, Door, Line, get, serving
 
 from proxy.process import listening
 
@@ -81,6 +81,38 @@ async def test_an_answer_that_began_before_the_goodbye_is_whole() -> None:
         status, headers, _ = await line.answer()
         assert (status, headers["connection"]) == (200, "close")
         assert await asyncio.wait_for(line.is_closed(), 5)
+
+
+async def test_a_body_that_is_under_way_when_the_drain_begins_arrives_whole() -> None:
+    """A push goes on to its end: the drain closes no ears."""
+    door = Door()
+    async with serving(door) as (server, connect):
+        line = await connect()
+        line.writer.write(b"PUT /body HTTP/1.1\r\nHost: r\r\nContent-Length: 6\r\n\r\nabc")
+        await door.entered.wait()
+        finishing = asyncio.create_task(server.finish(10))
+        await refusal(connect)
+        line.writer.write(b"def")
+        status, headers, body = await line.answer()
+        assert (status, headers["connection"], body) == (200, "close", b"6")
+        assert door.bodies.get_nowait() == b"abcdef"
+        await asyncio.wait_for(finishing, 5)
+
+
+async def test_a_connection_whose_last_answer_did_not_say_so_is_heard_once_more() -> None:
+    """An answer whose header went out before the drain keeps its connection for a moment: the next one says close."""
+    door = Door()
+    async with serving(door) as (server, connect):
+        line = await connect()
+        line.writer.write(get("/large"))
+        head = await line.reader.readuntil(b"\r\n\r\n")
+        assert b"close" not in head
+        finishing = asyncio.create_task(server.finish(10))
+        await refusal(connect)
+        await line.reader.readexactly(LARGE)
+        status, headers, _ = await line.ask(get())
+        assert (status, headers["connection"]) == (200, "close")
+        await asyncio.wait_for(finishing, 5)
 
 
 async def test_a_request_that_arrives_on_an_idle_connection_during_the_drain_is_answered() -> None:
