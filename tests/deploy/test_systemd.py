@@ -1,0 +1,75 @@
+"""deploy/systemd: units that systemd takes, that stop in the order that a drain needs, and that may touch little."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.programs import ROOT, run
+from proxy import config, settings
+from proxy.process.supervisor import KILL_AFTER
+
+UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+unit = pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> configparser.RawConfigParser:
+    """The unit; of a key that stands twice the last one, which is all that these tests ask for."""
+    found = configparser.RawConfigParser(strict=False, comment_prefixes="#", delimiters="=")
+    found.optionxform = str  # type: ignore[assignment,method-assign]  # the documented way to keep letters' case
+    found.read_string(path.read_text())
+    return found
+
+
+@pytest.mark.needs("systemd-analyze")
+@unit
+def test_systemd_finds_no_fault_in_it(path: Path, tmp_path: Path) -> None:
+    """`systemd-analyze verify` says nothing, of the unit with a program that this machine has."""
+    copy = tmp_path / path.name
+    copy.write_text(path.read_text().replace("/opt/wharfage/bin/wharfage", "/bin/true"))
+    done = run("systemd-analyze", "verify", copy)
+    assert done.stdout + done.stderr == ""
+
+
+@pytest.mark.needs("systemd-analyze")
+@unit
+def test_it_may_touch_little(path: Path) -> None:
+    """systemd's own measure of exposure, 0 to 10, is below 2."""
+    told = run("systemd-analyze", "security", "--offline=true", path).stdout
+    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", told)
+    assert exposure
+    assert float(exposure.group(1)) < 2
+
+
+@unit
+def test_its_command_and_variables_are_ones_that_the_program_has(path: Path, tmp_path: Path) -> None:
+    """The command's flags are known to it, and every WHARFAGE_ variable is a setting."""
+    service = read(path)["Service"]
+    words = shlex.split(service["ExecStart"])
+    assert words[0] == "/opt/wharfage/bin/wharfage"
+    helped = run(sys.executable, "-m", "proxy", words[1], "--help").stdout
+    assert all(word in helped for word in words[2:] if word.startswith("--"))
+    variables = dict(shlex.split(line)[0].split("=", 1) for line in [service.get("Environment", "")] if line)
+    assert config.load(environ=variables).warnings == ()
+
+
+@unit
+def test_it_is_given_the_time_that_a_drain_takes(path: Path) -> None:
+    """TimeoutStopSec is longer than delay, drain and both groups' grace; only the parent gets the signal."""
+    service = read(path)["Service"]
+    assert service["KillMode"] == "mixed"
+    delay = float(service.get("Environment", "=0").rpartition("=")[2])
+    assert int(service["TimeoutStopSec"]) > delay + settings.Server().drain_seconds + 2 * KILL_AFTER
+
+
+def test_all_units_are_held_alike() -> None:
+    """What was thought of for one is in force for all."""
+    blocks = {path.read_text().partition("# What it may touch")[2].partition("\n[Install]")[0] for path in UNITS}
+    assert len(UNITS) == 3
+    assert len(blocks) == 1
+    assert all(blocks)
