@@ -10,7 +10,6 @@ here: a door sends 100-continue when it wants the body. Must not know any door's
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import ssl
 import time
@@ -24,12 +23,9 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy import observe
-from proxy.process import forwarded, listening
+from proxy.process import forwarded, listening, refusals
+from proxy.process.refusals import HEADER_BYTES
 
-HEADER_BYTES = 32 * 1024
-"""All of a request's header lines. podman asks for 1,024 ranges in one line (22 KiB), beside a token of 4 KiB."""
-
-AUTHORIZATION_BYTES = 16 * 1024
 BODY_BYTES_PER_WINDOW = 1024
 """What a body must bring in each `body_seconds` not to count as standing still: one byte a minute is an attack."""
 
@@ -167,7 +163,7 @@ class HttpServer(web.Server):
         response: web.StreamResponse | None = None
         observe.metrics.http_requests_running.inc()
         try:
-            refusal = _over_limit(request)
+            refusal = refusals.over_limit(request)
             response = refusal if refusal is not None else await door(request)
             status = response.status
             return response
@@ -179,7 +175,7 @@ class HttpServer(web.Server):
         except web.RequestPayloadError as error:  # a door that left the body's framing to us
             if request.writer.output_size > 0:
                 raise
-            response = _error(400, f"The body is not framed as HTTP wants: {_short(error)}")
+            response = refusals.error(400, f"The body is not framed as HTTP wants: {refusals.short(error)}")
             response.force_close()
             status = response.status
             return response
@@ -190,7 +186,7 @@ class HttpServer(web.Server):
                 status = _GONE
                 _abort(request)  # the status line is out: only a broken body is honest now
                 raise
-            response = _internal_error(name)
+            response = refusals.internal_error(name)
             status = response.status
             return response
         finally:
@@ -290,7 +286,7 @@ class _Connection(RequestHandler):
         body = behind or (self._current_request.content if self._current_request is not None else None)
         if body is not None and not body.is_eof():
             self._messages.pop()
-            body.set_exception(web.RequestPayloadError(_short(error.message)))
+            body.set_exception(web.RequestPayloadError(refusals.short(error.message)))
             self._close = True
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
@@ -334,8 +330,12 @@ class _Connection(RequestHandler):
         if isinstance(exc, LineTooLong):
             status, message = 431, "A line of the request's header is too long."
         observe.metrics.http_rejected.labels("bad request").inc()
-        observe.log.warning("a request could not be read", client=str(self.peername), status=status, why=_short(exc))
-        response = _error(status, _short(message or "The request is not HTTP/1.1 as this server takes it."))
+        observe.log.warning(
+            "a request could not be read", client=str(self.peername), status=status, why=refusals.short(exc)
+        )
+        response = refusals.error(
+            status, refusals.short(message or "The request is not HTTP/1.1 as this server takes it.")
+        )
         response.force_close()
         return response
 
@@ -361,7 +361,7 @@ class _Connection(RequestHandler):
         observe.metrics.http_rejected.labels(reason).inc()
         observe.log.warning("a connection was cut", why=reason, client=str(self.peername))
         if self._received:
-            body = _error_body(message)
+            body = refusals.error_body(message)
             words = {408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
             head = f"HTTP/1.1 {status} {words}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             self.transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)
@@ -373,42 +373,9 @@ def _is_idle(connection: RequestHandler) -> bool:
     return not connection._request_in_progress and not connection._messages
 
 
-def _over_limit(request: web.Request) -> web.Response | None:
-    if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > HEADER_BYTES:
-        refusal = _error(431, "The request's header is larger than 32 KiB.")
-    elif len(request.headers.get("Authorization", "")) > AUTHORIZATION_BYTES:
-        refusal = _error(431, "The Authorization header is larger than 16 KiB.")
-    else:
-        return None
-    observe.metrics.http_rejected.labels("header too large").inc()
-    refusal.force_close()
-    return refusal
-
-
-def _error_body(message: str, code: str = "UNSUPPORTED") -> bytes:
-    return json.dumps({"errors": [{"code": code, "message": message}]}).encode()
-
-
-def _error(status: int, message: str) -> web.Response:
-    return web.Response(status=status, body=_error_body(message), content_type="application/json")
-
-
-def _internal_error(door: str) -> web.Response:
-    message = f"The server failed; its log has the reason under request id {observe.request_id()}."
-    if door == "ecr":
-        body = json.dumps({"__type": "ServerException", "message": message}).encode()
-        return web.Response(status=500, body=body, content_type="application/x-amz-json-1.1")
-    return web.Response(status=500, body=_error_body(message, "UNKNOWN"), content_type="application/json")
-
-
 def _abort(request: web.Request) -> None:
     if request.transport is not None:
         request.transport.abort()
-
-
-def _short(what: object) -> str:
-    """One line of at most 200 characters: parser errors quote what they were sent."""
-    return " ".join(str(what).split())[:200]
 
 
 def _method(method: str) -> str:

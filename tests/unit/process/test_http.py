@@ -11,7 +11,7 @@ from aiohttp import web
 from fakes.http_door import LARGE, Answer, Door, Line, get, serving
 
 from proxy import observe
-from proxy.process.http import AUTHORIZATION_BYTES, HEADER_BYTES
+from proxy.process.refusals import AUTHORIZATION_BYTES, HEADER_BYTES
 
 
 def is_oci_error(answer: Answer, status: int) -> bool:

@@ -1,0 +1,51 @@
+"""What is refused before a door is asked, and the form of every answer that no door gives.
+
+The form is the registry's own error body, or the control plane's where that door failed. Promises: nothing of what was
+sent comes back but one short line; a bug's text stays in the log. Must not know how a connection is held.
+"""
+
+from __future__ import annotations
+
+import json
+
+from aiohttp import web
+
+from proxy import observe
+
+HEADER_BYTES = 32 * 1024
+"""All of a request's header lines. podman asks for 1,024 ranges in one line (22 KiB), beside a token of 4 KiB."""
+
+AUTHORIZATION_BYTES = 16 * 1024
+
+
+def over_limit(request: web.Request) -> web.Response | None:
+    if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > HEADER_BYTES:
+        refusal = error(431, "The request's header is larger than 32 KiB.")
+    elif len(request.headers.get("Authorization", "")) > AUTHORIZATION_BYTES:
+        refusal = error(431, "The Authorization header is larger than 16 KiB.")
+    else:
+        return None
+    observe.metrics.http_rejected.labels("header too large").inc()
+    refusal.force_close()
+    return refusal
+
+
+def error_body(message: str, code: str = "UNSUPPORTED") -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+
+
+def error(status: int, message: str) -> web.Response:
+    return web.Response(status=status, body=error_body(message), content_type="application/json")
+
+
+def internal_error(door: str) -> web.Response:
+    message = f"The server failed; its log has the reason under request id {observe.request_id()}."
+    if door == "ecr":
+        body = json.dumps({"__type": "ServerException", "message": message}).encode()
+        return web.Response(status=500, body=body, content_type="application/x-amz-json-1.1")
+    return web.Response(status=500, body=error_body(message, "UNKNOWN"), content_type="application/json")
+
+
+def short(what: object) -> str:
+    """One line of at most 200 characters: parser errors quote what they were sent."""
+    return " ".join(str(what).split())[:200]
