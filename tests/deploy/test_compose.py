@@ -1,0 +1,102 @@
+"""deploy/compose.yaml as docker-compose reads it: every setting is one, every secret must be given, the parts fit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.deployed_nginx import CONFIGURATION
+from harness.deployed_settings import settings_of
+from harness.programs import ROOT, run
+from proxy.process.supervisor import KILL_AFTER
+
+pytestmark = pytest.mark.needs("docker-compose")
+
+FILE = ROOT / "deploy" / "compose.yaml"
+PROXIES, SERVICES = ("proxy1", "proxy2", "proxy3"), ("metadata1", "metadata2")
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .env of deploy/secrets.sh."""
+    file = tmp_path_factory.mktemp("compose") / ".env"
+    file.write_text(run("sh", ROOT / "deploy" / "secrets.sh", "https://registry.example.com").stdout)
+    return file
+
+
+@pytest.fixture(scope="module")
+def services(secrets: Path) -> dict[str, Any]:
+    """All services with everything filled in."""
+    found = yaml.safe_load(run("docker-compose", "--env-file", secrets, "-f", FILE, "config").stdout)
+    services: dict[str, Any] = found["services"]
+    return services
+
+
+def seconds(text: str) -> float:
+    """Of 90s or 1m30s."""
+    return sum(
+        float(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in re.findall(r"([\d.]+)([hms])", text)
+    )
+
+
+@pytest.mark.parametrize("name", [*PROXIES, *SERVICES])
+def test_every_variable_is_a_setting_and_all_go_together(services: dict[str, Any], name: str) -> None:
+    """The program itself takes them: no unknown name, no bad value, none that needs another."""
+    assert settings_of(services[name]["environment"]).server.url == "https://registry.example.com"
+
+
+def test_each_secret_must_be_given(secrets: Path, tmp_path: Path) -> None:
+    """Without any one of the values that secrets.sh makes, docker-compose refuses and names the remedy."""
+    lines = secrets.read_text().splitlines()
+    assert len(lines) == 7
+    for missing in lines:
+        partial = tmp_path / ".env"
+        partial.write_text("\n".join(line for line in lines if line != missing))
+        refused = run("docker-compose", "--env-file", partial, "-f", FILE, "config", ok=False)
+        assert "make .env first" in refused.stderr
+
+
+def test_no_two_secrets_are_alike(secrets: Path) -> None:
+    """Each value is its own, and another one the next time."""
+    again = run("sh", ROOT / "deploy" / "secrets.sh", "https://registry.example.com").stdout.split()
+    values = [line.partition("=")[2] for line in [*secrets.read_text().split(), *again] if "_URL=" not in line]
+    assert len(set(values)) == len(values) == 12
+    assert all(len(value) >= 20 for value in values)
+
+
+def test_nginx_trusts_and_is_trusted_by_the_right_addresses(services: dict[str, Any]) -> None:
+    """The nodes that nginx.conf names are the services here; the proxy that they believe is nginx."""
+    named = re.findall(r"^ +server (\w+):5000 ", CONFIGURATION.read_text(), re.MULTILINE)
+    assert tuple(named) == PROXIES
+    own = services["nginx"]["networks"]["inside"]["ipv4_address"]
+    assert {services[name]["environment"]["WHARFAGE_SERVER_TRUSTED_PROXIES"] for name in PROXIES} == {own}
+
+
+def test_each_node_is_given_the_time_that_its_drain_takes(services: dict[str, Any]) -> None:
+    """stop_grace_period is longer than delay, drain and the parent's patience; nginx waits as long as its nodes."""
+    for name in PROXIES:
+        told = services[name]["environment"]
+        drain = float(told["WHARFAGE_SERVER_DRAIN_DELAY_SECONDS"]) + float(told["WHARFAGE_SERVER_DRAIN_SECONDS"])
+        assert seconds(services[name]["stop_grace_period"]) > drain + KILL_AFTER
+
+
+def test_our_containers_have_no_rights_and_share_the_keys(services: dict[str, Any]) -> None:
+    """Read-only root, no capability; the master keys are one volume, the data directory is each one's own."""
+    data = set()
+    for name in (*PROXIES, *SERVICES):
+        service = services[name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        mounts = dict(volume.split(":")[1::-1] for volume in service["volumes"])
+        assert mounts["/data/keys"] == "keys"
+        data.add(mounts["/data"])
+    assert len(data) == len(PROXIES) + len(SERVICES)
+
+
+def test_only_nginx_can_be_reached_from_outside(services: dict[str, Any]) -> None:
+    """No database, store or node publishes a port."""
+    assert [name for name, service in services.items() if service.get("ports")] == ["nginx"]
