@@ -19,15 +19,21 @@ GO_TOOLS := \
   crane@github.com/google/go-containerregistry/cmd/crane@v0.22.1 \
   oras@oras.land/oras/cmd/oras@v1.3.6 \
   conformance@github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111 \
-  registry@github.com/distribution/distribution/v3/cmd/registry@v3.1.2
+  registry@github.com/distribution/distribution/v3/cmd/registry@v3.1.2 \
+  helm@helm.sh/helm/v3/cmd/helm@v3.22.0
 # Debian packages, each with the command that says it is there.
 DEBIAN_TOOLS := dockerd=docker.io skopeo=skopeo podman=podman buildah=buildah ctr=containerd strace=strace \
-  pg_ctlcluster=postgresql
+  pg_ctlcluster=postgresql nginx=nginx-light debootstrap=debootstrap systemd-analyze=systemd docker-compose=docker-compose
+
+# The container image: what builds it, on which base (see deploy/Dockerfile), under which name.
+BUILDER ?= $(firstword $(foreach each,docker podman buildah,$(if $(shell command -v $(each)),$(each))))
+BASE ?= docker.io/library/debian:bookworm-slim
+IMAGE ?= wharfage
 
 NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _speedups/*.c _speedups/*.h))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure lint format bench chaos tools clean
+.PHONY: help run test test-pure lint format bench chaos image image-test tools clean
 
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +61,12 @@ bench: $(VENV)/.test $(TOOLS)/.go  ## CPU per GB against CNCF distribution, on t
 
 chaos: $(VENV)/.test  ## kill workers, metadata and the whole server at random for CHAOS_SECONDS (default 300)
 	$(BIN)/python -m pytest -m chaos --chaos-seconds $(CHAOS_SECONDS) $(PYTEST_FLAGS) tests/chaos
+
+image:  ## the container image $(IMAGE), by $(BUILDER), on $(BASE)
+	$(BUILDER) build --build-arg BASE=$(BASE) --file deploy/Dockerfile --tag $(IMAGE) .
+
+image-test: $(VENV)/.test $(TOOLS)/.debian  ## build the image on a tree of debootstrap's, and use it: root, some minutes
+	$(BIN)/python -m pytest -m image $(PYTEST_FLAGS) tests/deploy
 
 tools: $(TOOLS)/.go $(TOOLS)/.aws $(TOOLS)/.debian  ## real clients for tests: what this machine cannot offer is named
 

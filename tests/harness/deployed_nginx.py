@@ -37,7 +37,7 @@ def rendered(
         "listen [::]:443 ssl;": "",
         "/etc/nginx/tls/tls.crt": str(certificate),
         "/etc/nginx/tls/tls.key": str(key),
-        " /tmp/nginx-": f" {home}/nginx-",
+        " /run/nginx-": f" {home}/nginx-",
         **more,
     }
     for old, new in changes.items():
