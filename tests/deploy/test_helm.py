@@ -62,9 +62,15 @@ BARE: Object = {
     "proxy": {"podDisruptionBudget": {"enabled": False}},
     "service": {"type": "LoadBalancer", "port": 8080},
 }
-SETS = {"least": LEAST, "encrypted": ENCRYPTED, "all": ALL, "kms": KMS, "bare": BARE}
+SHOWN: Object = yaml.safe_load(
+    (ROOT / "deploy" / "README.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+)
+"""The values that deploy/README.md shows."""
+SETS = {"shown": SHOWN, "least": LEAST, "encrypted": ENCRYPTED, "all": ALL, "kms": KMS, "bare": BARE}
 USUAL = {"PodDisruptionBudget", "NetworkPolicy", "ServiceAccount"}
 SECRETS = {"admin", "keys", "s3", "shared", "database", "internal-tls", "certificate", "pull"}
+SECRETS |= {"wharfage-admin", "wharfage-keys", "wharfage-s3", "wharfage-shared", "wharfage-database"}
+SECRETS |= {"wharfage-internal-tls"}
 
 chosen = pytest.mark.parametrize("name", SETS)
 
