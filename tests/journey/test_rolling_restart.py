@@ -2,14 +2,17 @@
 
 The nodes are `wharfage proxy` processes over one metadata service and one folder; nginx runs deploy/nginx.conf. Clients
 speak plain HTTP and ask nothing twice: every answer that was not expected, and every line that was cut, is a failure.
+crane pushes and pulls beside them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import http.client
 import json
 import random
+import shutil
 import ssl
 import sys
 import time
@@ -22,12 +25,13 @@ from typing import Any
 import pytest
 
 from harness.deployed_nginx import DeployedNginx
-from harness.programs import Daemon
+from harness.images import check_layout, write_layout
+from harness.programs import Daemon, run
 from harness.registry import Registry
 from harness.server import START_SECONDS, Server, free_port
 from proxy.process.selfsigned import make_self_signed
 
-pytestmark = [pytest.mark.needs("nginx"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 DELAY = 2.0  # seconds of drain_delay here; nginx keeps idle connections for less, as deploy/nginx.conf says
 SHORT = {"keepalive_timeout 4s;": "keepalive_timeout 1s;"}
@@ -133,10 +137,15 @@ Act = Callable[[Registry, random.Random], Coroutine[Any, Any, None]]
 class Clients:
     """Pushers and pullers, and what became of their requests."""
 
-    def __init__(self, url: str, password: str, trust: ssl.SSLContext) -> None:
+    def __init__(self, url: str, password: str, trust: ssl.SSLContext, folder: Path) -> None:
+        self._address = url.removeprefix("https://")
+        self._folder = folder
+        self._layout = write_layout(folder / "layout", 7, (400_000, 1000))
+        basic = base64.b64encode(f"AWS:{password}".encode()).decode()
+        (folder / "config.json").write_text(json.dumps({"auths": {self._address: {"auth": basic}}}))
         self._registry: Callable[..., Registry] = lambda **how: Registry(url, password, trust=trust, **how)
         self._images: list[str] = []
-        self.pushed = self.pulled = self.trickled = 0
+        self.pushed = self.pulled = self.trickled = self.craned = 0
         self.failures: list[str] = []
 
     def have_done(self, pushed: int, pulled: int) -> bool:
@@ -150,6 +159,7 @@ class Clients:
                 group.create_task(self._repeat(stop, self._pull, number, fresh=number % 2 == 0))
             for number in range(TRICKLES):
                 group.create_task(self._repeat(stop, self._trickle, number, fresh=False))
+            group.create_task(self._repeat(stop, self._crane, 0, fresh=False))
 
     async def _repeat(self, stop: asyncio.Event, act: Act, number: int, *, fresh: bool) -> None:
         draw = random.Random(f"{act.__name__} {number}")
@@ -186,13 +196,26 @@ class Clients:
         (await registry.ask("PATCH", location, body=body())).expect(202)
         self.trickled += 1
 
+    async def _crane(self, registry: Registry, draw: random.Random) -> None:
+        """A fresh repository each time, so that every layer is sent."""
+        image = f"{self._address}/team/crane{draw.randrange(10**9)}:v1"
+        pulled = self._folder / "pulled"
+        for words in (("push", self._layout.path, image), ("pull", "--format=oci", image, pulled)):
+            await asyncio.to_thread(run, "crane", "--insecure", *words, extra={"DOCKER_CONFIG": str(self._folder)})
+        check_layout(pulled, self._layout)
+        await asyncio.to_thread(shutil.rmtree, pulled)
+        self.craned += 1
 
+
+@pytest.mark.needs("nginx", "crane")
 async def test_a_rolling_restart_under_load_fails_no_push_and_no_pull(
-    nodes: Nodes, nginx: DeployedNginx, trust: tuple[ssl.SSLContext, Path, Path]
+    nodes: Nodes, nginx: DeployedNginx, trust: tuple[ssl.SSLContext, Path, Path], tmp_path: Path
 ) -> None:
     """Every node is stopped and started in its turn; each request of every client gets the answer that it wants."""
     password = await asyncio.to_thread(nodes.running[nodes.addresses[0]].password)
-    clients, stop = Clients(nginx.url, password, trust[0]), asyncio.Event()
+    folder = tmp_path / "clients"
+    folder.mkdir()
+    clients, stop = Clients(nginx.url, password, trust[0], folder), asyncio.Event()
     living = asyncio.create_task(clients.live(stop))
     try:
         await until(partial(clients.have_done, 4, 4))
@@ -205,6 +228,7 @@ async def test_a_rolling_restart_under_load_fails_no_push_and_no_pull(
         await living
     assert clients.failures == [], nginx.daemon.tail()
     assert clients.trickled
+    assert clients.craned
     assert "prematurely closed" not in nginx.log.read_text()
 
 
