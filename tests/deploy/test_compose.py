@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,15 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def services(secrets: Path) -> dict[str, Any]:
-    """All services with everything filled in."""
-    found = yaml.safe_load(run("docker-compose", "--env-file", secrets, "-f", FILE, "config").stdout)
-    services: dict[str, Any] = found["services"]
+def whole(secrets: Path) -> dict[str, Any]:
+    """The file with everything filled in."""
+    found: dict[str, Any] = yaml.safe_load(run("docker-compose", "--env-file", secrets, "-f", FILE, "config").stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def services(whole: dict[str, Any]) -> dict[str, Any]:
+    services: dict[str, Any] = whole["services"]
     return services
 
 
@@ -74,6 +80,16 @@ def test_nginx_trusts_and_is_trusted_by_the_right_addresses(services: dict[str, 
     assert tuple(named) == PROXIES
     own = services["nginx"]["networks"]["inside"]["ipv4_address"]
     assert {services[name]["environment"]["WHARFAGE_SERVER_TRUSTED_PROXIES"] for name in PROXIES} == {own}
+
+
+def test_no_fixed_address_is_given_to_another_container(whole: dict[str, Any]) -> None:
+    """Fixed ones are all different, in the subnet, and outside of the range that the rest is served from."""
+    [pool] = whole["networks"]["inside"]["ipam"]["config"]
+    networks = [service["networks"]["inside"] for service in whole["services"].values()]
+    fixed = [ip_address(each["ipv4_address"]) for each in networks if each]
+    assert len(set(fixed)) == len(fixed) == 1 + len(PROXIES) + len(SERVICES)
+    assert all(each in ip_network(pool["subnet"]) for each in fixed)
+    assert not any(each in ip_network(pool["ip_range"]) for each in fixed)
 
 
 def test_each_node_is_given_the_time_that_its_drain_takes(services: dict[str, Any]) -> None:
