@@ -154,10 +154,14 @@ def test_every_variable_is_a_setting_and_all_go_together(rendered: dict[str, lis
         for source in container["envFrom"]:
             variables |= maps[source["configMapRef"]["name"]]
         for each in container["env"]:
-            reference = each.get("valueFrom", {}).get("secretKeyRef")
-            variables[each["name"]] = (
-                secret.get(reference["key"], "a-secret-of-forty-characters-exactly-and") if reference else each["value"]
-            )
+            source = each.get("valueFrom", {})
+            if "fieldRef" in source:
+                assert each["name"] == "POD_NAME"
+            elif "secretKeyRef" in source:
+                key = source["secretKeyRef"]["key"]
+                variables[each["name"]] = secret.get(key, "a-secret-of-forty-characters-exactly-and")
+            else:
+                variables[each["name"]] = each["value"].replace("$(POD_NAME)", "pod-0")
         assert all(isinstance(value, str) for value in variables.values())
         assert settings_of(variables).server.url == "https://registry.example.com"
 
@@ -234,6 +238,8 @@ def test_proxies_know_each_metadata_service_by_its_name(rendered: dict[str, list
     assert data["WHARFAGE_METADATA_URL"].split(",") == [
         f"{scheme}://{own}-{number}.{own}.registry.svc:5050" for number in range(each["spec"]["replicas"])
     ]
+    told = {found["name"]: found.get("value") for found in each["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert told["WHARFAGE_METADATA_ADVERTISE"] == f"{scheme}://$(POD_NAME).{own}.registry.svc:5050"
 
 
 @chosen

@@ -11,6 +11,7 @@ from proxy import config
 from proxy.settings import Config
 
 AWAITED = {
+    "WHARFAGE_METADATA_ADVERTISE",
     "WHARFAGE_METADATA_PLAINTEXT",
     "WHARFAGE_METADATA_CA_BUNDLE",
     "WHARFAGE_METADATA_TLS_CERT",

@@ -37,10 +37,14 @@ helm.sh/chart: {{ printf "%s-%s" $top.Chart.Name $top.Chart.Version | replace "+
 {{- end -}}
 {{- end -}}
 
+{{- define "wharfage.metadataScheme" -}}
+{{- ternary "https" "http" (ne .Values.metadata.tls.existingSecret "") -}}
+{{- end -}}
+
 {{/* Each metadata service by its own name, so that a proxy that lost one asks the next. */}}
 {{- define "wharfage.metadataUrls" -}}
 {{- $name := printf "%s-metadata" (include "wharfage.name" .) -}}
-{{- $scheme := ternary "https" "http" (ne .Values.metadata.tls.existingSecret "") -}}
+{{- $scheme := include "wharfage.metadataScheme" . -}}
 {{- $urls := list -}}
 {{- range $number := until (int .Values.metadata.replicas) -}}
 {{- $urls = append $urls (printf "%s://%s-%d.%s.%s.svc:5050" $scheme $name $number $name $.Release.Namespace) -}}
