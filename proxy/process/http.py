@@ -76,12 +76,14 @@ class HttpServer(web.Server):
         self._watch: asyncio.Task[None] | None = None
         self._listeners: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
+        self._encrypted = False
 
     async def begin(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Accept connections on a listening socket; it is closed by `finish`."""
         loop = asyncio.get_running_loop()
         handshake = self.limits.header_seconds if tls is not None else None
         self._sockets.append(sock)
+        self._encrypted = self._encrypted or tls is not None
         self._listeners.append(
             await loop.create_server(self, sock=sock, ssl=tls, backlog=1024, ssl_handshake_timeout=handshake)
         )
@@ -130,10 +132,12 @@ class HttpServer(web.Server):
     async def _wait_for_ends(self, seconds: float, idle_seconds: float) -> None:
         """Until no connection is left, or for so long; one that idles for `idle_seconds` is closed.
 
-        aiohttp's own `pre_shutdown` would have each connection ignore what still comes: bodies under way never ended.
+        With TLS at least `idle_seconds`: a connection counts here when its handshake is over. aiohttp's `pre_shutdown`
+        is no help: each connection would ignore what still comes, and bodies under way never end.
         """
         idle_since: dict[RequestHandler, float] = {}
-        deadline = self._loop.time() + seconds
+        now = self._loop.time()
+        deadline, earliest = now + seconds, now + (idle_seconds if self._encrypted else 0)
         while True:
             now = self._loop.time()
             for each in self.connections:
@@ -141,7 +145,7 @@ class HttpServer(web.Server):
                     idle_since.pop(each, None)
                 elif now - idle_since.setdefault(each, now) >= idle_seconds:
                     each.force_close()
-            if not self.connections or now >= deadline:
+            if now >= deadline or (now >= earliest and not self.connections):
                 return
             await asyncio.sleep(0.02)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -86,14 +87,17 @@ class Line:
 
 @asynccontextmanager
 async def serving(
-    door: Callable[[web.Request], Awaitable[web.StreamResponse]], sock: socket.socket | None = None, **limits: Any
+    door: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    sock: socket.socket | None = None,
+    tls: ssl.SSLContext | None = None,
+    **limits: Any,
 ) -> AsyncIterator[tuple[HttpServer, Callable[[], Awaitable[Line]]]]:
     if sock is None:
         sock = socket.create_server(("127.0.0.1", 0))
         sock.setblocking(False)
     address = sock.getsockname()
     server = HttpServer(lambda request: ("ecr" if request.path == "/ecr" else "oci", door), Limits(**limits))
-    await server.begin(sock)
+    await server.begin(sock, tls)
     lines: list[Line] = []
 
     async def connect() -> Line:

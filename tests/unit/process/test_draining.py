@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from fakes.http_door import LARGE, Door, Line, get, serving
 
 from proxy.process import listening
+from proxy.process.selfsigned import make_self_signed
+from proxy.process.tls import server_context
 
 
 async def test_a_drain_waits_for_what_runs_and_closes_what_idles() -> None:
@@ -143,6 +147,29 @@ async def test_connections_that_wait_to_be_accepted_are_answered_before_the_port
         line.setblocking(True)
         with line:
             assert line.recv(12) == b"HTTP/1.1 200"
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(the server's, a client's that trusts it)."""
+    authority, certificate, key = make_self_signed(tmp_path, "127.0.0.1")
+    return server_context(certificate, key), ssl.create_default_context(cafile=str(authority))
+
+
+async def test_a_tls_handshake_that_is_under_way_is_finished_and_its_request_answered(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    """A connection that was accepted just before the drain speaks only after its handshake."""
+    here, trust = tls
+    async with serving(Door(), tls=here) as (server, connect):
+        line = await connect()
+        finishing = asyncio.create_task(server.finish(10))
+        await refusal(connect)
+        await line.writer.start_tls(trust, server_hostname="127.0.0.1")
+        assert not finishing.done()  # a process would be gone
+        status, headers, _ = await line.ask(get())
+        assert (status, headers["connection"]) == (200, "close")
+        await asyncio.wait_for(finishing, 5)
 
 
 def test_a_socket_that_refuses_lets_no_new_connection_in_and_keeps_those_that_wait() -> None:
