@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import configparser
 import re
 import shlex
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.programs import ROOT, run
+from harness.programs import ROOT, Daemon, run
+from harness.registry import Registry
+from harness.server import Server, free_port
 from proxy import config, settings
 from proxy.process.supervisor import KILL_AFTER
 
@@ -73,3 +76,58 @@ def test_all_units_are_held_alike() -> None:
     assert len(UNITS) == 3
     assert len(blocks) == 1
     assert all(blocks)
+
+
+AS_ROOT = {"fchown"}  # SQLite's, when it runs as root, as here; the units' user is none
+
+
+def allowed_calls() -> set[str]:
+    """System calls that the units' filters let through, groups resolved by systemd itself."""
+    told = run("systemd-analyze", "syscall-filter").stdout
+    groups = {
+        block.split(None, 1)[0]: [word for word in block.split()[1:] if re.fullmatch(r"@?[a-z0-9_-]+", word)]
+        for block in re.split(r"\n(?=@)", re.sub(r"#.*", "", told))
+        if block.strip()
+    }
+
+    def calls(group: str) -> set[str]:
+        found: set[str] = set()
+        for word in groups[group]:
+            found |= calls(word) if word.startswith("@") else {word}
+        return found
+
+    return calls("@system-service") - calls("@privileged")
+
+
+@pytest.mark.needs("systemd-analyze", "strace")
+async def test_the_program_asks_the_kernel_for_nothing_that_the_units_forbid(tmp_path: Path) -> None:
+    """A start, a push, a pull and a stop under strace: every call passes the units' filter."""
+    address, calls = f"127.0.0.1:{free_port()}", tmp_path / "calls"
+    serve: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "proxy",
+        "serve",
+        "--data",
+        tmp_path / "data",
+        "--listen",
+        address,
+        "--workers",
+        "1",
+    ]
+    traced = Daemon.start(["strace", "-f", "-qq", "-o", calls, *serve], tmp_path / "log")
+    server = Server(traced, address, tmp_path / "data")
+    try:
+        await asyncio.to_thread(traced.wait_until, server.is_ready)
+        async with Registry(server.url, await asyncio.to_thread(server.password)) as registry:
+            await registry.push_image("team/app", "v1", [b"layer" * 100_000])
+            await registry.pull_image("team/app", "v1")
+        for process in await asyncio.to_thread(server.processes):
+            if process.ppid() == traced.process.pid:
+                process.terminate()
+        assert await asyncio.to_thread(traced.process.wait, 30) == 0
+    finally:
+        traced.kill()
+    made = set(re.findall(r"^\d+ +([a-z0-9_]+)\(", await asyncio.to_thread(calls.read_text), re.MULTILINE))
+    assert {"read", "mmap", "fsync"} <= made
+    assert made - AS_ROOT <= allowed_calls()
