@@ -56,6 +56,8 @@ def docker_engine(home: Path) -> Iterator[Path]:
         yield socket
     finally:
         daemon.stop()
+        for left in (home / "exec" / "netns").glob("*"):  # an engine that ran containers leaves its mounts behind
+            subprocess.run(["umount", left], check=False, capture_output=True)
 
 
 @contextmanager
