@@ -2,8 +2,9 @@
 
 Wraps any `contract.Metadata` and is one itself. Kept are blob rows, tags and image rows, principals and access keys,
 each with the epoch taken *before* it was asked for, and used only while that epoch stands; manifest bytes are kept
-apart, by digest, in a cache bounded in bytes, and are checked against their digest as they come in. Absence is never
-kept, nor what belongs to an upload. Without an epoch page nothing is kept at all but bytes, which cannot change.
+apart, by digest, in a cache bounded in bytes, and are checked against their digest as they come in; hashes of frames in
+another, by object. Absence is never kept, nor what belongs to an upload. Without an epoch page nothing is kept at all
+but these two, which cannot change.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ Value = TypeVar("Value")
 
 ENTRIES = 20_000  # of each kind; a blob row is about 1 KiB
 MANIFEST_BYTES = 32 * 1024 * 1024
+PAGE_BYTES = 8 * 1024 * 1024  # pages of frame hashes: those of 64 GiB of layers
 KEEP_SECONDS = 1800.0  # below the hour after which the service renews a blob's grace: it has to be asked to do so
 
 
@@ -48,11 +50,13 @@ class CachedMetadata:
         self._principals: _Recent[str, Principal] = _Recent(entries, clock)
         self._access_keys: _Recent[str, AccessKey] = _Recent(entries, clock)
         self._contents = _Contents(manifest_bytes)
+        self._pages = _Contents(PAGE_BYTES)
 
         # What is never kept goes straight on.
         self.call = inner.call
         self.segments = inner.segments
         self.mount_blob = inner.mount_blob
+        self.keep_frame_hashes = inner.keep_frame_hashes
         self.unlink_blob = inner.unlink_blob
         self.quarantine = inner.quarantine
         self.begin_upload = inner.begin_upload
@@ -107,6 +111,15 @@ class CachedMetadata:
             self._blobs.put((account, repository, digest), epoch, found)
         return found
 
+    async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
+        name = f"{object_key} {plain_offset}"
+        found = None if fresh else _counted(self._pages.get(name))
+        if found is None:
+            found = await self._inner.frame_hashes(object_key, plain_offset, fresh=fresh)
+            if found:
+                self._pages.put(name, found)
+        return found
+
     async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:
         epoch = self._epoch(account, repository)
         image = self._images.get((account, repository, reference), epoch)
@@ -158,7 +171,7 @@ class _Recent(Generic[Key, Value]):
 
 
 class _Contents:
-    """Manifest bytes by digest, checked by whoever puts them in; the least recently used go when `room` is exceeded."""
+    """Bytes by name, checked by whoever puts them in; the least recently used go when `room` is exceeded."""
 
     def __init__(self, room: int) -> None:
         self._room = room

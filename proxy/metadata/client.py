@@ -32,6 +32,7 @@ from proxy.model.records import (
     PushedManifest,
     Referrer,
     SealedObject,
+    Sealing,
     Segment,
     SentPart,
     StoredManifest,
@@ -47,7 +48,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 # Operations that may be asked again when the answer was lost: reads, and writes that find themselves done.
 _REPEATABLE = frozenset(
     {
-        "access_key", "principal", "blob", "segments", "mount_blob", "quarantine", "begin_upload", "upload",
+        "access_key", "principal", "blob", "segments", "frame_hashes", "mount_blob", "quarantine", "begin_upload",
+        "upload", "keep_frame_hashes",
         "lease_upload", "renew_upload", "advance_upload", "release_upload", "commit_upload", "manifest", "put_manifest",
         "tags", "repositories", "referrers", "known_objects", "objects", "ping",
         "key_records", "record_key", "sealed_secrets", "open_uploads",
@@ -105,6 +107,9 @@ class MetadataClient:
             "segments", Sequence[Segment], object_key=object_key, plain_offset=plain_offset, limit=limit
         )
 
+    async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
+        return await self._ask("frame_hashes", bytes, object_key=object_key, plain_offset=plain_offset)
+
     async def mount_blob(self, account: str, repository: str, digest: str, source: str | None, *, create: bool) -> bool:
         return await self._ask(
             "mount_blob", bool, account=account, repository=repository, digest=digest, source=source, create=create
@@ -127,6 +132,7 @@ class MetadataClient:
         sealed_for: str,
         frame_length: int,
         create: bool,
+        sealing: Sealing = Sealing.AES_GCM,
     ) -> Upload:
         return await self._ask(
             "begin_upload",
@@ -139,6 +145,7 @@ class MetadataClient:
             sealed_for=sealed_for,
             frame_length=frame_length,
             create=create,
+            sealing=sealing,
         )
 
     async def upload(self, account: str, repository: str, upload_id: str) -> Upload:
@@ -158,16 +165,36 @@ class MetadataClient:
     async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:
         await self._ask("renew_upload", None, upload_id=upload_id, fence=fence, seconds=seconds)
 
-    async def advance_upload(self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes) -> Upload:
+    async def keep_frame_hashes(self, upload_id: str, fence: int, *, plain_offset: int, hashes: bytes) -> None:
+        await self._ask(
+            "keep_frame_hashes", None, upload_id=upload_id, fence=fence, plain_offset=plain_offset, hashes=hashes
+        )
+
+    async def advance_upload(
+        self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
+    ) -> Upload:
         return await self._ask(
-            "advance_upload", Upload, upload_id=upload_id, fence=fence, segment=segment, hash_state=hash_state
+            "advance_upload",
+            Upload,
+            upload_id=upload_id,
+            fence=fence,
+            segment=segment,
+            hash_state=hash_state,
+            frame_hashes=frame_hashes,
         )
 
     async def release_upload(self, upload_id: str, fence: int) -> None:
         await self._ask("release_upload", None, upload_id=upload_id, fence=fence)
 
     async def commit_upload(
-        self, upload_id: str, fence: int, *, digest: str, segment: Segment | None, hash_state: bytes
+        self,
+        upload_id: str,
+        fence: int,
+        *,
+        digest: str,
+        segment: Segment | None,
+        hash_state: bytes,
+        frame_hashes: bytes = b"",
     ) -> tuple[Blob, str | None]:
         return await self._ask(
             "commit_upload",
@@ -177,6 +204,7 @@ class MetadataClient:
             digest=digest,
             segment=segment,
             hash_state=hash_state,
+            frame_hashes=frame_hashes,
         )
 
     async def cancel_upload(self, account: str, repository: str, upload_id: str) -> str:

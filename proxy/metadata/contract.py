@@ -20,6 +20,7 @@ from proxy.model.records import (
     PushedManifest,
     Referrer,
     SealedObject,
+    Sealing,
     Segment,
     StoredManifest,
     Upload,
@@ -47,6 +48,11 @@ class Metadata(Protocol):
     async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
         """Segments from the one that holds `plain_offset` on, in order."""
 
+    async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
+        """The page of hashes whose first frame lies there, of an object that is not sealed; empty when there is none.
+
+        A page of a recorded segment never changes. `fresh` asks past every cache."""
+
     async def mount_blob(self, account: str, repository: str, digest: str, source: str | None, *, create: bool) -> bool:
         """Link a blob that some (or the named) repository of the account holds. False: not there, upload it."""
 
@@ -68,6 +74,7 @@ class Metadata(Protocol):
         sealed_for: str,
         frame_length: int,
         create: bool,
+        sealing: Sealing = Sealing.AES_GCM,
     ) -> Upload:
         """Open a session with a fresh UUID at offset 0. `create` makes the repository; else RepositoryNotFound."""
 
@@ -80,14 +87,28 @@ class Metadata(Protocol):
     async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:
         """Keep the lease during a long append. UploadConflict when it was lost."""
 
-    async def advance_upload(self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes) -> Upload:
-        """Record a finished append and let the lease go. `segment` must begin at the row's offsets. UploadConflict."""
+    async def keep_frame_hashes(self, upload_id: str, fence: int, *, plain_offset: int, hashes: bytes) -> None:
+        """Keep a full page of a long append's hashes, which counts once the append does. UploadConflict."""
+
+    async def advance_upload(
+        self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
+    ) -> Upload:
+        """Record a finished append and let the lease go. `segment` must begin at the row's offsets. UploadConflict.
+
+        `frame_hashes` is the last page of hashes of an object that is not sealed, full or not."""
 
     async def release_upload(self, upload_id: str, fence: int) -> None:
         """Let the lease go with nothing recorded. Idempotent, never fails on a lost lease."""
 
     async def commit_upload(
-        self, upload_id: str, fence: int, *, digest: str, segment: Segment | None, hash_state: bytes
+        self,
+        upload_id: str,
+        fence: int,
+        *,
+        digest: str,
+        segment: Segment | None,
+        hash_state: bytes,
+        frame_hashes: bytes = b"",
     ) -> tuple[Blob, str | None]:
         """Make the session's object the repository's blob `digest`; `segment` is the last append, if it wrote any.
 

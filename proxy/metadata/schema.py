@@ -109,6 +109,7 @@ blobs = Table(
     Column("segment_count", Integer, nullable=False),
     Column("sealed_for", Text, nullable=False),
     Column("frame_length", Integer, nullable=False),
+    Column("sealing", String(16), nullable=False, server_default="aes-gcm"),
     Column("provider_id", String(256), nullable=False),
     Column("provider_info", LargeBinary, nullable=False),
     Column("data_key", LargeBinary, nullable=False),
@@ -134,6 +135,15 @@ segments = Table(
 )
 """Of blobs and of open uploads alike: an upload's commit moves none of them."""
 
+frame_hashes = Table(
+    "frame_hashes",
+    metadata,
+    Column("object_key", _name(32), primary_key=True),
+    Column("plain_offset", BigInteger, primary_key=True, autoincrement=False),  # of the page's first frame
+    Column("hashes", LargeBinary, nullable=False),
+)
+"""Of objects that are not sealed, `FRAME_PAGE` frames a row, counted anew in each segment. Read one by one, by key."""
+
 blob_links = Table(
     "blob_links",
     metadata,
@@ -156,6 +166,7 @@ uploads = Table(
     Column("object_key", _name(32), nullable=False, unique=True),
     Column("sealed_for", Text, nullable=False),
     Column("frame_length", Integer, nullable=False),
+    Column("sealing", String(16), nullable=False, server_default="aes-gcm"),
     Column("provider_id", String(256), nullable=False),
     Column("provider_info", LargeBinary, nullable=False),
     Column("data_key", LargeBinary, nullable=False),
@@ -296,4 +307,4 @@ open_tails = Table(
     Column("length", Integer, nullable=False),
     Column("content", LargeBinary, nullable=False),
 )
-"""Sealed bytes past the last part that the store has, in pieces; never plaintext."""
+"""Bytes past the last part that the store has, in pieces: sealed, but for objects that are not."""

@@ -39,6 +39,24 @@ class EncryptedDataKey:
     ciphertext: bytes
 
 
+NO_DATA_KEY = EncryptedDataKey("", b"", b"")
+"""What stands in the row of an object that is not sealed."""
+
+
+class Sealing(StrEnum):
+    """How an object's bytes lie in the store, recorded with each: the setting is about new ones only."""
+
+    AES_GCM = "aes-gcm"  # as messages, `blob/format.py`
+    NONE = "none"  # as they are, `blob/plain.py`
+
+
+FRAME_HASH = 32
+"""Bytes of a frame's BLAKE3 hash, kept beside an object that is not sealed."""
+
+FRAME_PAGE = 1024
+"""Frames whose hashes one row holds (32 KiB), one call carries, and a reader has at hand."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
     """A key that a registry's small values are sealed under: what all processes must agree on.
@@ -57,7 +75,8 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One message of a sealed object: where its plaintext begins and ends, where its bytes lie, its whole header."""
+    """What one append made of an object: where its plaintext begins and ends, where its bytes lie; of a sealed one,
+    the message's whole header."""
 
     plain_offset: int
     plain_length: int
@@ -68,7 +87,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class SealedObject:
-    """An object in the store and all that is needed to open it, but for the unwrapped key.
+    """An object in the store and all that is needed to open it, but for the unwrapped key, or for its frames' hashes.
 
     `segments` is the first page (at most 64) of the segment table; `segment_count` says how many there are.
     `sealed_for` is the ARN of the repository that first sealed it: the encryption context's `aws:ecr:arn`.
@@ -82,6 +101,7 @@ class SealedObject:
     stored_size: int
     segment_count: int
     segments: tuple[Segment, ...]
+    sealing: Sealing = Sealing.AES_GCM
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from proxy.metadata.contract import Metadata
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.operations.identity import Bootstrapped
 from proxy.metadata.service import Service, start_service
-from proxy.model.records import Blob, EncryptedDataKey, PushedManifest, Segment, Upload
+from proxy.model.records import Blob, EncryptedDataKey, PushedManifest, Sealing, Segment, Upload
 
 ACCOUNT = "123456789012"
 REPOSITORY = "team/app"
@@ -108,7 +108,9 @@ class World:
     def object_key(self) -> str:
         return f"{next(_NUMBERS):032x}"
 
-    async def begin(self, repository: str = REPOSITORY, *, create: bool = True) -> Upload:
+    async def begin(
+        self, repository: str = REPOSITORY, *, create: bool = True, sealing: Sealing = Sealing.AES_GCM
+    ) -> Upload:
         return await self.metadata.begin_upload(
             ACCOUNT,
             repository,
@@ -118,6 +120,7 @@ class World:
             sealed_for=f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{repository}",
             frame_length=1 << 18,
             create=create,
+            sealing=sealing,
         )
 
     async def lease(self, upload: Upload, seconds: float = 30.0) -> Upload:
@@ -171,6 +174,11 @@ def append(offset: int, length: int, stored_offset: int | None = None) -> Segmen
     """A message that stores 100 bytes beyond its plaintext."""
     stored = offset if stored_offset is None else stored_offset
     return Segment(offset, length, stored, length + 100, b"header")
+
+
+def plain_append(offset: int, length: int) -> Segment:
+    """Bytes that are stored as they are."""
+    return Segment(offset, length, offset, length, b"")
 
 
 def image_manifest(config: str, layers: Sequence[str], size: int = 10, **more: Any) -> bytes:

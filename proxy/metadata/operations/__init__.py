@@ -14,6 +14,7 @@ from typing import Any
 
 from proxy.metadata.operations import (
     blobs,
+    framehashes,
     identity,
     images,
     keys,
@@ -49,6 +50,7 @@ INTERNAL: dict[str, Operation] = {
     "principal": Operation(identity.principal),
     "blob": Operation(blobs.blob),
     "segments": Operation(blobs.segments),
+    "frame_hashes": Operation(framehashes.frame_hashes),
     "mount_blob": Operation(blobs.mount_blob, write=True),
     "unlink_blob": Operation(blobs.unlink_blob, write=True),
     "quarantine": Operation(blobs.quarantine, write=True),
@@ -56,6 +58,7 @@ INTERNAL: dict[str, Operation] = {
     "upload": Operation(uploads.upload),
     "lease_upload": Operation(uploads.lease_upload, write=True),
     "renew_upload": Operation(uploads.renew_upload, write=True),
+    "keep_frame_hashes": Operation(uploads.keep_frame_hashes, write=True),
     "advance_upload": Operation(uploads.advance_upload, write=True),
     "release_upload": Operation(uploads.release_upload, write=True),
     "commit_upload": Operation(uploads.commit_upload, write=True),

@@ -1,4 +1,4 @@
-"""Sealed objects as rows: the columns that blobs and uploads share, and the segment table."""
+"""Stored objects as rows: the columns that blobs and uploads share, and the segment table."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, select
 
+from proxy.metadata.operations.framehashes import drop_pages
 from proxy.metadata.schema import blobs, segments, uploads
 from proxy.metadata.transaction import FoundRow, Transaction
-from proxy.model.records import Blob, EncryptedDataKey, SealedObject, Segment
+from proxy.model.records import Blob, EncryptedDataKey, SealedObject, Sealing, Segment
 
 FIRST_SEGMENTS = 64  # what a SealedObject carries; the rest is asked for by range
 
@@ -22,6 +23,7 @@ BLOB_COLUMNS = (
     blobs.c.segment_count,
     blobs.c.sealed_for,
     blobs.c.frame_length,
+    blobs.c.sealing,
     blobs.c.provider_id,
     blobs.c.provider_info,
     blobs.c.data_key,
@@ -60,6 +62,7 @@ def _sealed(row: FoundRow, plain_size: int, found: tuple[Segment, ...]) -> Seale
         stored_size=row.stored_size,
         segment_count=row.segment_count,
         segments=found,
+        sealing=Sealing(row.sealing),
     )
 
 
@@ -126,5 +129,8 @@ def insert_segments(tx: Transaction, object_key: str, some: Sequence[Segment]) -
 
 
 def delete_segments(tx: Transaction, object_keys: Sequence[str]) -> None:
+    """With the hashes of their frames, where they have any."""
     for start in range(0, len(object_keys), 500):
-        tx.connection.execute(delete(segments).where(segments.c.object_key.in_(object_keys[start : start + 500])))
+        some = object_keys[start : start + 500]
+        tx.connection.execute(delete(segments).where(segments.c.object_key.in_(some)))
+        drop_pages(tx, some)

@@ -148,6 +148,7 @@ def replace_object(tx: Transaction, object_key: str, blob: Blob) -> bool:
             segment_count=sealed.segment_count,
             sealed_for=sealed.sealed_for,
             frame_length=sealed.frame_length,
+            sealing=str(sealed.sealing),
             **data_key_columns(sealed.data_key),
         )
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import bindparam, insert, select, update
 
 from proxy.metadata.operations.blobs import link_blob
+from proxy.metadata.operations.framehashes import end_append, put_page
 from proxy.metadata.operations.repositories import need_or_make_repository, need_repository
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
@@ -25,7 +26,7 @@ from proxy.metadata.operations.upkeep import COMMITTED_SECONDS
 from proxy.metadata.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, uploads
 from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Blob, EncryptedDataKey, Segment, Upload
+from proxy.model.records import FRAME_HASH, FRAME_PAGE, Blob, EncryptedDataKey, Sealing, Segment, Upload
 
 # Every step of every push: made once, as making a statement costs as much as running it.
 _BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))
@@ -91,6 +92,7 @@ def begin_upload(
     sealed_for: str,
     frame_length: int,
     create: bool,
+    sealing: Sealing = Sealing.AES_GCM,
 ) -> Upload:
     """Asked again with the same object key, it is the same session."""
     need_or_make_repository(tx, account, repository, create)
@@ -108,6 +110,7 @@ def begin_upload(
                 object_key=object_key,
                 sealed_for=sealed_for,
                 frame_length=frame_length,
+                sealing=str(sealing),
                 **data_key_columns(data_key),
                 plain_size=0,
                 stored_size=0,
@@ -161,7 +164,20 @@ def renew_upload(tx: Transaction, upload_id: str, fence: int, seconds: float) ->
         raise _conflict(_row(tx, upload_id), "the lease on this upload was lost")
 
 
-def advance_upload(tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes) -> Upload:
+def keep_frame_hashes(tx: Transaction, upload_id: str, fence: int, plain_offset: int, hashes: bytes) -> None:
+    row = _row(tx, upload_id)
+    _held(row, fence)
+    past = plain_offset - row.plain_size
+    if row.sealing != Sealing.NONE or past < 0 or past % (FRAME_PAGE * row.frame_length):
+        raise Failure(Code.INVALID_PARAMETER, "no page of frames of this upload begins there")
+    if len(hashes) != FRAME_PAGE * FRAME_HASH:
+        raise Failure(Code.INVALID_PARAMETER, "only full pages are kept before the append ends")
+    put_page(tx, row.object_key, plain_offset, hashes)
+
+
+def advance_upload(
+    tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
+) -> Upload:
     row = _row(tx, upload_id)
     done = (row.plain_size, row.stored_size) == (
         segment.plain_offset + segment.plain_length,
@@ -169,7 +185,7 @@ def advance_upload(tx: Transaction, upload_id: str, fence: int, segment: Segment
     )
     if done and row.state == UPLOAD_OPEN and not row.fence and fence and row.last_fence == fence:
         return _upload(tx, row)  # the answer to this very append was lost
-    return _upload(tx, _append(tx, row, fence, segment, hash_state))
+    return _upload(tx, _append(tx, row, fence, segment, frame_hashes, hash_state))
 
 
 def release_upload(tx: Transaction, upload_id: str, fence: int) -> None:
@@ -181,7 +197,13 @@ def release_upload(tx: Transaction, upload_id: str, fence: int) -> None:
 
 
 def commit_upload(
-    tx: Transaction, upload_id: str, fence: int, digest: str, segment: Segment | None, hash_state: bytes
+    tx: Transaction,
+    upload_id: str,
+    fence: int,
+    digest: str,
+    segment: Segment | None,
+    hash_state: bytes,
+    frame_hashes: bytes = b"",
 ) -> tuple[Blob, str | None]:
     row = _row(tx, upload_id)
     if row.state == UPLOAD_COMMITTED and row.committed == digest:
@@ -189,7 +211,7 @@ def commit_upload(
     _held(row, fence)
     repository_id = need_repository(tx, row.account, row.repository)
     if segment is not None:
-        row = _append(tx, row, fence, segment, None)
+        row = _append(tx, row, fence, segment, frame_hashes, None)
     discard = _keep(tx, row, digest, repository_id)
     tx.connection.execute(
         _COMMIT,
@@ -219,6 +241,7 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> st
         "segment_count": row.segment_count,
         "sealed_for": row.sealed_for,
         "frame_length": row.frame_length,
+        "sealing": row.sealing,
         "provider_id": row.provider_id,
         "provider_info": row.provider_info,
         "data_key": row.data_key,
@@ -240,12 +263,15 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> st
     return discard
 
 
-def _append(tx: Transaction, row: FoundRow, fence: int, segment: Segment, hash_state: bytes | None) -> FoundRow:
+def _append(
+    tx: Transaction, row: FoundRow, fence: int, segment: Segment, frame_hashes: bytes, hash_state: bytes | None
+) -> FoundRow:
     """With a hash state it is an append of its own, and frees the session; without, a commit's last one."""
     _held(row, fence)
     if segment.plain_offset != row.plain_size or segment.stored_offset != row.stored_size:
         raise _conflict(row, "the append does not begin where this upload ends")
     insert_segments(tx, row.object_key, [segment])
+    end_append(tx, row, segment, frame_hashes)
     facts = {"id": row.upload_id, "plain": segment.plain_length, "stored": segment.stored_length, "now": tx.now}
     if hash_state is None:
         return tx.connection.execute(_APPEND, facts).one()

@@ -50,6 +50,10 @@ class Answers:
         content = by_digest.get(reference) or self.contents[reference]
         return StoredManifest(digest(content), IMAGE, content)
 
+    async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
+        self._ask("frame_hashes")
+        return f"{object_key[-1]}{plain_offset}".encode() * 16 if self.known else b""
+
     async def principal(self, principal_id: str) -> Principal | None:
         self._ask("principal")
         return ADMINISTRATOR if self.known else None
@@ -197,3 +201,22 @@ async def test_a_manifest_that_does_not_hash_to_its_digest_is_not_given_out(answ
         with pytest.raises(Failure) as caught:
             await cache.manifest(ACCOUNT, "a/b", "v1")
         assert caught.value.code is Code.BLOB_CORRUPT
+
+
+async def test_a_page_of_frame_hashes_is_kept_without_an_epoch_page_too_and_absence_is_not(answers: Answers) -> None:
+    cache = cached(answers, None)
+    answers.known = False
+    assert await cache.frame_hashes("0" * 32, 0) == b""
+    answers.known = True
+    pages = [await cache.frame_hashes(key * 32, offset) for key in "01" for offset in (0, 9)]
+    assert len(set(pages)) == 4
+    assert pages == [await cache.frame_hashes(key * 32, offset) for key in "01" for offset in (0, 9)]
+    assert answers.asked["frame_hashes"] == 5
+
+
+async def test_a_page_of_frame_hashes_asked_for_afresh_takes_the_place_of_the_kept_one(answers: Answers) -> None:
+    cache = cached(answers, None)
+    await cache.frame_hashes("0" * 32, 0)
+    await cache.frame_hashes("0" * 32, 0, fresh=True)
+    await cache.frame_hashes("0" * 32, 0)
+    assert answers.asked["frame_hashes"] == 2

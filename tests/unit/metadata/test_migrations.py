@@ -92,3 +92,19 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     engine.dispose()
     with pytest.raises(CommandError):
         SqliteDatabase(tmp_path / "m.db")
+
+
+def test_objects_of_before_there_were_plain_ones_are_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = sqlite_engine(tmp_path / "m.db")
+    with engine.connect() as connection:
+        connection.info["writing"] = True
+        with connection.begin():
+            monkeypatch.setattr(schema, "HEAD", "0002")
+            migrations.upgrade(connection)
+            names = [row[1] for row in connection.exec_driver_sql("PRAGMA table_info(blobs)") if row[1] != "blob_id"]
+            values = ", ".join(f"'{name}'" for name in names)
+            connection.exec_driver_sql(f"INSERT INTO blobs ({', '.join(names)}) VALUES ({values})")  # noqa: S608  # names of columns
+            monkeypatch.undo()
+            migrations.upgrade(connection)
+            assert connection.execute(text("SELECT sealing FROM blobs")).scalars().all() == ["aes-gcm"]
+    engine.dispose()

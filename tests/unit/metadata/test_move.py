@@ -18,6 +18,7 @@ from harness.metadata import (
     World,
     digest,
     index_manifest,
+    plain_append,
     plain_client,
     postgresql_database,
     postgresql_service,
@@ -30,7 +31,7 @@ from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.schema import metadata
 from proxy.metadata.sqlite import SqliteDatabase
 from proxy.model.errors import Failure
-from proxy.model.records import KeyRecord, SentPart
+from proxy.model.records import KeyRecord, Sealing, SentPart
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
@@ -54,7 +55,10 @@ async def source(tmp_path: Path) -> Path:
     pushed = [await world.image(f"i{number}", [f"v{number}"]) for number in range(20)]
     await world.image("signature", subject=subject, annotations={"a": "ü"})
     await world.put(index_manifest([pushed[0].digest]), ["latest"])
-    await world.begin()
+    leased = await world.lease(await world.begin(sealing=Sealing.NONE))
+    await client.advance_upload(
+        leased.upload_id, leased.fence, segment=plain_append(0, 5), hash_state=b"", frame_hashes=b"h" * 32
+    )
     keeper = MetadataClient(f"unix:{tmp_path}/m.sock")
     await keeper.keep_open_object(
         "1" * 32, part_size=10, upload_id="id", parts=[SentPart(1, '"e"', "c")], tail_offset=10, tail=b"\x00sealed"

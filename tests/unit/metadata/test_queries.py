@@ -18,6 +18,7 @@ from harness.metadata import (
     digest,
     image_manifest,
     index_manifest,
+    plain_append,
     postgresql_database,
 )
 from proxy.metadata import migrations
@@ -25,6 +26,7 @@ from proxy.metadata.operations import (
     ECR,
     INTERNAL,
     blobs,
+    framehashes,
     identity,
     images,
     keys,
@@ -37,9 +39,10 @@ from proxy.metadata.operations import (
 from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Registry, Transaction
-from proxy.model.records import KeyRecord, SentPart
+from proxy.model.records import FRAME_PAGE, KeyRecord, Sealing, SentPart
 
 R = "team/app"
+FULL_PAGE = bytes(FRAME_PAGE * 32)
 SMALL = {"turns", "accounts", "alembic_version", "master_keys"}  # a row a task, an account, a database, a rotation
 
 
@@ -61,8 +64,9 @@ class Push:
         self.tx = tx
         self.keys = iter(f"{number:032x}" for number in range(1000))
 
-    def begin(self) -> Any:
-        return uploads.begin_upload(self.tx, ACCOUNT, R, "sha256", next(self.keys), DATA_KEY, "arn", 4096, True)
+    def begin(self, sealing: Sealing = Sealing.AES_GCM) -> Any:
+        key = next(self.keys)
+        return uploads.begin_upload(self.tx, ACCOUNT, R, "sha256", key, DATA_KEY, "arn", 4096, True, sealing)
 
     def blob(self, name: str) -> Any:
         leased = uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0, "me")
@@ -88,6 +92,9 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     cancelled, advanced = push.begin(), push.begin()
     fence = uploads.lease_upload(tx, ACCOUNT, R, advanced.upload_id, 30.0, "me").fence
     committed = uploads.lease_upload(tx, ACCOUNT, R, push.begin().upload_id, 30.0, "me")
+    plain_id = push.begin(Sealing.NONE).upload_id
+    leased = uploads.lease_upload(tx, ACCOUNT, R, plain_id, 30.0, "me")
+    plain, plain_fence = leased.sealed, leased.fence
     key, uid, f = blob.sealed.object_key, advanced.upload_id, fence
     named = {"repositoryName": R}
     ids = {"imageIds": [{"imageTag": "v2"}, {"imageDigest": one}, {"imageTag": "v2", "imageDigest": one}]}
@@ -110,6 +117,8 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "principal": lambda: identity.principal(tx, "AIDA"),
         "blob": lambda: blobs.blob(tx, ACCOUNT, R, digest("one")),
         "segments": lambda: blobs.segments(tx, key, 5, 64),
+        "frame_hashes": lambda: framehashes.frame_hashes(tx, plain.object_key, 0),
+        "keep_frame_hashes": lambda: uploads.keep_frame_hashes(tx, plain_id, plain_fence, 0, FULL_PAGE),
         "mount_blob": lambda: blobs.mount_blob(tx, ACCOUNT, "b/b", digest("one"), R, True),
         "unlink_blob": lambda: blobs.unlink_blob(tx, ACCOUNT, R, digest("loose")),
         "quarantine": lambda: blobs.quarantine(tx, loose.sealed.object_key, "why"),
@@ -117,7 +126,10 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "upload": lambda: uploads.upload(tx, ACCOUNT, R, open_upload.upload_id),
         "lease_upload": lambda: uploads.lease_upload(tx, ACCOUNT, R, open_upload.upload_id, 1.0, "me"),
         "renew_upload": lambda: uploads.renew_upload(tx, uid, f, 1.0),
-        "advance_upload": lambda: uploads.advance_upload(tx, uid, f, append(0, 1), b""),
+        "advance_upload": lambda: (
+            uploads.advance_upload(tx, uid, f, append(0, 1), b""),
+            uploads.advance_upload(tx, plain_id, plain_fence, plain_append(0, FRAME_PAGE * 4096 + 1), b"", bytes(32)),
+        ),
         "release_upload": lambda: uploads.release_upload(tx, uid, f),
         "commit_upload": lambda: uploads.commit_upload(
             tx, committed.upload_id, committed.fence, digest("new"), append(0, 1), b""
