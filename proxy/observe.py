@@ -60,6 +60,7 @@ class Metrics:
             "reason",
         )
         self.blob_bytes = counter("wharfage_blob_bytes_total", "Plain bytes of blobs, in and out", "direction")
+        self.blob_redirects = counter("wharfage_blob_redirects_total", "Blobs fetched from the store itself, by a link")
         self.frames_rejected = counter("wharfage_frames_rejected_total", "Stored frames that did not authenticate")
         self.blobs_quarantined = counter("wharfage_blobs_quarantined_total", "Blobs hidden until pushed again")
         self.uploads = counter("wharfage_uploads_total", "Upload sessions ended", "outcome")

@@ -99,12 +99,17 @@ class MessageKey:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a message's frames lie. `regular` counts regular frames; the final one, of `final` bytes, follows them."""
+    """Where the frames of a message, or of a segment that is not sealed, lie.
+
+    `regular` counts regular frames; the final one, of `final` bytes, follows them.
+    """
 
     header: int  # bytes
     frame_length: int
     regular: int
     final: int
+    frame_overhead: int = FRAME_OVERHEAD  # stored beyond its plaintext, by a regular frame
+    final_overhead: int = FINAL_OVERHEAD
 
     @property
     def plain_length(self) -> int:
@@ -112,11 +117,11 @@ class Layout:
 
     @property
     def stored_length(self) -> int:
-        return self.frame_at(self.regular) + self.final + FINAL_OVERHEAD
+        return self.frame_at(self.regular) + self.final + self.final_overhead
 
     def frame_at(self, index: int) -> int:
         """Where the frame of that index (from 0) begins, from the message's first byte."""
-        return self.header + index * (self.frame_length + FRAME_OVERHEAD)
+        return self.header + index * (self.frame_length + self.frame_overhead)
 
     def frames_of(self, start: int, stop: int) -> tuple[int, int]:
         """The frames (first, one past last) that hold the message's plaintext [start, stop), which is not empty.

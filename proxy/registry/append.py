@@ -1,4 +1,4 @@
-"""One append: the bytes of one request on their way into an upload session, as one sealed message.
+"""One append: the bytes of one request on their way into an upload session, as one segment of its object.
 
 Begun by `uploads.Uploads.append`; then `write`… and one of `keep` (record what came, the session goes on), `commit`
 (make the session's object a blob), `abandon` (as if the request had never been). Use as `async with`: leaving it
@@ -22,8 +22,8 @@ from proxy.auth.envelope import SmallSealer
 from proxy.blob.buffers import BufferPool
 from proxy.blob.hashers import Hasher, new_hasher, resume_hasher
 from proxy.blob.keys import DataKeys
-from proxy.blob.reader import open_sealed
-from proxy.blob.writer import SealedWriter
+from proxy.blob.objects import BlobWriter, begin_append, open_object
+from proxy.blob.plain import last_page_offset
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest
@@ -64,7 +64,7 @@ class Append:
         self._algorithm = closing.algorithm if fresh and closing is not None else upload.algorithm
         self._hasher: Hasher | None = None
         self._appender: Appender | None = None
-        self._writer: SealedWriter | None = None
+        self._writer: BlobWriter | None = None
         self._clock = asyncio.get_running_loop().time  # kept: to ask for the loop is a system call in Python 3.11
         self._lease_until = leased_at + LEASE_SECONDS
         self._recording = False  # a row may already count what this append stored
@@ -110,7 +110,11 @@ class Append:
         state = self._seal_state(self._hasher)
         self._recording = True
         kept = await self._rooms.metadata.advance_upload(
-            self.upload.upload_id, self.upload.fence, segment=segment, hash_state=state
+            self.upload.upload_id,
+            self.upload.fence,
+            segment=segment,
+            hash_state=state,
+            frame_hashes=self._writer.last_hashes,
         )
         await self._end()
         return kept
@@ -126,7 +130,7 @@ class Append:
         if self._length is not None and self.received != self._length:
             raise Failure(Code.SIZE_INVALID, f"{self.received} of {self._length} declared bytes came")
         if not sealed.segment_count and self._writer is None:
-            await self._open()  # the empty blob is one empty message
+            await self._open()  # the empty blob is one empty segment
         try:
             segment = await self._writer.finish() if self._writer is not None else None
         except ObjectMissing:
@@ -152,7 +156,12 @@ class Append:
             await self._check_other(digest, _with_segment(sealed, segment), segment)
         self._recording = True
         blob, leftover = await rooms.metadata.commit_upload(
-            self.upload.upload_id, self.upload.fence, digest=str(digest), segment=segment, hash_state=b""
+            self.upload.upload_id,
+            self.upload.fence,
+            digest=str(digest),
+            segment=segment,
+            hash_state=b"",
+            frame_hashes=self._writer.last_hashes if self._writer is not None else b"",
         )
         await self._end()
         observe.metrics.uploads.labels("committed").inc()
@@ -167,23 +176,25 @@ class Append:
         self._ended = True
         await see_through(self._clean_up())
 
-    async def _open(self) -> SealedWriter:
+    async def _open(self) -> BlobWriter:
         upload, rooms = self.upload, self._rooms
-        data_key = await rooms.keys.unwrap(upload.sealed.data_key, upload.sealed.sealed_for)
         self._hasher = self._begin_hash()
         self._appender = await (self._resume() if upload.sealed.segment_count else self._begin())
-        self._writer = await SealedWriter.begin(
+        self._writer = await begin_append(
             self._appender,
-            data_key=data_key,
-            encrypted=upload.sealed.data_key,
-            sealed_for=upload.sealed.sealed_for,
-            frame_length=upload.sealed.frame_length,
-            plain_offset=upload.sealed.plain_size,
+            upload.sealed,
+            keys=rooms.keys,
             hasher=self._hasher,
             expected=self._length,
             pool=rooms.pool,
+            keep_page=self._keep_page,
         )
         return self._writer
+
+    async def _keep_page(self, plain_offset: int, hashes: bytes) -> None:
+        await self._rooms.metadata.keep_frame_hashes(
+            self.upload.upload_id, self.upload.fence, plain_offset=plain_offset, hashes=hashes
+        )
 
     async def _begin(self) -> Appender:
         """A worker killed during the first append left an object of which no row counts a byte: it is begun anew."""
@@ -225,16 +236,9 @@ class Append:
         """The closing PUT named an algorithm that was not computed: open and hash the whole object, once."""
         rooms = self._rooms
         hasher = new_hasher(digest.algorithm)
-
-        async def segments(plain_offset: int) -> Sequence[Segment]:
-            if last is not None and plain_offset >= last.plain_offset:
-                return (last,)
-            return await rooms.metadata.segments(sealed.object_key, plain_offset)
-
-        data_key = await rooms.keys.unwrap(sealed.data_key, sealed.sealed_for)
-        async with await open_sealed(
-            rooms.store, sealed, data_key=data_key, segments=segments, pool=rooms.pool
-        ) as reader:
+        hashes = self._writer.last_hashes if self._writer is not None else b""
+        tables = _WithLast(rooms.metadata, last, sealed.frame_length, hashes)
+        async with await open_object(rooms.store, sealed, keys=rooms.keys, tables=tables, pool=rooms.pool) as reader:
             await reader.verify(hasher)
         try:
             _check_digest(hasher, digest)
@@ -316,6 +320,26 @@ class Append:
             if past:
                 with contextlib.suppress(Failure, ObjectMissing):  # the next append cuts it, or the sweep
                     await (await self._rooms.store.resume(sealed.object_key, sealed.stored_size)).pause()
+
+
+class _WithLast:
+    """The tables of an object as they will be once its last segment is recorded."""
+
+    def __init__(self, metadata: Metadata, last: Segment | None, frame_length: int, hashes: bytes) -> None:
+        self._metadata = metadata
+        self._last = last
+        self._hashes = hashes
+        self._hashes_at = last_page_offset(last, frame_length) if last is not None and hashes else None
+
+    async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
+        if self._last is not None and plain_offset >= self._last.plain_offset:
+            return (self._last,)
+        return await self._metadata.segments(object_key, plain_offset, limit)
+
+    async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
+        if plain_offset == self._hashes_at:
+            return self._hashes
+        return await self._metadata.frame_hashes(object_key, plain_offset, fresh=fresh)
 
 
 async def delete_object(store: ObjectStore, key: str) -> None:

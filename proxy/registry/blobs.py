@@ -7,41 +7,57 @@ found from then on, so that the next push of the same digest stores it anew. Mus
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from proxy import observe
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKeys
-from proxy.blob.reader import SealedReader, open_sealed
+from proxy.blob.objects import open_object
+from proxy.blob.walk import BlobReader
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Blob, Segment
+from proxy.model.records import Blob, Sealing
 from proxy.registry.append import see_through
-from proxy.storage.base import ObjectStore
+from proxy.storage.base import ObjectStore, SignedLinks
 
 
 class Blobs:
-    def __init__(self, metadata: Metadata, store: ObjectStore, keys: DataKeys, pool: BufferPool) -> None:
+    def __init__(
+        self,
+        metadata: Metadata,
+        store: ObjectStore,
+        keys: DataKeys,
+        pool: BufferPool,
+        links: SignedLinks | None = None,
+    ) -> None:
+        """With `links`, blobs that are not sealed are fetched from the store itself."""
         self._metadata = metadata
         self._store = store
         self._keys = keys
         self._pool = pool
+        self._links = links
 
     async def find(self, account: str, repository: str, digest: str) -> Blob:
         """RepositoryNotFound, LayersNotFound (also while quarantined)."""
         return await self._metadata.blob(account, repository, digest)
 
+    async def link(self, blob: Blob) -> str | None:
+        """A URL that gives out the blob's bytes for a short time to whoever has it; None: they are to be read here.
+
+        What is fetched there is checked by nobody but its client."""
+        if self._links is None or blob.sealed.sealing is not Sealing.NONE:
+            return None
+        url = await self._links.link(blob.sealed.object_key)
+        observe.metrics.blob_redirects.inc()
+        return url
+
     @contextlib.asynccontextmanager
     async def open(self, blob: Blob) -> AsyncIterator[OpenBlob]:
         """The blob, ready to be read. BlobCorrupt, and quarantined, when its object is gone or of a wrong size."""
-        sealed = blob.sealed
-
-        async def segments(plain_offset: int) -> Sequence[Segment]:
-            return await self._metadata.segments(sealed.object_key, plain_offset)
-
-        data_key = await self._keys.unwrap(sealed.data_key, sealed.sealed_for)
         try:
-            reader = await open_sealed(self._store, sealed, data_key=data_key, segments=segments, pool=self._pool)
+            reader = await open_object(
+                self._store, blob.sealed, keys=self._keys, tables=self._metadata, pool=self._pool
+            )
         except Failure as failure:
             await self._judge(blob, failure)
             raise
@@ -78,7 +94,7 @@ class Blobs:
 class OpenBlob:
     """An open blob. `runs` may be asked any number of times, one after the other."""
 
-    def __init__(self, blobs: Blobs, blob: Blob, reader: SealedReader) -> None:
+    def __init__(self, blobs: Blobs, blob: Blob, reader: BlobReader) -> None:
         self.blob = blob
         self._blobs = blobs
         self._reader = reader

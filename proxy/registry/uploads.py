@@ -17,7 +17,7 @@ from proxy.blob.keys import DataKeys
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import DIGEST_HEX, Digest, is_upload_id, repository_arn
-from proxy.model.records import Upload
+from proxy.model.records import NO_DATA_KEY, Sealing, Upload
 from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS, Append, Rooms, delete_object
 from proxy.storage.base import ObjectStore
 
@@ -40,13 +40,16 @@ class Uploads:
         frame_length: int,
         create_on_push: bool,
         pool: BufferPool,
+        sealing: Sealing = Sealing.AES_GCM,
         new_key: Callable[[], str] = _random_key,
     ) -> None:
-        """`new_key` makes object keys (32 hex digits, never the same twice); `state_sealer` seals hash states."""
+        """`new_key` makes object keys (32 hex digits, never the same twice); `state_sealer` seals hash states;
+        `sealing` is for uploads that begin from here on."""
         self._rooms = Rooms(metadata, store, keys, state_sealer, pool)
         self._region = region
         self._frame_length = frame_length
         self._create_on_push = create_on_push
+        self._sealing = sealing
         self._new_key = new_key
 
     async def begin(
@@ -60,16 +63,18 @@ class Uploads:
                 hint="use sha256 or sha512",
             )
         sealed_for = repository_arn(self._region, account, repository)
-        data_key = await self._rooms.keys.generate(sealed_for)
+        plain = self._sealing is Sealing.NONE
+        data_key = NO_DATA_KEY if plain else (await self._rooms.keys.generate(sealed_for)).encrypted
         return await self._rooms.metadata.begin_upload(
             account,
             repository,
             algorithm=algorithm,
             object_key=self._new_key(),
-            data_key=data_key.encrypted,
+            data_key=data_key,
             sealed_for=sealed_for,
             frame_length=self._frame_length,
             create=self._create_on_push and may_create,
+            sealing=self._sealing,
         )
 
     async def status(self, account: str, repository: str, upload_id: str) -> Upload:

@@ -116,11 +116,18 @@ class ObjectStore(Protocol):
     async def close(self) -> None: ...
 
 
+class SignedLinks(Protocol):
+    """A store that lets clients fetch objects from itself, for as long as a signature lasts."""
+
+    async def link(self, key: str) -> str:
+        """The URL of a finished object. It is a secret: never written to a log. Failure(STORE_UNAVAILABLE)."""
+
+
 class OpenObjects(Protocol):
     """Where a store that cannot append keeps what it needs to go on with an unfinished object, on any node.
 
     The metadata service is one (`metadata.client`). Every call is one durable transaction that may be asked twice.
-    Offsets are stored bytes; `tail` is sealed bytes, never plaintext, in pieces of at most `TAIL_PIECE`.
+    Offsets are stored bytes; `tail` is bytes as they are to be stored, in pieces of at most `TAIL_PIECE`.
     """
 
     async def open_object(self, object_key: str) -> OpenObject | None: ...

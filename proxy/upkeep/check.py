@@ -17,7 +17,8 @@ from proxy import observe
 from proxy.blob.buffers import BufferPool
 from proxy.blob.hashers import new_hasher
 from proxy.blob.keys import DataKeys
-from proxy.blob.reader import SegmentSource, open_sealed
+from proxy.blob.objects import open_object
+from proxy.blob.walk import SegmentSource
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
@@ -187,8 +188,7 @@ async def open_whole(
 
     digest = parse_digest(blob.digest)
     hasher = new_hasher(digest.algorithm)
-    data_key = await keys.unwrap(sealed.data_key, sealed.sealed_for)
-    async with await open_sealed(store, sealed, data_key=data_key, segments=segments, pool=pool) as reader:
+    async with await open_object(store, sealed, keys=keys, tables=metadata, pool=pool) as reader:
         await reader.verify(hasher, progress=progress)
     found_digest = hasher.digest().hex()
     if found_digest != digest.hex:

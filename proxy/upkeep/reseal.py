@@ -4,7 +4,8 @@ Promises: a blob is readable at every instant; the new object is durable and its
 it; the old object is deleted `LINGER_SECONDS` after, so that a reader who has just seen the old row still finds it.
 It can be broken off anywhere and gone on with (`rotate` None): a blob whose header names the active master key was
 sealed after the rotation and is passed over. What an interruption leaves in the store is an orphan for the sweep.
-Damaged blobs are named and left as they are: `check` is who judges them.
+Damaged blobs are named and left as they are: `check` is who judges them. Blobs that are not sealed have no key to leak:
+they are counted and stay as they are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from proxy.blob.writer import SealedWriter
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
-from proxy.model.records import Blob, SealedObject, Segment
+from proxy.model.records import Blob, SealedObject, Sealing, Segment
 from proxy.registry.append import delete_object, see_through
 from proxy.storage.base import Appender, ObjectMissing, ObjectStore
 from proxy.upkeep.progress import Findings, Progress, all_blobs
@@ -40,6 +41,7 @@ class ResealReport:
     resealed: int = 0
     resealed_bytes: int = 0  # plain
     current: int = 0  # sealed under the active master key already
+    plain: int = 0  # not sealed at all
     changed: int = 0  # deleted or healed while we sealed
     quarantined: int = 0  # hidden, and left alone
     failed: Findings = field(default_factory=Findings)  # missing, corrupt, or not to be unwrapped
@@ -80,7 +82,7 @@ async def reseal(
     clock = asyncio.get_running_loop().time
     async with contextlib.aclosing(all_blobs(metadata)) as walk:
         async for blob, quarantined in walk:
-            if quarantined or await _is_current(keys, blob):
+            if quarantined or blob.sealed.sealing is Sealing.NONE or await _is_current(keys, blob):
                 continue
             try:
                 new = await _copy(metadata, store, keys, pool, blob, new_key(), tell)
@@ -110,6 +112,8 @@ async def _survey(metadata: Metadata, keys: DataKeys, report: ResealReport) -> i
         async for blob, quarantined in walk:
             if quarantined:
                 report.quarantined += 1
+            elif blob.sealed.sealing is Sealing.NONE:
+                report.plain += 1
             elif await _is_current(keys, blob):
                 report.current += 1
             else:

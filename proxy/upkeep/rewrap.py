@@ -19,7 +19,7 @@ from proxy.auth.secrets import open_secret, seal_secret
 from proxy.blob.keys import DataKeys
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
-from proxy.model.records import SealedObject
+from proxy.model.records import SealedObject, Sealing
 from proxy.upkeep.progress import ROWS, Findings, Progress
 
 DOING = "wrapping data keys"
@@ -30,6 +30,7 @@ AT_ONCE = 16  # rows; as many requests of KMS
 class RewrapReport:
     rewrapped: int = 0  # of blobs and open uploads
     current: int = 0  # under the key in force already
+    plain: int = 0  # not sealed: no data key
     changed: int = 0  # deleted, healed or resealed while we looked
     secrets: int = 0  # sealed anew
     failed: Findings = field(default_factory=Findings)  # their data key could not be unwrapped, or the secret opened
@@ -95,6 +96,9 @@ async def _each(work: Iterable[Coroutine[None, None, None]]) -> None:
 
 
 async def _rewrap(metadata: Metadata, keys: DataKeys, report: RewrapReport, sealed: SealedObject, digest: str) -> None:
+    if sealed.sealing is Sealing.NONE:
+        report.plain += 1
+        return
     old = sealed.data_key
     try:
         new = await keys.rewrap(old, sealed.sealed_for)

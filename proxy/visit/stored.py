@@ -79,6 +79,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
             say(
                 f"{done.resealed} blobs sealed anew ({done.resealed_bytes:,} bytes), {done.current} were already, "
                 f"{done.changed} changed meanwhile, {done.quarantined} quarantined, {done.failed.count} failed"
+                f"{_plain(done.plain)}"
             )
             return done.status
         with shown() as tell:
@@ -93,6 +94,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
         say(
             f"{report.rewrapped} data keys wrapped anew, {report.current} were already, "
             f"{report.changed} changed meanwhile, {report.failed.count} failed; {report.secrets} secrets sealed anew"
+            f"{_plain(report.plain)}"
         )
         return report.status
 
@@ -123,3 +125,8 @@ async def _turn(config: Config, own: server.Rooms, *, rotate: bool, running: boo
 
 def _file_in_force(config: Config) -> MasterKeys | None:
     return MasterKeys.load(existing(config).master_keys) if config.keys.provider == "local" else None
+
+
+def _plain(count: int) -> str:
+    """What becomes of blobs that are not sealed, if there are any."""
+    return f"; {count} are stored without sealing and stay as they are" if count else ""

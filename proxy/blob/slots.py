@@ -1,0 +1,229 @@
+"""Two kept slots that take turns: one fills with frames while a thread makes and stores what the other holds.
+
+Bytes are copied once, to their place in a slot of about 1 MiB. A full slot makes one hop to a thread, in which its
+frames are made into what is stored (`Make`) and stored, while the other slot fills: receiving overlaps with the rest,
+and a stream holds two slots (2.02 MiB), however long it is. Small uploads of a known length take a buffer of just that
+length.
+
+Words: `write`…, then `finish` or `abandon`. What a frame is made into is the writers': `writer` seals, `plainwriter`
+leaves it as it is. Must not know keys or rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proxy.blob.buffers import BufferPool
+from proxy.blob.format import Layout
+from proxy.model.errors import Code, Failure
+from proxy.storage.base import Appender
+
+SMALL = 64 * 1024  # stored bytes up to which an upload gets a buffer of its own instead of a slot
+_NONE = bytearray()  # in the place of a slot once the final one has gone
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How frames lie in a slot: a frame's bytes are put `plain_at` from its start, and it takes `*_overhead` more."""
+
+    frame_length: int
+    plain_at: int
+    frame_overhead: int
+    final_overhead: int
+    header: bytes = b""  # before the first of them
+
+    def stored_length(self, plain_length: int) -> int:
+        regular, final = divmod(plain_length, self.frame_length)
+        return Layout(
+            len(self.header), self.frame_length, regular, final, self.frame_overhead, self.final_overhead
+        ).stored_length
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a slot holds: whole frames from `start` on, the first of them number `sequence` (from 1), and, in the last
+    slot, `final` bytes of one more."""
+
+    start: int
+    frames: int
+    sequence: int
+    final: int | None
+
+
+Make = Callable[[memoryview, Filled], int]
+"""In a thread: turn the slot's frames into what is stored, in place; where it ends. It begins at the slot's start."""
+
+
+class Slots:
+    """One append being written. `plain_length` counts the bytes taken so far.
+
+    A failure or a cancellation leaves it fit for `abandon`; after a cancellation `finish` is good as well and keeps
+    what was taken.
+    """
+
+    def __init__(self, appender: Appender, shape: Shape, make: Make, *, expected: int | None, pool: BufferPool) -> None:
+        """`expected` is the plaintext's length if it is known, a hint only. ValueError when a frame does not fit."""
+        if len(shape.header) + shape.frame_length + shape.final_overhead > pool.slot_bytes:
+            raise ValueError(f"a frame of {shape.frame_length} bytes does not fit a slot of {pool.slot_bytes}")
+        self.plain_length = 0
+        self._appender = appender
+        self._shape = shape
+        self._make = make
+        self._stored_offset = appender.offset
+        self._pool = pool
+
+        self._small: bytearray | None = None
+        if expected is not None:
+            length = shape.stored_length(expected)
+            if length <= SMALL:
+                self._small = bytearray(length)
+        self._expected = expected or 0
+
+        # The slot that fills: frames of it are whole up to `_at`, of which the next one holds `_fill` bytes.
+        self._buffer = self._small if self._small is not None else pool.take()
+        self._buffer[: len(shape.header)] = shape.header
+        self._start = len(shape.header)  # where the slot's first frame begins
+        self._at = len(shape.header)
+        self._fill = 0
+        self._frames = 0
+        self._sequence = 1  # of the slot's first frame
+
+        self._spare: bytearray | None = None  # neither filling nor with a thread
+        self._away: bytearray | None = None  # with the thread of `_append`
+        self._append: asyncio.Task[int] | None = None
+        self._final_sent = False
+        self._ended = False
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "appending" if self._append is not None else "filling"
+        return f"<Slots of {self.plain_length} bytes, {state}>"
+
+    async def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Take the chunk's bytes; it is the caller's again. Waits only while both slots are full."""
+        if self._ended or self._final_sent:
+            raise RuntimeError("this append has ended")
+        shape = self._shape
+        rest = memoryview(chunk).cast("B")
+        if self._small is not None and self.plain_length + len(rest) > self._expected:
+            # More comes than was expected: go on in a slot of the pool.
+            used = self._at + shape.plain_at + self._fill
+            self._buffer = self._pool.take()
+            self._buffer[:used] = self._small[:used]
+            self._small = None
+        while len(rest):
+            if not self._has_room():
+                await self._ship()
+            part = min(shape.frame_length - self._fill, len(rest))
+            to = self._at + shape.plain_at + self._fill
+            self._buffer[to : to + part] = rest[:part]
+            rest = rest[part:]
+            self._fill += part
+            self.plain_length += part
+            if self._fill == shape.frame_length:
+                self._at += shape.frame_length + shape.frame_overhead
+                self._frames += 1
+                self._fill = 0
+                if not self._has_room():
+                    await self._ship()
+
+    async def finish(self) -> int:
+        """End the append: all is made and stored, though not yet durable; the stored length. Buffers are given back."""
+        if self._ended:
+            raise RuntimeError("this append has ended")
+        if not self._final_sent:
+            if not self._has_room():
+                await self._ship()
+            await self._settle()
+            self._send(final=True)
+        await self._settle()
+        self._ended = True
+        self._give_back()
+        length = self._shape.stored_length(self.plain_length)
+        if self._appender.offset != self._stored_offset + length:
+            raise Failure(
+                Code.STORE_UNAVAILABLE,
+                f"the store took {self._appender.offset - self._stored_offset} bytes of {length}",
+            )
+        return length
+
+    async def abandon(self) -> None:
+        """Stop here. Waits for the thread that still stores; should this be cancelled, its buffer follows later."""
+        if not self._ended:
+            self._ended = True
+            self._give_back()
+        if self._append is not None:
+            await asyncio.wait((self._append,))
+
+    def _has_room(self) -> bool:
+        """Whether the next frame fits, be it the final one. A small buffer is as long as it will ever need."""
+        return self._small is not None or self._at + self._shape.frame_length + self._shape.final_overhead <= len(
+            self._buffer
+        )
+
+    async def _ship(self) -> None:
+        """Hand the full slot to a thread, once the other one is back, and go on in that."""
+        await self._settle()
+        self._send(final=False)
+
+    def _send(self, *, final: bool) -> None:
+        self._final_sent = final
+        self._away = self._buffer
+        self._append = asyncio.create_task(self._appender.append(self._production(self._buffer, final)))
+        self._append.add_done_callback(_retrieve)
+        self._sequence += self._frames
+        self._start = self._at = self._fill = self._frames = 0
+        self._buffer = _NONE if final else self._spare or self._pool.take()
+        if not final:
+            self._spare = None
+
+    def _production(self, buffer: bytearray, final: bool) -> Callable[[], memoryview]:
+        """What the thread does, and what is to be stored."""
+        make = self._make
+        filled = Filled(self._start, self._frames, self._sequence, self._fill if final else None)
+
+        def produce() -> memoryview:
+            view = memoryview(buffer)
+            return view[: make(view, filled)]
+
+        return produce
+
+    async def _settle(self) -> None:
+        """Wait for the append that runs, without cancelling it when we are; raises what it raised."""
+        if self._append is None:
+            return
+        await asyncio.wait((self._append,))
+        append, self._append = self._append, None
+        try:
+            append.result()
+        except BaseException:
+            self._append = append  # so that a next step fails like this one
+            raise
+        self._give(self._spare)  # kept by the final append, which fills nothing after it
+        self._spare, self._away = self._away, None
+
+    def _give_back(self) -> None:
+        self._give(self._buffer)
+        self._give(self._spare)
+        self._buffer, self._spare = _NONE, None
+        away, self._away = self._away, None
+        if self._append is None or self._append.done():
+            self._give(away, self._append)
+        else:
+            self._append.add_done_callback(lambda append: self._give(away, append))
+
+    def _give(self, buffer: bytearray | None, append: asyncio.Task[int] | None = None) -> None:
+        """A cancelled append may have left its thread running, so that its buffer is never used again."""
+        if not buffer or buffer is self._small:
+            return
+        if append is not None and append.cancelled():
+            self._pool.let_go(buffer)
+        else:
+            self._pool.give(buffer)
+
+
+def _retrieve(append: asyncio.Task[int]) -> None:
+    """Mark a failure as seen: when nobody asks any more, the caller knows already."""
+    if not append.cancelled():
+        append.exception()
