@@ -188,6 +188,14 @@ def _check_together(config: Config) -> None:
     misplaced = [name for name in of_s3 if name in config.sources] if storage.backend != "s3" else []
     if misplaced:
         raise ConfigError(f'[storage] {misplaced[0].partition(".")[2]}: goes with backend = "s3" only')
+    if storage.redirect and storage.backend != "s3":
+        raise ConfigError('[storage] redirect: clients are sent to a bucket: set backend = "s3", or leave it out')
+    if storage.redirect and storage.sealing != "none":
+        raise ConfigError(
+            '[storage] redirect: clients cannot open sealed objects: set sealing = "none" as well, or leave it out'
+        )
+    if storage.public_endpoint and not storage.redirect:
+        raise ConfigError("[storage] public_endpoint: goes with redirect = true only")
     if bool(storage.access_key_id) != bool(storage.secret_access_key):
         raise ConfigError("[storage] access_key_id and secret_access_key go together: one of them is missing")
     if storage.backend == "s3" and storage.buffers_mib < 2 * storage.part_mib:

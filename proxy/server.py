@@ -36,6 +36,7 @@ from proxy.metadata.epochs import Epochs
 from proxy.metadata.service import Service, start_service
 from proxy.metadata.transaction import Registry
 from proxy.model.errors import Failure
+from proxy.model.records import Sealing
 from proxy.oci import routes as oci
 from proxy.process import datadir
 from proxy.process.datadir import DataDirectory
@@ -46,8 +47,8 @@ from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
 from proxy.service import metadata_client, wait_for_metadata
 from proxy.settings import Config
-from proxy.storage.base import ObjectStore
-from proxy.stores import make_store
+from proxy.storage.base import ObjectStore, SignedLinks
+from proxy.stores import make_links, make_store
 from proxy.upkeep.schedule import run_tasks
 from proxy.upkeep.sweep import sweep_tasks
 
@@ -63,6 +64,7 @@ class Rooms:
     agreement: Agreement
     metadata: Metadata
     pool: BufferPool
+    links: SignedLinks | None = None
 
 
 def public_address(config: Config) -> str:
@@ -208,11 +210,14 @@ async def rooms(
     client = metadata_client(config, data)
     store = await make_store(config, data, client)
     cached = CachedMetadata(client, epochs)
+    links = make_links(config)
     try:
         async with keyring.open_keys(config, masters, client) as keys:
-            yield Rooms(store, keys.data, keys.agreement, cached, BufferPool())
+            yield Rooms(store, keys.data, keys.agreement, cached, BufferPool(), links)
     finally:
         await client.close()
+        if links is not None:
+            await links.close()
         await store.close()
 
 
@@ -229,10 +234,11 @@ def _router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable
         frame_length=FRAME_LENGTH,
         create_on_push=config.registry.create_on_push,
         pool=own.pool,
+        sealing=Sealing(config.storage.sealing),
     )
     docker = oci.door(
         uploads=uploads,
-        blobs=Blobs(own.metadata, own.store, own.keys, own.pool),
+        blobs=Blobs(own.metadata, own.store, own.keys, own.pool, own.links),
         images=Images(own.metadata, create_on_push=config.registry.create_on_push),
         identity=Identity(own.metadata.principal, issued, time.time, region=region),
         account=account,

@@ -66,7 +66,15 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    backend: str = _key("filesystem", "where sealed objects lie", _one_of("filesystem", "s3"))
+    backend: str = _key("filesystem", "where objects lie", _one_of("filesystem", "s3"))
+    sealing: str = _key(
+        "aes-gcm",
+        "how new layers are stored: aes-gcm (sealed), or none (as they are, with a hash of each frame in the rows)",
+        _one_of("aes-gcm", "none"),
+    )
+    redirect: bool = _key(
+        False, 'with sealing = "none" on s3: a GET of a layer answers 307 to a signed link into the bucket'
+    )
     path: str = _key("", "the filesystem store's directory; empty is <data>/objects")
     bucket: str = _key("", "s3: the bucket", _matches(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?", "a bucket's name"))
     prefix: str = _key(
@@ -75,6 +83,11 @@ class Storage:
     endpoint: str = _key(
         "",
         "s3: the store's address; empty is AWS",
+        _matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
+    )
+    public_endpoint: str = _key(
+        "",
+        "s3: the store's address as clients of redirect reach it; empty is endpoint",
         _matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
     )
     region: str = _key("us-east-1", "s3: the region in signatures", _matches(r"[\w-]{1,64}", "a region's name"))

@@ -6,6 +6,7 @@ The only place that chooses between the stores. Must not know what is kept in on
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import TYPE_CHECKING
 
 from proxy.metadata.client import MetadataClient
@@ -18,6 +19,7 @@ from proxy.storage.filesystem import FilesystemStore
 
 if TYPE_CHECKING:
     from proxy.storage.bucket import Place
+    from proxy.storage.s3links import S3Links
 
 
 def claim_store(config: Config, data: DataDirectory) -> None:
@@ -79,6 +81,19 @@ async def make_store(config: Config, data: DataDirectory, client: MetadataClient
         budget=budget,
         checksum=storage.checksum,
     )
+
+
+def make_links(config: Config) -> S3Links | None:
+    """What sends clients to the store, when they are to be sent there."""
+    storage = config.storage
+    if not storage.redirect:
+        return None
+    from proxy.storage.bucket import load  # loaded by those who want it
+    from proxy.storage.s3links import S3Links
+
+    place = _place(config)
+    public = dataclasses.replace(place, endpoint=storage.public_endpoint or place.endpoint)
+    return S3Links(public, prefix=storage.prefix, session=load())
 
 
 def _place(config: Config) -> Place:

@@ -20,7 +20,13 @@ from typing import Any, TypeVar
 import aiohttp.payload
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError, NoCredentialsError
+from botocore.exceptions import (
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+)
 from botocore.exceptions import ConnectionError as NoConnection
 from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
@@ -232,6 +238,23 @@ class Bucket:
         """For one read of an answer's body: TimeoutError when the line stands still."""
         return asyncio.timeout(self._answer_seconds)
 
+    async def signed_url(self, operation: str, seconds: int, **parameters: Any) -> str:
+        """The URL with which anybody may do `operation` for so long. Asks nothing of the store, though perhaps of
+        whoever gives out credentials. Failure(STORE_UNAVAILABLE)."""
+        client = await self._client()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS + self._answer_seconds):
+                url: str = await client.generate_presigned_url(
+                    operation, Params={"Bucket": self.place.bucket, **parameters}, ExpiresIn=seconds
+                )
+        except (NoCredentialsError, CredentialRetrievalError, *_LINE) as error:
+            raise Failure(
+                Code.STORE_UNAVAILABLE,
+                "there are no credentials to sign a link to the object store",
+                hint="see [storage] access_key_id",
+            ) from error
+        return url
+
     async def close(self) -> None:
         await self._life.aclose()
         self._made = None
@@ -258,6 +281,7 @@ class Bucket:
             aws_secret_access_key=place.secret_access_key or None,
             verify=place.ca_bundle or None,
             config=AioConfig(
+                signature_version="s3v4",  # of links too, which are else signed as in 2006
                 s3={"addressing_style": place.addressing, "payload_signing_enabled": False},
                 retries={"total_max_attempts": 1, "mode": "standard"},
                 request_checksum_calculation="when_required",
