@@ -27,11 +27,13 @@ from proxy.blob.localkeys import LocalKeys
 from proxy.blob.masterfile import MasterKeys
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.service import start_service
+from proxy.model.records import Sealing
 from proxy.oci import routes
 from proxy.process.http import HttpServer, Limits
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
+from proxy.storage.base import SignedLinks
 from proxy.storage.filesystem import FilesystemStore
 
 ACCOUNT = "123456789012"
@@ -85,6 +87,8 @@ async def whole_registry(
     stall_seconds: float = 60.0,
     limits: Limits | None = None,
     port: int = 0,
+    sealing: Sealing = Sealing.AES_GCM,
+    links: SignedLinks | None = None,
 ) -> AsyncIterator[WholeRegistry]:
     async with contextlib.AsyncExitStack() as stack:
         masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
@@ -115,8 +119,9 @@ async def whole_registry(
             frame_length=frame_length,
             create_on_push=create_on_push,
             pool=pool,
+            sealing=sealing,
         )
-        blobs = Blobs(metadata, store, keys, pool)
+        blobs = Blobs(metadata, store, keys, pool, links)
         images = Images(metadata, create_on_push=create_on_push)
         door = routes.door(
             uploads=uploads,

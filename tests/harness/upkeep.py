@@ -20,7 +20,7 @@ from proxy.blob.masterfile import MasterKeys
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.service import Service, start_service
 from proxy.model.names import parse_digest
-from proxy.model.records import Blob, Upload
+from proxy.model.records import Blob, Sealing, Upload
 from proxy.registry.uploads import Uploads
 from proxy.storage.filesystem import FilesystemStore
 
@@ -37,6 +37,7 @@ class House:
     keys: LocalKeys
     pool: BufferPool
     uploads: Uploads
+    plain_uploads: Uploads  # of blobs that are not sealed
     clock: Clock
     service: Service
 
@@ -44,9 +45,11 @@ class House:
         """An administrator with that key."""
         await self.service.bootstrap(ACCOUNT, access_key_id=access_key_id, sealed_secret=sealed_secret)
 
-    async def push(self, *pieces: bytes, repository: str = REPOSITORY, algorithm: str = "sha256") -> Blob:
-        """A blob pushed in so many appends, and so sealed in as many messages."""
-        upload = await self.uploads.begin(ACCOUNT, repository, algorithm=algorithm)
+    async def push(
+        self, *pieces: bytes, repository: str = REPOSITORY, algorithm: str = "sha256", plain: bool = False
+    ) -> Blob:
+        """A blob pushed in so many appends, and so sealed in as many messages, or not sealed."""
+        upload = await (self.plain_uploads if plain else self.uploads).begin(ACCOUNT, repository, algorithm=algorithm)
         for piece in pieces[:-1]:
             await self.append(upload, piece)
         digest = f"{algorithm}:{hashlib.new(algorithm, b''.join(pieces)).hexdigest()}"
@@ -106,18 +109,23 @@ async def open_house(folder: Path) -> AsyncIterator[House]:
     masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
     keys = LocalKeys(masters)
     pool = BufferPool()
-    uploads = Uploads(
-        metadata,
-        store,
-        keys,
-        SmallSealer(masters.derive("upload state"), "upload state"),
-        region="us-east-1",
-        frame_length=FRAME_LENGTH,
-        create_on_push=True,
-        pool=pool,
+    sealer = SmallSealer(masters.derive("upload state"), "upload state")
+    uploads, plain_uploads = (
+        Uploads(
+            metadata,
+            store,
+            keys,
+            sealer,
+            region="us-east-1",
+            frame_length=FRAME_LENGTH,
+            create_on_push=True,
+            pool=pool,
+            sealing=sealing,
+        )
+        for sealing in (Sealing.AES_GCM, Sealing.NONE)
     )
     try:
-        yield House(folder, metadata, store, masters, keys, pool, uploads, clock, service)
+        yield House(folder, metadata, store, masters, keys, pool, uploads, plain_uploads, clock, service)
     finally:
         await metadata.close()
         await store.close()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import socket
+from collections.abc import AsyncIterator
 from email.parser import BytesParser
 from pathlib import Path
 
@@ -16,8 +17,18 @@ from fakes.oci_words import begin_upload, close, code_of, digest_of, patch, push
 from fakes.raw_http import Raw
 from fakes.whole_registry import WholeRegistry, whole_registry
 
+from proxy.model.records import Sealing
+
 REPOSITORY = "team/app"
 CONTENT = os.urandom(3_000_000)
+
+
+@pytest.fixture(params=Sealing)
+async def registry(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[WholeRegistry]:
+    """Once with sealed blobs and once with plain ones: through the door they are the same."""
+    async with whole_registry(tmp_path, sealing=request.param) as found:
+        yield found
+    assert found.pool.lent == 0
 
 
 async def damage(registry: WholeRegistry, folder: Path, at: int) -> None:
@@ -226,12 +237,13 @@ async def test_a_client_that_takes_nothing_is_cut(tmp_path: Path) -> None:
         assert registry.pool.lent == 0
 
 
-def test_a_stalled_reader_gets_the_right_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sealing", Sealing)
+def test_a_stalled_reader_gets_the_right_bytes(tmp_path: Path, sealing: Sealing) -> None:
     """On uvloop, as served: its transport keeps a reference to a buffer that is not yet sent, not a copy."""
     content = os.urandom(24 * 2**20)
 
     async def compare() -> None:
-        async with whole_registry(tmp_path) as registry, registry.client() as http:
+        async with whole_registry(tmp_path, sealing=sealing) as registry, registry.client() as http:
             digest = await push_blob(http, REPOSITORY, content)
             lines = []
             for _ in range(4):

@@ -10,11 +10,16 @@ from fakes.bench import Bench
 from fakes.faulty import Faults
 from fakes.whole_registry import whole_registry
 
+from proxy.model.records import Sealing
 
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+
+@pytest.fixture(params=Sealing)
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Once with sealed blobs and once with plain ones: no journey is another for them."""
     faults = Faults()
-    async with whole_registry(tmp_path, wrap_metadata=faults.wrap, wrap_store=faults.wrap) as registry:
+    async with whole_registry(
+        tmp_path, wrap_metadata=faults.wrap, wrap_store=faults.wrap, sealing=request.param
+    ) as registry:
         found = Bench(registry, faults, tmp_path / "objects")
         yield found
         faults.before.clear()
