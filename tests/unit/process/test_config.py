@@ -188,8 +188,22 @@ def test_what_is_in_force_names_every_key_and_its_source_and_masks_secrets() -> 
         ('backend = "s3"\nbucket = "images"\naccess_key_id = "A"', "go together"),
         ('backend = "s3"\nbucket = "images"\npart_mib = 40', "must hold two parts"),
         ('backend = "s3"\nbucket = "Not A Bucket"', "a bucket's name"),
+        ('sealing = "none"\nredirect = true', 'set backend = "s3"'),
+        ('backend = "s3"\nbucket = "images"\nredirect = true', 'set sealing = "none" as well'),
+        ('backend = "s3"\nbucket = "images"\npublic_endpoint = "https://s3.example"', "goes with redirect = true"),
+        ('sealing = "off"', "must be one of aes-gcm, none"),
     ],
-    ids=["no-bucket", "no-backend", "half-a-key", "parts-beyond-the-budget", "bad-name"],
+    ids=[
+        "no-bucket",
+        "no-backend",
+        "half-a-key",
+        "parts-beyond-the-budget",
+        "bad-name",
+        "redirect-without-s3",
+        "redirect-of-sealed",
+        "address-without-redirect",
+        "unknown-sealing",
+    ],
 )
 def test_s3_settings_that_do_not_fit_together_are_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
