@@ -87,12 +87,18 @@ class Seaweed:
     def make_bucket(self) -> None:
         self._client().create_bucket(Bucket="wharfage-tests")
 
+    def all_under(self, prefix: str) -> dict[str, bytes]:
+        """Every object under `prefix`, of which there are few."""
+        client, found = self._client(), {}
+        for entry in client.list_objects_v2(Bucket="wharfage-tests", Prefix=prefix).get("Contents", []):
+            found[entry["Key"]] = client.get_object(Bucket="wharfage-tests", Key=entry["Key"])["Body"].read()
+        return found
+
     def take_all(self, prefix: str) -> dict[str, bytes]:
         """Remove every object under `prefix`; what they were."""
-        client, taken = self._client(), {}
-        for entry in client.list_objects_v2(Bucket="wharfage-tests", Prefix=prefix).get("Contents", []):
-            taken[entry["Key"]] = client.get_object(Bucket="wharfage-tests", Key=entry["Key"])["Body"].read()
-            client.delete_object(Bucket="wharfage-tests", Key=entry["Key"])
+        client, taken = self._client(), self.all_under(prefix)
+        for key in taken:
+            client.delete_object(Bucket="wharfage-tests", Key=key)
         return taken
 
     def put_back(self, taken: dict[str, bytes]) -> None:
