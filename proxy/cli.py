@@ -150,14 +150,15 @@ def check(file: Path | None, data: str | None, repair: bool, quick: bool) -> Non
 @main.command()
 @_shared
 @click.option("--resume", is_flag=True, help="Go on with an earlier run: no new master key.")
-@click.option("--reseal", is_flag=True, help="After a leak: also seal every stored object anew.")
+@click.option("--reseal", is_flag=True, help="After a leak: also seal every sealed object anew.")
 def rewrap(file: Path | None, data: str | None, resume: bool, reseal: bool) -> None:
     """Make a new master key and wrap every data key anew, also those of open uploads; stored objects stay as they are.
 
     The keys go to the provider in force: after [keys] provider was changed, this moves a registry to KMS, or back to
     the key file. Secrets are sealed anew, and new tokens and secrets are under the new key, without a restart. Works
     while the server runs. Retired keys stay in the key file: they open what older backups hold. It can be broken off,
-    and gone on with by --resume. When a master key has leaked, --reseal gives every blob a new data key as well.
+    and gone on with by --resume. When a master key has leaked, --reseal gives every blob a new data key as well (those
+    stored without sealing have none).
 
     \b
     Examples:

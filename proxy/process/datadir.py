@@ -5,7 +5,7 @@
       credentials             0600  the administrator's key, in AWS's shared-credentials form
       keys/master.json        0600  the master keys, unless KMS has them: without them nothing stored can be read again
       metadata.db             0600  every row (SQLite; beside it -wal, -shm, .lock), unless it is a PostgreSQL
-      objects/                      the filesystem store: sealed bytes, and the name of the store
+      objects/                      the filesystem store: objects, and the name of the store
       store-id                0600  the name that the store must have: another one is not what the rows are about
       tls/                          what --tls-self-signed made: ca.crt, ca.key, server.crt, server.key
       run/                    0700  of this run only: metadata.sock, epochs, metrics/, parts/, address (http://HOST:PORT)

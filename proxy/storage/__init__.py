@@ -1,8 +1,8 @@
-"""Where sealed bytes lie. One contract (`base`), one suite every store must pass (`tests/contract/test_stores.py`).
+"""Where objects lie. One contract (`base`), one suite every store must pass (`tests/contract/test_stores.py`).
 
 A store knows keys, offsets and bytes; it never knows digests, repositories, plaintext or keys to open anything. Object
 keys are random and chosen by us. `filesystem` keeps objects in files, whose layout `tree` owns. `s3` keeps them in a
 bucket: `bucket` asks it (behind a `breaker`), `s3append`, `s3whole` and `s3read` are an object's life, `partbuffers` is
-the memory of it all, and `nodebudget` shares that among the processes of a node. What is unfinished there is known to
-rows, through the port `base.OpenObjects`. May import `model` and `observe`.
+the memory of it all, and `nodebudget` shares that among the processes of a node; `s3links` lets clients fetch from it.
+What is unfinished there is known to rows, through the port `base.OpenObjects`. May import `model` and `observe`.
 """

@@ -2,10 +2,10 @@
 
 Less than one part goes as one PutObject when the object is finished; more goes as a multipart upload of equal parts,
 each sent while the next one fills. Every body carries a checksum that the store verifies. Payloads are not hashed for
-the signature: they are sealed, and authenticated when they are read.
+the signature: each frame of them is authenticated when it is read.
 
 S3 cannot append. What a paused object needs is kept in `OpenObjects`, the rows of the metadata service: the parts sent,
-and the sealed tail that is no part yet. Rows, not a tail object in the bucket: a push in many small requests then costs
+and the tail that is no part yet. Rows, not a tail object in the bucket: a push in many small requests then costs
 S3 requests by its bytes, not by its requests, and completing names the very parts that we sent, so that a late answer
 to a dead worker's request can never get into an object. A tail is kept until the next `resume` shows that nobody goes
 back before it; an offset at which nobody ever paused, inside a part that was sent, is ObjectMissing.

@@ -1,7 +1,7 @@
-"""Unfinished objects of a store that cannot append: parts sent, and the sealed tail that is not yet a part.
+"""Unfinished objects of a store that cannot append: parts sent, and the tail that is not yet a part.
 
 `storage.base.OpenObjects` says what each call promises. A tail is rows of at most `TAIL_PIECE` bytes, none of which
-crosses a part's border. Must not know what the bytes are; they are sealed.
+crosses a part's border. Must not know what the bytes are: sealed, or a layer's own.
 """
 
 from __future__ import annotations
