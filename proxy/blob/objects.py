@@ -14,8 +14,8 @@ from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKeys
 from proxy.blob.plainreader import open_plain
 from proxy.blob.plainwriter import KeepPage, PlainWriter
-from proxy.blob.reader import open_sealed
-from proxy.blob.walk import BlobReader
+from proxy.blob.reader import BlobReader
+from proxy.blob.sealedreader import open_sealed
 from proxy.blob.writer import SealedWriter
 from proxy.model.records import SealedObject, Sealing, Segment
 from proxy.storage.base import Appender, ObjectStore

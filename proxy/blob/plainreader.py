@@ -1,4 +1,4 @@
-"""Checking the frames of an object that is not sealed: `walk` reads them, the hashes in its rows say what they are.
+"""Checking the frames of an object that is not sealed: `reader` reads them, the hashes in its rows say what they are.
 
 The page of hashes last asked for is kept (32 KiB), so that a stream asks once for 1,024 frames. A hash that is missing
 is a frame that does not hold. Must not know where the pages come from.
@@ -13,7 +13,7 @@ from _speedups import BadFrame
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import Layout
 from proxy.blob.plain import hash_frames, layout_of, page_offset
-from proxy.blob.walk import BlobReader, OpenRun, Run, SegmentSource, open_walk
+from proxy.blob.reader import BlobReader, OpenRun, Run, SegmentSource, open_reader
 from proxy.model.records import FRAME_HASH, FRAME_PAGE, SealedObject, Segment
 from proxy.storage.base import ObjectStore
 
@@ -62,7 +62,7 @@ async def open_plain(
     Failure(BLOB_CORRUPT) when the object is gone, or is not of the size that its row and segments add up to.
     """
     opener = PlainFrames(sealed.frame_length, hashes)
-    return await open_walk(store, sealed, opener, widest=sealed.frame_length, segments=segments, pool=pool)
+    return await open_reader(store, sealed, opener, widest=sealed.frame_length, segments=segments, pool=pool)
 
 
 def _check_run(run: Run, expected: bytes, stored: memoryview, plain: memoryview) -> int:

@@ -1,73 +1,343 @@
-"""Opening the frames of a sealed object: `walk` reads them, the key of each message opens them.
+"""Reading an object, sealed or not: any range of its plaintext, each byte checked in this very read.
 
-A message's key is derived once for a segment, from the unwrapped data key, and authenticates the header in the row.
-Must not know where keys come from.
+Frames are read a run at a time (about 1 MiB) and opened into a buffer from which the caller sends: two kept slots for a
+sealed stream (2.02 MiB), one for a plain one, however long the range. A run that is not as it was stored is read once
+more past every cache; still bad, `Failure(BLOB_CORRUPT)`, and nothing of it was ever handed out.
+
+How frames lie and are checked is an `Opener`'s: `sealedreader` has the sealed ones, `plainreader` the others. Must not
+know repositories, HTTP, or who quarantines.
 """
 
 from __future__ import annotations
 
-from functools import partial
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
 
-from _speedups import FINAL_OVERHEAD, FRAME_OVERHEAD, open_final, open_frames
+from _speedups import BadFrame, Hasher
+from proxy import observe
 from proxy.blob.buffers import BufferPool
-from proxy.blob.format import Layout, MessageKey, layout_of, open_header
-from proxy.blob.walk import BlobReader, OpenRun, Run, SegmentSource, open_walk
+from proxy.blob.format import FormatError, Layout
+from proxy.model.errors import Code, Failure
 from proxy.model.records import SealedObject, Segment
-from proxy.storage.base import ObjectStore
+from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore
+
+SegmentSource = Callable[[int], Awaitable[Sequence[Segment]]]
+"""Plain offset → a page of segments, from the one that holds it on, in order."""
+
+SMALL = 64 * 1024  # stored bytes up to which a whole object gets buffers of its own instead of slots
+LOOP_SECONDS = 0.002
+"""A run is opened on the event loop, where it takes 50 to 250 µs with the CPU's vector and AES instructions. Without
+them it takes longer than this, and a reader that sees so goes on in a thread."""
 
 
-class SealedFrames:
-    """An `Opener`."""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Frames that follow each other in one segment: `count` regular ones from index `first`, then perhaps the final."""
 
-    in_place = False
+    segment: Segment
+    layout: Layout
+    first: int
+    count: int
+    final: bool
 
-    def __init__(self, sealed: SealedObject, data_key: bytes) -> None:
-        self._sealed = sealed
-        self._data_key = data_key
-        self._key: tuple[Segment, MessageKey] | None = None
+    @property
+    def stored_at(self) -> int:
+        return self.segment.stored_offset + self.layout.frame_at(self.first)
+
+    @property
+    def stored_length(self) -> int:
+        length = self.count * (self.layout.frame_length + self.layout.frame_overhead)
+        return length + self.layout.final + self.layout.final_overhead if self.final else length
+
+    @property
+    def plain_at(self) -> int:
+        return self.segment.plain_offset + self.first * self.layout.frame_length
+
+
+OpenRun = Callable[[memoryview, memoryview], int]
+"""(stored bytes of a run, where its plaintext goes) → the plaintext's length. BadFrame. Belongs to any thread."""
+
+
+class Opener(Protocol):
+    """How the frames of one open object are checked."""
+
+    in_place: bool
+    """Whether stored bytes are the plaintext: both views that `OpenRun` takes are then the same."""
 
     def layout(self, segment: Segment) -> Layout:
-        return layout_of(segment, self._sealed.frame_length)
+        """FormatError when the row is not one of this format."""
 
     async def prepare(self, run: Run, *, fresh: bool) -> OpenRun:
-        return partial(_open_run, self._message_key(run.segment), run)
-
-    def _message_key(self, segment: Segment) -> MessageKey:
-        if self._key is None or self._key[0] is not segment:
-            key = open_header(segment.header, self._data_key, self._sealed.sealed_for, self._sealed.frame_length)
-            self._key = segment, key
-        return self._key[1]
+        """All that is needed before the run is opened. `fresh` asks for it past every cache. FormatError, BadFrame."""
 
 
-async def open_sealed(
-    store: ObjectStore, sealed: SealedObject, *, data_key: bytes, segments: SegmentSource, pool: BufferPool
+class BlobReader:
+    """An open object. Use as `async with`; one read at a time."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        stored: ObjectReader,
+        sealed: SealedObject,
+        opener: Opener,
+        segments: SegmentSource,
+        pool: BufferPool,
+    ) -> None:
+        """Use `objects.open_object`, or `open_sealed` or `open_plain`."""
+        self._store = store
+        self._stored = stored
+        self._sealed = sealed
+        self._opener = opener
+        self._segments = segments
+        self._pool = pool
+        self._in_thread = False
+
+    async def runs(self, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
+        """The plaintext [start, stop) in order, in views of about 1 MiB at most.
+
+        A view is valid until the next step, before which the transport must have let go of it. Iterate to the end, or
+        close the iterator: only after a clean end are the buffers used again.
+        """
+        if not 0 <= start <= stop <= self._sealed.plain_size:
+            raise ValueError(f"no range {start} to {stop} in {self._sealed.plain_size} bytes")
+        if start == stop:
+            return
+        buffers = self._take()
+        stored, plain = buffers[0], buffers[-1]
+        clean = False
+        try:
+            async with contextlib.aclosing(self._walk(start)) as segments:
+                async for segment in segments:
+                    at = segment.plain_offset
+                    low, high = max(start, at), min(stop, at + segment.plain_length)
+                    if low >= high:
+                        continue
+                    layout = self._layout(segment)
+                    for run in self._split(segment, layout, *layout.frames_of(low - at, high - at)):
+                        length = await self._open(run, stored, plain)
+                        yield memoryview(plain)[max(low - run.plain_at, 0) : min(high - run.plain_at, length)]
+                    if high == stop:
+                        break
+            clean = True
+        finally:
+            self._give(clean, buffers)
+
+    async def verify(self, hasher: Hasher | None = None, *, progress: Callable[[int], None] | None = None) -> int:
+        """Open every frame, the empty ones too, and check that the object is the sum of its segments.
+
+        `hasher`, if any, takes the whole plaintext; `progress` the length of each run of it. All in threads. Returns
+        the plaintext's length; Failure(BLOB_CORRUPT).
+        """
+        buffers = self._take()
+        stored, plain = buffers[0], buffers[-1]
+        clean = False
+        total = count = stored_length = 0
+        try:
+            async with contextlib.aclosing(self._walk(0)) as segments:
+                async for segment in segments:
+                    layout = self._layout(segment)
+                    for run in self._split(segment, layout, 0, layout.regular + 1):
+                        length = await self._open(run, stored, plain, threaded=True, hasher=hasher)
+                        total += length
+                        if progress is not None:
+                            progress(length)
+                    count += 1
+                    stored_length += segment.stored_length
+            clean = True
+        finally:
+            self._give(clean, buffers)
+        sealed = self._sealed
+        if (total, stored_length, count) != (sealed.plain_size, sealed.stored_size, sealed.segment_count):
+            raise self._corrupt("the object is not the sum of its segments", 0)
+        return total
+
+    async def close(self) -> None:
+        await self._stored.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _walk(self, start: int) -> AsyncGenerator[Segment, None]:
+        """Segments from the one that holds `start` to the last, each beginning where the one before it ended."""
+        sealed = self._sealed
+        page: Sequence[Segment] = sealed.segments
+        plain_at = stored_at = 0
+        paged = len(page) < sealed.segment_count
+        if paged and (not page or start >= page[-1].plain_offset + page[-1].plain_length):
+            page = await self._segments(start)
+            if page:
+                plain_at, stored_at = page[0].plain_offset, page[0].stored_offset
+        while page:
+            before = stored_at
+            for segment in page:
+                if segment.stored_offset < before:
+                    continue  # of the page before
+                if (
+                    (plain_at, stored_at) != (segment.plain_offset, segment.stored_offset)
+                    or segment.stored_length < 0
+                    or segment.stored_offset + segment.stored_length > sealed.stored_size
+                ):
+                    raise self._corrupt("its segments do not follow each other", segment.plain_offset)
+                plain_at = segment.plain_offset + segment.plain_length
+                stored_at = segment.stored_offset + segment.stored_length
+                if plain_at >= start:
+                    yield segment
+            if stored_at == sealed.stored_size or stored_at == before or not paged:
+                break
+            page = await self._segments(plain_at)
+        if stored_at != sealed.stored_size or plain_at != sealed.plain_size:
+            raise self._corrupt("its segments end before it does", plain_at)
+
+    def _layout(self, segment: Segment) -> Layout:
+        try:
+            return self._opener.layout(segment)
+        except FormatError as error:
+            raise self._corrupt(str(error), segment.plain_offset) from error
+
+    def _split(self, segment: Segment, layout: Layout, first: int, stop: int) -> Iterator[Run]:
+        """The frames [first, stop) in runs that fit a slot, be it only one frame."""
+        room = self._pool.slot_bytes - layout.final_overhead
+        each = max(1, room // (layout.frame_length + layout.frame_overhead))
+        while first < stop:
+            end = min(first + each, stop)
+            final = end > layout.regular
+            yield Run(segment, layout, first, end - first - final, final)
+            first = end
+
+    async def _open(
+        self, run: Run, stored: bytearray, plain: bytearray, *, threaded: bool = False, hasher: Hasher | None = None
+    ) -> int:
+        """Read a run and open it into `plain`; returns its length. A bad one is read once more past every cache."""
+        try:
+            return await self._attempt(self._stored, run, stored, plain, threaded, hasher, fresh=False)
+        except ObjectMissing:
+            pass  # deleted while it was read, which a store need not hold off; asked once more below
+        except BadFrame as bad:
+            observe.metrics.frames_rejected.inc()
+            observe.log.warning(
+                "a stored frame does not authenticate; reading it once more past every cache",
+                object=self._sealed.object_key,
+                frame=bad.sequence,
+                stored_offset=run.stored_at,
+            )
+        try:
+            async with await self._store.open(self._sealed.object_key, fresh=True) as again:
+                return await self._attempt(again, run, stored, plain, threaded, hasher, fresh=True)
+        except BadFrame as bad:
+            observe.metrics.frames_rejected.inc()
+            raise self._corrupt(f"frame {bad.sequence} does not authenticate", run.plain_at) from bad
+        except ObjectMissing as error:
+            raise self._corrupt("the object is gone", run.plain_at) from error
+
+    async def _attempt(
+        self,
+        source: ObjectReader,
+        run: Run,
+        stored: bytearray,
+        plain: bytearray,
+        threaded: bool,
+        hasher: Hasher | None,
+        *,
+        fresh: bool,
+    ) -> int:
+        try:
+            open_run = await self._opener.prepare(run, fresh=fresh)
+        except FormatError as error:
+            raise self._corrupt(str(error), run.segment.plain_offset) from error
+        view = memoryview(stored)[: run.stored_length]
+        filled = 0
+        while filled < len(view):
+            got = await source.read_into(view[filled:], run.stored_at + filled)
+            if not got:
+                raise BadFrame(run.first + 1)
+            filled += got
+        if threaded or self._in_thread:
+            return await asyncio.to_thread(_open_and_hash, open_run, view, memoryview(plain), hasher)
+        began = time.perf_counter()
+        length = open_run(view, memoryview(plain))
+        self._in_thread = time.perf_counter() - began > LOOP_SECONDS
+        return length
+
+    def _take(self) -> list[bytearray]:
+        """One buffer, or two: stored bytes in the first, plaintext in the last."""
+        sizes = [self._sealed.stored_size, self._sealed.plain_size][: 1 if self._opener.in_place else 2]
+        if self._sealed.stored_size <= SMALL:
+            return [bytearray(size) for size in sizes]
+        return [self._pool.take() for _ in sizes]
+
+    def _give(self, clean: bool, buffers: Sequence[bytearray]) -> None:
+        if self._sealed.stored_size <= SMALL:
+            return
+        for buffer in buffers:
+            if clean:
+                self._pool.give(buffer)
+            else:
+                self._pool.let_go(buffer)
+
+    def _corrupt(self, what: str, plain_offset: int) -> Failure:
+        return _corrupt(self._sealed, what, plain_offset)
+
+
+async def open_reader(
+    store: ObjectStore,
+    sealed: SealedObject,
+    opener: Opener,
+    *,
+    widest: int,
+    segments: SegmentSource,
+    pool: BufferPool,
 ) -> BlobReader:
-    """Open a sealed object for reading. `segments` is asked only when the row does not carry them all.
+    """Open an object for reading; `widest` is how many bytes its longest frame is stored in.
 
     Failure(BLOB_CORRUPT) when the object is gone, or is not of the size that its row and segments add up to.
     """
-    widest = sealed.frame_length + FRAME_OVERHEAD + FINAL_OVERHEAD
-    return await open_walk(store, sealed, SealedFrames(sealed, data_key), widest=widest, segments=segments, pool=pool)
+    if sealed.segment_count == len(sealed.segments):
+        sums = (sum(s.plain_length for s in sealed.segments), sum(s.stored_length for s in sealed.segments))
+        if sums != (sealed.plain_size, sealed.stored_size):
+            raise _corrupt(sealed, f"segments of {sums[1]} bytes for {sealed.stored_size} stored", 0)
+    if not 0 < widest <= pool.slot_bytes:
+        raise _corrupt(sealed, f"frames of {sealed.frame_length} bytes do not fit a slot", 0)
+    return BlobReader(store, await _open_stored(store, sealed), sealed, opener, segments, pool)
 
 
-def _open_run(key: MessageKey, run: Run, stored: memoryview, plain: memoryview) -> int:
-    length = open_frames(
-        key.cipher,
-        key.message_id,
-        stored,
-        plain,
-        first=run.first + 1,
-        count=run.count,
-        frame_length=run.layout.frame_length,
-    )
-    if run.final:
-        at = run.count * (run.layout.frame_length + FRAME_OVERHEAD)
-        length += open_final(
-            key.cipher,
-            key.message_id,
-            stored[at:],
-            plain[length:],
-            sequence=run.first + run.count + 1,
-            length=run.layout.final,
-        )
+async def _open_stored(store: ObjectStore, sealed: SealedObject) -> ObjectReader:
+    """The object, of the size that its row says; looked for once more past every cache before it is called gone."""
+    found = ""
+    for fresh in (False, True):
+        try:
+            stored = await store.open(sealed.object_key, fresh=fresh)
+        except ObjectMissing:
+            found = "the object is gone"
+            continue
+        if stored.size == sealed.stored_size:
+            return stored
+        found = f"{stored.size} bytes are stored, not {sealed.stored_size}"
+        await stored.close()
+    raise _corrupt(sealed, found, 0)
+
+
+def _open_and_hash(open_run: OpenRun, stored: memoryview, plain: memoryview, hasher: Hasher | None) -> int:
+    length = open_run(stored, plain)
+    if hasher is not None:
+        hasher.update(plain[:length])
     return length
+
+
+def _corrupt(sealed: SealedObject, what: str, plain_offset: int) -> Failure:
+    return Failure(
+        Code.BLOB_CORRUPT,
+        f"object {sealed.object_key} can't be served: {what}",
+        hint="push the layer again: that heals it; `wharfage check` names all objects in this state",
+        object_key=sealed.object_key,
+        plain_offset=plain_offset,
+    )

@@ -13,7 +13,7 @@ from proxy import observe
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKeys
 from proxy.blob.objects import open_object
-from proxy.blob.walk import BlobReader
+from proxy.blob.reader import BlobReader
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, Sealing

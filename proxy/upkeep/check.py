@@ -18,7 +18,7 @@ from proxy.blob.buffers import BufferPool
 from proxy.blob.hashers import new_hasher
 from proxy.blob.keys import DataKeys
 from proxy.blob.objects import open_object
-from proxy.blob.walk import SegmentSource
+from proxy.blob.reader import SegmentSource
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest

@@ -20,7 +20,7 @@ from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH, FormatError, parse_header
 from proxy.blob.hashers import new_hasher
 from proxy.blob.keys import DataKeys
-from proxy.blob.reader import open_sealed
+from proxy.blob.sealedreader import open_sealed
 from proxy.blob.writer import SealedWriter
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure

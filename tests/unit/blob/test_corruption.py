@@ -15,7 +15,7 @@ import _speedups
 from proxy import observe
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
-from proxy.blob.reader import open_sealed
+from proxy.blob.sealedreader import open_sealed
 from proxy.model.errors import Code, Failure
 from proxy.model.records import SealedObject
 
@@ -285,5 +285,5 @@ async def test_a_range_outside_the_object_is_a_mistake_of_the_caller(
 async def test_where_opening_is_slow_it_moves_to_a_thread(
     memory: MemoryStore, written: Written, pool: BufferPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.blob.walk.LOOP_SECONDS", -1.0)
+    monkeypatch.setattr("proxy.blob.reader.LOOP_SECONDS", -1.0)
     assert await read_range(memory, written, 0, len(WHOLE), pool) == WHOLE
