@@ -86,7 +86,8 @@ class PlainWriter:
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take the chunk's bytes; it is the caller's again. Waits while both slots are full, or a page is kept."""
         await self._slots.write(chunk)
-        await self._keep_full_pages()
+        if self._made:
+            await self._keep_full_pages()
 
     async def finish(self) -> Segment:
         """End the append: all is hashed and stored, though not yet durable. Buffers are given back."""

@@ -140,8 +140,9 @@ def _headers(blob: Blob) -> dict[str, str]:
 
 
 def _can_be_linked(request: web.Request, ranges: Sequence[tuple[int, int]] | None) -> bool:
-    """Whether a store answers this request as we would: S3 knows one range of a request, and not our ETag."""
-    return (ranges is None or len(ranges) == 1) and "If-Range" not in request.headers
+    """Whether a store answers this request as we would: S3 knows one range of a request, and other ETags and times."""
+    conditional = any(name.lower().startswith("if-") for name in request.headers)
+    return (ranges is None or len(ranges) == 1) and not conditional
 
 
 def _elsewhere(blob: Blob, link: str) -> dict[str, str]:

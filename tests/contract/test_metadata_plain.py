@@ -112,16 +112,16 @@ async def test_an_append_whose_answer_was_lost_is_answered_again_with_its_hashes
     assert await world.metadata.frame_hashes(leased.sealed.object_key, 0) == hashes("a", 1)
 
 
-@pytest.mark.parametrize("count", [0, 1, 3], ids=["none", "too few", "too many"])
-async def test_an_append_without_the_hashes_of_all_its_frames_is_not_recorded(world: World, count: int) -> None:
+async def test_an_append_with_more_or_fewer_hashes_than_frames_is_not_recorded(world: World) -> None:
     leased = await begin(world)
-    wrong = hashes("a", count)
-    await refused(
-        Code.INVALID_PARAMETER,
-        world.metadata.advance_upload(
-            leased.upload_id, leased.fence, segment=plain_append(0, FRAME + 1), hash_state=b"", frame_hashes=wrong
-        ),
-    )
+    for count in (0, 1, 3):
+        wrong = hashes("a", count)
+        await refused(
+            Code.INVALID_PARAMETER,
+            world.metadata.advance_upload(
+                leased.upload_id, leased.fence, segment=plain_append(0, FRAME + 1), hash_state=b"", frame_hashes=wrong
+            ),
+        )
     assert (await world.metadata.upload(ACCOUNT, REPOSITORY, leased.upload_id)).sealed.plain_size == 0
 
 

@@ -82,12 +82,18 @@ async def test_head_and_conditions_are_answered_from_the_row(http: aiohttp.Clien
 
 
 @pytest.mark.parametrize(
-    ("header", "status"), [({"Range": "bytes=0-1,5-6"}, 206), ({"Range": "bytes=0-9", "If-Range": '"x"'}, 200)], ids=str
+    ("header", "status"),
+    [
+        ({"Range": "bytes=0-1,5-6"}, 206),
+        ({"Range": "bytes=0-9", "If-Range": '"x"'}, 200),
+        ({"if-modified-since": "Tue, 24 Nov 2026 00:00:00 GMT"}, 200),
+    ],
+    ids=str,
 )
 async def test_what_a_store_would_answer_otherwise_stays_here(
     http: aiohttp.ClientSession, header: dict[str, str], status: int
 ) -> None:
-    """S3 knows no multipart answer, and not our ETag."""
+    """S3 knows no multipart answer, and has ETags and times of its own."""
     digest = await push_blob(http, REPOSITORY, CONTENT)
     async with http.get(f"/v2/{REPOSITORY}/blobs/{digest}", headers=header, allow_redirects=False) as answer:
         assert answer.status == status
