@@ -36,16 +36,17 @@ class PlainFrames:
         return layout_of(segment, self._frame_length)
 
     async def prepare(self, run: Run, *, fresh: bool) -> OpenRun:
-        frames = -(-run.stored_length // self._frame_length)
-        expected = b""
-        while len(expected) < frames * FRAME_HASH:
-            page, index = divmod(run.first + len(expected) // FRAME_HASH, FRAME_PAGE)
+        expected, wanted = b"", -(-run.stored_length // self._frame_length) * FRAME_HASH
+        while len(expected) < wanted:
+            frame = run.first + len(expected) // FRAME_HASH
+            page, index = divmod(frame, FRAME_PAGE)
             hashes = await self._page_at(page_offset(run.segment, page, self._frame_length), fresh=fresh)
-            found = hashes[index * FRAME_HASH :]
+            at = index * FRAME_HASH
+            found = hashes[at : at + wanted - len(expected)]
             if not found or len(found) % FRAME_HASH:
-                raise BadFrame(run.first + len(expected) // FRAME_HASH + 1)
+                raise BadFrame(frame + 1)
             expected += found
-        return partial(_check_run, run, expected[: frames * FRAME_HASH])
+        return partial(_check_run, run, expected)
 
     async def _page_at(self, plain_offset: int, *, fresh: bool) -> bytes:
         if plain_offset != self._at or fresh:
