@@ -74,6 +74,7 @@ class CachedMetadata:
         self.repositories = inner.repositories
         self.referrers = inner.referrers
         self.take_turn = inner.take_turn
+        self.hold_blobs = inner.hold_blobs
         self.expire_uploads = inner.expire_uploads
         self.collect_blobs = inner.collect_blobs
         self.known_objects = inner.known_objects

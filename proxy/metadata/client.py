@@ -51,7 +51,7 @@ _REPEATABLE = frozenset(
         "access_key", "principal", "blob", "segments", "frame_hashes", "mount_blob", "quarantine", "begin_upload",
         "upload", "keep_frame_hashes",
         "lease_upload", "renew_upload", "advance_upload", "release_upload", "commit_upload", "manifest", "put_manifest",
-        "tags", "repositories", "referrers", "known_objects", "objects", "ping",
+        "tags", "repositories", "referrers", "hold_blobs", "known_objects", "objects", "ping",
         "key_records", "record_key", "sealed_secrets", "open_uploads",
         "open_object", "keep_open_object", "cut_open_object", "open_object_parts", "open_object_tail",
         "drop_open_object", "open_objects",
@@ -264,6 +264,9 @@ class MetadataClient:
 
     async def take_turn(self, task: str, *, seconds: float) -> bool:
         return await self._ask("take_turn", bool, task=task, seconds=seconds)
+
+    async def hold_blobs(self, *, seconds: float) -> None:
+        await self._ask("hold_blobs", None, seconds=seconds)
 
     async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Sequence[str]:
         return await self._ask("expire_uploads", Sequence[str], idle_seconds=idle_seconds, limit=limit)

@@ -162,6 +162,9 @@ class Metadata(Protocol):
     async def take_turn(self, task: str, *, seconds: float) -> bool:
         """True for one caller at a time: the one that runs this upkeep task for the next `seconds`."""
 
+    async def hold_blobs(self, *, seconds: float) -> None:
+        """Until then no blob is removed: `collect_blobs` finds nothing. A backup renews this while it copies."""
+
     async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Sequence[str]:
         """Close sessions untouched for so long (committed ones after an hour); returns object keys to delete."""
 

@@ -320,6 +320,20 @@ class TestUpkeep:
         world.clock.now += 61
         assert await world.metadata.take_turn("sweep", seconds=60)
 
+    async def test_no_blob_goes_while_a_hold_lasts_and_the_hold_ends_by_itself(self, world: World) -> None:
+        """A shorter hold does not end a longer one; a renewed one lasts from its renewal."""
+        blob, _ = await world.commit("layer")
+        world.clock.now += 25 * HOUR
+        await world.metadata.hold_blobs(seconds=20)
+        await world.metadata.hold_blobs(seconds=1)
+        world.clock.now += 15
+        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == ()
+        await world.metadata.hold_blobs(seconds=20)
+        world.clock.now += 15
+        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == ()
+        world.clock.now += 6
+        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == (blob.sealed.object_key,)
+
     async def test_a_blob_goes_when_nothing_uses_it_and_its_grace_is_over(self, world: World) -> None:
         blob, _ = await world.commit("layer")
         world.clock.now += 23 * HOUR

@@ -71,6 +71,7 @@ INTERNAL: dict[str, Operation] = {
     "repositories": Operation(repositories.names),
     "referrers": Operation(manifests.referrers),
     "take_turn": Operation(upkeep.take_turn, write=True),
+    "hold_blobs": Operation(upkeep.hold_blobs, write=True),
     "expire_uploads": Operation(upkeep.expire_uploads, write=True),
     "collect_blobs": Operation(upkeep.collect_blobs, write=True),
     "known_objects": Operation(upkeep.known_objects),

@@ -27,6 +27,9 @@ from proxy.metadata.schema import (
 from proxy.metadata.transaction import Transaction
 from proxy.model.records import Blob, EncryptedDataKey
 
+HOLD = "hold-blobs"  # no upkeep task: the row of `turns` that says until when no blob may go
+_HELD = select(turns.c.until).where(turns.c.task == HOLD).with_for_update()
+"""Its lock puts a hold and a removal in order where writes are not serial by themselves."""
 COMMITTED_SECONDS = 3600.0  # for so long a committed session answers a repeated closing PUT
 
 
@@ -39,6 +42,15 @@ def take_turn(tx: Transaction, task: str, seconds: float) -> bool:
         return False
     tx.connection.execute(update(turns).where(turns.c.task == task).values(until=tx.now + seconds))
     return True
+
+
+def hold_blobs(tx: Transaction, seconds: float) -> None:
+    """The later of two holds counts; each ends by itself."""
+    until = tx.connection.execute(_HELD).scalar()
+    if until is None:
+        tx.connection.execute(insert(turns).values(task=HOLD, until=tx.now + seconds))
+    elif until < tx.now + seconds:
+        tx.connection.execute(update(turns).where(turns.c.task == HOLD).values(until=tx.now + seconds))
 
 
 def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> Sequence[str]:
@@ -67,6 +79,11 @@ def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> Sequence
 
 
 def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> Sequence[str]:
+    held = tx.connection.execute(_HELD).scalar()
+    if held is None:
+        tx.connection.execute(insert(turns).values(task=HOLD, until=0.0))  # for a later hold to wait for
+    elif held > tx.now:
+        return ()
     before = tx.now - grace_seconds
     unused = tx.connection.execute(
         select(blob_links.c.repository_id, blob_links.c.blob_id, repositories.c.account, repositories.c.name)

@@ -144,6 +144,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         ],
         "delete_tag": lambda: manifests.delete_tag(tx, ACCOUNT, R, "v3"),
         "take_turn": lambda: upkeep.take_turn(tx, "sweep", 1.0),
+        "hold_blobs": lambda: upkeep.hold_blobs(tx, -1.0),
         "known_objects": lambda: upkeep.known_objects(tx, [key, "0" * 32]),
         "objects": lambda: upkeep.objects(tx, "", 9),
         "replace_data_key": lambda: upkeep.replace_data_key(tx, key, DATA_KEY, DATA_KEY),
