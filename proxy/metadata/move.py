@@ -7,22 +7,16 @@ up to the newest schema first). Nobody may write it meanwhile: the caller holds 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import Connection, Table, func, insert, select
 from sqlalchemy.exc import DataError
 
 from proxy.metadata.postgresql import PostgresqlDatabase
-from proxy.metadata.schema import frame_hashes, manifest_bytes, metadata, open_tails
+from proxy.metadata.schema import metadata
+from proxy.metadata.snapshot import Told, at_once
 from proxy.metadata.sqlite import SqliteDatabase
 from proxy.model.errors import Code, Failure
-
-ROWS = 500  # copied at a time
-_LARGE_ROWS = 8  # of those that may have up to 4 MiB
-_LARGE = {frame_hashes, manifest_bytes, open_tails}
-Told = Callable[[str, int, int], None]
-"""(table, rows copied, rows there are)"""
 
 
 def move(source: Path, url: str, told: Told) -> dict[str, int]:
@@ -53,7 +47,7 @@ def _copy_table(old: Connection, new: Connection, table: Table, told: Told) -> i
     total = _count(old, table)
     done = 0
     told(table.name, done, total)
-    for rows in old.execute(select(table)).mappings().partitions(_LARGE_ROWS if table in _LARGE else ROWS):
+    for rows in old.execute(select(table)).mappings().partitions(at_once(table)):
         try:
             new.execute(insert(table), [dict(row) for row in rows])
         except DataError as error:

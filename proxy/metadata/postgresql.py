@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import Connection, bindparam, create_engine, delete, insert, select, text
+from sqlalchemy import Connection, Engine, bindparam, create_engine, delete, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -307,6 +307,17 @@ class PostgresqlDatabase:
                 migrations.upgrade(connection)
             own.create_all(connection)
         self._migrated = True
+
+
+def reading_engine(url: str, application_name: str) -> Engine:
+    """For a command that only reads, beside the service and without its lock."""
+    parameters = _parameters(url, application_name)
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(**parameters),
+        poolclass=NullPool,
+        use_native_hstore=False,
+    )
 
 
 def holds_blobs(url: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from proxy.model.errors import Code, Failure
 Result = TypeVar("Result")
 
 _BUSY_SECONDS = 20  # another process holds the write lock only while it migrates or checks
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-32768")
 
 
 class SqliteDatabase:
@@ -66,7 +67,7 @@ class SqliteDatabase:
         return connection
 
 
-def sqlite_engine(path: Path) -> Engine:
+def sqlite_engine(path: Path, pragmas: Sequence[str] = _PRAGMAS) -> Engine:
     """An engine with transactions that are SQLite's own: BEGIN for reads, BEGIN IMMEDIATE for writes."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     engine = create_engine(
@@ -77,7 +78,7 @@ def sqlite_engine(path: Path) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _(connection: Any, record: Any) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-32768"):
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")

@@ -25,6 +25,7 @@ from harness.metadata import (
     sqlite_service,
 )
 from proxy.metadata import move as moving
+from proxy.metadata import snapshot
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.move import move
 from proxy.metadata.postgresql import PostgresqlDatabase
@@ -75,7 +76,7 @@ async def test_every_row_of_every_table_is_copied_as_it_is_and_the_service_goes_
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(moving, "ROWS", 7)
-    monkeypatch.setattr(moving, "_LARGE_ROWS", 2)
+    monkeypatch.setattr(moving, "LARGE_ROWS", 2)
     told: list[tuple[str, int, int]] = []
     url = await asyncio.to_thread(postgresql_database, tmp_path)
     copied = await asyncio.to_thread(move, source, url, lambda *step: told.append(step))
@@ -117,7 +118,7 @@ def test_a_move_that_is_broken_off_leaves_nothing(
     url = postgresql_database(tmp_path)
     copy_table = moving._copy_table
 
-    def fail_at_tags(old: Connection, new: Connection, table: Table, told: moving.Told) -> int:
+    def fail_at_tags(old: Connection, new: Connection, table: Table, told: snapshot.Told) -> int:
         if table.name == "tags":
             raise KeyboardInterrupt
         return copy_table(old, new, table, told)
