@@ -2,8 +2,9 @@
 
 Pure decisions: clock and look-ups are passed in, so every rule is a table of tests. May import `model` only.
 
-`envelope` seals small values, `secrets` those of access keys; `tokens` is docker's password and `identity` reads it off
-a request; `sigv4` checks what the AWS SDKs sign; `policy` is the one evaluator that every door calls.
+`envelope` seals small values, `secrets` those of access keys, `passphrase` whole files; `tokens` is docker's password
+and `identity` reads it off a request; `sigv4` checks what the AWS SDKs sign; `policy` is the one evaluator that every
+door calls.
 
 Turned down: JWT and Fernet for tokens (readable by whoever holds one, or a cipher without associated data); one
 AES-GCM key with random nonces (2^32 values, then a rotation); a table of issued tokens (a token names a principal, and
