@@ -14,16 +14,18 @@ from proxy.process.datadir import DataDirectory
 from proxy.service import metadata_client, wait_for_metadata
 from proxy.settings import Config
 from proxy.storage import marker
-from proxy.storage.base import ObjectStore
+from proxy.storage.base import ObjectStore, OpenObjects
 from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.unpaused import Unpaused
 
 if TYPE_CHECKING:
     from proxy.storage.bucket import Place
     from proxy.storage.s3links import S3Links
+    from proxy.storage.partbuffers import Budget
 
 
-def claim_store(config: Config, data: DataDirectory) -> None:
-    """Name the store at the first start, know it at all others. Failure StoreUnavailable when it is not the right one.
+def claim_store(config: Config, data: DataDirectory) -> str:
+    """Name the store at the first start, know it at all others; its id. Failure StoreUnavailable when it is another.
 
     Blocks: for the parent, before it forks. A metadata service elsewhere is asked whether it has rows already."""
 
@@ -37,11 +39,21 @@ def claim_store(config: Config, data: DataDirectory) -> None:
         return not data.database.exists()
 
     if config.storage.backend == "filesystem":
-        marker.claim(data.objects, data.store_id, first=first)
+        return marker.claim(data.objects, data.store_id, first=first)
     else:
         from proxy.storage import s3marker  # loaded by those who want it
 
-        s3marker.claim(_place(config), config.storage.prefix, data.store_id, first=first)
+        return s3marker.claim(_place(config), config.storage.prefix, data.store_id, first=first)
+
+
+def adopt_store(config: Config, data: DataDirectory, store_id: str) -> None:
+    """Let the store of the settings be the one of that id, or a copy of it; as `marker.adopt`. Blocks."""
+    if config.storage.backend == "filesystem":
+        marker.adopt(data.objects, store_id)
+    else:
+        from proxy.storage import s3marker  # loaded by those who want it
+
+        s3marker.adopt(_place(config), config.storage.prefix, store_id)
 
 
 async def _has_no_blob(config: Config, data: DataDirectory) -> bool:
@@ -62,24 +74,42 @@ def preload(config: Config) -> None:
 
 
 async def make_store(config: Config, data: DataDirectory, client: MetadataClient) -> ObjectStore:
-    storage = config.storage
+    """For doors and upkeep: uploads pause, and what S3 then needs is kept by `client`."""
     store_id = await asyncio.to_thread(marker.known_id, data.store_id)
-    if storage.backend == "filesystem":
+    if config.storage.backend == "filesystem":
         return FilesystemStore(data.objects, store_id=store_id)
+    from proxy.storage.nodebudget import NodeBudget  # loaded by those who want it
+
+    budget = await asyncio.to_thread(NodeBudget, data.parts, config.storage.buffers_mib * 2**20)
+    return _bucket_store(config, client, store_id, budget)
+
+
+def make_unpaused_store(config: Config, data: DataDirectory, store_id: str) -> ObjectStore:
+    """For whoever copies objects into the store and finishes each one at once: asks no metadata service."""
+    if config.storage.backend == "filesystem":
+        return FilesystemStore(data.objects, store_id=store_id)
+    from proxy.storage.partbuffers import OwnBudget  # loaded by those who want it
+
+    budget = OwnBudget(config.storage.buffers_mib * 2**20)
+    return _bucket_store(config, Unpaused(), store_id, budget, stall_seconds=1e6)
+
+
+def _bucket_store(
+    config: Config, open_objects: OpenObjects, store_id: str | None, budget: Budget, *, stall_seconds: float = 5.0
+) -> ObjectStore:
     from proxy.storage.bucket import Bucket, load  # loaded by those who want it
-    from proxy.storage.nodebudget import NodeBudget
     from proxy.storage.s3 import S3Store
 
-    budget = await asyncio.to_thread(NodeBudget, data.parts, storage.buffers_mib * 2**20)
-
+    storage = config.storage
     return S3Store(
         Bucket(_place(config), session=load()),
-        client,
+        open_objects,
         prefix=storage.prefix,
         store_id=store_id,
         part_size=storage.part_mib * 2**20,
         budget=budget,
         checksum=storage.checksum,
+        stall_seconds=stall_seconds,
     )
 
 

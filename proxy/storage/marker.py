@@ -60,6 +60,46 @@ def agree(
     return found
 
 
+def adopt(root: Path, store_id: str) -> None:
+    """Name the store at `root` `store_id`: a copy of the store that has that name, or the same one again.
+
+    Failure StoreUnavailable when it has another name, or objects and no name.
+    """
+
+    def make() -> None:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(root / NAME, store_id)
+
+    take_over(
+        store_id,
+        find=lambda: _read(root / NAME),
+        is_empty=lambda: next(root.glob("[0-9a-f][0-9a-f][0-9a-f]/*"), None) is None,
+        make=make,
+        where=str(root),
+    )
+
+
+def take_over(
+    store_id: str,
+    *,
+    find: Callable[[], str | None],
+    is_empty: Callable[[], bool],
+    make: Callable[[], None],
+    where: str,
+) -> None:
+    """`adopt`, of any store."""
+    found = find()
+    if found is None and is_empty():
+        make()
+        found = find()
+    if found != store_id:
+        raise Failure(
+            Code.STORE_UNAVAILABLE,
+            f"{where} holds another registry's store, and nothing was written there",
+            hint="name an empty place" if found is not None else f"it has objects and no {NAME}: name an empty place",
+        )
+
+
 def known_id(known: Path) -> str | None:
     """What `claim` has written down in the data directory."""
     return _read(known)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from proxy.storage import marker
-from proxy.storage.base import ObjectMissing
+from proxy.storage.base import KEY, ObjectMissing
 from proxy.storage.bucket import Body, Bucket, Place, Refused
 
 T = TypeVar("T")
@@ -74,26 +74,42 @@ class Mark:
         await self._bucket.until_answered("put_object", once)
 
 
+def adopt(place: Place, prefix: str, store_id: str) -> None:
+    """As `marker.adopt`, of the store under `prefix`. Blocks, and runs event loops of its own."""
+
+    async def is_empty(bucket: Bucket) -> bool:
+        page = await bucket.ask("list_objects_v2", Prefix=prefix)
+        return not any(KEY.fullmatch(entry["Key"].removeprefix(prefix)) for entry in page.get("Contents", []))
+
+    marker.take_over(
+        store_id,
+        find=lambda: _ask(place, lambda bucket: Mark(bucket, prefix).find()),
+        is_empty=lambda: _ask(place, is_empty),
+        make=lambda: _ask(place, lambda bucket: Mark(bucket, prefix).make(store_id)),
+        where=f"{place.bucket}/{prefix}",
+    )
+
+
 def claim(place: Place, prefix: str, known: Path, *, first: Callable[[], bool]) -> str:
     """As `marker.claim`, of the store under `prefix`. Blocks, and runs event loops of its own."""
-
-    def ask(what: Callable[[Mark], Awaitable[T]]) -> T:
-        async def asked() -> T:
-            bucket = Bucket(place)
-            try:
-                return await what(Mark(bucket, prefix))
-            finally:
-                await bucket.close()
-
-        return asyncio.run(asked())
-
     return marker.agree(
         known,
-        find=lambda: ask(lambda mark: mark.find()),
-        make=lambda store_id: ask(lambda mark: mark.make(store_id)),
+        find=lambda: _ask(place, lambda bucket: Mark(bucket, prefix).find()),
+        make=lambda store_id: _ask(place, lambda bucket: Mark(bucket, prefix).make(store_id)),
         question=_question(place, prefix),
         first=first,
     )
+
+
+def _ask(place: Place, what: Callable[[Bucket], Awaitable[T]]) -> T:
+    async def asked() -> T:
+        bucket = Bucket(place)
+        try:
+            return await what(bucket)
+        finally:
+            await bucket.close()
+
+    return asyncio.run(asked())
 
 
 def _question(place: Place, prefix: str) -> str:

@@ -1,4 +1,5 @@
-"""What happens when nobody asks (`schedule`, `sweep`), and what an operator asks for (`check`, `rewrap`, `reseal`).
+"""What happens when nobody asks (`schedule`, `sweep`), and what an operator asks for (`check`, `rewrap`, `reseal`,
+`copy` to another store or a `backup`).
 
 Scheduled tasks take a turn through the metadata service, so one node at a time does each. All of them walk rows and
 store in bounded memory, may be broken off anywhere, and remove rows before objects. May import `registry` and below.

@@ -1,0 +1,46 @@
+"""`OpenObjects` for objects that one process writes from begin to finish without a pause: nothing has to be kept.
+
+What such a process leaves when it dies is told from the store alone (its list shows open multipart uploads), and
+`delete` of the key removes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from proxy.model.records import OpenObject, SentPart
+
+
+class Unpaused:
+    """Knows no unfinished object. RuntimeError when one would have to be gone on with later."""
+
+    async def open_object(self, object_key: str) -> OpenObject | None:
+        return None
+
+    async def keep_open_object(
+        self,
+        object_key: str,
+        *,
+        part_size: int,
+        upload_id: str,
+        parts: Sequence[SentPart],
+        tail_offset: int,
+        tail: bytes,
+    ) -> None:
+        if tail:
+            raise RuntimeError("an object that is written without a pause was paused")
+
+    async def cut_open_object(self, object_key: str, offset: int) -> OpenObject | None:
+        return None
+
+    async def open_object_parts(self, object_key: str) -> Sequence[SentPart]:
+        return ()
+
+    async def open_object_tail(self, object_key: str, offset: int) -> Sequence[tuple[int, bytes]]:
+        return ()
+
+    async def drop_open_object(self, object_key: str) -> None:
+        """Nothing is kept."""
+
+    async def open_objects(self, after: str, limit: int) -> Sequence[OpenObject]:
+        return ()
