@@ -56,12 +56,21 @@ def name(what: str, findings: Findings, say: Say) -> None:
         say(f"{what}: and {findings.count - len(findings.named)} more")
 
 
+def left(step: Progress, seconds: float, begun: int) -> str:
+    """How long the rest will take if it goes on as in the last `seconds`, in which `begun` became `step.done`."""
+    if step.done <= begun or not step.total:
+        return ""
+    rest = (step.total - step.done) * seconds / (step.done - begun)
+    return f", {int(rest) // 3600}:{int(rest) // 60 % 60:02}:{int(rest) % 60:02} left"
+
+
 @contextlib.contextmanager
 def shown() -> Iterator[Callable[[Progress], None]]:
-    """Draws progress on standard error: a bar with ETA on a terminal, a line now and then elsewhere."""
+    """Draws progress on standard error: a bar on a terminal, a line now and then elsewhere; with ETA, both."""
     bar: Any = None
     doing = ""
-    due = time.monotonic() + _LINE_SECONDS
+    began, begun = time.monotonic(), 0  # when this step began, and what of it was done then
+    due = began + _LINE_SECONDS
 
     def draw(step: Progress) -> None:
         nonlocal bar, doing
@@ -83,11 +92,14 @@ def shown() -> Iterator[Callable[[Progress], None]]:
         bar.update(step.done - bar.n)
 
     def tell(step: Progress) -> None:
-        nonlocal due
-        if time.monotonic() >= due:
-            due = time.monotonic() + _LINE_SECONDS
+        nonlocal due, doing, began, begun
+        now = time.monotonic()
+        if step.doing != doing:
+            doing, began, begun = step.doing, now, step.done
+        if now >= due:
+            due = now + _LINE_SECONDS
             of = f" of {step.total:,}" if step.total else ""
-            sys.stderr.write(f"{step.doing}: {step.done:,}{of} {step.unit}\n")
+            sys.stderr.write(f"{step.doing}: {step.done:,}{of} {step.unit}{left(step, now - began, begun)}\n")
 
     try:
         yield draw if sys.stderr.isatty() else tell
