@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, Engine, bindparam, create_engine, delete, insert, select, text
 from sqlalchemy.exc import DBAPIError
@@ -322,11 +323,21 @@ def reading_engine(url: str, application_name: str) -> Engine:
 
 def holds_blobs(url: str) -> bool:
     """Whether rows are about any stored object; asked without the lock, before a service runs. MetadataUnavailable."""
+    return _holds(url, "blobs")
+
+
+def holds_rows(url: str) -> bool:
+    """Whether a registry has ever been there, asked the same way: each has an account."""
+    return _holds(url, "accounts")
+
+
+def _holds(url: str, table: str) -> bool:
     try:
         with psycopg.connect(**_parameters(url, "wharfage, a first look")) as connection:
-            if connection.execute("SELECT to_regclass('blobs')").fetchone() == (None,):
+            if connection.execute("SELECT to_regclass(%s)", [table]).fetchone() == (None,):
                 return False
-            return connection.execute("SELECT 1 FROM blobs LIMIT 1").fetchone() is not None
+            found = connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(sql.Identifier(table)))
+            return found.fetchone() is not None
     except psycopg.OperationalError as error:
         raise _gone(type(error).__name__) from error
 
