@@ -43,6 +43,7 @@ class MemoryStore:
         self._modified: dict[str, float] = {}
         self._clock = clock
         self._pool = ThreadPoolExecutor(8, "memory-store")
+        self._counting = threading.Lock()
 
     async def begin(self, key: str, expected_size: int | None = None) -> MemoryAppender:
         _check_key(key)
@@ -86,6 +87,10 @@ class MemoryStore:
     async def close(self) -> None:
         await asyncio.to_thread(self._pool.shutdown)
 
+    def _count(self, more: int) -> None:
+        with self._counting:
+            self.threads += more
+
 
 class MemoryAppender:
     def __init__(self, store: MemoryStore, key: str, offset: int) -> None:
@@ -114,10 +119,15 @@ class MemoryAppender:
                 store.objects[key][offset:] = content
                 return len(content)
             finally:
-                store.threads -= 1
+                store._count(-1)
 
-        store.threads += 1
+        def drop(job: Future[int]) -> None:
+            if job.cancelled():  # before its thread began
+                store._count(-1)
+
+        store._count(1)
         self._job = store._pool.submit(run)
+        self._job.add_done_callback(drop)
         length = await asyncio.wrap_future(self._job)
         self.offset += length
         return length
