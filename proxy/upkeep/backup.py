@@ -112,7 +112,7 @@ def complete(snapshot: Path, facts: dict[str, Any]) -> Snapshot:
     write(snapshot / MANIFEST, (json.dumps(document, indent=1) + "\n").encode())
     sync(snapshot.parent)
     sync(snapshot.parent.parent)
-    return Snapshot(snapshot, document)
+    return _read(snapshot)
 
 
 def snapshots(folder: Path) -> list[Snapshot]:
@@ -125,8 +125,8 @@ def choose(folder: Path, name: str | None) -> Snapshot:
     if not (folder / "snapshots").is_dir():
         raise BackupError(f"{folder} is no backup: it has no folder `snapshots`")
     if name is not None:
-        chosen = folder / "snapshots" / Path(name).name
-        if not chosen.is_dir():
+        chosen = next((each for each in _folders(folder) if each.name == name), None)
+        if chosen is None:
             raise BackupError(f"{folder} has no snapshot {name}; it has {_names(_folders(folder))}")
         if not (chosen / MANIFEST).exists():
             raise BackupError(f"snapshot {name} is incomplete: its backup was broken off")
