@@ -8,6 +8,7 @@
       objects/                      the filesystem store: objects, and the name of the store
       store-id                0600  the name that the store must have: another one is not what the rows are about
       tls/                          what --tls-self-signed made: ca.crt, ca.key, server.crt, server.key
+      restoring                     only while `wharfage restore` is not at its end: nobody else works here
       run/                    0700  of this run only: metadata.sock, epochs, metrics/, parts/, address (http://HOST:PORT)
 
 A backup is everything but `run`. Promises: files that hold secrets are 0600 from their first byte and appear whole or
@@ -34,7 +35,7 @@ _ID_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # as in AWS's own key ids
 
 
 class DataDirectoryBusy(Exception):
-    """Another server works on this directory."""
+    """Another server works on this directory, or a restore is not at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class DataDirectory:
     database: Path
     credentials: Path
     tls: Path
+    restoring: Path
     run: Path
     epochs: Path
     metrics: Path
@@ -72,6 +74,7 @@ def open_data(config: Config) -> DataDirectory:
         database=Path(config.metadata.path).absolute() if config.metadata.path else root / "metadata.db",
         credentials=root / "credentials",
         tls=root / "tls",
+        restoring=root / "restoring",
         run=run,
         epochs=run / "epochs",
         metrics=run / "metrics",
@@ -81,11 +84,14 @@ def open_data(config: Config) -> DataDirectory:
     )
 
 
-def hold(data: DataDirectory, *, wait_seconds: float = _LOCK_SECONDS) -> int:
+def hold(data: DataDirectory, *, wait_seconds: float = _LOCK_SECONDS, restores: bool = False) -> int:
     """Take the directory for this process and its children; returns the descriptor that holds it.
 
-    Raises `DataDirectoryBusy`, at once if the holder named in the lock is alive, else after `wait_seconds`.
+    Raises `DataDirectoryBusy`, at once if the holder named in the lock is alive, else after `wait_seconds`; and unless
+    it is the one that `restores`, where a restore was broken off: a server would begin a new registry there.
     """
+    if data.restoring.exists() and not restores:
+        raise DataDirectoryBusy(f"{data.root}: a restore was broken off here; run the same `wharfage restore` again")
     lock = os.open(data.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + wait_seconds
     while True:

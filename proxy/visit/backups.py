@@ -35,7 +35,7 @@ from proxy.visit.visiting import CannotVisit, Say, existing, name, shown, visiti
 
 T = TypeVar("T")
 
-HOLD_SECONDS, RENEW_SECONDS = 20.0, 5.0  # no blob is removed so long after a backup died; renewed while it lives
+HOLD_SECONDS, RENEW_SECONDS = 12.0, 3.0  # no blob is removed so long after a backup died; renewed while it lives
 SUMS = "snapshot.json"  # sealed beside the keys: which rows and objects they belong to
 _AT_ONCE = 1000  # lines of objects.txt, read at a time
 

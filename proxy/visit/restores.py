@@ -48,13 +48,13 @@ def restore(
         )
     data = datadir.open_data(config)
     with contextlib.ExitStack() as stack:
-        stack.callback(os.close, datadir.hold(data))
+        stack.callback(os.close, datadir.hold(data, restores=True))
         resumed = _refuse_unless_empty(config, data, chosen)
         files = phrases.open_files((chosen.folder / folders.KEYS).read_bytes(), passphrase())
         folders.check_sums(chosen, files.pop(SUMS, b"{}"))
         say(f"{'going on with' if resumed else 'restoring'} {chosen}")
         if not resumed:
-            folders.write(data.root / _RESTORING, f"{chosen.name}\n".encode())
+            folders.write(data.restoring, f"{chosen.name}\n".encode())
         for what, place in secret_places(data).items():
             if what in files:
                 _put_back(place, files[what])
@@ -66,7 +66,7 @@ def restore(
         hidden = Findings()
         report = asyncio.run(_objects(config, data, folder, chosen, hidden))
         _rows(config, data, chosen)
-        (data.root / _RESTORING).unlink()
+        data.restoring.unlink()
     if chosen.has_objects:
         tell_copied(report, hidden, say)
     else:
@@ -86,14 +86,10 @@ def restore(
     return status
 
 
-_RESTORING = "restoring"
-
-
 def _refuse_unless_empty(config: Config, data: DataDirectory, chosen: Snapshot) -> bool:
     """Whether an earlier run of the same restore was broken off here. CannotVisit where a registry is."""
-    mark = data.root / _RESTORING
-    if mark.exists():
-        began = mark.read_text().strip()
+    if data.restoring.exists():
+        began = data.restoring.read_text().strip()
         if began != chosen.name:
             raise CannotVisit(
                 f"{data.root}: a restore of snapshot {began} was broken off here: give --snapshot {began}"

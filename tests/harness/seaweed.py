@@ -94,6 +94,10 @@ class Seaweed:
             found[entry["Key"]] = client.get_object(Bucket="wharfage-tests", Key=entry["Key"])["Body"].read()
         return found
 
+    def count(self, prefix: str) -> int:
+        """Objects under `prefix`, up to a thousand."""
+        return len(self._client().list_objects_v2(Bucket="wharfage-tests", Prefix=prefix).get("Contents", []))
+
     def take_all(self, prefix: str) -> dict[str, bytes]:
         """Remove every object under `prefix`; what they were."""
         client, taken = self._client(), self.all_under(prefix)

@@ -105,3 +105,13 @@ def test_a_socket_in_a_deep_directory_gets_an_address_that_fits(tmp_path: Path) 
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(data.metadata_socket)
     assert (data.run / "metadata.sock").is_socket()
+
+
+def test_where_a_restore_was_broken_off_nobody_but_it_works(tmp_path: Path) -> None:
+    data = opened(tmp_path)
+    data.restoring.write_text("20261124T221230Z")
+    with pytest.raises(datadir.DataDirectoryBusy, match="a restore was broken off here"):
+        datadir.hold(data)
+    os.close(datadir.hold(data, restores=True))
+    data.restoring.unlink()
+    os.close(datadir.hold(data))

@@ -180,3 +180,22 @@ async def test_a_name_that_was_seen_is_believed_for_a_while_and_never_for_what_i
     await replace_name(bucket, prefix, None)
     with pytest.raises(Failure, match="not the one"):
         await mark.vouch()
+
+
+async def test_a_copy_takes_the_name_over_and_nothing_else_gives_its_place_away(
+    seaweed: Seaweed, bucket: Bucket, prefix: str
+) -> None:
+    """Other files under the prefix are no objects; objects without a name are somebody's."""
+
+    async def adopt(store_id: str) -> None:
+        await asyncio.to_thread(s3marker.adopt, seaweed.place(), prefix, store_id)
+
+    await bucket.ask("put_object", Key=f"{prefix}readme", Body=Body(memoryview(b"not ours")))
+    await adopt(OTHER)
+    await adopt(OTHER)
+    with pytest.raises(Failure, match="holds another registry's store"):
+        await adopt(KEY)
+    await put(S3Store(bucket, MemoryOpenObjects(time.time), prefix=prefix, store_id=OTHER), KEY)
+    await replace_name(bucket, prefix, None)
+    with pytest.raises(Failure, match="has objects and no wharfage-store"):
+        await adopt(OTHER)

@@ -137,3 +137,22 @@ async def test_a_store_with_a_name_is_never_made_by_its_first_use(root: Path) ->
         await store.begin(KEY)
     assert not await asyncio.to_thread(root.exists)
     await store.close()
+
+
+async def test_a_copy_takes_the_name_over_and_nothing_else_gives_its_place_away(tmp_path: Path) -> None:
+    """Once more is fine; another's store is not, nor one that has objects and no name."""
+    root = tmp_path / "copy"
+
+    def adopt(place: Path, store_id: str) -> None:
+        marker.adopt(place, store_id)
+
+    await asyncio.to_thread(adopt, root, OTHER)
+    await asyncio.to_thread(adopt, root, OTHER)
+    store = await made(root, OTHER)
+    await asyncio.to_thread(adopt, root, OTHER)
+    with pytest.raises(Failure, match="holds another registry's store"):
+        await asyncio.to_thread(adopt, root, KEY)
+    await asyncio.to_thread((root / marker.NAME).unlink)
+    with pytest.raises(Failure, match="has objects and no wharfage-store"):
+        await asyncio.to_thread(adopt, root, OTHER)
+    await store.close()
