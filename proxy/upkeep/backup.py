@@ -1,7 +1,7 @@
 """The folder of a backup. Format 1:
 
     DIR/
-      lock                        held by the command that writes here
+      lock                        held (flock) by the command that writes here, shared by those that read
       objects/                    sealed objects of all snapshots, as they are: a filesystem store (`storage.tree`) that
                                   bears the registry's store id; none with --inventory
       snapshots/
@@ -87,7 +87,24 @@ def hold(folder: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise BackupError(f"another backup writes to {folder} now; wait for its end") from None
+        raise BackupError(
+            f"another backup writes to {folder} now, or a restore reads there; wait for its end"
+        ) from None
+    return lock
+
+
+def share(folder: Path) -> int | None:
+    """Keep backups from writing while we read; the descriptor that does. BackupError while one writes; None for a copy
+    of a backup that came without its lock."""
+    try:
+        lock = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise BackupError(f"a backup writes to {folder} now; wait for its end") from None
     return lock
 
 

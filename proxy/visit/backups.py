@@ -78,7 +78,11 @@ def backup(
         else:
             say("there is no key file to keep: the keys that open it are with KMS, and stay there")
         say(f"try it on an empty machine: wharfage restore {folder} --data NEW")
-        if keep is not None:
+        if report.lacking:
+            say("what is named above is not in it: see `wharfage check`; if a reseal was running, back up once more")
+            if keep is not None:
+                say("older snapshots stay: they may have what this one lacks")
+        elif keep is not None:
             for old in folders.drop(folder, keep):
                 say(f"removed snapshot {old}")
             say(f"removed {asyncio.run(_remove_unnamed(folder, store_id)):,} objects that no snapshot names")

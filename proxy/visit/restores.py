@@ -41,13 +41,14 @@ def restore(
         raise CannotVisit(
             "[metadata] url names a service elsewhere: restore where its database is, without that setting"
         )
-    chosen = folders.choose(folder, snapshot)
-    if chosen.facts["schema"] > schema.HEAD:
-        raise BackupError(
-            f"{chosen.name} was made by wharfage {chosen.facts['wharfage']}, which is newer than this one"
-        )
-    data = datadir.open_data(config)
     with contextlib.ExitStack() as stack:
+        reading = folders.share(folder)
+        if reading is not None:
+            stack.callback(os.close, reading)
+        chosen = folders.choose(folder, snapshot)
+        if chosen.facts["schema"] > schema.HEAD:
+            raise BackupError(f"{chosen.name} is of wharfage {chosen.facts['wharfage']}, newer than this one: use that")
+        data = datadir.open_data(config)
         stack.callback(os.close, datadir.hold(data, restores=True))
         resumed = _refuse_unless_empty(config, data, chosen)
         files = phrases.open_files((chosen.folder / folders.KEYS).read_bytes(), passphrase())

@@ -75,8 +75,8 @@ async def source(tmp_path: Path) -> Path:
 async def test_every_row_of_every_table_is_copied_as_it_is_and_the_service_goes_on_from_there(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moving, "ROWS", 7)
-    monkeypatch.setattr(moving, "LARGE_ROWS", 2)
+    monkeypatch.setattr(snapshot, "ROWS", 7)
+    monkeypatch.setattr(snapshot, "LARGE_ROWS", 2)
     told: list[tuple[str, int, int]] = []
     url = await asyncio.to_thread(postgresql_database, tmp_path)
     copied = await asyncio.to_thread(move, source, url, lambda *step: told.append(step))

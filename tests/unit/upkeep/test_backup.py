@@ -160,6 +160,22 @@ def test_one_backup_at_a_time_writes_to_a_folder(folder: Path) -> None:
     os.close(folders.hold(folder))
 
 
+def test_nobody_writes_while_a_restore_reads_and_the_other_way_round(folder: Path) -> None:
+    reading, other = folders.share(folder), folders.share(folder)
+    assert reading is not None
+    assert other is not None
+    with pytest.raises(BackupError, match="a restore reads there"):
+        folders.hold(folder)
+    for held in (reading, other):
+        os.close(held)
+    writing = folders.hold(folder)
+    with pytest.raises(BackupError, match="a backup writes"):
+        folders.share(folder)
+    os.close(writing)
+    (folder / "lock").unlink()
+    assert folders.share(folder) is None
+
+
 def test_old_snapshots_go_when_asked_and_what_the_kept_ones_name_is_known_in_order(folder: Path) -> None:
     for minute in range(4):
         make(folder, NOW + 60 * minute, LINES[minute : minute + 2])
