@@ -1,7 +1,8 @@
 """The `wharfage` command: its sub-commands, their flags, and help that teaches.
 
 Promises: wrong settings end with one line that names them and status 2, what cannot be done with one line and status 1;
-no trace for either. What a command does lies in `serve` and `visit`, which are loaded when they are needed.
+no trace for either. What a command does lies in `serve` and `visit`, which are loaded when they are needed. Commands
+that keep what is stored, or take it elsewhere, are in `keeping`.
 """
 
 from __future__ import annotations
@@ -10,29 +11,18 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
-from proxy import config
-from proxy.config import ConfigError
+from proxy import config, keeping
+from proxy.flags import checked as _checked
+from proxy.flags import load as _load
+from proxy.flags import shared as _shared
 from proxy.settings import Config
 
 _F = Callable[..., Any]
-T = TypeVar("T")
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
-def _shared(function: _F) -> _F:
-    """The flags of every command that has a configuration."""
-    for option in (
-        click.option("--data", metavar="DIR", help="The data directory.  [./data]"),
-        click.option(
-            "--config", "file", metavar="FILE", type=click.Path(path_type=Path), help="A TOML file of settings."
-        ),
-    ):
-        function = option(function)
-    return function
 
 
 def _listening(function: _F) -> _F:
@@ -62,6 +52,10 @@ def main() -> None:
     Every setting can stand in a TOML file (--config), in the environment (WHARFAGE_<SECTION>_<KEY>), or in a flag;
     the later wins. `wharfage serve --print-config` lists them all.
     """
+
+
+for _command in keeping.COMMANDS:
+    main.add_command(_command)
 
 
 @main.command()
@@ -190,112 +184,6 @@ def migrate_metadata(file: Path | None, data: str | None) -> None:
     sys.exit(_checked(lambda: moves.migrate_metadata(_load(file, data, {}), say=click.echo)))
 
 
-@main.command("migrate-storage")
-@_shared
-@click.option(
-    "--to",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="A TOML file: its [storage] is the target.",
-)
-@click.option("--final", is_flag=True, help="The server has stopped: copy the rest and end open uploads.")
-@click.option("--verify", is_flag=True, help="Open every frame in the target, too; what is bad is copied again.")
-def migrate_storage(file: Path | None, data: str | None, to: Path, final: bool, verify: bool) -> None:
-    """Copy all sealed objects to another store: a folder to S3, S3 to a folder, S3 to S3.
-
-    The settings in force name the source, [storage] of the file given by --to the target. Objects go as they are,
-    under the same keys; what is there already is not copied again, so that a run which was broken off is gone on with.
-    The target gets the store's name; one that another registry uses is refused.
-
-    Run it while the server serves, then stop the server and run it again with --final, which copies what has come
-    since, within moments, and ends open uploads (docker and others push such a layer again from its start). Then put
-    the file's [storage] into the settings and start. After a power cut meanwhile, run it with --verify.
-
-    \b
-    Examples:
-      wharfage migrate-storage --config /etc/wharfage.toml --to /etc/wharfage-s3.toml
-      wharfage migrate-storage --config /etc/wharfage.toml --to /etc/wharfage-s3.toml --final --verify
-    """
-    from proxy.visit import moves
-
-    found = _load(file, data, {})
-    sys.exit(_checked(lambda: moves.migrate_storage(found, to, final=final, verify=verify, say=click.echo)))
-
-
-_passphrase_file = click.option(
-    "--passphrase-file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Where the passphrase stands, at least 12 characters.  [asked for]",
-)
-
-
-@main.command()
-@_shared
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@_passphrase_file
-@click.option("--inventory", is_flag=True, help="Rows, keys and the list of objects; not the objects.")
-@click.option("--keep", type=click.IntRange(1), metavar="N", help="Then remove all but the newest N snapshots.")
-def backup(
-    file: Path | None, data: str | None, folder: Path, passphrase_file: Path | None, inventory: bool, keep: int | None
-) -> None:
-    """Back everything up into a folder, while the server serves: rows of one moment, keys, objects.
-
-    Objects are copied as they are, sealed; a second backup into the same folder copies only what is new. Keys and
-    credentials are sealed under a passphrase. No blob is removed by the sweep meanwhile. Open uploads are not part of
-    it. --inventory is for stores that keep versions or copies of their own: objects are looked for and listed.
-
-    Exit status: 0 complete, 1 complete but for objects that the registry itself has lost (they are named).
-
-    \b
-    Examples:
-      wharfage backup /mnt/backup --passphrase-file /etc/wharfage/passphrase
-      wharfage backup /mnt/backup --passphrase-file /etc/wharfage/passphrase --keep 14
-      wharfage backup /mnt/backup --inventory
-    """
-    from proxy.visit import backups
-
-    found = _load(file, data, {})
-    ask = _passphrase(passphrase_file, confirm=True)
-    sys.exit(
-        _checked(lambda: backups.backup(found, folder, inventory=inventory, keep=keep, passphrase=ask, say=click.echo))
-    )
-
-
-@main.command()
-@_shared
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@_passphrase_file
-@click.option("--snapshot", metavar="NAME", help="A folder under DIR/snapshots.  [the newest]")
-@click.option("--verify", is_flag=True, help="Then open every frame of every object.")
-def restore(
-    file: Path | None, data: str | None, folder: Path, passphrase_file: Path | None, snapshot: str | None, verify: bool
-) -> None:
-    """Bring a registry back from a backup, on an empty machine: into --data, the store and database of the settings.
-
-    Refused where a registry lives. Keys first, then objects, rows last; when it is broken off, the same command goes
-    on. With a backup by --inventory the objects must be in the store already: it looks for each. Afterwards
-    `wharfage serve` serves the snapshot; logins and tokens are those of before, open uploads begin again.
-
-    Exit status: 0 all is there, 1 objects are lacking or damaged (named), 2 some could not be checked.
-
-    \b
-    Examples:
-      wharfage restore /mnt/backup --data /srv/wharfage --passphrase-file passphrase
-      wharfage restore /mnt/backup --config /etc/wharfage.toml --snapshot 20261124T220511Z --verify
-    """
-    from proxy.visit import restores
-
-    found = _load(file, data, {})
-    ask = _passphrase(passphrase_file, confirm=False)
-    sys.exit(
-        _checked(
-            lambda: restores.restore(found, folder, snapshot=snapshot, verify=verify, passphrase=ask, say=click.echo)
-        )
-    )
-
-
 @main.command()
 @_shared
 def token(file: Path | None, data: str | None) -> None:
@@ -383,33 +271,3 @@ def _serve(found: Config, *, metadata: bool, workers: bool) -> NoReturn:
     from proxy.serve import serve as run
 
     sys.exit(_checked(lambda: run(found, metadata=metadata, workers=workers, say=click.echo)))
-
-
-def _passphrase(file: Path | None, *, confirm: bool) -> Callable[[], str]:
-    """Reads it when it is called: from the file (its last line end is not part of it), or from the terminal."""
-    if file is not None:
-        return lambda: file.read_text(encoding="utf-8").rstrip("\r\n")
-    return lambda: str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
-
-
-def _load(file: Path | None, data: str | None, flags: dict[str, Any], more: dict[str, Any] | None = None) -> Config:
-    named = {f"server.{name}": value for name, value in flags.items()} | {"server.data": data} | (more or {})
-    return _checked(lambda: config.load(file, named))
-
-
-def _checked(run: Callable[[], T]) -> T:
-    """What `run` returns; failures that an operator can mend become one line and a status."""
-    try:
-        return run()
-    except ConfigError as error:
-        click.echo(f"wharfage: {error}", err=True)
-        sys.exit(2)
-    except Exception as error:
-        # Told apart by name, so that `wharfage --help` need not load the rooms that raise them.
-        if type(error).__name__ not in _PLAIN and not isinstance(error, OSError):
-            raise
-        click.echo(f"wharfage: {error}", err=True)
-        sys.exit(1)
-
-
-_PLAIN = {"DataDirectoryBusy", "KeyFileError", "Failure", "CannotVisit", "BackupError", "SealError"}

@@ -92,9 +92,10 @@ def _refuse_unless_empty(config: Config, data: DataDirectory, chosen: Snapshot) 
     if data.restoring.exists():
         began = data.restoring.read_text().strip()
         if began != chosen.name:
-            raise CannotVisit(
-                f"{data.root}: a restore of snapshot {began} was broken off here: give --snapshot {began}"
+            words = (
+                f"a restore of snapshot {began} was broken off here: give --snapshot {began}, or empty the directory"
             )
+            raise CannotVisit(f"{data.root}: {words}")
         return True
     here = [path for path in (data.database, data.master_keys, data.store_id, data.credentials) if path.exists()]
     if here:

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from proxy import cli
+from proxy import keeping
 from proxy.upkeep.progress import Progress
 from proxy.visit.visiting import left
 
@@ -30,14 +30,14 @@ def test_what_is_left_is_told_by_the_pace_so_far(done: int, total: int, begun: i
 def test_a_passphrase_is_what_the_file_holds_without_its_line_end(tmp_path: Path) -> None:
     file = tmp_path / "phrase"
     file.write_text(" it has spaces  \r\n")
-    assert cli._passphrase(file, confirm=True)() == " it has spaces  "
+    assert keeping._passphrase(file, confirm=True)() == " it has spaces  "
 
 
 @pytest.mark.parametrize(
     ("confirm", "typed"), [(False, "twelve letters\n"), (True, "twelve letters\ntwelve letters\n")]
 )
 def test_without_a_file_it_is_asked_for_and_never_shown(confirm: bool, typed: str) -> None:
-    asked = click.Command("ask", callback=lambda: click.echo(len(cli._passphrase(None, confirm=confirm)())))
+    asked = click.Command("ask", callback=lambda: click.echo(len(keeping._passphrase(None, confirm=confirm)())))
     done = CliRunner().invoke(asked, input=typed)
     assert done.exit_code == 0
     assert done.stdout.strip() == "14"
