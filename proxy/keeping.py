@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -60,10 +61,9 @@ _passphrase_file = click.option(
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @_passphrase_file
 @click.option("--inventory", is_flag=True, help="Rows, keys and the list of objects; not the objects.")
+@click.option("--verify", is_flag=True, help="Open every frame of every copy, too; what is bad there is copied again.")
 @click.option("--keep", type=click.IntRange(1), metavar="N", help="Then remove all but the newest N snapshots.")
-def backup(
-    file: Path | None, data: str | None, folder: Path, passphrase_file: Path | None, inventory: bool, keep: int | None
-) -> None:
+def backup(file: Path | None, data: str | None, folder: Path, passphrase_file: Path | None, **how: Any) -> None:
     """Back everything up into a folder, while the server serves: rows of one moment, keys, objects.
 
     Objects are copied as they are, sealed; a second backup into the same folder copies only what is new. Keys and
@@ -82,9 +82,7 @@ def backup(
 
     found = load(file, data, {})
     ask = _passphrase(passphrase_file, confirm=True)
-    sys.exit(
-        checked(lambda: backups.backup(found, folder, inventory=inventory, keep=keep, passphrase=ask, say=click.echo))
-    )
+    sys.exit(checked(lambda: backups.backup(found, folder, **how, passphrase=ask, say=click.echo)))
 
 
 @click.command()

@@ -24,7 +24,7 @@ from proxy.upkeep.sweep import batches
 
 T = TypeVar("T")
 
-PARALLEL = 4  # objects at once: enough to hide one's fsync or request behind another's bytes
+PARALLEL = 8  # objects at once: small ones wait for an fsync or a request each, behind others' bytes
 BUFFER = 2**20  # bytes of each
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import threading
@@ -29,8 +30,8 @@ from proxy.storage.filesystem import FilesystemStore
 from proxy.upkeep import backup as folders
 from proxy.upkeep import sweep
 from proxy.upkeep.copy import CopyReport, Wanted, copy_objects, find_objects
-from proxy.upkeep.progress import Findings, Progress
-from proxy.visit.moves import tell_copied
+from proxy.upkeep.progress import Findings, Progress, all_blobs
+from proxy.visit.moves import damage, tell_copied
 from proxy.visit.visiting import CannotVisit, Say, existing, name, shown, visiting
 
 T = TypeVar("T")
@@ -41,12 +42,19 @@ _AT_ONCE = 1000  # lines of objects.txt, read at a time
 
 
 def backup(
-    config: Config, folder: Path, *, inventory: bool, keep: int | None, passphrase: Callable[[], str], say: Say
+    config: Config,
+    folder: Path,
+    *,
+    inventory: bool,
+    verify: bool,
+    keep: int | None,
+    passphrase: Callable[[], str],
+    say: Say,
 ) -> int:
     """Make a snapshot in `folder`, the exit status: 0 it is whole, 1 objects are lacking that its rows name.
 
-    With `inventory` objects are looked for and listed, not copied. `keep` is how many snapshots stay. CannotVisit,
-    BackupError, SealError, Failure.
+    With `inventory` objects are looked for and listed, not copied; with `verify` every frame of the copies is opened.
+    `keep` is how many snapshots stay. CannotVisit, BackupError, SealError, Failure.
     """
     configure_log(config)
     data = existing(config)
@@ -56,7 +64,7 @@ def backup(
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, folders.hold(folder))
         marker.adopt(folder / "objects", store_id)
-        plan = _Plan(config, data, rows, store_id, folder, inventory, phrase)
+        plan = _Plan(config, data, rows, store_id, folder, inventory, verify, phrase)
 
         async def run(own: server.Rooms) -> tuple[folders.Snapshot, CopyReport, Findings]:
             with shown() as tell:
@@ -107,6 +115,7 @@ class _Plan:
     store_id: str
     folder: Path
     inventory: bool
+    verify: bool
     phrase: str
 
 
@@ -134,10 +143,17 @@ async def _make(
     else:
         target = FilesystemStore(plan.folder / "objects", store_id=plan.store_id)
         try:
-            report = await copy_objects(wanted(listed, hidden), own.store, target, total=total, progress=tell)
+            report = await copy_objects(
+                _with_rows(own, wanted(listed, hidden)),
+                own.store,
+                target,
+                total=total,
+                progress=tell,
+                verify=(lambda each: damage(own, target, each)) if plan.verify else None,
+            )
         finally:
             await target.close()
-    lacking = [*report.missing.named, *report.wrong_size.named, *report.unreadable.named]
+    lacking = [*report.missing.named, *report.wrong_size.named, *report.unreadable.named, *report.bad.named]
     facts: dict[str, Any] = {
         "made_at": made_at,
         "wharfage": _version(),
@@ -157,6 +173,17 @@ async def _make(
         "master_keys": "keys/master.json" in secret,
     }
     return await asyncio.to_thread(folders.complete, place, facts), report, hidden
+
+
+async def _with_rows(own: server.Rooms, listed: AsyncGenerator[Wanted, None]) -> AsyncGenerator[Wanted, None]:
+    """Each with its row as it is now, by which its copy is opened. Both walks are in the order of keys."""
+    async with contextlib.aclosing(listed), contextlib.aclosing(all_blobs(own.metadata)) as rows:
+        row = await anext(rows, None)
+        async for each in listed:
+            while row is not None and row[0].sealed.object_key < each.key:
+                row = await anext(rows, None)
+            own_row = row is not None and row[0].sealed.object_key == each.key
+            yield dataclasses.replace(each, blob=row[0]) if row is not None and own_row else each
 
 
 async def _copy_rows(rows: Path | str, target: Path, tell: Callable[[Progress], None]) -> dict[str, int]:

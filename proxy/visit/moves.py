@@ -86,7 +86,7 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
                     total=total,
                     progress=tell,
                     still_wanted=lambda key: _is_wanted(own, key),
-                    verify=(lambda each: _damage(own, target, each)) if verify else None,
+                    verify=(lambda each: damage(own, target, each)) if verify else None,
                 )
             return report, hidden, ended
         finally:
@@ -135,7 +135,7 @@ async def _is_wanted(own: server.Rooms, key: str) -> bool:
     return bool(await own.metadata.known_objects([key]))
 
 
-async def _damage(own: server.Rooms, target: ObjectStore, each: Wanted) -> str:
+async def damage(own: server.Rooms, target: ObjectStore, each: Wanted) -> str:
     """What is wrong with an object in the target, every frame of it opened; "" if nothing is."""
     if each.blob is None:
         return "no row says what it should be"

@@ -253,6 +253,8 @@ async def test_what_cannot_be_brought_back_is_told_in_one_line(
 ) -> None:
     """A wrong passphrase, a short one, changed rows, another registry's folder; then the right thing works there."""
     own = await asyncio.to_thread(start_server, tmp_path / "data", workers=1)
+    async with Registry(own.url, await asyncio.to_thread(own.password)) as registry:
+        await registry.push_image("team/app", "v1", [os.urandom(LARGE)])
     folder, new = tmp_path / "backup", tmp_path / "new"
     (tmp_path / "wrong").write_text("another passphrase")
     (tmp_path / "short").write_text("short")
@@ -260,8 +262,11 @@ async def test_what_cannot_be_brought_back_is_told_in_one_line(
     assert await run(*backup, tmp_path / "short") == (1, "wharfage: a passphrase has at least 12 characters\n")
     status, said = await run(*backup, phrase)
     assert status == 0, said
-    status, said = await run(*backup, phrase, "--keep", "1")
+    stored = next(path for path in (folder / "objects").glob("???/*") if path.stat().st_size > LARGE)
+    stored.write_bytes(bytes(stored.stat().st_size))
+    status, said = await run(*backup, phrase, "--keep", "1", "--verify")
     assert status == 0, said
+    assert "\n1 objects copied" in said, "a copy of the right size that does not open is made anew"
     assert "removed snapshot" in said
 
     restore = ("restore", folder, "--data", new, "--passphrase-file")
