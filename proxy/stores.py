@@ -20,8 +20,8 @@ from proxy.storage.unpaused import Unpaused
 
 if TYPE_CHECKING:
     from proxy.storage.bucket import Place
-    from proxy.storage.s3links import S3Links
     from proxy.storage.partbuffers import Budget
+    from proxy.storage.s3links import S3Links
 
 
 def claim_store(config: Config, data: DataDirectory) -> str:

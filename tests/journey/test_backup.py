@@ -248,6 +248,7 @@ async def test_from_sqlite_to_postgresql_and_back_by_an_inventory(
     assert await asyncio.to_thread(again.stop) == 0
 
 
+@pytest.mark.timeout(180)
 async def test_what_cannot_be_brought_back_is_told_in_one_line(
     start_server: Callable[..., Server], tmp_path: Path, phrase: Path
 ) -> None:
