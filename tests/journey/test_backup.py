@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from harness import postgresql
+from harness.moto import Moto
 from harness.programs import ROOT, environment
 from harness.registry import Registry
 from harness.server import Server
@@ -245,6 +246,33 @@ async def test_from_sqlite_to_postgresql_and_back_by_an_inventory(
     again = await asyncio.to_thread(start_server, tmp_path / "back", workers=1, extra=store)
     async with Registry(again.url, password) as registry:
         assert await registry.pull_image("team/app", "v2") == later
+    assert await asyncio.to_thread(again.stop) == 0
+
+
+@pytest.mark.timeout(180)
+async def test_keys_that_are_in_kms_stay_there_and_open_what_was_brought_back(
+    start_server: Callable[..., Server], moto: Moto, tmp_path: Path, phrase: Path
+) -> None:
+    """No key file is made on the way. Logins hold: what they are checked by is in the rows, wrapped by KMS."""
+    settings = await asyncio.to_thread(lambda: moto.settings(moto.new_key()))
+    own = await asyncio.to_thread(start_server, tmp_path / "data", workers=1, extra=settings)
+    password = await asyncio.to_thread(own.password)
+    folder, new = tmp_path / "backup", tmp_path / "new"
+    async with Registry(own.url, password) as registry:
+        await registry.push_image("team/app", "v1", [os.urandom(LARGE)])
+        pulled = await registry.pull_image("team/app", "v1")
+    status, said = await run("backup", folder, "--data", own.data, "--passphrase-file", phrase, extra=settings)
+    assert status == 0, said
+    assert "the keys that open it are with KMS, and stay there" in said
+    assert await asyncio.to_thread(own.stop) == 0
+    restore = ("restore", folder, "--data", new, "--passphrase-file", phrase, "--verify")
+    status, said = await run(*restore, extra=settings)
+    assert status == 0, said
+    assert "its keys are with KMS: set [keys] as they were" in said
+    again = await asyncio.to_thread(start_server, new, workers=1, extra=settings)
+    async with Registry(again.url, password) as registry:
+        assert await registry.pull_image("team/app", "v1") == pulled
+    assert not (new / "keys" / "master.json").exists()
     assert await asyncio.to_thread(again.stop) == 0
 
 
