@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from functools import partial
 from pathlib import Path
 
 from proxy import observe
@@ -27,7 +28,9 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 async def reload_on_change(context: ssl.SSLContext, cert: Path, key: Path, *, seconds: float = RELOAD_SECONDS) -> None:
-    """For ever: load the pair into the live context when either file has changed."""
+    """For ever: have the live context hand new connections to one of the new pair when either file has changed.
+
+    The live one is not loaded anew: a handshake in that instant would see the new certificate with the old key."""
     loaded = told = await asyncio.to_thread(_states, cert, key)
     while True:
         await asyncio.sleep(seconds)
@@ -35,19 +38,20 @@ async def reload_on_change(context: ssl.SSLContext, cert: Path, key: Path, *, se
         if found == loaded or None in found:  # a file that is being replaced may be missing for a moment
             continue
         try:
-            await asyncio.to_thread(_load, context, cert, key)
+            fresh = await asyncio.to_thread(server_context, cert, key)
         except (OSError, ssl.SSLError) as error:  # one of the pair may have come first: tried again until they fit
             if found != told:
                 observe.log.warning("the new certificate does not fit yet; the old one stays", why=str(error))
             told = found
             continue
         loaded = found
+        context.sni_callback = partial(_hand_over, fresh)
         observe.log.info("the certificate was read again", file=str(cert))
 
 
-def _load(context: ssl.SSLContext, cert: Path, key: Path) -> None:
-    server_context(cert, key)  # a pair that does not fit would leave the live context with half of it
-    context.load_cert_chain(cert, key)
+def _hand_over(to: ssl.SSLContext, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, live: object) -> None:
+    """Asked at each handshake, whether the client named a server or not."""
+    connection.context = to
 
 
 def _states(*files: Path) -> tuple[_State, ...]:
