@@ -118,7 +118,10 @@ class BlobReader:
                     if low >= high:
                         continue
                     layout = self._layout(segment)
-                    for run in self._split(segment, layout, *layout.frames_of(low - at, high - at)):
+                    first, last = layout.frames_of(low - at, high - at)
+                    if low == start:
+                        self._tell(segment, layout, first, last, stop - high)
+                    for run in self._split(segment, layout, first, last):
                         length = await self._open(run, stored, plain)
                         yield memoryview(plain)[max(low - run.plain_at, 0) : min(high - run.plain_at, length)]
                     if high == stop:
@@ -137,6 +140,7 @@ class BlobReader:
         stored, plain = buffers[0], buffers[-1]
         clean = False
         total = count = stored_length = 0
+        self._stored.will_read(0, self._sealed.stored_size)
         try:
             async with contextlib.aclosing(self._walk(0)) as segments:
                 async for segment in segments:
@@ -198,6 +202,13 @@ class BlobReader:
         if stored_at != sealed.stored_size or plain_at != sealed.plain_size:
             raise self._corrupt("its segments end before it does", plain_at)
 
+    def _tell(self, segment: Segment, layout: Layout, first: int, last: int, after: int) -> None:
+        """Let the store know what will be read: these frames, and `after` bytes of plaintext in later segments, which
+        take at least as many stored ones."""
+        at = segment.stored_offset
+        end = at + layout.frame_at(last) if last <= layout.regular else at + segment.stored_length
+        self._stored.will_read(at + layout.frame_at(first), min(end + after, self._sealed.stored_size))
+
     def _layout(self, segment: Segment) -> Layout:
         try:
             return self._opener.layout(segment)
@@ -232,6 +243,8 @@ class BlobReader:
             )
         try:
             async with await self._store.open(self._sealed.object_key, fresh=True) as again:
+                if again.size != self._sealed.stored_size:
+                    raise self._corrupt(_of_another_size(again, self._sealed), run.plain_at)
                 return await self._attempt(again, run, stored, plain, threaded, hasher, fresh=True)
         except BadFrame as bad:
             observe.metrics.frames_rejected.inc()
@@ -315,15 +328,19 @@ async def _open_stored(store: ObjectStore, sealed: SealedObject) -> ObjectReader
     found = ""
     for fresh in (False, True):
         try:
-            stored = await store.open(sealed.object_key, fresh=fresh)
+            stored = await store.open(sealed.object_key, fresh=fresh, size=None if fresh else sealed.stored_size)
         except ObjectMissing:
             found = "the object is gone"
             continue
         if stored.size == sealed.stored_size:
             return stored
-        found = f"{stored.size} bytes are stored, not {sealed.stored_size}"
+        found = _of_another_size(stored, sealed)
         await stored.close()
     raise _corrupt(sealed, found, 0)
+
+
+def _of_another_size(stored: ObjectReader, sealed: SealedObject) -> str:
+    return f"{stored.size} bytes are stored, not {sealed.stored_size}"
 
 
 def _open_and_hash(open_run: OpenRun, stored: memoryview, plain: memoryview, hasher: Hasher | None) -> int:

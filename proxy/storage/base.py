@@ -77,6 +77,10 @@ class ObjectReader(Protocol):
 
     size: int  # stored bytes
 
+    def will_read(self, start: int, stop: int) -> None:
+        """A hint: reads will go straight from `start` to `stop`, and fetching just that beforehand is no waste. Reads
+        may do otherwise."""
+
     async def read_into(self, view: memoryview, offset: int) -> int:
         """Fill `view` from `offset`; returns the bytes read, short only at the object's end. Never blocks the loop."""
 
@@ -97,8 +101,11 @@ class ObjectStore(Protocol):
         """Go on with an unfinished object at `offset`; bytes past it are dropped. `ObjectMissing` when the object is
         gone or shorter than `offset` (its tail did not survive a power cut)."""
 
-    async def open(self, key: str, *, fresh: bool = False) -> ObjectReader:
-        """Open for reading; `fresh` reads past every cache. Raises `ObjectMissing`."""
+    async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> ObjectReader:
+        """Open for reading; `fresh` reads past every cache. Raises `ObjectMissing`.
+
+        `size` is what a row says that is stored. A store that would have to ask may take it for the truth, and then
+        raises `ObjectMissing` at the first read when there is no object, or none of that size."""
 
     async def delete(self, key: str) -> bool:
         """Remove an object, finished or not. False when there was none."""

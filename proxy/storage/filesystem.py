@@ -18,13 +18,12 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import KEY, StoredObject, Strays
+from proxy.storage.offloop import finish_anyway, obtain
 from proxy.storage.tree import Tree, failure
-
-T = TypeVar("T")
 
 THREADS = 16  # of each kind, started as they are needed: reads never queue behind writers that wait for the disk
 MIN_FREE = 16 * 2**20  # bytes under which the store calls itself full: room for a few frames of each open upload
@@ -66,28 +65,28 @@ class FilesystemStore:
                 self._tree.need_room(expected_size + self._min_free)
             return self._tree.create(key)
 
-        fd = await _obtain(self._writers, make, lambda fd: self._tree.forget(key, fd))
+        fd = await obtain(self._writers, make, lambda fd: self._tree.forget(key, fd))
         return FilesystemAppender(self._tree, self._writers, key, fd, 0)
 
     async def resume(self, key: str, offset: int) -> FilesystemAppender:
         _check_key(key)
-        fd = await _obtain(self._writers, lambda: self._tree.reopen(key, offset), os.close)
+        fd = await obtain(self._writers, lambda: self._tree.reopen(key, offset), os.close)
         return FilesystemAppender(self._tree, self._writers, key, fd, offset)
 
-    async def open(self, key: str, *, fresh: bool = False) -> FilesystemReader:
+    async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> FilesystemReader:
         """`fresh` drops what the page cache holds of the file, so that its bytes come from the disk."""
         _check_key(key)
-        fd, size = await _obtain(self._readers, lambda: self._tree.open(key, fresh), lambda opened: os.close(opened[0]))
-        return FilesystemReader(self._readers, fd, size)
+        opened = await obtain(self._readers, lambda: self._tree.open(key, fresh), lambda opened: os.close(opened[0]))
+        return FilesystemReader(self._readers, *opened)
 
     async def delete(self, key: str) -> bool:
         _check_key(key)
-        return await _finish_anyway(self._writers.submit(self._tree.remove, key))
+        return await finish_anyway(self._writers.submit(self._tree.remove, key))
 
     async def list(self, after: str = "") -> AsyncIterator[StoredObject]:
         """Holds one folder's entries at a time."""
-        for folder in await _finish_anyway(self._readers.submit(self._tree.folders, after[:3])):
-            for stored in await _finish_anyway(self._readers.submit(self._tree.entries, folder, after)):
+        for folder in await finish_anyway(self._readers.submit(self._tree.folders, after[:3])):
+            for stored in await finish_anyway(self._readers.submit(self._tree.entries, folder, after)):
                 yield stored
 
     async def remove_strays(self, before: float) -> Strays:
@@ -99,7 +98,7 @@ class FilesystemStore:
         async with self._checking:
             if time.monotonic() - self._checked_at < self._check_lasts:
                 return
-            await _finish_anyway(self._writers.submit(self._tree.probe, self._min_free))
+            await finish_anyway(self._writers.submit(self._tree.probe, self._min_free))
             self._checked_at = time.monotonic()
 
     async def close(self) -> None:
@@ -174,7 +173,7 @@ class FilesystemAppender:
 
         if last is not None:
             last.cancel()  # one that has not begun never will
-        await _finish_anyway(self._pool.submit(after_last))
+        await finish_anyway(self._pool.submit(after_last))
 
     def _pause(self) -> None:
         try:
@@ -207,6 +206,9 @@ class FilesystemReader:
         self._closed = False
         self._try_at_once = True
         self._job: Future[int] | None = None
+
+    def will_read(self, start: int, stop: int) -> None:
+        """The kernel reads ahead by itself."""
 
     async def read_into(self, view: memoryview, offset: int) -> int:
         """On cancellation a thread may still write into `view`, until `close` has returned."""
@@ -249,7 +251,7 @@ class FilesystemReader:
 
         if last is not None:
             last.cancel()
-        await _finish_anyway(self._pool.submit(close))
+        await finish_anyway(self._pool.submit(close))
 
     async def __aenter__(self) -> Self:
         return self
@@ -289,37 +291,6 @@ def _load(fd: int, view: memoryview, offset: int) -> int:
     except OSError as error:
         raise failure(error, "reading") from error
     return done
-
-
-async def _obtain(pool: ThreadPoolExecutor, make: Callable[[], T], release: Callable[[T], object]) -> T:
-    """Run `make` in a thread. A caller cancelled meanwhile leaves only when what was made has been released."""
-    job = pool.submit(make)
-    try:
-        return await asyncio.wrap_future(job)
-    except asyncio.CancelledError:
-        if not job.cancel():
-
-            def undo() -> None:
-                if job.exception() is None:  # waits for `make`
-                    release(job.result())
-
-            await _finish_anyway(pool.submit(undo))
-        raise
-
-
-async def _finish_anyway(job: Future[T]) -> T:
-    """The job's outcome. Cancelled, it is seen through to its end first; then the cancellation goes on."""
-    ended = asyncio.wrap_future(job)
-    cancelled: asyncio.CancelledError | None = None
-    while not ended.done():
-        try:
-            await asyncio.wait((ended,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        ended.exception()
-        raise cancelled
-    return ended.result()
 
 
 def _check_key(key: str) -> None:

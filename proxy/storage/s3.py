@@ -118,10 +118,11 @@ class S3Store:
         await self._bucket.ask("delete_object", Key=self._prefix + key)
         return S3Appender(self._tools, key, self._prefix + key, part_size=self._part_size)
 
-    async def open(self, key: str, *, fresh: bool = False) -> S3Reader:
-        """Nothing is cached here: every read is fresh."""
+    async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> S3Reader:
+        """Nothing is cached here: every read is fresh. With a `size` nothing is asked before the first read."""
         _check_key(key)
-        size = await self._size(key)
+        if size is None or fresh:
+            size = await self._size(key)
         if size is None:
             await self._mark.vouch()
             raise ObjectMissing(key)

@@ -1,9 +1,10 @@
 """Reading one object of S3: ranges, and one stream that goes on where the last read ended.
 
-The first read asks for just its bytes; a reader that goes on straight gets windows that double up to `WINDOW_MAX`, so
-that a whole pull costs few requests and a small range no more than it takes. A line that is cut or stalls is taken up
-again by range where it broke off, with the same patience as any request; a body is never taken for whole because it
-ended. Back-pressure is the line's: what nobody reads is not fetched.
+The first read asks for just its bytes, or for as much as was said to follow; a reader that goes on straight gets
+windows that double up to `WINDOW_MAX`, so that a whole pull costs few requests and a small range no more than it takes.
+A line that is cut or stalls is taken up again by range where it broke off, with the same patience as any request; a
+body is never taken for whole because it ended. An answer that tells of another size than the object was opened with is
+of no object that was asked for. Back-pressure is the line's: what nobody reads is not fetched.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from proxy.storage.base import ObjectMissing
-from proxy.storage.bucket import Bucket, Busy
+from proxy.storage.bucket import Bucket, Busy, Refused
 from proxy.storage.s3marker import Mark
 
 WINDOW_MAX = 64 * 2**20  # bytes asked for at once
@@ -21,7 +22,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 
 
 class S3Reader:
-    """An open object; `size` is what HEAD said. One read at a time."""
+    """An open object; `size` is what HEAD said, or a row. One read at a time."""
 
     def __init__(self, bucket: Bucket, name: str, size: int, mark: Mark) -> None:
         self.size = size
@@ -32,10 +33,14 @@ class S3Reader:
         self._stream: Any = None  # the body of the answer that is being read
         self._at = 0  # where in the object it stands
         self._stop = 0  # where it ends
+        self._planned = (0, 0)
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<S3Reader {self._name} of {self.size} bytes, {'closed' if self._closed else f'at {self._at}'}>"
+
+    def will_read(self, start: int, stop: int) -> None:
+        self._planned = start, min(stop, self.size)
 
     async def read_into(self, view: memoryview, offset: int) -> int:
         """ObjectMissing when the object has been deleted since, Failure(STORE_UNAVAILABLE)."""
@@ -93,11 +98,20 @@ class S3Reader:
         return got
 
     async def _ask(self, wanted: int) -> None:
-        self._window = min(max(wanted, self._window * 2), max(wanted, WINDOW_MAX))
+        start, planned = self._planned
+        told = planned - self._at if start <= self._at < planned else self._window * 2
+        self._window = min(max(wanted, told), max(wanted, WINDOW_MAX))
         stop = min(self._at + self._window, self.size)
-        answer = await self._bucket.once("get_object", Key=self._name, Range=f"bytes={self._at}-{stop - 1}")
+        try:
+            answer = await self._bucket.once("get_object", Key=self._name, Range=f"bytes={self._at}-{stop - 1}")
+        except Refused as refused:
+            if refused.status != 416:
+                raise
+            raise ObjectMissing(self._name) from refused  # it ends before, and so is not the one that was opened
         stated = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
         self._stream, self._stop = answer["Body"], stop
+        if stated is not None and stated[3] not in ("*", str(self.size)):
+            raise ObjectMissing(self._name)
         if stated is None or (int(stated[1]), int(stated[2])) != (self._at, stop - 1):
             raise Busy("the answer is of another range")
 

@@ -60,7 +60,7 @@ class MemoryStore:
         del self.objects[key][offset:]
         return MemoryAppender(self, key, offset)
 
-    async def open(self, key: str, *, fresh: bool = False) -> MemoryReader:
+    async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> MemoryReader:
         _check_key(key)
         if key not in self.objects:
             raise ObjectMissing(key)
@@ -170,6 +170,9 @@ class MemoryReader:
         self._fresh = fresh
         self._open = True
         store.open_readers += 1
+
+    def will_read(self, start: int, stop: int) -> None:
+        """All of it is here already."""
 
     async def read_into(self, view: memoryview, offset: int) -> int:
         if not self._open:

@@ -145,7 +145,7 @@ async def test_an_object_that_only_a_cache_misses_is_served(
     class Cached:
         """What a stale cache before the store says."""
 
-        async def open(self, key: str, *, fresh: bool = False) -> MemoryReader:
+        async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> MemoryReader:
             if fresh:
                 memory.objects[key] = whole
             elif seen is None:

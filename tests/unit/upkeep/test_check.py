@@ -192,7 +192,7 @@ async def test_a_failing_disk_costs_no_blob(house: House, monkeypatch: pytest.Mo
     """An object that the store cannot read now is unreadable, and left alone."""
     blob = await house.push(b"sound")
 
-    async def failing(key: str, *, fresh: bool = False) -> None:
+    async def failing(key: str, *, fresh: bool = False, size: int | None = None) -> None:
         raise Failure(Code.STORE_UNAVAILABLE, "on purpose")
 
     with monkeypatch.context() as patch:
@@ -230,7 +230,7 @@ async def test_what_is_deleted_meanwhile_is_not_missed(house: House, monkeypatch
     keeper = await house.push(b"stays")
     open_object = house.store.open
 
-    async def collect_first(key: str, *, fresh: bool = False) -> object:
+    async def collect_first(key: str, *, fresh: bool = False, size: int | None = None) -> object:
         if key == blob.sealed.object_key:
             house.clock.now += 2 * DAY
             await house.blob(keeper.digest)  # renews its grace

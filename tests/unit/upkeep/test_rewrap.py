@@ -395,7 +395,7 @@ async def test_a_blob_deleted_meanwhile_is_no_failure(house: House, monkeypatch:
     """Collected after its row was read: there is nothing to seal, and nothing wrong."""
     await house.push(b"short-lived")
 
-    async def collect_first(key: str, *, fresh: bool = False) -> object:
+    async def collect_first(key: str, *, fresh: bool = False, size: int | None = None) -> object:
         house.clock.now += 2 * DAY
         for gone in await house.metadata.collect_blobs(grace_seconds=DAY, limit=10):
             await house.store.delete(gone)
