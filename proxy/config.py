@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from proxy.settings import SECTIONS, Config, Keys, Storage
+from proxy.settings import SECTIONS, Config, Keys
 
 PREFIX = "WHARFAGE_"
 
@@ -184,10 +184,15 @@ def _check_together(config: Config) -> None:
     server, keys, storage = config.server, config.keys, config.storage
     if storage.backend == "s3" and not storage.bucket:
         raise ConfigError('[storage] bucket: backend = "s3" needs the name of one')
-    of_s3 = [f"storage.{f.name}" for f in dataclasses.fields(Storage) if f.metadata["meaning"].startswith("s3:")]
+    of_s3 = [
+        f"{section}.{f.name}"
+        for section in ("storage", "cache")
+        for f in dataclasses.fields(SECTIONS[section])
+        if f.metadata["meaning"].startswith("s3:")
+    ]
     misplaced = [name for name in of_s3 if name in config.sources] if storage.backend != "s3" else []
     if misplaced:
-        raise ConfigError(f'[storage] {misplaced[0].partition(".")[2]}: goes with backend = "s3" only')
+        raise ConfigError(f'[{misplaced[0].replace(".", "] ")}: goes with [storage] backend = "s3" only')
     if storage.redirect and storage.backend != "s3":
         raise ConfigError('[storage] redirect: clients are sent to a bucket: set backend = "s3", or leave it out')
     if storage.redirect and storage.sealing != "none":

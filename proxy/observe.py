@@ -51,6 +51,9 @@ class Metrics:
         def level(name: str, what: str, *labels: str) -> Gauge:
             return Gauge(name, what, labels, registry=registry, multiprocess_mode="livesum")
 
+        def latest(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(name, what, labels, registry=registry, multiprocess_mode="mostrecent")
+
         self.http_requests = counter("wharfage_http_requests_total", "Requests answered", "door", "method", "status")
         self.http_request_seconds = seconds("wharfage_http_request_seconds", "From request line to last byte", "door")
         self.http_requests_running = level("wharfage_http_requests_running", "Requests being answered now")
@@ -73,6 +76,18 @@ class Metrics:
         self.kms_request_seconds = seconds("wharfage_kms_request_seconds", "From request to answer", "operation")
         self.s3_part_bytes = level("wharfage_s3_part_bytes", "Bytes of part buffers held, of [storage] buffers_mib")
         self.s3_part_waiters = level("wharfage_s3_part_waiters", "Pushes that wait for a part's buffer")
+        self.cache_bytes = counter(
+            "wharfage_cache_bytes_total",
+            "Stored bytes read through the cache: there already (hit), fetched while they were read (miss), or read "
+            "past it because it could not take them (behind)",
+            "result",
+        )
+        self.cache_filled_bytes = counter("wharfage_cache_filled_bytes_total", "Bytes fetched from the store to keep")
+        self.cache_fills = counter("wharfage_cache_fills_total", "Runs of extents fetched", "outcome")
+        self.cache_wait_seconds = seconds("wharfage_cache_wait_seconds", "Readers' waits for what was being fetched")
+        self.cache_held_bytes = latest("wharfage_cache_held_bytes", "Disk that the cache takes, as last counted")
+        self.cache_evicted = counter("wharfage_cache_evicted_total", "What made room in the cache", "kind")
+        self.cache_dropped = counter("wharfage_cache_dropped_total", "Cached bytes that were wrong, and dropped")
         self.metadata_cache = counter("wharfage_metadata_cache_total", "Answers asked of the metadata cache", "result")
         self.worker_restarts = counter(
             "wharfage_worker_restarts_total", "Processes that died and were restarted", "role"

@@ -204,11 +204,17 @@ async def serve_worker(
 
 @contextlib.asynccontextmanager
 async def rooms(
-    config: Config, data: DataDirectory, masters: MasterKeys | None, *, epochs: Epochs | None = None
+    config: Config,
+    data: DataDirectory,
+    masters: MasterKeys | None,
+    *,
+    epochs: Epochs | None = None,
+    fills_cache: bool = True,
 ) -> AsyncIterator[Rooms]:
-    """Store, keys and metadata for a `with` block; with `epochs`, metadata that answers again what is unchanged."""
+    """Store, keys and metadata for a `with` block; with `epochs`, metadata that answers again what is unchanged.
+    `fills_cache` as `make_store` has it."""
     client = metadata_client(config, data)
-    store = await make_store(config, data, client)
+    store = await make_store(config, data, client, fills_cache=fills_cache)
     cached = CachedMetadata(client, epochs)
     links = make_links(config)
     try:

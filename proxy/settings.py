@@ -100,6 +100,16 @@ class Storage:
     buffers_mib: int = _key(64, "s3: MiB of parts that a node's workers hold together, in all", _between(5, 65_536))
 
 
+def _a_cache(value: Any) -> str | None:
+    return None if value == 0 or 64 <= value <= 2**30 else "must be 0, for none, or 64 and more"
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    directory: str = _key("", "s3: where this machine keeps what it read, on a local disk; empty is <data>/cache")
+    mib: int = _key(4096, "s3: MiB of disk that the cache may take; 0 keeps nothing", _a_cache)
+
+
 @dataclass(frozen=True, slots=True)
 class Metadata:
     url: str = _key(
@@ -193,6 +203,7 @@ class Config:
 
     server: Server
     storage: Storage
+    cache: Cache
     metadata: Metadata
     registry: Registry
     keys: Keys
@@ -206,6 +217,7 @@ class Config:
 SECTIONS: dict[str, type[Any]] = {
     "server": Server,
     "storage": Storage,
+    "cache": Cache,
     "metadata": Metadata,
     "registry": Registry,
     "keys": Keys,

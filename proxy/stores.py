@@ -73,8 +73,26 @@ def preload(config: Config) -> None:
         bucket.load()
 
 
-async def make_store(config: Config, data: DataDirectory, client: MetadataClient) -> ObjectStore:
-    """For doors and upkeep: uploads pause, and what S3 then needs is kept by `client`."""
+def has_cache(config: Config) -> bool:
+    return config.storage.backend == "s3" and config.cache.mib > 0
+
+
+async def make_store(
+    config: Config, data: DataDirectory, client: MetadataClient, *, fills_cache: bool = True
+) -> ObjectStore:
+    """For doors and upkeep: uploads pause, and what S3 then needs is kept by `client`.
+
+    It is behind this machine's cache if there is one. Without `fills_cache` nothing is read from that nor kept in it;
+    what is deleted goes from it all the same."""
+    store = await _pausing_store(config, data, client)
+    if not has_cache(config):
+        return store
+    from proxy.storage.cache import CachedStore  # loaded by those who want it
+
+    return CachedStore(store, data.cache, config.cache.mib * 2**20, fills=fills_cache)
+
+
+async def _pausing_store(config: Config, data: DataDirectory, client: MetadataClient) -> ObjectStore:
     store_id = await asyncio.to_thread(marker.known_id, data.store_id)
     if config.storage.backend == "filesystem":
         return FilesystemStore(data.objects, store_id=store_id)

@@ -6,13 +6,14 @@
       keys/master.json        0600  the master keys, unless KMS has them: without them nothing stored can be read again
       metadata.db             0600  every row (SQLite; beside it -wal, -shm, .lock), unless it is a PostgreSQL
       objects/                      the filesystem store: objects, and the name of the store
+      cache/                  0700  copies of objects of an S3 store, as they are there; may be removed
       store-id                0600  the name that the store must have: another one is not what the rows are about
       tls/                          what --tls-self-signed made: ca.crt, ca.key, server.crt, server.key
       restoring                     only while `wharfage restore` is not at its end: nobody else works here
       run/                    0700  of this run only: metadata.sock, epochs, metrics/, parts/, address (http://HOST:PORT)
 
-A backup is everything but `run`. Promises: files that hold secrets are 0600 from their first byte and appear whole or
-not at all; what is there is never overwritten. Must not know what the rooms write into their parts.
+A backup is everything but `run` and `cache`. Promises: files that hold secrets are 0600 from their first byte and
+appear whole or not at all; what is there is never overwritten. Must not know what the rooms write into their parts.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class DataDirectory:
 
     root: Path
     objects: Path
+    cache: Path
     store_id: Path
     master_keys: Path
     database: Path
@@ -69,6 +71,7 @@ def open_data(config: Config) -> DataDirectory:
     return DataDirectory(
         root=root,
         objects=objects,
+        cache=Path(config.cache.directory).absolute() if config.cache.directory else root / "cache",
         store_id=root / "store-id",
         master_keys=keys,
         database=Path(config.metadata.path).absolute() if config.metadata.path else root / "metadata.db",

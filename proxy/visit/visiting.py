@@ -27,8 +27,9 @@ class CannotVisit(Exception):
     """The command cannot run here; the text says why."""
 
 
-async def visiting(config: Config, run: Callable[[server.Rooms], Awaitable[T]]) -> T:
-    """`run` with rooms whose metadata service is the running one, or our own."""
+async def visiting(config: Config, run: Callable[[server.Rooms], Awaitable[T]], *, fills_cache: bool = False) -> T:
+    """`run` with rooms whose metadata service is the running one, or our own. The store is seen as it is, past the
+    cache, unless `fills_cache`."""
     configure_log(config)
     data = existing(config)
     masters = keyring.master_keys(config, data)
@@ -38,7 +39,7 @@ async def visiting(config: Config, run: Callable[[server.Rooms], Awaitable[T]]) 
             await stack.enter_async_context(
                 server.metadata_service(config, data, masters, f"unix:{data.metadata_socket}")
             )
-        own = await stack.enter_async_context(server.rooms(config, data, masters))
+        own = await stack.enter_async_context(server.rooms(config, data, masters, fills_cache=fills_cache))
         return await run(own)
 
 

@@ -23,6 +23,7 @@ from fakes.memory_store import MemoryStore
 from harness.seaweed import Seaweed
 from proxy.storage.base import ObjectMissing, ObjectStore, Strays
 from proxy.storage.bucket import Bucket
+from proxy.storage.cache import CachedStore
 from proxy.storage.filesystem import FilesystemStore
 from proxy.storage.s3 import S3Store
 
@@ -32,10 +33,18 @@ def s3_store(folder: Path, request: pytest.FixtureRequest) -> ObjectStore:
     return S3Store(Bucket(seaweed.place()), MemoryOpenObjects(time.time), prefix=f"{uuid.uuid4().hex}/")
 
 
+def cached(folder: Path, inner: ObjectStore) -> ObjectStore:
+    """Extents of a page, so that small objects have several."""
+    return CachedStore(inner, folder / "store" / "cache", 64 * 2**20, extent=4096)
+
+
 STORES: dict[str, Callable[[Path, pytest.FixtureRequest], ObjectStore]] = {
     "filesystem": lambda folder, request: FilesystemStore(folder / "store"),
     "memory": lambda folder, request: MemoryStore(),  # the fake of other rooms' tests is held to the same
     "s3": s3_store,
+    "cached filesystem": lambda folder, request: cached(folder, FilesystemStore(folder / "store")),
+    "cached memory": lambda folder, request: cached(folder, MemoryStore()),
+    "cached s3": lambda folder, request: cached(folder, s3_store(folder, request)),
 }
 
 

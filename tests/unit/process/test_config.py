@@ -184,7 +184,7 @@ def test_what_is_in_force_names_every_key_and_its_source_and_masks_secrets() -> 
     ("text", "said"),
     [
         ('backend = "s3"', "needs the name of one"),
-        ('bucket = "images"', 'goes with backend = "s3" only'),
+        ('bucket = "images"', r'goes with \[storage\] backend = "s3" only'),
         ('backend = "s3"\nbucket = "images"\naccess_key_id = "A"', "go together"),
         ('backend = "s3"\nbucket = "images"\npart_mib = 40', "must hold two parts"),
         ('backend = "s3"\nbucket = "Not A Bucket"', "a bucket's name"),
