@@ -81,7 +81,7 @@ class CachedStore:
         if not self._fills:
             return await self.inner.open(key, fresh=fresh, size=size)
         if fresh:
-            return FreshReader(self, key, await self.inner.open(key, fresh=True))
+            return PassingReader(self, key, await self.inner.open(key, fresh=True), drops=True)
         try:
             found = await self._take(key, size)
             if found is None:
@@ -92,7 +92,7 @@ class CachedStore:
             self.filling.rest(error)
             found = None
         if found is None:
-            return await self.inner.open(key, size=size)
+            return PassingReader(self, key, await self.inner.open(key, size=size), drops=False)
         try:
             return CachedReader(self, found)
         except OSError:  # no descriptor left
@@ -191,6 +191,7 @@ class CachedReader:
         self._next = 0  # where the next read of the row begins
         self._pause = FIRST_LOOK
         self._waits_since: float | None = None
+        self._full_until = 0  # extents of this row before that one were there when they were looked at
         self._absent_until = 0  # up to there bytes were not kept when this reader first looked
         self._counted = {"hit": 0, "miss": 0, "behind": 0}
         self._closed = False
@@ -212,7 +213,7 @@ class CachedReader:
         if wanted <= 0:
             return 0
         if offset != self._next:
-            self._straight = self._absent_until = 0
+            self._straight = self._absent_until = self._full_until = 0
         done = 0
         try:
             while done < wanted and self._behind is None:
@@ -260,8 +261,10 @@ class CachedReader:
         first = at // file.extent
         horizon = self._horizon(at, stop)
         counts = await self._look(first, horizon)
-        self._have_fetched(counts, first, horizon, stop)
         end = file.reach(counts, first, at, stop)
+        if end == at:
+            self._full_until = 0
+        self._have_fetched(counts, first, horizon, stop)
         if end == at:
             self._absent_until = max(self._absent_until, horizon * file.extent)
             await self._arrival(first, at, stop)
@@ -295,10 +298,11 @@ class CachedReader:
         """Have the first run fetched that is absent and that nobody fetches yet, when it is wanted now, or when what
         is there before it has become less than a quarter of what may be fetched ahead: so runs are few and long."""
         of, file = self._of, self._file
-        extent = first
+        extent = max(first, self._full_until)
         while extent < horizon:
             if file.is_full(counts, first, extent):
                 extent += 1
+                self._full_until = extent
             elif (fill := of.fill_of(extent)) is not None:
                 extent = fill.stop
             else:
@@ -346,21 +350,24 @@ class CachedReader:
         self._behind = behind
 
 
-class FreshReader:
-    """A reader of the store behind, under whose reads the cache forgets."""
+class PassingReader:
+    """A reader of the store behind. Without `drops` the cache cannot take the object, with it its bytes are wrong."""
 
-    def __init__(self, store: CachedStore, key: str, behind: ObjectReader) -> None:
+    def __init__(self, store: CachedStore, key: str, behind: ObjectReader, *, drops: bool) -> None:
         self.size = behind.size
         self._store = store
         self._key = key
         self._behind = behind
+        self._drops = drops
 
     def will_read(self, start: int, stop: int) -> None:
         self._behind.will_read(start, stop)
 
     async def read_into(self, view: memoryview, offset: int) -> int:
         got = await self._behind.read_into(view, offset)
-        if got:
+        if not self._drops:
+            observe.metrics.cache_bytes.labels("behind").inc(got)
+        elif got:
             await self._store.drop(self._key, offset, offset + got)
         return got
 

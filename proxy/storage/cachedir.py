@@ -121,7 +121,7 @@ class CacheDirectory:
             begin, end = absent[0][0] // file.extent, -(-absent[-1][1] // file.extent)
             need = sum(file.length(extent) for extent in range(begin, end))
             before = file.used()
-            held += before if before <= file.data_at else 0  # its header, when nothing of it was counted yet
+            held += before if before <= file.head else 0  # its header, when nothing of it was counted yet
             if file.size > self.limit // 2:
                 held -= self._shrink(file, self.limit // 4 - need, begin, end)
             room = self._room(held)

@@ -8,8 +8,8 @@
     28   4  zero
     32  4n  for each of n extents: how many of its bytes are here, from its start on
      …  4n  for each: when it was last filled, hundredths of a second modulo 2^32
-     …      zeros up to the next 4,096
-     …      the object's bytes, each at its own offset from here
+     …      zeros up to the next 4,096, then nothing up to the next MiB, which takes no room
+     …      the object's bytes, each at its own offset from here: so aligned the kernel keeps them in large pages
 
 Numbers are little-endian. Promises: a byte is counted after it was written, so a process killed anywhere leaves what
 its counts say; a power cut may leave counts without bytes, which whoever opens frames finds out. Who changes an extent
@@ -31,6 +31,7 @@ from collections.abc import Sequence
 
 EXTENT = 2**20  # bytes: a range of one byte reads so much; the counts of a 52 GiB layer take 208 KiB
 PAGE = 4096
+ALIGNED = 2**20
 
 _HEAD = struct.Struct("<8sIIQI4x")
 _MAGIC, _VERSION = b"whfcache", 1
@@ -55,7 +56,8 @@ class CacheFile:
         self.size = size
         self.extent = extent
         self.extents = -(-size // extent)
-        self.data_at = _data_at(self.extents)
+        self.head = -(-(_HEAD.size + 8 * self.extents) // PAGE) * PAGE
+        self.data_at = -(-self.head // ALIGNED) * ALIGNED
         self._nowait = os.RWF_NOWAIT
 
     def __repr__(self) -> str:
@@ -75,7 +77,7 @@ class CacheFile:
         if size is not None and of != size:
             raise Unreadable(f"it is of an object of {of} bytes, not {size}")
         made = cls(fd, of, extent)
-        if os.fstat(fd).st_size < made.data_at:
+        if os.fstat(fd).st_size < made.head:
             raise Unreadable("its counts are cut")
         return made
 
@@ -86,7 +88,7 @@ class CacheFile:
         made = cls(fd, size, extent)
         head = _HEAD.pack(_MAGIC, _VERSION, extent, size, 0)[:24]
         head += struct.pack("<I4x", zlib.crc32(head))
-        _write_all(fd, memoryview(head.ljust(made.data_at, b"\0")), 0)
+        _write_all(fd, memoryview(head.ljust(made.head, b"\0")), 0)
         return made
 
     def length(self, extent: int) -> int:
@@ -154,6 +156,12 @@ class CacheFile:
         _write_all(self.fd, memoryview(bytes(4 * (stop - first))), _HEAD.size + 4 * first)
         _allocate(self.fd, _PUNCH, *self._span(first, stop))
 
+    def free_absent(self, first: int, stop: int) -> None:
+        """Give back the blocks of those extents of [first, stop) of which nothing is there."""
+        for extent, count in enumerate(self.counts(first, stop), first):
+            if not count:
+                _allocate(self.fd, _PUNCH, *self._span(extent, extent + 1))
+
     def allocate(self, first: int, stop: int) -> bool:
         """Take blocks for extents [first, stop) now, so that they count, and a full disk shows, before anything is
         fetched. False where the file system cannot."""
@@ -191,10 +199,6 @@ class CacheFile:
 
     def unlock(self, first: int, stop: int) -> None:
         fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_UNLCK, first, stop))
-
-
-def _data_at(extents: int) -> int:
-    return -(-(_HEAD.size + 8 * extents) // PAGE) * PAGE
 
 
 def _lock_of(kind: int, first: int, stop: int) -> bytes:

@@ -164,6 +164,9 @@ class Fill:
         finally:
             observe.metrics.cache_fills.labels(outcome).inc()
             with contextlib.suppress(OSError):
+                if outcome != "ok":  # the room that was taken for what did not come
+                    await finish_anyway(filling.pool.submit(of.file.free_absent, self.first, self.stop))
+            with contextlib.suppress(OSError):
                 of.file.unlock(self.first, self.stop)
             of.fills.remove(self)
             self.ended = True

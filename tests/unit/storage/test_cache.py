@@ -1,0 +1,397 @@
+"""The cache in one process: what is fetched, how often, how far ahead, and what it does when something fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import resource
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from fakes.memory_store import MemoryStore
+from fakes.watched_store import WatchedStore
+from structlog.testing import capture_logs
+
+from proxy import observe
+from proxy.model.errors import Code, Failure
+from proxy.storage.base import ObjectMissing
+from proxy.storage.cache import CachedStore
+from proxy.storage.cachefile import ALIGNED
+
+KIB, MIB = 2**10, 2**20
+KEY, OTHER = "ab" * 16, "cd" * 16
+EXTENT = 64 * KIB
+DATA = random.Random(6).randbytes(100 * EXTENT + 12_345)
+AHEAD = 1 * MIB
+
+
+@pytest.fixture
+async def behind() -> WatchedStore:
+    """The store behind, with DATA under KEY."""
+    memory = MemoryStore()
+    appender = await memory.begin(KEY)
+    await appender.append(lambda: memoryview(DATA))
+    await appender.finish()
+    return WatchedStore(memory)
+
+
+@pytest.fixture
+async def cache(behind: WatchedStore, tmp_path: Path) -> AsyncIterator[CachedStore]:
+    made = another(behind, tmp_path)
+    yield made
+    behind.go_on.set()
+    await made.close()
+    assert behind.open_readers == 0, "every reader of the store behind was closed"
+    assert not [name for name in open_files() if str(tmp_path) in name], "every file of the cache was closed"
+
+
+def open_files() -> list[str]:
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return found
+
+
+def another(behind: WatchedStore, folder: Path, *, reserve: int = 0, fills: bool = True) -> CachedStore:
+    """One more process's, as far as locks can tell."""
+    return CachedStore(behind, folder / "cache", 64 * MIB, extent=EXTENT, ahead=AHEAD, reserve=reserve, fills=fills)
+
+
+async def read(
+    store: CachedStore, start: int = 0, stop: int = len(DATA), *, step: int = 100_000, key: str = KEY
+) -> bytes:
+    """[start, stop), said beforehand, in steps that meet no border."""
+    content = bytearray(stop - start)
+    async with await store.open(key, size=len(DATA)) as reader:
+        reader.will_read(start, stop)
+        for at in range(0, len(content), step):
+            view = memoryview(content)[at : at + step]
+            assert await reader.read_into(view, start + at) == len(view)
+    return bytes(content)
+
+
+def cache_file(folder: Path, key: str = KEY) -> Path:
+    return folder / "cache" / key[:2] / key
+
+
+async def until(condition: asyncio.Event) -> None:
+    async with asyncio.timeout(10):
+        await condition.wait()
+
+
+def counted(result: str) -> float:
+    return float(observe.metrics.cache_bytes.labels(result)._value.get())
+
+
+async def test_a_second_read_asks_nothing_of_the_store(cache: CachedStore, behind: WatchedStore) -> None:
+    """Not even the size, whether it is told or not; and the first read took each byte once."""
+    assert await read(cache) == DATA
+    assert behind.bytes_read == len(DATA)
+    assert behind.asked == 0
+    behind.reads.clear()
+    behind.opened = 0
+    assert await read(cache) == DATA
+    async with await cache.open(KEY) as reader:
+        assert reader.size == len(DATA)
+    assert (behind.reads, behind.opened) == ([], 0)
+
+
+async def test_another_process_finds_what_was_kept(cache: CachedStore, behind: WatchedStore, tmp_path: Path) -> None:
+    await read(cache)
+    second = another(behind, tmp_path)
+    behind.reads.clear()
+    assert await read(second) == DATA
+    assert behind.reads == []
+    await second.close()
+
+
+@pytest.mark.parametrize("at", [0, 1, EXTENT - 1, 50 * EXTENT + 7, len(DATA) - 1])
+async def test_a_byte_costs_one_extent(cache: CachedStore, behind: WatchedStore, at: int) -> None:
+    assert await read(cache, at, at + 1) == DATA[at : at + 1]
+    assert behind.bytes_read == min(EXTENT, len(DATA) - at // EXTENT * EXTENT)
+
+
+async def test_a_reader_that_stops_causes_no_more_than_its_window(cache: CachedStore, behind: WatchedStore) -> None:
+    """At first a few MiB at most; later twice what it has taken, up to the bound; and never beyond its range."""
+    view = memoryview(bytearray(EXTENT))
+    async with await cache.open(KEY, size=len(DATA)) as reader:
+        for number in range(30):
+            assert await reader.read_into(view, number * EXTENT) == EXTENT
+            await settled(cache)
+            taken = (number + 1) * EXTENT
+            assert behind.bytes_read <= min(3 * taken, taken + AHEAD) + EXTENT, "nothing was said about the range"
+    async with await cache.open(KEY, size=len(DATA)) as reader:
+        behind.reads.clear()
+        reader.will_read(40 * EXTENT, 60 * EXTENT)
+        await reader.read_into(view, 40 * EXTENT)
+        await settled(cache)
+        assert behind.bytes_read <= EXTENT + AHEAD
+        for number in range(41, 60):
+            await reader.read_into(view, number * EXTENT)
+        await settled(cache)
+        assert max(stop for _, stop in behind.reads) == 60 * EXTENT
+
+
+async def settled(cache: CachedStore) -> None:
+    while cache.filling.tasks:
+        await asyncio.gather(*cache.filling.tasks)
+
+
+async def test_a_straight_read_takes_few_runs(cache: CachedStore, behind: WatchedStore) -> None:
+    """A range of which all is wanted is fetched in runs that grow, each by one reader of the store behind."""
+    await read(cache)
+    assert behind.opened <= 2 + 2 * len(DATA) // AHEAD
+
+
+@pytest.mark.parametrize("stores", [1, 2], ids=["one process", "two processes"])
+async def test_many_readers_of_a_cold_object_cost_one(behind: WatchedStore, tmp_path: Path, stores: int) -> None:
+    """Whole and in random ranges, at different speeds."""
+    made = [another(behind, tmp_path) for _ in range(stores)]
+    rng = random.Random(8)
+
+    async def some(number: int) -> None:
+        start = rng.randrange(len(DATA)) if number % 2 else 0
+        stop = rng.randrange(start, len(DATA)) + 1 if number % 2 else len(DATA)
+        content = await read(made[number % stores], start, stop, step=rng.randrange(20_000, 300_000))
+        assert content == DATA[start:stop]
+
+    await asyncio.gather(*(some(number) for number in range(32)))
+    assert behind.bytes_read == len(DATA)
+    for each in made:
+        await each.close()
+
+
+@pytest.mark.parametrize("stores", [1, 2], ids=["one process", "two processes"])
+async def test_the_first_reader_gone_does_not_stop_the_others(
+    behind: WatchedStore, tmp_path: Path, stores: int
+) -> None:
+    made = [another(behind, tmp_path) for _ in range(stores)]
+    behind.hold_at = 5 * EXTENT
+    first = asyncio.create_task(read(made[0]))
+    await until(behind.held)
+    others = [asyncio.create_task(read(made[number % stores])) for number in range(1, 5)]
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    behind.go_on.set()
+    assert await asyncio.gather(*others) == [DATA] * 4
+    assert behind.bytes_read == len(DATA)
+    for each in made:
+        await each.close()
+
+
+async def test_a_stopped_reader_does_not_stop_the_others(cache: CachedStore, behind: WatchedStore) -> None:
+    """It took one piece and stands; the others read all."""
+    async with await cache.open(KEY, size=len(DATA)) as stopped:
+        stopped.will_read(0, len(DATA))
+        await stopped.read_into(memoryview(bytearray(1000)), 0)
+        async with asyncio.timeout(10):
+            assert await asyncio.gather(*(read(cache) for _ in range(4))) == [DATA] * 4
+    assert behind.bytes_read == len(DATA)
+
+
+@pytest.mark.parametrize("stores", [1, 2], ids=["one process", "two processes"])
+async def test_a_store_that_fails_fails_the_read_cleanly_and_not_the_next(
+    behind: WatchedStore, tmp_path: Path, stores: int
+) -> None:
+    """Whoever leads or follows gets the store's own error, or all bytes; the run is gone on with where it broke."""
+    made = [another(behind, tmp_path) for _ in range(stores)]
+    behind.fail_at, behind.once = 70 * EXTENT, stores == 1
+    behind.error = Failure(Code.STORE_UNAVAILABLE, "the line was cut")
+    found = await asyncio.gather(*(read(made[number % stores]) for number in range(6)), return_exceptions=True)
+    assert [each for each in found if each != DATA and str(each) != str(behind.error)] == []
+    assert behind.once or any(isinstance(each, Failure) for each in found)
+    behind.fail_at = None
+    assert await asyncio.gather(*(read(each) for each in made)) == [DATA] * stores
+    assert behind.bytes_read <= len(DATA) + EXTENT * 8, "a chunk of each try was read in vain at most"
+    for each in made:
+        await each.close()
+
+
+async def test_an_object_that_is_missing_is_missing(cache: CachedStore, tmp_path: Path) -> None:
+    """At open, or at the first read when a size was told; no file stays."""
+    with pytest.raises(ObjectMissing):
+        await cache.open(OTHER)
+    with pytest.raises(ObjectMissing):
+        await read(cache, key=OTHER)
+    assert not cache_file(tmp_path, OTHER).exists()
+
+
+@pytest.mark.parametrize("told", [len(DATA) - 1, len(DATA) + 1, 1, 10 * len(DATA)])
+async def test_an_object_of_another_size_than_told_is_missing(cache: CachedStore, told: int) -> None:
+    async with await cache.open(KEY, size=told) as reader:
+        with pytest.raises(ObjectMissing):
+            await reader.read_into(memoryview(bytearray(10)), 0)
+    assert await read(cache) == DATA
+
+
+async def test_a_fresh_reader_passes_the_cache_and_drops_what_it_covers(
+    cache: CachedStore, behind: WatchedStore, tmp_path: Path
+) -> None:
+    """Wrong bytes on the cache's disk are read once and never again; extents beside them stay."""
+    await read(cache)
+    with cache_file(tmp_path).open("r+b") as file:
+        file.seek(ALIGNED + 20 * EXTENT + 5)
+        file.write(b"wrong")
+    spoiled = await read(cache, 20 * EXTENT, 21 * EXTENT)
+    assert spoiled[5:10] == b"wrong"
+    behind.reads.clear()
+    async with await cache.open(KEY, fresh=True) as reader:
+        view = bytearray(100)
+        await reader.read_into(memoryview(view), 20 * EXTENT)
+        assert view == DATA[20 * EXTENT :][:100]
+    assert await read(cache) == DATA
+    assert behind.reads == [(20 * EXTENT, 20 * EXTENT + 100), (20 * EXTENT, 21 * EXTENT)]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: b"",
+        lambda content: content[:16],
+        lambda content: content[:100],
+        lambda content: b"X" + content[1:],
+        lambda content: bytes(len(content)),
+        lambda content: content[:16] + b"\xff" * 8 + content[24:],
+        lambda content: content[:32] + b"\xff" * 2000 + content[2032:],
+        lambda content: content[: ALIGNED + 3 * EXTENT + 17],
+    ],
+    ids=["empty", "cut header", "cut counts", "no magic", "zeros", "absurd size", "absurd counts", "cut data"],
+)
+async def test_a_spoiled_file_is_dropped_and_read_again(
+    cache: CachedStore, behind: WatchedStore, tmp_path: Path, spoil: object
+) -> None:
+    """Never an error, never another byte; kept again afterwards."""
+    await read(cache)
+    path = cache_file(tmp_path)
+    path.write_bytes(spoil(path.read_bytes()))  # type: ignore[operator]  # of bytes, to bytes
+    assert await read(cache) == DATA
+    assert await read(cache) == DATA
+    behind.reads.clear()
+    assert await read(cache) == DATA
+    assert behind.reads == []
+
+
+async def test_a_file_spoiled_under_a_reader_is_read_again(cache: CachedStore, tmp_path: Path) -> None:
+    await read(cache)
+    async with await cache.open(KEY, size=len(DATA)) as reader:
+        view = memoryview(bytearray(1000))
+        await reader.read_into(view, 0)
+        os.truncate(cache_file(tmp_path), 0)
+        for at in (1000, 50 * EXTENT):
+            assert await reader.read_into(view, at) == 1000
+            assert view == DATA[at : at + 1000]
+    assert await read(cache) == DATA
+
+
+async def test_a_deleted_object_is_gone_from_the_cache(
+    cache: CachedStore, behind: WatchedStore, tmp_path: Path
+) -> None:
+    await read(cache)
+    async with await cache.open(KEY, size=len(DATA)) as reader:
+        assert await cache.delete(KEY)
+        assert not cache_file(tmp_path).exists()
+        view = bytearray(10)
+        assert await reader.read_into(memoryview(view), 0) == 10
+        assert view == DATA[:10]
+    with pytest.raises(ObjectMissing):
+        await read(cache)
+    with pytest.raises(ObjectMissing):
+        await cache.open(KEY)
+
+
+async def test_without_fills_the_cache_is_passed_and_only_forgets(
+    cache: CachedStore, behind: WatchedStore, tmp_path: Path
+) -> None:
+    """What walks through a whole store neither believes nor fills it."""
+    await read(cache, 0, EXTENT)
+    bare = another(behind, tmp_path, fills=False)
+    behind.reads.clear()
+    assert await read(bare) == DATA
+    assert behind.bytes_read == len(DATA)
+    assert await bare.kept(KEY) == EXTENT
+    await bare.delete(KEY)
+    assert not cache_file(tmp_path).exists()
+    await bare.close()
+
+
+@pytest.mark.parametrize("what", ["a file in its place", "a full disk"])
+async def test_a_cache_that_cannot_be_used_is_read_past(behind: WatchedStore, tmp_path: Path, what: str) -> None:
+    """All is served, one log line says so, and the counters too."""
+    before = counted("behind")
+    if what == "a file in its place":
+        (tmp_path / "cache").write_text("not a directory")
+        store = another(behind, tmp_path)
+    else:
+        store = another(behind, tmp_path, reserve=2**60)  # more than any disk has free
+    with capture_logs() as lines:
+        assert await asyncio.gather(*(read(store) for _ in range(3))) == [DATA] * 3
+        assert await read(store) == DATA
+        await store.close()
+    assert [line["event"] for line in lines].count(
+        "the cache takes nothing now; what it does not hold is read from the store"
+    ) == 1
+    assert counted("behind") - before >= 4 * len(DATA)
+
+
+@pytest.fixture
+def small_files() -> Iterator[int]:
+    """A write beyond a MiB and a bit fails, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB + 30 * EXTENT, before[1]))
+    yield MIB + 30 * EXTENT
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_write_that_fails_in_the_middle_of_a_fill_is_no_error(
+    cache: CachedStore, behind: WatchedStore, small_files: int
+) -> None:
+    assert await asyncio.gather(*(read(cache) for _ in range(4))) == [DATA] * 4
+    assert await read(cache) == DATA
+
+
+@pytest.mark.parametrize("yields", [*range(0, 40, 3)])
+@pytest.mark.parametrize("cold", [True, False], ids=["cold", "kept"])
+async def test_a_read_cancelled_anywhere_leaves_nothing(cache: CachedStore, yields: int, cold: bool) -> None:
+    """After any number of turns of the loop; the fixture looks for what is left open, and the next read is whole."""
+    if not cold:
+        await read(cache)
+    task = asyncio.create_task(read(cache, 0, 20 * EXTENT, step=EXTENT))
+    for _ in range(yields):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert await read(cache) == DATA
+
+
+async def test_closing_ends_fills_where_they_are(behind: WatchedStore, tmp_path: Path) -> None:
+    """What had come stays, and the next process goes on from there."""
+    store = another(behind, tmp_path)
+    behind.hold_at = 10 * EXTENT
+    task = asyncio.create_task(read(store))
+    await until(behind.held)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await store.close()
+    assert behind.open_readers == 0
+    behind.hold_at = None
+    second = another(behind, tmp_path)
+    assert await read(second) == DATA
+    assert behind.bytes_read <= len(DATA) + 2 * 512 * KIB
+    await second.close()
+
+
+async def test_hits_and_misses_are_counted_in_bytes(cache: CachedStore) -> None:
+    names = ("hit", "miss", "behind")
+    before = [counted(name) for name in names]
+    await read(cache)
+    cold = [counted(name) for name in names]
+    await read(cache)
+    warm = [counted(name) for name in names]
+    assert [now - then for now, then in zip(cold, before, strict=True)] == [0, len(DATA), 0]
+    assert [now - then for now, then in zip(warm, cold, strict=True)] == [len(DATA), 0, 0]
