@@ -166,6 +166,26 @@ def rewrap(file: Path | None, data: str | None, resume: bool, reseal: bool) -> N
     sys.exit(_checked(lambda: stored.rewrap(found, rotate=not resume, reseal=reseal, say=click.echo)))
 
 
+@main.command()
+@_shared
+@click.option("--platform", metavar="OS/ARCH", help="Of an index only the images for it, such as linux/arm64.")
+@click.argument("references", metavar="REPO[:TAG|@DIGEST]...", nargs=-1, required=True)
+def warm(file: Path | None, data: str | None, platform: str | None, references: tuple[str, ...]) -> None:
+    """Read images into this machine's cache, so that their first pull asks nothing of S3.
+
+    Works while the server runs, and when it does not. REPO alone means all its tags; an index brings all its images.
+    Exit status 1 when something could not be found, read or kept.
+
+    \b
+    Examples:
+      wharfage warm --config /etc/wharfage.toml team/app:v1
+      wharfage warm team/app team/base@sha256:... --platform linux/arm64
+    """
+    from proxy.visit import warming
+
+    sys.exit(_checked(lambda: warming.warm(_load(file, data, {}), references, platform=platform, say=click.echo)))
+
+
 @main.command("migrate-metadata")
 @_shared
 def migrate_metadata(file: Path | None, data: str | None) -> None:

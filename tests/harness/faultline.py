@@ -1,4 +1,4 @@
-"""A TCP line to a server that fails on command, and counts the HTTP requests that go over it.
+"""A TCP line to a server that fails on command, and counts the HTTP requests and the bytes that go over it.
 
 Modes: "open" passes; "stall" takes bytes and passes none, for good; "busy" answers every request 503 SlowDown; "error"
 answers 500 InternalError; "refuse" cuts each connection at once. `cut_after`, while it is set, cuts every connection
@@ -47,6 +47,7 @@ class FaultLine:
         self.false_pass = True
         self.false_answer = (b"200 OK", b"InternalError")
         self.requests: list[str] = []
+        self.bytes_back = 0
         self.hosts: set[str] = set()
         self.port = 0
         self._losing = False
@@ -124,6 +125,7 @@ class FaultLine:
     async def _back(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passed = 0
         while data := await self._read(back):
+            self.bytes_back += len(data)
             if self._losing:
                 self._losing = False
                 self.lose_answers -= 1
