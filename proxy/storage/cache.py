@@ -16,6 +16,7 @@ threads; files are opened, filled and closed in threads. Holds stored bytes only
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -38,6 +39,7 @@ AHEAD_FIRST = 4 * MIB
 AHEAD_MOST = 64 * MIB
 THREADS = 16  # of each kind: reads never queue behind fills
 FIRST_LOOK, LAST_LOOK = 0.002, 0.02  # seconds between two looks at what another process fetches
+WAIT_MOST = 30.0  # seconds: longer than a store is tried; whoever fetches has been stopped, and is not waited for
 
 
 class CachedStore:
@@ -54,10 +56,12 @@ class CachedStore:
         extent: int = EXTENT,
         reserve: int = RESERVE,
         ahead: int = AHEAD_MOST,
+        wait_most: float = WAIT_MOST,
     ) -> None:
         self.directory = CacheDirectory(root, limit, extent=extent, reserve=reserve)
         self.ahead = max(min(ahead, limit // 16), extent)
         self.readers = ThreadPoolExecutor(THREADS, "cache-read")
+        self.wait_most = wait_most
         self.inner = inner
         self._writers = ThreadPoolExecutor(THREADS, "cache-write")
         self.filling = Filling(inner, self.directory, self._writers, self.release, self.forget)
@@ -319,11 +323,17 @@ class CachedReader:
 
     async def _arrival(self, extent: int, at: int, stop: int) -> None:
         """Wait for the byte at `at`, with those up to `stop` that come along, or until it is time to look again."""
+        now = time.perf_counter()
         if self._waits_since is None:
-            self._waits_since = time.perf_counter()
+            self._waits_since = now
+        left = self._store.wait_most - (now - self._waits_since)
+        if left < 0:
+            raise Unkept("whoever fetches it does not go on")
         fill = self._of.fill_of(extent)
         if fill is not None:
-            await fill.reached(stop)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await fill.reached(stop)
             if fill.error is not None and fill.at <= at:
                 raise fill.error
         else:  # another process fetches it, or has died over it: then its locks are free

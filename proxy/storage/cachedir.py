@@ -21,6 +21,7 @@ All of it blocks: for threads only. Must not know asyncio, nor what the bytes ar
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -36,6 +37,7 @@ from proxy.storage.cachefile import EXTENT, CacheFile, Unreadable
 
 RESERVE = 256 * 2**20  # bytes that are left to others on the disk
 TOUCH_SECONDS = 60.0  # the age of a file's last use from which on another one is written down
+LOCK_SECONDS = 10.0  # for which another process is waited for: one that was stopped must not stop this one
 STALE_SECONDS = 3600.0  # a file that is still being made then was left by a crash
 
 _FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -91,7 +93,7 @@ class CacheDirectory:
                 self._make(path, size)
                 continue
             try:
-                fcntl.flock(fd, fcntl.LOCK_SH)  # waits for no longer than one file takes to be removed
+                _lock(fd, fcntl.LOCK_SH)
                 found = os.fstat(fd)
                 if found.st_nlink:
                     opened = CacheFile.read(fd, size)
@@ -174,7 +176,7 @@ class CacheDirectory:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self._root / "lock", _FILE | os.O_CREAT, 0o600)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                _lock(lock, fcntl.LOCK_EX)
                 yield lock
             finally:
                 os.close(lock)
@@ -330,6 +332,20 @@ class CacheDirectory:
         finally:
             os.close(fd)
             draft.unlink(missing_ok=True)
+
+
+def _lock(fd: int, kind: int) -> None:
+    """An flock, waited for. OSError when somebody holds it for too long."""
+    deadline, pause = time.monotonic() + LOCK_SECONDS, 0.0005
+    while True:
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise OSError(errno.EBUSY, "another process holds the cache's lock and does not go on") from error
+        time.sleep(pause)
+        pause = min(pause * 2, 0.02)
 
 
 def _absent(file: CacheFile, first: int, stop: int) -> list[tuple[int, int]]:

@@ -103,7 +103,8 @@ class CacheFile:
             return None
         buffer = bytearray(4 * (stop - first))
         try:
-            os.preadv(self.fd, [buffer], _HEAD.size + 4 * first, self._nowait)
+            if os.preadv(self.fd, [buffer], _HEAD.size + 4 * first, self._nowait) < len(buffer):
+                return None
         except BlockingIOError:
             return None
         except OSError as error:

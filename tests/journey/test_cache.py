@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -144,6 +145,12 @@ async def test_what_is_kept_asks_nothing_of_s3(node: Node, blob: tuple[str, byte
     for start, stop in ((0, SIZE), (17, 4 * MIB), (SIZE - 1, SIZE)):
         assert await pull(node, path, start, stop) == digest(content[start:stop])
     assert node.line.requests == []
+    async with node.registry() as registry:
+        metrics = (await registry.ask("GET", "/metrics")).body.decode()
+    [hits] = re.findall(r'^wharfage_cache_bytes_total\{result="hit"\} (\S+)', metrics, re.MULTILINE)
+    [held] = re.findall(r"^wharfage_cache_held_bytes (\S+)", metrics, re.MULTILINE)
+    assert float(hits) >= SIZE
+    assert SIZE <= float(held) <= 4096 * MIB
 
 
 async def test_a_small_layer_costs_one_request(node: Node, repository: str) -> None:

@@ -56,9 +56,20 @@ def open_files() -> list[str]:
     return found
 
 
-def another(behind: WatchedStore, folder: Path, *, reserve: int = 0, fills: bool = True) -> CachedStore:
+def another(
+    behind: WatchedStore, folder: Path, *, reserve: int = 0, fills: bool = True, wait_most: float = 30.0
+) -> CachedStore:
     """One more process's, as far as locks can tell."""
-    return CachedStore(behind, folder / "cache", 64 * MIB, extent=EXTENT, ahead=AHEAD, reserve=reserve, fills=fills)
+    return CachedStore(
+        behind,
+        folder / "cache",
+        64 * MIB,
+        extent=EXTENT,
+        ahead=AHEAD,
+        reserve=reserve,
+        fills=fills,
+        wait_most=wait_most,
+    )
 
 
 async def read(
@@ -353,6 +364,24 @@ async def test_a_write_that_fails_in_the_middle_of_a_fill_is_no_error(
 ) -> None:
     assert await asyncio.gather(*(read(cache) for _ in range(4))) == [DATA] * 4
     assert await read(cache) == DATA
+
+
+@pytest.mark.parametrize("stores", [1, 2], ids=["one process", "two processes"])
+async def test_a_fetch_that_stands_still_is_waited_for_so_long_and_then_read_past(
+    behind: WatchedStore, tmp_path: Path, stores: int
+) -> None:
+    """A process that was stopped holds its locks, and must not hold up others for ever."""
+    made = [another(behind, tmp_path, wait_most=0.3) for _ in range(stores)]
+    behind.hold_at = 5 * EXTENT
+    leader = asyncio.create_task(read(made[0]))
+    await until(behind.held)
+    behind.hold_at = None  # for all who come later
+    async with asyncio.timeout(10):
+        assert await read(made[-1]) == DATA
+    behind.go_on.set()
+    assert await leader == DATA
+    for each in made:
+        await each.close()
 
 
 @pytest.mark.parametrize("yields", [*range(0, 40, 3)])
