@@ -88,7 +88,7 @@ class CachedStore:
             return PassingReader(self, key, await self.inner.open(key, fresh=True), drops=True)
         try:
             found = await self._take(key, size)
-            if found is None:
+            if found is None and size is None:
                 async with await self.inner.open(key) as asked:
                     size = asked.size
                 found = await self._take(key, size)
@@ -160,7 +160,11 @@ class CachedStore:
             found = self._open.get(key)
             if found is not None and found.file.size == file.size:  # another reader was faster
                 found.users += 1
-                await finish_anyway(self.readers.submit(os.close, file.fd))
+                try:
+                    await finish_anyway(self.readers.submit(os.close, file.fd))
+                except BaseException:
+                    await self.release(found)
+                    raise
                 return found
             found = self._open[key] = CachedObject(key, file)
         found.users += 1

@@ -33,7 +33,7 @@ from pathlib import Path
 
 from proxy import observe
 from proxy.storage.base import KEY
-from proxy.storage.cachefile import EXTENT, CacheFile, Unreadable
+from proxy.storage.cachefile import EXTENT, MOST_EXTENTS, CacheFile, Unreadable
 
 RESERVE = 256 * 2**20  # bytes that are left to others on the disk
 TOUCH_SECONDS = 60.0  # the age of a file's last use from which on another one is written down
@@ -81,8 +81,11 @@ class CacheDirectory:
 
     def open(self, key: str, size: int | None) -> CacheFile | None:
         """The object's file; made if there is none and `size` tells how large it is to be. Its `fd` is the caller's.
+        None where there is none, and for objects of more than `MOST_EXTENTS`.
 
         A file that is none of ours, or of another size, is dropped. OSError when the directory cannot be used."""
+        if size is not None and size > self.extent * MOST_EXTENTS:
+            return None
         path = self._path(key)
         while True:
             try:

@@ -35,7 +35,7 @@ ALIGNED = 2**20
 
 _HEAD = struct.Struct("<8sIIQI4x")
 _MAGIC, _VERSION = b"whfcache", 1
-_MOST_EXTENTS = 2**20
+MOST_EXTENTS = 2**20
 _LOCK = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux
 _KEEP_SIZE, _PUNCH = 1, 2 | 1
 
@@ -72,7 +72,7 @@ class CacheFile:
         magic, version, extent, of, check = _HEAD.unpack(found)
         if magic != _MAGIC or version != _VERSION or zlib.crc32(found[:24]) != check:
             raise Unreadable("its header is not one of this version")
-        if not extent or of > extent * _MOST_EXTENTS:
+        if not extent or of > extent * MOST_EXTENTS:
             raise Unreadable("its header makes no sense")
         if size is not None and of != size:
             raise Unreadable(f"it is of an object of {of} bytes, not {size}")

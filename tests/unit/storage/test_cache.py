@@ -57,13 +57,19 @@ def open_files() -> list[str]:
 
 
 def another(
-    behind: WatchedStore, folder: Path, *, reserve: int = 0, fills: bool = True, wait_most: float = 30.0
+    behind: WatchedStore,
+    folder: Path,
+    *,
+    limit: int = 64 * MIB,
+    reserve: int = 0,
+    fills: bool = True,
+    wait_most: float = 30.0,
 ) -> CachedStore:
     """One more process's, as far as locks can tell."""
     return CachedStore(
         behind,
         folder / "cache",
-        64 * MIB,
+        limit,
         extent=EXTENT,
         ahead=AHEAD,
         reserve=reserve,
@@ -177,6 +183,20 @@ async def test_many_readers_of_a_cold_object_cost_one(behind: WatchedStore, tmp_
 
 
 @pytest.mark.parametrize("stores", [1, 2], ids=["one process", "two processes"])
+async def test_many_readers_of_an_object_larger_than_the_cache_cost_one(
+    behind: WatchedStore, tmp_path: Path, stores: int
+) -> None:
+    """It passes through a quarter of the cache: readers that keep about together share each run."""
+    made = [another(behind, tmp_path, limit=4 * MIB) for _ in range(stores)]
+    found = await asyncio.gather(*(read(made[number % stores]) for number in range(8)))
+    assert found == [DATA] * 8
+    assert behind.bytes_read <= 1.05 * len(DATA)
+    assert cache_file(tmp_path).stat().st_blocks * 512 <= MIB + EXTENT
+    for each in made:
+        await each.close()
+
+
+@pytest.mark.parametrize("stores", [1, 2], ids=["one process", "two processes"])
 async def test_the_first_reader_gone_does_not_stop_the_others(
     behind: WatchedStore, tmp_path: Path, stores: int
 ) -> None:
@@ -239,6 +259,14 @@ async def test_an_object_of_another_size_than_told_is_missing(cache: CachedStore
         with pytest.raises(ObjectMissing):
             await reader.read_into(memoryview(bytearray(10)), 0)
     assert await read(cache) == DATA
+
+
+async def test_an_object_too_large_for_any_file_is_read_past_the_cache(cache: CachedStore, tmp_path: Path) -> None:
+    async with await cache.open(KEY, size=2**60) as reader:
+        view = bytearray(10)
+        assert await reader.read_into(memoryview(view), 0) == 10
+        assert view == DATA[:10]
+    assert not cache_file(tmp_path).exists()
 
 
 async def test_a_fresh_reader_passes_the_cache_and_drops_what_it_covers(
@@ -344,6 +372,7 @@ async def test_a_cache_that_cannot_be_used_is_read_past(behind: WatchedStore, tm
         assert await asyncio.gather(*(read(store) for _ in range(3))) == [DATA] * 3
         assert await read(store) == DATA
         await store.close()
+    assert behind.asked == 0
     assert [line["event"] for line in lines].count(
         "the cache takes nothing now; what it does not hold is read from the store"
     ) == 1
@@ -395,6 +424,20 @@ async def test_a_read_cancelled_anywhere_leaves_nothing(cache: CachedStore, yiel
         await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+    assert await read(cache) == DATA
+
+
+@pytest.mark.parametrize("yields", range(12))
+async def test_an_open_cancelled_beside_others_leaves_nothing(cache: CachedStore, yields: int) -> None:
+    """Several open one object at once, and share it; the fixture looks for what is left open."""
+    tasks = [asyncio.create_task(cache.open(KEY, size=len(DATA))) for _ in range(4)]
+    for _ in range(yields):
+        await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    for made in await asyncio.gather(*tasks, return_exceptions=True):
+        if not isinstance(made, BaseException):
+            await made.close()
     assert await read(cache) == DATA
 
 
