@@ -204,8 +204,11 @@ class BlobReader:
 
     def _tell(self, segment: Segment, layout: Layout, first: int, last: int, after: int) -> None:
         """Let the store know what will be read: these frames, and `after` bytes of plaintext in later segments, which
-        take at least as many stored ones."""
+        take at least as many stored ones; all the rest of the object where the range goes to its end."""
         at = segment.stored_offset
+        if after and segment.plain_offset + segment.plain_length + after == self._sealed.plain_size:
+            self._stored.will_read(at + layout.frame_at(first), self._sealed.stored_size)
+            return
         end = at + layout.frame_at(last) if last <= layout.regular else at + segment.stored_length
         self._stored.will_read(at + layout.frame_at(first), min(end + after, self._sealed.stored_size))
 

@@ -11,7 +11,8 @@ from proxy.storage.base import Appender, ObjectReader, ObjectStore, StoredObject
 
 
 class WatchedStore:
-    """An `ObjectStore`. `reads` are (start, stop) in the order they came; `asked` counts opens that told no size.
+    """An `ObjectStore`. `reads` are (start, stop) in the order they came, `told` those that were said to
+    follow; `asked` counts opens that told no size.
 
     A read that would go beyond `hold_at` stops there until `go_on` is set; one that would go beyond `fail_at` raises
     `error`, once if `once`."""
@@ -19,6 +20,7 @@ class WatchedStore:
     def __init__(self, inner: ObjectStore) -> None:
         self.inner = inner
         self.reads: list[tuple[int, int]] = []
+        self.told: list[tuple[int, int]] = []
         self.asked = 0
         self.opened = 0
         self.open_readers = 0
@@ -68,6 +70,7 @@ class WatchedReader:
         store.open_readers += 1
 
     def will_read(self, start: int, stop: int) -> None:
+        self._store.told.append((start, stop))
         self._inner.will_read(start, stop)
 
     async def read_into(self, view: memoryview, offset: int) -> int:
