@@ -71,6 +71,8 @@ def preload(config: Config) -> None:
         from proxy.storage import bucket
 
         bucket.load()
+    if has_cache(config):
+        from proxy.storage import cache  # noqa: F401  # loaded by those who want it
 
 
 def has_cache(config: Config) -> bool:
