@@ -19,7 +19,7 @@ from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
 from proxy.storage.cache import CachedStore
-from proxy.storage.cachefile import ALIGNED
+from proxy.storage.cachefile import ALIGNED, CacheFile
 
 KIB, MIB = 2**10, 2**20
 KEY, OTHER = "ab" * 16, "cd" * 16
@@ -456,6 +456,15 @@ async def test_closing_ends_fills_where_they_are(behind: WatchedStore, tmp_path:
     assert await read(second) == DATA
     assert behind.bytes_read <= len(DATA) + 2 * 512 * KIB
     await second.close()
+
+
+async def test_a_file_system_that_cannot_answer_at_once_is_asked_in_threads(
+    cache: CachedStore, behind: WatchedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CacheFile, "look", lambda self, first, stop: None)
+    assert await asyncio.gather(*(read(cache) for _ in range(3))) == [DATA] * 3
+    assert await read(cache) == DATA
+    assert behind.bytes_read == len(DATA)
 
 
 async def test_hits_and_misses_are_counted_in_bytes(cache: CachedStore) -> None:

@@ -16,6 +16,7 @@ import pytest
 from fakes.memory_store import MemoryStore
 from fakes.watched_store import WatchedStore
 
+from proxy.storage import cachefile
 from proxy.storage.cache import CachedStore
 from proxy.storage.cachedir import CacheDirectory, NoRoom, Removed
 from proxy.storage.cachefile import CacheFile
@@ -151,6 +152,20 @@ def test_an_object_larger_than_the_cache_passes_through_it(directory: CacheDirec
     assert directory.present(key(1)) == MIB
     assert used(tmp_path) <= LIMIT
     os.close(large.fd)
+
+
+def test_a_file_system_that_cannot_allocate_is_bounded_by_what_is_counted(
+    directory: CacheDirectory, tmp_path: Path, now: Now, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor can it give back a part of a file: whole files make room."""
+    monkeypatch.setattr(cachefile, "_fallocate", None)
+    for number in range(12):
+        now.at += 100
+        fill(directory, number, MIB - 8 * KIB)
+        assert used(tmp_path) <= LIMIT
+    present = [directory.present(key(number)) > 0 for number in range(12)]
+    assert present[:8] == [False] * 8
+    assert present[-3:] == [True] * 3
 
 
 def test_a_removed_object_takes_nothing_more(directory: CacheDirectory, tmp_path: Path) -> None:
