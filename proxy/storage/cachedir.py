@@ -132,6 +132,9 @@ class CacheDirectory:
             room = self._room(held)
             if held + need > room:
                 held = self._evict(room - need)
+            self._count(
+                lock, held + need
+            )  # first: who is killed in between leaves too much in the books, never too little
             before = file.used()  # less than a moment ago, when extents were forgotten
             took = file.allocate(begin, end)
             held += file.used() - before if took else need
