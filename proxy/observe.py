@@ -89,6 +89,9 @@ class Metrics:
         self.cache_evicted = counter("wharfage_cache_evicted_total", "What made room in the cache", "kind")
         self.cache_dropped = counter("wharfage_cache_dropped_total", "Cached bytes that were wrong, and dropped")
         self.metadata_cache = counter("wharfage_metadata_cache_total", "Answers asked of the metadata cache", "result")
+        self.grace_answers = counter(
+            "wharfage_grace_answers_total", "Kept answers used while no metadata service reached its database"
+        )
         self.worker_restarts = counter(
             "wharfage_worker_restarts_total", "Processes that died and were restarted", "role"
         )

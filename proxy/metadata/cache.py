@@ -90,7 +90,7 @@ class CachedMetadata:
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
         epoch = self._epochs.identity() if self._epochs and self._epochs.speaks() else None
-        found = _counted(self._access_keys.get(access_key_id, epoch))
+        found = self._counted(self._access_keys.get(access_key_id, epoch))
         if found is None:
             found = await self._inner.access_key(access_key_id)
             self._access_keys.put(access_key_id, epoch, found)
@@ -98,7 +98,7 @@ class CachedMetadata:
 
     async def principal(self, principal_id: str) -> Principal | None:
         epoch = self._epochs.identity() if self._epochs and self._epochs.speaks() else None
-        found = _counted(self._principals.get(principal_id, epoch))
+        found = self._counted(self._principals.get(principal_id, epoch))
         if found is None:
             found = await self._inner.principal(principal_id)
             self._principals.put(principal_id, epoch, found)
@@ -106,7 +106,7 @@ class CachedMetadata:
 
     async def blob(self, account: str, repository: str, digest: str) -> Blob:
         epoch = self._epoch(account, repository)
-        found = _counted(self._blobs.get((account, repository, digest), epoch))
+        found = self._counted(self._blobs.get((account, repository, digest), epoch))
         if found is None:
             found = await self._inner.blob(account, repository, digest)
             self._blobs.put((account, repository, digest), epoch, found)
@@ -114,7 +114,7 @@ class CachedMetadata:
 
     async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
         name = f"{object_key} {plain_offset}"
-        found = None if fresh else _counted(self._pages.get(name))
+        found = None if fresh else self._counted(self._pages.get(name))
         if found is None:
             found = await self._inner.frame_hashes(object_key, plain_offset, fresh=fresh)
             if found:
@@ -125,7 +125,7 @@ class CachedMetadata:
         epoch = self._epoch(account, repository)
         image = self._images.get((account, repository, reference), epoch)
         content = self._contents.get(image[0]) if image else None
-        if _counted(content) is not None and image is not None and content is not None:
+        if self._counted(content) is not None and image is not None and content is not None:
             return StoredManifest(image[0], image[1], content)
         found = await self._inner.manifest(account, repository, reference)
         if self._contents.get(found.digest) != found.content:
@@ -140,6 +140,12 @@ class CachedMetadata:
     def _epoch(self, account: str, repository: str) -> int | None:
         """None while the page proves nothing: nothing is kept or used again."""
         return self._epochs.repository(account, repository) if self._epochs and self._epochs.speaks() else None
+
+    def _counted(self, found: Value | None) -> Value | None:
+        observe.metrics.metadata_cache.labels("miss" if found is None else "hit").inc()
+        if found is not None and self._epochs is not None and self._epochs.in_grace():
+            observe.metrics.grace_answers.inc()
+        return found
 
 
 class _Recent(Generic[Key, Value]):
@@ -190,11 +196,6 @@ class _Contents:
         while self._room < 0:
             _, gone = self._held.popitem(last=False)
             self._room += len(gone)
-
-
-def _counted(found: Value | None) -> Value | None:
-    observe.metrics.metadata_cache.labels("miss" if found is None else "hit").inc()
-    return found
 
 
 def _check(manifest: StoredManifest) -> None:

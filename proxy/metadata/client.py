@@ -1,8 +1,8 @@
 """Asks the metadata service over HTTP: a unix socket on one machine, TCP with the shared secret beyond.
 
-A service that restarts in the middle of a push is waited for: a request that never reached it is sent again, and one
-whose answer was lost is asked again when that is harmless (`_REPEATABLE`). After `patience` seconds, or when a lost
-answer may not be asked for again, the caller gets `MetadataUnavailable`. Holds no cache.
+A service that restarts in the middle of a push is waited for, and where there are several the next is asked: each
+request carries an id, by which a service knows a write that was done already, and gives the answer that was lost. After
+`patience` seconds, or when every service refuses, the caller gets `MetadataUnavailable`. Holds no cache.
 """
 
 # mypy: disable-error-code="no-any-return"
@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 
 from proxy.metadata import wire
+from proxy.metadata.addresses import Address, connect, parse
 from proxy.model.errors import Code, Failure
 from proxy.model.records import (
     AccessKey,
@@ -40,53 +41,33 @@ from proxy.model.records import (
 )
 
 CONNECTIONS = 32  # one proxy's at once; the service runs few things in parallel, the rest waits here
-KEEPALIVE_SECONDS = 15.0
+ATTEMPT_SECONDS = 5.0  # where another service can be asked instead; its own patience with the database is 4
 PATIENCE_SECONDS = 8.0  # a metadata process is back within this after a crash
 _LARGE = 2**20  # bytes of a body from which on aiohttp wants a file; a manifest may have 4 MiB
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
-# Operations that may be asked again when the answer was lost: reads, and writes that find themselves done.
-_REPEATABLE = frozenset(
-    {
-        "access_key", "principal", "blob", "segments", "frame_hashes", "mount_blob", "quarantine", "begin_upload",
-        "upload", "keep_frame_hashes",
-        "lease_upload", "renew_upload", "advance_upload", "release_upload", "commit_upload", "manifest", "put_manifest",
-        "tags", "repositories", "referrers", "hold_blobs", "known_objects", "objects", "ping",
-        "key_records", "record_key", "sealed_secrets", "open_uploads",
-        "open_object", "keep_open_object", "cut_open_object", "open_object_parts", "open_object_tail",
-        "drop_open_object", "open_objects",
-        "BatchGetImage", "DescribeImages", "DescribeRepositories", "ListImages",
-    }
-)  # fmt: skip
-
 
 class MetadataClient:
-    """`contract.Metadata` and `storage.base.OpenObjects`. `address` is `unix:<path>` or `http(s)://host:port`; make it
-    inside a running loop."""
+    """`contract.Metadata` and `storage.base.OpenObjects`.
+
+    `addresses` is `unix:<path>` or `http(s)://host:port`, or several separated by commas, of which the one at `first`
+    is asked until it fails. Make it inside a running loop."""
 
     def __init__(
         self,
-        address: str,
+        addresses: str | Sequence[Address],
         *,
         secret: str | None = None,
         connections: int = CONNECTIONS,
         timeout: float = 30.0,
         patience: float = PATIENCE_SECONDS,
+        first: int = 0,
     ) -> None:
-        connector: aiohttp.BaseConnector
-        if address.startswith("unix:"):
-            connector = aiohttp.UnixConnector(path=address[5:], limit=connections, keepalive_timeout=KEEPALIVE_SECONDS)
-            self._base = "http://metadata/v1/"
-        else:
-            connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=KEEPALIVE_SECONDS)
-            self._base = address.rstrip("/") + "/v1/"
+        found = parse(addresses) if isinstance(addresses, str) else addresses
+        attempt = timeout if len(found) == 1 else min(timeout, ATTEMPT_SECONDS)
+        self._lines = [(each.base, connect(each, secret, connections=connections, timeout=attempt)) for each in found]
+        self._current = first % len(found)
         self._patience = patience
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=timeout),
-            headers={wire.SECRET_HEADER: secret} if secret else {},
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
         return await self._ask("access_key", AccessKey | None, access_key_id=access_key_id)
@@ -344,31 +325,40 @@ class MetadataClient:
         await self._ask("ping", None)
 
     async def close(self) -> None:
-        await self._session.close()
+        for _, session in self._lines:
+            await session.close()
 
     async def _ask(self, operation: str, wanted: Any, **parameters: Any) -> Any:
         body = wire.dump(parameters)
+        identified = {wire.REQUEST_HEADER: secrets.token_hex(16)}
         deadline = time.monotonic() + self._patience
         pause = _FIRST_PAUSE
+        attempts = refusals = 0
         while True:
+            number = self._current
+            base, session = self._lines[number]
             try:
                 data = body if len(body) < _LARGE else io.BytesIO(body)
-                async with self._session.post(self._base + operation, data=data) as response:
+                async with session.post(base + operation, data=data, headers=identified) as response:
                     answer = wire.load(await response.read())
                     status = response.status
-                break
-            except aiohttp.ClientConnectorError as error:  # never sent
-                reason: Exception = error
+                if status == 200:
+                    break
+                failure = _failure(answer)
+                refusals += 1
+                if failure.code is not Code.METADATA_UNAVAILABLE or refusals >= len(self._lines):
+                    raise failure
+                reason: Exception = failure  # it has been patient itself
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 reason = error
-                if operation not in _REPEATABLE:
-                    raise _unavailable(error) from error
+            if self._current == number:
+                self._current = (number + 1) % len(self._lines)
             if time.monotonic() + pause > deadline:
                 raise _unavailable(reason) from reason
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
-        if status != 200:
-            raise _failure(answer)
+            attempts += 1
+            if attempts % len(self._lines) == 0:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
         return wire.decode(wanted, answer)
 
 

@@ -1,9 +1,9 @@
-"""The epoch page: how every worker of a machine learns, without asking, that a cached answer is out of date.
+"""The epoch page: how every worker of a node learns, without asking, that a cached answer is out of date.
 
-A file of 8-byte counters that all processes map: one for identities, the rest striped by (account, repository). The
-metadata service counts a stripe up after its commit and before its answer; a reader takes the stripe's epoch *before*
-it asks for the row, and may use the row again while the epoch stands. A starting service counts all up, so that a crash
-between commit and count is made good before its next answer.
+A file of 8-byte counters that all processes map: one for identities, the rest striped by (account, repository). Its one
+writer (the metadata service, or on a node without one `watch`) counts a stripe up after a commit and before its answer;
+a reader takes the stripe's epoch *before* it asks for the row, and may use the row again while the epoch stands. Who
+begins to write a page counts all up, so that what was missed before is made good before anything is used again.
 
 | offset      | length   | what                                                            |
 | 0           | 8        | `MAGIC`, which says the layout                                  |
@@ -11,14 +11,17 @@ between commit and count is made good before its next answer.
 | 16          | 8 × 4096 | repository stripes, by crc32 of account, "/", name              |
 | 32784       | 8        | the lease: `now()` until which the page speaks, 0: always       |
 | 32792       | 8        | the page's name, random, 0 until it is asked for                |
+| 32800       | 8        | 1 while the lease is of grace: no service reaches the database  |
+| 32808       | 8        | `now()` until which the service has lent to other nodes         |
 
-Where a service on another machine may take the database over (PostgreSQL), the page speaks only while the service that
-writes it holds a lease; where the lease has run out, nothing kept is used. Each counter is written by one process,
-aligned, in one store of the machine; a reader never sees half of one.
+Where services on other machines may write (`invalidation`), the page speaks only under a lease; where the lease has run
+out, nothing kept is used. Each counter is written by one process, aligned, in one store of the machine; a reader never
+sees half of one.
 """
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import secrets
@@ -30,8 +33,8 @@ from proxy.metadata.transaction import Changes
 
 MAGIC = 0x31_48_43_50_45_46_48_57  # b"WHFEPCH1", little-endian
 STRIPES = 4096  # 32 KiB; two busy repositories share a stripe once in 4096, and then only cost each other a question
-_IDENTITY, _LEASE, _NAME = 1, 2 + STRIPES, 3 + STRIPES
-_LENGTH = 8 * (4 + STRIPES)
+_IDENTITY, _LEASE, _NAME, _GRACE, _LENT = 1, 2 + STRIPES, 3 + STRIPES, 4 + STRIPES, 5 + STRIPES
+_LENGTH = 8 * (6 + STRIPES)
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # of the machine; on Linux it counts sleep as well
 
 
@@ -44,13 +47,14 @@ class Epochs:
     """The mapped page. Opening creates the file (0600) and never shortens one that another process has mapped."""
 
     def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(descriptor).st_size < _LENGTH:
-                os.ftruncate(descriptor, _LENGTH)
-            self._map = mmap.mmap(descriptor, _LENGTH)
-        finally:
-            os.close(descriptor)
+            if os.fstat(self._descriptor).st_size < _LENGTH:
+                os.ftruncate(self._descriptor, _LENGTH)
+            self._map = mmap.mmap(self._descriptor, _LENGTH)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
         self._counters = memoryview(self._map).cast("Q")
         if self._counters[0] not in (0, MAGIC):
             self.close()
@@ -68,18 +72,41 @@ class Epochs:
         until = self._counters[_LEASE]
         return until == 0 or now() < until
 
-    def lend(self, until: int) -> None:
-        """The service's part: the page speaks until then, 0: always, 1: no more."""
+    def lend(self, until: int, *, grace: bool = False) -> None:
+        """The writer's part: the page speaks until then, 0: always, 1: no more."""
+        self._counters[_GRACE] = grace
         self._counters[_LEASE] = until
 
+    def in_grace(self) -> bool:
+        """Whether what the page proves is what was valid when the database was lost."""
+        return self._counters[_GRACE] == 1
+
+    def lent(self) -> int:
+        """Until when other nodes may use what they keep by this page's service, or by the one before it."""
+        return self._counters[_LENT]
+
+    def note_lent(self, until: int) -> None:
+        self._counters[_LENT] = max(until, self._counters[_LENT])
+
+    def forget_lent(self) -> None:
+        self._counters[_LENT] = 0
+
+    def claim(self) -> bool:
+        """Whether this process is the page's one writer now; the claim ends with it, or with `close`."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def name(self) -> str:
-        """Which page this is, among those of all machines. The service asks; it makes the name when there is none."""
+        """Which page this is, among those of all machines. The writer asks; it makes the name when there is none."""
         if not self._counters[_NAME]:
             self._counters[_NAME] = secrets.randbits(63) | 1
         return f"{self._counters[_NAME]:016x}"
 
     def bump(self, changes: Changes) -> None:
-        """The metadata service's part: after a commit, before any answer. One process, one thread at a time."""
+        """The writer's part: after a commit, before any answer. One process, one thread at a time."""
         if changes.everything:
             self.bump_all()
             return
@@ -95,6 +122,9 @@ class Epochs:
     def close(self) -> None:
         self._counters.release()
         self._map.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _stripe(account: str, name: str) -> int:

@@ -1,6 +1,6 @@
 """Every row from SQLite to an empty PostgreSQL, all or nothing.
 
-Promises: one transaction under the service's own lock; nothing is copied over what is there; each table's rows are
+Promises: one transaction under the lock of writes; nothing is copied over what is there; each table's rows are
 counted on both sides before the commit; row ids stay, and new ones go on after them. The file is only read (and brought
 up to the newest schema first). Nobody may write it meanwhile: the caller holds the data directory.
 """
@@ -23,7 +23,7 @@ def move(source: Path, url: str, told: Told) -> dict[str, int]:
     """Rows copied, by table. Failure when the target holds rows, cannot be had, or cannot store a value."""
     sqlite = SqliteDatabase(source)
     try:
-        target = PostgresqlDatabase(url, None)
+        target = PostgresqlDatabase(url)
         try:
             return sqlite.read(lambda old: target.write(lambda new: _copy(old, new, told)))
         finally:

@@ -1,15 +1,17 @@
-"""Rows in PostgreSQL: sessions, transactions, and what happens when the line breaks.
+"""Rows in PostgreSQL: transactions, and what happens when the line breaks.
 
 Promises: a write is committed (synchronous_commit) when it returns, and done once: its transaction holds a request id,
-so that a COMMIT whose answer was lost is looked up. What a lost line, a restart, a deadlock or a serialisation failure
-undid is done again, for `PATIENCE_SECONDS`; after that calls fail at once until PostgreSQL is back. One service writes
-at a time: the writing session holds an advisory lock (`tenure`). All that is PostgreSQL's own is in these two files.
-Must not know what the operations do.
+so that a COMMIT whose answer was lost is looked up. Writes of all services over one database are serial: each takes one
+lock first, and so what it announces last is in the order of commits (`invalidation`). What a lost line, a restart, a
+deadlock or a serialisation failure undid is done again, for `PATIENCE_SECONDS`; after that calls fail at once until
+PostgreSQL is back. Must not know what the operations do.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -18,69 +20,44 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import Connection, Engine, bindparam, create_engine, delete, insert, select, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from proxy import observe
-from proxy.metadata import epochs, migrations
-from proxy.metadata.epochs import Epochs
-from proxy.metadata.tenure import LEASE_SECONDS, Tenure, own, requests
+from proxy.metadata import migrations, roster, sessions
+from proxy.metadata.invalidation import compact, encode
+from proxy.metadata.sessions import gone, is_lost, let_go
+from proxy.metadata.store import Told
+from proxy.metadata.transaction import Changes
 from proxy.model.errors import Code, Failure
 
 Result = TypeVar("Result")
 
 PATIENCE_SECONDS = 4.0  # a restart of PostgreSQL is hidden from callers for so long; the proxies' own is 8
-START_SECONDS = 15.0  # in which PostgreSQL must answer, and another service end, when this one starts
-BEAT_SECONDS = 0.25  # a quarter of the lease
+START_SECONDS = 15.0  # in which PostgreSQL must answer when this service starts
+_RETRY_SECONDS = 0.25  # between two attempts to connect once it is known to be gone
+_BEAT_SECONDS = 1.0
 _EXPIRE_SECONDS = 60.0  # between two removals of request ids
 _PAUSE_SECONDS = 0.1  # between two attempts
-_CONNECT = {
-    "connect_timeout": 2,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,  # ms: a line that was cut without a word is given up
-}
-_OPTIONS = " ".join(
-    f"-c {setting}"
-    for setting in (
-        "lock_timeout=10s",
-        "statement_timeout=25s",  # the proxies wait 30
-        "idle_in_transaction_session_timeout=60s",
-        "tcp_keepalives_idle=5",  # and these four let PostgreSQL see that a machine is dead: its lock is then free
-        "tcp_keepalives_interval=2",
-        "tcp_keepalives_count=3",
-        "tcp_user_timeout=10000",
-    )
-)
-"""Settings of every session. The URL's own `options` come after them and win."""
-
-_UNDONE = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected: PostgreSQL rolled it back
-_ENDED = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25006"})  # shut down, timed out; or a standby now
-_BUSY = frozenset({"55P03", "57014"})  # lock_not_available, query_canceled: by our own time-outs
-_FULL = "53100"
-
-_NOTE = insert(requests).values(request_id=bindparam("id"))
-_NOTED = select(requests.c.request_id).where(requests.c.request_id == bindparam("id"))
-_EXPIRE = delete(requests).where(text("made_at < now() - interval '10 minutes'"))  # longer than anybody asks for one
+_NEWS_BYTES = 7900  # PostgreSQL takes 8000
 
 
 class PostgresqlDatabase:
     """`store.Database` on PostgreSQL, migrated. `url` is libpq's (postgresql://…), with all it can say.
 
-    Blocks: make it at start. MetadataUnavailable when PostgreSQL does not answer or another service has the database.
+    `process` names this one among the services over the database. Blocks: make it at start. MetadataUnavailable when
+    PostgreSQL does not answer.
     """
 
     readers = 4  # they wait for PostgreSQL, not for the interpreter
-    beat_seconds: float | None = BEAT_SECONDS
+    beat_seconds: float | None = _BEAT_SECONDS
 
     def __init__(
         self,
         url: str,
-        page: Epochs | None,
         *,
+        process: str = "",
         patience: float = PATIENCE_SECONDS,
         start_seconds: float = START_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -89,9 +66,9 @@ class PostgresqlDatabase:
         self._patience = patience
         self._clock = clock
         self._pause = pause
-        self._page = page
-        self._tenure = Tenure(page, pause)
-        self._parameters = _parameters(url, self._tenure.application_name)
+        self._process = process
+        self._number = 0  # of what was announced, ascending
+        self._parameters = sessions.parameters(url, application_name(process))
         self._engine = create_engine(
             "postgresql+psycopg://", creator=self._connect, poolclass=NullPool, use_native_hstore=False
         )
@@ -100,7 +77,6 @@ class PostgresqlDatabase:
         self._writing: Connection | None = None
         self._lost_at: float | None = None  # since when PostgreSQL does not answer
         self._not_before = 0.0  # no attempt to connect until then
-        self._outsider: Failure | None = None  # another service has the database
         self._expire_at = 0.0
         self._migrated = False
         self._start(clock() + start_seconds)
@@ -108,18 +84,16 @@ class PostgresqlDatabase:
     def read(self, run: Callable[[Connection], Result]) -> Result:
         deadline = self._deadline()
         while True:
-            if self._outsider is not None:  # what its workers keep is not ours to answer for
-                raise self._outsider
             connection: Connection | None = None
             try:
                 connection = self._reader(deadline)
                 with connection.begin():
                     return run(connection)
             except DBAPIError as error:
-                if _is_lost(error) and connection is not None:
+                if is_lost(error) and connection is not None:
                     self._local.connection = None
                     self._reading.remove(connection)
-                    _let_go(connection)
+                    let_go(connection)
                 self._recover(error, deadline)
 
     def write(self, run: Callable[[Connection], Result]) -> Result:
@@ -133,46 +107,50 @@ class PostgresqlDatabase:
                 request, undecided = secrets.token_hex(16), ""
                 transaction = connection.begin()
                 try:
-                    connection.execute(_NOTE, {"id": request})
+                    connection.execute(roster.LOCK, {"lock": roster.WRITING})
+                    connection.execute(roster.NOTE, {"id": request})
                     result = run(connection)
-                    asked = epochs.now()
                     undecided = request  # from here on it may be committed, whatever we hear
                     transaction.commit()
                 except BaseException:
                     with suppress(DBAPIError):
                         transaction.rollback()
                     raise
-                self._lend(asked)
                 break
             except DBAPIError as error:
-                if _is_lost(error):
+                if is_lost(error):
                     self._drop_writer()
                 else:
                     undecided = ""  # PostgreSQL answered: it is undone
                 self._recover(error, deadline)
         return result  # type: ignore[return-value]  # set by the run whose commit ended the loop
 
+    def announce(self, connection: Connection, changes: Changes) -> Told | None:
+        self._number += 1
+        news = compact({"f": self._process, "n": self._number, "c": encode(changes)})
+        if len(news.encode()) > _NEWS_BYTES:
+            news = compact({"f": self._process, "n": self._number, "c": encode(Changes(everything=True))})
+        known = {"channel": roster.CHANNEL, "news": news, "process": self._process}
+        return Told(self._number, roster.told(connection.execute(roster.TELL, known).one()))
+
     def beat(self) -> None:
-        """Renew the lease; take the lock again when it was lost; remove old request ids. Never raises."""
+        """Connect again when the line was lost; remove old request ids. Never raises."""
+        if self._lost_at is None and self._clock() < self._expire_at:
+            return
         try:
             connection = self._writer(self._clock())
-            asked = epochs.now()
             with connection.begin():
-                if self._clock() >= self._expire_at:
-                    connection.execute(_EXPIRE)
-                    self._expire_at = self._clock() + _EXPIRE_SECONDS
-                else:
-                    connection.execute(select(1))
-            self._lend(asked)
+                connection.execute(roster.EXPIRE)
+            self._expire_at = self._clock() + _EXPIRE_SECONDS
         except DBAPIError as error:
             self._drop_writer()
             self._note_lost(error)
         except Failure:
-            pass  # another service has the database, or it is too early to ask again: said already
+            pass  # it is too early to ask again
 
     def close(self) -> None:
         for connection in [*self._reading, *([self._writing] if self._writing else [])]:
-            _let_go(connection)
+            let_go(connection)
         self._engine.dispose()
 
     # ---- sessions -------------------------------------------------------------------------------------------------
@@ -184,7 +162,7 @@ class PostgresqlDatabase:
         """A fresh session. After the deadline others' failed attempts of just now count as one's own."""
         now = self._clock()
         if self._lost_at is not None and now >= deadline and now < self._not_before:
-            raise _gone("it did not a moment ago")
+            raise gone("it did not a moment ago")
         connection = self._engine.connect().execution_options(**options)
         if self._lost_at is not None:
             observe.log.info("PostgreSQL answers again", after=round(self._clock() - self._lost_at, 2))
@@ -200,33 +178,21 @@ class PostgresqlDatabase:
         return connection
 
     def _writer(self, deadline: float) -> Connection:
-        """The session that holds the lock; a fresh one takes it first. Failure when another service has it."""
+        """The writing session. READ COMMITTED whatever the role says: what is read after the lock is as of then."""
         if self._writing is None:
-            connection = self._open(deadline)
+            connection = self._open(deadline, isolation_level="READ COMMITTED")
             try:
-                self._tenure.lock(connection)
                 self._prepare(connection)
-                self._tenure.begin(connection)
-            except BaseException as error:
-                _let_go(connection)
-                if isinstance(error, Failure) and error.code is Code.METADATA_UNAVAILABLE:
-                    if self._outsider is None:
-                        observe.log.error(error.message, hint=error.hint)
-                    self._outsider = error
+            except BaseException:
+                let_go(connection)
                 raise
-            self._outsider = None
             self._writing = connection
         return self._writing
 
     def _drop_writer(self) -> None:
         if self._writing is not None:
-            _let_go(self._writing)
+            let_go(self._writing)
             self._writing = None
-
-    def _lend(self, asked: int) -> None:
-        """The lock was held after `asked`, and so no other service writes before a lease from there has ended."""
-        if self._page is not None:
-            self._page.lend(asked + int(LEASE_SECONDS * 1e9))
 
     # ---- trouble --------------------------------------------------------------------------------------------------
 
@@ -238,18 +204,18 @@ class PostgresqlDatabase:
     def _recover(self, error: DBAPIError, deadline: float) -> None:
         """Return, after a pause, if there is sense in another attempt; else raise what a proxy understands."""
         state = getattr(error.orig, "sqlstate", None)
-        lost = _is_lost(error)
+        lost = is_lost(error)
         if lost:
             self._note_lost(error)
-        elif state == _FULL:
+        elif state == sessions.FULL:
             hint = "free space where PostgreSQL's data lies; reads go on"
             raise Failure(Code.STORE_FULL, "no room left for metadata", hint=hint) from error
-        elif state in _BUSY:
+        elif state in sessions.BUSY:
             raise Failure(Code.METADATA_UNAVAILABLE, "the database is busy; try again") from error
-        elif state not in _UNDONE:
+        elif state not in sessions.UNDONE:
             raise error
         if self._clock() >= deadline:
-            raise _gone(type(error.orig).__name__) from error
+            raise gone(type(error.orig).__name__) from error
         self._pause(_PAUSE_SECONDS)
 
     def _note_lost(self, error: DBAPIError) -> None:
@@ -257,33 +223,30 @@ class PostgresqlDatabase:
         if self._lost_at is None:
             self._lost_at = now
             observe.log.warning("PostgreSQL does not answer", reason=str(error.orig).strip())
-        self._not_before = now + BEAT_SECONDS
+        self._not_before = now + _RETRY_SECONDS
 
     def _is_noted(self, connection: Connection, request: str) -> bool:
-        """Whether the transaction was committed. The lock says that its session has ended: the answer is final."""
+        """Whether the transaction was committed. With its lock in our hands it has ended: the answer is final."""
         with connection.begin():
-            return connection.execute(_NOTED, {"id": request}).first() is not None
+            connection.execute(roster.LOCK, {"lock": roster.WRITING})
+            return connection.execute(roster.NOTED, {"id": request}).first() is not None
 
     # ---- the start ------------------------------------------------------------------------------------------------
 
     def _start(self, deadline: float) -> None:
-        """Wait for PostgreSQL and for the lock until `deadline`."""
+        """Wait for PostgreSQL until `deadline`."""
         while True:
             try:
-                self._writer(self._clock() + BEAT_SECONDS)
-                return self._lend(epochs.now())
+                self._writer(self._clock() + _RETRY_SECONDS)
+                return
             except DBAPIError as error:
                 self._note_lost(error)
-                failure = _gone(type(error.orig).__name__)
-                if self._clock() >= deadline or not _is_lost(error):
-                    raise failure from error
-            except Failure:
-                if self._clock() >= deadline or self._outsider is None:
-                    raise
+                if self._clock() >= deadline or not is_lost(error):
+                    raise gone(type(error.orig).__name__) from error
             self._pause(_PAUSE_SECONDS)
 
     def _prepare(self, connection: Connection) -> None:
-        """A writing session's settings and, at the start, the schema. Under the lock: nobody else does so."""
+        """A writing session's settings and, at the start, the schema; one service at a time migrates."""
         with connection.begin():
             connection.execute(
                 text("SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting(:name) = 'off'"),
@@ -303,16 +266,24 @@ class PostgresqlDatabase:
                 )
             if fsync == "off":
                 observe.log.warning("PostgreSQL runs with fsync=off: what is acknowledged may be lost with its machine")
-            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            for setting in ("statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"):
+                connection.execute(text(f"SET LOCAL {setting} = 0"))  # a large table takes its time
+            connection.execute(roster.LOCK, {"lock": roster.MIGRATING})
             if not migrations.at_head(connection):
+                connection.execute(roster.LOCK, {"lock": roster.WRITING})  # no other service is in mid-write
                 migrations.upgrade(connection)
-            own.create_all(connection)
+            roster.own.create_all(connection)
         self._migrated = True
 
 
+def application_name(process: str) -> str:
+    """What PostgreSQL's own views call our sessions; it keeps 63 bytes."""
+    return f"wharfage {socket.gethostname()[:24]} pid {os.getpid()} {process[:8]}".strip()
+
+
 def reading_engine(url: str, application_name: str) -> Engine:
-    """For a command that only reads, beside the service and without its lock."""
-    parameters = _parameters(url, application_name)
+    """For a command that only reads, beside the services and without their lock."""
+    parameters = sessions.parameters(url, application_name)
     return create_engine(
         "postgresql+psycopg://",
         creator=lambda: psycopg.connect(**parameters),
@@ -322,7 +293,7 @@ def reading_engine(url: str, application_name: str) -> Engine:
 
 
 def holds_blobs(url: str) -> bool:
-    """Whether rows are about any stored object; asked without the lock, before a service runs. MetadataUnavailable."""
+    """Whether rows are about any stored object; asked before a service runs. MetadataUnavailable."""
     return _holds(url, "blobs")
 
 
@@ -333,19 +304,19 @@ def holds_rows(url: str) -> bool:
 
 def _holds(url: str, table: str) -> bool:
     try:
-        with psycopg.connect(**_parameters(url, "wharfage, a first look")) as connection:
+        with psycopg.connect(**sessions.parameters(url, "wharfage, a first look")) as connection:
             if connection.execute("SELECT to_regclass(%s)", [table]).fetchone() == (None,):
                 return False
             found = connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(sql.Identifier(table)))
             return found.fetchone() is not None
     except psycopg.OperationalError as error:
-        raise _gone(type(error).__name__) from error
+        raise gone(type(error).__name__) from error
 
 
 def holds_keys(url: str) -> bool:
-    """Whether rows are sealed under any key; asked without the lock, as `holds_blobs` is. MetadataUnavailable."""
+    """Whether rows are sealed under any key; asked as `holds_blobs` is. MetadataUnavailable."""
     try:
-        with psycopg.connect(**_parameters(url, "wharfage, a first look")) as connection:
+        with psycopg.connect(**sessions.parameters(url, "wharfage, a first look")) as connection:
             for table in ("access_keys", "master_keys"):
                 if connection.execute("SELECT to_regclass(%s)", (table,)).fetchone() == (None,):
                     continue
@@ -353,38 +324,4 @@ def holds_keys(url: str) -> bool:
                     return True
             return False
     except psycopg.OperationalError as error:
-        raise _gone(type(error).__name__) from error
-
-
-def _parameters(url: str, application_name: str) -> dict[str, Any]:
-    """What the URL says, over our own defaults. Failure, which repeats nothing of it, for one that is none."""
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        raise Failure(Code.SERVER, "[metadata] database: not a URL that PostgreSQL's libpq understands") from None
-    options = f"{_OPTIONS} {given.pop('options', '')}".strip()
-    return {**_CONNECT, **given, "options": options, "application_name": application_name}
-
-
-def _is_lost(error: DBAPIError) -> bool:
-    """Whether the session is gone, or never came to be: no answer was heard, or one that says so."""
-    state = getattr(error.orig, "sqlstate", None)
-    if error.connection_invalidated or (state or "08")[:2] == "08":
-        return isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError)
-    return state in _ENDED
-
-
-def _gone(reason: str) -> Failure:
-    return Failure(
-        Code.METADATA_UNAVAILABLE,
-        f"PostgreSQL does not answer ({reason})",
-        hint="the metadata service's log has its words; nothing acknowledged is lost",
-    )
-
-
-def _let_go(connection: Connection) -> None:
-    """Close a session that may be dead."""
-    with suppress(DBAPIError):
-        connection.invalidate()
-    with suppress(DBAPIError):
-        connection.close()
+        raise gone(type(error).__name__) from error

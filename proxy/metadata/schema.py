@@ -25,7 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 metadata = MetaData(
@@ -308,3 +308,12 @@ open_tails = Table(
     Column("content", LargeBinary, nullable=False),
 )
 """Bytes past the last part that the store has, in pieces: sealed, but for objects that are not."""
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("request_id", _name(32), primary_key=True),
+    Column("made_at", Float, nullable=False, index=True),
+    Column("answer", LargeBinary, nullable=False),
+)
+"""What writes answered, so that a lost answer can be asked for again: `answers` has the form."""

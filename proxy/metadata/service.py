@@ -3,7 +3,8 @@
 `POST /v1/<operation>` with a JSON object of its parameters answers its result; an ECR operation takes
 `{"account", "parameters"}`. Errors are `{"__type", "message", "hint", …fields}` with 400, or 500 for our own faults.
 Listens on a unix socket (0600) or on TCP, where every request must carry the shared secret. The answer to a write goes
-out after it is durable and the epoch page has been counted up. Must not know any operation's meaning.
+out after it is durable and nobody keeps what it outdates (`invalidation`): `GET /v1/watch` is where nodes are told.
+Must not know any operation's meaning.
 """
 
 from __future__ import annotations
@@ -12,45 +13,72 @@ import asyncio
 import hmac
 import json
 import os
+import secrets
 import socket
+import ssl
 import time
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from sqlalchemy.exc import DataError
 
 from proxy import observe
+from proxy.metadata import epochs as epoch_page
 from proxy.metadata import wire
+from proxy.metadata.answers import once, request_id
 from proxy.metadata.epochs import Epochs
+from proxy.metadata.grace import Grace
+from proxy.metadata.nodes import Nodes
 from proxy.metadata.operations import ECR, INTERNAL, Operation, keys
 from proxy.metadata.operations.identity import Bootstrapped, bootstrap
 from proxy.metadata.sqlite import SqliteDatabase
-from proxy.metadata.store import Database, Store
+from proxy.metadata.store import Database, Store, Told
 from proxy.metadata.transaction import Changes, Registry
 from proxy.metadata.validation import operations, unknown_operation, validate
 from proxy.model.errors import Code, Failure
 from proxy.model.records import KeyRecord
 
+if TYPE_CHECKING:  # the driver is loaded by those who use it
+    from proxy.metadata.peers import Peers
+
 BODY_MAX = 8 * 1024 * 1024  # a manifest of 4 MiB in base64, and room for what goes with it
+REGISTER_SECONDS = 15.0  # in which other services must let this one join
 KEEPALIVE_SECONDS = 75.0  # longer than the client's 15: it is the client that lets go of an idle connection
 
 
 class Service:
     """A running service. `close` answers what has been asked, then ends."""
 
-    def __init__(self, store: Store, epochs: Epochs | None, runner: web.AppRunner, address: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        epochs: Epochs | None,
+        nodes: Nodes,
+        peers: Peers | None,
+        runner: web.AppRunner,
+        address: str,
+    ) -> None:
         self.store = store
         self.address = address
+        self.nodes = nodes
         self._epochs = epochs
+        self._peers = peers
         self._runner = runner
+        self._closed = False
 
     async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await self.nodes.close()
         await self._runner.cleanup()
         await self.store.close()
+        if self._peers is not None:
+            await self._peers.close()
         if self._epochs is not None:
             self._epochs.close()
 
@@ -76,6 +104,10 @@ async def start_service(
     listen: str,
     epochs: Path | None = None,
     secret: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    advertise: str = "",
+    outage_grace: float = 0.0,
+    trusted: ssl.SSLContext | None = None,
     registry: Registry | None = None,
     clock: Callable[[], float] = time.time,
     shutdown_seconds: float = 10.0,
@@ -84,25 +116,39 @@ async def start_service(
     """Open and migrate the database, then serve. `database` is SQLite's file or PostgreSQL's URL; `listen` is
     `unix:<path>` or `<host>:<port>` (port 0: any free one).
 
+    `advertise` is the URL at which other services over the same PostgreSQL may ask this one; `trusted` vouches for
+    theirs. For `outage_grace` seconds without any database, nodes use on what they keep.
     `prepare` runs before anybody can ask: what it makes (the administrator) is there for the first request.
     ValueError for TCP without a secret. All cached answers of this machine are out of date from here on.
     """
     if not listen.startswith("unix:") and not secret:
         raise ValueError("a metadata service on TCP needs a shared secret")
-    page, store, listening = await asyncio.to_thread(_open, database, epochs, listen, registry, clock)
+    process = secrets.token_hex(16)
+    page, opened, listening = await asyncio.to_thread(_open, database, process, epochs, listen)
+    address = listen if listen.startswith("unix:") else "{}:{}".format(*listening.getsockname()[:2])
+    if not advertise and not listen.startswith(("unix:", "0.0.0.0:", "[::]:", ":")):
+        advertise = f"{'https' if tls else 'http'}://{listen.rpartition(':')[0]}:{address.rpartition(':')[2]}"
+    peers = None
+    if isinstance(database, str):
+        grace = Grace(outage_grace, secret=secret, trusted=trusted, clock=time.monotonic)
+        peers = _peers(database, process, page, grace, advertise)
+    nodes = peers.nodes if peers is not None else Nodes(page, _for_ever, epoch_page.now)
+    committed = peers.committed if peers is not None else partial(_committed, page, nodes)
+    store = Store(opened, registry=registry, clock=clock, committed=committed)
     runner = web.AppRunner(
-        application(store, secret=secret),
+        application(store, nodes, peers, secret=secret),
         access_log=None,
         keepalive_timeout=KEEPALIVE_SECONDS,
         shutdown_timeout=shutdown_seconds,
     )
     await runner.setup()
-    address = listen if listen.startswith("unix:") else "{}:{}".format(*listening.getsockname()[:2])
-    service = Service(store, page, runner, address)
+    service = Service(store, page, nodes, peers, runner, address)
     try:
+        if peers is not None:
+            await peers.begin(REGISTER_SECONDS)
         if prepare is not None:
             await prepare(service)
-        await web.SockSite(runner, listening, backlog=1024).start()
+        await web.SockSite(runner, listening, backlog=1024, ssl_context=tls).start()
     except BaseException:
         listening.close()
         await service.close()
@@ -111,19 +157,21 @@ async def start_service(
 
 
 def _open(
-    database: Path | str, epochs: Path | None, listen: str, registry: Registry | None, clock: Callable[[], float]
-) -> tuple[Epochs | None, Store, socket.socket]:
+    database: Path | str, process: str, epochs: Path | None, listen: str
+) -> tuple[Epochs | None, Database, socket.socket]:
     """What a start does on the disk, and on the line to the database."""
     page = Epochs(epochs) if epochs is not None else None
-    store = Store(_database(database, page), registry=registry, clock=clock, committed=page.bump if page else _nobody)
-    return page, store, _unix_socket(listen[5:]) if listen.startswith("unix:") else _tcp_socket(listen)
+    opened = _database(database, process, page)
+    return page, opened, _unix_socket(listen[5:]) if listen.startswith("unix:") else _tcp_socket(listen)
 
 
-def _database(where: Path | str, page: Epochs | None) -> Database:
+def _database(where: Path | str, process: str, page: Epochs | None) -> Database:
     if isinstance(where, str):
         from proxy.metadata.postgresql import PostgresqlDatabase  # the driver is loaded by those who use it
 
-        return PostgresqlDatabase(where, page)
+        if page is not None:
+            page.lend(1)  # until there is a registration
+        return PostgresqlDatabase(where, process=process)
     opened = SqliteDatabase(where)
     if page is not None:
         page.bump_all()
@@ -131,18 +179,57 @@ def _database(where: Path | str, page: Epochs | None) -> Database:
     return opened
 
 
-def application(store: Store, *, secret: str | None = None) -> web.Application:
+def _peers(url: str, process: str, page: Epochs | None, grace: Grace, advertise: str) -> Peers:
+    from proxy.metadata.peers import Peers
+
+    return Peers(url, process=process, page=page, now=epoch_page.now, grace=grace, address=advertise)
+
+
+def _committed(page: Epochs | None, nodes: Nodes, changes: Changes, told: Told | None) -> Awaitable[None] | None:
+    """Where there is no other service: our own page and nodes."""
+    if page is not None:
+        page.bump(changes)
+    return nodes.invalidate(changes)
+
+
+def _for_ever() -> tuple[int, bool]:
+    """The lease of the only service that writes its database."""
+    return 2**63, False
+
+
+def application(
+    store: Store, nodes: Nodes, peers: Peers | None = None, *, secret: str | None = None
+) -> web.Application:
     app = web.Application(client_max_size=BODY_MAX)
     expected = secret.encode() if secret else None
+
+    def authenticate(request: web.Request) -> None:
+        given = request.headers.get(wire.SECRET_HEADER, "").encode()
+        if expected is not None and not hmac.compare_digest(given, expected):
+            raise Failure(Code.ACCESS_DENIED, "the shared secret of the metadata service is missing or wrong")
+
+    async def watch(request: web.Request) -> web.StreamResponse:
+        try:
+            authenticate(request)
+        except Failure as failure:
+            return _json(_rendered(failure), 400)
+        return await nodes.serve(request)
+
+    async def reaches(request: web.Request) -> web.StreamResponse:
+        """Asked by another service (`grace`)."""
+        try:
+            authenticate(request)
+            question = await _body(request)
+        except Failure as failure:
+            return _json(_rendered(failure), 400)
+        return _json(peers.grace.answer(question, peers.reaches()) if peers is not None else {}, 200)
 
     async def answer(request: web.Request) -> web.Response:
         name = request.match_info["operation"]
         try:
-            if expected is not None and not hmac.compare_digest(
-                request.headers.get(wire.SECRET_HEADER, "").encode(), expected
-            ):
-                raise Failure(Code.ACCESS_DENIED, "the shared secret of the metadata service is missing or wrong")
-            result = await _run(store, name, await _body(request))
+            authenticate(request)
+            identified = request_id(request.headers.get(wire.REQUEST_HEADER))
+            result = await _run(store, name, await _body(request), identified)
         except Failure as failure:
             return _json(_rendered(failure), 500 if failure.code is Code.SERVER else 400)
         except web.HTTPRequestEntityTooLarge:
@@ -157,23 +244,34 @@ def application(store: Store, *, secret: str | None = None) -> web.Application:
         kind = "application/json" if result[:1] != b"\0" else "application/octet-stream"
         return web.Response(body=result, content_type=kind)
 
+    app.router.add_get("/v1/watch", watch)
+    app.router.add_post(f"/v1/{wire.REACHES}", reaches)
     app.router.add_post("/v1/{operation}", answer)
     return app
 
 
-async def _run(store: Store, name: str, body: Mapping[str, Any]) -> bytes:
+async def _run(store: Store, name: str, body: Mapping[str, Any], request: str | None) -> bytes:
     """The answer's body."""
     operation = INTERNAL.get(name)
     if operation is None:
-        return json.dumps(await _ecr(store, name, body), separators=(",", ":")).encode()
+        return wire.dump(await _ecr(store, name, body, request))
     arguments = _arguments(operation, body)
     if operation.prepare is not None:
         arguments = await store.compute(partial(operation.prepare, **arguments))
-    run = partial(operation.run, **arguments)
-    return wire.dump(await (store.write(run) if operation.write else store.read(run)))
+    return wire.dump(await _in_transaction(store, name, operation, partial(operation.run, **arguments), request))
 
 
-async def _ecr(store: Store, name: str, body: Mapping[str, Any]) -> Any:
+async def _in_transaction(
+    store: Store, name: str, operation: Operation, run: Callable[..., Any], request: str | None
+) -> Any:
+    if not operation.write:
+        return await store.read(run)
+    if request is None or operation.settles:
+        return await store.write(run)
+    return await store.write(partial(once, request=request, operation=name, run=run))
+
+
+async def _ecr(store: Store, name: str, body: Mapping[str, Any], request: str | None) -> Any:
     if name not in ECR and name not in await store.compute(operations):
         raise unknown_operation(name)
     account, parameters = body.get("account"), body.get("parameters")
@@ -184,7 +282,7 @@ async def _ecr(store: Store, name: str, body: Mapping[str, Any]) -> Any:
         raise unknown_operation(name)
     await store.compute(partial(validate, name, parameters))
     run = partial(operation.run, account=account, parameters=parameters)
-    return await (store.write(run) if operation.write else store.read(run))
+    return await _in_transaction(store, name, operation, run, request)
 
 
 def _arguments(operation: Operation, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,7 +343,3 @@ def _tcp_socket(listen: str) -> socket.socket:
     listening.bind((host.strip("[]"), int(port)))
     listening.setblocking(False)
     return listening
-
-
-def _nobody(changes: Changes) -> None:
-    """Without an epoch page nobody on this machine caches what can change."""

@@ -19,6 +19,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from proxy.metadata import migrations
+from proxy.metadata.store import Told
+from proxy.metadata.transaction import Changes
 from proxy.model.errors import Code, Failure
 
 Result = TypeVar("Result")
@@ -50,6 +52,10 @@ class SqliteDatabase:
             connection.info["writing"] = True
             with connection.begin():
                 return run(connection)
+
+    def announce(self, connection: Connection, changes: Changes) -> Told | None:
+        """This is the only service that writes the file."""
+        return None
 
     def beat(self) -> None:
         """Nothing is due on a file."""

@@ -1,8 +1,9 @@
 """The threads that use the database, and the commits that writes share.
 
 Promises: the event loop never waits for the database; writes are serial, and those that queue up while one commits
-share the next commit, each behind a savepoint, so that one failing leaves the others alone; `committed` runs after the
-commit and before any of its callers goes on. Which database it is lies behind `Database` (`sqlite`, `postgresql`).
+share the next commit, each behind a savepoint, so that one failing leaves the others alone; what `committed` gives is
+awaited after the commit and before those of its callers go on whose writes changed what others keep, while the next
+group is written. Which database it is lies behind `Database` (`sqlite`, `postgresql`).
 Must not know what the operations do.
 """
 
@@ -12,7 +13,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,18 @@ Result = TypeVar("Result")
 Clock = Callable[[], float]
 
 GROUP = 64  # writes a commit may carry: bounds how long the first of them waits for the last
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Whom a committed write told of its changes (registrations of other services), and under which number."""
+
+    number: int
+    services: tuple[str, ...]
+
+
+Committed = Callable[[Changes, Told | None], Awaitable[None] | None]
+"""Called on the event loop. What it returns ends when nobody uses what is outdated; None: nobody does now."""
 
 
 class Database(Protocol):
@@ -48,6 +61,9 @@ class Database(Protocol):
         """What `run` gave in a transaction that is durable now; nothing of it happened when this raises anything but
         MetadataUnavailable. May run it again, once it is certain that the run before was undone."""
 
+    def announce(self, connection: Connection, changes: Changes) -> Told | None:
+        """Last in a write's transaction: tell other services what it changes. None where there can be none."""
+
     def beat(self) -> None: ...
 
     def close(self) -> None: ...
@@ -60,6 +76,7 @@ class _Write:
     answer: asyncio.Future[Any]
     result: Any = None
     error: BaseException | None = None
+    changed: bool = False
 
 
 class Store:
@@ -71,7 +88,7 @@ class Store:
         *,
         registry: Registry | None = None,
         clock: Clock = time.time,
-        committed: Callable[[Changes], None] = lambda changes: None,
+        committed: Committed = lambda changes, told: None,
     ) -> None:
         self._database = database
         self._registry = registry or Registry()
@@ -80,6 +97,7 @@ class Store:
         self._readers = ThreadPoolExecutor(database.readers, thread_name_prefix="metadata-read")
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._closed = False
+        self._settling: set[asyncio.Task[None]] = set()
         self._writer = threading.Thread(target=self._write_for_ever, name="metadata-write", daemon=True)
         self._writer.start()
 
@@ -109,10 +127,11 @@ class Store:
             return
         self._closed = True
         self._queue.put(None)
+        await asyncio.to_thread(self._writer.join)
+        await asyncio.gather(*self._settling, return_exceptions=True)
         await asyncio.to_thread(self._end)
 
     def _end(self) -> None:
-        self._writer.join()
         self._readers.shutdown()
         self._database.close()
 
@@ -143,27 +162,35 @@ class Store:
                     last = True
                     break
                 group.append(more)
-            self._write_group(group)
-            for write in group:
-                with suppress(RuntimeError):  # its loop has ended, and with it whoever waited
-                    write.loop.call_soon_threadsafe(_answer, write)
+            changes, told = self._write_group(group)
+            with suppress(RuntimeError):  # its loop has ended, and with it whoever waited
+                first.loop.call_soon_threadsafe(self._settle, group, changes, told)
 
-    def _write_group(self, group: list[_Write]) -> None:
+    def _write_group(self, group: list[_Write]) -> tuple[Changes, Told | None]:
         try:
-            changes = self._database.write(partial(self._run_group, group))
+            return self._database.write(partial(self._run_group, group))
         except BaseException as error:  # whatever it was, none of the group may take itself for committed: tell all
             for write in group:
                 write.error = error
-            return
-        self._committed(changes)
+            return Changes(), None
 
-    def _run_group(self, group: list[_Write], connection: Connection) -> Changes:
+    def _settle(self, group: list[_Write], changes: Changes, told: Told | None) -> None:
+        """On the loop: everybody's answer, or for writes that changed something the wait for it."""
+        waiting = self._committed(changes, told) if changes else None
+        if waiting is None:
+            return _answer(group)
+        _answer([write for write in group if not write.changed])
+        task = asyncio.ensure_future(_answer_after(waiting, [write for write in group if write.changed]))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    def _run_group(self, group: list[_Write], connection: Connection) -> tuple[Changes, Told | None]:
         """Every write of the group, anew if it ran before."""
         changes = Changes()
         if len(group) == 1:  # it needs no savepoint: when it fails, the transaction is undone
             group[0].result, more = self._run(group[0], connection)
             changes.add(more)
-            return changes
+            return changes, self._database.announce(connection, changes) if changes else None
         for write in group:
             write.error = None
             savepoint = connection.begin_nested()
@@ -177,17 +204,32 @@ class Store:
             else:
                 savepoint.commit()
                 changes.add(more)
-        return changes
+        return changes, self._database.announce(connection, changes) if changes else None
 
     def _run(self, write: _Write, connection: Connection) -> tuple[Any, Changes]:
         transaction = Transaction(connection, self._clock(), self._registry)
-        return write.run(transaction), transaction.changes
+        result = write.run(transaction)
+        write.changed = bool(transaction.changes)
+        return result, transaction.changes
 
 
-def _answer(write: _Write) -> None:
-    if write.answer.done():
-        return  # cancelled
-    if write.error is not None:
-        write.answer.set_exception(write.error)
-    else:
-        write.answer.set_result(write.result)
+async def _answer_after(waiting: Awaitable[None], group: list[_Write]) -> None:
+    try:
+        await waiting
+    except BaseException as error:  # the write is there, and not acknowledged
+        for write in group:
+            write.error = write.error or error
+        if not isinstance(error, Exception):
+            raise
+    finally:
+        _answer(group)
+
+
+def _answer(group: list[_Write]) -> None:
+    for write in group:
+        if write.answer.done():
+            continue  # cancelled
+        if write.error is not None:
+            write.answer.set_exception(write.error)
+        else:
+            write.answer.set_result(write.result)

@@ -33,6 +33,9 @@ class Changes:
     identity: bool = False
     everything: bool = False
 
+    def __bool__(self) -> bool:
+        return bool(self.repositories) or self.identity or self.everything
+
     def add(self, other: Changes) -> None:
         self.repositories |= other.repositories
         self.identity |= other.identity

@@ -23,6 +23,10 @@ from functools import cache
 from typing import Any
 
 SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, not a secret
+REQUEST_HEADER = "X-Wharfage-Request"
+"""Carries the id under which a write's answer is kept: 32 hexadecimal digits."""
+REACHES = "reaches_database"
+"""Asked of a service by another one (`grace`), beside the operations."""
 
 
 RAW_FROM = 4096  # bytes from which on they are sent as they are

@@ -144,7 +144,7 @@ async def test_an_outage_is_unavailable_to_all_and_over_when_it_is_over(served: 
     assert (await served.tags(ACCOUNT, REPOSITORY, last="", limit=9)).names == ("v1", "v2")
 
 
-async def test_workers_of_a_service_that_was_followed_on_another_machine_never_answer_what_was_before(
+async def test_workers_of_a_service_that_lost_the_database_never_answer_what_was_before_anothers_write(
     tmp_path: Path, cluster: Cluster
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
@@ -153,25 +153,24 @@ async def test_workers_of_a_service_that_was_followed_on_another_machine_never_a
     url = await asyncio.to_thread(cluster.database, "rows")
     line = CutLine(cluster.port)
     first = await started(here, f"postgresql://postgres@127.0.0.1:{line.port}/rows")
-    mine = await cached_client(here)
-    world = World(mine)
-    old = await world.image("old", ["latest"])
-    assert (await mine.manifest(ACCOUNT, REPOSITORY, "latest")).digest == old.digest
+    second = await started(there, url)
+    mine, theirs = await cached_client(here), await cached_client(there)
+    old = await World(mine).image("old", ["latest"])
+    for client in (mine, theirs):
+        assert (await client.manifest(ACCOUNT, REPOSITORY, "latest")).digest == old.digest
     line.cut()
 
-    second = await started(there, url)
-    theirs = await cached_client(there)
     new = await World(theirs).image("new", ["latest"])
     with pytest.raises(Failure) as caught:
         await mine.manifest(ACCOUNT, REPOSITORY, "latest")
     assert caught.value.code is Code.METADATA_UNAVAILABLE
-    await theirs.close()
-    await second.close()
 
     line.mend()
     await until(lambda: patiently(mine.ping()))
     for _ in range(2):
         assert (await mine.manifest(ACCOUNT, REPOSITORY, "latest")).digest == new.digest
-    await mine.close()
-    await first.close()
+    newest = await World(mine).image("newest", ["latest"])
+    assert (await theirs.manifest(ACCOUNT, REPOSITORY, "latest")).digest == newest.digest
+    for ended in (mine, theirs, second, first):
+        await ended.close()
     line.close()

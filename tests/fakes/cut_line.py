@@ -74,7 +74,7 @@ class CutLine:
     def _asked(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := client.recv(65536):
-                moment = self.at_commit if b"COMMIT" in data else None
+                moment = self.at_commit if b"COMMIT\0" in data else None
                 if moment is None:
                     server.sendall(data)
                     continue

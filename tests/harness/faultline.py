@@ -1,9 +1,10 @@
 """A TCP line to a server that fails on command, and counts the HTTP requests and the bytes that go over it.
 
-Modes: "open" passes; "stall" takes bytes and passes none, for good; "busy" answers every request 503 SlowDown; "error"
-answers 500 InternalError; "refuse" cuts each connection at once. `cut_after`, while it is set, cuts every connection
-once so many bytes have come back; `bytes_a_second`, while it is set, is all that passes on a connection each way. With
-a TLS context it ends TLS, and the server behind it speaks plainly. In a thread of its own for tests without a loop.
+Modes: "open" passes; "stall" takes bytes and passes none, for good; "silent" passes none either way; "busy" answers
+every request 503 SlowDown; "error" answers 500 InternalError; "refuse" cuts each connection at once. `cut_after`, while
+it is set, cuts every connection once so many bytes have come back; `bytes_a_second`, while it is set, is all that
+passes on a connection each way. With a TLS context it ends TLS, and the server behind it speaks plainly. In a thread of
+its own for tests without a loop.
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ class FaultLine:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def cut(self) -> None:
+        """End the connections that there are."""
+        for task in self._tasks:
+            task.cancel()
+
     async def close(self) -> None:
         assert self._server is not None
         self._server.close()
@@ -106,7 +112,7 @@ class FaultLine:
             self.hosts |= {match[1].decode() for match in _HOST.finditer(data)}
             if self.mode == "refuse":
                 return
-            if self.mode == "stall":
+            if self.mode in ("stall", "silent"):
                 await asyncio.Event().wait()  # until the client gives this line up
             if self.mode in _ANSWERS:
                 await _say(writer, _answer(*_ANSWERS[self.mode]))
@@ -125,6 +131,8 @@ class FaultLine:
     async def _back(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passed = 0
         while data := await self._read(back):
+            if self.mode == "silent":
+                await asyncio.Event().wait()
             self.bytes_back += len(data)
             if self._losing:
                 self._losing = False

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,25 @@ async def sqlite_service(folder: Path, clock: Clock) -> Service:
 
 
 async def postgresql_service(folder: Path, clock: Clock) -> Service:
-    return await start_service(
-        database=await asyncio.to_thread(postgresql_database, folder),
-        listen=f"unix:{folder}/m.sock",
-        epochs=folder / "epochs",
-        clock=clock,
-    )
+    """Two over one database, since that is what PostgreSQL is for; clients ask them by turns. Closing one closes both.
+
+    The page that clients read is the first's.
+    """
+    url = await asyncio.to_thread(postgresql_database, folder)
+    first, second = [
+        await start_service(
+            database=url, listen=f"unix:{folder}/{name}.sock", epochs=folder / page, clock=clock, shutdown_seconds=1.0
+        )
+        for name, page in (("m", "epochs"), ("second", "second-epochs"))
+    ]
+    close_first = first.close
+
+    async def close() -> None:
+        await second.close()
+        await close_first()
+
+    first.close = close  # type: ignore[method-assign]  # this one's own end, nobody else's
+    return first
 
 
 def postgresql_database(folder: Path) -> str:
@@ -79,8 +92,29 @@ def on_each_service(*more: str) -> list[Any]:
     ]
 
 
+class ByTurns:
+    """A `Metadata` whose calls go to the given ones by turns."""
+
+    def __init__(self, clients: Sequence[Metadata]) -> None:
+        self._clients = clients
+        self._turns = cycle(clients)
+
+    def __getattr__(self, name: str) -> Any:
+        async def ask(*arguments: Any, **named: Any) -> Any:
+            return await getattr(next(self._turns), name)(*arguments, **named)
+
+        return ask
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.close()
+
+
 async def plain_client(folder: Path) -> Metadata:
-    return MetadataClient(f"unix:{folder}/m.sock", patience=2.0)
+    sockets = [folder / f"{name}.sock" for name in ("m", "second")]
+    there = await asyncio.to_thread(lambda: [path for path in sockets if path.exists()])
+    clients = [MetadataClient(f"unix:{path}", patience=2.0) for path in there or sockets[:1]]
+    return ByTurns(clients) if len(clients) > 1 else clients[0]
 
 
 async def cached_client(folder: Path) -> Metadata:

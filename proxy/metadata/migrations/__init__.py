@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, inspect, text
 
 from proxy.metadata import schema
+from proxy.model.errors import Code, Failure
 
 
 def at_head(connection: Connection) -> bool:
@@ -21,7 +22,7 @@ def at_head(connection: Connection) -> bool:
 
 
 def upgrade(connection: Connection) -> None:
-    """Run what is missing, inside the connection's open transaction. Alembic's CommandError for a newer database."""
+    """Run what is missing, inside the connection's open transaction. Failure for a newer release's database."""
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
     from alembic.script import ScriptDirectory
@@ -30,6 +31,14 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.set_main_option("path_separator", "os")
     script = ScriptDirectory.from_config(config)
+    if inspect(connection).has_table("alembic_version"):
+        stands = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        if stands is not None and stands not in {revision.revision for revision in script.walk_revisions()}:
+            raise Failure(
+                Code.SERVER,
+                f"the database is of a newer release (schema {stands}; this one knows {schema.HEAD})",
+                hint="install that release here too; rows are left as they are",
+            )
 
     def steps(revision: Any, context: Any) -> Any:
         return script._upgrade_revs(schema.HEAD, revision)

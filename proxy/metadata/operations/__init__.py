@@ -28,10 +28,13 @@ from proxy.metadata.operations import (
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`write` says which kind of transaction it needs; `prepare` turns a request's parameters into those of `run`."""
+    """`write` says which kind of transaction it needs; `prepare` turns a request's parameters into those of `run`.
+
+    `settles`: a write that finds by itself that it was done before, and so needs no stored answer (`answers`)."""
 
     run: Callable[..., Any]
     write: bool = False
+    settles: bool = False
     prepare: Callable[..., dict[str, Any]] | None = None
 
 
@@ -54,14 +57,14 @@ INTERNAL: dict[str, Operation] = {
     "mount_blob": Operation(blobs.mount_blob, write=True),
     "unlink_blob": Operation(blobs.unlink_blob, write=True),
     "quarantine": Operation(blobs.quarantine, write=True),
-    "begin_upload": Operation(uploads.begin_upload, write=True),
+    "begin_upload": Operation(uploads.begin_upload, write=True, settles=True),
     "upload": Operation(uploads.upload),
-    "lease_upload": Operation(uploads.lease_upload, write=True),
-    "renew_upload": Operation(uploads.renew_upload, write=True),
-    "keep_frame_hashes": Operation(uploads.keep_frame_hashes, write=True),
-    "advance_upload": Operation(uploads.advance_upload, write=True),
-    "release_upload": Operation(uploads.release_upload, write=True),
-    "commit_upload": Operation(uploads.commit_upload, write=True),
+    "lease_upload": Operation(uploads.lease_upload, write=True, settles=True),
+    "renew_upload": Operation(uploads.renew_upload, write=True, settles=True),
+    "keep_frame_hashes": Operation(uploads.keep_frame_hashes, write=True, settles=True),
+    "advance_upload": Operation(uploads.advance_upload, write=True, settles=True),
+    "release_upload": Operation(uploads.release_upload, write=True, settles=True),
+    "commit_upload": Operation(uploads.commit_upload, write=True, settles=True),
     "cancel_upload": Operation(uploads.cancel_upload, write=True),
     "manifest": Operation(manifests.manifest),
     "put_manifest": Operation(manifests.put_manifest, write=True, prepare=manifests.examine),
@@ -71,7 +74,7 @@ INTERNAL: dict[str, Operation] = {
     "repositories": Operation(repositories.names),
     "referrers": Operation(manifests.referrers),
     "take_turn": Operation(upkeep.take_turn, write=True),
-    "hold_blobs": Operation(upkeep.hold_blobs, write=True),
+    "hold_blobs": Operation(upkeep.hold_blobs, write=True, settles=True),
     "expire_uploads": Operation(upkeep.expire_uploads, write=True),
     "collect_blobs": Operation(upkeep.collect_blobs, write=True),
     "known_objects": Operation(upkeep.known_objects),
@@ -84,11 +87,11 @@ INTERNAL: dict[str, Operation] = {
     "replace_sealed_secret": Operation(keys.replace_sealed_secret, write=True),
     "open_uploads": Operation(keys.open_uploads),
     "open_object": Operation(openobjects.open_object),
-    "keep_open_object": Operation(openobjects.keep_open_object, write=True),
-    "cut_open_object": Operation(openobjects.cut_open_object, write=True),
+    "keep_open_object": Operation(openobjects.keep_open_object, write=True, settles=True),
+    "cut_open_object": Operation(openobjects.cut_open_object, write=True, settles=True),
     "open_object_parts": Operation(openobjects.open_object_parts),
     "open_object_tail": Operation(openobjects.open_object_tail),
-    "drop_open_object": Operation(openobjects.drop_open_object, write=True),
+    "drop_open_object": Operation(openobjects.drop_open_object, write=True, settles=True),
     "open_objects": Operation(openobjects.open_objects),
     "ping": Operation(upkeep.ping),
 }

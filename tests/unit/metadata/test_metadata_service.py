@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,17 @@ from aiohttp import web
 from harness import postgresql
 from harness.metadata import Clock, World, append, digest, postgresql_service, sqlite_service
 from proxy.metadata import service as service_module
+from proxy.metadata.addresses import parse
 from proxy.metadata.client import MetadataClient
+from proxy.metadata.epochs import Epochs
 from proxy.metadata.operations import INTERNAL, Operation
 from proxy.metadata.service import BODY_MAX, Service, start_service
 from proxy.metadata.transaction import Transaction
-from proxy.metadata.wire import SECRET_HEADER
+from proxy.metadata.watch import Watch
+from proxy.metadata.wire import REACHES, REQUEST_HEADER, SECRET_HEADER
 from proxy.model.errors import Code, Failure
+from proxy.process.selfsigned import make_self_signed
+from proxy.process.tls import server_context
 
 SECRET = "a long enough shared secret"
 
@@ -67,6 +73,44 @@ class TestService:
         await client.ping()
         assert await client.access_key("AKIA") is None
         await client.close()
+
+    async def test_under_tls_it_answers_who_trusts_its_authority_and_nobody_is_answered_without(
+        self, tmp_path: Path
+    ) -> None:
+        ca, cert, key = await asyncio.to_thread(make_self_signed, tmp_path / "tls", "127.0.0.1")
+        tls, trusting, other = await asyncio.to_thread(
+            lambda: (server_context(cert, key), ssl.create_default_context(cafile=ca), ssl.create_default_context())
+        )
+        service = await start_service(database=tmp_path / "m.db", listen="127.0.0.1:0", secret=SECRET, tls=tls)
+        page = await asyncio.to_thread(Epochs, tmp_path / "node")
+        watch = Watch(page, parse(f"https://{service.address}", trusting), secret=SECRET)
+        watching = asyncio.create_task(watch.run())
+        client = MetadataClient(parse(f"https://{service.address}", trusting), secret=SECRET)
+        await client.ping()
+        async with asyncio.timeout(5):
+            await watch.attached.wait()
+        assert page.speaks()
+        for address in (parse(f"https://{service.address}", other), parse(f"http://{service.address}")):
+            stranger = MetadataClient(address, secret=SECRET, patience=0.1)
+            with pytest.raises(Failure) as caught:
+                await stranger.ping()
+            assert caught.value.code is Code.METADATA_UNAVAILABLE
+            await stranger.close()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await client.close()
+        await service.close()
+
+    @pytest.mark.parametrize("secret", [None, "wrong"])
+    async def test_nobody_watches_without_the_secret(self, over_tcp: Service, secret: str | None) -> None:
+        headers = {SECRET_HEADER: secret} if secret else {}
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await session.ws_connect(f"http://{over_tcp.address}/v1/watch", headers=headers)
+            async with session.post(
+                f"http://{over_tcp.address}/v1/{REACHES}", json={"up": True}, headers=headers
+            ) as response:
+                assert response.status == 400
 
     async def test_the_socket_is_its_owners_alone_and_a_dead_ones_makes_way(
         self, over_unix: Service, tmp_path: Path
@@ -206,8 +250,8 @@ class TestClient:
     ) -> None:
         lost: list[Any] = []
 
-        async def answer_is_lost(store: object, name: str, body: Mapping[str, Any]) -> Any:
-            result = await run(store, name, body)  # type: ignore[arg-type]  # the store, as it was passed
+        async def answer_is_lost(store: object, name: str, body: Mapping[str, Any], request: str | None) -> Any:
+            result = await run(store, name, body, request)  # type: ignore[arg-type]  # the store, as it was passed
             if name == "lease_upload" and not lost:
                 lost.append(result)
                 raise asyncio.CancelledError  # the connection ends without an answer
@@ -225,20 +269,19 @@ class TestClient:
         assert caught.value.code is Code.UPLOAD_CONFLICT
         await client.close()
 
-    async def test_a_write_whose_answer_was_lost_is_not_repeated_blindly(
+    async def test_a_write_whose_answer_was_lost_is_asked_for_under_the_id_it_had(
         self, faulty: Callable[[Answer], Awaitable[MetadataClient]]
     ) -> None:
-        numbers = []
+        ids = []
 
         async def answer(number: int, request: web.Request) -> web.StreamResponse:
-            numbers.append(number)
-            return cut(request)
+            ids.append(request.headers[REQUEST_HEADER])
+            return cut(request) if number == 1 else web.json_response(True)
 
         client = await faulty(answer)
-        with pytest.raises(Failure) as caught:
-            await client.take_turn("sweep", seconds=1)
-        assert caught.value.code is Code.METADATA_UNAVAILABLE
-        assert numbers == [1]
+        assert await client.take_turn("sweep", seconds=1)
+        assert await client.take_turn("sweep", seconds=1)
+        assert ids[0] == ids[1] != ids[2]
 
     async def test_a_service_that_never_answers_is_unavailable_in_bounded_time(
         self, faulty: Callable[[Answer], Awaitable[MetadataClient]]

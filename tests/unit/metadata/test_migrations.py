@@ -10,15 +10,16 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import text
 
 from proxy.metadata import migrations, schema
 from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine
+from proxy.model.errors import Failure
 
 START = """
 import sys
 from pathlib import Path
+from proxy.model.errors import Failure
 from proxy.metadata.sqlite import SqliteDatabase
 sys.stdin.readline()
 asked = SqliteDatabase(Path(sys.argv[1]))
@@ -90,7 +91,7 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
             migrations.upgrade(connection)
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(CommandError):
+    with pytest.raises(Failure, match=r"a newer release \(schema 9999"):
         SqliteDatabase(tmp_path / "m.db")
 
 

@@ -82,7 +82,7 @@ async def test_every_row_of_every_table_is_copied_as_it_is_and_the_service_goes_
     copied = await asyncio.to_thread(move, source, url, lambda *step: told.append(step))
 
     def both() -> tuple[object, object]:
-        old, new = SqliteDatabase(source), PostgresqlDatabase(url, None)
+        old, new = SqliteDatabase(source), PostgresqlDatabase(url)
         rows = old.read(every_row), new.read(every_row)
         old.close()
         new.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -19,11 +20,10 @@ from sqlalchemy import Connection, create_engine, insert, select, text, update
 
 from harness import postgresql
 from harness.metadata import postgresql_database
-from proxy.metadata import schema
-from proxy.metadata.epochs import Epochs
+from proxy.metadata import roster, schema
 from proxy.metadata.postgresql import PostgresqlDatabase, holds_blobs, holds_keys
 from proxy.metadata.schema import turns
-from proxy.metadata.tenure import own, requests, tenures
+from proxy.metadata.transaction import Changes
 from proxy.model.errors import Code, Failure
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
@@ -32,7 +32,7 @@ START = """
 import sys
 from proxy.metadata.postgresql import PostgresqlDatabase, holds_blobs
 sys.stdin.readline()
-opened = PostgresqlDatabase(sys.argv[1], None)
+opened = PostgresqlDatabase(sys.argv[1])
 print("up", "alembic" in sys.modules, flush=True)
 opened.close()
 """
@@ -62,8 +62,8 @@ def through(line: CutLine, url: str) -> str:
 def open_database() -> Iterator[Open]:
     opened: list[PostgresqlDatabase] = []
 
-    def open_it(url: str, page: Epochs | None = None, **times: float) -> PostgresqlDatabase:
-        opened.append(PostgresqlDatabase(url, page, **times))  # type: ignore[arg-type]  # floats all, by name
+    def open_it(url: str, **times: float) -> PostgresqlDatabase:
+        opened.append(PostgresqlDatabase(url, **times))  # type: ignore[arg-type]  # floats all, by name
         return opened[-1]
 
     yield open_it
@@ -129,13 +129,35 @@ class TestLostAnswers:
     def test_a_write_asks_again_only_after_its_first_session_has_ended(
         self, open_database: Open, through: str, line: CutLine, url: str
     ) -> None:
-        """The session that heard nothing would hold the lock for ever: it is ended, not waited for."""
-        database = open_database(through)
+        """The session that heard nothing holds the lock until PostgreSQL ends it; no other service writes before."""
+        database, other = open_database(through), open_database(url)
         line.at_commit = "silence"
         database.write(count_up())
         with psycopg.connect(url) as looking:
             held = looking.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone()
-        assert held == (1,)
+        assert held == (0,)
+        other.write(count_up())
+        assert database.read(count) == {"a": 2.0}
+
+    def test_a_service_that_is_cut_off_in_mid_write_holds_the_others_for_a_moment_only(
+        self, open_database: Open, through: str, line: CutLine, url: str
+    ) -> None:
+        stuck, other = open_database(through, patience=0.2), open_database(url)
+        line.at_commit = "silence"
+
+        def write_and_cut(connection: Connection) -> None:
+            count_up("never")(connection)
+            line._is_cut = True
+
+        began = time.monotonic()
+        writing = threading.Thread(target=lambda: refused(lambda: stuck.write(write_and_cut)))
+        writing.start()
+        while not line.lost:
+            time.sleep(0.01)
+        other.write(count_up())
+        writing.join()
+        assert time.monotonic() - began < 4
+        assert other.read(count) == {"a": 1.0}
 
     def test_a_line_that_was_cut_while_nobody_asked_is_mended_by_the_next_question(
         self, open_database: Open, through: str, line: CutLine
@@ -172,7 +194,7 @@ class TestLostAnswers:
         rival.commit()
         database.write(count_up())
         database.beat()
-        assert len(database.read(lambda connection: connection.execute(select(requests)).all())) == 1
+        assert len(database.read(lambda connection: connection.execute(select(roster.requests)).all())) == 1
 
 
 class TestRolledBack:
@@ -208,23 +230,45 @@ class TestRolledBack:
         assert database.read(count) == {"a": 12.0, "b": 12.0}
 
     def test_a_serialisation_failure_that_undid_a_write_is_followed_by_the_write(
-        self, open_database: Open, url: str, rival: Any
+        self, open_database: Open, url: str
     ) -> None:
-        database = open_database(f"{url}?options=-c%20default_transaction_isolation%3Dserializable")
-        database.write(count_up())
+        database = open_database(url)
         runs = []
 
-        def read_then_write(connection: Connection) -> None:
+        def fail_once(connection: Connection) -> None:
             runs.append(1)
-            count(connection)
-            if len(runs) == 1:
-                rival.execute("UPDATE turns SET until = until + 10")
-                rival.commit()
             count_up()(connection)
+            if len(runs) == 1:
+                connection.execute(text("DO $$BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END$$"))
 
-        database.write(read_then_write)
+        database.write(fail_once)
         assert len(runs) == 2
-        assert database.read(count) == {"a": 12.0}
+        assert database.read(count) == {"a": 1.0}
+
+    def test_what_a_write_reads_is_as_of_its_turn_whatever_the_role_says(self, open_database: Open, url: str) -> None:
+        """Under the lock, after the other's commit: under a snapshot of before it would be told of an older roster."""
+        one = open_database(f"{url}?options=-c%20default_transaction_isolation%3Drepeatable%5C%20read")
+        other = open_database(url)
+        holds, waits = threading.Event(), threading.Event()
+
+        def hold(connection: Connection) -> None:
+            count_up()(connection)
+            holds.set()
+            waits.wait(5)
+
+        holding = threading.Thread(target=lambda: other.write(hold))
+        holding.start()
+        holds.wait(5)
+        found: list[dict[str, float]] = []
+        asking = threading.Thread(target=lambda: found.append(one.write(count)))
+        asking.start()
+        with psycopg.connect(url, autocommit=True) as looking:
+            while looking.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,):
+                time.sleep(0.01)
+        waits.set()
+        holding.join()
+        asking.join()
+        assert found == [{"a": 1.0}]
 
     def test_a_row_that_somebody_locks_for_long_makes_the_database_busy(
         self, open_database: Open, url: str, rival: Any
@@ -255,7 +299,7 @@ class TestOutage:
     ) -> None:
         cluster = postgresql.Cluster.start()
         try:
-            database = PostgresqlDatabase(cluster.database("rows"), None, patience=1.0)
+            database = PostgresqlDatabase(cluster.database("rows"), patience=1.0)
             database.write(count_up())
             cluster.stop()
             for seconds in (4.0, 0.3, 0.3):
@@ -284,95 +328,60 @@ class TestOutage:
 
     def test_a_start_without_a_database_gives_up_in_its_time(self, line: CutLine, through: str) -> None:
         line.cut()
-        assert refused(lambda: PostgresqlDatabase(through, None, start_seconds=0.3)).code is Code.METADATA_UNAVAILABLE
+        assert refused(lambda: PostgresqlDatabase(through, start_seconds=0.3)).code is Code.METADATA_UNAVAILABLE
 
 
-class TestOneService:
-    def test_a_second_service_is_refused_by_the_name_of_the_first_and_may_follow_it(
+class TestSeveralServices:
+    def test_writes_of_two_services_are_serial_and_none_is_lost(self, open_database: Open, url: str) -> None:
+        databases = [open_database(url), open_database(url)]
+
+        def add(connection: Connection) -> None:
+            before = count(connection).get("a", 0.0)
+            if not before:
+                connection.execute(insert(turns).values(task="a", until=1.0))
+            else:
+                connection.execute(update(turns).values(until=before + 1))
+
+        def many(database: PostgresqlDatabase) -> None:
+            for _ in range(40):
+                database.write(add)
+
+        threads = [threading.Thread(target=many, args=[database]) for database in databases]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert databases[0].read(count) == {"a": 80.0}
+
+    def test_news_of_a_write_comes_if_it_is_committed_and_only_then_and_in_order(
         self, open_database: Open, url: str
     ) -> None:
-        first = PostgresqlDatabase(url, None)
-        failure = refused(lambda: PostgresqlDatabase(url, None, start_seconds=0.3))
-        assert failure.code is Code.METADATA_UNAVAILABLE
-        assert failure.message.startswith("another metadata service works on this database (wharfage ")
-        assert " pid " in failure.message
-        first.write(count_up())
-        first.close()
-        assert open_database(url).read(count) == {"a": 1.0}
+        database = PostgresqlDatabase(url, process="me")
+        last = 0
+        with psycopg.connect(url, autocommit=True) as listening:
+            listening.execute(f"LISTEN {roster.CHANNEL}")
 
-    def test_a_service_that_lost_its_line_and_was_followed_answers_nothing_until_it_has_the_lock_again(
-        self, open_database: Open, url: str, line: CutLine, through: str
-    ) -> None:
-        first = open_database(through, patience=0.2)
-        first.write(count_up())
-        line.cut()
-        second = PostgresqlDatabase(url, None)
-        line.mend()
-        beat_until(first, lambda said: said is not None and said.startswith("another metadata service works on this"))
-        assert refused(lambda: first.write(count_up())).message.startswith("another metadata service works on this")
-        second.write(count_up())
-        second.close()
-        beat_until(first, lambda said: said is None)
-        first.write(count_up())
-        assert first.read(count) == {"a": 3.0}
+            def undone(connection: Connection) -> None:
+                database.announce(connection, Changes(identity=True))
+                raise Failure(Code.INVALID_PARAMETER, "no")
 
-    def test_no_other_machines_page_speaks_when_the_next_service_writes(
-        self, open_database: Open, url: str, line: CutLine, through: str, tmp_path: Path
-    ) -> None:
-        here, there = Epochs(tmp_path / "here"), Epochs(tmp_path / "there")
-        first = open_database(through, here, patience=0.2)
-        assert here.speaks()
-        before = here.repository("1", "a"), here.identity()
-        line.cut()
-        assert here.speaks()  # what it said is still true: nobody can have written
-        open_database(url, there)
-        assert there.speaks()
-        assert not here.speaks()
-        first.beat()
-        assert not here.speaks()
-        assert (here.repository("1", "a"), here.identity()) == before
-
-    def test_a_service_that_comes_back_outdates_all_its_page_proved(
-        self, open_database: Open, through: str, line: CutLine, tmp_path: Path
-    ) -> None:
-        page = Epochs(tmp_path / "here")
-        database = open_database(through, page)
-        before = page.repository("1", "a"), page.identity()
-        line.cut()
-        line.mend()
-        database.write(count_up())
-        assert page.speaks()
-        assert page.repository("1", "a") > before[0]
-        assert page.identity() > before[1]
-
-    def test_the_lease_is_renewed_by_beats_and_by_writes_and_by_nothing_else(
-        self, open_database: Open, url: str, tmp_path: Path
-    ) -> None:
-        page = Epochs(tmp_path / "here")
-        database = open_database(url, page)
-        for renew in (database.beat, lambda: database.write(count_up())):
-            page.lend(1)
-            database.read(count)
-            assert not page.speaks()
-            renew()
-            assert page.speaks()
-
-    def test_the_next_service_of_the_same_page_does_not_wait(self, url: str, tmp_path: Path) -> None:
-        page = Epochs(tmp_path / "here")
-        PostgresqlDatabase(url, page).close()
-        waits: list[float] = []
-        PostgresqlDatabase(url, page, pause=waits.append).close()
-        assert [seconds for seconds in waits if seconds >= 1.0] == []
-        other = Epochs(tmp_path / "there")
-        PostgresqlDatabase(url, other, pause=waits.append).close()
-        assert [seconds for seconds in waits if seconds >= 1.0] == [1.2]
+            many = Changes(repositories={("123456789012", f"{number:0200}") for number in range(100)})
+            for changes in (Changes(repositories={("1", "a")}), many):
+                refused(lambda: database.write(undone))
+                told = database.write(lambda connection: database.announce(connection, changes))  # noqa: B023
+                assert told is not None
+                last = told.number
+            news = [json.loads(note.payload) for note in listening.notifies(timeout=5, stop_after=2)]
+        assert [(each["f"], each["c"]) for each in news] == [("me", {"r": [["1", "a"]]}), ("me", {"e": True})]
+        assert news[0]["n"] < news[1]["n"] == last
+        database.close()
 
 
 class TestStart:
     def test_the_migrations_make_the_schema_that_the_code_uses(self, open_database: Open, url: str) -> None:
         open_database(url)
         engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
-        ours = {table.name for table in own.sorted_tables}
+        ours = {table.name for table in roster.own.sorted_tables}
         with engine.connect() as connection:
             context = MigrationContext.configure(
                 connection, opts={"include_name": lambda name, kind, parents: kind != "table" or name not in ours}
@@ -405,7 +414,7 @@ class TestStart:
             connection.execute(
                 f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
             )
-        failure = refused(lambda: PostgresqlDatabase(cluster.url(name), None))
+        failure = refused(lambda: PostgresqlDatabase(cluster.url(name)))
         assert "LATIN1" in failure.message
         assert "ENCODING 'UTF8'" in failure.hint
 
@@ -443,16 +452,9 @@ class TestStart:
         assert refused(lambda: holds_keys(through)).code is Code.METADATA_UNAVAILABLE
 
     def test_a_url_that_is_none_is_refused_unrepeated(self) -> None:
-        failure = refused(lambda: PostgresqlDatabase("postgresql://me:hidden%zz@db/rows", None))
+        failure = refused(lambda: PostgresqlDatabase("postgresql://me:hidden%zz@db/rows"))
         assert "hidden" not in failure.message + failure.hint
         assert failure.__cause__ is None
-
-    def test_the_row_of_the_tenure_names_the_service_and_its_page(
-        self, open_database: Open, url: str, tmp_path: Path
-    ) -> None:
-        page = Epochs(tmp_path / "here")
-        row = open_database(url, page).read(lambda connection: connection.execute(select(tenures)).one())
-        assert (row.page, " pid " in row.service) == (page.name(), True)
 
     def test_commits_wait_for_the_disk_even_where_the_role_says_otherwise(self, open_database: Open, url: str) -> None:
         database = open_database(f"{url}?options=-c%20synchronous_commit%3Doff")

@@ -227,7 +227,7 @@ def _postgresql_steps(node: dict[str, Any]) -> Iterator[str]:
 @pytest.fixture
 def on_postgresql(tmp_path: Path) -> Iterator[Connection]:
     url = postgresql_database(tmp_path)
-    PostgresqlDatabase(url, None).close()
+    PostgresqlDatabase(url).close()
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as opened:
         for method in ("seqscan", "sort", "incremental_sort", "bitmapscan", "hashjoin", "mergejoin", "hashagg"):

@@ -1,0 +1,100 @@
+"""When the whole database is gone: whether this service may go on granting what was valid when it lost contact.
+
+`invalidation` has the rule. Each other service that was registered at the last renewal is asked directly: does it not
+reach the database either, and has it never given us up? All must say so, and each "no" is good for a lease only.
+Promises: a service that said "no" answers no write before the asker's lease has ended (`may_answer`). Must not know how
+the database is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+
+from proxy.metadata import wire
+from proxy.metadata.addresses import Address, connect, parse
+from proxy.metadata.invalidation import OUTLAST_SECONDS
+
+_ASK_SECONDS = 0.5  # a service that takes longer has said nothing
+_TELL_SECONDS = 0.2  # our own renewals wait for it
+_REMEMBERED = 1024  # registrations that we gave up
+
+
+class Grace:
+    """`seconds` of it at most; 0: none. `begin` inside a running loop, `close` at the end."""
+
+    def __init__(
+        self, seconds: float, *, secret: str | None, trusted: ssl.SSLContext | None, clock: Callable[[], float]
+    ) -> None:
+        self.seconds = seconds
+        self._secret = secret
+        self._trusted = trusted
+        self._clock = clock
+        self._said_no = -OUTLAST_SECONDS
+        self._gave_up: OrderedDict[str, None] = OrderedDict()
+        self._told_up = False  # another service reaches the database, while we do not
+        self._sessions: dict[str, tuple[Address, aiohttp.ClientSession]] = {}
+
+    # ---- asked --------------------------------------------------------------------------------------------------
+
+    def answer(self, question: Mapping[str, Any], reaches: bool) -> dict[str, bool]:
+        """To {"of": registration}, or {"up": true}: the asker reaches the database."""
+        if question.get("up") is True:
+            self._told_up = True
+        if not reaches:
+            self._said_no = self._clock()
+        return {"reaches": reaches, "gave_up": question.get("of") in self._gave_up}
+
+    def owes(self) -> float:
+        """Seconds for which no write may be answered and nobody given up: somebody goes on by our word."""
+        return self._said_no + OUTLAST_SECONDS - self._clock()
+
+    def give_up(self, registration: str) -> None:
+        self._gave_up[registration] = None
+        if len(self._gave_up) > _REMEMBERED:
+            self._gave_up.popitem(last=False)
+
+    def reached(self) -> None:
+        """We reach the database."""
+        self._told_up = False
+
+    # ---- asking -------------------------------------------------------------------------------------------------
+
+    async def may_go_on(self, registration: str, others: Sequence[str], lost_for: float) -> bool:
+        """Whether all `others` (addresses) say that nobody reaches the database."""
+        if lost_for > self.seconds or self._told_up or "" in others:
+            return False
+        answers = await asyncio.gather(*(self._ask(other, {"of": registration}) for other in others))
+        return all(said is not None and not said["reaches"] and not said["gave_up"] for said in answers)
+
+    async def tell_up(self, address: str) -> None:
+        """To a service whose registration is to be removed: we reach the database."""
+        if address:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TELL_SECONDS):
+                    await self._ask(address, {"up": True})
+
+    async def close(self) -> None:
+        for _, session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    async def _ask(self, address: str, question: Mapping[str, Any]) -> dict[str, bool] | None:
+        if address not in self._sessions:
+            (parsed,) = parse(address, self._trusted)
+            self._sessions[address] = parsed, connect(parsed, self._secret, connections=2, timeout=_ASK_SECONDS)
+        parsed, session = self._sessions[address]
+        try:
+            async with session.post(parsed.base + wire.REACHES, json=question) as response:
+                said = await response.json()
+                if response.status == 200 and all(type(said[name]) is bool for name in ("reaches", "gave_up")):
+                    return dict(said)
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
+            pass  # it says nothing
+        return None

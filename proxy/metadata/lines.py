@@ -1,0 +1,78 @@
+"""A session of PostgreSQL on the event loop that is left alone, not waited for, when its line stands still.
+
+psycopg answers a cancellation only when the server has taken it: over a dead line that is never. `Line.ask` gives up in
+its time, and the session's own keepalives end it later. Must not know what is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any, LiteralString, TypeVar
+
+from psycopg import AsyncConnection, Notify, OperationalError
+
+Result = TypeVar("Result")
+
+_CONNECT_SECONDS = 3.0
+_STATEMENT_SECONDS = 2.0  # after which a session is taken for dead
+
+
+class Line:
+    """One session, in autocommit. `close` is safe at any time, and twice."""
+
+    def __init__(self, connection: AsyncConnection[Any]) -> None:
+        self._connection = connection
+        self._left = False
+
+    @classmethod
+    async def open(cls, parameters: Mapping[str, Any]) -> Line:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            return cls(await AsyncConnection.connect(**parameters, autocommit=True))
+
+    async def ask(self, statement: LiteralString, *values: Any) -> list[Any]:
+        """The rows. psycopg.Error, TimeoutError: the session is of no use then."""
+        return await self._bounded(self._rows(statement, values), _STATEMENT_SECONDS)
+
+    async def transact(self, seconds: float, *statements: tuple[LiteralString, tuple[Any, ...]]) -> None:
+        """All in one transaction."""
+
+        async def run() -> None:
+            async with self._connection.transaction():
+                for statement, values in statements:
+                    await self._connection.execute(statement, values or None)
+
+        await self._bounded(run(), seconds)
+
+    async def notices(self) -> AsyncIterator[Notify]:
+        """What is notified, for as long as the session lives; then OperationalError."""
+        async for notice in self._connection.notifies():
+            yield notice
+        raise OperationalError("the listening session has ended")
+
+    def close(self) -> None:
+        if not self._left:
+            self._connection.pgconn.finish()
+
+    async def _rows(self, statement: LiteralString, values: tuple[Any, ...]) -> list[Any]:
+        cursor = await self._connection.execute(statement, values or None)
+        return await cursor.fetchall() if cursor.description else []
+
+    async def _bounded(self, asking: Coroutine[Any, Any, Result], seconds: float) -> Result:
+        task = asyncio.ensure_future(asking)
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+        finally:
+            if not task.done():
+                self._left = True
+                task.add_done_callback(self._end)
+            elif not task.cancelled():
+                task.exception()  # nobody may be there any more to hear of it
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+
+    def _end(self, task: asyncio.Future[Any]) -> None:
+        self._connection.pgconn.finish()
+        if not task.cancelled():
+            task.exception()  # it is told by nobody

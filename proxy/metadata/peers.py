@@ -1,0 +1,414 @@
+"""This service among the others over one PostgreSQL: its registration, the news between them, who is given up.
+
+`invalidation` has the rules (1 to 8). Two sessions of its own: one listens, one renews, confirms and removes; without
+either this service has no lease. Promises: `confirmed` ends only when no other service's nodes can use what a write has
+outdated; it never waits for a dead service longer than its lease. All on one event loop; the writing thread only hands
+in what it told. Must not know operations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import psycopg
+
+from proxy import observe
+from proxy.metadata import invalidation, roster, sessions
+from proxy.metadata.epochs import Epochs
+from proxy.metadata.grace import Grace
+from proxy.metadata.invalidation import FENCE_SECONDS, LEASE_SECONDS, OUTLAST_SECONDS, RENEW_SECONDS, compact, decode
+from proxy.metadata.lines import Line
+from proxy.metadata.nodes import Nodes
+from proxy.metadata.postgresql import application_name
+from proxy.metadata.store import Told
+from proxy.metadata.transaction import Changes
+from proxy.model.errors import Code, Failure
+
+_LEASE = int(LEASE_SECONDS * 1e9)
+_LEAVE_SECONDS = 1.0
+_REGISTER_SECONDS = 12.0  # the lock of writes is waited for 10
+_HELLO = -1  # renewals of a service that has just said that it is there
+_CONFIRMED_MAX = 256  # registrations whose last number is remembered; most are of the past
+_PAUSE_SECONDS = 0.1  # between two attempts to connect
+_UNHEARD_SECONDS = 1.0  # in which our own news should have been settled by the writing thread
+# Nothing here needs the disk: what a crash of PostgreSQL undoes was told to sessions that are gone with it.
+_OPTIONS = "-c synchronous_commit=off"
+
+
+@dataclass(slots=True)
+class Peer:
+    """A registration of another service, as we saw it: `since` is when its counter was first seen as it is."""
+
+    renewals: int
+    since: float
+    process: str
+    address: str
+
+
+@dataclass(eq=False, slots=True)
+class _Wait:
+    number: int
+    began: float
+    services: set[str]
+    missing: dict[str, float] = field(default_factory=dict)
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class _Fenced(Exception):
+    """Our row was removed: writes may have been missed."""
+
+
+class Peers:
+    """`begin` registers; `close` lets others go on without us. `gave_up` is what grace has to be told."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        process: str,
+        page: Epochs | None,
+        now: Callable[[], int],
+        grace: Grace,
+        address: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._parameters = sessions.parameters(url, application_name(process), _OPTIONS)
+        self._process = process
+        self._page = page
+        self._now = now
+        self.grace = grace
+        self.address = address
+        self._clock = clock
+        self.nodes = Nodes(page, self.lease, now)
+        self.registration = ""
+        self.known: dict[str, Peer] = {}
+        self._until = 0  # of our lease
+        self._in_grace = False
+        self._renewed_at = clock()
+        self._renewed_as = ""  # the registration of the last renewal, and so of what `known` is about
+        self._confirmed: dict[str, int] = {}
+        self._waits: set[_Wait] = set()
+        self._owed: dict[str, int] = {}  # process of a writer → the number we can confirm
+        self._owing = asyncio.Event()
+        self._number = 0  # the last of our own that was settled
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: asyncio.Task[None] | None = None
+        self._registered = asyncio.Event()
+
+    def lease(self) -> tuple[int, bool]:
+        """Until when we may speak, and whether that is grace."""
+        return self._until, self._in_grace
+
+    def reaches(self) -> bool:
+        """Whether the database was reached within a lease."""
+        return self._registered.is_set() and not self._in_grace and self._now() < self._until
+
+    async def begin(self, seconds: float) -> None:
+        """Register. MetadataUnavailable when that cannot be done in time."""
+        self._running = asyncio.create_task(self._run(), name="peers")
+        if self.grace.seconds:
+            going_on = asyncio.create_task(self._go_on(), name="grace")
+            self._tasks.add(going_on)
+            going_on.add_done_callback(self._tasks.discard)
+        waiting = asyncio.create_task(self._registered.wait())
+        await asyncio.wait({waiting, self._running}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not self._registered.is_set():
+            await self.close()
+            raise sessions.gone("it does not take this service's registration")
+
+    async def close(self) -> None:
+        """End. The row goes too, unless some node may still use what it keeps: then it is outlasted by others."""
+        if self._page is not None:
+            self._page.lend(1)
+        self._until = 0
+        await self.nodes.close()
+        await self.grace.close()
+        for task in [*self._tasks, *([self._running] if self._running else [])]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *([self._running] if self._running else []), return_exceptions=True)
+        if self.registration and not self.nodes.may_lend():
+            with suppress(psycopg.Error, TimeoutError, OSError):
+                async with asyncio.timeout(_LEAVE_SECONDS):
+                    line = await Line.open(self._parameters)
+                    await line.ask(roster.REMOVE, self.registration)
+                    line.close()
+        for wait in self._waits:
+            if not wait.done.done():
+                wait.done.set_exception(_unconfirmed("this service ends"))
+
+    # ---- writes ---------------------------------------------------------------------------------------------------
+
+    def committed(self, changes: Changes, told: Told | None) -> Awaitable[None] | None:
+        """`store.Committed`: our own page and nodes, then the other services."""
+        if self._page is not None:
+            self._page.bump(changes)
+        nodes = self.nodes.invalidate(changes)
+        others: asyncio.Future[None] | None = None
+        if told is not None:
+            self._number = max(self._number, told.number)
+            missing = {each for each in told.services if self._confirmed.get(each, 0) < told.number}
+            if missing:
+                wait = _Wait(told.number, self._clock(), missing)
+                self._waits.add(wait)
+                others = wait.done
+        if nodes is None and others is None and self._registered.is_set() and self.grace.owes() <= 0:
+            return None
+        return self._all(nodes, others)
+
+    async def _all(self, nodes: asyncio.Future[None] | None, others: asyncio.Future[None] | None) -> None:
+        try:
+            async with asyncio.timeout(invalidation.CONFIRM_SECONDS):
+                if nodes is not None:
+                    await nodes
+                if others is not None:
+                    await others
+                while not self._registered.is_set() or self.grace.owes() > 0:  # others go on by our "no" till then
+                    await self._registered.wait()
+                    await asyncio.sleep(max(0.0, self.grace.owes()))
+        except TimeoutError:
+            raise _unconfirmed("other services could not be asked to confirm it") from None
+        finally:
+            self._waits = {wait for wait in self._waits if not wait.done.done()}
+
+    # ---- the life of a registration -------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        told = False
+        while True:
+            try:
+                await self._session()
+            except* _Fenced:
+                observe.log.warning("other services have given this one up for slow: it registers anew")
+            except* (psycopg.Error, TimeoutError, OSError) as group:
+                if not told:
+                    first: BaseException = group
+                    while isinstance(first, BaseExceptionGroup):
+                        first = first.exceptions[0]
+                    reason = str(first).strip() or type(first).__name__
+                    observe.log.warning("this service has no line to the others", reason=reason)
+                told = True
+            except* Exception:
+                observe.log.exception("the line to the other services failed")
+            if self._registered.is_set():
+                self._registered.clear()
+                told = False
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _session(self) -> None:
+        listening, control = await Line.open(self._parameters), await Line.open(self._parameters)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for channel in (roster.CHANNEL, roster.own_channel(self._process)):
+                    await listening.ask(f'LISTEN "{channel}"')  # a name that we made
+                tasks.create_task(self._listen(listening))
+                await self._register(control)
+                await self._begin_registration(control)
+                tasks.create_task(self._confirm(control))
+                tasks.create_task(self._renew(control))
+        finally:
+            listening.close()
+            control.close()
+
+    async def _register(self, control: Line) -> None:
+        registration, page = secrets.token_hex(16), self._page.name() if self._page is not None else ""
+        hello = {"f": self._process, "n": 0, "c": {}, "r": registration, "a": self.address}
+        await control.transact(
+            _REGISTER_SECONDS,
+            ("SELECT pg_advisory_xact_lock(%s)", (roster.WRITING,)),
+            (roster.SUCCEED, (self._process, page)),
+            (roster.REGISTER, (registration, self._process, page, self.address)),
+            (roster.NOTIFY, (roster.CHANNEL, compact(hello))),
+        )
+        self.registration = registration
+
+    async def _begin_registration(self, control: Line) -> None:
+        """What may have been missed is outdated; then, and not before, there is a lease."""
+        if self._page is not None:
+            self._page.lend(1)
+            self._page.bump_all()
+        self._in_grace = False
+        self.nodes.invalidate(Changes(everything=True))
+        if self._waits:  # what was to be confirmed while we could not hear it
+            news = {"f": self._process, "n": max(wait.number for wait in self._waits), "c": {}}
+            await control.ask(roster.NOTIFY, roster.CHANNEL, compact(news))
+        await self._renew_once(control)
+        self._registered.set()
+
+    async def _renew(self, control: Line) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            await self._renew_once(control)
+
+    async def _renew_once(self, control: Line) -> None:
+        began, asked = self._clock(), self._now()
+        rows = await control.ask(roster.RENEW, self.registration)
+        if not any(row[4] for row in rows):
+            self._until, self.registration = 0, ""  # and no grace for it
+            if self._page is not None:
+                self._page.lend(1)
+            raise _Fenced
+        self._speak(asked, grace=False)
+        self._renewed_at, self._renewed_as = self._clock(), self.registration
+        self.grace.reached()
+        seen = self._clock()
+        known: dict[str, Peer] = {}
+        for registration, renewals, process, address, _ in rows:
+            before = self.known.get(registration)
+            if registration != self.registration:
+                same = before is not None and before.renewals == renewals
+                known[registration] = before if same and before else Peer(renewals, seen, process, address)
+        for registration, peer in self.known.items():
+            if peer.renewals == _HELLO and seen - peer.since < OUTLAST_SECONDS:
+                known.setdefault(registration, peer)  # it said so after the roster was read
+        self.known = known
+        if len(self._confirmed) > _CONFIRMED_MAX:
+            self._confirmed = {each: number for each, number in self._confirmed.items() if each in known}
+        await self._judge(control, began)
+
+    def _speak(self, asked: int, *, grace: bool) -> None:
+        if grace != self._in_grace:
+            observe.log.warning(
+                "no service reaches the database: what was known is served on" if grace else "grace ends"
+            )
+        self._until, self._in_grace = asked + _LEASE, grace
+        if self._page is not None:
+            self._page.lend(self._until, grace=grace)
+
+    async def _go_on(self) -> None:
+        """Without a fresh lease, ask whether nobody else has one; for as long as all say so, go on."""
+        while True:
+            asked, registration = self._now(), self.registration
+            if not self.reaches() and registration and registration == self._renewed_as:
+                others = [peer.address for peer in self.known.values()]
+                may = await self.grace.may_go_on(registration, others, self._clock() - self._renewed_at)
+                if may and not self.reaches() and registration == self.registration:
+                    self._speak(asked, grace=True)
+            await asyncio.sleep(RENEW_SECONDS / 2)
+
+    # ---- who is waited for no longer ------------------------------------------------------------------------------
+
+    async def _judge(self, control: Line, began: float) -> None:
+        """After the roster was read by a question that began then: remove whose lease has ended, and who does not
+        confirm; stop waiting for those."""
+        if self.grace.owes() > 0:
+            return  # one may go on by our word
+        for registration, peer in list(self.known.items()):
+            if self._clock() - peer.since >= OUTLAST_SECONDS and await self._give_up(control, registration, peer):
+                del self.known[registration]
+                self._no_more(registration)
+        slow = {
+            each
+            for wait in self._waits
+            for each in wait.services
+            if each in self.known and began - wait.began > FENCE_SECONDS
+        }
+        for registration in slow:
+            observe.log.warning(
+                "a service renews and does not confirm: it is given up", process=self.known[registration].process
+            )
+            self.grace.give_up(registration)
+            await control.ask(roster.REMOVE, registration)
+            del self.known[registration]
+        for wait in list(self._waits):
+            if wait.began > began:
+                continue  # the roster is older than what this one was told
+            for registration in wait.services - self.known.keys():
+                missing = wait.missing.setdefault(registration, self._clock())
+                if self._clock() - missing >= OUTLAST_SECONDS:
+                    self._no_more(registration)
+
+    async def _give_up(self, control: Line, registration: str, peer: Peer) -> bool:
+        await self.grace.tell_up(peer.address)
+        found = await control.ask(roster.REMOVE_STILL, registration, peer.renewals)
+        if found:
+            self.grace.give_up(registration)
+            observe.log.warning("a metadata service is gone: its lease has ended", process=peer.process)
+        return bool(found)
+
+    def _no_more(self, registration: str) -> None:
+        """Nobody uses what was kept by that registration: it has confirmed all that there ever was."""
+        self._heard(registration, None)
+
+    def _heard(self, registration: str, number: int | None) -> None:
+        for wait in list(self._waits):
+            if number is None or wait.number <= number:
+                wait.services.discard(registration)
+                if not wait.services:
+                    self._waits.discard(wait)
+                    if not wait.done.done():
+                        wait.done.set_result(None)
+
+    # ---- news -----------------------------------------------------------------------------------------------------
+
+    async def _listen(self, listening: Line) -> None:
+        own = roster.own_channel(self._process)
+        async for note in listening.notices():
+            try:
+                news = json.loads(note.payload)
+                if note.channel == own:
+                    registration, number = str(news["r"]), int(news["n"])
+                    self._confirmed[registration] = max(number, self._confirmed.get(registration, 0))
+                    self._heard(registration, number)
+                else:
+                    if "r" in news and news["f"] != self._process:
+                        hello = Peer(_HELLO, self._clock(), str(news["f"]), str(news["a"]))
+                        self.known.setdefault(str(news["r"]), hello)
+                    self._learn(str(news["f"]), int(news["n"]), decode(news["c"]))
+            except (ValueError, KeyError, TypeError):
+                observe.log.warning("news of an unknown form: everything is taken for changed")
+                self._outdate(Changes(everything=True))
+
+    def _learn(self, process: str, number: int, changes: Changes) -> None:
+        if process == self._process:
+            # Ours, and settled as a rule before we hear of it. A write whose COMMIT's answer was lost may be settled by
+            # nobody: then this is how our nodes learn of it.
+            asyncio.get_running_loop().call_later(_UNHEARD_SECONDS, self._unheard, number, changes)
+            return
+        waiting = self._outdate(changes)
+        if waiting is None:
+            self._owe(process, number)
+            return
+        task = asyncio.create_task(self._owe_after(waiting, process, number), name="news")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _unheard(self, number: int, changes: Changes) -> None:
+        if number > self._number:
+            self._outdate(changes)
+
+    def _outdate(self, changes: Changes) -> asyncio.Future[None] | None:
+        if self._page is not None:
+            self._page.bump(changes)
+        return self.nodes.invalidate(changes)
+
+    async def _owe_after(self, waiting: asyncio.Future[None], process: str, number: int) -> None:
+        await waiting
+        self._owe(process, number)
+
+    def _owe(self, process: str, number: int) -> None:
+        self._owed[process] = max(number, self._owed.get(process, 0))
+        self._owing.set()
+
+    async def _confirm(self, control: Line) -> None:
+        while True:
+            await self._owing.wait()
+            self._owing.clear()
+            owed, self._owed = self._owed, {}
+            for process, number in owed.items():
+                news = compact({"r": self.registration, "n": number})
+                await control.ask(roster.NOTIFY, roster.own_channel(process), news)
+
+
+def _unconfirmed(why: str) -> Failure:
+    return Failure(
+        Code.METADATA_UNAVAILABLE,
+        f"the write is done and not yet confirmed everywhere: {why}",
+        hint="ask again: it is not done twice",
+    )

@@ -1,0 +1,83 @@
+"""Tables and statements that only PostgreSQL has: which services there are, and which transactions were committed.
+
+`invalidation` says what rows of `services` mean. Made at a service's start, under the lock of migrations; outside the
+schema's own migrations, since no other database knows them. Must not know when they are used.
+"""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    MetaData,
+    String,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+)
+
+from proxy.metadata.transaction import FoundRow
+
+own = MetaData()
+
+requests = Table(
+    "requests",
+    own,
+    Column("request_id", String(32), primary_key=True),
+    Column("made_at", DateTime(timezone=True), nullable=False, server_default=func.now(), index=True),
+)
+"""One row a write transaction: it is there if, and only if, the transaction was committed."""
+
+services = Table(
+    "services",
+    own,
+    Column("registration", String(32), primary_key=True),  # never used twice
+    Column("process", String(32), nullable=False),  # whose channel hears confirmations
+    Column("page", String(16), nullable=False),  # of the epoch page it writes; empty: none
+    Column("address", Text, nullable=False),  # where other services may ask it; empty: nowhere
+    Column("renewals", BigInteger, nullable=False),
+    Column("since", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+CHANNEL = "wharfage"
+"""Where changes are told; a process hears confirmations on `own_channel(process)`."""
+
+WRITING = int.from_bytes(b"wharfage")  # the lock of write transactions; earlier releases held it for their session
+MIGRATING = WRITING + 1
+
+LOCK = text("SELECT pg_advisory_xact_lock(:lock)")
+NOTE = insert(requests).values(request_id=bindparam("id"))
+NOTED = select(requests.c.request_id).where(requests.c.request_id == bindparam("id"))
+EXPIRE = delete(requests).where(text("made_at < now() - interval '10 minutes'"))  # longer than anybody asks for one
+TELL = text(
+    "SELECT pg_notify(:channel, :news), ARRAY(SELECT registration FROM services WHERE process <> :process) AS told"
+)
+
+# For psycopg itself, on sessions without the ORM's pool.
+REGISTER: LiteralString = (
+    "INSERT INTO services (registration, process, page, address, renewals) VALUES (%s, %s, %s, %s, 0)"
+)
+SUCCEED: LiteralString = "DELETE FROM services WHERE process = %s OR (page = %s AND page <> '')"
+RENEW: LiteralString = (
+    "WITH mine AS (UPDATE services SET renewals = renewals + 1 WHERE registration = %s RETURNING 1)"
+    " SELECT s.registration, s.renewals, s.process, s.address, (SELECT count(*) FROM mine) FROM services s"
+)
+REMOVE_STILL: LiteralString = "DELETE FROM services WHERE registration = %s AND renewals = %s RETURNING 1"
+REMOVE: LiteralString = "DELETE FROM services WHERE registration = %s"
+NOTIFY: LiteralString = "SELECT pg_notify(%s, %s)"
+
+
+def own_channel(process: str) -> str:
+    return f"{CHANNEL}_{process}"
+
+
+def told(row: FoundRow) -> tuple[str, ...]:
+    return tuple(row.told)

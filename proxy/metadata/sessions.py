@@ -1,0 +1,78 @@
+"""How sessions of PostgreSQL are opened, and what their errors mean.
+
+Promises: a dead line is noticed within seconds on both sides; a writing session that its service leaves in the middle
+of a transaction is ended by PostgreSQL, so that it holds the other services for 2 s and no longer; no part of the URL
+is repeated in an error. Must not know what sessions are used for.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from proxy.model.errors import Code, Failure
+
+_CONNECT = {
+    "connect_timeout": 2,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # ms: a line that was cut without a word is given up
+}
+_OPTIONS = " ".join(
+    f"-c {setting}"
+    for setting in (
+        "lock_timeout=10s",
+        "statement_timeout=25s",  # the proxies wait 30
+        "idle_in_transaction_session_timeout=2s",  # one cut off in mid-write must not hold all others
+        "tcp_keepalives_idle=5",  # and these four let PostgreSQL see that a machine is dead: its lock is then free
+        "tcp_keepalives_interval=2",
+        "tcp_keepalives_count=3",
+        "tcp_user_timeout=10000",
+    )
+)
+"""Settings of every session. The URL's own `options` come after them and win."""
+
+UNDONE = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected: PostgreSQL rolled it back
+BUSY = frozenset({"55P03", "57014"})  # lock_not_available, query_canceled: by our own time-outs
+FULL = "53100"
+_ENDED = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25006"})  # shut down, timed out; or a standby now
+
+
+def parameters(url: str, application_name: str, more: str = "") -> dict[str, Any]:
+    """What the URL says, over our own defaults, then `more` options. Failure, which repeats nothing, for no URL."""
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise Failure(Code.SERVER, "[metadata] database: not a URL that PostgreSQL's libpq understands") from None
+    options = f"{_OPTIONS} {given.pop('options', '')} {more}".strip()
+    return {**_CONNECT, **given, "options": options, "application_name": application_name}
+
+
+def is_lost(error: DBAPIError) -> bool:
+    """Whether the session is gone, or never came to be: no answer was heard, or one that says so."""
+    state = getattr(error.orig, "sqlstate", None)
+    if error.connection_invalidated or (state or "08")[:2] == "08":
+        return isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError)
+    return state in _ENDED
+
+
+def gone(reason: str) -> Failure:
+    return Failure(
+        Code.METADATA_UNAVAILABLE,
+        f"PostgreSQL does not answer ({reason})",
+        hint="the metadata service's log has its words; nothing acknowledged is lost",
+    )
+
+
+def let_go(connection: Connection) -> None:
+    """Close a session that may be dead."""
+    with suppress(DBAPIError):
+        connection.invalidate()
+    with suppress(DBAPIError):
+        connection.close()

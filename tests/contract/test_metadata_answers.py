@@ -1,0 +1,164 @@
+"""A write is done once, whatever becomes of its answer: request ids, on SQLite and on two services over PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from sqlalchemy import func, select
+
+from harness import postgresql
+from harness.faultline import fault_line
+from harness.metadata import (
+    ACCOUNT,
+    REPOSITORY,
+    SERVICES,
+    Clock,
+    World,
+    index_manifest,
+    on_each_service,
+    plain_client,
+    postgresql_database,
+)
+from harness.nodes import SECRET, Killable, node, start, until
+from proxy.metadata import answers, schema
+from proxy.metadata.client import MetadataClient
+from proxy.metadata.service import Service
+from proxy.metadata.transaction import Transaction
+from proxy.metadata.wire import REQUEST_HEADER
+from proxy.model.errors import Code, Failure
+
+ONE, OTHER = "1" * 32, "2" * 32
+
+
+@pytest.fixture(params=on_each_service())
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    clock = Clock()
+    service = await SERVICES[request.param](tmp_path, clock)
+    client = await plain_client(tmp_path)
+    yield World(client, service, clock)
+    await client.close()
+    await service.close()
+
+
+@pytest.fixture
+async def sockets(world: World, tmp_path: Path) -> list[Path]:
+    """Of all services of the world; the last is where a lost answer is asked for."""
+    found = [tmp_path / "m.sock", tmp_path / "second.sock"]
+    return await asyncio.to_thread(lambda: [path for path in found if path.exists()])
+
+
+async def post(socket: Path, operation: str, request: str, **parameters: Any) -> tuple[int, Any]:
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session,
+        session.post(f"http://metadata/v1/{operation}", json=parameters, headers={REQUEST_HEADER: request}) as response,
+    ):
+        return response.status, await response.json()
+
+
+def kept(tx: Transaction) -> int:
+    return tx.connection.execute(select(func.count()).select_from(schema.answers)).scalar_one()
+
+
+async def test_a_write_asked_again_by_its_id_gets_its_first_answer_from_any_service(
+    world: World, sockets: list[Path]
+) -> None:
+    turn = {"task": "sweep", "seconds": 60.0}
+    assert await post(sockets[0], "take_turn", ONE, **turn) == (200, True)
+    assert await post(sockets[-1], "take_turn", ONE, **turn) == (200, True)
+    assert await post(sockets[-1], "take_turn", OTHER, **turn) == (200, False)
+    made = {"account": ACCOUNT, "parameters": {"repositoryName": "a/b"}}
+    first = await post(sockets[0], "CreateRepository", "3" * 32, **made)
+    assert first[0] == 200
+    assert await post(sockets[-1], "CreateRepository", "3" * 32, **made) == first
+    status, refused = await post(sockets[-1], "CreateRepository", "4" * 32, **made)
+    assert (status, refused["__type"]) == (400, "RepositoryAlreadyExistsException")
+
+
+async def test_a_write_that_was_refused_is_refused_again_and_keeps_nothing(world: World, sockets: list[Path]) -> None:
+    gone = {"account": ACCOUNT, "repository": REPOSITORY, "tag": "v1"}
+    for socket in (sockets[0], sockets[-1]):
+        status, answer = await post(socket, "delete_tag", ONE, **gone)
+        assert (status, answer["__type"]) == (400, "RepositoryNotFoundException")
+    assert world.service is not None
+    assert await world.service.store.read(kept) == 0
+
+
+async def test_an_id_belongs_to_one_operation_and_has_a_form(world: World, sockets: list[Path]) -> None:
+    assert (await post(sockets[0], "take_turn", ONE, task="a", seconds=1.0))[0] == 200
+    for operation, request, parameters in (
+        ("CreateRepository", ONE, {"account": ACCOUNT, "parameters": {"repositoryName": "a/b"}}),
+        ("take_turn", "short", {"task": "a", "seconds": 1.0}),
+    ):
+        status, answer = await post(sockets[0], operation, request, **parameters)
+        assert (status, answer["__type"]) == (400, "InvalidParameterException")
+
+
+async def test_answers_are_forgotten_after_a_while_and_never_pile_up(world: World, sockets: list[Path]) -> None:
+    assert world.service is not None
+    for number in range(20):
+        await world.metadata.take_turn(f"t{number}", seconds=1.0)
+    assert await world.service.store.read(kept) == 20
+    world.clock.now += answers.KEEP_SECONDS + 1
+    for number in range(4):
+        await world.metadata.take_turn(f"u{number}", seconds=1.0)
+    assert await world.service.store.read(kept) == 4
+
+
+@pytest.mark.needs(postgresql.PROGRAM)
+async def test_writes_whose_answers_are_lost_are_each_done_once_and_none_is_unavailable(tmp_path: Path) -> None:
+    """What is not harmless to repeat: a tag is deleted while another client sets it again."""
+    url = await asyncio.to_thread(postgresql_database, tmp_path)
+    services = [await start(url, tmp_path, name) for name in ("one", "two")]
+    async with fault_line(_port(services[0])) as line:
+        urls = f"http://127.0.0.1:{line.port},http://{services[1].address}"
+        client = MetadataClient(urls, secret=SECRET)
+        setter = await node(tmp_path, "n", [services[1].address], [services[1].address])
+        await setter.world.begin()
+        line.lose_to = b"POST"
+        for number in range(12):
+            await setter.world.put(index_manifest([], annotations={"n": str(number)}), ["v"])
+            client._current = 0
+            line.lose_answers = 1
+            await client.delete_tag(ACCOUNT, REPOSITORY, "v")
+            assert line.lose_answers == 0
+            with pytest.raises(Failure) as caught:
+                await setter.world.metadata.manifest(ACCOUNT, REPOSITORY, "v")
+            assert caught.value.code is Code.IMAGE_NOT_FOUND
+        await client.close()
+        await setter.close()
+    for service in services:
+        await service.close()
+
+
+@pytest.mark.needs(postgresql.PROGRAM)
+async def test_turns_taken_through_kills_of_a_service_are_each_taken_by_one(tmp_path: Path) -> None:
+    url = await asyncio.to_thread(postgresql_database, tmp_path)
+    killable, steady = [Killable(url, tmp_path, name) for name in ("killable", "steady")]
+    for service in (killable, steady):
+        await service.start()
+    client = MetadataClient(f"http://{killable.address},http://{steady.address}", secret=SECRET, patience=20.0)
+    taken: list[bool] = []
+
+    async def take(worker: int) -> None:
+        for number in range(60):
+            taken.append(await client.take_turn(f"{worker}-{number}", seconds=3600.0))
+
+    async def kill() -> None:
+        await until(lambda: len(taken) >= 40)
+        client._current = 0
+        await killable.kill()
+
+    await asyncio.gather(kill(), *(take(worker) for worker in range(4)))
+    assert taken == [True] * 240
+    await client.close()
+    for service in (killable, steady):
+        await service.kill()
+
+
+def _port(service: Service) -> int:
+    return int(service.address.rpartition(":")[2])

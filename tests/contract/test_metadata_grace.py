@@ -1,0 +1,141 @@
+"""The whole database gone: what was valid serves on for a while, and only then; invariant 5's one exception."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fakes.cut_line import CutLine
+
+from harness import postgresql
+from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest
+from harness.nodes import Node, again_until_done, node, start, until
+from harness.postgresql import Cluster
+from proxy import observe
+from proxy.metadata.grace import Grace
+from proxy.metadata.invalidation import OUTLAST_SECONDS
+from proxy.metadata.service import Service
+from proxy.model.errors import Code, Failure
+
+pytestmark = pytest.mark.needs(postgresql.PROGRAM)
+
+
+@dataclass(slots=True)
+class Place:
+    """Two services, the first through a line of its own, and a node at each; all keep what tag v is."""
+
+    cluster: Cluster
+    line: CutLine
+    services: list[Service]
+    nodes: list[Node]
+    kept: str
+
+    async def keeps(self, one: Node) -> bool:
+        """Whether it answers by what it keeps: patience is short, and nobody else can be asked."""
+        try:
+            return (await one.world.metadata.manifest(ACCOUNT, REPOSITORY, "v")).digest == self.kept
+        except Failure:
+            return False
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    started = Cluster.start()
+    yield started
+    started.remove()
+
+
+@pytest.fixture
+async def place(cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    seconds: float = getattr(request, "param", 300.0)
+    url = await asyncio.to_thread(cluster.database, tmp_path.name)
+    line = CutLine(cluster.port)
+    urls = [f"postgresql://postgres@127.0.0.1:{line.port}/{tmp_path.name}", url]
+    services = [await start(each, tmp_path, f"s{n}", outage_grace=seconds) for n, each in enumerate(urls)]
+    there = [await node(tmp_path, f"n{n}", [each.address], [each.address]) for n, each in enumerate(services)]
+    await there[0].world.put(index_manifest([]), ["v"], create=True)
+    made = Place(cluster, line, services, there, digest(index_manifest([])))
+    for one in there:
+        assert await made.keeps(one)
+    yield made
+    for one in there:
+        await one.close()
+    for service in services:
+        await service.close()
+    line.close()
+    if cluster.process.poll() is not None:
+        await asyncio.to_thread(cluster.resume)
+
+
+async def test_what_was_valid_serves_on_writes_are_refused_and_nothing_is_stale_when_it_is_back(place: Place) -> None:
+    before = observe.metrics.grace_answers._value.get()
+    place.line.cut()
+    await asyncio.to_thread(place.cluster.stop)
+    await until(lambda: all(one.page.in_grace() and one.page.speaks() for one in place.nodes))
+    for one in place.nodes:
+        assert await place.keeps(one)
+    assert observe.metrics.grace_answers._value.get() >= before + 2
+    with pytest.raises(Failure) as caught:
+        await place.nodes[0].world.put(index_manifest([], annotations={"new": "er"}), ["v"])
+    assert caught.value.code is Code.METADATA_UNAVAILABLE
+
+    await asyncio.to_thread(place.cluster.resume)
+    newer = index_manifest([], annotations={"new": "er"})
+    await again_until_done(lambda: place.nodes[1].world.put(newer, ["v"]))  # the other has no line yet
+    assert not place.nodes[0].page.speaks()
+    place.line.mend()
+    await until(lambda: all(one.page.speaks() and not one.page.in_grace() for one in place.nodes))
+    for one in place.nodes:
+        await again_until_done(lambda: one.world.metadata.ping())  # noqa: B023  # awaited within the turn
+        assert (await one.world.metadata.manifest(ACCOUNT, REPOSITORY, "v")).digest == digest(newer)
+
+
+async def test_a_service_that_lost_contact_alone_has_no_grace(place: Place) -> None:
+    loop = asyncio.get_running_loop()
+    place.line.cut()
+    cut = loop.time()
+    spoke: list[float] = []
+    while loop.time() < cut + 2.5:
+        if place.nodes[0].page.speaks():
+            spoke.append(loop.time() - cut)
+        await asyncio.sleep(0.02)
+    assert max(spoke) <= 1.0
+    assert not place.nodes[0].page.in_grace()
+    await until(place.nodes[1].page.speaks)
+
+
+async def test_grace_ends_when_one_of_the_services_is_not_heard_of(place: Place) -> None:
+    place.line.cut()
+    await asyncio.to_thread(place.cluster.stop)
+    await until(lambda: all(one.page.in_grace() and one.page.speaks() for one in place.nodes))
+    await place.services[1].close()
+    await until(lambda: not place.nodes[0].page.speaks())
+
+
+@pytest.mark.parametrize("place", [4.0], indirect=True)
+async def test_grace_ends_in_its_time(place: Place) -> None:
+    place.line.cut()
+    await asyncio.to_thread(place.cluster.stop)
+    await until(lambda: all(one.page.in_grace() and one.page.speaks() for one in place.nodes))
+    assert await until(lambda: not any(one.page.speaks() for one in place.nodes)) < 5.5
+
+
+async def test_who_said_no_owes_a_lease_and_who_gave_one_up_says_so() -> None:
+    now = 100.0
+    grace = Grace(300.0, secret=None, trusted=None, clock=lambda: now)
+    assert grace.owes() <= 0
+    assert grace.answer({"of": "a"}, reaches=True) == {"reaches": True, "gave_up": False}
+    assert grace.owes() <= 0
+    grace.give_up("a")
+    assert grace.answer({"of": "a"}, reaches=False) == {"reaches": False, "gave_up": True}
+    assert grace.owes() == OUTLAST_SECONDS
+    now += OUTLAST_SECONDS
+    assert grace.owes() <= 0
+    assert await grace.may_go_on("mine", [], 1.0)
+    assert not await grace.may_go_on("mine", [], 301.0)
+    assert not await grace.may_go_on("mine", [""], 1.0)
+    grace.answer({"up": True}, reaches=False)
+    assert not await grace.may_go_on("mine", [], 1.0)
