@@ -93,7 +93,14 @@ def metadata(file: Path | None, data: str | None, listen: str | None) -> None:
     \b
     Examples:
       wharfage metadata --data /srv/wharfage
-      WHARFAGE_METADATA_SECRET=... wharfage metadata --listen 10.0.0.5:5050
+      WHARFAGE_METADATA_SECRET=... wharfage metadata --config node.toml --listen 10.0.0.5:5050
+
+    \b
+    Several of them over one PostgreSQL, each on a machine of its own, in node.toml:
+      [metadata]
+      database = "postgresql://wharfage@db/wharfage"
+      tls_cert = "/etc/wharfage/metadata.crt"
+      tls_key = "/etc/wharfage/metadata.key"
     """
     found = _load(file, data, {})
     if listen is not None:
@@ -104,14 +111,14 @@ def metadata(file: Path | None, data: str | None, listen: str | None) -> None:
 @main.command()
 @_shared
 @_listening
-@click.option("--metadata-url", metavar="URL", help="unix:PATH or http://HOST:PORT of the metadata service.")
+@click.option("--metadata-url", metavar="URL", help="The metadata services: https://HOST:PORT,…")
 def proxy(file: Path | None, data: str | None, print_config: bool, metadata_url: str | None, **flags: Any) -> None:
-    """Run proxy workers alone, against a metadata service that runs elsewhere.
+    """Run proxy workers alone, against metadata services that run elsewhere; the next is asked when one fails.
 
     \b
     Examples:
       wharfage proxy --data /srv/wharfage                 the service of `wharfage metadata` on the same directory
-      WHARFAGE_METADATA_SECRET=... wharfage proxy --metadata-url http://10.0.0.5:5050 --listen 0.0.0.0:5000
+      WHARFAGE_METADATA_SECRET=... wharfage proxy --metadata-url https://10.0.0.5:5050,https://10.0.0.6:5050
     """
     found = _load(file, data, flags, {"metadata.url": metadata_url})
     if print_config:

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -223,9 +224,30 @@ def _check_together(config: Config) -> None:
         raise ConfigError("[keys] kms_access_key_id and kms_secret_access_key go together: one of them is missing")
     if config.metadata.path and config.metadata.database:
         raise ConfigError("[metadata] path names a SQLite file and database a PostgreSQL: leave one of them out")
-    tcp = config.metadata.listen or config.metadata.url.startswith("http")
-    if tcp and len(config.metadata.secret) < 16:
+    metadata = config.metadata
+    if bool(metadata.tls_cert) != bool(metadata.tls_key):
+        raise ConfigError("[metadata] tls_cert and tls_key go together: one of them is missing")
+    urls = [each.strip() for each in metadata.url.split(",") if each.strip().startswith("http")]
+    if (metadata.listen or urls) and len(metadata.secret) < 16:
         raise ConfigError("[metadata] secret: a metadata service on TCP needs one of at least 16 characters")
+    if not metadata.plaintext:
+        bare = [each for each in urls if each.startswith("http:") and not _on_loopback(each[7:].rstrip("/"))]
+        if bare:
+            raise ConfigError(
+                f"[metadata] url: {bare[0]} leaves this machine without TLS, and the secret does not encrypt: use "
+                "https:// (with ca_bundle, if the authority is yours), or plaintext = true where the network encrypts"
+            )
+        if metadata.listen and not metadata.tls_cert and not _on_loopback(metadata.listen):
+            raise ConfigError(
+                f"[metadata] listen: {metadata.listen} is reached from other machines, and the secret does not "
+                "encrypt: give tls_cert and tls_key, or plaintext = true where the network encrypts"
+            )
+
+
+def _on_loopback(address: str) -> bool:
+    """Of HOST:PORT or HOST, as text: a name other than localhost may lead anywhere."""
+    host = address.rpartition(":")[0] if not address.endswith("]") and ":" in address else address
+    return host in ("localhost", "[::1]") or bool(re.fullmatch(r"127\.\d+\.\d+\.\d+", host))
 
 
 def _variables() -> dict[str, str]:

@@ -19,31 +19,32 @@ async def healthz(request: web.Request) -> web.StreamResponse:
 
 
 async def readyz(
-    parts: Mapping[str, Callable[[], Awaitable[None]]], leaving: Callable[[], bool], request: web.Request
+    parts: Mapping[str, Callable[[], Awaitable[str | None]]], leaving: Callable[[], bool], request: web.Request
 ) -> web.StreamResponse:
     """Each part asked now: 200, or 503 with the reason of each that is not ready; 503 at once when it leaves.
 
-    A load balancer that asks takes the draining server out while it still serves.
+    A load balancer that asks takes the draining server out while it still serves. A part that is ready may have a word
+    to say as well: what its check returns.
     """
     if leaving():
         return web.json_response({"ready": False, "server": "draining"}, status=503)
-    states = dict(zip(parts, await asyncio.gather(*(_state(check) for check in parts.values())), strict=True))
-    ready = all(state == "ok" for state in states.values())
+    found = dict(zip(parts, await asyncio.gather(*(_state(check) for check in parts.values())), strict=True))
+    ready = all(well for well, _ in found.values())
+    states = {name: state for name, (_, state) in found.items()}
     return web.json_response({"ready": ready, **states}, status=200 if ready else 503)
 
 
-async def _state(check: Callable[[], Awaitable[None]]) -> str:
+async def _state(check: Callable[[], Awaitable[str | None]]) -> tuple[bool, str]:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            await check()
+            return True, await check() or "ok"
     except TimeoutError:
-        return f"no answer within {CHECK_SECONDS:g} s"
+        return False, f"no answer within {CHECK_SECONDS:g} s"
     except Failure as failure:
-        return f"{failure.message} ({failure.hint})" if failure.hint else failure.message
+        return False, f"{failure.message} ({failure.hint})" if failure.hint else failure.message
     except Exception as error:  # whatever a part fails with, the probe's answer is that it is not ready
         observe.log.exception("a readiness check failed")
-        return type(error).__name__
-    return "ok"
+        return False, type(error).__name__
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:

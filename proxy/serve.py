@@ -25,6 +25,7 @@ from proxy.process.child import live
 from proxy.process.datadir import DataDirectory
 from proxy.process.supervisor import Lifeline, Role
 from proxy.process.tls import server_context
+from proxy.service import metadata_addresses
 from proxy.settings import Config
 
 
@@ -41,14 +42,19 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         observe.log.warning(warning)
     keyring.master_keys(config, data)  # made, or refused, before anything runs
     keyring.preload(config)
-    if workers or not data.database.exists():
+    if workers or not (config.metadata.database or data.database.exists()):  # with no rows of its own it needs no store
         stores.claim_store(config, data)
     if workers:
         stores.preload(config)
     roles: list[Role] = []
     listening: list[socket.socket] = []
     if metadata:
+        if config.metadata.listen and config.metadata.tls_cert:
+            server.metadata_tls(Path(config.metadata.tls_cert), Path(config.metadata.tls_key))  # or refused here
         roles.append(Role("metadata", "metadata", functools.partial(_metadata, config, data, listening), stops=0))
+    if workers and config.metadata.url:
+        metadata_addresses(config, data)  # its authorities are read, or refused, before anything forks
+        roles.append(Role("watch", "watch", functools.partial(_watch, config, data, listening), stops=0))
     if workers:
         config, tls = _with_tls(config, data)
         listening += bind(config.server.listen)
@@ -63,7 +69,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
     return supervisor.supervise(
         roles,
         drain_seconds=config.server.drain_delay_seconds + config.server.drain_seconds,
-        ready=functools.partial(_greet, config, data, listening, len(roles) - int(metadata), say),
+        ready=functools.partial(_greet, config, data, listening, sum(role.kind == "worker" for role in roles), say),
         stopping=functools.partial(_close, listening),
     )
 
@@ -125,6 +131,11 @@ def _metadata(config: Config, data: DataDirectory, listening: Sequence[socket.so
         raise SystemExit(1) from failure
 
 
+def _watch(config: Config, data: DataDirectory, listening: Sequence[socket.socket], lifeline: Lifeline) -> None:
+    _close(listening)
+    live(lambda stop: server.watch_metadata(config, data, stop, lifeline.tell_ready), lifeline)
+
+
 def _worker(
     config: Config,
     data: DataDirectory,
@@ -133,7 +144,7 @@ def _worker(
     lifeline: Lifeline,
 ) -> None:
     masters = keyring.master_keys(config, data)
-    epochs = None if config.metadata.url else Epochs(data.epochs)
+    epochs = Epochs(data.node_epochs if config.metadata.url else data.epochs)
     try:
         live(
             lambda stop: server.serve_worker(
@@ -172,6 +183,8 @@ def _warn(config: Config, hosts: Sequence[str]) -> None:
             "--insecure-registry; use --tls-cert and --tls-key, or --tls-self-signed for a first try",
             addresses=off_loopback,
         )
+    if config.metadata.plaintext:
+        observe.log.warning("[metadata] plaintext: names, rows and the shared secret travel as they are")
     if twin.implementation == "pure":
         observe.log.warning(
             f"!!! PURE PYTHON: bytes are hashed at {twin.measure():,.0f} MB/s a core, because {twin.reason}. "

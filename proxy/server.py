@@ -14,7 +14,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,29 +29,32 @@ from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
 from proxy.blob.keys import DataKeys
 from proxy.blob.masterfile import MasterKeys
+from proxy.config import ConfigError
 from proxy.ecr import routes as ecr
 from proxy.metadata.cache import CachedMetadata
 from proxy.metadata.contract import Metadata
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.service import Service, start_service
 from proxy.metadata.transaction import Registry
+from proxy.metadata.watch import Watch
 from proxy.model.errors import Failure
 from proxy.model.records import Sealing
 from proxy.oci import routes as oci
 from proxy.process import datadir
 from proxy.process.datadir import DataDirectory
 from proxy.process.http import Door, HttpServer, Limits
-from proxy.process.tls import reload_on_change
+from proxy.process.tls import reload_on_change, server_context
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
-from proxy.service import metadata_client, wait_for_metadata
+from proxy.service import metadata_addresses, metadata_client, trusted_authorities, wait_for_metadata
 from proxy.settings import Config
 from proxy.storage.base import ObjectStore, SignedLinks
 from proxy.stores import make_links, make_store
 from proxy.upkeep.schedule import run_tasks
 from proxy.upkeep.sweep import sweep_tasks
 
+_GRACE_LOOK_SECONDS = 0.1
 STATE_PURPOSE = "upload-state"
 
 
@@ -65,6 +68,7 @@ class Rooms:
     metadata: Metadata
     pool: BufferPool
     links: SignedLinks | None = None
+    epochs: Epochs | None = None
 
 
 def public_address(config: Config) -> str:
@@ -82,14 +86,44 @@ async def serve_metadata(
     config: Config, data: DataDirectory, masters: MasterKeys | None, stop: asyncio.Event, ready: Callable[[], None]
 ) -> None:
     """Serve rows until `stop`; the account and its administrator are there before `ready` is called."""
-    async with metadata_service(config, data, masters, config.metadata.listen or f"unix:{data.metadata_socket}"):
+    settings = config.metadata
+    listen = settings.listen or f"unix:{data.metadata_socket}"
+    pair = (Path(settings.tls_cert), Path(settings.tls_key)) if settings.listen and settings.tls_cert else None
+    tls = await asyncio.to_thread(metadata_tls, *pair) if pair is not None else None
+    async with metadata_service(config, data, masters, listen, tls):
+        reading = asyncio.create_task(reload_on_change(tls, *pair), name="certificate") if tls and pair else None
         ready()
         await stop.wait()
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
+def metadata_tls(cert: Path, key: Path) -> ssl.SSLContext:
+    """What the metadata service shows on TCP. ConfigError."""
+    try:
+        return server_context(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"[metadata] tls_cert {cert}, tls_key {key}: cannot be used: {error}") from error
+
+
+async def watch_metadata(config: Config, data: DataDirectory, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    """Keep the epoch page of a node whose metadata services are elsewhere, until `stop`."""
+    page = await asyncio.to_thread(Epochs, data.node_epochs)
+    watch = Watch(page, metadata_addresses(config, data), secret=config.metadata.secret or None)
+    watching = asyncio.create_task(watch.run(), name="watch")
+    ready()  # workers work without: they only keep nothing then
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (watching, stopping):
+        task.cancel()
+    await asyncio.gather(watching, stopping, return_exceptions=True)
+    page.close()
 
 
 @contextlib.asynccontextmanager
 async def metadata_service(
-    config: Config, data: DataDirectory, masters: MasterKeys | None, listen: str
+    config: Config, data: DataDirectory, masters: MasterKeys | None, listen: str, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Service]:
     """A metadata service in this process, for a `with` block."""
     host = public_address(config).partition("://")[2]
@@ -98,6 +132,10 @@ async def metadata_service(
         listen=listen,
         epochs=data.epochs,
         secret=config.metadata.secret or None,
+        tls=tls,
+        advertise=config.metadata.advertise,
+        outage_grace=config.metadata.outage_grace,
+        trusted=trusted_authorities(config),
         registry=Registry(region=config.registry.region, repository_uri=f"{host}/{{name}}"),
         prepare=partial(_bootstrap, config, data, masters),
     )
@@ -219,7 +257,7 @@ async def rooms(
     links = make_links(config)
     try:
         async with keyring.open_keys(config, masters, client) as keys:
-            yield Rooms(store, keys.data, keys.agreement, cached, BufferPool(), links)
+            yield Rooms(store, keys.data, keys.agreement, cached, BufferPool(), links, epochs)
     finally:
         await client.close()
         if links is not None:
@@ -266,7 +304,11 @@ def _router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable
         await own.keys.check()
         await own.agreement.check()
 
-    parts = {"store": own.store.check, "metadata": own.metadata.ping, "key": key}
+    parts: dict[str, Callable[[], Awaitable[str | None]]] = {
+        "store": own.store.check,
+        "metadata": partial(_knows, own),
+        "key": key,
+    }
     asked: dict[str, Door] = {
         "/healthz": probes.healthz,
         "/readyz": partial(probes.readyz, parts, leaving),
@@ -289,6 +331,20 @@ def _router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable
 def _limits(config: Config) -> Limits:
     server = config.server
     return Limits(server.header_seconds, server.body_seconds, server.keepalive_seconds, server.trusted_proxies)
+
+
+async def _knows(own: Rooms) -> str | None:
+    """In grace this node is of use, and says why it may not be for long, without waiting for services' patience."""
+    asking = asyncio.ensure_future(own.metadata.ping())
+    try:
+        while own.epochs is None or not (own.epochs.in_grace() and own.epochs.speaks()):
+            if (await asyncio.wait({asking}, timeout=_GRACE_LOOK_SECONDS))[0]:
+                await asking
+                return None
+        return "grace: no metadata service reaches its database; what was known is served on"
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
 
 
 async def _nothing_here(request: web.Request) -> web.StreamResponse:

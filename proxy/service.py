@@ -1,10 +1,16 @@
-"""The metadata service that the settings name: where it is, a client of it, and how long a start waits for it."""
+"""The metadata services that the settings name: where they are, a client of them, how long a start waits for one."""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
+import ssl
 import time
+from functools import cache
 
+from proxy.config import ConfigError
+from proxy.metadata import addresses
+from proxy.metadata.addresses import Address
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
@@ -14,14 +20,32 @@ from proxy.settings import Config
 METADATA_START_SECONDS = 60.0  # a migration of a large database takes its time
 
 
-def metadata_address(config: Config, data: DataDirectory) -> str:
-    """Where this configuration's metadata service is: the one it names, or this server's own."""
-    return config.metadata.url or f"unix:{data.metadata_socket}"
+def metadata_addresses(config: Config, data: DataDirectory) -> tuple[Address, ...]:
+    """Where this configuration's metadata services are: those it names, or this server's own. ConfigError."""
+    url = config.metadata.url or f"unix:{data.metadata_socket}"
+    return addresses.parse(url, trusted_authorities(config))
 
 
 def metadata_client(config: Config, data: DataDirectory) -> MetadataClient:
-    """Made inside a running loop."""
-    return MetadataClient(metadata_address(config, data), secret=config.metadata.secret or None)
+    """Made inside a running loop. Of several services each process asks one drawn at random, until it fails."""
+    return MetadataClient(
+        metadata_addresses(config, data), secret=config.metadata.secret or None, first=secrets.randbelow(2**16)
+    )
+
+
+def trusted_authorities(config: Config) -> ssl.SSLContext | None:
+    """Who vouches for https services; None where nothing is asked over https. ConfigError."""
+    settings = config.metadata
+    over_tls = "https:" in settings.url or settings.advertise.startswith("https:") or settings.tls_cert
+    return _trusted(settings.ca_bundle) if over_tls else None
+
+
+@cache
+def _trusted(ca_bundle: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_bundle or None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"[metadata] ca_bundle {ca_bundle}: cannot be used: {error}") from error
 
 
 async def wait_for_metadata(metadata: Metadata, stop: asyncio.Event) -> bool:

@@ -114,8 +114,11 @@ class Cache:
 class Metadata:
     url: str = _key(
         "",
-        "the metadata service: unix:PATH or http://HOST:PORT; empty is the one this server runs",
-        _matches(r"((unix:|https?://).+)?", "unix:PATH or http://HOST:PORT"),
+        "metadata services, separated by commas: https://HOST:PORT, unix:PATH; empty is the one this server runs",
+        _matches(
+            r"((unix:[^,]+|https?://[^,/\s]+/?)(\s*,\s*(unix:[^,]+|https?://[^,/\s]+/?))*)?",
+            "https://HOST:PORT, http://HOST:PORT or unix:PATH, several separated by commas",
+        ),
     )
     listen: str = _key(
         "",
@@ -123,6 +126,20 @@ class Metadata:
         lambda v: _ADDRESS(v) if v else None,
     )
     secret: str = _key("", "shared by proxies and service on TCP; at least 16 characters", secret=True)
+    advertise: str = _key(
+        "",
+        "for `wharfage metadata`: the URL at which other services reach this one; empty is where it listens",
+        _matches(r"(https?://[^/\s]+/?)?", "https://HOST:PORT"),
+    )
+    tls_cert: str = _key("", "for `wharfage metadata`: PEM file of its certificate and chain; read again on change")
+    tls_key: str = _key("", "for `wharfage metadata`: PEM file of the certificate's key")
+    ca_bundle: str = _key("", "PEM file of the authorities that vouch for https services; empty is the system's")
+    outage_grace: float = _key(
+        300.0,
+        "seconds for which known answers serve on while no service reaches PostgreSQL",
+        _between(0, 86_400),
+    )
+    plaintext: bool = _key(False, "allow TCP off loopback without TLS, where the network itself encrypts")
     path: str = _key("", "the SQLite file; empty is <data>/metadata.db")
     database: str = _key(
         "",

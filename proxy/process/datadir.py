@@ -10,7 +10,7 @@
       store-id                0600  the name that the store must have: another one is not what the rows are about
       tls/                          what --tls-self-signed made: ca.crt, ca.key, server.crt, server.key
       restoring                     only while `wharfage restore` is not at its end: nobody else works here
-      run/                    0700  of this run only: metadata.sock, epochs, metrics/, parts/, address (http://HOST:PORT)
+      run/                    0700  of this run only: metadata.sock, epochs, node-epochs, metrics/, parts/, address
 
 A backup is everything but `run` and `cache`. Promises: files that hold secrets are 0600 from their first byte and
 appear whole or not at all; what is there is never overwritten. Must not know what the rooms write into their parts.
@@ -54,6 +54,7 @@ class DataDirectory:
     restoring: Path
     run: Path
     epochs: Path
+    node_epochs: Path
     metrics: Path
     parts: Path
     address: Path
@@ -80,6 +81,7 @@ def open_data(config: Config) -> DataDirectory:
         restoring=root / "restoring",
         run=run,
         epochs=run / "epochs",
+        node_epochs=run / "node-epochs",
         metrics=run / "metrics",
         parts=run / "parts",
         address=run / "address",

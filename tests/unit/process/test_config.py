@@ -159,12 +159,49 @@ def test_the_administrators_key_comes_from_its_own_variables() -> None:
         {"metadata.listen": "127.0.0.1:7"},
         {"metadata.url": "http://127.0.0.1:7", "metadata.secret": "short"},
         {"metadata.path": "m.db", "metadata.database": "postgresql:///wharfage"},
+        {"metadata.tls_cert": "a.pem"},
     ],
 )
 def test_settings_that_need_each_other_are_checked_together(flags: dict[str, object]) -> None:
     """Half a TLS pair, two sources of a certificate, two databases, and TCP without a secret are refused."""
     with pytest.raises(ConfigError):
         config.load(flags=flags, environ={})
+
+
+SECRET = {"metadata.secret": "s" * 16}
+TLS = {"metadata.tls_cert": "a", "metadata.tls_key": "b"}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"metadata.listen": "10.0.0.5:5050"},
+        {"metadata.listen": "0.0.0.0:5050"},
+        {"metadata.listen": ":5050"},
+        {"metadata.listen": "metadata.internal:5050"},
+        {"metadata.url": "http://10.0.0.5:5050"},
+        {"metadata.url": "https://10.0.0.5:5050, http://10.0.0.6:5050"},
+        {"metadata.url": "http://127.0.0.1.example:5050"},
+    ],
+)
+def test_metadata_over_tcp_leaves_the_machine_under_tls_or_by_ones_own_word_only(flags: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="plaintext = true"):
+        config.load(flags=flags | SECRET, environ={})
+    assert config.load(flags=flags | SECRET | {"metadata.plaintext": True}, environ={}).metadata.plaintext
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"metadata.listen": "127.0.0.1:5050"},
+        {"metadata.listen": "[::1]:5050"},
+        {"metadata.listen": "0.0.0.0:5050"} | TLS,
+        {"metadata.url": "https://10.0.0.5:5050,https://10.0.0.6:5050"},
+        {"metadata.url": "http://localhost:5050/, unix:/run/m.sock"},
+    ],
+)
+def test_metadata_under_tls_or_on_loopback_needs_no_word(flags: dict[str, object]) -> None:
+    config.load(flags=flags | SECRET, environ={})
 
 
 def test_what_is_in_force_names_every_key_and_its_source_and_masks_secrets() -> None:

@@ -14,7 +14,7 @@ from proxy.process.datadir import DataDirectory, open_data
 from proxy.settings import Config
 
 ARN = "arn:aws:kms:eu-west-1:123456789012:key/1"
-ELSEWHERE = {"metadata.url": "http://10.0.0.5:5050", "metadata.secret": "a-shared-secret-of-some-length"}
+ELSEWHERE = {"metadata.url": "https://10.0.0.5:5050", "metadata.secret": "a-shared-secret-of-some-length"}
 
 
 def settings(folder: Path, **more: Any) -> tuple[Config, DataDirectory]:
