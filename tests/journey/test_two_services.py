@@ -1,0 +1,148 @@
+"""Two metadata services over one PostgreSQL, and two nodes of proxies, as commands: TLS between them, one killed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fakes.cut_line import CutLine
+
+from harness import postgresql
+from harness.lines import Line
+from harness.metadata import postgresql_database
+from harness.programs import Daemon
+from harness.registry import OCI_MANIFEST, image_manifest
+from harness.server import Server, free_port
+from proxy.process.selfsigned import make_self_signed
+
+pytestmark = pytest.mark.needs(postgresql.PROGRAM)
+
+SECRET = "a-shared-secret-of-some-length"
+CONFIG = b'{"architecture": "amd64", "os": "linux"}'
+KIND = {"Content-Type": OCI_MANIFEST}
+WHARFAGE = [sys.executable, "-m", "proxy"]
+
+
+@pytest.fixture
+def database() -> Iterator[CutLine]:
+    """The services' line to PostgreSQL."""
+    line = CutLine(postgresql.shared().port)
+    yield line
+    line.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path, database: CutLine) -> Iterator[tuple[list[Daemon], list[Server]]]:
+    """Services and nodes. The first service makes keys and administrator; the others are given them."""
+    ca, cert, key = make_self_signed(tmp_path / "tls", "127.0.0.1")
+    ports = [free_port() for _ in range(2)]
+    common = {"WHARFAGE_METADATA_SECRET": SECRET, "WHARFAGE_METADATA_CA_BUNDLE": str(ca)}
+    serving = common | {
+        "WHARFAGE_METADATA_DATABASE": f"postgresql://postgres@127.0.0.1:{database.port}/{name_of(tmp_path)}",
+        "WHARFAGE_METADATA_TLS_CERT": str(cert),
+        "WHARFAGE_METADATA_TLS_KEY": str(key),
+    }
+    asking = common | {
+        "WHARFAGE_METADATA_URL": ",".join(f"https://127.0.0.1:{port}" for port in ports),
+        "WHARFAGE_STORAGE_PATH": str(tmp_path / "objects"),
+    }
+    services: list[Daemon] = []
+    nodes: list[Server] = []
+
+    def run(name: str, settings: dict[str, str], *words: str) -> tuple[Daemon, Path]:
+        data = tmp_path / name
+        if services:
+            (data / "keys").mkdir(parents=True, mode=0o700)
+            for file in ("keys/master.json", "credentials"):
+                shutil.copy(tmp_path / "service0" / file, data / file)
+        command = [*WHARFAGE, words[0], "--data", str(data), *words[1:]]
+        return Daemon.start(command, tmp_path / f"{name}.log", settings), data
+
+    try:
+        for number, port in enumerate(ports):
+            daemon, data = run(f"service{number}", serving, "metadata", "--listen", f"127.0.0.1:{port}")
+            services.append(daemon)
+            daemon.wait_until(lambda: "is ready" in daemon.log.read_text())  # noqa: B023  # waited for here
+            assert (data / "credentials").exists()
+        for number in range(2):
+            address = f"127.0.0.1:{free_port()}"
+            daemon, data = run(f"node{number}", asking, "proxy", "--listen", address, "--workers", "1")
+            nodes.append(Server(daemon, address, data))
+            daemon.wait_until(nodes[-1].is_ready)
+        yield services, nodes
+    finally:
+        for each in [*(node.daemon for node in nodes), *services]:
+            each.kill()
+
+
+def name_of(folder: Path) -> str:
+    return postgresql_database(folder).rpartition("/")[2]
+
+
+def test_without_a_database_pulls_go_on_pushes_are_refused_readyz_says_why_and_it_is_back_by_itself(
+    place: tuple[list[Daemon], list[Server]], database: CutLine, repository: str
+) -> None:
+    _, nodes = place
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(contextlib.closing(Line(node, nodes[0].password()))) for node in nodes]
+        config = lines[0].push_blob(repository, CONFIG)
+        path, manifest = f"/v2/{repository}/manifests/latest", image_manifest(CONFIG, [])
+        lines[0].ask("PUT", path, manifest, KIND).expect(201)
+
+        def pull(line: Line) -> None:
+            assert line.ask("GET", path, headers={"Accept": OCI_MANIFEST}).expect(200).body == manifest
+            assert line.ask("GET", f"/v2/{repository}/blobs/{config}").expect(200).body == CONFIG
+
+        for line in lines:
+            pull(line)
+        database.cut()
+        for line in lines:
+            until(lambda: "grace" in line.ask("GET", "/readyz").expect(200).json()["metadata"])  # noqa: B023  # waited here
+            pull(line)
+            refused = line.ask("PUT", path, image_manifest(CONFIG, [], annotations={"new": "er"}), KIND).expect(503)
+            assert refused.headers["Retry-After"]
+            pull(line)
+        database.mend()
+        newer = image_manifest(CONFIG, [], annotations={"new": "est"})
+        until(lambda: lines[0].ask("PUT", path, newer, KIND).status == 201)
+        for line in lines:
+            until(lambda: line.ask("GET", "/readyz").expect(200).json()["metadata"] == "ok")  # noqa: B023  # as above
+            assert line.ask("GET", path, headers={"Accept": OCI_MANIFEST}).expect(200).body == newer
+
+
+def until(fulfilled: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not fulfilled():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_what_one_node_acknowledges_the_other_reads_also_when_a_service_is_killed(
+    place: tuple[list[Daemon], list[Server]], repository: str
+) -> None:
+    services, nodes = place
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(contextlib.closing(Line(node, nodes[0].password()))) for node in nodes]
+        lines[0].push_blob(repository, CONFIG)
+        path = f"/v2/{repository}/manifests/latest"
+        for number in range(40):
+            if number == 20:
+                services[0].kill()
+            manifest = image_manifest(CONFIG, [], annotations={"number": str(number)})
+            lines[number % 2].ask("PUT", path, manifest, KIND).expect(201)
+            for line in lines:
+                for _ in range(2):
+                    assert line.ask("GET", path, headers={"Accept": OCI_MANIFEST}).expect(200).body == manifest
+        lines[1].ask("DELETE", path).expect(202)
+        for line in lines:
+            line.ask("GET", path).expect(404)
+        kept = lines[0].ask("GET", "/metrics").expect(200).body.decode()
+        hits = [line for line in kept.splitlines() if line.startswith('wharfage_metadata_cache_total{result="hit"}')]
+        assert float(hits[0].split()[-1]) > 20
+    assert [node.daemon.stop() for node in nodes] == [0, 0]
+    assert services[1].stop() == 0
