@@ -96,7 +96,7 @@ class Peers:
         self._waits: set[_Wait] = set()
         self._owed: dict[str, int] = {}  # process of a writer → the number we can confirm
         self._owing = asyncio.Event()
-        self._number = 0  # the last of our own that was settled
+        self._settled: set[int] = set()  # numbers of our own that we were told of and have not heard yet
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
         self._registered = asyncio.Event()
@@ -152,7 +152,7 @@ class Peers:
         nodes = self.nodes.invalidate(changes)
         others: asyncio.Future[None] | None = None
         if told is not None:
-            self._number = max(self._number, told.number)
+            self._settled.add(told.number)
             missing = {each for each in told.services if self._confirmed.get(each, 0) < told.number}
             if missing:
                 wait = _Wait(told.number, self._clock(), missing)
@@ -235,6 +235,7 @@ class Peers:
             self._page.bump_all()
         self._in_grace = False
         self.nodes.invalidate(Changes(everything=True))
+        self._settled.clear()  # the line that would have brought their news is gone; what is heard twice costs little
         if self._waits:  # what was to be confirmed while we could not hear it
             news = {"f": self._process, "n": max(wait.number for wait in self._waits), "c": {}}
             await control.ask(roster.NOTIFY, roster.CHANNEL, compact(news))
@@ -380,7 +381,9 @@ class Peers:
         task.add_done_callback(self._tasks.discard)
 
     def _unheard(self, number: int, changes: Changes) -> None:
-        if number > self._number:
+        if number in self._settled:
+            self._settled.remove(number)
+        else:
             self._outdate(changes)
 
     def _outdate(self, changes: Changes) -> asyncio.Future[None] | None:
