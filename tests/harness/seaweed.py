@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from harness.programs import Daemon, find
 from harness.server import free_port
@@ -30,9 +32,12 @@ def weed() -> str | None:
 
 @dataclass(slots=True)
 class Seaweed:
+    """A running one; its ports stay its own over `kill` and `resume`."""
+
     daemon: Daemon
     port: int
     folder: Path
+    command: list[str]
 
     @classmethod
     def start(cls, folder: Path, port: int | None = None) -> Seaweed:
@@ -53,17 +58,24 @@ class Seaweed:
         sockets = [f"-{part}.localSocket={folder / part}.sock" for part in ("filer", "s3")]
         command = [program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
         sized = ["-volume.max=100", "-master.volumeSizeLimitMB=256", *named]
-        daemon = Daemon.start(
-            [*command, f"-s3.port={s3}", *ports, *off, *sockets, *sized], folder.with_name(f"{folder.name}.log")
-        )
-        started = cls(daemon, s3, folder)
+        command += [f"-s3.port={s3}", *ports, *off, *sockets, *sized]
+        started = cls(_run(command, folder), s3, folder, command)
         try:
-            daemon.wait_until(started.is_ready, START_SECONDS)
+            started.daemon.wait_until(started.is_ready, START_SECONDS)
             started.make_bucket()
         except BaseException:
-            daemon.kill()
+            started.daemon.kill()
             raise
         return started
+
+    def kill(self) -> None:
+        """SIGKILL: what it has answered for lies in the page cache at least, which outlives it."""
+        self.daemon.kill()
+
+    def resume(self) -> None:
+        """Start it again on its data and ports; returns when it takes an object and gives it back."""
+        self.daemon = _run(self.command, self.folder)
+        self.daemon.wait_until(lambda: self.is_ready() and self._takes_an_object(), START_SECONDS)
 
     @property
     def url(self) -> str:
@@ -117,6 +129,7 @@ class Seaweed:
             region_name="us-east-1",
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
+            config=Config(retries={"max_attempts": 2}, connect_timeout=5, read_timeout=20),
         )
 
     def is_ready(self) -> bool:
@@ -130,8 +143,20 @@ class Seaweed:
         finally:
             line.close()
 
+    def _takes_an_object(self) -> bool:
+        client, name = self._client(), {"Bucket": "wharfage-tests", "Key": "is-it-there"}
+        try:
+            client.put_object(**name, Body=b"it is")
+            return bool(client.get_object(**name)["Body"].read() == b"it is")
+        except (BotoCoreError, ClientError):
+            return False
+
     def stop(self) -> None:
         self.daemon.kill()  # what it holds is a test's, and it takes its time to end well
+
+
+def _run(command: list[str], folder: Path) -> Daemon:
+    return Daemon.start(command, folder.with_name(f"{folder.name}.log"))
 
 
 _PORTS = (

@@ -91,19 +91,7 @@ class Server:
 
     def password(self) -> str:
         """A fresh password for user AWS, by GetAuthorizationToken through boto3."""
-        access_key_id, secret = self.credentials()
-        ecr = boto3.client(
-            "ecr",
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            aws_access_key_id=access_key_id,
-            aws_secret_access_key=secret,
-            config=Config(retries={"max_attempts": 1}),
-        )
-        token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
-        user, _, password = base64.b64decode(token).decode().partition(":")
-        assert user == "AWS"
-        return password
+        return password_at(self.url, *self.credentials())
 
     def processes(self) -> list[psutil.Process]:
         """The supervisor and all that it started, the supervisor first."""
@@ -137,3 +125,19 @@ class Server:
 
     def stop(self) -> int:
         return self.daemon.stop()
+
+
+def password_at(url: str, access_key_id: str, secret: str) -> str:
+    """A fresh password for user AWS at the registry at `url`, by GetAuthorizationToken through boto3."""
+    ecr = boto3.client(
+        "ecr",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=access_key_id,
+        aws_secret_access_key=secret,
+        config=Config(retries={"max_attempts": 1}),
+    )
+    token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
+    user, _, password = base64.b64decode(token).decode().partition(":")
+    assert user == "AWS"
+    return password
