@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from harness import postgresql
+from harness import balancer, postgresql
+from harness.cluster import Cluster
 from harness.moto import Moto
 from harness.programs import find
 from harness.seaweed import Seaweed, weed
@@ -51,6 +52,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         for value in getattr(item, "funcargs", {}).values():
             if isinstance(value, Server):
                 report.sections.append((f"server at {value.address}", value.daemon.tail()))
+            if isinstance(value, Cluster):
+                report.sections.append((f"cluster at {value.address}", value.tails()))
     return report
 
 
@@ -122,6 +125,18 @@ def s3_settings(seaweed: Seaweed) -> dict[str, str]:
 def s3_server(start_server: Callable[..., Server], s3_settings: dict[str, str]) -> Server:
     """The same as `server`, on S3."""
     return start_server(workers=2, watched=True, extra=s3_settings)
+
+
+@pytest.fixture(scope="session")
+def cluster(seaweed: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes on S3 and PostgreSQL behind nginx, watched for blocking calls; they must end in order."""
+    for program in (balancer.PROGRAM, postgresql.PROGRAM):
+        if find(program) is None:
+            pytest.skip(f"needs {program}")
+    folder = tmp_path_factory.mktemp("cluster")
+    started = Cluster.begin(folder, postgresql.shared(), seaweed, watched=True)
+    yield started
+    started.finish()
 
 
 @pytest.fixture(scope="session")
