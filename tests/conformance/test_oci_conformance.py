@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cluster import Cluster
 from harness.programs import run
 from harness.server import Server
 
@@ -28,37 +29,52 @@ def read_results(text: str) -> dict[str, dict[str, str]]:
     return {"apis": sections.get("apis", {}), "data": sections.get("data", {})}
 
 
-@pytest.mark.conformance
-@pytest.mark.needs("conformance")
-@pytest.mark.timeout(300)
+pytestmark = [pytest.mark.conformance, pytest.mark.needs("conformance"), pytest.mark.timeout(300)]
+
+
 @pytest.mark.parametrize("store", ["filesystem", "s3"])
 def test_the_official_suite_passes_in_full(
     store: str, request: pytest.FixtureRequest, repository: str, tmp_path: Path
 ) -> None:
     server: Server = request.getfixturevalue("server" if store == "filesystem" else "s3_server")
-    password = server.password()
+    pass_in_full(server.address, server.password(), repository, tmp_path)
+
+
+@pytest.mark.needs("weed", "nginx", "postgres")
+def test_the_official_suite_passes_in_full_against_three_nodes_that_share_each_upload(
+    cluster: Cluster, repository: str, tmp_path: Path
+) -> None:
+    """Behind nginx, on S3 and PostgreSQL: no node sees all requests of an upload."""
+    pass_in_full(cluster.address, cluster.password(), repository, tmp_path)
+    uploads = [nodes for path, nodes in cluster.nodes_of_uploads().items() if repository in path]
+    assert set().union(*uploads) == {node.address for node in cluster.nodes}
+    assert all(len(nodes) > 1 for nodes in uploads)
+    assert len(uploads) > 20
+
+
+def pass_in_full(address: str, password: str, repository: str, results_in: Path) -> None:
     settings = {
         "OCI_VERSION": "dev",
-        "OCI_REGISTRY": server.address,
+        "OCI_REGISTRY": address,
         "OCI_TLS": "disabled",
         "OCI_REPO1": f"{repository}/one",
         "OCI_REPO2": f"{repository}/two",
         "OCI_USERNAME": "AWS",
         "OCI_PASSWORD": password,
-        "OCI_RESULTS_DIR": str(tmp_path),
+        "OCI_RESULTS_DIR": str(results_in),
     }
     settings |= {f"OCI_API_BLOBS_{name}": "true" for name in ("ATOMIC", "DELETE", "DIGEST_HEADER", "MOUNT_ANONYMOUS")}
     settings |= {"OCI_API_BLOBS_UPLOAD_CANCEL": "true", "OCI_API_REFERRER": "true"}
     settings |= {f"OCI_API_MANIFESTS_{name}": "true" for name in ("ATOMIC", "DELETE", "DIGEST_HEADER", "TAG_PARAM")}
     settings |= {f"OCI_API_TAGS_{name}": "true" for name in ("ATOMIC", "DELETE", "LIST")}
     try:
-        run("conformance", extra=settings, cwd=tmp_path, timeout=240)
+        run("conformance", extra=settings, cwd=results_in, timeout=240)
     except AssertionError as failed:
         said = str(failed)[-4000:]
     else:
         said = ""
 
-    results = read_results((tmp_path / "results.yaml").read_text())
+    results = read_results((results_in / "results.yaml").read_text())
     for section, least in LEAST.items():
         assert len(results[section]) >= least, f"the suite reported only {sorted(results[section])}"
     wrong = {
@@ -67,7 +83,7 @@ def test_the_official_suite_passes_in_full(
         for name, status in section.items()
         if status != ALLOWED.get(name, "Pass")
     }
-    assert not wrong, f"{wrong}\n{failures(tmp_path / 'junit.xml')}\n{said}"
+    assert not wrong, f"{wrong}\n{failures(results_in / 'junit.xml')}\n{said}"
 
 
 def failures(junit: Path) -> str:
