@@ -97,8 +97,6 @@ def test_crane_finds_on_every_node_at_once_what_it_pushed_tagged_and_deleted_thr
     assert len(who_took_the_upload(cluster, repository)) > 1
 
 
-def test_nginx_never_gave_one_request_to_two_nodes_while_all_were_well(
-    cluster: Cluster, cluster_password: str
-) -> None:
+def test_nginx_never_gave_one_request_to_two_nodes_while_all_were_well(cluster: Cluster, cluster_password: str) -> None:
     """Asking for the password was one such request; if tests before this one ran, theirs are here too."""
     assert {len(one.nodes) for one in balancer.passed(cluster.folder)} == {1}
