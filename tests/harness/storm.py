@@ -2,8 +2,12 @@
 
 For each tag an actor keeps the set of what the tag may be: one value after an acknowledgement, the old and the new one
 after a request whose answer never came. Whatever is read must be in that set, and bit-identical. A half that was never
-committed must never be seen. Trouble that a client may meet while servers die (a cut line, 503) is no error;
-any other surprise is, and ends the storm.
+committed must never be seen. Trouble that a client may meet while servers die (a cut line, 503, a balancer's 502 or
+504) is no error; any other surprise is, and ends the storm.
+
+A request without an answer may still be carried out by a server that waits for its database. So its tags are left in
+peace for `settle` seconds; what is read after that is what they are. Where something in between may send a PUT or a
+DELETE again whose answer it lost (`repeated`), the answer may be the second one's.
 """
 
 from __future__ import annotations
@@ -11,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import aiohttp
 
@@ -20,6 +26,7 @@ from harness.registry import Answer, Registry, digest_of, image_manifest
 
 TROUBLE = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 TAGS = ("a", "b", "c", "d")
+NO_ANSWER = (502, 503, 504)
 
 
 class Unanswered(Exception):
@@ -49,16 +56,50 @@ class Tally:
     kills: dict[str, int] = field(default_factory=dict)
 
 
+class Asked(Protocol):
+    """What an actor asks: one registry, or several doors to one."""
+
+    async def ask(
+        self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer: ...
+
+
+class Doors:
+    """One registry behind several doors: each request goes to another one, drawn at random."""
+
+    def __init__(self, registries: Sequence[Registry], draw: random.Random) -> None:
+        self._registries = registries
+        self._draw = draw
+
+    async def ask(
+        self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        return await self._draw.choice(self._registries).ask(method, path, body=body, headers=headers)
+
+
 class Actor:
     """One client with one repository. `possible[tag]` holds what the tag may be; None is absence."""
 
-    def __init__(self, registry: Registry, repository: str, draw: random.Random, tally: Tally) -> None:
+    def __init__(
+        self,
+        registry: Asked,
+        repository: str,
+        draw: random.Random,
+        tally: Tally,
+        *,
+        settle: float = 0.0,
+        repeated: bool = False,
+    ) -> None:
         self.registry = registry
         self.repository = repository
         self.draw = draw
         self.tally = tally
         self.possible: dict[str, set[Image | None]] = {tag: {None} for tag in TAGS}
         self.halves: list[str] = []
+        self._settle = settle
+        self._repeated = repeated
+        self._asked: set[str] = set()  # tags that the request under way may change
+        self._in_peace_until = dict.fromkeys(TAGS, 0.0)
         self.shared = [
             random.Random(seed).randbytes(size) for seed, size in enumerate((0, 1, 50_000, 300_000, 1_200_000))
         ]
@@ -66,14 +107,25 @@ class Actor:
     async def live(self, stop: Callable[[], bool]) -> None:
         """Act until told to stop."""
         while not stop():
+            now = time.monotonic()
+            settled = [tag for tag in TAGS if self._in_peace_until[tag] <= now]
+            if not settled:
+                await asyncio.sleep(0.1)
+                continue
             act = self.draw.choices(
                 [self.push, self.pull, self.delete_tag, self.delete_image, self.leave_a_half], [5, 6, 1, 1, 1]
             )[0]
             try:
-                await act(self.draw.choice(TAGS))
+                await act(self.draw.choice(settled))
             except Unanswered:
                 self.tally.unanswered += 1
+                self._in_peace_until.update(dict.fromkeys(self._asked, time.monotonic() + self._settle))
                 await asyncio.sleep(self.draw.uniform(0, 0.1))  # a client's back-off
+            self._asked.clear()
+
+    async def settled(self) -> None:
+        """Until every answer that never came is on record or never will be."""
+        await asyncio.sleep(max(0.0, max(self._in_peace_until.values()) - time.monotonic()))
 
     # ---- acts ------------------------------------------------------------------------------------------------------
     async def push(self, tag: str) -> None:
@@ -81,6 +133,7 @@ class Actor:
         for content in (*image.layers, image.config):
             await self._push_blob(content)
         before = self.possible[tag]
+        self._asked = {tag}
         self.possible[tag] = before | {image}
         await self._ask("PUT", f"manifests/{tag}", 201, body=image.manifest)
         self.possible[tag] = {image}
@@ -97,9 +150,10 @@ class Actor:
 
     async def delete_tag(self, tag: str) -> None:
         before = self.possible[tag]
+        self._asked = {tag}
         self.possible[tag] = before | {None}
         answer = await self._ask("DELETE", f"manifests/{tag}", 202, 404)
-        assert answer.status == 202 or None in before
+        assert answer.status == 202 or None in before or self._repeated
         self.possible[tag] = {None}
         self.tally.deleted += 1
 
@@ -108,9 +162,9 @@ class Actor:
         image = next(iter(self.possible[tag]))
         if image is None:
             return
-        for each in TAGS:
-            if image in self.possible[each]:
-                self.possible[each] = self.possible[each] | {None}
+        self._asked = {each for each in TAGS if image in self.possible[each]}
+        for each in self._asked:
+            self.possible[each] = self.possible[each] | {None}
         await self._ask("DELETE", f"manifests/{image.digest}", 202, 404)
         for each in TAGS:
             if image in self.possible[each]:
@@ -158,12 +212,15 @@ class Actor:
                 last = content if way == "put" else None
                 joined = f"{location}{'&' if '?' in location else '?'}digest={digest}"
                 try:
-                    await self._ask("PUT", joined, 201, body=last)
+                    answer = await self._ask("PUT", joined, 201, *((409,) if self._repeated else ()), body=last)
                 except Unanswered:
                     # As proxies do: the closing PUT is asked again. It may also have to be sent anew.
                     await self._ask("PUT", joined, 201, 409, 416, 404, 400, body=last)
                     head = await self._ask("HEAD", f"blobs/{digest}", 200, 404)
                     if head.status == 404:
+                        continue
+                else:
+                    if answer.status == 409:  # the first one still holds the session, dead or alive
                         continue
                 return
         raise Unanswered
@@ -188,7 +245,7 @@ class Actor:
             answer = await self.registry.ask(method, full, body=body, headers=headers)
         except TROUBLE as error:
             raise Unanswered from error
-        if answer.status == 503:
+        if answer.status in NO_ANSWER:
             raise Unanswered
         assert answer.status in statuses, f"{method} {full}: {answer.status}, not {statuses}: {answer.body[:300]!r}"
         return answer
