@@ -8,7 +8,6 @@ LISTEN ?= 127.0.0.1:5000
 DATA ?= ./data
 JOBS ?= 2
 PYTEST_FLAGS ?=
-CHAOS_SECONDS ?= 300
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,10 +32,10 @@ IMAGE ?= wharfage
 NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _speedups/*.c _speedups/*.h))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure lint format bench chaos image image-test tools clean
+.PHONY: help run test test-pure lint format bench chaos chaos-cluster image image-test tools clean
 
 help:  ## what can be done here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.run  ## install into .venv and serve $(DATA) on $(LISTEN)
 	$(BIN)/wharfage serve --data $(DATA) --listen $(LISTEN)
@@ -60,7 +59,11 @@ bench: $(VENV)/.test $(TOOLS)/.go  ## CPU per GB against CNCF distribution, on t
 	$(BIN)/python bench/compare.py
 
 chaos: $(VENV)/.test  ## kill workers, metadata and the whole server at random for CHAOS_SECONDS (default 300)
-	$(BIN)/python -m pytest -m chaos --chaos-seconds $(CHAOS_SECONDS) $(PYTEST_FLAGS) tests/chaos
+	$(BIN)/python -m pytest -m chaos --chaos-seconds $(or $(CHAOS_SECONDS),300) $(PYTEST_FLAGS) tests/chaos/test_chaos.py
+
+chaos-cluster: $(VENV)/.test $(TOOLS)/.debian  ## the same to three nodes, their services, stores and lines (default 600 s)
+	$(BIN)/python -m pytest -s -m chaos --chaos-cluster-seconds $(or $(CHAOS_SECONDS),600) $(PYTEST_FLAGS) \
+	  tests/chaos/test_chaos_cluster.py
 
 image:  ## the container image $(IMAGE), by $(BUILDER), on $(BASE)
 	$(BUILDER) build --build-arg BASE=$(BASE) --file deploy/Dockerfile --tag $(IMAGE) .

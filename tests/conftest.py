@@ -32,6 +32,7 @@ settings.load_profile("busy")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos-seconds", type=float, default=60.0, help="how long tests/chaos kills processes")
+    parser.addoption("--chaos-cluster-seconds", type=float, default=90.0, help="the same, over three nodes")
     parser.addoption("--chaos-seed", type=int, default=None, help="draw what tests/chaos drew under this seed")
 
 

@@ -26,12 +26,6 @@ WORKERS = 3
 BACK_SECONDS = 60  # in which a server that was killed must answer again
 
 
-@pytest.fixture
-def seed(request: pytest.FixtureRequest) -> int:
-    given: int | None = request.config.getoption("--chaos-seed")
-    return random.SystemRandom().getrandbits(32) if given is None else given
-
-
 class Victim:
     """A server that is killed and started again on its data, always at the same address."""
 

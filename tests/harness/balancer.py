@@ -75,7 +75,7 @@ def start(folder: Path, port: int, nodes: Sequence[int], *, as_root: bool) -> Da
     user = "user root;\n" if as_root else ""  # its temporary files lie in a folder of ours, closed to others
     settings = folder / "nginx.conf"
     settings.write_text(_SETTINGS.format(user=user, folder=folder, servers=servers, port=port))
-    command = [PROGRAM, "-p", folder, "-e", folder / "nginx-error.log", "-c", settings]
+    command: list[str | Path] = [PROGRAM, "-p", folder, "-e", folder / "nginx-error.log", "-c", settings]
     daemon = Daemon.start(command, folder / "nginx.log")
     daemon.wait_until(lambda: _listens(port), START_SECONDS)
     return daemon

@@ -95,7 +95,7 @@ class Cluster:
             data = self.folder / f"node{number}"
             self.nodes.append(Server(self._run_node(data, port := free_port()), f"127.0.0.1:{port}", data))
         for node in self.nodes:
-            node.daemon.wait_until(node.is_ready, START_SECONDS)
+            _wait(node.daemon, node.is_ready)
         self.start_nginx()
 
     # ---- what clients need ---------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class Cluster:
         return password_at(self.url, ACCESS_KEY_ID, SECRET_ACCESS_KEY)
 
     def nodes_of_uploads(self) -> dict[str, set[str]]:
-        """By the path of each upload session: the nodes that nginx sent its requests to, the opening POST among them."""
+        """By each upload session's path: the nodes that nginx sent its requests to, the POST that opened it too."""
         found: dict[str, set[str]] = {}
         for one in balancer.passed(self.folder):
             path = (one.location if one.method == "POST" else one.target).partition("?")[0]
@@ -130,16 +130,16 @@ class Cluster:
         data = self.folder / f"service{number}"
         listen = f"127.0.0.1:{self.service_ports[number]}"
         database = self._line(data.name, "postgresql", self.database)
-        extra = self._settings(data) | {"WHARFAGE_METADATA_DATABASE": database}
+        extra = self._settings() | {"WHARFAGE_METADATA_DATABASE": database}
         said = log.stat().st_size if (log := _log(data)).exists() else 0  # by the one before
         daemon = self._run("metadata", "--data", str(data), "--listen", listen, log=data, extra=extra)
         self.services[number] = daemon
-        daemon.wait_until(lambda: b" is ready." in daemon.log.read_bytes()[said:], START_SECONDS)
+        _wait(daemon, lambda: b" is ready." in daemon.log.read_bytes()[said:])
 
     def start_node(self, number: int) -> None:
         node = self.nodes[number]
         node.daemon = self._run_node(node.data, node.port)
-        node.daemon.wait_until(node.is_ready, START_SECONDS)
+        _wait(node.daemon, node.is_ready)
 
     def start_nginx(self) -> None:
         ports = [node.port for node in self.nodes]
@@ -176,19 +176,17 @@ class Cluster:
     # ---- how -----------------------------------------------------------------------------------------------------
     def node_settings(self, data: Path) -> dict[str, str]:
         """The environment of the node that works in `data`."""
-        name = data.name
         urls = [
-            self._line(name, f"service{number}", f"http://127.0.0.1:{port}")
+            self._line(data.name, f"service{number}", f"http://127.0.0.1:{port}")
             for number, port in enumerate(self.service_ports)
         ]
-        return self._settings(data) | {"WHARFAGE_METADATA_URL": ",".join(urls)}
+        store = self._line(data.name, "s3", self.store["WHARFAGE_STORAGE_ENDPOINT"])
+        return self._settings() | {"WHARFAGE_METADATA_URL": ",".join(urls), "WHARFAGE_STORAGE_ENDPOINT": store}
 
-    def _settings(self, data: Path) -> dict[str, str]:
-        """What services and nodes have in common; only the lines differ."""
-        name = data.name
+    def _settings(self) -> dict[str, str]:
+        """What services and nodes have in common."""
         return {
             **self.store,
-            "WHARFAGE_STORAGE_ENDPOINT": self._line(name, "s3", self.store["WHARFAGE_STORAGE_ENDPOINT"]),
             "WHARFAGE_METADATA_SECRET": self.secret,
             "WHARFAGE_ACCESS_KEY_ID": ACCESS_KEY_ID,
             "WHARFAGE_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
@@ -208,6 +206,15 @@ class Cluster:
     def _line(self, who: str, part: str, url: str) -> str:
         """`url` with the port by which `who` asks `part`."""
         return _PORT.sub(lambda found: str(self.through(f"{who}-{part}", int(found[0]))), url)
+
+
+def _wait(daemon: Daemon, is_ready: Callable[[], bool]) -> None:
+    """One that is late is gone, so that it can be started again."""
+    try:
+        daemon.wait_until(is_ready, START_SECONDS)
+    except BaseException:
+        daemon.kill()
+        raise
 
 
 def _log(data: Path) -> Path:

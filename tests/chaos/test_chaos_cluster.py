@@ -1,0 +1,144 @@
+"""A storm over three nodes: every part of the cluster dies or stands still, every line fails, and nothing is lost.
+
+Actors ask nginx and each node at random, request by request, so that what one node acknowledged another must show at
+once. Afterwards each acknowledged image is pulled from every node by itself and `wharfage check` finds all well. The
+seed is printed; `--chaos-seed` draws the same troubles again, `--chaos-cluster-seconds` says for how long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness import postgresql
+from harness.cluster import Cluster
+from harness.registry import Registry
+from harness.seaweed import Seaweed
+from harness.storm import Actor, Doors, Tally, Unanswered
+from harness.torment import LineYard, Torment, summed
+
+ACTORS = 6
+SERVICES = 1
+ANSWER_SECONDS = 30.0  # in which an actor wants an answer
+SETTLE_SECONDS = 12.0  # longer than a metadata service goes on with a request whose asker is gone (4 s and a pause)
+BACK_SECONDS = 60.0
+SAY_EVERY = 10.0
+
+
+@dataclass(slots=True)
+class Ground:
+    """Where the storm takes place."""
+
+    cluster: Cluster
+    rows: postgresql.Cluster
+    seaweed: Seaweed
+    yard: LineYard
+
+    @classmethod
+    def begin(cls, folder: Path) -> Ground:
+        rows, yard = postgresql.Cluster.start(), LineYard()
+        with contextlib.ExitStack() as undo:
+            undo.callback(rows.remove)
+            undo.callback(yard.close)
+            seaweed = Seaweed.start(folder / "seaweed")
+            undo.callback(seaweed.stop)
+            (folder / "cluster").mkdir()
+            cluster = Cluster.begin(folder / "cluster", rows, seaweed, services=SERVICES, through=yard.through)
+            undo.pop_all()
+        return cls(cluster, rows, seaweed, yard)
+
+    def end(self) -> None:
+        self.cluster.abandon()
+        self.seaweed.stop()
+        self.yard.close()
+        self.rows.remove()
+
+
+@pytest.fixture
+async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
+    made = await asyncio.to_thread(Ground.begin, tmp_path)
+    yield made
+    await asyncio.to_thread(made.end)
+
+
+@pytest.mark.chaos
+@pytest.mark.needs("weed", "nginx", "postgres")
+@pytest.mark.timeout(0)
+async def test_a_storm_over_three_nodes_loses_nothing_and_no_node_shows_what_is_past(
+    ground: Ground, seed: int, request: pytest.FixtureRequest
+) -> None:
+    seconds: float = request.config.getoption("--chaos-cluster-seconds")
+    say(f"--chaos-seed {seed} for {seconds:g} s")
+    draw = random.Random(seed)
+    cluster, tally = ground.cluster, Tally()
+    token = await asyncio.to_thread(cluster.password)
+    torment = Torment(cluster, ground.rows, ground.seaweed, ground.yard, draw)
+    over = asyncio.Event()
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            urls = [cluster.url, *(node.url for node in cluster.nodes)]
+            doors = [
+                await stack.enter_async_context(Registry(url, token, fresh=fresh, seconds=ANSWER_SECONDS))
+                for url in urls
+                for fresh in (True, False)
+            ]
+            actors = [
+                Actor(
+                    Doors(doors, random.Random(draw.getrandbits(64))),
+                    f"storm/{number}",
+                    random.Random(draw.getrandbits(64)),
+                    tally,
+                    settle=SETTLE_SECONDS,
+                    repeated=True,  # nginx does that
+                )
+                for number in range(ACTORS)
+            ]
+            async with asyncio.TaskGroup() as storm:
+                living = [storm.create_task(actor.live(over.is_set)) for actor in actors]
+                raging = storm.create_task(torment.rage(over, say))
+                deadline = time.monotonic() + seconds
+                while time.monotonic() < deadline and not any(task.done() for task in (*living, raging)):
+                    await asyncio.sleep(min(SAY_EVERY, max(0.0, deadline - time.monotonic())))
+                    say(str(tally))
+                over.set()
+            say(f"over: {tally}; {summed(torment.told)}")
+            for actor in actors:
+                await actor.settled()
+            for node in cluster.nodes:
+                own = await stack.enter_async_context(Registry(node.url, token, seconds=ANSWER_SECONDS))
+                for actor in actors:
+                    actor.registry = own
+                    await patiently(actor)
+        say("every image is whole on every node")
+        checked = await asyncio.to_thread(cluster.check)
+        say(checked.strip())
+        assert " 0 damaged, 0 unreadable, 0 quarantined, 0 orphans" in checked
+        await asyncio.to_thread(cluster.finish)
+    except BaseException:
+        say(await asyncio.to_thread(cluster.tails))
+        raise
+    assert tally.pushed > seconds / 10
+    assert tally.pulled > seconds / 10
+    assert sum(torment.told.values()) > seconds / 10
+
+
+async def patiently(actor: Actor) -> None:
+    """Verify once everything answers again."""
+    deadline = time.monotonic() + BACK_SECONDS
+    while True:
+        try:
+            return await actor.verify()
+        except Unanswered:
+            assert time.monotonic() < deadline, "the cluster did not come back"
+            await asyncio.sleep(0.2)
+
+
+def say(what: str) -> None:
+    print(f"chaos: {what}", flush=True)  # noqa: T201 - shown by -s, or with a failure

@@ -1,0 +1,171 @@
+"""What befalls a cluster, drawn from a seed: parts are killed and started again, processes stand still, lines fail.
+
+Three hands work at once, each with its own draws: one on the nodes, one on the metadata services and PostgreSQL, one on
+the S3 store and on the lines. Each undoes what it did before it draws again, so that troubles overlap but never pile
+up. What is drawn depends on the seed alone, never on what happened. `LineYard` has the lines, in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from harness.cluster import Cluster
+from harness.faultline import FaultLine
+from harness.postgresql import Cluster as Rows
+from harness.seaweed import Seaweed
+from harness.server import Server
+
+BACK_SECONDS = 90.0  # in which a part that was killed must be ready again, whatever else goes wrong meanwhile
+
+Say = Callable[[str], None]
+
+
+class LineYard:
+    """Lines by name, `open` until somebody sets their mode. `through` is what a cluster asks them by."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, FaultLine] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="lines")
+        self._thread.start()
+
+    def through(self, name: str, port: int) -> int:
+        if name not in self.lines:
+            line = FaultLine(port)
+            asyncio.run_coroutine_threadsafe(line.open(), self._loop).result(10)
+            self.lines[name] = line
+        return self.lines[name].port
+
+    def mend(self, line: FaultLine) -> None:
+        """Open it; what it held is cut, never passed late."""
+        line.mode, line.cut_after = "open", None
+        self._loop.call_soon_threadsafe(line.cut)
+
+    def close(self) -> None:
+        for line in self.lines.values():
+            asyncio.run_coroutine_threadsafe(line.close(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that can happen: `begin` and `end` block; `weight` is how often it is drawn."""
+
+    name: str
+    weight: int
+    begin: Callable[[], None]
+    end: Callable[[], None]
+
+
+class Torment:
+    """`rage` until told to stop; `told` counts what was done."""
+
+    def __init__(self, cluster: Cluster, rows: Rows, seaweed: Seaweed, yard: LineYard, draw: random.Random) -> None:
+        self._cluster = cluster
+        self._rows = rows
+        self._seaweed = seaweed
+        self._yard = yard
+        self.told: dict[str, int] = {}
+        self._hands: Sequence[tuple[Sequence[Trouble], random.Random]] = [
+            (troubles, random.Random(draw.getrandbits(64)))
+            for troubles in (self._of_nodes(), self._of_rows(), [*self._of_the_store(), *self._of_lines()])
+        ]
+
+    async def rage(self, stop: asyncio.Event, say: Say) -> None:
+        """Every trouble is over, and every part ready, when it returns."""
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as hands:
+            for troubles, draw in self._hands:
+                hands.create_task(self._work(troubles, draw, stop, lambda what: say(_at(began, what))))
+
+    async def _work(self, troubles: Sequence[Trouble], draw: random.Random, stop: asyncio.Event, say: Say) -> None:
+        while True:
+            pause, lasts = draw.uniform(1.0, 6.0), draw.uniform(0.1, 3.0)
+            [trouble] = draw.choices(troubles, [each.weight for each in troubles])
+            if await _is_set(stop, pause):
+                return
+            say(f"{trouble.name}, for {lasts:.1f} s")
+            await asyncio.to_thread(trouble.begin)
+            await asyncio.sleep(lasts)
+            await asyncio.to_thread(trouble.end)
+            self.told[trouble.name] = self.told.get(trouble.name, 0) + 1
+
+    # ---- what can happen -----------------------------------------------------------------------------------------
+    def _of_nodes(self) -> list[Trouble]:
+        found = []
+        for number, node in enumerate(self._cluster.nodes):
+            back = partial(_until_ready, partial(self._cluster.start_node, number))
+            found.append(Trouble(f"node{number} killed", 5, partial(self._cluster.kill_node, number), back))
+            still, on = partial(_signal_all, node, signal.SIGSTOP), partial(_signal_all, node, signal.SIGCONT)
+            found.append(Trouble(f"node{number} stands still", 2, still, on))
+        return found
+
+    def _of_rows(self) -> list[Trouble]:
+        found = []
+        for number in range(len(self._cluster.services)):
+            back = partial(_until_ready, partial(self._cluster.start_service, number))
+            found.append(Trouble(f"service{number} killed", 4, partial(self._cluster.kill_service, number), back))
+        kill = partial(self._rows.stop, signal.SIGKILL)
+        found.append(Trouble("PostgreSQL killed", 3, kill, self._rows.resume))
+        found.append(Trouble("PostgreSQL stopped", 2, self._rows.stop, self._rows.resume))
+        return found
+
+    def _of_the_store(self) -> list[Trouble]:
+        return [Trouble("S3 killed", 8, self._seaweed.kill, self._seaweed.resume)]
+
+    def _of_lines(self) -> list[Trouble]:
+        found = []
+        for name, line in sorted(self._yard.lines.items()):
+            mend = partial(self._yard.mend, line)
+            for mode in ("refuse", "stall", "busy") if name.endswith("-s3") else ("refuse", "stall"):
+                found.append(Trouble(f"line {name}: {mode}", 1, partial(_set, line, mode), mend))
+            if name.endswith("-s3"):
+                cut = partial(setattr, line, "cut_after", 300_000)
+                found.append(Trouble(f"line {name}: cut in mid-answer", 2, cut, mend))
+        return found
+
+
+def _set(line: FaultLine, mode: str) -> None:
+    line.mode = mode
+
+
+def _signal_all(node: Server, number: signal.Signals) -> None:
+    os.killpg(node.daemon.process.pid, number)
+
+
+def _until_ready(start: Callable[[], None]) -> None:
+    """As an orchestrator does: a part that ends because what it needs is not there is started again."""
+    deadline = time.monotonic() + BACK_SECONDS
+    while True:
+        try:
+            return start()
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+async def _is_set(stop: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _at(began: float, what: str) -> str:
+    return f"{time.monotonic() - began:6.1f} s  {what}"
+
+
+def summed(told: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} × {name}" for name, count in sorted(told.items()))
