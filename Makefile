@@ -32,10 +32,10 @@ IMAGE ?= wharfage
 NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _speedups/*.c _speedups/*.h))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure lint format bench chaos chaos-cluster image image-test tools clean
+.PHONY: help run test test-pure lint format bench bench-s3 chaos chaos-cluster image image-test tools clean
 
 help:  ## what can be done here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.run  ## install into .venv and serve $(DATA) on $(LISTEN)
 	$(BIN)/wharfage serve --data $(DATA) --listen $(LISTEN)
@@ -57,6 +57,9 @@ format: $(VENV)/.test  ## let ruff lay the code out
 
 bench: $(VENV)/.test $(TOOLS)/.go  ## CPU per GB against CNCF distribution, on this machine, in one interleaved run
 	$(BIN)/python bench/compare.py
+
+bench-s3: $(VENV)/.test $(TOOLS)/.go $(TOOLS)/.debian  ## the same on one S3 store, its requests and bytes counted, beside bare PUTs
+	$(BIN)/python bench/s3.py
 
 chaos: $(VENV)/.test  ## kill workers, metadata and the whole server at random for CHAOS_SECONDS (default 300)
 	$(BIN)/python -m pytest -m chaos --chaos-seconds $(or $(CHAOS_SECONDS),300) $(PYTEST_FLAGS) tests/chaos/test_chaos.py

@@ -74,12 +74,12 @@ class Bench:
 
         return measure(self.peer, self.units, lambda: self._together(one, self.layers))
 
-    def pull(self) -> Figure:
+    def pull(self, times: int = 3) -> Figure:
         def one(line: Line, number: int) -> None:
             path = f"/v2/{self.repository}/blobs/{self.digests[number % self.layers]}"
             expect(line.ask("GET", path), 200)
 
-        return measure(self.peer, self.units * 3, lambda: self._together(one, self.layers * 3))
+        return measure(self.peer, self.units * times, lambda: self._together(one, self.layers * times))
 
     def manifests(self, requests: int = 3000) -> Figure:
         """GET of a manifest by tag, each with its authentication."""

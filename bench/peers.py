@@ -7,6 +7,8 @@ driver, plain and without authentication, its logs at error level as ours are.
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import psutil
 
 from harness.programs import Daemon
 from harness.server import Server, free_port
+from proxy.storage.bucket import Place
 
 LARGE = 1 << 20  # of layers, not of links, configs or manifests
 
@@ -42,26 +45,48 @@ class Peer:
         return sum(each.user for each in times), sum(each.system for each in times)
 
 
-def wharfage(home: Path) -> Peer:
-    server = Server.start(home / "wharfage", workers=psutil.cpu_count() or 1, extra={"WHARFAGE_LOG_LEVEL": "error"})
+def wharfage(home: Path, name: str = "wharfage", more: Mapping[str, str] | None = None) -> Peer:
+    """Ours with the settings in `more`, under a name of its own."""
+    settings = {"WHARFAGE_LOG_LEVEL": "error", **(more or {})}
+    server = Server.start(home / name, workers=psutil.cpu_count() or 1, extra=settings)
     basic = base64.b64encode(f"AWS:{server.password()}".encode()).decode()
     headers = f"Authorization: Basic {basic}\r\n"
-    return Peer("wharfage", server.address, headers, server.daemon, server.data / "objects")
+    return Peer(name, server.address, headers, server.daemon, server.data / "objects")
 
 
-def distribution(home: Path) -> Peer:
+def distribution(home: Path, storage: str = "") -> Peer:
+    """CNCF distribution; `storage` is what its file says under that key, its filesystem driver when empty."""
     address = f"127.0.0.1:{free_port()}"
     settings = home / "distribution.yml"
     settings.write_text(
         "version: 0.1\n"
         "log: {level: error, accesslog: {disabled: true}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {home / 'distribution'}}}, delete: {{enabled: true}}}}\n"
+        f"storage: {storage or _files(home / 'distribution')}\n"
         f'http: {{addr: "{address}"}}\n'
     )
     daemon = Daemon.start(["registry", "serve", settings], home / "distribution.log", {"OTEL_TRACES_EXPORTER": "none"})
     peer = Peer("distribution", address, "", daemon, home / "distribution")
     daemon.wait_until(lambda: _answers(address))
     return peer
+
+
+def _files(root: Path) -> str:
+    return f"{{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}"
+
+
+def distribution_on_s3(home: Path, place: Place) -> Peer:
+    """With its defaults for S3, but for redirects: what is compared is a registry that carries its bytes itself."""
+    driver = {
+        "region": place.region,
+        "regionendpoint": place.endpoint,
+        "bucket": place.bucket,
+        "accesskey": place.access_key_id,
+        "secretkey": place.secret_access_key,
+        "rootdirectory": "/distribution",
+        "forcepathstyle": True,
+        "secure": False,
+    }
+    return distribution(home, json.dumps({"s3": driver, "redirect": {"disable": True}, "delete": {"enabled": True}}))
 
 
 def _answers(address: str) -> bool:

@@ -1,0 +1,253 @@
+"""A registry on S3 against CNCF distribution on the same SeaweedFS: GB/s, CPU per GB, S3 requests and S3 bytes.
+
+Each round does the same to each server, one after the other, the order turned each round; medians over rounds are
+printed. Every server asks the store through a line that counts (`counted`). The yardstick of a push is bare PUTs of the
+same bytes in the same round, by a client that neither hashes nor seals. Rows of the cache are there when it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
+
+from aiobotocore.config import AioConfig  # noqa: E402 - once the path above is set
+from aiobotocore.session import get_session  # noqa: E402 - as above
+from compare import GB, Bench, Figure, machine  # noqa: E402 - as above
+from counted import Count, CountedLine  # noqa: E402 - as above
+from load import Content  # noqa: E402 - as above
+from peers import Peer, distribution_on_s3, wharfage  # noqa: E402 - as above
+
+from harness.seaweed import Seaweed  # noqa: E402 - as above
+from proxy.settings import SECTIONS  # noqa: E402 - as above
+from proxy.storage.bucket import Body, Place  # noqa: E402 - as above
+
+OURS, CACHED, LOCAL, THEIRS, BARE = "wharfage", "wharfage-cache", "wharfage-local", "distribution", "bare"
+HAS_CACHE = "cache" in SECTIONS
+SMALL = 2**20
+
+Work = Callable[[], Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement of one server: `units` GB were moved by the client."""
+
+    figure: Figure
+    count: Count
+    units: float
+
+
+class Puts:
+    """PUTs of whole layers by aiobotocore, from kept buffers, with no checksum and no hash: as quick as it can be."""
+
+    def __init__(self, place: Place, layer_bytes: int, layers: int, connections: int) -> None:
+        self._place = place
+        self._contents = [Content(layer_bytes) for _ in range(layers)]
+        self._connections = connections
+        self._made = 0
+        self.units = layer_bytes * layers / GB
+
+    def push(self) -> Figure:
+        for content in self._contents:
+            content.fresh(1)
+        return asyncio.run(self._push())
+
+    async def _push(self) -> Figure:
+        style = AioConfig(
+            signature_version="s3v4",
+            max_pool_connections=self._connections,
+            request_checksum_calculation="when_required",
+            s3={"addressing_style": "path", "payload_signing_enabled": False},
+        )
+        gate = asyncio.Semaphore(self._connections)
+        async with get_session().create_client(
+            "s3",
+            endpoint_url=self._place.endpoint,
+            region_name=self._place.region,
+            aws_access_key_id=self._place.access_key_id,
+            aws_secret_access_key=self._place.secret_access_key,
+            config=style,
+        ) as client:
+
+            async def put(content: Content) -> None:
+                async with gate:
+                    self._made += 1
+                    body = Body(memoryview(content.buffer))
+                    await client.put_object(Bucket=self._place.bucket, Key=f"bare/{self._made}", Body=body)
+
+            await client.head_bucket(Bucket=self._place.bucket)  # the client is made, a connection is there
+            cpu, began = time.process_time(), time.perf_counter()
+            await asyncio.gather(*map(put, self._contents))
+            spent, wall = time.process_time() - cpu, time.perf_counter() - began
+        return Figure(spent / self.units, 0.0, wall / self.units)
+
+
+class Comparison:
+    """All servers, and what was measured: rows[operation][server] over rounds."""
+
+    def __init__(self, home: Path, asked: argparse.Namespace) -> None:
+        self._asked = asked
+        self.rows: dict[str, dict[str, list[Row]]] = {}
+        self.peers: dict[str, Peer] = {}
+        self.seaweed = Seaweed.start(home / "seaweed")
+        self.line: CountedLine | None = None
+        try:
+            self.line = CountedLine.start(home / "line", self.seaweed.port, [OURS, CACHED, THEIRS, BARE])
+            no_cache = {"WHARFAGE_CACHE_MIB": "0"} if HAS_CACHE else {}
+            self.peers[OURS] = wharfage(home, OURS, self._s3(OURS) | no_cache)
+            self.peers[THEIRS] = distribution_on_s3(home, self._place(THEIRS))
+            if HAS_CACHE:
+                self.peers[CACHED] = wharfage(home, CACHED, self._s3(CACHED))
+                self.peers[LOCAL] = wharfage(home, LOCAL)
+        except BaseException:
+            self.end()
+            raise
+        shape = asked.layer_mib << 20, asked.layers, asked.connections
+        self.benches = {name: Bench(peer, *shape) for name, peer in self.peers.items()}
+        self.small = {name: Bench(self.peers[name], SMALL, asked.small, asked.connections) for name in (OURS, THEIRS)}
+        self.puts = Puts(self._place(BARE), *shape)
+
+    def end(self) -> None:
+        for peer in self.peers.values():
+            peer.daemon.stop()
+        if self.line is not None:
+            self.line.daemon.stop()
+        self.seaweed.stop()
+
+    def round(self, number: int) -> None:
+        """The first one, number 0, warms all up and is not kept."""
+        for operation, each in self._operations().items():
+            for name in each if number % 2 else reversed(each):
+                units, work = each[name]
+                if self.line is not None and name != LOCAL:
+                    self.line.take(name)
+                figure = work()
+                count = self.line.take(name) if self.line is not None and name != LOCAL else Count()
+                if number:
+                    self.rows.setdefault(operation, {}).setdefault(name, []).append(Row(figure, count, units))
+
+    def _operations(self) -> dict[str, dict[str, tuple[float, Work]]]:
+        """By operation and server: the GB that move, and the work. In the order in which they depend on each other."""
+        pushed = {name: (bench.units, bench.push) for name, bench in self.benches.items() if name != LOCAL}
+        small = {name: (bench.units, bench.push) for name, bench in self.small.items()}
+        cold: dict[str, tuple[float, Work]] = {
+            name: (self.benches[name].units * 3, partial(self.benches[name].pull, 3)) for name in (OURS, THEIRS)
+        }
+        found: dict[str, dict[str, tuple[float, Work]]] = {
+            "push": {BARE: (self.puts.units, self.puts.push), **pushed},
+            f"push, layers of {SMALL >> 20} MiB": small,
+            "pull, no cache": cold,
+        }
+        if HAS_CACHE:
+            cached, local = self.benches[CACHED], self.benches[LOCAL]
+            found["pull, cache filling"] = {CACHED: (cached.units, partial(cached.pull, 1))}
+            local.push()
+            found["pull, cache warm"] = {
+                name: (bench.units * 3, partial(bench.pull, 3)) for name, bench in ((CACHED, cached), (LOCAL, local))
+            }
+        return found
+
+    def _place(self, name: str) -> Place:
+        assert self.line is not None
+        return dataclasses.replace(self.seaweed.place(), endpoint=self.line.url(name))
+
+    def _s3(self, name: str) -> dict[str, str]:
+        assert self.line is not None
+        return self.seaweed.settings(f"{name}/") | {"WHARFAGE_STORAGE_ENDPOINT": self.line.url(name)}
+
+
+def table(rows: dict[str, dict[str, list[Row]]]) -> str:
+    """Markdown, one row an operation and server; requests and bytes are per push or pull of all layers once."""
+    lines = [
+        "| operation | server | GB/s | CPU-s per GB (kernel) | S3 requests per GB | S3 bytes per byte | refused |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for operation, by_server in rows.items():
+        for name, each in by_server.items():
+            kinds = each[-1].count.by_kind.most_common(4)
+            made = ", ".join(f"{kind} {number / each[-1].units:.0f}" for kind, number in kinds)
+            requests = _median(each, lambda row: row.count.requests / row.units)
+            moved = _median(each, lambda row: (row.count.up + row.count.down) / row.units / GB)
+            kernel = _median(each, lambda row: row.figure.kernel)
+            lines.append(
+                f"| {operation} | {name} | {1 / _median(each, lambda row: row.figure.wall):.2f} "
+                f"| {_cpu(each):.2f} ({kernel:.2f}) | {requests:.0f} ({made}) | {moved:.3f} "
+                f"| {sum(row.count.refused for row in each)} |"
+            )
+    return "\n".join(lines)
+
+
+def marks(rows: dict[str, dict[str, list[Row]]]) -> list[str]:
+    """What was asked for, and what was reached. Ratios are of rounds, and their median is told."""
+    push, cold = rows["push"], rows["pull, no cache"]
+    told = [
+        ("push, GB/s to bare PUTs'", "≥ 0.7", _ratios(push[BARE], push[OURS], lambda row: row.figure.wall)),
+        ("push, CPU to distribution's", "≤ 0.6", _ratios(push[OURS], push[THEIRS], lambda row: row.figure.cpu)),
+        ("pull, no cache, CPU to distribution's", "≤ 1.6", _ratios(cold[OURS], cold[THEIRS], _spent)),
+    ]
+    if HAS_CACHE:
+        filling, warm = rows["pull, cache filling"][CACHED], rows["pull, cache warm"]
+        told.append(("pull, cache filling, CPU to distribution's", "≤ 2.2", _ratios(filling, cold[THEIRS], _spent)))
+        told.append(("pull, cache warm, CPU to a local read's", "≤ 1.1", _ratios(warm[CACHED], warm[LOCAL], _spent)))
+    return [
+        f"- {what}: **{statistics.median(found):.2f}** (mark {mark}; rounds {min(found):.2f} to {max(found):.2f})"
+        for what, mark, found in told
+    ]
+
+
+def _ratios(ours: Sequence[Row], theirs: Sequence[Row], of: Callable[[Row], float]) -> list[float]:
+    return [of(mine) / of(its) for mine, its in zip(ours, theirs, strict=True)]
+
+
+def _spent(row: Row) -> float:
+    return row.figure.cpu
+
+
+def _cpu(rows: Sequence[Row]) -> float:
+    return _median(rows, _spent)
+
+
+def _median(rows: Sequence[Row], of: Callable[[Row], float]) -> float:
+    return statistics.median(map(of, rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layer-mib", type=int, default=64)
+    parser.add_argument("--small", type=int, default=32, help="layers of 1 MiB")
+    parser.add_argument("--connections", type=int, default=4)
+    asked = parser.parse_args()
+    home = Path(tempfile.mkdtemp(prefix="wharfage-bench-"))
+    compared: Comparison | None = None
+    try:
+        compared = Comparison(home, asked)
+        for number in range(asked.rounds + 1):
+            compared.round(number)
+            print(f"round {number} of {asked.rounds}{' (warming)' if not number else ''}", file=sys.stderr)
+        print(machine())
+        print(f"`python bench/s3.py {' '.join(sys.argv[1:])}`".replace(" `", "`"))
+        print(table(compared.rows))
+        print("\n".join(marks(compared.rows)))
+    finally:
+        if compared is not None:
+            compared.end()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
