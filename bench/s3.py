@@ -32,7 +32,8 @@ from peers import Peer, distribution_on_s3, wharfage  # noqa: E402 - as above
 
 from harness.seaweed import Seaweed  # noqa: E402 - as above
 from proxy.settings import SECTIONS  # noqa: E402 - as above
-from proxy.storage.bucket import Body, Place  # noqa: E402 - as above
+from proxy.storage.bucket import Place  # noqa: E402 - as above
+from proxy.storage.s3line import Body  # noqa: E402 - as above
 
 OURS, CACHED, LOCAL, THEIRS, BARE = "wharfage", "wharfage-cache", "wharfage-local", "distribution", "bare"
 HAS_CACHE = "cache" in SECTIONS
@@ -231,8 +232,9 @@ def main() -> None:
     parser.add_argument("--layer-mib", type=int, default=64)
     parser.add_argument("--small", type=int, default=32, help="layers of 1 MiB")
     parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--home", help="where all data lie, such as /dev/shm: a disk that others use tells of them")
     asked = parser.parse_args()
-    home = Path(tempfile.mkdtemp(prefix="wharfage-bench-"))
+    home = Path(tempfile.mkdtemp(prefix="wharfage-bench-", dir=asked.home))
     compared: Comparison | None = None
     try:
         compared = Comparison(home, asked)
