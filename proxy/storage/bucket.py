@@ -3,7 +3,7 @@
 Promises: a request that met a dead line, a time-out or a busy store is sent again after a pause with jitter, and no try
 begins later than `PATIENCE` after the first; then it is `Failure(STORE_UNAVAILABLE)`. While the store is dead the
 breaker answers in milliseconds. What the store refused (a missing object, a wrong signature) is never asked again. No
-secret is in any text. The only module that knows aiobotocore; it is loaded when a store is on S3.
+secret is in any text. With `s3session` the only module that knows aiobotocore; loaded when a store is on S3.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import aiohttp.payload
+import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import (
@@ -35,6 +35,8 @@ from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
 from proxy.storage.breaker import Breaker
+from proxy.storage.s3line import Body as Body  # what it sends, for those who ask it
+from proxy.storage.s3session import LineSession
 
 T = TypeVar("T")
 
@@ -43,7 +45,6 @@ CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 5.0  # for an answer's first byte, and between two of its bytes
 SLOWEST = 2**20  # bytes a second at which a body must at least be taken
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between tries, doubled each time, times 0.5 to 1.0
-CHUNK = 256 * 1024  # bytes of a body handed to the transport at once
 _BUSY = {
     "SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError", "Throttling", "OperationAborted",
     "ConditionalRequestConflict", "BadDigest", "XAmzContentChecksumMismatch",
@@ -93,38 +94,6 @@ class Refused(Exception):
         super().__init__(code, status)
         self.code = code
         self.status = status
-
-
-class Body(aiohttp.payload.Payload):
-    """Bytes to send, straight from a buffer that nobody may change before the answer. botocore takes it for a file."""
-
-    def __init__(self, view: memoryview) -> None:
-        super().__init__(view, content_type="application/octet-stream")
-        self._size = self._length = len(view)
-        self._view = view
-
-    def __len__(self) -> int:
-        return self._length
-
-    def read(self, size: int = -1) -> bytes:
-        raise RuntimeError("a body is written, not read")
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Each sending begins at the start anyway."""
-        return offset
-
-    def tell(self) -> int:
-        return 0
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        raise RuntimeError("a body is no text")
-
-    async def write(self, writer: Any) -> None:
-        for at in range(0, self._length, CHUNK):
-            await writer.write(self._view[at : at + CHUNK])
-
-    async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-        await self.write(writer)
 
 
 @functools.cache
@@ -290,6 +259,7 @@ class Bucket:
                 read_timeout=3600.0,  # `once` and `in_time` look at the clock: they know how long a body is
                 max_pool_connections=0,  # without a bound: slow readers must not keep writers from the store
                 connector_args={"keepalive_timeout": 30.0},
+                http_session_cls=LineSession,
             ),
         )
 

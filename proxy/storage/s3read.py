@@ -16,6 +16,7 @@ from typing import Any, Self
 from proxy.storage.base import ObjectMissing
 from proxy.storage.bucket import Bucket, Busy, Refused
 from proxy.storage.s3marker import Mark
+from proxy.storage.s3session import stream_of
 
 WINDOW_MAX = 64 * 2**20  # bytes asked for at once
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
@@ -109,7 +110,7 @@ class S3Reader:
                 raise
             raise ObjectMissing(self._name) from refused  # it ends before, and so is not the one that was opened
         stated = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
-        self._stream, self._stop = answer["Body"], stop
+        self._stream, self._stop = stream_of(answer["Body"]), stop
         if stated is not None and stated[3] not in ("*", str(self.size)):
             raise ObjectMissing(self._name)
         if stated is None or (int(stated[1]), int(stated[2])) != (self._at, stop - 1):
