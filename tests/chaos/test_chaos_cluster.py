@@ -25,7 +25,6 @@ from harness.storm import Actor, Doors, Tally, Unanswered
 from harness.torment import LineYard, Torment, summed
 
 ACTORS = 6
-SERVICES = 1
 ANSWER_SECONDS = 30.0  # in which an actor wants an answer
 SETTLE_SECONDS = 12.0  # longer than a metadata service goes on with a request whose asker is gone (4 s and a pause)
 BACK_SECONDS = 60.0
@@ -50,7 +49,7 @@ class Ground:
             seaweed = Seaweed.start(folder / "seaweed")
             undo.callback(seaweed.stop)
             (folder / "cluster").mkdir()
-            cluster = Cluster.begin(folder / "cluster", rows, seaweed, services=SERVICES, through=yard.through)
+            cluster = Cluster.begin(folder / "cluster", rows, seaweed, through=yard.through)
             undo.pop_all()
         return cls(cluster, rows, seaweed, yard)
 

@@ -1,6 +1,6 @@
 """A registry of many nodes on loopback, every part a real one: what the README calls outgrown.
 
-    client ──> nginx ──> `wharfage proxy` × 3 ──> `wharfage metadata` × 1 ──> PostgreSQL
+    client ──> nginx ──> `wharfage proxy` × 3 ──> `wharfage metadata` × 2 ──> PostgreSQL
                                   └─────────────> SeaweedFS (S3)
 
 Each node and each service has a data directory of its own; all have the same master keys and the administrator that
@@ -24,10 +24,13 @@ from harness import balancer, postgresql
 from harness.programs import ROOT, Daemon, run
 from harness.seaweed import Seaweed
 from harness.server import START_SECONDS, Server, free_port, password_at
+from proxy.settings import Metadata
 
 ACCESS_KEY_ID, SECRET_ACCESS_KEY = "AKIAWHARFAGECLUSTER1", "the-cluster's-administrator-only"
 
 _PORT = re.compile(r"(?<=:)\d+(?=/|$)")
+
+SERVICES = 2 if hasattr(Metadata(), "advertise") else 1  # one, where a database takes no second service yet
 
 Through = Callable[[str, int], int]
 
@@ -61,7 +64,7 @@ class Cluster:
         seaweed: Seaweed,
         *,
         nodes: int = 3,
-        services: int = 1,
+        services: int = SERVICES,
         workers: int = 1,
         through: Through = directly,
         watched: bool = False,
