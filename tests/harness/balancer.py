@@ -1,7 +1,7 @@
-"""A real nginx over the nodes of a cluster, with the settings that a registry needs, and its word on who got what.
+"""A real nginx over the nodes of a cluster, as deploy/nginx.conf has it, and its word on who got what.
 
-Round robin over every node, so that the requests of one upload go to different ones. Bodies pass unbuffered both ways;
-what a node did not take at all may be given to another, by nginx's own rule: never a POST or PATCH that was sent.
+What differs from that file: it takes plain HTTP, as it is on loopback, and writes down each request. Nodes that are
+equally busy take turns, so that the requests of one upload go to different ones.
 """
 
 from __future__ import annotations
@@ -12,49 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.deployed_nginx import rendered
 from harness.programs import Daemon
+from harness.server import free_port
 
 PROGRAM = "nginx"
 START_SECONDS = 20
 _LINE = re.compile(r"^(\S+) (\d+) (\S+) (\S+) (\S+(?:, \S+)*)$", re.MULTILINE)
-_SETTINGS = """
-{user}daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx-error.log warn;
-events {{ worker_connections 1024; }}
-http {{
-  log_format sent '$request_method $status $request_uri $sent_http_location $upstream_addr';
-  access_log {folder}/nginx-access.log sent;
-  client_body_temp_path {folder}/nginx-body;
-  proxy_temp_path {folder}/nginx-proxy;
-  fastcgi_temp_path {folder}/nginx-fastcgi;
-  uwsgi_temp_path {folder}/nginx-uwsgi;
-  scgi_temp_path {folder}/nginx-scgi;
-  large_client_header_buffers 4 32k;
-  upstream nodes {{
-    {servers}
-    keepalive 32;
-  }}
-  server {{
-    listen 127.0.0.1:{port};
-    client_max_body_size 0;
-    location / {{
-      proxy_pass http://nodes;
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
-      proxy_set_header Host $http_host;
-      proxy_set_header X-Forwarded-For $remote_addr;
-      proxy_set_header X-Forwarded-Proto $scheme;
-      proxy_request_buffering off;
-      proxy_buffering off;
-      proxy_connect_timeout 3s;
-      proxy_read_timeout 300s;
-      proxy_send_timeout 300s;
-    }}
-  }}
-}}
-"""
+_LOG_OFF = "access_log off;  # the nodes log each request, with the client's address"
+_LOG = "log_format sent '$request_method $status $request_uri $sent_http_location $upstream_addr'; access_log {} sent;"
+_NOWHERE = Path("/nowhere")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +38,17 @@ class Passed:
 
 def start(folder: Path, port: int, nodes: Sequence[int], *, as_root: bool) -> Daemon:
     """An nginx on `port` of loopback over those ports, ready; what it writes lies in `folder`."""
-    servers = "\n    ".join(f"server 127.0.0.1:{node} max_fails=1 fail_timeout=1s;" for node in nodes)
+    changes = {
+        _LOG_OFF: _LOG.format(folder / "nginx-access.log"),
+        f"listen 127.0.0.1:{port} ssl;": f"listen 127.0.0.1:{port};",
+    }
+    addresses = [f"127.0.0.1:{node}" for node in nodes]
+    text = rendered(folder, addresses, http=free_port(), https=port, certificate=_NOWHERE, key=_NOWHERE, more=changes)
+    text = re.sub(r"^ *ssl_.*\n", "", text, flags=re.MULTILINE)
     user = "user root;\n" if as_root else ""  # its temporary files lie in a folder of ours, closed to others
     settings = folder / "nginx.conf"
-    settings.write_text(_SETTINGS.format(user=user, folder=folder, servers=servers, port=port))
-    command: list[str | Path] = [PROGRAM, "-p", folder, "-e", folder / "nginx-error.log", "-c", settings]
+    settings.write_text(f"{user}daemon off;\n{text}")
+    command: list[str | Path] = [PROGRAM, "-p", folder, "-e", "stderr", "-c", settings]
     daemon = Daemon.start(command, folder / "nginx.log")
     daemon.wait_until(lambda: _listens(port), START_SECONDS)
     return daemon
