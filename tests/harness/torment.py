@@ -20,8 +20,8 @@ from functools import partial
 from harness.cluster import Cluster
 from harness.faultline import FaultLine
 from harness.postgresql import Cluster as Rows
+from harness.programs import Daemon
 from harness.seaweed import Seaweed
-from harness.server import Server
 
 BACK_SECONDS = 90.0  # in which a part that was killed must be ready again, whatever else goes wrong meanwhile
 
@@ -106,8 +106,7 @@ class Torment:
         for number, node in enumerate(self._cluster.nodes):
             back = partial(_until_ready, partial(self._cluster.start_node, number))
             found.append(Trouble(f"node{number} killed", 5, partial(self._cluster.kill_node, number), back))
-            still, on = partial(_signal_all, node, signal.SIGSTOP), partial(_signal_all, node, signal.SIGCONT)
-            found.append(Trouble(f"node{number} stands still", 2, still, on))
+            found.append(_standstill(f"node{number}", 2, partial(getattr, node, "daemon")))
         return found
 
     def _of_rows(self) -> list[Trouble]:
@@ -115,6 +114,7 @@ class Torment:
         for number in range(len(self._cluster.services)):
             back = partial(_until_ready, partial(self._cluster.start_service, number))
             found.append(Trouble(f"service{number} killed", 4, partial(self._cluster.kill_service, number), back))
+            found.append(_standstill(f"service{number}", 2, partial(self._cluster.services.__getitem__, number)))
         kill = partial(self._rows.stop, signal.SIGKILL)
         found.append(Trouble("PostgreSQL killed", 3, kill, self._rows.resume))
         found.append(Trouble("PostgreSQL stopped", 2, self._rows.stop, self._rows.resume))
@@ -139,8 +139,16 @@ def _set(line: FaultLine, mode: str) -> None:
     line.mode = mode
 
 
-def _signal_all(node: Server, number: signal.Signals) -> None:
-    os.killpg(node.daemon.process.pid, number)
+def _standstill(name: str, weight: int, daemon: Callable[[], Daemon | None]) -> Trouble:
+    """All of a part's processes stop, as on a machine that is paused, and go on as if nothing had been."""
+
+    def signal_all(number: signal.Signals) -> None:
+        if (one := daemon()) is not None:
+            os.killpg(one.process.pid, number)
+
+    return Trouble(
+        f"{name} stands still", weight, partial(signal_all, signal.SIGSTOP), partial(signal_all, signal.SIGCONT)
+    )
 
 
 def _until_ready(start: Callable[[], None]) -> None:
