@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--layer-mib", type=int, default=64)
     parser.add_argument("--small", type=int, default=32, help="layers of 1 MiB")
     parser.add_argument("--connections", type=int, default=4)
-    parser.add_argument("--home", help="where all data lie, such as /dev/shm: a disk that others use tells of them")
+    parser.add_argument("--home", help="where all data lie; /dev/shm for a busy disk, but no cache lies there")
     asked = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="wharfage-bench-", dir=asked.home))
     compared: Comparison | None = None
