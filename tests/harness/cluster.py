@@ -24,13 +24,12 @@ from harness import balancer, postgresql
 from harness.programs import ROOT, Daemon, run
 from harness.seaweed import Seaweed
 from harness.server import START_SECONDS, Server, free_port, password_at
-from proxy.settings import Metadata
 
 ACCESS_KEY_ID, SECRET_ACCESS_KEY = "AKIAWHARFAGECLUSTER1", "the-cluster's-administrator-only"
 
 _PORT = re.compile(r"(?<=:)\d+(?=/|$)")
 
-SERVICES = 2 if hasattr(Metadata(), "advertise") else 1  # one, where a database takes no second service yet
+SERVICES = 2
 
 Through = Callable[[str, int], int]
 
