@@ -41,7 +41,7 @@ run: $(VENV)/.run  ## install into .venv and serve $(DATA) on $(LISTEN)
 	$(BIN)/wharfage serve --data $(DATA) --listen $(LISTEN)
 
 test: $(VENV)/.test tools  ## all tests: units, contracts, journeys, real clients, conformance, a minute of chaos
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --benchmark-disable $(PYTEST_FLAGS) tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --benchmark-disable $(PYTEST_FLAGS) tests
 
 test-pure: $(VENV)/.test  ## the bytes rooms' tests without the compiled extension
 	WHARFAGE_PURE=1 $(BIN)/python -m pytest --benchmark-disable $(PYTEST_FLAGS) tests/unit/speedups tests/unit/blob
