@@ -38,7 +38,9 @@ def store_line(seaweed: Seaweed) -> Iterator[FaultLine]:
 
 @pytest.fixture(scope="module")
 def behind_settings(seaweed: Seaweed, store_line: FaultLine) -> dict[str, str]:
-    return seaweed.settings(f"{uuid.uuid4().hex[:8]}/") | {"WHARFAGE_STORAGE_ENDPOINT": store_line.url}
+    """Nothing is kept here: each read shows what the store does."""
+    own = {"WHARFAGE_STORAGE_ENDPOINT": store_line.url, "WHARFAGE_CACHE_MIB": "0"}
+    return seaweed.settings(f"{uuid.uuid4().hex[:8]}/") | own
 
 
 @pytest.fixture(scope="module")
