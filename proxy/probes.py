@@ -24,13 +24,18 @@ async def readyz(
     """Each part asked now: 200, or 503 with the reason of each that is not ready; 503 at once when it leaves.
 
     A load balancer that asks takes the draining server out while it still serves. A part that is ready may have a word
-    to say as well: what its check returns.
+    to say as well: what its check returns. `?exclude=PART`, once or more: not asked. For balancers that would take out
+    every node when a part is away that all of them share; a name that is no part's is 400, not an outage's surprise.
     """
     if leaving():
         return web.json_response({"ready": False, "server": "draining"}, status=503)
-    found = dict(zip(parts, await asyncio.gather(*(_state(check) for check in parts.values())), strict=True))
+    excluded = request.query.getall("exclude", [])
+    if not parts.keys() >= set(excluded):
+        return web.json_response({"ready": False, "exclude": f"knows {', '.join(parts)}"}, status=400)
+    asked = [name for name in parts if name not in excluded]
+    found = dict(zip(asked, await asyncio.gather(*(_state(parts[name]) for name in asked)), strict=True))
     ready = all(well for well, _ in found.values())
-    states = {name: state for name, (_, state) in found.items()}
+    states = {name: found[name][1] if name in found else "not asked" for name in parts}
     return web.json_response({"ready": ready, **states}, status=200 if ready else 503)
 
 

@@ -300,14 +300,11 @@ def _router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable
         clock=time.time,
     )
 
-    async def key() -> None:
-        await own.keys.check()
-        await own.agreement.check()
-
     parts: dict[str, Callable[[], Awaitable[str | None]]] = {
         "store": own.store.check,
         "metadata": partial(_knows, own),
-        "key": key,
+        "key": own.agreement.check,
+        "key_provider": own.keys.check,
     }
     asked: dict[str, Door] = {
         "/healthz": probes.healthz,

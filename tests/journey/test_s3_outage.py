@@ -158,6 +158,7 @@ def test_a_dead_store_is_answered_for_in_milliseconds_and_used_again_without_a_r
         assert line.ask("GET", path).expect(503).headers["Retry-After"]
     assert (time.monotonic() - began) / 20 < 0.25, "a try a second goes to the store, and fails at once as well"
     assert line.ask("GET", "/readyz").status == 503
+    line.ask("GET", "/readyz?exclude=store").expect(200)  # what is cached is served on
     line.ask("HEAD", path).expect(200)  # rows answer it
     store_line.mode = "open"
     assert until_recovered(lambda: line.ask("GET", path)).expect(200).body == repository.encode()

@@ -20,7 +20,7 @@ from subprocess import CompletedProcess
 import psutil
 import pytest
 
-from harness.programs import Daemon, run
+from harness.programs import ROOT, Daemon, run
 from harness.server import Server, free_port
 
 Start = Callable[..., Server]
@@ -284,6 +284,14 @@ def test_readyz_says_which_part_is_not_ready_while_healthz_stays_well(start_serv
     assert (status, told["ready"], told["store"], told["key"]) == (503, False, "ok", "ok")
     assert told["metadata"] != "ok"
     until(lambda: ask(server, "/readyz")[0] == 200)
+
+
+def test_the_charts_readiness_probe_excludes_parts_that_there_are(start_server: Start) -> None:
+    """A name that the server does not know would be 400, and no pod would ever be ready."""
+    chart = (ROOT / "deploy" / "helm" / "wharfage" / "templates" / "proxy.yaml").read_text()
+    [path] = re.findall(r'path: "(/readyz[^"]*)"', chart)
+    status, body = ask(start_server(workers=1), path)
+    assert (status, "not asked" in json.loads(body).values()) == (200, True)
 
 
 def test_metrics_are_summed_over_all_workers(start_server: Start) -> None:
