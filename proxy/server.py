@@ -1,8 +1,9 @@
-"""The composition root: from settings to a running metadata process and running workers.
+"""The composition root: from settings to running processes.
 
-What each process has: the metadata process, the database and its socket; a worker, one HTTP server whose doors share
-one store, one pool of buffers and one cached view of the metadata service, and the upkeep that takes its turn. The only
-place that knows all rooms; none of it decides anything. All it loads is loaded before the parent forks.
+What each process has: the metadata process, the database and its socket; the watch process of a node whose services
+are elsewhere, the epoch page; a worker, one HTTP server whose doors share one store, one pool of buffers and one cached
+view of the metadata services, and the upkeep that takes its turn. The only place that knows all rooms; none of it
+decides anything. All it loads is loaded before the parent forks.
 """
 
 from __future__ import annotations

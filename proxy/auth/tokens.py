@@ -3,9 +3,10 @@
     token  = base64url without padding ( SmallSealer( zlib( JSON claims ) ) )
     claims = {"v": 1, "p": principal id, "a": account, "r": region, "i": issued, "e": expires}, times in epoch seconds
 
-Stateless: any worker reads it with the master key, also after a restart. It names who asks and says nothing of what
-they may do, so permissions are those of the moment, and a principal that is gone takes its tokens along. It holds no
-`:` (the aws CLI splits at it) and stays far below 4 KB (credential stores). Must not know HTTP or rows.
+Stateless: any worker of any node reads it, all having the same keys, also after a restart. It names who asks and says
+nothing of what they may do, so permissions are those of the moment, and a principal that is gone takes its tokens
+along. It holds no `:` (the aws CLI splits at it) and stays far below 4 KB (credential stores). Must not know HTTP or
+rows.
 """
 
 from __future__ import annotations

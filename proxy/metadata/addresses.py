@@ -1,4 +1,4 @@
-"""Where a metadata service is, and HTTP sessions to it: a unix socket, or TCP with the shared secret.
+"""Where a metadata service is, and HTTP sessions to it: a unix socket, or TCP, mostly TLS, with the shared secret.
 
 Must not know what is asked there.
 """

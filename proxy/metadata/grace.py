@@ -2,7 +2,7 @@
 
 `invalidation` has the rule. Each other service that was registered at the last renewal is asked directly: does it not
 reach the database either, and has it never given us up? All must say so, and each "no" is good for a lease only.
-Promises: a service that said "no" answers no write before the asker's lease has ended (`may_answer`). Must not know how
+Promises: a service that said "no" answers no write before the asker's lease has ended (`owes`). Must not know how
 the database is reached.
 """
 

@@ -1,8 +1,9 @@
 """Blobs over HTTP: HEAD, GET with ranges, DELETE.
 
-A byte goes out only after its frame authenticated. The first run of frames is opened before the status line, so a bad
-start is a clean 404; later, only a connection that breaks off is honest. Kept buffers go to the socket without a copy:
-the transport is told to keep nothing back (`set_write_buffer_limits(0)`) and is drained before the next run overwrites.
+A byte goes out only after its frame authenticated, or held against its hash. The first run of frames is opened before
+the status line, so a bad start is a clean 404; later, only a connection that breaks off is honest. Kept buffers go to
+the socket without a copy: the transport is told to keep nothing back (`set_write_buffer_limits(0)`) and is drained
+before the next run overwrites.
 With `[storage] redirect`, a GET of a blob that is not sealed is answered by the store: 307 and a signed link.
 Sources: OCI Distribution 1.1.1 "Pulling blobs"; RFC 9110 sections 13 and 14.
 """

@@ -4,6 +4,6 @@ Doors (`oci`, `ecr`) translate a protocol into these journeys and back. May impo
 `model` and `metadata.contract`; must not know HTTP.
 
 Each journey is a class over the contracts of metadata, store and keys, so that a test can put a failing one in their
-place. The life of one append (lease, seal, record, undo) is in `append`, which a layer part of `ecr` will share. Turned
+place. The life of one append (lease, seal or hash, record, undo) is in `append`. Turned
 down: copying a finished upload to a place of its own (commit is a row), and keeping sessions in a worker's memory.
 """

@@ -1,7 +1,8 @@
 """Blobs as read: find, open, link, unlink; and what happens to one whose bytes do not authenticate.
 
-A byte leaves only after its frame was opened in this request. A frame that fails twice quarantines its blob: it is not
-found from then on, so that the next push of the same digest stores it anew. Must not know HTTP or ranges.
+A byte leaves only after its frame was opened, or held against its hash, in this request (a link to a blob that is not
+sealed leads past us). A frame that fails twice quarantines its blob: it is not found from then on, so that the next
+push of the same digest stores it anew. Must not know HTTP or ranges.
 """
 
 from __future__ import annotations
