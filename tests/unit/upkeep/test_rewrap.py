@@ -185,7 +185,8 @@ async def test_rewrap_ends_when_kms_is_out_of_reach_and_goes_on_later(
         with pytest.raises(Failure, match="away"):
             await rewrap_all(house)
     report = await rewrap_all(house, rotate=False)
-    assert report.rewrapped + report.current == 4
+    assert report.rewrapped + report.current + report.changed == 4  # what the first run sent last may come late
+    assert (await rewrap_all(house, rotate=False)).current == 4
     await are_sound(house, 4)
 
 
