@@ -179,6 +179,8 @@ class Agreement:
         by_name: dict[str, MasterKey] = {}
         for key in (*keys, *(self._masters.all if self._masters is not None else ())):
             by_name.setdefault(key.name, key)
+        if self._masters is not None:
+            self._masters.agree(in_force.name if in_force.wrapped is None else None)
         taken = tuple(by_name.values())
         if taken != self._keys:
             self._keys = taken

@@ -80,15 +80,16 @@ class LocalKeys:
         return await self.wrap(await self.unwrap(encrypted, sealed_for), sealed_for)
 
     async def wrap(self, plaintext: bytes, sealed_for: str) -> EncryptedDataKey:
-        return _wrap(self._masters.active, plaintext, sealed_for)
+        return _wrap(self._masters.in_force, plaintext, sealed_for)
 
     async def is_current(self, encrypted: EncryptedDataKey) -> bool:
-        active = self._masters.active
-        return encrypted.provider_id == active.namespace and _key_name(encrypted) == active.name
+        in_force = self._masters.in_force
+        return encrypted.provider_id == in_force.namespace and _key_name(encrypted) == in_force.name
 
     async def check(self) -> None:
         probe = secrets.token_bytes(DATA_KEY_LENGTH)
-        if _unwrap(self._masters.active, _wrap(self._masters.active, probe, "probe"), "probe") != probe:
+        master = self._masters.in_force
+        if _unwrap(master, _wrap(master, probe, "probe"), "probe") != probe:
             raise Failure(Code.KMS, "the master key does not open what it wrapped")
 
     def _look(self) -> None:

@@ -59,6 +59,7 @@ class MasterKeys:
     def __init__(self, path: Path, keys: tuple[MasterKey, ...]) -> None:
         self._path = path
         self._keys = keys
+        self._agreed: str | None = None
         self._seen: tuple[int, int, int] | None = None  # what told the file apart when it was last read
 
     def __repr__(self) -> str:
@@ -86,6 +87,15 @@ class MasterKeys:
     @property
     def active(self) -> MasterKey:
         return self._keys[0]
+
+    @property
+    def in_force(self) -> MasterKey:
+        """What data keys are wrapped under: the key that all processes have agreed on, else the active one."""
+        return next((key for key in self._keys if key.name == self._agreed), self.active)
+
+    def agree(self, name: str | None) -> None:
+        """Name the key in force: files of several nodes may have different ones first. None: nothing is agreed on."""
+        self._agreed = name
 
     @property
     def all(self) -> tuple[MasterKey, ...]:

@@ -119,8 +119,7 @@ async def _turn(config: Config, own: server.Rooms, *, rotate: bool, running: boo
             await asyncio.to_thread(masters.activate, added)
     await own.agreement.look()
     await own.agreement.move(await own.agreement.prepare(fresh=False))
-    if rotate:
-        await asyncio.sleep(pause)  # until then a worker may still wrap a data key under the old one
+    await asyncio.sleep(pause)  # until then a worker of any node may still wrap a data key under the old one
 
 
 def _file_in_force(config: Config) -> MasterKeys | None:

@@ -13,6 +13,7 @@ from fakes.kms_door import KmsDoor, kms_door
 
 from proxy.blob.agreement import AMISS_SECONDS, Agreement
 from proxy.blob.kmskeys import KmsKeys
+from proxy.blob.localkeys import LocalKeys
 from proxy.blob.masterfile import MasterKeys
 from proxy.model.errors import Code, Failure
 from proxy.model.records import KeyRecord
@@ -56,11 +57,14 @@ class Nodes:
         self.records = Records()
         self.clock = Clock()
         self.door = door
+        self.masters: dict[str, MasterKeys] = {}
         self._open: list[KmsKeys] = []
 
     async def node(self, name: str, *, file: bool = True, kms: bool = False, prefers_kms: bool = False) -> Agreement:
         path = self.folder / f"{name}.json"
         masters = await asyncio.to_thread(MasterKeys.load_or_create, path) if file else None
+        if masters is not None:
+            self.masters[name] = masters
         return Agreement(
             self.records,
             masters=masters,
@@ -206,6 +210,54 @@ async def test_a_key_that_was_made_and_copied_before_the_rotation_leaves_every_n
         nodes.clock.now += AMISS_SECONDS
     assert added.name.encode() in two.sealer("test").seal(b"x")
     await (await nodes.node("two")).begin()
+
+
+async def test_a_node_wraps_under_the_key_in_force_whichever_its_own_file_has_first(nodes: Nodes) -> None:
+    """A rotation changes the order in the file of one node; the others were given the key, and look at the records."""
+    one = await nodes.node("one")
+    await one.begin()
+    beside = await asyncio.to_thread(MasterKeys.load, nodes.folder / "one.json")
+    old, added = beside.active, await asyncio.to_thread(beside.add)
+    await nodes.copy("one", "two")
+    two = await nodes.node("two")
+    await two.begin()
+    wrapping = LocalKeys(nodes.masters["two"])
+
+    async def under() -> str:
+        made = await wrapping.generate(SECRET)
+        assert await wrapping.is_current(made.encrypted)
+        return made.encrypted.provider_info.decode(errors="replace")[: len(old.name)]
+
+    assert await under() == old.name
+    await asyncio.to_thread(beside.activate, added.name)
+    await one.look()
+    assert await under() == old.name
+    before = await wrapping.generate(SECRET)
+    await one.move(await one.prepare(fresh=False))
+    await two.look()
+    assert nodes.masters["two"].active == old
+    assert await under() == added.name
+    assert not await wrapping.is_current(before.encrypted)
+    await wrapping.check()
+
+
+async def test_a_node_that_lacks_the_key_in_force_goes_on_with_what_it_has(nodes: Nodes) -> None:
+    """It is not ready then; what it was pushed meanwhile is wrapped anew by the next rewrap."""
+    one = await nodes.node("one")
+    await one.begin()
+    await nodes.copy("one", "two")
+    two = await nodes.node("two")
+    await two.begin()
+    beside = await asyncio.to_thread(MasterKeys.load, nodes.folder / "one.json")
+    await asyncio.to_thread(beside.rotate)
+    await one.look()
+    await one.move(await one.prepare(fresh=False))
+    await two.look()
+    own = nodes.masters["two"]
+    assert own.in_force == own.active
+    await nodes.copy("one", "two")
+    await two.look()
+    assert own.in_force == beside.active
 
 
 async def test_metadata_out_of_reach_changes_nothing(nodes: Nodes) -> None:
