@@ -256,10 +256,9 @@ def new(file: Path | None, data: str | None, save: bool) -> None:
     """Make a master key for the next rotation: it opens from now on, and does not seal before `wharfage rewrap`.
 
     With several nodes, each with a copy of the key file: --save on one of them, copy the file to the others, then run
-    rewrap, which takes the key that waits and puts it first in the file; copy that to the others as well, since each
-    wraps new data keys under the first key of its own file, and run rewrap --resume. Without --save it is printed as
-    JSON, for a file that is kept elsewhere, such as a Kubernetes secret: put it last in "keys" and roll that out, put
-    it first and roll that out, then run rewrap --resume.
+    rewrap there, which takes the key that waits. Without --save it is printed as JSON, for a file that is kept
+    elsewhere, such as a Kubernetes secret: put it last in "keys" and roll that out, put it first and roll that out,
+    then run rewrap --resume.
 
     \b
     Examples:
