@@ -190,10 +190,12 @@ class TestWhenItFails:
         assert "somebody" not in str(failure)
         assert len(door.asked) == 1
 
-    async def test_a_busy_service_is_asked_again(self, door: KmsDoor, keys: KmsKeys) -> None:
+    async def test_a_busy_service_is_asked_again(self, door: KmsDoor) -> None:
+        keys = KmsKeys(door.kms(patience=10.0, answer_seconds=5.0), PROBE)  # its client is made within it
         door.refuse_next = 2
         await keys.generate(ARN)
         assert len(door.asked) == 3
+        await keys.close()
 
     async def test_after_its_patience_the_failure_says_unavailable_and_keys_in_memory_go_on(
         self, door: KmsDoor, keys: KmsKeys
