@@ -57,9 +57,10 @@ def parameters(url: str, application_name: str, more: str = "") -> dict[str, Any
 def is_lost(error: DBAPIError) -> bool:
     """Whether the session is gone, or never came to be: no answer was heard, or one that says so."""
     state = getattr(error.orig, "sqlstate", None)
-    if error.connection_invalidated or (state or "08")[:2] == "08":
-        return isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError)
-    return state in _ENDED
+    if state in _ENDED:
+        return True
+    heard_nothing = error.connection_invalidated or (state or "08")[:2] == "08"
+    return heard_nothing and isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError)
 
 
 def gone(reason: str) -> Failure:

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 
 from proxy.metadata.transaction import Changes, Registry, Transaction
 from proxy.model.errors import Code, Failure
@@ -196,8 +196,8 @@ class Store:
             savepoint = connection.begin_nested()
             try:
                 write.result, more = self._run(write, connection)
-            except OperationalError:
-                raise  # the database itself: a full disk may have ended the whole transaction, savepoint and all
+            except (OperationalError, InternalError):
+                raise  # the database itself: a full disk, a time-out may have ended the whole transaction
             except Exception as error:  # whatever an operation raises is its caller's answer, not the writer's end
                 savepoint.rollback()
                 write.error = error

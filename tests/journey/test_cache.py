@@ -74,7 +74,11 @@ def node(
     start_server: Callable[..., Server], seaweed: Seaweed, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Node]:
     with fault_line_in_a_thread(seaweed.port) as line:
-        settings = {**seaweed.settings(f"{uuid.uuid4().hex[:8]}/"), "WHARFAGE_STORAGE_ENDPOINT": line.url}
+        settings = {
+            **seaweed.settings(f"{uuid.uuid4().hex[:8]}/"),
+            "WHARFAGE_STORAGE_ENDPOINT": line.url,
+            "WHARFAGE_SWEEP_INTERVAL_SECONDS": "86400",  # its requests are not to be counted
+        }
         server = start_server(tmp_path_factory.mktemp("cached") / "data", workers=2, watched=True, extra=settings)
         made = Node(server, line, settings, server.password())
         yield made

@@ -98,6 +98,15 @@ def refused(run: Callable[[], Any]) -> Failure:
     return caught.value
 
 
+def wait_until_gone(url: str, pid: int) -> None:
+    """Until PostgreSQL has ended that session."""
+    deadline = time.monotonic() + 30
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone():
+            assert time.monotonic() < deadline, "the session lives on"
+            time.sleep(0.01)
+
+
 def beat_until(database: PostgresqlDatabase, fulfilled: Callable[[str | None], bool]) -> None:
     """Beat, as the writing thread does, until what a read is refused with (None: nothing) fulfils it."""
     deadline = time.monotonic() + 10
@@ -294,6 +303,21 @@ class TestRolledBack:
 
 
 class TestOutage:
+    def test_a_write_that_stood_still_in_its_transaction_is_done_anew(self, url: str, open_database: Open) -> None:
+        """PostgreSQL ends a writer's session that idles between two statements, so that others may write."""
+        database = open_database(f"{url}?options=-c%20idle_in_transaction_session_timeout%3D50ms")
+        ended: list[int] = []
+
+        def run(connection: Connection) -> None:
+            count_up()(connection)
+            if not ended:
+                ended.append(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+                wait_until_gone(url, ended[0])
+            count_up()(connection)
+
+        database.write(run)
+        assert database.read(count) == {"a": 2.0}
+
     def test_a_database_that_is_gone_is_unavailable_at_once_after_one_patience_and_comes_back_by_itself(
         self,
     ) -> None:
