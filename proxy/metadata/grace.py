@@ -1,7 +1,7 @@
 """When the whole database is gone: whether this service may go on granting what was valid when it lost contact.
 
 `invalidation` has the rule. Each other service that was registered at the last renewal is asked directly: does it not
-reach the database either, and has it never given us up? All must say so, and each "no" is good for a lease only.
+reach the database either, and had it not lost sight of us by then? All must say so, and each "no" is good for a lease.
 Promises: a service that said "no" answers no write before the asker's lease has ended (`owes`). Must not know how
 the database is reached.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -43,22 +43,29 @@ class Grace:
 
     # ---- asked --------------------------------------------------------------------------------------------------
 
-    def answer(self, question: Mapping[str, Any], reaches: bool) -> dict[str, bool]:
-        """To {"of": registration}, or {"up": true}: the asker reaches the database."""
+    def answer(self, question: Mapping[str, Any], reaches: bool, registered: Container[str]) -> dict[str, bool]:
+        """To {"of": registration}, or {"up": true}: the asker reaches the database. `registered` is who was so when we
+        read the roster last: anybody may have given up who is not, and writes may have been answered since."""
         if question.get("up") is True:
             self._told_up = True
         if not reaches:
             self._said_no = self._clock()
-        return {"reaches": reaches, "gave_up": question.get("of") in self._gave_up}
+        asker = str(question.get("of"))
+        return {"reaches": reaches, "gave_up": asker in self._gave_up or asker not in registered}
 
     def owes(self) -> float:
         """Seconds for which no write may be answered and nobody given up: somebody goes on by our word."""
         return self._said_no + OUTLAST_SECONDS - self._clock()
 
     def give_up(self, registration: str) -> None:
+        """Before its row is removed: whether that was done may never be heard."""
         self._gave_up[registration] = None
         if len(self._gave_up) > _REMEMBERED:
             self._gave_up.popitem(last=False)
+
+    def keep(self, registration: str) -> None:
+        """Its row is certain not to have been removed by us."""
+        self._gave_up.pop(registration, None)
 
     def reached(self) -> None:
         """We reach the database."""

@@ -54,8 +54,10 @@ ends.
 
 **Grace** (`grace`). No service reaches the database: no write can be answered, and so what was valid stays valid. A
 service that has lost it goes on granting while every other registered service says, asked directly, that it does not
-reach it either, and that it has never given the asker up. Each such "no" is itself a lease: it is good for
-LEASE_SECONDS from when the question was sent, and who said it answers no write before it has outlasted it.
+reach it either, that the asker was in the roster which it read last, and that it never tried to give the asker up. Each
+such "no" is itself a lease: it is good for LEASE_SECONDS from when the question was sent, and who said it answers no
+write before it has outlasted it. A service that gives another up tells it so, where it can be reached. What is left:
+one that has started since the asker lost the database, reaches it alone, and reaches no service that the asker knows.
 """
 
 from __future__ import annotations

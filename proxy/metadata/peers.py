@@ -12,9 +12,10 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 
@@ -94,6 +95,7 @@ class Peers:
         self._renewed_as = ""  # the registration of the last renewal, and so of what `known` is about
         self._confirmed: dict[str, int] = {}
         self._waits: set[_Wait] = set()
+        self._spared: set[str] = set()  # whom we did not remove: whether they are there, the next roster tells
         self._owed: dict[str, int] = {}  # process of a writer → the number we can confirm
         self._owing = asyncio.Event()
         self._settled: set[int] = set()  # numbers of our own that we were told of and have not heard yet
@@ -108,6 +110,10 @@ class Peers:
     def reaches(self) -> bool:
         """Whether the database was reached within a lease."""
         return self._registered.is_set() and not self._in_grace and self._now() < self._until
+
+    def answer(self, question: Mapping[str, Any]) -> dict[str, bool]:
+        """To another service that has lost the database (`grace`)."""
+        return self.grace.answer(question, self.reaches(), self.known)
 
     async def begin(self, seconds: float) -> None:
         """Register. MetadataUnavailable when that cannot be done in time."""
@@ -269,6 +275,9 @@ class Peers:
             if peer.renewals == _HELLO and seen - peer.since < OUTLAST_SECONDS:
                 known.setdefault(registration, peer)  # it said so after the roster was read
         self.known = known
+        for registration in self._spared & known.keys():
+            self.grace.keep(registration)
+        self._spared.clear()
         if len(self._confirmed) > _CONFIRMED_MAX:
             self._confirmed = {each: number for each, number in self._confirmed.items() if each in known}
         await self._judge(control, began)
@@ -327,9 +336,11 @@ class Peers:
 
     async def _give_up(self, control: Line, registration: str, peer: Peer) -> bool:
         await self.grace.tell_up(peer.address)
+        self.grace.give_up(registration)
         found = await control.ask(roster.REMOVE_STILL, registration, peer.renewals)
-        if found:
-            self.grace.give_up(registration)
+        if not found:  # it has renewed, or another removed it
+            self._spared.add(registration)
+        else:
             observe.log.warning("a metadata service is gone: its lease has ended", process=peer.process)
         return bool(found)
 

@@ -222,7 +222,7 @@ def application(
             question = await _body(request)
         except Failure as failure:
             return _json(_rendered(failure), 400)
-        return _json(peers.grace.answer(question, peers.reaches()) if peers is not None else {}, 200)
+        return _json(peers.answer(question) if peers is not None else {}, 200)
 
     async def answer(request: web.Request) -> web.Response:
         name = request.match_info["operation"]

@@ -107,6 +107,27 @@ async def test_a_service_that_lost_contact_alone_has_no_grace(place: Place) -> N
     await until(place.nodes[1].page.speaks)
 
 
+async def test_whoever_finds_a_service_gone_from_the_roster_denies_it_grace_also_when_another_gave_it_up(
+    place: Place, tmp_path: Path
+) -> None:
+    """Writes may have been answered without it, by services that have ended since."""
+    first, second = [service._peers for service in place.services]
+    assert first is not None
+    assert second is not None
+    gone, stays = first.registration, second.registration
+    assert second.answer({"of": gone}) == {"reaches": True, "gave_up": False}
+    place.line.cut()
+    await until(lambda: gone not in second.known)
+    url = f"postgresql://postgres@127.0.0.1:{place.cluster.port}/{tmp_path.name}"
+    late = await start(url, tmp_path, "s2", outage_grace=300.0)
+    try:
+        assert late._peers is not None
+        assert late._peers.answer({"of": gone}) == {"reaches": True, "gave_up": True}
+        assert late._peers.answer({"of": stays}) == {"reaches": True, "gave_up": False}
+    finally:
+        await late.close()
+
+
 async def test_grace_ends_when_one_of_the_services_is_not_heard_of(place: Place) -> None:
     place.line.cut()
     await asyncio.to_thread(place.cluster.stop)
@@ -127,15 +148,17 @@ async def test_who_said_no_owes_a_lease_and_who_gave_one_up_says_so() -> None:
     now = 100.0
     grace = Grace(300.0, secret=None, trusted=None, clock=lambda: now)
     assert grace.owes() <= 0
-    assert grace.answer({"of": "a"}, reaches=True) == {"reaches": True, "gave_up": False}
+    assert grace.answer({"of": "a"}, True, {"a"}) == {"reaches": True, "gave_up": False}
     assert grace.owes() <= 0
     grace.give_up("a")
-    assert grace.answer({"of": "a"}, reaches=False) == {"reaches": False, "gave_up": True}
+    assert grace.answer({"of": "a"}, False, {"a"}) == {"reaches": False, "gave_up": True}
+    grace.keep("a")
+    assert grace.answer({"of": "a"}, False, {"a"}) == {"reaches": False, "gave_up": False}
     assert grace.owes() == OUTLAST_SECONDS
     now += OUTLAST_SECONDS
     assert grace.owes() <= 0
     assert await grace.may_go_on("mine", [], 1.0)
     assert not await grace.may_go_on("mine", [], 301.0)
     assert not await grace.may_go_on("mine", [""], 1.0)
-    grace.answer({"up": True}, reaches=False)
+    grace.answer({"up": True}, False, ())
     assert not await grace.may_go_on("mine", [], 1.0)
