@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -23,19 +23,19 @@ from proxy import observe
 from proxy.metadata import invalidation, roster, sessions
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.grace import Grace
-from proxy.metadata.invalidation import FENCE_SECONDS, LEASE_SECONDS, OUTLAST_SECONDS, RENEW_SECONDS, compact, decode
+from proxy.metadata.invalidation import LEASE_SECONDS, OUTLAST_SECONDS, RENEW_SECONDS, compact, decode
 from proxy.metadata.lines import Line
 from proxy.metadata.nodes import Nodes
 from proxy.metadata.postgresql import application_name
 from proxy.metadata.store import Told
 from proxy.metadata.transaction import Changes
+from proxy.metadata.waits import Waits
 from proxy.model.errors import Code, Failure
 
 _LEASE = int(LEASE_SECONDS * 1e9)
 _LEAVE_SECONDS = 1.0
 _REGISTER_SECONDS = 12.0  # the lock of writes is waited for 10
 _HELLO = -1  # renewals of a service that has just said that it is there
-_CONFIRMED_MAX = 256  # registrations whose last number is remembered; most are of the past
 _PAUSE_SECONDS = 0.1  # between two attempts to connect
 _UNHEARD_SECONDS = 1.0  # in which our own news should have been settled by the writing thread
 # Nothing here needs the disk: what a crash of PostgreSQL undoes was told to sessions that are gone with it.
@@ -50,15 +50,6 @@ class Peer:
     since: float
     process: str
     address: str
-
-
-@dataclass(eq=False, slots=True)
-class _Wait:
-    number: int
-    began: float
-    services: set[str]
-    missing: dict[str, float] = field(default_factory=dict)
-    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class _Fenced(Exception):
@@ -93,8 +84,7 @@ class Peers:
         self._in_grace = False
         self._renewed_at = clock()
         self._renewed_as = ""  # the registration of the last renewal, and so of what `known` is about
-        self._confirmed: dict[str, int] = {}
-        self._waits: set[_Wait] = set()
+        self._waits = Waits(clock)
         self._spared: set[str] = set()  # whom we did not remove: whether they are there, the next roster tells
         self._owed: dict[str, int] = {}  # process of a writer → the number we can confirm
         self._owing = asyncio.Event()
@@ -145,9 +135,7 @@ class Peers:
                     line = await Line.open(self._parameters)
                     await line.ask(roster.REMOVE, self.registration)
                     line.close()
-        for wait in self._waits:
-            if not wait.done.done():
-                wait.done.set_exception(_unconfirmed("this service ends"))
+        self._waits.close(_unconfirmed("this service ends"))
 
     # ---- writes ---------------------------------------------------------------------------------------------------
 
@@ -159,11 +147,7 @@ class Peers:
         others: asyncio.Future[None] | None = None
         if told is not None:
             self._settled.add(told.number)
-            missing = {each for each in told.services if self._confirmed.get(each, 0) < told.number}
-            if missing:
-                wait = _Wait(told.number, self._clock(), missing)
-                self._waits.add(wait)
-                others = wait.done
+            others = self._waits.begin(told)
         if nodes is None and others is None and self._registered.is_set() and self.grace.owes() <= 0:
             return None
         return self._all(nodes, others)
@@ -181,7 +165,7 @@ class Peers:
         except TimeoutError:
             raise _unconfirmed("other services could not be asked to confirm it") from None
         finally:
-            self._waits = {wait for wait in self._waits if not wait.done.done()}
+            self._waits.forget(self.known)
 
     # ---- the life of a registration -------------------------------------------------------------------------------
 
@@ -242,8 +226,9 @@ class Peers:
         self._in_grace = False
         self.nodes.invalidate(Changes(everything=True))
         self._settled.clear()  # the line that would have brought their news is gone; what is heard twice costs little
-        if self._waits:  # what was to be confirmed while we could not hear it
-            news = {"f": self._process, "n": max(wait.number for wait in self._waits), "c": {}}
+        last = self._waits.last()
+        if last is not None:  # what was to be confirmed while we could not hear it
+            news = {"f": self._process, "n": last, "c": {}}
             await control.ask(roster.NOTIFY, roster.CHANNEL, compact(news))
         await self._renew_once(control)
         self._registered.set()
@@ -278,8 +263,7 @@ class Peers:
         for registration in self._spared & known.keys():
             self.grace.keep(registration)
         self._spared.clear()
-        if len(self._confirmed) > _CONFIRMED_MAX:
-            self._confirmed = {each: number for each, number in self._confirmed.items() if each in known}
+        self._waits.forget(known)
         await self._judge(control, began)
 
     def _speak(self, asked: int, *, grace: bool) -> None:
@@ -312,27 +296,15 @@ class Peers:
         for registration, peer in list(self.known.items()):
             if self._clock() - peer.since >= OUTLAST_SECONDS and await self._give_up(control, registration, peer):
                 del self.known[registration]
-                self._no_more(registration)
-        slow = {
-            each
-            for wait in self._waits
-            for each in wait.services
-            if each in self.known and began - wait.began > FENCE_SECONDS
-        }
-        for registration in slow:
+                self._waits.outlasted(registration)
+        for registration in self._waits.slow(self.known, began):
             observe.log.warning(
                 "a service renews and does not confirm: it is given up", process=self.known[registration].process
             )
             self.grace.give_up(registration)
             await control.ask(roster.REMOVE, registration)
             del self.known[registration]
-        for wait in list(self._waits):
-            if wait.began > began:
-                continue  # the roster is older than what this one was told
-            for registration in wait.services - self.known.keys():
-                missing = wait.missing.setdefault(registration, self._clock())
-                if self._clock() - missing >= OUTLAST_SECONDS:
-                    self._no_more(registration)
+        self._waits.note_missing(self.known, began)
 
     async def _give_up(self, control: Line, registration: str, peer: Peer) -> bool:
         await self.grace.tell_up(peer.address)
@@ -344,19 +316,6 @@ class Peers:
             observe.log.warning("a metadata service is gone: its lease has ended", process=peer.process)
         return bool(found)
 
-    def _no_more(self, registration: str) -> None:
-        """Nobody uses what was kept by that registration: it has confirmed all that there ever was."""
-        self._heard(registration, None)
-
-    def _heard(self, registration: str, number: int | None) -> None:
-        for wait in list(self._waits):
-            if number is None or wait.number <= number:
-                wait.services.discard(registration)
-                if not wait.services:
-                    self._waits.discard(wait)
-                    if not wait.done.done():
-                        wait.done.set_result(None)
-
     # ---- news -----------------------------------------------------------------------------------------------------
 
     async def _listen(self, listening: Line) -> None:
@@ -365,9 +324,7 @@ class Peers:
             try:
                 news = json.loads(note.payload)
                 if note.channel == own:
-                    registration, number = str(news["r"]), int(news["n"])
-                    self._confirmed[registration] = max(number, self._confirmed.get(registration, 0))
-                    self._heard(registration, number)
+                    self._waits.confirm(str(news["r"]), int(news["n"]))
                 else:
                     if "r" in news and news["f"] != self._process:
                         hello = Peer(_HELLO, self._clock(), str(news["f"]), str(news["a"]))
