@@ -18,6 +18,7 @@ from pathlib import Path
 from proxy import keyring, observe, server, stores
 from proxy.blob import twin
 from proxy.config import ConfigError
+from proxy.metadata import watch
 from proxy.metadata.epochs import Epochs
 from proxy.model.errors import Failure
 from proxy.process import datadir, supervisor
@@ -54,6 +55,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         roles.append(Role("metadata", "metadata", functools.partial(_metadata, config, data, listening), stops=0))
     if workers and config.metadata.url:
         metadata_addresses(config, data)  # its authorities are read, or refused, before anything forks
+        watch.silence(data.node_epochs)  # workers may be faster than the process that keeps it
         roles.append(Role("watch", "watch", functools.partial(_watch, config, data, listening), stops=0))
     if workers:
         config, tls = _with_tls(config, data)
