@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import Connection, Engine, create_engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from proxy import observe
@@ -40,6 +40,7 @@ _RETRY_SECONDS = 0.25  # between two attempts to connect once it is known to be 
 _BEAT_SECONDS = 1.0
 _EXPIRE_SECONDS = 60.0  # between two removals of request ids
 _PAUSE_SECONDS = 0.1  # between two attempts
+_TENURE_SECONDS = 1.2  # in which what nodes of an earlier release may use without asking has ended
 _NEWS_BYTES = 7900  # PostgreSQL takes 8000
 
 
@@ -64,6 +65,7 @@ class PostgresqlDatabase:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._patience = patience
+        self._start_seconds = start_seconds
         self._clock = clock
         self._pause = pause
         self._process = process
@@ -270,10 +272,30 @@ class PostgresqlDatabase:
                 connection.execute(text(f"SET LOCAL {setting} = 0"))  # a large table takes its time
             connection.execute(roster.LOCK, {"lock": roster.MIGRATING})
             if not migrations.at_head(connection):
-                connection.execute(roster.LOCK, {"lock": roster.WRITING})  # no other service is in mid-write
+                self._take_over(connection)
                 migrations.upgrade(connection)
             roster.own.create_all(connection)
+            followed = inspect(connection).has_table(roster.TENURES)
+            if followed:
+                connection.execute(roster.DROP_TENURES)
+        if followed:
+            self._pause(_TENURE_SECONDS)
         self._migrated = True
+
+    def _take_over(self, connection: Connection) -> None:
+        """No other service is in mid-write. Failure while one of an earlier release works, which is always."""
+        connection.execute(text(f"SET LOCAL lock_timeout = {int(self._start_seconds * 1000)}"))
+        try:
+            connection.execute(roster.LOCK, {"lock": roster.WRITING})
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) not in sessions.BUSY:
+                raise
+            raise Failure(
+                Code.METADATA_UNAVAILABLE,
+                "a metadata service of an earlier release works on this database, and rows must be brought up to date",
+                hint="stop all services of that release, then start this one",
+            ) from error
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
 
 
 def application_name(process: str) -> str:

@@ -47,12 +47,17 @@ services = Table(
     Column("since", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
+TENURES = "tenures"
+"""Of releases that let one service work at a time. None of them works on without it, also one that was only cut off
+while rows were brought up to date, and would else write again and tell nobody."""
+
 CHANNEL = "wharfage"
 """Where changes are told; a process hears confirmations on `own_channel(process)`."""
 
 WRITING = int.from_bytes(b"wharfage")  # the lock of write transactions; earlier releases held it for their session
 MIGRATING = WRITING + 1
 
+DROP_TENURES = text(f"DROP TABLE {TENURES}")
 LOCK = text("SELECT pg_advisory_xact_lock(:lock)")
 NOTE = insert(requests).values(request_id=bindparam("id"))
 NOTED = select(requests.c.request_id).where(requests.c.request_id == bindparam("id"))

@@ -413,6 +413,27 @@ class TestStart:
             assert compare_metadata(context, schema.metadata) == []
         engine.dispose()
 
+    def test_a_service_of_an_earlier_release_that_works_is_named_and_nothing_is_done(
+        self, open_database: Open, url: str
+    ) -> None:
+        with psycopg.connect(url, autocommit=True) as earlier:
+            earlier.execute("SELECT pg_advisory_lock(%s)", [roster.WRITING])  # held for the life of its session
+            failure = refused(lambda: open_database(url, start_seconds=0.3))
+            assert "an earlier release works on this database" in failure.message
+            assert earlier.execute("SELECT to_regclass('blobs')").fetchone() == (None,)
+        open_database(url)
+
+    def test_a_service_of_an_earlier_release_cannot_work_on_beside_this_one(self, url: str) -> None:
+        pauses: list[float] = []
+        with psycopg.connect(url, autocommit=True) as earlier:
+            earlier.execute('CREATE TABLE tenures ("only" integer PRIMARY KEY, page varchar(16), service text)')
+            PostgresqlDatabase(url, pause=pauses.append).close()
+            assert pauses == [1.2]  # its nodes may use what they keep for a second
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                earlier.execute("SELECT page FROM tenures")  # the first thing it does with the lock in its hands
+        PostgresqlDatabase(url, pause=pauses.append).close()
+        assert pauses == [1.2]
+
     def test_two_processes_that_start_at_once_both_come_up_and_one_migrates(self, url: str) -> None:
         started = [
             subprocess.Popen(
