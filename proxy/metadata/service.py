@@ -204,7 +204,7 @@ def application(
     expected = secret.encode() if secret else None
 
     def authenticate(request: web.Request) -> None:
-        given = request.headers.get(wire.SECRET_HEADER, "").encode()
+        given = request.headers.get(wire.SECRET_HEADER, "").encode(errors="surrogateescape")
         if expected is not None and not hmac.compare_digest(given, expected):
             raise Failure(Code.ACCESS_DENIED, "the shared secret of the metadata service is missing or wrong")
 

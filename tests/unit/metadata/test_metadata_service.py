@@ -112,6 +112,18 @@ class TestService:
             ) as response:
                 assert response.status == 400
 
+    @pytest.mark.parametrize("line", ["GET /v1/watch", f"POST /v1/{REACHES}", "POST /v1/ping"])
+    async def test_a_secret_that_is_no_text_is_denied_like_any_wrong_one(self, over_tcp: Service, line: str) -> None:
+        host, _, port = over_tcp.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n{SECRET_HEADER}: "
+        writer.write(head.encode() + b"\xff\xfe\r\n\r\n{}")
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b"AccessDenied" in answer
+        writer.close()
+
     async def test_the_socket_is_its_owners_alone_and_a_dead_ones_makes_way(
         self, over_unix: Service, tmp_path: Path
     ) -> None:
