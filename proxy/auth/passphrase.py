@@ -26,7 +26,6 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 FORMAT, VERSION = "wharfage sealed files", 1
 SHORTEST = 12  # characters of a passphrase: who finds a backup may guess for as long as they like
-SIZE_MAX = 4 * 2**20  # bytes of a sealed document
 COST = 2**17  # scrypt's n: with r = 8 128 MiB and 0.3 s for each guess
 _R, _P = 8, 1
 _MEMORY_MAX = 2**30  # bytes that a document may ask scrypt to take (128 · n · r)

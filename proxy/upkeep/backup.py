@@ -9,7 +9,8 @@
           rows.db                 SQLite: every row of one moment (`metadata.snapshot`)
           objects.txt             a line for each blob: object key, stored bytes, digest, `kept` or `quarantined`
           keys.sealed             master keys (if they are in a file) and credentials under the passphrase
-                                  (`auth.passphrase`), and as `snapshot.json` the SHA-256 of rows.db and objects.txt
+                                  (`auth.passphrase`), and as `snapshot.json` the SHA-256 of rows.db and objects.txt and
+                                  the store's id
           manifest.json           written last: what the others are, and its own SHA-256 (of it as JSON, names sorted,
                                   without spaces, without the member `sha256`)
 
@@ -38,6 +39,7 @@ FORMAT, VERSION = "wharfage backup", 1
 ROWS, OBJECTS, KEYS, MANIFEST = "rows.db", "objects.txt", "keys.sealed", "manifest.json"
 _KEPT, _QUARANTINED = "kept", "quarantined"
 _MANIFEST_MAX = 4 * 2**20  # bytes
+_KEYS_MAX = 4 * 2**20  # the key file may have a MiB, and base64 is put around it twice
 NAMED_MAX = 1000  # missing objects that a manifest names
 
 
@@ -184,8 +186,23 @@ def sum_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_keys(snapshot: Snapshot) -> bytes:
+    """keys.sealed. BackupError when it cannot be read, or is larger than any that was written."""
+    path = snapshot.folder / KEYS
+    try:
+        with path.open("rb") as file:
+            content = file.read(_KEYS_MAX + 1)
+    except OSError as error:
+        raise BackupError(f"{path}: {error.strerror}") from None
+    if len(content) > _KEYS_MAX:
+        raise BackupError(f"{path} is not what was backed up: larger than {_KEYS_MAX} bytes")
+    return content
+
+
 def check_sums(snapshot: Snapshot, sealed: bytes) -> None:
-    """BackupError unless rows.db and objects.txt are the ones of the manifest, and of the sealed `snapshot.json`."""
+    """BackupError unless rows.db, objects.txt and the store's id are those of the manifest, and of the sealed
+    `snapshot.json`."""
+    sums = json.loads(sealed)
     for part, name in (("rows", ROWS), ("objects", OBJECTS)):
         try:
             found = sum_of(snapshot.folder / name)
@@ -193,8 +210,10 @@ def check_sums(snapshot: Snapshot, sealed: bytes) -> None:
             raise BackupError(f"{snapshot.folder / name}: {error.strerror}") from None
         if found != snapshot.facts[part]["sha256"]:
             raise BackupError(f"{snapshot.folder / name} is not what was backed up: truncated, damaged or changed")
-        if found != json.loads(sealed).get(part):
+        if found != sums.get(part):
             raise BackupError(f"{snapshot.folder / name} and its manifest have been changed since they were written")
+    if sums.get("store_id") != snapshot.store_id:
+        raise BackupError(f"{snapshot.folder / MANIFEST} names another store than it did when it was written")
 
 
 def write(path: Path, content: bytes) -> None:

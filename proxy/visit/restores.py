@@ -51,7 +51,7 @@ def restore(
         data = datadir.open_data(config)
         stack.callback(os.close, datadir.hold(data, restores=True))
         resumed = _refuse_unless_empty(config, data, chosen)
-        files = phrases.open_files((chosen.folder / folders.KEYS).read_bytes(), passphrase())
+        files = phrases.open_files(folders.read_keys(chosen), passphrase())
         folders.check_sums(chosen, files.pop(SUMS, b"{}"))
         say(f"{'going on with' if resumed else 'restoring'} {chosen}")
         if not resumed:

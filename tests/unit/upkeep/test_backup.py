@@ -29,7 +29,8 @@ def make(folder: Path, now: float = NOW, lines: list[tuple[str, int, str, bool]]
 
 
 def sealed(snapshot: Snapshot) -> bytes:
-    return json.dumps({part: snapshot.facts[part]["sha256"] for part in ("rows", "objects")}).encode()
+    sums = {part: snapshot.facts[part]["sha256"] for part in ("rows", "objects")}
+    return json.dumps({**sums, "store_id": snapshot.store_id}).encode()
 
 
 @pytest.fixture
@@ -59,6 +60,26 @@ def test_a_snapshot_without_its_manifest_is_refused_and_removed_by_the_next_back
         folders.choose(folder, place.name)
     make(folder, NOW + 60)
     assert not place.exists()
+
+
+def test_a_manifest_that_was_made_to_name_another_store_is_found_out_by_the_sealed_copy(folder: Path) -> None:
+    made = make(folder)
+    found = sealed(made)
+    folders.check_sums(made, found)
+    facts = {name: value for name, value in made.facts.items() if name not in ("format", "version")}
+    (made.folder / folders.MANIFEST).unlink()
+    with pytest.raises(BackupError, match="names another store"):
+        folders.check_sums(folders.complete(made.folder, {**facts, "store_id": "b" * 32}), found)
+
+
+def test_sealed_keys_that_are_not_there_or_larger_than_any_are_one_line(folder: Path) -> None:
+    made = make(folder)
+    with pytest.raises(BackupError, match=r"keys\.sealed: No such file"):
+        folders.read_keys(made)
+    with (made.folder / folders.KEYS).open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(BackupError, match="larger than"):
+        folders.read_keys(made)
 
 
 @pytest.mark.parametrize("name", ["20990101T000000Z", "../..", "/etc"])
