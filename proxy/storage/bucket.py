@@ -26,6 +26,7 @@ from botocore.exceptions import (
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
+    PartialCredentialsError,
 )
 from botocore.exceptions import ConnectionError as NoConnection
 from botocore.handlers import add_expect_header
@@ -186,7 +187,7 @@ class Bucket:
             except Refused as error:
                 self.breaker.succeeded()
                 raise refused(error) from error
-            except NoCredentialsError as error:
+            except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
                 raise Failure(
                     Code.STORE_UNAVAILABLE,
                     "there are no credentials for the object store",
@@ -216,7 +217,7 @@ class Bucket:
                 url: str = await client.generate_presigned_url(
                     operation, Params={"Bucket": self.place.bucket, **parameters}, ExpiresIn=seconds
                 )
-        except (NoCredentialsError, CredentialRetrievalError, *_LINE) as error:
+        except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, *_LINE) as error:
             raise Failure(
                 Code.STORE_UNAVAILABLE,
                 "there are no credentials to sign a link to the object store",

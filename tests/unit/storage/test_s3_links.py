@@ -5,9 +5,10 @@ from __future__ import annotations
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from botocore.exceptions import CredentialRetrievalError
 
 from proxy.model.errors import Code, Failure
-from proxy.storage.bucket import Place
+from proxy.storage.bucket import Bucket, Place
 from proxy.storage.s3links import LINK_SECONDS, S3Links
 
 KEY = "0a" * 16
@@ -46,6 +47,17 @@ async def test_without_credentials_there_is_no_link_and_the_failure_says_so(monk
     with pytest.raises(Failure, match="no credentials") as caught:
         await links.link(KEY)
     await links.close()
+    assert caught.value.code is Code.STORE_UNAVAILABLE
+
+
+async def test_credentials_that_cannot_be_fetched_now_are_an_unavailable_store_and_no_fault_of_ours() -> None:
+    bucket = Bucket(Place("images", "https://s3.example"))
+
+    async def once() -> None:
+        raise CredentialRetrievalError(provider="iam-role", error_msg="the endpoint does not answer")
+
+    with pytest.raises(Failure, match="no credentials") as caught:
+        await bucket.until_answered("put_object", once)
     assert caught.value.code is Code.STORE_UNAVAILABLE
 
 
