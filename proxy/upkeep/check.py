@@ -240,7 +240,7 @@ async def judge(
 
 async def refuse_half_a_registry(store: ObjectStore, rows: int) -> None:
     async with contextlib.aclosing(batches(store, "", 1)) as listing:
-        objects = [batch async for batch in listing][:1]
+        objects = await anext(listing, None)
     if rows and not objects:
         raise Failure(
             Code.STORE_UNAVAILABLE,

@@ -33,8 +33,11 @@ async def check_quickly(
     """Walk rows and listing side by side, both in the order of keys. Arguments and failures are `check`'s."""
     report = CheckReport()
     if repair:
+        there = 0
         async with contextlib.aclosing(all_blobs(metadata)) as blobs:
-            await refuse_half_a_registry(store, sum([1 async for _ in blobs]))
+            async for _ in blobs:
+                there += 1
+        await refuse_half_a_registry(store, there)
     rows = 0
     async with contextlib.aclosing(all_blobs(metadata)) as blobs, contextlib.aclosing(batches(store, "")) as listing:
         listed = _Listed(listing, metadata, store, report, repair=repair, grace=grace, now=now)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 
 import pytest
 
 from harness.metadata import ACCOUNT, REPOSITORY
 from harness.upkeep import DAY, House
 from proxy.model.errors import Code, Failure
-from proxy.upkeep.check import CLEAN, DAMAGED, UNCHECKED, CheckReport, check
+from proxy.storage.base import StoredObject
+from proxy.upkeep.check import CLEAN, DAMAGED, UNCHECKED, CheckReport, check, refuse_half_a_registry
 from proxy.upkeep.progress import NAMED_MAX, Findings, Progress
 
 MIB = 2**20
@@ -213,6 +215,25 @@ async def test_repair_refuses_when_the_whole_store_is_missing(house: House) -> N
     assert "mounted" in refused.value.hint
     assert (await run(house)).missing.count == 3
     assert not await hidden(house, blobs[0].digest)
+
+
+async def test_a_repair_asks_for_one_object_to_see_that_the_store_is_not_empty(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: a listing is never held whole."""
+    for number in range(3):
+        await house.push(bytes([number]))
+    listed: list[str] = []
+    original = house.store.list
+
+    async def listing(after: str = "") -> AsyncIterator[StoredObject]:
+        async for stored in original(after):
+            listed.append(stored.key)
+            yield stored
+
+    monkeypatch.setattr(house.store, "list", listing)
+    await refuse_half_a_registry(house.store, rows=3)
+    assert len(listed) == 1
 
 
 async def test_repair_refuses_when_there_is_not_one_row(house: House) -> None:
