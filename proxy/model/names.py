@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from proxy.model.errors import Code, Failure
 
 REPOSITORY_MAX = 256
-TAG_MAX = 128
 DIGEST_HEX = {"sha256": 64, "sha512": 128}
 
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*", re.ASCII)
