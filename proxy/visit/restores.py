@@ -97,7 +97,8 @@ def _refuse_unless_empty(config: Config, data: DataDirectory, chosen: Snapshot) 
             )
             raise CannotVisit(f"{data.root}: {words}")
         return True
-    here = [path for path in (data.database, data.master_keys, data.store_id, data.credentials) if path.exists()]
+    log = data.database.with_name(data.database.name + "-wal")  # SQLite would play it into what is brought here
+    here = [path for path in (data.database, log, data.master_keys, data.store_id, data.credentials) if path.exists()]
     if here:
         raise CannotVisit(f"{here[0]} is there: a registry lives here; restore into an empty data directory")
     if config.metadata.database:
