@@ -129,7 +129,7 @@ class Metadata:
     advertise: str = _key(
         "",
         "for `wharfage metadata`: the URL at which other services reach this one; empty is where it listens",
-        _matches(r"(https?://[^/\s]+/?)?", "https://HOST:PORT"),
+        _matches(r"(https?://[^/,\s]+/?)?", "https://HOST:PORT"),
     )
     tls_cert: str = _key("", "for `wharfage metadata`: PEM file of its certificate and chain; read again on change")
     tls_key: str = _key("", "for `wharfage metadata`: PEM file of the certificate's key")

@@ -23,6 +23,7 @@ from proxy.metadata.invalidation import OUTLAST_SECONDS
 
 _ASK_SECONDS = 0.5  # a service that takes longer has said nothing
 _TELL_SECONDS = 0.2  # our own renewals wait for it
+_SESSIONS_MAX = 64  # addresses of services, of which some are of the past where each start has its own
 _REMEMBERED = 1024  # registrations that we gave up
 
 
@@ -93,15 +94,22 @@ class Grace:
         self._sessions.clear()
 
     async def _ask(self, address: str, question: Mapping[str, Any]) -> dict[str, bool] | None:
-        if address not in self._sessions:
-            (parsed,) = parse(address, self._trusted)
-            self._sessions[address] = parsed, connect(parsed, self._secret, connections=2, timeout=_ASK_SECONDS)
-        parsed, session = self._sessions[address]
         try:
+            parsed, session = await self._session(address)
             async with session.post(parsed.base + wire.REACHES, json=question) as response:
                 said = await response.json()
                 if response.status == 200 and all(type(said[name]) is bool for name in ("reaches", "gave_up")):
                     return dict(said)
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
-            pass  # it says nothing
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, RuntimeError):
+            pass  # it says nothing (RuntimeError: its session had to make room)
         return None
+
+    async def _session(self, address: str) -> tuple[Address, aiohttp.ClientSession]:
+        """ValueError for what is not one address."""
+        if address not in self._sessions:
+            (parsed,) = parse(address, self._trusted)
+            while len(self._sessions) >= _SESSIONS_MAX:
+                _, oldest = self._sessions.pop(next(iter(self._sessions)))
+                await oldest.close()
+            self._sessions[address] = parsed, connect(parsed, self._secret, connections=2, timeout=_ASK_SECONDS)
+        return self._sessions[address]

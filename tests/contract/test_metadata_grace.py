@@ -144,6 +144,15 @@ async def test_grace_ends_in_its_time(place: Place) -> None:
     assert await until(lambda: not any(one.page.speaks() for one in place.nodes)) < 5.5
 
 
+async def test_an_address_that_is_none_or_leads_nowhere_says_nothing_and_old_ones_are_let_go() -> None:
+    grace = Grace(300.0, secret=None, trusted=None, clock=lambda: 100.0)
+    assert not await grace.may_go_on("mine", ["http://127.0.0.1:1,http://127.0.0.1:2"], 1.0)
+    for number in range(1, 100):
+        assert not await grace.may_go_on("mine", [f"http://127.0.0.1:1/{number}"], 1.0)
+    assert len(grace._sessions) == 64
+    await grace.close()
+
+
 async def test_who_said_no_owes_a_lease_and_who_gave_one_up_says_so() -> None:
     now = 100.0
     grace = Grace(300.0, secret=None, trusted=None, clock=lambda: now)
