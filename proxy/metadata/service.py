@@ -19,6 +19,7 @@ import ssl
 import time
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,8 +229,8 @@ def application(
         name = request.match_info["operation"]
         try:
             authenticate(request)
-            identified = request_id(request.headers.get(wire.REQUEST_HEADER))
-            result = await _run(store, name, await _body(request), identified)
+            asked = _Asked(request_id(request.headers.get(wire.REQUEST_HEADER)), _until(request.headers))
+            result = await _run(store, name, await _body(request), asked)
         except Failure as failure:
             return _json(_rendered(failure), 500 if failure.code is Code.SERVER else 400)
         except web.HTTPRequestEntityTooLarge:
@@ -250,28 +251,41 @@ def application(
     return app
 
 
-async def _run(store: Store, name: str, body: Mapping[str, Any], request: str | None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a request says of itself: its id, and until when (`time.monotonic`) it is to be begun."""
+
+    request: str | None
+    until: float
+
+
+def _until(headers: Mapping[str, str]) -> float:
+    try:
+        return time.monotonic() + float(headers.get(wire.WITHIN_HEADER, "inf"))
+    except ValueError:
+        raise Failure(Code.INVALID_PARAMETER, f"{wire.WITHIN_HEADER} is a number of seconds") from None
+
+
+async def _run(store: Store, name: str, body: Mapping[str, Any], asked: _Asked) -> bytes:
     """The answer's body."""
     operation = INTERNAL.get(name)
     if operation is None:
-        return wire.dump(await _ecr(store, name, body, request))
+        return wire.dump(await _ecr(store, name, body, asked))
     arguments = _arguments(operation, body)
     if operation.prepare is not None:
         arguments = await store.compute(partial(operation.prepare, **arguments))
-    return wire.dump(await _in_transaction(store, name, operation, partial(operation.run, **arguments), request))
+    return wire.dump(await _in_transaction(store, name, operation, partial(operation.run, **arguments), asked))
 
 
-async def _in_transaction(
-    store: Store, name: str, operation: Operation, run: Callable[..., Any], request: str | None
-) -> Any:
+async def _in_transaction(store: Store, name: str, operation: Operation, run: Callable[..., Any], asked: _Asked) -> Any:
     if not operation.write:
         return await store.read(run)
-    if request is None or operation.settles:
-        return await store.write(run)
-    return await store.write(partial(once, request=request, operation=name, run=run))
+    if asked.request is None or operation.settles:
+        return await store.write(run, until=asked.until)
+    return await store.write(partial(once, request=asked.request, operation=name, run=run), until=asked.until)
 
 
-async def _ecr(store: Store, name: str, body: Mapping[str, Any], request: str | None) -> Any:
+async def _ecr(store: Store, name: str, body: Mapping[str, Any], asked: _Asked) -> Any:
     if name not in ECR and name not in await store.compute(operations):
         raise unknown_operation(name)
     account, parameters = body.get("account"), body.get("parameters")
@@ -282,7 +296,7 @@ async def _ecr(store: Store, name: str, body: Mapping[str, Any], request: str | 
         raise unknown_operation(name)
     await store.compute(partial(validate, name, parameters))
     run = partial(operation.run, account=account, parameters=parameters)
-    return await _in_transaction(store, name, operation, run, request)
+    return await _in_transaction(store, name, operation, run, asked)
 
 
 def _arguments(operation: Operation, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Must not know what the operations do.
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -74,6 +75,7 @@ class _Write:
     run: Callable[[Transaction], Any]
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
+    until: float
     result: Any = None
     error: BaseException | None = None
     changed: bool = False
@@ -113,13 +115,15 @@ class Store:
         """Run something that takes time but no database, off the loop and not in the writer's way."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
-    async def write(self, run: Callable[[Transaction], Result]) -> Result:
-        """Run in a write transaction; durable when this returns. A cancelled caller's write may still happen."""
+    async def write(self, run: Callable[[Transaction], Result], *, until: float = math.inf) -> Result:
+        """Run in a write transaction; durable when this returns. A cancelled caller's write may still happen, though
+        none begins after `until` (of `time.monotonic`): MetadataUnavailable. It is looked at when nobody else writes,
+        so that a write whose caller has gone on never comes after what the caller did next."""
         if self._closed:
             raise Failure(Code.METADATA_UNAVAILABLE, "the metadata service is stopping")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Result] = loop.create_future()
-        self._queue.put(_Write(run, loop, answer))
+        self._queue.put(_Write(run, loop, answer, until))
         return await answer
 
     async def close(self) -> None:
@@ -207,6 +211,8 @@ class Store:
         return changes, self._database.announce(connection, changes) if changes else None
 
     def _run(self, write: _Write, connection: Connection) -> tuple[Any, Changes]:
+        if time.monotonic() > write.until:
+            raise Failure(Code.METADATA_UNAVAILABLE, "the database was busy for too long; try again")
         transaction = Transaction(connection, self._clock(), self._registry)
         result = write.run(transaction)
         write.changed = bool(transaction.changes)

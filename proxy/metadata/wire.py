@@ -25,6 +25,8 @@ from typing import Any
 SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, not a secret
 REQUEST_HEADER = "X-Wharfage-Request"
 """Carries the id under which a write's answer is kept: 32 hexadecimal digits."""
+WITHIN_HEADER = "X-Wharfage-Within"
+"""Seconds after which a write is not to be done any more: whoever asked for it has gone on without."""
 REACHES = "reaches_database"
 """Asked of a service by another one (`grace`), beside the operations."""
 

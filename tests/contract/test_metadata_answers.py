@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,36 @@ async def test_a_write_asked_again_by_its_id_gets_its_first_answer_from_any_serv
     assert await post(sockets[-1], "CreateRepository", "3" * 32, **made) == first
     status, refused = await post(sockets[-1], "CreateRepository", "4" * 32, **made)
     assert (status, refused["__type"]) == (400, "RepositoryAlreadyExistsException")
+
+
+async def test_a_piece_of_a_tail_that_is_asked_again_late_takes_nothing_away_from_what_came_after_it(
+    world: World, sockets: list[Path]
+) -> None:
+    """A service that stood still while the client went on with another one, and then does what it was asked."""
+    key, other = world.object_key(), MetadataClient(f"unix:{sockets[-1]}")
+    first = {"part_size": 100, "upload_id": "", "parts": [], "tail_offset": 0, "tail": "QUFB"}
+    assert (await post(sockets[-1], "keep_open_object", ONE, object_key=key, **first))[0] == 200
+    await other.keep_open_object(key, part_size=100, upload_id="", parts=(), tail_offset=3, tail=b"BBB")
+    assert (await post(sockets[0], "keep_open_object", ONE, object_key=key, **first))[0] == 200
+    assert await other.open_object_tail(key, 0) == ((0, b"AAA"), (3, b"BBB"))
+    assert (await post(sockets[-1], "cut_open_object", OTHER, object_key=key, offset=3))[0] == 200
+    await other.keep_open_object(key, part_size=100, upload_id="", parts=(), tail_offset=3, tail=b"CCC")
+    assert (await post(sockets[0], "cut_open_object", OTHER, object_key=key, offset=3))[0] == 200
+    assert await other.open_object_tail(key, 0) == ((0, b"AAA"), (3, b"CCC"))
+    await other.close()
+
+
+async def test_a_write_that_cannot_begin_while_its_client_waits_is_left(world: World, sockets: list[Path]) -> None:
+    assert world.service is not None
+    release = threading.Event()
+    busy = asyncio.create_task(world.service.store.write(lambda tx: release.wait(10)))
+    late = MetadataClient(f"unix:{sockets[0]}", timeout=0.2, patience=0.1)
+    with pytest.raises(Failure):
+        await late.take_turn("late", seconds=60.0)
+    release.set()
+    await busy
+    await late.close()
+    assert await world.metadata.take_turn("late", seconds=60.0)
 
 
 async def test_a_write_that_was_refused_is_refused_again_and_keeps_nothing(world: World, sockets: list[Path]) -> None:

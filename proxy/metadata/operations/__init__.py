@@ -30,7 +30,8 @@ from proxy.metadata.operations import (
 class Operation:
     """`write` says which kind of transaction it needs; `prepare` turns a request's parameters into those of `run`.
 
-    `settles`: a write that finds by itself that it was done before, and so needs no stored answer (`answers`)."""
+    `settles`: a write that finds by itself that it was done before, also when others came after it, and so needs no
+    stored answer (`answers`)."""
 
     run: Callable[..., Any]
     write: bool = False
@@ -87,11 +88,11 @@ INTERNAL: dict[str, Operation] = {
     "replace_sealed_secret": Operation(keys.replace_sealed_secret, write=True),
     "open_uploads": Operation(keys.open_uploads),
     "open_object": Operation(openobjects.open_object),
-    "keep_open_object": Operation(openobjects.keep_open_object, write=True, settles=True),
-    "cut_open_object": Operation(openobjects.cut_open_object, write=True, settles=True),
+    "keep_open_object": Operation(openobjects.keep_open_object, write=True),
+    "cut_open_object": Operation(openobjects.cut_open_object, write=True),
     "open_object_parts": Operation(openobjects.open_object_parts),
     "open_object_tail": Operation(openobjects.open_object_tail),
-    "drop_open_object": Operation(openobjects.drop_open_object, write=True, settles=True),
+    "drop_open_object": Operation(openobjects.drop_open_object, write=True),
     "open_objects": Operation(openobjects.open_objects),
     "ping": Operation(upkeep.ping),
 }
