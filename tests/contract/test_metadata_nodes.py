@@ -16,8 +16,9 @@ from sqlalchemy import update
 from harness import postgresql
 from harness.faultline import FaultLine, fault_line
 from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgresql_database
-from harness.nodes import Killable, Node, again_until_done, node, start, until
+from harness.nodes import SECRET, Killable, Node, again_until_done, node, start, until
 from harness.postgresql import Cluster
+from proxy.metadata.client import MetadataClient
 from proxy.metadata.schema import principals
 from proxy.metadata.service import Service
 from proxy.metadata.transaction import Transaction
@@ -178,6 +179,50 @@ async def test_a_node_that_is_cut_off_stops_within_its_lease_and_holds_no_write_
 
         await story.told(80, cut_off)
         assert story.slowest < WRITE_END
+        await cut.close()
+        await other.close()
+
+
+@pytest.mark.parametrize("asked", ["put", "delete"])
+async def test_a_write_that_finds_all_done_by_another_that_is_not_acknowledged_waits_as_long(
+    tmp_path: Path, services: list[Service], asked: str
+) -> None:
+    """A client that asks again before it was answered, under an id of its own: it must not hear sooner than nodes."""
+    addresses = [service.address for service in services]
+
+    async def write() -> None:
+        if asked == "put":
+            await other.world.put(numbered(2), ["v"])
+        else:
+            await other.world.call("BatchDeleteImage", repositoryName=REPOSITORY, imageIds=[{"imageTag": "v"}])
+
+    async def stands() -> bool:
+        """Whether the node answers as before."""
+        try:
+            return (await cut.world.metadata.manifest(ACCOUNT, REPOSITORY, "v")).digest == digest(numbered(1))
+        except Failure:
+            return False
+
+    async with fault_line(int(addresses[0].rpartition(":")[2])) as line:
+        cut = await node(tmp_path, "cut", [f"127.0.0.1:{line.port}"], addresses)
+        other = await node(tmp_path, "other", addresses[1:], addresses[1:])
+        await other.world.put(numbered(1), ["v"], create=True)
+        await until(cut.page.speaks)
+        assert await stands()
+        line.mode = "silent"
+        first = asyncio.create_task(write())
+        reader = MetadataClient(f"http://{addresses[1]}", secret=SECRET)
+        async with asyncio.timeout(5):
+            while True:  # until it is done, and one node does not know
+                with suppress(Failure):
+                    if (await reader.manifest(ACCOUNT, REPOSITORY, "v")).digest == digest(numbered(1)):
+                        continue
+                break
+        assert not first.done()
+        await write()
+        assert not await stands()
+        await first
+        await reader.close()
         await cut.close()
         await other.close()
 

@@ -168,8 +168,7 @@ def batch_delete_image(tx: Transaction, account: str, parameters: Parameters) ->
             failures += [_failure(each, str(failure.code), failure.message) for each, failure in refused]
             break
         waiting = [each for each, _ in refused]
-    if gone:
-        tx.changed(account, name)
+    tx.changed(account, name)  # what is not there may have been deleted by one who has not told everybody yet
     return {"imageIds": gone, "failures": failures}
 
 

@@ -99,10 +99,9 @@ def put_manifest(
     image_id = _find(tx, repository_id, digest)
     if image_id is None:
         image_id = _insert(tx, account, repository, repository_id, content, digest, facts)
-        tx.changed(account, repository)
     for tag in dict.fromkeys(tags):
-        if _move_tag(tx, repository, repository_id, tag, image_id, settings):
-            tx.changed(account, repository)
+        _move_tag(tx, repository, repository_id, tag, image_id, settings)
+    tx.changed(account, repository)  # also when all is there: whoever put it there may not have told everybody yet
     return PushedManifest(digest, facts.subject, tuple(dict.fromkeys(tags)))
 
 
@@ -333,11 +332,10 @@ def _needed_children(
 
 def _move_tag(
     tx: Transaction, repository: str, repository_id: int, tag: str, image_id: int, settings: FoundRow
-) -> bool:
-    """False when the tag is there already."""
+) -> None:
     before = find_tag(tx, repository_id, tag)
     if before == image_id:
-        return False
+        return
     if before is None:
         tx.connection.execute(
             insert(tags).values(repository_id=repository_id, name=tag, image_id=image_id, pushed_at=tx.now)
@@ -356,7 +354,6 @@ def _move_tag(
         )
         _note_untagged(tx, before)
     tx.connection.execute(update(images).where(images.c.image_id == image_id).values(tagged=1))
-    return True
 
 
 def _note_untagged(tx: Transaction, image_id: int) -> None:
