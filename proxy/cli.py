@@ -83,7 +83,7 @@ def serve(file: Path | None, data: str | None, print_config: bool, **flags: Any)
 
 @main.command()
 @_shared
-@click.option("--listen", metavar="HOST:PORT", help="TCP, instead of the socket under <data>/run; needs a secret.")
+@click.option("--listen", metavar="HOST:PORT", help="TCP, beside the socket under <data>/run; needs a secret.")
 def metadata(file: Path | None, data: str | None, listen: str | None) -> None:
     """Run the metadata service alone, for proxies that `wharfage proxy` starts.
 

@@ -210,6 +210,7 @@ def _greet(
     public = config.server.url.rstrip("/") or f"{scheme}://{address}"
     host = public.partition("://")[2]
     export = f"export AWS_DEFAULT_REGION={config.registry.region}"
+    elsewhere = not config.keys.access_key_id and not data.credentials.exists()
     if not config.keys.access_key_id:
         export += f" AWS_SHARED_CREDENTIALS_FILE={data.credentials}"
     if config.server.tls_self_signed:
@@ -220,6 +221,8 @@ def _greet(
     if config.server.tls_self_signed:
         folder = f"/etc/docker/certs.d/{host}"
         say(f"  trust     sudo mkdir -p {folder} && sudo cp {data.tls / 'ca.crt'} {folder}/ca.crt")
+    if elsewhere:
+        say(f"  first     bring {data.credentials.name} from another node to {data.credentials}: it was made there")
     say(f"  log in    {export}")
     say(f"            aws ecr get-login-password --endpoint-url {public} | {login}")
     say(f"  or        wharfage token --data {data.root} | {login}")

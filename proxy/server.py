@@ -22,7 +22,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from proxy import keyring, observe, probes
+from proxy import administrator, keyring, probes
 from proxy.auth import secrets, tokens
 from proxy.auth.identity import Identity
 from proxy.blob.agreement import Agreement
@@ -38,10 +38,8 @@ from proxy.metadata.epochs import Epochs
 from proxy.metadata.service import Service, start_service
 from proxy.metadata.transaction import Registry
 from proxy.metadata.watch import Watch
-from proxy.model.errors import Failure
 from proxy.model.records import Sealing
 from proxy.oci import routes as oci
-from proxy.process import datadir
 from proxy.process.datadir import DataDirectory
 from proxy.process.http import Door, HttpServer, Limits
 from proxy.process.tls import reload_on_change, server_context
@@ -88,10 +86,9 @@ async def serve_metadata(
 ) -> None:
     """Serve rows until `stop`; the account and its administrator are there before `ready` is called."""
     settings = config.metadata
-    listen = settings.listen or f"unix:{data.metadata_socket}"
     pair = (Path(settings.tls_cert), Path(settings.tls_key)) if settings.listen and settings.tls_cert else None
     tls = await asyncio.to_thread(metadata_tls, *pair) if pair is not None else None
-    async with metadata_service(config, data, masters, listen, tls):
+    async with metadata_service(config, data, masters, beside=settings.listen, tls=tls):
         reading = asyncio.create_task(reload_on_change(tls, *pair), name="certificate") if tls and pair else None
         ready()
         await stop.wait()
@@ -124,13 +121,19 @@ async def watch_metadata(config: Config, data: DataDirectory, stop: asyncio.Even
 
 @contextlib.asynccontextmanager
 async def metadata_service(
-    config: Config, data: DataDirectory, masters: MasterKeys | None, listen: str, tls: ssl.SSLContext | None = None
+    config: Config,
+    data: DataDirectory,
+    masters: MasterKeys | None,
+    *,
+    beside: str = "",
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Service]:
-    """A metadata service in this process, for a `with` block."""
+    """A metadata service in this process, for a `with` block: on the data directory's socket, and `beside` it."""
     host = public_address(config).partition("://")[2]
     service = await start_service(
         database=config.metadata.database or data.database,
-        listen=listen,
+        listen=f"unix:{data.metadata_socket}",
+        beside=beside,
         epochs=data.epochs,
         secret=config.metadata.secret or None,
         tls=tls,
@@ -138,53 +141,12 @@ async def metadata_service(
         outage_grace=config.metadata.outage_grace,
         trusted=trusted_authorities(config),
         registry=Registry(region=config.registry.region, repository_uri=f"{host}/{{name}}"),
-        prepare=partial(_bootstrap, config, data, masters),
+        prepare=partial(administrator.first_start, config, data, masters),
     )
     try:
         yield service
     finally:
         await service.close()
-
-
-async def _bootstrap(config: Config, data: DataDirectory, masters: MasterKeys | None, service: Service) -> None:
-    """Make sure of the account, of the keys that all must agree on, and of an administrator with a key."""
-    account = config.registry.account
-    made = await service.bootstrap(account)
-    if config.keys.provider == "kms" and made.access_key_ids and not config.keys.access_key_id:
-        return  # nothing to seal, and no key here to differ: rows are served also while KMS is away
-    async with keyring.open_keys(config, masters, service) as keys:
-        try:
-            await keys.agreement.begin(moving=True)
-        except Failure as failure:
-            if "unavailable" not in failure.fields or not made.access_key_ids:
-                raise
-            observe.log.warning(
-                "KMS does not answer: rows are served, keys are looked at by the workers", reason=failure.message
-            )
-            return
-        await _administrator(config, data, keys.agreement, service)
-
-
-async def _administrator(config: Config, data: DataDirectory, agreement: Agreement, service: Service) -> None:
-    """The key that was given; else the one the database has; else the one in the credentials file, which is written
-    before the row, so that no crash leaves a key that nobody knows."""
-    account = config.registry.account
-    key = (config.keys.access_key_id, config.keys.secret_access_key) if config.keys.access_key_id else None
-    if key is None:
-        made = await service.bootstrap(account)
-        if made.access_key_ids:
-            return
-        key = await asyncio.to_thread(_credentials, data.credentials)
-    sealed = secrets.seal_secret(agreement.sealer(secrets.PURPOSE), *key)
-    await service.bootstrap(account, access_key_id=key[0], sealed_secret=sealed)
-
-
-def _credentials(path: Path) -> tuple[str, str]:
-    found = datadir.read_credentials(path)
-    if found is None:
-        found = datadir.new_access_key()
-        datadir.write_credentials(path, *found)
-    return found
 
 
 # ---- a worker -----------------------------------------------------------------------------------------------------

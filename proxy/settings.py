@@ -122,17 +122,17 @@ class Metadata:
     )
     listen: str = _key(
         "",
-        "for `wharfage metadata`: HOST:PORT instead of the socket under <data>/run",
+        "HOST:PORT where other machines reach this one's metadata service, beside its socket under <data>/run",
         lambda v: _ADDRESS(v) if v else None,
     )
-    secret: str = _key("", "shared by proxies and service on TCP; at least 16 characters", secret=True)
+    secret: str = _key("", "shared by proxies and services on TCP; at least 16 characters", secret=True)
     advertise: str = _key(
         "",
-        "for `wharfage metadata`: the URL at which other services reach this one; empty is where it listens",
+        "the URL at which other metadata services reach this one's; empty is where it listens",
         _matches(r"(https?://[^/,\s]+/?)?", "https://HOST:PORT"),
     )
-    tls_cert: str = _key("", "for `wharfage metadata`: PEM file of its certificate and chain; read again on change")
-    tls_key: str = _key("", "for `wharfage metadata`: PEM file of the certificate's key")
+    tls_cert: str = _key("", "PEM file of the certificate and chain that it shows at `listen`; read again on change")
+    tls_key: str = _key("", "PEM file of that certificate's key")
     ca_bundle: str = _key("", "PEM file of the authorities that vouch for https services; empty is the system's")
     outage_grace: float = _key(
         300.0,

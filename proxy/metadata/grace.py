@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 
+from proxy import observe
 from proxy.metadata import wire
 from proxy.metadata.addresses import Address, connect, parse
 from proxy.metadata.invalidation import OUTLAST_SECONDS
@@ -39,6 +40,7 @@ class Grace:
         self._clock = clock
         self._said_no = -OUTLAST_SECONDS
         self._gave_up: OrderedDict[str, None] = OrderedDict()
+        self._warned = False
         self._told_up = False  # another service reaches the database, while we do not
         self._sessions: dict[str, tuple[Address, aiohttp.ClientSession]] = {}
 
@@ -80,6 +82,15 @@ class Grace:
             return False
         answers = await asyncio.gather(*(self._ask(other, {"of": registration}) for other in others))
         return all(said is not None and not said["reaches"] and not said["gave_up"] for said in answers)
+
+    def look(self, own: str, others: Sequence[str]) -> None:
+        """Say, once, that there is no grace where this service is one of several and cannot be asked by them."""
+        if self.seconds and others and not own and not self._warned:
+            self._warned = True
+            observe.log.warning(
+                "there is no outage_grace for any of several metadata services, because this one cannot be asked: "
+                "give it [metadata] listen, or advertise where it listens on all addresses; or set outage_grace = 0"
+            )
 
     async def tell_up(self, address: str) -> None:
         """To a service whose registration is to be removed: we reach the database."""

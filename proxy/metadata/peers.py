@@ -260,6 +260,7 @@ class Peers:
             if peer.renewals == _HELLO and seen - peer.since < OUTLAST_SECONDS:
                 known.setdefault(registration, peer)  # it said so after the roster was read
         self.known = known
+        self.grace.look(self.address, [peer.address for peer in known.values()])
         for registration in self._spared & known.keys():
             self.grace.keep(registration)
         self._spared.clear()

@@ -2,9 +2,9 @@
 
 `POST /v1/<operation>` with a JSON object of its parameters answers its result; an ECR operation takes
 `{"account", "parameters"}`. Errors are `{"__type", "message", "hint", …fields}` with 400, or 500 for our own faults.
-Listens on a unix socket (0600) or on TCP, where every request must carry the shared secret. The answer to a write goes
-out after it is durable and nobody keeps what it outdates (`invalidation`): `GET /v1/watch` is where nodes are told.
-Must not know any operation's meaning.
+Listens on a unix socket (0600), on TCP, or on both; where there is a shared secret, every request must carry it. The
+answer to a write goes out after it is durable and nobody keeps what it outdates (`invalidation`): `GET /v1/watch` is
+where nodes are told. Must not know any operation's meaning.
 """
 
 from __future__ import annotations
@@ -91,11 +91,22 @@ class Service:
         return await self.store.write(partial(keys.record_key, record=record, replaces=replaces))
 
     async def bootstrap(
-        self, account: str, *, access_key_id: str | None = None, sealed_secret: bytes | None = None
+        self,
+        account: str,
+        *,
+        access_key_id: str | None = None,
+        sealed_secret: bytes | None = None,
+        replaces: bool = True,
     ) -> Bootstrapped:
         """First start: account, administrator and, when given, its one access key. Idempotent."""
         return await self.store.write(
-            partial(bootstrap, account=account, access_key_id=access_key_id, sealed_secret=sealed_secret)
+            partial(
+                bootstrap,
+                account=account,
+                access_key_id=access_key_id,
+                sealed_secret=sealed_secret,
+                replaces=replaces,
+            )
         )
 
 
@@ -103,6 +114,7 @@ async def start_service(
     *,
     database: Path | str,
     listen: str,
+    beside: str = "",
     epochs: Path | None = None,
     secret: str | None = None,
     tls: ssl.SSLContext | None = None,
@@ -115,20 +127,21 @@ async def start_service(
     prepare: Callable[[Service], Awaitable[None]] | None = None,
 ) -> Service:
     """Open and migrate the database, then serve. `database` is SQLite's file or PostgreSQL's URL; `listen` is
-    `unix:<path>` or `<host>:<port>` (port 0: any free one).
+    `unix:<path>` or `<host>:<port>` (port 0: any free one); so is `beside`, where it listens as well.
 
-    `advertise` is the URL at which other services over the same PostgreSQL may ask this one; `trusted` vouches for
-    theirs. For `outage_grace` seconds without any database, nodes use on what they keep.
+    `tls` is what it shows on TCP. `advertise` is the URL at which other services over the same PostgreSQL may ask this
+    one; `trusted` vouches for theirs. For `outage_grace` seconds without any database, nodes use on what they keep.
     `prepare` runs before anybody can ask: what it makes (the administrator) is there for the first request.
     ValueError for TCP without a secret. All cached answers of this machine are out of date from here on.
     """
-    if not listen.startswith("unix:") and not secret:
+    places = [each for each in (beside, listen) if each]
+    if not secret and not all(each.startswith("unix:") for each in places):
         raise ValueError("a metadata service on TCP needs a shared secret")
     process = secrets.token_hex(16)
-    page, opened, listening = await asyncio.to_thread(_open, database, process, epochs, listen)
-    address = listen if listen.startswith("unix:") else "{}:{}".format(*listening.getsockname()[:2])
-    if not advertise and not listen.startswith(("unix:", "0.0.0.0:", "[::]:", ":")):
-        advertise = f"{'https' if tls else 'http'}://{listen.rpartition(':')[0]}:{address.rpartition(':')[2]}"
+    page, opened, listening = await asyncio.to_thread(_open, database, process, epochs, places)
+    address = places[0] if places[0].startswith("unix:") else "{}:{}".format(*listening[0].getsockname()[:2])
+    if not advertise and not places[0].startswith(("unix:", "0.0.0.0:", "[::]:", ":")):
+        advertise = f"{'https' if tls else 'http'}://{places[0].rpartition(':')[0]}:{address.rpartition(':')[2]}"
     peers = None
     if isinstance(database, str):
         grace = Grace(outage_grace, secret=secret, trusted=trusted, clock=time.monotonic)
@@ -149,21 +162,24 @@ async def start_service(
             await peers.begin(REGISTER_SECONDS)
         if prepare is not None:
             await prepare(service)
-        await web.SockSite(runner, listening, backlog=1024, ssl_context=tls).start()
+        for sock in listening:
+            shown = None if sock.family == socket.AF_UNIX else tls
+            await web.SockSite(runner, sock, backlog=1024, ssl_context=shown).start()
     except BaseException:
-        listening.close()
+        for sock in listening:
+            sock.close()
         await service.close()
         raise
     return service
 
 
 def _open(
-    database: Path | str, process: str, epochs: Path | None, listen: str
-) -> tuple[Epochs | None, Database, socket.socket]:
+    database: Path | str, process: str, epochs: Path | None, places: Sequence[str]
+) -> tuple[Epochs | None, Database, list[socket.socket]]:
     """What a start does on the disk, and on the line to the database."""
     page = Epochs(epochs) if epochs is not None else None
     opened = _database(database, process, page)
-    return page, opened, _unix_socket(listen[5:]) if listen.startswith("unix:") else _tcp_socket(listen)
+    return page, opened, [_unix_socket(at[5:]) if at.startswith("unix:") else _tcp_socket(at) for at in places]
 
 
 def _database(where: Path | str, process: str, page: Epochs | None) -> Database:

@@ -36,9 +36,7 @@ async def visiting(config: Config, run: Callable[[server.Rooms], Awaitable[T]], 
     async with contextlib.AsyncExitStack() as stack:
         if not config.metadata.url and not datadir.is_held(data):
             stack.callback(os.close, datadir.hold(data))
-            await stack.enter_async_context(
-                server.metadata_service(config, data, masters, f"unix:{data.metadata_socket}")
-            )
+            await stack.enter_async_context(server.metadata_service(config, data, masters))
         own = await stack.enter_async_context(server.rooms(config, data, masters, fills_cache=fills_cache))
         return await run(own)
 

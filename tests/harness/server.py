@@ -52,17 +52,32 @@ class Server:
         flags: Sequence[str] = (),
         watched: bool = False,
     ) -> Server:
+        server = cls.begin(data, workers=workers, port=port, extra=extra, flags=flags, watched=watched)
+        try:
+            server.daemon.wait_until(server.is_ready, START_SECONDS)
+        except BaseException:
+            server.daemon.kill()
+            raise
+        return server
+
+    @classmethod
+    def begin(
+        cls,
+        data: Path,
+        *,
+        workers: int = 2,
+        port: int | None = None,
+        extra: Mapping[str, str] | None = None,
+        flags: Sequence[str] = (),
+        watched: bool = False,
+    ) -> Server:
+        """As `start`, without waiting for it."""
         address = f"127.0.0.1:{port or free_port()}"
         program = [str(ROOT / "tests" / "harness" / "serve_watched.py")] if watched else ["-m", "proxy"]
         serve = ["serve", "--data", str(data), "--listen", address, "--workers", str(workers), *flags]
-        daemon = Daemon.start([sys.executable, *program, *serve], data.with_name(f"{data.name}.log"), extra)
-        server = cls(daemon, address, data)
-        try:
-            daemon.wait_until(server.is_ready, START_SECONDS)
-        except BaseException:
-            daemon.kill()
-            raise
-        return server
+        return cls(
+            Daemon.start([sys.executable, *program, *serve], data.with_name(f"{data.name}.log"), extra), address, data
+        )
 
     @property
     def url(self) -> str:

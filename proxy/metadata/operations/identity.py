@@ -52,8 +52,12 @@ def bootstrap(
     name: str = "administrator",
     access_key_id: str | None = None,
     sealed_secret: bytes | None = None,
+    replaces: bool = True,
 ) -> Bootstrapped:
-    """Make the account and its administrator unless they are there; a key that is given becomes its only one."""
+    """Make the account and its administrator unless they are there; a key that is given becomes its only one.
+
+    Without `replaces` a key is taken only where there is none: of several first starts at once, one makes it.
+    """
     if tx.connection.execute(select(accounts.c.account).where(accounts.c.account == account)).first() is None:
         tx.connection.execute(insert(accounts).values(account=account, created_at=tx.now))
     arn = f"arn:aws:iam::{account}:user/{name}"
@@ -75,7 +79,9 @@ def bootstrap(
         )
     else:
         made = _principal(row)
-    if access_key_id is not None and sealed_secret is not None:
+    of_it = select(access_keys.c.access_key_id).where(access_keys.c.principal_id == made.principal_id)
+    held = tx.connection.execute(of_it.order_by(access_keys.c.access_key_id)).scalars().all()
+    if access_key_id is not None and sealed_secret is not None and (replaces or not held):
         tx.connection.execute(
             delete(access_keys).where(
                 (access_keys.c.principal_id == made.principal_id) | (access_keys.c.access_key_id == access_key_id)
@@ -90,11 +96,7 @@ def bootstrap(
             )
         )
         tx.changes.identity = True
-    held = tx.connection.execute(
-        select(access_keys.c.access_key_id)
-        .where(access_keys.c.principal_id == made.principal_id)
-        .order_by(access_keys.c.access_key_id)
-    ).scalars()
+        held = [access_key_id]
     return Bootstrapped(made, tuple(held))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -73,6 +74,19 @@ class TestService:
         await client.ping()
         assert await client.access_key("AKIA") is None
         await client.close()
+
+    async def test_beside_its_socket_it_listens_on_tcp_and_wants_the_secret_at_both(self, tmp_path: Path) -> None:
+        socket = f"unix:{tmp_path}/m.sock"
+        with pytest.raises(ValueError, match="shared secret"):
+            await start_service(database=tmp_path / "m.db", listen=socket, beside="127.0.0.1:0")
+        service = await start_service(database=tmp_path / "m.db", listen=socket, beside="127.0.0.1:0", secret=SECRET)
+        for address in (socket, f"http://{service.address}"):
+            for secret, answered in ((SECRET, True), ("wrong", False)):
+                client = MetadataClient(address, secret=secret, patience=0.1)
+                with contextlib.nullcontext() if answered else pytest.raises(Failure):
+                    await client.ping()
+                await client.close()
+        await service.close()
 
     async def test_under_tls_it_answers_who_trusts_its_authority_and_nobody_is_answered_without(
         self, tmp_path: Path
