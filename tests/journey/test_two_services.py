@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from fakes.cut_line import CutLine
 from harness import postgresql
 from harness.lines import Line
 from harness.metadata import postgresql_database
-from harness.programs import Daemon
+from harness.programs import Daemon, run
 from harness.registry import OCI_MANIFEST, image_manifest
 from harness.server import Server, free_port
 from proxy.process.selfsigned import make_self_signed
@@ -36,21 +37,33 @@ def database() -> Iterator[CutLine]:
     line.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What services are told, and what nodes are; `ports` are the services'."""
+
+    ports: tuple[int, ...]
+    serving: dict[str, str]
+    asking: dict[str, str]
+
+
 @pytest.fixture
-def place(tmp_path: Path, database: CutLine) -> Iterator[tuple[list[Daemon], list[Server]]]:
-    """Services and nodes. The first service makes keys and administrator; the others are given them."""
+def settings(tmp_path: Path, database: CutLine) -> Settings:
     ca, cert, key = make_self_signed(tmp_path / "tls", "127.0.0.1")
-    ports = [free_port() for _ in range(2)]
+    ports = (free_port(), free_port())
     common = {"WHARFAGE_METADATA_SECRET": SECRET, "WHARFAGE_METADATA_CA_BUNDLE": str(ca)}
+    common["WHARFAGE_STORAGE_PATH"] = str(tmp_path / "objects")
     serving = common | {
         "WHARFAGE_METADATA_DATABASE": f"postgresql://postgres@127.0.0.1:{database.port}/{name_of(tmp_path)}",
         "WHARFAGE_METADATA_TLS_CERT": str(cert),
         "WHARFAGE_METADATA_TLS_KEY": str(key),
     }
-    asking = common | {
-        "WHARFAGE_METADATA_URL": ",".join(f"https://127.0.0.1:{port}" for port in ports),
-        "WHARFAGE_STORAGE_PATH": str(tmp_path / "objects"),
-    }
+    urls = ",".join(f"https://127.0.0.1:{port}" for port in ports)
+    return Settings(ports, serving, common | {"WHARFAGE_METADATA_URL": urls})
+
+
+@pytest.fixture
+def place(tmp_path: Path, settings: Settings) -> Iterator[tuple[list[Daemon], list[Server]]]:
+    """Services and nodes. The first service makes keys and administrator; the others are given them."""
     services: list[Daemon] = []
     nodes: list[Server] = []
 
@@ -64,14 +77,14 @@ def place(tmp_path: Path, database: CutLine) -> Iterator[tuple[list[Daemon], lis
         return Daemon.start(command, tmp_path / f"{name}.log", settings), data
 
     try:
-        for number, port in enumerate(ports):
-            daemon, data = run(f"service{number}", serving, "metadata", "--listen", f"127.0.0.1:{port}")
+        for number, port in enumerate(settings.ports):
+            daemon, data = run(f"service{number}", settings.serving, "metadata", "--listen", f"127.0.0.1:{port}")
             services.append(daemon)
             daemon.wait_until(lambda: "is ready" in daemon.log.read_text())  # noqa: B023  # waited for here
             assert (data / "credentials").exists()
         for number in range(2):
             address = f"127.0.0.1:{free_port()}"
-            daemon, data = run(f"node{number}", asking, "proxy", "--listen", address, "--workers", "1")
+            daemon, data = run(f"node{number}", settings.asking, "proxy", "--listen", address, "--workers", "1")
             nodes.append(Server(daemon, address, data))
             daemon.wait_until(nodes[-1].is_ready)
         yield services, nodes
@@ -146,3 +159,32 @@ def test_what_one_node_acknowledges_the_other_reads_also_when_a_service_is_kille
         assert float(hits[0].split()[-1]) > 20
     assert [node.daemon.stop() for node in nodes] == [0, 0]
     assert services[1].stop() == 0
+
+
+def test_a_backup_is_made_beside_a_service_and_on_a_node_that_knows_the_database(
+    place: tuple[list[Daemon], list[Server]], settings: Settings, repository: str, tmp_path: Path
+) -> None:
+    """Both go into one folder; a node that knows the services only says what it lacks. Restored, the image is there."""
+    _, [node, _] = place
+    with contextlib.closing(Line(node, node.password())) as line:
+        line.push_blob(repository, CONFIG)
+        path, manifest = f"/v2/{repository}/manifests/latest", image_manifest(CONFIG, [])
+        line.ask("PUT", path, manifest, KIND).expect(201)
+    phrase = tmp_path / "phrase"
+    phrase.write_text("correct horse battery")
+    sealed = ("--passphrase-file", phrase)
+
+    def backup(data: Path, settings: dict[str, str], *, ok: bool = True) -> str:
+        done = run(*WHARFAGE, "backup", tmp_path / "backup", "--data", data, *sealed, extra=settings, ok=ok)
+        return done.stdout + done.stderr
+
+    assert "[metadata] database" in backup(node.data, settings.asking, ok=False)
+    rows = {"WHARFAGE_METADATA_DATABASE": settings.serving["WHARFAGE_METADATA_DATABASE"]}
+    assert " 0 lacking" in backup(node.data, settings.asking | rows)
+    assert "0 objects copied" in backup(tmp_path / "service1", settings.serving)
+    again = tmp_path / "again"
+    run(*WHARFAGE, "restore", tmp_path / "backup", "--data", again, *sealed)
+    server = Server.start(again, workers=1)
+    with contextlib.closing(Line(server, server.password())) as line:
+        assert line.ask("GET", path, headers={"Accept": OCI_MANIFEST}).expect(200).body == manifest
+    assert server.stop() == 0
