@@ -70,6 +70,9 @@ def backup(file: Path | None, data: str | None, folder: Path, passphrase_file: P
     credentials are sealed under a passphrase. No blob is removed by the sweep meanwhile. Open uploads are not part of
     it. --inventory is for stores that keep versions or copies of their own: objects are looked for and listed.
 
+    Run it where the server runs, on any one machine of several: the rows must be at hand, in the data directory or by
+    [metadata] database, which a node that has a [metadata] url needs for this alone. Once for all nodes is enough.
+
     Exit status: 0 complete, 1 complete but for objects that the registry itself has lost (they are named).
 
     \b

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,21 @@ ENCRYPTED: Object = {
 ALL: Object = {
     **ENCRYPTED,
     "fullnameOverride": "images",
-    "s3": {"bucket": "layers", "prefix": "a/", "endpoint": "https://s3.example", "existingSecret": "s3"},
+    "s3": {
+        "bucket": "layers",
+        "prefix": "a/",
+        "endpoint": "https://s3.example",
+        "existingSecret": "s3",
+        "caFile": "s3.crt",
+    },
+    "authorities": {"existingConfigMap": "authorities"},
+    "backup": {
+        "enabled": True,
+        "keep": 30,
+        "inventory": True,
+        "passphrase": {"existingSecret": "passphrase"},
+        "volume": {"existingClaim": "backup"},
+    },
     "ingress": {"enabled": True, "tls": {"secretName": "certificate"}},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "proxy": {"autoscaling": {"enabled": True}, "drainDelaySeconds": 20, "podAnnotations": {"a": "b"}},
@@ -59,7 +74,7 @@ KMS: Object = {
 BARE: Object = {
     **LEAST,
     "serviceAccount": {"create": False},
-    "proxy": {"podDisruptionBudget": {"enabled": False}},
+    "proxy": {"podDisruptionBudget": {"enabled": False}, "cacheMiB": 0},
     "service": {"type": "LoadBalancer", "port": 8080},
 }
 SHOWN: Object = yaml.safe_load(
@@ -68,7 +83,7 @@ SHOWN: Object = yaml.safe_load(
 """The values that deploy/README.md shows."""
 SETS = {"shown": SHOWN, "least": LEAST, "encrypted": ENCRYPTED, "all": ALL, "kms": KMS, "bare": BARE}
 USUAL = {"PodDisruptionBudget", "NetworkPolicy", "ServiceAccount"}
-SECRETS = {"admin", "keys", "s3", "shared", "database", "internal-tls", "certificate", "pull"}
+SECRETS = {"admin", "keys", "s3", "shared", "database", "internal-tls", "certificate", "pull", "passphrase"}
 SECRETS |= {"wharfage-admin", "wharfage-keys", "wharfage-s3", "wharfage-shared", "wharfage-database"}
 SECRETS |= {"wharfage-internal-tls"}
 
@@ -99,7 +114,8 @@ def of(objects: list[Object], kind: str) -> list[Object]:
 def pods(objects: list[Object]) -> dict[str, Object]:
     """Pod templates by component."""
     found = {}
-    for each in (*of(objects, "Deployment"), *of(objects, "StatefulSet")):
+    jobs = [each["spec"]["jobTemplate"] for each in of(objects, "CronJob")]
+    for each in (*of(objects, "Deployment"), *of(objects, "StatefulSet"), *jobs):
         template = each["spec"]["template"]
         found[template["metadata"]["labels"]["app.kubernetes.io/component"]] = template
     return found
@@ -130,7 +146,7 @@ def test_the_chart_has_no_fault(name: str, tmp_path: Path) -> None:
     ("name", "more"),
     [
         ("least", USUAL),
-        ("all", {*USUAL, "Ingress", "ServiceMonitor", "HorizontalPodAutoscaler"}),
+        ("all", {*USUAL, "Ingress", "ServiceMonitor", "HorizontalPodAutoscaler", "CronJob"}),
         ("kms", USUAL - {"NetworkPolicy"}),
         ("bare", USUAL - {"ServiceAccount"}),
     ],
@@ -167,7 +183,7 @@ def test_every_variable_is_a_setting_and_all_go_together(rendered: dict[str, lis
 
 
 def ports_of(pod: Object) -> set[str]:
-    return {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
+    return {port["name"] for port in pod["spec"]["containers"][0].get("ports", [])}
 
 
 def selected(objects: list[Object], selector: Object) -> Object:
@@ -180,17 +196,18 @@ def selected(objects: list[Object], selector: Object) -> Object:
 def test_all_that_a_pod_names_is_there(rendered: dict[str, list[Object]], name: str) -> None:
     """Volumes, probed ports, the account; secrets are ones that the values name."""
     found = pods(rendered[name])
-    assert set(found) == {"proxy", "metadata"}
+    assert set(found) == {"proxy", "metadata"} | ({"backup"} if name == "all" else set())
     accounts = {each["metadata"]["name"] for each in of(rendered[name], "ServiceAccount")} or {"default"}
-    for pod in found.values():
+    for component, pod in found.items():
         spec = pod["spec"]
         assert spec["serviceAccountName"] in accounts
         volumes = {volume["name"] for volume in spec["volumes"]}
         for container in spec["containers"]:
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
         probes = [value for key, value in walk(spec) if key in ("httpGet", "tcpSocket")]
-        assert len(probes) == 3
+        assert len(probes) == (0 if component == "backup" else 3)
         assert {probe["port"] for probe in probes} <= ports_of(pod)
+        assert {held["name"] for key, held in walk(spec["volumes"]) if key == "configMap"} <= {"authorities"}
         assert {value["name"] for key, value in walk(spec) if key == "secretKeyRef"} <= SECRETS
         assert {value for key, value in walk(spec) if key == "secretName"} <= SECRETS
 
@@ -277,6 +294,36 @@ def test_pods_have_no_rights_and_get_the_time_that_a_drain_takes(rendered: dict[
     assert found["proxy"]["spec"]["terminationGracePeriodSeconds"] > drain + KILL_AFTER
 
 
+@chosen
+def test_the_cache_has_room_in_the_data_directory(rendered: dict[str, list[Object]], name: str) -> None:
+    """The volume's limit is beyond what the cache may take, a quarter for what passes through it, and 1 GiB."""
+    data = {k: v for each in of(rendered[name], "ConfigMap") for k, v in each["data"].items()}
+    mib = int(data["WHARFAGE_CACHE_MIB"])
+    assert mib == SETS[name].get("proxy", {}).get("cacheMiB", 4096)
+    [volume] = [each for each in pods(rendered[name])["proxy"]["spec"]["volumes"] if each["name"] == "data"]
+    assert int(volume["emptyDir"]["sizeLimit"].removesuffix("Mi")) >= mib * 1.25 + 1024
+
+
+def test_a_backup_knows_services_rows_bucket_keys_and_its_passphrase(rendered: dict[str, list[Object]]) -> None:
+    """Its command and flags are the program's; its folder is the claim; services let it in."""
+    objects = rendered["all"]
+    [job] = of(objects, "CronJob")
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    pod = pods(objects)["backup"]
+    [container] = pod["spec"]["containers"]
+    helped = run(sys.executable, "-m", "proxy", container["args"][0], "--help").stdout
+    assert all(word in helped for word in container["args"] if word.startswith("--"))
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+    assert mounts[container["args"][1]]["persistentVolumeClaim"]["claimName"] == "backup"
+    assert mounts["/passphrase"]["secret"]["items"][0]["path"] == container["args"][3].rpartition("/")[2]
+    names = {each["name"] for each in container["env"]}
+    assert {"WHARFAGE_METADATA_DATABASE", "WHARFAGE_STORAGE_SECRET_ACCESS_KEY", "WHARFAGE_METADATA_SECRET"} <= names
+    [policy] = [each for each in of(objects, "NetworkPolicy") if each["metadata"]["name"].endswith("-metadata")]
+    peers = [peer["podSelector"]["matchLabels"] for peer in policy["spec"]["ingress"][0]["from"]]
+    assert any(is_part(peer, pod["metadata"]["labels"]) for peer in peers)
+
+
 def test_the_ingress_shows_no_metrics(rendered: dict[str, list[Object]]) -> None:
     """Docker's paths and aws's one, for the host of the URL, with its certificate."""
     [ingress] = of(rendered["all"], "Ingress")
@@ -297,6 +344,9 @@ def test_the_ingress_shows_no_metrics(rendered: dict[str, list[Object]]) -> None
         ({"metadata": {"existingSecret": "a", "database": {"existingSecret": "b"}}}, "or say metadata.plaintext"),
         ({"metadata": {"existingSecret": "a", "plaintext": True}}, "existingSecret"),
         ({"proxy": {"replica": 3}}, "replica"),
+        ({"proxy": {"cacheMiB": 32}}, "cacheMiB"),
+        ({"backup": {"enabled": True}}, "a backup needs both"),
+        ({"s3": {"bucket": "layers", "caFile": "s3.crt"}}, "s3.caFile is a file of it"),
         ({"settings": {"LOG_LEVEL": "debug"}}, "LOG_LEVEL"),
         ({"ingress": {"enabled": True}}, "ingress.tls.secretName"),
     ],

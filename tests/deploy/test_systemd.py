@@ -18,7 +18,9 @@ from proxy import config, settings
 from proxy.process.supervisor import KILL_AFTER
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+SERVING = [path for path in UNITS if "backup" not in path.stem]
 unit = pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+serving = pytest.mark.parametrize("path", SERVING, ids=lambda path: path.stem)
 
 
 def read(path: Path) -> configparser.RawConfigParser:
@@ -54,6 +56,7 @@ def test_its_command_and_variables_are_ones_that_the_program_has(path: Path, tmp
     """The command's flags are known to it, and every WHARFAGE_ variable is a setting."""
     service = read(path)["Service"]
     words = shlex.split(service["ExecStart"])
+    assert len(words) == len(service["ExecStart"].split())
     assert words[0] == "/opt/wharfage/bin/wharfage"
     helped = run(sys.executable, "-m", "proxy", words[1], "--help").stdout
     assert all(word in helped for word in words[2:] if word.startswith("--"))
@@ -61,7 +64,7 @@ def test_its_command_and_variables_are_ones_that_the_program_has(path: Path, tmp
     assert config.load(environ=variables).warnings == ()
 
 
-@unit
+@serving
 def test_it_is_given_the_time_that_a_drain_takes(path: Path) -> None:
     """TimeoutStopSec is longer than delay, drain and both groups' grace; only the parent gets the signal."""
     service = read(path)["Service"]
@@ -70,10 +73,23 @@ def test_it_is_given_the_time_that_a_drain_takes(path: Path) -> None:
     assert int(service["TimeoutStopSec"]) > delay + settings.Server().drain_seconds + 2 * KILL_AFTER
 
 
+@pytest.mark.needs("systemd-analyze")
+def test_the_timer_starts_the_backup_each_night(tmp_path: Path) -> None:
+    """systemd takes both, says when the next one is, and the backup may write where it is to."""
+    for name in ("wharfage-backup.timer", "wharfage-backup.service"):
+        text = (UNITS[0].parent / name).read_text()
+        (tmp_path / name).write_text(text.replace("/opt/wharfage/bin/wharfage", "/bin/true"))
+    done = run("systemd-analyze", "verify", tmp_path / "wharfage-backup.timer")
+    assert done.stdout + done.stderr == ""
+    timer, backup = read(UNITS[0].parent / "wharfage-backup.timer"), read(UNITS[0].parent / "wharfage-backup.service")
+    assert "Next elapse" in run("systemd-analyze", "calendar", timer["Timer"]["OnCalendar"]).stdout
+    assert shlex.split(backup["Service"]["ExecStart"])[2] == backup["Service"]["ReadWritePaths"]
+
+
 def test_all_units_are_held_alike() -> None:
     """What was thought of for one is in force for all."""
     blocks = {path.read_text().partition("# What it may touch")[2].partition("\n[Install]")[0] for path in UNITS}
-    assert len(UNITS) == 3
+    assert len(UNITS) == 4
     assert len(blocks) == 1
     assert all(blocks)
 

@@ -1,4 +1,4 @@
-{{/* What several objects need alike. A component is "proxy" or "metadata". */}}
+{{/* What several objects need alike. A component is "proxy", "metadata" or "backup". */}}
 
 {{- define "wharfage.name" -}}
 {{- if .Values.fullnameOverride -}}
@@ -63,12 +63,18 @@ helm.sh/chart: {{ printf "%s-%s" $top.Chart.Name $top.Chart.Version | replace "+
 {{- if and .Values.metadata.tls.existingSecret .Values.metadata.plaintext -}}
 {{- fail "metadata.plaintext and metadata.tls.existingSecret: choose one" -}}
 {{- end -}}
+{{- if and .Values.s3.caFile (not .Values.authorities.existingConfigMap) -}}
+{{- fail "authorities.existingConfigMap: s3.caFile is a file of it" -}}
+{{- end -}}
+{{- if and .Values.backup.enabled (not (and .Values.backup.passphrase.existingSecret .Values.backup.volume.existingClaim)) -}}
+{{- fail "backup.passphrase.existingSecret and backup.volume.existingClaim: a backup needs both" -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (hasPrefix "https://" .Values.url) (not .Values.ingress.tls.secretName) -}}
 {{- fail "ingress.tls.secretName: url is https, so the ingress needs a certificate" -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The part of a pod that is the same for both components. Called with (list . COMPONENT). */}}
+{{/* The part of a pod that is the same for all components. Called with (list . COMPONENT). */}}
 {{- define "wharfage.podBase" -}}
 {{- $top := first . -}}
 {{- $own := get $top.Values (last .) -}}
@@ -114,7 +120,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* Secrets and free settings of both components. */}}
+{{/* Secrets and free settings of all components. */}}
 {{- define "wharfage.sharedEnv" -}}
 - name: WHARFAGE_METADATA_SECRET
   valueFrom: {secretKeyRef: {name: {{ .Values.metadata.existingSecret }}, key: secret}}
@@ -122,6 +128,21 @@ capabilities: {drop: [ALL]}
   valueFrom: {secretKeyRef: {name: {{ .Values.admin.existingSecret }}, key: access-key-id}}
 - name: WHARFAGE_SECRET_ACCESS_KEY
   valueFrom: {secretKeyRef: {name: {{ .Values.admin.existingSecret }}, key: secret-access-key}}
+{{- end -}}
+
+{{/* How the bucket is reached: nothing, where AWS's usual chain has it. */}}
+{{- define "wharfage.storeEnv" -}}
+{{- with .Values.s3.existingSecret -}}
+- name: WHARFAGE_STORAGE_ACCESS_KEY_ID
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: access-key-id}}
+- name: WHARFAGE_STORAGE_SECRET_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: secret-access-key}}
+{{- end -}}
+{{- end -}}
+
+{{- define "wharfage.databaseEnv" -}}
+- name: WHARFAGE_METADATA_DATABASE
+  valueFrom: {secretKeyRef: {name: {{ .Values.metadata.database.existingSecret }}, key: url}}
 {{- end -}}
 
 {{- define "wharfage.sharedMounts" -}}
@@ -133,6 +154,9 @@ capabilities: {drop: [ALL]}
 {{- if .Values.metadata.tls.existingSecret }}
 - {name: metadata-tls, mountPath: /tls, readOnly: true}
 {{- end }}
+{{- if .Values.authorities.existingConfigMap }}
+- {name: authorities, mountPath: /authorities, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{/* Called with (list . COMPONENT): only the services get the certificate's key. */}}
@@ -140,6 +164,10 @@ capabilities: {drop: [ALL]}
 {{- $top := first . -}}
 - name: tmp
   emptyDir: {sizeLimit: 256Mi}
+{{- with $top.Values.authorities.existingConfigMap }}
+- name: authorities
+  configMap: {name: {{ . }}}
+{{- end }}
 {{- with $top.Values.keys.existingSecret }}
 - name: keys
   {{- /* The pod's group may read it, nobody else: the program refuses keys that are open to others. */}}
