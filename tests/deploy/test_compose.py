@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def seconds(text: str) -> float:
     )
 
 
-@pytest.mark.parametrize("name", [*PROXIES, *SERVICES])
+@pytest.mark.parametrize("name", [*PROXIES, *SERVICES, "backup"])
 def test_every_variable_is_a_setting_and_all_go_together(services: dict[str, Any], name: str) -> None:
     """The program itself takes them: no unknown name, no bad value, none that needs another."""
     assert settings_of(services[name]["environment"]).server.url == "https://registry.example.com"
@@ -111,6 +112,20 @@ def test_our_containers_have_no_rights_and_share_the_keys(services: dict[str, An
         assert mounts["/data/keys"] == "keys"
         data.add(mounts["/data"])
     assert len(data) == len(PROXIES) + len(SERVICES)
+
+
+def test_a_backup_is_made_when_asked_for_with_the_keys_and_the_rows(services: dict[str, Any]) -> None:
+    """Not by `up`; its flags are the program's, its files are where they are mounted; it asks the running services."""
+    backup = services["backup"]
+    assert backup["profiles"] == ["backup"]
+    assert backup["read_only"] is True
+    words = backup["command"]
+    helped = run(sys.executable, "-m", "proxy", words[0], "--help").stdout
+    assert all(word in helped for word in words if word.startswith("--"))
+    mounts = {volume.split(":")[1] for volume in backup["volumes"]}
+    assert mounts == {words[1], words[words.index("--passphrase-file") + 1], "/data/keys"}
+    told = settings_of(backup["environment"]).metadata
+    assert (told.url, bool(told.database)) == (settings_of(services["proxy1"]["environment"]).metadata.url, True)
 
 
 def test_only_nginx_can_be_reached_from_outside(services: dict[str, Any]) -> None:
