@@ -172,8 +172,17 @@ class Peers:
     async def _run(self) -> None:
         told = False
         while True:
+            # In a task of its own: where a TaskGroup's child has failed, Debian 12's Python 3.11.2 leaves the group's
+            # task marked as being cancelled, and the next time-out in that task is a CancelledError: the end of us.
+            session = asyncio.create_task(self._session(), name="line to the others")
             try:
-                await self._session()
+                await asyncio.wait({session})
+            finally:
+                session.cancel()
+                await asyncio.gather(session, return_exceptions=True)
+            try:
+                if not session.cancelled():
+                    session.result()
             except* _Fenced:
                 observe.log.warning("other services have given this one up for slow: it registers anew")
             except* (psycopg.Error, TimeoutError, OSError) as group:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.cut_line import CutLine
@@ -15,6 +16,7 @@ from harness import postgresql
 from harness.metadata import ACCOUNT, REPOSITORY, World, cached_client, digest, index_manifest
 from harness.postgresql import Cluster
 from proxy.metadata.contract import Metadata
+from proxy.metadata.lines import Line
 from proxy.metadata.service import Service, start_service
 from proxy.model.errors import Code, Failure
 
@@ -42,6 +44,29 @@ async def served(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Metadata]:
     yield client
     await client.close()
     await service.close()
+
+
+async def test_a_line_to_the_others_that_is_cancelled_by_itself_is_opened_anew(
+    served: Metadata, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11.2, Debian 12's, makes a CancelledError of the first time-out after such a line had ended."""
+    await World(served).put(index_manifest([]), ["v"], create=True)
+    opened, asked = Line.open, 0
+
+    async def cancelled_once(parameters: Mapping[str, Any]) -> Line:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise asyncio.CancelledError
+        return await opened(parameters)
+
+    monkeypatch.setattr(Line, "open", cancelled_once)
+    await asyncio.to_thread(cluster.stop)
+    await asyncio.to_thread(cluster.resume)
+    newer = index_manifest([], annotations={"new": "er"})
+    await until(lambda: patiently(World(served).put(newer, ["v"])))
+    assert asked >= 3
+    assert (await served.manifest(ACCOUNT, REPOSITORY, "v")).digest == digest(newer)
 
 
 async def patiently(asking: Awaitable[object]) -> bool:
