@@ -24,7 +24,7 @@ from proxy.metadata import invalidation, roster, sessions
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.grace import Grace
 from proxy.metadata.invalidation import LEASE_SECONDS, OUTLAST_SECONDS, RENEW_SECONDS, compact, decode
-from proxy.metadata.lines import Line
+from proxy.metadata.lines import Line, apart
 from proxy.metadata.nodes import Nodes
 from proxy.metadata.postgresql import application_name
 from proxy.metadata.store import Told
@@ -172,17 +172,8 @@ class Peers:
     async def _run(self) -> None:
         told = False
         while True:
-            # In a task of its own: where a TaskGroup's child has failed, Debian 12's Python 3.11.2 leaves the group's
-            # task marked as being cancelled, and the next time-out in that task is a CancelledError: the end of us.
-            session = asyncio.create_task(self._session(), name="line to the others")
             try:
-                await asyncio.wait({session})
-            finally:
-                session.cancel()
-                await asyncio.gather(session, return_exceptions=True)
-            try:
-                if not session.cancelled():
-                    session.result()
+                await apart(self._session())
             except* _Fenced:
                 observe.log.warning("other services have given this one up for slow: it registers anew")
             except* (psycopg.Error, TimeoutError, OSError) as group:
