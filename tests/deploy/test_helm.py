@@ -85,7 +85,7 @@ SETS = {"shown": SHOWN, "least": LEAST, "encrypted": ENCRYPTED, "all": ALL, "kms
 USUAL = {"PodDisruptionBudget", "NetworkPolicy", "ServiceAccount"}
 SECRETS = {"admin", "keys", "s3", "shared", "database", "internal-tls", "certificate", "pull", "passphrase"}
 SECRETS |= {"wharfage-admin", "wharfage-keys", "wharfage-s3", "wharfage-shared", "wharfage-database"}
-SECRETS |= {"wharfage-internal-tls"}
+SECRETS |= {"wharfage-internal-tls", "wharfage-passphrase"}
 
 chosen = pytest.mark.parametrize("name", SETS)
 
@@ -196,7 +196,7 @@ def selected(objects: list[Object], selector: Object) -> Object:
 def test_all_that_a_pod_names_is_there(rendered: dict[str, list[Object]], name: str) -> None:
     """Volumes, probed ports, the account; secrets are ones that the values name."""
     found = pods(rendered[name])
-    assert set(found) == {"proxy", "metadata"} | ({"backup"} if name == "all" else set())
+    assert set(found) == {"proxy", "metadata"} | ({"backup"} if SETS[name].get("backup") else set())
     accounts = {each["metadata"]["name"] for each in of(rendered[name], "ServiceAccount")} or {"default"}
     for component, pod in found.items():
         spec = pod["spec"]
