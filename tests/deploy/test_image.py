@@ -32,7 +32,7 @@ def docker() -> Iterator[Docker]:
     try:
         with docker_engine(home / "docker") as socket:
             docker = Docker(socket, home / "config")
-            import_base(docker, home, BASE)
+            import_base(docker, BASE)
             docker(
                 *("build", "--network=host", "--build-arg", f"BASE={BASE}", "-t", IMAGE),
                 *("-f", str(ROOT / "deploy" / "Dockerfile"), str(ROOT)),
