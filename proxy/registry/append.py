@@ -33,6 +33,9 @@ from proxy.storage.base import Appender, ObjectMissing, ObjectStore
 LEASE_SECONDS = 10.0
 """How long a dead worker's session stays closed to others, less the grace; renewed three times in it."""
 
+FIRST_FENCE = 1
+"""Of the first lease that a session ever gave: nobody else can have written to its object."""
+
 STORE_GRACE_SECONDS = 5.0
 """A write that was sent to the store while the lease lived is over before another may take it."""
 
@@ -104,6 +107,7 @@ class Append:
             return self.upload
         try:
             segment = await self._writer.finish()
+            self._check_lease()
             await self._appender.pause()
         except ObjectMissing:
             raise await self._lost() from None
@@ -200,7 +204,7 @@ class Append:
         """A worker killed during the first append left an object of which no row counts a byte: it is begun anew."""
         key = self.upload.sealed.object_key
         try:
-            return await self._rooms.store.begin(key, self._length)
+            return await self._rooms.store.begin(key, self._length, unused=self.upload.fence == FIRST_FENCE)
         except Failure as failure:
             if failure.code is not Code.STORE_UNAVAILABLE:
                 raise

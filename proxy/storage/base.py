@@ -94,8 +94,10 @@ class ObjectReader(Protocol):
 
 
 class ObjectStore(Protocol):
-    async def begin(self, key: str, expected_size: int | None = None) -> Appender:
-        """Start a new object. A key that exists already is an error: nothing is ever clobbered."""
+    async def begin(self, key: str, expected_size: int | None = None, *, unused: bool = False) -> Appender:
+        """Start a new object. A key that exists already is an error: nothing is ever clobbered.
+
+        `unused` says that nobody has ever begun it: a store that would have to ask need not look."""
 
     async def resume(self, key: str, offset: int) -> Appender:
         """Go on with an unfinished object at `offset`; bytes past it are dropped. `ObjectMissing` when the object is

@@ -69,8 +69,8 @@ class CachedStore:
         self._settled = False
         self._open: dict[str, CachedObject] = {}
 
-    async def begin(self, key: str, expected_size: int | None = None) -> Appender:
-        return await self.inner.begin(key, expected_size)
+    async def begin(self, key: str, expected_size: int | None = None, *, unused: bool = False) -> Appender:
+        return await self.inner.begin(key, expected_size, unused=unused)
 
     async def resume(self, key: str, offset: int) -> Appender:
         """What was kept of the object goes: it may be written anew from its start."""

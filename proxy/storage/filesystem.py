@@ -57,7 +57,7 @@ class FilesystemStore:
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")
 
-    async def begin(self, key: str, expected_size: int | None = None) -> FilesystemAppender:
+    async def begin(self, key: str, expected_size: int | None = None, *, unused: bool = False) -> FilesystemAppender:
         _check_key(key)
 
         def make() -> int:

@@ -1,7 +1,8 @@
 """Objects in a bucket of any S3-compatible store: `<prefix><key>`, written once under their final key, never copied.
 
-Less than one part goes as one PutObject when the object is finished; more goes as a multipart upload of equal parts,
-each sent while the next one fills. Every body carries a checksum that the store verifies. Payloads are not hashed for
+Less than one part goes as one PutObject when the object is finished, or when its first stretch pauses: bytes seldom
+follow, and if they do it is taken back. More goes as a multipart upload of equal parts, each sent while the next one
+fills. Every body carries a checksum that the store verifies. Payloads are not hashed for
 the signature: each frame of them is authenticated when it is read.
 
 S3 cannot append. What a paused object needs is kept in `OpenObjects`, the rows of the metadata service: the parts sent,
@@ -31,7 +32,7 @@ from proxy.model.records import OpenObject
 from proxy.storage.base import KEY, ObjectMissing, OpenObjects, StoredObject, Strays
 from proxy.storage.bucket import Body, Bucket, unavailable
 from proxy.storage.partbuffers import Budget, OwnBudget, PartBuffers
-from proxy.storage.s3append import MAX_PARTS, S3Appender, Tools
+from proxy.storage.s3append import EARLY, MAX_PARTS, S3Appender, Tools
 from proxy.storage.s3marker import Mark
 from proxy.storage.s3read import S3Reader
 
@@ -71,28 +72,36 @@ class S3Store:
         self._part_size = part_size
         self._pool = ThreadPoolExecutor(threads, "store-write")
         rows = asyncio.Semaphore(PIECES)
-        self._tools = Tools(bucket, objects, self.buffers, self._pool, CHECKSUMS[checksum], stall_seconds, rows)
+        self._tools = Tools(
+            bucket, objects, self.buffers, self._pool, CHECKSUMS[checksum], stall_seconds, rows, self._mark
+        )
         self._probe = f"{prefix}probe-{secrets.token_hex(8)}"
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")
 
-    async def begin(self, key: str, expected_size: int | None = None) -> S3Appender:
+    async def begin(self, key: str, expected_size: int | None = None, *, unused: bool = False) -> S3Appender:
         """Parts are larger than usual when `expected_size` would not fit `MAX_PARTS` of them."""
         _check_key(key)
-        unfinished, finished, _ = await asyncio.gather(
-            self._objects.open_object(key), self._size(key), self._mark.vouch(fresh=False)
-        )
-        if unfinished is not None or finished is not None:
-            raise Failure(Code.STORE_UNAVAILABLE, "an object lies under this key already")
+        if unused:
+            await self._mark.vouch(fresh=False)
+        else:
+            unfinished, finished, _ = await asyncio.gather(
+                self._objects.open_object(key), self._size(key), self._mark.vouch(fresh=False)
+            )
+            if unfinished is not None or finished is not None:
+                raise Failure(Code.STORE_UNAVAILABLE, "an object lies under this key already")
         part_size = self._part_size
         if expected_size is not None and expected_size > part_size * (MAX_PARTS * 99 // 100):  # sealing adds a little
             part_size = -(-expected_size // (MAX_PARTS * 99 // 100 * MIB)) * MIB
-        appender = S3Appender(self._tools, key, self._prefix + key, part_size=part_size, expected_size=expected_size)
+        appender = S3Appender(
+            self._tools, key, self._prefix + key, part_size=part_size, expected_size=expected_size, first=True
+        )
         await appender.reserve()
         return appender
 
     async def resume(self, key: str, offset: int) -> S3Appender:
-        """A finished object (whose row was never committed) goes on only at its end, or anew from its start."""
+        """A finished object below a part (an early one, or one whose row was never committed) goes on anywhere, a
+        larger one only at its end, or anew from its start."""
         _check_key(key)
         found = await self._objects.cut_open_object(key, offset)
         if found is not None:
@@ -111,10 +120,15 @@ class S3Store:
         size = await self._size(key)
         if size is None:
             await self._mark.vouch()
-        if size is None or offset not in (0, size):
+        if size is None or offset > size or (0 < offset < size and size >= self._part_size):
             raise ObjectMissing(key)
-        if size == offset:
-            return S3Appender(self._tools, key, self._prefix + key, part_size=self._part_size, offset=size, whole=True)
+        if offset:
+            appender = S3Appender(
+                self._tools, key, self._prefix + key, part_size=self._part_size, offset=size, whole=True
+            )
+            if offset < size:
+                await appender.shorten(offset)
+            return appender
         await self._bucket.ask("delete_object", Key=self._prefix + key)
         return S3Appender(self._tools, key, self._prefix + key, part_size=self._part_size)
 
@@ -138,7 +152,7 @@ class S3Store:
             await self._bucket.ask("delete_object", Key=full)
         else:
             await self._mark.vouch()
-        uploads = [state.upload_id] if state is not None and state.upload_id else []
+        uploads = [state.upload_id] if state is not None and state.upload_id not in ("", EARLY) else []
         if not found and not uploads:  # a crash may have left an upload that no row names
             uploads = [upload_id async for name, upload_id, _ in self._uploads(full) if name == full]
         for upload_id in uploads:
@@ -182,7 +196,9 @@ class S3Store:
         after = ""
         while page := await self._objects.open_objects(after, PAGE):
             for found in page:
-                if found.touched_at < before and await self._size(found.object_key) is not None:
+                if found.touched_at >= before or found.upload_id == EARLY:  # that is an open one's
+                    continue
+                if await self._size(found.object_key) is not None:
                     await self._objects.drop_open_object(found.object_key)
                     rows += 1
             after = page[-1].object_key
@@ -217,10 +233,12 @@ class S3Store:
         await self._bucket.close()
 
     async def _begin_upload_anew(self, key: str, found: OpenObject) -> None:
-        """None of its parts is needed: an upload that a lost answer completed, and what it made, are in the way."""
+        """None of its parts is needed: an early object, or an upload that a lost answer completed and what it made,
+        are in the way."""
         full = self._prefix + key
-        with contextlib.suppress(ObjectMissing):
-            await self._bucket.ask("abort_multipart_upload", Key=full, UploadId=found.upload_id)
+        if found.upload_id != EARLY:
+            with contextlib.suppress(ObjectMissing):
+                await self._bucket.ask("abort_multipart_upload", Key=full, UploadId=found.upload_id)
         await self._bucket.ask("delete_object", Key=full)
         await self._objects.keep_open_object(
             key, part_size=found.part_size, upload_id="", parts=(), tail_offset=found.stored_size, tail=b""

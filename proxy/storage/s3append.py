@@ -24,8 +24,13 @@ from proxy.model.records import TAIL_PIECE, SentPart
 from proxy.storage.base import ObjectMissing, OpenObjects
 from proxy.storage.bucket import Bucket
 from proxy.storage.partbuffers import PartBuffers
+from proxy.storage.s3marker import Mark
+from proxy.storage.s3read import S3Reader
 from proxy.storage.s3whole import complete, etag_of, find_complete, put_part, put_whole
 
+EARLY = "early"
+"""In rows, in the place of an upload's id: an object that was put before its time may lie under the final key. It is
+in the way, and nothing of it is needed: rows hold its bytes."""
 MAX_PARTS = 10_000  # of a multipart upload, by S3's own limit
 SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
 
@@ -41,6 +46,7 @@ class Tools:
     checksum: Callable[[memoryview], dict[str, Any]]
     stall_seconds: float
     rows: asyncio.Semaphore  # for pieces of tails: each costs the metadata service some times its size while it comes
+    mark: Mark
 
 
 class S3Appender:
@@ -58,8 +64,10 @@ class S3Appender:
         expected_size: int | None = None,
         kept: bool = False,
         whole: bool = False,
+        first: bool = False,
     ) -> None:
-        """`name` is the key in the bucket; `kept` says that rows know the object, `whole` that it is finished."""
+        """`name` is the key in the bucket; `kept` says that rows know the object, `whole` that it is finished,
+        `first` that this is the first stretch of all."""
         self.offset = offset
         self._tools = tools
         self._key = key
@@ -68,6 +76,7 @@ class S3Appender:
         self._upload_id = upload_id
         self._kept = kept
         self._whole = whole
+        self._first = first
         self._put = False  # an object may lie under the final key
 
         self._border = offset // part_size * part_size
@@ -100,11 +109,13 @@ class S3Appender:
 
     async def append(self, produce: Callable[[], memoryview]) -> int:
         self._check_usable()
-        if self._whole:
+        if self._whole and self.offset >= self._part_size:
             raise Failure(Code.STORE_UNAVAILABLE, "this object is finished and takes no more bytes")
         if self._job is not None and not self._job.done():
             raise RuntimeError("one append at a time")
         self._broken = True  # until the bytes are counted
+        if self._whole:
+            await self._take_back(self.offset)
         await self._wake_up()
         buffer = await self._room()
         self._job = self._tools.pool.submit(_take_in, produce, buffer, self._fill)
@@ -215,6 +226,53 @@ class S3Appender:
             if not pieces or pieces[0][0] > at:
                 raise Failure(Code.STORE_UNAVAILABLE, "a part of this upload is not in its rows any more")
 
+    # ---- early objects --------------------------------------------------------------------------------------------
+
+    async def shorten(self, offset: int) -> None:
+        """Of a finished object below a part, go on after the first `offset` bytes."""
+        try:
+            await self._take_back(offset)
+        except BaseException:
+            await self.pause()
+            raise
+        self._watch()
+
+    async def _take_back(self, offset: int) -> None:
+        """Make the finished object an unfinished one of `offset` bytes. It is removed once rows hold them; should this
+        end between the two, they say that it is in the way."""
+        size, buffer = self._part_size, await self._tools.buffers.take(self._part_size)
+        try:
+            async with S3Reader(self._tools.bucket, self._name, self.offset, self._tools.mark) as reader:
+                if await reader.read_into(memoryview(buffer)[:offset], 0) != offset:
+                    raise ObjectMissing(self._key)
+        except BaseException:
+            self._tools.buffers.let_go(size)  # a line may still fill it
+            raise
+        self._buffer, self._size, self._whole, self._upload_id = buffer, size, False, EARLY
+        self.offset = self._fill = offset
+        self._border = self._in_rows = 0
+        await self._keep_tail()
+        await self._tools.bucket.ask("delete_object", Key=self._name)
+        self._upload_id = ""
+        await self._keep(self._in_rows, b"")
+
+    async def _put_early(self) -> bool:
+        """Whether all that there is lies now under the final key: bytes seldom follow those of a first request. When
+        the store does not take them, they go into rows."""
+        if not self._first or self._kept or self._upload_id or self._carry or self._buffer is None or not self._fill:
+            return False
+        self._put = True
+        view = memoryview(self._buffer)[: self._fill]
+        try:
+            await put_whole(self._tools.bucket, self._name, view, self._tools.checksum)
+        except Failure as failure:
+            if failure.code is not Code.STORE_UNAVAILABLE:
+                raise
+            self._upload_id = EARLY  # an answer may have been lost
+            return False
+        self._give_back()
+        return True
+
     # ---- stalls ---------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -271,8 +329,9 @@ class S3Appender:
             await self._settle()
             while self._carry:
                 await self._room()
-            await self._keep_tail()
-            await self._keep(self._in_rows, b"")
+            if not await self._put_early():
+                await self._keep_tail()
+                await self._keep(self._in_rows, b"")
         finally:
             await self._let_go()
 
@@ -338,9 +397,9 @@ class S3Appender:
             return
         bucket = self._tools.bucket
         try:
-            if self._upload_id:
+            if self._upload_id not in ("", EARLY):
                 await _if_there(bucket.ask("abort_multipart_upload", Key=self._name, UploadId=self._upload_id))
-            if self._put:
+            if self._put or self._upload_id == EARLY:
                 await _if_there(bucket.ask("delete_object", Key=self._name))
             if self._kept:
                 await self._tools.objects.drop_open_object(self._key)

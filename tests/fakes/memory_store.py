@@ -45,7 +45,7 @@ class MemoryStore:
         self._pool = ThreadPoolExecutor(8, "memory-store")
         self._counting = threading.Lock()
 
-    async def begin(self, key: str, expected_size: int | None = None) -> MemoryAppender:
+    async def begin(self, key: str, expected_size: int | None = None, *, unused: bool = False) -> MemoryAppender:
         _check_key(key)
         if key in self.objects:
             raise FileExistsError(f"{key} exists already")

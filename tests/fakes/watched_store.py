@@ -35,8 +35,8 @@ class WatchedStore:
     def bytes_read(self) -> int:
         return sum(stop - start for start, stop in self.reads)
 
-    async def begin(self, key: str, expected_size: int | None = None) -> Appender:
-        return await self.inner.begin(key, expected_size)
+    async def begin(self, key: str, expected_size: int | None = None, *, unused: bool = False) -> Appender:
+        return await self.inner.begin(key, expected_size, unused=unused)
 
     async def resume(self, key: str, offset: int) -> Appender:
         return await self.inner.resume(key, offset)

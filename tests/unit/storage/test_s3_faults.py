@@ -130,7 +130,8 @@ async def test_a_finish_that_met_an_outage_can_be_done_later(
     make: Make, line: FaultLine, size: int, lost: bool
 ) -> None:
     """By another node, from the offset at which rows know the object to be; nothing was given up."""
-    await give(make(), KEY, DATA, 0, size)
+    await give(make(), KEY, DATA, 0, size - MIB)
+    await give(make(), KEY, DATA, size - MIB, size)
     closing = await make(patience=1.0).resume(KEY, size)
     if lost:
         line.lose_answers, line.lose_to = 1000, COMPLETE if size > PART else WHOLE
