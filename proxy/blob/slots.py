@@ -83,7 +83,8 @@ class Slots:
 
         # The slot that fills: frames of it are whole up to `_at`, of which the next one holds `_fill` bytes.
         self._buffer = self._small if self._small is not None else pool.take()
-        self._buffer[: len(shape.header)] = shape.header
+        self._view = memoryview(self._buffer)  # written through: a bytearray makes a copy of what it is to take
+        self._view[: len(shape.header)] = shape.header
         self._start = len(shape.header)  # where the slot's first frame begins
         self._at = len(shape.header)
         self._fill = 0
@@ -109,15 +110,15 @@ class Slots:
         if self._small is not None and self.plain_length + len(rest) > self._expected:
             # More comes than was expected: go on in a slot of the pool.
             used = self._at + shape.plain_at + self._fill
-            self._buffer = self._pool.take()
-            self._buffer[:used] = self._small[:used]
+            self._fill_next(self._pool.take())
+            self._view[:used] = self._small[:used]
             self._small = None
         while len(rest):
             if not self._has_room():
                 await self._ship()
             part = min(shape.frame_length - self._fill, len(rest))
             to = self._at + shape.plain_at + self._fill
-            self._buffer[to : to + part] = rest[:part]
+            self._view[to : to + part] = rest[:part]
             rest = rest[part:]
             self._fill += part
             self.plain_length += part
@@ -174,9 +175,12 @@ class Slots:
         self._append.add_done_callback(_retrieve)
         self._sequence += self._frames
         self._start = self._at = self._fill = self._frames = 0
-        self._buffer = _NONE if final else self._spare or self._pool.take()
+        self._fill_next(_NONE if final else self._spare or self._pool.take())
         if not final:
             self._spare = None
+
+    def _fill_next(self, buffer: bytearray) -> None:
+        self._buffer, self._view = buffer, memoryview(buffer)
 
     def _production(self, buffer: bytearray, final: bool) -> Callable[[], memoryview]:
         """What the thread does, and what is to be stored."""
@@ -206,7 +210,8 @@ class Slots:
     def _give_back(self) -> None:
         self._give(self._buffer)
         self._give(self._spare)
-        self._buffer, self._spare = _NONE, None
+        self._spare = None
+        self._fill_next(_NONE)
         away, self._away = self._away, None
         if self._append is None or self._append.done():
             self._give(away, self._append)

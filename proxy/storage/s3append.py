@@ -154,7 +154,7 @@ class S3Appender:
                 self._buffer = await self._tools.buffers.take(self._size)
             taken = min(len(self._carry), self._size - self._fill)
             if taken:
-                self._buffer[self._fill : self._fill + taken] = self._carry[:taken]
+                memoryview(self._buffer)[self._fill : self._fill + taken] = memoryview(self._carry)[:taken]
                 self._carry = self._carry[taken:]
                 self._fill += taken
             if self._fill < self._size:
@@ -221,7 +221,7 @@ class S3Appender:
                 stop = min(start + len(piece), self._in_rows)
                 if start != at or self._buffer is None:
                     break
-                self._buffer[start - self._border : stop - self._border] = piece[: stop - start]
+                memoryview(self._buffer)[start - self._border : stop - self._border] = memoryview(piece)[: stop - start]
                 at = stop
             if not pieces or pieces[0][0] > at:
                 raise Failure(Code.STORE_UNAVAILABLE, "a part of this upload is not in its rows any more")
@@ -459,7 +459,7 @@ def _take_in(produce: Callable[[], memoryview], buffer: bytearray, fill: int) ->
     """In a thread: produce, and copy as much as there is room for; the length, and what did not fit."""
     view = produce()
     fits = min(len(view), len(buffer) - fill)
-    buffer[fill : fill + fits] = view[:fits]
+    memoryview(buffer)[fill : fill + fits] = view[:fits]  # a bytearray itself would make a copy of what it is to take
     return len(view), bytes(view[fits:])
 
 
