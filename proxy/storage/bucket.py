@@ -3,7 +3,8 @@
 Promises: a request that met a dead line, a time-out or a busy store is sent again after a pause with jitter, and no try
 begins later than `PATIENCE` after the first; then it is `Failure(STORE_UNAVAILABLE)`. While the store is dead the
 breaker answers in milliseconds. What the store refused (a missing object, a wrong signature) is never asked again. No
-secret is in any text. With `s3session` the only module that knows aiobotocore; loaded when a store is on S3.
+secret is in any text. With `s3session` and `s3direct` the only module that knows aiobotocore; loaded when a store is
+on S3.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
 from proxy.storage.breaker import Breaker
+from proxy.storage.s3direct import Direct
 from proxy.storage.s3line import Body as Body  # what it sends, for those who ask it
 from proxy.storage.s3session import LineSession
 
@@ -131,6 +133,7 @@ class Bucket:
         self._answer_seconds = answer_seconds
         self._life = contextlib.AsyncExitStack()
         self._made: Any = None
+        self._direct: Direct | None = None
         self._making = asyncio.Lock()
 
     async def ask(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
@@ -149,7 +152,11 @@ class Bucket:
         outcome = "failed"
         try:
             async with asyncio.timeout(seconds):
-                answer: dict[str, Any] = await getattr(client, operation)(Bucket=self.place.bucket, **parameters)
+                if self._direct is None:
+                    self._direct = await Direct.find(client, self.place.bucket)
+                answer = await self._direct.ask(operation, parameters)
+                if answer is None:
+                    answer = await getattr(client, operation)(Bucket=self.place.bucket, **parameters)
             outcome = "ok"
             return answer
         except ClientError as error:
@@ -227,7 +234,7 @@ class Bucket:
 
     async def close(self) -> None:
         await self._life.aclose()
-        self._made = None
+        self._made = self._direct = None
 
     async def _client(self) -> Any:
         if self._made is not None:

@@ -32,9 +32,11 @@ from proxy.model.records import OpenObject
 from proxy.storage.base import KEY, ObjectMissing, OpenObjects, StoredObject, Strays
 from proxy.storage.bucket import Body, Bucket, unavailable
 from proxy.storage.partbuffers import Budget, OwnBudget, PartBuffers
-from proxy.storage.s3append import EARLY, MAX_PARTS, S3Appender, Tools
+from proxy.storage.s3append import MAX_PARTS, S3Appender
+from proxy.storage.s3early import EARLY
 from proxy.storage.s3marker import Mark
 from proxy.storage.s3read import S3Reader
+from proxy.storage.s3tools import Tools
 
 THREADS = 16  # in which appends hash, seal and copy
 CHECK_LASTS = 2.0  # seconds for which a good probe answers again: /readyz is open to all

@@ -14,39 +14,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future
 from typing import Any
 
 from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.model.records import TAIL_PIECE, SentPart
-from proxy.storage.base import ObjectMissing, OpenObjects
-from proxy.storage.bucket import Bucket
-from proxy.storage.partbuffers import PartBuffers
-from proxy.storage.s3marker import Mark
-from proxy.storage.s3read import S3Reader
+from proxy.storage.base import ObjectMissing
+from proxy.storage.s3early import EARLY, put_early, read_back
+from proxy.storage.s3tools import Tools, retrieve, see_through, take_in
 from proxy.storage.s3whole import complete, etag_of, find_complete, put_part, put_whole
 
-EARLY = "early"
-"""In rows, in the place of an upload's id: an object that was put before its time may lie under the final key. It is
-in the way, and nothing of it is needed: rows hold its bytes."""
 MAX_PARTS = 10_000  # of a multipart upload, by S3's own limit
 SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What all appenders of a store share. `checksum` makes a request's checksum parameters of its body."""
-
-    bucket: Bucket
-    objects: OpenObjects
-    buffers: PartBuffers
-    pool: ThreadPoolExecutor
-    checksum: Callable[[memoryview], dict[str, Any]]
-    stall_seconds: float
-    rows: asyncio.Semaphore  # for pieces of tails: each costs the metadata service some times its size while it comes
-    mark: Mark
 
 
 class S3Appender:
@@ -118,7 +98,7 @@ class S3Appender:
             await self._take_back(self.offset)
         await self._wake_up()
         buffer = await self._room()
-        self._job = self._tools.pool.submit(_take_in, produce, buffer, self._fill)
+        self._job = self._tools.pool.submit(take_in, produce, buffer, self._fill)
         length, carry = await asyncio.wrap_future(self._job)
         fill = self._fill + length - len(carry)
         if fill == self._part_size:
@@ -180,7 +160,7 @@ class S3Appender:
         await self._fill_hole()
         buffer, self._buffer = self._buffer or bytearray(), None
         self._sending = asyncio.create_task(self._send_part(number, buffer, self._size, self._part_size))
-        self._sending.add_done_callback(_retrieve)
+        self._sending.add_done_callback(retrieve)
         self._border += self._part_size
         self._in_rows = self._border
         self._fill = 0
@@ -242,9 +222,7 @@ class S3Appender:
         end between the two, they say that it is in the way."""
         size, buffer = self._part_size, await self._tools.buffers.take(self._part_size)
         try:
-            async with S3Reader(self._tools.bucket, self._name, self.offset, self._tools.mark) as reader:
-                if await reader.read_into(memoryview(buffer)[:offset], 0) != offset:
-                    raise ObjectMissing(self._key)
+            await read_back(self._tools, self._name, self.offset, memoryview(buffer)[:offset])
         except BaseException:
             self._tools.buffers.let_go(size)  # a line may still fill it
             raise
@@ -257,18 +235,12 @@ class S3Appender:
         await self._keep(self._in_rows, b"")
 
     async def _put_early(self) -> bool:
-        """Whether all that there is lies now under the final key: bytes seldom follow those of a first request. When
-        the store does not take them, they go into rows."""
+        """Whether all that there is lies now under the final key; if not, it goes into rows."""
         if not self._first or self._kept or self._upload_id or self._carry or self._buffer is None or not self._fill:
             return False
         self._put = True
-        view = memoryview(self._buffer)[: self._fill]
-        try:
-            await put_whole(self._tools.bucket, self._name, view, self._tools.checksum)
-        except Failure as failure:
-            if failure.code is not Code.STORE_UNAVAILABLE:
-                raise
-            self._upload_id = EARLY  # an answer may have been lost
+        if not await put_early(self._tools, self._name, memoryview(self._buffer)[: self._fill]):
+            self._upload_id = EARLY
             return False
         self._give_back()
         return True
@@ -281,7 +253,7 @@ class S3Appender:
 
     def _on_stall(self) -> None:
         self._spilling = asyncio.create_task(self._spill(), name="spill a stalled part")
-        self._spilling.add_done_callback(_retrieve)
+        self._spilling.add_done_callback(retrieve)
 
     async def _wake_up(self) -> None:
         """Nobody spills from here on. A spill that failed left the buffer as it was."""
@@ -398,9 +370,11 @@ class S3Appender:
         bucket = self._tools.bucket
         try:
             if self._upload_id not in ("", EARLY):
-                await _if_there(bucket.ask("abort_multipart_upload", Key=self._name, UploadId=self._upload_id))
+                with contextlib.suppress(ObjectMissing):
+                    await bucket.ask("abort_multipart_upload", Key=self._name, UploadId=self._upload_id)
             if self._put or self._upload_id == EARLY:
-                await _if_there(bucket.ask("delete_object", Key=self._name))
+                with contextlib.suppress(ObjectMissing):
+                    await bucket.ask("delete_object", Key=self._name)
             if self._kept:
                 await self._tools.objects.drop_open_object(self._key)
         except Failure as failure:
@@ -426,17 +400,7 @@ class S3Appender:
             await self._wake_up()
             await how()
 
-        ending = asyncio.create_task(after_all())
-        cancelled: asyncio.CancelledError | None = None
-        while not ending.done():
-            try:
-                await asyncio.wait((ending,))
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            _retrieve(ending)
-            raise cancelled
-        ending.result()
+        await see_through(after_all())
 
     async def _let_go(self) -> None:
         """Nothing is sent any more, and nothing held."""
@@ -453,22 +417,3 @@ class S3Appender:
             else:
                 self._tools.buffers.let_go(self._size)
             self._buffer = None
-
-
-def _take_in(produce: Callable[[], memoryview], buffer: bytearray, fill: int) -> tuple[int, bytes]:
-    """In a thread: produce, and copy as much as there is room for; the length, and what did not fit."""
-    view = produce()
-    fits = min(len(view), len(buffer) - fill)
-    memoryview(buffer)[fill : fill + fits] = view[:fits]  # a bytearray itself would make a copy of what it is to take
-    return len(view), bytes(view[fits:])
-
-
-async def _if_there(work: Coroutine[Any, Any, object]) -> None:
-    with contextlib.suppress(ObjectMissing):
-        await work
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Mark a failure as seen: whoever waits for the task next is told."""
-    if not task.cancelled():
-        task.exception()

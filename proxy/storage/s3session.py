@@ -50,18 +50,50 @@ class LineSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
 
     async def send(self, request: Any) -> Any:
         body = request.body.view if isinstance(request.body, Body) else None
-        if (body is None and not request.stream_output) or self._proxy_config.proxy_url_for(request.url):
+        if (body is None and not request.stream_output) or self.goes_by_proxy(request.url):
             return await super().send(request)
-        place = urlsplit(request.url)
-        usual = 443 if place.scheme == "https" else 80
-        host, port = place.hostname or "", place.port or usual
-        head = _head(request, f"[{host}]" if ":" in host else host, port if port != usual else None, body)
+        line, status, headers = await self._exchange(request.method, request.url, request.headers, body)
+        try:
+            if status < 300 and request.stream_output and "content-length" not in headers:
+                self._forget(line)
+                return await super().send(request)
+            raw = await self._content(request.url, line, headers)
+            answer = AioAWSResponse(request.url, status, dict(headers), raw)
+            if not request.stream_output:
+                await answer.content
+            return answer
+        except BaseException:
+            self._forget(line)
+            raise
+
+    def goes_by_proxy(self, url: str) -> bool:
+        return bool(self._proxy_config.proxy_url_for(url))
+
+    async def ask(
+        self, method: str, url: str, headers: Mapping[str, str], body: memoryview | None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and all of the answer to a request that has its signature already; no proxy is asked."""
+        line, status, told = await self._exchange(method, url, headers, body)
+        try:
+            bare = {**told, "content-length": "0"} if method == "HEAD" else told
+            raw = await self._content(url, line, bare)
+            return status, told, await raw.read()
+        except BaseException:
+            self._forget(line)
+            raise
+
+    async def _exchange(
+        self, method: str, url: str, fields: Mapping[str, Any], body: memoryview | None
+    ) -> tuple[Line, int, dict[str, str]]:
+        """Send it; the line on which the answer's body comes, its status and headers."""
+        scheme, host, port = _place(url)
+        usual = port == (443 if scheme == "https" else 80)
+        head = _head(method, url, fields, f"[{host}]" if ":" in host else host, None if usual else port, body)
         while True:
-            line = await self._line(place.scheme, host, port)
+            line = await self._line(scheme, host, port)
             used = line.used
             try:
-                status, headers = await line.send(head, body if body is not None else memoryview(b""))
-                break
+                return line, *await line.send(head, body if body is not None else memoryview(b""))
             except ConnectionError:
                 self._forget(line)
                 if not used:
@@ -69,37 +101,25 @@ class LineSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
             except BaseException:
                 self._forget(line)
                 raise
-        try:
-            return await self._answered(request, line, (host, port), status, headers)
-        except BaseException:
-            self._forget(line)
-            raise
 
-    async def _answered(
-        self, request: Any, line: Line, key: tuple[str, int], status: int, headers: Mapping[str, str]
-    ) -> Any:
+    async def _content(self, url: str, line: Line, headers: Mapping[str, str]) -> Any:
+        """The answer's body, still to come where its length is stated. The line is free once it has been read."""
+        _, host, port = _place(url)
+
         def free(line: Line) -> None:
             line.rest_free(time.monotonic())
-            self._idle.setdefault(key, []).append(line)
+            self._idle.setdefault((host, port), []).append(line)
 
         keep = headers.get("connection", "").lower() != "close" and not line.is_sending()
-        raw: Any
         if "content-length" in headers:
-            raw = Answer(line, int(headers["content-length"]), free, keep=keep)
-        elif status < 300 and request.stream_output:
-            self._forget(line)
-            return await super().send(request)
+            return Answer(line, int(headers["content-length"]), free, keep=keep)
+        chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        whole = _Whole(await (line.read_chunked() if chunked else line.read_rest()))
+        if chunked and keep:
+            free(line)
         else:
-            chunked = headers.get("transfer-encoding", "").lower() == "chunked"
-            raw = _Whole(await (line.read_chunked() if chunked else line.read_rest()))
-            if chunked and keep:
-                free(line)
-            else:
-                self._forget(line)
-        answer = AioAWSResponse(request.url, status, dict(headers), raw)
-        if not request.stream_output:
-            await answer.content
-        return answer
+            self._forget(line)
+        return whole
 
     async def _line(self, scheme: str, host: str, port: int) -> Line:
         """A free one, or a new one. OSError, TimeoutError."""
@@ -130,17 +150,25 @@ def stream_of(body: Any) -> Any:
     return raw if isinstance(raw, Answer) else body
 
 
-def _head(request: Any, host: str, port: int | None, body: memoryview | None) -> bytes:
+def _place(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port."""
+    place = urlsplit(url)
+    return place.scheme, place.hostname or "", place.port or (443 if place.scheme == "https" else 80)
+
+
+def _head(
+    method: str, url: str, headers: Mapping[str, Any], host: str, port: int | None, body: memoryview | None
+) -> bytes:
     """The request as it goes out, without its body; Host is written as botocore signs it."""
-    place = urlsplit(request.url)
+    place = urlsplit(url)
     target = f"{place.path or '/'}{'?' if place.query else ''}{place.query}"
     fields = {"Host": host if port is None else f"{host}:{port}", "Accept-Encoding": "identity"}
-    for name, value in request.headers.items():
+    for name, value in headers.items():
         if name.lower() not in _OURS:
             fields[name] = value.decode() if isinstance(value, bytes) else value
     if body is not None:
         fields["Content-Length"] = str(len(body))
-    lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     if any("\r" in line or "\n" in line for line in lines):
         raise ValueError("a header with a line's end in it")
     return "\r\n".join([*lines, "", ""]).encode()

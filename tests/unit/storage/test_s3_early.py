@@ -16,7 +16,8 @@ from harness.s3stores import DATA, KEY, MIB, PART, Make, get, give, put
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing, Strays
 from proxy.storage.s3 import S3Store
-from proxy.storage.s3append import EARLY, S3Appender
+from proxy.storage.s3append import S3Appender
+from proxy.storage.s3early import EARLY
 
 EARLIER, LATER = 2 * MIB, 3 * MIB  # where the first stretch ends, and the second
 

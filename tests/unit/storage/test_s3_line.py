@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -324,14 +323,13 @@ async def test_what_is_no_answer_is_trouble_with_the_line(store: Callable[..., A
 
 
 def test_a_header_cannot_carry_a_second_one() -> None:
-    request = SimpleNamespace(method="PUT", url="http://s/b/k", headers={"x-amz-meta": "a\r\nx-evil: b"})
     with pytest.raises(ValueError, match="line's end"):
-        _head(request, "s", None, None)
+        _head("PUT", "http://s/b/k", {"x-amz-meta": "a\r\nx-evil: b"}, "s", None, None)
 
 
 def test_the_usual_port_is_not_written_as_botocore_does_not_sign_it() -> None:
-    request = SimpleNamespace(method="GET", url="https://s/b/k?a=1", headers={"Host": "other", "X": b"y"})
-    assert _head(request, "s", None, None) == (
+    request = "GET", "https://s/b/k?a=1", {"Host": "other", "X": b"y"}
+    assert _head(*request, "s", None, None) == (
         b"GET /b/k?a=1 HTTP/1.1\r\nHost: s\r\nAccept-Encoding: identity\r\nX: y\r\n\r\n"
     )
-    assert b"\r\nHost: s:8333\r\n" in _head(request, "s", 8333, None)
+    assert b"\r\nHost: s:8333\r\n" in _head(*request, "s", 8333, None)
