@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import re
 import shlex
 from pathlib import Path
@@ -13,8 +12,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from harness.deployed_settings import settings_of
-from harness.programs import ROOT, run
+from harness.programs import ROOT
 from proxy import observe
 from proxy.cli import main
 
@@ -135,52 +133,6 @@ def parse(words: list[str]) -> None:
         command = command.commands[words.pop(0)]
     if any(word.startswith("-") for word in words) or not [each for each in command.params if each.required]:
         command.make_context("wharfage", words)
-
-
-def blocks(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.needs("systemd-analyze")
-def test_systemd_takes_the_units_of_the_page(tmp_path: Path) -> None:
-    units = [tmp_path / f"wharfage-backup.{kind}" for kind in ("service", "timer")]
-    for unit, text in zip(units, blocks("ini"), strict=True):
-        unit.write_text(text.replace("/opt/wharfage/bin/wharfage", "/bin/true"))
-    done = run("systemd-analyze", "verify", *units)
-    assert done.stdout + done.stderr == ""
-
-
-def test_the_units_command_is_one_that_there_is() -> None:
-    unit = configparser.RawConfigParser(delimiters="=")
-    unit.read_string(blocks("ini")[0])
-    parse(shlex.split(unit["Service"]["ExecStart"])[1:])
-
-
-@pytest.mark.needs("helm")
-def test_the_cron_job_has_the_settings_that_a_backup_needs(tmp_path: Path) -> None:
-    """With what the chart's ConfigMaps bring, and all that it mounts is there."""
-    [job] = (yaml.safe_load(text) for text in blocks("yaml"))
-    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    [container] = pod["containers"]
-    parse(list(container["args"]))
-    assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
-    values = tmp_path / "values.yaml"
-    values.write_text(DEPLOY.read_text().partition("```yaml\n")[2].partition("```")[0])
-    made = run("helm", "template", "registry", CHART, "--kube-version", "1.31.0", "--values", values).stdout
-    maps = {
-        each["metadata"]["name"]: each["data"]
-        for each in yaml.safe_load_all(made)
-        if each and each["kind"] == "ConfigMap"
-    }
-    variables = {
-        name: value for each in container["envFrom"] for name, value in maps[each["configMapRef"]["name"]].items()
-    }
-    secret = {"WHARFAGE_METADATA_DATABASE": "postgresql://db/wharfage"}
-    for each in container["env"]:
-        variables[each["name"]] = each.get("value", secret.get(each["name"], "0123456789abcdef0123"))
-    found = settings_of(variables)
-    assert (found.metadata.url, found.storage.backend, found.keys.file) == ("", "s3", "/keys/master.json")
-    assert found.metadata.database
 
 
 # ---- links ---------------------------------------------------------------------------------------------------------
