@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.metadata import (
     ACCOUNT,
-    CLIENTS,
     DATA_KEY,
     REPOSITORY,
-    SERVICES,
-    Clock,
     World,
     append,
     digest,
     image_manifest,
-    on_each_service,
 )
 from proxy.model.errors import Code, Failure
 from proxy.model.records import EncryptedDataKey, Segment
 
 HOUR = 3600.0
-
-
-@pytest.fixture(params=on_each_service(*CLIENTS))
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    service_name, _, client_name = request.param.partition("-")
-    clock = Clock()
-    service = await SERVICES[service_name](tmp_path, clock)
-    metadata = await CLIENTS[client_name](tmp_path)
-    yield World(metadata, service, clock)
-    await metadata.close()
-    await service.close()
 
 
 async def refused(code: Code, asking: Awaitable[Any]) -> Failure:

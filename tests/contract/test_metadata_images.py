@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable
-from pathlib import Path
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
 from harness.metadata import (
     ACCOUNT,
-    CLIENTS,
     CONFIG,
     IMAGE,
     INDEX,
     REPOSITORY,
-    SERVICES,
-    Clock,
     World,
     digest,
     image_manifest,
     index_manifest,
-    on_each_service,
 )
 from proxy.metadata.operations import ECR, images
 from proxy.metadata.validation import operations
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Page
-
-
-@pytest.fixture(params=on_each_service(*CLIENTS))
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    service_name, _, client_name = request.param.partition("-")
-    clock = Clock()
-    service = await SERVICES[service_name](tmp_path, clock)
-    metadata = await CLIENTS[client_name](tmp_path)
-    yield World(metadata, service, clock)
-    await metadata.close()
-    await service.close()
 
 
 async def refused(code: Code, asking: Awaitable[Any]) -> Failure:

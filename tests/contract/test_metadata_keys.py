@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
-
-from harness.metadata import ACCOUNT, CLIENTS, DATA_KEY, SERVICES, Clock, World, append, digest, on_each_service
+from harness.metadata import ACCOUNT, DATA_KEY, World, append, digest
 from proxy.model.records import EncryptedDataKey, KeyRecord
 
 FIRST = KeyRecord("first", "wharfage", b"\x00check", None, "", True)
 SECOND = KeyRecord("second", "aws-kms", b"\xffcheck", EncryptedDataKey("aws-kms", b"arn", b"\x00w"), "arn:of", True)
-
-
-@pytest.fixture(params=on_each_service(*CLIENTS))
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    service_name, _, client_name = request.param.partition("-")
-    clock = Clock()
-    service = await SERVICES[service_name](tmp_path, clock)
-    metadata = await CLIENTS[client_name](tmp_path)
-    yield World(metadata, service, clock)
-    await metadata.close()
-    await service.close()
 
 
 async def test_the_first_record_is_in_force_and_a_second_first_one_is_not(world: World) -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
-from pathlib import Path
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
 from harness.metadata import (
     ACCOUNT,
-    CLIENTS,
     REPOSITORY,
-    SERVICES,
-    Clock,
     World,
     digest,
-    on_each_service,
     plain_append,
 )
 from proxy.model.errors import Code, Failure
@@ -25,17 +20,6 @@ from proxy.model.records import FRAME_HASH, FRAME_PAGE, Sealing, Upload
 FRAME = 1 << 18  # of `World.begin`
 PAGE = FRAME * FRAME_PAGE  # bytes of a layer whose hashes make a page
 HOUR = 3600.0
-
-
-@pytest.fixture(params=on_each_service(*CLIENTS))
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    service_name, _, client_name = request.param.partition("-")
-    clock = Clock()
-    service = await SERVICES[service_name](tmp_path, clock)
-    metadata = await CLIENTS[client_name](tmp_path)
-    yield World(metadata, service, clock)
-    await metadata.close()
-    await service.close()
 
 
 async def refused(code: Code, asking: Awaitable[Any]) -> Failure:

@@ -1,0 +1,21 @@
+"""What several contract suites of the metadata service share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from harness.metadata import CLIENTS, SERVICES, Clock, World, on_each_service
+
+
+@pytest.fixture(params=on_each_service(*CLIENTS))
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    service_name, _, client_name = request.param.partition("-")
+    clock = Clock()
+    service = await SERVICES[service_name](tmp_path, clock)
+    metadata = await CLIENTS[client_name](tmp_path)
+    yield World(metadata, service, clock)
+    await metadata.close()
+    await service.close()
