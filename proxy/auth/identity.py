@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from proxy.auth.tokens import TokenClaims, TokenExpired, TokenInvalid, Tokens, check_time
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Principal
+from proxy.model.identity import Principal
 
 HEADER_MAX = 16 * 1024
 USER = "AWS"

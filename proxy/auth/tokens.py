@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.auth.envelope import SmallSealer
-from proxy.model.records import Principal
+from proxy.model.identity import Principal
 
 PURPOSE = "authorization-token"
 LIFETIME = 12 * 3600

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from proxy.ecr.errors import not_readable
 from proxy.model.errors import Code, Failure
+from proxy.model.identity import Principal
 from proxy.model.names import repository_arn
-from proxy.model.records import Principal
 
 DEPTH_MAX = 64  # the deepest input of the API model has 7 levels; whoever encodes it again must not run out of stack
 

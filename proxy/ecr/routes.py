@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from proxy import observe
-from proxy.auth import policy
+from proxy.auth import administrators as policy
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.sigv4 import Claim, Refused
 from proxy.auth.tokens import Tokens

@@ -19,7 +19,7 @@ from proxy.auth.secrets import open_secret
 from proxy.auth.sigv4 import Claim, Headers, Reason, Refused, SigningKeys, check_claim, check_signature, read_claim
 from proxy.ecr.errors import Unreadable, WireError, not_readable, too_large
 from proxy.model.errors import Code, Failure
-from proxy.model.records import AccessKey, Principal
+from proxy.model.identity import AccessKey, Principal
 
 FindAccessKey = Callable[[str], Awaitable[AccessKey | None]]
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from proxy.ecr.errors import STS_NAMESPACE, not_readable
 from proxy.ecr.signed import Service
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Principal
+from proxy.model.identity import Principal
 
 VERSION = "2011-06-15"
 FIELDS_MAX = 100

@@ -1,10 +1,10 @@
 """Answers again, without asking, what the epoch page proves unchanged.
 
-Wraps any `contract.Metadata` and is one itself. Kept are blob rows, tags and image rows, principals and access keys,
-each with the epoch taken *before* it was asked for, and used only while that epoch stands; manifest bytes are kept
-apart, by digest, in a cache bounded in bytes, and are checked against their digest as they come in; hashes of frames in
-another, by object. Absence is never kept, nor what belongs to an upload. Without an epoch page nothing is kept at all
-but these two, which cannot change.
+Wraps any `contract.Metadata` and is one itself. Kept are blob rows, tags and image rows, principals, roles and access
+keys, and what repositories and registries say about access, each with the epoch taken *before* it was asked for, and
+used only while that epoch stands; manifest bytes are kept apart, by digest, in a cache bounded in bytes, and are
+checked against their digest as they come in; hashes of frames in another, by object. Absence is never kept, nor what
+belongs to an upload. Without an epoch page nothing is kept at all but these two, which cannot change.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from proxy import observe
 from proxy.metadata.contract import Metadata
 from proxy.metadata.epochs import Epochs
 from proxy.model.errors import Code, Failure
-from proxy.model.records import AccessKey, Blob, Principal, StoredManifest
+from proxy.model.identity import AccessKey, AttachedPolicy, Principal, RegistryAccess, RepositoryAccess, Role
+from proxy.model.records import Blob, StoredManifest
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -49,11 +50,17 @@ class CachedMetadata:
         self._images: _Recent[tuple[str, str, str], tuple[str, str]] = _Recent(entries, clock)
         self._principals: _Recent[str, Principal] = _Recent(entries, clock)
         self._access_keys: _Recent[str, AccessKey] = _Recent(entries, clock)
+        self._documents: _Recent[tuple[str, tuple[str, ...]], Sequence[AttachedPolicy]] = _Recent(entries, clock)
+        self._roles: _Recent[tuple[str, str], Role] = _Recent(entries, clock)
+        self._repositories: _Recent[tuple[str, str], RepositoryAccess] = _Recent(entries, clock)
+        self._registries: _Recent[str, RegistryAccess] = _Recent(entries, clock)
         self._contents = _Contents(manifest_bytes)
         self._pages = _Contents(PAGE_BYTES)
 
         # What is never kept goes straight on.
         self.call = inner.call
+        self.iam = inner.iam
+        self.oidc_provider = inner.oidc_provider
         self.segments = inner.segments
         self.mount_blob = inner.mount_blob
         self.keep_frame_hashes = inner.keep_frame_hashes
@@ -89,19 +96,34 @@ class CachedMetadata:
         self.ping = inner.ping
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
-        epoch = self._epochs.identity() if self._epochs and self._epochs.speaks() else None
-        found = self._counted(self._access_keys.get(access_key_id, epoch))
-        if found is None:
-            found = await self._inner.access_key(access_key_id)
-            self._access_keys.put(access_key_id, epoch, found)
-        return found
+        return await self._of_identity(self._access_keys, access_key_id, lambda: self._inner.access_key(access_key_id))
 
     async def principal(self, principal_id: str) -> Principal | None:
-        epoch = self._epochs.identity() if self._epochs and self._epochs.speaks() else None
-        found = self._counted(self._principals.get(principal_id, epoch))
+        return await self._of_identity(self._principals, principal_id, lambda: self._inner.principal(principal_id))
+
+    async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]:
+        found = await self._of_identity(
+            self._documents, (account, tuple(arns)), lambda: self._inner.policy_documents(account, arns)
+        )
+        return found or ()
+
+    async def role(self, account: str, name: str) -> Role | None:
+        return await self._of_identity(self._roles, (account, name), lambda: self._inner.role(account, name))
+
+    async def repository_access(self, account: str, repository: str) -> RepositoryAccess:
+        epoch = self._epoch(account, repository)
+        found = self._counted(self._repositories.get((account, repository), epoch))
         if found is None:
-            found = await self._inner.principal(principal_id)
-            self._principals.put(principal_id, epoch, found)
+            found = await self._inner.repository_access(account, repository)
+            self._repositories.put((account, repository), epoch, found if found.exists else None)
+        return found
+
+    async def registry_access(self, account: str) -> RegistryAccess:
+        epoch = self._epoch(account, "")
+        found = self._counted(self._registries.get(account, epoch))
+        if found is None:
+            found = await self._inner.registry_access(account)
+            self._registries.put(account, epoch, found if found.exists else None)
         return found
 
     async def blob(self, account: str, repository: str, digest: str) -> Blob:
@@ -136,6 +158,16 @@ class CachedMetadata:
 
     async def close(self) -> None:
         await self._inner.close()
+
+    async def _of_identity(
+        self, kept: _Recent[Key, Value], key: Key, ask: Callable[[], Awaitable[Value | None]]
+    ) -> Value | None:
+        epoch = self._epochs.identity() if self._epochs and self._epochs.speaks() else None
+        found = self._counted(kept.get(key, epoch))
+        if found is None:
+            found = await ask()
+            kept.put(key, epoch, found)
+        return found
 
     def _epoch(self, account: str, repository: str) -> int | None:
         """None while the page proves nothing: nothing is kept or used again."""

@@ -22,14 +22,21 @@ import aiohttp
 from proxy.metadata import wire
 from proxy.metadata.addresses import Address, connect, parse
 from proxy.model.errors import Code, Failure
-from proxy.model.records import (
+from proxy.model.identity import (
     AccessKey,
+    AttachedPolicy,
+    OidcProvider,
+    Principal,
+    RegistryAccess,
+    RepositoryAccess,
+    Role,
+)
+from proxy.model.records import (
     Blob,
     EncryptedDataKey,
     KeyRecord,
     OpenObject,
     Page,
-    Principal,
     PushedManifest,
     Referrer,
     SealedObject,
@@ -79,9 +86,27 @@ class MetadataClient:
     async def principal(self, principal_id: str) -> Principal | None:
         return await self._ask("principal", Principal | None, principal_id=principal_id)
 
+    async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]:
+        return await self._ask("policy_documents", Sequence[AttachedPolicy], account=account, arns=arns)
+
+    async def repository_access(self, account: str, repository: str) -> RepositoryAccess:
+        return await self._ask("repository_access", RepositoryAccess, account=account, repository=repository)
+
+    async def registry_access(self, account: str) -> RegistryAccess:
+        return await self._ask("registry_access", RegistryAccess, account=account)
+
+    async def role(self, account: str, name: str) -> Role | None:
+        return await self._ask("role", Role | None, account=account, name=name)
+
+    async def oidc_provider(self, account: str, url: str) -> OidcProvider | None:
+        return await self._ask("oidc_provider", OidcProvider | None, account=account, url=url)
+
+    async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        _check_operation(operation)
+        return await self._ask(f"iam.{operation}", dict[str, Any], account=account, parameters=parameters)
+
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        if not operation.isascii() or not operation.isalnum() or not operation[0].isupper():
-            raise Failure(Code.UNKNOWN_OPERATION, f"Operation {operation[:128]!r} is not supported by this registry")
+        _check_operation(operation)
         return await self._ask(operation, dict[str, Any], account=account, parameters=parameters)
 
     async def blob(self, account: str, repository: str, digest: str) -> Blob:
@@ -378,3 +403,9 @@ def _failure(answer: Any) -> Failure:
     fields = dict(answer)
     code, message, hint = fields.pop("__type"), fields.pop("message"), fields.pop("hint", "")
     return Failure(Code(code), message, hint=hint, **fields)
+
+
+def _check_operation(name: str) -> None:
+    """It becomes part of a path."""
+    if not name.isascii() or not name.isalnum() or not name[0].isupper():
+        raise Failure(Code.UNKNOWN_OPERATION, f"Operation {name[:128]!r} is not supported by this registry")

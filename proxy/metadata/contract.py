@@ -10,13 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from proxy.model.records import (
+from proxy.model.identity import (
     AccessKey,
+    AttachedPolicy,
+    OidcProvider,
+    Principal,
+    RegistryAccess,
+    RepositoryAccess,
+    Role,
+)
+from proxy.model.records import (
     Blob,
     EncryptedDataKey,
     KeyRecord,
     Page,
-    Principal,
     PushedManifest,
     Referrer,
     SealedObject,
@@ -33,6 +40,23 @@ class Metadata(Protocol):
 
     async def principal(self, principal_id: str) -> Principal | None:
         """None once the principal is deleted or disabled: its tokens die with it."""
+
+    async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]:
+        """Default versions of managed policies, AWS's and the account's own; what is not there is left out."""
+
+    async def repository_access(self, account: str, repository: str) -> RepositoryAccess:
+        """What the repository says about access; `exists` False when it is not there."""
+
+    async def registry_access(self, account: str) -> RegistryAccess:
+        """What the account's registry says about access, and its settings; `exists` False when it is not open here."""
+
+    async def role(self, account: str, name: str) -> Role | None: ...
+
+    async def oidc_provider(self, account: str, url: str) -> OidcProvider | None:
+        """`url` without its scheme."""
+
+    async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Run an operation of botocore's `iam` model that the caller was allowed. Times are epoch seconds."""
 
     # ---- ECR operations -------------------------------------------------------------------------------------------
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

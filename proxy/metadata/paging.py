@@ -11,7 +11,7 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 
-from proxy.metadata.validation import invalid
+from proxy.shapes.validation import invalid
 
 _LONGEST = 4096
 

@@ -18,66 +18,24 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
 )
 
-HEAD = "0005"
+from proxy.metadata import identities as identities  # its tables are part of the schema
+from proxy.metadata.columns import RowId
+from proxy.metadata.columns import metadata as metadata
+from proxy.metadata.columns import name as _name
+
+HEAD = "0006"
 """The newest migration. A database that says so needs no Alembic at start."""
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-_Id = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's rowid is only ever called INTEGER
-
-
-def _name(length: int) -> String:
-    """Text compared byte by byte everywhere: lists are in the order the OCI spec asks for, on any database's locale."""
-    return String(length).with_variant(String(length, collation="C"), "postgresql")
-
-
-accounts = Table(
-    "accounts",
-    metadata,
-    Column("account", _name(12), primary_key=True),
-    Column("created_at", Float, nullable=False),
-)
-
-principals = Table(
-    "principals",
-    metadata,
-    Column("principal_id", _name(128), primary_key=True),
-    Column("account", _name(12), ForeignKey("accounts.account"), nullable=False),
-    Column("arn", _name(2048), nullable=False),
-    Column("name", _name(128), nullable=False),
-    Column("administrator", Boolean, nullable=False),
-    Column("enabled", Boolean, nullable=False),
-    Column("created_at", Float, nullable=False),
-    UniqueConstraint("account", "arn"),
-)
-
-access_keys = Table(
-    "access_keys",
-    metadata,
-    Column("access_key_id", _name(128), primary_key=True),
-    Column("principal_id", _name(128), ForeignKey("principals.principal_id"), nullable=False, index=True),
-    Column("sealed_secret", LargeBinary, nullable=False),
-    Column("created_at", Float, nullable=False),
-)
 
 repositories = Table(
     "repositories",
     metadata,
-    Column("repository_id", _Id, primary_key=True),
+    Column("repository_id", RowId, primary_key=True),
     Column("account", _name(12), nullable=False),
     Column("name", _name(256), nullable=False),
     Column("created_at", Float, nullable=False),
@@ -86,13 +44,15 @@ repositories = Table(
     Column("scan_on_push", Boolean, nullable=False),
     Column("encryption_type", String(16), nullable=False),
     Column("kms_key", Text),
+    Column("policy", Text),  # verbatim
+    Column("policy_principals", Text),  # JSON, as `model.identity.BoundPolicy.principals`
     UniqueConstraint("account", "name"),
 )
 
 repository_tags = Table(
     "repository_tags",
     metadata,
-    Column("repository_id", _Id, ForeignKey("repositories.repository_id"), primary_key=True),
+    Column("repository_id", RowId, ForeignKey("repositories.repository_id"), primary_key=True),
     Column("key", _name(128), primary_key=True),
     Column("value", Text, nullable=False),
 )
@@ -100,7 +60,7 @@ repository_tags = Table(
 blobs = Table(
     "blobs",
     metadata,
-    Column("blob_id", _Id, primary_key=True),
+    Column("blob_id", RowId, primary_key=True),
     Column("account", _name(12), nullable=False),
     Column("digest", _name(140), nullable=False),
     Column("size", BigInteger, nullable=False),
@@ -147,8 +107,8 @@ frame_hashes = Table(
 blob_links = Table(
     "blob_links",
     metadata,
-    Column("repository_id", _Id, ForeignKey("repositories.repository_id"), primary_key=True),
-    Column("blob_id", _Id, ForeignKey("blobs.blob_id"), primary_key=True),
+    Column("repository_id", RowId, ForeignKey("repositories.repository_id"), primary_key=True),
+    Column("blob_id", RowId, ForeignKey("blobs.blob_id"), primary_key=True),
     Column("uses", Integer, nullable=False),  # images of this repository that need it
     Column("touched_at", Float, nullable=False),
     Index("ix_blob_links_blob_id", "blob_id"),
@@ -198,8 +158,8 @@ manifest_bytes = Table(
 images = Table(
     "images",
     metadata,
-    Column("image_id", _Id, primary_key=True),
-    Column("repository_id", _Id, ForeignKey("repositories.repository_id"), nullable=False),
+    Column("image_id", RowId, primary_key=True),
+    Column("repository_id", RowId, ForeignKey("repositories.repository_id"), nullable=False),
     Column("digest", _name(140), nullable=False),
     Column("media_type", String(256), nullable=False),
     Column("kind", String(16), nullable=False),
@@ -234,25 +194,25 @@ Index(
 image_blobs = Table(
     "image_blobs",
     metadata,
-    Column("image_id", _Id, ForeignKey("images.image_id"), primary_key=True),
-    Column("blob_id", _Id, ForeignKey("blobs.blob_id"), primary_key=True),
+    Column("image_id", RowId, ForeignKey("images.image_id"), primary_key=True),
+    Column("blob_id", RowId, ForeignKey("blobs.blob_id"), primary_key=True),
     Index("ix_image_blobs_blob_id", "blob_id"),
 )
 
 image_children = Table(
     "image_children",
     metadata,
-    Column("image_id", _Id, ForeignKey("images.image_id"), primary_key=True),
-    Column("child_id", _Id, ForeignKey("images.image_id"), primary_key=True),
+    Column("image_id", RowId, ForeignKey("images.image_id"), primary_key=True),
+    Column("child_id", RowId, ForeignKey("images.image_id"), primary_key=True),
     Index("ix_image_children_child_id", "child_id"),
 )
 
 tags = Table(
     "tags",
     metadata,
-    Column("repository_id", _Id, ForeignKey("repositories.repository_id"), primary_key=True),
+    Column("repository_id", RowId, ForeignKey("repositories.repository_id"), primary_key=True),
     Column("name", _name(128), primary_key=True),
-    Column("image_id", _Id, ForeignKey("images.image_id"), nullable=False),
+    Column("image_id", RowId, ForeignKey("images.image_id"), nullable=False),
     Column("pushed_at", Float, nullable=False),
     Index("ix_tags_image_id_name", "image_id", "name"),
 )

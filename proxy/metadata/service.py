@@ -35,13 +35,14 @@ from proxy.metadata.epochs import Epochs
 from proxy.metadata.grace import Grace
 from proxy.metadata.nodes import Nodes
 from proxy.metadata.operations import ECR, INTERNAL, Operation, keys
+from proxy.metadata.operations.iam import IAM
 from proxy.metadata.operations.identity import Bootstrapped, bootstrap
 from proxy.metadata.sqlite import SqliteDatabase
 from proxy.metadata.store import Database, Store, Told
 from proxy.metadata.transaction import Changes, Registry
-from proxy.metadata.validation import operations, unknown_operation, validate
 from proxy.model.errors import Code, Failure
 from proxy.model.records import KeyRecord
+from proxy.shapes.validation import unknown_operation, validate
 
 if TYPE_CHECKING:  # the driver is loaded by those who use it
     from proxy.metadata.peers import Peers
@@ -286,7 +287,7 @@ async def _run(store: Store, name: str, body: Mapping[str, Any], asked: _Asked) 
     """The answer's body."""
     operation = INTERNAL.get(name)
     if operation is None:
-        return wire.dump(await _ecr(store, name, body, asked))
+        return wire.dump(await _api(store, name, body, asked))
     arguments = _arguments(operation, body)
     if operation.prepare is not None:
         arguments = await store.compute(partial(operation.prepare, **arguments))
@@ -301,16 +302,17 @@ async def _in_transaction(store: Store, name: str, operation: Operation, run: Ca
     return await store.write(partial(once, request=asked.request, operation=name, run=run), until=asked.until)
 
 
-async def _ecr(store: Store, name: str, body: Mapping[str, Any], asked: _Asked) -> Any:
-    if name not in ECR and name not in await store.compute(operations):
+async def _api(store: Store, name: str, body: Mapping[str, Any], asked: _Asked) -> Any:
+    """An operation of a public API: `CreateRepository` of `ecr`, or `iam.CreateUser`."""
+    service, _, operation_name = name.rpartition(".")
+    known: Mapping[str, Operation] = {"": ECR, "iam": IAM}.get(service, {})
+    operation = known.get(operation_name)
+    if operation is None:
         raise unknown_operation(name)
     account, parameters = body.get("account"), body.get("parameters")
     if not isinstance(account, str):
         raise Failure(Code.INVALID_PARAMETER, "account is missing")
-    operation = ECR.get(name)
-    if operation is None:
-        raise unknown_operation(name)
-    await store.compute(partial(validate, name, parameters))
+    await store.compute(partial(validate, operation_name, parameters, service or "ecr"))
     run = partial(operation.run, account=account, parameters=parameters)
     return await _in_transaction(store, name, operation, run, asked)
 

@@ -27,15 +27,34 @@ class Code(StrEnum):
     KMS = "KmsException"
     LAYERS_NOT_FOUND = "LayersNotFoundException"  # a blob asked for, or needed by a manifest, is not in the repository
     LIMIT_EXCEEDED = "LimitExceededException"
+    REGISTRY_POLICY_NOT_FOUND = "RegistryPolicyNotFoundException"
     REFERENCED_IMAGES_NOT_FOUND = "ReferencedImagesNotFoundException"
     REPOSITORY_ALREADY_EXISTS = "RepositoryAlreadyExistsException"
     REPOSITORY_NOT_EMPTY = "RepositoryNotEmptyException"
     REPOSITORY_NOT_FOUND = "RepositoryNotFoundException"
+    REPOSITORY_POLICY_NOT_FOUND = "RepositoryPolicyNotFoundException"
     SERVER = "ServerException"
     TOO_MANY_TAGS = "TooManyTagsException"
     UNKNOWN_OPERATION = "UnknownOperationException"
     UPLOAD_NOT_FOUND = "UploadNotFoundException"
     VALIDATION = "ValidationException"
+
+    # of the `sts` and `iam` models
+    DELETE_CONFLICT = "DeleteConflict"
+    ENTITY_ALREADY_EXISTS = "EntityAlreadyExists"
+    EXPIRED_TOKEN = "ExpiredToken"  # noqa: S105  # a name
+    IDP_COMMUNICATION = "IDPCommunicationError"
+    IDP_REJECTED = "IDPRejectedClaim"
+    INVALID_IDENTITY_TOKEN = "InvalidIdentityToken"  # noqa: S105  # a name
+    INVALID_INPUT = "InvalidInput"
+    IAM_LIMIT_EXCEEDED = "LimitExceeded"
+    MALFORMED_INPUT = "MalformedInput"
+    MALFORMED_POLICY_DOCUMENT = "MalformedPolicyDocument"
+    NO_SUCH_ENTITY = "NoSuchEntity"
+    PACKED_POLICY_TOO_LARGE = "PackedPolicyTooLarge"
+    POLICY_EVALUATION = "PolicyEvaluation"
+    UNMODIFIABLE_ENTITY = "UnmodifiableEntity"
+    VALIDATION_ERROR = "ValidationError"
 
     # ours
     BLOB_CORRUPT = "BlobCorrupt"  # a frame did not authenticate, twice; the blob is quarantined

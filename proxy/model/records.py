@@ -11,26 +11,6 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
-class Principal:
-    """Who asks. `principal_id` is unique for ever (AIDA…); `arn` may be made anew for somebody else."""
-
-    principal_id: str
-    account: str
-    arn: str
-    name: str
-    administrator: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AccessKey:
-    """A long-lived key. The secret is sealed under the master key; SigV4 needs it back."""
-
-    access_key_id: str
-    sealed_secret: bytes
-    principal: Principal
-
-
-@dataclass(frozen=True, slots=True)
 class EncryptedDataKey:
     """One blob's data key as an AWS Encryption SDK EDK: provider id, provider information, ciphertext."""
 

@@ -13,10 +13,10 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiMapping
 
-from proxy.auth.policy import decide, require
+from proxy.auth.administrators import decide, require
 from proxy.model.errors import Code, Failure
+from proxy.model.identity import Principal
 from proxy.model.names import repository_arn
-from proxy.model.records import Principal
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads

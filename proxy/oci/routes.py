@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from proxy import observe
+from proxy.auth.administrators import ANY, require
 from proxy.auth.identity import Identity, Unauthenticated
-from proxy.auth.policy import ANY, require
 from proxy.model.errors import Code, Failure
 from proxy.model.names import check_repository, repository_arn
 from proxy.oci import blobs, errors, manifests, uploads

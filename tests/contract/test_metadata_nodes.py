@@ -19,7 +19,7 @@ from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgr
 from harness.nodes import SECRET, Killable, Node, again_until_done, node, start, until
 from harness.postgresql import Cluster
 from proxy.metadata.client import MetadataClient
-from proxy.metadata.schema import principals
+from proxy.metadata.identities import principals
 from proxy.metadata.service import Service
 from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure

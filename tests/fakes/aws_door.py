@@ -22,18 +22,19 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
+from harness.identities import ADMINISTRATORS
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.secrets import seal_secret
 from proxy.auth.tokens import Tokens
 from proxy.ecr import routes
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure, repository_not_found
+from proxy.model.identity import AccessKey, Principal
 from proxy.model.names import repository_arn
-from proxy.model.records import AccessKey, Principal
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
-ADMIN = Principal("AIDAADMIN", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/admin", "admin", administrator=True)
+ADMIN = Principal("AIDAADMIN", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/admin", "admin", policies=ADMINISTRATORS)
 BOB = Principal("AIDABOB", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/bob", "bob")
 ADMIN_KEY = ("AKIAADMINADMINADMIN1", "admin/secret+key/that+must/never+be+seen")
 BOB_KEY = ("AKIABOBBOBBOBBOBBOB1", "bob/secret+key/that+must/never+be+seen")

@@ -35,7 +35,7 @@ from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.tokens import PURPOSE, Tokens
-from proxy.model.records import Principal
+from proxy.model.identity import Principal
 
 REPOSITORY = "team/app"
 CONTENT = os.urandom(200_000)
@@ -394,7 +394,7 @@ async def status_with(registry: WholeRegistry, password: str, user: str = "AWS")
 async def test_a_token_cut_altered_or_of_another_key_is_401(registry: WholeRegistry) -> None:
     token = registry.password
     assert await status_with(registry, token) == 200
-    principal = Principal("AIDAX", ACCOUNT, "arn:x", "x", True)
+    principal = Principal("AIDAX", ACCOUNT, "arn:x", "x")
     forged, _ = Tokens(SmallSealer([("k", bytes(32))], PURPOSE)).issue(principal, ACCOUNT, REGION, time.time())
     middle = len(token) // 2
     altered = token[:middle] + ("A" if token[middle] != "A" else "B") + token[middle + 1 :]
@@ -404,13 +404,13 @@ async def test_a_token_cut_altered_or_of_another_key_is_401(registry: WholeRegis
 
 
 async def test_an_expired_token_is_403_and_says_so(registry: WholeRegistry) -> None:
-    principal = Principal("AIDAX", ACCOUNT, "arn:x", "x", True)
+    principal = Principal("AIDAX", ACCOUNT, "arn:x", "x")
     old, _ = registry.tokens.issue(principal, ACCOUNT, REGION, time.time() - 13 * 3600)
     assert await status_with(registry, old) == 403
 
 
 async def test_the_token_of_a_principal_that_is_gone_is_401(registry: WholeRegistry) -> None:
-    principal = Principal("AIDANOSUCHPRINCIPAL", ACCOUNT, "arn:x", "x", True)
+    principal = Principal("AIDANOSUCHPRINCIPAL", ACCOUNT, "arn:x", "x")
     token, _ = registry.tokens.issue(principal, ACCOUNT, REGION, time.time())
     assert await status_with(registry, token) == 401
 

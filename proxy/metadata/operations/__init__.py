@@ -8,10 +8,6 @@ model's JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 from proxy.metadata.operations import (
     blobs,
     framehashes,
@@ -24,20 +20,7 @@ from proxy.metadata.operations import (
     upkeep,
     uploads,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """`write` says which kind of transaction it needs; `prepare` turns a request's parameters into those of `run`.
-
-    `settles`: a write that finds by itself that it was done before, also when others came after it, and so needs no
-    stored answer (`answers`)."""
-
-    run: Callable[..., Any]
-    write: bool = False
-    settles: bool = False
-    prepare: Callable[..., dict[str, Any]] | None = None
-
+from proxy.metadata.operations.operation import Operation as Operation
 
 ECR: dict[str, Operation] = {
     "BatchDeleteImage": Operation(images.batch_delete_image, write=True),
@@ -52,6 +35,11 @@ ECR: dict[str, Operation] = {
 INTERNAL: dict[str, Operation] = {
     "access_key": Operation(identity.access_key),
     "principal": Operation(identity.principal),
+    "policy_documents": Operation(identity.policy_documents),
+    "repository_access": Operation(identity.repository_access),
+    "registry_access": Operation(identity.registry_access),
+    "role": Operation(identity.role),
+    "oidc_provider": Operation(identity.oidc_provider),
     "blob": Operation(blobs.blob),
     "segments": Operation(blobs.segments),
     "frame_hashes": Operation(framehashes.frame_hashes),

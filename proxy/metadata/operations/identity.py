@@ -1,24 +1,49 @@
-"""Accounts, principals and their access keys."""
+"""Who is who, and what stands written about access: what every request's decision begins with.
+
+Answers are whole records, policies' texts included, so that a decision costs one look-up each of caller, repository and
+registry, and none while nothing changes. How people, groups, roles and policies are made lies in `iam`.
+"""
 
 from __future__ import annotations
 
+import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, insert, select
 
-from proxy.metadata.schema import access_keys, accounts, principals
+from proxy.auth.managed import ADMINISTRATOR_ACCESS, AWS_MANAGED
+from proxy.metadata.identities import (
+    access_keys,
+    accounts,
+    attached_policies,
+    group_members,
+    groups,
+    inline_policies,
+    oidc_providers,
+    policies,
+    policy_versions,
+    principals,
+)
+from proxy.metadata.schema import repositories, repository_tags
 from proxy.metadata.transaction import FoundRow, Transaction
-from proxy.model.records import AccessKey, Principal
+from proxy.model.identity import (
+    AccessKey,
+    AttachedPolicy,
+    BoundPolicy,
+    OidcProvider,
+    PolicyScope,
+    Principal,
+    PrincipalKind,
+    RegistryAccess,
+    RepositoryAccess,
+    Role,
+    Tags,
+)
 
 _ID_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # as in AWS's own unique ids
-_PRINCIPAL = (
-    principals.c.principal_id,
-    principals.c.account,
-    principals.c.arn,
-    principals.c.name,
-    principals.c.administrator,
-)
+ADMINISTRATOR = "administrator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +55,185 @@ class Bootstrapped:
 
 
 def access_key(tx: Transaction, access_key_id: str) -> AccessKey | None:
+    """None for one that is unknown or not active, or whose account is closed."""
     row = tx.connection.execute(
-        select(access_keys.c.access_key_id, access_keys.c.sealed_secret, *_PRINCIPAL)
-        .join(principals, principals.c.principal_id == access_keys.c.principal_id)
-        .where(access_keys.c.access_key_id == access_key_id, principals.c.enabled)
+        select(access_keys.c.sealed_secret, access_keys.c.principal_id).where(
+            access_keys.c.access_key_id == access_key_id, access_keys.c.active
+        )
     ).one_or_none()
-    return None if row is None else AccessKey(row.access_key_id, row.sealed_secret, _principal(row))
+    held = None if row is None else principal(tx, row.principal_id)
+    return None if row is None or held is None else AccessKey(access_key_id, row.sealed_secret, held)
 
 
 def principal(tx: Transaction, principal_id: str) -> Principal | None:
-    """None for one that is unknown or disabled."""
+    """None for one that is unknown or disabled, or whose account is closed."""
     row = tx.connection.execute(
-        select(*_PRINCIPAL).where(principals.c.principal_id == principal_id, principals.c.enabled)
+        select(principals)
+        .join(accounts, accounts.c.account == principals.c.account)
+        .where(principals.c.principal_id == principal_id, principals.c.enabled, accounts.c.closed_at.is_(None))
     ).one_or_none()
-    return None if row is None else _principal(row)
+    return None if row is None else described(tx, row)
+
+
+def described(tx: Transaction, row: FoundRow) -> Principal:
+    """A row of `principals` with all that is attached to it."""
+    found = _held(tx, row.principal_id, row.arn)
+    memberships = tx.connection.execute(
+        select(groups.c.group_id, groups.c.arn)
+        .join(group_members, group_members.c.group_id == groups.c.group_id)
+        .where(group_members.c.principal_id == row.principal_id)
+        .order_by(groups.c.name)
+    ).all()
+    for group in memberships:
+        found += _held(tx, group.group_id, group.arn)
+    boundary = policy_documents(tx, row.account, [row.boundary_arn]) if row.boundary_arn else ()
+    if row.boundary_arn and not boundary:
+        # Gone is not "no boundary": what is left allows nothing.
+        boundary = (AttachedPolicy('{"Version":"2012-10-17","Statement":[]}', arn=row.boundary_arn),)
+    return Principal(
+        row.principal_id,
+        row.account,
+        row.arn,
+        row.name,
+        PrincipalKind(row.kind),
+        read_tags(row.tags),
+        tuple(found),
+        boundary[0] if boundary else None,
+    )
+
+
+def policy_documents(tx: Transaction, account: str, arns: Sequence[str]) -> tuple[AttachedPolicy, ...]:
+    """The default versions of managed policies, AWS's and the account's own; those that are not there are left out."""
+    found = {}
+    own = [arn for arn in arns if arn not in AWS_MANAGED]
+    if own:
+        rows = tx.connection.execute(
+            select(policies.c.arn, policies.c.name, policy_versions.c.document)
+            .join(
+                policy_versions,
+                (policy_versions.c.policy_id == policies.c.policy_id)
+                & (policy_versions.c.version == policies.c.default_version),
+            )
+            .where(policies.c.account == account, policies.c.arn.in_(own))
+        )
+        found = {row.arn: AttachedPolicy(row.document, row.name, row.arn) for row in rows}
+    for arn in arns:
+        if arn in AWS_MANAGED:
+            found[arn] = AttachedPolicy(AWS_MANAGED[arn].document, AWS_MANAGED[arn].name, arn)
+    return tuple(found[arn] for arn in dict.fromkeys(arns) if arn in found)
+
+
+def repository_access(tx: Transaction, account: str, repository: str) -> RepositoryAccess:
+    row = tx.connection.execute(
+        select(repositories.c.repository_id, repositories.c.policy, repositories.c.policy_principals).where(
+            repositories.c.account == account, repositories.c.name == repository
+        )
+    ).one_or_none()
+    if row is None:
+        return RepositoryAccess(account, repository, exists=False)
+    found = tx.connection.execute(
+        select(repository_tags.c.key, repository_tags.c.value)
+        .where(repository_tags.c.repository_id == row.repository_id)
+        .order_by(repository_tags.c.key)
+    ).all()
+    policy = bound(tx, row.policy, row.policy_principals)
+    return RepositoryAccess(account, repository, True, policy, tuple((tag.key, tag.value) for tag in found))
+
+
+def registry_access(tx: Transaction, account: str) -> RegistryAccess:
+    row = tx.connection.execute(
+        select(accounts).where(accounts.c.account == account, accounts.c.closed_at.is_(None))
+    ).one_or_none()
+    if row is None:
+        return RegistryAccess(account, exists=False)
+    return RegistryAccess(
+        account,
+        True,
+        bound(tx, row.registry_policy, row.registry_policy_principals),
+        PolicyScope(row.policy_scope),
+        row.blob_mounting == "ENABLED",
+    )
+
+
+def role(tx: Transaction, account: str, name: str) -> Role | None:
+    """By its name, whatever its case; None for one that is not there."""
+    row = tx.connection.execute(
+        select(principals)
+        .join(accounts, accounts.c.account == principals.c.account)
+        .where(
+            principals.c.account == account,
+            principals.c.name_key == f"role/{name.lower()}",
+            principals.c.enabled,
+            accounts.c.closed_at.is_(None),
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    trust = bound(tx, row.trust_policy, row.trust_policy_principals)
+    if trust is None:
+        return None
+    return Role(described(tx, row), trust, row.max_session_seconds or 3600)
+
+
+def oidc_provider(tx: Transaction, account: str, url: str) -> OidcProvider | None:
+    row = tx.connection.execute(
+        select(oidc_providers)
+        .join(accounts, accounts.c.account == oidc_providers.c.account)
+        .where(oidc_providers.c.account == account, oidc_providers.c.url == url, accounts.c.closed_at.is_(None))
+    ).one_or_none()
+    if row is None:
+        return None
+    return OidcProvider(row.arn, account, url, tuple(json.loads(row.client_ids)), tuple(json.loads(row.thumbprints)))
+
+
+def bound(tx: Transaction, text: str | None, principals_of_it: str | None) -> BoundPolicy | None:
+    """A stored policy, with what its principals' ARNs stand for; an id that is gone becomes empty."""
+    if text is None:
+        return None
+    saved: list[tuple[str, str]] = [(arn, found) for arn, found in json.loads(principals_of_it or "[]")]
+    if saved:
+        ids = [found for _, found in saved]
+        there = set(
+            tx.connection.execute(select(principals.c.principal_id).where(principals.c.principal_id.in_(ids))).scalars()
+        )
+        saved = [(arn, found if found in there else "") for arn, found in saved]
+    return BoundPolicy(text, tuple(saved))
+
+
+def read_tags(text: str | None) -> Tags:
+    return tuple((key, value) for key, value in json.loads(text)) if text else ()
+
+
+def unique_id(prefix: str) -> str:
+    """AIDA… for users, AROA… roles, AGPA… groups, ANPA… policies, as AWS makes them."""
+    return prefix + "".join(secrets.choice(_ID_ALPHABET) for _ in range(17))
+
+
+def open_account(tx: Transaction, account: str) -> None:
+    """Make the account with its root unless it is there."""
+    if tx.connection.execute(select(accounts.c.account).where(accounts.c.account == account)).first() is not None:
+        return
+    tx.connection.execute(insert(accounts).values(account=account, created_at=tx.now))
+    tx.connection.execute(
+        insert(principals).values(
+            principal_id=account,
+            account=account,
+            kind=PrincipalKind.ROOT,
+            arn=f"arn:aws:iam::{account}:root",
+            name="root",
+            name_key="root/root",
+            enabled=True,
+            created_at=tx.now,
+        )
+    )
+    tx.changes.identity = True
+    tx.changed(account, "")
 
 
 def bootstrap(
     tx: Transaction,
     account: str,
-    name: str = "administrator",
+    name: str = ADMINISTRATOR,
     access_key_id: str | None = None,
     sealed_secret: bytes | None = None,
     replaces: bool = True,
@@ -58,27 +242,30 @@ def bootstrap(
 
     Without `replaces` a key is taken only where there is none: of several first starts at once, one makes it.
     """
-    if tx.connection.execute(select(accounts.c.account).where(accounts.c.account == account)).first() is None:
-        tx.connection.execute(insert(accounts).values(account=account, created_at=tx.now))
-    arn = f"arn:aws:iam::{account}:user/{name}"
-    row = tx.connection.execute(
-        select(*_PRINCIPAL).where(principals.c.account == account, principals.c.arn == arn)
-    ).one_or_none()
+    open_account(tx, account)
+    mine = select(principals).where(principals.c.account == account, principals.c.name_key == f"user/{name.lower()}")
+    row = tx.connection.execute(mine).one_or_none()
     if row is None:
-        made = Principal(_unique_id("AIDA"), account, arn, name, administrator=True)
+        principal_id = unique_id("AIDA")
         tx.connection.execute(
             insert(principals).values(
-                principal_id=made.principal_id,
+                principal_id=principal_id,
                 account=account,
-                arn=arn,
+                kind=PrincipalKind.USER,
+                arn=f"arn:aws:iam::{account}:user/{name}",
                 name=name,
-                administrator=True,
+                name_key=f"user/{name.lower()}",
                 enabled=True,
                 created_at=tx.now,
             )
         )
-    else:
-        made = _principal(row)
+        tx.connection.execute(
+            insert(attached_policies).values(
+                holder_id=principal_id, policy_arn=ADMINISTRATOR_ACCESS, attached_at=tx.now
+            )
+        )
+        row = tx.connection.execute(mine).one()
+    made = described(tx, row)
     of_it = select(access_keys.c.access_key_id).where(access_keys.c.principal_id == made.principal_id)
     held = tx.connection.execute(of_it.order_by(access_keys.c.access_key_id)).scalars().all()
     if access_key_id is not None and sealed_secret is not None and (replaces or not held):
@@ -100,9 +287,20 @@ def bootstrap(
     return Bootstrapped(made, tuple(held))
 
 
-def _principal(row: FoundRow) -> Principal:
-    return Principal(row.principal_id, row.account, row.arn, row.name, row.administrator)
-
-
-def _unique_id(prefix: str) -> str:
-    return prefix + "".join(secrets.choice(_ID_ALPHABET) for _ in range(17))
+def _held(tx: Transaction, holder_id: str, holder_arn: str) -> list[AttachedPolicy]:
+    """What hangs on one user, role or group: inline first, then managed, each by name."""
+    inline = tx.connection.execute(
+        select(inline_policies.c.name, inline_policies.c.document)
+        .where(inline_policies.c.holder_id == holder_id)
+        .order_by(inline_policies.c.name)
+    ).all()
+    found = [AttachedPolicy(row.document, row.name, holder=holder_arn) for row in inline]
+    arns = tx.connection.execute(
+        select(attached_policies.c.policy_arn)
+        .where(attached_policies.c.holder_id == holder_id)
+        .order_by(attached_policies.c.policy_arn)
+    ).scalars()
+    account = holder_arn.split(":")[4]
+    for each in policy_documents(tx, account, list(arns)):
+        found.append(AttachedPolicy(each.text, each.name, each.arn, holder_arn))
+    return found

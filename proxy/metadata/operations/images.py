@@ -17,8 +17,8 @@ from proxy.metadata.operations.manifests import image_not_found_text, remove_ima
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, named_repository
 from proxy.metadata.schema import images, manifest_bytes, tags
 from proxy.metadata.transaction import FoundRow, Transaction
-from proxy.metadata.validation import invalid
 from proxy.model.errors import Code, Failure
+from proxy.shapes.validation import invalid
 
 ANSWER_MAX = 8 * 1024 * 1024  # bytes of manifests in one BatchGetImage: a hundred of 4 MiB would be held whole
 _DIGEST = re.compile(r"[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+", re.ASCII)

@@ -27,10 +27,10 @@ from proxy.metadata.schema import (
     uploads,
 )
 from proxy.metadata.transaction import FoundRow, Transaction
-from proxy.metadata.validation import invalid
 from proxy.model.errors import Code, Failure, repository_not_found
 from proxy.model.names import repository_arn
 from proxy.model.records import Page
+from proxy.shapes.validation import invalid
 
 Parameters = Mapping[str, Any]
 DEFAULT_PAGE = 100

@@ -6,15 +6,16 @@ import base64
 
 import pytest
 
+from harness.identities import ADMINISTRATORS
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.identity import EXPIRED_TEXT, HEADER_MAX, Identity, Unauthenticated
 from proxy.auth.tokens import LIFETIME, TokenClaims, Tokens
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Principal
+from proxy.model.identity import Principal
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
-ANNA = Principal("AIDAANNA", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/anna", "anna", administrator=True)
+ANNA = Principal("AIDAANNA", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/anna", "anna", policies=ADMINISTRATORS)
 
 
 class CountingTokens(Tokens):

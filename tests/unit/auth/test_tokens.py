@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.identities import ADMINISTRATORS
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.tokens import LIFETIME, TOKEN_MAX, TokenClaims, TokenExpired, TokenInvalid, Tokens
-from proxy.model.records import Principal
+from proxy.model.identity import Principal
 
 KEYS = [("key-1", bytes(range(32)))]
-ANNA = Principal("AIDAANNA", "123456789012", "arn:aws:iam::123456789012:user/anna", "anna", administrator=True)
+ANNA = Principal("AIDAANNA", "123456789012", "arn:aws:iam::123456789012:user/anna", "anna", policies=ADMINISTRATORS)
 NOW = 1_800_000_000.75
 
 

@@ -13,7 +13,7 @@ from proxy.ecr import sts
 from proxy.ecr.errors import Unreadable, render_xml, sts_error
 from proxy.ecr.parameters import DEPTH_MAX, read_parameters
 from proxy.model.errors import Failure
-from proxy.model.records import Principal
+from proxy.model.identity import Principal
 
 ANNA = Principal("AIDAANNA", "123456789012", "arn:aws:iam::123456789012:user/a&b", "a&b")
 

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
+from harness.identities import ADMINISTRATORS
 from harness.metadata import ACCOUNT, DATA_KEY, IMAGE, Clock, digest
 from proxy.metadata.cache import KEEP_SECONDS, CachedMetadata
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.transaction import Changes
 from proxy.model.errors import Code, Failure
-from proxy.model.records import AccessKey, Blob, Principal, SealedObject, StoredManifest
+from proxy.model.identity import AccessKey, Principal
+from proxy.model.records import Blob, SealedObject, StoredManifest
 
 SEALED = SealedObject("0" * 32, DATA_KEY, "arn", 4096, 1, 2, 0, ())
-ADMINISTRATOR = Principal("AIDA", ACCOUNT, "arn", "administrator", administrator=True)
+ADMINISTRATOR = Principal("AIDA", ACCOUNT, "arn", "administrator", policies=ADMINISTRATORS)
 CHANGED = Changes(repositories={(ACCOUNT, "a/b")})
 
 

@@ -24,8 +24,10 @@ from harness.metadata import (
     sqlite_service,
 )
 from proxy.metadata import snapshot as snapshots
+from proxy.metadata.columns import metadata
+from proxy.metadata.identities import accounts
 from proxy.metadata.postgresql import reading_engine
-from proxy.metadata.schema import accounts, blobs, metadata
+from proxy.metadata.schema import blobs
 from proxy.metadata.snapshot import LEFT_OUT, snapshot, stored
 from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine
 from proxy.model.errors import Failure

@@ -11,14 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.metadata import wire
+from proxy.model.identity import AccessKey, Principal
 from proxy.model.records import (
-    AccessKey,
     Blob,
     EncryptedDataKey,
     ImageKind,
     ManifestFacts,
     Page,
-    Principal,
     Referrer,
     SealedObject,
     Segment,

@@ -12,7 +12,7 @@ from fakes.raw_http import Raw
 from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry
 
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Principal
+from proxy.model.identity import Principal
 from proxy.oci.errors import TABLE, answer
 from proxy.oci.routes import ROUTES
 

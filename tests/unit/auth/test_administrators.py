@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.auth.policy import decide, require
+from harness.identities import ADMINISTRATORS
+from proxy.auth.administrators import decide, require
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Principal
+from proxy.model.identity import Principal
 
 HOME = "123456789012"
-ADMIN = Principal("AIDA1", HOME, f"arn:aws:iam::{HOME}:user/admin", "admin", administrator=True)
+ADMIN = Principal("AIDA1", HOME, f"arn:aws:iam::{HOME}:user/admin", "admin", policies=ADMINISTRATORS)
 USER = Principal("AIDA2", HOME, f"arn:aws:iam::{HOME}:user/bob", "bob")
 REPOSITORY = f"arn:aws:ecr:us-east-1:{HOME}:repository/team/app"
 FOREIGN = "arn:aws:ecr:us-east-1:999999999999:repository/team/app"

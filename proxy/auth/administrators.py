@@ -1,17 +1,14 @@
-"""May they: the one evaluator that every door calls before anything is done.
-
-Deny by default. An administrator may do everything within the account it belongs to, and nothing outside it. Pure: the
-principal and the resource's ARN are given, no look-up is made. The texts are ECR's (they reach docker's screen).
-"""
+"""May they, while only administrators may: gives way to `auth.access` as soon as the doors ask that."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Principal
+from proxy.model.identity import Principal
 
 ANY = "*"
+_ADMINISTRATOR_ACCESS = "arn:aws:iam::aws:policy/AdministratorAccess"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,7 @@ def decide(principal: Principal, action: str, resource: str) -> Decision:
     `*` stands for actions that have no resource type: they concern the principal's own account.
     """
     own = resource == ANY or _account(resource) == principal.account
-    if own and principal.administrator:
+    if own and any(each.arn == _ADMINISTRATOR_ACCESS for each in principal.policies):
         return Decision(True)
     kind = "identity-based" if own else "resource-based"
     return Decision(

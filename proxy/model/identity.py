@@ -1,0 +1,177 @@
+"""Who asks, and what stands written about it: principals, sessions, access keys, and the policies they are held to.
+
+Facts as they lie in rows and in sealed tokens; texts of policies are JSON as somebody wrote them. What follows from
+them is `auth.policy`'s to say. Sources: IAM User Guide, "IAM identifiers", "Temporary security credentials".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+Tags = tuple[tuple[str, str], ...]
+"""(key, value) pairs in the order they were given."""
+
+
+class PrincipalKind(StrEnum):
+    ROOT = "root"
+    USER = "user"
+    ROLE = "role"
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedPolicy:
+    """A document that counts for a principal. `arn` names a managed one and is empty for an inline one; `holder` is
+    the ARN of the user, group or role that it hangs on, empty where it hangs on a session or is a boundary."""
+
+    text: str
+    name: str = ""
+    arn: str = ""
+    holder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BoundPolicy:
+    """A policy that names principals (of a repository, a registry, a role's trust): its text as it was given, and the
+    unique id that each user's or role's ARN in it stood for when it was saved.
+
+    A principal matches by that id, not by its ARN: one deleted and made anew is somebody else. An empty id stands for
+    one that does not exist any more."""
+
+    text: str
+    principals: Tags = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A user, a role or an account's root, with all that its own account says of it at this moment.
+
+    `principal_id` is unique for ever (AIDA…, AROA…; the account's number for its root); `arn` holds the path and may be
+    made anew for somebody else. `policies` are its own and its groups', managed and inline."""
+
+    principal_id: str
+    account: str
+    arn: str
+    name: str
+    kind: PrincipalKind = PrincipalKind.USER
+    tags: Tags = ()
+    policies: tuple[AttachedPolicy, ...] = ()
+    boundary: AttachedPolicy | None = None
+
+
+class SessionKind(StrEnum):
+    ROLE = "assumed-role"  # AssumeRole, AssumeRoleWithWebIdentity: principal is the role
+    USER = "session-token"  # GetSessionToken: principal is the user or root itself
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What temporary credentials carry with them, times in epoch seconds.
+
+    `policy` and `policy_arns` narrow the session, neither: not narrowed. `transitive` are the tag keys that pass on
+    when the session takes a further role. `chained`: it was made with temporary credentials. `claims` are condition
+    keys of a web identity that stay in force in the session, as `aws:federatedprovider`. `mfa` is
+    aws:MultiFactorAuthPresent."""
+
+    kind: SessionKind
+    name: str
+    issued: float
+    expires: float
+    policy: str = ""
+    policy_arns: tuple[str, ...] = ()
+    tags: Tags = ()
+    transitive: tuple[str, ...] = ()
+    source_identity: str = ""
+    chained: bool = False
+    claims: Tags = ()
+    mfa: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Caller:
+    """Who makes a request: a principal of this moment, directly or in a session.
+
+    `session_policies` are the documents of `session.policy` and `session.policy_arns`, looked up at this moment; None
+    where nothing narrows the session. Compared by identity: one that is kept is the same as long as nothing changed."""
+
+    principal: Principal
+    session: Session | None = None
+    session_policies: tuple[AttachedPolicy, ...] | None = None
+    access_key_id: str = ""
+
+    @property
+    def account(self) -> str:
+        return self.principal.account
+
+    @property
+    def arn(self) -> str:
+        """As GetCallerIdentity and refusals name it: the session's ARN for a role's session."""
+        if self.session is not None and self.session.kind is SessionKind.ROLE:
+            return f"arn:aws:sts::{self.account}:assumed-role/{self.principal.name}/{self.session.name}"
+        return self.principal.arn
+
+    @property
+    def user_id(self) -> str:
+        """aws:userid: AIDA…, AROA…:session name, or the account's number for root."""
+        if self.session is not None and self.session.kind is SessionKind.ROLE:
+            return f"{self.principal.principal_id}:{self.session.name}"
+        return self.principal.principal_id
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """A long-lived key that is in force. The secret is sealed under the master key; SigV4 needs it back."""
+
+    access_key_id: str
+    sealed_secret: bytes
+    principal: Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role as STS needs it: its trust policy says who may take it. `max_session_seconds` is 3600 to 43200."""
+
+    principal: Principal
+    trust: BoundPolicy
+    max_session_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class OidcProvider:
+    """An issuer of web identities that an account trusts. `url` has no scheme: `token.actions.example.com`."""
+
+    arn: str
+    account: str
+    url: str
+    client_ids: tuple[str, ...]
+    thumbprints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryAccess:
+    """What a repository itself says about access to it; of one that is not there, nothing (`exists` False)."""
+
+    account: str
+    name: str
+    exists: bool
+    policy: BoundPolicy | None = None
+    tags: Tags = ()
+
+
+class PolicyScope(StrEnum):
+    """REGISTRY_POLICY_SCOPE: which actions a registry policy may speak of."""
+
+    V1 = "V1"
+    V2 = "V2"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAccess:
+    """What an account's registry says about access to all of it, and its account settings. `exists` False: there is no
+    such account here, or it is closed."""
+
+    account: str
+    exists: bool
+    policy: BoundPolicy | None = None
+    policy_scope: PolicyScope = PolicyScope.V2
+    blob_mounting: bool = True
