@@ -68,6 +68,8 @@ class Metrics:
         self.blobs_quarantined = counter("wharfage_blobs_quarantined_total", "Blobs hidden until pushed again")
         self.uploads = counter("wharfage_uploads_total", "Upload sessions ended", "outcome")
         self.sweep_removed = counter("wharfage_sweep_removed_total", "Objects and rows the sweep removed", "kind")
+        self.audit_events = counter("wharfage_audit_events_total", "Events written to the audit trail")
+        self.audit_lost = counter("wharfage_audit_lost_total", "Events that the audit trail could not take")
         self.s3_requests = counter(
             "wharfage_s3_requests_total", "Requests made of the S3 store", "operation", "outcome"
         )

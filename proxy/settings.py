@@ -209,6 +209,18 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
+class Audit:
+    to: str = _key(
+        "file",
+        "where the audit trail goes: file, stdout (one JSON event a line), or none",
+        _one_of("file", "stdout", "none"),
+    )
+    file: str = _key("", "the trail's file; empty is <data>/audit/audit.jsonl")
+    rotate_mib: int = _key(64, "MiB after which the file makes way for a new one", _between(1, 65_536))
+    keep: int = _key(10, "how many full files stay", _between(0, 10_000))
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     form: str = _key("auto", "json, console, or auto: console on a terminal", _one_of("auto", "json", "console"))
     level: str = _key("info", "the least important line that is written", _one_of("debug", "info", "warning", "error"))
@@ -226,6 +238,7 @@ class Config:
     keys: Keys
     uploads: Uploads
     sweep: Sweep
+    audit: Audit
     log: Log
     sources: Mapping[str, str]
     warnings: tuple[str, ...]
@@ -240,5 +253,6 @@ SECTIONS: dict[str, type[Any]] = {
     "keys": Keys,
     "uploads": Uploads,
     "sweep": Sweep,
+    "audit": Audit,
     "log": Log,
 }

@@ -47,6 +47,7 @@ class DataDirectory:
     objects: Path
     cache: Path
     store_id: Path
+    audit: Path
     master_keys: Path
     database: Path
     credentials: Path
@@ -74,6 +75,7 @@ def open_data(config: Config) -> DataDirectory:
         objects=objects,
         cache=Path(config.cache.directory).absolute() if config.cache.directory else root / "cache",
         store_id=root / "store-id",
+        audit=Path(config.audit.file).absolute() if config.audit.file else root / "audit" / "audit.jsonl",
         master_keys=keys,
         database=Path(config.metadata.path).absolute() if config.metadata.path else root / "metadata.db",
         credentials=root / "credentials",

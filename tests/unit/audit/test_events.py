@@ -1,0 +1,130 @@
+"""An event has CloudTrail's shape, and nothing in it that must not be told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness.happenings import ACCOUNT, ANNA, CI, CREATED, REPOSITORY
+from proxy.audit.events import EVENT_MAX, Happened, Lines, user_identity
+from proxy.model.identity import Caller, Session, SessionKind
+
+
+def event(happened: Happened) -> dict[str, Any]:
+    line = Lines().line(happened)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def test_a_call_is_told_in_cloudtrails_members() -> None:
+    told = event(CREATED)
+    assert told.pop("eventID")
+    assert told == {
+        "eventVersion": "1.11",
+        "userIdentity": {
+            "type": "IAMUser",
+            "principalId": "AIDAANNA",
+            "arn": ANNA.arn,
+            "accountId": ACCOUNT,
+            "accessKeyId": "AKIAANNA",
+            "userName": "anna",
+        },
+        "eventTime": "2026-09-21T14:13:20Z",
+        "eventSource": "ecr.amazonaws.com",
+        "eventName": "CreateRepository",
+        "awsRegion": "us-east-1",
+        "sourceIPAddress": "192.0.2.7",
+        "userAgent": "aws-cli/1.46",
+        "requestParameters": {"repositoryName": "team/app"},
+        "responseElements": {"repository": {"repositoryName": "team/app"}},
+        "requestID": "r-1",
+        "readOnly": False,
+        "eventType": "AwsApiCall",
+        "managementEvent": True,
+        "recipientAccountId": ACCOUNT,
+        "eventCategory": "Management",
+        "resources": [{"ARN": REPOSITORY, "accountId": ACCOUNT, "type": "AWS::ECR::Repository"}],
+    }
+
+
+def test_a_refusal_carries_code_and_text() -> None:
+    told = event(replace(CREATED, error="AccessDenied", message="User: … is not authorized", response=None))
+    assert (told["errorCode"], told["errorMessage"]) == ("AccessDenied", "User: … is not authorized")
+    assert told["responseElements"] is None
+
+
+def test_a_data_plane_decision_tells_its_bytes_and_is_a_data_event() -> None:
+    told = event(replace(CREATED, name="GetDownloadUrlForLayer", data=True, bytes_out=7, facts={"status": 206}))
+    assert told["additionalEventData"] == {"status": 206, "bytesTransferredOut": 7}
+    assert (told["eventCategory"], told["managementEvent"]) == ("Data", False)
+
+
+def test_a_roles_session_names_its_role_and_when_it_began() -> None:
+    session = Session(
+        SessionKind.ROLE,
+        "build-7",
+        1_790_000_000.0,
+        1_790_003_600.0,
+        source_identity="anna",
+        claims=(("aws:federatedprovider", "arn:p"),),
+    )
+    told = user_identity(Caller(CI, session, access_key_id="ASIA1"))
+    assert told == {
+        "type": "AssumedRole",
+        "principalId": "AROACI:build-7",
+        "arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/ci/build-7",
+        "accountId": ACCOUNT,
+        "accessKeyId": "ASIA1",
+        "sessionContext": {
+            "attributes": {"creationDate": "2026-09-21T14:13:20Z", "mfaAuthenticated": "false"},
+            "sessionIssuer": {
+                "type": "Role",
+                "principalId": "AROACI",
+                "arn": CI.arn,
+                "accountId": ACCOUNT,
+                "userName": "ci",
+            },
+            "sourceIdentity": "anna",
+            "webIdFederationData": {"attributes": {"aws:federatedprovider": "arn:p"}},
+        },
+    }
+
+
+def test_who_is_nobody_is_told_as_unknown() -> None:
+    assert event(replace(CREATED, caller=None))["userIdentity"] == {"type": "Unknown"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SecretAccessKey", "SessionToken", "WebIdentityToken", "authorizationToken", "layerPartBlob", "TokenCode"],
+)
+@pytest.mark.parametrize("member", ["parameters", "response"])
+def test_no_secret_gets_into_an_event_at_any_depth(name: str, member: str) -> None:
+    parts: Any = {"Credentials": [{name: "must-never-be-seen", "AccessKeyId": "ASIA1"}]}
+    line = Lines().line(replace(CREATED, **{member: parts}))
+    assert b"must-never-be-seen" not in line
+    assert b"ASIA1" in line
+
+
+def test_an_event_is_bounded_and_says_what_was_left_out() -> None:
+    line = Lines().line(replace(CREATED, parameters={"policyText": "x" * EVENT_MAX}))
+    assert len(line) <= EVENT_MAX
+    assert json.loads(line)["requestParameters"] == {"omitted": "too large for an event"}
+
+
+def test_what_a_client_sent_cannot_begin_another_line() -> None:
+    line = Lines().line(replace(CREATED, user_agent='a\n{"forged":1}\r\u2028', message="\n", error="E"))
+    assert line.count(b"\n") == 1
+    assert json.loads(line)["userAgent"].startswith("a\n")
+
+
+def test_callers_that_were_laid_out_are_kept_in_bounds() -> None:
+    lines = Lines(keep=2)
+    for _ in range(5):
+        lines.line(replace(CREATED, caller=Caller(ANNA)))
+    assert len(lines._identities) == 2

@@ -1,0 +1,173 @@
+"""Events reach the kernel when they must, in whole lines, and files make way for each other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.happenings import CREATED
+from proxy.audit.trail import PENDING_MAX, NoTrail, RotatedFile, WrittenTrail
+
+
+class Written:
+    """What a trail wrote; `held` keeps it from going on."""
+
+    def __init__(self) -> None:
+        self.batches: list[bytes] = []
+        self.fails: OSError | None = None
+        self.held = threading.Event()
+        self.held.set()
+        self.begun = threading.Event()
+
+    def write(self, lines: bytes) -> None:
+        self.begun.set()
+        assert self.held.wait(10)
+        if self.fails is not None:
+            raise self.fails
+        self.batches.append(lines)
+
+    @property
+    def events(self) -> int:
+        return b"".join(self.batches).count(b"\n")
+
+
+async def test_a_recorded_event_is_written_when_record_returns() -> None:
+    written = Written()
+    trail = WrittenTrail(written.write, batch_seconds=3600)
+    await trail.record(CREATED)
+    assert written.events == 1
+    await asyncio.to_thread(trail.close)
+
+
+async def test_noted_events_go_out_together_with_the_next_recorded_one() -> None:
+    written = Written()
+    trail = WrittenTrail(written.write, batch_seconds=3600)
+    for _ in range(5):
+        await trail.note(CREATED)
+    assert written.events == 0
+    await trail.record(CREATED)
+    assert (written.events, len(written.batches)) == (6, 1)
+    await asyncio.to_thread(trail.close)
+
+
+async def test_a_noted_event_is_written_without_any_other() -> None:
+    written = Written()
+    trail = WrittenTrail(written.write, batch_seconds=0.01)
+    await trail.note(CREATED)
+    assert await asyncio.to_thread(written.begun.wait, 10)
+    await asyncio.to_thread(trail.close)
+    assert written.events == 1
+
+
+async def test_closing_writes_what_waits() -> None:
+    written = Written()
+    trail = WrittenTrail(written.write, batch_seconds=3600)
+    await trail.note(CREATED)
+    await asyncio.to_thread(trail.close)
+    assert written.events == 1
+
+
+async def test_past_the_bound_reads_wait_for_the_disk_too() -> None:
+    written = Written()
+    written.held.clear()
+    trail = WrittenTrail(written.write, batch_seconds=0.001)
+    await trail.note(CREATED)
+    assert await asyncio.to_thread(written.begun.wait, 10)
+    for _ in range(PENDING_MAX):
+        await trail.note(CREATED)
+    waiting = asyncio.create_task(trail.note(CREATED))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    written.held.set()
+    await waiting
+    await asyncio.to_thread(trail.close)
+    assert written.events == PENDING_MAX + 2
+
+
+async def test_a_trail_that_cannot_be_written_holds_nobody_up_and_goes_on_later() -> None:
+    written = Written()
+    trail = WrittenTrail(written.write)
+    written.fails = OSError(28, "No space left on device")
+    await trail.record(CREATED)
+    written.fails = None
+    await trail.record(CREATED)
+    assert written.events == 1
+    await asyncio.to_thread(trail.close)
+
+
+async def test_no_trail_takes_everything() -> None:
+    await NoTrail().record(CREATED)
+    await NoTrail().note(CREATED)
+
+
+def test_the_file_is_private_and_full_ones_make_way(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "audit.jsonl"
+    out = RotatedFile(path, rotate_bytes=10, keep=2)
+    for number in range(8):
+        out.write(b"%d234\n" % number)
+    out.close()
+    assert path.read_bytes() == b"6234\n7234\n"
+    assert Path(f"{path}.1").read_bytes() == b"4234\n5234\n"
+    assert Path(f"{path}.2").read_bytes() == b"2234\n3234\n"
+    assert not Path(f"{path}.3").exists()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_without_kept_files_a_full_one_goes(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    out = RotatedFile(path, rotate_bytes=5, keep=0)
+    out.write(b"1234\n")
+    out.write(b"5678\n")
+    out.close()
+    assert path.read_bytes() == b"5678\n"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["audit.jsonl", "audit.jsonl.lock"]
+
+
+def test_a_file_that_was_taken_away_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    out = RotatedFile(path, rotate_bytes=100, keep=1)
+    out.write(b"1\n")
+    os.rename(path, tmp_path / "taken")
+    out.write(b"2\n")
+    out.close()
+    assert path.read_bytes() == b"2\n"
+
+
+def _append(path: Path, name: int) -> None:
+    out = RotatedFile(path, rotate_bytes=3000, keep=1000)
+    for number in range(300):
+        out.write(json.dumps({"from": name, "number": number}).encode() + b"\n")
+
+
+def test_several_processes_share_a_trail_and_lose_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    several = multiprocessing.get_context("spawn")
+    workers = [several.Process(target=_append, args=(path, name)) for name in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    files = [each for each in tmp_path.iterdir() if not each.name.endswith(".lock")]
+    assert len(files) > 3
+    told = [json.loads(line) for each in files for line in each.read_bytes().splitlines()]
+    assert sorted((each["from"], each["number"]) for each in told) == [(n, i) for n in range(3) for i in range(300)]
+
+
+@pytest.mark.parametrize("count", [1, 50])
+async def test_events_stay_in_the_order_they_happened(count: int) -> None:
+    written = Written()
+    trail = WrittenTrail(written.write)
+    for number in range(count):
+        await trail.note(replace(CREATED, request_id=str(number)))
+    await trail.record(replace(CREATED, request_id="last"))
+    await asyncio.to_thread(trail.close)
+    told = [json.loads(line)["requestID"] for line in b"".join(written.batches).splitlines()]
+    assert told == [*map(str, range(count)), "last"]
