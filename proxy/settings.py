@@ -212,7 +212,7 @@ class Sweep:
 class Audit:
     to: str = _key(
         "file",
-        "where the audit trail goes: file, stdout (one JSON event a line), or none",
+        "where the audit trail goes: file, stdout (an event a line), or none",
         _one_of("file", "stdout", "none"),
     )
     file: str = _key("", "the trail's file; empty is <data>/audit/audit.jsonl")

@@ -1,9 +1,9 @@
 """Where events go: a file that is rotated, or standard output; written by one thread of each process.
 
 Promises: `record` returns once the kernel has the event, so that a killed process loses none that was answered for;
-`note` leaves it to the next batch, at most `BATCH_SECONDS` away, which a kill may lose. Lines of several processes never
-mix: each batch is one append. At most `PENDING_MAX` events wait; then both wait too. A trail that cannot be written says
-so in the log and in a metric, and does not stop the registry.
+`note` leaves it to the next batch, at most `BATCH_SECONDS` away, which a kill may lose. Lines of several processes
+never mix: each batch is one append. At most `PENDING_MAX` events wait; then both wait too. A trail that cannot be
+written says so in the log and in a metric, and does not stop the registry.
 
     audit.jsonl          what is written now, mode 0600
     audit.jsonl.1 … .N   what was, the newest first; N is `keep`
