@@ -87,7 +87,7 @@ class Session:
     mfa: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Caller:
     """Who makes a request: a principal of this moment, directly or in a session.
 

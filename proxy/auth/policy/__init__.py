@@ -1,11 +1,18 @@
 """The evaluator: what IAM's policy language says to a request. Pure: clock and look-ups are passed in.
 
-    documents   a text, parsed and compiled once: statements, principals, matchers
-    conditions  operators, set operators, variables
+    matching    wildcards, in linear time
+    values      what the values of conditions mean: numbers, instants, addresses, ARNs
     context     the condition keys that a request fills
+    variables   texts of policies that a request fills in
+    conditions  operators, set operators, `IfExists`, `Null`
+    principals  who is named, and how strongly a caller is meant
+    documents   a text, parsed and compiled once
+    weighing    every statement matched against one request; nobody else matches statements
     decision    the whole decision of one or two accounts, and its sentence for whoever was refused
-    validation  what a document must be before it is stored, by kind
+    trust       the same for taking a role
     explain     which statement decided, and why the others did not
+    validation  what a document must be before it is stored, by kind
+    rebinding   which principals a text names, and how it is shown once one of them is gone
 
 Source: IAM User Guide, "Policy evaluation logic", "IAM JSON policy elements reference". Must not know HTTP or rows.
 """

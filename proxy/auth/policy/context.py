@@ -1,8 +1,21 @@
-"""What a request says of itself, and the condition keys that follow from it."""
+"""What a request says of itself, and the condition keys that follow from it.
+
+A request's keys are worked out when something reads them. Keys that one operation alone fills (aws:RequestTag/…,
+aws:TagKeys, ecr:AccountSetting, sts:ExternalId, a web identity's claims) are handed in by who knows them.
+
+Source: IAM User Guide, "AWS global condition context keys", "IAM and AWS STS condition context keys".
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from proxy.model.identity import Caller, PrincipalKind, SessionKind, Tags
+
+Context = Mapping[str, Sequence[str]]
+"""Condition keys in lower case, each with its values; a key that is not there is absent, not empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +28,163 @@ class RequestFacts:
     secure: bool
     user_agent: str
     region: str
+
+
+def request_context(
+    caller: Caller | None,
+    facts: RequestFacts,
+    resource: str,
+    tags: Tags = (),
+    extra: Context | None = None,
+) -> Context:
+    """The condition keys of one request for one resource.
+
+    `caller` is None for a web identity, which has no principal yet. `tags` are the resource's: aws:ResourceTag/… and
+    the same of its service (ecr:ResourceTag/…). `extra` are keys in lower case that win over all others.
+    """
+    return RequestContext(caller, facts, resource, tags, extra or _NOTHING)
+
+
+def resource_account(resource: str, caller: Caller | None) -> str:
+    """Whose a resource is: the caller's own where its ARN names no account, or AWS (its managed policies)."""
+    parts = resource.split(":", 5)
+    named = parts[4] if len(parts) == 6 else ""
+    if named in ("", "aws", "*"):
+        return caller.account if caller is not None else ""
+    return named
+
+
+class RequestContext(Mapping[str, Sequence[str]]):
+    """See `request_context`."""
+
+    __slots__ = ("_caller", "_extra", "_facts", "_found", "_resource", "_tags")
+
+    def __init__(
+        self, caller: Caller | None, facts: RequestFacts, resource: str, tags: Tags, extra: Mapping[str, Sequence[str]]
+    ) -> None:
+        self._caller = caller
+        self._facts = facts
+        self._resource = resource
+        self._tags = tags
+        self._extra = extra
+        self._found: dict[str, tuple[str, ...]] = {}
+
+    def get(self, key: str, default: object = None) -> tuple[str, ...] | None:  # type: ignore[override]  # None: absent
+        values = self._found.get(key)
+        if values is None:
+            values = self._found[key] = tuple(self._extra.get(key) or self._computed(key))
+        return values or None
+
+    def __getitem__(self, key: str) -> tuple[str, ...]:
+        values = self.get(key)
+        if values is None:
+            raise KeyError(key)
+        return values
+
+    def __iter__(self) -> Iterator[str]:
+        keys = dict.fromkeys(self._extra)
+        keys.update(dict.fromkeys(_KEYS))
+        keys.update(dict.fromkeys((*_PRINCIPAL_KEYS, "aws:resourceaccount")))
+        if self._caller is not None:
+            keys.update((f"{_PRINCIPAL_TAG}{key}", None) for key in _folded(principal_tags(self._caller)))
+            if self._caller.session is not None:
+                keys.update((key, None) for key, _ in self._caller.session.claims)
+        service = self._resource.split(":", 3)[2:3] or [""]
+        for tag in _folded(self._tags):
+            keys[f"aws:resourcetag/{tag}"] = None
+            keys[f"{service[0]}:resourcetag/{tag}"] = None
+        return iter(key for key in keys if self.get(key) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def _computed(self, key: str) -> Sequence[str]:
+        of_request = _KEYS.get(key)
+        if of_request is not None:
+            return _values(of_request(self._facts))
+        if key == "aws:resourceaccount":
+            return _values(resource_account(self._resource, self._caller))
+        vendor, slash, tag = key.partition(":resourcetag/")
+        if slash:
+            ours = vendor == "aws" or self._resource.startswith(f"arn:aws:{vendor}:")
+            return _values(_folded(self._tags).get(tag)) if ours else ()
+        caller = self._caller
+        if caller is None:
+            return ()
+        if key.startswith(_PRINCIPAL_TAG):
+            return _values(_folded(principal_tags(caller)).get(key.removeprefix(_PRINCIPAL_TAG)))
+        of_principal = _PRINCIPAL_KEYS.get(key)
+        if of_principal is not None:
+            return _values(of_principal(caller, self._facts))
+        claims = caller.session.claims if caller.session is not None else ()
+        return tuple(value for name, value in claims if name == key)
+
+
+def principal_tags(caller: Caller) -> Tags:
+    """The principal's, and its session's before them: a tag of the session stands for the one of the same key."""
+    return (*(caller.session.tags if caller.session is not None else ()), *caller.principal.tags)
+
+
+def moment(at: float) -> str:
+    """An instant as aws:CurrentTime and aws:TokenIssueTime spell it."""
+    return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_NOTHING: Context = {}
+_PRINCIPAL_TAG = "aws:principaltag/"
+
+_KEYS: Mapping[str, Callable[[RequestFacts], str | None]] = {
+    "aws:currenttime": lambda facts: moment(facts.now),
+    "aws:epochtime": lambda facts: str(int(facts.now)),
+    "aws:principalisawsservice": lambda facts: "false",
+    "aws:requestedregion": lambda facts: facts.region or None,
+    "aws:securetransport": lambda facts: _spelled(facts.secure),
+    "aws:sourceip": lambda facts: facts.source_ip or None,
+    "aws:useragent": lambda facts: facts.user_agent or None,
+    "aws:viaawsservice": lambda facts: "false",
+}
+
+_PRINCIPAL_KEYS: Mapping[str, Callable[[Caller, RequestFacts], str | None]] = {
+    "aws:multifactorauthage": lambda caller, facts: (
+        str(max(0, int(facts.now - caller.session.issued)))
+        if caller.session is not None and caller.session.mfa
+        else None
+    ),
+    "aws:multifactorauthpresent": lambda caller, facts: (
+        _spelled(caller.session.mfa) if caller.session is not None else None
+    ),
+    "aws:principalaccount": lambda caller, facts: caller.account,
+    "aws:principalarn": lambda caller, facts: caller.principal.arn,
+    "aws:principaltype": lambda caller, facts: _principal_type(caller),
+    "aws:sourceidentity": lambda caller, facts: (
+        (caller.session.source_identity or None) if caller.session is not None else None
+    ),
+    "aws:tokenissuetime": lambda caller, facts: moment(caller.session.issued) if caller.session is not None else None,
+    "aws:userid": lambda caller, facts: caller.user_id,
+    "aws:username": lambda caller, facts: (
+        caller.principal.name if caller.principal.kind is PrincipalKind.USER else None
+    ),
+}
+
+
+def _principal_type(caller: Caller) -> str:
+    if caller.session is not None and caller.session.kind is SessionKind.ROLE:
+        return "AssumedRole"
+    return "Account" if caller.principal.kind is PrincipalKind.ROOT else "User"
+
+
+def _values(value: str | None) -> Sequence[str]:
+    # An empty tag is there all the same.
+    return () if value is None else (value,)
+
+
+def _folded(tags: Tags) -> Mapping[str, str]:
+    """By key in lower case; of several that differ in case alone, the first."""
+    return {key.lower(): value for key, value in reversed(tags)}
+
+
+def _spelled(value: bool) -> str:
+    return "true" if value else "false"

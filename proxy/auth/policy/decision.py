@@ -1,12 +1,61 @@
-"""The whole decision about one action on one resource."""
+"""The whole decision about one action on one resource.
+
+1. An explicit deny, wherever it stands, ends it.
+2. An account's root may do everything in its own account.
+3. In one account, what the identity's policies or the resource's allow counts. A resource's policy that names the user
+   or the session itself, or everyone narrowed by aws:PrincipalArn, grants past boundary and session policies; one that
+   names the role, or everyone, does not; one that names the account grants nothing by itself.
+4. Across accounts both sides must allow, the identity's within its boundary and session policies.
+5. What nothing allows is denied.
+
+Source: IAM User Guide, "Policy evaluation logic", "Cross-account policy evaluation logic".
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-Context = Mapping[str, Sequence[str]]
-"""Condition keys in lower case, each with its values; a key that is not there is absent, not empty."""
+from proxy.auth.policy.context import Context, resource_account
+from proxy.auth.policy.weighing import (
+    Applied,
+    Kind,
+    Layer,
+    Request,
+    Trace,
+    Weighed,
+    caller_layers,
+    resource_layer,
+    weigh,
+)
+from proxy.model.identity import Caller, PolicyScope, PrincipalKind, RegistryAccess, RepositoryAccess
+
+V1_ACTIONS = frozenset(("ecr:replicateimage", "ecr:batchimportupstreamimage", "ecr:createrepository"))
+"""What a registry policy speaks of in scope V1, in lower case."""
+
+ROOT = "root"
+
+# What only identity policies can allow; and of these, what no resource's policy can deny either.
+_IDENTITY_GRANTS = frozenset(("ecr:getauthorizationtoken", "ecr:createpullthroughcacherule"))
+IDENTITY_ALONE = frozenset(("ecr:getauthorizationtoken",))
+
+# How refusals speak of where a policy stands: the one that denies, and the one that would have to allow.
+_DENYING = {
+    Kind.IDENTITY: "an identity-based policy",
+    Kind.BOUNDARY: "a permissions boundary",
+    Kind.SESSION: "a session policy",
+    Kind.REPOSITORY: "a resource-based policy",
+    Kind.REGISTRY: "a resource-based policy",
+    Kind.TRUST: "the role trust policy",
+}
+_ALLOWING = {
+    Kind.IDENTITY: "identity-based policy",
+    Kind.BOUNDARY: "permissions boundary",
+    Kind.SESSION: "session policy",
+    Kind.REPOSITORY: "resource-based policy",
+    Kind.REGISTRY: "resource-based policy",
+    Kind.TRUST: "role trust policy",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +69,113 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`message` is AWS's sentence for whoever was refused; empty when allowed."""
+    """`message` is AWS's sentence for whoever was refused; empty when allowed.
+
+    `explicit`: a Deny statement refused. `by` is what decided, as `weighing.Kind` names it, or `root`; where a
+    statement did, `policy` is its policy's ARN or name and `statement` its place, from 1 on."""
 
     allowed: bool
     message: str = ""
+    explicit: bool = False
+    by: str = ""
+    policy: str = ""
+    statement: int = 0
+
+
+def decide(
+    caller: Caller,
+    question: Question,
+    repository: RepositoryAccess | None,
+    registry: RegistryAccess | None,
+    trace: Trace | None = None,
+) -> Decision:
+    """Whether `caller` may do what `question` asks.
+
+    `repository` is the one that the resource names, `registry` that of the resource's account; None where there is
+    none to ask. `question.context` holds every condition key of the request.
+    """
+    layers = (*caller_layers(caller), *resource_layers(question.action, repository, registry))
+    return settle(caller, question, layers, registry is None or registry.exists, trace)
+
+
+def settle(
+    caller: Caller, question: Question, layers: Sequence[Layer], open_account: bool = True, trace: Trace | None = None
+) -> Decision:
+    """The decision over `layers`, which are the caller's and the resource's. An account that is not `open_account` is
+    nobody's own."""
+    request = Request(caller, question.action.lower(), question.resource, question.context)
+    weighed = weigh(request, layers, trace)
+    if weighed.denied is not None:
+        return denied(caller.arn, question, weighed.denied)
+    if open_account and resource_account(question.resource, caller) == caller.account:
+        return _within_account(caller, question, weighed)
+    return both_sides(caller, question, weighed, Kind.REPOSITORY)
+
+
+def resource_layers(
+    action: str, repository: RepositoryAccess | None, registry: RegistryAccess | None
+) -> tuple[Layer, ...]:
+    """The policies of repository and registry that have a say in `action`."""
+    action = action.lower()
+    if action in IDENTITY_ALONE or (registry is not None and not registry.exists):
+        return ()
+    grants = action not in _IDENTITY_GRANTS
+    layers = []
+    if repository is not None and repository.policy is not None:
+        layers.append(resource_layer(Kind.REPOSITORY, repository.policy, grants))
+    if (
+        registry is not None
+        and registry.policy is not None
+        and (registry.policy_scope is PolicyScope.V2 or action in V1_ACTIONS)
+    ):
+        layers.append(resource_layer(Kind.REGISTRY, registry.policy, grants))
+    return tuple(layers)
+
+
+def both_sides(caller: Caller, question: Question, weighed: Weighed, resource: Kind) -> Decision:
+    """The caller's own account must allow, and the `resource`'s."""
+    if weighed.identity is None and caller.principal.kind is not PrincipalKind.ROOT:
+        return refused(caller.arn, question, Kind.IDENTITY)
+    narrowing = weighed.narrowing()
+    if narrowing is not None:
+        return refused(caller.arn, question, narrowing)
+    if weighed.resource is None:
+        return refused(caller.arn, question, resource)
+    return allowed(weighed.resource)
+
+
+def allowed(applied: Applied) -> Decision:
+    return Decision(True, by=applied.kind, policy=_named(applied), statement=applied.statement.index)
+
+
+def denied(who: str, question: Question, applied: Applied) -> Decision:
+    """Refused by a Deny; a managed policy is named."""
+    where = _DENYING[applied.kind] + (f": {applied.held.arn}" if applied.held.arn else "")
+    message = f"{_sentence(who, question)} with an explicit deny in {where}"
+    return Decision(False, message, True, applied.kind, _named(applied), applied.statement.index)
+
+
+def refused(who: str, question: Question, lacking: Kind) -> Decision:
+    """Refused because nothing of the kind `lacking` allows it."""
+    message = f"{_sentence(who, question)} because no {_ALLOWING[lacking]} allows the {question.action} action"
+    return Decision(False, message, by=lacking)
+
+
+def _within_account(caller: Caller, question: Question, weighed: Weighed) -> Decision:
+    narrowing = weighed.narrowing()
+    if weighed.resource is not None and weighed.grants_directly:
+        return allowed(weighed.resource)
+    if caller.principal.kind is PrincipalKind.ROOT:
+        return Decision(True, by=ROOT) if narrowing is None else refused(caller.arn, question, narrowing)
+    granted = weighed.identity or (weighed.resource if weighed.grants_role else None)
+    if granted is None:
+        return refused(caller.arn, question, Kind.IDENTITY)
+    return allowed(granted) if narrowing is None else refused(caller.arn, question, narrowing)
+
+
+def _named(applied: Applied) -> str:
+    return applied.held.arn or applied.held.name
+
+
+def _sentence(who: str, question: Question) -> str:
+    return f"User: {who} is not authorized to perform: {question.action} on resource: {question.resource}"

@@ -1,0 +1,243 @@
+"""A policy's text, parsed and compiled once: its statements, and the condition keys that they read.
+
+Reads the whole grammar, whatever kind of policy it stands in; what a kind must or may not have is `validation`'s to
+say. Documents are kept by their text, the latest thousand; a text is at most 128 KiB, as in IAM's model.
+
+Source: IAM User Guide, "Grammar of the IAM JSON policy language".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from proxy.auth.policy.conditions import Condition
+from proxy.auth.policy.context import Context
+from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.matching import Matcher, glob
+from proxy.auth.policy.principals import Principals, compile_principals
+from proxy.auth.policy.variables import Template
+
+TEXT_MAX = 131_072
+VERSIONS = ("2012-10-17", "2008-10-17")
+_WITH_VARIABLES = "2012-10-17"
+_KEPT = 1024
+
+_DOCUMENT = frozenset(("Version", "Id", "Statement"))
+_STATEMENT = frozenset(
+    "Sid Effect Principal NotPrincipal Action NotAction Resource NotResource Condition".split()  # noqa: SIM905
+)
+_NO_VENDOR = "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."
+_ACTION = re.compile(r"([A-Za-z0-9-]+):([A-Za-z0-9*?]+)")
+
+
+class Actions:
+    """An Action or NotAction element; case does not count."""
+
+    __slots__ = ("_any", "_exact", "given")
+
+    def __init__(self, given: Sequence[str]) -> None:
+        self.given = tuple(given)
+        self._exact = frozenset(action.lower() for action in given)
+        patterns = [action.lower() for action in given if "*" in action or "?" in action]
+        self._any: tuple[Matcher, ...] = tuple(glob(pattern) for pattern in patterns)
+
+    def name(self, action: str) -> bool:
+        """`action` in lower case."""
+        if action in self._exact:
+            return True
+        return any(matches(action) for matches in self._any)
+
+
+class Statement:
+    """One statement. `principals` and `resources` are None where the element is absent; `negated_…`: it is Not…"""
+
+    __slots__ = (
+        "actions",
+        "allows",
+        "conditions",
+        "index",
+        "keys",
+        "narrowed_by_principal_arn",
+        "negated_actions",
+        "negated_principals",
+        "negated_resources",
+        "principals",
+        "resources",
+        "sid",
+    )
+
+    def __init__(self, element: dict[str, Any], index: int, *, variables: bool) -> None:
+        self.index = index
+        self.sid: str = element.get("Sid", "")
+        self.allows = element["Effect"] == "Allow"
+        self.negated_actions, given = _one_of(element, "Action", "NotAction", "Policy statement must contain actions.")
+        self.actions = Actions(_actions(given))
+        self.negated_resources, given = _one_of(element, "Resource", "NotResource", "")
+        self.resources: tuple[Template, ...] | None = None
+        if given is not None:
+            texts = _texts(given, "Policy statement must contain resources.")
+            self.resources = tuple(Template(text, variables=variables, wild=True) for text in texts)
+        self.negated_principals, given = _one_of(element, "Principal", "NotPrincipal", "")
+        self.principals: Principals | None = None if given is None else compile_principals(given)
+        self.conditions = tuple(_conditions(element.get("Condition", {}), variables))
+        self.narrowed_by_principal_arn = any(each.narrows("aws:principalarn") for each in self.conditions)
+        self.keys = frozenset[str]().union(
+            *(condition.keys for condition in self.conditions), *(template.keys for template in self.resources or ())
+        )
+
+    def names_action(self, action: str) -> bool:
+        """`action` in lower case."""
+        return self.actions.name(action) != self.negated_actions
+
+    def names_resource(self, resource: str, context: Context) -> bool:
+        """False where the statement has neither Resource nor NotResource."""
+        if self.resources is None:
+            return False
+        return any(each.matches(resource, context) for each in self.resources) != self.negated_resources
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Document:
+    """`keys`: the condition keys, in lower case, that the statements read."""
+
+    version: str
+    statements: tuple[Statement, ...]
+    keys: frozenset[str]
+
+
+@lru_cache(_KEPT)
+def compile_document(text: str) -> Document:
+    """PolicyError for what IAM's grammar does not have."""
+    element = parse(text)
+    version = element.get("Version", VERSIONS[-1])
+    if type(version) is not str or version not in VERSIONS:
+        raise PolicyError("The policy must contain a valid version string: 2012-10-17 or 2008-10-17")
+    if type(element.get("Id", "")) is not str:
+        raise PolicyError("Id must be a text")
+    given = element.get("Statement")
+    if given is None:
+        raise PolicyError("The policy has no Statement")
+    statements = []
+    for index, each in enumerate(given if isinstance(given, list) else [given], 1):
+        sid = each.get("Sid", "") if isinstance(each, dict) else ""
+        try:
+            _check_elements(each)
+            statements.append(Statement(each, index, variables=version == _WITH_VARIABLES))
+        except PolicyError as error:
+            raise PolicyError(error.reason, index, sid if type(sid) is str else "") from None
+    return Document(version, tuple(statements), frozenset[str]().union(*(statement.keys for statement in statements)))
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The JSON of a policy: an object without doubled keys. PolicyError."""
+    if len(text) > TEXT_MAX:
+        raise PolicyError(f"The policy is longer than {TEXT_MAX} characters")
+    try:
+        element = json.loads(
+            text, object_pairs_hook=_object, parse_int=_Number, parse_float=_Number, parse_constant=_no_constant
+        )
+        # A lone surrogate can be neither stored nor said back.
+        json.dumps(element, ensure_ascii=False).encode()
+    except UnicodeError:
+        raise PolicyError("The policy holds characters that are none") from None
+    except (ValueError, RecursionError):
+        raise PolicyError("Syntax errors in policy.") from None
+    if not isinstance(element, dict):
+        raise PolicyError("Syntax errors in policy.")
+    unknown = [key for key in element if key not in _DOCUMENT]
+    if unknown:
+        raise PolicyError(f"Syntax errors in policy. {unknown[0][:64]!r} is no element of a policy")
+    return element
+
+
+def as_list(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given]
+
+
+class _Number(str):
+    """A JSON number as it was spelled: allowed among a condition's values, and nowhere else."""
+
+    __slots__ = ()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise PolicyError("Syntax errors in policy. An element stands twice")
+    return found
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
+def _check_elements(element: Any) -> None:
+    if not isinstance(element, dict):
+        raise PolicyError("Syntax errors in policy. A statement is an object")
+    unknown = [key for key in element if key not in _STATEMENT]
+    if unknown:
+        raise PolicyError(f"Syntax errors in policy. {unknown[0][:64]!r} is no element of a statement")
+    if element.get("Effect") not in ("Allow", "Deny"):
+        raise PolicyError("Effect must be Allow or Deny")
+    if type(element.get("Sid", "")) is not str:
+        raise PolicyError("Sid must be a text")
+
+
+def _one_of(element: dict[str, Any], name: str, negated: str, missing: str) -> tuple[bool, Any]:
+    """Whether it is the negated one, and what it holds; None for neither, unless `missing` says that one must be."""
+    if name in element and negated in element:
+        raise PolicyError(f"A statement has {name} or {negated}, not both")
+    given = element.get(negated) if negated in element else element.get(name)
+    if given is None and (missing or name in element or negated in element):
+        raise PolicyError(missing or f"{name} holds nothing")
+    return negated in element, given
+
+
+def _texts(given: Any, missing: str) -> list[str]:
+    found = as_list(given)
+    if not found or not all(type(each) is str and each for each in found):
+        raise PolicyError(missing)
+    return found
+
+
+def _actions(given: Any) -> list[str]:
+    found = _texts(given, "Policy statement must contain actions.")
+    for action in found:
+        if action != "*" and _ACTION.fullmatch(action) is None:
+            if action.count(":") > 1:
+                raise PolicyError(f"Actions/Condition can contain only one colon. {action[:64]!r}")
+            raise PolicyError(f"{_NO_VENDOR} {action[:64]!r}")
+    return found
+
+
+def _conditions(given: Any, variables: bool) -> list[Condition]:
+    if not isinstance(given, dict):
+        raise PolicyError("Syntax errors in policy. Condition is an object")
+    found = []
+    for operator, keys in given.items():
+        if not isinstance(keys, dict) or not keys:
+            raise PolicyError(f"Syntax errors in policy. {operator[:64]!r} has no keys")
+        for key, values in keys.items():
+            if ":" not in key:
+                raise PolicyError(f"{_NO_VENDOR} {key[:64]!r}")
+            found.append(Condition(operator, key, _condition_values(key, values), variables=variables))
+    return found
+
+
+def _condition_values(key: str, given: Any) -> list[str]:
+    texts = []
+    for value in as_list(given):
+        if isinstance(value, bool):
+            texts.append("true" if value else "false")
+        elif isinstance(value, str):
+            texts.append(str(value))
+        else:
+            raise PolicyError(f"Syntax errors in policy. The values of {key[:64]!r} must be texts, numbers or booleans")
+    if not texts:
+        raise PolicyError(f"Syntax errors in policy. {key[:64]!r} has no values")
+    return texts

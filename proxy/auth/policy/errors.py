@@ -1,0 +1,23 @@
+"""What is wrong with a document, said to whoever wrote it; each service puts its own words before it."""
+
+from __future__ import annotations
+
+
+class PolicyError(Exception):
+    """`reason` is a sentence; `statement` names the statement, from 1 on, 0 where it is the document as a whole."""
+
+    def __init__(self, reason: str, statement: int = 0, sid: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.statement = statement
+        self.sid = sid
+
+    @property
+    def place(self) -> str:
+        """In which statement, as it is put after the reason; empty for the document as a whole."""
+        if not self.statement:
+            return ""
+        return f" (in statement {self.statement}{f', {self.sid[:64]}' if self.sid else ''})"
+
+    def __str__(self) -> str:
+        return self.reason + self.place

@@ -1,0 +1,108 @@
+"""Wildcards: `*` is any text, `?` is one character, in any field, colons and slashes included.
+
+A pattern is cut at its stars; each piece is then looked for once, from where the one before it ended. The leftmost
+place is always good enough, so nothing is ever tried twice: time grows with the text, never with the number of stars.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+Matcher = Callable[[str], bool]
+
+
+class Wild(Enum):
+    STAR = "*"
+    ONE = "?"
+
+
+Token = str | Wild
+"""A run of literal text, or a wildcard."""
+
+
+def wildcards(text: str) -> list[Token]:
+    """The tokens of `text`, in which every `*` and `?` is a wildcard."""
+    tokens: list[Token] = []
+    for run in _RUNS.findall(text):
+        tokens.append(Wild.STAR if run == "*" else Wild.ONE if run == "?" else run)
+    return tokens
+
+
+def matcher(tokens: Sequence[Token]) -> Matcher:
+    """Whether a whole text is what `tokens` say; case counts."""
+    pieces = _cut(tokens)
+    if len(pieces) == 1:
+        return pieces[0].is_all
+    first, *middle, last = pieces
+    if not middle and not first.length and not last.length:
+        return _always
+    if not middle and not last.length and isinstance(first.text, str):
+        prefix = first.text
+        return lambda text: text.startswith(prefix)
+
+    def matches(text: str) -> bool:
+        at, end = first.length, len(text) - last.length
+        if at > end or not first.fits(text, 0) or not last.fits(text, end):
+            return False
+        for piece in middle:
+            found = piece.find(text, at, end)
+            if found < 0:
+                return False
+            at = found + piece.length
+        return True
+
+    return matches
+
+
+def glob(text: str) -> Matcher:
+    return matcher(wildcards(text))
+
+
+class _Piece:
+    """What stands between two stars: of fixed length, so a place either fits or does not."""
+
+    __slots__ = ("length", "text")
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self.length = sum(len(token) if isinstance(token, str) else 1 for token in tokens)
+        self.text: str | re.Pattern[str]
+        if Wild.ONE in tokens:
+            spelled = (re.escape(token) if isinstance(token, str) else "." for token in tokens)
+            self.text = re.compile("".join(spelled), re.DOTALL)
+        else:
+            self.text = "".join(token for token in tokens if isinstance(token, str))
+
+    def is_all(self, text: str) -> bool:
+        return len(text) == self.length and self.fits(text, 0)
+
+    def fits(self, text: str, at: int) -> bool:
+        if isinstance(self.text, str):
+            return text.startswith(self.text, at)
+        return self.text.match(text, at) is not None
+
+    def find(self, text: str, at: int, end: int) -> int:
+        """The first place from `at` that fits before `end`; -1 if there is none."""
+        if isinstance(self.text, str):
+            return text.find(self.text, at, end)
+        found = self.text.search(text, at, end)
+        return -1 if found is None else found.start()
+
+
+_RUNS = re.compile(r"[^*?]+|[*?]")
+
+
+def _cut(tokens: Sequence[Token]) -> list[_Piece]:
+    pieces: list[list[Token]] = [[]]
+    for token in tokens:
+        if token is Wild.STAR:
+            pieces.append([])
+        else:
+            pieces[-1].append(token)
+    # Empty pieces in the middle (`**`) fit everywhere.
+    return [_Piece(piece) for at, piece in enumerate(pieces) if piece or at in (0, len(pieces) - 1)]
+
+
+def _always(text: str) -> bool:
+    return True

@@ -1,0 +1,120 @@
+"""The Principal element: who is named, and how strongly a caller is meant by it.
+
+Users and roles are known by the unique id that their ARN stood for when the policy was saved; everybody else by the
+text of their ARN. No wildcard stands within an ARN here; `*` alone is everyone.
+
+Source: IAM User Guide, "AWS JSON policy elements: Principal", "NotPrincipal".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from proxy.auth.policy.errors import PolicyError
+from proxy.model.identity import Caller, PrincipalKind, Session, SessionKind
+
+EVERYONE = "*"
+# `AWS` of a policy, and the `Federated` and `Service` of a trust policy, are names of their own kinds.
+_ACCOUNT = re.compile(r"(?:arn:aws:iam::)?([0-9]{12})(?::root)?")
+_USER_OR_ROLE = re.compile(r"arn:aws:iam::[0-9]{12}:(?:user|role)/[\x21-\x7e]{1,640}")
+_SESSION = re.compile(
+    r"arn:aws:sts::[0-9]{12}:(?:assumed-role/[\w+=,.@-]{1,64}|federated-user)/[\w+=,.@-]{1,64}", re.ASCII
+)
+_KINDS = ("AWS", "Service", "Federated", "CanonicalUser")
+
+
+class Meant(IntEnum):
+    """How a Principal element reaches a caller; what is higher grants more inside one account."""
+
+    NOT = 0
+    ACCOUNT = 1  # its account is named: that account's own policies must allow as well
+    ROLE = 2  # its role is, or everyone: boundary and session policies still narrow what is granted
+    DIRECTLY = 3  # the user or session itself is
+
+
+@dataclass(frozen=True, slots=True)
+class Principals:
+    """One Principal or NotPrincipal element. `named` are users' and roles' ARNs, `sessions` those of sessions."""
+
+    everyone: bool = False
+    accounts: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
+    sessions: frozenset[str] = frozenset()
+    federated: frozenset[str] = frozenset()
+    services: frozenset[str] = frozenset()
+    canonical: frozenset[str] = frozenset()
+
+    def mean(self, caller: Caller, mine: Collection[str]) -> Meant:
+        """`mine` are the ARNs that stand for the caller's user or role in the policy that this element is from."""
+        if not self.named.isdisjoint(mine):
+            return Meant.DIRECTLY if caller.principal.kind is PrincipalKind.USER else Meant.ROLE
+        if self.sessions and role_session(caller) is not None and caller.arn in self.sessions:
+            return Meant.DIRECTLY
+        if self.everyone:
+            return Meant.ROLE
+        return Meant.ACCOUNT if caller.account in self.accounts else Meant.NOT
+
+    def spare(self, caller: Caller, mine: Collection[str]) -> bool:
+        """Whether a Deny with this as its NotPrincipal lets the caller go.
+
+        IAM asks account, user or role, and session, in turn; each that is not named is denied, and so is what lies
+        under it. A role that is named without any of its sessions stands for all of them.
+        """
+        if self.everyone:
+            return True
+        if caller.account not in self.accounts:
+            return False
+        if caller.principal.kind is PrincipalKind.ROOT:
+            return True
+        if self.named.isdisjoint(mine):
+            return False
+        session = role_session(caller)
+        if session is None or caller.arn in self.sessions:
+            return True
+        of_the_role = caller.arn.removesuffix(session.name)
+        return not any(each.startswith(of_the_role) for each in self.sessions)
+
+
+def role_session(caller: Caller) -> Session | None:
+    session = caller.session
+    return session if session is not None and session.kind is SessionKind.ROLE else None
+
+
+def compile_principals(element: Any) -> Principals:
+    """PolicyError for what is no principal: an id that stands for one deleted, a pattern, an ARN of something else."""
+    if element == EVERYONE:
+        return Principals(everyone=True)
+    if not isinstance(element, dict) or not element:
+        raise PolicyError('A principal is "*", or names kinds of principals: AWS, Service, Federated')
+    found: dict[str, list[str]] = {kind: [] for kind in _KINDS}
+    for kind, given in element.items():
+        if kind not in found:
+            raise PolicyError(f"Invalid principal in policy: {kind[:64]!r} is no kind of principal")
+        values = given if isinstance(given, list) else [given]
+        if not values or not all(type(value) is str and value for value in values):
+            raise PolicyError(f"Invalid principal in policy: {kind} names nobody")
+        found[kind] = values
+    accounts, named, sessions = set(), set(), set()
+    for arn in found["AWS"]:
+        account = _ACCOUNT.fullmatch(arn)
+        if account is not None and (arn.startswith("arn:") == arn.endswith(":root")):
+            accounts.add(account[1])
+        elif _USER_OR_ROLE.fullmatch(arn) and "*" not in arn and "?" not in arn and not arn.endswith("/"):
+            named.add(arn)
+        elif _SESSION.fullmatch(arn):
+            sessions.add(arn)
+        elif arn != EVERYONE:
+            raise PolicyError(f'Invalid principal in policy: "AWS":"{arn[:256]}"')
+    return Principals(
+        EVERYONE in found["AWS"],
+        frozenset(accounts),
+        frozenset(named),
+        frozenset(sessions),
+        frozenset(found["Federated"]),
+        frozenset(found["Service"]),
+        frozenset(found["CanonicalUser"]),
+    )

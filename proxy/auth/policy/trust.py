@@ -1,0 +1,45 @@
+"""Whether somebody may take a role: sts:AssumeRole, AssumeRoleWithWebIdentity, TagSession, SetSourceIdentity.
+
+The role's trust policy must allow it, always. In one account that is enough where it names the caller's user, role or
+session; where it names the account only, and across accounts, the caller's own policies must allow it as well.
+
+Source: IAM User Guide, "Policies and permissions for roles"; AWS Security Blog, "How to use trust policies with IAM
+roles".
+"""
+
+from __future__ import annotations
+
+from proxy.auth.policy.context import Context
+from proxy.auth.policy.decision import Decision, Question, allowed, both_sides, denied, refused
+from proxy.auth.policy.weighing import Kind, Request, Trace, caller_layers, resource_layer, weigh
+from proxy.model.identity import Caller, PrincipalKind, Role
+
+ROOT_MAY_NOT = "Roles may not be assumed by root accounts."
+
+
+def decide_trust(
+    caller: Caller | None, federated: str, role: Role, action: str, context: Context, trace: Trace | None = None
+) -> Decision:
+    """Whether `caller`, or a web identity of the provider whose ARN `federated` is (then `caller` is None), may do
+    `action` with `role`."""
+    question = Question(action, role.principal.arn, context)
+    request = Request(caller, action.lower(), role.principal.arn, context, federated)
+    trust = resource_layer(Kind.TRUST, role.trust)
+    if caller is None:
+        weighed = weigh(request, (trust,), trace)
+        if weighed.denied is not None or weighed.resource is None:
+            return Decision(False, f"Not authorized to perform {action}", weighed.denied is not None, Kind.TRUST)
+        return allowed(weighed.resource)
+    if caller.principal.kind is PrincipalKind.ROOT:
+        return Decision(False, ROOT_MAY_NOT, by=Kind.TRUST)
+    weighed = weigh(request, (*caller_layers(caller), trust), trace)
+    if weighed.denied is not None:
+        return denied(caller.arn, question, weighed.denied)
+    if weighed.resource is None:
+        return refused(caller.arn, question, Kind.TRUST)
+    if caller.account != role.principal.account or not weighed.grants_role:
+        return both_sides(caller, question, weighed, Kind.TRUST)
+    if weighed.grants_directly:
+        return allowed(weighed.resource)
+    narrowing = weighed.narrowing()
+    return allowed(weighed.resource) if narrowing is None else refused(caller.arn, question, narrowing)

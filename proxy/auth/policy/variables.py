@@ -1,0 +1,98 @@
+"""Policy variables: `${aws:username}`, with a default `${aws:PrincipalTag/team, 'none'}`; `${*}`, `${?}`, `${$}`.
+
+A value that is put in is text and nothing else: a `*` in somebody's tag is a star, not a wildcard. A key that is
+absent, or has several values, leaves its variable without a value, and what it stands in matches nothing. Only
+documents of version 2012-10-17 have variables; in others `${` is text.
+
+Source: IAM User Guide, "IAM policy elements: Variables and tags".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxy.auth.policy.context import Context
+from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.matching import Matcher, Token, matcher, wildcards
+
+_LITERAL = ("*", "?", "$")
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """`key` is in lower case; `default` None: none was given."""
+
+    key: str
+    default: str | None = None
+
+
+class Template:
+    """A text of a policy that a request fills in. `keys` are the condition keys that it reads."""
+
+    __slots__ = ("_parts", "_static", "keys", "text")
+
+    def __init__(self, text: str, *, variables: bool, wild: bool) -> None:
+        """PolicyError for a variable that is not well formed. `wild`: `*` and `?` outside variables are wildcards."""
+        self.text = text
+        self._parts = _parts(text, wild) if variables else _plain(text, wild)
+        self.keys = frozenset(part.key for part in self._parts if isinstance(part, Variable))
+        self._static = None if self.keys else matcher(self.tokens({}) or ())
+
+    def tokens(self, context: Context) -> list[Token] | None:
+        """With every variable's value put in; None when one of them has none."""
+        tokens: list[Token] = []
+        for part in self._parts:
+            if isinstance(part, Variable):
+                values = context.get(part.key)
+                value = values[0] if values is not None and len(values) == 1 else part.default
+                if value is None:
+                    return None
+                tokens.append(value)
+            else:
+                tokens.append(part)
+        return tokens
+
+    def matcher(self, context: Context) -> Matcher | None:
+        """None when a variable has no value: then nothing matches."""
+        if self._static is not None:
+            return self._static
+        tokens = self.tokens(context)
+        return None if tokens is None else matcher(tokens)
+
+    def matches(self, text: str, context: Context) -> bool:
+        found = self._static if self._static is not None else self.matcher(context)
+        return found is not None and found(text)
+
+
+def _plain(text: str, wild: bool) -> list[Token | Variable]:
+    return list(wildcards(text)) if wild else [text]
+
+
+def _parts(text: str, wild: bool) -> list[Token | Variable]:
+    parts: list[Token | Variable] = []
+    at = 0
+    while (start := text.find("${", at)) >= 0:
+        parts += _plain(text[at:start], wild)
+        part, at = _variable(text, start)
+        parts.append(part)
+    return parts + _plain(text[at:], wild)
+
+
+def _variable(text: str, start: int) -> tuple[Token | Variable, int]:
+    """What begins at `start`, and where the text goes on."""
+    end = text.find("}", start)
+    comma = text.find(",", start, end)
+    if comma >= 0:
+        opened = text.find("'", comma)
+        closed = text.find("'", opened + 1) if opened >= 0 else -1
+        end = text.find("}", closed) if closed >= 0 else -1
+        if end < 0 or text[comma + 1 : opened].strip() or text[closed + 1 : end].strip():
+            raise PolicyError(f"A policy variable's default stands in single quotes: {text[start : start + 64]}")
+        default, key = text[opened + 1 : closed], text[start + 2 : comma].strip()
+    else:
+        default, key = None, text[start + 2 : max(end, start + 2)].strip()
+    if end < 0 or not key or "${" in key:
+        raise PolicyError(f"A policy variable is not well formed: {text[start : start + 64]}")
+    if default is None and key in _LITERAL:
+        return key, end + 1
+    return Variable(key.lower(), default), end + 1

@@ -1,0 +1,238 @@
+"""What each policy says to one request, statement by statement: the one place where statements are matched.
+
+The decision, a role's trust, the simulator and the explanation all ask here; a `Trace` sees every statement with what
+kept it from applying. A document that cannot be read any more denies everything: what it denied is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from proxy.auth.policy.conditions import Condition
+from proxy.auth.policy.context import Context
+from proxy.auth.policy.documents import Document, Statement, compile_document
+from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.principals import Meant
+from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Tags
+
+
+class Kind(StrEnum):
+    """Where a policy stands."""
+
+    IDENTITY = "identity"
+    BOUNDARY = "boundary"
+    SESSION = "session"
+    REPOSITORY = "repository"
+    REGISTRY = "registry"
+    TRUST = "trust"
+
+
+RESOURCE_KINDS = frozenset((Kind.REPOSITORY, Kind.REGISTRY, Kind.TRUST))
+# Policies that are of one resource, and need not say of which.
+_OF_ONE_RESOURCE = frozenset((Kind.REPOSITORY, Kind.TRUST))
+
+
+class Element(StrEnum):
+    """What of a statement did not match, where it was no condition."""
+
+    ACTION = "Action"
+    RESOURCE = "Resource"
+    PRINCIPAL = "Principal"
+
+
+Mismatch = Element | Condition
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """One policy in its layer. `arn` names a managed policy."""
+
+    document: Document
+    arn: str = ""
+    name: str = ""
+    holder: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """Policies of one kind, which have one say together. `bound` are the unique ids that ARNs in it stand for; without
+    `grants` its Allow statements count for nothing."""
+
+    kind: Kind
+    policies: tuple[Held, ...]
+    bound: Tags = ()
+    grants: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Applied:
+    """A statement that matched the request, and how strongly it meant the caller."""
+
+    kind: Kind
+    held: Held
+    statement: Statement
+    meant: Meant
+
+
+Trace = Callable[[Layer, Held, Statement, Mismatch | None], None]
+
+
+class Weighed:
+    """All that has been said. `denied` is the first Deny; the others the first, or strongest, Allow of their kind."""
+
+    __slots__ = ("boundary", "denied", "identity", "layers", "resource", "session")
+
+    def __init__(self, layers: Collection[Kind]) -> None:
+        self.layers = layers
+        self.denied: Applied | None = None
+        self.identity: Applied | None = None
+        self.boundary: Applied | None = None
+        self.session: Applied | None = None
+        self.resource: Applied | None = None
+
+    @property
+    def grants_directly(self) -> bool:
+        return self.resource is not None and self.resource.meant is Meant.DIRECTLY
+
+    @property
+    def grants_role(self) -> bool:
+        return self.resource is not None and self.resource.meant >= Meant.ROLE
+
+    def narrowing(self) -> Kind | None:
+        """Boundary or session policy, where there is one and it does not allow."""
+        if self.boundary is None and Kind.BOUNDARY in self.layers:
+            return Kind.BOUNDARY
+        if self.session is None and Kind.SESSION in self.layers:
+            return Kind.SESSION
+        return None
+
+    def take(self, applied: Applied) -> None:
+        """An Allow that matched."""
+        kind = applied.kind
+        if kind in RESOURCE_KINDS:
+            if self.resource is None or applied.meant > self.resource.meant:
+                self.resource = applied
+        elif kind is Kind.IDENTITY:
+            self.identity = self.identity or applied
+        elif kind is Kind.BOUNDARY:
+            self.boundary = self.boundary or applied
+        else:
+            self.session = self.session or applied
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks what of which resource. `caller` is None for a web identity, which `federated` names the provider of."""
+
+    caller: Caller | None
+    action: str  # in lower case
+    resource: str
+    context: Context
+    federated: str = ""
+
+
+def weigh(request: Request, layers: Sequence[Layer], trace: Trace | None = None) -> Weighed:
+    """What `layers` say to `request`. Ends at the first Deny, unless `trace` wants to see everything."""
+    weighed = Weighed(tuple(layer.kind for layer in layers))
+    caller = request.caller
+    for layer in layers:
+        mine = (
+            [arn for arn, principal_id in layer.bound if principal_id == caller.principal.principal_id]
+            if caller is not None
+            else ()
+        )
+        for held in layer.policies:
+            for statement in held.document.statements:
+                meant = Meant.DIRECTLY
+                mismatch: Mismatch | None = None
+                if not statement.names_action(request.action):
+                    mismatch = Element.ACTION
+                elif not _names_resource(statement, layer.kind, request):
+                    mismatch = Element.RESOURCE
+                else:
+                    meant = _meant(statement, layer.kind, request, mine)
+                    if meant is Meant.NOT:
+                        mismatch = Element.PRINCIPAL
+                    else:
+                        for condition in statement.conditions:
+                            if not condition.holds(request.context):
+                                mismatch = condition
+                                break
+                if trace is not None:
+                    trace(layer, held, statement, mismatch)
+                if mismatch is not None or not (layer.grants or not statement.allows):
+                    continue
+                applied = Applied(layer.kind, held, statement, meant)
+                if statement.allows:
+                    weighed.take(applied)
+                elif weighed.denied is None:
+                    weighed.denied = applied
+                    if trace is None:
+                        return weighed
+    return weighed
+
+
+def caller_layers(caller: Caller) -> tuple[Layer, ...]:
+    """The policies that come with a caller, whatever it asks for."""
+    principal = caller.principal
+    layers = [Layer(Kind.IDENTITY, _held(principal.policies))]
+    if principal.boundary is not None:
+        layers.append(Layer(Kind.BOUNDARY, _held((principal.boundary,))))
+    if caller.session_policies is not None:
+        layers.append(Layer(Kind.SESSION, _held(caller.session_policies)))
+    return tuple(layers)
+
+
+def resource_layer(kind: Kind, policy: BoundPolicy, grants: bool = True) -> Layer:
+    return Layer(kind, (Held(_compiled(policy.text, _UNREADABLE_OF_RESOURCE)),), policy.principals, grants)
+
+
+def keys_read(layers: Sequence[Layer]) -> frozenset[str]:
+    """The condition keys that a decision over `layers` can hang on."""
+    return frozenset[str]().union(*(held.document.keys for layer in layers for held in layer.policies))
+
+
+def _held(policies: Sequence[AttachedPolicy]) -> tuple[Held, ...]:
+    return tuple(Held(_compiled(each.text, _UNREADABLE), each.arn, each.name, each.holder) for each in policies)
+
+
+def _compiled(text: str, unreadable: str) -> Document:
+    try:
+        return compile_document(text)
+    except PolicyError:
+        return compile_document(unreadable)
+
+
+_UNREADABLE = '{"Statement":{"Sid":"unreadable","Effect":"Deny","Action":"*","Resource":"*"}}'
+_UNREADABLE_OF_RESOURCE = _UNREADABLE.replace('"Action"', '"Principal":"*","Action"')
+
+
+def _names_resource(statement: Statement, kind: Kind, request: Request) -> bool:
+    if statement.resources is None:
+        return kind in _OF_ONE_RESOURCE
+    return statement.names_resource(request.resource, request.context)
+
+
+def _meant(statement: Statement, kind: Kind, request: Request, mine: Collection[str]) -> Meant:
+    principals = statement.principals
+    if kind not in RESOURCE_KINDS:
+        return Meant.DIRECTLY if principals is None else Meant.NOT
+    if principals is None:
+        return Meant.NOT
+    caller = request.caller
+    if caller is None:
+        named = request.federated in principals.federated
+        if statement.allows:
+            return Meant.DIRECTLY if named and not statement.negated_principals else Meant.NOT
+        # What is said to everyone else is said to a web identity too.
+        return Meant.DIRECTLY if (named or principals.everyone) != statement.negated_principals else Meant.NOT
+    if not statement.negated_principals:
+        if principals.everyone and statement.narrowed_by_principal_arn:
+            return Meant.DIRECTLY
+        return principals.mean(caller, mine)
+    if statement.allows:
+        return Meant.NOT if principals.mean(caller, mine) is not Meant.NOT else Meant.ROLE
+    bounded = caller.principal.boundary is not None
+    return Meant.NOT if principals.spare(caller, mine) and not bounded else Meant.DIRECTLY
