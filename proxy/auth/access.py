@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from proxy.auth.policy.context import Context, RequestFacts, request_context, resource_account
+from proxy.auth.policy.context import Context, RequestFacts, facts_behind, request_context, resource_account
 from proxy.auth.policy.decision import IDENTITY_ALONE, Decision, Question, resource_layers, settle
 from proxy.auth.policy.weighing import Layer, caller_layers, keys_read
 from proxy.model.errors import Code, Failure
@@ -110,14 +110,11 @@ class _Seen:
                 self._questions.clear()
             layers = (*self._layers, *resource_layers(action, repository, registry))
             answered = self._questions[action, resource] = _Answered(repository, registry, layers)
-        values: tuple[Sequence[str] | None, ...] = ()
-        context: Context | None = None
-        if answered.keys:
-            context = _context(caller, facts, resource, repository, extra)
-            values = tuple([context.get(key) for key in answered.keys])
+        values = answered.values(facts, extra)
         decision = answered.decisions.get(values)
         if decision is None:
-            question = Question(action, resource, context or _context(caller, facts, resource, repository, extra))
+            tags = repository.tags if repository is not None else ()
+            question = Question(action, resource, request_context(caller, facts, resource, tags, extra))
             decision = settle(caller, question, answered.layers, registry is None or registry.exists)
             if len(answered.decisions) >= VALUES_KEPT:
                 answered.decisions.clear()
@@ -125,10 +122,16 @@ class _Seen:
         return decision
 
 
-class _Answered:
-    """The decisions about one question, by the values of the condition keys that its documents read."""
+Values = tuple[object, ...]
 
-    __slots__ = ("decisions", "keys", "layers", "registry", "repository")
+
+class _Answered:
+    """The decisions about one question, by the values of the condition keys that its documents read.
+
+    What caller and resource say is the same as long as they are; what is left are the request's facts and extra keys.
+    """
+
+    __slots__ = ("_facts", "_keys", "decisions", "layers", "registry", "repository")
 
     def __init__(
         self, repository: RepositoryAccess | None, registry: RegistryAccess | None, layers: Sequence[Layer]
@@ -136,17 +139,20 @@ class _Answered:
         self.repository = repository
         self.registry = registry
         self.layers = layers
-        self.keys = tuple(sorted(keys_read(layers)))
-        self.decisions: dict[tuple[Sequence[str] | None, ...], Decision] = {}
+        self._keys = tuple(sorted(keys_read(layers)))
+        self._facts = facts_behind(self._keys)
+        self.decisions: dict[Values, Decision] = {}
 
     def hangs_on(self, repository: RepositoryAccess | None, registry: RegistryAccess | None) -> bool:
         # Look-ups that are kept answer with the same object; comparing whole texts is for those that are not.
         same_repository = self.repository is repository or self.repository == repository
         return same_repository and (self.registry is registry or self.registry == registry)
 
-
-def _context(
-    caller: Caller, facts: RequestFacts, resource: str, repository: RepositoryAccess | None, extra: Context | None
-) -> Context:
-    tags = repository.tags if repository is not None else ()
-    return request_context(caller, facts, resource, tags, extra)
+    def values(self, facts: RequestFacts, extra: Context | None) -> Values:
+        """All that can differ between two requests with this question, so far as a document reads it."""
+        if not self._keys:
+            return ()
+        told = tuple([read(facts) for read in self._facts])
+        if not extra:
+            return told
+        return (told, *[tuple(extra.get(key, ())) for key in self._keys])

@@ -10,6 +10,7 @@
     weighing    every statement matched against one request; nobody else matches statements
     decision    the whole decision of one or two accounts, and its sentence for whoever was refused
     trust       the same for taking a role
+    lockout     whether whoever sets a repository's policy could not set it again
     explain     which statement decided, and why the others did not
     validation  what a document must be before it is stored, by kind
     rebinding   which principals a text names, and how it is shown once one of them is gone

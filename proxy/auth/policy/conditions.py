@@ -30,13 +30,26 @@ class Quantifier(Enum):
 
 
 class Condition:
-    """One operator on one key. `keys` are the condition keys that it reads."""
+    """One operator on one key. `keys` are the condition keys that it reads, `name` its own as it was spelled."""
 
-    __slots__ = ("_if_exists", "_negated", "_null", "_quantifier", "_tests", "key", "keys", "operator", "values")
+    __slots__ = (
+        "_if_exists",
+        "_negated",
+        "_null",
+        "_quantifier",
+        "_templates",
+        "_tests",
+        "key",
+        "keys",
+        "name",
+        "operator",
+        "values",
+    )
 
     def __init__(self, operator: str, key: str, given: Sequence[str], *, variables: bool) -> None:
         """`given` are the policy's values. PolicyError for an operator that is not known, or a value that is none."""
         self.operator = operator
+        self.name = key
         self.key = key.lower()
         self.values = tuple(given)
         self._quantifier, name, self._if_exists = _spelled(operator)
@@ -46,14 +59,26 @@ class Condition:
         make, self._negated = family
         self._null = name == "null"
         self.keys = frozenset((self.key,))
-        tests = []
+        tests, templates = [], []
         for value in given:
-            test, keys = make(value, variables)
+            test, template = make(value, variables)
             if test is None:
                 raise PolicyError(f"The value {value[:64]!r} is not what {operator} compares")
             tests.append(test)
-            self.keys |= keys
+            if template is not None and template.keys:
+                templates.append(template)
+                self.keys |= template.keys
         self._tests = tuple(tests)
+        self._templates = tuple(templates)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The condition keys that it reads, as they are spelled."""
+        return (self.name, *(name for template in self._templates for name in template.names))
+
+    def missing(self, context: Context) -> list[str]:
+        """The variables in its values that have none in this request."""
+        return [name for template in self._templates for name in template.missing(context)]
 
     def holds(self, context: Context) -> bool:
         found = context.get(self.key)
@@ -82,21 +107,20 @@ class Condition:
         return self._negated
 
 
-# ---- families: a policy's value, and whether variables count, to its test and the keys that the test reads -----------
+# ---- families: a policy's value, and whether variables count, to its test and the template that the test fills in ----
 
-Made = tuple[Test | None, frozenset[str]]
+Made = tuple[Test | None, Template | None]
 Compared = Callable[[Any, Any], Any]
-_NO_KEYS: frozenset[str] = frozenset()
 
 
 def _string(value: str, variables: bool) -> Made:
     template = Template(value, variables=variables, wild=False)
-    return template.matches, template.keys
+    return template.matches, template
 
 
 def _like(value: str, variables: bool) -> Made:
     template = Template(value, variables=variables, wild=True)
-    return template.matches, template.keys
+    return template.matches, template
 
 
 def _ignoring_case(value: str, variables: bool) -> Made:
@@ -106,7 +130,7 @@ def _ignoring_case(value: str, variables: bool) -> Made:
         tokens = template.tokens(context)
         return tokens is not None and found.casefold() == "".join(map(str, tokens)).casefold()
 
-    return test, template.keys
+    return test, template
 
 
 def _arn(value: str, variables: bool) -> Made:
@@ -119,7 +143,7 @@ def _arn(value: str, variables: bool) -> Made:
         tokens = template.tokens(context)
         return tokens is not None and values.arn_matcher(tokens)(found)
 
-    return test, template.keys
+    return test, template
 
 
 def _numeric(compared: Compared) -> Callable[[str, bool], Made]:
@@ -141,25 +165,25 @@ def _binary(value: str, _: bool) -> Made:
 def _address(value: str, _: bool) -> Made:
     network = values.network(value)
     if network is None:
-        return None, _NO_KEYS
+        return None, None
 
     def test(found: str, context: Context) -> bool:
         address = values.address(found)
         return address is not None and address.version == network.version and address in network
 
-    return test, _NO_KEYS
+    return test, None
 
 
 def _read(value: str, read: Callable[[str], object | None], compared: Compared) -> Made:
     wanted = read(value)
     if wanted is None:
-        return None, _NO_KEYS
+        return None, None
 
     def test(found: str, context: Context) -> bool:
         seen = read(found)
         return seen is not None and bool(compared(seen, wanted))
 
-    return test, _NO_KEYS
+    return test, None
 
 
 _FAMILIES: dict[str, tuple[Callable[[str, bool], Made], bool]] = {

@@ -8,7 +8,7 @@ Source: IAM User Guide, "AWS global condition context keys", "IAM and AWS STS co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -43,6 +43,14 @@ def request_context(
     the same of its service (ecr:ResourceTag/…). `extra` are keys in lower case that win over all others.
     """
     return RequestContext(caller, facts, resource, tags, extra or _NOTHING)
+
+
+def facts_behind(keys: Collection[str]) -> tuple[Callable[[RequestFacts], object], ...]:
+    """What of a request's facts the values of `keys` come from."""
+    facts: list[Callable[[RequestFacts], object]] = [_KEYS[key] for key in keys if key in _KEYS]
+    if "aws:multifactorauthage" in keys:
+        facts.append(lambda facts: int(facts.now))
+    return tuple(facts)
 
 
 def resource_account(resource: str, caller: Caller | None) -> str:
@@ -149,7 +157,7 @@ _KEYS: Mapping[str, Callable[[RequestFacts], str | None]] = {
 
 _PRINCIPAL_KEYS: Mapping[str, Callable[[Caller, RequestFacts], str | None]] = {
     "aws:multifactorauthage": lambda caller, facts: (
-        str(max(0, int(facts.now - caller.session.issued)))
+        str(max(0, int(facts.now) - int(caller.session.issued)))
         if caller.session is not None and caller.session.mfa
         else None
     ),

@@ -38,19 +38,27 @@ _ACTION = re.compile(r"([A-Za-z0-9-]+):([A-Za-z0-9*?]+)")
 class Actions:
     """An Action or NotAction element; case does not count."""
 
-    __slots__ = ("_any", "_exact", "given")
+    __slots__ = ("_exact", "_patterns", "_prefixes", "given")
 
     def __init__(self, given: Sequence[str]) -> None:
         self.given = tuple(given)
-        self._exact = frozenset(action.lower() for action in given)
-        patterns = [action.lower() for action in given if "*" in action or "?" in action]
-        self._any: tuple[Matcher, ...] = tuple(glob(pattern) for pattern in patterns)
+        patterns = [action.lower() for action in given]
+        self._exact = frozenset(pattern for pattern in patterns if not _is_wild(pattern))
+        # Nearly every pattern is `ecr:Get*`: one call for all of these.
+        self._prefixes = tuple(
+            pattern[:-1] for pattern in patterns if pattern.endswith("*") and not _is_wild(pattern[:-1])
+        )
+        others = [pattern for pattern in patterns if _is_wild(pattern[:-1]) or pattern.endswith("?")]
+        self._patterns: tuple[Matcher, ...] = tuple(glob(pattern) for pattern in others)
 
     def name(self, action: str) -> bool:
         """`action` in lower case."""
-        if action in self._exact:
+        if action in self._exact or action.startswith(self._prefixes):
             return True
-        return any(matches(action) for matches in self._any)
+        for matches in self._patterns:  # noqa: SIM110  # a generator costs more than what it runs here
+            if matches(action):
+                return True
+        return False
 
 
 class Statement:
@@ -98,7 +106,10 @@ class Statement:
         """False where the statement has neither Resource nor NotResource."""
         if self.resources is None:
             return False
-        return any(each.matches(resource, context) for each in self.resources) != self.negated_resources
+        for each in self.resources:
+            if each.matches(resource, context):
+                return not self.negated_resources
+        return self.negated_resources
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +119,15 @@ class Document:
     version: str
     statements: tuple[Statement, ...]
     keys: frozenset[str]
+
+
+def keys_named(text: str) -> list[str]:
+    """The condition keys that a policy reads, variables included, as they are spelled; each once. PolicyError."""
+    names = []
+    for statement in compile_document(text).statements:
+        names += [name for template in statement.resources or () for name in template.names]
+        names += [name for condition in statement.conditions for name in condition.names]
+    return list({name.lower(): name for name in reversed(names)}.values())[::-1]
 
 
 @lru_cache(_KEPT)
@@ -123,7 +143,7 @@ def compile_document(text: str) -> Document:
     if given is None:
         raise PolicyError("The policy has no Statement")
     statements = []
-    for index, each in enumerate(given if isinstance(given, list) else [given], 1):
+    for index, each in enumerate(_as_list(given), 1):
         sid = each.get("Sid", "") if isinstance(each, dict) else ""
         try:
             _check_elements(each)
@@ -153,10 +173,6 @@ def parse(text: str) -> dict[str, Any]:
     if unknown:
         raise PolicyError(f"Syntax errors in policy. {unknown[0][:64]!r} is no element of a policy")
     return element
-
-
-def as_list(given: Any) -> list[Any]:
-    return given if isinstance(given, list) else [given]
 
 
 class _Number(str):
@@ -198,8 +214,16 @@ def _one_of(element: dict[str, Any], name: str, negated: str, missing: str) -> t
     return negated in element, given
 
 
+def _is_wild(text: str) -> bool:
+    return "*" in text or "?" in text
+
+
+def _as_list(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given]
+
+
 def _texts(given: Any, missing: str) -> list[str]:
-    found = as_list(given)
+    found = _as_list(given)
     if not found or not all(type(each) is str and each for each in found):
         raise PolicyError(missing)
     return found
@@ -231,7 +255,7 @@ def _conditions(given: Any, variables: bool) -> list[Condition]:
 
 def _condition_values(key: str, given: Any) -> list[str]:
     texts = []
-    for value in as_list(given):
+    for value in _as_list(given):
         if isinstance(value, bool):
             texts.append("true" if value else "false")
         elif isinstance(value, str):

@@ -20,22 +20,27 @@ _LITERAL = ("*", "?", "$")
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """`key` is in lower case; `default` None: none was given."""
+    """`key` is `name` in lower case; `default` None: none was given."""
 
     key: str
-    default: str | None = None
+    name: str
+    default: str | None
 
 
 class Template:
-    """A text of a policy that a request fills in. `keys` are the condition keys that it reads."""
+    """A text of a policy that a request fills in.
 
-    __slots__ = ("_parts", "_static", "keys", "text")
+    `keys` are the condition keys that it reads, `names` the same as they are spelled in it."""
+
+    __slots__ = ("_parts", "_static", "keys", "names", "text")
 
     def __init__(self, text: str, *, variables: bool, wild: bool) -> None:
         """PolicyError for a variable that is not well formed. `wild`: `*` and `?` outside variables are wildcards."""
         self.text = text
         self._parts = _parts(text, wild) if variables else _plain(text, wild)
-        self.keys = frozenset(part.key for part in self._parts if isinstance(part, Variable))
+        found = [part for part in self._parts if isinstance(part, Variable)]
+        self.keys = frozenset(part.key for part in found)
+        self.names = tuple(part.name for part in found)
         self._static = None if self.keys else matcher(self.tokens({}) or ())
 
     def tokens(self, context: Context) -> list[Token] | None:
@@ -62,6 +67,11 @@ class Template:
     def matches(self, text: str, context: Context) -> bool:
         found = self._static if self._static is not None else self.matcher(context)
         return found is not None and found(text)
+
+    def missing(self, context: Context) -> list[str]:
+        """The variables that have no value."""
+        found = (part for part in self._parts if isinstance(part, Variable) and part.default is None)
+        return [part.name for part in found if len(context.get(part.key) or ()) != 1]
 
 
 def _plain(text: str, wild: bool) -> list[Token | Variable]:
@@ -95,4 +105,4 @@ def _variable(text: str, start: int) -> tuple[Token | Variable, int]:
         raise PolicyError(f"A policy variable is not well formed: {text[start : start + 64]}")
     if default is None and key in _LITERAL:
         return key, end + 1
-    return Variable(key.lower(), default), end + 1
+    return Variable(key.lower(), key, default), end + 1

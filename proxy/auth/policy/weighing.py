@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from weakref import WeakKeyDictionary
 
 from proxy.auth.policy.conditions import Condition
 from proxy.auth.policy.context import Context
@@ -76,7 +77,7 @@ class Applied:
     meant: Meant
 
 
-Trace = Callable[[Layer, Held, Statement, Mismatch | None], None]
+Trace = Callable[[Layer, Held, Statement, Meant | Mismatch], None]
 
 
 class Weighed:
@@ -135,38 +136,20 @@ class Request:
 
 def weigh(request: Request, layers: Sequence[Layer], trace: Trace | None = None) -> Weighed:
     """What `layers` say to `request`. Ends at the first Deny, unless `trace` wants to see everything."""
-    weighed = Weighed(tuple(layer.kind for layer in layers))
-    caller = request.caller
+    weighed = Weighed(tuple([layer.kind for layer in layers]))
     for layer in layers:
-        mine = (
-            [arn for arn, principal_id in layer.bound if principal_id == caller.principal.principal_id]
-            if caller is not None
-            else ()
-        )
+        mine = _bound_to(request.caller, layer.bound)
         for held in layer.policies:
             for statement in held.document.statements:
-                meant = Meant.DIRECTLY
-                mismatch: Mismatch | None = None
-                if not statement.names_action(request.action):
-                    mismatch = Element.ACTION
-                elif not _names_resource(statement, layer.kind, request):
-                    mismatch = Element.RESOURCE
-                else:
-                    meant = _meant(statement, layer.kind, request, mine)
-                    if meant is Meant.NOT:
-                        mismatch = Element.PRINCIPAL
-                    else:
-                        for condition in statement.conditions:
-                            if not condition.holds(request.context):
-                                mismatch = condition
-                                break
+                found = _match(statement, layer.kind, request, mine)
                 if trace is not None:
-                    trace(layer, held, statement, mismatch)
-                if mismatch is not None or not (layer.grants or not statement.allows):
+                    trace(layer, held, statement, found)
+                if not isinstance(found, Meant):
                     continue
-                applied = Applied(layer.kind, held, statement, meant)
+                applied = Applied(layer.kind, held, statement, found)
                 if statement.allows:
-                    weighed.take(applied)
+                    if layer.grants:
+                        weighed.take(applied)
                 elif weighed.denied is None:
                     weighed.denied = applied
                     if trace is None:
@@ -175,7 +158,14 @@ def weigh(request: Request, layers: Sequence[Layer], trace: Trace | None = None)
 
 
 def caller_layers(caller: Caller) -> tuple[Layer, ...]:
-    """The policies that come with a caller, whatever it asks for."""
+    """The policies that come with a caller, whatever it asks for. Kept for as long as the caller is."""
+    kept = _LAYERS.get(caller)
+    if kept is None:
+        kept = _LAYERS[caller] = _caller_layers(caller)
+    return kept
+
+
+def _caller_layers(caller: Caller) -> tuple[Layer, ...]:
     principal = caller.principal
     layers = [Layer(Kind.IDENTITY, _held(principal.policies))]
     if principal.boundary is not None:
@@ -205,14 +195,35 @@ def _compiled(text: str, unreadable: str) -> Document:
         return compile_document(unreadable)
 
 
+_LAYERS: WeakKeyDictionary[Caller, tuple[Layer, ...]] = WeakKeyDictionary()
+
 _UNREADABLE = '{"Statement":{"Sid":"unreadable","Effect":"Deny","Action":"*","Resource":"*"}}'
 _UNREADABLE_OF_RESOURCE = _UNREADABLE.replace('"Action"', '"Principal":"*","Action"')
 
 
-def _names_resource(statement: Statement, kind: Kind, request: Request) -> bool:
+def _bound_to(caller: Caller | None, bound: Tags) -> Collection[str]:
+    """The ARNs that stand for the caller's user or role."""
+    if caller is None or not bound:
+        return ()
+    return [arn for arn, principal_id in bound if principal_id == caller.principal.principal_id]
+
+
+def _match(statement: Statement, kind: Kind, request: Request, mine: Collection[str]) -> Meant | Mismatch:
+    """How the statement means the caller, or the first thing that does not match."""
+    if not statement.names_action(request.action):
+        return Element.ACTION
     if statement.resources is None:
-        return kind in _OF_ONE_RESOURCE
-    return statement.names_resource(request.resource, request.context)
+        if kind not in _OF_ONE_RESOURCE:
+            return Element.RESOURCE
+    elif not statement.names_resource(request.resource, request.context):
+        return Element.RESOURCE
+    meant = _meant(statement, kind, request, mine)
+    if meant is Meant.NOT:
+        return Element.PRINCIPAL
+    for condition in statement.conditions:
+        if not condition.holds(request.context):
+            return condition
+    return meant
 
 
 def _meant(statement: Statement, kind: Kind, request: Request, mine: Collection[str]) -> Meant:
