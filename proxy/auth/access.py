@@ -14,7 +14,7 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from proxy.auth.policy.context import Context, RequestFacts, facts_behind, request_context, resource_account
-from proxy.auth.policy.decision import IDENTITY_ALONE, Decision, Question, resource_layers, settle
+from proxy.auth.policy.decision import IDENTITY_ALONE, Decision, Question, is_own, resource_layers, settle
 from proxy.auth.policy.weighing import Layer, caller_layers, keys_read
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller, RegistryAccess, RepositoryAccess
@@ -115,7 +115,7 @@ class _Seen:
         if decision is None:
             tags = repository.tags if repository is not None else ()
             question = Question(action, resource, request_context(caller, facts, resource, tags, extra))
-            decision = settle(caller, question, answered.layers, registry is None or registry.exists)
+            decision = settle(caller, question, answered.layers, is_own(caller, resource, registry))
             if len(answered.decisions) >= VALUES_KEPT:
                 answered.decisions.clear()
             answered.decisions[values] = decision

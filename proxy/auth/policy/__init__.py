@@ -12,8 +12,9 @@
     trust       the same for taking a role
     lockout     whether whoever sets a repository's policy could not set it again
     explain     which statement decided, and why the others did not
+    simulate    the same over policies that are only supposed
     validation  what a document must be before it is stored, by kind
-    rebinding   which principals a text names, and how it is shown once one of them is gone
+    places      where statements and principals stand in a text, and how it is shown once one of these is gone
 
 Source: IAM User Guide, "Policy evaluation logic", "IAM JSON policy elements reference". Must not know HTTP or rows.
 """

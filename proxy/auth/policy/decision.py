@@ -95,19 +95,18 @@ def decide(
     none to ask. `question.context` holds every condition key of the request.
     """
     layers = (*caller_layers(caller), *resource_layers(question.action, repository, registry))
-    return settle(caller, question, layers, registry is None or registry.exists, trace)
+    return settle(caller, question, layers, is_own(caller, question.resource, registry), trace)
 
 
 def settle(
-    caller: Caller, question: Question, layers: Sequence[Layer], open_account: bool = True, trace: Trace | None = None
+    caller: Caller, question: Question, layers: Sequence[Layer], own: bool, trace: Trace | None = None
 ) -> Decision:
-    """The decision over `layers`, which are the caller's and the resource's. An account that is not `open_account` is
-    nobody's own."""
+    """The decision over `layers`, which are the caller's and the resource's; `own`: these are of one account."""
     request = Request(caller, question.action.lower(), question.resource, question.context)
     weighed = weigh(request, layers, trace)
     if weighed.denied is not None:
         return denied(caller.arn, question, weighed.denied)
-    if open_account and resource_account(question.resource, caller) == caller.account:
+    if own:
         return _within_account(caller, question, weighed)
     return both_sides(caller, question, weighed, Kind.REPOSITORY)
 
@@ -130,6 +129,11 @@ def resource_layers(
     ):
         layers.append(resource_layer(Kind.REGISTRY, registry.policy, grants))
     return tuple(layers)
+
+
+def is_own(caller: Caller, resource: str, registry: RegistryAccess | None) -> bool:
+    """Whether `resource` is of the caller's own account; one that is closed, or not there, is nobody's."""
+    return (registry is None or registry.exists) and resource_account(resource, caller) == caller.account
 
 
 def both_sides(caller: Caller, question: Question, weighed: Weighed, resource: Kind) -> Decision:

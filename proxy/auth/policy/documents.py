@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -116,15 +116,16 @@ class Statement:
 class Document:
     """`keys`: the condition keys, in lower case, that the statements read."""
 
+    text: str
     version: str
     statements: tuple[Statement, ...]
     keys: frozenset[str]
 
 
-def keys_named(text: str) -> list[str]:
-    """The condition keys that a policy reads, variables included, as they are spelled; each once. PolicyError."""
+def keys_named(documents: Iterable[Document]) -> list[str]:
+    """The condition keys that policies read, variables included, as they are spelled there; each once."""
     names = []
-    for statement in compile_document(text).statements:
+    for statement in (each for document in documents for each in document.statements):
         names += [name for template in statement.resources or () for name in template.names]
         names += [name for condition in statement.conditions for name in condition.names]
     return list({name.lower(): name for name in reversed(names)}.values())[::-1]
@@ -150,7 +151,9 @@ def compile_document(text: str) -> Document:
             statements.append(Statement(each, index, variables=version == _WITH_VARIABLES))
         except PolicyError as error:
             raise PolicyError(error.reason, index, sid if type(sid) is str else "") from None
-    return Document(version, tuple(statements), frozenset[str]().union(*(statement.keys for statement in statements)))
+    return Document(
+        text, version, tuple(statements), frozenset[str]().union(*(statement.keys for statement in statements))
+    )
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The principals that a text names: which they are, and how it is shown once one of them is gone.
+"""Where things stand in a policy's text: the principals it names, and its statements.
 
 IAM binds a stored policy to the unique ids of the users and roles it names. When one is deleted, its ARN could come to
 mean somebody else; from then on the policy is shown with the id in the ARN's place, and is the same text otherwise.
@@ -32,27 +32,51 @@ def rebound_text(text: str, gone: Mapping[str, str]) -> str:
     return "".join((*parts, text[at:]))
 
 
+def statement_spans(text: str) -> list[tuple[int, int]]:
+    """Where each statement begins and ends, in order; `text` has been compiled."""
+    spans: list[tuple[int, int]] = []
+    starts: list[int] = []
+    for mark, path in _marks(text):
+        if mark[0] == "{":
+            starts.append(mark.start())
+        elif mark[0] == "}":
+            start = starts.pop()
+            if path in (["Statement"], ["Statement", None]):
+                spans.append((start, mark.end()))
+    return spans
+
+
 # A string, a bracket, a comma or a colon: all that has a place in the structure; numbers and words have none here.
 _MARKS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}:,]')
 
 
 def _principal_texts(text: str) -> Iterator[tuple[int, int, str]]:
-    """Where each text stands that is a value under Principal or NotPrincipal of a statement; `text` has been parsed."""
-    members: list[str | None] = []  # of each open object the member at hand, None for a list
+    """Where each text stands that is a value under Principal or NotPrincipal of a statement."""
+    for mark, path in _marks(text):
+        if mark[0][0] == '"' and not _PRINCIPAL.isdisjoint(path):
+            yield mark.start(), mark.end(), json.loads(mark[0])
+
+
+def _marks(text: str) -> Iterator[tuple[re.Match[str], list[str | None]]]:
+    """Brackets, and the texts that are values, each with the path of what it lies in: of every object that is open the
+    member at hand, None for a list. `text` has been parsed before."""
+    path: list[str | None] = []
     is_name = False
     for mark in _MARKS.finditer(text):
         shape = mark[0]
         if shape in "{[":
-            members.append("" if shape == "{" else None)
+            yield mark, path
+            path.append("" if shape == "{" else None)
             is_name = shape == "{"
         elif shape in "]}":
-            members.pop()
+            path.pop()
+            yield mark, path
         elif shape in ":,":
-            is_name = shape == "," and members[-1] is not None
+            is_name = shape == "," and path[-1] is not None
         elif is_name:
-            members[-1] = json.loads(shape)
-        elif not _PRINCIPAL.isdisjoint(members):
-            yield mark.start(), mark.end(), json.loads(shape)
+            path[-1] = json.loads(shape)
+        else:
+            yield mark, path
 
 
 _PRINCIPAL = frozenset(("Principal", "NotPrincipal"))

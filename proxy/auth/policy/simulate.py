@@ -1,0 +1,95 @@
+"""What policies would say: SimulatePrincipalPolicy and SimulateCustomPolicy, by the evaluator that decides in earnest.
+
+Source: IAM API Reference, "SimulatePrincipalPolicy", "EvaluationResult".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from proxy.auth.policy.decision import Decision, Question, settle
+from proxy.auth.policy.documents import Statement, keys_named
+from proxy.auth.policy.places import statement_spans
+from proxy.auth.policy.principals import Meant
+from proxy.auth.policy.weighing import Held, Kind, Layer, Mismatch, caller_layers, resource_layer
+from proxy.model.identity import BoundPolicy, Caller
+
+ALLOWED, EXPLICIT_DENY, IMPLICIT_DENY = "allowed", "explicitDeny", "implicitDeny"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """In a text, both from 1 on."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """A statement that counted. `arn`, `name` and `holder` are its policy's, as `model.identity.AttachedPolicy` has
+    them; `end` is just past its closing brace."""
+
+    kind: Kind
+    arn: str
+    name: str
+    holder: str
+    start: Position
+    end: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """`outcome` is a PolicyEvaluationDecisionType, `outcomes` that of each kind of policy by itself. `matched` are the
+    Deny statements of a refusal, or all Allow statements behind an allowance. `missing` are condition keys that the
+    policies read and the context lacks, as the policies spell them."""
+
+    decision: Decision
+    outcome: str
+    outcomes: Mapping[Kind, str]
+    matched: tuple[Matched, ...]
+    missing: tuple[str, ...]
+
+
+def simulate(caller: Caller, question: Question, resource_policy: BoundPolicy | None, owner: str) -> Simulated:
+    """As if `caller` asked, and the resource, which is of the account `owner`, had `resource_policy`.
+
+    Policies that are only supposed are put into the caller's principal. `question.context` is what is given, no more.
+    """
+    layers = list(caller_layers(caller))
+    if resource_policy is not None:
+        layers.append(resource_layer(Kind.REPOSITORY, resource_policy))
+    seen: list[tuple[Layer, Held, Statement]] = []
+
+    def look(layer: Layer, held: Held, statement: Statement, found: Meant | Mismatch) -> None:
+        if isinstance(found, Meant):
+            seen.append((layer, held, statement))
+
+    decision = settle(caller, question, layers, owner == caller.account, look)
+    outcomes = {layer.kind: _outcome([each[2] for each in seen if each[0] is layer]) for layer in layers}
+    counted = seen if decision.allowed or decision.explicit else []
+    documents = [held.document for layer in layers for held in layer.policies]
+    return Simulated(
+        decision,
+        ALLOWED if decision.allowed else EXPLICIT_DENY if decision.explicit else IMPLICIT_DENY,
+        outcomes,
+        tuple(_matched(*each) for each in counted if each[2].allows == decision.allowed),
+        tuple(name for name in keys_named(documents) if not question.context.get(name.lower())),
+    )
+
+
+def _outcome(matched: Sequence[Statement]) -> str:
+    if any(not statement.allows for statement in matched):
+        return EXPLICIT_DENY
+    return ALLOWED if matched else IMPLICIT_DENY
+
+
+def _matched(layer: Layer, held: Held, statement: Statement) -> Matched:
+    text = held.document.text
+    start, end = statement_spans(text)[statement.index - 1]
+    return Matched(layer.kind, held.arn, held.name, held.holder, _position(text, start), _position(text, end))
+
+
+def _position(text: str, at: int) -> Position:
+    return Position(text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
