@@ -124,11 +124,12 @@ class Document:
 
 def keys_named(documents: Iterable[Document]) -> list[str]:
     """The condition keys that policies read, variables included, as they are spelled there; each once."""
-    names = []
+    names: dict[str, str] = {}
     for statement in (each for document in documents for each in document.statements):
-        names += [name for template in statement.resources or () for name in template.names]
-        names += [name for condition in statement.conditions for name in condition.names]
-    return list({name.lower(): name for name in reversed(names)}.values())[::-1]
+        for element in (*(statement.resources or ()), *statement.conditions):
+            for name in element.names:
+                names.setdefault(name.lower(), name)
+    return list(names.values())
 
 
 @lru_cache(_KEPT)

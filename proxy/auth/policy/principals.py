@@ -50,10 +50,10 @@ class Principals:
 
     def mean(self, caller: Caller, mine: Collection[str]) -> Meant:
         """`mine` are the ARNs that stand for the caller's user or role in the policy that this element is from."""
-        if not self.named.isdisjoint(mine):
-            return Meant.DIRECTLY if caller.principal.kind is PrincipalKind.USER else Meant.ROLE
         if self.sessions and role_session(caller) is not None and caller.arn in self.sessions:
             return Meant.DIRECTLY
+        if not self.named.isdisjoint(mine):
+            return Meant.DIRECTLY if caller.principal.kind is PrincipalKind.USER else Meant.ROLE
         if self.everyone:
             return Meant.ROLE
         return Meant.ACCOUNT if caller.account in self.accounts else Meant.NOT

@@ -1,0 +1,68 @@
+"""Wildcards: what they match, and that no pattern makes them slow."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import time
+
+import pytest
+
+from proxy.auth.policy.matching import glob
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "matches"),
+    [
+        ("", "", True),
+        ("", "a", False),
+        ("*", "", True),
+        ("*", "arn:aws:ecr:r:1:repository/a/b", True),
+        ("**", "", True),
+        ("?", "", False),
+        ("?", "\n", True),
+        ("??", "ab", True),
+        ("a*", "a", True),
+        ("a*", "ba", False),
+        ("*a", "a", True),
+        ("*a", "ab", False),
+        ("a*a", "a", False),
+        ("a*a", "aa", True),
+        ("a*b*c", "aXbXbXc", True),
+        ("a*b*c", "acb", False),
+        ("ab*bc", "abc", False),
+        ("*ab*ab*", "ab", False),
+        ("*ab*ab*", "abab", True),
+        ("a?c*", "abcd", True),
+        ("*?", "", False),
+        ("*?*?", "a", False),
+        ("*?*?", "ab", True),
+        ("*b?d*", "abbcd", True),
+        ("[a]", "a", False),
+        ("[a]", "[a]", True),
+        ("a.c", "abc", False),
+        ("a.?", "a.c", True),
+        ("A", "a", False),
+        ("ecr:*Image", "ecr:PutImage", True),
+        ("arn:aws:ecr:*:1:repository/team/*", "arn:aws:ecr:eu:west:1:repository/team/a:b/c", True),
+    ],
+)
+def test_a_pattern_matches_a_whole_text_or_not(pattern: str, text: str, matches: bool) -> None:
+    assert glob(pattern)(text) is matches
+
+
+def test_every_short_pattern_agrees_with_the_shells_on_every_short_text() -> None:
+    texts = ["".join(each) for size in range(6) for each in itertools.product("ab", repeat=size)]
+    for size in range(5):
+        for each in itertools.product("ab*?", repeat=size):
+            pattern = "".join(each)
+            matches = glob(pattern)
+            assert [matches(text) for text in texts] == [fnmatch.fnmatchcase(text, pattern) for text in texts], pattern
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 40 + "*b", "*a?" * 40 + "*b", "*" * 2000 + "b", "a*" * 500 + "b"])
+def test_hostile_patterns_take_no_longer_than_others(pattern: str) -> None:
+    matches = glob(pattern)
+    began = time.perf_counter()
+    assert not matches("a" * 20_000)
+    assert time.perf_counter() - began < 1
