@@ -126,9 +126,9 @@ def keys_named(documents: Iterable[Document]) -> list[str]:
     """The condition keys that policies read, variables included, as they are spelled there; each once."""
     names: dict[str, str] = {}
     for statement in (each for document in documents for each in document.statements):
-        for element in (*(statement.resources or ()), *statement.conditions):
-            for name in element.names:
-                names.setdefault(name.lower(), name)
+        elements: tuple[Template | Condition, ...] = (*(statement.resources or ()), *statement.conditions)
+        for name in (name for element in elements for name in element.names):
+            names.setdefault(name.lower(), name)
     return list(names.values())
 
 

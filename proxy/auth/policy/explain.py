@@ -74,7 +74,7 @@ def _onlooker(verdicts: list[Verdict], question: Question, who: str) -> Trace:
         if isinstance(found, Meant):
             matched, reason = True, _reach(layer, statement, found)
         else:
-            matched, reason = False, _reason(statement, found, question, who)
+            matched, reason = False, _reason(layer, statement, found, question, who)
         verdicts.append(
             Verdict(
                 layer.kind,
@@ -103,7 +103,7 @@ def _reach(layer: Layer, statement: Statement, meant: Meant) -> str:
     return ""
 
 
-def _reason(statement: Statement, mismatch: Mismatch, question: Question, who: str) -> str:
+def _reason(layer: Layer, statement: Statement, mismatch: Mismatch, question: Question, who: str) -> str:
     if isinstance(mismatch, Condition):
         return _condition(mismatch, question.context)
     if mismatch is Element.ACTION:
@@ -117,6 +117,8 @@ def _reason(statement: Statement, mismatch: Mismatch, question: Question, who: s
         lacking = sorted(key for template in statement.resources for key in template.missing(question.context))
         said = _names(name, given, statement.negated_resources, question.resource)
         return said + (f"; the request has no {', '.join(lacking)}" if lacking else "")
+    if layer.kind not in RESOURCE_KINDS:
+        return "it has a Principal, which policies of its kind have not"
     if statement.principals is None:
         return "it has no Principal"
     if statement.negated_principals:

@@ -86,6 +86,19 @@ def test_keys_are_named_as_they_are_spelled_each_once() -> None:
     assert keys_named([first, second]) == ["aws:UserName", "AWS:UserId"]
 
 
+NO_TEXTS: list[Any] = [[], None, "", 1, {}, [[]], ["*", 1]]
+NO_CONDITIONS: list[Any] = [[], None, "x", {"Bool": []}, {"Bool": {}}]
+NO_VALUES: list[Any] = [None, {}, [None], [["x"]], [{}]]
+
+NO_PRINCIPALS: list[Any] = [
+    *(None, "", [], {}, "bob", ["*"], 1, "111122223333", {"aws": "*"}, {"AWS": "*", "Group": "g"}),
+    *({"AWS": given} for given in ([], None, 111122223333, {}, ["*", 1], "1111", "AIDA1234567890ABCDEF")),
+    *({"AWS": f"arn:aws:iam::{given}"} for given in ("*:root", "111122223333", "111122223333:group/g")),
+    *({"AWS": f"arn:aws:iam::111122223333:{given}"} for given in ("user/*", "role/a?c", "user/", "user", "root/x")),
+    *({"AWS": f"arn:aws:sts::111122223333:{given}"} for given in ("assumed-role/R", "assumed-role/R/*", "root")),
+    *({"AWS": given} for given in ("111122223333:root", "arn:aws-cn:iam::111122223333:root")),
+]
+
 MALFORMED = [
     "",
     "null",
@@ -118,27 +131,16 @@ MALFORMED = [
     text(ALLOW | {"NotResource": "*"}),
     text(ALLOW | {"Principal": "*", "NotPrincipal": "*"}),
     text({"Effect": "Allow", "Resource": "*"}),
-    *(text(ALLOW | {"Action": given}) for given in ([], None, "", 1, {}, [[]])),
+    *(text(ALLOW | {"Action": given}) for given in NO_TEXTS),
     *(text(ALLOW | {"Action": given}) for given in ("Get", "e*", "ecr:", ":Get", "a:b:c", "e*:x", "ecr:Get Image")),
-    *(text(ALLOW | {"Resource": given}) for given in ([], None, "", 1, {}, [["*"]], "${", "${a")),
-    *(text(ALLOW | {"Condition": given}) for given in ([], None, "x", {"Bool": []}, {"Bool": {}})),
+    *(text(ALLOW | {"Resource": given}) for given in (*NO_TEXTS, "${", "${a")),
+    *(text(ALLOW | {"Condition": given}) for given in NO_CONDITIONS),
     text(ALLOW | {"Condition": {"Bool": {"a:b": []}}}),
-    *(text(ALLOW | {"Condition": {"StringEquals": {"a:b": given}}}) for given in (None, {}, [None], [["x"]], [{}])),
+    *(text(ALLOW | {"Condition": {"StringEquals": {"a:b": given}}}) for given in NO_VALUES),
     text(ALLOW | {"Condition": {"StringEquals": {"key": "x"}}}),
     text(ALLOW | {"Condition": {"Equals": {"a:b": "x"}}}),
-    *(
-        text(ALLOW | {"Principal": given})
-        for given in (
-            None, "", [], {}, "bob", ["*"], 1, "111122223333", {"AWS": []}, {"AWS": None}, {"AWS": 111122223333},
-            {"AWS": {}}, {"aws": "*"}, {"AWS": "1111"}, {"AWS": "AIDA1234567890ABCDEF"},
-            {"AWS": "arn:aws:iam::111122223333:user/*"},
-            {"AWS": "arn:aws:iam::111122223333:role/a?c"}, {"AWS": "arn:aws:iam::*:root"}, {"AWS": "111122223333:root"},
-            {"AWS": "arn:aws:iam::111122223333"}, {"AWS": "arn:aws:iam::111122223333:group/g"}, {"AWS": ["*", 1]},
-            {"AWS": "arn:aws:sts::111122223333:assumed-role/R"}, {"AWS": "arn:aws:sts::111122223333:assumed-role/R/*"},
-            {"AWS": "arn:aws-cn:iam::111122223333:root"}, {"AWS": "arn:aws:iam::111122223333:user/"},
-        )
-    ),
-]  # fmt: skip
+    *(text(ALLOW | {"Principal": given}) for given in NO_PRINCIPALS),
+]
 
 
 @pytest.mark.parametrize("malformed", MALFORMED, ids=lambda each: each[-60:])

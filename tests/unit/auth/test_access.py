@@ -1,0 +1,171 @@
+"""What the doors ask: what has a say is looked up; a decision is used again only while all it hung on is the same."""
+
+from __future__ import annotations
+
+import gc
+import json
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from proxy.auth.access import QUESTIONS_KEPT, Access, repository_named
+from proxy.auth.policy.context import RequestFacts
+from proxy.model.errors import Code, Failure
+from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal, RegistryAccess, RepositoryAccess
+
+HOME, OTHER, CLOSED = "111122223333", "444455556666", "999999999999"
+REPOSITORY = f"arn:aws:ecr:eu-west-1:{HOME}:repository/team/app"
+BOB_ARN = f"arn:aws:iam::{HOME}:user/bob"
+FACTS = RequestFacts(1764028800.0, "192.0.2.7", True, "docker/27", "eu-west-1")
+
+
+def statement(effect: str = "Allow", **more: Any) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": {"Effect": effect, "Action": "ecr:*"} | more})
+
+
+def caller(*texts: str) -> Caller:
+    policies = tuple(AttachedPolicy(text) for text in texts)
+    return Caller(Principal("AIDABOB", HOME, BOB_ARN, "bob", policies=policies, tags=(("team", "blue"),)))
+
+
+class Said:
+    """Look-ups with what they answer and what they were asked."""
+
+    def __init__(self) -> None:
+        self.policy: str | None = None
+        self.tags: tuple[tuple[str, str], ...] = ()
+        self.registry: str | None = None
+        self.asked: list[str] = []
+
+    async def repository_access(self, account: str, repository: str) -> RepositoryAccess:
+        self.asked.append(f"{account}/{repository}")
+        policy = None if self.policy is None else BoundPolicy(self.policy, ((BOB_ARN, "AIDABOB"),))
+        return RepositoryAccess(account, repository, True, policy, self.tags)
+
+    async def registry_access(self, account: str) -> RegistryAccess:
+        self.asked.append(account)
+        policy = None if self.registry is None else BoundPolicy(self.registry, ((BOB_ARN, "AIDABOB"),))
+        return RegistryAccess(account, account != CLOSED, policy)
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "asked"),
+    [
+        ("ecr:PutImage", REPOSITORY, [HOME, f"{HOME}/team/app"]),
+        ("ecr:PutImage", f"arn:aws:ecr:eu-west-1:{OTHER}:repository/a", [OTHER, f"{OTHER}/a"]),
+        ("ecr:DescribeRepositories", f"arn:aws:ecr:eu-west-1:{HOME}:repository/*", [HOME]),
+        ("ecr:DescribeRegistry", "*", [HOME]),
+        ("ecr:PutImage", f"arn:aws:ecr:eu-west-1:{CLOSED}:repository/a", [CLOSED]),
+        ("ecr:GetAuthorizationToken", "*", []),
+        ("iam:GetUser", BOB_ARN, []),
+        ("sts:GetSessionToken", "*", []),
+    ],
+)
+async def test_exactly_what_has_a_say_is_looked_up(action: str, resource: str, asked: list[str]) -> None:
+    said = Said()
+    await Access(said).decide(caller(), action, resource, FACTS)
+    assert said.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("resource", "name"),
+    [
+        (REPOSITORY, "team/app"),
+        ("*", ""),
+        ("arn:aws:ecr:eu:1:repository/*", ""),
+        ("arn:aws:ecr:eu:1:repository/a?", ""),
+        ("arn:aws:ecr:eu:1:registry/x", ""),
+        ("arn:aws:iam::1:repository/x", ""),
+    ],
+)
+def test_a_repository_is_named_by_its_own_arn_alone(resource: str, name: str) -> None:
+    assert repository_named(resource) == name
+
+
+async def test_a_refusal_is_raised_in_awss_words_and_an_allowance_is_silent() -> None:
+    access = Access(Said())
+    await access.require(caller(statement(Resource="*")), "ecr:PutImage", REPOSITORY, FACTS)
+    with pytest.raises(Failure) as refused:
+        await access.require(caller(), "ecr:PutImage", REPOSITORY, FACTS)
+    assert refused.value.code is Code.ACCESS_DENIED
+    assert refused.value.message == (
+        f"User: {BOB_ARN} is not authorized to perform: ecr:PutImage on resource: {REPOSITORY} "
+        "because no identity-based policy allows the ecr:PutImage action"
+    )
+
+
+async def test_a_changed_policy_or_tag_counts_from_the_next_request_on() -> None:
+    said = Said()
+    access = Access(said)
+    one = caller(
+        statement(Resource="*", Condition={"StringEquals": {"ecr:ResourceTag/team": "${aws:PrincipalTag/team}"}})
+    )
+
+    async def may() -> bool:
+        return (await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS)).allowed
+
+    assert not await may()
+    said.tags = (("team", "blue"),)
+    assert await may()
+    said.policy = statement("Deny", Principal="*")
+    assert not await may()
+    said.policy = None
+    assert await may()
+    said.registry = statement("Deny", Principal="*", Resource="*")
+    assert not await may()
+
+
+@pytest.mark.parametrize(
+    ("condition", "allowed", "refused"),
+    [
+        ({"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}, {}, {"source_ip": "198.51.100.1"}),
+        ({"Bool": {"aws:SecureTransport": "true"}}, {}, {"secure": False}),
+        ({"StringLike": {"aws:UserAgent": "docker/*"}}, {}, {"user_agent": "curl"}),
+        ({"StringEquals": {"aws:RequestedRegion": "eu-west-1"}}, {}, {"region": "us-east-1"}),
+        ({"DateLessThan": {"aws:CurrentTime": "2025-11-25T00:00:01Z"}}, {}, {"now": 1764028801.0}),
+        ({"NumericLessThan": {"aws:EpochTime": 1764028801}}, {}, {"now": 1764028801.0}),
+    ],
+)
+async def test_a_kept_decision_is_not_used_for_a_request_that_differs_in_what_a_policy_reads(
+    condition: Any, allowed: dict[str, Any], refused: dict[str, Any]
+) -> None:
+    access, one = Access(Said()), caller(statement(Resource="*", Condition=condition))
+    for _ in range(3):
+        for change, expected in ((allowed, True), (refused, False)):
+            facts = replace(FACTS, **change)
+            assert (await access.decide(one, "ecr:PutImage", REPOSITORY, facts)).allowed is expected
+
+
+async def test_keys_of_one_request_count_in_that_request_alone() -> None:
+    condition = {"ForAnyValue:StringEquals": {"aws:TagKeys": "team"}}
+    access, one = Access(Said()), caller(statement(Resource="*", Condition=condition))
+    for _ in range(2):
+        for extra, expected in (
+            (None, False),
+            ({"aws:tagkeys": ["team"]}, True),
+            ({"aws:tagkeys": ("other",)}, False),
+            ({}, False),
+            ({"aws:requesttag/x": ("y",)}, False),
+        ):
+            assert (await access.decide(one, "ecr:TagResource", REPOSITORY, FACTS, extra)).allowed is expected
+
+
+async def test_nothing_is_kept_of_a_caller_that_is_gone() -> None:
+    access = Access(Said())
+    one = caller(statement(Resource="*"))
+    await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS)
+    gone = weakref.ref(one)
+    del one
+    gc.collect()
+    assert gone() is None
+
+
+async def test_what_is_kept_of_one_caller_is_bounded() -> None:
+    access, one = Access(Said()), caller(statement(Resource=REPOSITORY))
+    for at in range(QUESTIONS_KEPT + 10):
+        decision = await access.decide(one, "ecr:PutImage", f"{REPOSITORY}{at}", FACTS)
+        assert not decision.allowed
+    assert (await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS)).allowed
+    assert len(access._seen[one]._questions) <= QUESTIONS_KEPT
