@@ -1,10 +1,10 @@
 """Who asks, and may they: SigV4, tokens, small sealed values, the policy decision.
 
-Pure decisions: clock and look-ups are passed in, so every rule is a table of tests. May import `model` only.
+Pure decisions: clock and look-ups are passed in, so every rule is a table of tests. May import `shapes` and `model`.
 
 `envelope` seals small values, `secrets` those of access keys, `passphrase` whole files; `tokens` is docker's password
-and `identity` reads it off a request; `sigv4` checks what the AWS SDKs sign; `policy` is the one evaluator that every
-door calls.
+and `identity` reads it off a request; `sigv4` checks what the AWS SDKs sign; `access` is what every door asks, and
+`policy` the one evaluator behind it.
 
 Turned down: JWT and Fernet for tokens (readable by whoever holds one, or a cipher without associated data); one
 AES-GCM key with random nonces (2^32 values, then a rotation); a table of issued tokens (a token names a principal, and

@@ -1,13 +1,13 @@
 """Wildcards: `*` is any text, `?` is one character, in any field, colons and slashes included.
 
 A pattern is cut at its stars; each piece is then looked for once, from where the one before it ended. The leftmost
-place is always good enough, so nothing is ever tried twice: time grows with the text, never with the number of stars.
+place is always good enough, so nothing is tried twice: time grows with the text, not with the number of stars.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
 Matcher = Callable[[str], bool]
@@ -60,13 +60,18 @@ def glob(text: str) -> Matcher:
     return matcher(wildcards(text))
 
 
+# Up to here a regular expression is quick whatever the text; a longer one could compare each character this often.
+_EXPRESSION_MAX = 64
+
+
 class _Piece:
     """What stands between two stars: of fixed length, so a place either fits or does not."""
 
-    __slots__ = ("length", "text")
+    __slots__ = ("_places", "length", "text")
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self.length = sum(len(token) if isinstance(token, str) else 1 for token in tokens)
+        self._places = _places(tokens) if Wild.ONE in tokens and self.length > _EXPRESSION_MAX else None
         self.text: str | re.Pattern[str]
         if Wild.ONE in tokens:
             spelled = (re.escape(token) if isinstance(token, str) else "." for token in tokens)
@@ -86,11 +91,33 @@ class _Piece:
         """The first place from `at` that fits before `end`; -1 if there is none."""
         if isinstance(self.text, str):
             return text.find(self.text, at, end)
+        if self._places is not None:
+            return self._find_long(text, at, end, *self._places)
         found = self.text.search(text, at, end)
         return -1 if found is None else found.start()
 
+    def _find_long(self, text: str, at: int, end: int, places: Mapping[str, int], anywhere: int) -> int:
+        """Shift-and: bit n of `begun` says that the n characters before this one and it fit the piece's beginning."""
+        begun, last = 0, 1 << (self.length - 1)
+        for now in range(at, end):
+            begun = (begun << 1 | 1) & places.get(text[now], anywhere)
+            if begun & last:
+                return now - self.length + 1
+        return -1
+
 
 _RUNS = re.compile(r"[^*?]+|[*?]")
+
+
+def _places(tokens: Sequence[Token]) -> tuple[Mapping[str, int], int]:
+    """For each character of a piece, the bits of the places where it fits; and those where every character does."""
+    characters = [each for token in tokens for each in (token if isinstance(token, str) else (None,))]
+    anywhere = sum(1 << at for at, each in enumerate(characters) if each is None)
+    places: dict[str, int] = {}
+    for at, each in enumerate(characters):
+        if each is not None:
+            places[each] = places.get(each, anywhere) | 1 << at
+    return places, anywhere
 
 
 def _cut(tokens: Sequence[Token]) -> list[_Piece]:

@@ -60,7 +60,26 @@ def test_every_short_pattern_agrees_with_the_shells_on_every_short_text() -> Non
             assert [matches(text) for text in texts] == [fnmatch.fnmatchcase(text, pattern) for text in texts], pattern
 
 
-@pytest.mark.parametrize("pattern", ["*a" * 40 + "*b", "*a?" * 40 + "*b", "*" * 2000 + "b", "a*" * 500 + "b"])
+def test_a_long_piece_with_single_wildcards_is_found_where_a_short_one_would_be() -> None:
+    piece = "ab?" * 40
+    assert glob(f"*{piece}*c")("xab" + "aby" * 41 + "c")
+    assert not glob(f"*{piece}*c")("xab" + "aby" * 39 + "c")
+    assert not glob(f"*{piece}*c")("xab" + "ab" * 60 + "c")
+    assert glob(f"*{'?' * 100}*")("x" * 100)
+    assert not glob(f"*{'?' * 100}*")("x" * 99)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "*a" * 40 + "*b",
+        "*a?" * 40 + "*b",
+        "*" * 2000 + "b",
+        "a*" * 500 + "b",
+        "*" + "a?" * 4000 + "b*",
+        "*" + "?" * 9000 + "b",
+    ],
+)
 def test_hostile_patterns_take_no_longer_than_others(pattern: str) -> None:
     matches = glob(pattern)
     began = time.perf_counter()
