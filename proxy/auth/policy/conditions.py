@@ -97,7 +97,7 @@ class Condition:
         return any(self._one(value, context) for value in found)
 
     def narrows(self, key: str) -> bool:
-        """Whether it asks that `key` have a value out of a list of texts or ARNs."""
+        """Whether it asks that `key` have one of its values."""
         return self.key == key and not self._negated and not self._null
 
     def _one(self, value: str, context: Context) -> bool:

@@ -18,7 +18,6 @@ from proxy.auth.policy.errors import PolicyError
 from proxy.model.identity import Caller, PrincipalKind, Session, SessionKind
 
 EVERYONE = "*"
-# `AWS` of a policy, and the `Federated` and `Service` of a trust policy, are names of their own kinds.
 _ACCOUNT = re.compile(r"(?:arn:aws:iam::)?([0-9]{12})(?::root)?")
 _USER_OR_ROLE = re.compile(r"arn:aws:iam::[0-9]{12}:(?:user|role)/[\x21-\x7e]{1,640}")
 _SESSION = re.compile(

@@ -176,6 +176,7 @@ def _caller_layers(caller: Caller) -> tuple[Layer, ...]:
 
 
 def resource_layer(kind: Kind, policy: BoundPolicy, grants: bool = True) -> Layer:
+    """The policy of a repository, a registry or a role; without `grants` only what it denies counts."""
     return Layer(kind, (Held(_compiled(policy.text, _UNREADABLE_OF_RESOURCE)),), policy.principals, grants)
 
 
