@@ -2,12 +2,23 @@
 
 Input has been validated against botocore's `iam` model, and the policy evaluator has allowed the call; what is left is
 what only rows can say (NoSuchEntity, EntityAlreadyExists, DeleteConflict, quotas) and what no shape says. Times are
-epoch seconds. A write that a decision may hang on sets `tx.changes.identity`.
+epoch seconds; documents are percent-encoded in answers. A write that a decision may hang on sets `tx.changes.identity`.
+
+    names   quotas   paging   tags          what the nouns share
+    users   groups   roles    accesskeys    accounts
 """
 
 from __future__ import annotations
 
+from proxy.metadata.operations.iam import accounts
 from proxy.metadata.operations.operation import Operation
 
-IAM: dict[str, Operation] = {}
+IAM: dict[str, Operation] = {
+    # ---- people: users, groups, roles, keys -----------------------------------------------------------------------
+    # ---- accounts -------------------------------------------------------------------------------------------------
+    "CreateAccountAlias": Operation(accounts.create_account_alias, write=True),
+    "DeleteAccountAlias": Operation(accounts.delete_account_alias, write=True),
+    "ListAccountAliases": Operation(accounts.list_account_aliases),
+    # ---- policies, providers, reports -----------------------------------------------------------------------------
+}
 """Every IAM operation that is served, by the model's name."""

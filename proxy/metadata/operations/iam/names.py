@@ -1,0 +1,92 @@
+"""Who and what has a name in an account: ARNs, look-ups by name, and the refusals that every noun shares.
+
+Names are unique within an account and a noun whatever their case (`name_key`), and come back as they were given.
+Sources: IAM User Guide, "IAM identifiers"; texts as IAM answers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import select
+
+from proxy.metadata.identities import groups, principals
+from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.model.errors import Code, Failure
+
+Parameters = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """`word` is its place in an ARN and in refusals; `id_prefix` begins its unique ids."""
+
+    word: str
+    id_prefix: str
+
+
+USER = Noun("user", "AIDA")
+ROLE = Noun("role", "AROA")
+GROUP = Noun("group", "AGPA")
+POLICY = Noun("policy", "ANPA")
+
+
+def arn(account: str, noun: Noun, path: str, name: str) -> str:
+    """`path` begins and ends with a slash."""
+    return f"arn:aws:iam::{account}:{noun.word}{path}{name}"
+
+
+def principal_key(noun: Noun, name: str) -> str:
+    """`name_key` of a user or role; those of groups and policies, each alone in its table, are `name.lower()`."""
+    return f"{noun.word}/{name.lower()}"
+
+
+def find(tx: Transaction, account: str, noun: Noun, name: str) -> FoundRow | None:
+    """The row of a user, role or group, by its name in any case."""
+    if noun is GROUP:
+        asked = select(groups).where(groups.c.account == account, groups.c.name_key == name.lower())
+    else:
+        key = principal_key(noun, name)
+        asked = select(principals).where(principals.c.account == account, principals.c.name_key == key)
+    return tx.connection.execute(asked).one_or_none()
+
+
+def need(tx: Transaction, account: str, noun: Noun, name: str) -> FoundRow:
+    """As `find`; Failure(NoSuchEntity) for one that is not there."""
+    row = find(tx, account, noun, name)
+    if row is None:
+        raise no_such(noun, name)
+    return row
+
+
+def need_unused(tx: Transaction, account: str, noun: Noun, name: str) -> None:
+    """Failure(EntityAlreadyExists) where a user, role or group has this name already."""
+    if find(tx, account, noun, name) is not None:
+        raise already_exists(noun, name)
+
+
+def holder_id(row: FoundRow) -> str:
+    """What policies hang on: the unique id of a user's, role's or group's row."""
+    found: str = row.group_id if "group_id" in row._mapping else row.principal_id
+    return found
+
+
+def no_such(noun: Noun, name: str) -> Failure:
+    return Failure(Code.NO_SUCH_ENTITY, f"The {noun.word} with name {name} cannot be found.")
+
+
+def already_exists(noun: Noun, name: str) -> Failure:
+    return Failure(Code.ENTITY_ALREADY_EXISTS, f"{noun.word.capitalize()} with name {name} already exists.")
+
+
+def delete_conflict(first: str) -> Failure:
+    """`first` is what must be done before: `delete access keys`."""
+    return Failure(Code.DELETE_CONFLICT, f"Cannot delete entity, must {first} first.")
+
+
+def shown_document(text: str) -> str:
+    """A policy as answers carry it: percent-encoded, as RFC 3986 has it."""
+    return quote(text, safe="")
