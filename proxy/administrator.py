@@ -1,7 +1,8 @@
 """What a metadata service makes sure of before anybody can ask it: account, keys in force, an administrator's key.
 
 Promises: of services that start at once over one empty database, one makes the administrator's key, and its log names
-the host where the credentials lie; no crash leaves a key that nobody knows. Must not know how rows are kept.
+the host where the credentials lie; no crash leaves a key that nobody knows; what an account took from its
+administrator stays taken, until the settings give a key. Must not know how rows are kept.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from proxy import keyring, observe
 from proxy.auth import secrets
 from proxy.blob.agreement import Agreement
 from proxy.blob.masterfile import MasterKeys
-from proxy.metadata.operations.identity import Bootstrapped
+from proxy.metadata.operations.accounts import Bootstrapped
 from proxy.metadata.service import Service
 from proxy.model.errors import Failure
 from proxy.process import datadir
@@ -26,13 +27,13 @@ async def first_start(config: Config, data: DataDirectory, masters: MasterKeys |
     """Make sure of the account, of the keys that all must agree on, and of an administrator with a key."""
     account = config.registry.account
     made = await service.bootstrap(account)
-    if config.keys.provider == "kms" and made.access_key_ids and not config.keys.access_key_id:
+    if config.keys.provider == "kms" and made.settled and not config.keys.access_key_id:
         return  # nothing to seal, and no key here to differ: rows are served also while KMS is away
     async with keyring.open_keys(config, masters, service) as keys:
         try:
             await keys.agreement.begin(moving=True)
         except Failure as failure:
-            if "unavailable" not in failure.fields or not made.access_key_ids:
+            if "unavailable" not in failure.fields or not made.settled:
                 raise
             observe.log.warning(
                 "KMS does not answer: rows are served, keys are looked at by the workers", reason=failure.message
@@ -44,17 +45,25 @@ async def first_start(config: Config, data: DataDirectory, masters: MasterKeys |
 async def _administrator(
     config: Config, data: DataDirectory, agreement: Agreement, service: Service, found: Bootstrapped
 ) -> None:
-    """The key that was given; else the one the database has; else the one in the credentials file, which is written
-    before the row, so that no crash leaves a key that nobody knows. Of services that start at once, one makes it."""
+    """The key that was given; else what the database has, be it no key any more; else the one in the credentials file,
+    which is written before the row, so that no crash leaves a key that nobody knows. Of services that start at once,
+    one makes it."""
     account, host = config.registry.account, socket.gethostname()
     given = (config.keys.access_key_id, config.keys.secret_access_key) if config.keys.access_key_id else None
-    if given is None and found.access_key_ids:
+    if given is None and found.settled:
         await asyncio.to_thread(_tell_useless, data.credentials, found.access_key_ids)
         return
     key, fresh = (given, False) if given else await asyncio.to_thread(_credentials, data.credentials)
     sealed = secrets.seal_secret(agreement.sealer(secrets.PURPOSE), *key)
     now = await service.bootstrap(account, access_key_id=key[0], sealed_secret=sealed, replaces=given is not None)
     if given:
+        if now.recovered:
+            observe.log.warning(
+                "the settings give an administrator's key: its user is an administrator again",
+                given_back=now.recovered,
+                access_key_id=key[0],
+                host=host,
+            )
         if found.access_key_ids not in ((), now.access_key_ids):
             observe.log.warning(
                 "the administrator's key that was in force is void: the settings give another one",
@@ -93,7 +102,7 @@ def _tell_useless(path: Path, in_force: tuple[str, ...]) -> None:
     found = datadir.read_credentials(path)
     if found is not None and found[0] not in in_force:
         observe.log.warning(
-            "the credentials here are of no use: the administrator has another key",
+            "the credentials here are of no use: their key is not in force",
             file=str(path),
-            access_key_id=in_force,
+            in_force=in_force,
         )

@@ -30,6 +30,7 @@ accounts = Table(
     Column("account", _name(12), primary_key=True),
     Column("created_at", Float, nullable=False),
     Column("closed_at", Float),  # of a closed account nothing is served any more
+    Column("first_key_at", Float),  # of its administrator; from then on no start makes one by itself
     Column("alias", _name(63), unique=True, index=True),
     Column("registry_policy", Text),  # verbatim
     Column("registry_policy_principals", Text),  # JSON, as `model.identity.BoundPolicy.principals`

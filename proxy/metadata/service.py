@@ -35,8 +35,8 @@ from proxy.metadata.epochs import Epochs
 from proxy.metadata.grace import Grace
 from proxy.metadata.nodes import Nodes
 from proxy.metadata.operations import ECR, INTERNAL, Operation, keys
+from proxy.metadata.operations.accounts import Bootstrapped, bootstrap
 from proxy.metadata.operations.iam import IAM
-from proxy.metadata.operations.identity import Bootstrapped, bootstrap
 from proxy.metadata.sqlite import SqliteDatabase
 from proxy.metadata.store import Database, Store, Told
 from proxy.metadata.transaction import Changes, Registry

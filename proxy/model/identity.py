@@ -137,6 +137,16 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """An account of this installation; times in epoch seconds, `closed` None while it is open."""
+
+    account: str
+    created: float
+    closed: float | None = None
+    alias: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OidcProvider:
     """An issuer of web identities that an account trusts. `url` has no scheme: `token.actions.example.com`."""
 

@@ -423,6 +423,7 @@ class TestIdentity:
         made = await world.bootstrap(access_key_id="AKIAONE", sealed_secret=b"sealed")
         key = await world.metadata.access_key("AKIAONE")
         assert key is not None
+        assert made.administrator is not None
         assert (key.sealed_secret, key.principal) == (b"sealed", made.administrator)
         assert made.administrator.arn == f"arn:aws:iam::{ACCOUNT}:user/administrator"
         assert made.administrator.principal_id.startswith("AIDA")

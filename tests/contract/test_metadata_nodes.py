@@ -139,6 +139,7 @@ async def test_what_one_node_changes_the_next_question_on_any_other_sees(
 
 async def test_a_principal_that_is_revoked_is_dead_on_every_node(nodes: list[Node], services: list[Service]) -> None:
     made = (await services[0].bootstrap(ACCOUNT, access_key_id="AKIAONE", sealed_secret=b"1")).administrator
+    assert made is not None
     for one in nodes:
         assert await one.world.metadata.access_key("AKIAONE") is not None
         assert await one.world.metadata.principal(made.principal_id) is not None

@@ -98,6 +98,7 @@ async def whole_registry(
             )
             stack.push_async_callback(service.close)
             bootstrapped = await service.bootstrap(ACCOUNT)
+            assert bootstrapped.administrator is not None
             principal_id = bootstrapped.administrator.principal_id
             metadata = MetadataClient(f"unix:{folder}/m.sock")
             stack.push_async_callback(metadata.close)

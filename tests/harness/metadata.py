@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, insert, select
 
 from harness import postgresql
 from proxy.metadata.cache import CachedMetadata
 from proxy.metadata.client import MetadataClient
+from proxy.metadata.columns import metadata as tables
 from proxy.metadata.contract import Metadata
 from proxy.metadata.epochs import Epochs
-from proxy.metadata.operations.identity import Bootstrapped
+from proxy.metadata.operations.accounts import Bootstrapped
+from proxy.metadata.schema import blobs
 from proxy.metadata.service import Service, start_service
 from proxy.model.records import Blob, EncryptedDataKey, PushedManifest, Sealing, Segment, Upload
 
@@ -197,6 +200,18 @@ class World:
 
     async def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         return await self.metadata.call(ACCOUNT, operation, parameters)
+
+
+def fill(connection: Connection) -> None:
+    """A row in each table that has none yet, about what is there where it is about something."""
+    about = connection.execute(select(blobs.c.object_key).limit(1)).scalar_one()
+    samples = {str: "x", int: 1, float: 1.0, bytes: b"x", bool: True}
+    for table in tables.sorted_tables:
+        if connection.execute(select(table).limit(1)).first() is None:
+            row = {column.name: samples[column.type.python_type] for column in table.columns}
+            for key in table.foreign_keys:
+                row[key.parent.name] = connection.execute(select(key.column).limit(1)).scalar_one()
+            connection.execute(insert(table).values(row | ({"object_key": about} if "object_key" in row else {})))
 
 
 def digest(content: str | bytes) -> str:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import exists, select
 
-from proxy.auth.managed import ADMINISTRATOR_ACCESS, AWS_MANAGED
+from proxy.auth.managed import AWS_MANAGED
 from proxy.metadata.identities import (
     access_keys,
     accounts,
@@ -43,15 +42,6 @@ from proxy.model.identity import (
 )
 
 _ID_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # as in AWS's own unique ids
-ADMINISTRATOR = "administrator"
-
-
-@dataclass(frozen=True, slots=True)
-class Bootstrapped:
-    """The administrator, and the ids of its keys: none on a first start that was given no key."""
-
-    administrator: Principal
-    access_key_ids: tuple[str, ...]
 
 
 def access_key(tx: Transaction, access_key_id: str) -> AccessKey | None:
@@ -82,9 +72,8 @@ def described(tx: Transaction, row: FoundRow) -> Principal:
         select(groups.c.group_id, groups.c.arn)
         .join(group_members, group_members.c.group_id == groups.c.group_id)
         .where(group_members.c.principal_id == row.principal_id)
-        .order_by(groups.c.name)
     ).all()
-    for group in memberships:
+    for group in sorted(memberships, key=lambda group: str(group.arn)):
         found += _held(tx, group.group_id, group.arn)
     boundary = policy_documents(tx, row.account, [row.boundary_arn]) if row.boundary_arn else ()
     if row.boundary_arn and not boundary:
@@ -124,9 +113,12 @@ def policy_documents(tx: Transaction, account: str, arns: Sequence[str]) -> tupl
 
 
 def repository_access(tx: Transaction, account: str, repository: str) -> RepositoryAccess:
+    """Of a closed account no repository is there."""
     row = tx.connection.execute(
         select(repositories.c.repository_id, repositories.c.policy, repositories.c.policy_principals).where(
-            repositories.c.account == account, repositories.c.name == repository
+            repositories.c.account == account,
+            repositories.c.name == repository,
+            ~exists().where(accounts.c.account == account, accounts.c.closed_at.is_not(None)),
         )
     ).one_or_none()
     if row is None:
@@ -207,84 +199,6 @@ def read_tags(text: str | None) -> Tags:
 def unique_id(prefix: str) -> str:
     """AIDA… for users, AROA… roles, AGPA… groups, ANPA… policies, as AWS makes them."""
     return prefix + "".join(secrets.choice(_ID_ALPHABET) for _ in range(17))
-
-
-def open_account(tx: Transaction, account: str) -> None:
-    """Make the account with its root unless it is there."""
-    if tx.connection.execute(select(accounts.c.account).where(accounts.c.account == account)).first() is not None:
-        return
-    tx.connection.execute(insert(accounts).values(account=account, created_at=tx.now))
-    tx.connection.execute(
-        insert(principals).values(
-            principal_id=account,
-            account=account,
-            kind=PrincipalKind.ROOT,
-            arn=f"arn:aws:iam::{account}:root",
-            name="root",
-            name_key="root/root",
-            enabled=True,
-            created_at=tx.now,
-        )
-    )
-    tx.changes.identity = True
-    tx.changed(account, "")
-
-
-def bootstrap(
-    tx: Transaction,
-    account: str,
-    name: str = ADMINISTRATOR,
-    access_key_id: str | None = None,
-    sealed_secret: bytes | None = None,
-    replaces: bool = True,
-) -> Bootstrapped:
-    """Make the account and its administrator unless they are there; a key that is given becomes its only one.
-
-    Without `replaces` a key is taken only where there is none: of several first starts at once, one makes it.
-    """
-    open_account(tx, account)
-    mine = select(principals).where(principals.c.account == account, principals.c.name_key == f"user/{name.lower()}")
-    row = tx.connection.execute(mine).one_or_none()
-    if row is None:
-        principal_id = unique_id("AIDA")
-        tx.connection.execute(
-            insert(principals).values(
-                principal_id=principal_id,
-                account=account,
-                kind=PrincipalKind.USER,
-                arn=f"arn:aws:iam::{account}:user/{name}",
-                name=name,
-                name_key=f"user/{name.lower()}",
-                enabled=True,
-                created_at=tx.now,
-            )
-        )
-        tx.connection.execute(
-            insert(attached_policies).values(
-                holder_id=principal_id, policy_arn=ADMINISTRATOR_ACCESS, attached_at=tx.now
-            )
-        )
-        row = tx.connection.execute(mine).one()
-    made = described(tx, row)
-    of_it = select(access_keys.c.access_key_id).where(access_keys.c.principal_id == made.principal_id)
-    held = tx.connection.execute(of_it.order_by(access_keys.c.access_key_id)).scalars().all()
-    if access_key_id is not None and sealed_secret is not None and (replaces or not held):
-        tx.connection.execute(
-            delete(access_keys).where(
-                (access_keys.c.principal_id == made.principal_id) | (access_keys.c.access_key_id == access_key_id)
-            )
-        )
-        tx.connection.execute(
-            insert(access_keys).values(
-                access_key_id=access_key_id,
-                principal_id=made.principal_id,
-                sealed_secret=sealed_secret,
-                created_at=tx.now,
-            )
-        )
-        tx.changes.identity = True
-        held = [access_key_id]
-    return Bootstrapped(made, tuple(held))
 
 
 def _held(tx: Transaction, holder_id: str, holder_arn: str) -> list[AttachedPolicy]:

@@ -17,6 +17,7 @@ from harness.metadata import (
     Clock,
     World,
     digest,
+    fill,
     index_manifest,
     plain_append,
     plain_client,
@@ -44,6 +45,12 @@ def every_row(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
     }
 
 
+def fill_all(file: Path) -> None:
+    database = SqliteDatabase(file)
+    database.write(fill)
+    database.close()
+
+
 @pytest.fixture
 async def source(tmp_path: Path) -> Path:
     """A file with rows in every table."""
@@ -69,6 +76,7 @@ async def source(tmp_path: Path) -> Path:
     await client.take_turn("sweep", seconds=9)
     await client.close()
     await service.close()
+    await asyncio.to_thread(fill_all, tmp_path / "m.db")
     return tmp_path / "m.db"
 
 

@@ -17,6 +17,7 @@ from harness.metadata import (
     Clock,
     World,
     append,
+    fill,
     index_manifest,
     on_each_service,
     plain_client,
@@ -27,7 +28,6 @@ from proxy.metadata import snapshot as snapshots
 from proxy.metadata.columns import metadata
 from proxy.metadata.identities import accounts
 from proxy.metadata.postgresql import reading_engine
-from proxy.metadata.schema import blobs
 from proxy.metadata.snapshot import LEFT_OUT, snapshot, stored
 from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine
 from proxy.model.errors import Failure
@@ -70,16 +70,10 @@ def database(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Pa
     return tmp_path / "m.db" if kind == "sqlite" else postgresql_database(tmp_path)
 
 
-def fill(database: Path | str) -> None:
-    """A row in each table that has none yet, about a blob where it is about an object."""
+def fill_all(database: Path | str) -> None:
     engine = sqlite_engine(database) if isinstance(database, Path) else reading_engine(database, "a test")
     with engine.connect() as connection, connection.begin():
-        about = connection.execute(select(blobs.c.object_key).limit(1)).scalar_one()
-        samples = {str: "x", int: 1, float: 1.0, bytes: b"x", bool: True}
-        for table in metadata.sorted_tables:
-            if connection.execute(select(table).limit(1)).first() is None:
-                row = {column.name: samples[column.type.python_type] for column in table.columns}
-                connection.execute(insert(table).values(row | ({"object_key": about} if "object_key" in row else {})))
+        fill(connection)
     engine.dispose()
 
 
@@ -99,7 +93,7 @@ async def test_every_row_of_every_table_comes_along_but_what_is_of_the_moment(
 ) -> None:
     monkeypatch.setattr(snapshots, "ROWS", 7)
     monkeypatch.setattr(snapshots, "LARGE_ROWS", 2)
-    await asyncio.to_thread(fill, database)
+    await asyncio.to_thread(fill_all, database)
     told: list[Told] = []
     copied = await asyncio.to_thread(snapshot, database, tmp_path / "rows.db", lambda *step: told.append(step))
     before = await asyncio.to_thread(rows_of, database)

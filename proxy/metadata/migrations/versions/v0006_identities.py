@@ -61,10 +61,17 @@ def upgrade() -> None:
             )
     for row in keys:
         connection.execute(sa.insert(access_keys).values(**row))
+    connection.execute(
+        sa.text(
+            "UPDATE accounts SET first_key_at = (SELECT min(k.created_at) FROM access_keys k"
+            " JOIN principals p ON p.principal_id = k.principal_id WHERE p.account = accounts.account)"
+        )
+    )
 
 
 def _extend() -> None:
     op.add_column("accounts", sa.Column("closed_at", sa.Float()))
+    op.add_column("accounts", sa.Column("first_key_at", sa.Float()))
     op.add_column("accounts", sa.Column("alias", _name(63)))
     op.create_index(op.f("ix_accounts_alias"), "accounts", ["alias"], unique=True)
     op.add_column("accounts", sa.Column("registry_policy", sa.Text()))
