@@ -1,29 +1,20 @@
-"""Asks the metadata service over HTTP: a unix socket on one machine, TCP with the shared secret beyond.
-
-A service that restarts in the middle of a push is waited for, and where there are several the next is asked: each
-request carries an id, by which a service knows a write that was done already, and gives the answer that was lost. After
-`patience` seconds, or when every service refuses, the caller gets `MetadataUnavailable`. Holds no cache.
-"""
+"""The metadata service's operations as calls, over HTTP (`asking`). Holds no cache."""
 
 # mypy: disable-error-code="no-any-return"
 # (`wire.decode` returns what the annotation passed to it says; the type system has no way to write that down.)
 
 from __future__ import annotations
 
-import asyncio
-import io
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import aiohttp
-
-from proxy.metadata import wire
-from proxy.metadata.addresses import Address, connect, parse
+from proxy.metadata.addresses import Address
+from proxy.metadata.asking import CONNECTIONS, PATIENCE_SECONDS, Services
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import (
     AccessKey,
+    Account,
     AttachedPolicy,
     OidcProvider,
     Principal,
@@ -47,13 +38,6 @@ from proxy.model.records import (
     Upload,
 )
 
-CONNECTIONS = 32  # one proxy's at once; the service runs few things in parallel, the rest waits here
-ATTEMPT_SECONDS = 5.0  # where another service can be asked instead; its own patience with the database is 4
-PATIENCE_SECONDS = 8.0  # a metadata process is back within this after a crash
-_BEGIN_WITHIN = 0.9  # of an attempt's time
-_LARGE = 2**20  # bytes of a body from which on aiohttp wants a file; a manifest may have 4 MiB
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
-
 
 class MetadataClient:
     """`contract.Metadata` and `storage.base.OpenObjects`.
@@ -71,14 +55,11 @@ class MetadataClient:
         patience: float = PATIENCE_SECONDS,
         first: int = 0,
     ) -> None:
-        found = parse(addresses) if isinstance(addresses, str) else addresses
-        attempt = timeout if len(found) == 1 else min(timeout, ATTEMPT_SECONDS)
-        # A service counts from when it hears of a request. What it does not begin in time it leaves: another one may
-        # have done it by then, and more that came after it.
-        self._within = f"{attempt * _BEGIN_WITHIN:.3f}"
-        self._lines = [(each.base, connect(each, secret, connections=connections, timeout=attempt)) for each in found]
-        self._current = first % len(found)
-        self._patience = patience
+        self._services = Services(
+            addresses, secret=secret, connections=connections, timeout=timeout, patience=patience, first=first
+        )
+        self._ask = self._services.ask
+        self.close = self._services.close
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
         return await self._ask("access_key", AccessKey | None, access_key_id=access_key_id)
@@ -104,6 +85,30 @@ class MetadataClient:
     async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         _check_operation(operation)
         return await self._ask(f"iam.{operation}", dict[str, Any], account=account, parameters=parameters)
+
+    async def create_access_key(
+        self, account: str, user_name: str | None, access_key_id: str, sealed_secret: bytes
+    ) -> dict[str, Any]:
+        asked = {"account": account, "user_name": user_name, "access_key_id": access_key_id}
+        return await self._ask("create_access_key", dict[str, Any], sealed_secret=sealed_secret, **asked)
+
+    async def note_key_use(self, access_key_id: str, at: float, region: str, service: str) -> None:
+        await self._ask("note_key_use", None, access_key_id=access_key_id, at=at, region=region, service=service)
+
+    async def note_role_use(self, principal_id: str, at: float, region: str) -> None:
+        await self._ask("note_role_use", None, principal_id=principal_id, at=at, region=region)
+
+    async def create_account(
+        self, account: str, access_key_id: str, sealed_secret: bytes, administrator: str
+    ) -> Principal:
+        asked = {"account": account, "access_key_id": access_key_id, "administrator": administrator}
+        return await self._ask("create_account", Principal, sealed_secret=sealed_secret, **asked)
+
+    async def accounts(self) -> Sequence[Account]:
+        return await self._ask("accounts", Sequence[Account])
+
+    async def close_account(self, account: str) -> Account:
+        return await self._ask("close_account", Account, account=account)
 
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         _check_operation(operation)
@@ -352,57 +357,6 @@ class MetadataClient:
 
     async def ping(self) -> None:
         await self._ask("ping", None)
-
-    async def close(self) -> None:
-        for _, session in self._lines:
-            await session.close()
-
-    async def _ask(self, operation: str, wanted: Any, **parameters: Any) -> Any:
-        body = wire.dump(parameters)
-        identified = {wire.REQUEST_HEADER: secrets.token_hex(16), wire.WITHIN_HEADER: self._within}
-        deadline = time.monotonic() + self._patience
-        pause = _FIRST_PAUSE
-        attempts = refusals = 0
-        while True:
-            number = self._current
-            base, session = self._lines[number]
-            try:
-                data = body if len(body) < _LARGE else io.BytesIO(body)
-                async with session.post(base + operation, data=data, headers=identified) as response:
-                    answer = wire.load(await response.read())
-                    status = response.status
-                if status == 200:
-                    break
-                failure = _failure(answer)
-                refusals += 1
-                if failure.code is not Code.METADATA_UNAVAILABLE or refusals >= len(self._lines):
-                    raise failure
-                reason: Exception = failure  # it has been patient itself
-            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-                reason = error
-            if self._current == number:
-                self._current = (number + 1) % len(self._lines)
-            if time.monotonic() + pause > deadline:
-                raise _unavailable(reason) from reason
-            attempts += 1
-            if attempts % len(self._lines) == 0:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-        return wire.decode(wanted, answer)
-
-
-def _unavailable(reason: Exception) -> Failure:
-    return Failure(
-        Code.METADATA_UNAVAILABLE,
-        f"the metadata service does not answer ({type(reason).__name__})",
-        hint="it may be restarting: try again; see its log if this lasts",
-    )
-
-
-def _failure(answer: Any) -> Failure:
-    fields = dict(answer)
-    code, message, hint = fields.pop("__type"), fields.pop("message"), fields.pop("hint", "")
-    return Failure(Code(code), message, hint=hint, **fields)
 
 
 def _check_operation(name: str) -> None:

@@ -153,7 +153,7 @@ async def test_writes_whose_answers_are_lost_are_each_done_once_and_none_is_unav
         line.lose_to = b"POST"
         for number in range(12):
             await setter.world.put(index_manifest([], annotations={"n": str(number)}), ["v"])
-            client._current = 0
+            client._services.current = 0
             line.lose_answers = 1
             await client.delete_tag(ACCOUNT, REPOSITORY, "v")
             assert line.lose_answers == 0
@@ -181,7 +181,7 @@ async def test_turns_taken_through_kills_of_a_service_are_each_taken_by_one(tmp_
 
     async def kill() -> None:
         await until(lambda: len(taken) >= 40)
-        client._current = 0
+        client._services.current = 0
         await killable.kill()
 
     await asyncio.gather(kill(), *(take(worker) for worker in range(4)))

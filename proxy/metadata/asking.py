@@ -1,0 +1,105 @@
+"""A question to whichever metadata service answers: a unix socket on one machine, TCP with the shared secret beyond.
+
+A service that restarts in the middle of a push is waited for, and where there are several the next is asked: each
+request carries an id, by which a service knows a write that was done already, and gives the answer that was lost. After
+`patience` seconds, or when every service refuses, the caller gets `MetadataUnavailable`. Must not know any operation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+
+from proxy.metadata import wire
+from proxy.metadata.addresses import Address, connect, parse
+from proxy.model.errors import Code, Failure
+
+CONNECTIONS = 32  # one proxy's at once; the service runs few things in parallel, the rest waits here
+ATTEMPT_SECONDS = 5.0  # where another service can be asked instead; its own patience with the database is 4
+PATIENCE_SECONDS = 8.0  # a metadata process is back within this after a crash
+_BEGIN_WITHIN = 0.9  # of an attempt's time
+_LARGE = 2**20  # bytes of a body from which on aiohttp wants a file; a manifest may have 4 MiB
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+
+
+class Services:
+    """The services of an installation; `current` is the place of the one that is asked, until it fails, `first` at first.
+
+    `addresses` as `client.MetadataClient` takes them. Make it inside a running loop."""
+
+    def __init__(
+        self,
+        addresses: str | Sequence[Address],
+        *,
+        secret: str | None,
+        connections: int,
+        timeout: float,
+        patience: float,
+        first: int,
+    ) -> None:
+        found = parse(addresses) if isinstance(addresses, str) else addresses
+        attempt = timeout if len(found) == 1 else min(timeout, ATTEMPT_SECONDS)
+        # A service counts from when it hears of a request. What it does not begin in time it leaves: another one may
+        # have done it by then, and more that came after it.
+        self._within = f"{attempt * _BEGIN_WITHIN:.3f}"
+        self._lines = [(each.base, connect(each, secret, connections=connections, timeout=attempt)) for each in found]
+        self.current = first % len(found)
+        self._patience = patience
+
+    async def ask(self, operation: str, wanted: Any, **parameters: Any) -> Any:
+        """What `operation` answers, decoded as `wanted` says. Its Failure, or MetadataUnavailable."""
+        body = wire.dump(parameters)
+        identified = {wire.REQUEST_HEADER: secrets.token_hex(16), wire.WITHIN_HEADER: self._within}
+        deadline = time.monotonic() + self._patience
+        pause = _FIRST_PAUSE
+        attempts = refusals = 0
+        while True:
+            number = self.current
+            base, session = self._lines[number]
+            try:
+                data = body if len(body) < _LARGE else io.BytesIO(body)
+                async with session.post(base + operation, data=data, headers=identified) as response:
+                    answer = wire.load(await response.read())
+                    status = response.status
+                if status == 200:
+                    break
+                failure = _failure(answer)
+                refusals += 1
+                if failure.code is not Code.METADATA_UNAVAILABLE or refusals >= len(self._lines):
+                    raise failure
+                reason: Exception = failure  # it has been patient itself
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                reason = error
+            if self.current == number:
+                self.current = (number + 1) % len(self._lines)
+            if time.monotonic() + pause > deadline:
+                raise _unavailable(reason) from reason
+            attempts += 1
+            if attempts % len(self._lines) == 0:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+        return wire.decode(wanted, answer)
+
+    async def close(self) -> None:
+        for _, session in self._lines:
+            await session.close()
+
+
+def _unavailable(reason: Exception) -> Failure:
+    return Failure(
+        Code.METADATA_UNAVAILABLE,
+        f"the metadata service does not answer ({type(reason).__name__})",
+        hint="it may be restarting: try again; see its log if this lasts",
+    )
+
+
+def _failure(answer: Any) -> Failure:
+    fields = dict(answer)
+    code, message, hint = fields.pop("__type"), fields.pop("message"), fields.pop("hint", "")
+    return Failure(Code(code), message, hint=hint, **fields)
