@@ -61,6 +61,12 @@ class CachedMetadata:
         self.call = inner.call
         self.iam = inner.iam
         self.oidc_provider = inner.oidc_provider
+        self.create_access_key = inner.create_access_key
+        self.note_key_use = inner.note_key_use
+        self.note_role_use = inner.note_role_use
+        self.create_account = inner.create_account
+        self.accounts = inner.accounts
+        self.close_account = inner.close_account
         self.segments = inner.segments
         self.mount_blob = inner.mount_blob
         self.keep_frame_hashes = inner.keep_frame_hashes

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from proxy.model.identity import (
     AccessKey,
+    Account,
     AttachedPolicy,
     OidcProvider,
     Principal,
@@ -57,6 +58,30 @@ class Metadata(Protocol):
 
     async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Run an operation of botocore's `iam` model that the caller was allowed. Times are epoch seconds."""
+
+    async def create_access_key(
+        self, account: str, user_name: str | None, access_key_id: str, sealed_secret: bytes
+    ) -> dict[str, Any]:
+        """The answer of IAM's CreateAccessKey, without the secret; `user_name` None is the account's root.
+
+        NoSuchEntity, LimitExceeded, EntityAlreadyExists."""
+
+    async def note_key_use(self, access_key_id: str, at: float, region: str, service: str) -> None:
+        """For GetAccessKeyLastUsed; `at` in epoch seconds. Outdates nothing that anybody keeps."""
+
+    async def note_role_use(self, principal_id: str, at: float, region: str) -> None:
+        """For RoleLastUsed."""
+
+    async def create_account(
+        self, account: str, access_key_id: str, sealed_secret: bytes, administrator: str
+    ) -> Principal:
+        """A new account, whose administrator is a user of this name with this key. EntityAlreadyExists."""
+
+    async def accounts(self) -> Sequence[Account]:
+        """All of them, closed ones too, in order."""
+
+    async def close_account(self, account: str) -> Account:
+        """From the next request on nothing of it is served; it stays closed. NoSuchEntity."""
 
     # ---- ECR operations -------------------------------------------------------------------------------------------
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

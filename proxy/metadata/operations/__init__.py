@@ -9,6 +9,7 @@ model's JSON.
 from __future__ import annotations
 
 from proxy.metadata.operations import (
+    accounts,
     blobs,
     framehashes,
     identity,
@@ -20,6 +21,7 @@ from proxy.metadata.operations import (
     upkeep,
     uploads,
 )
+from proxy.metadata.operations.iam import accesskeys, roles
 from proxy.metadata.operations.operation import Operation as Operation
 
 ECR: dict[str, Operation] = {
@@ -40,6 +42,12 @@ INTERNAL: dict[str, Operation] = {
     "registry_access": Operation(identity.registry_access),
     "role": Operation(identity.role),
     "oidc_provider": Operation(identity.oidc_provider),
+    "create_access_key": Operation(accesskeys.create_access_key, write=True),
+    "note_key_use": Operation(accesskeys.note_key_use, write=True, settles=True),
+    "note_role_use": Operation(roles.note_role_use, write=True, settles=True),
+    "create_account": Operation(accounts.create_account, write=True),
+    "accounts": Operation(accounts.list_accounts),
+    "close_account": Operation(accounts.close_account, write=True),
     "blob": Operation(blobs.blob),
     "segments": Operation(blobs.segments),
     "frame_hashes": Operation(framehashes.frame_hashes),

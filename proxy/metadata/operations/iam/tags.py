@@ -10,10 +10,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import update
+
+from proxy.metadata.identities import principals
 from proxy.metadata.operations.iam import quotas
 from proxy.metadata.operations.iam.names import Parameters
 from proxy.metadata.operations.iam.paging import Paging
 from proxy.metadata.operations.identity import read_tags
+from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Tags
 
@@ -50,6 +54,12 @@ def removed(text: str | None, keys: Sequence[str]) -> str | None:
     """A row's tags after Untag…; keys that it has not are passed over."""
     gone = {_folded(key) for key in keys}
     return stored(tuple((key, value) for key, value in read_tags(text) if _folded(key) not in gone))
+
+
+def keep(tx: Transaction, row: FoundRow, text: str | None) -> None:
+    """A user's or role's new tags: decisions read them."""
+    tx.connection.execute(update(principals).where(principals.c.principal_id == row.principal_id).values(tags=text))
+    tx.changes.identity = True
 
 
 def shown(text: str | None) -> list[dict[str, str]]:
