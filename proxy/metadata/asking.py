@@ -29,7 +29,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
 class Services:
-    """The services of an installation; `current` is the place of the one that is asked, until it fails, `first` at first.
+    """The services of an installation. `current` is the place of the one that is asked until it fails, first `first`.
 
     `addresses` as `client.MetadataClient` takes them. Make it inside a running loop."""
 

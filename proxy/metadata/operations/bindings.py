@@ -8,42 +8,40 @@ id), as at AWS. Source: IAM User Guide, "AWS JSON policy elements: Principal".
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
-from typing import Any
 
 from sqlalchemy import select
 
+from proxy.auth.policy.documents import Document
+from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.places import principals_of, rebound_text
 from proxy.metadata.identities import accounts, principals
 from proxy.metadata.transaction import Transaction
-from proxy.model.errors import Code, Failure
 from proxy.model.identity import Tags
 
-_ACCOUNT = re.compile(r"(?:arn:aws:iam::)?([0-9]{12})(?::root)?", re.ASCII)
-_USER_OR_ROLE = re.compile(r"arn:aws:iam::[0-9]{12}:(?:user|role)/.+", re.ASCII)
 
+def bind(tx: Transaction, document: Document, text: str) -> Tags:
+    """The unique ids of the users and roles that a policy names, by ARN; `document` is its compiled `text`.
 
-def bind_trust(tx: Transaction, account: str, text: str) -> Tags:
-    """A role's trust policy. Failure(MalformedPolicyDocument) for what is none, and for who is not there."""
-    named = list(_named(text))
-    users_and_roles = [arn for arn in named if _USER_OR_ROLE.fullmatch(arn)]
-    numbers = {found[1]: arn for arn in named if (found := _ACCOUNT.fullmatch(arn)) is not None}
-    bound = dict(
-        tx.connection.execute(
-            select(principals.c.arn, principals.c.principal_id).where(
-                principals.c.account.in_({arn.split(":")[4] for arn in users_and_roles}),
-                principals.c.arn.in_(users_and_roles),
-            )
+    PolicyError, in IAM's words, for a user, a role or an account that is not there."""
+    run = tx.connection.execute
+    named = principals_of(text)
+    owners = sorted({arn.split(":")[4] for arn in named})
+    rows = run(
+        select(principals.c.arn, principals.c.principal_id).where(
+            principals.c.account.in_(owners), principals.c.arn.in_(named)
         )
-        .tuples()
-        .all()
     )
-    there = set(tx.connection.execute(select(accounts.c.account).where(accounts.c.account.in_(numbers))).scalars())
-    missing = [arn for arn in users_and_roles if arn not in bound]
-    missing += [arn for number, arn in numbers.items() if number not in there]
-    if missing:
-        raise Failure(Code.MALFORMED_POLICY_DOCUMENT, f'Invalid principal in policy: "AWS":"{missing[0]}"')
-    return tuple((arn, bound[arn]) for arn in dict.fromkeys(users_and_roles))
+    found = {row.arn: row.principal_id for row in rows}
+    for arn in named:
+        if arn not in found:
+            raise _nobody(arn)
+    elements = [each.principals for each in document.statements if each.principals is not None]
+    meant = {number: number for each in elements for number in each.accounts}
+    meant |= {arn.split(":")[4]: arn for each in elements for arn in each.sessions}
+    there = set(run(select(accounts.c.account).where(accounts.c.account.in_(sorted(meant)))).scalars())
+    for number in sorted(meant.keys() - there):
+        raise _nobody(meant[number])
+    return tuple((arn, found[arn]) for arn in named)
 
 
 def stored(bound: Tags) -> str | None:
@@ -56,32 +54,14 @@ def shown(tx: Transaction, text: str, saved: str | None) -> str:
     bound: list[tuple[str, str]] = [(arn, found) for arn, found in json.loads(saved or "[]")]
     if not bound:
         return text
-    now = dict(
-        tx.connection.execute(
-            select(principals.c.principal_id, principals.c.arn).where(
-                principals.c.principal_id.in_([found for _, found in bound])
-            )
-        )
-        .tuples()
-        .all()
+    ids = [found for _, found in bound]
+    rows = tx.connection.execute(
+        select(principals.c.principal_id, principals.c.arn).where(principals.c.principal_id.in_(ids))
     )
-    moved = tuple((arn, now.get(found, found)) for arn, found in bound if now.get(found) != arn)
-    return _rebound(text, moved) if moved else text
+    now = {row.principal_id: row.arn for row in rows}
+    moved = {arn: now.get(found, found) for arn, found in bound if now.get(found) != arn}
+    return rebound_text(text, moved) if moved else text
 
 
-def _named(text: str) -> Iterator[str]:
-    try:
-        document = json.loads(text)
-        statements = document["Statement"]
-    except (ValueError, KeyError, TypeError):
-        raise Failure(Code.MALFORMED_POLICY_DOCUMENT, "This policy contains invalid Json") from None
-    for statement in statements if isinstance(statements, list) else [statements]:
-        given: Any = statement.get("Principal")
-        named = given.get("AWS", []) if isinstance(given, dict) else []
-        yield from [named] if isinstance(named, str) else named
-
-
-def _rebound(text: str, moved: Tags) -> str:
-    for arn, new in moved:
-        text = text.replace(json.dumps(arn), json.dumps(new))
-    return text
+def _nobody(arn: str) -> PolicyError:
+    return PolicyError(f'Invalid principal in policy: "AWS":"{arn}"')

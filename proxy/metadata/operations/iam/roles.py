@@ -6,6 +6,9 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 
+from proxy.auth.policy import validation
+from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.validation import PolicyKind
 from proxy.metadata.identities import principals
 from proxy.metadata.operations import bindings
 from proxy.metadata.operations.iam import boundaries, holdings, names, paging, quotas, tags
@@ -27,7 +30,7 @@ def create_role(tx: Transaction, account: str, parameters: Parameters) -> dict[s
     names.need_unused(tx, account, ROLE, name)
     given = tags.given(parameters, quotas.TAGS_PER_ROLE)
     boundary = boundaries.given(tx, account, parameters)
-    trust = _trust(tx, account, parameters["AssumeRolePolicyDocument"])
+    trust = _trust(tx, parameters["AssumeRolePolicyDocument"])
     quotas.check(quotas.ROLES, count(tx, account) + 1)
     tx.connection.execute(
         insert(principals).values(
@@ -78,7 +81,7 @@ def update_role_description(tx: Transaction, account: str, parameters: Parameter
 
 def update_assume_role_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = names.need(tx, account, ROLE, parameters["RoleName"])
-    _keep(tx, row, _trust(tx, account, parameters["PolicyDocument"]))
+    _keep(tx, row, _trust(tx, parameters["PolicyDocument"]))
     return {}
 
 
@@ -188,10 +191,14 @@ def _keep(tx: Transaction, row: FoundRow, new: dict[str, Any]) -> None:
     tx.changes.identity = True
 
 
-def _trust(tx: Transaction, account: str, text: str) -> dict[str, Any]:
+def _trust(tx: Transaction, text: str) -> dict[str, Any]:
     """The columns of a trust policy. Failure(MalformedPolicyDocument, LimitExceeded)."""
-    bound = bindings.bind_trust(tx, account, text)
-    quotas.check(quotas.TRUST_POLICY_SIZE, quotas.size(text))
+    try:
+        document = validation.validate(text, PolicyKind.TRUST)
+        quotas.check(quotas.TRUST_POLICY_SIZE, quotas.size(text))
+        bound = bindings.bind(tx, document, text)
+    except PolicyError as error:
+        raise validation.iam_failure(error) from None
     return {"trust_policy": text, "trust_policy_principals": bindings.stored(bound)}
 
 
