@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from structlog.testing import capture_logs
 
 from proxy import keyring, server
+from proxy.auth.managed import ADMINISTRATOR_ACCESS
 from proxy.config import load
+from proxy.metadata.operations.iam import IAM
 from proxy.process import datadir
 
 GIVEN = {"keys.access_key_id": "AKIAAAAAAAAAAAAAAAAA", "keys.secret_access_key": "a-secret-of-some-length"}
 
 
-def start(folder: Path, **more: str) -> tuple[list[str], list[str]]:
-    """The keys in force after a start of the metadata service, and what it said."""
+def start(folder: Path, *then: tuple[str, dict[str, str]], **more: str) -> tuple[list[str], list[str]]:
+    """The keys in force after a start of the metadata service, and what it said; `then` are operations of IAM that are
+    done before it ends."""
     config = load(None, {"server.data": str(folder), **more}, environ={})
     data = datadir.open_data(config)
     masters = keyring.master_keys(config, data)
 
     async def run() -> list[str]:
         async with server.metadata_service(config, data, masters) as service:
-            return list((await service.bootstrap(config.registry.account)).access_key_ids)
+            account = config.registry.account
+            for operation, parameters in then:
+                await service.store.write(partial(IAM[operation].run, account=account, parameters=parameters))
+            return list((await service.bootstrap(account)).access_key_ids)
 
     with capture_logs() as said:
         return asyncio.run(run()), [line["event"] for line in said]
@@ -54,3 +61,25 @@ def test_credentials_that_are_not_in_force_are_told_of_and_left_alone(tmp_path: 
     assert again == held
     assert any("of no use" in event for event in said)
     assert (tmp_path / "credentials").read_bytes() == before
+
+
+def test_a_key_that_was_deleted_stays_so_and_the_settings_give_another_one(tmp_path: Path) -> None:
+    [made], _ = start(tmp_path)
+    gone = ("DeleteAccessKey", {"UserName": "administrator", "AccessKeyId": made})
+    assert start(tmp_path, gone)[0] == []
+    held, said = start(tmp_path)
+    assert held == []
+    assert any("of no use" in event for event in said)
+    assert start(tmp_path, **GIVEN) == ([GIVEN["keys.access_key_id"]], [])
+
+
+def test_what_a_key_of_the_settings_gives_back_to_an_administrator_is_told(tmp_path: Path) -> None:
+    start(tmp_path)
+    boundary = {"UserName": "administrator", "PermissionsBoundary": ADMINISTRATOR_ACCESS}
+    start(tmp_path, ("PutUserPermissionsBoundary", boundary))
+    _, said = start(tmp_path)
+    assert said == []
+    _, said = start(tmp_path, **GIVEN)
+    assert any("an administrator again" in event for event in said)
+    _, said = start(tmp_path, **GIVEN)
+    assert said == []
