@@ -192,7 +192,8 @@ def _only_key(tx: Transaction, principal_id: str, access_key_id: str, sealed_sec
     """This key is the administrator's and no other is, whoever had it and whatever it was."""
     run = tx.connection.execute
     mine, this = access_keys.c.principal_id == principal_id, access_keys.c.access_key_id == access_key_id
-    run(delete(access_keys).where((mine & ~this) | (this & ~mine)))
+    run(delete(access_keys).where(mine, ~this))
+    run(delete(access_keys).where(this, ~mine))
     kept = run(update(access_keys).where(this).values(sealed_secret=sealed_secret, active=True))
     if not kept.rowcount:
         run(

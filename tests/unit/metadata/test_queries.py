@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, event
 
 from harness import postgresql
+from harness.iampeople import KEY, people
 from harness.metadata import (
     ACCOUNT,
     DATA_KEY,
@@ -25,6 +26,7 @@ from proxy.metadata import migrations
 from proxy.metadata.operations import (
     ECR,
     INTERNAL,
+    accounts,
     blobs,
     framehashes,
     identity,
@@ -36,6 +38,7 @@ from proxy.metadata.operations import (
     upkeep,
     uploads,
 )
+from proxy.metadata.operations.iam import IAM, accesskeys, roles
 from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Registry, Transaction
@@ -82,8 +85,10 @@ class Push:
 
 
 def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
-    """One call of each operation, by the name of its function."""
+    """One call of each operation, by the name under which the service knows it."""
     push = Push(tx)
+    administrator = accounts.bootstrap(tx, ACCOUNT, "administrator", "AKIA9999999999999999", b"sealed").administrator
+    assert administrator is not None
     subject = {"mediaType": IMAGE, "digest": digest("subject"), "size": 1}
     one, two = push.image("one", "v1", "v2"), push.image("two")
     push.image("three", "v3", subject=subject, artifactType="a/b")
@@ -113,8 +118,20 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         images.describe_images(tx, ACCOUNT, {**named, **ids})
 
     return {
-        "access_key": lambda: identity.access_key(tx, "AKIA"),
-        "principal": lambda: identity.principal(tx, "AIDA"),
+        **people(tx, ACCOUNT),
+        "access_key": lambda: identity.access_key(tx, "AKIA9999999999999999"),
+        "principal": lambda: identity.principal(tx, administrator.principal_id),
+        "policy_documents": lambda: identity.policy_documents(tx, ACCOUNT, ["arn:aws:iam::123456789012:policy/own"]),
+        "repository_access": lambda: identity.repository_access(tx, ACCOUNT, R),
+        "registry_access": lambda: identity.registry_access(tx, ACCOUNT),
+        "role": lambda: identity.role(tx, ACCOUNT, "ann-role"),
+        "oidc_provider": lambda: identity.oidc_provider(tx, ACCOUNT, "token.example.com"),
+        "create_access_key": lambda: accesskeys.create_access_key(tx, ACCOUNT, "two", "AKIA2222", b"sealed"),
+        "note_key_use": lambda: accesskeys.note_key_use(tx, KEY, 1.0, "us-east-1", "ecr"),
+        "note_role_use": lambda: roles.note_role_use(tx, "AROA", 1.0, "us-east-1"),
+        "create_account": lambda: accounts.create_account(tx, "210987654321", "AKIA3333", b"sealed", "boss"),
+        "accounts": lambda: accounts.list_accounts(tx),
+        "close_account": lambda: accounts.close_account(tx, "210987654321"),
         "blob": lambda: blobs.blob(tx, ACCOUNT, R, digest("one")),
         "segments": lambda: blobs.segments(tx, key, 5, 64),
         "frame_hashes": lambda: framehashes.frame_hashes(tx, plain.object_key, 0),
@@ -190,7 +207,7 @@ def _faults(connection: Connection, fault: Callable[[Connection, str, Any], Iter
     with connection.begin():
         tx = Transaction(connection, 1_800_000_000.0, Registry())
         every = _every(tx)
-        assert every.keys() == INTERNAL.keys() | ECR.keys()
+        assert every.keys() == INTERNAL.keys() | ECR.keys() | {f"iam.{name}" for name in IAM}
         event.listen(connection, "before_cursor_execute", note)
         for name, run in every.items():
             ran.clear()
