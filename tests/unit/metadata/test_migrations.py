@@ -10,15 +10,23 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
+from harness import postgresql
+from harness.metadata import postgresql_database
+from proxy.auth.managed import ADMINISTRATOR_ACCESS
 from proxy.metadata import migrations, schema
+from proxy.metadata.operations import accounts, identity
+from proxy.metadata.operations.iam import IAM
+from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine
+from proxy.metadata.transaction import Registry, Transaction
 from proxy.model.errors import Failure
 
 START = """
 import sys
 from pathlib import Path
+from proxy.metadata.transaction import Registry, Transaction
 from proxy.model.errors import Failure
 from proxy.metadata.sqlite import SqliteDatabase
 sys.stdin.readline()
@@ -109,3 +117,55 @@ def test_objects_of_before_there_were_plain_ones_are_sealed(tmp_path: Path, monk
             migrations.upgrade(connection)
             assert connection.execute(text("SELECT sealing FROM blobs")).scalars().all() == ["aes-gcm"]
     engine.dispose()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs(postgresql.PROGRAM))])
+def test_an_administrator_of_before_there_were_policies_is_one_still_and_others_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """With the key it had, which no start replaces; and every account has its root."""
+
+    def opened() -> SqliteDatabase | PostgresqlDatabase:
+        return SqliteDatabase(tmp_path / "m.db") if kind == "sqlite" else PostgresqlDatabase(url)
+
+    def as_it_was(connection: Connection) -> None:
+        run = connection.execute
+        run(text("INSERT INTO accounts (account, created_at) VALUES ('123456789012', 1.5), ('210987654321', 2.5)"))
+        made = text(
+            "INSERT INTO principals (principal_id, account, arn, name, administrator, enabled, created_at)"
+            " VALUES (:id, '123456789012', :arn, :name, :administrator, :enabled, 3.5)"
+        )
+        for name, administrator, enabled in (("Administrator", True, True), ("ann", False, True), ("bea", True, False)):
+            arn = f"arn:aws:iam::123456789012:user/{name}"
+            run(made, {"id": name, "arn": arn, "name": name, "administrator": administrator, "enabled": enabled})
+            key = {"id": f"AKIA{name}", "principal": name, "sealed": name.encode()}
+            run(text("INSERT INTO access_keys VALUES (:id, :principal, :sealed, 4.5)"), key)
+
+    def as_it_is(connection: Connection) -> None:
+        tx = Transaction(connection, 9.0, Registry())
+        told = {name: identity.access_key(tx, f"AKIA{name}") for name in ("Administrator", "ann", "bea")}
+        assert told["bea"] is None, "who was disabled is"
+        for name, policies in (("Administrator", [ADMINISTRATOR_ACCESS]), ("ann", [])):
+            key = told[name]
+            assert key is not None
+            assert (key.sealed_secret, key.principal.principal_id) == (name.encode(), name)
+            assert [policy.arn for policy in key.principal.policies] == policies
+        listed = IAM["ListAccessKeys"].run(tx, "123456789012", {"UserName": "administrator"})["AccessKeyMetadata"]
+        assert [(key["Status"], key["CreateDate"]) for key in listed] == [("Active", 4.5)]
+        started = accounts.bootstrap(tx, "123456789012", access_key_id="AKIANEW", sealed_secret=b"", replaces=False)
+        assert (started.settled, started.access_key_ids) == (True, ("AKIAAdministrator",))
+        for account in ("123456789012", "210987654321"):
+            root = identity.principal(tx, account)
+            assert root is not None
+            assert root.arn == f"arn:aws:iam::{account}:root"
+        assert not accounts.bootstrap(tx, "210987654321").settled, "whose administrator never had a key may have one"
+
+    url = postgresql_database(tmp_path) if kind == "postgresql" else ""
+    monkeypatch.setattr(schema, "HEAD", "0005")
+    old = opened()
+    old.write(as_it_was)
+    old.close()
+    monkeypatch.undo()
+    new = opened()
+    new.write(as_it_is)
+    new.close()
