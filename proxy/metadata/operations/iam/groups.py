@@ -79,7 +79,7 @@ def list_groups(tx: Transaction, account: str, parameters: Parameters) -> dict[s
         .where(
             groups.c.account == account,
             groups.c.name_key > asked.after,
-            func.substr(groups.c.path, 1, len(prefix)) == prefix,
+            names.under(groups.c.path, prefix),
         )
         .order_by(groups.c.name_key)
         .limit(asked.limit)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select
 
 from proxy.metadata.identities import groups, principals
 from proxy.metadata.transaction import FoundRow, Transaction
@@ -72,6 +72,11 @@ def holder_id(row: FoundRow) -> str:
     """What policies hang on: the unique id of a user's, role's or group's row."""
     found: str = row.group_id if "group_id" in row._mapping else row.principal_id
     return found
+
+
+def under(path: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
+    """Whether a column of paths begins with PathPrefix. Not LIKE: in SQLite that does not mind case."""
+    return func.substr(path, 1, len(prefix)) == prefix
 
 
 def no_such(noun: Noun, name: str) -> Failure:

@@ -103,7 +103,7 @@ def list_roles(tx: Transaction, account: str, parameters: Parameters) -> dict[st
             principals.c.account == account,
             principals.c.name_key > _KEYS[0] + asked.after,
             principals.c.name_key < _KEYS[1],
-            func.substr(principals.c.path, 1, len(prefix)) == prefix,
+            names.under(principals.c.path, prefix),
         )
         .order_by(principals.c.name_key)
         .limit(asked.limit)
