@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from proxy.auth.policy.decision import Decision, Question, settle
 from proxy.auth.policy.documents import Statement, keys_named
@@ -14,6 +15,8 @@ from proxy.auth.policy.places import statement_spans
 from proxy.auth.policy.principals import Meant
 from proxy.auth.policy.weighing import Held, Kind, Layer, Mismatch, caller_layers, resource_layer
 from proxy.model.identity import BoundPolicy, Caller
+
+_TEXTS = 64  # of policies whose statements' places are kept: those of one simulation, and of its next page
 
 ALLOWED, EXPLICIT_DENY, IMPLICIT_DENY = "allowed", "explicitDeny", "implicitDeny"
 
@@ -86,10 +89,20 @@ def _outcome(matched: Sequence[Statement]) -> str:
 
 
 def _matched(layer: Layer, held: Held, statement: Statement) -> Matched:
-    text = held.document.text
-    start, end = statement_spans(text)[statement.index - 1]
-    return Matched(layer.kind, held.arn, held.name, held.holder, _position(text, start), _position(text, end))
+    start, end = _places(held.document.text)[statement.index - 1]
+    return Matched(layer.kind, held.arn, held.name, held.holder, start, end)
 
 
-def _position(text: str, at: int) -> Position:
-    return Position(text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+@lru_cache(_TEXTS)
+def _places(text: str) -> tuple[tuple[Position, Position], ...]:
+    """Where each statement begins and ends: found once a text, however many statements of it count."""
+    found, line, begin, at = [], 1, 0, 0
+    for span in statement_spans(text):
+        both = []
+        for place in span:
+            line += text.count("\n", at, place)
+            begin = max(begin, text.rfind("\n", at, place) + 1)
+            at = place
+            both.append(Position(line, place - begin + 1))
+        found.append((both[0], both[1]))
+    return tuple(found)
