@@ -6,11 +6,26 @@ epoch seconds; documents are percent-encoded in answers. A write that a decision
 
     names   quotas   paging   tags   boundaries   holdings      what the nouns share
     users   groups   roles    accesskeys     aliases    without
+    policies versions inline  attachments    documents  providers
+    reports  simulation       sources
+    resources                 what a decision about an entity needs to know of it
 """
 
 from __future__ import annotations
 
-from proxy.metadata.operations.iam import accesskeys, aliases, groups, roles, users, without
+from proxy.metadata.operations.iam import (
+    accesskeys,
+    aliases,
+    attachments,
+    groups,
+    inline,
+    names,
+    policies,
+    roles,
+    users,
+    versions,
+    without,
+)
 from proxy.metadata.operations.operation import Operation
 
 IAM: dict[str, Operation] = {
@@ -66,6 +81,41 @@ IAM: dict[str, Operation] = {
     "CreateAccountAlias": Operation(aliases.create_account_alias, write=True),
     "DeleteAccountAlias": Operation(aliases.delete_account_alias, write=True),
     "ListAccountAliases": Operation(aliases.list_account_aliases),
-    # ---- policies, providers, reports -----------------------------------------------------------------------------
+    # ---- managed policies -----------------------------------------------------------------------------------------
+    "CreatePolicy": Operation(policies.create_policy, write=True),
+    "GetPolicy": Operation(policies.get_policy),
+    "DeletePolicy": Operation(policies.delete_policy, write=True),
+    "ListPolicies": Operation(policies.list_policies),
+    "TagPolicy": Operation(policies.tag_policy, write=True),
+    "UntagPolicy": Operation(policies.untag_policy, write=True),
+    "ListPolicyTags": Operation(policies.list_policy_tags),
+    "CreatePolicyVersion": Operation(versions.create_policy_version, write=True),
+    "GetPolicyVersion": Operation(versions.get_policy_version),
+    "ListPolicyVersions": Operation(versions.list_policy_versions),
+    "DeletePolicyVersion": Operation(versions.delete_policy_version, write=True),
+    "SetDefaultPolicyVersion": Operation(versions.set_default_policy_version, write=True),
+    # ---- policies of users, groups and roles: their own, and managed ones attached ---------------------------------
+    "PutUserPolicy": Operation(inline.put(names.USER), write=True),
+    "GetUserPolicy": Operation(inline.get(names.USER)),
+    "DeleteUserPolicy": Operation(inline.remove(names.USER), write=True),
+    "ListUserPolicies": Operation(inline.listed(names.USER)),
+    "PutGroupPolicy": Operation(inline.put(names.GROUP), write=True),
+    "GetGroupPolicy": Operation(inline.get(names.GROUP)),
+    "DeleteGroupPolicy": Operation(inline.remove(names.GROUP), write=True),
+    "ListGroupPolicies": Operation(inline.listed(names.GROUP)),
+    "PutRolePolicy": Operation(inline.put(names.ROLE), write=True),
+    "GetRolePolicy": Operation(inline.get(names.ROLE)),
+    "DeleteRolePolicy": Operation(inline.remove(names.ROLE), write=True),
+    "ListRolePolicies": Operation(inline.listed(names.ROLE)),
+    "AttachUserPolicy": Operation(attachments.attach(names.USER), write=True),
+    "DetachUserPolicy": Operation(attachments.detach(names.USER), write=True),
+    "ListAttachedUserPolicies": Operation(attachments.listed(names.USER)),
+    "AttachGroupPolicy": Operation(attachments.attach(names.GROUP), write=True),
+    "DetachGroupPolicy": Operation(attachments.detach(names.GROUP), write=True),
+    "ListAttachedGroupPolicies": Operation(attachments.listed(names.GROUP)),
+    "AttachRolePolicy": Operation(attachments.attach(names.ROLE), write=True),
+    "DetachRolePolicy": Operation(attachments.detach(names.ROLE), write=True),
+    "ListAttachedRolePolicies": Operation(attachments.listed(names.ROLE)),
+    "ListEntitiesForPolicy": Operation(attachments.list_entities_for_policy),
 }
 """Every IAM operation that is served, by the model's name."""

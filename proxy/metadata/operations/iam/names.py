@@ -27,6 +27,11 @@ class Noun:
     word: str
     id_prefix: str
 
+    @property
+    def parameter(self) -> str:
+        """The member that names one in input and output: `UserName`."""
+        return f"{self.word.capitalize()}Name"
+
 
 USER = Noun("user", "AIDA")
 ROLE = Noun("role", "AROA")

@@ -17,6 +17,15 @@ ACCESS_KEYS_PER_USER = ("AccessKeysPerUser", 2)
 TRUST_POLICY_SIZE = ("ACLSizePerRole", 2048)
 TAGS_PER_USER = ("TagsPerUser", 50)
 TAGS_PER_ROLE = ("TagsPerRole", 50)
+POLICIES = ("PoliciesPerAccount", 1500)
+MANAGED_POLICY_SIZE = ("PolicySize", 6144)
+TAGS_PER_POLICY = ("TagsPerPolicy", 50)
+ATTACHED_PER_USER = ("PoliciesPerUser", 10)
+ATTACHED_PER_GROUP = ("PoliciesPerGroup", 10)
+ATTACHED_PER_ROLE = ("PoliciesPerRole", 10)
+PROVIDERS = ("OpenIdConnectProvidersPerAccount", 100)
+CLIENT_IDS = ("ClientIdsPerOpenIdConnectProvider", 100)
+TAGS_PER_PROVIDER = ("TagsPerOpenIdConnectProvider", 50)
 
 Quota = tuple[str, int]
 

@@ -1,0 +1,23 @@
+"""Documents of policies as IAM takes them: valid for their kind, and within their quota."""
+
+from __future__ import annotations
+
+from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.validation import PolicyKind, iam_failure, validate
+from proxy.metadata.operations.iam import quotas
+
+
+def checked_identity_policy(text: str) -> str:
+    """A document that may hang on a user, group or role. Failure(MalformedPolicyDocument)."""
+    try:
+        validate(text, PolicyKind.IDENTITY)
+    except PolicyError as error:
+        raise iam_failure(error) from error
+    return text
+
+
+def checked_managed_policy(text: str) -> str:
+    """A version of a managed policy. Failure(MalformedPolicyDocument, LimitExceeded)."""
+    checked_identity_policy(text)
+    quotas.check(quotas.MANAGED_POLICY_SIZE, quotas.size(text))
+    return text

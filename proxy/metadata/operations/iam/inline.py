@@ -1,0 +1,113 @@
+"""Inline policies of users, groups and roles: part of their holder, and limited together in size.
+
+One function an operation's kind, made for each noun: the table of operations says `inline.put(names.USER)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+
+from proxy.metadata.identities import inline_policies
+from proxy.metadata.operations.iam import names, paging, quotas
+from proxy.metadata.operations.iam.documents import checked_identity_policy
+from proxy.metadata.operations.iam.names import Noun, Parameters
+from proxy.metadata.transaction import Transaction
+from proxy.model.errors import Code, Failure
+
+Run = Callable[[Transaction, str, Parameters], dict[str, Any]]
+
+MOST_CHARACTERS = {names.USER: 2048, names.GROUP: 5120, names.ROLE: 10240}  # all of one holder's, without white space
+
+
+def put(noun: Noun) -> Run:
+    """Put…Policy: makes it, or takes the place of the one of that name."""
+
+    def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+        holder = _holder(tx, account, noun, parameters)
+        name, document = parameters["PolicyName"], checked_identity_policy(parameters["PolicyDocument"])
+        held = _documents(tx, holder)
+        is_new = name not in held
+        held[name] = document
+        most = MOST_CHARACTERS[noun]
+        if sum(quotas.size(each) for each in held.values()) > most:
+            raise Failure(
+                Code.IAM_LIMIT_EXCEEDED,
+                f"Maximum policy size of {most} bytes exceeded for {noun.word} {parameters[noun.parameter]}",
+            )
+        if is_new:
+            made = insert(inline_policies).values(holder_id=holder, name=name, document=document)
+            tx.connection.execute(made)
+        else:
+            mine = (inline_policies.c.holder_id == holder) & (inline_policies.c.name == name)
+            tx.connection.execute(update(inline_policies).where(mine).values(document=document))
+        tx.changes.identity = True
+        return {}
+
+    return run
+
+
+def get(noun: Noun) -> Run:
+    def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+        holder, name = names.need(tx, account, noun, parameters[noun.parameter]), parameters["PolicyName"]
+        document = tx.connection.execute(
+            select(inline_policies.c.document).where(
+                inline_policies.c.holder_id == names.holder_id(holder), inline_policies.c.name == name
+            )
+        ).scalar()
+        if document is None:
+            raise _no_such(noun, name)
+        return {noun.parameter: holder.name, "PolicyName": name, "PolicyDocument": names.shown_document(document)}
+
+    return run
+
+
+def remove(noun: Noun) -> Run:
+    def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+        holder, name = _holder(tx, account, noun, parameters), parameters["PolicyName"]
+        gone = tx.connection.execute(
+            delete(inline_policies).where(inline_policies.c.holder_id == holder, inline_policies.c.name == name)
+        )
+        if not gone.rowcount:
+            raise _no_such(noun, name)
+        tx.changes.identity = True
+        return {}
+
+    return run
+
+
+def listed(noun: Noun) -> Run:
+    """List…Policies: their names, in order."""
+
+    def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+        holder = _holder(tx, account, noun, parameters)
+        asked = paging.asked(parameters, f"List{noun.word}Policies", account, holder)
+        found = (
+            tx.connection.execute(
+                select(inline_policies.c.name)
+                .where(inline_policies.c.holder_id == holder, inline_policies.c.name > asked.after)
+                .order_by(inline_policies.c.name)
+                .limit(asked.limit)
+            )
+            .scalars()
+            .all()
+        )
+        shown, more = asked.page(found, str)
+        return {"PolicyNames": list(shown), **more}
+
+    return run
+
+
+def _holder(tx: Transaction, account: str, noun: Noun, parameters: Parameters) -> str:
+    return names.holder_id(names.need(tx, account, noun, parameters[noun.parameter]))
+
+
+def _documents(tx: Transaction, holder: str) -> dict[str, str]:
+    rows = tx.connection.execute(select(inline_policies).where(inline_policies.c.holder_id == holder))
+    return {row.name: row.document for row in rows}
+
+
+def _no_such(noun: Noun, name: str) -> Failure:
+    return Failure(Code.NO_SUCH_ENTITY, f"The {noun.word} policy with name {name} cannot be found.")
