@@ -21,6 +21,7 @@ from proxy.metadata.operations.iam import (
     inline,
     names,
     policies,
+    providers,
     roles,
     users,
     versions,
@@ -117,5 +118,16 @@ IAM: dict[str, Operation] = {
     "DetachRolePolicy": Operation(attachments.detach(names.ROLE), write=True),
     "ListAttachedRolePolicies": Operation(attachments.listed(names.ROLE)),
     "ListEntitiesForPolicy": Operation(attachments.list_entities_for_policy),
+    # ---- providers of web identities ------------------------------------------------------------------------------
+    "CreateOpenIDConnectProvider": Operation(providers.create_provider, write=True),
+    "GetOpenIDConnectProvider": Operation(providers.get_provider),
+    "ListOpenIDConnectProviders": Operation(providers.list_providers),
+    "DeleteOpenIDConnectProvider": Operation(providers.delete_provider, write=True),
+    "AddClientIDToOpenIDConnectProvider": Operation(providers.add_client_id, write=True),
+    "RemoveClientIDFromOpenIDConnectProvider": Operation(providers.remove_client_id, write=True),
+    "UpdateOpenIDConnectProviderThumbprint": Operation(providers.update_thumbprint, write=True),
+    "TagOpenIDConnectProvider": Operation(providers.tag_provider, write=True),
+    "UntagOpenIDConnectProvider": Operation(providers.untag_provider, write=True),
+    "ListOpenIDConnectProviderTags": Operation(providers.list_provider_tags),
 }
 """Every IAM operation that is served, by the model's name."""
