@@ -22,6 +22,7 @@ from proxy.metadata.operations.iam import (
     names,
     policies,
     providers,
+    reports,
     roles,
     users,
     versions,
@@ -129,5 +130,8 @@ IAM: dict[str, Operation] = {
     "TagOpenIDConnectProvider": Operation(providers.tag_provider, write=True),
     "UntagOpenIDConnectProvider": Operation(providers.untag_provider, write=True),
     "ListOpenIDConnectProviderTags": Operation(providers.list_provider_tags),
+    # ---- reports and simulation -----------------------------------------------------------------------------------
+    "GetAccountSummary": Operation(reports.get_account_summary),
+    "GetAccountAuthorizationDetails": Operation(reports.get_account_authorization_details),
 }
 """Every IAM operation that is served, by the model's name."""
