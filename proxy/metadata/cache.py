@@ -60,6 +60,7 @@ class CachedMetadata:
         # What is never kept goes straight on.
         self.call = inner.call
         self.iam = inner.iam
+        self.iam_resource = inner.iam_resource
         self.oidc_provider = inner.oidc_provider
         self.create_access_key = inner.create_access_key
         self.note_key_use = inner.note_key_use

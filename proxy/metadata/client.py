@@ -16,6 +16,7 @@ from proxy.model.identity import (
     AccessKey,
     Account,
     AttachedPolicy,
+    IamResource,
     OidcProvider,
     Principal,
     RegistryAccess,
@@ -81,6 +82,9 @@ class MetadataClient:
 
     async def oidc_provider(self, account: str, url: str) -> OidcProvider | None:
         return await self._ask("oidc_provider", OidcProvider | None, account=account, url=url)
+
+    async def iam_resource(self, account: str, kind: str, name: str) -> IamResource | None:
+        return await self._ask("iam_resource", IamResource | None, account=account, kind=kind, name=name)
 
     async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         _check_operation(operation)

@@ -14,6 +14,7 @@ from proxy.model.identity import (
     AccessKey,
     Account,
     AttachedPolicy,
+    IamResource,
     OidcProvider,
     Principal,
     RegistryAccess,
@@ -55,6 +56,9 @@ class Metadata(Protocol):
 
     async def oidc_provider(self, account: str, url: str) -> OidcProvider | None:
         """`url` without its scheme."""
+
+    async def iam_resource(self, account: str, kind: str, name: str) -> IamResource | None:
+        """An IAM entity of the account, as decisions about it need it; see `operations.iam.resources` for `kind`."""
 
     async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Run an operation of botocore's `iam` model that the caller was allowed. Times are epoch seconds."""

@@ -158,6 +158,15 @@ class OidcProvider:
 
 
 @dataclass(frozen=True, slots=True)
+class IamResource:
+    """An entity of IAM as the condition keys of a decision about it see it."""
+
+    arn: str
+    tags: Tags = ()
+    boundary_arn: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RepositoryAccess:
     """What a repository itself says about access to it; of one that is not there, nothing (`exists` False)."""
 

@@ -21,7 +21,7 @@ from proxy.metadata.operations import (
     upkeep,
     uploads,
 )
-from proxy.metadata.operations.iam import accesskeys, roles
+from proxy.metadata.operations.iam import accesskeys, resources, roles
 from proxy.metadata.operations.operation import Operation as Operation
 
 ECR: dict[str, Operation] = {
@@ -48,6 +48,7 @@ INTERNAL: dict[str, Operation] = {
     "create_account": Operation(accounts.create_account, write=True),
     "accounts": Operation(accounts.list_accounts),
     "close_account": Operation(accounts.close_account, write=True),
+    "iam_resource": Operation(resources.iam_resource),
     "blob": Operation(blobs.blob),
     "segments": Operation(blobs.segments),
     "frame_hashes": Operation(framehashes.frame_hashes),
