@@ -67,14 +67,14 @@ def principal(tx: Transaction, principal_id: str) -> Principal | None:
 
 def described(tx: Transaction, row: FoundRow) -> Principal:
     """A row of `principals` with all that is attached to it."""
-    found = _held(tx, row.principal_id, row.arn)
+    found = held_policies(tx, row.principal_id, row.arn)
     memberships = tx.connection.execute(
         select(groups.c.group_id, groups.c.arn)
         .join(group_members, group_members.c.group_id == groups.c.group_id)
         .where(group_members.c.principal_id == row.principal_id)
     ).all()
     for group in sorted(memberships, key=lambda group: str(group.arn)):
-        found += _held(tx, group.group_id, group.arn)
+        found += held_policies(tx, group.group_id, group.arn)
     boundary = policy_documents(tx, row.account, [row.boundary_arn]) if row.boundary_arn else ()
     if row.boundary_arn and not boundary:
         # Gone is not "no boundary": what is left allows nothing.
@@ -201,7 +201,7 @@ def unique_id(prefix: str) -> str:
     return prefix + "".join(secrets.choice(_ID_ALPHABET) for _ in range(17))
 
 
-def _held(tx: Transaction, holder_id: str, holder_arn: str) -> list[AttachedPolicy]:
+def held_policies(tx: Transaction, holder_id: str, holder_arn: str) -> list[AttachedPolicy]:
     """What hangs on one user, role or group: inline first, then managed, each by name."""
     inline = tx.connection.execute(
         select(inline_policies.c.name, inline_policies.c.document)

@@ -24,6 +24,7 @@ from proxy.metadata.operations.iam import (
     providers,
     reports,
     roles,
+    simulation,
     users,
     versions,
     without,
@@ -133,5 +134,9 @@ IAM: dict[str, Operation] = {
     # ---- reports and simulation -----------------------------------------------------------------------------------
     "GetAccountSummary": Operation(reports.get_account_summary),
     "GetAccountAuthorizationDetails": Operation(reports.get_account_authorization_details),
+    "GetContextKeysForCustomPolicy": Operation(simulation.get_context_keys_for_custom_policy),
+    "GetContextKeysForPrincipalPolicy": Operation(simulation.get_context_keys_for_principal_policy),
+    "SimulateCustomPolicy": Operation(simulation.simulate_custom_policy),
+    "SimulatePrincipalPolicy": Operation(simulation.simulate_principal_policy),
 }
 """Every IAM operation that is served, by the model's name."""

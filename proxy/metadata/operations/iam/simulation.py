@@ -1,0 +1,282 @@
+"""SimulatePrincipalPolicy, SimulateCustomPolicy and the context keys they want: what policies come to.
+
+The evaluator itself decides (`auth.policy.simulate`), about a caller whose policies are those that are attached and
+those that were handed in. Keys that a request alone would fill are absent unless they are given; those of a caller and
+the moment are filled. Nothing outside the documents is asked: a repository's policy counts only where it is handed in
+as ResourcePolicy. Pages bound the work: only their pairs of action and resource are decided, fewer where policies are
+long.
+Source: IAM API Reference, SimulatePrincipalPolicy, EvaluationResult.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from proxy.auth.policy.context import Context, RequestFacts, request_context, resource_account
+from proxy.auth.policy.decision import Question
+from proxy.auth.policy.documents import Document, compile_document, keys_named
+from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.simulate import ALLOWED, Matched, Position, Simulated, simulate
+from proxy.auth.policy.weighing import Kind
+from proxy.metadata.operations.iam import paging
+from proxy.metadata.operations.iam.names import Parameters
+from proxy.metadata.operations.iam.resources import source_row
+from proxy.metadata.operations.iam.sources import find_source
+from proxy.metadata.operations.identity import described
+from proxy.metadata.transaction import Transaction
+from proxy.model.errors import Code, Failure
+from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal
+
+_ACTION = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9]+", re.ASCII)
+_USER_ARN = re.compile(r"arn:aws:iam::([0-9]{12}):user/(?:[\x21-\x7e]*/)?([\w+=,.@-]+)", re.ASCII)
+_OWNER = re.compile(r"(?:arn:aws:iam::)?([0-9]{12})(?::root)?", re.ASCII)
+
+_STATEMENTS = 20_000  # that one page is held against, and shows at most: a page may be shorter than MaxItems
+
+# What is known of a simulated caller and moment; all else of a request is the simulation's to give.
+_FILLED = ("aws:currenttime", "aws:epochtime", "aws:principal", "aws:userid", "aws:username")
+
+
+def get_context_keys_for_custom_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    return _context_keys(_handed_in(parameters, "PolicyInputList"))
+
+
+def get_context_keys_for_principal_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    source = find_source(tx, account, parameters["PolicySourceArn"])
+    return _context_keys([*source.policies, *_handed_in(parameters, "PolicyInputList")])
+
+
+def simulate_custom_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    """The documents that are handed in, and nothing else. Without a CallerArn they are asked about as the owner's."""
+    named = parameters.get("CallerArn")
+    principal = None if named is None else _user(tx, account, named)
+    return _simulated(tx, "", parameters, _handed_in(parameters, "PolicyInputList"), None, principal)
+
+
+def simulate_principal_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    """What counts for a user, group or role, less PolicyExclusionList, and the documents handed in besides."""
+    arn, named = parameters["PolicySourceArn"], parameters.get("CallerArn")
+    source = find_source(tx, account, arn)
+    excluded = parameters.get("PolicyExclusionList") or ()
+    boundary = None if any(each["PolicyType"] == "permission-boundary" for each in excluded) else source.boundary
+    if named is None and "ResourcePolicy" in parameters and not _USER_ARN.fullmatch(arn):
+        raise _invalid("CallerArn is required with ResourcePolicy where PolicySourceArn is not a user.")
+    principal = source.principal if named is None else _user(tx, account, named)
+    kept = [each for each in source.policies if not _is_excluded(each, excluded)]
+    given = _handed_in(parameters, "PolicyInputList")
+    return _simulated(tx, account, parameters, [*kept, *given], boundary, principal)
+
+
+def _simulated(
+    tx: Transaction,
+    home: str,
+    parameters: Parameters,
+    policies: Sequence[AttachedPolicy],
+    boundary: AttachedPolicy | None,
+    principal: Principal | None,
+) -> dict[str, Any]:
+    bounds = _handed_in(parameters, "PermissionsBoundaryPolicyInputList")
+    if len(bounds) > 1:
+        raise _invalid("A simulation has one permissions boundary.")
+    supposed = _Supposed(
+        tx.now,
+        home,
+        principal,
+        tuple(policies),
+        bounds[0] if bounds else boundary,
+        parameters.get("ResourcePolicy"),
+        _owner(parameters.get("ResourceOwner")),
+        _given(parameters),
+    )
+    actions, resources = parameters["ActionNames"], parameters.get("ResourceArns") or ("*",)
+    for action in actions:
+        if not _ACTION.fullmatch(action):
+            raise _invalid(f"Invalid Action Name: {action}")
+    pairs = [(action, resource) for action in actions for resource in resources]
+    asked = paging.asked(parameters, "Simulate", home, _fingerprint(parameters))
+    asked = replace(asked, items=min(asked.items, max(1, _STATEMENTS // supposed.statements)))
+    numbered = [(f"{place:06}", pair) for place, pair in enumerate(pairs, 1)]
+    page, more = asked.page_of_all(numbered, lambda each: each[0])
+    return {"EvaluationResults": [_result(supposed, action, resource) for _, (action, resource) in page], **more}
+
+
+@dataclass(frozen=True, slots=True)
+class _Supposed:
+    """What one simulation takes for true. `principal` None: nobody in particular, of the account `home`, or where that
+    is empty of the resource's. `owner` is the account of resources whose ARN names none, empty for the caller's."""
+
+    now: float
+    home: str
+    principal: Principal | None
+    policies: tuple[AttachedPolicy, ...]
+    boundary: AttachedPolicy | None
+    resource_policy: str | None
+    owner: str
+    given: Context
+
+    @property
+    def statements(self) -> int:
+        """How many each pair of action and resource is held against, 1 at least."""
+        held = [each for each in (*self.policies, self.boundary) if each is not None]
+        if self.resource_policy is not None:
+            held.append(AttachedPolicy(self.resource_policy, "ResourcePolicy"))
+        return 1 + sum(len(_readable(each).statements) for each in held)
+
+
+def _result(supposed: _Supposed, action: str, resource: str) -> dict[str, Any]:
+    named = resource_account(resource, None)
+    principal = supposed.principal or _anybody(supposed.home or named or supposed.owner)
+    caller = Caller(replace(principal, policies=supposed.policies, boundary=supposed.boundary))
+    owner = named or supposed.owner or caller.account
+    of_resource = None
+    if supposed.resource_policy is not None:
+        # The caller that is simulated is whom its ARN in the resource's policy means.
+        of_resource = BoundPolicy(supposed.resource_policy, ((principal.arn, principal.principal_id),))
+    found = simulate(caller, Question(action, resource, _context(supposed, caller, resource)), of_resource, owner)
+    statements = [_statement(each) for each in found.matched if not (found.decision.allowed and _bounds(each))]
+    result: dict[str, Any] = {"MatchedStatements": statements, "MissingContextValues": list(found.missing)}
+    if supposed.boundary is not None:
+        allowed = found.outcomes[Kind.BOUNDARY] == ALLOWED
+        result["PermissionsBoundaryDecisionDetail"] = {"AllowedByPermissionsBoundary": allowed}
+    whole = {"EvalActionName": action, "EvalResourceName": resource, "EvalDecision": found.outcome, **result}
+    if resource != "*":
+        details = _details(found) if owner != caller.account else {}
+        specific = {"EvalResourceName": resource, "EvalResourceDecision": found.outcome, **result}
+        whole.update(
+            EvalDecisionDetails=details, ResourceSpecificResults=[{**specific, "EvalDecisionDetails": details}]
+        )
+    return whole
+
+
+def _details(found: Simulated) -> dict[str, str]:
+    """What each side says, across accounts."""
+    sides = {"IAM Policy": Kind.IDENTITY, "Resource Policy": Kind.REPOSITORY}
+    return {name: found.outcomes[kind] for name, kind in sides.items() if kind in found.outcomes}
+
+
+def _context(supposed: _Supposed, caller: Caller, resource: str) -> Context:
+    if supposed.principal is None:
+        return supposed.given
+    facts = RequestFacts(supposed.now, "", secure=False, user_agent="", region="")
+    whole = request_context(caller, facts, resource)
+    return {**{key: whole[key] for key in whole if key.startswith(_FILLED)}, **supposed.given}
+
+
+def _bounds(matched: Matched) -> bool:
+    return matched.kind is Kind.BOUNDARY
+
+
+def _statement(matched: Matched) -> dict[str, Any]:
+    policy_id, policy_type = _told(matched)
+    return {
+        "SourcePolicyId": policy_id,
+        "SourcePolicyType": policy_type,
+        "StartPosition": _position(matched.start),
+        "EndPosition": _position(matched.end),
+    }
+
+
+def _told(matched: Matched) -> tuple[str, str]:
+    """How a result names a policy, and what kind it says it is: `none` where it was handed in."""
+    if matched.kind is Kind.REPOSITORY:
+        return "ResourcePolicy", "resource"
+    if matched.arn:
+        return matched.name, _managed_type(matched.arn)
+    if not matched.holder:
+        return matched.name, "none"
+    kind, name = _holder(matched.holder)
+    return f"{kind}_{name}_{matched.name}", kind
+
+
+def _position(position: Position) -> dict[str, int]:
+    return {"Line": position.line, "Column": position.column}
+
+
+def _context_keys(policies: Iterable[AttachedPolicy]) -> dict[str, Any]:
+    return {"ContextKeyNames": keys_named([_readable(each) for each in policies])}
+
+
+def _handed_in(parameters: Parameters, member: str) -> list[AttachedPolicy]:
+    found = [AttachedPolicy(text, f"{member}.{place}") for place, text in enumerate(parameters.get(member) or (), 1)]
+    for each in found:
+        _readable(each)
+    return found
+
+
+def _readable(policy: AttachedPolicy) -> Document:
+    try:
+        return compile_document(policy.text)
+    except PolicyError as error:
+        raise _invalid(f"{policy.name}: {error}") from error
+
+
+def _managed_type(arn: str) -> str:
+    return "aws-managed" if arn.startswith("arn:aws:iam::aws:") else "user-managed"
+
+
+def _holder(arn: str) -> tuple[str, str]:
+    """Kind and name of whom an inline policy hangs on."""
+    kind, _, rest = arn.split(":", 5)[5].partition("/")
+    return kind, rest.rpartition("/")[2]
+
+
+def _is_excluded(policy: AttachedPolicy, excluded: Sequence[Mapping[str, Any]]) -> bool:
+    kind = _managed_type(policy.arn) if policy.arn else "inline"
+    return any(each["PolicyType"] == kind and _is_meant(policy, each) for each in excluded)
+
+
+def _is_meant(policy: AttachedPolicy, exclusion: Mapping[str, Any]) -> bool:
+    """An exclusion that names none of its type means them all."""
+    inline = exclusion.get("InlinePolicyIdentifier")
+    if inline is None:
+        return exclusion.get("PolicyArn") in (None, policy.arn)
+    holder = (inline["AttachmentType"], inline["AttachmentName"])
+    return not policy.arn and inline["PolicyName"] == policy.name and holder == _holder(policy.holder)
+
+
+def _user(tx: Transaction, account: str, arn: str) -> Principal:
+    """The user that a CallerArn names; one that is not there, or not in this account, by what its ARN says."""
+    parts = _USER_ARN.fullmatch(arn)
+    if parts is None:
+        raise _invalid(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
+    row = source_row(tx, account, arn)
+    if row is not None:
+        return described(tx, row)
+    return Principal(f"AIDA{hashlib.sha256(arn.encode()).hexdigest()[:17].upper()}", parts[1], arn, parts[2])
+
+
+def _anybody(account: str) -> Principal:
+    return Principal("", account, f"arn:aws:iam::{account}:user/", "")
+
+
+def _owner(given: str | None) -> str:
+    """The account of a ResourceOwner: its root's ARN, or the number alone."""
+    if given is None:
+        return ""
+    owner = _OWNER.fullmatch(given)
+    if owner is None:
+        raise _invalid("ResourceOwner must be the ARN of an account.")
+    return owner[1]
+
+
+def _given(parameters: Parameters) -> Context:
+    """ContextEntries, by key in lower case."""
+    entries: Sequence[Mapping[str, Any]] = parameters.get("ContextEntries") or ()
+    if not all({"ContextKeyName", "ContextKeyValues", "ContextKeyType"} <= entry.keys() for entry in entries):
+        raise _invalid("A context entry has ContextKeyName, ContextKeyValues and ContextKeyType.")
+    return {entry["ContextKeyName"].lower(): tuple(entry["ContextKeyValues"]) for entry in entries}
+
+
+def _fingerprint(parameters: Parameters) -> str:
+    """A Marker goes on with the very simulation that it is of."""
+    whole = {name: value for name, value in parameters.items() if name not in ("Marker", "MaxItems")}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def _invalid(why: str) -> Failure:
+    return Failure(Code.INVALID_INPUT, why)
