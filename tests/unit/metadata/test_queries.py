@@ -11,6 +11,7 @@ from sqlalchemy import Connection, create_engine, event
 
 from harness import postgresql
 from harness.iampeople import KEY, people
+from harness.iampolicies import policies
 from harness.metadata import (
     ACCOUNT,
     DATA_KEY,
@@ -119,6 +120,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
 
     return {
         **people(tx, ACCOUNT),
+        **policies(tx, ACCOUNT),
         "access_key": lambda: identity.access_key(tx, "AKIA9999999999999999"),
         "principal": lambda: identity.principal(tx, administrator.principal_id),
         "policy_documents": lambda: identity.policy_documents(tx, ACCOUNT, ["arn:aws:iam::123456789012:policy/own"]),
