@@ -1,0 +1,161 @@
+"""Every IAM action that is served: on what it is asked, and which condition keys go with it.
+
+Source: Service Authorization Reference, "Actions, resources, and condition keys for AWS Identity and Access
+Management". Where that names no resource for a list, IAM still asks on the path that is listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """Resource types. The values are those of an ARN, and of `metadata.contract.Metadata.iam_resource`."""
+
+    USER = "user"
+    GROUP = "group"
+    ROLE = "role"
+    POLICY = "policy"
+    PROVIDER = "oidc-provider"
+    ACCESS_KEY = "access-key"  # asked on the user whose key it is
+    SOURCE = "source"  # whatever user, group or role the ARN names
+    NONE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """`parameter` names the entity (PolicyArn and the like hold a whole ARN); a list without one is of `PathPrefix`.
+
+    `makes`: the entity is made by this, its ARN follows from Path and name. `own`: a caller that names no user means
+    itself, be it the account's root. `bounded`: iam:PermissionsBoundary is the one that the entity has, or is given
+    here. `renames`: the new name is asked about as well. `tagging` is the action that tags given at the making need
+    besides."""
+
+    kind: Kind
+    parameter: str = ""
+    makes: bool = False
+    own: bool = False
+    bounded: bool = False
+    renames: bool = False
+    tagging: str = ""
+
+
+_ANY = Action(Kind.NONE)
+_USER = Action(Kind.USER, "UserName")
+_OWN = Action(Kind.USER, "UserName", own=True)
+_BOUNDED_USER = Action(Kind.USER, "UserName", bounded=True)
+_GROUP = Action(Kind.GROUP, "GroupName")
+_ROLE = Action(Kind.ROLE, "RoleName")
+_BOUNDED_ROLE = Action(Kind.ROLE, "RoleName", bounded=True)
+_POLICY = Action(Kind.POLICY, "PolicyArn")
+_PROVIDER = Action(Kind.PROVIDER, "OpenIDConnectProviderArn")
+_SOURCE = Action(Kind.SOURCE, "PolicySourceArn")
+
+ACTIONS: Mapping[str, Action] = {
+    # users
+    "CreateUser": Action(Kind.USER, "UserName", makes=True, bounded=True, tagging="TagUser"),
+    "GetUser": _OWN,
+    "UpdateUser": Action(Kind.USER, "UserName", renames=True),
+    "DeleteUser": _USER,
+    "ListUsers": Action(Kind.USER),
+    "ListGroupsForUser": _USER,
+    "TagUser": _USER,
+    "UntagUser": _USER,
+    "ListUserTags": _USER,
+    "PutUserPermissionsBoundary": _BOUNDED_USER,
+    "DeleteUserPermissionsBoundary": _BOUNDED_USER,
+    "PutUserPolicy": _BOUNDED_USER,
+    "GetUserPolicy": _USER,
+    "DeleteUserPolicy": _BOUNDED_USER,
+    "ListUserPolicies": _USER,
+    "AttachUserPolicy": _BOUNDED_USER,
+    "DetachUserPolicy": _BOUNDED_USER,
+    "ListAttachedUserPolicies": _USER,
+    # what a user has
+    "CreateAccessKey": _OWN,
+    "UpdateAccessKey": _OWN,
+    "DeleteAccessKey": _OWN,
+    "ListAccessKeys": _OWN,
+    "GetAccessKeyLastUsed": Action(Kind.ACCESS_KEY, "AccessKeyId"),
+    "GetLoginProfile": _OWN,
+    "DeleteLoginProfile": _OWN,
+    "ListMFADevices": _OWN,
+    "ListSSHPublicKeys": _OWN,
+    "ListSigningCertificates": _OWN,
+    "ListServiceSpecificCredentials": _OWN,
+    "ListVirtualMFADevices": _ANY,
+    # groups
+    "CreateGroup": Action(Kind.GROUP, "GroupName", makes=True),
+    "GetGroup": _GROUP,
+    "UpdateGroup": Action(Kind.GROUP, "GroupName", renames=True),
+    "DeleteGroup": _GROUP,
+    "ListGroups": Action(Kind.GROUP),
+    "AddUserToGroup": _GROUP,
+    "RemoveUserFromGroup": _GROUP,
+    "PutGroupPolicy": _GROUP,
+    "GetGroupPolicy": _GROUP,
+    "DeleteGroupPolicy": _GROUP,
+    "ListGroupPolicies": _GROUP,
+    "AttachGroupPolicy": _GROUP,
+    "DetachGroupPolicy": _GROUP,
+    "ListAttachedGroupPolicies": _GROUP,
+    # roles
+    "CreateRole": Action(Kind.ROLE, "RoleName", makes=True, bounded=True, tagging="TagRole"),
+    "CreateServiceLinkedRole": Action(Kind.ROLE, "AWSServiceName", makes=True),
+    "GetRole": _BOUNDED_ROLE,
+    "UpdateRole": _BOUNDED_ROLE,
+    "UpdateRoleDescription": _BOUNDED_ROLE,
+    "UpdateAssumeRolePolicy": _BOUNDED_ROLE,
+    "DeleteRole": _BOUNDED_ROLE,
+    "ListRoles": Action(Kind.ROLE),
+    "TagRole": _ROLE,
+    "UntagRole": _ROLE,
+    "ListRoleTags": _ROLE,
+    "PutRolePermissionsBoundary": _BOUNDED_ROLE,
+    "DeleteRolePermissionsBoundary": _BOUNDED_ROLE,
+    "PutRolePolicy": _BOUNDED_ROLE,
+    "GetRolePolicy": _ROLE,
+    "DeleteRolePolicy": _BOUNDED_ROLE,
+    "ListRolePolicies": _ROLE,
+    "AttachRolePolicy": _BOUNDED_ROLE,
+    "DetachRolePolicy": _BOUNDED_ROLE,
+    "ListAttachedRolePolicies": _ROLE,
+    "ListInstanceProfilesForRole": _ROLE,
+    # managed policies
+    "CreatePolicy": Action(Kind.POLICY, "PolicyName", makes=True, tagging="TagPolicy"),
+    "GetPolicy": _POLICY,
+    "DeletePolicy": _POLICY,
+    "ListPolicies": _ANY,
+    "CreatePolicyVersion": _POLICY,
+    "GetPolicyVersion": _POLICY,
+    "ListPolicyVersions": _POLICY,
+    "DeletePolicyVersion": _POLICY,
+    "SetDefaultPolicyVersion": _POLICY,
+    "ListEntitiesForPolicy": _POLICY,
+    "TagPolicy": _POLICY,
+    "UntagPolicy": _POLICY,
+    "ListPolicyTags": _POLICY,
+    # providers of web identities
+    "CreateOpenIDConnectProvider": Action(Kind.PROVIDER, "Url", makes=True, tagging="TagOpenIDConnectProvider"),
+    "GetOpenIDConnectProvider": _PROVIDER,
+    "DeleteOpenIDConnectProvider": _PROVIDER,
+    "ListOpenIDConnectProviders": Action(Kind.PROVIDER),
+    "AddClientIDToOpenIDConnectProvider": _PROVIDER,
+    "RemoveClientIDFromOpenIDConnectProvider": _PROVIDER,
+    "UpdateOpenIDConnectProviderThumbprint": _PROVIDER,
+    "TagOpenIDConnectProvider": _PROVIDER,
+    "UntagOpenIDConnectProvider": _PROVIDER,
+    "ListOpenIDConnectProviderTags": _PROVIDER,
+    # the account, and what its policies come to
+    "CreateAccountAlias": _ANY,
+    "DeleteAccountAlias": _ANY,
+    "ListAccountAliases": _ANY,
+    "GetAccountSummary": _ANY,
+    "GetAccountAuthorizationDetails": _ANY,
+    "GetContextKeysForCustomPolicy": _ANY,
+    "GetContextKeysForPrincipalPolicy": _SOURCE,
+    "SimulateCustomPolicy": _ANY,
+    "SimulatePrincipalPolicy": _SOURCE,
+}
