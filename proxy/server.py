@@ -23,7 +23,7 @@ from pathlib import Path
 from aiohttp import web
 
 from proxy import administrator, keyring, probes
-from proxy.auth import secrets, tokens
+from proxy.auth import secrets, sessions, tokens
 from proxy.auth.identity import Identity
 from proxy.blob.agreement import Agreement
 from proxy.blob.buffers import BufferPool
@@ -256,6 +256,7 @@ def _router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable
     aws = ecr.door(
         metadata=own.metadata,
         secrets=own.agreement.sealer(secrets.PURPOSE),
+        sessions=sessions.Sessions(own.agreement.sealer(sessions.PURPOSE)),
         tokens=issued,
         account=account,
         region=region,

@@ -1,14 +1,13 @@
-"""AWS Signature Version 4 in its header form, checked in the order that costs least.
+"""AWS Signature Version 4, in its header form and as a pre-signed query, checked in the order that costs least.
 
-    read_claim     what the headers say: key id, scope, date, signed headers   before any look-up
-    check_claim    is it for us, and of now                                    before any look-up
-    (the caller finds the access key, then reads and hashes the body)
-    SigningKeys    the day's key, derived once for an access key and scope
-    check_signature   the canonical request, compared in constant time
+    read_claim     what the request says: key id, scope, date, signed headers   before any look-up
+    check_claim    is it for us, and of now                                     before any look-up
+    (the caller finds the access key or opens the session token, then reads and hashes the body)
+    check_signature   the canonical request (`canonical`), compared in constant time
 
-Source: "Signature Version 4 signing process" (AWS IAM User Guide). The body's hash is always one that we computed; what
-`x-amz-content-sha256` says is only a header. Pure: clock and secrets are given, no HTTP library is known. No exception
-here carries a secret, a derived key, or what the signature should have been.
+Source: "AWS Signature Version 4 for API requests" (AWS IAM User Guide). The body's hash is always one that we computed:
+an `x-amz-content-sha256` that says anything else is a signature that does not hold. Pure: clock and secrets are given,
+no HTTP library is known. No exception here carries a secret, a derived key, or what the signature should have been.
 """
 
 from __future__ import annotations
@@ -18,32 +17,51 @@ import hashlib
 import hmac
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_plus
+
+from proxy.auth.canonical import canonical_queries, canonical_request
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 TERMINATOR = "aws4_request"
 HEADER_MAX = 16 * 1024
 SIGNED_HEADERS_MAX = 100
-KEYS_KEPT = 1024  # at some 300 bytes each; one entry an access key, day, region and service
+EXPIRES_MAX = 604_800  # seconds: the key of a day is good for a week
 
 # Headers whose meaning a second copy would make ambiguous: which one was signed, and which one is obeyed?
-SINGLE = frozenset({"authorization", "host", "x-amz-date", "x-amz-target", "x-amz-security-token", "content-type"})
+SINGLE = frozenset(
+    {
+        "authorization",
+        "content-type",
+        "host",
+        "x-amz-content-sha256",
+        "x-amz-date",
+        "x-amz-security-token",
+        "x-amz-target",
+    }
+)
 
 MISMATCH_TEXT = (
     "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
     "and signing method. Consult the service documentation for details."
 )
 
+_DATE_TEXT = "Date must be in ISO-8601 'basic format': YYYYMMDD'T'HHMMSS'Z'."
+
+_TOKEN = "X-Amz-Security-Token"  # noqa: S105  # a name
+_SIGNATURE_PARAMETER = "X-Amz-Signature"
+_QUERY = ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-SignedHeaders", _SIGNATURE_PARAMETER)
+_QUERY_KNOWN = frozenset({*_QUERY, "X-Amz-Expires", "X-Amz-Content-Sha256", _TOKEN})
+_PRESIGNED = re.compile(r"(?:^|&)X-Amz-(?:Signature|Algorithm|Credential)=")
+
 _DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z", re.ASCII)
 _DAY = re.compile(r"[0-9]{8}", re.ASCII)
+_EXPIRES = re.compile(r"[0-9]{1,6}", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+", re.ASCII)
-_SIGNATURE = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_HEX_256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PART = re.compile(r"[\w.@+=,-]{1,128}", re.ASCII)
-_UNRESERVED = "-_.~"
 
 
 class Reason(StrEnum):
@@ -51,7 +69,8 @@ class Reason(StrEnum):
 
     MISSING = "missing"  # no signature at all
     INCOMPLETE = "incomplete"  # a signature that cannot be checked
-    UNKNOWN_KEY = "unknown key"
+    UNKNOWN_KEY = "unknown key"  # also a session token that is not one, or is not that key's
+    EXPIRED = "expired"  # a session that is over
     MISMATCH = "mismatch"  # checked and wrong: signature, scope or time
 
 
@@ -66,59 +85,108 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a request says of itself; nothing of it is proven yet. `date` is x-amz-date as it came."""
+    """What a request says of itself; nothing of it is proven yet. `date` is the signature's, as it came.
+
+    `expires` is a pre-signed query's X-Amz-Expires as it came, None in the header form. `token` is the security token
+    of a session, `body_sha256` what the request says its body's hash to be; both empty when it says nothing.
+    """
 
     access_key_id: str
     day: str
     region: str
     service: str
     signed_headers: tuple[str, ...]
-    signature: str
+    signature: str = field(repr=False)
     date: str
+    expires: str | None = None
+    token: str = field(default="", repr=False)
+    body_sha256: str = ""
 
     @property
     def scope(self) -> str:
         return f"{self.day}/{self.region}/{self.service}/{TERMINATOR}"
+
+    @property
+    def is_presigned(self) -> bool:
+        return self.expires is not None
 
 
 Headers = Sequence[tuple[str, str]]
 
 
 def read_claim(headers: Headers, query: str = "") -> Claim:
-    """Take the claim out of all header lines of a request, in the order they came; Refused when there is none to check.
+    """Take the claim out of all header lines of a request, in the order they came, or out of its raw query string.
 
-    `query` is the raw query string, looked at only to name a pre-signed URL for what it is.
+    Refused when there is none to check, or two.
     """
     found = _gather(headers)
     for name in sorted(SINGLE & found.keys()):
         if len(found[name]) > 1:
             raise Refused(Reason.INCOMPLETE, f"The header '{name}' must be sent once.")
-    if "authorization" not in found:
-        if re.search(r"(?:^|&)X-Amz-(?:Signature|Algorithm|Credential)=", query, re.IGNORECASE):
-            raise Refused(
-                Reason.INCOMPLETE, "Pre-signed query parameters are not accepted; sign with an Authorization header."
-            )
-        raise Refused(Reason.MISSING, "Missing Authentication Token")
-    parts = _authorization(found["authorization"][0])
-    access_key_id, day, region, service = _credential(parts["Credential"])
-    signed = tuple(parts["SignedHeaders"].split(";"))
-    if (
-        len(signed) > SIGNED_HEADERS_MAX
-        or len(set(signed)) != len(signed)
-        or not all(_HEADER_NAME.fullmatch(n) for n in signed)
-    ):
+    presigned = _PRESIGNED.search(query) is not None
+    if presigned and "authorization" in found:
         raise Refused(
             Reason.INCOMPLETE,
-            "Authorization header requires 'SignedHeaders' to list lower-case header names once each.",
+            "Only one of the Authorization header and the X-Amz-Signature query parameter may be used.",
         )
-    if not _SIGNATURE.fullmatch(parts["Signature"]):
-        raise Refused(Reason.INCOMPLETE, "Authorization header requires 'Signature' to be 64 lower-case hex digits.")
+    if presigned:
+        return _query_claim(found, query)
+    if "authorization" not in found:
+        raise Refused(Reason.MISSING, "Missing Authentication Token")
+    return _header_claim(found)
+
+
+def _header_claim(found: Mapping[str, Sequence[str]]) -> Claim:
+    parts = _authorization(found["authorization"][0])
+    access_key_id, day, region, service = _credential(parts["Credential"])
     date = found.get("x-amz-date", [""])[0]
     if not date:
         raise Refused(Reason.INCOMPLETE, "Authorization header requires existence of a 'X-Amz-Date' header.")
-    if not _DATE.fullmatch(date):
-        raise Refused(Reason.INCOMPLETE, "Date must be in ISO-8601 'basic format': YYYYMMDD'T'HHMMSS'Z'.")
-    return Claim(access_key_id, day, region, service, signed, parts["Signature"], date)
+    return Claim(
+        access_key_id,
+        day,
+        region,
+        service,
+        _signed_headers(parts["SignedHeaders"]),
+        _signature(parts["Signature"]),
+        _date(date),
+        token=found.get("x-amz-security-token", [""])[0],
+        body_sha256=found.get("x-amz-content-sha256", [""])[0],
+    )
+
+
+def _query_claim(found: Mapping[str, Sequence[str]], query: str) -> Claim:
+    said: dict[str, str] = {}
+    for piece in query.split("&"):
+        name, _, value = piece.partition("=")
+        if name in _QUERY_KNOWN:
+            if name in said:
+                raise Refused(Reason.INCOMPLETE, f"The query parameter '{name}' must be sent once.")
+            said[name] = unquote_plus(value)
+    missing = [name for name in _QUERY if not said.get(name)]
+    if missing:
+        wanted = ", ".join(f"'{name}'" for name in missing)
+        raise Refused(
+            Reason.INCOMPLETE,
+            f"AWS query-string parameters must include {wanted}. Re-examine the query-string parameters.",
+        )
+    if said["X-Amz-Algorithm"] != ALGORITHM:
+        raise Refused(Reason.INCOMPLETE, f"Unsupported AWS 'algorithm'; use {ALGORITHM} as X-Amz-Algorithm.")
+    if _TOKEN in said and "x-amz-security-token" in found:
+        raise Refused(Reason.INCOMPLETE, f"{_TOKEN} must be sent once, as a header or in the query string.")
+    access_key_id, day, region, service = _credential(said["X-Amz-Credential"])
+    return Claim(
+        access_key_id,
+        day,
+        region,
+        service,
+        _signed_headers(said["X-Amz-SignedHeaders"]),
+        _signature(said[_SIGNATURE_PARAMETER]),
+        _date(said["X-Amz-Date"]),
+        said.get("X-Amz-Expires", ""),
+        said.get(_TOKEN) or found.get("x-amz-security-token", [""])[0],
+        said.get("X-Amz-Content-Sha256") or found.get("x-amz-content-sha256", [""])[0],
+    )
 
 
 def check_claim(
@@ -129,9 +197,15 @@ def check_claim(
     required: Iterable[str],
     now: float,
     skew_minutes: int,
+    presigned_seconds: int | None = None,
 ) -> None:
-    """Is the claim for this service and region, signed over the `required` headers, and of `now`? Refused if not."""
+    """Is the claim for this service and region, signed over the `required` headers, and of `now`? Refused if not.
+
+    A pre-signed query holds for `presigned_seconds` whatever it says itself; where that is None, as long as it says.
+    """
     for name in required:
+        if claim.is_presigned and name == "x-amz-date":
+            continue  # the date stands in the query, which is signed whole
         if name not in claim.signed_headers:
             shown = "'Host' or ':authority'" if name == "host" else f"'{name}'"
             raise Refused(Reason.INCOMPLETE, f"{shown} must be a 'SignedHeader' in the AWS Authorization.")
@@ -145,13 +219,19 @@ def check_claim(
             "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
             f"'{claim.day}' != '{claim.date[:8]}', from '{claim.date}'.",
         )
+    if claim.body_sha256 and not _HEX_256.fullmatch(claim.body_sha256):
+        # UNSIGNED-PAYLOAD, STREAMING-…: not of these services.
+        raise Refused(Reason.MISMATCH, MISMATCH_TEXT)
     signed_at = _epoch(claim.date)
     edge = skew_minutes * 60
-    if signed_at < now - edge:
+    held = edge
+    if claim.is_presigned:
+        held = _expires(claim.expires or "") if presigned_seconds is None else presigned_seconds
+    if signed_at < now - held:
+        shown = f"{held // 60} min." if held % 60 == 0 else f"{held} sec."
         raise Refused(
             Reason.MISMATCH,
-            f"Signature expired: {claim.date} is now earlier than {_stamp(now - edge)} "
-            f"({_stamp(now)} - {skew_minutes} min.)",
+            f"Signature expired: {claim.date} is now earlier than {_stamp(now - held)} ({_stamp(now)} - {shown})",
         )
     if signed_at > now + edge:
         raise Refused(
@@ -159,38 +239,6 @@ def check_claim(
             f"Signature not yet current: {claim.date} is still later than {_stamp(now + edge)} "
             f"({_stamp(now)} + {skew_minutes} min.)",
         )
-
-
-class SigningKeys:
-    """Derived keys, kept: four HMACs and the opening of a sealed secret are saved on all but the first request a day.
-
-    `identity` tells one secret from another under the same key id (the sealed secret does): a key id whose secret was
-    replaced is never checked against the old one.
-    """
-
-    def __init__(self, keep: int = KEYS_KEPT) -> None:
-        self._keep = keep
-        self._kept: OrderedDict[tuple[str, bytes, str], bytes] = OrderedDict()
-
-    def get(self, claim: Claim, identity: bytes, secret: Callable[[], str]) -> bytes:
-        """The signing key for the claim's scope; `secret` is asked only when it is not kept."""
-        name = (claim.access_key_id, identity, claim.scope)
-        key = self._kept.get(name)
-        if key is not None:
-            self._kept.move_to_end(name)
-            return key
-        key = signing_key(secret(), claim.day, claim.region, claim.service)
-        self._kept[name] = key
-        if len(self._kept) > self._keep:
-            self._kept.popitem(last=False)
-        return key
-
-
-def signing_key(secret: str, day: str, region: str, service: str) -> bytes:
-    key = ("AWS4" + secret).encode()
-    for part in (day, region, service, TERMINATOR):
-        key = hmac.digest(key, part.encode(), hashlib.sha256)
-    return key
 
 
 def check_signature(
@@ -204,39 +252,28 @@ def check_signature(
     found = _gather(headers)
     if any(name not in found for name in claim.signed_headers):
         raise Refused(Reason.MISMATCH, MISMATCH_TEXT)
-    canonical = canonical_request(method, path, query, found, claim.signed_headers, body_sha256)
-    to_sign = "\n".join((ALGORITHM, claim.date, claim.scope, hashlib.sha256(canonical).hexdigest()))
-    wanted = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
-    if not hmac.compare_digest(wanted, claim.signature):
+    holds = False
+    for spelled in _signed_queries(claim, query):
+        canonical = canonical_request(method, path, spelled, found, claim.signed_headers, body_sha256)
+        to_sign = "\n".join((ALGORITHM, claim.date, claim.scope, hashlib.sha256(canonical).hexdigest()))
+        wanted = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
+        holds |= hmac.compare_digest(wanted, claim.signature)
+    if not holds or (claim.body_sha256 and not hmac.compare_digest(body_sha256, claim.body_sha256)):
         raise Refused(Reason.MISMATCH, MISMATCH_TEXT)
 
 
-def canonical_request(
-    method: str, path: str, query: str, headers: Mapping[str, Sequence[str]], signed: Iterable[str], body_sha256: str
-) -> bytes:
-    """Step 1 of SigV4. `headers` by lower-case name, each with all its values in the order they came."""
-    names = sorted(signed)
-    lines = [f"{name}:{','.join(' '.join(value.split()) for value in headers[name])}" for name in names]
-    text = "\n".join((method, canonical_path(path), canonical_query(query), *lines, "", ";".join(names), body_sha256))
-    return text.encode("utf-8", "surrogateescape")
+def _signed_queries(claim: Claim, query: str) -> tuple[str, ...]:
+    """The canonical queries that the signature may be over: at most four, one as a rule.
 
-
-def canonical_path(path: str) -> str:
-    """Dot segments resolved, slashes merged, then encoded once more: every service but S3 signs it so."""
-    if not path:
-        return "/"
-    return quote(_resolved(path).encode("utf-8", "surrogateescape"), safe="/" + _UNRESERVED)
-
-
-def canonical_query(query: str) -> str:
-    """Names and values decoded, encoded anew by RFC 3986, sorted by encoded name, then by encoded value."""
-    if not query:
-        return ""
-    pairs = []
-    for piece in query.split("&"):
-        name, _, value = piece.partition("=")
-        pairs.append((_encoded(name), _encoded(value)))
-    return "&".join(f"{name}={value}" for name, value in sorted(pairs))
+    Some signers add the security token to a query after they have signed it, as AWS's documentation allows. It is
+    bound to its access key id, so nothing is gained by exchanging it.
+    """
+    if not claim.is_presigned:
+        return canonical_queries(query)
+    inside = canonical_queries(query, (_SIGNATURE_PARAMETER,))
+    if not claim.token or not re.search(rf"(?:^|&){_TOKEN}=", query):
+        return inside
+    return (*inside, *canonical_queries(query, (_SIGNATURE_PARAMETER, _TOKEN)))
 
 
 def _gather(headers: Headers) -> dict[str, list[str]]:
@@ -281,26 +318,40 @@ def _credential(text: str) -> tuple[str, str, str, str]:
     return access_key_id, day, region, service
 
 
-def _resolved(path: str) -> str:
-    """RFC 3986 remove_dot_segments, with empty segments dropped; a closing slash stays."""
-    out: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            del out[-1:]
-        elif part and part != ".":
-            out.append(part)
-    return "/" + "/".join(out) + ("/" if path.endswith("/") and out else "")
+def _signed_headers(text: str) -> tuple[str, ...]:
+    signed = tuple(text.split(";"))
+    if (
+        len(signed) > SIGNED_HEADERS_MAX
+        or len(set(signed)) != len(signed)
+        or not all(_HEADER_NAME.fullmatch(name) for name in signed)
+    ):
+        raise Refused(Reason.INCOMPLETE, "'SignedHeaders' must list lower-case header names once each.")
+    return signed
 
 
-def _encoded(text: str) -> str:
-    return quote(unquote_to_bytes(text.encode("utf-8", "surrogateescape")), safe=_UNRESERVED)
+def _signature(text: str) -> str:
+    if not _HEX_256.fullmatch(text):
+        raise Refused(Reason.INCOMPLETE, "'Signature' must be 64 lower-case hex digits.")
+    return text
+
+
+def _date(text: str) -> str:
+    if not _DATE.fullmatch(text):
+        raise Refused(Reason.INCOMPLETE, _DATE_TEXT)
+    return text
+
+
+def _expires(text: str) -> int:
+    if not _EXPIRES.fullmatch(text) or not 1 <= int(text) <= EXPIRES_MAX:
+        raise Refused(Reason.INCOMPLETE, f"X-Amz-Expires must be a number of seconds from 1 to {EXPIRES_MAX}.")
+    return int(text)
 
 
 def _epoch(date: str) -> int:
     try:
         return calendar.timegm(time.strptime(date, "%Y%m%dT%H%M%SZ"))
     except ValueError:
-        raise Refused(Reason.INCOMPLETE, "Date must be in ISO-8601 'basic format': YYYYMMDD'T'HHMMSS'Z'.") from None
+        raise Refused(Reason.INCOMPLETE, _DATE_TEXT) from None
 
 
 def _stamp(epoch: float) -> str:

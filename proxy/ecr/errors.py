@@ -50,12 +50,14 @@ _ECR_NAMES = {
     Reason.INCOMPLETE: (400, "IncompleteSignatureException"),
     Reason.UNKNOWN_KEY: (400, "UnrecognizedClientException"),
     Reason.MISMATCH: (400, "InvalidSignatureException"),
+    Reason.EXPIRED: (400, "ExpiredTokenException"),
 }
 _STS_NAMES = {
     Reason.MISSING: (403, "MissingAuthenticationToken"),
     Reason.INCOMPLETE: (400, "IncompleteSignature"),
     Reason.UNKNOWN_KEY: (403, "InvalidClientTokenId"),
     Reason.MISMATCH: (403, "SignatureDoesNotMatch"),
+    Reason.EXPIRED: (403, "ExpiredToken"),
 }
 
 

@@ -20,6 +20,7 @@ from aiohttp import web
 from proxy import observe
 from proxy.auth import administrators as policy
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.sessions import Sessions
 from proxy.auth.sigv4 import Claim, Refused
 from proxy.auth.tokens import Tokens
 from proxy.ecr import sts
@@ -42,14 +43,12 @@ from proxy.ecr.parameters import (
     read_parameters,
     whole_registry,
 )
-from proxy.ecr.signed import Service, Signatures, claim_of
+from proxy.ecr.services import ECR, STS, service_of
+from proxy.ecr.signed import Signatures, claim_of
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 
 TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
-BODY_MAX = 1024 * 1024  # none of the operations below takes more: 100 image ids are some 30 KiB
-
-ECR = Service("ecr", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=BODY_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,7 @@ def door(
     *,
     metadata: Metadata,
     secrets: SmallSealer,
+    sessions: Sessions,
     tokens: Tokens,
     account: str,
     region: str,
@@ -84,22 +84,20 @@ def door(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The handler for POST /.
 
-    `secrets` is a sealer for `auth.secrets.PURPOSE`. `proxy_endpoint` is what GetAuthorizationToken hands out, with
-    `{account}` and `{region}` filled in; None: the address that the request itself used. `clock` tells epoch seconds.
+    `secrets` is a sealer for `auth.secrets.PURPOSE`, `sessions` opens session tokens. `proxy_endpoint` is what
+    GetAuthorizationToken hands out, with `{account}` and `{region}` filled in; None: the address that the request
+    itself used. `clock` tells epoch seconds.
     """
-    signatures = Signatures(metadata.access_key, secrets, region=region, clock=clock)
+    signatures = Signatures(metadata, secrets, sessions, region=region, clock=clock)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         request_id = observe.request_id() or str(uuid.uuid4())
-        # Until a claim has been read, only the headers tell which protocol the client will understand.
-        query_protocol = "X-Amz-Target" not in request.headers and _is_form(request)
+        query_protocol = service_of(request) is not ECR
         try:
             claim = claim_of(request)
-            if "X-Amz-Target" not in request.headers and claim.service == sts.STS.name:
-                query_protocol = True
             if query_protocol:
-                principal, body = await signatures.read(request, claim, sts.STS)
-                return xml_answer(sts.answer(principal, body, request_id), request_id)
+                caller, body = await signatures.read(request, claim, STS)
+                return xml_answer(sts.answer(caller.principal, body, request_id), request_id)
             return json_answer(await call(request, claim), request_id)
         except (Failure, Refused, Unreadable) as error:
             if query_protocol:
@@ -108,7 +106,8 @@ def door(
 
     async def call(request: web.Request, claim: Claim) -> bytes:
         operation = _operation(request)
-        principal, body = await signatures.read(request, claim, ECR)
+        caller, body = await signatures.read(request, claim, ECR)
+        principal = caller.principal
         observe.note(operation=operation)
         route = ROUTES.get(operation)
         if route is None:
@@ -135,7 +134,3 @@ def _operation(request: web.Request) -> str:
     target = request.headers.get("X-Amz-Target", "")
     prefix, operation = target[: len(TARGET_PREFIX)], target[len(TARGET_PREFIX) :]
     return operation if prefix == TARGET_PREFIX else ""
-
-
-def _is_form(request: web.Request) -> bool:
-    return request.content_type == "application/x-www-form-urlencoded"

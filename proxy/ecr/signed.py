@@ -1,58 +1,95 @@
-"""A signed request, proven and then read: the step from aiohttp to a principal and the bytes it vouches for.
+"""A signed request, proven and then read: the step from aiohttp to a caller and the bytes that it vouches for.
 
-In the order that costs least: headers, scope, date, the access key's row, and only then the body, which is bounded and
-hashed as it arrives. `100-continue` goes out between the row and the body. Nothing of a body is looked at before its
-signature was checked. Must not know operations.
+In the order that costs least: head, scope, date, the access key's row or the session token, and only then the body,
+which is bounded and hashed as it arrives. Two ways to take a body: `read`, small and whole, of which nothing is looked
+at before its signature was checked; `stream`, large and piece by piece, of which nothing may be *kept* before `prove`
+has returned. Must not know operations.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from aiohttp import web
 
 from proxy import observe
+from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.secrets import open_secret
-from proxy.auth.sigv4 import Claim, Headers, Reason, Refused, SigningKeys, check_claim, check_signature, read_claim
-from proxy.ecr.errors import Unreadable, WireError, not_readable, too_large
+from proxy.auth.sessions import SessionCredentials, SessionExpired, SessionInvalid, check_time
+from proxy.auth.signingkeys import SigningKeys
+from proxy.auth.sigv4 import Claim, Headers, Reason, Refused, check_claim, check_signature, read_claim
+from proxy.ecr.bodies import chunks
+from proxy.ecr.keyuse import KeyUses
+from proxy.ecr.services import Service
 from proxy.model.errors import Code, Failure
-from proxy.model.identity import AccessKey, Principal
-
-FindAccessKey = Callable[[str], Awaitable[AccessKey | None]]
+from proxy.model.identity import AccessKey, AttachedPolicy, Caller, Principal
 
 UNKNOWN_KEY_TEXT = "The security token included in the request is invalid."
+EXPIRED_TEXT = "The security token included in the request is expired"
+OPENED_KEPT = 512  # session tokens, some 6 KB each at most
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What a service of ours wants of a signature. `regions` may be in the scope, besides the registry's own."""
+class Lookups(Protocol):
+    """The part of `metadata.contract.Metadata` that knows keys and who holds them."""
 
-    name: str
-    required: Sequence[str]
-    skew_minutes: int
-    body_max: int
-    regions: Sequence[str] = ()
+    async def access_key(self, access_key_id: str) -> AccessKey | None: ...
+
+    async def principal(self, principal_id: str) -> Principal | None: ...
+
+    async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]: ...
+
+
+class OpensSessions(Protocol):
+    """`auth.sessions.Sessions`, as far as it is asked here."""
+
+    def open(self, token: str, now: float) -> SessionCredentials: ...
 
 
 class Signatures:
-    """Proves requests; keeps the signing keys of the day."""
+    """Proves requests; keeps the signing keys of the day and the session tokens seen lately."""
 
     def __init__(
-        self, access_key: FindAccessKey, secrets: SmallSealer, *, region: str, clock: Callable[[], float]
+        self,
+        lookups: Lookups,
+        secrets: SmallSealer,
+        sessions: OpensSessions,
+        *,
+        region: str,
+        clock: Callable[[], float],
+        callers: Callers | None = None,
+        uses: KeyUses | None = None,
     ) -> None:
-        """`secrets` opens what `auth.secrets` sealed; `clock` tells epoch seconds."""
-        self._access_key = access_key
+        """`secrets` opens what `auth.secrets` sealed; `clock` tells epoch seconds. `callers` are those of all doors."""
+        self._lookups = lookups
         self._secrets = secrets
+        self._sessions = sessions
         self._region = region
         self._clock = clock
+        self._callers = callers or Callers(lookups)
+        self._uses = uses
         self._keys = SigningKeys()
+        self._opened: OrderedDict[bytes, SessionCredentials] = OrderedDict()
 
-    async def read(self, request: web.Request, claim: Claim, service: Service) -> tuple[Principal, bytes]:
-        """Who signed the request, and its body. Refused, Unreadable, or Failure of the look-up."""
-        headers = header_lines(request)
+    async def read(self, request: web.Request, claim: Claim, service: Service) -> tuple[Caller, bytes]:
+        """Who signed the request, and its whole body. Refused, Unreadable, or Failure of a look-up."""
+        whole = bytearray()
+        async with self.stream(request, claim, service) as body:
+            async for chunk in body:
+                whole += chunk
+            return await body.prove(), bytes(whole)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, request: web.Request, claim: Claim, service: Service) -> AsyncIterator[SignedBody]:
+        """The body of a request as it comes, up to `service.body_max` bytes; who signed it is known by `prove`.
+
+        Refused before the first byte for a claim that cannot hold. Left without an error and without a proof is a
+        mistake of the caller's (RuntimeError)."""
         check_claim(
             claim,
             service=service.name,
@@ -60,31 +97,23 @@ class Signatures:
             required=service.required,
             now=self._clock(),
             skew_minutes=service.skew_minutes,
+            presigned_seconds=service.presigned_seconds,
         )
-        if "X-Amz-Security-Token" in request.headers:
-            # Only sessions carry one, and there is none: what is not understood must not be waved through.
-            raise Refused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
-        row = await self._access_key(claim.access_key_id)
+        held = await self._session(claim) if claim.token else await self._long_lived(claim)
+        async with contextlib.aclosing(chunks(request, service.body_max)) as pieces:
+            body = SignedBody(request, claim, pieces, held)
+            yield body
+        if not body.is_proven:
+            raise RuntimeError("the body of a signed request was used without a proof")
+        if self._uses is not None and not claim.token:
+            self._uses.seen(claim.access_key_id, claim.region, claim.service)
+
+    async def _long_lived(self, claim: Claim) -> _Held:
+        row = await self._lookups.access_key(claim.access_key_id)
         if row is None:
             raise Refused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
-        key = self._signing_key(claim, row)
-        body = await _read_body(request, service.body_max)
-        path, _, query = request.raw_path.partition("?")
-        check_signature(
-            claim,
-            key,
-            method=request.method,
-            path=path,
-            query=query,
-            headers=headers,
-            body_sha256=hashlib.sha256(body).hexdigest(),
-        )
-        observe.note(principal=row.principal.arn)
-        return row.principal, body
-
-    def _signing_key(self, claim: Claim, row: AccessKey) -> bytes:
         try:
-            return self._keys.get(
+            key = self._keys.get(
                 claim,
                 row.sealed_secret,
                 lambda: open_secret(self._secrets, row.access_key_id, row.sealed_secret),
@@ -95,31 +124,88 @@ class Signatures:
                 "The access key cannot be read by this server.",
                 hint=f"no master key here opens the secret of {row.access_key_id}: {error}",
             ) from None
+        return _Held(self._callers.of_key(row.principal, row.access_key_id), key)
+
+    async def _session(self, claim: Claim) -> _Held:
+        name = hashlib.sha256(claim.token.encode("utf-8", "surrogateescape")).digest()
+        try:
+            found = self._open(claim.token, name)
+        except SessionExpired:
+            raise Refused(Reason.EXPIRED, EXPIRED_TEXT) from None
+        except SessionInvalid:
+            raise Refused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT) from None
+        caller = None
+        if found.access_key_id == claim.access_key_id:
+            caller = await self._callers.find(
+                found.principal_id, found.account, session=found.session, access_key_id=found.access_key_id
+            )
+        if caller is None:  # the token of another key, or whose principal is gone
+            raise Refused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
+        return _Held(caller, self._keys.get(claim, name, lambda: found.secret))
+
+    def _open(self, token: str, name: bytes) -> SessionCredentials:
+        found = self._opened.get(name)
+        if found is None:
+            found = self._sessions.open(token, self._clock())
+            self._opened[name] = found
+            if len(self._opened) > OPENED_KEPT:
+                self._opened.popitem(last=False)
+        else:
+            check_time(found.session, self._clock())
+            self._opened.move_to_end(name)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Whom a claim names, and the key that it must have been signed with."""
+
+    caller: Caller
+    key: bytes = field(repr=False)
+
+
+class SignedBody:
+    """Chunks of a body, hashed as they pass. Iterate once, then `prove`; what came before may be kept only then."""
+
+    def __init__(self, request: web.Request, claim: Claim, pieces: AsyncIterator[bytes], held: _Held) -> None:
+        self.is_proven = False
+        self._request = request
+        self._claim = claim
+        self._held = held
+        self._hash = hashlib.sha256()
+        self._pieces = pieces
+
+    def __aiter__(self) -> SignedBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await anext(self._pieces)
+        self._hash.update(chunk)
+        return chunk
+
+    async def prove(self) -> Caller:
+        """Who signed all of the request; reads on to its end. Refused when the signature does not hold."""
+        async for _ in self:
+            pass
+        path, _, query = self._request.raw_path.partition("?")
+        check_signature(
+            self._claim,
+            self._held.key,
+            method=self._request.method,
+            path=path,
+            query=query,
+            headers=header_lines(self._request),
+            body_sha256=self._hash.hexdigest(),
+        )
+        self.is_proven = True
+        observe.note(principal=self._held.caller.arn)
+        return self._held.caller
 
 
 def claim_of(request: web.Request) -> Claim:
-    """What the request says of itself; Refused when there is nothing that could be checked."""
+    """What the request says of itself; Refused when there is nothing that could be checked (MISSING: not signed)."""
     return read_claim(header_lines(request), request.raw_path.partition("?")[2])
 
 
 def header_lines(request: web.Request) -> Headers:
     return tuple(request.headers.items())
-
-
-async def _read_body(request: web.Request, limit: int) -> bytes:
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Unreadable(WireError(415, "SerializationException", "The request body must not be compressed."))
-    if (request.content_length or 0) > limit:
-        raise too_large(limit)
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # an interim line is not the answer's beginning
-    body = bytearray()
-    try:
-        while chunk := await request.content.readany():
-            body += chunk
-            if len(body) > limit:
-                raise too_large(limit)
-    except web.RequestPayloadError:
-        raise not_readable("The request body is not framed as HTTP says.") from None
-    return bytes(body)

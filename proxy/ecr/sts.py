@@ -10,16 +10,11 @@ from html import escape
 from urllib.parse import parse_qsl
 
 from proxy.ecr.errors import STS_NAMESPACE, not_readable
-from proxy.ecr.signed import Service
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Principal
 
 VERSION = "2011-06-15"
 FIELDS_MAX = 100
-BODY_MAX = 64 * 1024
-
-# SDKs set to the legacy global endpoint sign for us-east-1 whatever region they work in.
-STS = Service("sts", ("host", "x-amz-date"), skew_minutes=15, body_max=BODY_MAX, regions=("us-east-1",))
 
 
 def answer(principal: Principal, body: bytes, request_id: str) -> str:

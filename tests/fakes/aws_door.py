@@ -25,6 +25,7 @@ from botocore.credentials import Credentials
 from harness.identities import ADMINISTRATORS
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.secrets import seal_secret
+from proxy.auth.sessions import Sessions
 from proxy.auth.tokens import Tokens
 from proxy.ecr import routes
 from proxy.metadata.contract import Metadata
@@ -120,12 +121,14 @@ class AwsDoor:
     def __init__(self, proxy_endpoint: str | None = None) -> None:
         keys = [("master-1", bytes(range(32)))]
         self.secrets = SmallSealer(keys, "access-key-secret")
+        self.sessions = Sessions(SmallSealer(keys, "session-credentials"))
         self.tokens = Tokens(SmallSealer(keys, "authorization-token"))
         self.metadata = FakeMetadata(self.secrets)
         self.clock_shift = 0.0
         handler = routes.door(
             metadata=cast(Metadata, self.metadata),
             secrets=self.secrets,
+            sessions=self.sessions,
             tokens=self.tokens,
             account=ACCOUNT,
             region=REGION,

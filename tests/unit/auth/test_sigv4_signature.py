@@ -15,17 +15,15 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.auth.canonical import canonical_path, canonical_query, canonical_request
+from proxy.auth.signingkeys import signing_key
 from proxy.auth.sigv4 import (
     MISMATCH_TEXT,
     Claim,
     Reason,
     Refused,
-    canonical_path,
-    canonical_query,
-    canonical_request,
     check_signature,
     read_claim,
-    signing_key,
 )
 
 KEY_ID = "AKIDEXAMPLE"

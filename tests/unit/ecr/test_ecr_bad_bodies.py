@@ -15,7 +15,8 @@ import pytest
 from fakes.aws_door import FORM, TARGET, AwsDoor
 
 from proxy.ecr.errors import ecr_error, sts_error
-from proxy.ecr.routes import BODY_MAX, ROUTES
+from proxy.ecr.routes import ROUTES
+from proxy.ecr.services import FORM_MAX, JSON_MAX
 from proxy.model.errors import Code, Failure
 
 
@@ -49,7 +50,7 @@ BAD_BODIES: dict[str, bytes] = {
     "utf16": "{}".encode("utf-16"),
     "surrogate": b'{"repositoryName":"\\ud800"}',
     "deep": b'{"a":' * 100 + b"1" + b"}" * 100,
-    "very-deep": b"[" * (BODY_MAX - 10),
+    "very-deep": b"[" * (JSON_MAX - 10),
     "nul": b"\x00",
 }
 
@@ -71,7 +72,7 @@ async def test_a_wide_body_within_the_limit_is_fine(door: AwsDoor) -> None:
 
 
 async def test_a_body_over_the_limit_is_refused_before_it_is_sent(door: AwsDoor) -> None:
-    answer = await asyncio.wait_for(door.answer_before_body(door.signed(), BODY_MAX + 1), 5)
+    answer = await asyncio.wait_for(door.answer_before_body(door.signed(), JSON_MAX + 1), 5)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"RequestEntityTooLargeException"' in answer
 
@@ -191,7 +192,7 @@ async def test_a_form_signed_for_a_service_that_is_not_here_is_told_so_in_xml(do
 
 async def test_an_sts_body_over_its_limit_is_refused(door: AwsDoor) -> None:
     lines = door.signed(service="sts", headers=FORM)
-    answer = await asyncio.wait_for(door.answer_before_body(lines, 65 * 1024), 5)
+    answer = await asyncio.wait_for(door.answer_before_body(lines, FORM_MAX + 1), 5)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"<Code>RequestEntityTooLarge</Code>" in answer
 

@@ -1,0 +1,47 @@
+"""The keys that SigV4 signs with: derived from a secret for one day, region and service, and kept for that day.
+
+No exception or text here carries a secret or a derived key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Callable
+
+from proxy.auth.sigv4 import TERMINATOR, Claim
+
+KEYS_KEPT = 1024  # at some 300 bytes each; one entry an access key, day, region and service
+
+
+class SigningKeys:
+    """Derived keys, kept: four HMACs and the opening of a sealed secret are saved on all but the first request a day.
+
+    `identity` tells one secret from another under the same key id (the sealed secret does): a key id whose secret was
+    replaced is never checked against the old one.
+    """
+
+    def __init__(self, keep: int = KEYS_KEPT) -> None:
+        self._keep = keep
+        self._kept: OrderedDict[tuple[str, bytes, str], bytes] = OrderedDict()
+
+    def get(self, claim: Claim, identity: bytes, secret: Callable[[], str]) -> bytes:
+        """The signing key for the claim's scope; `secret` is asked only when it is not kept."""
+        name = (claim.access_key_id, identity, claim.scope)
+        key = self._kept.get(name)
+        if key is not None:
+            self._kept.move_to_end(name)
+            return key
+        key = signing_key(secret(), claim.day, claim.region, claim.service)
+        self._kept[name] = key
+        if len(self._kept) > self._keep:
+            self._kept.popitem(last=False)
+        return key
+
+
+def signing_key(secret: str, day: str, region: str, service: str) -> bytes:
+    key = ("AWS4" + secret).encode()
+    for part in (day, region, service, TERMINATOR):
+        key = hmac.digest(key, part.encode(), hashlib.sha256)
+    return key

@@ -1,0 +1,77 @@
+"""The three services behind this door, and which of them a request is for.
+
+    X-Amz-Target is there          ecr, JSON 1.1
+    else the signature's scope     ecr, sts or iam, as it says
+    else Version in the query      the service whose version it is: nothing is signed, as AssumeRoleWithWebIdentity
+    else a form, a GET, an Action  sts
+    else                           ecr
+
+Chosen by the head of a request alone, and proves nothing: it says in whose words to answer, and what to demand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote_plus
+
+from aiohttp import web
+
+from proxy.shapes.models import VERSIONS
+
+FORM_MAX = 512 * 1024  # a policy has at most 131,072 characters, each of which a form may write as three
+JSON_MAX = 1024 * 1024  # none of the operations that are read whole takes more: 100 image ids are some 30 KiB
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a service wants of a signature. `regions` may be in the scope, besides the registry's own.
+
+    `required` headers must be signed. `skew_minutes` is how far off a signature's date may be, either way.
+    `presigned_seconds`: how long a pre-signed query holds, whatever it says itself; None: as long as it says.
+    """
+
+    name: str
+    required: Sequence[str]
+    skew_minutes: int
+    body_max: int
+    regions: Sequence[str] = ()
+    presigned_seconds: int | None = None
+
+
+ECR = Service("ecr", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX)
+
+# SDKs set to the global endpoints sign for us-east-1 whatever region they work in.
+STS = Service(
+    "sts",
+    ("host", "x-amz-date"),
+    skew_minutes=15,
+    body_max=FORM_MAX,
+    regions=("us-east-1",),
+    presigned_seconds=900,
+)
+IAM = Service("iam", ("host", "x-amz-date"), skew_minutes=5, body_max=FORM_MAX, regions=("us-east-1",))
+
+SERVICES = {service.name: service for service in (ECR, STS, IAM)}
+
+_SCOPE = re.compile(r"Credential=[^/,&\s]{1,128}/[0-9]{8}/[\w-]{1,64}/(ecr|sts|iam)/", re.ASCII)
+_ACTION = re.compile(r"(?:^|&)Action=")
+_VERSION = re.compile(r"(?:^|&)Version=([0-9-]{10})(?:&|$)", re.ASCII)
+
+
+def service_of(request: web.Request) -> Service:
+    """Whose request this is, as far as its head tells."""
+    if "X-Amz-Target" in request.headers:
+        return ECR
+    query = request.raw_path.partition("?")[2]
+    scope = _SCOPE.search(request.headers.get("Authorization", "")) or _SCOPE.search(unquote_plus(query))
+    if scope is not None:
+        return SERVICES[scope[1]]
+    version = _VERSION.search(query)
+    if version is not None:
+        for name, known in VERSIONS.items():
+            if known == version[1]:
+                return SERVICES[name]
+    is_form = request.content_type == "application/x-www-form-urlencoded"
+    return STS if is_form or request.method == "GET" or _ACTION.search(query) else ECR
