@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import structlog
-from fakes.aws_door import ADMIN_KEY, FORM, TARGET, AwsDoor, Lines
+from fakes.aws_door import ADMIN, ADMIN_KEY, FORM, TARGET, AwsDoor, Lines
 
 from proxy.model.errors import Code, Failure
+from proxy.model.identity import Session, SessionKind
 
 
 def replaced(lines: Lines, name: str, change: Callable[[str], str]) -> Lines:
@@ -165,6 +166,26 @@ async def test_a_presigned_query_that_is_not_whole_says_what_it_lacks(door: AwsD
     assert answer.status == 400
     assert b"<Code>IncompleteSignature</Code>" in answer.body
     assert b"must include" in answer.body
+
+
+@pytest.mark.parametrize(
+    ("service", "headers", "status", "name"),
+    [
+        ("ecr", {"X-Amz-Target": TARGET + "ListImages"}, 400, b'"__type": "ExpiredTokenException"'),
+        ("sts", FORM, 403, b"<Code>ExpiredToken</Code>"),
+    ],
+    ids=["ecr", "sts"],
+)
+async def test_an_expired_session_is_named_as_its_protocol_has_it(
+    door: AwsDoor, service: str, headers: dict[str, str], status: int, name: bytes
+) -> None:
+    over = door.sessions.issue(ADMIN, Session(SessionKind.USER, "", 0.0, 1000.0))
+    key = (over.access_key_id, over.secret)
+    lines = door.signed(key=key, service=service, headers=headers | {"X-Amz-Security-Token": over.token})
+    answer = await door.send(lines)
+    assert answer.status == status
+    assert name in answer.body
+    assert b"The security token included in the request is expired" in answer.body
 
 
 @pytest.mark.parametrize("kind", ["unknown-key", "wrong-region", "none"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import boto3
 import pytest
 from fakes.signed_door import (
     ACCOUNT,
@@ -14,6 +16,7 @@ from fakes.signed_door import (
     JSON_HEADERS,
     KEY,
     PULLS,
+    REGION,
     ROLE,
     SignedDoor,
 )
@@ -70,6 +73,21 @@ async def test_a_presigned_query_names_the_user_and_holds_the_form(door: SignedD
     answer = await door.send(lines, b"", target=target, method="GET")
     assert (answer.status, answer.said) == (200, {"arn": ALICE.arn, "body": ""})
     assert read_form(target.partition("?")[2].encode())["Action"] == "GetCallerIdentity"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_what_boto3_presigns_for_an_operation_is_accepted(door: SignedDoor, method: str) -> None:
+    """With a policy in the query, of letters that are spelled in several ways."""
+    session = boto3.session.Session(KEY[0], KEY[1], region_name=REGION)
+    client = await asyncio.to_thread(session.client, "sts", endpoint_url=f"http://{door.address}")
+    policy = '{"Statement": [{"Sid": "a+b c~é*/"}]}'
+    wanted = {"RoleArn": ROLE.arn, "RoleSessionName": "job", "Policy": policy}
+    url = client.generate_presigned_url("assume_role", Params=wanted, HttpMethod=method)
+    target = url.partition(door.address)[2]
+    answer = await door.send([("Host", door.address)], b"", target=target, method=method)
+    assert answer.said == {"arn": ALICE.arn, "body": ""}
+    form = read_form(target.partition("?")[2].encode())
+    assert {name: form[name] for name in wanted} == wanted
 
 
 async def test_a_cluster_may_pass_on_a_query_that_a_session_presigned(door: SignedDoor) -> None:
