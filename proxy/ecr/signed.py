@@ -11,44 +11,34 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
 
 from proxy import observe
-from proxy.auth.callers import Callers
+from proxy.auth.callers import Callers, Lookups
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.secrets import open_secret
-from proxy.auth.sessions import SessionCredentials, SessionExpired, SessionInvalid, check_time
+from proxy.auth.sessions import SessionCredentials, SessionExpired, SessionInvalid, Sessions, check_time
 from proxy.auth.signingkeys import SigningKeys
 from proxy.auth.sigv4 import Claim, Headers, Reason, Refused, check_claim, check_signature, read_claim
 from proxy.ecr.bodies import chunks
 from proxy.ecr.keyuse import KeyUses
 from proxy.ecr.services import Service
 from proxy.model.errors import Code, Failure
-from proxy.model.identity import AccessKey, AttachedPolicy, Caller, Principal
+from proxy.model.identity import AccessKey, Caller
 
 UNKNOWN_KEY_TEXT = "The security token included in the request is invalid."
 EXPIRED_TEXT = "The security token included in the request is expired"
 OPENED_KEPT = 512  # session tokens, some 6 KB each at most
 
 
-class Lookups(Protocol):
+class KeyLookups(Lookups, Protocol):
     """The part of `metadata.contract.Metadata` that knows keys and who holds them."""
 
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...
-
-    async def principal(self, principal_id: str) -> Principal | None: ...
-
-    async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]: ...
-
-
-class OpensSessions(Protocol):
-    """`auth.sessions.Sessions`, as far as it is asked here."""
-
-    def open(self, token: str, now: float) -> SessionCredentials: ...
 
 
 class Signatures:
@@ -56,16 +46,19 @@ class Signatures:
 
     def __init__(
         self,
-        lookups: Lookups,
+        lookups: KeyLookups,
         secrets: SmallSealer,
-        sessions: OpensSessions,
+        sessions: Sessions,
         *,
         region: str,
         clock: Callable[[], float],
         callers: Callers | None = None,
         uses: KeyUses | None = None,
     ) -> None:
-        """`secrets` opens what `auth.secrets` sealed; `clock` tells epoch seconds. `callers` are those of all doors."""
+        """`secrets` opens what `auth.secrets` sealed; `clock` tells epoch seconds.
+
+        `callers` are those of all doors (None: of these signatures alone); `uses` hears of every key that was proven.
+        """
         self._lookups = lookups
         self._secrets = secrets
         self._sessions = sessions
