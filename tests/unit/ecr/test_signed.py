@@ -174,9 +174,9 @@ async def test_a_declared_hash_other_than_the_bodys_does_not_hold(door: SignedDo
         assert (await door.send(lines)).said == MISMATCH
 
 
-@pytest.mark.parametrize("coding", ["aws-chunked", "gzip", "identity,aws-chunked"])
-async def test_an_encoded_body_is_refused(door: SignedDoor, coding: str) -> None:
-    answer = await door.send([*door.signed(), ("Content-Encoding", coding)])
+@pytest.mark.parametrize("codings", [("aws-chunked",), ("gzip",), ("identity,aws-chunked",), ("identity", "gzip")])
+async def test_an_encoded_body_is_refused(door: SignedDoor, codings: tuple[str, ...]) -> None:
+    answer = await door.send([*door.signed(), *(("Content-Encoding", coding) for coding in codings)])
     assert (answer.status, answer.said) == (415, {"reason": "SerializationException"})
 
 
