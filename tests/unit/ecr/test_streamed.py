@@ -45,7 +45,9 @@ def by_json(body: bytes) -> tuple[dict[str, Any], bytes, int | None]:
 
 
 _text = st.text(st.characters(codec="utf-8"), max_size=12)
-_scalar = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | _text
+_scalar = (
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | _text
+)
 _cuts = st.lists(st.integers(0, 10_000), max_size=12)
 _space = st.text(" \t\r\n", max_size=2)
 
