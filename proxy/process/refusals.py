@@ -7,6 +7,7 @@ sent comes back but one short line; a bug's text stays in the log. Must not know
 from __future__ import annotations
 
 import json
+import re
 
 from aiohttp import web
 
@@ -16,6 +17,8 @@ HEADER_BYTES = 32 * 1024
 """All of a request's header lines. podman asks for 1,024 ranges in one line (22 KiB), beside a token of 4 KiB."""
 
 AUTHORIZATION_BYTES = 16 * 1024
+
+_QUOTED = re.compile(r""":?\s*\bb['"]""")
 
 
 def over_limit(request: web.Request) -> web.Response | None:
@@ -47,5 +50,6 @@ def internal_error(door: str) -> web.Response:
 
 
 def short(what: object) -> str:
-    """One line of at most 200 characters: parser errors quote what they were sent."""
-    return " ".join(str(what).split())[:200]
+    """One line of at most 200 characters, without what a parser's error quotes of what it was sent: there may be a
+    password in that line, or a pre-signed query."""
+    return " ".join(_QUOTED.split(str(what), maxsplit=1)[0].split())[:200]

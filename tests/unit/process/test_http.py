@@ -335,3 +335,22 @@ async def drip(line: Line, content: bytes) -> None:
     for byte in content:
         line.writer.write(bytes([byte]))
         await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost: r\r\nAuthorization: Basic QVdTOnNlY3JldA\x01==\r\n\r\n",
+        b"GET /?X-Amz-Security-Token=QVdTOnNlY3JldA\xff HTTP/1.1\r\nHost: r\r\n\r\n",
+        b"GET /?X-Amz-Security-Token=QVdTOnNlY3JldA\t HTTP/1.1\r\nHost: r\r\n\r\n",
+    ],
+    ids=["header", "query", "tab-in-query"],
+)
+async def test_of_what_cannot_be_parsed_nothing_is_logged_or_sent_back(sent: bytes) -> None:
+    """A parser's error quotes the line that it could not read, in which a password may stand."""
+    with structlog.testing.capture_logs() as logs:
+        async with serving(Door()) as (_, connect):
+            answer = await (await connect()).ask(sent)
+    assert is_oci_error(answer, 400)
+    assert [entry["event"] for entry in logs] == ["a request could not be read"]
+    assert "QVdTOn" not in f"{logs}{answer[2]!r}"
