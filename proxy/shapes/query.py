@@ -75,11 +75,16 @@ def render(service: str, action: str, result: Mapping[str, Any], request_id: str
     if output is not None:
         wrapper = output.get("resultWrapper", f"{action}Result")
         inner = f"<{wrapper}>{_structure(service, output['shape'], result)}</{wrapper}>"
-    namespace = description["metadata"]["xmlNamespace"]
     return (
-        f'<{action}Response xmlns="{namespace}">{inner}<ResponseMetadata><RequestId>{escape(request_id)}</RequestId>'
-        f"</ResponseMetadata></{action}Response>"
+        f'<{action}Response xmlns="{namespace(service)}">{inner}'
+        f"<ResponseMetadata><RequestId>{escape(request_id)}</RequestId></ResponseMetadata></{action}Response>"
     )
+
+
+def namespace(service: str) -> str:
+    """The namespace of every answer of `sts` or `iam`, errors too."""
+    found: str = models.service(service)["metadata"]["xmlNamespace"]
+    return found
 
 
 def text(value: str) -> str:
