@@ -1,14 +1,17 @@
 """Whom to believe about the client: X-Forwarded headers, from trusted proxies only.
 
-Promises: read from the right, the nearest hop first, since anybody may have written what stands further left; what is
-not an address, a scheme or a host is not taken. Must not know what the answers are used for.
+Promises: read from the right, the nearest hop first, since anybody may have written what stands further left, in lines
+of their own too (HAProxy adds a line, nginx a value); what is not an address, a scheme or a host is not taken. Must not
+know what the answers are used for.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from multidict import MultiMapping
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -27,18 +30,39 @@ def is_in(peer: Any, trusted: Sequence[Network]) -> bool:
     return any(address in network for network in trusted)
 
 
-def told(headers: Mapping[str, str], trusted: Sequence[Network]) -> dict[str, str]:
+def told(headers: MultiMapping[str], trusted: Sequence[Network]) -> dict[str, str]:
     """`scheme`, `host` and `remote` (the client's address) as the nearest untrusted hop had them, if they are told."""
     found: dict[str, str] = {}
-    proto = headers.get("X-Forwarded-Proto", "").rpartition(",")[2].strip().lower()
-    if proto in ("http", "https"):
-        found["scheme"] = proto
-    host = headers.get("X-Forwarded-Host", "").rpartition(",")[2].strip()
+    proto = _values(headers, "X-Forwarded-Proto")
+    if proto and proto[-1].lower() in ("http", "https"):
+        found["scheme"] = proto[-1].lower()
+    host = _values(headers, "X-Forwarded-Host")
     if host:
-        found["host"] = host
-    hops = [hop.strip() for hop in headers.get("X-Forwarded-For", "").split(",") if hop.strip()]
-    while len(hops) > 1 and is_in(hops[-1], trusted):
-        hops.pop()
-    if hops:
-        found["remote"] = hops[-1]
+        found["host"] = host[-1]
+    for hop in reversed(_values(headers, "X-Forwarded-For")):
+        address = _without_port(hop)
+        if not _is_address(address):
+            break  # whoever is behind it, the nearest that is known is the one before
+        found["remote"] = address
+        if not is_in(address, trusted):
+            break
     return found
+
+
+def _values(headers: MultiMapping[str], name: str) -> list[str]:
+    return [value.strip() for line in headers.getall(name, []) for value in line.split(",") if value.strip()]
+
+
+def _without_port(hop: str) -> str:
+    """Some proxies write 192.0.2.1:4711, or [2001:db8::1]:4711."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,31 @@
+"""What a request says of itself to the policies, read off it in the same way at every door.
+
+Only what the peer cannot make up: the address it comes from, or what a trusted proxy tells of it (`forwarded`), whether
+it came over TLS, the moment. The user agent is what the client says it is, as at AWS.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+
+from aiohttp import web
+
+from proxy.auth.policy.context import RequestFacts
+
+
+def facts_of(request: web.Request, *, now: float, region: str) -> RequestFacts:
+    """`now` is epoch seconds, `region` the one that the request asks."""
+    return RequestFacts(now, _address(request.remote), request.secure, request.headers.get("User-Agent", ""), region)
+
+
+@lru_cache(4096)
+def _address(remote: str | None) -> str:
+    """Empty where the peer is no IP address, as on a unix socket; the zone of a link-local one is of this machine."""
+    text = (remote or "").partition("%")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return ""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
