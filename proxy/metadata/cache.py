@@ -69,6 +69,8 @@ class CachedMetadata:
         self.accounts = inner.accounts
         self.close_account = inner.close_account
         self.segments = inner.segments
+        self.bind_repository_policy = inner.bind_repository_policy
+        self.blob_holders = inner.blob_holders
         self.mount_blob = inner.mount_blob
         self.keep_frame_hashes = inner.keep_frame_hashes
         self.unlink_blob = inner.unlink_blob

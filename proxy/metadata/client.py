@@ -16,6 +16,7 @@ from proxy.model.identity import (
     AccessKey,
     Account,
     AttachedPolicy,
+    BoundPolicy,
     IamResource,
     OidcProvider,
     Principal,
@@ -77,6 +78,9 @@ class MetadataClient:
     async def registry_access(self, account: str) -> RegistryAccess:
         return await self._ask("registry_access", RegistryAccess, account=account)
 
+    async def bind_repository_policy(self, account: str, text: str) -> BoundPolicy:
+        return await self._ask("bind_repository_policy", BoundPolicy, account=account, text=text)
+
     async def role(self, account: str, name: str) -> Role | None:
         return await self._ask("role", Role | None, account=account, name=name)
 
@@ -128,6 +132,9 @@ class MetadataClient:
 
     async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
         return await self._ask("frame_hashes", bytes, object_key=object_key, plain_offset=plain_offset)
+
+    async def blob_holders(self, account: str, digest: str, *, limit: int) -> Sequence[str]:
+        return await self._ask("blob_holders", Sequence[str], account=account, digest=digest, limit=limit)
 
     async def mount_blob(self, account: str, repository: str, digest: str, source: str | None, *, create: bool) -> bool:
         return await self._ask(

@@ -14,6 +14,7 @@ from proxy.model.identity import (
     AccessKey,
     Account,
     AttachedPolicy,
+    BoundPolicy,
     IamResource,
     OidcProvider,
     Principal,
@@ -51,6 +52,9 @@ class Metadata(Protocol):
 
     async def registry_access(self, account: str) -> RegistryAccess:
         """What the account's registry says about access, and its settings; `exists` False when it is not open here."""
+
+    async def bind_repository_policy(self, account: str, text: str) -> BoundPolicy:
+        """What a text would be as the policy of a repository of the account; nothing is kept. InvalidParameter."""
 
     async def role(self, account: str, name: str) -> Role | None: ...
 
@@ -105,6 +109,9 @@ class Metadata(Protocol):
         """The page of hashes whose first frame lies there, of an object that is not sealed; empty when there is none.
 
         A page of a recorded segment never changes. `fresh` asks past every cache."""
+
+    async def blob_holders(self, account: str, digest: str, *, limit: int) -> Sequence[str]:
+        """Repositories of the account that hold the blob, by name, the first `limit`."""
 
     async def mount_blob(self, account: str, repository: str, digest: str, source: str | None, *, create: bool) -> bool:
         """Link a blob that some (or the named) repository of the account holds. False: not there, upload it."""

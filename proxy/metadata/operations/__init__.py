@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from proxy.metadata.operations import (
     accounts,
+    accountsettings,
     blobs,
     framehashes,
     identity,
@@ -17,7 +18,9 @@ from proxy.metadata.operations import (
     keys,
     manifests,
     openobjects,
+    policies,
     repositories,
+    repositorytags,
     upkeep,
     uploads,
 )
@@ -28,10 +31,21 @@ ECR: dict[str, Operation] = {
     "BatchDeleteImage": Operation(images.batch_delete_image, write=True),
     "BatchGetImage": Operation(images.batch_get_image),
     "CreateRepository": Operation(repositories.create_repository, write=True),
+    "DeleteRegistryPolicy": Operation(policies.delete_registry_policy, write=True),
     "DeleteRepository": Operation(repositories.delete_repository, write=True),
+    "DeleteRepositoryPolicy": Operation(policies.delete_repository_policy, write=True),
     "DescribeImages": Operation(images.describe_images),
     "DescribeRepositories": Operation(repositories.describe_repositories),
+    "GetAccountSetting": Operation(accountsettings.get_account_setting),
+    "GetRegistryPolicy": Operation(policies.get_registry_policy),
+    "GetRepositoryPolicy": Operation(policies.get_repository_policy),
     "ListImages": Operation(images.list_images),
+    "ListTagsForResource": Operation(repositorytags.list_tags_for_resource),
+    "PutAccountSetting": Operation(accountsettings.put_account_setting, write=True),
+    "PutRegistryPolicy": Operation(policies.put_registry_policy, write=True),
+    "SetRepositoryPolicy": Operation(policies.set_repository_policy, write=True),
+    "TagResource": Operation(repositorytags.tag_resource, write=True),
+    "UntagResource": Operation(repositorytags.untag_resource, write=True),
 }
 
 INTERNAL: dict[str, Operation] = {
@@ -40,6 +54,7 @@ INTERNAL: dict[str, Operation] = {
     "policy_documents": Operation(identity.policy_documents),
     "repository_access": Operation(identity.repository_access),
     "registry_access": Operation(identity.registry_access),
+    "bind_repository_policy": Operation(policies.bind_repository_policy),
     "role": Operation(identity.role),
     "oidc_provider": Operation(identity.oidc_provider),
     "create_access_key": Operation(accesskeys.create_access_key, write=True),
@@ -52,6 +67,7 @@ INTERNAL: dict[str, Operation] = {
     "blob": Operation(blobs.blob),
     "segments": Operation(blobs.segments),
     "frame_hashes": Operation(framehashes.frame_hashes),
+    "blob_holders": Operation(blobs.blob_holders),
     "mount_blob": Operation(blobs.mount_blob, write=True),
     "unlink_blob": Operation(blobs.unlink_blob, write=True),
     "quarantine": Operation(blobs.quarantine, write=True),

@@ -63,6 +63,20 @@ def segments(tx: Transaction, object_key: str, plain_offset: int, limit: int) ->
     return segments_from(tx, object_key, plain_offset, limit)
 
 
+def blob_holders(tx: Transaction, account: str, digest: str, limit: int) -> Sequence[str]:
+    """At most `limit` of the repositories that hold the blob, by name; none of one that is quarantined."""
+    return tuple(
+        tx.connection.execute(
+            select(repositories.c.name)
+            .join(blob_links, blob_links.c.repository_id == repositories.c.repository_id)
+            .join(blobs, blobs.c.blob_id == blob_links.c.blob_id)
+            .where(blobs.c.account == account, blobs.c.digest == digest, blobs.c.quarantined_for.is_(None))
+            .order_by(repositories.c.name)
+            .limit(limit)
+        ).scalars()
+    )
+
+
 def mount_blob(tx: Transaction, account: str, repository: str, digest: str, source: str | None, create: bool) -> bool:
     row = tx.connection.execute(
         select(blobs.c.blob_id, blobs.c.links).where(

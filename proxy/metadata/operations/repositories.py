@@ -6,7 +6,7 @@ Sources: botocore's `ecr` model; texts as ECR answers them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -99,10 +99,8 @@ def create_repository(tx: Transaction, account: str, parameters: Parameters) -> 
             f"The repository with name '{name}' already exists in the registry with id '{account}'",
         )
     repository_id = _insert(tx, account, name, parameters)
-    for tag in parameters.get("tags") or ():
-        tx.connection.execute(
-            insert(repository_tags).values(repository_id=repository_id, key=tag["Key"], value=tag["Value"])
-        )
+    for key, value in check_tags(parameters.get("tags") or ()).items():
+        tx.connection.execute(insert(repository_tags).values(repository_id=repository_id, key=key, value=value))
     row = tx.connection.execute(select(repositories).where(repositories.c.repository_id == repository_id)).one()
     return {"repository": _described(tx, row)}
 
@@ -222,15 +220,30 @@ def _check_settings(parameters: Parameters) -> None:
     encryption = parameters.get("encryptionConfiguration") or {}
     if encryption.get("kmsKey") and encryption["encryptionType"] == "AES256":
         raise invalid("encryptionConfiguration.kmsKey", "A key cannot be given with encryption type AES256")
-    given = parameters.get("tags") or ()
+
+
+def check_tags(given: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Tags as the API gives them, by key. InvalidTagParameter, TooManyTags."""
     if len(given) > TAGS_MAX:
-        raise Failure(Code.TOO_MANY_TAGS, f"A repository can have at most {TAGS_MAX} tags")
-    seen: set[str] = set()
+        raise too_many_tags()
+    found: dict[str, str] = {}
+    seen: set[str] = set()  # policies do not tell keys apart by case: what they were asked about must be what is kept
     for tag in given:
         key, value = tag["Key"], tag["Value"]
-        if not 1 <= len(key) <= 128 or len(value) > 256 or key in seen:
+        if not 1 <= len(key) <= 128 or len(value) > 256 or key.lower() in seen:
             raise Failure(
                 Code.INVALID_TAG_PARAMETER,
-                f"Invalid tag key {key[:128]!r}: keys are unique and 1 to 128 characters long, values at most 256",
+                f"Invalid tag key {key[:128]!r}: keys are unique, whatever their case, and 1 to 128 characters long, "
+                "values at most 256",
             )
-        seen.add(key)
+        seen.add(key.lower())
+        if key.lower().startswith("aws:"):
+            raise Failure(
+                Code.INVALID_TAG_PARAMETER, f"Invalid tag key {key[:128]!r}: keys that begin with aws: are reserved"
+            )
+        found[key] = value
+    return found
+
+
+def too_many_tags() -> Failure:
+    return Failure(Code.TOO_MANY_TAGS, f"A repository can have at most {TAGS_MAX} tags")

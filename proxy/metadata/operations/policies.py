@@ -1,0 +1,127 @@
+"""Policies of repositories and of registries, as ECR keeps them: verbatim, and bound to the principals they name.
+
+A policy is held against its grammar in the transaction that saves it, where each user and role that it names is found
+and its unique id kept beside the text. What is read back is the text that was given, but for principals that are gone
+since: there stands their id, as at AWS. Sources: botocore's `ecr` model; IAM User Guide, "Principal".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select, update
+
+from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.validation import PolicyKind, ecr_failure, validate
+from proxy.metadata.identities import accounts
+from proxy.metadata.operations import bindings
+from proxy.metadata.operations.repositories import named_repository
+from proxy.metadata.schema import repositories
+from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.model.errors import Code, Failure
+from proxy.model.identity import BoundPolicy, PolicyScope, Tags
+
+Parameters = Mapping[str, Any]
+
+
+def set_repository_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    """`force` is the door's: it knows the caller, whom a policy might lock out."""
+    name, row = named_repository(tx, account, parameters)
+    bound = bind_repository_policy(tx, account, parameters["policyText"])
+    _keep_on_repository(tx, row, bound.text, bound.principals)
+    return _of_repository(account, name, bound.text)
+
+
+def get_repository_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    name, row = named_repository(tx, account, parameters)
+    return _of_repository(account, name, _need_repository_policy(tx, account, row))
+
+
+def delete_repository_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    name, row = named_repository(tx, account, parameters)
+    text = _need_repository_policy(tx, account, row)
+    _keep_on_repository(tx, row, None, ())
+    return _of_repository(account, name, text)
+
+
+def put_registry_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    row = open_account(tx, account)
+    text = parameters["policyText"]
+    bound = _bound(tx, account, text, PolicyKind.REGISTRY, PolicyScope(row.policy_scope))
+    _keep_on_registry(tx, account, text, bound)
+    return {"registryId": account, "policyText": text}
+
+
+def get_registry_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    return {"registryId": account, "policyText": _need_registry_policy(tx, account)}
+
+
+def delete_registry_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    text = _need_registry_policy(tx, account)
+    _keep_on_registry(tx, account, None, ())
+    return {"registryId": account, "policyText": text}
+
+
+def bind_repository_policy(tx: Transaction, account: str, text: str) -> BoundPolicy:
+    """What the text would be as a repository's policy; InvalidParameter when it can be none."""
+    return BoundPolicy(text, _bound(tx, account, text, PolicyKind.REPOSITORY))
+
+
+def open_account(tx: Transaction, account: str) -> FoundRow:
+    """The row of an account whose registry is asked. AccessDenied for none: its keys do not count, so nobody asks."""
+    row = tx.connection.execute(
+        select(accounts).where(accounts.c.account == account, accounts.c.closed_at.is_(None))
+    ).one_or_none()
+    if row is None:
+        raise Failure(Code.ACCESS_DENIED, f"The registry with id '{account}' is not open")
+    return row
+
+
+def _bound(tx: Transaction, account: str, text: str, kind: PolicyKind, scope: PolicyScope = PolicyScope.V2) -> Tags:
+    """The unique ids of the users and roles that the text names, by ARN. Whoever it names must be there."""
+    try:
+        return bindings.bind(tx, validate(text, kind, account=account, scope=scope), text)
+    except PolicyError as error:
+        raise ecr_failure(error, kind) from None
+
+
+def _need_repository_policy(tx: Transaction, account: str, row: FoundRow) -> str:
+    if row.policy is None:
+        raise Failure(
+            Code.REPOSITORY_POLICY_NOT_FOUND,
+            f"Repository policy does not exist for the repository with name '{row.name}' in the registry with id "
+            f"'{account}'",
+        )
+    return bindings.shown(tx, row.policy, row.policy_principals)
+
+
+def _need_registry_policy(tx: Transaction, account: str) -> str:
+    row = open_account(tx, account)
+    if row.registry_policy is None:
+        raise Failure(
+            Code.REGISTRY_POLICY_NOT_FOUND, f"Registry policy does not exist in the registry with id '{account}'"
+        )
+    return bindings.shown(tx, row.registry_policy, row.registry_policy_principals)
+
+
+def _keep_on_repository(tx: Transaction, row: FoundRow, text: str | None, bound: Tags) -> None:
+    tx.connection.execute(
+        update(repositories)
+        .where(repositories.c.repository_id == row.repository_id)
+        .values(policy=text, policy_principals=bindings.stored(bound))
+    )
+    tx.changed(row.account, row.name)
+
+
+def _keep_on_registry(tx: Transaction, account: str, text: str | None, bound: Tags) -> None:
+    tx.connection.execute(
+        update(accounts)
+        .where(accounts.c.account == account)
+        .values(registry_policy=text, registry_policy_principals=bindings.stored(bound))
+    )
+    tx.changed(account, "")
+
+
+def _of_repository(account: str, name: str, text: str) -> dict[str, Any]:
+    return {"registryId": account, "repositoryName": name, "policyText": text}

@@ -1,0 +1,68 @@
+"""Tags of repositories, by ARN: what policies see as aws:ResourceTag/… and ecr:ResourceTag/… of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+
+from proxy.metadata.operations.repositories import TAGS_MAX, check_tags, named_repository, too_many_tags
+from proxy.metadata.schema import repository_tags
+from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.shapes.validation import invalid
+
+Parameters = Mapping[str, Any]
+
+
+def tag_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    """Tags that are there already get the new value."""
+    row = _resource(tx, account, parameters)
+    given = check_tags(parameters["tags"])
+    held = _tags(tx, row)
+    if len(held.keys() | given.keys()) > TAGS_MAX:
+        raise too_many_tags()
+    _drop(tx, row, list(given))
+    if given:
+        tx.connection.execute(
+            insert(repository_tags),
+            [{"repository_id": row.repository_id, "key": key, "value": value} for key, value in given.items()],
+        )
+    return {}
+
+
+def untag_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    """Keys that are not there are no error."""
+    _drop(tx, _resource(tx, account, parameters), parameters["tagKeys"])
+    return {}
+
+
+def list_tags_for_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    tags = _tags(tx, _resource(tx, account, parameters))
+    return {"tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+
+
+def _resource(tx: Transaction, account: str, parameters: Parameters) -> FoundRow:
+    """The row of `resourceArn`, which is a repository of this account."""
+    head, slash, name = parameters["resourceArn"].partition("/")
+    if head != f"arn:aws:ecr:{tx.registry.region}:{account}:repository" or not slash:
+        raise invalid("resourceArn", "Invalid ARN")
+    return named_repository(tx, account, {"repositoryName": name})[1]
+
+
+def _tags(tx: Transaction, row: FoundRow) -> dict[str, str]:
+    found = tx.connection.execute(
+        select(repository_tags.c.key, repository_tags.c.value)
+        .where(repository_tags.c.repository_id == row.repository_id)
+        .order_by(repository_tags.c.key)
+    )
+    return {each.key: each.value for each in found}
+
+
+def _drop(tx: Transaction, row: FoundRow, keys: list[str]) -> None:
+    tx.connection.execute(
+        delete(repository_tags).where(
+            repository_tags.c.repository_id == row.repository_id, repository_tags.c.key.in_(keys)
+        )
+    )
+    tx.changed(row.account, row.name)
