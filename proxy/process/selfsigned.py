@@ -5,8 +5,9 @@
     server.crt   the certificate and then the CA; 397 days, made anew 30 days before its end or for another host
     server.key   0600  its key
 
-Promises: `openssl verify -CAfile ca.crt server.crt` holds, for the listening host, localhost and this machine's name;
-the CA is made once, so that it stays trusted. Loaded only when asked for: nothing else needs X.509.
+Promises: `openssl verify -CAfile ca.crt server.crt` holds, for the listening host, localhost, this machine's name and
+what else was asked for; the CA is made once, so that it stays trusted. Loaded only when asked for: nothing else needs
+X.509.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import datetime
 import ipaddress
 import secrets
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -34,23 +36,25 @@ _LEAF_DAYS = 397  # what clients accept at most from a public CA, and a good hab
 _RENEW_DAYS = 30
 
 
-def make_self_signed(directory: Path, host: str) -> tuple[Path, Path, Path]:
-    """(ca.crt, server.crt, server.key) under `directory`; what is there and still good is kept."""
+def make_self_signed(directory: Path, host: str, more: Sequence[str] = ()) -> tuple[Path, Path, Path]:
+    """(ca.crt, server.crt, server.key) under `directory`; what is there and still good is kept. `more` are DNS names
+    besides the host's, as `*.registry.example`."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca_crt, ca_key = directory / "ca.crt", directory / "ca.key"
     crt, key = directory / "server.crt", directory / "server.key"
+    names = [*_names(host), *more]
     now = datetime.datetime.now(datetime.UTC)
     if not (ca_crt.exists() and ca_key.exists()):
         signer = ec.generate_private_key(ec.SECP256R1())
         replace_private(ca_key, _private_pem(signer))
         replace_private(ca_crt, _authority(signer, now).public_bytes(Encoding.PEM), 0o644)
     authority = x509.load_pem_x509_certificate(ca_crt.read_bytes())
-    if not _is_good(crt, key, host, authority, now):
+    if not _is_good(crt, key, names, authority, now):
         found = load_pem_private_key(ca_key.read_bytes(), None)
         if not isinstance(found, ec.EllipticCurvePrivateKey):
             raise ValueError(f"{ca_key}: is not the key that was made here; remove {directory} to begin anew")
         leaf_key = ec.generate_private_key(ec.SECP256R1())
-        leaf = _leaf(leaf_key, found, authority, host, now)
+        leaf = _leaf(leaf_key, found, authority, names, now)
         replace_private(key, _private_pem(leaf_key))
         replace_private(crt, leaf.public_bytes(Encoding.PEM) + ca_crt.read_bytes(), 0o644)
     return ca_crt, crt, key
@@ -70,16 +74,16 @@ def _leaf(
     key: ec.EllipticCurvePrivateKey,
     signer: ec.EllipticCurvePrivateKey,
     authority: x509.Certificate,
-    host: str,
+    names: Sequence[str],
     now: datetime.datetime,
 ) -> x509.Certificate:
     issuer_key = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (
-        _certificate(_name(_names(host)[0]), authority.subject, key, now, _LEAF_DAYS)
+        _certificate(_name(names[0]), authority.subject, key, now, _LEAF_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_general(name) for name in _names(host)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key),
             critical=False,
@@ -103,15 +107,15 @@ def _certificate(
     )
 
 
-def _is_good(crt: Path, key: Path, host: str, authority: x509.Certificate, now: datetime.datetime) -> bool:
+def _is_good(crt: Path, key: Path, wanted: Sequence[str], authority: x509.Certificate, now: datetime.datetime) -> bool:
     if not (crt.exists() and key.exists()):
         return False
     leaf = x509.load_pem_x509_certificate(crt.read_bytes())
-    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    held = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return (
         leaf.issuer == authority.subject
         and leaf.not_valid_after_utc - now > datetime.timedelta(days=_RENEW_DAYS)
-        and all(_general(name) in names for name in _names(host))
+        and all(_general(name) in held for name in wanted)
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.model.hosts import Hosts
 from proxy.process.selfsigned import make_self_signed
 from proxy.process.tls import reload_on_change, server_context
 
@@ -32,6 +33,19 @@ def test_keys_are_private_and_everything_is_kept_on_the_next_start(tmp_path: Pat
     first = [path.read_bytes() for path in make_self_signed(tmp_path, "127.0.0.1")]
     assert first == [path.read_bytes() for path in make_self_signed(tmp_path, "127.0.0.1")]
     assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ca.key", "server.key")} == {0o600}
+
+
+@pytest.mark.needs("openssl")
+def test_a_suffix_gets_its_names_in_the_certificate(tmp_path: Path) -> None:
+    """Every account's registry is under the wildcard, and a certificate from before the suffix is made anew."""
+    make_self_signed(tmp_path, "127.0.0.1")
+    names = Hosts("123456789012", "us-east-1", "registry.example").certified()
+    ca, crt, _ = make_self_signed(tmp_path, "127.0.0.1", names)
+    asked = [*(name.replace("*", "210987654321") for name in names), "localhost"]
+    for name in asked:
+        command = ["openssl", "verify", "-x509_strict", "-verify_hostname", name, "-CAfile", str(ca), str(crt)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_another_host_gets_a_new_certificate_under_the_same_ca(tmp_path: Path) -> None:
