@@ -18,6 +18,7 @@ from pathlib import Path
 from proxy import keyring, observe, server, stores
 from proxy.blob import twin
 from proxy.config import ConfigError
+from proxy.doors import hosts_of
 from proxy.metadata import watch
 from proxy.metadata.epochs import Epochs
 from proxy.model.errors import Failure
@@ -166,7 +167,7 @@ def _with_tls(config: Config, data: DataDirectory) -> tuple[Config, ssl.SSLConte
         from proxy.process.selfsigned import make_self_signed  # X.509 is loaded by those who want it
 
         host = config.server.listen.rpartition(":")[0].strip("[]")
-        _, made_cert, made_key = make_self_signed(data.tls, host)
+        _, made_cert, made_key = make_self_signed(data.tls, host, hosts_of(config).certified())
         cert, key = str(made_cert), str(made_key)
     if not cert:
         return config, None

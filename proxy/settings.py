@@ -151,9 +151,20 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    account: str = _key("123456789012", "the registry's account, 12 digits", _matches(r"\d{12}", "12 digits"))
+    account: str = _key(
+        "123456789012",
+        "the default account, 12 digits: whose registry a bare host is",
+        _matches(r"\d{12}", "12 digits"),
+    )
     region: str = _key(
         "us-east-1", "the region in ARNs and signatures", _matches(r"[a-z]{2}(-[a-z]+)+-\d", "an AWS region's name")
+    )
+    suffix: str = _key(
+        "",
+        "the domain that hosts end in: each account's registry is ACCOUNT.dkr.ecr.REGION.SUFFIX; empty: one registry",
+        _matches(
+            r"([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*)?", "a domain such as registry.example"
+        ),
     )
     create_on_push: bool = _key(True, "a push to a repository that does not exist creates it")
 

@@ -2,7 +2,8 @@
 
 Reading a token costs one AES-GCM and one inflate; claims of tokens seen lately are kept by the token's hash, so a
 request usually costs one SHA-256 of the header and one look-up of the principal. The look-up is made on every request,
-hence a principal that was removed is refused by the next one. No text or exception here carries the header or token.
+hence a principal that was removed is refused by the next one. A token that a session fetched gives that session back,
+with its policies of this moment. No text or exception here carries the header or token.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import binascii
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
+from proxy.auth.callers import Callers
 from proxy.auth.tokens import TokenClaims, TokenExpired, TokenInvalid, Tokens, check_time
 from proxy.model.errors import Code, Failure
-from proxy.model.identity import Principal
+from proxy.model.identity import Caller
 
 HEADER_MAX = 16 * 1024
 USER = "AWS"
@@ -24,35 +26,33 @@ CLAIMS_KEPT = 4096  # at some 300 bytes each, a bit over 1 MiB a worker
 
 EXPIRED_TEXT = "Your authorization token has expired. Reauthenticate and try again."
 
-FindPrincipal = Callable[[str], Awaitable[Principal | None]]
-
 
 class Unauthenticated(Exception):
     """No credentials, or none that count. The door answers 401 with its challenge; why is not said."""
 
 
 class Identity:
-    """Turns an `Authorization` header into the principal of this moment."""
+    """Turns an `Authorization` header into the caller of this moment."""
 
     def __init__(
         self,
-        principal: FindPrincipal,
+        callers: Callers,
         tokens: Tokens,
         clock: Callable[[], float],
         *,
         region: str,
         keep: int = CLAIMS_KEPT,
     ) -> None:
-        """`principal` finds one by its unique id (None: deleted or disabled); `clock` tells epoch seconds."""
-        self._principal = principal
+        """`callers` are those of all doors; `clock` tells epoch seconds."""
+        self._callers = callers
         self._tokens = tokens
         self._clock = clock
         self._region = region
         self._keep = keep
         self._seen: OrderedDict[bytes, TokenClaims] = OrderedDict()
 
-    async def authenticate_basic(self, header: str | None) -> Principal:
-        """The principal, or Unauthenticated; a token whose time is over is Failure AccessDenied in ECR's words.
+    async def authenticate_basic(self, header: str | None) -> Caller:
+        """The caller, or Unauthenticated; a token whose time is over is Failure AccessDenied in ECR's words.
 
         `header` is the value of the one `Authorization` header, None when there is none. The look-up's own failures
         (MetadataUnavailable) pass through.
@@ -61,10 +61,10 @@ class Identity:
         # Region-bound like ECR's: two regions may share a master key.
         if claims.region != self._region:
             raise Unauthenticated
-        principal = await self._principal(claims.principal_id)
-        if principal is None or principal.account != claims.account:
+        caller = await self._callers.find(claims.principal_id, claims.account, session=claims.session)
+        if caller is None:
             raise Unauthenticated
-        return principal
+        return caller
 
     def _claims(self, token: str) -> TokenClaims:
         now = self._clock()

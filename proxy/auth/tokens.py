@@ -1,32 +1,31 @@
 """The password of `docker login`: a sealed token that names a principal for twelve hours.
 
-    token  = base64url without padding ( SmallSealer( zlib( JSON claims ) ) )
+    token  = sealed word (`sealedjson`) of the claims
     claims = {"v": 1, "p": principal id, "a": account, "r": region, "i": issued, "e": expires}, times in epoch seconds
+             {"v": 2, …, "s": session (`sessions.pack`)} for who asked with temporary credentials
 
 Stateless: any worker of any node reads it, all having the same keys, also after a restart. It names who asks and says
 nothing of what they may do, so permissions are those of the moment, and a principal that is gone takes its tokens
-along. It holds no `:` (the aws CLI splits at it) and stays far below 4 KB (credential stores). Must not know HTTP or
-rows.
+along. Of a session it carries all that narrows it: the token can do what the session could, never more, and as at AWS
+it outlives it. It holds no `:` (the aws CLI splits at it) and stays below 4 KB (credential stores). Must not know HTTP
+or rows.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 from proxy.auth.envelope import SmallSealer
-from proxy.model.identity import Principal
+from proxy.auth.sealedjson import open_document, seal_document
+from proxy.auth.sessions import pack, unpack
+from proxy.model.identity import Principal, Session
 
 PURPOSE = "authorization-token"
 LIFETIME = 12 * 3600
 TOKEN_MAX = 4096
 CLAIMS_VERSION = 1
-
-_CLAIMS_MAX = 64 * 1024  # bound of the inflated JSON; what we seal has some 150 bytes
+SESSION_CLAIMS_VERSION = 2
 
 
 class TokenInvalid(Exception):
@@ -47,6 +46,7 @@ class TokenClaims:
     issued: float
     expires: float
     version: int = CLAIMS_VERSION
+    session: Session | None = None
 
 
 class Tokens:
@@ -55,11 +55,15 @@ class Tokens:
     def __init__(self, sealer: SmallSealer) -> None:
         self._sealer = sealer
 
-    def issue(self, principal: Principal, account: str, region: str, now: float) -> tuple[str, float]:
-        """A token for `principal`, good in `region`, and when it ends (epoch seconds)."""
+    def issue(
+        self, principal: Principal, account: str, region: str, now: float, session: Session | None = None
+    ) -> tuple[str, float]:
+        """A token for `principal`, as it is in `session`, good in `region`, and when it ends (epoch seconds).
+
+        ValueError when the session says more than a credential store takes."""
         issued = int(now)
         expires = issued + LIFETIME
-        claims = {
+        claims: dict[str, Any] = {
             "v": CLAIMS_VERSION,
             "p": principal.principal_id,
             "a": account,
@@ -67,8 +71,9 @@ class Tokens:
             "i": issued,
             "e": expires,
         }
-        plain = zlib.compress(json.dumps(claims, separators=(",", ":")).encode())
-        token = base64.urlsafe_b64encode(self._sealer.seal(plain)).rstrip(b"=").decode()
+        if session is not None:
+            claims |= {"v": SESSION_CLAIMS_VERSION, "s": pack(session)}
+        token = seal_document(self._sealer, claims)
         if len(token) > TOKEN_MAX:
             raise ValueError(f"a token of {len(token)} bytes would not fit a credential store")
         return token, float(expires)
@@ -83,12 +88,8 @@ class Tokens:
         if not 0 < len(token) <= TOKEN_MAX:
             raise TokenInvalid
         try:
-            padded = token.encode("ascii") + b"=" * (-len(token) % 4)
-            sealed = base64.b64decode(padded, altchars=b"-_", validate=True)
-            if base64.urlsafe_b64encode(sealed) != padded:
-                raise ValueError("unused bits are set: one token has one spelling")
-            return _claims(_inflate(self._sealer.open(sealed)))
-        except (binascii.Error, UnicodeError, ValueError, TypeError, KeyError, zlib.error):
+            return _claims(open_document(self._sealer, token))
+        except (ValueError, TypeError, KeyError):
             # One answer for all of them: which byte was wrong is nobody's business, and the causes may quote the token.
             raise TokenInvalid from None
 
@@ -99,17 +100,9 @@ def check_time(claims: TokenClaims, now: float) -> None:
         raise TokenExpired
 
 
-def _inflate(packed: bytes) -> bytes:
-    inflater = zlib.decompressobj()
-    plain = inflater.decompress(packed, _CLAIMS_MAX)
-    if not inflater.eof:
-        raise ValueError("the claims are not whole, or larger than any we seal")
-    return plain
-
-
-def _claims(plain: bytes) -> TokenClaims:
-    document: dict[str, Any] = json.loads(plain)
-    if document["v"] != CLAIMS_VERSION:
+def _claims(document: dict[str, Any]) -> TokenClaims:
+    version = document["v"]
+    if version not in (CLAIMS_VERSION, SESSION_CLAIMS_VERSION):
         raise ValueError("claims of another version")
     return TokenClaims(
         principal_id=str(document["p"]),
@@ -117,4 +110,6 @@ def _claims(plain: bytes) -> TokenClaims:
         region=str(document["r"]),
         issued=float(document["i"]),
         expires=float(document["e"]),
+        version=version,
+        session=unpack(document["s"]) if version == SESSION_CLAIMS_VERSION else None,
     )

@@ -1,8 +1,9 @@
 """Everything that goes wrong at this door, as AWS writes it: the one place that knows names, statuses and wire forms.
 
-JSON 1.1 for `ecr`: `{"__type": name, "message": text}`. The query protocol for `sts`: `<ErrorResponse>`. SDKs look at
-the name only; people read the text. Statuses: 400, 403 for AccessDenied (and for sts as AWS has it), 500 when it is our
-fault, which SDKs try again. A fault of ours is logged here, once, with its hint; the hint stays inside.
+JSON 1.1 for `ecr`: `{"__type": name, "message": text}`. The query protocol for `sts` and `iam`: `<ErrorResponse>`. SDKs
+look at the name only; people read the text. Statuses: 400, 403 for AccessDenied (and for the query protocol as its
+models have it), 500 when it is our fault, which SDKs try again. A fault of ours is logged here, once, with its hint;
+the hint stays inside.
 """
 
 from __future__ import annotations
@@ -10,17 +11,35 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 
 from aiohttp import web
 
 from proxy import observe
 from proxy.auth.sigv4 import Reason, Refused
 from proxy.model.errors import Code, Failure
+from proxy.shapes.query import namespace, text
 
 JSON_TYPE = "application/x-amz-json-1.1"
 XML_TYPE = "text/xml"
-STS_NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
+
+# The errors that only `sts` and `iam` know, with the statuses of their models.
+_OF_QUERY = {
+    Code.DELETE_CONFLICT: 409,
+    Code.ENTITY_ALREADY_EXISTS: 409,
+    Code.EXPIRED_TOKEN: 403,
+    Code.IAM_LIMIT_EXCEEDED: 409,
+    Code.IDP_COMMUNICATION: 400,
+    Code.IDP_REJECTED: 403,
+    Code.INVALID_IDENTITY_TOKEN: 400,
+    Code.INVALID_INPUT: 400,
+    Code.MALFORMED_INPUT: 400,
+    Code.MALFORMED_POLICY_DOCUMENT: 400,
+    Code.NO_SUCH_ENTITY: 404,
+    Code.PACKED_POLICY_TOO_LARGE: 400,
+    Code.POLICY_EVALUATION: 500,
+    Code.UNMODIFIABLE_ENTITY: 400,
+    Code.VALIDATION_ERROR: 400,
+}
 
 TRY_AGAIN = "The service is temporarily unavailable. Please try again."
 
@@ -52,7 +71,7 @@ _ECR_NAMES = {
     Reason.MISMATCH: (400, "InvalidSignatureException"),
     Reason.EXPIRED: (400, "ExpiredTokenException"),
 }
-_STS_NAMES = {
+_QUERY_NAMES = {
     Reason.MISSING: (403, "MissingAuthenticationToken"),
     Reason.INCOMPLETE: (400, "IncompleteSignature"),
     Reason.UNKNOWN_KEY: (403, "InvalidClientTokenId"),
@@ -103,21 +122,24 @@ def ecr_error(error: Failure | Refused | Unreadable) -> WireError:
     if isinstance(error, Refused):
         status, name = _ECR_NAMES[error.reason]
         return WireError(status, name, error.message)
+    if error.code in _OF_QUERY:
+        return WireError(400, Code.VALIDATION.value, error.message)
     return _failure(error)
 
 
-def sts_error(error: Failure | Refused | Unreadable) -> WireError:
-    """How STS names what went wrong."""
+def query_error(error: Failure | Refused | Unreadable) -> WireError:
+    """How STS and IAM name what went wrong."""
     if isinstance(error, Unreadable):
         name = "MalformedInput" if error.error.status == 400 else "RequestEntityTooLarge"
         return WireError(error.error.status, name, error.error.message)
     if isinstance(error, Refused):
-        status, name = _STS_NAMES[error.reason]
+        status, name = _QUERY_NAMES[error.reason]
         return WireError(status, name, error.message)
     wire = _failure(error)
     spelled = {"ServerException": "InternalFailure", "AccessDeniedException": "AccessDenied"}
     spelled[Code.UNKNOWN_OPERATION] = "InvalidAction"
-    return WireError(wire.status, spelled.get(wire.name, wire.name), wire.message)
+    status = _OF_QUERY.get(error.code, wire.status)
+    return WireError(status, spelled.get(wire.name, wire.name), wire.message)
 
 
 def render_json(error: WireError, request_id: str) -> web.Response:
@@ -125,11 +147,12 @@ def render_json(error: WireError, request_id: str) -> web.Response:
     return json_answer(body.encode(), request_id, error.status)
 
 
-def render_xml(error: WireError, request_id: str) -> web.Response:
+def render_xml(error: WireError, service: str, request_id: str) -> web.Response:
+    """`service` is `sts` or `iam`, whose namespace the answer is in."""
     side = "Sender" if error.status < 500 else "Receiver"
     return xml_answer(
-        f'<ErrorResponse xmlns="{STS_NAMESPACE}"><Error><Type>{side}</Type><Code>{escape(error.name)}</Code>'
-        f"<Message>{escape(_printable(error.message))}</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>",
+        f'<ErrorResponse xmlns="{namespace(service)}"><Error><Type>{side}</Type><Code>{text(error.name)}</Code>'
+        f"<Message>{text(error.message)}</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>",
         request_id,
         error.status,
     )
@@ -139,13 +162,8 @@ def json_answer(body: bytes, request_id: str, status: int = 200) -> web.Response
     return _with_id(web.Response(status=status, body=body, headers={"Content-Type": JSON_TYPE}), request_id)
 
 
-def xml_answer(text: str, request_id: str, status: int = 200) -> web.Response:
-    return _with_id(web.Response(status=status, body=text.encode(), headers={"Content-Type": XML_TYPE}), request_id)
-
-
-def _printable(text: str) -> str:
-    """XML 1.0 has no form at all for most control characters and lone surrogates."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+def xml_answer(document: str, request_id: str, status: int = 200) -> web.Response:
+    return _with_id(web.Response(status=status, body=document.encode(), headers={"Content-Type": XML_TYPE}), request_id)
 
 
 def _with_id(response: web.Response, request_id: str) -> web.Response:
@@ -157,8 +175,8 @@ def _failure(failure: Failure) -> WireError:
     if failure.code in _OUR_FAULT:
         observe.log.error("request failed on our side", code=failure.code, message=failure.message, hint=failure.hint)
         # The text is for the operator: it may name addresses and files of the inside.
-        text = failure.message if failure.code is Code.SERVER else TRY_AGAIN
-        return WireError(500, Code.SERVER.value, text)
+        told = failure.message if failure.code is Code.SERVER else TRY_AGAIN
+        return WireError(500, Code.SERVER.value, told)
     if failure.code is Code.KMS:
         # The sender may be told which of KMS's errors it was; what it means is for the operator.
         observe.log.error("KMS failed", code=failure.code, message=failure.message, hint=failure.hint)

@@ -1,33 +1,43 @@
-"""A JSON 1.1 body as parameters, and the resources that a policy is asked about.
+"""A JSON 1.1 body as parameters, and what the policies are asked about them.
 
-Reads only what the door itself must know before it forwards: that the body is one JSON object of sound text, that
-`registryId` is ours, which repositories are named. All the rest is validated against the API model where rows are.
+Reads only what the door itself must know before it forwards: that the body is one JSON object of sound text, whose
+registry it is about, which repositories and tags are named. All the rest is validated against the API model where rows
+are.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from proxy.auth.policy.context import RequestFacts
 from proxy.ecr.errors import not_readable
-from proxy.model.errors import Code, Failure
-from proxy.model.identity import Principal
+from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
+from proxy.shapes.validation import invalid
 
 DEPTH_MAX = 64  # the deepest input of the API model has 7 levels; whoever encodes it again must not run out of stack
+
+Keys = Mapping[str, Sequence[str]]
+"""Condition keys of this request alone, in lower case."""
+
+_ACCOUNT = re.compile(r"[0-9]{12}", re.ASCII)
+_REPOSITORY_ARN = re.compile(r"arn:aws:ecr:([a-z0-9-]+):([0-9]{12}):repository/([^*?\s]{1,256})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One call of an operation: who asks what of which registry."""
+    """One call of an operation: who asks what of which registry, whose `account` may be another one's."""
 
-    principal: Principal
+    caller: Caller
     operation: str
     parameters: Mapping[str, Any]
     account: str
     region: str
+    facts: RequestFacts
 
 
 def read_parameters(body: bytes) -> dict[str, Any]:
@@ -50,13 +60,35 @@ def read_parameters(body: bytes) -> dict[str, Any]:
     return parameters
 
 
-def check_registry(registry_id: object, account: str, name: str = "registryId") -> None:
-    """InvalidParameter unless it is absent or the account of this registry."""
-    if registry_id is None or registry_id == account:
-        return
+# ---- whose registry -----------------------------------------------------------------------------------------------
+
+
+def own_registry(parameters: Mapping[str, Any], caller: Caller) -> str:
+    """For operations that know no `registryId`."""
+    return caller.account
+
+
+def given_registry(parameters: Mapping[str, Any], caller: Caller) -> str:
+    """`registryId`, by default the caller's own."""
+    registry_id = parameters.get("registryId")
+    return caller.account if registry_id is None else check_registry(registry_id, "registryId")
+
+
+def registry_of_arn(parameters: Mapping[str, Any], caller: Caller) -> str:
+    """The account in `resourceArn`."""
+    return _parse_arn(parameters)[2]
+
+
+def check_registry(registry_id: object, name: str) -> str:
+    """InvalidParameter unless it is an account's number. Whether there is such an account is not for all to know."""
     if not isinstance(registry_id, str):
         raise invalid(name, "Member must be a string")
-    raise invalid(name, f"This server holds the registry with id {account} only")
+    if not _ACCOUNT.fullmatch(registry_id):
+        raise invalid(name, "must satisfy regular expression '[0-9]{12}'")
+    return registry_id
+
+
+# ---- on what ------------------------------------------------------------------------------------------------------
 
 
 def named_repository(ask: Ask) -> Sequence[str]:
@@ -79,9 +111,69 @@ def whole_registry(ask: Ask) -> Sequence[str]:
     return ("*",)
 
 
-def invalid(name: str, why: str) -> Failure:
-    """ECR's sentence for a parameter that will not do."""
-    return Failure(Code.INVALID_PARAMETER, f"Invalid parameter at '{name}' failed to satisfy constraint: '{why}'")
+def tagged_repository(ask: Ask) -> Sequence[str]:
+    """`resourceArn` itself. One of another region is not ours to answer for."""
+    arn, region, _ = _parse_arn(ask.parameters)
+    if region != ask.region:
+        raise invalid("resourceArn", "Invalid ARN")
+    return (arn,)
+
+
+# ---- with which condition keys ------------------------------------------------------------------------------------
+
+
+def no_keys(ask: Ask) -> Keys:
+    return {}
+
+
+def given_tags(ask: Ask) -> Keys:
+    """aws:RequestTag/… and aws:TagKeys of `tags`, as far as they have a tag's form; the rest is refused elsewhere."""
+    tags = [
+        (tag["Key"], tag["Value"])
+        for tag in _list(ask.parameters.get("tags"))
+        if isinstance(tag, dict) and isinstance(tag.get("Key"), str) and isinstance(tag.get("Value"), str)
+    ]
+    if not tags:
+        return {}
+    keys: dict[str, Sequence[str]] = {f"aws:requesttag/{key.lower()}": (value,) for key, value in tags}
+    return keys | {"aws:tagkeys": tuple(key for key, _ in tags)}
+
+
+def given_tag_keys(ask: Ask) -> Keys:
+    keys = tuple(key for key in _list(ask.parameters.get("tagKeys")) if isinstance(key, str))
+    return {"aws:tagkeys": keys} if keys else {}
+
+
+def given_setting(ask: Ask) -> Keys:
+    name = ask.parameters.get("name")
+    return {"ecr:accountsetting": (name,)} if isinstance(name, str) else {}
+
+
+# ---- and what else ------------------------------------------------------------------------------------------------
+
+
+def nothing_else(ask: Ask) -> Sequence[str]:
+    return ()
+
+
+def tagging(ask: Ask) -> Sequence[str]:
+    """Whoever makes a repository with tags must be allowed to tag it."""
+    return ("ecr:TagResource",) if ask.parameters.get("tags") else ()
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _parse_arn(parameters: Mapping[str, Any]) -> tuple[str, str, str]:
+    """`resourceArn`, with its region and account."""
+    arn = parameters.get("resourceArn")
+    if arn is None:
+        raise invalid("resourceArn", "Member must not be null")
+    found = _REPOSITORY_ARN.fullmatch(arn) if isinstance(arn, str) else None
+    if found is None:
+        raise invalid("resourceArn", "Invalid ARN")
+    return found[0], found[1], found[2]
 
 
 def _arn(ask: Ask, name: object, parameter: str) -> str:

@@ -1,7 +1,7 @@
-"""POST / - the AWS door. The table below is all that it serves.
+"""POST / - the AWS door. The table below is all that it serves of `ecr`.
 
     X-Amz-Target: AmazonEC2ContainerRegistry_V20150921.<Operation>     JSON 1.1, signed for `ecr`
-    no target, signed for `sts`                                        the query protocol (`sts.py`)
+    no target, signed for `sts` or `iam`, or of their Version          the query protocol (`query`), also by GET
 
 Each request: signature, body, policy, then the metadata service, which speaks the same language. Promises: nothing is
 forwarded before the one policy evaluator has allowed it; every answer has an x-amzn-RequestId and a Date (SDKs correct
@@ -14,118 +14,141 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
 from proxy import observe
-from proxy.auth import administrators as policy
-from proxy.auth.envelope import SmallSealer
-from proxy.auth.sessions import Sessions
-from proxy.auth.sigv4 import Claim, Refused
+from proxy.auth.access import Access
+from proxy.auth.sigv4 import Refused
 from proxy.auth.tokens import Tokens
-from proxy.ecr import sts
-from proxy.ecr.authorization import authorization_data
+from proxy.ecr.authorization import Endpoints, authorization_data
 from proxy.ecr.errors import (
     Unreadable,
     ecr_error,
     json_answer,
+    query_error,
     render_json,
     render_xml,
-    sts_error,
     unknown_operation,
     xml_answer,
 )
+from proxy.ecr.lockout import refuse_lock_out
 from proxy.ecr.parameters import (
     Ask,
-    check_registry,
+    Keys,
+    given_registry,
+    given_setting,
+    given_tag_keys,
+    given_tags,
     listed_repositories,
     named_repository,
+    no_keys,
+    nothing_else,
+    own_registry,
     read_parameters,
+    registry_of_arn,
+    tagged_repository,
+    tagging,
     whole_registry,
 )
-from proxy.ecr.services import ECR, STS, service_of
+from proxy.ecr.query import QueryDoors, answer_query
+from proxy.ecr.services import ECR, service_of
 from proxy.ecr.signed import Signatures, claim_of
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
+from proxy.model.identity import Caller
+from proxy.process.facts import facts_of
 
 TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An operation: its IAM action, and the ARNs on which the action must be allowed."""
+    """An operation: whose registry it is about, on which ARNs its action, `ecr:` and its own name, must be allowed,
+    with which condition keys of its own, and what else must be allowed on the same."""
 
-    action: str
+    registry: Callable[[Mapping[str, Any], Caller], str]
     resources: Callable[[Ask], Sequence[str]]
+    keys: Callable[[Ask], Keys] = no_keys
+    also: Callable[[Ask], Sequence[str]] = nothing_else
 
 
 ROUTES: Mapping[str, Route] = {
-    "GetAuthorizationToken": Route("ecr:GetAuthorizationToken", whole_registry),
-    "CreateRepository": Route("ecr:CreateRepository", named_repository),
-    "DescribeRepositories": Route("ecr:DescribeRepositories", listed_repositories),
-    "DeleteRepository": Route("ecr:DeleteRepository", named_repository),
-    "ListImages": Route("ecr:ListImages", named_repository),
-    "DescribeImages": Route("ecr:DescribeImages", named_repository),
-    "BatchGetImage": Route("ecr:BatchGetImage", named_repository),
-    "BatchDeleteImage": Route("ecr:BatchDeleteImage", named_repository),
+    "GetAuthorizationToken": Route(own_registry, whole_registry),
+    # repositories
+    "CreateRepository": Route(given_registry, named_repository, given_tags, tagging),
+    "DescribeRepositories": Route(given_registry, listed_repositories),
+    "DeleteRepository": Route(given_registry, named_repository),
+    "SetRepositoryPolicy": Route(given_registry, named_repository),
+    "GetRepositoryPolicy": Route(given_registry, named_repository),
+    "DeleteRepositoryPolicy": Route(given_registry, named_repository),
+    "TagResource": Route(registry_of_arn, tagged_repository, given_tags),
+    "UntagResource": Route(registry_of_arn, tagged_repository, given_tag_keys),
+    "ListTagsForResource": Route(registry_of_arn, tagged_repository),
+    # images
+    "ListImages": Route(given_registry, named_repository),
+    "DescribeImages": Route(given_registry, named_repository),
+    "BatchGetImage": Route(given_registry, named_repository),
+    "BatchDeleteImage": Route(given_registry, named_repository),
+    # the registry
+    "PutRegistryPolicy": Route(own_registry, whole_registry),
+    "GetRegistryPolicy": Route(own_registry, whole_registry),
+    "DeleteRegistryPolicy": Route(own_registry, whole_registry),
+    "PutAccountSetting": Route(own_registry, whole_registry, given_setting),
+    "GetAccountSetting": Route(own_registry, whole_registry, given_setting),
 }
 
 
 def door(
     *,
     metadata: Metadata,
-    secrets: SmallSealer,
-    sessions: Sessions,
+    access: Access,
+    signatures: Signatures,
     tokens: Tokens,
-    account: str,
-    region: str,
-    proxy_endpoint: str | None,
+    endpoints: Endpoints,
+    query_doors: QueryDoors,
     clock: Callable[[], float],
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """The handler for POST /.
-
-    `secrets` is a sealer for `auth.secrets.PURPOSE`, `sessions` opens session tokens. `proxy_endpoint` is what
-    GetAuthorizationToken hands out, with `{account}` and `{region}` filled in; None: the address that the request
-    itself used. `clock` tells epoch seconds.
-    """
-    signatures = Signatures(metadata, secrets, sessions, region=region, clock=clock)
+    """The handler for `/`. `clock` tells epoch seconds."""
+    hosts = endpoints.hosts
 
     async def answer(request: web.Request) -> web.StreamResponse:
         request_id = observe.request_id() or str(uuid.uuid4())
-        query_protocol = service_of(request) is not ECR
+        service = service_of(request)
         try:
-            claim = claim_of(request)
-            if query_protocol:
-                caller, body = await signatures.read(request, claim, STS)
-                return xml_answer(sts.answer(caller.principal, body, request_id), request_id)
-            return json_answer(await call(request, claim), request_id)
+            hosts.account_of(request.host)  # one of another region is not ours
+            if service is ECR:
+                return json_answer(await call(request), request_id)
+            facts = facts_of(request, now=clock(), region=hosts.region)
+            found = await answer_query(request, service, query_doors, signatures, facts, request_id)
+            return xml_answer(found, request_id)
         except (Failure, Refused, Unreadable) as error:
-            if query_protocol:
-                return render_xml(sts_error(error), request_id)
-            return render_json(ecr_error(error), request_id)
+            if service is ECR:
+                return render_json(ecr_error(error), request_id)
+            return render_xml(query_error(error), service.name, request_id)
 
-    async def call(request: web.Request, claim: Claim) -> bytes:
+    async def call(request: web.Request) -> bytes:
         operation = _operation(request)
-        caller, body = await signatures.read(request, claim, ECR)
-        principal = caller.principal
+        caller, body = await signatures.read(request, claim_of(request), ECR)
         observe.note(operation=operation)
         route = ROUTES.get(operation)
         if route is None:
             raise unknown_operation(operation)
-        ask = Ask(principal, operation, read_parameters(body), account, region)
-        check_registry(ask.parameters.get("registryId"), account)
+        parameters = read_parameters(body)
+        facts = facts_of(request, now=clock(), region=hosts.region)
+        ask = Ask(caller, operation, parameters, route.registry(parameters, caller), hosts.region, facts)
+        keys = route.keys(ask)
         for resource in route.resources(ask):
-            policy.require(principal, route.action, resource)
+            for action in (f"ecr:{operation}", *route.also(ask)):
+                await access.require(caller, action, resource, facts, keys)
         if operation == "GetAuthorizationToken":
-            found = authorization_data(ask, tokens, _endpoint(request), clock())
+            found = authorization_data(ask, tokens, endpoints, request)
         else:
-            found = await metadata.call(account, operation, ask.parameters)
+            if operation == "SetRepositoryPolicy" and parameters.get("force") is not True:
+                await refuse_lock_out(ask, metadata)
+            found = await metadata.call(ask.account, operation, parameters)
         return json.dumps(found, separators=(",", ":")).encode()
-
-    def _endpoint(request: web.Request) -> str:
-        if proxy_endpoint is None:
-            return f"{request.scheme}://{request.host}"
-        return proxy_endpoint.replace("{account}", account).replace("{region}", region)
 
     return answer
 

@@ -18,7 +18,8 @@ from enum import Enum
 from typing import Any
 
 from proxy.ecr.errors import not_readable
-from proxy.ecr.parameters import invalid, read_parameters
+from proxy.ecr.parameters import read_parameters
+from proxy.shapes.validation import invalid
 
 REST_MAX = 64 * 1024
 

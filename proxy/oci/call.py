@@ -1,6 +1,6 @@
 """One authenticated request at this door, and what every function of the door may use.
 
-`Rooms` is the same for all requests. `Call` is one of them: names are within their grammar, the principal is known and
+`Rooms` is the same for all requests. `Call` is one of them: names are within their grammar, the caller is known and
 allowed the route's action. Nothing here decides or does anything of the protocol but reading a body as it should be.
 """
 
@@ -13,9 +13,11 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiMapping
 
-from proxy.auth.administrators import decide, require
+from proxy.auth.access import Access
+from proxy.auth.policy.context import RequestFacts
 from proxy.model.errors import Code, Failure
-from proxy.model.identity import Principal
+from proxy.model.hosts import Hosts
+from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -29,40 +31,54 @@ class Rooms:
     uploads: Uploads
     blobs: Blobs
     images: Images
-    account: str
-    region: str
+    access: Access
+    hosts: Hosts
     stall_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`repository` is empty for `/v2/` and the catalog; `reference` is the last part: tag, digest or upload id."""
+    """`account` is the registry's, whoever calls. `repository` is empty for `/v2/` and the catalog; `reference` is the
+    last part: tag, digest or upload id."""
 
     request: web.Request
     rooms: Rooms
-    principal: Principal
+    caller: Caller
+    facts: RequestFacts
+    account: str
     repository: str
     reference: str
-
-    @property
-    def account(self) -> str:
-        return self.rooms.account
 
     @property
     def query(self) -> MultiMapping[str]:
         return self.request.query
 
-    def may(self, action: str, repository: str | None = None) -> bool:
-        """Whether the principal may do `action` on this repository, or another."""
-        return decide(self.principal, action, self._arn(repository)).allowed
-
-    def require(self, *actions: str) -> None:
-        """Failure AccessDenied unless the principal may do all of them on this repository."""
+    async def may(self, *actions: str, repository: str = "") -> bool:
+        """Whether the caller may do all `actions` on this repository, or another of this registry."""
+        resource = self._arn(repository)
         for action in actions:
-            require(self.principal, action, self._arn(None))
+            if not (await self.rooms.access.decide(self.caller, action, resource, self.facts)).allowed:
+                return False
+        return True
 
-    def _arn(self, repository: str | None) -> str:
-        return repository_arn(self.rooms.region, self.rooms.account, repository or self.repository)
+    async def require(self, *actions: str) -> None:
+        """Failure AccessDenied unless the caller may do all of them on this repository, or on all for the catalog."""
+        resource = self._arn("")
+        for action in actions:
+            decision = await self.rooms.access.decide(self.caller, action, resource, self.facts)
+            if not decision.allowed:
+                raise Failure(Code.ACCESS_DENIED, decision.message, hint=self._elsewhere())
+
+    def _arn(self, repository: str) -> str:
+        return repository_arn(self.rooms.hosts.region, self.account, repository or self.repository or "*")
+
+    def _elsewhere(self) -> str:
+        if self.caller.account == self.account or self.rooms.hosts.suffix:
+            return ""
+        return (
+            f"this address is the registry of account {self.account}; "
+            f"with [registry] suffix set, that of {self.caller.account} has one of its own"
+        )
 
 
 class BodyCut(Exception):

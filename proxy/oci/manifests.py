@@ -67,7 +67,7 @@ async def put(call: Call) -> web.StreamResponse:
         media_type=request.headers.get("Content-Type"),
         digest=digest,
         tags=list(dict.fromkeys([*tags, *named])),
-        may_create=call.may("ecr:CreateRepository"),
+        may_create=await call.may("ecr:CreateRepository"),
     )
     response = web.Response(
         status=201,

@@ -2,7 +2,8 @@
 
 Paths are matched raw, as they stood on the request line: nothing is decoded before its grammar is checked, so `..`,
 `%2e`, `%2f` and NUL are letters that no name has. The order is: who asks (401), which route (404, 405), which names
-(400), may they (403), then the route's function. Every answer is the protocol's own form, also for our own mistakes.
+(400), whose registry, may they (403), then the route's function. Every answer is the protocol's own form, also for our
+own mistakes.
 Source: OCI Distribution 1.1.1 and main, "Endpoints"; actions as Amazon ECR maps them.
 """
 
@@ -15,13 +16,15 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from proxy import observe
-from proxy.auth.administrators import ANY, require
+from proxy.auth.access import Access
 from proxy.auth.identity import Identity, Unauthenticated
 from proxy.model.errors import Code, Failure
-from proxy.model.names import check_repository, repository_arn
+from proxy.model.hosts import Hosts
+from proxy.model.names import check_repository
 from proxy.oci import blobs, errors, manifests, uploads
 from proxy.oci.call import Call, Rooms, expects_continue
 from proxy.oci.errors import API_VERSION
+from proxy.process.facts import facts_of
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
@@ -70,20 +73,21 @@ def door(
     blobs: Blobs,
     images: Images,
     identity: Identity,
-    account: str,
-    region: str,
+    access: Access,
+    hosts: Hosts,
+    clock: Callable[[], float],
     realm: str | None = None,
     stall_seconds: float = 60.0,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What answers everything under `/v2`.
 
     `realm` is the registry's address in the 401 challenge, the one that was asked for when there is none;
-    `stall_seconds` how long a client may take no byte of a blob.
+    `stall_seconds` how long a client may take no byte of a blob; `clock` tells epoch seconds.
     """
-    rooms = Rooms(uploads, blobs, images, account, region, stall_seconds)
+    rooms = Rooms(uploads, blobs, images, access, hosts, stall_seconds)
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        response = await _answer(rooms, identity, realm, request)
+        response = await _answer(rooms, identity, clock, realm, request)
         if expects_continue(request) and not request.content.is_eof() and not response.prepared:
             response.force_close()  # a body that was not asked for may come all the same, and is no next request
         return response
@@ -91,22 +95,25 @@ def door(
     return handle
 
 
-async def _answer(rooms: Rooms, identity: Identity, realm: str | None, request: web.Request) -> web.StreamResponse:
+async def _answer(
+    rooms: Rooms, identity: Identity, clock: Callable[[], float], realm: str | None, request: web.Request
+) -> web.StreamResponse:
     route: Route | None = None
     call: Call | None = None
     try:
         credentials = request.headers.getall("Authorization", [])
-        principal = await identity.authenticate_basic(credentials[0] if len(credentials) == 1 else None)
-        observe.note(principal=principal.arn)
+        caller = await identity.authenticate_basic(credentials[0] if len(credentials) == 1 else None)
+        observe.note(principal=caller.arn)
         found, name, reference = _match(request)
         if isinstance(found, web.Response):
             return found
         route = found
         if name:
             observe.note(repository=check_repository(name), reference=reference)
-        call = Call(request, rooms, principal, name, reference)
+        facts = facts_of(request, now=clock(), region=rooms.hosts.region)
+        call = Call(request, rooms, caller, facts, rooms.hosts.account_of(request.host), name, reference)
         if route.action is not None:
-            require(principal, route.action, repository_arn(rooms.region, rooms.account, name) if name else ANY)
+            await call.require(route.action)
         return await route.function(call)
     except Unauthenticated:
         return errors.unauthenticated(realm or _address(request))

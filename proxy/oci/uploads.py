@@ -7,6 +7,8 @@ Source: OCI Distribution 1.1.1 and main, "Pushing blobs", "Mounting a blob", "Ca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aiohttp import web
 
 from proxy import observe
@@ -19,6 +21,9 @@ from proxy.registry.append import Append, see_through
 
 POSITIONAL = (Code.INVALID_LAYER_PART, Code.UPLOAD_CONFLICT)
 """Failures whose answer says where the upload stands."""
+
+PULL = ("ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer")
+"""What a caller needs where a blob that it mounts comes from."""
 
 
 async def post(call: Call) -> web.StreamResponse:
@@ -61,7 +66,7 @@ async def put(call: Call) -> web.StreamResponse:
     digest = parse_digest(call.query["digest"])
     start, length = _place(call.request)
     if call.request.body_exists:
-        call.require("ecr:UploadLayerPart")
+        await call.require("ecr:UploadLayerPart")
     append = await call.rooms.uploads.append(
         call.account, call.repository, call.reference, start=start, length=length, closing=digest
     )
@@ -109,16 +114,16 @@ def standing(failure: Failure) -> int | None:
 
 async def _begin(call: Call, algorithm: str) -> web.StreamResponse:
     upload = await call.rooms.uploads.begin(
-        call.account, call.repository, algorithm=algorithm, may_create=call.may("ecr:CreateRepository")
+        call.account, call.repository, algorithm=algorithm, may_create=await call.may("ecr:CreateRepository")
     )
     return web.Response(status=202, headers=position(call, upload.upload_id, upload.sealed.plain_size))
 
 
 async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
-    call.require("ecr:UploadLayerPart", "ecr:CompleteLayerUpload")
+    await call.require("ecr:UploadLayerPart", "ecr:CompleteLayerUpload")
     uploads = call.rooms.uploads
     upload = await uploads.begin(
-        call.account, call.repository, algorithm=digest.algorithm, may_create=call.may("ecr:CreateRepository")
+        call.account, call.repository, algorithm=digest.algorithm, may_create=await call.may("ecr:CreateRepository")
     )
     try:
         append = await uploads.append(
@@ -146,18 +151,29 @@ async def _forget(call: Call, upload_id: str) -> None:
 
 
 async def _mount(call: Call, digest: Digest) -> bool:
-    """Whether the blob could be linked. Needs the right to pull it from where it is; without, it has to be uploaded."""
-    source = call.query.get("from") or None
-    if source is not None:
+    """Whether the blob could be linked: the account has mounts enabled, and the caller may pull the blob from where it
+    is. Otherwise it has to be uploaded, which says nothing of whether it is there."""
+    blobs = call.rooms.blobs
+    if not await blobs.may_be_mounted(call.account):
+        return False
+    named = call.query.get("from")
+    if named:
         try:
-            check_repository(source)
+            sources: Sequence[str] = (check_repository(named),)
         except Failure:
             return False
-    if not call.may("ecr:GetDownloadUrlForLayer", source or "*"):
-        return False
-    return await call.rooms.blobs.mount(
-        call.account, call.repository, str(digest), source, may_create=call.may("ecr:CreateRepository")
-    )
+    else:
+        sources = await blobs.holders(call.account, str(digest))
+    for source in sources:
+        if await call.may(*PULL, repository=source):
+            return await blobs.mount(
+                call.account,
+                call.repository,
+                str(digest),
+                source,
+                may_create=await call.may("ecr:CreateRepository"),
+            )
+    return False
 
 
 async def _receive(call: Call, append: Append) -> None:

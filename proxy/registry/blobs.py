@@ -8,7 +8,7 @@ push of the same digest stores it anew. Must not know HTTP or ranges.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from proxy import observe
 from proxy.blob.buffers import BufferPool
@@ -20,6 +20,8 @@ from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, Sealing
 from proxy.registry.append import see_through
 from proxy.storage.base import ObjectStore, SignedLinks
+
+HOLDERS_MAX = 20  # repositories whose policies are asked when a mount names none
 
 
 class Blobs:
@@ -65,8 +67,16 @@ class Blobs:
         async with reader:
             yield OpenBlob(self, blob, reader)
 
-    async def mount(self, account: str, repository: str, digest: str, source: str | None, *, may_create: bool) -> bool:
-        """Link a blob that another repository of the account holds. False: it has to be uploaded."""
+    async def may_be_mounted(self, account: str) -> bool:
+        """Whether the account has its setting BLOB_MOUNTING on."""
+        return (await self._metadata.registry_access(account)).blob_mounting
+
+    async def holders(self, account: str, digest: str) -> Sequence[str]:
+        """Some repositories of the account that hold the blob, by name; a bounded look at them."""
+        return await self._metadata.blob_holders(account, digest, limit=HOLDERS_MAX)
+
+    async def mount(self, account: str, repository: str, digest: str, source: str, *, may_create: bool) -> bool:
+        """Link a blob that `source`, another repository of the account, holds. False: it has to be uploaded."""
         return await self._metadata.mount_blob(account, repository, digest, source, create=may_create)
 
     async def delete(self, account: str, repository: str, digest: str) -> None:

@@ -12,11 +12,11 @@ import time
 import urllib.request
 from pathlib import Path
 
-from proxy import server
 from proxy.auth import tokens
 from proxy.blob.masterfile import MasterKeys, as_json, new_key
 from proxy.process import datadir
 from proxy.process.datadir import DataDirectory
+from proxy.rooms import Rooms
 from proxy.settings import Config
 from proxy.visit.visiting import CannotVisit, existing, visiting
 
@@ -56,7 +56,7 @@ def token(config: Config) -> str:
         with contextlib.suppress(OSError, ValueError):  # not answering, or not to be verified: then without it
             return _ask_for_token(config, data, key)
 
-    async def run(own: server.Rooms) -> str:
+    async def run(own: Rooms) -> str:
         await own.agreement.begin(moving=True)
         found = await own.metadata.access_key(key[0])
         if found is None:

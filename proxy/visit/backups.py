@@ -16,13 +16,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from proxy import observe, server, stores
+from proxy import observe, stores
 from proxy.auth import passphrase as phrases
 from proxy.metadata import schema
 from proxy.metadata.contract import Metadata
 from proxy.metadata.snapshot import snapshot, stored
 from proxy.model.errors import Failure
 from proxy.process.datadir import DataDirectory
+from proxy.rooms import Rooms
 from proxy.serve import configure_log
 from proxy.settings import Config
 from proxy.storage import marker
@@ -66,7 +67,7 @@ def backup(
         marker.adopt(folder / "objects", store_id)
         plan = _Plan(config, data, rows, store_id, folder, inventory, verify, phrase)
 
-        async def run(own: server.Rooms) -> tuple[folders.Snapshot, CopyReport, Findings]:
+        async def run(own: Rooms) -> tuple[folders.Snapshot, CopyReport, Findings]:
             with shown() as tell:
                 async with _holding(own.metadata):
                     return await _make(own, plan, tell)
@@ -120,7 +121,7 @@ class _Plan:
 
 
 async def _make(
-    own: server.Rooms, plan: _Plan, tell: Callable[[Progress], None]
+    own: Rooms, plan: _Plan, tell: Callable[[Progress], None]
 ) -> tuple[folders.Snapshot, CopyReport, Findings]:
     """Rows, then the list, then keys (every key that rows may name is there by then), objects, and the manifest."""
     made_at = time.time()
@@ -175,7 +176,7 @@ async def _make(
     return await asyncio.to_thread(folders.complete, place, facts), report, hidden
 
 
-async def _with_rows(own: server.Rooms, listed: AsyncGenerator[Wanted, None]) -> AsyncGenerator[Wanted, None]:
+async def _with_rows(own: Rooms, listed: AsyncGenerator[Wanted, None]) -> AsyncGenerator[Wanted, None]:
     """Each with its row as it is now, by which its copy is opened. Both walks are in the order of keys."""
     async with contextlib.aclosing(listed), contextlib.aclosing(all_blobs(own.metadata)) as rows:
         row = await anext(rows, None)

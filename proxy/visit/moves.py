@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from proxy import config as settings
-from proxy import server, stores
+from proxy import stores
 from proxy.model.errors import Code, Failure
 from proxy.process import datadir
 from proxy.process.datadir import DataDirectory
+from proxy.rooms import Rooms
 from proxy.serve import configure_log
 from proxy.settings import Config, Storage
 from proxy.storage.base import ObjectMissing, ObjectStore
@@ -69,7 +70,7 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
     store_id = stores.claim_store(config, data)
     stores.adopt_store(there, there_data, store_id)
 
-    async def run(own: server.Rooms) -> tuple[CopyReport, Findings, int]:
+    async def run(own: Rooms) -> tuple[CopyReport, Findings, int]:
         target = stores.make_unpaused_store(there, there_data, store_id)
         try:
             ended = await _end_uploads(own) if final else 0
@@ -122,7 +123,7 @@ def tell_copied(report: CopyReport, hidden: Findings, say: Say) -> None:
     )
 
 
-async def _of_rows(own: server.Rooms, hidden: Findings) -> AsyncGenerator[Wanted, None]:
+async def _of_rows(own: Rooms, hidden: Findings) -> AsyncGenerator[Wanted, None]:
     async with contextlib.aclosing(all_blobs(own.metadata)) as walk:
         async for blob, quarantined in walk:
             if quarantined:
@@ -131,11 +132,11 @@ async def _of_rows(own: server.Rooms, hidden: Findings) -> AsyncGenerator[Wanted
                 yield Wanted(blob.sealed.object_key, blob.sealed.stored_size, blob.digest, blob)
 
 
-async def _is_wanted(own: server.Rooms, key: str) -> bool:
+async def _is_wanted(own: Rooms, key: str) -> bool:
     return bool(await own.metadata.known_objects([key]))
 
 
-async def damage(own: server.Rooms, target: ObjectStore, each: Wanted) -> str:
+async def damage(own: Rooms, target: ObjectStore, each: Wanted) -> str:
     """What is wrong with an object in the target, every frame of it opened; "" if nothing is."""
     if each.blob is None:
         return "no row says what it should be"
@@ -150,7 +151,7 @@ async def damage(own: server.Rooms, target: ObjectStore, each: Wanted) -> str:
     return "" if stands else "its stored header is not its row's"
 
 
-async def _end_uploads(own: server.Rooms) -> int:
+async def _end_uploads(own: Rooms) -> int:
     """Close every open session and delete what it has in the store: no store but this one could go on with it."""
     ended = 0
     while keys := await own.metadata.expire_uploads(idle_seconds=0.0, limit=sweep.BATCH):

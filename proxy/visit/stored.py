@@ -6,10 +6,11 @@ import asyncio
 import secrets
 import time
 
-from proxy import server, stores
+from proxy import stores
 from proxy.auth import secrets as stored_secrets
 from proxy.blob.masterfile import LOOK_SECONDS, MasterKeys
 from proxy.process import datadir
+from proxy.rooms import Rooms
 from proxy.settings import Config
 from proxy.upkeep import check as checking
 from proxy.upkeep import quick as quick_check
@@ -21,7 +22,7 @@ from proxy.visit.visiting import Say, existing, name, shown, visiting
 def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
     """Verify every blob, or just its place and size; returns the exit status that `upkeep.check` gives."""
 
-    async def run(own: server.Rooms) -> int:
+    async def run(own: Rooms) -> int:
         grace = config.sweep.grace_hours * 3600
         with shown() as tell:
             if quick:
@@ -61,7 +62,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
     seal every blob anew."""
     running = bool(config.metadata.url) or datadir.is_held(existing(config))
 
-    async def run(own: server.Rooms) -> int:
+    async def run(own: Rooms) -> int:
         await own.agreement.begin(moving=True)
         await _turn(config, own, rotate=rotate, running=running)
         if reseal:
@@ -103,7 +104,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
     return asyncio.run(visiting(config, run))
 
 
-async def _turn(config: Config, own: server.Rooms, *, rotate: bool, running: bool) -> None:
+async def _turn(config: Config, own: Rooms, *, rotate: bool, running: bool) -> None:
     """Put a new key in force, or the one that the settings name. Every process that serves has it before it seals."""
     pause = LOOK_SECONDS + 1 if running else 0.0
     masters = await asyncio.to_thread(_file_in_force, config)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from proxy import keyring, server
 from proxy.process import datadir
 from proxy.process.datadir import DataDirectory
+from proxy.rooms import Rooms, open_rooms
 from proxy.serve import configure_log
 from proxy.settings import Config
 from proxy.upkeep.progress import Findings, Progress
@@ -27,7 +28,7 @@ class CannotVisit(Exception):
     """The command cannot run here; the text says why."""
 
 
-async def visiting(config: Config, run: Callable[[server.Rooms], Awaitable[T]], *, fills_cache: bool = False) -> T:
+async def visiting(config: Config, run: Callable[[Rooms], Awaitable[T]], *, fills_cache: bool = False) -> T:
     """`run` with rooms whose metadata service is the running one, or our own. The store is seen as it is, past the
     cache, unless `fills_cache`."""
     configure_log(config)
@@ -37,7 +38,7 @@ async def visiting(config: Config, run: Callable[[server.Rooms], Awaitable[T]], 
         if not config.metadata.url and not datadir.is_held(data):
             stack.callback(os.close, datadir.hold(data))
             await stack.enter_async_context(server.metadata_service(config, data, masters))
-        own = await stack.enter_async_context(server.rooms(config, data, masters, fills_cache=fills_cache))
+        own = await stack.enter_async_context(open_rooms(config, data, masters, fills_cache=fills_cache))
         return await run(own)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from proxy import server, stores
+from proxy import stores
 from proxy.registry.blobs import Blobs
+from proxy.rooms import Rooms
 from proxy.settings import Config
 from proxy.storage.cache import CachedStore
 from proxy.upkeep import warm as warming
@@ -19,7 +20,7 @@ def warm(config: Config, references: Sequence[str], *, platform: str | None, say
         raise CannotVisit('there is no cache to warm: it needs [storage] backend = "s3", and [cache] mib above 0')
     parsed = [warming.parse_reference(text) for text in references]
 
-    async def run(own: server.Rooms) -> int:
+    async def run(own: Rooms) -> int:
         assert isinstance(own.store, CachedStore)  # noqa: S101  # of that configuration
         with shown() as tell:
             report = await warming.warm(

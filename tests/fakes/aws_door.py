@@ -1,7 +1,8 @@
 """The AWS door on a free port of loopback, over a metadata service that lives in a dict.
 
 `FakeMetadata` keeps repositories by name and answers the operations of the door's table as the real one does, as far
-as a door can tell; `fail_with` makes the next calls fail. `AwsDoor.send` sends exactly the lines it is given.
+as a door can tell; what has a say in a decision is there to be set. `fail_with` makes the next calls fail.
+`AwsDoor.send` sends exactly the lines it is given.
 """
 
 from __future__ import annotations
@@ -23,14 +24,28 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 
 from harness.identities import ADMINISTRATORS
+from proxy.auth.access import Access
+from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.secrets import seal_secret
 from proxy.auth.sessions import Sessions
 from proxy.auth.tokens import Tokens
 from proxy.ecr import routes
+from proxy.ecr.authorization import Endpoints
+from proxy.ecr.query import QueryDoors
+from proxy.ecr.signed import Signatures
+from proxy.ecr.sts import NoIam, Sts
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure, repository_not_found
-from proxy.model.identity import AccessKey, Principal
+from proxy.model.hosts import Hosts
+from proxy.model.identity import (
+    AccessKey,
+    AttachedPolicy,
+    BoundPolicy,
+    Principal,
+    RegistryAccess,
+    RepositoryAccess,
+)
 from proxy.model.names import repository_arn
 
 ACCOUNT = "123456789012"
@@ -38,6 +53,11 @@ REGION = "us-east-1"
 ADMIN = Principal("AIDAADMIN", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/admin", "admin", policies=ADMINISTRATORS)
 BOB = Principal("AIDABOB", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/bob", "bob")
 ADMIN_KEY = ("AKIAADMINADMINADMIN1", "admin/secret+key/that+must/never+be+seen")
+OTHER_ACCOUNT = "210987654321"
+EVE = Principal(
+    "AIDAEVE", OTHER_ACCOUNT, f"arn:aws:iam::{OTHER_ACCOUNT}:user/eve", "eve", policies=ADMINISTRATORS
+)  # an administrator too, elsewhere
+EVE_KEY = ("AKIAEVEEVEEVEEVEEVE1", "eve/secret+key/that+must/never+be+seen")
 BOB_KEY = ("AKIABOBBOBBOBBOBBOB1", "bob/secret+key/that+must/never+be+seen")
 TARGET = "AmazonEC2ContainerRegistry_V20150921."
 JSON_TYPE = "application/x-amz-json-1.1"
@@ -49,17 +69,36 @@ _session = boto3.session.Session()  # it keeps the API models, which take 0.1 s 
 
 
 class FakeMetadata:
-    """Rows in a dict. `calls` lists every operation that reached it."""
+    """Rows in a dict. `calls` lists every operation that reached it, `accounts` whose registry each was of."""
 
     def __init__(self, secrets: SmallSealer) -> None:
         self.keys = {
             key_id: AccessKey(key_id, seal_secret(secrets, key_id, secret), principal)
-            for (key_id, secret), principal in ((ADMIN_KEY, ADMIN), (BOB_KEY, BOB))
+            for (key_id, secret), principal in ((ADMIN_KEY, ADMIN), (BOB_KEY, BOB), (EVE_KEY, EVE))
         }
         self.repositories: dict[str, dict[str, Any]] = {}
         self.calls: list[tuple[str, Mapping[str, Any]]] = []
+        self.accounts: list[str] = []
         self.looked_up: list[str] = []
         self.fail_with: Failure | None = None
+        self.repository_policies: dict[tuple[str, str], BoundPolicy] = {}
+        self.registries = {account: RegistryAccess(account, exists=True) for account in (ACCOUNT, OTHER_ACCOUNT)}
+
+    async def principal(self, principal_id: str) -> Principal | None:
+        return {key.principal.principal_id: key.principal for key in self.keys.values()}.get(principal_id)
+
+    async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]:
+        return ()
+
+    async def repository_access(self, account: str, repository: str) -> RepositoryAccess:
+        policy = self.repository_policies.get((account, repository))
+        return RepositoryAccess(account, repository, exists=repository in self.repositories, policy=policy)
+
+    async def registry_access(self, account: str) -> RegistryAccess:
+        return self.registries.get(account, RegistryAccess(account, exists=False))
+
+    async def bind_repository_policy(self, account: str, text: str) -> BoundPolicy:
+        return BoundPolicy(text)
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
         self.looked_up.append(access_key_id)
@@ -69,6 +108,7 @@ class FakeMetadata:
 
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         self.calls.append((operation, parameters))
+        self.accounts.append(account)
         name = parameters.get("repositoryName", "")
         if operation == "CreateRepository":
             if name in self.repositories:
@@ -118,7 +158,7 @@ class Answer:
 class AwsDoor:
     """A door that listens. `clock_shift` seconds are added to the door's clock, not to the clients'."""
 
-    def __init__(self, proxy_endpoint: str | None = None) -> None:
+    def __init__(self, url: str = "", suffix: str = "", access: Access | None = None) -> None:
         keys = [("master-1", bytes(range(32)))]
         self.secrets = SmallSealer(keys, "access-key-secret")
         self.sessions = Sessions(SmallSealer(keys, "session-credentials"))
@@ -127,15 +167,24 @@ class AwsDoor:
         self.clock_shift = 0.0
         handler = routes.door(
             metadata=cast(Metadata, self.metadata),
-            secrets=self.secrets,
-            sessions=self.sessions,
+            access=access or Access(self.metadata),
+            signatures=Signatures(
+                self.metadata,
+                self.secrets,
+                self.sessions,
+                region=REGION,
+                clock=self.clock,
+                callers=Callers(self.metadata),
+            ),
             tokens=self.tokens,
-            account=ACCOUNT,
-            region=REGION,
-            proxy_endpoint=proxy_endpoint,
-            clock=lambda: time.time() + self.clock_shift,
+            endpoints=Endpoints(Hosts(ACCOUNT, REGION, suffix), url),
+            query_doors=QueryDoors(Sts(), NoIam()),
+            clock=self.clock,
         )
         self._server = RawTestServer(cast(Callable[[web.BaseRequest], Any], handler), host="127.0.0.1")
+
+    def clock(self) -> float:
+        return time.time() + self.clock_shift
 
     async def begin(self) -> None:
         await self._server.start_server(auto_decompress=False)
@@ -172,12 +221,14 @@ class AwsDoor:
         region: str = REGION,
         service: str = "ecr",
         headers: Mapping[str, str] | None = None,
+        host: str = "",
     ) -> Lines:
         """The header lines of a request that botocore has signed, Host first, without Content-Length."""
         plain = {"X-Amz-Target": TARGET + operation, "Content-Type": JSON_TYPE} if headers is None else headers
-        request = AWSRequest(method="POST", url=self.url + "/", data=body, headers=plain)
+        host = host or self.address
+        request = AWSRequest(method="POST", url=f"http://{host}/", data=body, headers=plain)
         SigV4Auth(Credentials(*key), service, region).add_auth(request)
-        return [("Host", self.address), *((name, str(value)) for name, value in request.headers.items())]
+        return [("Host", host), *((name, str(value)) for name, value in request.headers.items())]
 
     async def send(self, lines: Sequence[tuple[str, str]], body: bytes = b"{}", *, target: str = "/") -> Answer:
         """Send these header lines and this body, and read until the server closes."""

@@ -1,5 +1,7 @@
 """A whole registry in this process: the real doors, journeys, sealing, store and HTTP; on the loopback, for one test.
 
+Docker's door is under `/v2/`, the AWS one at `/`; further accounts can be opened, each with its administrator.
+
 Metadata is the real service over its socket and the store the filesystem's, or whatever is given; both can be wrapped
 (`fakes/faulty.py`).
 """
@@ -18,15 +20,25 @@ from typing import Any
 
 import aiohttp
 
-from proxy.auth import tokens
+from proxy.auth import secrets, sessions, tokens
+from proxy.auth.access import Access
+from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.identity import Identity
+from proxy.auth.secrets import seal_secret
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
 from proxy.blob.localkeys import LocalKeys
 from proxy.blob.masterfile import MasterKeys
+from proxy.ecr import routes as ecr
+from proxy.ecr.authorization import Endpoints
+from proxy.ecr.iam import Iam
+from proxy.ecr.query import QueryDoors
+from proxy.ecr.signed import Signatures
+from proxy.ecr.sts import Sts
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.service import start_service
+from proxy.model.hosts import Hosts
 from proxy.model.records import Sealing
 from proxy.oci import routes
 from proxy.process.http import HttpServer, Limits
@@ -51,6 +63,7 @@ class WholeRegistry:
     blobs: Blobs
     images: Images
     tokens: tokens.Tokens
+    secrets: SmallSealer
     server: HttpServer
 
     @property
@@ -64,6 +77,18 @@ class WholeRegistry:
     def client(self) -> aiohttp.ClientSession:
         """A session that authenticates and follows nothing by itself."""
         return aiohttp.ClientSession(self.url, headers={"Authorization": self.authorization})
+
+    async def open_account(self, account: str) -> tuple[str, str]:
+        """A further account; the key of its administrator."""
+        key = f"AKIA{account}ROOT", f"secret/of+{account}"
+        await self.metadata.create_account(account, key[0], seal_secret(self.secrets, *key), "administrator")
+        return key
+
+    async def give_key(self, account: str, user: str) -> tuple[str, str]:
+        """A key of a user that is there."""
+        key = f"AKIA{account[:8]}{user.upper():A<8}", f"secret/of+{user}"
+        await self.metadata.create_access_key(account, user, key[0], seal_secret(self.secrets, *key))
+        return key
 
     async def quiet(self) -> None:
         """Return once no request runs and no buffer is lent: what a client that left had begun is over."""
@@ -89,6 +114,8 @@ async def whole_registry(
     port: int = 0,
     sealing: Sealing = Sealing.AES_GCM,
     links: SignedLinks | None = None,
+    suffix: str = "",
+    access: Access | None = None,
 ) -> AsyncIterator[WholeRegistry]:
     async with contextlib.AsyncExitStack() as stack:
         masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
@@ -123,17 +150,33 @@ async def whole_registry(
             sealing=sealing,
         )
         blobs = Blobs(metadata, store, keys, pool, links)
+        callers, hosts = Callers(metadata), Hosts(ACCOUNT, REGION, suffix)
+        access = access or Access(metadata)
+        key_secrets = SmallSealer(masters.derive(secrets.PURPOSE), secrets.PURPOSE)
+        opened = sessions.Sessions(SmallSealer(masters.derive(sessions.PURPOSE), sessions.PURPOSE))
+        aws = ecr.door(
+            metadata=metadata,
+            access=access,
+            signatures=Signatures(metadata, key_secrets, opened, region=REGION, clock=time.time, callers=callers),
+            tokens=issued,
+            endpoints=Endpoints(hosts),
+            query_doors=QueryDoors(Sts(), Iam(metadata, access, key_secrets)),
+            clock=time.time,
+        )
         images = Images(metadata, create_on_push=create_on_push)
         door = routes.door(
             uploads=uploads,
             blobs=blobs,
             images=images,
-            identity=Identity(metadata.principal, issued, time.time, region=REGION),
-            account=ACCOUNT,
-            region=REGION,
+            identity=Identity(callers, issued, time.time, region=REGION),
+            access=access,
+            hosts=hosts,
+            clock=time.time,
             stall_seconds=stall_seconds,
         )
-        server = HttpServer(lambda request: ("oci", door), limits or Limits())
+        server = HttpServer(
+            lambda request: ("oci", door) if request.path.startswith("/v2") else ("ecr", aws), limits or Limits()
+        )
         listening = socket.create_server(("127.0.0.1", port))
         await server.begin(sock=listening)
         principal = await metadata.principal(principal_id)
@@ -141,7 +184,7 @@ async def whole_registry(
         host, bound = listening.getsockname()
         try:
             yield WholeRegistry(
-                f"{host}:{bound}", password, metadata, store, pool, uploads, blobs, images, issued, server
+                f"{host}:{bound}", password, metadata, store, pool, uploads, blobs, images, issued, key_secrets, server
             )
         finally:
             await server.finish(5.0)

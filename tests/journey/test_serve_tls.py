@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -10,7 +11,9 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from harness.programs import Daemon, run
@@ -129,5 +132,58 @@ def test_plain_http_on_a_tls_port_is_not_answered_with_anything_of_ours(tmp_path
             line.sendall(b"GET /v2/ HTTP/1.1\r\nHost: r\r\n\r\n")
             assert b"HTTP/1.1 200" not in line.recv(1024)
         assert certificate(server, ca) is not None
+    finally:
+        assert server.stop() == 0
+
+
+def test_with_a_suffix_every_name_is_served_under_one_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The APIs by their own hosts, and docker at the endpoint and the repositoryUri that they name."""
+    data = tmp_path / "data"
+    ca = data / "tls" / "ca.crt"
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[registry]\nsuffix = 'registry.example'\n")
+    server = start(data, ca, "--tls-self-signed", "--config", settings)
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *more, **named: resolve(
+            "127.0.0.1" if str(host).endswith("registry.example") else host, *more, **named
+        ),
+    )
+
+    def aws(service: str, host: str) -> Any:
+        key, secret = server.credentials()
+        return boto3.client(
+            service,
+            endpoint_url=f"https://{host}.registry.example:{server.port}",
+            region_name="us-east-1",
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
+            verify=str(ca),
+        )
+
+    try:
+        ecr = aws("ecr", "api.ecr.us-east-1")
+        made = ecr.create_repository(repositoryName="team/app")["repository"]
+        registry = f"123456789012.dkr.ecr.us-east-1.registry.example:{server.port}"
+        assert made["repositoryUri"] == f"{registry}/team/app"
+        data_of = ecr.get_authorization_token()["authorizationData"][0]
+        assert data_of["proxyEndpoint"] == f"https://{registry}"
+        asking = urllib.request.Request(
+            f"https://{registry}/v2/team/app/tags/list",
+            headers={"Authorization": f"Basic {data_of['authorizationToken']}"},
+        )
+        with urllib.request.urlopen(asking, context=trusting(ca), timeout=10) as answer:  # noqa: S310  # https
+            assert json.loads(answer.read()) == {"name": "team/app", "tags": []}
+        assert aws("iam", "iam").create_user(UserName="ann")["User"]["UserName"] == "ann"
+        for host in ("sts", "sts.us-east-1"):
+            sts = aws("sts", host)
+            arn = sts.get_caller_identity()["Arn"]
+            presigned = sts.generate_presigned_url("get_caller_identity", HttpMethod="GET")
+            with urllib.request.urlopen(presigned, context=trusting(ca), timeout=10) as answer:  # noqa: S310  # https
+                assert f"<Arn>{arn}</Arn>" in answer.read().decode()
     finally:
         assert server.stop() == 0

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from harness.identities import ADMINISTRATORS
+from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.identity import EXPIRED_TEXT, HEADER_MAX, Identity, Unauthenticated
 from proxy.auth.tokens import LIFETIME, TokenClaims, Tokens
 from proxy.model.errors import Code, Failure
-from proxy.model.identity import Principal
+from proxy.model.identity import AttachedPolicy, Principal, Session, SessionKind
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -36,14 +39,18 @@ class House:
         self.principals: dict[str, Principal] = {"AIDAANNA": ANNA}
         self.looked_up = 0
         self.tokens = CountingTokens(SmallSealer([("k", bytes(32))], "authorization-token"))
-        self.identity = Identity(self.find, self.tokens, lambda: self.now, region=REGION, keep=keep)
+        self.identity = Identity(Callers(self), self.tokens, lambda: self.now, region=REGION, keep=keep)
+        self.documents: dict[str, AttachedPolicy] = {}
 
-    async def find(self, principal_id: str) -> Principal | None:
+    async def principal(self, principal_id: str) -> Principal | None:
         self.looked_up += 1
         return self.principals.get(principal_id)
 
-    def token(self, region: str = REGION, account: str = ACCOUNT) -> str:
-        return self.tokens.issue(ANNA, account, region, self.now)[0]
+    async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]:
+        return [self.documents[arn] for arn in arns if arn in self.documents]
+
+    def token(self, region: str = REGION, account: str = ACCOUNT, session: Session | None = None) -> str:
+        return self.tokens.issue(ANNA, account, region, self.now, session)[0]
 
 
 def basic(user: str, password: str) -> str:
@@ -52,12 +59,35 @@ def basic(user: str, password: str) -> str:
 
 async def test_the_token_of_a_live_principal_names_it() -> None:
     house = House()
-    assert await house.identity.authenticate_basic(basic("AWS", house.token())) == ANNA
+    caller = await house.identity.authenticate_basic(basic("AWS", house.token()))
+    assert (caller.principal, caller.session, caller.session_policies) == (ANNA, None, None)
+
+
+async def test_one_that_asks_again_is_the_same_object_until_it_changes() -> None:
+    house = House()
+    header = basic("AWS", house.token())
+    first = await house.identity.authenticate_basic(header)
+    assert await house.identity.authenticate_basic(header) is first
+    house.principals["AIDAANNA"] = replace(ANNA, policies=())
+    assert (await house.identity.authenticate_basic(header)).principal.policies == ()
+
+
+async def test_the_token_of_a_session_is_that_session_with_its_policies_of_the_moment() -> None:
+    house = House()
+    session = Session(SessionKind.ROLE, "ci", house.now, house.now + 900, policy="{}", policy_arns=("arn:p",))
+    header = basic("AWS", house.token(session=session))
+    house.documents["arn:p"] = AttachedPolicy("one", arn="arn:p")
+    caller = await house.identity.authenticate_basic(header)
+    assert caller.session == session
+    assert caller.session_policies == (AttachedPolicy("{}"), AttachedPolicy("one", arn="arn:p"))
+    house.documents["arn:p"] = AttachedPolicy("two", arn="arn:p")
+    caller = await house.identity.authenticate_basic(header)
+    assert caller.session_policies == (AttachedPolicy("{}"), AttachedPolicy("two", arn="arn:p"))
 
 
 async def test_the_scheme_is_read_without_regard_to_case() -> None:
     house = House()
-    assert await house.identity.authenticate_basic(basic("AWS", house.token()).replace("Basic", "bAsIc")) == ANNA
+    assert await house.identity.authenticate_basic(basic("AWS", house.token()).replace("Basic", "bAsIc"))
 
 
 @pytest.mark.parametrize(
@@ -149,10 +179,10 @@ async def test_no_more_tokens_are_kept_than_the_bound() -> None:
 
 
 async def test_a_failing_look_up_passes_through() -> None:
-    async def down(_principal_id: str) -> Principal | None:
-        raise Failure(Code.METADATA_UNAVAILABLE, "no answer")
+    class Down(House):
+        async def principal(self, principal_id: str) -> Principal | None:
+            raise Failure(Code.METADATA_UNAVAILABLE, "no answer")
 
-    house = House()
-    identity = Identity(down, house.tokens, lambda: house.now, region=REGION)
+    house = Down()
     with pytest.raises(Failure, match="MetadataUnavailable"):
-        await identity.authenticate_basic(basic("AWS", house.token()))
+        await house.identity.authenticate_basic(basic("AWS", house.token()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import random
+import string
 import zlib
 
 import pytest
@@ -12,8 +14,9 @@ from hypothesis import strategies as st
 
 from harness.identities import ADMINISTRATORS
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.sessions import packed_percent
 from proxy.auth.tokens import LIFETIME, TOKEN_MAX, TokenClaims, TokenExpired, TokenInvalid, Tokens
-from proxy.model.identity import Principal
+from proxy.model.identity import Principal, Session, SessionKind
 
 KEYS = [("key-1", bytes(range(32)))]
 ANNA = Principal("AIDAANNA", "123456789012", "arn:aws:iam::123456789012:user/anna", "anna", policies=ADMINISTRATORS)
@@ -32,6 +35,40 @@ def test_a_token_names_its_principal_account_region_and_time() -> None:
     token, expires = tokens().issue(ANNA, "123456789012", "us-east-1", NOW)
     assert expires == 1_800_000_000 + LIFETIME
     assert tokens().read(token, NOW) == TokenClaims("AIDAANNA", "123456789012", "us-east-1", 1_800_000_000, expires, 1)
+
+
+def test_a_token_of_a_session_carries_it_whole_and_outlives_it() -> None:
+    session = Session(
+        SessionKind.ROLE,
+        "ci",
+        NOW // 1,
+        NOW // 1 + 900,
+        policy='{"Statement":[]}',
+        policy_arns=("arn:aws:iam::aws:policy/A",),
+        tags=(("team", "a"),),
+        transitive=("team",),
+        source_identity="anna",
+        chained=True,
+        claims=(("aws:federatedprovider", "x"),),
+        mfa=True,
+    )
+    token, expires = tokens().issue(ANNA, "123456789012", "us-east-1", NOW, session)
+    claims = tokens().read(token, expires - 1)
+    assert (claims.version, claims.session, claims.expires) == (2, session, 1_800_000_000 + LIFETIME)
+
+
+def test_a_session_as_large_as_sts_makes_one_fits() -> None:
+    noise = "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=2048))
+    session = Session(SessionKind.ROLE, "c" * 64, NOW, NOW, policy=noise)
+    assert packed_percent(noise, (), ()) <= 100
+    token, _expires = tokens().issue(ANNA, "123456789012", "us-east-1", NOW, session)
+    assert len(token) <= TOKEN_MAX
+
+
+def test_a_session_that_no_credential_store_takes_is_refused() -> None:
+    tags = tuple((f"{i}", random.Random(i).randbytes(100).hex()) for i in range(40))
+    with pytest.raises(ValueError, match="credential store"):
+        tokens().issue(ANNA, "123456789012", "us-east-1", NOW, Session(SessionKind.ROLE, "ci", NOW, NOW, tags=tags))
 
 
 def test_a_token_has_no_colon_and_only_url_safe_letters() -> None:
@@ -101,12 +138,14 @@ def test_a_text_over_the_limit_is_invalid_before_it_is_decoded() -> None:
         zlib.compress(b"not json"),
         zlib.compress(b"[]"),
         zlib.compress(b'{"v":1}'),
+        zlib.compress(json.dumps({"v": 3, "p": "x", "a": "x", "r": "x", "i": 1, "e": 9e9}).encode()),
         zlib.compress(json.dumps({"v": 2, "p": "x", "a": "x", "r": "x", "i": 1, "e": 9e9}).encode()),
+        zlib.compress(json.dumps({"v": 2, "p": "x", "a": "x", "r": "x", "i": 1, "e": 9e9, "s": {"n": 1}}).encode()),
         zlib.compress(json.dumps({"v": 1, "p": "x", "a": "x", "r": "x", "i": None, "e": 9e9}).encode()),
         zlib.compress(b" " * 1_000_000 + b"{}"),
         zlib.compress(b"{}")[:-3],
     ],
-    ids=["raw", "text", "list", "too-few", "other-version", "no-time", "bomb", "cut"],
+    ids=["raw", "text", "list", "too-few", "other-version", "no-session", "bad-session", "no-time", "bomb", "cut"],
 )
 def test_sealed_claims_that_we_never_write_are_invalid(claims: bytes) -> None:
     with pytest.raises(TokenInvalid):

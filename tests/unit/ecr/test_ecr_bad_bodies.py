@@ -14,7 +14,7 @@ import botocore.session
 import pytest
 from fakes.aws_door import FORM, TARGET, AwsDoor
 
-from proxy.ecr.errors import ecr_error, sts_error
+from proxy.ecr.errors import ecr_error, query_error
 from proxy.ecr.routes import ROUTES
 from proxy.ecr.services import FORM_MAX, JSON_MAX
 from proxy.model.errors import Code, Failure
@@ -166,7 +166,7 @@ async def test_no_target_with_an_ecr_signature_is_refused(door: AwsDoor) -> None
         (b"Action", "MalformedInput"),
         (b"Action=%ff", "MalformedInput"),
         (b"\xff=1", "MalformedInput"),
-        (b"&".join(b"a%d=1" % i for i in range(101)), "MalformedInput"),
+        (b"&".join(b"a%d=1" % i for i in range(1001)), "MalformedInput"),
     ],
 )
 async def test_a_form_that_sts_does_not_know_is_an_xml_error(door: AwsDoor, body: bytes, name: str) -> None:
@@ -184,10 +184,32 @@ async def test_an_unsigned_form_is_answered_in_xml(door: AwsDoor) -> None:
 
 
 async def test_a_form_signed_for_a_service_that_is_not_here_is_told_so_in_xml(door: AwsDoor) -> None:
-    body = b"Action=ListUsers&Version=2010-05-08"
-    answer = await door.send(door.signed(body=body, service="iam", headers=FORM), body)
+    body = b"Action=ListQueues&Version=2012-11-05"
+    answer = await door.send(door.signed(body=body, service="sqs", headers=FORM), body)
     assert answer.status == 403
     assert "Credential should be scoped to correct service: 'sts'." in html.unescape(answer.body.decode())
+
+
+async def test_an_error_stands_in_the_namespace_of_its_service(door: AwsDoor) -> None:
+    for service, namespace in (
+        ("iam", b"iam.amazonaws.com/doc/2010-05-08"),
+        ("sts", b"sts.amazonaws.com/doc/2011-06-15"),
+    ):
+        answer = await door.send(door.signed(body=b"Action=No", service=service, headers=FORM), b"Action=No")
+        assert b'<ErrorResponse xmlns="https://' + namespace + b'/">' in answer.body
+        assert b"<Type>Sender</Type><Code>InvalidAction</Code>" in answer.body
+
+
+async def test_what_needs_no_signature_is_answered_without_one_and_nothing_else(door: AwsDoor) -> None:
+    plain = [("Host", door.address), *FORM.items()]
+    body = b"Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=x"
+    answer = await door.send(plain, body)
+    assert (answer.status, b"<Code>ValidationError</Code>" in answer.body) == (400, True)
+    for body in (b"Action=AssumeRole&Version=2011-06-15", b"Version=2011-06-15", b""):
+        answer = await door.send(plain, body)
+        assert (answer.status, b"<Code>MissingAuthenticationToken</Code>" in answer.body) == (403, True)
+    answer = await door.send(plain, b"Action=AssumeRoleWithWebIdentity&" + b"a" * 70_000)
+    assert (answer.status, b"<Code>RequestEntityTooLarge</Code>" in answer.body) == (413, True)
 
 
 async def test_an_sts_body_over_its_limit_is_refused(door: AwsDoor) -> None:
@@ -206,4 +228,7 @@ def test_every_failure_is_spelled_as_an_exception_of_aws(code: Code) -> None:
     assert wire.name.endswith("Exception")
     assert wire.status in {400, 403, 500}
     assert (wire.status == 500) == (wire.name == "ServerException")
-    assert sts_error(Failure(code, "x")).status == wire.status
+    query = query_error(Failure(code, "x"))
+    assert not query.name.endswith("DeniedException")
+    assert query.status in {400, 403, 404, 409, 500}
+    assert (query.status == 500) == (query.name in {"InternalFailure", "PolicyEvaluation"})

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.ecr import sts
-from proxy.ecr.errors import Unreadable, render_xml, sts_error
+from proxy.ecr.errors import Unreadable, query_error, render_xml
 from proxy.ecr.parameters import DEPTH_MAX, read_parameters
 from proxy.model.errors import Failure
-from proxy.model.identity import Principal
-
-ANNA = Principal("AIDAANNA", "123456789012", "arn:aws:iam::123456789012:user/a&b", "a&b")
+from proxy.shapes.query import read_action, read_form
+from proxy.shapes.query import read_parameters as read_query
+from proxy.shapes.validation import validate
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -48,15 +47,17 @@ def test_nesting_is_taken_up_to_its_bound() -> None:
     assert caught.value.error.message == "The request body is nested too deeply."
 
 
-@given(st.binary(max_size=80) | st.text(alphabet="Action=GetCallerIdentity&%0fV+", max_size=80).map(str.encode))
-def test_any_form_is_answered_in_xml_or_refused_in_xml(body: bytes) -> None:
+_FORMS = st.binary(max_size=80) | st.text(alphabet="Action=GetCallerIdentity&%0fV+.member1", max_size=80).map(
+    str.encode
+)
+
+
+@given(_FORMS, st.sampled_from(["sts", "iam"]))
+def test_any_form_is_an_input_of_the_model_or_refused_in_xml(body: bytes, service: str) -> None:
     try:
-        text = sts.answer(ANNA, body, "id")
-    except (Unreadable, Failure) as error:
-        text = str(render_xml(sts_error(error), "id").text)
-    assert "<RequestId>id</RequestId>" in text
-
-
-def test_an_arn_stands_escaped_in_xml() -> None:
-    answer = sts.answer(ANNA, b"Action=GetCallerIdentity&Version=2011-06-15", "id")
-    assert "<Arn>arn:aws:iam::123456789012:user/a&amp;b</Arn>" in answer
+        form = read_form(body)
+        action = read_action(service, form)
+        validate(action, read_query(service, action, form), service)
+    except Failure as failure:
+        document = str(render_xml(query_error(failure), service, "id").text)
+        assert "<RequestId>id</RequestId>" in document

@@ -1,0 +1,156 @@
+"""What a worker serves: the doors, put together over the rooms that they share, and the table of paths.
+
+Who is asked the same thing at every door is one object here: callers, the evaluator, the names of hosts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from aiohttp import web
+
+from proxy import probes
+from proxy.auth import secrets, sessions, tokens
+from proxy.auth.access import Access
+from proxy.auth.callers import Callers
+from proxy.auth.identity import Identity
+from proxy.blob.format import FRAME_LENGTH
+from proxy.ecr import routes as ecr
+from proxy.ecr.authorization import Endpoints
+from proxy.ecr.iam import Iam
+from proxy.ecr.keyuse import KeyUses
+from proxy.ecr.query import QueryDoors
+from proxy.ecr.signed import Signatures
+from proxy.ecr.sts import Sts
+from proxy.model.hosts import Hosts, port_of
+from proxy.model.records import Sealing
+from proxy.oci import routes as oci
+from proxy.process.http import Door
+from proxy.registry.blobs import Blobs
+from proxy.registry.images import Images
+from proxy.registry.uploads import Uploads
+from proxy.rooms import Rooms
+from proxy.settings import Config
+
+STATE_PURPOSE = "upload-state"
+_GRACE_LOOK_SECONDS = 0.1
+
+
+def hosts_of(config: Config) -> Hosts:
+    return Hosts(config.registry.account, config.registry.region, config.registry.suffix)
+
+
+def public_address(config: Config) -> str:
+    """scheme://host:port that clients use, as far as the settings can tell."""
+    if config.server.url:
+        return config.server.url.rstrip("/")
+    tls = config.server.tls_self_signed or config.server.tls_cert
+    return f"{'https' if tls else 'http'}://{config.server.listen}"
+
+
+def repository_uri(config: Config) -> str:
+    """`metadata.transaction.Registry.repository_uri` of a server with these settings."""
+    scheme, _, host = public_address(config).partition("://")
+    if not config.registry.suffix:
+        return f"{host}/{{name}}"
+    port = port_of(host)
+    return f"{hosts_of(config).registry('{account}', '' if (scheme, port) == ('https', ':443') else port)}/{{name}}"
+
+
+def router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable[[web.Request], tuple[str, Door]]:
+    """The visible table of paths; everything below them is the doors' own."""
+    hosts = hosts_of(config)
+    access = Access(own.metadata)
+    callers = Callers(own.metadata)
+    issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
+    docker = oci.door(
+        uploads=_uploads(config, own),
+        blobs=Blobs(own.metadata, own.store, own.keys, own.pool, own.links),
+        images=Images(own.metadata, create_on_push=config.registry.create_on_push),
+        identity=Identity(callers, issued, time.time, region=hosts.region),
+        access=access,
+        hosts=hosts,
+        clock=time.time,
+        realm=None if hosts.suffix else public_address(config) + "/",
+        stall_seconds=config.server.body_seconds,
+    )
+    key_secrets = own.agreement.sealer(secrets.PURPOSE)
+    opened = sessions.Sessions(own.agreement.sealer(sessions.PURPOSE))
+    aws = ecr.door(
+        metadata=own.metadata,
+        access=access,
+        signatures=Signatures(
+            own.metadata,
+            key_secrets,
+            opened,
+            region=hosts.region,
+            clock=time.time,
+            callers=callers,
+            uses=KeyUses(own.metadata.note_key_use, time.time),
+        ),
+        tokens=issued,
+        endpoints=Endpoints(hosts, config.server.url.rstrip("/")),
+        query_doors=QueryDoors(Sts(), Iam(own.metadata, access, key_secrets)),
+        clock=time.time,
+    )
+
+    parts: dict[str, Callable[[], Awaitable[str | None]]] = {
+        "store": own.store.check,
+        "metadata": partial(_knows, own),
+        "key": own.agreement.check,
+        "key_provider": own.keys.check,
+    }
+    asked: dict[str, Door] = {
+        "/healthz": probes.healthz,
+        "/readyz": partial(probes.readyz, parts, leaving),
+        "/metrics": probes.metrics,
+    }
+
+    def route(request: web.Request) -> tuple[str, Door]:
+        path, query, _ = request.raw_path.partition("?")
+        if path == "/v2" or path.startswith("/v2/"):
+            return "oci", docker
+        if path == "/" and (request.method == "POST" or (request.method == "GET" and query)):
+            return "ecr", aws
+        if path in asked:
+            return "probe", asked[path]
+        return "none", _nothing_here
+
+    return route
+
+
+def _uploads(config: Config, own: Rooms) -> Uploads:
+    return Uploads(
+        own.metadata,
+        own.store,
+        own.keys,
+        own.agreement.sealer(STATE_PURPOSE),
+        region=config.registry.region,
+        frame_length=FRAME_LENGTH,
+        create_on_push=config.registry.create_on_push,
+        pool=own.pool,
+        sealing=Sealing(config.storage.sealing),
+    )
+
+
+async def _knows(own: Rooms) -> str | None:
+    """In grace this node is of use, and says why it may not be for long, without waiting for services' patience."""
+    asking = asyncio.ensure_future(own.metadata.ping())
+    try:
+        while own.epochs is None or not (own.epochs.in_grace() and own.epochs.speaks()):
+            if (await asyncio.wait({asking}, timeout=_GRACE_LOOK_SECONDS))[0]:
+                await asking
+                return None
+        return "grace: no metadata service reaches its database; what was known is served on"
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
+async def _nothing_here(request: web.Request) -> web.StreamResponse:
+    body = json.dumps({"errors": [{"code": "UNSUPPORTED", "message": "There is nothing at this path; see /v2/."}]})
+    return web.Response(status=404, text=body, content_type="application/json")

@@ -1,0 +1,97 @@
+"""The query protocol's part of the door: a form becomes the input of an action of `sts` or `iam`, its output XML.
+
+Whoever asks has proved it by a signature over the whole request, but for the action that needs none. A form comes as a
+POST's body or as a GET's query, which is how a pre-signed request travels; the signature's own parameters among its
+fields are nobody's members and passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from proxy import observe
+from proxy.auth.policy.context import RequestFacts
+from proxy.auth.sigv4 import Reason, Refused
+from proxy.ecr.bodies import whole
+from proxy.ecr.services import STS, Service
+from proxy.ecr.signed import Signatures, claim_of
+from proxy.model.identity import Caller
+from proxy.shapes import models
+from proxy.shapes.query import read_action, read_form, read_parameters, render
+from proxy.shapes.validation import validate
+
+UNSIGNED = frozenset({"AssumeRoleWithWebIdentity"})
+"""Actions of STS whose caller shows a token of somebody else instead of a signature."""
+
+UNSIGNED_MAX = 64 * 1024  # of a body that nobody vouches for: a web identity is a token of some KiB
+
+for _name in ("sts", "iam"):
+    models.service(_name)  # read before the server forks, not in the first request of each worker
+
+
+class StsDoor(Protocol):
+    """`caller` is None for who signs nothing."""
+
+    async def answer(
+        self, action: str, caller: Caller | None, parameters: Mapping[str, Any], facts: RequestFacts
+    ) -> Mapping[str, Any]: ...
+
+
+class IamDoor(Protocol):
+    async def answer(
+        self, action: str, caller: Caller, parameters: Mapping[str, Any], facts: RequestFacts
+    ) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueryDoors:
+    """What answers the actions of each service, with the output of its model. Failure."""
+
+    sts: StsDoor
+    iam: IamDoor
+
+
+async def answer_query(
+    request: web.Request,
+    service: Service,
+    doors: QueryDoors,
+    signatures: Signatures,
+    facts: RequestFacts,
+    request_id: str,
+) -> str:
+    """The XML answer. Refused, Unreadable, Failure."""
+    caller, form = await _read(request, service, signatures)
+    action = read_action(service.name, form)
+    observe.note(operation=action)
+    parameters = read_parameters(service.name, action, form)
+    validate(action, parameters, service.name)
+    if service is STS or caller is None:
+        found = await doors.sts.answer(action, caller, parameters, facts)
+    else:
+        found = await doors.iam.answer(action, caller, parameters, facts)
+    return render(service.name, action, found, request_id)
+
+
+async def _read(
+    request: web.Request, service: Service, signatures: Signatures
+) -> tuple[Caller | None, Mapping[str, str]]:
+    """Who signed the form, None for an action that needs no signature and has none; and the form."""
+    try:
+        claim = claim_of(request)
+    except Refused as refused:
+        if refused.reason is not Reason.MISSING or service is not STS:
+            raise
+        form = _form(request, await whole(request, UNSIGNED_MAX))
+        if form.get("Action") not in UNSIGNED:
+            raise
+        return None, form
+    caller, body = await signatures.read(request, claim, service)
+    return caller, _form(request, body)
+
+
+def _form(request: web.Request, body: bytes) -> Mapping[str, str]:
+    return read_form(body if request.method == "POST" else request.raw_path.partition("?")[2].encode())

@@ -1,0 +1,59 @@
+"""What a process that works with blobs has, put together from the settings: a worker, `check`, `rewrap`, a backup."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from proxy import keyring
+from proxy.blob.agreement import Agreement
+from proxy.blob.buffers import BufferPool
+from proxy.blob.keys import DataKeys
+from proxy.blob.masterfile import MasterKeys
+from proxy.metadata.cache import CachedMetadata
+from proxy.metadata.contract import Metadata
+from proxy.metadata.epochs import Epochs
+from proxy.process.datadir import DataDirectory
+from proxy.service import metadata_client
+from proxy.settings import Config
+from proxy.storage.base import ObjectStore, SignedLinks
+from proxy.stores import make_links, make_store
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """One process's store, keys and rows. `epochs` is None for who answers nobody for long."""
+
+    store: ObjectStore
+    keys: DataKeys
+    agreement: Agreement
+    metadata: Metadata
+    pool: BufferPool
+    links: SignedLinks | None = None
+    epochs: Epochs | None = None
+
+
+@contextlib.asynccontextmanager
+async def open_rooms(
+    config: Config,
+    data: DataDirectory,
+    masters: MasterKeys | None,
+    *,
+    epochs: Epochs | None = None,
+    fills_cache: bool = True,
+) -> AsyncIterator[Rooms]:
+    """Store, keys and metadata for a `with` block; with `epochs`, metadata that answers again what is unchanged.
+    `fills_cache` as `make_store` has it."""
+    client = metadata_client(config, data)
+    store = await make_store(config, data, client, fills_cache=fills_cache)
+    cached = CachedMetadata(client, epochs)
+    links = make_links(config)
+    try:
+        async with keyring.open_keys(config, masters, client) as keys:
+            yield Rooms(store, keys.data, keys.agreement, cached, BufferPool(), links, epochs)
+    finally:
+        await client.close()
+        if links is not None:
+            await links.close()
+        await store.close()

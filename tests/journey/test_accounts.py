@@ -1,0 +1,297 @@
+"""Two accounts on one server, by boto3 and over `/v2/`: who may do what, and that what changes counts at once.
+
+Each account's registry has its own host; requests go to the loopback and name the host that they mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from fakes.oci_words import digest_of, push_blob, push_image
+from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
+
+from proxy.model.identity import Session, SessionKind
+
+SUFFIX = "registry.example"
+OTHER = "210987654321"
+LAYER = b"a layer of the base image"
+HOST, OTHER_HOST = (f"{account}.dkr.ecr.{REGION}.{SUFFIX}" for account in (ACCOUNT, OTHER))
+APP = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app"
+PULL_ONLY = "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly"
+POWER_USER = "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPowerUser"
+PULL = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability"]
+
+_session = boto3.session.Session()
+Key = tuple[str, str]
+
+
+def document(effect: str, actions: Any, **more: Any) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": effect, "Action": actions, **more}]})
+
+
+class World:
+    """The server, its two administrators, and who else is made."""
+
+    def __init__(self, registry: WholeRegistry, owner: Key, other: Key) -> None:
+        self.registry = registry
+        self.owner = owner
+        self.other = other
+
+    async def aws(self, key: Key, operation: str, service: str = "ecr", **parameters: Any) -> dict[str, Any]:
+        client = _session.client(
+            service,
+            endpoint_url=self.registry.url,
+            region_name=REGION,
+            aws_access_key_id=key[0],
+            aws_secret_access_key=key[1],
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+        answer: dict[str, Any] = await asyncio.to_thread(client._make_api_call, operation, parameters)
+        return answer
+
+    async def refused(self, key: Key, operation: str, **parameters: Any) -> tuple[str, str]:
+        with pytest.raises(ClientError) as caught:
+            await self.aws(key, operation, **parameters)
+        return caught.value.response["Error"]["Code"], caught.value.response["Error"]["Message"]
+
+    async def user(self, account: str, name: str, *policies: str) -> Key:
+        """A user with managed policies (ARNs) and inline ones (documents)."""
+        iam = self.registry.metadata.iam
+        await iam(account, "CreateUser", {"UserName": name})
+        for number, policy in enumerate(policies):
+            if policy.startswith("arn:"):
+                await iam(account, "AttachUserPolicy", {"UserName": name, "PolicyArn": policy})
+            else:
+                given = {"UserName": name, "PolicyName": f"p{number}", "PolicyDocument": policy}
+                await iam(account, "PutUserPolicy", given)
+        return await self.registry.give_key(account, name)
+
+    async def password(self, key: Key) -> str:
+        data = (await self.aws(key, "GetAuthorizationToken"))["authorizationData"][0]
+        return base64.b64decode(data["authorizationToken"]).decode().removeprefix("AWS:")
+
+    async def docker(self, key: Key, host: str = HOST) -> aiohttp.ClientSession:
+        """Logged in with the key's token; to be closed."""
+        return self.session(await self.password(key), host)
+
+    def session(self, password: str, host: str = HOST) -> aiohttp.ClientSession:
+        basic = base64.b64encode(f"AWS:{password}".encode()).decode()
+        return aiohttp.ClientSession(self.registry.url, headers={"Authorization": f"Basic {basic}", "Host": host})
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with whole_registry(tmp_path, suffix=SUFFIX) as registry:
+        owner = await registry.give_key(ACCOUNT, "administrator")
+        found = World(registry, owner, await registry.open_account(OTHER))
+        async with await found.docker(owner) as http:
+            await push_image(http, "team/app", "v1", [LAYER])
+        yield found
+
+
+async def pull(http: aiohttp.ClientSession) -> tuple[int, str]:
+    """Manifest and layer; the worst status, and what was said."""
+    for path in ("manifests/v1", f"blobs/{digest_of(LAYER)}"):
+        async with http.get(f"/v2/team/app/{path}") as answer:
+            if answer.status != 200:
+                return answer.status, (await answer.json())["errors"][0]["message"]
+    return 200, ""
+
+
+async def push(http: aiohttp.ClientSession, repository: str = "team/app") -> tuple[int, str]:
+    async with http.post(f"/v2/{repository}/blobs/uploads/") as answer:
+        return answer.status, "" if answer.status == 202 else (await answer.json())["errors"][0]["message"]
+
+
+async def allow(world: World, *named: str, actions: Any = "ecr:*", **more: Any) -> None:
+    text = document("Allow", actions, Principal={"AWS": list(named)}, **more)
+    await world.aws(world.owner, "SetRepositoryPolicy", repositoryName="team/app", policyText=text)
+
+
+def denied(who: str, action: str, why: str) -> str:
+    sentence = f"User: {who} is not authorized to perform: {action} on resource: {APP} because no {why} allows the"
+    return f"{sentence} {action} action"
+
+
+async def test_another_account_is_let_in_by_both_sides_and_out_by_either_with_one_sentence_at_both_doors(
+    world: World,
+) -> None:
+    eve = f"arn:aws:iam::{OTHER}:user/eve"
+    key = await world.user(OTHER, "eve", PULL_ONLY)
+    sentence = denied(eve, "ecr:BatchGetImage", "resource-based policy")
+    asking: dict[str, Any] = {
+        "registryId": ACCOUNT,
+        "repositoryName": "team/app",
+        "imageIds": [{"imageTag": "v1"}],
+    }
+    async with await world.docker(key) as http:
+        assert await pull(http) == (403, sentence)
+        assert await world.refused(key, "BatchGetImage", **asking) == ("AccessDeniedException", sentence)
+        await allow(world, eve)
+        assert await pull(http) == (200, "")
+        assert len((await world.aws(key, "BatchGetImage", **asking))["images"]) == 1
+        assert await push(http) == (403, denied(eve, "ecr:InitiateLayerUpload", "identity-based policy"))
+        await allow(world, OTHER, actions="ecr:BatchGetImage")
+        assert (await pull(http))[1] == denied(eve, "ecr:GetDownloadUrlForLayer", "resource-based policy")
+        await allow(world, OTHER)
+        assert await pull(http) == (200, "")
+        await world.aws(world.owner, "DeleteRepositoryPolicy", repositoryName="team/app")
+        assert await pull(http) == (403, sentence)
+
+
+async def test_a_user_made_anew_under_an_old_name_gets_nothing_of_the_old_one(world: World) -> None:
+    eve = f"arn:aws:iam::{OTHER}:user/eve"
+    key = await world.user(OTHER, "eve", POWER_USER)
+    await allow(world, eve, actions=PULL)
+    async with await world.docker(key) as http:
+        assert (await pull(http))[0] == 200
+        iam = world.registry.metadata.iam
+        old = (await iam(OTHER, "GetUser", {"UserName": "eve"}))["User"]["UserId"]
+        await iam(OTHER, "DeleteAccessKey", {"UserName": "eve", "AccessKeyId": key[0]})
+        await iam(OTHER, "DetachUserPolicy", {"UserName": "eve", "PolicyArn": POWER_USER})
+        await iam(OTHER, "DeleteUser", {"UserName": "eve"})
+        async with http.get("/v2/") as answer:
+            assert answer.status == 401
+    async with await world.docker(await world.user(OTHER, "eve", POWER_USER)) as http:
+        assert (await pull(http))[0] == 403
+    shown = (await world.aws(world.owner, "GetRepositoryPolicy", repositoryName="team/app"))["policyText"]
+    assert json.loads(shown)["Statement"][0]["Principal"]["AWS"] == [old]
+
+
+async def test_a_user_may_do_what_its_policies_say_from_one_request_to_the_next(world: World) -> None:
+    ann = f"arn:aws:iam::{ACCOUNT}:user/ann"
+    key = await world.user(ACCOUNT, "ann", PULL_ONLY)
+    iam = world.registry.metadata.iam
+    async with await world.docker(key) as http:
+        assert (await pull(http))[0] == 200
+        assert await push(http) == (403, denied(ann, "ecr:InitiateLayerUpload", "identity-based policy"))
+        await iam(ACCOUNT, "AttachUserPolicy", {"UserName": "ann", "PolicyArn": POWER_USER})
+        assert (await push(http))[0] == 202
+        status, said = await push(http, "team/new")
+        assert (status, "does not exist in the registry" in said) == (404, True)
+        own = document("Allow", "ecr:CreateRepository", Resource=f"{APP.rpartition('/')[0]}/n*")
+        await iam(ACCOUNT, "PutUserPolicy", {"UserName": "ann", "PolicyName": "own", "PolicyDocument": own})
+        assert (await push(http, "team/new"))[0] == 202
+        assert (await push(http, "team/other"))[0] == 404
+        await iam(
+            ACCOUNT,
+            "PutUserPolicy",
+            {"UserName": "ann", "PolicyName": "own", "PolicyDocument": document("Deny", "*", Resource="*")},
+        )
+        assert (await pull(http))[1].endswith("with an explicit deny in an identity-based policy")
+
+
+async def test_policies_on_tags_follow_the_tags(world: World) -> None:
+    text = document(
+        "Allow", "ecr:*", Resource="*", Condition={"StringEquals": {"aws:ResourceTag/stage": "${aws:username}"}}
+    )
+    key = await world.user(ACCOUNT, "test", text, document("Allow", "ecr:GetAuthorizationToken", Resource="*"))
+    async with await world.docker(key) as http:
+        assert (await pull(http))[0] == 403
+        await world.aws(world.owner, "TagResource", resourceArn=APP, tags=[{"Key": "stage", "Value": "test"}])
+        assert (await pull(http))[0] == 200
+        await world.aws(world.owner, "TagResource", resourceArn=APP, tags=[{"Key": "stage", "Value": "live"}])
+        assert (await pull(http))[0] == 403
+        await world.aws(world.owner, "TagResource", resourceArn=APP, tags=[{"Key": "stage", "Value": "test"}])
+        await world.aws(world.owner, "UntagResource", resourceArn=APP, tagKeys=["stage"])
+        assert (await pull(http))[0] == 403
+    listed = await world.aws(world.owner, "ListTagsForResource", resourceArn=APP)
+    assert listed["tags"] == []
+
+
+async def test_a_registry_policy_has_its_say_on_every_repository_and_v1_takes_it_away(world: World) -> None:
+    key = await world.user(OTHER, "eve", PULL_ONLY)
+    text = document("Allow", PULL, Principal={"AWS": OTHER}, Resource=APP.replace("team/app", "*"))
+    async with await world.docker(key) as http:
+        assert (await world.aws(world.owner, "PutRegistryPolicy", policyText=text))["policyText"] == text
+        assert (await pull(http))[0] == 200
+        for scope, status in (("V1", 403), ("V2", 200)):
+            await world.aws(world.owner, "PutAccountSetting", name="REGISTRY_POLICY_SCOPE", value=scope)
+            assert (await pull(http))[0] == status
+        assert (await world.aws(world.owner, "GetRegistryPolicy"))["registryId"] == ACCOUNT
+        await world.aws(world.owner, "DeleteRegistryPolicy")
+        assert (await pull(http))[0] == 403
+    assert (await world.refused(world.owner, "GetRegistryPolicy"))[0] == "RegistryPolicyNotFoundException"
+
+
+async def test_each_host_is_its_own_accounts_registry(world: World) -> None:
+    async with await world.docker(world.other, OTHER_HOST) as http:
+        assert (await pull(http))[0] == 404
+        await push_image(http, "team/app", "v1", [LAYER])
+        assert (await pull(http))[0] == 200
+        async with http.get("/v2/_catalog") as answer:
+            assert (await answer.json())["repositories"] == ["team/app"]
+    async with await world.docker(world.other, HOST) as http, http.get("/v2/_catalog") as answer:
+        assert answer.status == 403
+        assert f"{APP.replace('team/app', '*')} because" in (await answer.json())["errors"][0]["message"]
+    own, theirs = [
+        (await world.aws(key, "DescribeRepositories"))["repositories"][0] for key in (world.owner, world.other)
+    ]
+    assert (own["registryId"], theirs["registryId"]) == (ACCOUNT, OTHER)
+
+
+async def test_a_blob_of_another_account_is_never_mounted(world: World) -> None:
+    async with await world.docker(world.other, OTHER_HOST) as http:
+        for query in ({"mount": digest_of(LAYER)}, {"mount": digest_of(LAYER), "from": "team/app"}):
+            async with http.post("/v2/a/b/blobs/uploads/", params=query) as answer:
+                assert answer.status == 202
+
+
+async def test_a_mount_needs_the_right_to_pull_where_the_blob_is(world: World) -> None:
+    own = document("Allow", "ecr:*", Resource=APP.replace("team/app", "ann/*"))
+    key = await world.user(ACCOUNT, "ann", own, document("Allow", "ecr:GetAuthorizationToken", Resource="*"))
+    mounts = ({"mount": digest_of(LAYER)}, {"mount": digest_of(LAYER), "from": "team/app"})
+    async with await world.docker(key) as http:
+        for query in mounts:
+            async with http.post("/v2/ann/app/blobs/uploads/", params=query) as answer:
+                assert answer.status == 202
+        await allow(world, f"arn:aws:iam::{ACCOUNT}:user/ann", actions=PULL)
+        for number, query in enumerate(mounts):
+            async with http.post(f"/v2/ann/new{number}/blobs/uploads/", params=query) as answer:
+                assert answer.status == 201
+
+
+async def test_a_password_that_a_session_fetched_can_do_what_the_session_could_and_no_more(world: World) -> None:
+    await world.user(ACCOUNT, "ann", POWER_USER)
+    metadata = world.registry.metadata
+    ann = (await metadata.iam(ACCOUNT, "GetUser", {"UserName": "ann"}))["User"]["UserId"]
+    principal = await metadata.principal(ann)
+    now = time.time()
+    session = Session(SessionKind.USER, "", now, now + 900, policy=document("Allow", PULL, Resource="*"))
+    password, _ = world.registry.tokens.issue(principal, ACCOUNT, REGION, now, session)
+    async with world.session(password) as http:
+        assert (await pull(http))[0] == 200
+        status, said = await push(http)
+        assert (status, "because no session policy allows" in said) == (403, True)
+
+
+async def test_who_denies_everybody_needs_force_and_may_still_delete_it(world: World) -> None:
+    text = document("Deny", "ecr:SetRepositoryPolicy", Principal="*")
+    asking = {"repositoryName": "team/app", "policyText": text}
+    assert (await world.refused(world.owner, "SetRepositoryPolicy", **asking))[0] == "InvalidParameterException"
+    await world.aws(world.owner, "SetRepositoryPolicy", **asking, force=True)
+    code, said = await world.refused(world.owner, "SetRepositoryPolicy", **asking)
+    assert (code, said.endswith("with an explicit deny in a resource-based policy")) == ("AccessDeniedException", True)
+    await world.aws(world.owner, "DeleteRepositoryPolicy", repositoryName="team/app")
+
+
+async def test_without_a_suffix_who_is_refused_is_told_what_to_set(tmp_path: Path) -> None:
+    async with whole_registry(tmp_path) as registry:
+        world = World(registry, await registry.give_key(ACCOUNT, "administrator"), await registry.open_account(OTHER))
+        http = await world.docker(world.other, registry.address)
+        async with http, http.post("/v2/team/app/blobs/uploads/") as answer:
+            assert answer.status == 403
+            assert "[registry] suffix" in (await answer.json())["errors"][0]["detail"]["hint"]
+        async with await world.docker(world.owner, registry.address) as http:
+            assert await push_blob(http, "team/app", LAYER)
