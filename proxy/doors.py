@@ -22,7 +22,7 @@ from proxy.blob.format import FRAME_LENGTH
 from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
-from proxy.ecr.keyuse import KeyUses
+from proxy.ecr.lastuse import LastUses
 from proxy.ecr.query import QueryDoors
 from proxy.ecr.signed import Signatures
 from proxy.ecr.sts import Sts
@@ -90,7 +90,7 @@ def router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable[
             region=hosts.region,
             clock=time.time,
             callers=callers,
-            uses=KeyUses(own.metadata.note_key_use, time.time),
+            uses=LastUses(own.metadata.note_key_use, time.time),
         ),
         tokens=issued,
         endpoints=Endpoints(hosts, config.server.url.rstrip("/")),

@@ -25,7 +25,7 @@ from proxy.auth.sessions import SessionCredentials, SessionExpired, SessionInval
 from proxy.auth.signingkeys import SigningKeys
 from proxy.auth.sigv4 import Claim, Headers, Reason, Refused, check_claim, check_signature, read_claim
 from proxy.ecr.bodies import chunks
-from proxy.ecr.keyuse import KeyUses
+from proxy.ecr.lastuse import LastUses
 from proxy.ecr.services import Service
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, Caller
@@ -53,7 +53,7 @@ class Signatures:
         region: str,
         clock: Callable[[], float],
         callers: Callers | None = None,
-        uses: KeyUses | None = None,
+        uses: LastUses | None = None,
     ) -> None:
         """`secrets` opens what `auth.secrets` sealed; `clock` tells epoch seconds.
 

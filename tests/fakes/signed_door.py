@@ -32,7 +32,7 @@ from proxy.auth.secrets import seal_secret
 from proxy.auth.sessions import Sessions
 from proxy.auth.sigv4 import Refused
 from proxy.ecr.errors import Unreadable
-from proxy.ecr.keyuse import KeyUses
+from proxy.ecr.lastuse import LastUses
 from proxy.ecr.services import ECR, service_of
 from proxy.ecr.signed import Signatures, claim_of
 from proxy.ecr.streamed import StreamedObject
@@ -102,7 +102,7 @@ class SignedDoor:
         self.people = People(sealer)
         self.sessions = Sessions(SmallSealer(keys, sessions.PURPOSE))
         self.clock_shift = 0.0
-        self.uses = KeyUses(self.people.note_key_use, self.now)
+        self.uses = LastUses(self.people.note_key_use, self.now)
         self.signatures = Signatures(
             self.people,
             sealer,

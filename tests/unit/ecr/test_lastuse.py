@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from proxy.ecr.keyuse import AGAIN_SECONDS, EVERY_SECONDS, KEYS_KEPT, WAITING_MAX, KeyUses
+from proxy.ecr.lastuse import AGAIN_SECONDS, EVERY_SECONDS, NAMES_KEPT, WAITING_MAX, LastUses
 from proxy.model.errors import Code, Failure
 
 
@@ -19,7 +19,7 @@ class Notes:
         self.fails = False
         self.gate = asyncio.Event()
         self.gate.set()
-        self.uses = KeyUses(self._note, lambda: self.now)
+        self.uses = LastUses(self._note, lambda: self.now)
 
     async def _note(self, access_key_id: str, at: float, region: str, service: str) -> None:
         await self.gate.wait()
@@ -75,9 +75,9 @@ async def test_notes_that_wait_are_bounded_and_taken_in_order() -> None:
 
 async def test_no_more_keys_are_remembered_than_the_bound() -> None:
     notes = Notes()
-    for number in range(KEYS_KEPT + 1):
+    for number in range(NAMES_KEPT + 1):
         await notes.seen(f"AKIA{number}")
     await notes.seen("AKIA1")
-    assert len(notes.noted) == KEYS_KEPT + 1
+    assert len(notes.noted) == NAMES_KEPT + 1
     await notes.seen("AKIA0")
-    assert len(notes.noted) == KEYS_KEPT + 2
+    assert len(notes.noted) == NAMES_KEPT + 2

@@ -1,0 +1,65 @@
+"""When each access key and each role was last used, as IAM tells it: noted at most once an hour and one.
+
+Nobody's request waits for a note, or fails with it; what cannot be noted now is noted at a later use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from proxy import observe
+from proxy.model.errors import Failure
+
+EVERY_SECONDS = 3600.0
+AGAIN_SECONDS = 60.0  # after a failure
+NAMES_KEPT = 4096  # of which it is known when they were noted; others may be noted more often
+WAITING_MAX = 256  # uses not yet handed over; more are left for a later request
+
+Note = Callable[..., Awaitable[object]]
+"""(access key id or unique id, epoch seconds, and where: region, and of a key the service)"""
+
+
+class LastUses:
+    """One worker's notes. `note` hands one over; it is asked for one at a time."""
+
+    def __init__(self, note: Note, clock: Callable[[], float]) -> None:
+        self._note = note
+        self._clock = clock
+        self._due: OrderedDict[str, float] = OrderedDict()
+        self._waiting: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self._handing_over: asyncio.Task[None] | None = None
+
+    def seen(self, name: str, *where: str) -> None:
+        """A request of this key has been proven, or the role was taken.
+
+        Returns at once; to be called inside the running loop."""
+        now = self._clock()
+        if now < self._due.get(name, 0.0) or len(self._waiting) >= WAITING_MAX:
+            return
+        self._waiting[name] = (now, where)
+        self._put_off(name, now + EVERY_SECONDS)
+        if self._handing_over is None or self._handing_over.done():
+            self._handing_over = asyncio.get_running_loop().create_task(self._hand_over(), name="last uses")
+
+    async def idle(self) -> None:
+        """Return once all that was seen has been handed over, or could not be."""
+        if self._handing_over is not None:
+            await self._handing_over
+
+    async def _hand_over(self) -> None:
+        while self._waiting:
+            name = next(iter(self._waiting))
+            at, where = self._waiting.pop(name)
+            try:
+                await self._note(name, at, *where)
+            except Failure as error:
+                self._put_off(name, at + AGAIN_SECONDS)
+                observe.log.info("a last use could not be noted", of=name, why=error.code)
+
+    def _put_off(self, name: str, until: float) -> None:
+        self._due[name] = until
+        self._due.move_to_end(name)
+        if len(self._due) > NAMES_KEPT:
+            self._due.popitem(last=False)
