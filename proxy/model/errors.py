@@ -42,6 +42,7 @@ class Code(StrEnum):
     # of the `sts` and `iam` models
     DELETE_CONFLICT = "DeleteConflict"
     ENTITY_ALREADY_EXISTS = "EntityAlreadyExists"
+    EXPIRED_IDENTITY = "ExpiredTokenException"  # of a web identity's token
     EXPIRED_TOKEN = "ExpiredToken"  # noqa: S105  # a name
     IDP_COMMUNICATION = "IDPCommunicationError"
     IDP_REJECTED = "IDPRejectedClaim"
