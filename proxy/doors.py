@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import cache, partial
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.identity import Identity
 from proxy.blob.format import FRAME_LENGTH
+from proxy.config import ConfigError
 from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
@@ -26,6 +28,7 @@ from proxy.ecr.lastuse import LastUses
 from proxy.ecr.query import QueryDoors
 from proxy.ecr.signed import Signatures
 from proxy.ecr.sts import Sts
+from proxy.ecr.sts.issuers import Issuers
 from proxy.model.hosts import Hosts, port_of
 from proxy.model.records import Sealing
 from proxy.oci import routes as oci
@@ -61,6 +64,15 @@ def repository_uri(config: Config) -> str:
     return f"{hosts_of(config).registry('{account}', '' if (scheme, port) == ('https', ':443') else port)}/{{name}}"
 
 
+@cache
+def issuers_authorities(ca_bundle: str) -> ssl.SSLContext:
+    """Who vouches for the issuers of web identities: `[sts] oidc_ca_bundle`, empty: the system's. ConfigError."""
+    try:
+        return ssl.create_default_context(cafile=ca_bundle or None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"[sts] oidc_ca_bundle {ca_bundle}: cannot be used: {error}") from error
+
+
 def router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable[[web.Request], tuple[str, Door]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
@@ -80,6 +92,11 @@ def router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable[
     )
     key_secrets = own.agreement.sealer(secrets.PURPOSE)
     opened = sessions.Sessions(own.agreement.sealer(sessions.PURPOSE))
+    issuers = Issuers(
+        config.sts.oidc_issuers,
+        tls=issuers_authorities(config.sts.oidc_ca_bundle) if config.sts.oidc_issuers else None,
+        clock=time.monotonic,
+    )
     aws = ecr.door(
         metadata=own.metadata,
         access=access,
@@ -94,7 +111,9 @@ def router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable[
         ),
         tokens=issued,
         endpoints=Endpoints(hosts, config.server.url.rstrip("/")),
-        query_doors=QueryDoors(Sts(), Iam(own.metadata, access, key_secrets)),
+        query_doors=QueryDoors(
+            Sts(own.metadata, opened, access, issuers, time.time), Iam(own.metadata, access, key_secrets)
+        ),
         clock=time.time,
     )
 

@@ -206,6 +206,25 @@ class Keys:
     )
 
 
+# Without a comma in the path: in a variable that is where the list is split.
+_ISSUER = r"https://(\*\.)?[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:\d{1,5})?(/[\w.~!$&'()+;=:@-]+)*/?"
+
+
+def _issuers(values: Any) -> str | None:
+    bad = [value for value in values if not re.fullmatch(_ISSUER, value, re.ASCII)]
+    return f"{bad[0]!r} is not https://HOST, where HOST may begin with *. and a path may follow" if bad else None
+
+
+@dataclass(frozen=True, slots=True)
+class Sts:
+    oidc_issuers: tuple[str, ...] = _key(
+        (),
+        "where web identities' keys may be fetched: https://HOST[:PORT][/PATH], HOST perhaps *.DOMAIN; empty: nowhere",
+        _issuers,
+    )
+    oidc_ca_bundle: str = _key("", "PEM file of the authorities that vouch for those hosts; empty is the system's")
+
+
 @dataclass(frozen=True, slots=True)
 class Uploads:
     idle_hours: float = _key(24.0, "after which an untouched upload session is swept", _between(0.0001, 8760))
@@ -247,6 +266,7 @@ class Config:
     metadata: Metadata
     registry: Registry
     keys: Keys
+    sts: Sts
     uploads: Uploads
     sweep: Sweep
     audit: Audit
@@ -262,6 +282,7 @@ SECTIONS: dict[str, type[Any]] = {
     "metadata": Metadata,
     "registry": Registry,
     "keys": Keys,
+    "sts": Sts,
     "uploads": Uploads,
     "sweep": Sweep,
     "audit": Audit,

@@ -32,9 +32,11 @@ from proxy.auth.sessions import Sessions
 from proxy.auth.tokens import Tokens
 from proxy.ecr import routes
 from proxy.ecr.authorization import Endpoints
+from proxy.ecr.iam import Iam
 from proxy.ecr.query import QueryDoors
 from proxy.ecr.signed import Signatures
-from proxy.ecr.sts import NoIam, Sts
+from proxy.ecr.sts import Sts
+from proxy.ecr.sts.issuers import Issuers
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure, repository_not_found
 from proxy.model.hosts import Hosts
@@ -106,6 +108,9 @@ class FakeMetadata:
             raise self.fail_with
         return self.keys.get(access_key_id)
 
+    async def note_role_use(self, principal_id: str, at: float, region: str) -> None:
+        """Nobody asks for it here."""
+
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         self.calls.append((operation, parameters))
         self.accounts.append(account)
@@ -165,9 +170,12 @@ class AwsDoor:
         self.tokens = Tokens(SmallSealer(keys, "authorization-token"))
         self.metadata = FakeMetadata(self.secrets)
         self.clock_shift = 0.0
+        metadata = cast(Metadata, self.metadata)
+        access = access or Access(self.metadata)
+        issuers = Issuers([], tls=None, clock=time.monotonic)
         handler = routes.door(
-            metadata=cast(Metadata, self.metadata),
-            access=access or Access(self.metadata),
+            metadata=metadata,
+            access=access,
             signatures=Signatures(
                 self.metadata,
                 self.secrets,
@@ -178,7 +186,9 @@ class AwsDoor:
             ),
             tokens=self.tokens,
             endpoints=Endpoints(Hosts(ACCOUNT, REGION, suffix), url),
-            query_doors=QueryDoors(Sts(), NoIam()),
+            query_doors=QueryDoors(
+                Sts(metadata, self.sessions, access, issuers, self.clock), Iam(metadata, access, self.secrets)
+            ),
             clock=self.clock,
         )
         self._server = RawTestServer(cast(Callable[[web.BaseRequest], Any], handler), host="127.0.0.1")

@@ -36,6 +36,7 @@ from proxy.ecr.iam import Iam
 from proxy.ecr.query import QueryDoors
 from proxy.ecr.signed import Signatures
 from proxy.ecr.sts import Sts
+from proxy.ecr.sts.issuers import Issuers
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.service import start_service
 from proxy.model.hosts import Hosts
@@ -116,6 +117,7 @@ async def whole_registry(
     links: SignedLinks | None = None,
     suffix: str = "",
     access: Access | None = None,
+    issuers: Issuers | None = None,
 ) -> AsyncIterator[WholeRegistry]:
     async with contextlib.AsyncExitStack() as stack:
         masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
@@ -160,7 +162,10 @@ async def whole_registry(
             signatures=Signatures(metadata, key_secrets, opened, region=REGION, clock=time.time, callers=callers),
             tokens=issued,
             endpoints=Endpoints(hosts),
-            query_doors=QueryDoors(Sts(), Iam(metadata, access, key_secrets)),
+            query_doors=QueryDoors(
+                Sts(metadata, opened, access, issuers or Issuers([], tls=None, clock=time.monotonic), time.time),
+                Iam(metadata, access, key_secrets),
+            ),
             clock=time.time,
         )
         images = Images(metadata, create_on_push=create_on_push)

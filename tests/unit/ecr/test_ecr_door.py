@@ -290,9 +290,9 @@ async def test_get_caller_identity_needs_no_permission(door: AwsDoor) -> None:
 
 
 async def test_another_sts_action_is_an_invalid_action(door: AwsDoor) -> None:
-    name, message, status = await refused(door.client("sts"), "GetSessionToken")
+    name, message, status = await refused(door.client("sts"), "GetFederationToken", Name="anna")
     assert (name, status) == ("InvalidAction", 400)
-    assert "GetSessionToken" in message
+    assert "GetFederationToken" in message
 
 
 async def test_sts_names_a_wrong_secret_as_sts_does(door: AwsDoor) -> None:

@@ -140,6 +140,31 @@ def test_a_list_in_a_variable_is_split_at_commas() -> None:
     assert found.server.trusted_proxies == ("10.0.0.0/8", "::1")
 
 
+@pytest.mark.parametrize(
+    ("issuer", "taken"),
+    [
+        ("https://token.actions.githubusercontent.com", True),
+        ("https://*.example.com", True),
+        ("https://idp.example:8443/realms/ci/", True),
+        ("http://idp.example", False),
+        ("idp.example", False),
+        ("https://*", False),
+        ("https://a.*.example", False),
+        ("https://idp.example/?q", False),
+        ("https://user@idp.example", False),
+        ("https://idp.example/a//b", False),
+        ("https://idp.example/a\n", False),
+    ],
+)
+def test_issuers_of_web_identities_are_https_hosts_with_a_path(issuer: str, taken: bool) -> None:
+    """A host may begin with `*.`; nothing else is a pattern."""
+    if taken:
+        assert config.load(flags={"sts.oidc_issuers": (issuer,)}).sts.oidc_issuers == (issuer,)
+        return
+    with pytest.raises(ConfigError, match="is not https://HOST"):
+        config.load(flags={"sts.oidc_issuers": (issuer,)})
+
+
 def test_an_unknown_variable_is_reported_with_the_nearest_known() -> None:
     """A misspelt variable is warned about; the choice of twin is known and is not."""
     found = config.load(environ={"WHARFAGE_SERVER_LISTN": ":1", "WHARFAGE_PURE": "1", "HOME": "/"})

@@ -1,0 +1,97 @@
+"""STS: who am I, and temporary credentials.
+
+    asked      what a request wants the session to be, held to STS's limits
+    assume     taking a role, by a caller or with a web identity
+    issuers    the keys of OpenID Connect issuers
+
+What a session is and how its token is sealed lies in `auth.sessions`. Served are the five operations of `Sts.answer`;
+every other one of the model is an InvalidAction: SAML and web identities of AWS's own have no part here, federated
+users could do nothing that a role's session cannot, and denials are not encoded. May import `auth`, `shapes` and, of
+the door, `lastuse`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from proxy.auth.access import Access
+from proxy.auth.policy.context import RequestFacts
+from proxy.auth.sessions import Sessions, reaches
+from proxy.ecr.lastuse import LastUses
+from proxy.ecr.sts import assume
+from proxy.ecr.sts.asked import refuse_mfa
+from proxy.ecr.sts.issuers import Issuers
+from proxy.model.errors import Code, Failure
+from proxy.model.identity import AccessKey, Caller, PrincipalKind, Session, SessionKind
+from proxy.shapes.validation import invalid_value
+
+USER_SECONDS = 43_200
+ROOT_SECONDS = 3600
+
+
+class Lookups(assume.Lookups, Protocol):
+    """The part of `metadata.contract.Metadata` that STS needs."""
+
+    async def access_key(self, access_key_id: str) -> AccessKey | None: ...
+
+    async def note_role_use(self, principal_id: str, at: float, region: str) -> None: ...
+
+
+class Sts:
+    """One worker's STS."""
+
+    def __init__(
+        self, lookups: Lookups, sessions: Sessions, access: Access, issuers: Issuers, clock: Callable[[], float]
+    ) -> None:
+        """`clock` tells epoch seconds."""
+        self._lookups = lookups
+        self._sessions = sessions
+        self._access = access
+        self._uses = LastUses(lookups.note_role_use, clock)
+        self._assuming = assume.Assuming(lookups, sessions, issuers, self._uses)
+
+    async def answer(
+        self, action: str, caller: Caller | None, parameters: Mapping[str, Any], facts: RequestFacts
+    ) -> Mapping[str, Any]:
+        """The model's output for an input that was held against the model; Failure otherwise.
+
+        `caller` is None for a request that nobody signed.
+        """
+        if action == "AssumeRoleWithWebIdentity":
+            return await self._assuming.by_web_identity(parameters, facts)
+        if caller is None:
+            raise Failure(Code.ACCESS_DENIED, f"The request for {action} must be signed.")
+        if action == "GetCallerIdentity":
+            return {"UserId": caller.user_id, "Account": caller.account, "Arn": caller.arn}
+        if not reaches(caller.session, "sts", action):
+            raise Failure(Code.ACCESS_DENIED, f"Cannot call {action} with session credentials")
+        if action == "GetSessionToken":
+            return self._session_token(caller, parameters, facts)
+        if action == "AssumeRole":
+            return await self._assuming.by_caller(caller, parameters, facts)
+        if action == "GetAccessKeyInfo":
+            return await self._access_key_info(caller, parameters["AccessKeyId"], facts)
+        raise Failure(Code.UNKNOWN_OPERATION, f"The operation {action} is not supported by this registry.")
+
+    async def idle(self) -> None:
+        """Return once all last uses of roles have been noted, or could not be."""
+        await self._uses.idle()
+
+    def _session_token(self, caller: Caller, parameters: Mapping[str, Any], facts: RequestFacts) -> Mapping[str, Any]:
+        """No permission is needed. The session is its user, narrowed by nothing; a root's ends within the hour."""
+        refuse_mfa(parameters)
+        seconds: int = parameters.get("DurationSeconds") or USER_SECONDS
+        if caller.principal.kind is PrincipalKind.ROOT:
+            seconds = min(seconds, ROOT_SECONDS)
+        issued = int(facts.now)
+        session = Session(SessionKind.USER, "", issued, issued + seconds)
+        return {"Credentials": assume.wire_credentials(self._sessions.issue(caller.principal, session))}
+
+    async def _access_key_info(self, caller: Caller, access_key_id: str, facts: RequestFacts) -> Mapping[str, Any]:
+        """Of long-lived keys only: a temporary key's account is known by its token alone."""
+        await self._access.require(caller, "sts:GetAccessKeyInfo", "*", facts)
+        found = await self._lookups.access_key(access_key_id)
+        if found is None:
+            raise invalid_value("accessKeyId", access_key_id, "Member must be a long-lived access key that is active")
+        return {"Account": found.principal.account}

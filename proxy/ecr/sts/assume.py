@@ -1,0 +1,249 @@
+"""Taking a role: by a caller whom its trust policy allows, or by somebody whom an OpenID Connect issuer vouches for.
+
+In this order, so that nothing is told of a role to whoever may not take it: the request's own form; trust; how long and
+how narrow the session may be. A role that is not there is denied in the same words as one that may not be taken.
+Sources: STS API Reference, "AssumeRole", "AssumeRoleWithWebIdentity"; IAM User Guide, "Roles terms and concepts".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from proxy import observe
+from proxy.auth.policy.context import RequestFacts, request_context
+from proxy.auth.policy.trust import decide_trust
+from proxy.auth.sessions import Credentials, Sessions
+from proxy.auth.webidentity import WebIdentity, admitted, prove, read_token, session_keys, trust_keys
+from proxy.ecr.lastuse import LastUses
+from proxy.ecr.sts.asked import Asked, read_asked, refuse_mfa, role_seconds
+from proxy.ecr.sts.issuers import Issuers
+from proxy.model.errors import Code, Failure
+from proxy.model.identity import (
+    AttachedPolicy,
+    Caller,
+    OidcProvider,
+    PrincipalKind,
+    Role,
+    Session,
+    SessionKind,
+    Tags,
+)
+from proxy.shapes.validation import validate
+
+_ROLE_ARN = re.compile(r"arn:aws:iam::(\d{12}):role/(?:[\x21-\x7e]+/)?([\w+=,.@-]{1,64})", re.ASCII)
+WEB_IDENTITY_DENIED = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
+
+
+class Lookups(Protocol):
+    """The part of `metadata.contract.Metadata` that taking a role needs."""
+
+    async def role(self, account: str, name: str) -> Role | None: ...
+
+    async def oidc_provider(self, account: str, url: str) -> OidcProvider | None: ...
+
+    async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]: ...
+
+
+class Assuming:
+    """One worker's handing out of roles."""
+
+    def __init__(self, lookups: Lookups, sessions: Sessions, issuers: Issuers, uses: LastUses) -> None:
+        self._lookups = lookups
+        self._sessions = sessions
+        self._issuers = issuers
+        self._uses = uses
+
+    async def by_caller(self, caller: Caller, parameters: Mapping[str, Any], facts: RequestFacts) -> Mapping[str, Any]:
+        """AssumeRole."""
+        arn, account, name = _role_arn(parameters)
+        if caller.principal.kind is PrincipalKind.ROOT:
+            raise Failure(Code.ACCESS_DENIED, "Roles may not be assumed by root accounts.")
+        if parameters.get("ProvidedContexts"):
+            raise Failure(Code.VALIDATION_ERROR, "ProvidedContexts are not supported: no context provider is trusted.")
+        refuse_mfa(parameters)
+        asked = read_asked(parameters, caller.session)
+        source = _source_identity(parameters, caller.session)
+        keys = _keys(parameters, asked, source)
+        if (external := parameters.get("ExternalId")) is not None:
+            keys["sts:externalid"] = (external,)
+        role = await self._trusting(
+            caller, "", (account, name, arn), _actions("sts:AssumeRole", asked, source), keys, facts
+        )
+        chained = caller.session is not None and caller.session.kind is SessionKind.ROLE
+        return await self._issue(role, parameters, asked, source, facts, chained=chained)
+
+    async def by_web_identity(self, parameters: Mapping[str, Any], facts: RequestFacts) -> Mapping[str, Any]:
+        """AssumeRoleWithWebIdentity. Nobody has signed the request: the token is all there is."""
+        arn, account, name = _role_arn(parameters)
+        if parameters.get("ProviderId") is not None:
+            raise Failure(
+                Code.VALIDATION_ERROR, "ProviderId is for OAuth 2.0 access tokens, and ID Tokens alone are taken."
+            )
+        identity = await self._identity(account, parameters["WebIdentityToken"], facts.now)
+        _check_set_by_issuer(identity, parameters)
+        asked = read_asked(parameters, None, identity.tags, identity.transitive)
+        source = identity.source_identity
+        federated = identity.provider.arn
+        keys = {**_keys(parameters, asked, source), **trust_keys(identity), "aws:federatedprovider": (federated,)}
+        actions = _actions("sts:AssumeRoleWithWebIdentity", asked, source)
+        role = await self._trusting(None, federated, (account, name, arn), actions, keys, facts)
+        answer = await self._issue(role, parameters, asked, source, facts, claims=session_keys(identity))
+        observe.note(principal=answer["AssumedRoleUser"]["Arn"])  # nobody has signed: this is who asked
+        return {
+            **answer,
+            "SubjectFromWebIdentityToken": identity.subject,
+            "Provider": federated,
+            "Audience": identity.audience,
+        }
+
+    async def _trusting(
+        self,
+        caller: Caller | None,
+        federated: str,
+        wanted: tuple[str, str, str],
+        actions: Sequence[str],
+        keys: Mapping[str, tuple[str, ...]],
+        facts: RequestFacts,
+    ) -> Role:
+        """The role, whose trust policy allows all `actions`; `wanted` is (account, name, ARN). AccessDenied."""
+        account, name, arn = wanted
+        role = await self._lookups.role(account, name)
+        if role is None or role.principal.arn != arn:  # case and path count
+            raise _denied(caller, actions[0], arn)
+        for action in actions:
+            context = request_context(caller, facts, arn, role.principal.tags, keys)
+            if not decide_trust(caller, federated, role, action, context).allowed:
+                raise _denied(caller, action, arn)
+        return role
+
+    async def _identity(self, account: str, text: str, now: float) -> WebIdentity:
+        token = read_token(text)
+        secure, _, url = token.issuer.partition("https://")
+        provider = await self._lookups.oidc_provider(account, url) if not secure and url else None
+        if provider is None:
+            raise Failure(
+                Code.INVALID_IDENTITY_TOKEN,
+                f"No OpenIDConnect provider found in your account for {token.issuer[:300]}",
+            )
+        prove(token, await self._issuers.keys(token))
+        return admitted(token, provider, now)
+
+    async def _issue(
+        self,
+        role: Role,
+        parameters: Mapping[str, Any],
+        asked: Asked,
+        source: str,
+        facts: RequestFacts,
+        *,
+        chained: bool = False,
+        claims: Tags = (),
+    ) -> dict[str, Any]:
+        seconds = role_seconds(parameters.get("DurationSeconds"), role.max_session_seconds, chained=chained)
+        await self._check_policies(role.principal.account, asked.policy_arns)
+        name = parameters["RoleSessionName"]
+        issued = int(facts.now)
+        session = Session(
+            SessionKind.ROLE,
+            name,
+            issued,
+            issued + seconds,
+            policy=asked.policy,
+            policy_arns=asked.policy_arns,
+            tags=asked.tags,
+            transitive=asked.transitive,
+            source_identity=source,
+            chained=chained,
+            claims=claims,
+        )
+        credentials = self._sessions.issue(role.principal, session)
+        self._uses.seen(role.principal.principal_id, facts.region)
+        caller = Caller(role.principal, session)
+        answer: dict[str, Any] = {
+            "Credentials": wire_credentials(credentials),
+            "AssumedRoleUser": {"AssumedRoleId": caller.user_id, "Arn": caller.arn},
+        }
+        if asked.packed is not None:
+            answer["PackedPolicySize"] = asked.packed
+        if source:
+            answer["SourceIdentity"] = source
+        return answer
+
+    async def _check_policies(self, account: str, arns: Sequence[str]) -> None:
+        if not arns:
+            return
+        found = {policy.arn for policy in await self._lookups.policy_documents(account, arns)}
+        for arn in arns:
+            if arn not in found:
+                raise Failure(Code.VALIDATION_ERROR, f"The session policy {arn} does not exist in account {account}.")
+
+
+def wire_credentials(credentials: Credentials) -> dict[str, Any]:
+    """As the model's `Credentials` has them."""
+    return {
+        "AccessKeyId": credentials.access_key_id,
+        "SecretAccessKey": credentials.secret,
+        "SessionToken": credentials.token,
+        "Expiration": credentials.expires,
+    }
+
+
+def _denied(caller: Caller | None, action: str, arn: str) -> Failure:
+    """The same for a role that is not there: who may not take it learns nothing of it."""
+    if caller is None:
+        return Failure(Code.ACCESS_DENIED, WEB_IDENTITY_DENIED)
+    return Failure(Code.ACCESS_DENIED, f"User: {caller.arn} is not authorized to perform: {action} on resource: {arn}")
+
+
+def _role_arn(parameters: Mapping[str, Any]) -> tuple[str, str, str]:
+    """(ARN, account, name)."""
+    arn: str = parameters["RoleArn"]
+    found = _ROLE_ARN.fullmatch(arn)
+    if found is None:
+        raise Failure(Code.VALIDATION_ERROR, "Request ARN is invalid")
+    return arn, found[1], found[2]
+
+
+def _source_identity(parameters: Mapping[str, Any], session: Session | None) -> str:
+    """The one that the session will have: once set, it goes on through all sessions and cannot become another."""
+    asked: str = parameters.get("SourceIdentity") or ""
+    if asked.lower().startswith("aws:"):
+        raise Failure(Code.VALIDATION_ERROR, "A source identity that begins with aws: is reserved for system use.")
+    inherited = session.source_identity if session is not None else ""
+    if asked and inherited and asked != inherited:
+        raise Failure(Code.ACCESS_DENIED, "The source identity of the calling session cannot be changed.")
+    return asked or inherited
+
+
+def _actions(first: str, asked: Asked, source: str) -> list[str]:
+    """All that the trust policy must allow. Tags and a source identity that only go on count as passed."""
+    return [first, *(["sts:TagSession"] if asked.tags else []), *(["sts:SetSourceIdentity"] if source else [])]
+
+
+def _keys(parameters: Mapping[str, Any], asked: Asked, source: str) -> dict[str, tuple[str, ...]]:
+    """The condition keys of such a request, in lower case."""
+    keys: dict[str, tuple[str, ...]] = {"sts:rolesessionname": (parameters["RoleSessionName"],)}
+    if source:
+        keys["sts:sourceidentity"] = (source,)
+    if asked.given:
+        keys["aws:tagkeys"] = asked.given
+        values = dict(asked.tags)
+        keys.update({f"aws:requesttag/{key.lower()}": (values[key],) for key in asked.given})
+    if wanted := tuple(key for key in asked.transitive if key in asked.given):
+        keys["sts:transitivetagkeys"] = wanted
+    return keys
+
+
+def _check_set_by_issuer(identity: WebIdentity, parameters: Mapping[str, Any]) -> None:
+    """Tags and source identity from a token are held to the same shapes as those of AssumeRole. ValidationError."""
+    same: dict[str, Any] = {name: parameters[name] for name in ("RoleArn", "RoleSessionName")}
+    if identity.tags:
+        same["Tags"] = [{"Key": key, "Value": value} for key, value in identity.tags]
+    if identity.transitive:
+        same["TransitiveTagKeys"] = list(identity.transitive)
+    if identity.source_identity:
+        same["SourceIdentity"] = identity.source_identity
+    validate("AssumeRole", same, "sts")
+    _source_identity(same, None)

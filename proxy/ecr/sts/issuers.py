@@ -1,0 +1,199 @@
+"""The keys of OpenID Connect issuers, fetched as discovery says, from addresses that the configuration allows.
+
+    <issuer>/.well-known/openid-configuration  →  jwks_uri  →  keys
+
+Each address (the issuer's, that of its keys, and where either redirects) must be on the list: what stands in a token or
+in an issuer's document chooses nothing beyond it. https only; 256 KiB an answer; 5 seconds in all. Keys are kept for 10
+minutes; a key that is not among them is looked for anew at most every 30 seconds, so that a rotated one is found and
+made-up ones cost an issuer nothing; a failure is told again for 5 seconds. One fetch at a time for an issuer.
+Source: OpenID Connect Discovery 1.0, 4. Must not know tokens' claims.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urljoin
+
+import aiohttp
+from yarl import URL
+
+from proxy import observe
+from proxy.auth.webidentity import IdToken, fits, read_keys
+from proxy.model.errors import Code, Failure
+
+ANSWER_MAX = 256 * 1024
+SECONDS = 5.0
+KEPT_SECONDS = 600.0
+ANEW_SECONDS = 30.0
+FAILED_SECONDS = 5.0
+REDIRECTS = 3
+ISSUERS_KEPT = 256
+
+UNVERIFIABLE = (
+    "Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity "
+    "documentation for requirements"
+)
+
+_ADDRESS = re.compile(
+    r"https://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::(?P<port>\d{1,5}))?(?P<path>(?:/[\w.~!$&'()*+,;=:@%-]*)*)"
+    r"(?:\?[\w.~!$&'()*+,;=:@%/?-]*)?",
+    re.ASCII | re.IGNORECASE,
+)
+Keys = Sequence[Mapping[str, Any]]
+
+
+def is_allowed(address: str, patterns: Sequence[str]) -> bool:
+    """Whether one of `patterns` covers `address`: its host (`*.` stands for one name or more), port, and a beginning
+    of its path in whole segments."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None or re.search(r"/\.{1,2}(/|\?|$)|%2e|%2f|%5c|//", address.partition("://")[2], re.IGNORECASE):
+        return False
+    host, path = found["host"].lower(), found["path"].rstrip("/") + "/"
+    for pattern in patterns:
+        authority, _, beginning = pattern.partition("://")[2].partition("/")
+        name, _, port = authority.lower().partition(":")
+        whole = name.removeprefix("*")
+        same_host = host.endswith(whole) and host != whole[1:] if name.startswith("*.") else host == name
+        if (
+            same_host
+            and int(port or 443) == int(found["port"] or 443)
+            and path.startswith(f"/{beginning.rstrip('/')}/".replace("//", "/"))
+        ):
+            return True
+    return False
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What is known of an issuer. Times are the clock's; `failed` is how the last try did, None: it did not."""
+
+    keys: Keys = ()
+    fetched: float = float("-inf")
+    tried: float = float("-inf")
+    failed: Code | None = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Issuers:
+    """One worker's view of the issuers. Each fetch has a connection of its own: there are few, and far between."""
+
+    def __init__(
+        self,
+        allowed: Sequence[str],
+        *,
+        tls: ssl.SSLContext | None,
+        clock: Callable[[], float],
+        seconds: float = SECONDS,
+    ) -> None:
+        """`allowed` are patterns, as `settings.Sts.oidc_issuers` has them; `tls` says which authorities count, None:
+        the system's. `clock` tells seconds that only grow; `seconds` is how long discovery and keys may take together.
+        """
+        self._allowed = tuple(allowed)
+        self._tls = tls
+        self._clock = clock
+        self._seconds = seconds
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+
+    async def keys(self, token: IdToken) -> Keys:
+        """The keys of the token's issuer that may have signed it, one at least.
+
+        Failure: InvalidIdentityToken when there is none, or the issuer may not or cannot be asked;
+        IDPCommunicationError when it does not answer, which clients try again.
+        """
+        if not is_allowed(token.issuer, self._allowed):
+            raise _unverifiable(f"{token.issuer[:200]} is not in [sts] oidc_issuers")
+        kept = self._of(token.issuer)
+        async with kept.turn:
+            now = self._clock()
+            current = now - kept.fetched < KEPT_SECONDS
+            found = [key for key in kept.keys if fits(key, token)] if current else []
+            if not found and now - kept.tried >= (ANEW_SECONDS if current else FAILED_SECONDS):
+                await self._fetch(token.issuer, kept)
+                found = [key for key in kept.keys if fits(key, token)]
+            elif not found and kept.failed is not None:
+                raise _unverifiable(f"{token.issuer} did not answer a moment ago", kept.failed)
+        if not found:
+            raise _unverifiable(f"{token.issuer} has no key that fits the token's kid and algorithm")
+        return found
+
+    def _of(self, issuer: str) -> _Kept:
+        kept = self._kept.setdefault(issuer, _Kept())
+        self._kept.move_to_end(issuer)
+        if len(self._kept) > ISSUERS_KEPT:
+            self._kept.popitem(last=False)
+        return kept
+
+    async def _fetch(self, issuer: str, kept: _Kept) -> None:
+        kept.tried = self._clock()
+        try:
+            async with asyncio.timeout(self._seconds):
+                kept.keys = await self._discover(issuer)
+        except Failure as failure:
+            kept.failed = failure.code
+            raise
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            kept.failed = Code.IDP_COMMUNICATION
+            raise _unverifiable(f"{issuer}: {type(error).__name__}: {error}", kept.failed) from None
+        kept.fetched, kept.failed = kept.tried, None
+
+    async def _discover(self, issuer: str) -> Keys:
+        async with aiohttp.ClientSession(
+            auto_decompress=False,  # what is bounded is what is read
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+        ) as session:
+            document = await self._get(session, issuer.rstrip("/") + "/.well-known/openid-configuration")
+            if not isinstance(document, dict) or document.get("issuer") != issuer:
+                raise _unverifiable(f"the discovery document of {issuer} is not one, or names another issuer")
+            address = document.get("jwks_uri")
+            if not isinstance(address, str):
+                raise _unverifiable(f"the discovery document of {issuer} has no jwks_uri")
+            try:
+                return read_keys(await self._get(session, address))
+            except ValueError:
+                raise _unverifiable(f"what {issuer} has at its jwks_uri is no set of keys") from None
+
+    async def _get(self, session: aiohttp.ClientSession, address: str) -> Any:
+        for _ in range(REDIRECTS + 1):
+            if not is_allowed(address, self._allowed):
+                raise _unverifiable(f"{address[:200]} is not in [sts] oidc_issuers")
+            async with session.get(
+                URL(address, encoded=True), allow_redirects=False, ssl=True if self._tls is None else self._tls
+            ) as response:
+                if response.status in (301, 302, 303, 307, 308):
+                    address = urljoin(address, response.headers.get("Location", ""))
+                    continue
+                if response.status != 200:
+                    code = Code.IDP_COMMUNICATION if response.status >= 500 else Code.INVALID_IDENTITY_TOKEN
+                    raise _unverifiable(f"{address} answers {response.status}", code)
+                return _document(await _bounded(response, address), address)
+        raise _unverifiable(f"more than {REDIRECTS} redirects, the last to {address[:200]}")
+
+
+async def _bounded(response: aiohttp.ClientResponse, address: str) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > ANSWER_MAX:
+            raise _unverifiable(f"{address} answers more than {ANSWER_MAX} bytes")
+    return bytes(body)
+
+
+def _document(body: bytes, address: str) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise _unverifiable(f"{address} does not answer in JSON") from None
+
+
+def _unverifiable(why: str, code: Code = Code.INVALID_IDENTITY_TOKEN) -> Failure:
+    """`why` is for the operator: whoever sent the token learns nothing of addresses."""
+    observe.log.warning("no key to verify a web identity with", why=why)
+    return Failure(code, UNVERIFIABLE, hint=why)
