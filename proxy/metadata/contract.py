@@ -111,7 +111,7 @@ class Metadata(Protocol):
         A page of a recorded segment never changes. `fresh` asks past every cache."""
 
     async def blob_holders(self, account: str, digest: str, *, limit: int) -> Sequence[str]:
-        """Repositories of the account that hold the blob, by name, the first `limit`."""
+        """Some repositories of the account that hold the blob, `limit` at most, in no order."""
 
     async def mount_blob(self, account: str, repository: str, digest: str, source: str | None, *, create: bool) -> bool:
         """Link a blob that some (or the named) repository of the account holds. False: not there, upload it."""

@@ -72,7 +72,7 @@ class Blobs:
         return (await self._metadata.registry_access(account)).blob_mounting
 
     async def holders(self, account: str, digest: str) -> Sequence[str]:
-        """Some repositories of the account that hold the blob, by name; a bounded look at them."""
+        """Some repositories of the account that hold the blob; a bounded look at them."""
         return await self._metadata.blob_holders(account, digest, limit=HOLDERS_MAX)
 
     async def mount(self, account: str, repository: str, digest: str, source: str, *, may_create: bool) -> bool:

@@ -64,14 +64,14 @@ def segments(tx: Transaction, object_key: str, plain_offset: int, limit: int) ->
 
 
 def blob_holders(tx: Transaction, account: str, digest: str, limit: int) -> Sequence[str]:
-    """At most `limit` of the repositories that hold the blob, by name; none of one that is quarantined."""
+    """At most `limit` of the repositories that hold the blob, any of them: a base image's layer has thousands, which to
+    sort would cost more than to look at those few. None of a blob that is quarantined."""
     return tuple(
         tx.connection.execute(
             select(repositories.c.name)
             .join(blob_links, blob_links.c.repository_id == repositories.c.repository_id)
             .join(blobs, blobs.c.blob_id == blob_links.c.blob_id)
             .where(blobs.c.account == account, blobs.c.digest == digest, blobs.c.quarantined_for.is_(None))
-            .order_by(repositories.c.name)
             .limit(limit)
         ).scalars()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from proxy.metadata.operations import (
     ECR,
     INTERNAL,
     accounts,
+    accountsettings,
     blobs,
     framehashes,
     identity,
@@ -36,9 +38,11 @@ from proxy.metadata.operations import (
     manifests,
     openobjects,
     repositories,
+    repositorytags,
     upkeep,
     uploads,
 )
+from proxy.metadata.operations import policies as ecr_policies
 from proxy.metadata.operations.iam import IAM, accesskeys, roles
 from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.sqlite import sqlite_engine
@@ -105,6 +109,10 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     named = {"repositoryName": R}
     ids = {"imageIds": [{"imageTag": "v2"}, {"imageDigest": one}, {"imageTag": "v2", "imageDigest": one}]}
 
+    arn, setting = {"resourceArn": f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{R}"}, {"name": "BLOB_MOUNTING"}
+    allow = {"Effect": "Allow", "Action": "ecr:BatchGetImage", "Principal": {"AWS": [administrator.arn, ACCOUNT]}}
+    policy, of_registry = (json.dumps({"Statement": [{**allow, **more}]}) for more in ({}, {"Resource": "*"}))
+
     def listed() -> None:
         for status in ("ANY", "TAGGED", "UNTAGGED"):
             more: dict[str, Any] | None = {}
@@ -128,6 +136,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "registry_access": lambda: identity.registry_access(tx, ACCOUNT),
         "role": lambda: identity.role(tx, ACCOUNT, "ann-role"),
         "oidc_provider": lambda: identity.oidc_provider(tx, ACCOUNT, "token.example.com"),
+        "bind_repository_policy": lambda: ecr_policies.bind_repository_policy(tx, ACCOUNT, policy),
         "create_access_key": lambda: accesskeys.create_access_key(tx, ACCOUNT, "two", "AKIA2222", b"sealed"),
         "note_key_use": lambda: accesskeys.note_key_use(tx, KEY, 1.0, "us-east-1", "ecr"),
         "note_role_use": lambda: roles.note_role_use(tx, "AROA", 1.0, "us-east-1"),
@@ -138,6 +147,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "segments": lambda: blobs.segments(tx, key, 5, 64),
         "frame_hashes": lambda: framehashes.frame_hashes(tx, plain.object_key, 0),
         "keep_frame_hashes": lambda: uploads.keep_frame_hashes(tx, plain_id, plain_fence, 0, FULL_PAGE),
+        "blob_holders": lambda: blobs.blob_holders(tx, ACCOUNT, digest("one"), 20),
         "mount_blob": lambda: blobs.mount_blob(tx, ACCOUNT, "b/b", digest("one"), R, True),
         "unlink_blob": lambda: blobs.unlink_blob(tx, ACCOUNT, R, digest("loose")),
         "quarantine": lambda: blobs.quarantine(tx, loose.sealed.object_key, "why"),
@@ -186,6 +196,19 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "ping": lambda: upkeep.ping(tx),
         "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),
         "DescribeRepositories": lambda: repositories.describe_repositories(tx, ACCOUNT, {"maxResults": 1}),
+        "SetRepositoryPolicy": lambda: ecr_policies.set_repository_policy(tx, ACCOUNT, {**named, "policyText": policy}),
+        "GetRepositoryPolicy": lambda: ecr_policies.get_repository_policy(tx, ACCOUNT, named),
+        "DeleteRepositoryPolicy": lambda: ecr_policies.delete_repository_policy(tx, ACCOUNT, named),
+        "PutRegistryPolicy": lambda: ecr_policies.put_registry_policy(tx, ACCOUNT, {"policyText": of_registry}),
+        "GetRegistryPolicy": lambda: ecr_policies.get_registry_policy(tx, ACCOUNT, {}),
+        "DeleteRegistryPolicy": lambda: ecr_policies.delete_registry_policy(tx, ACCOUNT, {}),
+        "PutAccountSetting": lambda: accountsettings.put_account_setting(tx, ACCOUNT, {**setting, "value": "ENABLED"}),
+        "GetAccountSetting": lambda: accountsettings.get_account_setting(tx, ACCOUNT, setting),
+        "TagResource": lambda: repositorytags.tag_resource(
+            tx, ACCOUNT, {**arn, "tags": [{"Key": key, "Value": ""} for key in "ab"]}
+        ),
+        "ListTagsForResource": lambda: repositorytags.list_tags_for_resource(tx, ACCOUNT, arn),
+        "UntagResource": lambda: repositorytags.untag_resource(tx, ACCOUNT, {**arn, "tagKeys": ["a", "b"]}),
         "ListImages": listed,
         "DescribeImages": described,
         "BatchGetImage": lambda: images.batch_get_image(tx, ACCOUNT, {**named, **ids}),
