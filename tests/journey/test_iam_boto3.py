@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import boto3
 import pytest
 from botocore import xform_name
+from botocore.config import Config
 from botocore.exceptions import ClientError
-from fakes.iam_door import IamServer
 
 from harness.metadata import ACCOUNT
+from harness.server import Server
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
 
 PULL_ONLY = "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly"
@@ -41,16 +42,25 @@ PUSH, PULL = policy(allow("ecr:PutImage")), policy(allow(["ecr:BatchGetImage", "
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[IamServer]:
-    server = IamServer(tmp_path)
-    await server.begin()
+def server(start_server: Callable[..., Server]) -> Iterator[Server]:
+    """One of its own: the lists are of whole accounts."""
+    server = start_server(workers=2)
     yield server
-    await server.finish()
+    server.stop()
 
 
-async def replay(server: IamServer, run: Callable[[Any], None], key: str = "") -> None:
-    """boto3's calls block, so a whole replay is made in a thread."""
-    await asyncio.to_thread(run, server.client(key) if key else server.client())
+async def replay(server: Server, run: Callable[[Any], None], key: tuple[str, str] | None = None) -> None:
+    """boto3's calls block, so a whole replay is made in a thread. Without `key` it is the administrator's."""
+    access_key_id, secret = key or server.credentials()
+    iam = boto3.session.Session().client(
+        "iam",
+        endpoint_url=server.url,
+        region_name="us-east-1",
+        aws_access_key_id=access_key_id,
+        aws_secret_access_key=secret,
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    await asyncio.to_thread(run, iam)
 
 
 def refused(call: Callable[..., Any], **parameters: Any) -> tuple[str, str]:
@@ -212,7 +222,7 @@ def _provider(iam: Any) -> None:
 
 @pytest.mark.parametrize("run", [_role, _user_and_group, _policy, _provider], ids=lambda run: run.__name__[1:])
 async def test_a_resource_is_made_read_changed_and_destroyed_and_each_read_is_what_was_given(
-    server: IamServer, run: Callable[[Any], None]
+    server: Server, run: Callable[[Any], None]
 ) -> None:
     """In the order of calls of Terraform's provider for aws_iam_role, _user, _group, _policy, _openid_connect_…"""
     await replay(server, run)
@@ -283,7 +293,7 @@ LISTS: list[tuple[str, dict[str, Any], str, int]] = [
 ]
 
 
-async def test_boto3_walks_every_list_in_pages_of_one(server: IamServer) -> None:
+async def test_boto3_walks_every_list_in_pages_of_one(server: Server) -> None:
     def walk(iam: Any) -> None:
         _fill(iam)
         for operation, parameters, member, expected in LISTS:
@@ -296,7 +306,7 @@ async def test_boto3_walks_every_list_in_pages_of_one(server: IamServer) -> None
     await replay(server, walk)
 
 
-async def test_a_user_does_what_its_policies_allow_and_is_told_what_they_do_not(server: IamServer) -> None:
+async def test_a_user_does_what_its_policies_allow_and_is_told_what_they_do_not(server: Server) -> None:
     """Administration that is handed on: only bounded users, only under a path, only certain policies, by tag."""
     edge, mine = f"arn:aws:iam::{ACCOUNT}:policy/edge", f"arn:aws:iam::{ACCOUNT}:user/team/*"
     lead = policy(
@@ -306,18 +316,19 @@ async def test_a_user_does_what_its_policies_allow_and_is_told_what_they_do_not(
         allow("iam:DeleteUser", "*", Condition={"StringEquals": {"iam:ResourceTag/Team": "a@b"}}),
         allow(["iam:GetUser", "iam:ListAccessKeys"], f"arn:aws:iam::{ACCOUNT}:user/${{aws:username}}"),
     )
-    keys: list[str] = []
+    keys: list[tuple[str, str]] = []
 
     def prepare(iam: Any) -> None:
         iam.create_policy(PolicyName="edge", PolicyDocument=json.dumps(PULL))
         iam.create_user(UserName="lead")
         iam.put_user_policy(UserName="lead", PolicyName="lead", PolicyDocument=json.dumps(lead))
-        keys.append(iam.create_access_key(UserName="lead")["AccessKey"]["AccessKeyId"])
+        made = iam.create_access_key(UserName="lead")["AccessKey"]
+        keys.append((made["AccessKeyId"], made["SecretAccessKey"]))
 
     def work(iam: Any) -> None:
         me = f"arn:aws:iam::{ACCOUNT}:user/lead"
         assert iam.get_user()["User"]["Arn"] == me
-        assert [key["AccessKeyId"] for key in iam.list_access_keys()["AccessKeyMetadata"]] == keys
+        assert [key["AccessKeyId"] for key in iam.list_access_keys()["AccessKeyMetadata"]] == [keys[0][0]]
         assert refused(iam.get_user, UserName="administrator") == (
             "AccessDenied",
             f"User: {me} is not authorized to perform: iam:GetUser on resource: arn:aws:iam::{ACCOUNT}:"
@@ -341,7 +352,7 @@ async def test_a_user_does_what_its_policies_allow_and_is_told_what_they_do_not(
     await replay(server, work, keys[0])
 
 
-async def test_what_is_not_served_is_an_invalid_action(server: IamServer) -> None:
+async def test_what_is_not_served_is_an_invalid_action(server: Server) -> None:
     def ask(iam: Any) -> None:
         code, text = refused(iam.create_saml_provider, SAMLMetadataDocument="x" * 1000, Name="n")
         assert (code, "CreateSAMLProvider" in text) == ("InvalidAction", True)
