@@ -44,8 +44,8 @@ setup(
         [
             Extension(
                 "_speedups.native",
-                ["_speedups/native.pyx", "_speedups/sha2.c"],
-                depends=["_speedups/sha2.h"],
+                ["_speedups/native.pyx", "_speedups/sha2.c", "_speedups/crc32.c"],
+                depends=["_speedups/sha2.h", "_speedups/crc32.h"],
                 extra_compile_args=[] if sys.platform == "win32" else ["-O3"],
             )
         ],

@@ -1,4 +1,4 @@
-"""Bytes only: SHA-256 and SHA-512 whose state can be exported, and runs of frames sealed and opened in place.
+"""Bytes only: SHA-256 and SHA-512 whose state can be exported, CRC-32, and runs of frames sealed and opened in place.
 
 The one chooser between the compiled twin and the pure one. They have the same names and the same exported state, and
 pass the same tests. `implementation` says which runs, `kernel` what hashes in it, `reason` why it is the pure one. A
@@ -31,6 +31,7 @@ __all__ = [
     "PLAIN_AT",
     "BadFrame",
     "Hasher",
+    "crc32",
     "implementation",
     "kernel",
     "measure",
@@ -82,9 +83,9 @@ def _without_native() -> str:
 reason = _without_native()
 
 if reason:
-    from _speedups.pure import implementation, kernel, resume, sha256, sha512
+    from _speedups.pure import crc32, implementation, kernel, resume, sha256, sha512
 else:
-    from _speedups.native import implementation, kernel, resume, sha256, sha512
+    from _speedups.native import crc32, implementation, kernel, resume, sha256, sha512
 
 
 def measure(seconds: float = 0.02) -> float:

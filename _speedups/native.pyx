@@ -1,10 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""SHA-256 and SHA-512 in C whose state can be taken out and put back; the GIL is released while they run.
+"""SHA-256 and SHA-512 in C whose state can be taken out and put back, and CRC-32; the GIL is released while they run.
 
 The compiled twin of `_speedups.pure`: same names, same exported state (drawn in `_speedups/state.py`), same tests.
 SHA-256 uses the CPU's own instructions where it has them; `sha256(portable=True)` forces the path without, for tests.
 A hasher belongs to one caller at a time: a second thread inside it is refused with RuntimeError, never a wrong digest.
 """
+
+import zlib
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -20,6 +22,11 @@ cdef extern from "sha2.h" nogil:
     sha256_blocks_fn sha256_blocks_accelerated()
     const char *sha256_accelerated_name()
 
+cdef extern from "crc32.h" nogil:
+    ctypedef uint32_t (*crc32_fn)(uint32_t crc, const uint8_t *data, size_t length)
+    crc32_fn crc32_accelerated()
+
+cdef crc32_fn _crc32 = crc32_accelerated()
 cdef sha256_blocks_fn _accelerated = sha256_blocks_accelerated()
 
 implementation = "native"
@@ -211,3 +218,20 @@ def resume(state, *, bint portable=False):
     """Go on from an exported state. ValueError when it is not one."""
     parts = unpack(state)
     return _sha256(parts, portable) if parts.algorithm is SHA256 else _sha512(parts)
+
+
+def crc32(data, uint32_t value=0, /) -> int:
+    """zlib's, by the CPU's carry-less multiplication where it has one."""
+    cdef Py_buffer view
+    if _crc32 == NULL:
+        return zlib.crc32(data, value)
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if view.len < GIL_BYTES:
+            value = _crc32(value, <const uint8_t *>view.buf, view.len)
+        else:
+            with nogil:
+                value = _crc32(value, <const uint8_t *>view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+    return value

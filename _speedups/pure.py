@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import hashlib
+import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -164,3 +165,7 @@ def sha512() -> Hasher:
 def resume(state: bytes) -> Hasher:
     """Go on from an exported state. ValueError when it is not one."""
     return _hasher(unpack(state))
+
+
+def crc32(data: Buffer, value: int = 0, /) -> int:
+    return zlib.crc32(data, value)

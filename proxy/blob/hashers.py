@@ -1,10 +1,13 @@
-"""Hashers for the rooms above, which must not know `_speedups`: by a digest's algorithm, or from an exported state."""
+"""Hashers for the rooms above, which must not know `_speedups`: by a digest's algorithm, or from an exported state.
+
+And `crc32`, zlib's but quicker, for stores that are told what they take.
+"""
 
 from __future__ import annotations
 
-from _speedups import Hasher, resume, sha256, sha512
+from _speedups import Hasher, crc32, resume, sha256, sha512
 
-__all__ = ["Hasher", "new_hasher", "resume_hasher"]
+__all__ = ["Hasher", "crc32", "new_hasher", "resume_hasher"]
 
 _FACTORIES = {"sha256": sha256, "sha512": sha512}
 
