@@ -19,17 +19,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy import observe
-from proxy.process import forwarded, listening, refusals
+from proxy.process import forwarded, listening, logline, refusals
 from proxy.process.refusals import HEADER_BYTES
+from proxy.process.straight import StraightBody, straight_body
 
 BODY_BYTES_PER_WINDOW = 1024
 """What a body must bring in each `body_seconds` not to count as standing still: one byte a minute is an attack."""
 
 READ_BYTES = 64 * 1024  # received ahead of a busy door, twice this a connection: part of a push's 3 MiB
+_PARSING = dict[str, Any](
+    max_line_size=HEADER_BYTES, max_field_size=HEADER_BYTES, max_headers=256, auto_decompress=False
+)
 _SMALL_BODY = 32 * 1024 * 1024  # for `request.read()`; streamed bodies have no limit here
 _ACCEPT_SECONDS = 2.0  # in which connections that wait are accepted before the port is let go of
 _LAST_REQUEST_SECONDS = 0.5  # an idle connection is closed so long after the port: a request may be on its way
@@ -62,10 +67,7 @@ class HttpServer(web.Server):
             request_factory=self._request,
             keepalive_timeout=limits.keepalive_seconds,
             access_log=None,
-            auto_decompress=False,
-            max_line_size=HEADER_BYTES,
-            max_field_size=HEADER_BYTES,
-            max_headers=256,
+            **_PARSING,
             lingering_time=_LINGER_SECONDS,
             read_bufsize=READ_BYTES,
         )
@@ -188,7 +190,8 @@ class HttpServer(web.Server):
             observe.log.exception("a request failed", method=request.method, path=request.path)
             if request.writer.output_size > 0:
                 status = _GONE
-                _abort(request)  # the status line is out: only a broken body is honest now
+                if request.transport is not None:
+                    request.transport.abort()  # the status line is out: only a broken body is honest now
                 raise
             response = refusals.internal_error(name)
             status = response.status
@@ -196,7 +199,7 @@ class HttpServer(web.Server):
         finally:
             seconds = time.perf_counter() - begun
             observe.metrics.http_requests_running.dec()
-            observe.metrics.http_requests.labels(name, _method(request.method), status).inc()
+            observe.metrics.http_requests.labels(name, logline.method(request.method), status).inc()
             observe.metrics.http_request_seconds.labels(name).observe(seconds)
             if name != "probe":
                 observe.log.info(
@@ -205,9 +208,9 @@ class HttpServer(web.Server):
                     method=request.method,
                     path=request.path,
                     status=status,
-                    **_digest(response),
+                    **logline.digest(response),
                     received=request.content.total_bytes,
-                    sent=_sent(request, response),
+                    sent=logline.sent(request, response),
                     seconds=round(seconds, 6),
                     client=request.remote,
                     agent=request.headers.get("User-Agent", ""),
@@ -242,6 +245,7 @@ class _Connection(RequestHandler):
         "_mark_bytes",
         "_mark_time",
         "_received",
+        "_straight",
         "_unsent",
         "_unsent_since",
         "server",
@@ -250,6 +254,7 @@ class _Connection(RequestHandler):
     def __init__(self, server: HttpServer, *, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
         super().__init__(server, loop=loop, **settings)
         self.server = server
+        self._straight: StraightBody | None = None
         self._limits = server.limits
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
@@ -265,10 +270,28 @@ class _Connection(RequestHandler):
         self._stop_header_clock()
         super().connection_lost(exc)
 
+    def straight(self, request: web.Request) -> StraightBody | None:
+        """See `straight.straight_body`: the parser has nothing of this body that it did not hand out."""
+        if self._straight is None and not (self._reading_paused or self._buffer_paused):
+            self._straight = straight_body(self, request, heard=self._hear, ended=self._begin_anew)
+            return self._straight
+        return None
+
+    def _hear(self, count: int) -> None:
+        self._received += count
+
+    def _begin_anew(self) -> None:
+        """A request whose body was read straight has ended. Its parser still waits for that; the next gets its own."""
+        self._straight = None
+        own = dict[str, Any](payload_exception=web.RequestPayloadError, max_msg_queue_size=self._max_msg_queue_size)
+        self._parser = HttpRequestParser(self, self._loop, READ_BYTES, **own, **_PARSING)
+
     def data_received(self, data: bytes) -> None:
         before = self._request_count
+        self._hear(len(data))
+        if self._straight is not None and not (data := self._straight.feed(data)):
+            return
         super().data_received(data)
-        self._received += len(data)
         if self._request_count != before:
             self._stop_header_clock()
             self._break_body()
@@ -301,9 +324,9 @@ class _Connection(RequestHandler):
         """Cut the connection if the body that it owes, or the taking of what we answered, stood still."""
         self._cut_if_untaken(now)
         request = self._current_request
-        owes = (
-            request is not None and not request.content.is_eof() and not (self._reading_paused or self._buffer_paused)
-        )
+        paused = self._reading_paused or self._buffer_paused
+        busy = self._straight is not None and not self._straight.is_awaited()
+        owes = request is not None and not request.content.is_eof() and not (paused or busy)
         if not owes or self._received - self._mark_bytes >= BODY_BYTES_PER_WINDOW:
             self._mark_time, self._mark_bytes = now, self._received
         elif now - self._mark_time >= self._limits.body_seconds and self.transport is not None:
@@ -372,27 +395,12 @@ class _Connection(RequestHandler):
         self.force_close()
 
 
+def straight(request: web.Request) -> StraightBody | None:
+    """What is left of a request's body, to be read straight; None where it is to be read as aiohttp has it."""
+    connection = request.protocol
+    return connection.straight(request) if isinstance(connection, _Connection) else None
+
+
 def _is_idle(connection: RequestHandler) -> bool:
     """Between requests, or before the first."""
     return not connection._request_in_progress and not connection._messages
-
-
-def _abort(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
-
-
-def _method(method: str) -> str:
-    """A label with few values, whatever a client sends."""
-    return method if method in {"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"} else "other"
-
-
-def _sent(request: web.Request, response: web.StreamResponse | None) -> int:
-    if isinstance(response, web.Response) and request.writer.output_size == 0:  # its body goes out after this line
-        return response.content_length or 0
-    return request.writer.output_size
-
-
-def _digest(response: web.StreamResponse | None) -> dict[str, str]:
-    digest = response.headers.get("Docker-Content-Digest") if response is not None else None
-    return {"digest": digest} if digest else {}
