@@ -1,4 +1,4 @@
-"""PutObject, UploadPart and HeadObject, signed and sent by ourselves over `s3session`'s lines.
+"""The requests that each push makes, and HeadObject, signed and sent by ourselves over `s3session`'s lines.
 
 aiobotocore takes a millisecond of CPU for a request, which is more than all else that a small layer's costs. Where the
 bucket is, botocore says once; credentials are those of its client at the moment. What these requests do not know (a
@@ -7,26 +7,37 @@ store that sends elsewhere, another region, another way to sign, a proxy) is lef
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
+from xml.sax.saxutils import escape, unescape
 
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from proxy.storage.s3session import LineSession
-from proxy.storage.s3sign import Credentials, signed
+from proxy.storage.s3sign import UNSIGNED, Credentials, signed
 
-OPERATIONS = {"put_object": "PUT", "upload_part": "PUT", "head_object": "HEAD"}
+OPERATIONS = {
+    "put_object": "PUT",
+    "create_multipart_upload": "POST",
+    "upload_part": "PUT",
+    "complete_multipart_upload": "POST",
+    "head_object": "HEAD",
+}
 _HEADERS = {
     "IfNoneMatch": "if-none-match",
     "ChecksumCRC32": "x-amz-checksum-crc32",
     "ContentMD5": "content-md5",
+    "ChecksumAlgorithm": "x-amz-checksum-algorithm",
 }
-_KNOWN = {"Key", "Body", "PartNumber", "UploadId", *_HEADERS}
+_KNOWN = {"Key", "Body", "PartNumber", "UploadId", "MultipartUpload", *_HEADERS}
+_XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"
 _ELSEWHERE = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 _CODE = re.compile(rb"<Error>.*?<Code>([^<]{1,100})</Code>", re.DOTALL)
+_FIELDS = re.compile(rb"<(UploadId|ETag)>([^<]{1,4096})</")
 
 
 class Direct:
@@ -67,15 +78,16 @@ class Direct:
             raise NoCredentialsError
         who = Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")
         key = quote(parameters["Key"], safe="/")
-        query = ""
+        query = "uploads=" if operation == "create_multipart_upload" else ""
         if "UploadId" in parameters:
-            query = f"partNumber={parameters['PartNumber']}&uploadId={quote(parameters['UploadId'], safe='')}"
+            number = f"partNumber={parameters['PartNumber']}&" if "PartNumber" in parameters else ""
+            query = f"{number}uploadId={quote(parameters['UploadId'], safe='')}"
         headers = {_HEADERS[name]: str(value) for name, value in parameters.items() if name in _HEADERS}
         at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock()))
-        headers = signed(method, self._host, self._path + key, query, headers, who, self._region, at)
+        body, payload = _body(method, parameters)
+        headers = signed(method, self._host, self._path + key, query, headers, who, self._region, at, payload)
         url = self._base + key + (f"?{query}" if query else "")
-        body = parameters.get("Body")
-        status, told, content = await self._session.ask(method, url, headers, body.view if body is not None else None)
+        status, told, content = await self._session.ask(method, url, headers, body)
         found = _CODE.search(content)
         code = found[1].decode("latin-1") if found is not None else str(status)
         if 300 <= status < 400 or code in _ELSEWHERE or (method == "HEAD" and status == 400):
@@ -84,4 +96,23 @@ class Direct:
         if status >= 300 or found is not None:  # a 200 may have an error in its body
             facts = {"HTTPStatusCode": max(status, 500) if status < 300 else status}
             raise ClientError({"Error": {"Code": code}, "ResponseMetadata": facts}, operation)
-        return {"ETag": told.get("etag", ""), "ContentLength": int(told.get("content-length", "0") or 0)}
+        fields = {name.decode(): _text(value) for name, value in _FIELDS.findall(content)}
+        return {"ETag": told.get("etag", ""), "ContentLength": int(told.get("content-length", "0") or 0)} | fields
+
+
+def _body(method: str, parameters: dict[str, Any]) -> tuple[memoryview | None, str]:
+    """What is sent, and what its signature says of it: a stream is known by its checksum, which is signed."""
+    if method != "POST":
+        body = parameters.get("Body")
+        return (body.view if body is not None else None), UNSIGNED
+    parts = parameters.get("MultipartUpload", {}).get("Parts", ())
+    lines = (
+        "".join(f"<{name}>{escape(str(value))}</{name}>" for name, value in sorted(part.items())) for part in parts
+    )
+    inner = "".join(f"<Part>{line}</Part>" for line in lines)
+    sent = f'<CompleteMultipartUpload xmlns="{_XMLNS}">{inner}</CompleteMultipartUpload>' if parts else ""
+    return memoryview(sent.encode()), hashlib.sha256(sent.encode()).hexdigest()
+
+
+def _text(value: bytes) -> str:
+    return unescape(value.decode("utf-8", "replace"), {"&quot;": '"', "&#34;": '"', "&apos;": "'"})

@@ -1,4 +1,4 @@
-"""The signature of one S3 request: AWS Signature Version 4 in headers, the payload unsigned (its checksum is signed).
+"""The signature of one S3 request: AWS Signature Version 4 in headers; a stream unsigned (its checksum is signed).
 
 For the few requests that each push makes: botocore takes 0.2 ms for one of them. What it signs for the same request is
 the same, says a test. Pure: the time and the credentials are passed in. Must not know lines or buckets.
@@ -26,17 +26,25 @@ class Credentials:
 
 
 def signed(
-    method: str, host: str, path: str, query: str, headers: Mapping[str, str], who: Credentials, region: str, at: str
+    method: str,
+    host: str,
+    path: str,
+    query: str,
+    headers: Mapping[str, str],
+    who: Credentials,
+    region: str,
+    at: str,
+    payload: str = UNSIGNED,
 ) -> dict[str, str]:
     """`headers` with what the store wants beside them. `path` and `query` are quoted, the query in order; names of
-    `headers` are lower case; `at` is the time as 20260101T000000Z."""
-    found = dict(headers, **{"x-amz-content-sha256": UNSIGNED, "x-amz-date": at})
+    `headers` are lower case; `at` is the time as 20260101T000000Z; `payload` the SHA-256 of the body, in hex."""
+    found = dict(headers, **{"x-amz-content-sha256": payload, "x-amz-date": at})
     if who.token:
         found["x-amz-security-token"] = who.token
     names = sorted([*found, "host"])
     lines = "".join(f"{name}:{host if name == 'host' else found[name].strip()}\n" for name in names)
     said = ";".join(names)
-    request = "\n".join((method, path, query, lines, said, UNSIGNED))
+    request = "\n".join((method, path, query, lines, said, payload))
     scope = f"{at[:8]}/{region}/s3/aws4_request"
     text = "\n".join(("AWS4-HMAC-SHA256", at, scope, hashlib.sha256(request.encode()).hexdigest()))
     signature = _mac(_key(who.secret_key, at[:8], region), text).hex()

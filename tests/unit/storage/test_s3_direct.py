@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -29,6 +30,7 @@ class Heads(list[str]):
     """What was asked, header by header, and where."""
 
     bucket: Bucket
+    bodies: list[bytes]
 
 
 @pytest.fixture
@@ -39,6 +41,7 @@ async def play() -> AsyncIterator[Callable[..., Awaitable[Heads]]]:
 
     async def start(*answers: bytes, **place: Any) -> Heads:
         heads = Heads()
+        heads.bodies = []
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             ended = asyncio.Event()
@@ -47,7 +50,7 @@ async def play() -> AsyncIterator[Callable[..., Awaitable[Heads]]]:
                 while True:
                     head = (await reader.readuntil(b"\r\n\r\n")).decode()
                     length = re.search(r"(?i)\r\ncontent-length: (\d+)", head)
-                    await reader.readexactly(int(length[1]) if length else 0)
+                    heads.bodies.append(await reader.readexactly(int(length[1]) if length else 0))
                     heads.append(head)
                     writer.write(answers[min(len(heads), len(answers)) - 1])
             except (asyncio.IncompleteReadError, ConnectionError):
@@ -105,6 +108,31 @@ async def test_requests_say_what_was_asked_and_go_on_one_line(play: Callable[...
     assert "\r\nif-none-match: *\r\n" in heads[0]
     assert "\r\nx-amz-checksum-crc32: AAAAAA==\r\n" in heads[0]
     assert "\r\ncontent-md5: AAA=\r\n" in heads[1]
+    assert all("botocore" not in each.lower() for each in heads)
+
+
+async def test_an_upload_is_opened_and_completed_without_botocore(play: Callable[..., Awaitable[Heads]]) -> None:
+    """What needs quoting in XML comes and goes as it is."""
+    opened = b"<InitiateMultipartUploadResult><UploadId>a&amp;b~1</UploadId></InitiateMultipartUploadResult>"
+    made = b"<CompleteMultipartUploadResult><ETag>&quot;e-2&quot;</ETag></CompleteMultipartUploadResult>"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b"
+    heads = await play(answer % (len(opened), opened), answer % (len(made), made))
+    bucket = heads.bucket
+    assert (await bucket.once("create_multipart_upload", Key="k", ChecksumAlgorithm="CRC32"))["UploadId"] == "a&b~1"
+    parts = [{"PartNumber": 1, "ETag": '"<1>"', "ChecksumCRC32": "AA=="}, {"PartNumber": 2, "ETag": '"2"'}]
+    done = await bucket.once("complete_multipart_upload", Key="k", UploadId="a&b~1", MultipartUpload={"Parts": parts})
+    assert done["ETag"] == '"e-2"'
+    first, second = heads
+    assert first.startswith("POST /b/k?uploads= HTTP/1.1\r\n")
+    assert "\r\nx-amz-checksum-algorithm: CRC32\r\n" in first
+    assert second.startswith("POST /b/k?uploadId=a%26b~1 HTTP/1.1\r\n")
+    sent = heads.bodies[1]
+    assert sent == (
+        b'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+        b'<Part><ChecksumCRC32>AA==</ChecksumCRC32><ETag>"&lt;1&gt;"</ETag><PartNumber>1</PartNumber></Part>'
+        b'<Part><ETag>"2"</ETag><PartNumber>2</PartNumber></Part></CompleteMultipartUpload>'
+    )
+    assert f"\r\nx-amz-content-sha256: {hashlib.sha256(sent).hexdigest()}\r\n" in second
     assert all("botocore" not in each.lower() for each in heads)
 
 
