@@ -16,8 +16,9 @@ from typing import Protocol
 
 from proxy import observe
 
-KEPT = 2  # buffers of the usual size that are kept for the next part: fresh pages cost more than a copy into old ones
-"""At most, and no more than fit this process's even share: all processes together keep no more than the budget."""
+KEPT = 2  # buffers of the usual size that are kept for the next push: fresh pages cost more than a copy into old ones
+KEPT_BUSY_SECONDS = 5.0  # for which more of them are kept, for the next part of a push that goes on
+"""All that fit this process's even share, so that all processes together keep no more than the budget."""
 
 
 class Budget(Protocol):
@@ -75,6 +76,7 @@ class PartBuffers:
         self._usual = usual
         self._clock = clock
         self._kept: list[bytearray] = []
+        self._cutting: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[int, int, asyncio.Future[None]]] = deque()
 
     def __repr__(self) -> str:
@@ -106,8 +108,10 @@ class PartBuffers:
 
     def give(self, buffer: bytearray, size: int) -> None:
         """Back, with nobody using it any more. `size` is what was asked for; a buffer cut shorter is not kept."""
-        if size == len(buffer) == self._usual and len(self._kept) < min(KEPT, self._budget.share() // size):
+        if size == len(buffer) == self._usual and len(self._kept) < self._budget.share() // size:
             self._kept.append(buffer)
+            if len(self._kept) > KEPT and self._cutting is None:
+                self._cutting = asyncio.get_running_loop().call_later(KEPT_BUSY_SECONDS, self._cut)
         self._free(size)
 
     def let_go(self, size: int) -> None:
@@ -115,7 +119,13 @@ class PartBuffers:
         self._free(size)
 
     def close(self) -> None:
+        if self._cutting is not None:
+            self._cutting.cancel()
         self._budget.close()
+
+    def _cut(self) -> None:
+        self._cutting = None
+        del self._kept[KEPT:]
 
     def _hold(self, size: int) -> None:
         self.held += size

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from proxy.storage import partbuffers
 from proxy.storage.partbuffers import OwnBudget, PartBuffers
 
 
@@ -53,3 +56,28 @@ async def test_a_turn_that_comes_as_its_waiter_is_cancelled_is_not_lost() -> Non
 async def test_a_buffer_beyond_the_budget_comes_when_nothing_else_is_held() -> None:
     buffers = PartBuffers(OwnBudget(10), 10)
     assert len(await buffers.take(50)) == 50
+
+
+async def test_buffers_are_kept_while_a_push_goes_on_and_two_of_them_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than fit the budget, and for the next part the very ones that were given back."""
+    monkeypatch.setattr(partbuffers, "KEPT_BUSY_SECONDS", 0.05)
+    buffers = PartBuffers(OwnBudget(40), 10)
+    first = [await buffers.take(10) for _ in range(4)]
+    for buffer in first:
+        buffers.give(buffer, 10)
+    again = [await buffers.take(10) for _ in range(4)]
+    assert set(map(id, again)) == set(map(id, first))
+    for buffer in again:
+        buffers.give(buffer, 10)
+    await asyncio.sleep(0.15)
+    last = [await buffers.take(10) for _ in range(4)]
+    assert len(set(map(id, last)) & set(map(id, again[:2]))) == 2
+    assert all(any(buffer is old for old in again[:2]) for buffer in last[:2])
+    buffers.close()
+
+
+async def test_no_more_are_kept_than_fit_this_process_share_of_the_budget() -> None:
+    buffers = PartBuffers(OwnBudget(10), 10)
+    one = await buffers.take(10)
+    buffers.give(one, 10)
+    assert await buffers.take(10) is one
