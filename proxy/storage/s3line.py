@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
 import aiohttp.payload
 
-CHUNK = 256 * 1024  # bytes of a body handed to the transport at once
+CHUNK = 256 * 1024  # bytes of a body handed to TLS at once, which makes a copy; without it there is none: all of them
 GATHER_SECONDS = 0.5  # a buffer may fill for so long before what came is given out
 HEAD_MAX = 64 * 1024  # bytes of an answer's header
 IDLE_SECONDS = 15.0  # for which an unused line is kept; stores close theirs after 20 and more
@@ -69,11 +70,16 @@ class Line(asyncio.BufferedProtocol):
         self._first = False  # any byte is good news: there was a silence
         self._news: asyncio.Future[None] | None = None
         self._may_write = asyncio.Event()
+        self._at_once = CHUNK
 
     # ---- what the loop calls -------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(CHUNK)
+        if transport.get_extra_info("sslcontext") is None:
+            self._at_once = sys.maxsize
+            self._transport.set_write_buffer_limits(0)
+        else:
+            self._transport.set_write_buffer_limits(CHUNK)
         self._may_write.set()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -114,12 +120,12 @@ class Line(asyncio.BufferedProtocol):
         ConnectionError, TimeoutError."""
         transport = self._alive()
         transport.write(head)
-        for at in range(0, len(body), CHUNK):
+        for at in range(0, len(body), self._at_once):
+            transport.write(body[at : at + self._at_once])
             if not self._may_write.is_set():
                 await self._may_write.wait()
             if self.lost or self._is_answered():
                 break  # it has said why, perhaps
-            transport.write(body[at : at + CHUNK])
         while True:
             end = self._scratch.find(b"\r\n\r\n", 0, self._filled)
             if end < 0:
