@@ -24,6 +24,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _speedups import Hasher
 
 TAG = 16
@@ -56,11 +58,15 @@ def seal_frames(
     count: int,
     frame_length: int,
     hasher: Hasher | None = None,
+    into: memoryview | None = None,
+    made: Callable[[memoryview], None] | None = None,
 ) -> int:
-    """Seal `count` regular frames in place, the first at `buffer[0]`; returns their length in bytes.
+    """Seal `count` regular frames, the first at `buffer[0]`; returns their length in bytes.
 
-    The plaintext of frame i lies at i × (F + 32) + PLAIN_AT. `hasher` takes it just before it is sealed, while warm.
+    In place, or at the same places of `into`, another buffer. The plaintext of frame i lies at i × (F + 32) + PLAIN_AT.
+    `hasher` takes it just before it is sealed, and `made` what it became just after, both while warm.
     """
+    sealed = buffer if into is None else into
     if first < 1 or first + count > SEQUENCE_MAX:
         raise ValueError(f"no frames {first} to {first + count - 1} in a message")
     prefix = message_id + _REGULAR
@@ -70,13 +76,15 @@ def seal_frames(
         plain = buffer[at + PLAIN_AT : at + PLAIN_AT + frame_length]
         if hasher is not None:
             hasher.update(plain)
-        buffer[at : at + PLAIN_AT] = nonce[8:] + nonce
+        sealed[at : at + PLAIN_AT] = nonce[8:] + nonce
         key.encrypt_into(
             nonce,
             plain,
             prefix + _AAD_END.pack(sequence, frame_length),
-            buffer[at + PLAIN_AT : at + PLAIN_AT + frame_length + TAG],
+            sealed[at + PLAIN_AT : at + PLAIN_AT + frame_length + TAG],
         )
+        if made is not None:
+            made(sealed[at : at + frame_length + FRAME_OVERHEAD])
         at += frame_length + FRAME_OVERHEAD
     return at
 
@@ -89,25 +97,29 @@ def seal_final(
     sequence: int,
     length: int,
     hasher: Hasher | None = None,
+    into: memoryview | None = None,
 ) -> int:
-    """Seal the final frame in place, at `buffer[0]`, its plaintext at PLAIN_AT; returns its length in bytes.
+    """Seal the final frame, at `buffer[0]`, its plaintext at PLAIN_AT; returns its length in bytes.
 
-    The final frame's fields are 8 bytes longer, so the plaintext moves by 8, at most one frame of it for each message.
+    In place, or in `into`, another buffer. The final frame's fields are 8 bytes longer, so that in place the plaintext
+    moves by 8, at most one frame of it for each message.
     """
     if not 1 <= sequence <= SEQUENCE_MAX:
         raise ValueError(f"no frame {sequence} in a message")
     nonce = sequence.to_bytes(12, "big")
-    plain = buffer[_FINAL_PLAIN_AT : _FINAL_PLAIN_AT + length]
-    if length:
-        plain[:] = buffer[PLAIN_AT : PLAIN_AT + length]
+    plain, sealed = buffer[PLAIN_AT : PLAIN_AT + length], into
+    if sealed is None:
+        plain, sealed = buffer[_FINAL_PLAIN_AT : _FINAL_PLAIN_AT + length], buffer
+        if length:
+            plain[:] = buffer[PLAIN_AT : PLAIN_AT + length]
     if hasher is not None:
         hasher.update(plain)
-    buffer[:_FINAL_PLAIN_AT] = _ENDFRAME + nonce[8:] + nonce + length.to_bytes(4, "big")
+    sealed[:_FINAL_PLAIN_AT] = _ENDFRAME + nonce[8:] + nonce + length.to_bytes(4, "big")
     key.encrypt_into(
         nonce,
         plain,
         message_id + _FINAL + _AAD_END.pack(sequence, length),
-        buffer[_FINAL_PLAIN_AT : _FINAL_PLAIN_AT + length + TAG],
+        sealed[_FINAL_PLAIN_AT : _FINAL_PLAIN_AT + length + TAG],
     )
     return length + FINAL_OVERHEAD
 

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 from typing import TYPE_CHECKING
 
+from proxy.blob.hashers import crc32
 from proxy.metadata.client import MetadataClient
 from proxy.process.datadir import DataDirectory
 from proxy.service import metadata_client, wait_for_metadata
@@ -129,6 +130,7 @@ def _bucket_store(
         part_size=storage.part_mib * 2**20,
         budget=budget,
         checksum=storage.checksum,
+        crc32=crc32,
         stall_seconds=stall_seconds,
     )
 

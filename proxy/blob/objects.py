@@ -42,6 +42,12 @@ class BlobWriter(Protocol):
 
     async def write(self, chunk: bytes | bytearray | memoryview) -> None: ...
 
+    async def room(self) -> memoryview:
+        """Where the next bytes go, at least one; the caller puts them there and says how many by `took`."""
+
+    def took(self, count: int) -> memoryview | None:
+        """So many bytes lie where the last room was; the next one, if there is one without waiting."""
+
     async def finish(self) -> Segment: ...
 
     async def abandon(self) -> None: ...

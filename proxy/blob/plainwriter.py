@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from _speedups import Hasher
 from proxy.blob.buffers import BufferPool
 from proxy.blob.plain import PAGE_BYTES, hash_frames, page_offset
-from proxy.blob.slots import Filled, Shape, Slots
+from proxy.blob.slots import Filled, Made, Shape, Slots
 from proxy.model.records import Segment
 from proxy.storage.base import Appender
 
@@ -89,6 +89,16 @@ class PlainWriter:
         if self._made:
             await self._keep_full_pages()
 
+    async def room(self) -> memoryview:
+        """Where the next bytes go, at least one; the caller puts them there and says how many by `took`."""
+        if self._made:
+            await self._keep_full_pages()
+        return await self._slots.room()
+
+    def took(self, count: int) -> memoryview | None:
+        """So many bytes lie where the last room was; the next one, if there is one without waiting."""
+        return self._slots.took(count)
+
     async def finish(self) -> Segment:
         """End the append: all is hashed and stored, though not yet durable. Buffers are given back."""
         if self._ended:
@@ -105,12 +115,16 @@ class PlainWriter:
         """Stop here. Waits for the thread that still stores; should this be cancelled, its buffer follows later."""
         await self._slots.abandon()
 
-    def _hash(self, view: memoryview, filled: Filled) -> int:
+    def _hash(self, view: memoryview, filled: Filled, into: memoryview | None, made: Made | None) -> int:
         end = filled.frames * self._frame_length + (filled.final or 0)
         for at in range(0, end, self._frame_length):
             frame = view[at : min(at + self._frame_length, end)]
             self._hasher.update(frame)
             self._made.append(hash_frames(frame, self._frame_length))
+            if into is not None:
+                into[at : at + len(frame)] = frame
+                if made is not None:
+                    made(into[at : at + len(frame)])
         return end
 
     async def _keep_full_pages(self) -> None:

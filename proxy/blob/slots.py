@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import Layout
 from proxy.model.errors import Code, Failure
-from proxy.storage.base import Appender
+from proxy.storage.base import Appender, Into
 
 SMALL = 64 * 1024  # stored bytes up to which an upload gets a buffer of its own instead of a slot
 _NONE = bytearray()  # in the place of a slot once the final one has gone
@@ -52,8 +52,11 @@ class Filled:
     final: int | None
 
 
-Make = Callable[[memoryview, Filled], int]
-"""In a thread: turn the slot's frames into what is stored, in place; where it ends. It begins at the slot's start."""
+Made = Callable[[memoryview], None]
+Make = Callable[[memoryview, Filled, memoryview | None, Made | None], int]
+"""In a thread: turn the slot's frames into what is stored, in place or at the same places of another buffer; where it
+ends. It begins at the slot's start, and what lies before the frames is part of it. `Made` is told of each piece in the
+other buffer."""
 
 
 class Slots:
@@ -103,31 +106,51 @@ class Slots:
 
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take the chunk's bytes; it is the caller's again. Waits only while both slots are full."""
+        rest = memoryview(chunk).cast("B")
+        room: memoryview | None = None
+        while len(rest):
+            room = room or await self.room()
+            part = min(len(room), len(rest))
+            room[:part] = rest[:part]
+            rest = rest[part:]
+            room = self.took(part)
+        if not self._has_room():
+            await self._ship()
+
+    async def room(self) -> memoryview:
+        """Where the next bytes go, at least one, to be put there by the caller and told of by `took`. Good until then;
+        waits only while both slots are full."""
         if self._ended or self._final_sent:
             raise RuntimeError("this append has ended")
         shape = self._shape
-        rest = memoryview(chunk).cast("B")
-        if self._small is not None and self.plain_length + len(rest) > self._expected:
+        if self._small is not None and self.plain_length == self._expected:
             # More comes than was expected: go on in a slot of the pool.
             used = self._at + shape.plain_at + self._fill
             self._fill_next(self._pool.take())
             self._view[:used] = self._small[:used]
             self._small = None
-        while len(rest):
-            if not self._has_room():
-                await self._ship()
-            part = min(shape.frame_length - self._fill, len(rest))
-            to = self._at + shape.plain_at + self._fill
-            self._view[to : to + part] = rest[:part]
-            rest = rest[part:]
-            self._fill += part
-            self.plain_length += part
-            if self._fill == shape.frame_length:
-                self._at += shape.frame_length + shape.frame_overhead
-                self._frames += 1
-                self._fill = 0
-                if not self._has_room():
-                    await self._ship()
+        if not self._has_room():
+            await self._ship()
+        return self._place()
+
+    def took(self, count: int) -> memoryview | None:
+        """So many bytes lie where the last room was; the next one, if there is one without waiting."""
+        self._fill += count
+        self.plain_length += count
+        if self._fill == self._shape.frame_length:
+            self._at += self._shape.frame_length + self._shape.frame_overhead
+            self._frames += 1
+            self._fill = 0
+        is_outgrown = self._small is not None and self.plain_length == self._expected
+        return self._place() if self._has_room() and not is_outgrown else None
+
+    def _place(self) -> memoryview:
+        """The rest of the frame that fills, or as much of it as a small buffer is for."""
+        most = self._shape.frame_length - self._fill
+        if self._small is not None:
+            most = min(most, self._expected - self.plain_length)
+        at = self._at + self._shape.plain_at + self._fill
+        return self._view[at : at + most]
 
     async def finish(self) -> int:
         """End the append: all is made and stored, though not yet durable; the stored length. Buffers are given back."""
@@ -171,7 +194,7 @@ class Slots:
     def _send(self, *, final: bool) -> None:
         self._final_sent = final
         self._away = self._buffer
-        self._append = asyncio.create_task(self._appender.append(self._production(self._buffer, final)))
+        self._append = asyncio.create_task(self._appender.append(*self._production(self._buffer, final)))
         self._append.add_done_callback(_retrieve)
         self._sequence += self._frames
         self._start = self._at = self._fill = self._frames = 0
@@ -182,22 +205,25 @@ class Slots:
     def _fill_next(self, buffer: bytearray) -> None:
         self._buffer, self._view = buffer, memoryview(buffer)
 
-    def _production(self, buffer: bytearray, final: bool) -> Callable[[], memoryview]:
-        """What the thread does, and what is to be stored."""
-        make = self._make
+    def _production(self, buffer: bytearray, final: bool) -> tuple[Callable[[], memoryview], Into]:
+        """What the thread does, and what is to be stored: in the slot, or in a buffer of the store's."""
+        make, view = self._make, memoryview(buffer)
         filled = Filled(self._start, self._frames, self._sequence, self._fill if final else None)
 
         def produce() -> memoryview:
-            view = memoryview(buffer)
-            return view[: make(view, filled)]
+            return view[: make(view, filled, None, None)]
 
-        return produce
+        def produce_into(room: memoryview, made: Made) -> None:
+            make(view, filled, room, made)
+
+        return produce, Into(self._at + (self._fill + self._shape.final_overhead if final else 0), produce_into)
 
     async def _settle(self) -> None:
         """Wait for the append that runs, without cancelling it when we are; raises what it raised."""
         if self._append is None:
             return
-        await asyncio.wait((self._append,))
+        if not self._append.done():
+            await asyncio.wait((self._append,))
         append, self._append = self._append, None
         try:
             append.result()

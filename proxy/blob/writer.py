@@ -15,7 +15,7 @@ from functools import partial
 from _speedups import FINAL_OVERHEAD, FRAME_OVERHEAD, PLAIN_AT, Hasher, seal_final, seal_frames
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import MESSAGE_ID_LENGTH, MessageKey, build_header
-from proxy.blob.slots import Filled, Shape, Slots
+from proxy.blob.slots import Filled, Made, Shape, Slots
 from proxy.model.records import EncryptedDataKey, Segment
 from proxy.storage.base import Appender
 
@@ -75,6 +75,14 @@ class SealedWriter:
         """Take the chunk's bytes; it is the caller's again. Waits only while both slots are full."""
         await self._slots.write(chunk)
 
+    async def room(self) -> memoryview:
+        """Where the next bytes go, at least one; the caller puts them there and says how many by `took`."""
+        return await self._slots.room()
+
+    def took(self, count: int) -> memoryview | None:
+        """So many bytes lie where the last room was; the next one, if there is one without waiting."""
+        return self._slots.took(count)
+
     async def finish(self) -> Segment:
         """End the message: all is hashed, sealed and stored, though not yet durable. Buffers are given back."""
         length = await self._slots.finish()
@@ -85,8 +93,20 @@ class SealedWriter:
         await self._slots.abandon()
 
 
-def _seal(key: MessageKey, hasher: Hasher, frame_length: int, view: memoryview, filled: Filled) -> int:
-    """Hash and seal a slot's frames in place; where they end."""
+def _seal(
+    key: MessageKey,
+    hasher: Hasher,
+    frame_length: int,
+    view: memoryview,
+    filled: Filled,
+    into: memoryview | None,
+    made: Made | None,
+) -> int:
+    """Hash and seal a slot's frames, in place or into another buffer; where they end."""
+    if into is not None:
+        into[: filled.start] = view[: filled.start]
+        if made is not None:
+            made(into[: filled.start])
     end = filled.start + seal_frames(
         key.cipher,
         key.message_id,
@@ -95,8 +115,20 @@ def _seal(key: MessageKey, hasher: Hasher, frame_length: int, view: memoryview, 
         count=filled.frames,
         frame_length=frame_length,
         hasher=hasher,
+        into=into[filled.start :] if into is not None else None,
+        made=made,
     )
     if filled.final is not None:
-        sequence = filled.sequence + filled.frames
-        end += seal_final(key.cipher, key.message_id, view[end:], sequence=sequence, length=filled.final, hasher=hasher)
+        final = end
+        end += seal_final(
+            key.cipher,
+            key.message_id,
+            view[final:],
+            sequence=filled.sequence + filled.frames,
+            length=filled.final,
+            hasher=hasher,
+            into=into[final:] if into is not None else None,
+        )
+        if into is not None and made is not None:
+            made(into[final:end])
     return end

@@ -19,6 +19,8 @@ from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
+from proxy.process import http
+from proxy.registry.append import Append
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
@@ -105,21 +107,45 @@ async def body(request: web.Request) -> AsyncIterator[bytes]:
 
     BodyCut when it ends too early; SizeInvalid when its chunks are not framed as HTTP wants.
     """
+    await _invite(request)
+    while chunk := await _next_chunk(request):
+        yield chunk
+
+
+async def receive(request: web.Request, append: Append) -> None:
+    """As `body`, all of it into an append: what is long, straight into the append's own buffer."""
+    await _invite(request)
+    while True:
+        if append.upload.committed is None and (straight := http.straight(request)) is not None:
+            straight.begin()
+            try:
+                whole = await straight.read_all(append)
+            finally:
+                straight.end()
+            if not whole:
+                raise BodyCut
+            return
+        if not (chunk := await _next_chunk(request)):
+            return
+        await append.write(chunk)
+
+
+async def _invite(request: web.Request) -> None:
     if expects_continue(request):
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # as aiohttp does: the answer itself has not begun
-    while True:
-        try:
-            chunk = await request.content.readany()
-        except OSError as error:
+
+
+async def _next_chunk(request: web.Request) -> bytes:
+    """Empty at the end."""
+    try:
+        return await request.content.readany()
+    except OSError as error:
+        raise BodyCut from error
+    except (web.RequestPayloadError, HttpProcessingError) as error:
+        if request.transport is None or request.transport.is_closing():
             raise BodyCut from error
-        except (web.RequestPayloadError, HttpProcessingError) as error:
-            if request.transport is None or request.transport.is_closing():
-                raise BodyCut from error
-            raise Failure(Code.SIZE_INVALID, "the body is not framed as HTTP wants") from error
-        if not chunk:
-            return
-        yield chunk
+        raise Failure(Code.SIZE_INVALID, "the body is not framed as HTTP wants") from error
 
 
 def expects_continue(request: web.Request) -> bool:

@@ -15,7 +15,7 @@ from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest, check_repository, parse_digest
 from proxy.model.ranges import parse_content_range
-from proxy.oci.call import BodyCut, Call, body, check_encoding, gone
+from proxy.oci.call import BodyCut, Call, check_encoding, gone, receive
 from proxy.oci.errors import API_VERSION
 from proxy.registry.append import Append, see_through
 
@@ -179,8 +179,7 @@ async def _mount(call: Call, digest: Digest) -> bool:
 async def _receive(call: Call, append: Append) -> None:
     before = append.received
     try:
-        async for chunk in body(call.request):
-            await append.write(chunk)
+        await receive(call.request, append)
     finally:
         observe.metrics.blob_bytes.labels("in").inc(append.received - before)
 

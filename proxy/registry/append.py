@@ -100,6 +100,23 @@ class Append:
             raise await self._lost() from None
         self.received += len(chunk)
 
+    async def room(self) -> memoryview:
+        """Where the next bytes go, to be put there by the caller and told of by `took`: another way to `write`. At
+        least one byte's; the place is good until anything else of the append is called."""
+        if self._length is not None and self.received >= self._length:
+            raise Failure(Code.SIZE_INVALID, f"the body is longer than the {self._length} bytes that were declared")
+        self._check_lease()
+        writer = self._writer or await self._open()
+        try:
+            return await writer.room()
+        except ObjectMissing:
+            raise await self._lost() from None
+
+    def took(self, count: int) -> memoryview | None:
+        """So many bytes lie where the last room was; the next one, if there is one at once."""
+        self.received += count
+        return self._writer.took(count) if self._writer is not None else None
+
     async def keep(self) -> Upload:
         """Record what was written: any worker can go on from here. Returns the session at its new offset."""
         if self._writer is None or self._appender is None or self._hasher is None:

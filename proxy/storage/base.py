@@ -41,6 +41,15 @@ class Strays:
     rows: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Into:
+    """Another way to produce: `size` bytes, put by `produce` into the view of just that size which it is given. What
+    it is given beside that is told of each piece as it lies there, in order, while it is warm."""
+
+    size: int
+    produce: Callable[[memoryview, Callable[[memoryview], None]], None]
+
+
 class Appender(Protocol):
     """One stretch of writing to one object by one caller. `offset` is the stored length so far.
 
@@ -52,9 +61,10 @@ class Appender(Protocol):
     offset: int
     resumable: bool
 
-    async def append(self, produce: Callable[[], memoryview]) -> int:
+    async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
         """Run `produce` off the event loop and store what it returns after all that was stored before; its length.
 
+        `into` brings the same bytes without a copy to a store that gathers them: one of the two is run, once.
         Producing (hashing, sealing) and storing share one hop to a thread this way. Calls are serial: a caller may
         overlap one `append` with receiving, never with another `append`. The buffer is the caller's again once the
         call returns; on cancellation it is the caller's only after `abandon` or `pause` has returned.

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from proxy.model.errors import Code, Failure
-from proxy.storage.base import KEY, StoredObject, Strays
+from proxy.storage.base import KEY, Into, StoredObject, Strays
 from proxy.storage.offloop import finish_anyway, obtain
 from proxy.storage.tree import Tree, failure
 
@@ -131,7 +131,7 @@ class FilesystemAppender:
         state = "closed" if self._closed else "broken" if self._broken else "open"
         return f"<FilesystemAppender {self._key} at {self.offset}, {state}>"
 
-    async def append(self, produce: Callable[[], memoryview]) -> int:
+    async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
         self._check_usable()
         if self._job is not None and not self._job.done():
             raise RuntimeError("one append at a time")

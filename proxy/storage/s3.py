@@ -17,14 +17,12 @@ Memory: `PartBuffers`, and for each stream what one `append` gave beyond a part'
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import hashlib
+import os
 import secrets
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from typing import Any
 
 from proxy.model.errors import Code, Failure
@@ -32,13 +30,16 @@ from proxy.model.records import OpenObject
 from proxy.storage.base import KEY, ObjectMissing, OpenObjects, StoredObject, Strays
 from proxy.storage.bucket import Body, Bucket, unavailable
 from proxy.storage.partbuffers import Budget, OwnBudget, PartBuffers
-from proxy.storage.s3append import MAX_PARTS, S3Appender
+from proxy.storage.s3append import S3Appender
 from proxy.storage.s3early import EARLY
 from proxy.storage.s3marker import Mark
 from proxy.storage.s3read import S3Reader
+from proxy.storage.s3sums import Crc32, Summed, sums
 from proxy.storage.s3tools import Tools
+from proxy.storage.s3whole import MAX_PARTS
+from proxy.storage.threads import Threads
 
-THREADS = 16  # in which appends hash, seal and copy
+THREADS = min(16, os.cpu_count() or 1)  # that hash and seal: more would share cores and caches, and wait for nothing
 CHECK_LASTS = 2.0  # seconds for which a good probe answers again: /readyz is open to all
 PAGE = 1000  # keys of one listing
 PIECES = 2  # of tails on their way to or from rows at once, of a MiB each
@@ -59,23 +60,24 @@ class S3Store:
         part_size: int = 8 * MIB,
         budget: Budget | None = None,
         checksum: str = "crc32",
+        crc32: Crc32 = zlib.crc32,
         stall_seconds: float = 5.0,
         threads: int = THREADS,
     ) -> None:
         """`store_id` is the name that the store must have (`s3marker.claim`), None for any: in another one nothing is
         made, listed, or said to be missing. `budget` bounds the bytes of parts, and is closed with the store; without
-        one the store has `BUDGET` for itself. `checksum` is crc32 or md5. An append that does not come for
-        `stall_seconds` gives up its buffer."""
+        one the store has `BUDGET` for itself. `checksum` is crc32 or md5, and `crc32` what counts the first. An append
+        that does not come for `stall_seconds` gives up its buffer."""
         self.buffers = PartBuffers(budget or OwnBudget(BUDGET), part_size)
         self._bucket = bucket
         self._objects = objects
         self._prefix = prefix
         self._mark = Mark(bucket, prefix, store_id)
         self._part_size = part_size
-        self._pool = ThreadPoolExecutor(threads, "store-write")
+        self._threads = Threads(threads, "store-write")
         rows = asyncio.Semaphore(PIECES)
         self._tools = Tools(
-            bucket, objects, self.buffers, self._pool, CHECKSUMS[checksum], stall_seconds, rows, self._mark
+            bucket, objects, self.buffers, self._threads, sums(checksum, crc32), stall_seconds, rows, self._mark
         )
         self._probe = f"{prefix}probe-{secrets.token_hex(8)}"
         self._checking = asyncio.Lock()
@@ -214,7 +216,8 @@ class S3Store:
             await self._mark.vouch()
             body = memoryview(self._probe.encode())
             try:
-                await self._bucket.ask("put_object", Key=self._probe, Body=Body(body), **self._tools.checksum(body))
+                verified = await Summed(self._tools.new_sum).of(body)
+                await self._bucket.ask("put_object", Key=self._probe, Body=Body(body), **verified)
                 answer = await self._bucket.ask("get_object", Key=self._probe)
                 async with self._bucket.in_time(), answer["Body"] as stream:
                     if await stream.read() != body:
@@ -230,7 +233,7 @@ class S3Store:
 
     async def close(self) -> None:
         """Ends threads and connections. Appenders and readers must have been closed."""
-        self._pool.shutdown(wait=False)
+        self._threads.close()
         self.buffers.close()
         await self._bucket.close()
 
@@ -290,17 +293,6 @@ class S3Store:
 async def _each(uploads: dict[str, float]) -> AsyncIterator[StoredObject]:
     for key in sorted(uploads):
         yield StoredObject(key, 0, uploads[key], False)
-
-
-def _crc32(body: memoryview) -> dict[str, Any]:
-    return {"ChecksumCRC32": base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()}
-
-
-def _md5(body: memoryview) -> dict[str, Any]:
-    return {"ContentMD5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()}
-
-
-CHECKSUMS: dict[str, Callable[[memoryview], dict[str, Any]]] = {"crc32": _crc32, "md5": _md5}
 
 
 def _check_key(key: str) -> None:

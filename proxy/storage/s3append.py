@@ -13,19 +13,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.model.records import TAIL_PIECE, SentPart
-from proxy.storage.base import ObjectMissing
+from proxy.storage.base import Into, ObjectMissing
 from proxy.storage.s3early import EARLY, put_early, read_back
-from proxy.storage.s3tools import Tools, retrieve, see_through, take_in
-from proxy.storage.s3whole import complete, etag_of, find_complete, put_part, put_whole
+from proxy.storage.s3sums import Summed
+from proxy.storage.s3tools import Tools, begin, see_through, take_in
+from proxy.storage.s3whole import check_number, complete, etag_of, find_complete, put_part, put_whole
+from proxy.storage.stall import StallClock
+from proxy.storage.threads import Job
 
-MAX_PARTS = 10_000  # of a multipart upload, by S3's own limit
+UNKNOWN_SECONDS = 60.0  # for which the store may hold an upload that no row knows: far below the age of a stray
 SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
 
 
@@ -53,7 +57,7 @@ class S3Appender:
         self._key = key
         self._name = name
         self._part_size = part_size
-        self._upload_id = upload_id
+        self._upload_id, self._opened_at = upload_id, 0.0  # by the monotonic clock
         self._kept = kept
         self._whole = whole
         self._first = first
@@ -64,16 +68,17 @@ class S3Appender:
         self._fill = offset - self._border
         self._carry = b""
         self._buffer: bytearray | None = None
+        self._summed = Summed(tools.new_sum)  # of the part that fills
         self._size = part_size  # of the buffer that is held, or will be taken
         if expected_size is not None:
             self._size = min(part_size, expected_size + expected_size // 100 + SLACK)
 
         self._parts: list[SentPart] = []  # of this stretch, in order
         self._recorded = 0  # of them, how many rows know
-        self._job: Future[tuple[int, bytes]] | None = None
+        self._job: Job[tuple[int, bytes]] | None = None
         self._sending: asyncio.Task[SentPart] | None = None
         self._spilling: asyncio.Task[None] | None = None
-        self._stalled: asyncio.TimerHandle | None = None
+        self._clock = StallClock(tools.stall_seconds, self._on_stall)
         self._broken = False
         self._ended = False
         self.resumable = False
@@ -87,19 +92,22 @@ class S3Appender:
         self._buffer = await self._tools.buffers.take(self._size)
         self._watch()
 
-    async def append(self, produce: Callable[[], memoryview]) -> int:
+    async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
         self._check_usable()
         if self._whole and self.offset >= self._part_size:
             raise Failure(Code.STORE_UNAVAILABLE, "this object is finished and takes no more bytes")
-        if self._job is not None and not self._job.done():
+        if self._job is not None and not self._job.done:
             raise RuntimeError("one append at a time")
         self._broken = True  # until the bytes are counted
         if self._whole:
             await self._take_back(self.offset)
         await self._wake_up()
         buffer = await self._room()
-        self._job = self._tools.pool.submit(take_in, produce, buffer, self._fill)
-        length, carry = await asyncio.wrap_future(self._job)
+        hole, summed = self._in_rows - self._border, self._summed
+        self._summed = Summed(self._tools.new_sum)  # should this fail: the other one counts what is nowhere
+        self._job = self._tools.threads.give(partial(take_in, produce, into, buffer, self._fill, summed, hole))
+        length, carry = await self._job.outcome()
+        self._summed = summed
         fill = self._fill + length - len(carry)
         if fill == self._part_size:
             await self._send()
@@ -148,41 +156,37 @@ class S3Appender:
     async def _send(self) -> None:
         """Start sending the part that is full, once the one before it has gone."""
         number = self._border // self._part_size + 1
-        if number > MAX_PARTS:
-            raise Failure(
-                Code.OBJECT_TOO_LARGE,
-                f"an object of {MAX_PARTS} parts of {self._part_size // 2**20} MiB is full",
-                hint="raise [storage] part_mib, or let the client announce the layer's length",
-            )
+        check_number(number, self._part_size)
         await self._settle()
         if not self._upload_id:
             await self._open_upload()
+        elif not self._kept and time.monotonic() - self._opened_at > UNKNOWN_SECONDS:
+            await self._keep(self._in_rows, b"")
         await self._fill_hole()
         buffer, self._buffer = self._buffer or bytearray(), None
-        self._sending = asyncio.create_task(self._send_part(number, buffer, self._size, self._part_size))
-        self._sending.add_done_callback(retrieve)
+        summed, self._summed = self._summed, Summed(self._tools.new_sum)
+        self._sending = begin(self._send_part(number, buffer, self._size, self._part_size, summed), "send a part")
         self._border += self._part_size
         self._in_rows = self._border
         self._fill = 0
 
     async def _open_upload(self) -> None:
         more: dict[str, Any] = (
-            {"ChecksumAlgorithm": "CRC32"} if "ChecksumCRC32" in self._tools.checksum(memoryview(b"")) else {}
+            {"ChecksumAlgorithm": "CRC32"} if "ChecksumCRC32" in self._tools.new_sum().parameters() else {}
         )
         answer = await self._tools.bucket.ask("create_multipart_upload", Key=self._name, **more)
-        self._upload_id = answer["UploadId"]
-        await self._keep(self._in_rows, b"")  # before any part: nothing in the store that no row knows of
+        self._upload_id, self._opened_at = answer["UploadId"], time.monotonic()
 
-    async def _send_part(self, number: int, buffer: bytearray, size: int, length: int) -> SentPart:
+    async def _send_part(self, number: int, buffer: bytearray, size: int, length: int, summed: Summed) -> SentPart:
         view = memoryview(buffer)[:length]
         try:
-            checksum = await asyncio.to_thread(self._tools.checksum, view)
-            etag = await put_part(self._tools.bucket, self._name, self._upload_id, number, view, checksum)
+            verified = await summed.of(view)
+            etag = await put_part(self._tools.bucket, self._name, self._upload_id, number, view, verified)
         except BaseException:
             self._tools.buffers.let_go(size)  # the transport may still look at it
             raise
         self._tools.buffers.give(buffer, size)
-        return SentPart(number, etag, checksum.get("ChecksumCRC32", ""))
+        return SentPart(number, etag, verified.get("ChecksumCRC32", ""))
 
     async def _settle(self) -> None:
         """Wait for the part that is on its way; raises what became of it."""
@@ -227,6 +231,7 @@ class S3Appender:
             self._tools.buffers.let_go(size)  # a line may still fill it
             raise
         self._buffer, self._size, self._whole, self._upload_id = buffer, size, False, EARLY
+        self._summed = Summed(self._tools.new_sum)
         self.offset = self._fill = offset
         self._border = self._in_rows = 0
         await self._keep_tail()
@@ -238,8 +243,8 @@ class S3Appender:
         """Whether all that there is lies now under the final key; if not, it goes into rows."""
         if not self._first or self._kept or self._upload_id or self._carry or self._buffer is None or not self._fill:
             return False
-        self._put = True
-        if not await put_early(self._tools, self._name, memoryview(self._buffer)[: self._fill]):
+        self._put, view = True, memoryview(self._buffer)[: self._fill]
+        if not await put_early(self._tools, self._name, view, await self._summed.of(view)):
             self._upload_id = EARLY
             return False
         self._give_back()
@@ -249,17 +254,14 @@ class S3Appender:
 
     def _watch(self) -> None:
         if self._buffer is not None:
-            self._stalled = asyncio.get_running_loop().call_later(self._tools.stall_seconds, self._on_stall)
+            self._clock.begin()
 
     def _on_stall(self) -> None:
-        self._spilling = asyncio.create_task(self._spill(), name="spill a stalled part")
-        self._spilling.add_done_callback(retrieve)
+        self._spilling = begin(self._spill(), "spill a stalled part")
 
     async def _wake_up(self) -> None:
         """Nobody spills from here on. A spill that failed left the buffer as it was."""
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
+        self._clock.stop()
         if self._spilling is not None:
             await asyncio.wait((self._spilling,))
             self._spilling = None
@@ -269,16 +271,16 @@ class S3Appender:
         await self._keep_tail()
         self._give_back()
 
-    async def _keep_tail(self) -> None:
-        """What lies in the buffer, into rows, in pieces none of which crosses a part's border."""
-        if self._buffer is not None:
-            view = memoryview(self._buffer)
-            stop = self._border + self._fill
-            while self._in_rows < stop:
-                end = min(self._in_rows + TAIL_PIECE, stop)
-                async with self._tools.rows:
-                    await self._keep(self._in_rows, bytes(view[self._in_rows - self._border : end - self._border]))
-                self._in_rows = end
+    async def _keep_tail(self) -> bool:
+        """What lies in the buffer, into rows, in pieces none of which crosses a part's border; True if any."""
+        begun, stop = self._in_rows, self._border + self._fill
+        view = memoryview(self._buffer or b"")
+        while self._buffer is not None and self._in_rows < stop:
+            end = min(self._in_rows + TAIL_PIECE, stop)
+            async with self._tools.rows:
+                await self._keep(self._in_rows, bytes(view[self._in_rows - self._border : end - self._border]))
+            self._in_rows = end
+        return self._in_rows > begun
 
     async def _keep(self, tail_offset: int, tail: bytes) -> None:
         await self._tools.objects.keep_open_object(
@@ -301,8 +303,7 @@ class S3Appender:
             await self._settle()
             while self._carry:
                 await self._room()
-            if not await self._put_early():
-                await self._keep_tail()
+            if not await self._put_early() and not await self._keep_tail():  # a piece tells rows all
                 await self._keep(self._in_rows, b"")
         finally:
             await self._let_go()
@@ -319,7 +320,7 @@ class S3Appender:
             else:
                 view = memoryview(self._buffer or b"")[: self._fill]
                 self._put = True
-                await put_whole(self._tools.bucket, self._name, view, self._tools.checksum)
+                await put_whole(self._tools.bucket, self._name, view, await self._summed.of(view))
         except Failure as failure:
             if failure.code in (Code.STORE_UNAVAILABLE, Code.METADATA_UNAVAILABLE):
                 self.resumable = True
@@ -344,11 +345,10 @@ class S3Appender:
         number, done = self._border // self._part_size + 1, False
         await self._settle()
         if self._fill and self._buffer is not None:
-            if number > MAX_PARTS:
-                raise Failure(Code.OBJECT_TOO_LARGE, f"an object has at most {MAX_PARTS} parts")
+            check_number(number, self._part_size)
             buffer, self._buffer = self._buffer, None
             try:
-                part = await self._send_part(number, buffer, self._size, self._fill)
+                part = await self._send_part(number, buffer, self._size, self._fill, self._summed)
             except ObjectMissing:  # perhaps an earlier finish completed the upload, and its answer was lost
                 part = SentPart(number, await asyncio.to_thread(etag_of, memoryview(buffer)[: self._fill]), "")
                 done = True
@@ -395,9 +395,10 @@ class S3Appender:
         self._ended = True
 
         async def after_all() -> None:
-            if self._job is not None and not self._job.cancel() and not self._job.done():
-                await asyncio.wait((asyncio.wrap_future(self._job),))
+            if self._job is not None:
+                await self._job.ended()
             await self._wake_up()
+            self._clock.close()
             await how()
 
         await see_through(after_all())

@@ -9,6 +9,8 @@ row says.
 
 from __future__ import annotations
 
+from typing import Any
+
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3read import S3Reader
@@ -18,10 +20,10 @@ from proxy.storage.s3whole import put_whole
 EARLY = "early"
 
 
-async def put_early(tools: Tools, name: str, view: memoryview) -> bool:
+async def put_early(tools: Tools, name: str, view: memoryview, verified: dict[str, Any]) -> bool:
     """Whether the store has it now; if not, it may have it all the same. ObjectMissing where another's lies."""
     try:
-        await put_whole(tools.bucket, name, view, tools.checksum)
+        await put_whole(tools.bucket, name, view, verified)
     except Failure as failure:
         if failure.code is not Code.STORE_UNAVAILABLE:
             raise

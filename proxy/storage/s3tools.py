@@ -7,36 +7,52 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from proxy.storage.base import OpenObjects
+from proxy.storage.base import Into, OpenObjects
 from proxy.storage.bucket import Bucket
 from proxy.storage.partbuffers import PartBuffers
 from proxy.storage.s3marker import Mark
+from proxy.storage.s3sums import Sum, Summed
+from proxy.storage.threads import Threads
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """`checksum` makes a request's checksum parameters of its body."""
-
     bucket: Bucket
     objects: OpenObjects
     buffers: PartBuffers
-    pool: ThreadPoolExecutor
-    checksum: Callable[[memoryview], dict[str, Any]]
+    threads: Threads
+    new_sum: Callable[[], Sum]
     stall_seconds: float
     rows: asyncio.Semaphore  # for pieces of tails: each costs the metadata service some times its size while it comes
     mark: Mark
 
 
-def take_in(produce: Callable[[], memoryview], buffer: bytearray, fill: int) -> tuple[int, bytes]:
-    """In a thread: produce, and copy as much as there is room for; the length, and what did not fit."""
-    view = produce()
-    fits = min(len(view), len(buffer) - fill)
-    memoryview(buffer)[fill : fill + fits] = view[:fits]  # a bytearray itself would make a copy of what it is to take
-    return len(view), bytes(view[fits:])
+def take_in(
+    produce: Callable[[], memoryview], into: Into | None, buffer: bytearray, fill: int, summed: Summed, hole: int
+) -> tuple[int, bytes]:
+    """In a thread: produce straight into the buffer, or copy as much as there is room for; the length, and what did
+    not fit. `summed` counts the buffer's bytes up to there, unless it would have to count some of the first `hole`,
+    which are not in it."""
+    room = memoryview(buffer)[fill:]  # a bytearray itself would make a copy of what it is to take
+    if into is not None and into.size <= len(room):
+        into.produce(room[: into.size], summed.add if summed.length == fill else _nothing)
+        length, carry = into.size, b""
+    else:
+        view = produce()
+        length, carry = len(view), bytes(view[len(room) :])
+        room[: length - len(carry)] = view[: len(room)]
+    if summed.length >= hole:
+        summed.take(memoryview(buffer)[: fill + length - len(carry)])
+    return length, carry
+
+
+def _nothing(made: memoryview) -> None:
+    pass
 
 
 async def see_through(work: Coroutine[Any, Any, None]) -> None:
@@ -52,6 +68,13 @@ async def see_through(work: Coroutine[Any, Any, None]) -> None:
         retrieve(ending)
         raise cancelled
     ending.result()
+
+
+def begin(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """A task whose failure is told to whoever waits for it, and to nobody else."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(retrieve)
+    return task
 
 
 def retrieve(task: asyncio.Task[Any]) -> None:

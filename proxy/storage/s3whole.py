@@ -10,20 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from proxy.model.errors import Code, Failure
 from proxy.model.records import SentPart
 from proxy.storage.base import ObjectMissing
 from proxy.storage.bucket import Body, Bucket, Busy, Refused
 
+MAX_PARTS = 10_000  # of a multipart upload, by S3's own limit
 
-async def put_whole(
-    bucket: Bucket, name: str, view: memoryview, checksum: Callable[[memoryview], dict[str, Any]]
-) -> None:
+
+def check_number(number: int, part_size: int) -> None:
+    """Failure(OBJECT_TOO_LARGE) for a part that no upload takes."""
+    if number > MAX_PARTS:
+        raise Failure(
+            Code.OBJECT_TOO_LARGE,
+            f"an object of {MAX_PARTS} parts of {part_size // 2**20} MiB is full",
+            hint="raise [storage] part_mib, or let the client announce the layer's length",
+        )
+
+
+async def put_whole(bucket: Bucket, name: str, view: memoryview, verified: dict[str, Any]) -> None:
     """One PutObject of all the bytes, unless an object lies there already. Failure(STORE_UNAVAILABLE); ObjectMissing
     where another's does."""
-    verified = await asyncio.to_thread(checksum, view)
 
     async def once() -> None:
         try:

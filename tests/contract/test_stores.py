@@ -21,7 +21,7 @@ from fakes.memory_open_objects import MemoryOpenObjects
 from fakes.memory_store import MemoryStore
 
 from harness.seaweed import Seaweed
-from proxy.storage.base import ObjectMissing, ObjectStore, Strays
+from proxy.storage.base import Into, ObjectMissing, ObjectStore, Strays
 from proxy.storage.bucket import Bucket
 from proxy.storage.cache import CachedStore
 from proxy.storage.filesystem import FilesystemStore
@@ -109,6 +109,29 @@ async def test_what_was_appended_is_read_back(store: ObjectStore) -> None:
     await appender.finish()
     assert await get(store, key()) == b"abcdefg"
     assert await get(store, key(), fresh=True) == b"abcdefg"
+
+
+async def test_either_way_to_produce_brings_the_same_bytes(store: ObjectStore) -> None:
+    """One of the two is run, once; a store that gathers may give its own buffer, of just the stated size."""
+    ways: list[str] = []
+
+    def produce() -> memoryview:
+        ways.append("given")
+        return memoryview(b"abc")
+
+    def produce_into(room: memoryview, made: Callable[[memoryview], None]) -> None:
+        ways.append("into")
+        assert len(room) == 3
+        room[:] = b"abc"
+        made(room[:1])
+        made(room[1:])
+
+    appender = await store.begin(key())
+    for _ in range(3):
+        assert await appender.append(produce, Into(3, produce_into)) == 3
+    await appender.finish()
+    assert len(ways) == 3
+    assert await get(store, key()) == b"abcabcabc"
 
 
 async def test_an_empty_object_exists(store: ObjectStore) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from proxy.storage.base import KEY, ObjectMissing, StoredObject, Strays
+from proxy.storage.base import KEY, Into, ObjectMissing, StoredObject, Strays
 
 
 @dataclass(slots=True)
@@ -30,9 +30,12 @@ class Faults:
 
 
 class MemoryStore:
-    """An `ObjectStore`. `objects` are the stored bytes, for a test to read and to damage."""
+    """An `ObjectStore`. `objects` are the stored bytes, for a test to read and to damage.
 
-    def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
+    One that `gathers` lets its callers produce into a buffer of its own, and holds them to what they say of it."""
+
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0, *, gathers: bool = False) -> None:
+        self.gathers = gathers
         self.objects: dict[str, bytearray] = {}
         self.finished: set[str] = set()
         self.faults = Faults()
@@ -102,7 +105,7 @@ class MemoryAppender:
         self._job: Future[int] | None = None
         store.open_appenders += 1
 
-    async def append(self, produce: Callable[[], memoryview]) -> int:
+    async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
         if not self._open:
             raise RuntimeError("this stretch of writing has ended")
         if self._job is not None and not self._job.done():
@@ -111,7 +114,7 @@ class MemoryAppender:
 
         def run() -> int:
             try:
-                content = produce()
+                content = produce() if into is None or not store.gathers else _gather(into)
                 if store.faults.append_gate is not None:
                     store.faults.append_gate.wait()
                 if store.faults.fail_append is not None:
@@ -205,3 +208,11 @@ class MemoryReader:
 def _check_key(key: str) -> None:
     if not KEY.fullmatch(key):
         raise ValueError(f"not an object key: {key[:80]!r}")
+
+
+def _gather(into: Into) -> memoryview:
+    content, told = memoryview(bytearray(into.size)), bytearray()
+    into.produce(content, told.extend)
+    if told != content:
+        raise AssertionError("what was told of is not what lies there")
+    return content

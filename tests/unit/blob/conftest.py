@@ -48,9 +48,12 @@ async def memory() -> AsyncIterator[MemoryStore]:
     await store.close()
 
 
-@pytest.fixture(params=["memory", "filesystem"])
+@pytest.fixture(params=["memory", "memory that gathers", "filesystem"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
     made: ObjectStore
-    made = MemoryStore() if request.param == "memory" else await asyncio.to_thread(FilesystemStore, tmp_path / "store")
+    if request.param == "filesystem":
+        made = await asyncio.to_thread(FilesystemStore, tmp_path / "store")
+    else:
+        made = MemoryStore(gathers=request.param != "memory")
     yield made
     await made.close()

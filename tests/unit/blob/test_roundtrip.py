@@ -44,6 +44,44 @@ async def test_any_size_comes_back_whole(store: ObjectStore, data_key: DataKey, 
     assert await read_range(store, written, 0, size, pool) == whole
 
 
+@pytest.mark.parametrize("most", [1, 100, F, 10_000])
+@pytest.mark.parametrize("expected", [None, 300, 5 * F, 12 * F], ids=lambda length: f"{length} expected")
+async def test_what_is_put_into_rooms_is_what_was_written(
+    store: ObjectStore, data_key: DataKey, pool: BufferPool, expected: int | None, most: int
+) -> None:
+    """By rooms that were waited for, the next ones at once, and writes between them, from one buffer to the next."""
+    whole, hasher = content(20 * F + 17), _speedups.sha256()
+    appender = await store.begin("a" * 32)
+    writer = await SealedWriter.begin(
+        appender,
+        data_key=data_key.plaintext,
+        encrypted=data_key.encrypted,
+        sealed_for=ARN,
+        frame_length=F,
+        plain_offset=0,
+        hasher=hasher,
+        expected=expected,
+        pool=pool,
+    )
+    room: memoryview | None = None
+    while rest := whole[writer.plain_length :]:
+        if writer.plain_length % 7 == 3:
+            await writer.write(rest[:50])
+            room = None
+            continue
+        room = room or await writer.room()
+        count = min(len(room), most, len(rest))
+        assert count
+        room[:count] = rest[:count]
+        room = writer.took(count)
+        assert room is None or len(room)
+    table = [await writer.finish()]
+    await appender.finish()
+    written = Written(sealed_object("a" * 32, data_key, F, table), data_key.plaintext, hasher.digest(), tuple(table))
+    assert written.digest == hashlib.sha256(whole).digest()
+    assert await read_range(store, written, 0, len(whole), pool) == whole
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_any_range_comes_back(store: ObjectStore, data_key: DataKey, pool: BufferPool, seed: int) -> None:
     rng = random.Random(seed)

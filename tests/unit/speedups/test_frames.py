@@ -53,6 +53,48 @@ def test_sealing_in_place_is_sealing(plain: bytes, frame_length: int, first: int
     assert hasher.digest() == hashlib.sha256(plain[: count * frame_length]).digest()
 
 
+@given(plain=st.binary(max_size=400), frame_length=st.integers(1, 50), final=st.binary(max_size=50))
+def test_sealing_into_another_buffer_gives_the_same_and_leaves_the_first_alone(
+    plain: bytes, frame_length: int, final: bytes
+) -> None:
+    """Of every frame, the final one as well; and what came of each is told as it lies there."""
+    count = len(plain) // frame_length
+    laid = lay_out(plain[: count * frame_length], frame_length) + bytes(PLAIN_AT) + final + bytes(FINAL_OVERHEAD)
+    source, in_place, into = bytearray(laid), bytearray(laid), bytearray(b"?" * len(laid))
+    hashers, told = [_speedups.sha256(), _speedups.sha256()], bytearray()
+    lengths = []
+    for buffer, target, hasher in ((in_place, None, hashers[0]), (source, memoryview(into), hashers[1])):
+        end = seal_frames(
+            KEY,
+            MESSAGE,
+            memoryview(buffer),
+            first=3,
+            count=count,
+            frame_length=frame_length,
+            hasher=hasher,
+            into=target,
+            made=told.extend if target is not None else None,
+        )
+        lengths.append(
+            end
+            + seal_final(
+                KEY,
+                MESSAGE,
+                memoryview(buffer)[end:],
+                sequence=3 + count,
+                length=len(final),
+                hasher=hasher,
+                into=target[end:] if target is not None else None,
+            )
+        )
+    assert lengths[0] == lengths[1]
+    assert into[: lengths[0]] == in_place[: lengths[0]]
+    assert into[lengths[0] :] == b"?" * (len(laid) - lengths[0])
+    assert told == in_place[:end]
+    assert source == laid
+    assert hashers[0].digest() == hashers[1].digest()
+
+
 @given(plain=st.binary(max_size=100), sequence=st.integers(1, 2**32 - 1))
 def test_sealing_the_final_frame_in_place_is_sealing(plain: bytes, sequence: int) -> None:
     buffer = bytearray(PLAIN_AT) + plain + bytes(FINAL_OVERHEAD)

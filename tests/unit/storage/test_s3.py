@@ -13,7 +13,7 @@ from harness.faultline import FaultLine
 from harness.s3stores import DATA, KEY, MIB, PART, Make, get, give, put
 from harness.seaweed import Seaweed
 from proxy.model.errors import Code, Failure
-from proxy.storage import s3append
+from proxy.storage import s3whole
 from proxy.storage.base import ObjectMissing
 from proxy.storage.bucket import Bucket
 from proxy.storage.partbuffers import OwnBudget
@@ -119,7 +119,7 @@ async def test_more_streams_than_buffers_all_end_within_the_budget(make: Make) -
 
 
 async def test_an_object_beyond_the_last_part_is_too_large(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3append, "MAX_PARTS", 2)
+    monkeypatch.setattr(s3whole, "MAX_PARTS", 2)
     appender = await make().begin(KEY)
     with pytest.raises(Failure, match="part_mib") as refused:  # noqa: PT012  # which append is refused is not the point
         for at in range(0, len(DATA), MIB):

@@ -128,7 +128,7 @@ async def test_a_worker_that_dies_taking_an_object_back_leaves_it_to_the_next(
     assert await get(make(), KEY) == DATA[:LATER]
 
 
-@pytest.mark.parametrize("call", range(5))
+@pytest.mark.parametrize("call", range(4))
 async def test_rows_that_fail_while_an_object_is_taken_back_leave_it_to_the_next(
     make: Make, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
