@@ -1,10 +1,11 @@
 """Whether somebody may take a role: sts:AssumeRole, AssumeRoleWithWebIdentity, TagSession, SetSourceIdentity.
 
 The role's trust policy must allow it, always. In one account that is enough where it names the caller's user, role or
-session; where it names the account only, and across accounts, the caller's own policies must allow it as well.
+session; where it names the account only, and across accounts, the caller's own policies must allow it as well. A user's
+permissions boundary must allow it even where the user is named, unlike with other resources' policies.
 
-Source: IAM User Guide, "Policies and permissions for roles"; AWS Security Blog, "How to use trust policies with IAM
-roles".
+Source: IAM User Guide, "Policies and permissions for roles", "Update a role trust policy"; AWS Security Blog, "How to
+use trust policies with IAM roles".
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def decide_trust(
         return refused(caller.arn, question, Kind.TRUST)
     if caller.account != role.principal.account or not weighed.grants_role:
         return both_sides(caller, question, weighed, Kind.TRUST)
-    if weighed.grants_directly:
+    if weighed.grants_directly and caller.principal.kind is PrincipalKind.ROLE:
         return allowed(weighed.resource)
     narrowing = weighed.narrowing()
     return allowed(weighed.resource) if narrowing is None else refused(caller.arn, question, narrowing)
