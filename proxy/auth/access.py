@@ -22,6 +22,8 @@ from proxy.model.identity import Caller, RegistryAccess, RepositoryAccess
 # Of one caller: how many actions on resources, and of each how many sets of values; past it, all are dropped.
 QUESTIONS_KEPT = 512
 VALUES_KEPT = 16
+# Decisions of all callers together, as sessions cost nothing to make; at some 1.5 KiB each, 100 MiB a worker.
+DECISIONS_KEPT = 65_536
 
 
 class Lookups(Protocol):
@@ -38,6 +40,7 @@ class Access:
     def __init__(self, lookups: Lookups) -> None:
         self._lookups = lookups
         self._seen: WeakKeyDictionary[Caller, _Seen] = WeakKeyDictionary()
+        self._decided = 0  # since all were dropped; never fewer than are kept
 
     async def decide(
         self,
@@ -63,7 +66,12 @@ class Access:
         seen = self._seen.get(caller)
         if seen is None:
             seen = self._seen[caller] = _Seen(caller)
-        return seen.decide(caller, action, resource, facts, extra, repository, registry)
+        decision, is_new = seen.decide(caller, action, resource, facts, extra, repository, registry)
+        self._decided += is_new
+        if self._decided > DECISIONS_KEPT:
+            self._seen.clear()
+            self._decided = 0
+        return decision
 
     async def require(
         self,
@@ -103,7 +111,8 @@ class _Seen:
         extra: Context | None,
         repository: RepositoryAccess | None,
         registry: RegistryAccess | None,
-    ) -> Decision:
+    ) -> tuple[Decision, bool]:
+        """The decision, and whether it is kept since now only."""
         answered = self._questions.get((action, resource))
         if answered is None or not answered.hangs_on(repository, registry):
             if len(self._questions) >= QUESTIONS_KEPT:
@@ -112,6 +121,7 @@ class _Seen:
             answered = self._questions[action, resource] = _Answered(repository, registry, layers)
         values = answered.values(facts, extra)
         decision = answered.decisions.get(values)
+        is_new = decision is None
         if decision is None:
             tags = repository.tags if repository is not None else ()
             question = Question(action, resource, request_context(caller, facts, resource, tags, extra))
@@ -119,7 +129,7 @@ class _Seen:
             if len(answered.decisions) >= VALUES_KEPT:
                 answered.decisions.clear()
             answered.decisions[values] = decision
-        return decision
+        return decision, is_new
 
 
 Values = tuple[object, ...]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from proxy.auth import access as access_module
 from proxy.auth.access import QUESTIONS_KEPT, Access, repository_named
 from proxy.auth.policy.context import RequestFacts
 from proxy.model.errors import Code, Failure
@@ -169,3 +170,15 @@ async def test_what_is_kept_of_one_caller_is_bounded() -> None:
         assert not decision.allowed
     assert (await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS)).allowed
     assert len(access._seen[one]._questions) <= QUESTIONS_KEPT
+
+
+async def test_what_is_kept_of_all_callers_together_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_module, "DECISIONS_KEPT", 20)
+    access = Access(Said())
+    condition = {"StringLike": {"aws:UserAgent": "*"}}
+    callers = [caller(statement(Resource="*", Condition=condition)) for _ in range(50)]
+    for at, one in enumerate(callers):
+        facts = replace(FACTS, user_agent=f"agent {at}")
+        assert (await access.decide(one, "ecr:PutImage", REPOSITORY, facts)).allowed
+        kept = sum(len(each.decisions) for seen in access._seen.values() for each in seen._questions.values())
+        assert kept <= 20
