@@ -1,7 +1,8 @@
 """A policy's text, parsed and compiled once: its statements, and the condition keys that they read.
 
 Reads the whole grammar, whatever kind of policy it stands in; what a kind must or may not have is `validation`'s to
-say. Documents are kept by their text, the latest thousand; a text is at most 128 KiB, as in IAM's model.
+say. A document that anybody holds is compiled once; of others the latest are kept, so many that their texts come to
+`KEPT_CHARACTERS`. A text is at most 128 KiB, as in IAM's model.
 
 Source: IAM User Guide, "Grammar of the IAM JSON policy language".
 """
@@ -10,10 +11,12 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NoReturn
+from weakref import WeakValueDictionary
 
 from proxy.auth.policy.conditions import Condition
 from proxy.auth.policy.context import Context
@@ -25,7 +28,8 @@ from proxy.auth.policy.variables import Template
 TEXT_MAX = 131_072
 VERSIONS = ("2012-10-17", "2008-10-17")
 _WITH_VARIABLES = "2012-10-17"
-_KEPT = 1024
+# Of texts whose documents nobody holds. Compiled, a text that is made to be large takes 130 bytes a character.
+KEPT_CHARACTERS = 512 * 1024
 
 _DOCUMENT = frozenset(("Version", "Id", "Statement"))
 _STATEMENT = frozenset(
@@ -112,7 +116,7 @@ class Statement:
         return self.negated_resources
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Document:
     """`keys`: the condition keys, in lower case, that the statements read."""
 
@@ -132,9 +136,42 @@ def keys_named(documents: Iterable[Document]) -> list[str]:
     return list(names.values())
 
 
-@lru_cache(_KEPT)
+class _Kept:
+    """Documents by text. Asked by threads of the metadata service too."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._alive: WeakValueDictionary[str, Document] = WeakValueDictionary()
+        self._latest: OrderedDict[str, Document] = OrderedDict()
+        self._characters = 0
+
+    def get(self, text: str) -> Document | None:
+        with self._lock:
+            if text in self._latest:
+                self._latest.move_to_end(text)
+            return self._alive.get(text)
+
+    def put(self, document: Document) -> Document:
+        """The document, or an equal one that another thread has made meanwhile."""
+        with self._lock:
+            found = self._alive.setdefault(document.text, document)
+            if found.text not in self._latest:
+                self._latest[found.text] = found
+                self._characters += len(found.text)
+                while self._characters > KEPT_CHARACTERS:
+                    self._characters -= len(self._latest.popitem(last=False)[0])
+            return found
+
+
+_kept = _Kept()
+
+
 def compile_document(text: str) -> Document:
     """PolicyError for what IAM's grammar does not have."""
+    return _kept.get(text) or _kept.put(_compile(text))
+
+
+def _compile(text: str) -> Document:
     element = parse(text)
     version = element.get("Version", VERSIONS[-1])
     if type(version) is not str or version not in VERSIONS:

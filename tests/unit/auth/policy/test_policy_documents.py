@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+import weakref
 from typing import Any
 
 import pytest
 
-from proxy.auth.policy.documents import compile_document, keys_named
+from proxy.auth.policy.documents import KEPT_CHARACTERS, TEXT_MAX, compile_document, keys_named
 from proxy.auth.policy.errors import PolicyError
 
 ALLOW = {"Effect": "Allow", "Action": "ecr:Get*", "Resource": "*"}
@@ -161,3 +163,21 @@ def test_a_fault_is_said_with_its_statement() -> None:
 
 def test_a_text_is_compiled_once() -> None:
     assert compile_document(text(ALLOW)) is compile_document(text(ALLOW))
+
+
+def long_text(sid: str) -> str:
+    return text(ALLOW | {"Sid": sid, "Resource": "*" + "a" * (TEXT_MAX - 200)})
+
+
+def test_what_is_kept_of_documents_that_nobody_holds_is_bounded_by_the_length_of_their_texts() -> None:
+    gone = [weakref.ref(compile_document(long_text(f"s{at}"))) for at in range(KEPT_CHARACTERS // TEXT_MAX + 3)]
+    gc.collect()
+    assert [found() is None for found in gone[:3]] == [True] * 3
+    assert gone[-1]() is not None
+
+
+def test_a_document_that_somebody_holds_is_compiled_once_however_many_come_between() -> None:
+    held = compile_document(text(ALLOW))
+    for at in range(KEPT_CHARACTERS // TEXT_MAX + 2):
+        compile_document(long_text(f"t{at}"))
+    assert compile_document(text(ALLOW)) is held
