@@ -229,6 +229,16 @@ class TestTags:
         assert await call(world, "UntagResource", resourceArn=ARN, tagKeys=["a", "never"]) == {}
         assert (await world.metadata.repository_access(ACCOUNT, REPOSITORY)).tags == (("b", "2"),)
 
+    async def test_a_tag_is_not_set_again_in_another_case(self, world: World) -> None:
+        """Policies do not tell keys apart by case: whoever may set TEAM must not thereby decide what team is."""
+        await call(world, "TagResource", resourceArn=ARN, tags=[{"Key": "team", "Value": "blue"}])
+        said = await refused(
+            Code.INVALID_TAG_PARAMETER,
+            world.call("TagResource", resourceArn=ARN, tags=[{"Key": "TEAM", "Value": "red"}]),
+        )
+        assert said.startswith("Invalid tag key 'TEAM': the repository has the tag 'team'")
+        assert (await world.metadata.repository_access(ACCOUNT, REPOSITORY)).tags == (("team", "blue"),)
+
     async def test_a_repository_has_at_most_fifty_tags(self, world: World) -> None:
         tags = [{"Key": str(number), "Value": ""} for number in range(50)]
         await call(world, "TagResource", resourceArn=ARN, tags=tags)

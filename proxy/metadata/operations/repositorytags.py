@@ -1,4 +1,7 @@
-"""Tags of repositories, by ARN: what policies see as aws:ResourceTag/… and ecr:ResourceTag/… of them."""
+"""Tags of repositories, by ARN: what policies see as aws:ResourceTag/… and ecr:ResourceTag/… of them.
+
+To policies keys are the same in any case, hence so they are here; at AWS two that differ in case are two tags.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,26 @@ from sqlalchemy import delete, insert, select
 from proxy.metadata.operations.repositories import TAGS_MAX, check_tags, named_repository, too_many_tags
 from proxy.metadata.schema import repository_tags
 from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.model.errors import Code, Failure
 from proxy.shapes.validation import invalid
 
 Parameters = Mapping[str, Any]
 
 
 def tag_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Tags that are there already get the new value."""
+    """Tags that are there already get the new value; not by another spelling, on which a policy may not have counted
+    (aws:TagKeys is compared with case). InvalidTagParameter."""
     row = _resource(tx, account, parameters)
     given = check_tags(parameters["tags"])
     held = _tags(tx, row)
+    spelled = {key.lower(): key for key in held}
+    for key in given:
+        if spelled.get(key.lower(), key) != key:
+            raise Failure(
+                Code.INVALID_TAG_PARAMETER,
+                f"Invalid tag key {key!r}: the repository has the tag {spelled[key.lower()]!r}, and keys are unique "
+                "whatever their case",
+            )
     if len(held.keys() | given.keys()) > TAGS_MAX:
         raise too_many_tags()
     _drop(tx, row, list(given))
