@@ -219,6 +219,16 @@ async def test_a_managed_policy_is_bounded_in_size_without_white_space(iam: Aske
     assert await iam.refused("CreatePolicy", PolicyName="not", PolicyDocument=too_long) == refusal
 
 
+async def test_what_is_too_long_is_refused_before_it_is_read(iam: Asked) -> None:
+    """Compiling it could take a second of the one thread that writes."""
+    long = {"PolicyName": "long", "PolicyDocument": "not JSON " * 14_000}
+    assert (await iam.refused("CreatePolicy", **long))[0] == "LimitExceeded"
+    for noun, named in NOUNS.items():
+        assert (await iam.refused(f"Put{noun}Policy", **named, **long))[0] == "LimitExceeded"
+    trust = {"RoleName": "ci", "PolicyDocument": long["PolicyDocument"]}
+    assert (await iam.refused("UpdateAssumeRolePolicy", **trust))[0] == "LimitExceeded"
+
+
 @pytest.mark.parametrize("noun", NOUNS)
 async def test_attached_policies_are_listed_by_name_and_ten_at_most(iam: Asked, noun: str) -> None:
     named = NOUNS[noun]

@@ -18,6 +18,5 @@ def checked_identity_policy(text: str) -> str:
 
 def checked_managed_policy(text: str) -> str:
     """A version of a managed policy. Failure(MalformedPolicyDocument, LimitExceeded)."""
-    checked_identity_policy(text)
-    quotas.check(quotas.MANAGED_POLICY_SIZE, quotas.size(text))
-    return text
+    quotas.check(quotas.MANAGED_POLICY_SIZE, quotas.size(text))  # first: compiling takes long what is too long
+    return checked_identity_policy(text)

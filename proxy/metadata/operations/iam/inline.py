@@ -27,7 +27,7 @@ def put(noun: Noun) -> Run:
 
     def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
         holder = _holder(tx, account, noun, parameters)
-        name, document = parameters["PolicyName"], checked_identity_policy(parameters["PolicyDocument"])
+        name, document = parameters["PolicyName"], parameters["PolicyDocument"]
         held = _documents(tx, holder)
         is_new = name not in held
         held[name] = document
@@ -37,6 +37,7 @@ def put(noun: Noun) -> Run:
                 Code.IAM_LIMIT_EXCEEDED,
                 f"Maximum policy size of {most} bytes exceeded for {noun.word} {parameters[noun.parameter]}",
             )
+        checked_identity_policy(document)
         if is_new:
             made = insert(inline_policies).values(holder_id=holder, name=name, document=document)
             tx.connection.execute(made)

@@ -193,9 +193,9 @@ def _keep(tx: Transaction, row: FoundRow, new: dict[str, Any]) -> None:
 
 def _trust(tx: Transaction, text: str) -> dict[str, Any]:
     """The columns of a trust policy. Failure(MalformedPolicyDocument, LimitExceeded)."""
+    quotas.check(quotas.TRUST_POLICY_SIZE, quotas.size(text))  # first: compiling takes long what is too long
     try:
         document = validation.validate(text, PolicyKind.TRUST)
-        quotas.check(quotas.TRUST_POLICY_SIZE, quotas.size(text))
         bound = bindings.bind(tx, document, text)
     except PolicyError as error:
         raise validation.iam_failure(error) from None
