@@ -1,7 +1,7 @@
 """What a request says of itself to the policies, read off it in the same way at every door.
 
 Only what the peer cannot make up: the address it comes from, or what a trusted proxy tells of it (`forwarded`), whether
-it came over TLS, the moment. The user agent is what the client says it is, as at AWS.
+it came over TLS, the moment. The user agent is what the client says it is, as at AWS; its beginning, if it is long.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from aiohttp import web
 
 from proxy.auth.policy.context import RequestFacts
 
+# A policy of 10 KiB can hold 160 patterns, and each may look at every letter: half a second for one of 16 KiB.
+USER_AGENT_MAX = 1024
+
 
 def facts_of(request: web.Request, *, now: float, region: str) -> RequestFacts:
     """`now` is epoch seconds, `region` the one that the request asks."""
-    return RequestFacts(now, _address(request.remote), request.secure, request.headers.get("User-Agent", ""), region)
+    agent = request.headers.get("User-Agent", "")[:USER_AGENT_MAX]
+    return RequestFacts(now, _address(request.remote), request.secure, agent, region)
 
 
 @lru_cache(4096)

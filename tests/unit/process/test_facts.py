@@ -77,3 +77,8 @@ def test_of_scheme_and_host_the_nearest_hops_word_counts() -> None:
 
 def test_a_scheme_that_is_none_is_not_taken() -> None:
     assert told(CIMultiDict([("X-Forwarded-Proto", "gopher")]), TRUSTED) == {}
+
+
+def test_of_a_user_agent_policies_see_so_much_that_matching_it_takes_no_time() -> None:
+    request = make_mocked_request("GET", "/", {"User-Agent": "a" * 30_000}).clone(remote="192.0.2.7")
+    assert facts_of(request, now=0.0, region="r").user_agent == "a" * 1024
