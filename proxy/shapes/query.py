@@ -22,6 +22,7 @@ from proxy.shapes import models
 
 _FIELDS = 1000
 _INDEX = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, 2.2
 
 
 def read_form(body: bytes) -> dict[str, str]:
@@ -89,7 +90,8 @@ def namespace(service: str) -> str:
 
 def text(value: str) -> str:
     """As XML: what XML 1.0 has no form for at all becomes a question mark."""
-    return escape("".join(letter if letter in "\t\n\r" or letter.isprintable() else "?" for letter in value))
+    # A bare carriage return would be read as a line feed.
+    return escape(_NOT_XML.sub("?", value)).replace("\r", "&#13;")
 
 
 def _read(service: str, name: str, tree: Any, path: str) -> Any:
