@@ -17,6 +17,7 @@ from proxy.model.errors import Code, Failure
 from proxy.shapes import models
 
 _SHOWN_MAX = 128  # of a value that is said back
+_HIDDEN = "HIDDEN"
 
 
 def validate(operation: str, parameters: Any, service: str = "ecr") -> None:
@@ -108,14 +109,15 @@ class _Check:
     def _string(self, shape: Mapping[str, Any], value: Any, here: str) -> None:
         if not isinstance(value, str):
             raise self._invalid(here, value, "Member must be a string")
-        self._bounds(shape, len(value), here, value, "length")
+        told = _HIDDEN if shape.get("sensitive") else value  # a web identity's token is in nobody's log
+        self._bounds(shape, len(value), here, told, "length")
         values = shape.get("enum")
         if values is not None and value not in values:
-            raise self._invalid(here, value, f"Member must satisfy enum value set: [{', '.join(values)}]")
+            raise self._invalid(here, told, f"Member must satisfy enum value set: [{', '.join(values)}]")
         pattern = shape.get("pattern")
         if pattern is not None and not _pattern(pattern).fullmatch(value):
             ecr, others = f"must satisfy regular expression '{pattern}'", f"regular expression pattern: {pattern}"
-            raise self._invalid(here, value, ecr if self._is_ecr else f"Member must satisfy {others}")
+            raise self._invalid(here, told, ecr if self._is_ecr else f"Member must satisfy {others}")
 
     def _blob(self, shape: Mapping[str, Any], value: Any, here: str) -> None:
         if not isinstance(value, str):
