@@ -80,6 +80,12 @@ class _Kept:
     failed: Code | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def is_current(self, now: float) -> bool:
+        return now - self.fetched < KEPT_SECONDS
+
+    def fitting(self, token: IdToken, now: float) -> Keys:
+        return [key for key in self.keys if fits(key, token)] if self.is_current(now) else []
+
 
 class Issuers:
     """One worker's view of the issuers. Each fetch has a connection of its own: there are few, and far between."""
@@ -110,13 +116,16 @@ class Issuers:
         if not is_allowed(token.issuer, self._allowed):
             raise _unverifiable(f"{token.issuer[:200]} is not in [sts] oidc_issuers")
         kept = self._of(token.issuer)
+        found = kept.fitting(token, self._clock())
+        if found:
+            return found  # without waiting for a search that somebody else's token has begun
         async with kept.turn:
             now = self._clock()
-            current = now - kept.fetched < KEPT_SECONDS
-            found = [key for key in kept.keys if fits(key, token)] if current else []
+            current = kept.is_current(now)
+            found = kept.fitting(token, now)
             if not found and now - kept.tried >= (ANEW_SECONDS if current else FAILED_SECONDS):
                 await self._fetch(token.issuer, kept)
-                found = [key for key in kept.keys if fits(key, token)]
+                found = kept.fitting(token, kept.fetched)
             elif not found and kept.failed is not None:
                 raise _unverifiable(f"{token.issuer} did not answer a moment ago", kept.failed)
         if not found:

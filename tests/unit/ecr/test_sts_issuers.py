@@ -108,6 +108,32 @@ async def test_made_up_key_ids_ask_the_issuer_twice_a_minute_at_most(
     assert issuer.asked.count("/keys") == 2
 
 
+async def test_who_shows_a_known_key_does_not_wait_for_the_search_for_a_made_up_one(
+    issuer: Issuer, issuers: Issuers, clock: Clock
+) -> None:
+    known = read_token(issuer.token())
+    await issuers.keys(known)
+    clock.now += 31
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        asked.set()
+        await answer.wait()
+        return web.Response(status=503)
+
+    issuer.paths = {DISCOVERY: slow}
+    made_up = read_token(sign({"iss": issuer.url}, issuer.keys["one"], kid="made-up"))
+    searching = asyncio.create_task(refusal(issuers, made_up))
+    try:
+        await asked.wait()
+        async with asyncio.timeout(2.0):
+            prove(known, await issuers.keys(known))
+        assert not searching.done()
+    finally:
+        answer.set()
+        await searching
+
+
 async def test_a_failed_try_is_not_repeated_at_once(issuer: Issuer, issuers: Issuers, clock: Clock) -> None:
     issuer.paths[DISCOVERY] = status(503)
     token = read_token(issuer.token())
