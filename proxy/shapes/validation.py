@@ -144,9 +144,13 @@ class _Check:
 # Java's classes of letters, spaces and digits, which Python's `re` lacks: `\\w`, `\\s` and `\\d` of all of Unicode.
 _CLASSES = {r"\p{L}": r"\w", r"\p{Z}": r"\s", r"\p{N}": r"\d"}
 
+# Expressions that try everything on what nearly matches, and the same in one way only.
+_LINEAR = {r"^[a-z0-9*](?:[._\-/a-z0-9*]?[a-z0-9*]+)*$": r"^[a-z0-9*](?:[._\-/]?[a-z0-9*])*$"}
+
 
 @cache
 def _pattern(text: str) -> re.Pattern[str]:
+    text = _LINEAR.get(text, text)
     if r"\p{" not in text:
         return re.compile(text, re.ASCII)
     for java, ours in _CLASSES.items():
