@@ -224,6 +224,21 @@ async def test_long_policies_make_short_pages(iam: Asked) -> None:
     assert {len(result["MatchedStatements"]) for page in pages for result in page} == {2000}
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        allow("ecr:Put*", resource=[f"*?{number}" for number in range(10_000, 18_000)]),  # type: ignore[arg-type]
+        allow("ecr:Put*", Condition={"StringLike": {f"aws:Tag{number}": "*" for number in range(4000)}}),
+    ],
+    ids=["resources", "conditions"],
+)
+async def test_one_long_statement_makes_short_pages_too(iam: Asked, statement: dict[str, Any]) -> None:
+    actions = [f"ecr:Put{number}" for number in range(100)]
+    page = await iam("SimulateCustomPolicy", PolicyInputList=[policy(statement)], ActionNames=actions, MaxItems=1000)
+    assert page["IsTruncated"]
+    assert len(page["EvaluationResults"]) < 20
+
+
 async def test_what_cannot_be_simulated_is_said(iam: Asked) -> None:
     put: dict[str, Any] = {"ActionNames": ["ecr:PutImage"]}
     cases: list[tuple[str, dict[str, Any], str]] = [
@@ -236,6 +251,11 @@ async def test_what_cannot_be_simulated_is_said(iam: Asked) -> None:
         (
             "SimulateCustomPolicy",
             {**put, "PolicyInputList": [policy(allow("*"))], "ContextEntries": [{"ContextKeyName": "aws:SourceIp"}]},
+            "InvalidInput",
+        ),
+        (
+            "SimulateCustomPolicy",
+            {**put, "PolicyInputList": [policy(allow("*"))], "ResourcePolicy": '{"Statement":[{"Effect":"Maybe"}]}'},
             "InvalidInput",
         ),
         ("GetContextKeysForCustomPolicy", {"PolicyInputList": ["{"]}, "InvalidInput"),

@@ -36,7 +36,9 @@ _ACTION = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9]+", re.ASCII)
 _USER_ARN = re.compile(r"arn:aws:iam::([0-9]{12}):user/(?:[\x21-\x7e]*/)?([\w+=,.@-]+)", re.ASCII)
 _OWNER = re.compile(r"(?:arn:aws:iam::)?([0-9]{12})(?::root)?", re.ASCII)
 
-_STATEMENTS = 20_000  # that one page is held against, and shows at most: a page may be shorter than MaxItems
+# Of documents that one page is held against, counted as often as they are. What there is to match and to show is in
+# proportion, be it many statements or one with many resources or conditions. A page may be shorter than MaxItems.
+_CHARACTERS = 1_100_000
 
 # What is known of a simulated caller and moment; all else of a request is the simulation's to give.
 _FILLED = ("aws:currenttime", "aws:epochtime", "aws:principal", "aws:userid", "aws:username")
@@ -83,6 +85,8 @@ def _simulated(
     bounds = _handed_in(parameters, "PermissionsBoundaryPolicyInputList")
     if len(bounds) > 1:
         raise _invalid("A simulation has one permissions boundary.")
+    if parameters.get("ResourcePolicy") is not None:
+        _readable(AttachedPolicy(parameters["ResourcePolicy"], "ResourcePolicy"))
     supposed = _Supposed(
         tx.now,
         home,
@@ -99,7 +103,7 @@ def _simulated(
             raise _invalid(f"Invalid Action Name: {action}")
     pairs = [(action, resource) for action in actions for resource in resources]
     asked = paging.asked(parameters, "Simulate", home, _fingerprint(parameters))
-    asked = replace(asked, items=min(asked.items, max(1, _STATEMENTS // supposed.statements)))
+    asked = replace(asked, items=min(asked.items, max(1, _CHARACTERS // supposed.characters)))
     numbered = [(f"{place:06}", pair) for place, pair in enumerate(pairs, 1)]
     page, more = asked.page_of_all(numbered, lambda each: each[0])
     return {"EvaluationResults": [_result(supposed, action, resource) for _, (action, resource) in page], **more}
@@ -120,12 +124,10 @@ class _Supposed:
     given: Context
 
     @property
-    def statements(self) -> int:
-        """How many each pair of action and resource is held against, 1 at least."""
-        held = [each for each in (*self.policies, self.boundary) if each is not None]
-        if self.resource_policy is not None:
-            held.append(AttachedPolicy(self.resource_policy, "ResourcePolicy"))
-        return 1 + sum(len(_readable(each).statements) for each in held)
+    def characters(self) -> int:
+        """Of all documents that each pair of action and resource is held against; 1 at least."""
+        held = [each.text for each in (*self.policies, self.boundary) if each is not None]
+        return 1 + sum(map(len, held)) + len(self.resource_policy or "")
 
 
 def _result(supposed: _Supposed, action: str, resource: str) -> dict[str, Any]:
