@@ -81,7 +81,14 @@ def router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable[
     issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
     docker = oci.door(
         uploads=_uploads(config, own),
-        blobs=Blobs(own.metadata, own.store, own.keys, own.pool, own.links),
+        blobs=Blobs(
+            own.metadata,
+            own.store,
+            own.keys,
+            own.pool,
+            own.links,
+            create_on_push=config.registry.create_on_push,
+        ),
         images=Images(own.metadata, create_on_push=config.registry.create_on_push),
         identity=Identity(callers, issued, time.time, region=hosts.region),
         access=access,

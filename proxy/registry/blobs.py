@@ -32,13 +32,17 @@ class Blobs:
         keys: DataKeys,
         pool: BufferPool,
         links: SignedLinks | None = None,
+        *,
+        create_on_push: bool = False,
     ) -> None:
-        """With `links`, blobs that are not sealed are fetched from the store itself."""
+        """With `links`, blobs that are not sealed are fetched from the store itself; with `create_on_push` a mount may
+        make the repository that it is into."""
         self._metadata = metadata
         self._store = store
         self._keys = keys
         self._pool = pool
         self._links = links
+        self._create_on_push = create_on_push
 
     async def find(self, account: str, repository: str, digest: str) -> Blob:
         """RepositoryNotFound, LayersNotFound (also while quarantined)."""
@@ -77,7 +81,8 @@ class Blobs:
 
     async def mount(self, account: str, repository: str, digest: str, source: str, *, may_create: bool) -> bool:
         """Link a blob that `source`, another repository of the account, holds. False: it has to be uploaded."""
-        return await self._metadata.mount_blob(account, repository, digest, source, create=may_create)
+        create = self._create_on_push and may_create
+        return await self._metadata.mount_blob(account, repository, digest, source, create=create)
 
     async def delete(self, account: str, repository: str, digest: str) -> None:
         """Unlink it from this repository. RepositoryNotFound, LayersNotFound, LayerInUse."""

@@ -151,7 +151,7 @@ async def whole_registry(
             pool=pool,
             sealing=sealing,
         )
-        blobs = Blobs(metadata, store, keys, pool, links)
+        blobs = Blobs(metadata, store, keys, pool, links, create_on_push=create_on_push)
         callers, hosts = Callers(metadata), Hosts(ACCOUNT, REGION, suffix)
         access = access or Access(metadata)
         key_secrets = SmallSealer(masters.derive(secrets.PURPOSE), secrets.PURPOSE)

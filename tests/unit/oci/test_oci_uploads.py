@@ -234,15 +234,16 @@ async def test_100_continue_is_sent_only_when_the_body_is_wanted(
 
 
 async def test_the_repository_is_made_by_the_push_unless_that_is_off(tmp_path_factory: pytest.TempPathFactory) -> None:
-    async with (
-        whole_registry(tmp_path_factory.mktemp("off"), create_on_push=False) as off,
-        off.client() as http,
-        http.post("/v2/not/there/blobs/uploads/") as answer,
-    ):
-        assert answer.status == 404
-        error = (await answer.json())["errors"][0]
-        assert error["code"] == "NAME_UNKNOWN"
-        assert "The repository with name 'not/there' does not exist" in error["message"]
+    folder = tmp_path_factory.mktemp("off")
+    async with whole_registry(folder, create_on_push=False) as off, off.client() as http:
+        await off.metadata.call(ACCOUNT, "CreateRepository", {"repositoryName": REPOSITORY})
+        mount = {"mount": await push_blob(http, REPOSITORY, CONTENT)}
+        for query in ({}, mount, mount | {"from": REPOSITORY}):
+            async with http.post("/v2/not/there/blobs/uploads/", params=query) as answer:
+                assert answer.status == 404
+                error = (await answer.json())["errors"][0]
+                assert error["code"] == "NAME_UNKNOWN"
+                assert "The repository with name 'not/there' does not exist" in error["message"]
 
 
 async def test_a_server_that_stops_abandons_an_append_cleanly(tmp_path_factory: pytest.TempPathFactory) -> None:
