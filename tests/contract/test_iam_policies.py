@@ -219,6 +219,21 @@ async def test_a_managed_policy_is_bounded_in_size_without_white_space(iam: Aske
     assert await iam.refused("CreatePolicy", PolicyName="not", PolicyDocument=too_long) == refusal
 
 
+async def test_white_space_is_free_up_to_three_times_the_rest(iam: Asked) -> None:
+    """Each worker keeps the policies of who asks, a hundred perhaps, as they are."""
+    for operation, named, name, most in (
+        ("CreatePolicy", {"PolicyName": "spaced"}, "PolicySize", 6144),
+        ("PutUserPolicy", {"UserName": "ann", "PolicyName": "spaced"}, "UserPolicySize", 2048),
+        ("PutRolePolicy", {"RoleName": "ci", "PolicyName": "spaced"}, "RolePolicySize", 10240),
+        ("UpdateAssumeRolePolicy", {"RoleName": "ci"}, "ACLSizePerRole", 2048),
+    ):
+        text = TRUST if operation == "UpdateAssumeRolePolicy" else document()
+        fits = text + " " * (4 * most - len(text))
+        refusal = f"Cannot exceed quota for {name}: {most}, and {4 * most} with white space"
+        assert await iam.refused(operation, **named, PolicyDocument=fits + " ") == ("LimitExceeded", refusal)
+        await iam(operation, **named, PolicyDocument=fits)
+
+
 async def test_what_is_too_long_is_refused_before_it_is_read(iam: Asked) -> None:
     """Compiling it could take a second of the one thread that writes."""
     long = {"PolicyName": "long", "PolicyDocument": "not JSON " * 14_000}

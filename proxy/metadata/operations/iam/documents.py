@@ -18,5 +18,5 @@ def checked_identity_policy(text: str) -> str:
 
 def checked_managed_policy(text: str) -> str:
     """A version of a managed policy. Failure(MalformedPolicyDocument, LimitExceeded)."""
-    quotas.check(quotas.MANAGED_POLICY_SIZE, quotas.size(text))  # first: compiling takes long what is too long
+    quotas.check_document(quotas.MANAGED_POLICY_SIZE, text)  # first: compiling takes long what is too long
     return checked_identity_policy(text)

@@ -37,6 +37,7 @@ def put(noun: Noun) -> Run:
                 Code.IAM_LIMIT_EXCEEDED,
                 f"Maximum policy size of {most} bytes exceeded for {noun.word} {parameters[noun.parameter]}",
             )
+        quotas.check_length((f"{noun.word.capitalize()}PolicySize", most), sum(map(len, held.values())))
         checked_identity_policy(document)
         if is_new:
             made = insert(inline_policies).values(holder_id=holder, name=name, document=document)

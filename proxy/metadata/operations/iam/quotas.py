@@ -27,6 +27,10 @@ PROVIDERS = ("OpenIdConnectProvidersPerAccount", 100)
 CLIENT_IDS = ("ClientIdsPerOpenIdConnectProvider", 100)
 TAGS_PER_PROVIDER = ("TagsPerOpenIdConnectProvider", 50)
 
+WITH_SPACE = 4
+"""How many times its quota a document may be long with its white space. IAM has no such bound but the model's 131,072
+characters; here whoever is under a hundred policies brings them, as they are, into each worker's memory."""
+
 Quota = tuple[str, int]
 
 
@@ -35,6 +39,21 @@ def check(quota: Quota, wanted: int) -> None:
     name, most = quota
     if wanted > most:
         raise Failure(Code.IAM_LIMIT_EXCEEDED, f"Cannot exceed quota for {name}: {most}")
+
+
+def check_document(quota: Quota, document: str) -> None:
+    """Failure(LimitExceeded) for one that is too long: without white space as IAM counts, and with all of it."""
+    check(quota, size(document))
+    check_length(quota, len(document))
+
+
+def check_length(quota: Quota, characters: int) -> None:
+    """Failure(LimitExceeded) for `characters` of documents, white space and all, that are kept under `quota`."""
+    name, most = quota
+    if characters > WITH_SPACE * most:
+        raise Failure(
+            Code.IAM_LIMIT_EXCEEDED, f"Cannot exceed quota for {name}: {most}, and {WITH_SPACE * most} with white space"
+        )
 
 
 def size(document: str) -> int:

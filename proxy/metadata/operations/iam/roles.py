@@ -193,7 +193,7 @@ def _keep(tx: Transaction, row: FoundRow, new: dict[str, Any]) -> None:
 
 def _trust(tx: Transaction, text: str) -> dict[str, Any]:
     """The columns of a trust policy. Failure(MalformedPolicyDocument, LimitExceeded)."""
-    quotas.check(quotas.TRUST_POLICY_SIZE, quotas.size(text))  # first: compiling takes long what is too long
+    quotas.check_document(quotas.TRUST_POLICY_SIZE, text)  # first: compiling takes long what is too long
     try:
         document = validation.validate(text, PolicyKind.TRUST)
         bound = bindings.bind(tx, document, text)
