@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from proxy import observe
@@ -28,6 +29,7 @@ Value = TypeVar("Value")
 ENTRIES = 20_000  # of each kind; a blob row is about 1 KiB
 MANIFEST_BYTES = 32 * 1024 * 1024
 PAGE_BYTES = 8 * 1024 * 1024  # pages of frame hashes: those of 64 GiB of layers
+POLICIES = 4096  # of which principals share one copy
 KEEP_SECONDS = 1800.0  # below the hour after which the service renews a blob's grace: it has to be asked to do so
 
 
@@ -54,6 +56,7 @@ class CachedMetadata:
         self._roles: _Recent[tuple[str, str], Role] = _Recent(entries, clock)
         self._repositories: _Recent[tuple[str, str], RepositoryAccess] = _Recent(entries, clock)
         self._registries: _Recent[str, RegistryAccess] = _Recent(entries, clock)
+        self._shared = _Shared(POLICIES)
         self._contents = _Contents(manifest_bytes)
         self._pages = _Contents(PAGE_BYTES)
 
@@ -105,10 +108,18 @@ class CachedMetadata:
         self.ping = inner.ping
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
-        return await self._of_identity(self._access_keys, access_key_id, lambda: self._inner.access_key(access_key_id))
+        async def ask() -> AccessKey | None:
+            found = await self._inner.access_key(access_key_id)
+            return found and replace(found, principal=self._shared.in_place(found.principal))
+
+        return await self._of_identity(self._access_keys, access_key_id, ask)
 
     async def principal(self, principal_id: str) -> Principal | None:
-        return await self._of_identity(self._principals, principal_id, lambda: self._inner.principal(principal_id))
+        async def ask() -> Principal | None:
+            found = await self._inner.principal(principal_id)
+            return found and self._shared.in_place(found)
+
+        return await self._of_identity(self._principals, principal_id, ask)
 
     async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]:
         found = await self._of_identity(
@@ -216,6 +227,26 @@ class _Recent(Generic[Key, Value]):
         self._held.move_to_end(key)
         if len(self._held) > self._entries:
             self._held.popitem(last=False)
+
+
+class _Shared:
+    """One object for equal policies: those of a group are kept once, however many are in it, and compared at once."""
+
+    def __init__(self, entries: int) -> None:
+        self._entries = entries
+        self._held: OrderedDict[AttachedPolicy, AttachedPolicy] = OrderedDict()
+
+    def in_place(self, principal: Principal) -> Principal:
+        """The principal with these objects for its policies."""
+        boundary = principal.boundary and self._one(principal.boundary)
+        return replace(principal, policies=tuple(map(self._one, principal.policies)), boundary=boundary)
+
+    def _one(self, policy: AttachedPolicy) -> AttachedPolicy:
+        found = self._held.setdefault(policy, policy)
+        self._held.move_to_end(policy)
+        if len(self._held) > self._entries:
+            self._held.popitem(last=False)
+        return found
 
 
 class _Contents:

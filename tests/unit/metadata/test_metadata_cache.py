@@ -16,7 +16,7 @@ from proxy.metadata.cache import KEEP_SECONDS, CachedMetadata
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.transaction import Changes
 from proxy.model.errors import Code, Failure
-from proxy.model.identity import AccessKey, Principal
+from proxy.model.identity import AccessKey, AttachedPolicy, Principal
 from proxy.model.records import Blob, SealedObject, StoredManifest
 
 SEALED = SealedObject("0" * 32, DATA_KEY, "arn", 4096, 1, 2, 0, ())
@@ -179,6 +179,30 @@ async def test_entries_are_bounded_and_the_least_recently_used_goes(answers: Ans
     for wanted in ("sha256:1", "sha256:2", "sha256:1", "sha256:3", "sha256:1", "sha256:2"):
         await cache.blob(ACCOUNT, "a/b", wanted)
     assert answers.asked["blob"] == 4
+
+
+async def test_policies_that_principals_have_in_common_are_kept_once(answers: Answers, epochs: Epochs) -> None:
+    """Of each question's answer they are objects of its own: here read anew, as from a line."""
+    common = ADMINISTRATORS[0]
+
+    async def principal(principal_id: str) -> Principal:
+        own = AttachedPolicy(f"own of {principal_id}")
+        return replace(ADMINISTRATOR, principal_id=principal_id, policies=(own, replace(common)), boundary=replace(own))
+
+    answers.principal = principal  # type: ignore[method-assign]
+    cache = cached(answers, epochs)
+    found = [await cache.principal("AIDA1"), await cache.principal("AIDA2"), await cache.principal("AIDA1")]
+    assert found[0] is found[2]
+    assert found[:2] == [await principal("AIDA1"), await principal("AIDA2")]
+    one, other = (each.policies for each in found[:2] if each is not None)
+    assert one[1] is other[1]
+    assert one[0] != other[0]
+    epochs.bump(Changes(identity=True))
+    again = await cache.principal("AIDA1")
+    assert again is not None
+    assert again is not found[0]
+    assert all(new is old for new, old in zip(again.policies, one, strict=True))
+    assert again.boundary is one[0]
 
 
 async def test_manifest_bytes_are_bounded_and_what_does_not_fit_is_asked_for(answers: Answers, epochs: Epochs) -> None:
