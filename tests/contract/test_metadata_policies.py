@@ -111,14 +111,20 @@ class TestRepositoryPolicies:
     @pytest.mark.parametrize(
         ("text", "why"),
         [
-            (policy(NOBODY), "user/nobody"),
-            (policy("arn:aws:iam::000000000000:root"), "000000000000"),
-            (policy(action="s3:GetObject"), "s3:GetObject"),
-            (policy(Resource="*"), "Resource"),
-            ("{", ""),
-            ("", ""),
-            ("[]", ""),
-            (json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "ecr:*"}]}), "rincipal"),
+            (policy(NOBODY), '\'Principal not found\': Invalid principal in policy: "AWS":"' + NOBODY),
+            (policy("arn:aws:iam::000000000000:root"), "'Principal not found'"),
+            (
+                policy(action="s3:GetObject"),
+                "'Invalid repository policy provided': Action s3:GetObject is none of ECR's",
+            ),
+            (policy(Resource="*"), "'Invalid repository policy provided': A repository's policy has no Resource"),
+            ("{", "'Invalid repository policy provided'"),
+            ("", "'Invalid repository policy provided'"),
+            ("[]", "'Invalid repository policy provided'"),
+            (
+                json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "ecr:*"}]}),
+                "'Invalid repository policy provided': Missing required field Principal",
+            ),
         ],
         ids=["nobody", "no-account", "other-service", "resource", "cut", "empty", "list", "no-principal"],
     )
@@ -128,10 +134,7 @@ class TestRepositoryPolicies:
         message = await refused(
             Code.INVALID_PARAMETER, world.call("SetRepositoryPolicy", repositoryName=REPOSITORY, policyText=text)
         )
-        assert message.startswith(
-            "Invalid parameter at 'PolicyText' failed to satisfy constraint: 'Invalid repository policy provided'"
-        )
-        assert why in message
+        assert message.startswith(f"Invalid parameter at 'PolicyText' failed to satisfy constraint: {why}")
         assert (await world.metadata.repository_access(ACCOUNT, REPOSITORY)).policy is None
 
     async def test_a_policy_has_at_most_10240_characters(self, world: World) -> None:

@@ -52,19 +52,27 @@ def validate(text: str, kind: PolicyKind, *, account: str = "", scope: PolicySco
     return document
 
 
-def ecr_failure(error: PolicyError, kind: PolicyKind, member: str = "PolicyText") -> Failure:
+def ecr_failure(error: PolicyError, kind: PolicyKind) -> Failure:
     """As ECR refuses a repository's or a registry's policy, with what is wrong in it."""
-    constraint = f"'Invalid {kind} policy provided'"
-    return Failure(
-        Code.INVALID_PARAMETER,
-        f"Invalid parameter at '{member}' failed to satisfy constraint: {constraint}: {error}",
-        parameter=member,
-    )
+    return _ecr_failure(f"Invalid {kind} policy provided", error)
+
+
+def ecr_principal_failure(error: PolicyError) -> Failure:
+    """As ECR refuses a policy that names somebody who is not there. Terraform tries again for a while on this text."""
+    return _ecr_failure("Principal not found", error)
 
 
 def iam_failure(error: PolicyError) -> Failure:
     """As IAM and STS refuse a document."""
     return Failure(Code.MALFORMED_POLICY_DOCUMENT, str(error))
+
+
+def _ecr_failure(constraint: str, error: PolicyError) -> Failure:
+    return Failure(
+        Code.INVALID_PARAMETER,
+        f"Invalid parameter at 'PolicyText' failed to satisfy constraint: '{constraint}': {error}",
+        parameter="PolicyText",
+    )
 
 
 Rules = Callable[[Statement], None]

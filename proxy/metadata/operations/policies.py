@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.validation import PolicyKind, ecr_failure, validate
+from proxy.auth.policy.validation import PolicyKind, ecr_failure, ecr_principal_failure, validate
 from proxy.metadata.identities import accounts
 from proxy.metadata.operations import bindings
 from proxy.metadata.operations.repositories import named_repository
@@ -81,9 +81,13 @@ def open_account(tx: Transaction, account: str) -> FoundRow:
 def _bound(tx: Transaction, account: str, text: str, kind: PolicyKind, scope: PolicyScope = PolicyScope.V2) -> Tags:
     """The unique ids of the users and roles that the text names, by ARN. Whoever it names must be there."""
     try:
-        return bindings.bind(tx, validate(text, kind, account=account, scope=scope), text)
+        document = validate(text, kind, account=account, scope=scope)
     except PolicyError as error:
         raise ecr_failure(error, kind) from None
+    try:
+        return bindings.bind(tx, document, text)
+    except PolicyError as error:
+        raise ecr_principal_failure(error) from None
 
 
 def _need_repository_policy(tx: Transaction, account: str, row: FoundRow) -> str:

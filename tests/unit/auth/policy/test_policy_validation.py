@@ -8,7 +8,14 @@ import pytest
 
 from proxy.auth.managed import AWS_MANAGED, ManagedPolicy
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.validation import PolicyKind, ecr_actions, ecr_failure, iam_failure, validate
+from proxy.auth.policy.validation import (
+    PolicyKind,
+    ecr_actions,
+    ecr_failure,
+    ecr_principal_failure,
+    iam_failure,
+    validate,
+)
 from proxy.model.errors import Code
 from proxy.model.identity import PolicyScope
 
@@ -175,6 +182,9 @@ def test_each_service_says_it_in_its_own_words() -> None:
         "It is wrong. (in statement 3, third)"
     )
     assert "'Invalid registry policy provided'" in ecr_failure(error, G).message
+    assert ecr_principal_failure(error).message == said.message.replace(
+        "Invalid repository policy provided", "Principal not found"
+    )
     assert iam_failure(error).code is Code.MALFORMED_POLICY_DOCUMENT
     assert iam_failure(PolicyError("It is wrong.")).message == "It is wrong."
 
