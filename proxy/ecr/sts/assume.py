@@ -158,7 +158,12 @@ class Assuming:
             chained=chained,
             claims=claims,
         )
-        credentials = self._sessions.issue(role.principal, session)
+        try:
+            credentials = self._sessions.issue(role.principal, session)
+        except ValueError:  # of what a request brings itself `read_asked` has taken the measure
+            raise Failure(
+                Code.PACKED_POLICY_TOO_LARGE, "What the ID Token says of its subject is more than a session holds."
+            ) from None
         self._uses.seen(role.principal.principal_id, facts.region)
         caller = Caller(role.principal, session)
         answer: dict[str, Any] = {

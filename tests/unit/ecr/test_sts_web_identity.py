@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -221,3 +222,12 @@ async def test_a_provider_id_is_of_another_kind_of_token(
     role = role_for(world, provider, "*")
     refused = await failure(ask(world, role, issuer.token(), ProviderId="www.amazon.com"))
     assert refused.code is Code.VALIDATION_ERROR
+
+
+async def test_an_identity_of_whom_more_is_said_than_a_session_holds_is_refused(
+    world: StsWorld, issuer: Issuer, provider: OidcProvider
+) -> None:
+    role = role_for(world, provider, "system:serviceaccount:ci:*")
+    refused = await failure(ask(world, role, issuer.token(amr=[secrets.token_hex(16) for _ in range(400)])))
+    assert refused.code is Code.PACKED_POLICY_TOO_LARGE
+    assert refused.message == "What the ID Token says of its subject is more than a session holds."
