@@ -39,6 +39,7 @@ class Condition:
         "_quantifier",
         "_templates",
         "_tests",
+        "_voidable",
         "key",
         "keys",
         "name",
@@ -46,8 +47,9 @@ class Condition:
         "values",
     )
 
-    def __init__(self, operator: str, key: str, given: Sequence[str], *, variables: bool) -> None:
-        """`given` are the policy's values. PolicyError for an operator that is not known, or a value that is none."""
+    def __init__(self, operator: str, key: str, given: Sequence[str], *, variables: bool, allows: bool = False) -> None:
+        """`given` are the policy's values, `allows` whether its statement does. PolicyError for an operator that is not
+        known, or a value that is none."""
         self.operator = operator
         self.name = key
         self.key = key.lower()
@@ -70,6 +72,8 @@ class Condition:
                 self.keys |= template.keys
         self._tests = tuple(tests)
         self._templates = tuple(templates)
+        # A variable without a value equals nothing: nobody is let in for being other than nothing.
+        self._voidable = allows and self._negated and bool(templates)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,12 +93,17 @@ class Condition:
         if not found or (quantifier is not Quantifier.ONE and not any(found)):
             if self._if_exists or quantifier is Quantifier.ALL:
                 return True
-            return self._negated and quantifier is Quantifier.ONE
+            return self._negated and quantifier is Quantifier.ONE and not self._is_void(context)
+        if self._is_void(context):
+            return False
         if quantifier is Quantifier.ALL:
             return all(self._one(value, context) for value in found)
         if quantifier is Quantifier.ONE and self._negated:
             return all(self._one(value, context) for value in found)
         return any(self._one(value, context) for value in found)
+
+    def _is_void(self, context: Context) -> bool:
+        return self._voidable and bool(self.missing(context))
 
     def narrows(self, key: str) -> bool:
         """Whether it asks that `key` have one of its values."""

@@ -96,7 +96,7 @@ class Statement:
             self.resources = tuple(Template(text, variables=variables, wild=True) for text in texts)
         self.negated_principals, given = _one_of(element, "Principal", "NotPrincipal", "")
         self.principals: Principals | None = None if given is None else compile_principals(given)
-        self.conditions = tuple(_conditions(element.get("Condition", {}), variables))
+        self.conditions = tuple(_conditions(element.get("Condition", {}), variables, self.allows))
         self.narrowed_by_principal_arn = any(each.narrows("aws:principalarn") for each in self.conditions)
         self.keys = frozenset[str]().union(
             *(condition.keys for condition in self.conditions), *(template.keys for template in self.resources or ())
@@ -113,6 +113,8 @@ class Statement:
         for each in self.resources:
             if each.matches(resource, context):
                 return not self.negated_resources
+        if self.negated_resources and self.allows:  # nobody is let in for naming other than a variable without a value
+            return not any(each.missing(context) for each in self.resources)
         return self.negated_resources
 
 
@@ -280,7 +282,7 @@ def _actions(given: Any) -> list[str]:
     return found
 
 
-def _conditions(given: Any, variables: bool) -> list[Condition]:
+def _conditions(given: Any, variables: bool, allows: bool) -> list[Condition]:
     if not isinstance(given, dict):
         raise PolicyError("Syntax errors in policy. Condition is an object")
     found = []
@@ -290,7 +292,7 @@ def _conditions(given: Any, variables: bool) -> list[Condition]:
         for key, values in keys.items():
             if ":" not in key:
                 raise PolicyError(f"{_NO_VENDOR} {key[:64]!r}")
-            found.append(Condition(operator, key, _condition_values(key, values), variables=variables))
+            found.append(Condition(operator, key, _condition_values(key, values), variables=variables, allows=allows))
     return found
 
 

@@ -1,8 +1,9 @@
 """Policy variables: `${aws:username}`, with a default `${aws:PrincipalTag/team, 'none'}`; `${*}`, `${?}`, `${$}`.
 
 A value that is put in is text and nothing else: a `*` in somebody's tag is a star, not a wildcard. A key that is
-absent, or has several values, leaves its variable without a value, and what it stands in matches nothing. Only
-documents of version 2012-10-17 have variables; in others `${` is text.
+absent, or has several values, leaves its variable without a value, and what it stands in matches nothing; an Allow
+that would need it not to match (NotResource, StringNotEquals) does not apply. Only documents of version 2012-10-17 have
+variables; in others `${` is text.
 
 Source: IAM User Guide, "IAM policy elements: Variables and tags".
 """

@@ -55,7 +55,6 @@ def test_an_action_is_named_whatever_its_case(action: str, given: Any, named: bo
         ("arn:aws:ecr:eu:1:repository/team", False),
         (["arn:aws:s3:::b", "arn:aws:ecr:eu:1:repository/*"], True),
         ("arn:aws:ecr:eu:1:repository/${aws:PrincipalTag/team}/*", True),
-        ("arn:aws:ecr:eu:1:repository/${aws:Gone}*", False),
     ],
 )
 @pytest.mark.parametrize("negated", [False, True])
@@ -64,6 +63,16 @@ def test_a_resource_is_named_by_its_whole_arn(given: Any, named: bool, negated: 
     (compiled,) = compile_document(text(statement)).statements
     context = {"aws:principaltag/team": ("team",)}
     assert compiled.names_resource("arn:aws:ecr:eu:1:repository/team/app", context) is (named != negated)
+
+
+@pytest.mark.parametrize(
+    ("effect", "element", "applies"),
+    [("Allow", "Resource", False), ("Allow", "NotResource", False), ("Deny", "NotResource", True)],
+)
+def test_nobody_is_let_in_by_a_variable_without_a_value(effect: str, element: str, applies: bool) -> None:
+    statement = {"Effect": effect, "Action": "*", element: "arn:aws:ecr:eu:1:repository/${aws:Gone}*"}
+    (compiled,) = compile_document(text(statement)).statements
+    assert compiled.names_resource("arn:aws:ecr:eu:1:repository/team/app", {}) is applies
 
 
 @pytest.mark.parametrize("version", [None, "2008-10-17"])
