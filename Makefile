@@ -32,7 +32,7 @@ IMAGE ?= wharfage
 NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _speedups/*.c _speedups/*.h))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure lint format bench bench-s3 fuzz chaos chaos-cluster image image-test tools clean
+.PHONY: help run test test-pure lint format bench bench-s3 fuzz mutants chaos chaos-cluster image image-test tools clean
 
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,9 @@ bench-s3: $(VENV)/.test $(TOOLS)/.go $(TOOLS)/.debian  ## the same on one S3 sto
 fuzz: $(VENV)/.test  ## policies drawn at random: a million questions to the evaluator and its naive twin
 	$(BIN)/python -m pytest -n $(JOBS) --timeout 3600 --policy-pairs $(or $(PAIRS),1000000) $(PYTEST_FLAGS) \
 	  tests/unit/auth/policy/test_policy_twin.py
+
+mutants: $(VENV)/.test  ## small wrong changes to the evaluator, each of which its tests must notice: minutes
+	$(BIN)/python tests/mutation/run.py
 
 chaos: $(VENV)/.test  ## kill workers, metadata and the whole server at random for CHAOS_SECONDS (default 300)
 	$(BIN)/python -m pytest -m chaos --chaos-seconds $(or $(CHAOS_SECONDS),300) $(PYTEST_FLAGS) tests/chaos/test_chaos.py
