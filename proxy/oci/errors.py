@@ -62,6 +62,7 @@ _OWN: Mapping[Code, tuple[int, str]] = {
 _OF_OTHER_DOORS = (
     Code.DELETE_CONFLICT,
     Code.ENTITY_ALREADY_EXISTS,
+    Code.EXPIRED_IDENTITY,
     Code.EXPIRED_TOKEN,
     Code.IAM_LIMIT_EXCEEDED,
     Code.IDP_COMMUNICATION,
