@@ -115,9 +115,25 @@ def _read(service: str, name: str, tree: Any, path: str) -> Any:
         ordered = sorted(items, key=int)
         return [_read(service, shape["member"]["shape"], items[each], f"{path}.{each}.member") for each in ordered]
     if kind == "map":
-        raise TypeError(f"{service} has no input with a map, and {name} is one")
+        return _read_map(service, shape, tree, path)
     _need(tree, str, path)
     return _scalar(kind, tree, path)
+
+
+def _read_map(service: str, shape: models.Shape, tree: Any, path: str) -> dict[str, Any]:
+    """`Map.entry.1.key` and `Map.entry.1.value`."""
+    _need(tree, dict, path)
+    entries = tree.get("entry", {})
+    _need(entries, dict, path)
+    if not all(_INDEX.fullmatch(each) for each in entries):
+        raise _malformed(path)
+    found: dict[str, Any] = {}
+    for entry in entries.values():
+        if not isinstance(entry, dict) or entry.keys() != {"key", "value"}:
+            raise _malformed(path)
+        key = _read(service, shape["key"]["shape"], entry["key"], f"{path}.key")
+        found[key] = _read(service, shape["value"]["shape"], entry["value"], f"{path}.{key}")
+    return found
 
 
 def _scalar(kind: str, value: str, path: str) -> Any:

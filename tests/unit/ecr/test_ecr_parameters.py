@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.ecr.errors import Unreadable, query_error, render_xml
 from proxy.ecr.parameters import DEPTH_MAX, read_parameters
-from proxy.model.errors import Failure
+from proxy.model.errors import Code, Failure
 from proxy.shapes.query import read_action, read_form
 from proxy.shapes.query import read_parameters as read_query
 from proxy.shapes.validation import validate
@@ -50,6 +50,24 @@ def test_nesting_is_taken_up_to_its_bound() -> None:
 _FORMS = st.binary(max_size=80) | st.text(alphabet="Action=GetCallerIdentity&%0fV+.member1", max_size=80).map(
     str.encode
 )
+
+
+def test_a_forms_map_is_read_by_its_entries() -> None:
+    """No action that is served takes one; yet who asks for another is told so, and no reader fails."""
+    form = {"Properties.entry.1.key": "a", "Properties.entry.1.value": "b", "Properties.entry.2.key": "c"}
+    with pytest.raises(Failure) as caught:
+        read_query("iam", "PutAccountProperties", form)
+    assert caught.value.code is Code.MALFORMED_INPUT
+    form["Properties.entry.2.value"] = "d"
+    assert read_query("iam", "PutAccountProperties", form) == {"Properties": {"a": "b", "c": "d"}}
+    for other in (
+        {"Properties": "x"},
+        {"Properties.entry": "x"},
+        {"Properties.entry.1": "x"},
+        {"Properties.entry.x.key": "x"},
+    ):
+        with pytest.raises(Failure):
+            read_query("iam", "PutAccountProperties", other)
 
 
 @given(_FORMS, st.sampled_from(["sts", "iam"]))
