@@ -451,12 +451,13 @@ class TestImages:
     async def test_a_batch_gives_manifests_and_a_failure_for_each_that_is_wrong(self, world: World) -> None:
         image = await world.image("app", ["v1"])
         other = await world.image("other")
-        asked = [
+        asked: list[tuple[dict[str, Any], str | None]] = [
             ({"imageTag": "v1"}, None),
             ({"imageDigest": image.digest}, None),
             ({"imageTag": "v1", "imageDigest": image.digest}, None),
             ({"imageTag": "v9"}, "ImageNotFound"),
             ({}, "MissingDigestAndTag"),
+            ({"imageTag": None, "imageDigest": "sha512"}, "InvalidImageDigest"),
             ({"imageDigest": "sha256"}, "InvalidImageDigest"),
             ({"imageTag": "-x"}, "InvalidImageTag"),
             ({"imageTag": "v1", "imageDigest": other.digest}, "ImageTagDoesNotMatchDigest"),
@@ -472,8 +473,9 @@ class TestImages:
             "imageManifestMediaType": IMAGE,
         }
         assert got["images"][1]["imageId"] == {"imageDigest": image.digest}
+        given = [({name: value for name, value in each.items() if value is not None}, code) for each, code in asked]
         assert [(each["imageId"], each["failureCode"]) for each in got["failures"]] == [
-            (each, code) for each, code in asked if code
+            each for each in given if each[1]
         ]
         assert got["failures"][0]["failureReason"] == "Requested image not found"
 
@@ -515,7 +517,7 @@ class TestImages:
 class TestModel:
     async def test_every_other_operation_of_the_model_is_unknown_by_name(self, world: World) -> None:
         others = operations("ecr") - ECR.keys()
-        assert len(others) > 40
+        assert len(others) > 20
         for operation in (*sorted(others), "NoSuchOperation", "create_repository", "../x"):
             failure = await refused(Code.UNKNOWN_OPERATION, world.call(operation))
             assert operation in failure.message

@@ -253,7 +253,8 @@ def _details(tx: Transaction, account: str, name: str, rows: Sequence[FoundRow])
 
 
 def _failure(image_id: ImageId, code: str, reason: str) -> dict[str, Any]:
-    return {"imageId": dict(image_id), "failureCode": code, "failureReason": reason}
+    given = {member: value for member, value in image_id.items() if value is not None}
+    return {"imageId": given, "failureCode": code, "failureReason": reason}
 
 
 def _filter(parameters: Parameters) -> tuple[str, bool]:
