@@ -96,7 +96,7 @@ class Tree:
         try:
             found = os.fstat(fd)
             if found.st_nlink == 0:
-                raise Failure(Code.STORE_UNAVAILABLE, "the object was deleted while it was written")
+                raise ObjectMissing(key)  # deleted while it was written, as by whoever cancels its upload
             if found.st_size != size:
                 raise Failure(
                     Code.STORE_UNAVAILABLE, f"an object holds {found.st_size} bytes where {size} were written"

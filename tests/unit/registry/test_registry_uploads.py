@@ -254,6 +254,17 @@ async def test_an_upload_whose_bytes_did_not_survive_is_gone(bench: Bench) -> No
     assert bench.files() == []
 
 
+async def test_an_upload_cancelled_while_it_is_closed_is_gone(bench: Bench) -> None:
+    upload_id = await begin(bench)
+
+    async def cancel(*arguments: object) -> None:
+        await bench.registry.uploads.cancel(ACCOUNT, REPOSITORY, upload_id)
+
+    bench.faults.before["appender.finish"] = cancel
+    await fails(commit(bench, upload_id, CONTENT), Code.UPLOAD_NOT_FOUND)
+    assert [stored async for stored in bench.registry.store.list()] == []
+
+
 async def test_an_object_that_cannot_be_removed_is_left_to_the_sweep(bench: Bench) -> None:
     for _ in range(2):
         upload_id = await begin(bench)
