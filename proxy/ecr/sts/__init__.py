@@ -4,10 +4,10 @@
     assume     taking a role, by a caller or with a web identity
     issuers    the keys of OpenID Connect issuers
 
-What a session is and how its token is sealed lies in `auth.sessions`. Served are the five operations of `Sts.answer`;
-every other one of the model is an InvalidAction: SAML and web identities of AWS's own have no part here, federated
-users could do nothing that a role's session cannot, and denials are not encoded. May import `auth`, `shapes` and, of
-the door, `lastuse`.
+What a session is and how its token is sealed lies in `auth.sessions`. Served are the operations of `SERVED`; every
+other one of the model is an InvalidAction: SAML and web identities of AWS's own have no part here, federated users
+could do nothing that a role's session cannot, and denials are not encoded. May import `auth`, `shapes` and, of the
+door, `lastuse`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ from proxy.ecr.sts.issuers import Issuers
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, Caller, PrincipalKind, Session, SessionKind
 from proxy.shapes.validation import invalid_value
+
+SERVED = frozenset(
+    {"AssumeRole", "AssumeRoleWithWebIdentity", "GetAccessKeyInfo", "GetCallerIdentity", "GetSessionToken"}
+)
+"""All actions that `Sts.answer` has an answer for. GetCallerIdentity and GetSessionToken need no permission."""
 
 USER_SECONDS = 43_200
 ROOT_SECONDS = 3600

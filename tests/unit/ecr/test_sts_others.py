@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fakes.sts_world import ACCOUNT, NOW, ROOT, StsWorld, allow, trust, user
 
+from proxy.ecr.sts import SERVED
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, Caller, Principal, PrincipalKind, Session, SessionKind
 from proxy.shapes import models
@@ -103,9 +104,6 @@ async def test_a_keys_account_is_told_to_who_may_ask(world: StsWorld) -> None:
     assert (await failure(world.call("GetAccessKeyInfo", DENIED, AccessKeyId=key))).code is Code.ACCESS_DENIED
     unknown = await failure(world.call("GetAccessKeyInfo", ANNA, AccessKeyId="AKIABBBBBBBBBBBBBBBB"))
     assert unknown.code is Code.VALIDATION_ERROR
-
-
-SERVED = {"AssumeRole", "AssumeRoleWithWebIdentity", "GetAccessKeyInfo", "GetCallerIdentity", "GetSessionToken"}
 
 
 @pytest.mark.parametrize("action", sorted(models.operations("sts") - SERVED))
