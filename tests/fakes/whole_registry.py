@@ -180,7 +180,7 @@ async def whole_registry(
             stall_seconds=stall_seconds,
         )
         server = HttpServer(
-            lambda request: ("oci", door) if request.path.startswith("/v2") else ("ecr", aws), limits or Limits()
+            lambda request: ("oci", door) if request.raw_path.startswith("/v2") else ("ecr", aws), limits or Limits()
         )
         listening = socket.create_server(("127.0.0.1", port))
         await server.begin(sock=listening)

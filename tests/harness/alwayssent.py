@@ -1,0 +1,127 @@
+"""What AWS sends every time though its models call it optional; Terraform and SDK users rely on it.
+
+`ALWAYS` is by service and shape, `BESIDES` by service and operation: members of that one answer. Sources: the examples
+of responses in the API references of ECR, STS and IAM, and for IAM what Terraform's provider reads unasked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_PERSON = ("Path", "Arn", "CreateDate")
+_POLICY = (
+    "PolicyName",
+    "PolicyId",
+    "Arn",
+    "Path",
+    "DefaultVersionId",
+    "AttachmentCount",
+    "PermissionsBoundaryUsageCount",
+    "IsAttachable",
+    "CreateDate",
+    "UpdateDate",
+)
+
+_IAM: Mapping[str, tuple[str, ...]] = {
+    "User": (*_PERSON, "UserName", "UserId"),
+    "Group": (*_PERSON, "GroupName", "GroupId"),
+    "Role": (*_PERSON, "RoleName", "RoleId", "AssumeRolePolicyDocument"),
+    "Policy": _POLICY,
+    "PolicyVersion": ("VersionId", "IsDefaultVersion", "CreateDate"),
+    "AttachedPolicy": ("PolicyName", "PolicyArn"),
+    "AttachedPermissionsBoundary": ("PermissionsBoundaryType", "PermissionsBoundaryArn"),
+    "AccessKey": ("UserName", "AccessKeyId", "Status", "SecretAccessKey", "CreateDate"),
+    "AccessKeyMetadata": ("UserName", "AccessKeyId", "Status", "CreateDate"),
+    "AccessKeyLastUsed": ("ServiceName", "Region"),
+    "PolicyGroup": ("GroupName", "GroupId"),
+    "PolicyUser": ("UserName", "UserId"),
+    "PolicyRole": ("RoleName", "RoleId"),
+    "PolicyDetail": ("PolicyName", "PolicyDocument"),
+    "UserDetail": (*_PERSON, "UserName", "UserId", "GroupList", "AttachedManagedPolicies"),
+    "GroupDetail": (*_PERSON, "GroupName", "GroupId", "GroupPolicyList", "AttachedManagedPolicies"),
+    "RoleDetail": (
+        *_PERSON,
+        "RoleName",
+        "RoleId",
+        "AssumeRolePolicyDocument",
+        "InstanceProfileList",
+        "RolePolicyList",
+        "AttachedManagedPolicies",
+        "RoleLastUsed",
+    ),
+    "ManagedPolicyDetail": (*_POLICY, "PolicyVersionList"),
+    "OpenIDConnectProviderListEntry": ("Arn",),
+    "CreateOpenIDConnectProviderResponse": ("OpenIDConnectProviderArn",),
+    "GetOpenIDConnectProviderResponse": ("Url", "ClientIDList", "ThumbprintList", "CreateDate", "Tags"),
+    "GetAccountSummaryResponse": ("SummaryMap",),
+    "GetContextKeysForPolicyResponse": ("ContextKeyNames",),
+    "SimulatePolicyResponse": ("EvaluationResults", "IsTruncated"),
+    "EvaluationResult": ("EvalResourceName", "MatchedStatements", "MissingContextValues"),
+    "ResourceSpecificResult": ("MatchedStatements", "MissingContextValues"),
+    "Statement": ("SourcePolicyId", "SourcePolicyType", "StartPosition", "EndPosition"),
+}
+
+_IAM_BESIDES: Mapping[str, tuple[str, ...]] = {
+    "GetPolicyVersion": ("PolicyVersion.Document",),
+    "GetRole": ("Role.MaxSessionDuration", "Role.RoleLastUsed"),
+    "GetPolicy": ("Policy.Tags",),
+}
+
+
+_ECR: Mapping[str, tuple[str, ...]] = {
+    "AuthorizationData": ("authorizationToken", "expiresAt", "proxyEndpoint"),
+    "Repository": (
+        "repositoryArn",
+        "registryId",
+        "repositoryName",
+        "repositoryUri",
+        "createdAt",
+        "imageTagMutability",
+        "imageScanningConfiguration",
+        "encryptionConfiguration",
+    ),
+    "ImageScanningConfiguration": ("scanOnPush",),
+    "ImageDetail": (
+        "registryId",
+        "repositoryName",
+        "imageDigest",
+        "imageSizeInBytes",
+        "imagePushedAt",
+        "imageManifestMediaType",
+        "artifactMediaType",
+    ),
+    "Image": ("registryId", "repositoryName", "imageId", "imageManifest", "imageManifestMediaType"),
+    "ImageFailure": ("imageId", "failureCode", "failureReason"),
+    "BatchGetImageResponse": ("images", "failures"),
+    "BatchDeleteImageResponse": ("imageIds", "failures"),
+    "ListImagesResponse": ("imageIds",),
+    "DescribeImagesResponse": ("imageDetails",),
+    "DescribeRepositoriesResponse": ("repositories",),
+    "CreateRepositoryResponse": ("repository",),
+    "DeleteRepositoryResponse": ("repository",),
+    "GetAuthorizationTokenResponse": ("authorizationData",),
+    "ListTagsForResourceResponse": ("tags",),
+    **{
+        f"{verb}RepositoryPolicyResponse": ("registryId", "repositoryName", "policyText")
+        for verb in ("Set", "Get", "Delete")
+    },
+    **{f"{verb}RegistryPolicyResponse": ("registryId", "policyText") for verb in ("Put", "Get", "Delete")},
+    **{f"{verb}AccountSettingResponse": ("name", "value") for verb in ("Put", "Get")},
+}
+
+_STS: Mapping[str, tuple[str, ...]] = {
+    "GetCallerIdentityResponse": ("UserId", "Account", "Arn"),
+    "GetAccessKeyInfoResponse": ("Account",),
+    "GetSessionTokenResponse": ("Credentials",),
+    "AssumeRoleResponse": ("Credentials", "AssumedRoleUser"),
+    "AssumeRoleWithWebIdentityResponse": (
+        "Credentials",
+        "AssumedRoleUser",
+        "SubjectFromWebIdentityToken",
+        "Audience",
+        "Provider",
+    ),
+}
+
+ALWAYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {"ecr": _ECR, "sts": _STS, "iam": _IAM}
+BESIDES: Mapping[str, Mapping[str, tuple[str, ...]]] = {"ecr": {}, "sts": {}, "iam": _IAM_BESIDES}

@@ -1,0 +1,134 @@
+"""One call of every operation that the three APIs serve, which succeeds once `settle` has made what it is about.
+
+Each says which actions it needs, so that a test can give a caller just these, or all but one; and what is made for it
+before, so that it can be done once, in any order. `ECR` and `STS` are here, `specimens_iam.IAM` beside; `settle` makes
+the world they are calls of: team/app with an image, and the people, policies and provider of `specimens_iam.MADE`.
+Must not know how a request travels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ACCOUNT, REGION = "123456789012", "us-east-1"
+REPOSITORY = "team/app"
+TAGS = ({"Key": "Team", "Value": "a"}, {"Key": "stage", "Value": "b c"})
+KEY, SPARE_KEY = "AKIASPECIMENS0000001", "AKIASPECIMENS0000002"  # ann's and two's
+
+Call = tuple[str, str, Mapping[str, Any]]
+"""Service, operation, parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """A call. `also` are actions that it needs besides its own; `free`: it needs none at all. `error` is the answer
+    where there can be no better one. `before` is made for it alone, by an administrator."""
+
+    service: str
+    operation: str
+    parameters: Mapping[str, Any]
+    also: Sequence[str] = ()
+    before: Sequence[Call] = ()
+    error: str = ""
+    free: bool = False
+
+    @property
+    def actions(self) -> Sequence[str]:
+        return () if self.free else (f"{self.service}:{self.operation}", *self.also)
+
+
+def document(*statements: Mapping[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+
+
+def allow(action: Any, **more: Any) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": action, **more}
+
+
+def repository(name: str) -> str:
+    return f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{name}"
+
+
+SHARED = document(allow("ecr:ListImages", Principal={"AWS": f"arn:aws:iam::{ACCOUNT}:user/two"}))
+"""A repository's policy that lets two in, and no one else."""
+
+REGISTRY = document(
+    allow(["ecr:CreateRepository"], Principal={"AWS": f"arn:aws:iam::{ACCOUNT}:user/two"}, Resource=repository("*"))
+)
+
+
+def _ecr(operation: str, also: Sequence[str] = (), before: Sequence[Call] = (), **parameters: Any) -> Specimen:
+    return Specimen("ecr", operation, parameters, also, before)
+
+
+def _made(name: str, policy: str = "") -> Sequence[Call]:
+    calls: list[Call] = [("ecr", "CreateRepository", {"repositoryName": name, "tags": list(TAGS)})]
+    if policy:
+        calls.append(("ecr", "SetRepositoryPolicy", {"repositoryName": name, "policyText": policy}))
+    return calls
+
+
+_APP: dict[str, Any] = {"repositoryName": REPOSITORY}
+_PAGE: dict[str, Any] = {"maxResults": 1}
+
+ECR: Sequence[Specimen] = (
+    _ecr("GetAuthorizationToken"),
+    _ecr("CreateRepository", ("ecr:TagResource",), repositoryName="new/app", tags=list(TAGS)),
+    _ecr("DescribeRepositories", before=_made("described"), **_PAGE),
+    _ecr("DescribeRepositories", repositoryNames=[REPOSITORY]),
+    _ecr("DeleteRepository", before=_made("gone/app"), repositoryName="gone/app"),
+    _ecr("SetRepositoryPolicy", before=_made("set/app"), repositoryName="set/app", policyText=SHARED, force=True),
+    _ecr("GetRepositoryPolicy", **_APP),
+    _ecr("DeleteRepositoryPolicy", before=_made("open/app", SHARED), repositoryName="open/app"),
+    _ecr("TagResource", before=_made("tagged"), resourceArn=repository("tagged"), tags=[{"Key": "x", "Value": "y"}]),
+    _ecr("UntagResource", before=_made("bare"), resourceArn=repository("bare"), tagKeys=["stage"]),
+    _ecr("ListTagsForResource", resourceArn=repository(REPOSITORY)),
+    _ecr("ListImages", **_APP, **_PAGE),
+    _ecr("DescribeImages", **_APP, **_PAGE),
+    _ecr("BatchGetImage", imageIds=[{"imageTag": "v1"}, {"imageTag": "none"}], **_APP),
+    _ecr("BatchDeleteImage", imageIds=[{"imageTag": "v2"}, {"imageTag": "none"}], **_APP),
+    _ecr("PutRegistryPolicy", policyText=REGISTRY),
+    _ecr("GetRegistryPolicy", before=[("ecr", "PutRegistryPolicy", {"policyText": REGISTRY})]),
+    _ecr("DeleteRegistryPolicy", before=[("ecr", "PutRegistryPolicy", {"policyText": REGISTRY})]),
+    _ecr("PutAccountSetting", name="BLOB_MOUNTING", value="ENABLED"),
+    _ecr("GetAccountSetting", name="REGISTRY_POLICY_SCOPE"),
+)
+
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/ann-role"
+NARROWED = document(allow("ecr:Get*", Resource="*"))
+
+STS: Sequence[Specimen] = (
+    Specimen("sts", "GetCallerIdentity", {}, free=True),
+    Specimen("sts", "GetSessionToken", {"DurationSeconds": 900}, free=True),
+    Specimen("sts", "GetAccessKeyInfo", {"AccessKeyId": KEY}),
+    Specimen(
+        "sts",
+        "AssumeRole",
+        {
+            "RoleArn": ROLE,
+            "RoleSessionName": "build",
+            "Policy": NARROWED,
+            "Tags": [{"Key": "job", "Value": "7"}],
+            "SourceIdentity": "ann",
+        },
+        ("sts:TagSession", "sts:SetSourceIdentity"),
+    ),
+    # Whoever asks has signed nothing: that no issuer vouches for the token is all that can be said.
+    Specimen(
+        "sts",
+        "AssumeRoleWithWebIdentity",
+        {"RoleArn": ROLE, "RoleSessionName": "build", "WebIdentityToken": "not.a.token"},
+        error="InvalidIdentityToken",
+        free=True,
+    ),
+)
+
+
+async def settle(metadata: Any, made: Sequence[Call]) -> None:
+    """Make `made` in the rows, without asking anybody."""
+    for service, operation, parameters in made:
+        ask = metadata.iam if service == "iam" else metadata.call
+        await ask(ACCOUNT, operation, parameters)

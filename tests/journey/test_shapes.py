@@ -1,0 +1,160 @@
+"""Every answer of every operation that is served, as a client reads it: by the model, whole, as AWS documents it."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
+from botocore.parsers import create_parser
+from fakes.asked_doors import Doors, asked_doors
+from fakes.memory_line import Answer
+
+from harness import answershapes
+from harness.issuer import Issuer
+from harness.specimens import ACCOUNT, ECR, ROLE, STS, Specimen, document, settle
+from harness.specimens_iam import IAM
+from proxy.ecr.sts.issuers import Issuers
+from proxy.shapes import models
+
+SERVICES: Mapping[str, Sequence[Specimen]] = {"ecr": ECR, "sts": STS, "iam": IAM}
+
+UNSENT: Mapping[tuple[str, str], str] = {
+    ("GetRole", "Role.RoleLastUsed.LastUsedDate"): "the role was never taken",
+    ("GetRole", "Role.RoleLastUsed.Region"): "the role was never taken",
+    ("ListUsers", "Users.PasswordLastUsed"): "nobody has a password",
+    ("ListVirtualMFADevices", "VirtualMFADevices.SerialNumber"): "nobody has a device",
+    **{
+        ("ListSigningCertificates", f"Certificates.{member}"): "nobody has a certificate"
+        for member in ("CertificateBody", "CertificateId", "Status", "UploadDate", "UserName")
+    },
+}
+"""By operation and member: what an example of AWS's shows and we do not send, and why."""
+
+
+@pytest.fixture
+async def doors(tmp_path: Path) -> AsyncIterator[Doors]:
+    async with asked_doors(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
+    return Issuer(tmp_path_factory.mktemp("issuer"))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_an_answer_is_its_models_output_and_botocore_reads_all_of_it(doors: Doors, service: str) -> None:
+    for specimen in SERVICES[service]:
+        answer = await _asked(doors, specimen)
+        if specimen.error:
+            assert answer.status in (400, 403, 404)
+            continue
+        assert answer.status == 200, (specimen.operation, answer.body)
+        said = answershapes.read(service, specimen.operation, answer.body)
+        assert _plain(_by_botocore(service, specimen.operation, answer)) == _plain(said), specimen.operation
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_an_answer_has_every_member_that_awss_own_example_of_it_has(doors: Doors, service: str) -> None:
+    examples = _examples(service)
+    missing = []
+    for specimen in SERVICES[service]:
+        if specimen.error or specimen.operation not in examples:
+            continue
+        said = answershapes.read(service, specimen.operation, (await _asked(doors, specimen)).body)
+        sent = set(_members(said))
+        missing += [
+            (specimen.operation, member)
+            for example in examples[specimen.operation]
+            for member in _members(example)
+            if member not in sent and (specimen.operation, member) not in UNSENT
+        ]
+    assert sorted(set(missing)) == []
+
+
+async def test_a_web_identitys_answer_is_its_models_output(tmp_path: Path, issuer: Issuer) -> None:
+    await issuer.begin()
+    issuers = Issuers([issuer.url], tls=issuer.trusting, clock=time.monotonic)
+    async with asked_doors(tmp_path, issuers=issuers) as doors:
+        provider = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{issuer.url.removeprefix('https://')}"
+        trust = {"Effect": "Allow", "Principal": {"Federated": provider}, "Action": "sts:AssumeRoleWithWebIdentity"}
+        made = {"Url": issuer.url, "ClientIDList": ["sts.amazonaws.com"]}
+        trusting = {"RoleName": "ann-role", "PolicyDocument": document(trust)}
+        await settle(
+            doors.registry.metadata,
+            [("iam", "CreateOpenIDConnectProvider", made), ("iam", "UpdateAssumeRolePolicy", trusting)],
+        )
+        token = issuer.token()
+        asked = {"RoleArn": ROLE, "RoleSessionName": "build", "WebIdentityToken": token}
+        answer = await doors.ask("sts", "AssumeRoleWithWebIdentity", asked, None)
+    await issuer.finish()
+    assert answer.status == 200, answer.body
+    said = answershapes.read("sts", "AssumeRoleWithWebIdentity", answer.body)
+    assert _plain(_by_botocore("sts", "AssumeRoleWithWebIdentity", answer)) == _plain(said)
+    (example,) = _examples("sts")["AssumeRoleWithWebIdentity"]
+    assert set(_members(example)) - set(_members(said)) == {"PackedPolicySize"}  # no policy and no tag was packed
+
+
+def test_what_is_left_out_is_in_an_example() -> None:
+    shown = {
+        (operation, member)
+        for service in SERVICES
+        for operation, examples in _examples(service).items()
+        for example in examples
+        for member in _members(example)
+    }
+    assert set(UNSENT) <= shown
+
+
+async def _asked(doors: Doors, specimen: Specimen) -> Answer:
+    await settle(doors.registry.metadata, specimen.before)
+    who = None if specimen.operation == "AssumeRoleWithWebIdentity" else doors.keys["administrator"]
+    return await doors.ask(specimen.service, specimen.operation, specimen.parameters, who)
+
+
+@cache
+def _examples(service: str) -> Mapping[str, Sequence[Any]]:
+    """The outputs in AWS's documentation, by operation, as botocore ships them."""
+    data = Loader().load_data(f"{service}/{models.VERSIONS[service]}/examples-1")["examples"]
+    return {name: [each["output"] for each in shown if each.get("output")] for name, shown in data.items()}
+
+
+def _members(value: Any, path: str = "") -> Iterator[str]:
+    """Paths of the members that hold something; what is in a list is without its place."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            here = f"{path}.{name}" if path else name
+            yield here
+            if name != "SummaryMap":
+                yield from _members(inner, here)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _members(inner, path)
+
+
+def _by_botocore(service: str, operation: str, answer: Answer) -> Mapping[str, Any]:
+    model = ServiceModel(models.service(service), service)
+    parser = create_parser(model.metadata["protocol"])
+    shape = model.operation_model(operation).output_shape
+    response = {"status_code": answer.status, "headers": answer.headers, "body": answer.body}
+    found: dict[str, Any] = parser.parse(response, shape)
+    found.pop("ResponseMetadata")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """With moments as numbers, to the millisecond, and without lists that are empty or not there."""
+    if isinstance(value, datetime.datetime):
+        return round(value.timestamp(), 3)
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items() if inner != []}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return round(value, 3) if isinstance(value, float) else value
