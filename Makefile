@@ -61,9 +61,10 @@ bench: $(VENV)/.test $(TOOLS)/.go  ## CPU per GB against CNCF distribution, on t
 bench-s3: $(VENV)/.test $(TOOLS)/.go $(TOOLS)/.debian  ## the same on one S3 store, its requests and bytes counted, beside bare PUTs
 	$(BIN)/python bench/s3.py
 
-fuzz: $(VENV)/.test  ## policies drawn at random: a million questions to the evaluator and its naive twin
-	$(BIN)/python -m pytest -n $(JOBS) --timeout 3600 --policy-pairs $(or $(PAIRS),1000000) $(PYTEST_FLAGS) \
-	  tests/unit/auth/policy/test_policy_twin.py
+fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator and its twin, and requests (REQUESTS) to all doors
+	$(BIN)/python -m pytest -n $(JOBS) --timeout 3600 --policy-pairs $(or $(PAIRS),1000000) \
+	  --fuzz-requests $(or $(REQUESTS),1000000) --fuzz-seed $(or $(SEED),0) $(PYTEST_FLAGS) \
+	  tests/unit/auth/policy/test_policy_twin.py tests/fuzz
 
 mutants: $(VENV)/.test  ## small wrong changes to the evaluator, each of which its tests must notice: minutes
 	$(BIN)/python tests/mutation/run.py

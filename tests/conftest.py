@@ -33,6 +33,12 @@ settings.load_profile("busy")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos-seconds", type=float, default=60.0, help="how long tests/chaos kills processes")
     parser.addoption("--chaos-cluster-seconds", type=float, default=90.0, help="the same, over three nodes")
+    parser.addoption(
+        "--fuzz-requests", type=int, default=30_000, help="how many requests tests/fuzz draws for the doors"
+    )
+    parser.addoption(
+        "--fuzz-seed", type=int, default=0, help="the seed of the first 10,000 of them; the next is one more"
+    )
     parser.addoption("--chaos-seed", type=int, default=None, help="draw what tests/chaos drew under this seed")
     parser.addoption("--policy-pairs", type=int, default=30_000, help="how many questions evaluator and twin are asked")
     parser.addoption("--policy-seed", default=None, help="draw the policies that were drawn under this seed")

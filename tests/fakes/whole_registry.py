@@ -118,12 +118,13 @@ async def whole_registry(
     suffix: str = "",
     access: Access | None = None,
     issuers: Issuers | None = None,
+    database: str = "",
 ) -> AsyncIterator[WholeRegistry]:
     async with contextlib.AsyncExitStack() as stack:
         masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
         if metadata is None:
             service = await start_service(
-                database=folder / "rows.db", listen=f"unix:{folder}/m.sock", epochs=folder / "epochs"
+                database=database or folder / "rows.db", listen=f"unix:{folder}/m.sock", epochs=folder / "epochs"
             )
             stack.push_async_callback(service.close)
             bootstrapped = await service.bootstrap(ACCOUNT)
