@@ -193,7 +193,7 @@ class HttpServer(web.Server):
                 if request.transport is not None:
                     request.transport.abort()  # the status line is out: only a broken body is honest now
                 raise
-            response = refusals.internal_error(name)
+            response = refusals.internal_error(name, request)
             status = response.status
             return response
         finally:

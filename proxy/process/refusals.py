@@ -41,8 +41,14 @@ def error(status: int, message: str) -> web.Response:
     return web.Response(status=status, body=error_body(message), content_type="application/json")
 
 
-def internal_error(door: str) -> web.Response:
+def internal_error(door: str, request: web.BaseRequest) -> web.Response:
+    """What is told of a bug, in the form that the door's clients can read: the query protocol's is XML, and who speaks
+    JSON names a target."""
     message = f"The server failed; its log has the reason under request id {observe.request_id()}."
+    if door == "ecr" and "X-Amz-Target" not in request.headers:
+        told = f"<Error><Type>Receiver</Type><Code>InternalFailure</Code><Message>{message}</Message></Error>"
+        body = f"<ErrorResponse>{told}<RequestId>{observe.request_id()}</RequestId></ErrorResponse>".encode()
+        return web.Response(status=500, body=body, content_type="text/xml")
     if door == "ecr":
         body = json.dumps({"__type": "ServerException", "message": message}).encode()
         return web.Response(status=500, body=body, content_type="application/x-amz-json-1.1")

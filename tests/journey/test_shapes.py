@@ -13,13 +13,17 @@ import pytest
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.parsers import create_parser
-from fakes.asked_doors import Doors, asked_doors
-from fakes.memory_line import Answer
+from fakes.asked_access import AskedAccess
+from fakes.asked_doors import Doors, asked_doors, raw_request, written
+from fakes.memory_line import Answer, Line
+from fakes.signer import Credentials, Scope, signed
+from fakes.whole_registry import whole_registry
 
 from harness import answershapes
 from harness.issuer import Issuer
 from harness.specimens import ACCOUNT, ECR, ROLE, STS, Specimen, document, settle
 from harness.specimens_iam import IAM
+from proxy.auth.policy.decision import Decision
 from proxy.ecr.sts.issuers import Issuers
 from proxy.shapes import models
 
@@ -102,6 +106,29 @@ async def test_a_web_identitys_answer_is_its_models_output(tmp_path: Path, issue
     assert set(_members(example)) - set(_members(said)) == {"PackedPolicySize"}  # no policy and no tag was packed
 
 
+class _Broken(AskedAccess):
+    async def decide(self, *asked: Any) -> Decision:
+        raise RuntimeError("a bug, and text that nobody may see")
+
+
+async def test_a_bug_is_an_error_that_each_apis_clients_can_read(tmp_path: Path) -> None:
+    said = {}
+    async with whole_registry(tmp_path, access=_Broken()) as registry:
+        who = Credentials(*await registry.give_key(ACCOUNT, "administrator"))
+        line = Line(registry.server)
+        for service, operation in (("ecr", "DescribeRepositories"), ("iam", "ListUsers")):
+            lines, body = written(service, operation, {})
+            answer = await line.ask(
+                raw_request("POST", "/", signed("POST", "/", lines, body, who, Scope(service)), body)
+            )
+            assert answer is not None
+            assert answer.status == 500
+            assert b"nobody may see" not in answer.body
+            said[service] = _by_botocore(service, operation, answer)["Error"]["Code"]
+        await line.close()
+    assert said == {"ecr": "ServerException", "iam": "InternalFailure"}
+
+
 def test_what_is_left_out_is_in_an_example() -> None:
     shown = {
         (operation, member)
@@ -144,9 +171,8 @@ def _by_botocore(service: str, operation: str, answer: Answer) -> Mapping[str, A
     parser = create_parser(model.metadata["protocol"])
     shape = model.operation_model(operation).output_shape
     response = {"status_code": answer.status, "headers": answer.headers, "body": answer.body}
-    found: dict[str, Any] = parser.parse(response, shape)
-    found.pop("ResponseMetadata")
-    return found
+    found: Mapping[str, Any] = parser.parse(response, shape)
+    return {name: value for name, value in found.items() if name != "ResponseMetadata"}
 
 
 def _plain(value: Any) -> Any:
