@@ -137,7 +137,7 @@ def query_error(error: Failure | Refused | Unreadable) -> WireError:
         return WireError(status, name, error.message)
     wire = _failure(error)
     spelled = {"ServerException": "InternalFailure", "AccessDeniedException": "AccessDenied"}
-    spelled[Code.UNKNOWN_OPERATION] = "InvalidAction"
+    spelled |= {Code.UNKNOWN_OPERATION: "InvalidAction", Code.INVALID_PARAMETER: Code.VALIDATION_ERROR}
     status = _OF_QUERY.get(error.code, wire.status)
     return WireError(status, spelled.get(wire.name, wire.name), wire.message)
 
