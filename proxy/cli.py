@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -297,4 +298,6 @@ def version() -> None:
 def _serve(found: Config, *, metadata: bool, workers: bool) -> NoReturn:
     from proxy.serve import serve as run
 
-    sys.exit(_checked(lambda: run(found, metadata=metadata, workers=workers, say=click.echo)))
+    # Where events go to standard output, nothing else does.
+    say = partial(click.echo, err=found.audit.to == "stdout")
+    sys.exit(_checked(lambda: run(found, metadata=metadata, workers=workers, say=say)))

@@ -15,6 +15,7 @@ from functools import cache, partial
 from aiohttp import web
 
 from proxy import probes
+from proxy.audit.trail import Trail
 from proxy.auth import secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
@@ -73,7 +74,9 @@ def issuers_authorities(ca_bundle: str) -> ssl.SSLContext:
         raise ConfigError(f"[sts] oidc_ca_bundle {ca_bundle}: cannot be used: {error}") from error
 
 
-def router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable[[web.Request], tuple[str, Door]]:
+def router(
+    config: Config, own: Rooms, trail: Trail, leaving: Callable[[], bool]
+) -> Callable[[web.Request], tuple[str, Door]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
     access = Access(own.metadata)
@@ -94,6 +97,7 @@ def router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable[
         access=access,
         hosts=hosts,
         clock=time.time,
+        trail=trail,
         realm=None if hosts.suffix else public_address(config) + "/",
         stall_seconds=config.server.body_seconds,
     )
@@ -121,6 +125,7 @@ def router(config: Config, own: Rooms, leaving: Callable[[], bool]) -> Callable[
         query_doors=QueryDoors(
             Sts(own.metadata, opened, access, issuers, time.time), Iam(own.metadata, access, key_secrets)
         ),
+        trail=trail,
         clock=time.time,
     )
 

@@ -32,6 +32,7 @@ from proxy.process.tls import reload_on_change, server_context
 from proxy.rooms import open_rooms
 from proxy.service import metadata_addresses, trusted_authorities, wait_for_metadata
 from proxy.settings import Config
+from proxy.trails import open_trail
 from proxy.upkeep.schedule import run_tasks
 from proxy.upkeep.sweep import sweep_tasks
 
@@ -120,11 +121,11 @@ async def serve_worker(
     epochs: Epochs | None,
 ) -> None:
     """Answer docker and aws on the listening sockets until `stop`, then drain."""
-    async with open_rooms(config, data, masters, epochs=epochs) as own:
+    async with open_rooms(config, data, masters, epochs=epochs) as own, open_trail(config, data) as trail:
         if not await wait_for_metadata(own.metadata, stop):
             return
         await own.agreement.begin()
-        server = HttpServer(router(config, own, stop.is_set), _limits(config))
+        server = HttpServer(router(config, own, trail, stop.is_set), _limits(config))
         duties: list[asyncio.Task[None]] = [
             asyncio.create_task(
                 run_tasks(

@@ -135,9 +135,21 @@ def _settle(done: asyncio.Future[None]) -> None:
         done.set_result(None)
 
 
-def to_stdout(lines: bytes) -> None:
-    sys.stdout.buffer.write(lines)
-    sys.stdout.buffer.flush()
+class StandardOutput:
+    """Writes to what the process was started with. A pipe takes a batch in pieces: `lock` keeps others' out of it."""
+
+    def __init__(self, lock: Path) -> None:
+        self._lock = lock
+        self._descriptor = os.dup(sys.stdout.fileno())
+
+    def write(self, lines: bytes) -> None:
+        rest = memoryview(lines)
+        with _locked(self._lock):
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 class RotatedFile:
@@ -152,7 +164,8 @@ class RotatedFile:
 
     def write(self, lines: bytes) -> None:
         """One append. OSError; a part that a full disk took is cut off again."""
-        with self._locked():
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(Path(f"{self._path}.lock")):
             size = self._open()
             if size and size + len(lines) > self._rotate_bytes:
                 self._rotate()
@@ -166,16 +179,6 @@ class RotatedFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # held for one append or a rename
-            yield
-        finally:
-            os.close(lock)
 
     def _open(self) -> int:
         """The file of that name, open; its size."""
@@ -198,3 +201,13 @@ class RotatedFile:
                 os.replace(older, f"{self._path}.{number}")
         if self._keep == 0:
             self._path.unlink()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # held for one append or a rename
+        yield
+    finally:
+        os.close(lock)

@@ -19,6 +19,7 @@ from proxy.auth.sigv4 import Reason, Refused
 from proxy.ecr.bodies import whole
 from proxy.ecr.services import STS, Service
 from proxy.ecr.signed import Signatures, claim_of
+from proxy.ecr.told import Told
 from proxy.model.identity import Caller
 from proxy.shapes import models
 from proxy.shapes.query import read_action, read_form, read_parameters, render
@@ -55,25 +56,23 @@ class QueryDoors:
     iam: IamDoor
 
 
-async def answer_query(
-    request: web.Request,
-    service: Service,
-    doors: QueryDoors,
-    signatures: Signatures,
-    facts: RequestFacts,
-    request_id: str,
-) -> str:
-    """The XML answer. Refused, Unreadable, Failure."""
+async def answer_query(request: web.Request, doors: QueryDoors, signatures: Signatures, told: Told) -> str:
+    """The XML answer; `told` hears what was asked. Refused, Unreadable, Failure."""
+    service, facts = told.service, told.facts
     caller, form = await _read(request, service, signatures)
-    action = read_action(service.name, form)
+    told.came_from(caller)
+    told.operation = action = read_action(service.name, form)
     observe.note(operation=action)
-    parameters = read_parameters(service.name, action, form)
+    told.parameters = parameters = read_parameters(service.name, action, form)
+    if isinstance(role := parameters.get("RoleArn"), str):
+        told.takes(role)
     validate(action, parameters, service.name)
     if service is STS or caller is None:
         found = await doors.sts.answer(action, caller, parameters, facts)
     else:
         found = await doors.iam.answer(action, caller, parameters, facts)
-    return render(service.name, action, found, request_id)
+    told.done(found)
+    return render(service.name, action, found, told.request_id)
 
 
 async def _read(

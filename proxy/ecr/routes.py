@@ -19,6 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy import observe
+from proxy.audit.trail import Trail
 from proxy.auth.access import Access
 from proxy.auth.sigv4 import Refused
 from proxy.auth.tokens import Tokens
@@ -55,6 +56,7 @@ from proxy.ecr.parameters import (
 from proxy.ecr.query import QueryDoors, answer_query
 from proxy.ecr.services import ECR, service_of
 from proxy.ecr.signed import Signatures, claim_of
+from proxy.ecr.told import Told, tell
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 from proxy.model.identity import Caller
@@ -108,46 +110,53 @@ def door(
     tokens: Tokens,
     endpoints: Endpoints,
     query_doors: QueryDoors,
+    trail: Trail,
     clock: Callable[[], float],
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """The handler for `/`. `clock` tells epoch seconds."""
+    """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds."""
     hosts = endpoints.hosts
 
     async def answer(request: web.Request) -> web.StreamResponse:
         request_id = observe.request_id() or str(uuid.uuid4())
         service = service_of(request)
+        told = Told(service, hosts.account, facts_of(request, now=clock(), region=hosts.region), request_id)
         try:
-            hosts.account_of(request.host)  # one of another region is not ours
+            told.account = hosts.account_of(request.host)  # one of another region is not ours
             if service is ECR:
-                return json_answer(await call(request), request_id)
-            facts = facts_of(request, now=clock(), region=hosts.region)
-            found = await answer_query(request, service, query_doors, signatures, facts, request_id)
+                return json_answer(await call(request, told), request_id)
+            found = await answer_query(request, query_doors, signatures, told)
             return xml_answer(found, request_id)
         except (Failure, Refused, Unreadable) as error:
-            if service is ECR:
-                return render_json(ecr_error(error), request_id)
-            return render_xml(query_error(error), service.name, request_id)
+            wire = ecr_error(error) if service is ECR else query_error(error)
+            told.failed(wire)
+            return render_json(wire, request_id) if service is ECR else render_xml(wire, service.name, request_id)
+        finally:
+            await tell(trail, told)
 
-    async def call(request: web.Request) -> bytes:
+    async def call(request: web.Request, told: Told) -> bytes:
         operation = _operation(request)
+        told.names(operation)
         caller, body = await signatures.read(request, claim_of(request), ECR)
+        told.came_from(caller)
         observe.note(operation=operation)
         route = ROUTES.get(operation)
         if route is None:
             raise unknown_operation(operation)
-        parameters = read_parameters(body)
-        facts = facts_of(request, now=clock(), region=hosts.region)
-        ask = Ask(caller, operation, parameters, route.registry(parameters, caller), hosts.region, facts)
+        told.parameters = parameters = read_parameters(body)
+        told.account = account = route.registry(parameters, caller)
+        ask = Ask(caller, operation, parameters, account, hosts.region, told.facts)
         keys = route.keys(ask)
-        for resource in route.resources(ask):
+        told.resources = route.resources(ask)
+        for resource in told.resources:
             for action in (f"ecr:{operation}", *route.also(ask)):
-                await access.require(caller, action, resource, facts, keys)
+                await access.require(caller, action, resource, told.facts, keys)
         if operation == "GetAuthorizationToken":
             found = authorization_data(ask, tokens, endpoints, request)
         else:
             if operation == "SetRepositoryPolicy" and parameters.get("force") is not True:
                 await refuse_lock_out(ask, metadata)
-            found = await metadata.call(ask.account, operation, parameters)
+            found = await metadata.call(account, operation, parameters)
+        told.done(found)
         return json.dumps(found, separators=(",", ":")).encode()
 
     return answer

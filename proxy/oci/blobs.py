@@ -118,8 +118,10 @@ async def _write_part(
         await _write(call, response, part.before)
     if len(opening):
         await _write(call, response, opening)
+        call.told.bytes_out += len(opening)
     async for run in runs:
         await _write(call, response, run)
+        call.told.bytes_out += len(run)
 
 
 async def _write(call: Call, response: web.StreamResponse, data: bytes | memoryview) -> None:

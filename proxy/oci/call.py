@@ -19,6 +19,7 @@ from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
+from proxy.oci.told import Told
 from proxy.process import http
 from proxy.registry.append import Append
 from proxy.registry.blobs import Blobs
@@ -41,7 +42,7 @@ class Rooms:
 @dataclass(frozen=True, slots=True)
 class Call:
     """`account` is the registry's, whoever calls. `repository` is empty for `/v2/` and the catalog; `reference` is the
-    last part: tag, digest or upload id."""
+    last part: tag, digest or upload id. `told` is what the audit trail will be told of it."""
 
     request: web.Request
     rooms: Rooms
@@ -50,6 +51,7 @@ class Call:
     account: str
     repository: str
     reference: str
+    told: Told
 
     @property
     def query(self) -> MultiMapping[str]:
@@ -83,13 +85,16 @@ class Call:
         )
 
 
+GONE_STATUS = 499  # nginx's number for it
+
+
 class BodyCut(Exception):
     """The client went away, or was cut, before its body was whole."""
 
 
 def gone() -> web.Response:
-    """The answer that nobody will read: for log and metrics, with the number that nginx gives it."""
-    response = web.Response(status=499, reason="Client Closed Request")
+    """The answer that nobody will read: for log, metrics and audit trail."""
+    response = web.Response(status=GONE_STATUS, reason="Client Closed Request")
     response.force_close()
     return response
 

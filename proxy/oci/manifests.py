@@ -42,6 +42,7 @@ async def get(call: Call) -> web.StreamResponse:
     found = await _resolve(call)
     if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
         return web.Response(status=304, headers=_headers(found))
+    call.told.bytes_out = len(found.content)
     return web.Response(body=found.content, headers=_headers(found))
 
 
@@ -60,6 +61,7 @@ async def put(call: Call) -> web.StreamResponse:
         content = await _read(request)
     except BodyCut:
         return gone()
+    call.told.bytes_in, call.told.tags = len(content), tuple(named)
     pushed = await call.rooms.images.push(
         call.account,
         call.repository,

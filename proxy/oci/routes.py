@@ -9,6 +9,8 @@ Source: OCI Distribution 1.1.1 and main, "Endpoints"; actions as Amazon ECR maps
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,14 +18,16 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from proxy import observe
+from proxy.audit.trail import Trail
 from proxy.auth.access import Access
 from proxy.auth.identity import Identity, Unauthenticated
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.names import check_repository
 from proxy.oci import blobs, errors, manifests, uploads
-from proxy.oci.call import Call, Rooms, expects_continue
+from proxy.oci.call import GONE_STATUS, Call, Rooms, expects_continue
 from proxy.oci.errors import API_VERSION
+from proxy.oci.told import AUTHENTICATE, CUT, Told, tell
 from proxy.process.facts import facts_of
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -76,18 +80,30 @@ def door(
     access: Access,
     hosts: Hosts,
     clock: Callable[[], float],
+    trail: Trail,
     realm: str | None = None,
     stall_seconds: float = 60.0,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What answers everything under `/v2`.
 
     `realm` is the registry's address in the 401 challenge, the one that was asked for when there is none;
-    `stall_seconds` how long a client may take no byte of a blob; `clock` tells epoch seconds.
+    `stall_seconds` how long a client may take no byte of a blob; `clock` tells epoch seconds. `trail` is told of every
+    decision.
     """
     rooms = Rooms(uploads, blobs, images, access, hosts, stall_seconds)
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        response = await _answer(rooms, identity, clock, realm, request)
+        facts = facts_of(request, now=clock(), region=hosts.region)
+        told, status = Told(request.method, hosts.account, facts), 500
+        try:
+            response = await _answer(rooms, identity, realm, request, told)
+            status = response.status
+        except (ConnectionError, asyncio.CancelledError):
+            told.failed(CUT, "the connection ended before the answer")
+            status = GONE_STATUS
+            raise
+        finally:
+            await tell(trail, told, status)
         if expects_continue(request) and not request.content.is_eof() and not response.prepared:
             response.force_close()  # a body that was not asked for may come all the same, and is no next request
         return response
@@ -96,13 +112,14 @@ def door(
 
 
 async def _answer(
-    rooms: Rooms, identity: Identity, clock: Callable[[], float], realm: str | None, request: web.Request
+    rooms: Rooms, identity: Identity, realm: str | None, request: web.Request, told: Told
 ) -> web.StreamResponse:
     route: Route | None = None
     call: Call | None = None
     try:
         credentials = request.headers.getall("Authorization", [])
         caller = await identity.authenticate_basic(credentials[0] if len(credentials) == 1 else None)
+        told.caller = caller
         observe.note(principal=caller.arn)
         found, name, reference = _match(request)
         if isinstance(found, web.Response):
@@ -110,15 +127,37 @@ async def _answer(
         route = found
         if name:
             observe.note(repository=check_repository(name), reference=reference)
-        facts = facts_of(request, now=clock(), region=rooms.hosts.region)
-        call = Call(request, rooms, caller, facts, rooms.hosts.account_of(request.host), name, reference)
+        told.asks(route.action, route.pattern, name, reference)
+        told.account = rooms.hosts.account_of(request.host)
+        call = Call(request, rooms, caller, told.facts, told.account, name, reference, told)
         if route.action is not None:
             await call.require(route.action)
-        return await route.function(call)
+        response = await route.function(call)
+        if response.status == GONE_STATUS:
+            told.failed(CUT, "the client left before its body was whole")
+        else:
+            told.done()
+        return response
     except Unauthenticated:
+        _tell_who_is_nobody(rooms, request, told)
         return errors.unauthenticated(realm or _address(request))
     except Failure as failure:
+        if told.caller is None:
+            _tell_who_is_nobody(rooms, request, told)
+        told.failed("AccessDenied" if failure.code is Code.ACCESS_DENIED else failure.code, failure.message)
         return _failed(failure, route, call)
+
+
+def _tell_who_is_nobody(rooms: Rooms, request: web.Request, told: Told) -> None:
+    """What was asked by whom nobody knows. A client's first look, without a password, at `/v2/` asks for nothing."""
+    with contextlib.suppress(Failure):
+        told.account = rooms.hosts.account_of(request.host)
+        found, name, reference = _match(request)
+        if isinstance(found, Route):
+            told.asks(found.action, found.pattern, check_repository(name) if name else "", reference)
+    if not told.operation and "Authorization" in request.headers:
+        told.operation = AUTHENTICATE
+    told.failed("Unauthorized", "no password that counts was shown")
 
 
 def _failed(failure: Failure, route: Route | None, call: Call | None) -> web.Response:

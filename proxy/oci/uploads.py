@@ -64,6 +64,7 @@ async def put(call: Call) -> web.StreamResponse:
     if "digest" not in call.query:
         raise Failure(Code.DIGEST_INVALID, "the closing PUT names no digest", hint="add ?digest=sha256:…")
     digest = parse_digest(call.query["digest"])
+    call.told.layer = str(digest)
     start, length = _place(call.request)
     if call.request.body_exists:
         await call.require("ecr:UploadLayerPart")
@@ -120,6 +121,7 @@ async def _begin(call: Call, algorithm: str) -> web.StreamResponse:
 
 
 async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
+    call.told.layer = str(digest)
     await call.require("ecr:UploadLayerPart", "ecr:CompleteLayerUpload")
     uploads = call.rooms.uploads
     upload = await uploads.begin(
@@ -154,6 +156,7 @@ async def _mount(call: Call, digest: Digest) -> bool:
     """Whether the blob could be linked: the account has mounts enabled, and the caller may pull the blob from where it
     is. Otherwise it has to be uploaded, which says nothing of whether it is there."""
     blobs = call.rooms.blobs
+    call.told.layer = str(digest)
     if not await blobs.may_be_mounted(call.account):
         return False
     named = call.query.get("from")
@@ -166,6 +169,7 @@ async def _mount(call: Call, digest: Digest) -> bool:
         sources = await blobs.holders(call.account, str(digest))
     for source in sources:
         if await call.may(*PULL, repository=source):
+            call.told.sources = (source,)
             return await blobs.mount(
                 call.account,
                 call.repository,
@@ -181,7 +185,8 @@ async def _receive(call: Call, append: Append) -> None:
     try:
         await receive(call.request, append)
     finally:
-        observe.metrics.blob_bytes.labels("in").inc(append.received - before)
+        call.told.bytes_in = append.received - before
+        observe.metrics.blob_bytes.labels("in").inc(call.told.bytes_in)
 
 
 def _place(request: web.Request) -> tuple[int | None, int | None]:

@@ -22,6 +22,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
+from fakes.heard_trail import HeardTrail
 
 from harness.identities import ADMINISTRATORS
 from proxy.auth.access import Access
@@ -173,7 +174,9 @@ class AwsDoor:
         metadata = cast(Metadata, self.metadata)
         access = access or Access(self.metadata)
         issuers = Issuers([], tls=None, clock=time.monotonic)
+        self.trail = HeardTrail()
         handler = routes.door(
+            trail=self.trail,
             metadata=metadata,
             access=access,
             signatures=Signatures(

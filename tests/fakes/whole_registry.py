@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 
+from proxy.audit.trail import NoTrail, Trail
 from proxy.auth import secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
@@ -119,6 +120,7 @@ async def whole_registry(
     access: Access | None = None,
     issuers: Issuers | None = None,
     database: str = "",
+    trail: Trail | None = None,
 ) -> AsyncIterator[WholeRegistry]:
     async with contextlib.AsyncExitStack() as stack:
         masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
@@ -155,6 +157,7 @@ async def whole_registry(
         blobs = Blobs(metadata, store, keys, pool, links, create_on_push=create_on_push)
         callers, hosts = Callers(metadata), Hosts(ACCOUNT, REGION, suffix)
         access = access or Access(metadata)
+        trail = trail or NoTrail()
         key_secrets = SmallSealer(masters.derive(secrets.PURPOSE), secrets.PURPOSE)
         opened = sessions.Sessions(SmallSealer(masters.derive(sessions.PURPOSE), sessions.PURPOSE))
         aws = ecr.door(
@@ -163,6 +166,7 @@ async def whole_registry(
             signatures=Signatures(metadata, key_secrets, opened, region=REGION, clock=time.time, callers=callers),
             tokens=issued,
             endpoints=Endpoints(hosts),
+            trail=trail,
             query_doors=QueryDoors(
                 Sts(metadata, opened, access, issuers or Issuers([], tls=None, clock=time.monotonic), time.time),
                 Iam(metadata, access, key_secrets),
@@ -178,6 +182,7 @@ async def whole_registry(
             access=access,
             hosts=hosts,
             clock=time.time,
+            trail=trail,
             stall_seconds=stall_seconds,
         )
         server = HttpServer(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from harness.happenings import ACCOUNT, ANNA, CI, CREATED, REPOSITORY
-from proxy.audit.events import EVENT_MAX, Happened, Lines, user_identity
+from proxy.audit.events import EVENT_MAX, Happened, Lines, lay_out, user_identity
 from proxy.model.identity import Caller, Session, SessionKind
 
 
@@ -59,8 +60,9 @@ def test_a_refusal_carries_code_and_text() -> None:
 
 
 def test_a_data_plane_decision_tells_its_bytes_and_is_a_data_event() -> None:
-    told = event(replace(CREATED, name="GetDownloadUrlForLayer", data=True, bytes_out=7, facts={"status": 206}))
-    assert told["additionalEventData"] == {"status": 206, "bytesTransferredOut": 7}
+    pulled = replace(CREATED, name="GetDownloadUrlForLayer", data=True, bytes_out=7, route="GET /v2/", status=206)
+    told = event(pulled)
+    assert told["additionalEventData"] == {"route": "GET /v2/", "status": 206, "bytesTransferredOut": 7}
     assert (told["eventCategory"], told["managementEvent"]) == ("Data", False)
 
 
@@ -115,6 +117,30 @@ def test_an_event_is_bounded_and_says_what_was_left_out() -> None:
     line = Lines().line(replace(CREATED, parameters={"policyText": "x" * EVENT_MAX}))
     assert len(line) <= EVENT_MAX
     assert json.loads(line)["requestParameters"] == {"omitted": "too large for an event"}
+
+
+def test_an_event_stays_in_bounds_whatever_is_long() -> None:
+    long = [f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{number:0>600}" for number in range(200)]
+    line = Lines().line(
+        replace(CREATED, resources=long, message="\U0001f40b" * 4096, user_agent="\xff" * 9000, error="E")
+    )
+    assert len(line) <= EVENT_MAX
+    json.loads(line)
+
+
+def test_parameters_that_were_laid_out_before_stand_as_they_would_have() -> None:
+    assert (
+        event(replace(CREATED, parameters=lay_out({"ImageIds": ["a"], "Password": "p"})))["requestParameters"]
+        == event(replace(CREATED, parameters={"ImageIds": ["a"], "Password": "p"}))["requestParameters"]
+        == {"imageIds": ["a"], "password": "HIDDEN_DUE_TO_SECURITY_REASONS"}
+    )
+
+
+def test_every_event_has_an_id_of_its_own_that_is_a_uuid() -> None:
+    lines, others = Lines(), Lines()
+    ids = [json.loads(each.line(CREATED))["eventID"] for each in (lines, lines, others)]
+    assert len(set(ids)) == 3
+    assert {uuid.UUID(each).version for each in ids} == {4}
 
 
 def test_what_a_client_sent_cannot_begin_another_line() -> None:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +161,27 @@ def test_several_processes_share_a_trail_and_lose_no_line(tmp_path: Path) -> Non
     assert len(files) > 3
     told = [json.loads(line) for each in files for line in each.read_bytes().splitlines()]
     assert sorted((each["from"], each["number"]) for each in told) == [(n, i) for n in range(3) for i in range(300)]
+
+
+def test_batches_of_several_processes_leave_one_standard_output_whole(tmp_path: Path) -> None:
+    """Also batches that a pipe takes in pieces."""
+    script = (
+        "import sys; from pathlib import Path; from proxy.audit.trail import StandardOutput\n"
+        "out = StandardOutput(Path(sys.argv[1]))\n"
+        "for _ in range(20): out.write(b''.join(b'%d' % int(sys.argv[2]) * 999 + b'\\n' for _ in range(100)))\n"
+    )
+    reading, writing = os.pipe()
+    others = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "lock"), str(name)], stdout=writing)
+        for name in (1, 2)
+    ]
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        lines = pipe.read().splitlines()
+    assert [each.wait(60) for each in others] == [0, 0]
+    assert len(lines) == 4000
+    assert {bytes(set(line)) for line in lines} == {b"1", b"2"}
+    assert all(len(set(lines[at : at + 100])) == 1 for at in range(0, 4000, 100))
 
 
 @pytest.mark.parametrize("count", [1, 50])

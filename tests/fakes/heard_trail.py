@@ -1,0 +1,32 @@
+"""An audit trail that keeps what it was told, and lays each event out as the real one does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from proxy.audit.events import Happened, Lines
+
+
+class HeardTrail:
+    """`kept` are the events that had to be with the kernel before an answer; `events` all, in order."""
+
+    def __init__(self) -> None:
+        self.happened: list[Happened] = []
+        self.kept: list[Happened] = []
+        self._lines = Lines()
+
+    async def record(self, happened: Happened) -> None:
+        self.kept.append(happened)
+        self.happened.append(happened)
+
+    async def note(self, happened: Happened) -> None:
+        self.happened.append(happened)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(self._lines.line(each)) for each in self.happened]
+
+    @property
+    def text(self) -> str:
+        return "".join(self._lines.line(each).decode() for each in self.happened)
