@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
-from proxy import config, keeping
+from proxy import accounts, config, keeping
 from proxy.flags import checked as _checked
 from proxy.flags import load as _load
 from proxy.flags import shared as _shared
@@ -55,7 +55,7 @@ def main() -> None:
     """
 
 
-for _command in keeping.COMMANDS:
+for _command in (*keeping.COMMANDS, *accounts.COMMANDS):
     main.add_command(_command)
 
 

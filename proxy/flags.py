@@ -34,8 +34,9 @@ def load(file: Path | None, data: str | None, flags: dict[str, Any], more: dict[
     return checked(lambda: config.load(file, named))
 
 
-def checked(run: Callable[[], T]) -> T:
-    """What `run` returns; failures that an operator can mend become one line and a status."""
+def checked(run: Callable[[], T], failed: int = 1) -> T:
+    """What `run` returns; failures that an operator can mend become one line and a status: 2 for settings, else
+    `failed`."""
     try:
         return run()
     except ConfigError as error:
@@ -46,7 +47,7 @@ def checked(run: Callable[[], T]) -> T:
         if type(error).__name__ not in _PLAIN and not isinstance(error, OSError):
             raise
         click.echo(f"wharfage: {error}", err=True)
-        sys.exit(1)
+        sys.exit(failed)
 
 
 _PLAIN = {"DataDirectoryBusy", "KeyFileError", "Failure", "CannotVisit", "BackupError", "SealError"}

@@ -55,6 +55,15 @@ def lay_out(parameters: Mapping[str, Any]) -> LaidOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Outsider:
+    """Somebody who is no principal of this installation: a web identity, a command on its machine. `type` and `members`
+    are userIdentity's."""
+
+    type: str
+    members: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Happened:
     """One request, over or about to be answered.
 
@@ -65,7 +74,7 @@ class Happened:
 
     source: str
     name: str
-    caller: Caller | None
+    caller: Caller | Outsider | None
     account: str
     region: str
     moment: float
@@ -90,7 +99,7 @@ class Lines:
 
     def __init__(self, keep: int = _CALLERS_KEPT) -> None:
         self._keep = keep
-        self._identities: OrderedDict[Caller, str] = OrderedDict()
+        self._identities: OrderedDict[Caller | Outsider, str] = OrderedDict()
         # An event's id is a version 4 UUID's first 19 hexadecimal digits, random and this process's own, and a count.
         self._ids = str(uuid.uuid4())[:24]
         self._count = itertools.count()
@@ -130,7 +139,7 @@ class Lines:
             text += f',"additionalEventData":{{"route":{_quoted(happened.route)},"status":{happened.status}{moved}}}'
         return f"{text}}}\n".encode("ascii")
 
-    def _identity(self, caller: Caller | None) -> str:
+    def _identity(self, caller: Caller | Outsider | None) -> str:
         if caller is None:
             return '{"type":"Unknown"}'
         found = self._identities.get(caller)
@@ -143,8 +152,10 @@ class Lines:
         return found
 
 
-def user_identity(caller: Caller) -> dict[str, Any]:
+def user_identity(caller: Caller | Outsider) -> dict[str, Any]:
     """CloudTrail's userIdentity element."""
+    if isinstance(caller, Outsider):
+        return {"type": caller.type, **dict(caller.members)}
     principal, session = caller.principal, caller.session
     kinds = {PrincipalKind.ROOT: "Root", PrincipalKind.USER: "IAMUser", PrincipalKind.ROLE: "AssumedRole"}
     found: dict[str, Any] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from proxy.audit.events import Happened
+from proxy.audit.events import Happened, Outsider
 from proxy.audit.trail import Trail
 from proxy.auth.policy.context import RequestFacts
 from proxy.ecr.errors import WireError
@@ -32,7 +32,7 @@ class Told:
         self.facts = facts
         self.request_id = request_id
         self.operation = UNKNOWN
-        self.caller: Caller | None = None
+        self.caller: Caller | Outsider | None = None
         self.resources: Sequence[str] = ()
         self.parameters: Mapping[str, Any] | None = None
         self.response: Mapping[str, Any] | None = None
@@ -57,6 +57,8 @@ class Told:
             self.account = caller.account
 
     def done(self, response: Mapping[str, Any]) -> None:
+        if self.caller is None and "SubjectFromWebIdentityToken" in response:
+            self.caller = _web_identity(response)
         self.error = self.message = ""
         self.response = response
 
@@ -64,6 +66,17 @@ class Told:
         # One name for refusals, whichever service refuses, as CloudTrail has it.
         self.error = "AccessDenied" if error.name == "AccessDeniedException" else error.name
         self.message = error.message
+
+
+def _web_identity(response: Mapping[str, Any]) -> Outsider:
+    """Whoever showed the token that a role was given for."""
+    provider, subject = str(response.get("Provider", "")), str(response["SubjectFromWebIdentityToken"])
+    members = (
+        ("principalId", f"{provider}:{response.get('Audience', '')}:{subject}"),
+        ("userName", subject),
+        ("identityProvider", provider),
+    )
+    return Outsider("WebIdentityUser", members)
 
 
 async def tell(trail: Trail, told: Told) -> None:

@@ -47,7 +47,7 @@ def save_key(config: Config) -> tuple[str, Path]:
 def token(config: Config) -> str:
     """The administrator's password for `docker login`: asked of the running server like any client, else made here."""
     data = existing(config)
-    key = _administrator(config, data)
+    key = administrator_key(config, data)
     if key is None:
         raise CannotVisit(
             f"{data.credentials} is not there; give WHARFAGE_ACCESS_KEY_ID and WHARFAGE_SECRET_ACCESS_KEY"
@@ -67,7 +67,8 @@ def token(config: Config) -> str:
     return asyncio.run(visiting(config, run))
 
 
-def _administrator(config: Config, data: DataDirectory) -> tuple[str, str] | None:
+def administrator_key(config: Config, data: DataDirectory) -> tuple[str, str] | None:
+    """(access key id, secret): what the settings give, else the data directory's; None where it has none."""
     if config.keys.access_key_id:
         return config.keys.access_key_id, config.keys.secret_access_key
     return datadir.read_credentials(data.credentials)

@@ -1,0 +1,208 @@
+"""account create, list and close; and whoami: whose credentials these are."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from proxy.audit.events import Happened, Outsider
+from proxy.auth import secrets
+from proxy.doors import hosts_of, public_address
+from proxy.metadata.operations.accounts import ADMINISTRATOR
+from proxy.model.errors import Code, Failure
+from proxy.model.hosts import port_of
+from proxy.model.identity import Account
+from proxy.process import datadir
+from proxy.process.datadir import DataDirectory
+from proxy.rooms import Rooms
+from proxy.settings import Config
+from proxy.trails import open_trail
+from proxy.visit.access import administrator_key
+from proxy.visit.visiting import CannotVisit, Say, existing, visiting
+
+
+def create(config: Config, account: str, *, hint: Say) -> dict[str, Any]:
+    """Open an account; its administrator's key, which is told this once. `hint` hears how docker reaches it."""
+
+    async def run(own: Rooms) -> dict[str, Any]:
+        await own.agreement.begin(moving=True)
+        key_id, secret = datadir.new_access_key()
+        sealed = secrets.seal_secret(own.agreement.sealer(secrets.PURPOSE), key_id, secret)
+        try:
+            made = await own.metadata.create_account(account, key_id, sealed, ADMINISTRATOR)
+        except Failure as failure:
+            if failure.code is Code.ENTITY_ALREADY_EXISTS:
+                raise CannotVisit(_why_taken(account, await own.metadata.accounts())) from None
+            raise
+        return {
+            "account": account,
+            "administrator": made.arn,
+            "access_key_id": key_id,
+            "secret_access_key": secret,
+        }
+
+    made = asyncio.run(_told(config, account, "CreateAccount", run))
+    hint(_reached(config, account))
+    return made
+
+
+def listed(config: Config) -> list[dict[str, Any]]:
+    """All accounts, in order."""
+
+    async def run(own: Rooms) -> list[dict[str, Any]]:
+        return [_described(config, each) for each in await own.metadata.accounts()]
+
+    return asyncio.run(visiting(config, run))
+
+
+def close(config: Config, account: str) -> dict[str, Any]:
+    """Close an account, for good. `CannotVisit` for the default one, whose a bare host is."""
+    if account == config.registry.account:
+        raise CannotVisit(
+            f"{account} is the default account, whose registry a bare host is: it cannot be closed. "
+            "Give [registry] account another one first, and restart"
+        )
+
+    async def run(own: Rooms) -> dict[str, Any]:
+        try:
+            return _described(config, await own.metadata.close_account(account))
+        except Failure as failure:
+            if failure.code is Code.NO_SUCH_ENTITY:
+                raise CannotVisit(f"there is no account {account} here; `wharfage account list` names all") from None
+            raise
+
+    return asyncio.run(_told(config, account, "CloseAccount", run))
+
+
+def whoami(config: Config, profile: str | None) -> dict[str, str]:
+    """What GetCallerIdentity of the running server says to the credentials of this environment, or of the data
+    directory. `CannotVisit` where no server runs, there are no credentials, or they do not count."""
+    from botocore.client import Config as ClientConfig  # loaded by this command only
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.session import Session
+
+    data = existing(config)
+    if not (datadir.is_held(data) and data.address.exists()):
+        raise CannotVisit(f"no server runs on {data.root}, which could tell; `wharfage serve` starts one")
+    url = data.address.read_text()
+    key = _key(config, data, profile)
+    client = Session(profile=profile).create_client(
+        "sts",
+        region_name=config.registry.region,
+        endpoint_url=url,
+        verify=_authority(config, data),
+        config=ClientConfig(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2}),
+        **key,
+    )
+    try:
+        found = client.get_caller_identity()
+    except ClientError as error:
+        raise CannotVisit(f"the server at {url} does not take these credentials: {error}") from None
+    except (BotoCoreError, ssl.SSLError) as error:
+        raise CannotVisit(f"the server at {url} could not be asked: {error}") from None
+    return {"account": found["Account"], "arn": found["Arn"], "user_id": found["UserId"]}
+
+
+def _key(config: Config, data: DataDirectory, profile: str | None) -> Mapping[str, str]:
+    """Of the profile asked for, else the settings, the environment (AWS_ACCESS_KEY_ID …), the data directory."""
+    from botocore.credentials import EnvProvider
+
+    if profile is not None:
+        return {}
+    found = None if config.keys.access_key_id else EnvProvider().load()
+    if found is not None:
+        return {
+            "aws_access_key_id": found.access_key,
+            "aws_secret_access_key": found.secret_key,
+            **({"aws_session_token": found.token} if found.token else {}),
+        }
+    key = administrator_key(config, data)
+    if key is None:
+        raise CannotVisit(
+            f"no credentials: {data.credentials} is not there, nor are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set"
+        )
+    return {"aws_access_key_id": key[0], "aws_secret_access_key": key[1]}
+
+
+def _authority(config: Config, data: DataDirectory) -> str | None:
+    ca = data.tls / "ca.crt"
+    return str(ca) if ca.exists() else config.server.tls_cert or None
+
+
+def _described(config: Config, account: Account) -> dict[str, Any]:
+    return {
+        "account": account.account,
+        "alias": account.alias,
+        "default": account.account == config.registry.account,
+        "created": _moment(account.created),
+        "closed": None if account.closed is None else _moment(account.closed),
+    }
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _why_taken(account: str, known: Any) -> str:
+    closed = any(each.account == account and each.closed is not None for each in known)
+    if closed:
+        return (
+            f"the account {account} was closed: its number stays taken, for what others allowed it must not come to "
+            "somebody else. Choose other 12 digits"
+        )
+    return f"the account {account} exists already; `wharfage account list` names all"
+
+
+def _reached(config: Config, account: str) -> str:
+    hosts = hosts_of(config)
+    if not hosts.suffix:
+        return (
+            f"docker reaches the registry of {account} by a host of its own only: set [registry] suffix to a domain of "
+            f"yours, and let {account}.dkr.ecr.{hosts.region}.SUFFIX lead to this server. The AWS API works without."
+        )
+    return f"docker reaches it at {hosts.registry(account, port_of(public_address(config).partition('://')[2]))}"
+
+
+async def _told(config: Config, account: str, operation: str, run: Callable[[Rooms], Any]) -> dict[str, Any]:
+    """`run` in rooms, and the audit trail of this machine told of it."""
+    error, message = "InternalFailure", ""
+    try:
+        found: dict[str, Any] = await visiting(config, run)
+        error = ""
+        return found
+    except CannotVisit as refused:
+        error, message = "Refused", str(refused)
+        raise
+    finally:
+        if config.audit.to == "file":  # standard output is the server's
+            async with open_trail(config, existing(config)) as trail:
+                await trail.record(
+                    Happened(
+                        source="organizations",
+                        name=operation,
+                        caller=Outsider("AWSService", (("invokedBy", "wharfage account"), ("userName", _user()))),
+                        account=account,
+                        region=config.registry.region,
+                        moment=time.time(),
+                        source_ip="",
+                        user_agent="wharfage account",
+                        request_id="",
+                        read_only=False,
+                        error=error,
+                        message=message,
+                        parameters={"account": account},
+                    )
+                )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in a container
+        return f"uid {os.getuid()}"
