@@ -97,8 +97,8 @@ async def tell(trail: Trail, told: Told) -> None:
         resources=told.resources,
         error=told.error,
         message=told.message,
-        parameters=told.parameters,
-        response=told.response if shows else None,
+        parameters=told.parameters or None,  # as CloudTrail has it
+        response=(told.response or None) if shows else None,
     )
     keeps = told.operation != UNKNOWN and (not reads or gives)
     await (trail.record(happened) if keeps else trail.note(happened))

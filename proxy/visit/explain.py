@@ -177,11 +177,11 @@ def as_text(told: Told) -> str:
         if here != policy:
             policy = here
             lines += ["", _heading(verdict)]
-        sid = f" {verdict.sid}" if verdict.sid else ""
+        sid = f" ({verdict.sid})" if verdict.sid else ""
         applies = "applies" if verdict.matched else "does not apply"
         reason = f": {verdict.reason}" if verdict.reason else ""
         mark = "  <- decides" if verdict is deciding else ""
-        lines.append(f"  {verdict.effect} {verdict.statement}{sid}: {applies}{reason}{mark}")
+        lines.append(f"  statement {verdict.statement}{sid}, {verdict.effect}: {applies}{reason}{mark}")
     if not told.explanation.verdicts:
         lines += ["", "no policy has a say in it"]
     return "\n".join(lines)
