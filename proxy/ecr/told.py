@@ -100,5 +100,5 @@ async def tell(trail: Trail, told: Told) -> None:
         parameters=told.parameters or None,  # as CloudTrail has it
         response=(told.response or None) if shows else None,
     )
-    keeps = told.operation != UNKNOWN and (not reads or gives)
+    keeps = told.caller is not None and (not reads or gives)
     await (trail.record(happened) if keeps else trail.note(happened))
