@@ -92,20 +92,20 @@ def whoami(config: Config, profile: str | None) -> dict[str, str]:
         raise CannotVisit(f"no server runs on {data.root}, which could tell; `wharfage serve` starts one")
     url = data.address.read_text()
     key = _key(config, data, profile)
-    client = Session(profile=profile).create_client(
-        "sts",
-        region_name=config.registry.region,
-        endpoint_url=url,
-        verify=_authority(config, data),
-        config=ClientConfig(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2}),
-        **key,
-    )
     try:
+        client = Session(profile=profile).create_client(
+            "sts",
+            region_name=config.registry.region,
+            endpoint_url=url,
+            verify=_authority(config, data),
+            config=ClientConfig(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2}),
+            **key,
+        )
         found = client.get_caller_identity()
     except ClientError as error:
         raise CannotVisit(f"the server at {url} does not take these credentials: {error}") from None
     except (BotoCoreError, ssl.SSLError) as error:
-        raise CannotVisit(f"the server at {url} could not be asked: {error}") from None
+        raise CannotVisit(f"the server at {url} was not asked: {error}") from None
     return {"account": found["Account"], "arn": found["Arn"], "user_id": found["UserId"]}
 
 

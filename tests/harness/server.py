@@ -156,3 +156,14 @@ def password_at(url: str, access_key_id: str, secret: str) -> str:
     user, _, password = base64.b64decode(token).decode().partition(":")
     assert user == "AWS"
     return password
+
+
+def status_of(server: Server, password: str) -> int:
+    """What `/v2/` answers to that password."""
+    line = http.client.HTTPConnection(server.address, timeout=30)
+    try:
+        basic = base64.b64encode(f"AWS:{password}".encode()).decode()
+        line.request("GET", "/v2/", headers={"Authorization": f"Basic {basic}"})
+        return line.getresponse().status
+    finally:
+        line.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import stat
 import sys
@@ -14,25 +13,29 @@ from subprocess import CompletedProcess
 import pytest
 
 from harness.programs import run
-from harness.server import Server
+from harness.server import Server, status_of
 
 Start = Callable[..., Server]
-COMMANDS = ["serve", "metadata", "proxy", "check", "rewrap", "token", "key export", "key new", "version"]
+COMMANDS = [
+    "serve",
+    "metadata",
+    "proxy",
+    "check",
+    "rewrap",
+    "token",
+    "key export",
+    "key new",
+    "version",
+    "account create",
+    "account list",
+    "account close",
+    "whoami",
+    "policy explain",
+]
 
 
 def wharfage(*words: str | Path, ok: bool = True, extra: dict[str, str] | None = None) -> CompletedProcess[str]:
     return run(sys.executable, "-m", "proxy", *words, ok=ok, extra=extra)
-
-
-def status_of(server: Server, password: str) -> int:
-    """What `/v2/` answers to that password."""
-    line = http.client.HTTPConnection(server.address, timeout=30)
-    try:
-        basic = base64.b64encode(f"AWS:{password}".encode()).decode()
-        line.request("GET", "/v2/", headers={"Authorization": f"Basic {basic}"})
-        return line.getresponse().status
-    finally:
-        line.close()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,214 @@
+"""The audit trail of a real server: complete, in order, without a secret, and kept over a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from fakes.oci_words import OCI_IMAGE, digest_of, image, push_image
+from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
+from yarl import URL
+
+from harness.issuer import Issuer
+from harness.programs import Daemon
+from harness.server import Server, free_port
+from proxy.audit.trail import RotatedFile, WrittenTrail
+from proxy.ecr.sts.issuers import Issuers
+from proxy.shapes import models
+
+models.service("sts")  # read before a loop runs that must not wait
+models.service("iam")
+
+MARKER = "xx-this-must-be-nowhere-xx"
+LAYER = f"a layer with {MARKER}".encode()
+_session = boto3.session.Session()
+
+
+def events_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+class World:
+    """A registry with a trail in a file, and every secret that it ever told anybody."""
+
+    def __init__(self, registry: WholeRegistry, issuer: Issuer, path: Path, finish: Callable[[], None]) -> None:
+        self.registry = registry
+        self.issuer = issuer
+        self.path = path
+        self.finish = finish
+        self.secrets: set[str] = {MARKER, registry.password}
+
+    async def aws(self, key: tuple[str, ...], service: str, operation: str, **given: Any) -> dict[str, Any]:
+        names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+        self.secrets |= set(key[1:])
+        client = _session.client(
+            service,
+            endpoint_url=self.registry.url,
+            region_name=REGION,
+            config=Config(retries={"total_max_attempts": 1}),
+            **dict(zip(names, key, strict=False)),
+        )
+        with contextlib.suppress(ClientError):
+            answer: dict[str, Any] = await asyncio.to_thread(client._make_api_call, operation, given)
+            self._learn(answer)
+            return answer
+        return {}
+
+    def _learn(self, told: Any) -> None:
+        if isinstance(told, dict):
+            for name, value in told.items():
+                if name in ("SecretAccessKey", "SessionToken", "authorizationToken"):
+                    self.secrets.add(value)
+                self._learn(value)
+        elif isinstance(told, list):
+            for each in told:
+                self._learn(each)
+
+    async def role(self, name: str, trust: dict[str, Any], key: tuple[str, ...]) -> None:
+        statement = {"Effect": "Allow", **trust}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        await self.aws(key, "iam", "CreateRole", RoleName=name, AssumeRolePolicyDocument=document)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    issuer = await asyncio.to_thread(Issuer, tmp_path)
+    await issuer.begin()
+    path = tmp_path / "audit" / "audit.jsonl"
+    out = RotatedFile(path, rotate_bytes=1 << 30, keep=1)
+    trail = WrittenTrail(out.write)
+    issuers = Issuers([issuer.url], tls=issuer.trusting, clock=time.monotonic)
+    async with whole_registry(tmp_path, trail=trail, issuers=issuers) as registry:
+        yield World(registry, issuer, path, trail.close)
+    await asyncio.to_thread(trail.close)
+    out.close()
+    await issuer.finish()
+
+
+async def test_no_secret_of_any_call_gets_into_the_trail(world: World) -> None:
+    """Passwords, keys, session and web tokens, signatures, layers and manifests; in calls done and refused."""
+    aws, registry = world.aws, world.registry
+    owner = await registry.give_key(ACCOUNT, "administrator")
+    await aws(owner, "iam", "CreateUser", UserName="anna")
+    made = (await aws(owner, "iam", "CreateAccessKey", UserName="anna"))["AccessKey"]
+    anna = made["AccessKeyId"], made["SecretAccessKey"]
+    await world.role(
+        "ci", {"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/anna"}, "Action": "sts:AssumeRole"}, owner
+    )
+    role = f"arn:aws:iam::{ACCOUNT}:role/ci"
+    taken = (await aws(anna, "sts", "AssumeRole", RoleArn=role, RoleSessionName="build"))["Credentials"]
+    session = taken["AccessKeyId"], taken["SecretAccessKey"], taken["SessionToken"]
+    await aws(session, "sts", "GetCallerIdentity")
+    await aws(session, "ecr", "CreateRepository", repositoryName="team/app")  # denied
+    await aws(anna, "sts", "GetSessionToken")
+    await aws(owner, "ecr", "GetAuthorizationToken")
+    await aws((owner[0], MARKER + "0" * 20), "ecr", "GetAuthorizationToken")  # does not match
+    await aws((session[0], session[1], MARKER * 8), "ecr", "GetAuthorizationToken")  # no token of ours
+    await aws((MARKER[:20], MARKER * 2), "iam", "ListUsers")
+
+    token = world.issuer.token()
+    world.secrets |= {token, token.rpartition(".")[2]}
+    provider = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{world.issuer.url.partition('://')[2]}"
+    await aws(owner, "iam", "CreateOpenIDConnectProvider", Url=world.issuer.url, ClientIDList=["sts.amazonaws.com"])
+    await world.role("web", {"Principal": {"Federated": provider}, "Action": "sts:AssumeRoleWithWebIdentity"}, owner)
+    web = {"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/web", "RoleSessionName": "run"}
+    await aws(owner, "sts", "AssumeRoleWithWebIdentity", WebIdentityToken=token, **web)
+    await aws(owner, "sts", "AssumeRoleWithWebIdentity", WebIdentityToken=f"{MARKER}.{MARKER}.{MARKER}", **web)
+
+    async with registry.client() as http:
+        await push_image(http, "team/app", "v1", [LAYER], annotations={"note": MARKER})
+        for path in ("manifests/v1", f"blobs/{digest_of(LAYER)}", "tags/list"):
+            async with http.get(f"/v2/team/app/{path}") as answer:
+                assert answer.status == 200
+                await answer.read()
+        manifest = image([LAYER + b"!"], annotations={"note": MARKER})
+        async with http.put("/v2/team/app/manifests/v2", data=manifest, headers={"Content-Type": OCI_IMAGE}) as answer:
+            assert answer.status == 400
+    for shown in (f"AWS:{MARKER}", f"{MARKER}:x"):
+        header = {"Authorization": "Basic " + base64.b64encode(shown.encode()).decode()}
+        world.secrets.add(header["Authorization"].partition(" ")[2])
+        async with aiohttp.ClientSession(registry.url, headers=header) as http, http.get("/v2/") as answer:
+            assert answer.status == 401
+    presigned = _session.client(
+        "sts",
+        endpoint_url=registry.url,
+        region_name=REGION,
+        aws_access_key_id=owner[0],
+        aws_secret_access_key=owner[1],
+    ).generate_presigned_url("get_caller_identity", HttpMethod="GET")
+    world.secrets.add(presigned.rpartition("Signature=")[2])
+    async with aiohttp.ClientSession() as http, http.get(URL(presigned, encoded=True)) as answer:
+        assert answer.status == 200
+
+    await asyncio.to_thread(world.finish)
+    written = world.path.read_text()
+    assert {each["eventName"] for each in events_of(world.path)} >= {
+        "CreateAccessKey", "AssumeRole", "AssumeRoleWithWebIdentity", "GetSessionToken", "GetAuthorizationToken",
+        "PutImage", "GetDownloadUrlForLayer", "Authenticate", "GetCallerIdentity",
+    }  # fmt: skip
+    assert len(world.secrets) > 12
+    assert [secret for secret in world.secrets if secret and secret in written] == []
+    told = {each["eventName"]: each for each in events_of(world.path) if "errorCode" not in each}
+    assert told["AssumeRole"]["responseElements"]["credentials"]["accessKeyId"] == session[0]
+    assert told["AssumeRoleWithWebIdentity"]["userIdentity"]["type"] == "WebIdentityUser"
+    assert told["AssumeRoleWithWebIdentity"]["userIdentity"]["identityProvider"] == provider
+
+
+def test_what_was_acknowledged_is_in_the_trail_after_a_kill(tmp_path: Path) -> None:
+    """`kill -9` of everything, right after the answer: no write's event is lost; a fresh server goes on in the file."""
+    server = Server.start(tmp_path / "data", workers=2)
+    path = tmp_path / "data" / "audit" / "audit.jsonl"
+    key = server.credentials()
+    ecr = boto3.client(
+        "ecr",
+        endpoint_url=server.url,
+        region_name="us-east-1",
+        aws_access_key_id=key[0],
+        aws_secret_access_key=key[1],
+    )
+    made = []
+    try:
+        for number in range(20):
+            ecr.create_repository(repositoryName=f"team/app{number}")
+            made.append(f"team/app{number}")
+    finally:
+        server.daemon.kill()
+    told = [each["requestParameters"]["repositoryName"] for each in events_of(path)]
+    assert told == made
+    again = Server.start(tmp_path / "data", workers=2)
+    try:
+        again.password()
+    finally:
+        assert again.stop() == 0
+    assert [each["eventName"] for each in events_of(path)][20:] == ["GetAuthorizationToken"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("to", ["stdout", "none"])
+def test_the_trail_goes_where_the_settings_say(tmp_path: Path, to: str) -> None:
+    """Standard output holds events and nothing else."""
+    data, out, address = tmp_path / "data", tmp_path / "out", f"127.0.0.1:{free_port()}"
+    line = f"exec {sys.executable} -m proxy serve --data {data} --listen {address} --workers 2 >{out}"
+    server = Server(Daemon.start(["sh", "-c", line], tmp_path / "log", {"WHARFAGE_AUDIT_TO": to}), address, data)
+    try:
+        server.daemon.wait_until(server.is_ready)
+        server.password()
+    finally:
+        assert server.stop() == 0
+    assert not (data / "audit").exists()
+    if to == "stdout":
+        assert [each["eventName"] for each in events_of(out)] == ["GetAuthorizationToken"]
+    else:
+        assert '"eventVersion"' not in out.read_text()
