@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -33,6 +34,8 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 
 # What a key's name must not contain for its value to be written down.
 _SECRET_WORDS = ("secret", "password", "authorization", "credential", "token", "signature", "plaintext")
+
+_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 log: Any = structlog.get_logger()
 """`log.info("sentence", key=value)`; in a request its id and noted facts come along."""
@@ -157,14 +160,14 @@ def note(**facts: object) -> None:
 
 def begin_request(request_id: str) -> None:
     """Forget what an earlier request on this task noted and take this one's id."""
+    _request_id.set(request_id)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id)
 
 
 def request_id() -> str | None:
     """The id of the request this task works for."""
-    found = structlog.contextvars.get_contextvars().get("request_id")
-    return str(found) if found is not None else None
+    return _request_id.get()
 
 
 def configure_log(form: str, level: str, stream: TextIO | None = None) -> None:

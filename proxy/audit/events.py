@@ -13,9 +13,9 @@ import json
 import uuid
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxy.model.identity import Caller, PrincipalKind, SessionKind
 
@@ -63,9 +63,8 @@ class Outsider:
     members: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Happened:
-    """One request, over or about to be answered.
+class Happened(NamedTuple):
+    """One request, over or about to be answered; a tuple, for there is one for each pull.
 
     `source` is the service (`ecr`, `sts`, `iam`), `name` the API operation (data plane: the one it stands for),
     `resources` the ARNs that were asked about, `account` whose registry it concerned. `caller` is None for whom nobody
@@ -110,7 +109,7 @@ class Lines:
         text = self._text(happened, parameters, response)
         if len(text) > EVENT_MAX:
             parameters, response = ("null" if each == "null" else _OMITTED for each in (parameters, response))
-            shorter = replace(happened, resources=happened.resources[:20], message=happened.message[:256])
+            shorter = happened._replace(resources=happened.resources[:20], message=happened.message[:256])
             text = self._text(shorter, parameters, response)
         return text
 

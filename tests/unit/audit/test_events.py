@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,13 +53,13 @@ def test_a_call_is_told_in_cloudtrails_members() -> None:
 
 
 def test_a_refusal_carries_code_and_text() -> None:
-    told = event(replace(CREATED, error="AccessDenied", message="User: … is not authorized", response=None))
+    told = event(CREATED._replace(error="AccessDenied", message="User: … is not authorized", response=None))
     assert (told["errorCode"], told["errorMessage"]) == ("AccessDenied", "User: … is not authorized")
     assert told["responseElements"] is None
 
 
 def test_a_data_plane_decision_tells_its_bytes_and_is_a_data_event() -> None:
-    pulled = replace(CREATED, name="GetDownloadUrlForLayer", data=True, bytes_out=7, route="GET /v2/", status=206)
+    pulled = CREATED._replace(name="GetDownloadUrlForLayer", data=True, bytes_out=7, route="GET /v2/", status=206)
     told = event(pulled)
     assert told["additionalEventData"] == {"route": "GET /v2/", "status": 206, "bytesTransferredOut": 7}
     assert (told["eventCategory"], told["managementEvent"]) == ("Data", False)
@@ -98,7 +97,7 @@ def test_a_roles_session_names_its_role_and_when_it_began() -> None:
 
 
 def test_who_is_nobody_is_told_as_unknown() -> None:
-    assert event(replace(CREATED, caller=None))["userIdentity"] == {"type": "Unknown"}
+    assert event(CREATED._replace(caller=None))["userIdentity"] == {"type": "Unknown"}
 
 
 @pytest.mark.parametrize(
@@ -108,13 +107,13 @@ def test_who_is_nobody_is_told_as_unknown() -> None:
 @pytest.mark.parametrize("member", ["parameters", "response"])
 def test_no_secret_gets_into_an_event_at_any_depth(name: str, member: str) -> None:
     parts: Any = {"Credentials": [{name: "must-never-be-seen", "AccessKeyId": "ASIA1"}]}
-    line = Lines().line(replace(CREATED, **{member: parts}))
+    line = Lines().line(CREATED._replace(**{member: parts}))
     assert b"must-never-be-seen" not in line
     assert b"ASIA1" in line
 
 
 def test_an_event_is_bounded_and_says_what_was_left_out() -> None:
-    line = Lines().line(replace(CREATED, parameters={"policyText": "x" * EVENT_MAX}))
+    line = Lines().line(CREATED._replace(parameters={"policyText": "x" * EVENT_MAX}))
     assert len(line) <= EVENT_MAX
     assert json.loads(line)["requestParameters"] == {"omitted": "too large for an event"}
 
@@ -122,7 +121,7 @@ def test_an_event_is_bounded_and_says_what_was_left_out() -> None:
 def test_an_event_stays_in_bounds_whatever_is_long() -> None:
     long = [f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{number:0>600}" for number in range(200)]
     line = Lines().line(
-        replace(CREATED, resources=long, message="\U0001f40b" * 4096, user_agent="\xff" * 9000, error="E")
+        CREATED._replace(resources=long, message="\U0001f40b" * 4096, user_agent="\xff" * 9000, error="E")
     )
     assert len(line) <= EVENT_MAX
     json.loads(line)
@@ -130,8 +129,8 @@ def test_an_event_stays_in_bounds_whatever_is_long() -> None:
 
 def test_parameters_that_were_laid_out_before_stand_as_they_would_have() -> None:
     assert (
-        event(replace(CREATED, parameters=lay_out({"ImageIds": ["a"], "Password": "p"})))["requestParameters"]
-        == event(replace(CREATED, parameters={"ImageIds": ["a"], "Password": "p"}))["requestParameters"]
+        event(CREATED._replace(parameters=lay_out({"ImageIds": ["a"], "Password": "p"})))["requestParameters"]
+        == event(CREATED._replace(parameters={"ImageIds": ["a"], "Password": "p"}))["requestParameters"]
         == {"imageIds": ["a"], "password": "HIDDEN_DUE_TO_SECURITY_REASONS"}
     )
 
@@ -144,7 +143,7 @@ def test_every_event_has_an_id_of_its_own_that_is_a_uuid() -> None:
 
 
 def test_what_a_client_sent_cannot_begin_another_line() -> None:
-    line = Lines().line(replace(CREATED, user_agent='a\n{"forged":1}\r\u2028', message="\n", error="E"))
+    line = Lines().line(CREATED._replace(user_agent='a\n{"forged":1}\r\u2028', message="\n", error="E"))
     assert line.count(b"\n") == 1
     assert json.loads(line)["userAgent"].startswith("a\n")
 
@@ -152,5 +151,5 @@ def test_what_a_client_sent_cannot_begin_another_line() -> None:
 def test_callers_that_were_laid_out_are_kept_in_bounds() -> None:
     lines = Lines(keep=2)
     for _ in range(5):
-        lines.line(replace(CREATED, caller=Caller(ANNA)))
+        lines.line(CREATED._replace(caller=Caller(ANNA)))
     assert len(lines._identities) == 2
