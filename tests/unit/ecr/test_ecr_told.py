@@ -60,6 +60,7 @@ async def test_what_changes_something_or_gives_credentials_is_with_the_kernel_be
     assert await call(door, operation, service=service, **given) == ""
     assert [each.name for each in door.trail.kept] == ([operation] if kept else [])
     assert [each.name for each in door.trail.happened] == [operation]
+    assert '"*"' not in door.trail.text  # what is asked of everything names nothing
 
 
 async def test_a_refusal_names_whom_it_refused_and_why(door: AwsDoor) -> None:
