@@ -97,7 +97,7 @@ async def metadata_service(
         advertise=config.metadata.advertise,
         outage_grace=config.metadata.outage_grace,
         trusted=trusted_authorities(config),
-        registry=Registry(region=config.registry.region, repository_uri=repository_uri(config)),
+        registry=Registry(config.registry.region, repository_uri(config), config.registry.account),
         prepare=partial(administrator.first_start, config, data, masters),
     )
     try:

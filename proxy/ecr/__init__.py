@@ -7,7 +7,7 @@ and only then reads it, whole or streamed, through `bodies`, and `streamed` take
 comes; `lastuse` notes when keys and roles were used; `parameters` is what the door must know of a body before it
 forwards it, and what the policies are asked about it; `query` turns forms into calls of `sts` and `iam`; `lockout`
 keeps who sets a policy from shutting itself out; `authorization` and `sts` are answered here, everything else where the
-rows are; `errors` renders every failure.
+rows are; `told` is what the audit trail hears of a call; `errors` renders every failure.
 
 Turned down: validating against the API model here too (it is done once, beside the rows); botocore's own signer for
 checking (it signs, by a clock of its own); rendering errors beside the code that raises them.

@@ -89,7 +89,7 @@ class Metadata(Protocol):
         """All of them, closed ones too, in order."""
 
     async def close_account(self, account: str) -> Account:
-        """From the next request on nothing of it is served; it stays closed. NoSuchEntity."""
+        """From the next request on nothing of it is served; it stays closed. NoSuchEntity, UnmodifiableEntity."""
 
     # ---- ECR operations -------------------------------------------------------------------------------------------
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,12 @@ FoundRow: TypeAlias = Any
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What ECR answers say about this registry. `repository_uri` has the fields {account}, {region} and {name}."""
+    """What ECR answers say about this registry. `repository_uri` has the fields {account}, {region} and {name};
+    `account` is the default one, whose registry a bare host is."""
 
     region: str = "us-east-1"
     repository_uri: str = "{account}.dkr.ecr.{region}.amazonaws.com/{name}"
+    account: str = ""
 
 
 @dataclass(slots=True)

@@ -62,12 +62,7 @@ def listed(config: Config) -> list[dict[str, Any]]:
 
 
 def close(config: Config, account: str) -> dict[str, Any]:
-    """Close an account, for good. `CannotVisit` for the default one, whose a bare host is."""
-    if account == config.registry.account:
-        raise CannotVisit(
-            f"{account} is the default account, whose registry a bare host is: it cannot be closed. "
-            "Give [registry] account another one first, and restart"
-        )
+    """Close an account, for good. `CannotVisit` for the default one, and for one that is not there."""
 
     async def run(own: Rooms) -> dict[str, Any]:
         try:
@@ -75,6 +70,8 @@ def close(config: Config, account: str) -> dict[str, Any]:
         except Failure as failure:
             if failure.code is Code.NO_SUCH_ENTITY:
                 raise CannotVisit(f"there is no account {account} here; `wharfage account list` names all") from None
+            if failure.code is Code.UNMODIFIABLE_ENTITY:
+                raise CannotVisit(failure.message) from None
             raise
 
     return asyncio.run(_told(config, account, "CloseAccount", run))

@@ -106,6 +106,14 @@ def test_what_cannot_be_done_is_one_sentence_that_teaches(
     assert "Traceback" not in done.stderr
 
 
+def test_the_default_account_is_the_one_that_the_server_serves_not_the_commands(server: Server) -> None:
+    """Settings that were forgotten at the command line close nothing."""
+    other = {"WHARFAGE_REGISTRY_ACCOUNT": "777777777777"}
+    done = wharfage("account", "close", "--data", server.data, DEFAULT, ok=False, extra=other)
+    assert "default account" in done.stderr
+    assert json.loads(wharfage("whoami", "--data", server.data).stdout)["account"] == DEFAULT
+
+
 def test_what_the_command_did_is_in_the_audit_trail_without_the_secret(server: Server) -> None:
     made, _ = created(server.data, "555555555555")
     written = (server.data / "audit" / "audit.jsonl").read_text()

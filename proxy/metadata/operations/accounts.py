@@ -101,7 +101,13 @@ def list_accounts(tx: Transaction) -> Sequence[Account]:
 
 
 def close_account(tx: Transaction, account: str) -> Account:
-    """Close it for good; once more changes nothing. Failure(NoSuchEntity)."""
+    """Close it for good; once more changes nothing. Failure(NoSuchEntity), UnmodifiableEntity for the default one."""
+    if account == tx.registry.account:
+        raise Failure(
+            Code.UNMODIFIABLE_ENTITY,
+            f"{account} is the default account, whose registry a bare host is: it cannot be closed. "
+            "Give [registry] account another one first, and restart.",
+        )
     mine = select(accounts).where(accounts.c.account == account)
     row = tx.connection.execute(mine).one_or_none()
     if row is None:
