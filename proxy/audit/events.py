@@ -12,7 +12,7 @@ import itertools
 import json
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -21,8 +21,7 @@ from proxy.model.identity import Caller, PrincipalKind, SessionKind
 
 EVENT_VERSION = "1.11"
 EVENT_MAX = 64 * 1024  # bytes of a line; parameters that make it longer are left out and said to be
-_OMITTED = '{"omitted":"too large for an event"}'
-_CALLERS_KEPT = 4096
+_CALLERS_KEPT = 4096  # and so many beginnings of events, of some 900 bytes each
 
 # Members of inputs and outputs that are secret, or bytes of what is stored; compared in lower case.
 _NEVER = frozenset(
@@ -63,6 +62,9 @@ class Outsider:
     members: tuple[tuple[str, str], ...]
 
 
+_OMITTED = LaidOut('{"omitted":"too large for an event"}')
+
+
 class Happened(NamedTuple):
     """One request, over or about to be answered; a tuple, for there is one for each pull.
 
@@ -76,21 +78,25 @@ class Happened(NamedTuple):
     caller: Caller | Outsider | None
     account: str
     region: str
-    moment: float
     source_ip: str
     user_agent: str
-    request_id: str
     read_only: bool
     data: bool = False
-    resources: Sequence[str] = ()
+    resources: tuple[str, ...] = ()
+    route: str = ""  # of the data plane: method and pattern of the path
+    parameters: Mapping[str, Any] | LaidOut | None = None
+    # from here on each request has its own
+    moment: float = 0.0
+    request_id: str = ""
     error: str = ""
     message: str = ""
-    parameters: Mapping[str, Any] | LaidOut | None = None
-    response: Mapping[str, Any] | None = None
+    response: Mapping[str, Any] | LaidOut | None = None
     bytes_in: int = 0
     bytes_out: int = 0
-    route: str = ""  # of the data plane: method and pattern of the path
     status: int = 0  # of the data plane: what was answered
+
+
+_OWN = Happened._fields.index("moment")
 
 
 class Lines:
@@ -99,44 +105,67 @@ class Lines:
     def __init__(self, keep: int = _CALLERS_KEPT) -> None:
         self._keep = keep
         self._identities: OrderedDict[Caller | Outsider, str] = OrderedDict()
+        self._alike: dict[tuple[object, ...], str] = {}
         # An event's id is a version 4 UUID's first 19 hexadecimal digits, random and this process's own, and a count.
         self._ids = str(uuid.uuid4())[:24]
         self._count = itertools.count()
 
     def line(self, happened: Happened) -> bytes:
         """One event and its line feed; at most `EVENT_MAX` bytes."""
-        parameters, response = _laid_out(happened.parameters), _laid_out(happened.response)
-        text = self._text(happened, parameters, response)
+        text = self._text(happened, self._common(happened))
         if len(text) > EVENT_MAX:
-            parameters, response = ("null" if each == "null" else _OMITTED for each in (parameters, response))
-            shorter = happened._replace(resources=happened.resources[:20], message=happened.message[:256])
-            text = self._text(shorter, parameters, response)
+            omitted = None if happened.parameters is None else _OMITTED
+            shorter = happened._replace(
+                resources=happened.resources[:20],
+                message=happened.message[:256],
+                parameters=omitted,
+                response=None if happened.response is None else _OMITTED,
+            )
+            text = self._text(shorter, self._laid_out(shorter))
         return text
 
-    def _text(self, happened: Happened, parameters: str, response: str) -> bytes:
-        # A pull costs an event: members are written in place, which takes a third of encoding a dict of them.
-        data = happened.data
+    def _common(self, happened: Happened) -> str:
+        """What all of a caller's pulls of one thing have in common is laid out once: it is most of an event's cost."""
+        if not isinstance(happened.parameters, LaidOut):
+            return self._laid_out(happened)
+        alike = happened[:_OWN]
+        found = self._alike.get(alike)
+        if found is None:
+            if len(self._alike) >= self._keep:
+                self._alike.clear()
+            found = self._alike[alike] = self._laid_out(happened)
+        return found
+
+    def _laid_out(self, happened: Happened) -> str:
         text = (
             f'{{"eventVersion":"{EVENT_VERSION}","userIdentity":{self._identity(happened.caller)}'
-            f',"eventTime":"{_moment(int(happened.moment))}","eventSource":"{happened.source}.amazonaws.com"'
-            f',"eventName":{_quoted(happened.name[:128])},"awsRegion":{_quoted(happened.region)}'
-            f',"sourceIPAddress":{_quoted(happened.source_ip)},"userAgent":{_quoted(happened.user_agent[:1024])}'
-            f',"requestParameters":{parameters},"responseElements":{response}'
-            f',"requestID":{_quoted(happened.request_id)},"eventID":"{self._ids}{next(self._count):012x}"'
+            f',"eventSource":"{happened.source}.amazonaws.com","eventName":{_quoted(happened.name[:128])}'
+            f',"awsRegion":{_quoted(happened.region)},"sourceIPAddress":{_quoted(happened.source_ip)}'
+            f',"userAgent":{_quoted(happened.user_agent[:1024])},"requestParameters":{_json(happened.parameters)}'
             f',"readOnly":{"true" if happened.read_only else "false"},"eventType":"AwsApiCall"'
-            f',"managementEvent":{"false" if data else "true"},"recipientAccountId":{_quoted(happened.account)}'
-            f',"eventCategory":"{"Data" if data else "Management"}"'
+            f',"managementEvent":{"false" if happened.data else "true"}'
+            f',"recipientAccountId":{_quoted(happened.account)}'
+            f',"eventCategory":"{"Data" if happened.data else "Management"}"'
         )
-        if happened.error:
-            text += f',"errorCode":{_quoted(happened.error)},"errorMessage":{_quoted(happened.message[:2048])}'
         if happened.resources:
             text += f',"resources":[{",".join([_resource(arn[:512]) for arn in happened.resources[:100]])}]'
-        if data:
-            moved = (f',"bytesTransferredIn":{happened.bytes_in}' if happened.bytes_in else "") + (
-                f',"bytesTransferredOut":{happened.bytes_out}' if happened.bytes_out else ""
-            )
-            text += f',"additionalEventData":{{"route":{_quoted(happened.route)},"status":{happened.status}{moved}}}'
-        return f"{text}}}\n".encode("ascii")
+        if happened.data:
+            text += f',"additionalEventData":{{"route":{_quoted(happened.route)}'  # closed by its own status and bytes
+        return text
+
+    def _text(self, happened: Happened, common: str) -> bytes:
+        error = more = ""
+        if happened.error:
+            error = f',"errorCode":{_quoted(happened.error)},"errorMessage":{_quoted(happened.message[:2048])}'
+        if happened.data:
+            bytes_in = f',"bytesTransferredIn":{happened.bytes_in}' if happened.bytes_in else ""
+            bytes_out = f',"bytesTransferredOut":{happened.bytes_out}' if happened.bytes_out else ""
+            more = f',"status":{happened.status}{bytes_in}{bytes_out}}}'
+        return (
+            f'{common}{more},"eventTime":"{_moment(int(happened.moment))}"'
+            f',"responseElements":{_json(happened.response)}'
+            f',"requestID":{_quoted(happened.request_id)},"eventID":"{self._ids}{next(self._count):012x}"{error}}}\n'
+        ).encode("ascii")
 
     def _identity(self, caller: Caller | Outsider | None) -> str:
         if caller is None:
@@ -209,7 +238,7 @@ def _moment(seconds: int) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _laid_out(given: Mapping[str, Any] | LaidOut | None) -> str:
+def _json(given: Mapping[str, Any] | LaidOut | None) -> str:
     if given is None:
         return "null"
     return given if isinstance(given, LaidOut) else lay_out(given)

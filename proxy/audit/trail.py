@@ -21,6 +21,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -60,7 +61,8 @@ class WrittenTrail:
         self._write = write
         self._batch_seconds = batch_seconds
         self._lines = Lines()
-        self._waiting: list[bytes] = []
+        self._waiting: deque[bytes] = deque()  # `note` appends without a lock, which a deque allows
+        self._idle = False
         self._told: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._changed = threading.Condition()
         self._urgent = False
@@ -84,10 +86,9 @@ class WrittenTrail:
         if len(self._waiting) >= PENDING_MAX:
             await self.record(happened)
             return
-        line = self._lines.line(happened)
-        with self._changed:
-            self._waiting.append(line)
-            if len(self._waiting) == 1:
+        self._waiting.append(self._lines.line(happened))
+        if self._idle:  # it looks once more at what waits before it sleeps
+            with self._changed:
                 self._changed.notify()
 
     def close(self) -> None:
@@ -100,12 +101,14 @@ class WrittenTrail:
     def _run(self) -> None:
         while True:
             with self._changed:
+                self._idle = True
                 while not self._waiting and not self._closed:
                     self._changed.wait()
+                self._idle = False
                 until = time.monotonic() + self._batch_seconds
                 while not self._urgent and not self._closed and (left := until - time.monotonic()) > 0:
                     self._changed.wait(left)
-                batch, self._waiting = self._waiting, []
+                batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
                 told, self._told = self._told, []
                 self._urgent = False
                 if not batch and self._closed:

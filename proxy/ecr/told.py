@@ -94,7 +94,7 @@ async def tell(trail: Trail, told: Told) -> None:
         user_agent=told.facts.user_agent,
         request_id=told.request_id,
         read_only=reads,
-        resources=[each for each in told.resources if each != "*"],
+        resources=tuple(each for each in told.resources if each != "*"),
         error=told.error,
         message=told.message,
         parameters=told.parameters or None,  # as CloudTrail has it

@@ -7,7 +7,6 @@ was asked for one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 from proxy import observe
@@ -64,7 +63,7 @@ class Told:
         self.bytes_in = 0  # of blobs and manifests, as they were taken and sent
         self.bytes_out = 0
         self.tags: tuple[str, ...] = ()  # that a manifest gets beside its reference
-        self.sources: Sequence[str] = ()  # repositories that a blob was mounted from
+        self.sources: tuple[str, ...] = ()  # repositories that a blob was mounted from
 
     def asks(self, action: str | None, pattern: str, repository: str, reference: str) -> None:
         """The route is known; `action` as `ecr:PutImage`. Names within their grammar, the reference as it came."""
@@ -102,7 +101,7 @@ async def tell(trail: Trail, told: Told, status: int) -> None:
         request_id=observe.request_id() or "",
         read_only=reads,
         data=True,
-        resources=[repository_arn(region, told.account, name) for name in (told.repository, *told.sources) if name],
+        resources=_resources(region, told.account, told.repository, told.sources),
         error=told.error,
         message=told.message,
         parameters=_parameters(
@@ -114,6 +113,11 @@ async def tell(trail: Trail, told: Told, status: int) -> None:
         status=status,
     )
     await (trail.note(happened) if reads or told.caller is None else trail.record(happened))
+
+
+@lru_cache(_PARAMETERS_KEPT)
+def _resources(region: str, account: str, repository: str, sources: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(repository_arn(region, account, name) for name in (repository, *sources) if name)
 
 
 @lru_cache(_PARAMETERS_KEPT)

@@ -119,7 +119,7 @@ def test_an_event_is_bounded_and_says_what_was_left_out() -> None:
 
 
 def test_an_event_stays_in_bounds_whatever_is_long() -> None:
-    long = [f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{number:0>600}" for number in range(200)]
+    long = tuple(f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{number:0>600}" for number in range(200))
     line = Lines().line(
         CREATED._replace(resources=long, message="\U0001f40b" * 4096, user_agent="\xff" * 9000, error="E")
     )
@@ -146,6 +146,23 @@ def test_what_a_client_sent_cannot_begin_another_line() -> None:
     line = Lines().line(CREATED._replace(user_agent='a\n{"forged":1}\r\u2028', message="\n", error="E"))
     assert line.count(b"\n") == 1
     assert json.loads(line)["userAgent"].startswith("a\n")
+
+
+def test_what_pulls_have_in_common_is_kept_and_each_has_its_own_besides() -> None:
+    lines = Lines(keep=2)
+    pull = CREATED._replace(name="BatchGetImage", data=True, parameters=lay_out({"imageIds": ["v1"]}), response=None)
+    own: list[dict[str, Any]] = [
+        {"status": 200, "bytes_out": 7, "request_id": "a", "moment": 1.0},
+        {"status": 404, "request_id": "b", "moment": 2.0, "error": "ImageNotFoundException", "message": "none"},
+        {"user_agent": "another", "status": 200, "bytes_out": 8},
+        {"parameters": lay_out({"imageIds": ["v2"]}), "status": 304},
+        {"caller": None, "status": 401, "error": "Unauthorized"},
+    ]
+    for given in (*own, *own):
+        told, fresh = json.loads(lines.line(pull._replace(**given))), event(pull._replace(**given))
+        assert told | {"eventID": ""} == fresh | {"eventID": ""}
+        assert told["additionalEventData"]["status"] == given["status"]
+    assert len(lines._alike) <= 2
 
 
 def test_callers_that_were_laid_out_are_kept_in_bounds() -> None:
