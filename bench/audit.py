@@ -1,7 +1,8 @@
 """What the audit trail costs: CPU of manifest GETs by `[audit] to = "file"` against `"none"`, interleaved.
 
 Each round asks both servers for the same, one after the other, the order turned each round; what is printed is the
-median over rounds of server CPU-seconds (user and system, all processes) per 1,000 GETs, and of the rounds' ratios.
+median over rounds of server CPU-seconds (user and system, all processes) per 1,000 GETs, and of the rounds' ratios. One
+worker each: which of several gets which connection changes a round's CPU by more than the trail does.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def main() -> None:
     peers: list[Peer] = []
     try:
         for to in ("none", "file"):
-            peers.append(wharfage(home, to, {"WHARFAGE_AUDIT_TO": to}))
+            peers.append(wharfage(home, to, {"WHARFAGE_AUDIT_TO": to}, workers=1))
         benches = [Bench(peer, 0, 0, asked.connections) for peer in peers]
         spent: dict[str, list[float]] = {peer.name: [] for peer in peers}
         for number in range(asked.rounds + 1):

@@ -45,10 +45,12 @@ class Peer:
         return sum(each.user for each in times), sum(each.system for each in times)
 
 
-def wharfage(home: Path, name: str = "wharfage", more: Mapping[str, str] | None = None) -> Peer:
-    """Ours with the settings in `more`, under a name of its own."""
+def wharfage(
+    home: Path, name: str = "wharfage", more: Mapping[str, str] | None = None, *, workers: int | None = None
+) -> Peer:
+    """Ours with the settings in `more`, under a name of its own; `workers` None: one a core."""
     settings = {"WHARFAGE_LOG_LEVEL": "error", **(more or {})}
-    server = Server.start(home / name, workers=psutil.cpu_count() or 1, extra=settings)
+    server = Server.start(home / name, workers=workers or psutil.cpu_count() or 1, extra=settings)
     basic = base64.b64encode(f"AWS:{server.password()}".encode()).decode()
     headers = f"Authorization: Basic {basic}\r\n"
     return Peer(name, server.address, headers, server.daemon, server.data / "objects")

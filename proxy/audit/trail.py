@@ -61,7 +61,10 @@ class WrittenTrail:
         self._write = write
         self._batch_seconds = batch_seconds
         self._lines = Lines()
-        self._waiting: deque[bytes] = deque()  # `note` appends without a lock, which a deque allows
+        self._pulls = Lines()  # the thread's own
+        # What `note` appends without a lock, which a deque allows. Pulls are laid out by the thread, many in a row,
+        # which takes a quarter of doing it between two requests; other events at once, for their size has no bound.
+        self._waiting: deque[bytes | Happened] = deque()
         self._idle = False
         self._told: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._changed = threading.Condition()
@@ -86,7 +89,7 @@ class WrittenTrail:
         if len(self._waiting) >= PENDING_MAX:
             await self.record(happened)
             return
-        self._waiting.append(self._lines.line(happened))
+        self._waiting.append(happened if happened.data else self._lines.line(happened))
         if self._idle:  # it looks once more at what waits before it sleeps
             with self._changed:
                 self._changed.notify()
@@ -118,14 +121,18 @@ class WrittenTrail:
                 with contextlib.suppress(RuntimeError):  # its loop has ended, and with it whoever waited
                     loop.call_soon_threadsafe(_settle, done)
 
-    def _append(self, batch: list[bytes]) -> None:
+    def _append(self, batch: list[bytes | Happened]) -> None:
         try:
-            self._write(b"".join(batch))
+            self._write(b"".join([each if isinstance(each, bytes) else self._pulls.line(each) for each in batch]))
         except OSError as error:
             observe.metrics.audit_lost.inc(len(batch))
             if not self._failing:  # once, not for each batch of an outage
                 observe.log.error("the audit trail cannot be written: events are lost", error=str(error))
             self._failing = True
+            return
+        except Exception:  # a mistake of ours must not leave every write waiting for a thread that has ended
+            observe.metrics.audit_lost.inc(len(batch))
+            observe.log.exception("events could not be laid out and are lost", events=len(batch))
             return
         observe.metrics.audit_events.inc(len(batch))
         if self._failing:
@@ -142,17 +149,18 @@ class StandardOutput:
     """Writes to what the process was started with. A pipe takes a batch in pieces: `lock` keeps others' out of it."""
 
     def __init__(self, lock: Path) -> None:
-        self._lock = lock
+        self._lock = _open_lock(lock)
         self._descriptor = os.dup(sys.stdout.fileno())
 
     def write(self, lines: bytes) -> None:
         rest = memoryview(lines)
-        with _locked(self._lock):
+        with _held(self._lock):
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
 
     def close(self) -> None:
         os.close(self._descriptor)
+        os.close(self._lock)
 
 
 class RotatedFile:
@@ -164,11 +172,21 @@ class RotatedFile:
         self._keep = keep
         self._descriptor = -1
         self._inode = 0
+        self._lock = -1
 
     def write(self, lines: bytes) -> None:
         """One append. OSError; a part that a full disk took is cut off again."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(Path(f"{self._path}.lock")):
+        try:
+            self._append(lines)
+        except FileNotFoundError:  # the first one, or somebody took the folder away, lock and all
+            self.close()
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._append(lines)
+
+    def _append(self, lines: bytes) -> None:
+        if self._lock < 0:
+            self._lock = _open_lock(Path(f"{self._path}.lock"))
+        with _held(self._lock):
             size = self._open()
             if size and size + len(lines) > self._rotate_bytes:
                 self._rotate()
@@ -179,6 +197,12 @@ class RotatedFile:
                 raise OSError(f"only {written} of {len(lines)} bytes were taken")
 
     def close(self) -> None:
+        self._let_go()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _let_go(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -191,7 +215,7 @@ class RotatedFile:
                 return found.st_size
         except FileNotFoundError:
             pass
-        self.close()
+        self._let_go()
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         found = os.fstat(self._descriptor)
         self._inode = found.st_ino
@@ -206,11 +230,14 @@ class RotatedFile:
             self._path.unlink()
 
 
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _held(lock: int) -> Iterator[None]:
+    fcntl.flock(lock, fcntl.LOCK_EX)  # for one append or a rename
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # held for one append or a rename
         yield
     finally:
-        os.close(lock)
+        fcntl.flock(lock, fcntl.LOCK_UN)

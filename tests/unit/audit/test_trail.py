@@ -108,6 +108,18 @@ async def test_no_trail_takes_everything() -> None:
     await NoTrail().note(CREATED)
 
 
+async def test_a_mistake_of_ours_in_one_batch_is_told_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Written()
+    trail = WrittenTrail(written.write, batch_seconds=0.01)
+    with monkeypatch.context() as broken:
+        broken.setattr(trail._pulls, "line", lambda happened: 1 // 0)
+        await trail.note(CREATED._replace(data=True))
+        await asyncio.wait_for(trail.record(CREATED), 10)
+    await asyncio.wait_for(trail.record(CREATED), 10)
+    assert written.events == 1
+    await asyncio.to_thread(trail.close)
+
+
 def test_the_file_is_private_and_full_ones_make_way(tmp_path: Path) -> None:
     path = tmp_path / "made" / "audit.jsonl"
     out = RotatedFile(path, rotate_bytes=10, keep=2)
@@ -139,6 +151,17 @@ def test_a_file_that_was_taken_away_is_made_anew(tmp_path: Path) -> None:
     out.write(b"2\n")
     out.close()
     assert path.read_bytes() == b"2\n"
+
+
+def test_a_folder_that_was_taken_away_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "audit" / "audit.jsonl"
+    out = RotatedFile(path, rotate_bytes=100, keep=1)
+    out.write(b"1\n")
+    os.rename(path.parent, tmp_path / "taken")
+    out.write(b"2\n")
+    out.close()
+    assert path.read_bytes() == b"2\n"
+    assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def _append(path: Path, name: int) -> None:
@@ -183,12 +206,13 @@ def test_batches_of_several_processes_leave_one_standard_output_whole(tmp_path: 
     assert all(len(set(lines[at : at + 100])) == 1 for at in range(0, 4000, 100))
 
 
+@pytest.mark.parametrize("data", [False, True])
 @pytest.mark.parametrize("count", [1, 50])
-async def test_events_stay_in_the_order_they_happened(count: int) -> None:
+async def test_events_stay_in_the_order_they_happened(count: int, data: bool) -> None:
     written = Written()
     trail = WrittenTrail(written.write)
     for number in range(count):
-        await trail.note(CREATED._replace(request_id=str(number)))
+        await trail.note(CREATED._replace(request_id=str(number), data=data))
     await trail.record(CREATED._replace(request_id="last"))
     await asyncio.to_thread(trail.close)
     told = [json.loads(line)["requestID"] for line in b"".join(written.batches).splitlines()]
