@@ -1,9 +1,9 @@
 """Everything that goes wrong at this door, as AWS writes it: the one place that knows names, statuses and wire forms.
 
-JSON 1.1 for `ecr`: `{"__type": name, "message": text}`. The query protocol for `sts` and `iam`: `<ErrorResponse>`. SDKs
-look at the name only; people read the text. Statuses: 400, 403 for AccessDenied (and for the query protocol as its
-models have it), 500 when it is our fault, which SDKs try again. A fault of ours is logged here, once, with its hint;
-the hint stays inside.
+JSON 1.1 for `ecr`: `{"__type": name, "message": text}`. The query protocol for `sts` and `iam`: `<ErrorResponse>`, or
+the same as JSON. SDKs look at the name only; people read the text. Statuses: 400, 403 for AccessDenied (and for the
+query protocol as its models have it), 500 when it is our fault, which SDKs try again. A fault of ours is logged here,
+once, with its hint; the hint stays inside.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from proxy.shapes.query import namespace, text
 
 JSON_TYPE = "application/x-amz-json-1.1"
 XML_TYPE = "text/xml"
+PLAIN_TYPE = "application/json"
 
 # The errors that only `sts` and `iam` know, with the statuses of their models.
 _OF_QUERY = {
@@ -158,12 +159,25 @@ def render_xml(error: WireError, service: str, request_id: str) -> web.Response:
     )
 
 
+def render_plain(error: WireError, request_id: str) -> web.Response:
+    """What `render_xml` says, for who accepts JSON."""
+    side = "Sender" if error.status < 500 else "Receiver"
+    said = {"Error": {"Type": side, "Code": error.name, "Message": error.message}, "RequestId": request_id}
+    return plain_answer(json.dumps(said), request_id, error.status)
+
+
 def json_answer(body: bytes, request_id: str, status: int = 200) -> web.Response:
     return _with_id(web.Response(status=status, body=body, headers={"Content-Type": JSON_TYPE}), request_id)
 
 
 def xml_answer(document: str, request_id: str, status: int = 200) -> web.Response:
     return _with_id(web.Response(status=status, body=document.encode(), headers={"Content-Type": XML_TYPE}), request_id)
+
+
+def plain_answer(document: str, request_id: str, status: int = 200) -> web.Response:
+    return _with_id(
+        web.Response(status=status, body=document.encode(), headers={"Content-Type": PLAIN_TYPE}), request_id
+    )
 
 
 def _with_id(response: web.Response, request_id: str) -> web.Response:

@@ -1,5 +1,7 @@
 """The query protocol's part of the door: a form becomes the input of an action of `sts` or `iam`, its output XML.
 
+Or JSON, as AWS does it, for who accepts that: verifiers of pre-signed identities do.
+
 Whoever asks has proved it by a signature over the whole request, but for the action that needs none. A form comes as a
 POST's body or as a GET's query, which is how a pre-signed request travels; the signature's own parameters among its
 fields are nobody's members and passed over.
@@ -17,12 +19,13 @@ from proxy import observe
 from proxy.auth.policy.context import RequestFacts
 from proxy.auth.sigv4 import Reason, Refused
 from proxy.ecr.bodies import whole
+from proxy.ecr.errors import WireError, plain_answer, render_plain, render_xml, xml_answer
 from proxy.ecr.services import STS, Service
 from proxy.ecr.signed import Signatures, claim_of
 from proxy.ecr.told import Told
 from proxy.model.identity import Caller
 from proxy.shapes import models
-from proxy.shapes.query import read_action, read_form, read_parameters, render
+from proxy.shapes.query import read_action, read_form, read_parameters, render, render_json
 from proxy.shapes.validation import validate
 
 UNSIGNED = frozenset({"AssumeRoleWithWebIdentity"})
@@ -56,8 +59,8 @@ class QueryDoors:
     iam: IamDoor
 
 
-async def answer_query(request: web.Request, doors: QueryDoors, signatures: Signatures, told: Told) -> str:
-    """The XML answer; `told` hears what was asked. Refused, Unreadable, Failure."""
+async def answer_query(request: web.Request, doors: QueryDoors, signatures: Signatures, told: Told) -> web.Response:
+    """`told` hears what was asked. Refused, Unreadable, Failure."""
     service, facts = told.service, told.facts
     caller, form = await _read(request, service, signatures)
     told.came_from(caller)
@@ -72,7 +75,22 @@ async def answer_query(request: web.Request, doors: QueryDoors, signatures: Sign
     else:
         found = await doors.iam.answer(action, caller, parameters, facts)
     told.done(found)
-    return render(service.name, action, found, told.request_id)
+    if accepts_json(request):
+        return plain_answer(render_json(service.name, action, found, told.request_id), told.request_id)
+    return xml_answer(render(service.name, action, found, told.request_id), told.request_id)
+
+
+def refuse_query(request: web.Request, service: Service, error: WireError, request_id: str) -> web.Response:
+    """The answer to a request that went wrong, in the form that it accepts."""
+    if accepts_json(request):
+        return render_plain(error, request_id)
+    return render_xml(error, service.name, request_id)
+
+
+def accepts_json(request: web.Request) -> bool:
+    """Whether JSON is named and XML is not; `*/*`, with or without a name beside it, says nothing."""
+    accepted = request.headers.get("Accept", "").lower()
+    return "application/json" in accepted and "xml" not in accepted
 
 
 async def _read(

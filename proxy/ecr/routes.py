@@ -30,9 +30,7 @@ from proxy.ecr.errors import (
     json_answer,
     query_error,
     render_json,
-    render_xml,
     unknown_operation,
-    xml_answer,
 )
 from proxy.ecr.lockout import refuse_lock_out
 from proxy.ecr.parameters import (
@@ -53,7 +51,7 @@ from proxy.ecr.parameters import (
     tagging,
     whole_registry,
 )
-from proxy.ecr.query import QueryDoors, answer_query
+from proxy.ecr.query import QueryDoors, answer_query, refuse_query
 from proxy.ecr.services import ECR, service_of
 from proxy.ecr.signed import Signatures, claim_of
 from proxy.ecr.told import Told, tell
@@ -124,12 +122,11 @@ def door(
             told.account = hosts.account_of(request.host)  # one of another region is not ours
             if service is ECR:
                 return json_answer(await call(request, told), request_id)
-            found = await answer_query(request, query_doors, signatures, told)
-            return xml_answer(found, request_id)
+            return await answer_query(request, query_doors, signatures, told)
         except (Failure, Refused, Unreadable) as error:
             wire = ecr_error(error) if service is ECR else query_error(error)
             told.failed(wire)
-            return render_json(wire, request_id) if service is ECR else render_xml(wire, service.name, request_id)
+            return render_json(wire, request_id) if service is ECR else refuse_query(request, service, wire, request_id)
         finally:
             await tell(trail, told)
 

@@ -1,7 +1,8 @@
-"""The query protocol of `sts` and `iam`: a form in, XML out, both led by the service's model.
+"""The query protocol of `sts` and `iam`: a form in, XML out, or JSON for who wants that; led by the service's model.
 
     Action=CreateRole&Version=2010-05-08&RoleName=ci&Tags.member.1.Key=team&Tags.member.1.Value=a
     <CreateRoleResponse xmlns="…"><CreateRoleResult><Role>…</Role></CreateRoleResult><ResponseMetadata>…
+    {"CreateRoleResponse":{"CreateRoleResult":{"Role":{…}},"ResponseMetadata":{…}}}
 
 Bounds: 1000 fields, and list indices that follow each other from 1, so that a form cannot ask for more than it
 brings. Source: the `query` protocol as botocore's `serialize.QuerySerializer` and `parsers.QueryParser` have it.
@@ -10,9 +11,10 @@ brings. Source: the `query` protocol as botocore's `serialize.QuerySerializer` a
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 from urllib.parse import parse_qsl
@@ -80,6 +82,17 @@ def render(service: str, action: str, result: Mapping[str, Any], request_id: str
         f'<{action}Response xmlns="{namespace(service)}">{inner}'
         f"<ResponseMetadata><RequestId>{escape(request_id)}</RequestId></ResponseMetadata></{action}Response>"
     )
+
+
+def render_json(service: str, action: str, result: Mapping[str, Any], request_id: str) -> str:
+    """The same as JSON, times in epoch seconds: how AWS answers who accepts `application/json`, as the verifiers of
+    pre-signed identities do (aws-iam-authenticator among them)."""
+    output = models.service(service)["operations"][action].get("output")
+    inner: dict[str, Any] = {}
+    if output is not None:
+        inner[output.get("resultWrapper", f"{action}Result")] = _plain(service, output["shape"], result)
+    inner["ResponseMetadata"] = {"RequestId": request_id}
+    return json.dumps({f"{action}Response": inner}, separators=(",", ":"))
 
 
 def namespace(service: str) -> str:
@@ -157,16 +170,32 @@ def _malformed(path: str) -> Failure:
     return Failure(Code.MALFORMED_INPUT, f"The field {_shown(path)} has not the form that its type wants.")
 
 
-def _structure(service: str, name: str, value: Mapping[str, Any]) -> str:
+def _members(service: str, name: str, value: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Of a structure: each member's shape, its name on the wire, its value."""
     members = models.shape(service, name)["members"]
     unknown = value.keys() - members.keys()
     if unknown:
         raise KeyError(f"{name} of {service} has no member {', '.join(sorted(unknown))}")
-    return "".join(
-        _element(service, of["shape"], of.get("locationName", member), value[member])
-        for member, of in members.items()
-        if value.get(member) is not None
-    )
+    for member, of in members.items():
+        if value.get(member) is not None:
+            yield of["shape"], of.get("locationName", member), value[member]
+
+
+def _plain(service: str, name: str, value: Any) -> Any:
+    """What JSON says of a value."""
+    shape = models.shape(service, name)
+    kind = shape["type"]
+    if kind == "structure":
+        return {wire: _plain(service, of, each) for of, wire, each in _members(service, name, value)}
+    if kind == "list":
+        return [_plain(service, shape["member"]["shape"], each) for each in value]
+    if kind == "map":
+        return {key: _plain(service, shape["value"]["shape"], each) for key, each in value.items()}
+    return b64encode(value).decode() if kind == "blob" else value
+
+
+def _structure(service: str, name: str, value: Mapping[str, Any]) -> str:
+    return "".join(_element(service, of, tag, each) for of, tag, each in _members(service, name, value))
 
 
 def _element(service: str, name: str, tag: str, value: Any) -> str:
