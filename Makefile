@@ -19,7 +19,8 @@ GO_TOOLS := \
   oras@oras.land/oras/cmd/oras@v1.3.6 \
   conformance@github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111 \
   registry@github.com/distribution/distribution/v3/cmd/registry@v3.1.2 \
-  helm@helm.sh/helm/v3/cmd/helm@v3.22.0
+  helm@helm.sh/helm/v3/cmd/helm@v3.22.0 \
+  docker-credential-ecr-login@github.com/awslabs/amazon-ecr-credential-helper/ecr-login/cli/docker-credential-ecr-login@v0.12.0
 # Debian packages, each with the command that says it is there.
 DEBIAN_TOOLS := dockerd=docker.io skopeo=skopeo podman=podman buildah=buildah ctr=containerd strace=strace \
   pg_ctlcluster=postgresql nginx=nginx-light debootstrap=debootstrap systemd-analyze=systemd docker-compose=docker-compose

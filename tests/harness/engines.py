@@ -6,9 +6,9 @@ Both need root. Sockets want short paths (108 bytes), so `home` is best a short 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.programs import Daemon, run
@@ -16,15 +16,20 @@ from harness.programs import Daemon, run
 
 @dataclass(frozen=True, slots=True)
 class Docker:
-    """The docker command, talking to one private engine, with its logins in one private folder."""
+    """The docker command, talking to one private engine, with its logins in one private folder.
+
+    `inside` is what stands before each command (`Names.inside`), `extra` more of its environment."""
 
     socket: Path
     config: Path
+    inside: tuple[str | Path, ...] = ()
+    extra: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(
         self, *words: str, stdin: str | bytes | None = None, ok: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        return run("docker", "--config", self.config, "--host", f"unix://{self.socket}", *words, stdin=stdin, ok=ok)
+        mine = (*self.inside, "docker", "--config", self.config, "--host", f"unix://{self.socket}")
+        return run(*mine, *words, stdin=stdin, extra=self.extra, ok=ok)
 
     def image_id(self, reference: str) -> str:
         """The digest of an image's config."""
@@ -39,12 +44,13 @@ class Docker:
 
 
 @contextmanager
-def docker_engine(home: Path) -> Iterator[Path]:
-    """A running dockerd without a network of its own; yields its socket."""
+def docker_engine(home: Path, inside: tuple[str | Path, ...] = ()) -> Iterator[Path]:
+    """A running dockerd without a network of its own, started by `inside`; yields its socket."""
     home.mkdir()
     socket = home / "s"
     daemon = Daemon.start(
         [
+            *inside,
             "dockerd",
             *("--data-root", home / "data", "--exec-root", home / "exec", "--pidfile", home / "pid"),
             *("--host", f"unix://{socket}", "--bridge=none", "--iptables=false", "--ip6tables=false"),

@@ -13,6 +13,8 @@ import pytest
 
 from harness.engines import Docker, containerd, docker_engine
 from harness.images import MIB, Layout, write_layout
+from harness.named import hosts
+from harness.names import Names
 from harness.server import Server
 
 BIG_LAYERS = (120 * MIB, 110 * MIB, 100 * MIB, 90 * MIB, 80 * MIB, 20 * MIB)  # 520 MiB in six
@@ -28,6 +30,19 @@ def short_path() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def docker_socket(short_path: Path) -> Iterator[Path]:
     with docker_engine(short_path / "docker") as socket:
+        yield socket
+
+
+@pytest.fixture(scope="session")
+def names(short_path: Path) -> Names:
+    """Those of servers below two suffixes, for `named_docker` and what else is run inside them."""
+    return Names.begin(short_path / "names", [*hosts("registry.example"), *hosts("amazonaws.com")])
+
+
+@pytest.fixture(scope="session")
+def named_docker(short_path: Path, names: Names) -> Iterator[Path]:
+    """The socket of a second Docker Engine, which knows names."""
+    with docker_engine(short_path / "named", names.inside) as socket:
         yield socket
 
 
