@@ -113,9 +113,7 @@ def grants(user: str, repository: str) -> list[tuple[str, Call, Call]]:
     "where",
     [
         "on_one_machine",
-        pytest.param(
-            "on_three_nodes", marks=[pytest.mark.clients, pytest.mark.needs("weed", "nginx", "postgres")]
-        ),
+        pytest.param("on_three_nodes", marks=[pytest.mark.clients, pytest.mark.needs("weed", "nginx", "postgres")]),
     ],
 )
 def test_each_kind_of_permission_counts_at_once_everywhere(where: str, request: pytest.FixtureRequest) -> None:
