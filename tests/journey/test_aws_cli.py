@@ -3,73 +3,63 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.programs import run
+from harness.awscommand import REGION, Aws
 from harness.registry import Registry, digest_of
 from harness.server import Server
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("aws")]
 
-REGION = "us-east-1"
 
+class Typed:
+    """Words for the aws command, run in a thread."""
 
-class Aws:
-    """The aws command, set up as the README says."""
-
-    def __init__(self, server: Server, credentials: Path | None = None) -> None:
-        self._url = server.url
-        self._settings = {
-            "AWS_SHARED_CREDENTIALS_FILE": str(credentials or server.data / "credentials"),
-            "AWS_CONFIG_FILE": "/dev/null",
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_MAX_ATTEMPTS": "1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+    def __init__(self, aws: Typed) -> None:
+        self._aws = aws
 
     async def text(self, *words: str) -> str:
-        """What it prints when it succeeds."""
-        done = await asyncio.to_thread(run, "aws", "--endpoint-url", self._url, *words, extra=self._settings)
-        return done.stdout
+        return await asyncio.to_thread(self._aws.text, f"aws {shlex.join(words)}")
 
     async def __call__(self, *words: str) -> Any:
-        return json.loads(await self.text("--output", "json", *words))
+        return await asyncio.to_thread(self._aws, f"aws {shlex.join(words)}")
 
     async def error(self, *words: str) -> str:
-        """What it says when it fails, which it must."""
-        done = await asyncio.to_thread(run, "aws", "--endpoint-url", self._url, *words, extra=self._settings, ok=False)
-        return done.stderr
+        return await asyncio.to_thread(self._aws.error, f"aws {shlex.join(words)}")
 
 
 @pytest.fixture
-def aws(server: Server) -> Aws:
-    return Aws(server)
+def aws(server: Server, tmp_path: Path) -> Typed:
+    """With the credentials file that the server wrote, as README says."""
+    return Typed(Aws(server.url, tmp_path, (), {"AWS_SHARED_CREDENTIALS_FILE": str(server.data / "credentials")}))
 
 
-async def test_the_login_password_opens_dockers_door(server: Server, aws: Aws) -> None:
+async def test_the_login_password_opens_dockers_door(server: Server, aws: Typed) -> None:
     password = (await aws.text("ecr", "get-login-password")).strip()
     async with Registry(server.url, password) as docker:
         (await docker.ask("GET", "/v2/")).expect(200)
 
 
-async def test_get_login_names_an_address_that_docker_can_reach(server: Server, aws: Aws) -> None:
+async def test_get_login_names_an_address_that_docker_can_reach(server: Server, aws: Typed) -> None:
     words = (await aws.text("ecr", "get-login", "--no-include-email")).split()
     assert words[:5] == ["docker", "login", "-u", "AWS", "-p"]
     assert words[6] == server.url
 
 
-async def test_caller_identity_is_the_administrator(aws: Aws) -> None:
+async def test_caller_identity_is_the_administrator(aws: Typed) -> None:
     who = await aws("sts", "get-caller-identity")
     assert who["Account"] == "123456789012"
     assert who["Arn"] == "arn:aws:iam::123456789012:user/administrator"
     assert who["UserId"].startswith("AIDA")
 
 
-async def test_a_repository_made_by_aws_takes_a_push(server: Server, aws: Aws, password: str, repository: str) -> None:
+async def test_a_repository_made_by_aws_takes_a_push(
+    server: Server, aws: Typed, password: str, repository: str
+) -> None:
     made = (await aws("ecr", "create-repository", "--repository-name", repository))["repository"]
     assert made["repositoryArn"] == f"arn:aws:ecr:{REGION}:123456789012:repository/{repository}"
     assert made["repositoryUri"] == f"{server.address}/{repository}"
@@ -82,7 +72,7 @@ async def test_a_repository_made_by_aws_takes_a_push(server: Server, aws: Aws, p
 
 
 async def test_an_image_pushed_by_docker_is_listed_described_and_handed_out_by_aws(
-    server: Server, aws: Aws, password: str, repository: str
+    server: Server, aws: Typed, password: str, repository: str
 ) -> None:
     async with Registry(server.url, password) as docker:
         manifest = await docker.push_image(repository, "v1", [b"one" * 1000, b"two" * 500])
@@ -102,7 +92,9 @@ async def test_an_image_pushed_by_docker_is_listed_described_and_handed_out_by_a
     assert [each["failureCode"] for each in answer["failures"]] == ["ImageNotFound"]
 
 
-async def test_what_aws_deletes_docker_does_not_find(server: Server, aws: Aws, password: str, repository: str) -> None:
+async def test_what_aws_deletes_docker_does_not_find(
+    server: Server, aws: Typed, password: str, repository: str
+) -> None:
     async with Registry(server.url, password, fresh=True) as docker:
         manifest = await docker.push_image(repository, "v1", [b"layer"])
         await docker.put_manifest(repository, "v2", manifest)
@@ -117,7 +109,7 @@ async def test_what_aws_deletes_docker_does_not_find(server: Server, aws: Aws, p
 
 
 async def test_pages_that_aws_walks_hold_every_tag_once(
-    server: Server, aws: Aws, password: str, repository: str
+    server: Server, aws: Typed, password: str, repository: str
 ) -> None:
     tags = [f"v{number}" for number in range(7)]
     async with Registry(server.url, password) as docker:
@@ -128,7 +120,7 @@ async def test_pages_that_aws_walks_hold_every_tag_once(
     assert sorted(each["imageTag"] for each in listed["imageIds"]) == tags
 
 
-async def test_an_operation_that_is_not_served_is_named(aws: Aws, repository: str) -> None:
+async def test_an_operation_that_is_not_served_is_named(aws: Typed, repository: str) -> None:
     error = await aws.error("ecr", "get-lifecycle-policy", "--repository-name", repository)
     assert "(UnknownOperationException)" in error
     assert "GetLifecyclePolicy is not supported" in error
@@ -136,8 +128,6 @@ async def test_an_operation_that_is_not_served_is_named(aws: Aws, repository: st
 
 async def test_a_wrong_secret_says_so(server: Server, tmp_path: Path) -> None:
     access_key_id, _ = server.credentials()
-    wrong = tmp_path / "credentials"
-    wrong.write_text(f"[default]\naws_access_key_id = {access_key_id}\naws_secret_access_key = wrong\n")
-    error = await Aws(server, wrong).error("ecr", "describe-repositories")
+    error = await Typed(Aws(server.url, tmp_path, (access_key_id, "wrong"))).error("ecr", "describe-repositories")
     assert "(InvalidSignatureException)" in error
     assert "Check your AWS Secret Access Key" in error
