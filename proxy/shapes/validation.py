@@ -19,6 +19,14 @@ from proxy.shapes import models
 _SHOWN_MAX = 128  # of a value that is said back
 _HIDDEN = "HIDDEN"
 
+# IAM says of its names and paths what they may be, instead of the model's pattern.
+_IAM_SENTENCES = {
+    r"[\w+=,.@-]+": "contain only alphanumeric characters and/or the following: +=,.@_-",
+    r"(\u002F)|(\u002F[\u0021-\u007E]+\u002F)": (
+        "begin and end with / and contain only alphanumeric characters and/or / characters."
+    ),
+}
+
 
 def validate(operation: str, parameters: Any, service: str = "ecr") -> None:
     """Failure naming the first member that breaks the model."""
@@ -116,6 +124,9 @@ class _Check:
             raise self._invalid(here, told, f"Member must satisfy enum value set: [{', '.join(values)}]")
         pattern = shape.get("pattern")
         if pattern is not None and not _pattern(pattern).fullmatch(value):
+            if self._service == "iam" and (must := _IAM_SENTENCES.get(pattern)):
+                said = f"The specified value for {here[:1].lower()}{here[1:]} is invalid. It must {must}"
+                raise Failure(Code.VALIDATION_ERROR, said, parameter=here)
             ecr, others = f"must satisfy regular expression '{pattern}'", f"regular expression pattern: {pattern}"
             raise self._invalid(here, told, ecr if self._is_ecr else f"Member must satisfy {others}")
 

@@ -79,3 +79,37 @@ def test_any_form_is_an_input_of_the_model_or_refused_in_xml(body: bytes, servic
     except Failure as failure:
         document = str(render_xml(query_error(failure), service, "id").text)
         assert "<RequestId>id</RequestId>" in document
+
+
+@pytest.mark.parametrize(
+    ("service", "action", "parameters", "told"),
+    [
+        (
+            "iam",
+            "GetRole",
+            {"RoleName": "service-role/ci"},
+            "The specified value for roleName is invalid. "
+            "It must contain only alphanumeric characters and/or the following: +=,.@_-",
+        ),
+        (
+            "iam",
+            "CreateUser",
+            {"UserName": "ann", "Path": "dev"},
+            "The specified value for path is invalid. "
+            "It must begin and end with / and contain only alphanumeric characters and/or / characters.",
+        ),
+        (
+            "sts",
+            "AssumeRole",
+            {"RoleArn": "arn:aws:iam::123456789012:role/ci", "RoleSessionName": "a b"},
+            "1 validation error detected: Value 'a b' at 'roleSessionName' failed to satisfy constraint: "
+            r"Member must satisfy regular expression pattern: [\w+=,.@-]*",
+        ),
+    ],
+)
+def test_what_a_name_may_be_is_said_as_each_service_says_it(
+    service: str, action: str, parameters: dict[str, str], told: str
+) -> None:
+    with pytest.raises(Failure) as caught:
+        validate(action, parameters, service)
+    assert (caught.value.code, caught.value.message) == (Code.VALIDATION_ERROR, told)
