@@ -57,6 +57,7 @@ class Aws:
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             "AWS_MAX_ATTEMPTS": "1",
             "AWS_EC2_METADATA_DISABLED": "true",
+            "HOME": str(self.folder),  # where it keeps the sessions of roles that profiles take
             **dict(zip(names, self.key, strict=False)),
             **self.more,
         }

@@ -50,7 +50,9 @@ def test_a_user_with_a_key(aws: Aws, account: str) -> None:
     assert made["Arn"] == ann
     exists = ("EntityAlreadyExists", "User with name Ann already exists.")
     assert said(aws.error("aws iam create-user --user-name Ann")) == exists
-    assert said(aws.error("aws iam create-user --user-name 'a b'"))[0] == "ValidationError"
+    letters = "It must contain only alphanumeric characters and/or the following: +=,.@_-"
+    wrong = ("ValidationError", f"The specified value for userName is invalid. {letters}")
+    assert said(aws.error("aws iam create-user --user-name 'a b'")) == wrong
     her = aws.as_(*key_of(aws("aws iam create-access-key --user-name ann")))
     assert her.text("aws sts get-caller-identity --query Arn --output text") == ann
 
@@ -89,6 +91,7 @@ def test_a_user_with_a_key(aws: Aws, account: str) -> None:
     assert [user["UserName"] for user in rest["Users"]] == ["anna"]
     assert "NextToken" not in rest
     assert aws("aws iam list-users --page-size 1 --path-prefix /ops/ --query Users[].UserName") == ["anna"]
+    assert "|  /ops/  |" in aws.text("aws iam list-users --path-prefix /ops/ --output table")
 
     # A user goes when nothing hangs on it any more.
     policies = ("DeleteConflict", "Cannot delete entity, must delete policies first.")
