@@ -194,7 +194,7 @@ def test_what_a_role_may_ends_with_its_policy_at_the_next_pull(
 
 
 @pytest.mark.needs("skopeo")
-def test_skopeo_copies_between_accounts_what_it_may_read(
+def test_skopeo_copies_what_it_may_read_also_between_accounts(
     registry: NamedServer, keys: dict[str, Key], names: Names, small_image: Layout, tmp_path: Path
 ) -> None:
     """The certificate is verified: skopeo is given the authority, and no leave to do without."""
@@ -214,6 +214,9 @@ def test_skopeo_copies_between_accounts_what_it_may_read(
     skopeo("copy", "--preserve-digests", f"oci:{small_image.path}:v1", f"docker://{ours}/team/base:v1")
     elsewhere = skopeo("copy", f"oci:{small_image.path}:v1", f"docker://{ours}/other/app:v3", ok=False)
     assert "403 (Forbidden)" in elsewhere  # of a HEAD, which has no text
+    log_in(keys["node"], ours)
+    skopeo("copy", f"docker://{ours}/team/base:v1", f"oci:{tmp_path / 'node'}:v1")
+    assert "403 (Forbidden)" in skopeo("list-tags", f"docker://{ours}/team/base", ok=False)
     log_in(keys["other"], ours, theirs)
     copy = ("copy", "--preserve-digests", f"docker://{ours}/team/base:v1", f"docker://{theirs}/base:v1")
     them = f"arn:aws:iam::{OTHER}:user/administrator"
