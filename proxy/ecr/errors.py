@@ -21,7 +21,7 @@ from proxy.shapes.query import namespace, text
 
 JSON_TYPE = "application/x-amz-json-1.1"
 XML_TYPE = "text/xml"
-PLAIN_TYPE = "application/json"
+QUERY_JSON_TYPE = "application/json"
 
 # The errors that only `sts` and `iam` know, with the statuses of their models.
 _OF_QUERY = {
@@ -159,11 +159,11 @@ def render_xml(error: WireError, service: str, request_id: str) -> web.Response:
     )
 
 
-def render_plain(error: WireError, request_id: str) -> web.Response:
+def render_query_json(error: WireError, request_id: str) -> web.Response:
     """What `render_xml` says, for who accepts JSON."""
     side = "Sender" if error.status < 500 else "Receiver"
     said = {"Error": {"Type": side, "Code": error.name, "Message": error.message}, "RequestId": request_id}
-    return plain_answer(json.dumps(said), request_id, error.status)
+    return query_json_answer(json.dumps(said), request_id, error.status)
 
 
 def json_answer(body: bytes, request_id: str, status: int = 200) -> web.Response:
@@ -174,9 +174,9 @@ def xml_answer(document: str, request_id: str, status: int = 200) -> web.Respons
     return _with_id(web.Response(status=status, body=document.encode(), headers={"Content-Type": XML_TYPE}), request_id)
 
 
-def plain_answer(document: str, request_id: str, status: int = 200) -> web.Response:
+def query_json_answer(document: str, request_id: str, status: int = 200) -> web.Response:
     return _with_id(
-        web.Response(status=status, body=document.encode(), headers={"Content-Type": PLAIN_TYPE}), request_id
+        web.Response(status=status, body=document.encode(), headers={"Content-Type": QUERY_JSON_TYPE}), request_id
     )
 
 

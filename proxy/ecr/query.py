@@ -19,7 +19,7 @@ from proxy import observe
 from proxy.auth.policy.context import RequestFacts
 from proxy.auth.sigv4 import Reason, Refused
 from proxy.ecr.bodies import whole
-from proxy.ecr.errors import WireError, plain_answer, render_plain, render_xml, xml_answer
+from proxy.ecr.errors import WireError, query_json_answer, render_query_json, render_xml, xml_answer
 from proxy.ecr.services import STS, Service
 from proxy.ecr.signed import Signatures, claim_of
 from proxy.ecr.told import Told
@@ -76,14 +76,14 @@ async def answer_query(request: web.Request, doors: QueryDoors, signatures: Sign
         found = await doors.iam.answer(action, caller, parameters, facts)
     told.done(found)
     if accepts_json(request):
-        return plain_answer(render_json(service.name, action, found, told.request_id), told.request_id)
+        return query_json_answer(render_json(service.name, action, found, told.request_id), told.request_id)
     return xml_answer(render(service.name, action, found, told.request_id), told.request_id)
 
 
 def refuse_query(request: web.Request, service: Service, error: WireError, request_id: str) -> web.Response:
     """The answer to a request that went wrong, in the form that it accepts."""
     if accepts_json(request):
-        return render_plain(error, request_id)
+        return render_query_json(error, request_id)
     return render_xml(error, service.name, request_id)
 
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.clients, pytest.mark.needs("aws")]
 class Typed:
     """Words for the aws command, run in a thread."""
 
-    def __init__(self, aws: Typed) -> None:
+    def __init__(self, aws: Aws) -> None:
         self._aws = aws
 
     async def text(self, *words: str) -> str:

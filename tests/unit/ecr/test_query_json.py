@@ -9,7 +9,7 @@ from aiohttp.test_utils import make_mocked_request
 from botocore.parsers import QueryParser
 from botocore.session import get_session
 
-from proxy.ecr.errors import query_error, render_plain
+from proxy.ecr.errors import query_error, render_query_json
 from proxy.ecr.query import accepts_json
 from proxy.model.errors import Code, Failure
 from proxy.shapes.query import render, render_json
@@ -41,7 +41,7 @@ def test_json_says_what_xml_says(service: str, action: str, result: dict[str, ob
 
 
 def test_an_error_is_the_same_in_json() -> None:
-    answer = render_plain(query_error(Failure(Code.NO_SUCH_ENTITY, "The user with name a cannot be found.")), "id")
+    answer = render_query_json(query_error(Failure(Code.NO_SUCH_ENTITY, "The user with name a cannot be found.")), "id")
     assert (answer.status, answer.content_type, answer.headers["x-amzn-RequestId"]) == (404, "application/json", "id")
     assert json.loads(answer.text or "") == {
         "Error": {"Type": "Sender", "Code": "NoSuchEntity", "Message": "The user with name a cannot be found."},
