@@ -154,7 +154,7 @@ def test_what_it_retries_a_policy_for_is_named_as_it_expects(provider: Provider)
         provider.ecr.set_repository_policy(repositoryName="app", policyText=normal(nobody))
     error = caught.value.response["Error"]
     assert error["Code"] == "InvalidParameterException"
-    assert "Invalid repository policy provided" in error["Message"]
+    assert "Principal not found" in error["Message"]
     provider.make_role("later")
     provider.ecr.set_repository_policy(repositoryName="app", policyText=normal(nobody))
 
