@@ -1,34 +1,17 @@
-"""Further accounts of a running server, each with an administrator whose key only the caller has.
-
-Made as `wharfage account create` makes them: beside the server, with its master key, through its metadata socket.
-"""
+"""Further accounts of a running server, each with an administrator whose key only the caller has."""
 
 from __future__ import annotations
 
-import asyncio
+import json
+import sys
 
+from harness.programs import run
 from harness.server import Server
-from proxy.auth.envelope import SmallSealer
-from proxy.auth.secrets import PURPOSE, seal_secret
-from proxy.blob.masterfile import MasterKeys
-from proxy.metadata.client import MetadataClient
-from proxy.process.datadir import new_access_key
 
 Key = tuple[str, str]
 
 
 def open_account(server: Server, account: str) -> Key:
-    """Access key id and secret of the new account's user `administrator`. Blocks."""
-    key = new_access_key()
-    masters = MasterKeys.load(server.data / "keys" / "master.json")
-    sealed = seal_secret(SmallSealer(masters.derive(PURPOSE), PURPOSE), *key)
-
-    async def create() -> None:
-        metadata = MetadataClient(f"unix:{server.data}/run/metadata.sock")
-        try:
-            await metadata.create_account(account, key[0], sealed, "administrator")
-        finally:
-            await metadata.close()
-
-    asyncio.run(create())
-    return key
+    """Access key id and secret of the new account's user `administrator`, as the command line makes it. Blocks."""
+    made = json.loads(run(sys.executable, "-m", "proxy", "account", "create", "--data", server.data, account).stdout)
+    return made["access_key_id"], made["secret_access_key"]
