@@ -33,6 +33,7 @@ from proxy.ecr.sts.issuers import Issuers
 from proxy.model.hosts import Hosts, port_of
 from proxy.model.records import Sealing
 from proxy.oci import routes as oci
+from proxy.process.facts import path_of
 from proxy.process.http import Door
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -142,7 +143,7 @@ def router(
     }
 
     def route(request: web.Request) -> tuple[str, Door]:
-        path, query, _ = request.raw_path.partition("?")
+        path, query = path_of(request), request.raw_path.partition("?")[2]
         if path == "/v2" or path.startswith("/v2/"):
             return "oci", docker
         if path == "/" and (request.method == "POST" or (request.method == "GET" and query)):

@@ -29,6 +29,7 @@ from proxy.ecr.lastuse import LastUses
 from proxy.ecr.services import Service
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, Caller
+from proxy.process.facts import path_of
 
 UNKNOWN_KEY_TEXT = "The security token included in the request is invalid."
 EXPIRED_TEXT = "The security token included in the request is expired"
@@ -180,13 +181,12 @@ class SignedBody:
         """Who signed all of the request; reads on to its end. Refused when the signature does not hold."""
         async for _ in self:
             pass
-        path, _, query = self._request.raw_path.partition("?")
         check_signature(
             self._claim,
             self._held.key,
             method=self._request.method,
-            path=path,
-            query=query,
+            path=path_of(self._request),
+            query=self._request.raw_path.partition("?")[2],
             headers=header_lines(self._request),
             body_sha256=self._hash.hexdigest(),
         )

@@ -28,7 +28,7 @@ from proxy.oci import blobs, errors, manifests, uploads
 from proxy.oci.call import GONE_STATUS, Call, Rooms, expects_continue
 from proxy.oci.errors import API_VERSION
 from proxy.oci.told import AUTHENTICATE, CUT, Told, tell
-from proxy.process.facts import facts_of
+from proxy.process.facts import facts_of, path_of
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
@@ -191,7 +191,7 @@ _ORDERED = sorted(_BY_PATTERN.items(), key=lambda item: -len(item[0].replace("<n
 
 def _match(request: web.Request) -> tuple[Route | web.Response, str, str]:
     """The route of a raw path with its name and reference, or the answer that there is none."""
-    path = _raw_path(request)
+    path = path_of(request)
     for _, (pattern, routes) in _ORDERED:
         match = pattern.fullmatch(path)
         if match is None:
@@ -206,14 +206,6 @@ def _match(request: web.Request) -> tuple[Route | web.Response, str, str]:
     if "/../" in path or path.endswith("/.."):
         raise Failure(Code.NAME_INVALID, "'..' is not a repository name")
     return errors.refusal(404, "UNSUPPORTED", "this registry has no such address"), "", ""
-
-
-def _raw_path(request: web.Request) -> str:
-    """As sent, without query; of an absolute target (`GET http://host/v2/`) what follows the host."""
-    path = request.raw_path.partition("?")[0].partition("#")[0]
-    if not path.startswith("/") and "://" in path:
-        path = "/" + path.partition("://")[2].partition("/")[2]
-    return path
 
 
 def _address(request: web.Request) -> str:

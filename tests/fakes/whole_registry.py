@@ -43,6 +43,7 @@ from proxy.metadata.service import start_service
 from proxy.model.hosts import Hosts
 from proxy.model.records import Sealing
 from proxy.oci import routes
+from proxy.process.facts import path_of
 from proxy.process.http import HttpServer, Limits
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -186,7 +187,7 @@ async def whole_registry(
             stall_seconds=stall_seconds,
         )
         server = HttpServer(
-            lambda request: ("oci", door) if request.raw_path.startswith("/v2") else ("ecr", aws), limits or Limits()
+            lambda request: ("oci", door) if path_of(request).startswith("/v2") else ("ecr", aws), limits or Limits()
         )
         listening = socket.create_server(("127.0.0.1", port))
         await server.begin(sock=listening)

@@ -88,7 +88,6 @@ _ECR: Mapping[str, tuple[str, ...]] = {
         "imageSizeInBytes",
         "imagePushedAt",
         "imageManifestMediaType",
-        "artifactMediaType",
     ),
     "Image": ("registryId", "repositoryName", "imageId", "imageManifest", "imageManifestMediaType"),
     "ImageFailure": ("imageId", "failureCode", "failureReason"),

@@ -192,6 +192,12 @@ def test_a_second_signal_does_not_wait(start_server: Start) -> None:
 # ---- starting ------------------------------------------------------------------------------------------------------
 
 
+def test_a_target_with_its_host_finds_the_same_doors(server: Server) -> None:
+    """RFC 9112, 3.2.2: a server must take absolute-form, which clients of a forward proxy send."""
+    assert ask(server, f"http://{server.address}/v2/")[0] == ask(server, "/v2/")[0] == 401
+    assert ask(server, f"http://{server.address}/healthz")[0] == 200
+
+
 def test_a_second_server_on_one_data_directory_is_refused(server: Server) -> None:
     """One line that names the directory and the pid that works in it."""
     refused = run(
