@@ -43,9 +43,7 @@ class Code(StrEnum):
     DELETE_CONFLICT = "DeleteConflict"
     ENTITY_ALREADY_EXISTS = "EntityAlreadyExists"
     EXPIRED_IDENTITY = "ExpiredTokenException"  # of a web identity's token
-    EXPIRED_TOKEN = "ExpiredToken"  # noqa: S105  # a name
     IDP_COMMUNICATION = "IDPCommunicationError"
-    IDP_REJECTED = "IDPRejectedClaim"
     INVALID_IDENTITY_TOKEN = "InvalidIdentityToken"  # noqa: S105  # a name
     INVALID_INPUT = "InvalidInput"
     IAM_LIMIT_EXCEEDED = "LimitExceeded"
@@ -53,7 +51,6 @@ class Code(StrEnum):
     MALFORMED_POLICY_DOCUMENT = "MalformedPolicyDocument"
     NO_SUCH_ENTITY = "NoSuchEntity"
     PACKED_POLICY_TOO_LARGE = "PackedPolicyTooLarge"
-    POLICY_EVALUATION = "PolicyEvaluation"
     UNMODIFIABLE_ENTITY = "UnmodifiableEntity"
     VALIDATION_ERROR = "ValidationError"
 
