@@ -106,8 +106,7 @@ def context(one: Caller, resource: str, more: Mapping[str, str | list[str] | Non
     }
     if principal.kind is PrincipalKind.USER:
         keys["aws:username"] = [principal.name]
-    if resource.startswith("arn:"):
-        keys["aws:resourceaccount"] = [resource.split(":")[4]]
+    keys["aws:resourceaccount"] = [resource.split(":")[4] if resource.startswith("arn:") else principal.account]
     tags = {key.lower(): value for key, value in principal.tags}
     if its_session is not None:
         tags |= {key.lower(): value for key, value in its_session.tags}

@@ -24,7 +24,6 @@ from typing import Any
 
 import psutil
 import pytest
-import structlog
 import uvloop
 from fakes.answer_forms import Secrets, judge
 from fakes.asked_doors import Doors, asked_doors
@@ -36,9 +35,9 @@ from fakes.odd_wire import Known
 from fakes.signer import Credentials
 
 from harness import postgresql
+from harness.logs import log_to
 from harness.metadata import postgresql_database
 from harness.specimens import ACCOUNT, NARROWED, ROLE, settle
-from proxy import observe
 from proxy.auth.secrets import seal_secret
 from proxy.model.errors import Failure
 
@@ -104,9 +103,8 @@ class Log:
 @pytest.fixture
 def log() -> Iterator[Log]:
     found = Log()
-    observe.configure_log("json", "info", found)  # type: ignore[arg-type]  # as much of a stream as is used
-    yield found
-    structlog.reset_defaults()
+    with log_to(found, "json"):  # type: ignore[arg-type]  # as much of a stream as is used
+        yield found
 
 
 @dataclass(slots=True)

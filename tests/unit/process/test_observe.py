@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import structlog
 from prometheus_client import CollectorRegistry
 
 import proxy
+from harness.logs import log_to
 from proxy import observe
 
 ROOM = Path(proxy.__file__).parent
@@ -79,13 +79,9 @@ def test_a_json_line_has_level_time_and_facts() -> None:
 
 def test_a_console_line_is_for_people() -> None:
     """The console form is no JSON and has the sentence first."""
-    before = structlog.get_config()
     out = io.StringIO()
-    try:
-        observe.configure_log("console", "info", out)
+    with log_to(out, "console"):
         observe.log.info("hello", bytes=3)
-    finally:
-        structlog.configure(**before)
     assert "hello" in out.getvalue()
     assert "bytes=3" in out.getvalue()
 
