@@ -37,6 +37,7 @@ accounts = Table(
     Column("policy_scope", String(2), nullable=False, server_default="V2"),
     Column("blob_mounting", String(8), nullable=False, server_default="ENABLED"),
     Column("basic_scan_type", String(16), nullable=False, server_default="AWS_NATIVE"),
+    Column("repositories", Integer, nullable=False, server_default="0"),
 )
 
 # Users, roles and each account's root. `tags` is [[key, value], …].

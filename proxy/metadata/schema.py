@@ -2,9 +2,10 @@
 
 Meant for 100,000 repositories and 10 million images: integer row ids inside, names and digests only where a look-up
 begins, and an index for each way a list is read, so that no query walks rows it does not return. Manifest bytes have a
-table of their own, which lists never touch. Counters (`links`, `uses`, `images`) are kept in the transaction that
-changes what they count; they are what lets the sweep find its work by an index. Portable to PostgreSQL: nothing here
-is SQLite's alone. Changing a table here means a new migration; a test compares the two.
+table of their own, which lists never touch. Counters (`links`, `uses`, `images`, `tags`, and `repositories` of an
+account) are kept in the transaction that changes what they count; they are what lets the sweep find its work by an
+index, and quotas cost nothing. Portable to PostgreSQL: nothing here is SQLite's alone. Changing a table here means a
+new migration; a test compares the two.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from proxy.metadata.columns import RowId
 from proxy.metadata.columns import metadata as metadata
 from proxy.metadata.columns import name as _name
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(
@@ -46,6 +47,8 @@ repositories = Table(
     Column("kms_key", Text),
     Column("policy", Text),  # verbatim
     Column("policy_principals", Text),  # JSON, as `model.identity.BoundPolicy.principals`
+    Column("lifecycle_policy", Text),  # verbatim
+    Column("images", Integer, nullable=False, server_default="0"),
     UniqueConstraint("account", "name"),
 )
 
@@ -77,7 +80,8 @@ blobs = Table(
     Column("links", Integer, nullable=False),  # repositories that hold it
     Column("touched_at", Float, nullable=False),  # its grace counts from here
     Column("created_at", Float, nullable=False),
-    UniqueConstraint("account", "digest"),
+    Column("encryption", Text, nullable=False, server_default=""),  # the KMS key of its repositories; empty: AES256
+    UniqueConstraint("account", "digest", "encryption"),
     Index("ix_blobs_unlinked", "links", "touched_at"),
 )
 
@@ -141,6 +145,7 @@ uploads = Table(
     Column("touched_at", Float, nullable=False),
     Column("committed", _name(140)),
     Column("discard", _name(32)),  # the object that its commit made useless
+    Column("encryption", Text, nullable=False, server_default=""),  # as of blobs
     Index("ix_uploads_state_touched_at", "state", "touched_at"),
     Index("ix_uploads_account_repository_state", "account", "repository", "state"),
 )
@@ -170,6 +175,8 @@ images = Table(
     Column("image_size", BigInteger, nullable=False),
     Column("pushed_at", Float, nullable=False),
     Column("tagged", Integer, nullable=False),  # 0 or 1: some tag points here
+    Column("tags", Integer, nullable=False, server_default="0"),
+    Column("last_pulled_at", Float),
     UniqueConstraint("repository_id", "digest"),
     Index("ix_images_by_tagged", "repository_id", "tagged", "digest"),
 )
@@ -216,6 +223,43 @@ tags = Table(
     Column("pushed_at", Float, nullable=False),
     Index("ix_tags_image_id_name", "image_id", "name"),
 )
+
+creation_templates = Table(
+    "creation_templates",
+    metadata,
+    Column("account", _name(12), primary_key=True),
+    Column("prefix", _name(256), primary_key=True),  # or ROOT
+    Column("description", Text),
+    Column("applied_for", Text, nullable=False),  # JSON list
+    Column("tag_mutability", String(32), nullable=False),
+    Column("mutability_exclusions", Text),  # JSON, as it was given
+    Column("encryption_type", String(16), nullable=False),
+    Column("kms_key", Text),
+    Column("repository_policy", Text),  # this and the next: verbatim
+    Column("lifecycle_policy", Text),
+    Column("resource_tags", Text),  # JSON, as it was given
+    Column("custom_role_arn", _name(2048)),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+pull_time_exclusions = Table(
+    "pull_time_exclusions",
+    metadata,
+    Column("account", _name(12), primary_key=True),
+    Column("principal_arn", _name(2048), primary_key=True),
+    Column("created_at", Float, nullable=False),
+)
+
+rates = Table(
+    "rates",
+    metadata,
+    Column("account", _name(12), primary_key=True),
+    Column("operation", _name(64), primary_key=True),
+    Column("tokens", Float, nullable=False),
+    Column("counted_at", Float, nullable=False),
+)
+"""Token buckets, as they stood at a moment."""
 
 turns = Table(
     "turns",

@@ -29,6 +29,10 @@ _BUSY_SECONDS = 20  # another process holds the write lock only while it migrate
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-32768")
 
 
+# Tables are made anew in a migration, while rows of others refer to them; `_migrate` looks at all of them at its end.
+_MIGRATING = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF", "cache_size=-32768")
+
+
 class SqliteDatabase:
     """`store.Database` on one file, opened or made (0600) and migrated. Blocks: make it at start."""
 
@@ -37,7 +41,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         self._engine = sqlite_engine(path)
-        _migrate(self._engine, path)
+        _migrate(path)
         self._local = threading.local()
         self._connections: list[Connection] = []
 
@@ -94,15 +98,18 @@ def sqlite_engine(path: Path, pragmas: Sequence[str] = _PRAGMAS) -> Engine:
     return engine
 
 
-def _migrate(engine: Engine, path: Path) -> None:
+def _migrate(path: Path) -> None:
     """Two starts at once are safe: a file lock lets one migrate, the other then finds it done."""
     with open(path.with_name(path.name + ".lock"), "a", opener=_private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with engine.connect() as connection:
+        with sqlite_engine(path, _MIGRATING).connect() as connection:
             connection.info["writing"] = True
             with connection.begin():
                 if not migrations.at_head(connection):
                     migrations.upgrade(connection)
+                    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+                    if broken is not None:
+                        raise Failure(Code.SERVER, f"the migrated database refers to rows that are not there: {broken}")
 
 
 def _private(path: str, flags: int) -> int:

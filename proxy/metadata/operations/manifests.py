@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, case, delete, exists, insert, select, update
+from sqlalchemy import bindparam, case, delete, insert, select, update
 
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.repositories import find_repository, need_or_make_repository, need_repository
@@ -172,7 +172,7 @@ def find_tag(tx: Transaction, repository_id: int, tag: str) -> int | None:
 
 def remove_tag(tx: Transaction, repository_id: int, tag: str, image_id: int) -> None:
     tx.connection.execute(delete(tags).where(tags.c.repository_id == repository_id, tags.c.name == tag))
-    _note_untagged(tx, image_id)
+    _count_tag(tx, image_id, -1)
 
 
 def remove_image(tx: Transaction, repository_id: int, image_id: int, digest: str) -> None:
@@ -205,6 +205,11 @@ def remove_image(tx: Transaction, repository_id: int, image_id: int, digest: str
     run(delete(image_children).where(image_children.c.image_id == image_id))
     run(delete(tags).where(tags.c.image_id == image_id))
     run(delete(images).where(images.c.image_id == image_id))
+    run(
+        update(repositories)
+        .where(repositories.c.repository_id == repository_id)
+        .values(images=repositories.c.images - 1)
+    )
     run(update(manifest_bytes).where(manifest_bytes.c.digest == digest).values(images=manifest_bytes.c.images - 1))
     run(delete(manifest_bytes).where(manifest_bytes.c.digest == digest, manifest_bytes.c.images <= 0))
 
@@ -264,7 +269,13 @@ def _insert(
             image_size=size,
             pushed_at=tx.now,
             tagged=0,
+            tags=0,
         )
+    )
+    run(
+        update(repositories)
+        .where(repositories.c.repository_id == repository_id)
+        .values(images=repositories.c.images + 1)
     )
     image_id: int = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
     if blob_ids:
@@ -352,13 +363,15 @@ def _move_tag(
             .where(tags.c.repository_id == repository_id, tags.c.name == tag)
             .values(image_id=image_id, pushed_at=tx.now)
         )
-        _note_untagged(tx, before)
-    tx.connection.execute(update(images).where(images.c.image_id == image_id).values(tagged=1))
+        _count_tag(tx, before, -1)
+    _count_tag(tx, image_id, 1)
 
 
-def _note_untagged(tx: Transaction, image_id: int) -> None:
-    other = exists().where(tags.c.image_id == image_id)
-    tx.connection.execute(update(images).where(images.c.image_id == image_id).values(tagged=case((other, 1), else_=0)))
+def _count_tag(tx: Transaction, image_id: int, change: int) -> None:
+    left = images.c.tags + change
+    tx.connection.execute(
+        update(images).where(images.c.image_id == image_id).values(tags=left, tagged=case((left > 0, 1), else_=0))
+    )
 
 
 def _immutable(settings: FoundRow, tag: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from proxy.metadata import paging
+from proxy.metadata.identities import accounts
 from proxy.metadata.schema import (
     UPLOAD_CLOSED,
     UPLOAD_OPEN,
@@ -161,6 +162,7 @@ def delete_repository(tx: Transaction, account: str, parameters: Parameters) -> 
     answer = _described(tx, row)
     run(delete(repository_tags).where(repository_tags.c.repository_id == key))
     run(delete(repositories).where(repositories.c.repository_id == key))
+    _count_repository(tx, account, -1)
     tx.changed(account, name)
     return {"repository": answer}
 
@@ -184,9 +186,16 @@ def _insert(tx: Transaction, account: str, name: str, parameters: Parameters) ->
             kms_key=encryption.get("kmsKey"),
         )
     )
+    _count_repository(tx, account, 1)
     tx.changed(account, name)
     made: int = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
     return made
+
+
+def _count_repository(tx: Transaction, account: str, change: int) -> None:
+    tx.connection.execute(
+        update(accounts).where(accounts.c.account == account).values(repositories=accounts.c.repositories + change)
+    )
 
 
 def _described(tx: Transaction, row: FoundRow) -> dict[str, Any]:
