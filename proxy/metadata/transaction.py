@@ -13,18 +13,21 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection
 
+from proxy.model.quotas import Quotas
+
 FoundRow: TypeAlias = Any
 """A result row. SQLAlchemy 2.0 and 2.1 type its columns differently, and attribute access by either is unchecked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What ECR answers say about this registry. `repository_uri` has the fields {account}, {region} and {name};
-    `account` is the default one, whose registry a bare host is."""
+    """What ECR answers say about this registry, and how much it may hold. `repository_uri` has the fields {account},
+    {region} and {name}; `account` is the default one, whose registry a bare host is."""
 
     region: str = "us-east-1"
     repository_uri: str = "{account}.dkr.ecr.{region}.amazonaws.com/{name}"
     account: str = ""
+    quotas: Quotas = Quotas()
 
 
 @dataclass(slots=True)
