@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection
 
-from proxy.model.quotas import Quotas
+from proxy.model.quotas import ECR_QUOTAS, Quotas
 
 FoundRow: TypeAlias = Any
 """A result row. SQLAlchemy 2.0 and 2.1 type its columns differently, and attribute access by either is unchecked."""
@@ -27,7 +27,7 @@ class Registry:
     region: str = "us-east-1"
     repository_uri: str = "{account}.dkr.ecr.{region}.amazonaws.com/{name}"
     account: str = ""
-    quotas: Quotas = Quotas()
+    quotas: Quotas = ECR_QUOTAS
 
 
 @dataclass(slots=True)

@@ -27,3 +27,6 @@ class Quotas:
     layer_bytes: int = 52_000 * MIB
     pull_time_exclusions: int = 100
     """In a registry."""
+
+
+ECR_QUOTAS = Quotas()
