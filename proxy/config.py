@@ -222,6 +222,9 @@ def _check_together(config: Config) -> None:
         raise ConfigError(f"[keys] {misplaced[0]}: goes with key_id, the KMS key")
     if bool(keys.kms_access_key_id) != bool(keys.kms_secret_access_key):
         raise ConfigError("[keys] kms_access_key_id and kms_secret_access_key go together: one of them is missing")
+    quotas = config.quotas
+    if not quotas.layer_part_min_mib <= quotas.layer_part_mib <= quotas.layer_part_max_mib:
+        raise ConfigError("[quotas] layer_part_mib: lies between layer_part_min_mib and layer_part_max_mib")
     if config.metadata.path and config.metadata.database:
         raise ConfigError("[metadata] path names a SQLite file and database a PostgreSQL: leave one of them out")
     metadata = config.metadata

@@ -31,6 +31,7 @@ from proxy.ecr.signed import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
 from proxy.model.hosts import Hosts, port_of
+from proxy.model.quotas import MIB, Quotas
 from proxy.model.records import Sealing
 from proxy.oci import routes as oci
 from proxy.process.facts import path_of
@@ -47,6 +48,21 @@ _GRACE_LOOK_SECONDS = 0.1
 
 def hosts_of(config: Config) -> Hosts:
     return Hosts(config.registry.account, config.registry.region, config.registry.suffix)
+
+
+def quotas_of(config: Config) -> Quotas:
+    given = config.quotas
+    return Quotas(
+        repositories=given.repositories,
+        images=given.images,
+        tags=given.tags,
+        layer_part_min=given.layer_part_min_mib * MIB,
+        layer_part_max=given.layer_part_max_mib * MIB,
+        layer_part=given.layer_part_mib * MIB,
+        layer_parts=given.layer_parts,
+        layer_bytes=given.layer_mib * MIB,
+        pull_time_exclusions=given.pull_time_exclusions,
+    )
 
 
 def public_address(config: Config) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from proxy import administrator
 from proxy.blob.masterfile import MasterKeys
 from proxy.config import ConfigError
-from proxy.doors import repository_uri, router
+from proxy.doors import quotas_of, repository_uri, router
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.service import Service, start_service
 from proxy.metadata.transaction import Registry
@@ -97,7 +97,7 @@ async def metadata_service(
         advertise=config.metadata.advertise,
         outage_grace=config.metadata.outage_grace,
         trusted=trusted_authorities(config),
-        registry=Registry(config.registry.region, repository_uri(config), config.registry.account),
+        registry=Registry(config.registry.region, repository_uri(config), config.registry.account, quotas_of(config)),
         prepare=partial(administrator.first_start, config, data, masters),
     )
     try:

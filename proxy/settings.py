@@ -169,6 +169,24 @@ class Registry:
     create_on_push: bool = _key(True, "a push to a repository that does not exist creates it")
 
 
+_MANY = 2_000_000_000  # what a counter's column holds
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSettings:
+    repositories: int = _key(100_000, "most repositories in a registry", _between(1, _MANY))
+    images: int = _key(100_000, "most images in a repository", _between(1, _MANY))
+    tags: int = _key(1_000, "most tags of an image", _between(1, _MANY))
+    layer_part_min_mib: int = _key(
+        5, "least MiB of each part of a layer but its last, through the API", _between(0, 20)
+    )
+    layer_part_max_mib: int = _key(20, "most MiB of a part", _between(1, 20))
+    layer_part_mib: int = _key(10, "MiB of a part that InitiateLayerUpload asks for", _between(1, 20))
+    layer_parts: int = _key(4_200, "most parts of a layer", _between(1, 1_000_000))
+    layer_mib: int = _key(52_000, "most MiB of a layer, through the API", _between(1, 2**30))
+    pull_time_exclusions: int = _key(100, "most principals whose pulls are not recorded", _between(0, 100_000))
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     provider: str = _key(
@@ -265,6 +283,7 @@ class Config:
     cache: Cache
     metadata: Metadata
     registry: Registry
+    quotas: QuotaSettings
     keys: Keys
     sts: Sts
     uploads: Uploads
@@ -281,6 +300,7 @@ SECTIONS: dict[str, type[Any]] = {
     "cache": Cache,
     "metadata": Metadata,
     "registry": Registry,
+    "quotas": QuotaSettings,
     "keys": Keys,
     "sts": Sts,
     "uploads": Uploads,

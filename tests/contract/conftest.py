@@ -8,13 +8,20 @@ from pathlib import Path
 import pytest
 
 from harness.metadata import CLIENTS, SERVICES, Clock, World, on_each_service
+from proxy.metadata.transaction import Registry
+
+
+@pytest.fixture
+def registry() -> Registry:
+    """What a module with quotas of its own overrides."""
+    return Registry()
 
 
 @pytest.fixture(params=on_each_service(*CLIENTS))
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, tmp_path: Path, registry: Registry) -> AsyncIterator[World]:
     service_name, _, client_name = request.param.partition("-")
     clock = Clock()
-    service = await SERVICES[service_name](tmp_path, clock)
+    service = await SERVICES[service_name](tmp_path, clock, registry)
     metadata = await CLIENTS[client_name](tmp_path)
     yield World(metadata, service, clock)
     await metadata.close()

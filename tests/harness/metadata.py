@@ -27,6 +27,7 @@ from proxy.metadata.epochs import Epochs
 from proxy.metadata.operations.accounts import Bootstrapped
 from proxy.metadata.schema import blobs
 from proxy.metadata.service import Service, start_service
+from proxy.metadata.transaction import Registry
 from proxy.model.records import Blob, EncryptedDataKey, PushedManifest, Sealing, Segment, Upload
 
 ACCOUNT = "123456789012"
@@ -46,13 +47,17 @@ class Clock:
         return self.now
 
 
-async def sqlite_service(folder: Path, clock: Clock) -> Service:
+async def sqlite_service(folder: Path, clock: Clock, registry: Registry | None = None) -> Service:
     return await start_service(
-        database=folder / "m.db", listen=f"unix:{folder}/m.sock", epochs=folder / "epochs", clock=clock
+        database=folder / "m.db",
+        listen=f"unix:{folder}/m.sock",
+        epochs=folder / "epochs",
+        clock=clock,
+        registry=registry,
     )
 
 
-async def postgresql_service(folder: Path, clock: Clock) -> Service:
+async def postgresql_service(folder: Path, clock: Clock, registry: Registry | None = None) -> Service:
     """Two over one database, since that is what PostgreSQL is for; clients ask them by turns. Closing one closes both.
 
     The page that clients read is the first's.
@@ -60,7 +65,12 @@ async def postgresql_service(folder: Path, clock: Clock) -> Service:
     url = await asyncio.to_thread(postgresql_database, folder)
     first, second = [
         await start_service(
-            database=url, listen=f"unix:{folder}/{name}.sock", epochs=folder / page, clock=clock, shutdown_seconds=1.0
+            database=url,
+            listen=f"unix:{folder}/{name}.sock",
+            epochs=folder / page,
+            clock=clock,
+            registry=registry,
+            shutdown_seconds=1.0,
         )
         for name, page in (("m", "epochs"), ("second", "second-epochs"))
     ]
@@ -79,7 +89,7 @@ def postgresql_database(folder: Path) -> str:
     return postgresql.shared().database(hashlib.sha256(str(folder).encode()).hexdigest()[:32])
 
 
-SERVICES: dict[str, Callable[[Path, Clock], Awaitable[Service]]] = {
+SERVICES: dict[str, Callable[..., Awaitable[Service]]] = {
     "sqlite": sqlite_service,
     "postgresql": postgresql_service,
 }

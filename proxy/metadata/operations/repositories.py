@@ -174,6 +174,7 @@ def _need_row(tx: Transaction, account: str, registry: str, name: str) -> FoundR
 def _insert(tx: Transaction, account: str, name: str, parameters: Parameters) -> int:
     encryption = parameters.get("encryptionConfiguration") or {}
     exclusions = parameters.get("imageTagMutabilityExclusionFilters")
+    _count_repository(tx, account, 1)  # first: on PostgreSQL its lock puts several services' in order
     result = tx.connection.execute(
         insert(repositories).values(
             account=account,
@@ -186,16 +187,26 @@ def _insert(tx: Transaction, account: str, name: str, parameters: Parameters) ->
             kms_key=encryption.get("kmsKey"),
         )
     )
-    _count_repository(tx, account, 1)
     tx.changed(account, name)
     made: int = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
     return made
 
 
 def _count_repository(tx: Transaction, account: str, change: int) -> None:
-    tx.connection.execute(
-        update(accounts).where(accounts.c.account == account).values(repositories=accounts.c.repositories + change)
-    )
+    """LimitExceeded where one more is too many; the caller's transaction is then undone."""
+    most = tx.registry.quotas.repositories
+    held = tx.connection.execute(
+        update(accounts)
+        .where(accounts.c.account == account)
+        .values(repositories=accounts.c.repositories + change)
+        .returning(accounts.c.repositories)
+    ).scalar()
+    if held is not None and change > 0 and held > most:
+        raise Failure(
+            Code.LIMIT_EXCEEDED,
+            f"The registry with id '{account}' already has the maximum allowed number of repositories"
+            f" which is '{most}'",
+        )
 
 
 def _described(tx: Transaction, row: FoundRow) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from proxy import config, settings
 from proxy.config import ConfigError
+from proxy.doors import quotas_of
+from proxy.model.quotas import ECR_QUOTAS, MIB
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -140,6 +143,13 @@ def test_a_list_in_a_variable_is_split_at_commas() -> None:
     assert found.server.trusted_proxies == ("10.0.0.0/8", "::1")
 
 
+def test_quotas_begin_as_ecrs() -> None:
+    """What nobody sets is what ECR has."""
+    assert quotas_of(config.load(environ={})) == ECR_QUOTAS
+    given = config.load(environ={"WHARFAGE_QUOTAS_IMAGES": "7", "WHARFAGE_QUOTAS_LAYER_PART_MIN_MIB": "1"})
+    assert quotas_of(given) == replace(ECR_QUOTAS, images=7, layer_part_min=MIB)
+
+
 @pytest.mark.parametrize(
     ("issuer", "taken"),
     [
@@ -187,10 +197,13 @@ def test_the_administrators_key_comes_from_its_own_variables() -> None:
         {"metadata.url": "http://127.0.0.1:7", "metadata.secret": "short"},
         {"metadata.path": "m.db", "metadata.database": "postgresql:///wharfage"},
         {"metadata.tls_cert": "a.pem"},
+        {"quotas.layer_part_mib": 4},
+        {"quotas.layer_part_mib": 16, "quotas.layer_part_max_mib": 12},
     ],
 )
 def test_settings_that_need_each_other_are_checked_together(flags: dict[str, object]) -> None:
-    """Half a TLS pair, two sources of a certificate, two databases, and TCP without a secret are refused."""
+    """Half a TLS pair, two sources of a certificate, two databases, TCP without a secret, and a part to ask for that
+    would be refused."""
     with pytest.raises(ConfigError):
         config.load(flags=flags, environ={})
 
