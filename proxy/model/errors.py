@@ -19,6 +19,7 @@ class Code(StrEnum):
     IMAGE_ALREADY_EXISTS = "ImageAlreadyExistsException"
     IMAGE_DIGEST_DOES_NOT_MATCH = "ImageDigestDoesNotMatchException"
     IMAGE_NOT_FOUND = "ImageNotFoundException"
+    IMAGE_STORAGE_CLASS_UPDATE_NOT_SUPPORTED = "ImageStorageClassUpdateNotSupportedException"
     IMAGE_TAG_ALREADY_EXISTS = "ImageTagAlreadyExistsException"
     INVALID_LAYER = "InvalidLayerException"  # the bytes do not hash to the digest that was named
     INVALID_LAYER_PART = "InvalidLayerPartException"  # out of order; fields["lastValidByteReceived"], -1 if none
@@ -34,6 +35,7 @@ class Code(StrEnum):
     REPOSITORY_NOT_FOUND = "RepositoryNotFoundException"
     REPOSITORY_POLICY_NOT_FOUND = "RepositoryPolicyNotFoundException"
     SERVER = "ServerException"
+    SIGNING_CONFIGURATION_NOT_FOUND = "SigningConfigurationNotFoundException"
     TOO_MANY_TAGS = "TooManyTagsException"
     UNKNOWN_OPERATION = "UnknownOperationException"
     UPLOAD_NOT_FOUND = "UploadNotFoundException"

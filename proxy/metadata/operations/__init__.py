@@ -19,8 +19,10 @@ from proxy.metadata.operations import (
     manifests,
     openobjects,
     policies,
+    registries,
     repositories,
     repositorytags,
+    scanning,
     upkeep,
     uploads,
 )
@@ -35,17 +37,22 @@ ECR: dict[str, Operation] = {
     "DeleteRepository": Operation(repositories.delete_repository, write=True),
     "DeleteRepositoryPolicy": Operation(policies.delete_repository_policy, write=True),
     "DescribeImages": Operation(images.describe_images),
+    "DescribeRegistry": Operation(registries.describe_registry),
     "DescribeRepositories": Operation(repositories.describe_repositories),
     "GetAccountSetting": Operation(accountsettings.get_account_setting),
     "GetRegistryPolicy": Operation(policies.get_registry_policy),
+    "GetRegistryScanningConfiguration": Operation(scanning.get_registry_scanning_configuration),
     "GetRepositoryPolicy": Operation(policies.get_repository_policy),
+    "GetSigningConfiguration": Operation(registries.get_signing_configuration),
     "ListImages": Operation(images.list_images),
     "ListTagsForResource": Operation(repositorytags.list_tags_for_resource),
     "PutAccountSetting": Operation(accountsettings.put_account_setting, write=True),
+    "PutImageScanningConfiguration": Operation(scanning.put_image_scanning_configuration, write=True),
     "PutRegistryPolicy": Operation(policies.put_registry_policy, write=True),
     "SetRepositoryPolicy": Operation(policies.set_repository_policy, write=True),
     "TagResource": Operation(repositorytags.tag_resource, write=True),
     "UntagResource": Operation(repositorytags.untag_resource, write=True),
+    "UpdateImageStorageClass": Operation(images.update_image_storage_class),
 }
 
 INTERNAL: dict[str, Operation] = {

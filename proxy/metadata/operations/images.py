@@ -1,4 +1,4 @@
-"""The ECR operations on images: ListImages, DescribeImages, BatchGetImage, BatchDeleteImage.
+"""The ECR operations on images: ListImages, DescribeImages, BatchGetImage, BatchDeleteImage, UpdateImageStorageClass.
 
 Lists go on by keys of an index, never by offset. Sources: botocore's `ecr` model; texts as ECR answers them.
 """
@@ -170,6 +170,16 @@ def batch_delete_image(tx: Transaction, account: str, parameters: Parameters) ->
         waiting = [each for each, _ in refused]
     tx.changed(account, name)  # what is not there may have been deleted by one who has not told everybody yet
     return {"imageIds": gone, "failures": failures}
+
+
+def update_image_storage_class(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    """There is one storage class: an image that is there stays in it."""
+    name, repository = named_repository(tx, account, parameters)
+    _each(tx, account, name, repository, [parameters["imageId"]])
+    raise Failure(
+        Code.IMAGE_STORAGE_CLASS_UPDATE_NOT_SUPPORTED,
+        "The requested image storage class update is not supported by this registry",
+    )
 
 
 def _delete(tx: Transaction, repository_id: int, row: FoundRow, tag: str | None) -> list[dict[str, str]]:

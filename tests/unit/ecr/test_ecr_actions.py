@@ -41,6 +41,8 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
             ("SetRepositoryPolicy", {"policyText": "{}", "force": True}),
             ("GetRepositoryPolicy", {}),
             ("DeleteRepositoryPolicy", {}),
+            ("PutImageScanningConfiguration", {"imageScanningConfiguration": {}}),
+            ("UpdateImageStorageClass", {"imageId": {"imageTag": "v1"}, "targetStorageClass": "ARCHIVE"}),
             ("ListImages", {}),
             ("DescribeImages", {}),
             ("BatchGetImage", {"imageIds": [{"imageTag": "v1"}]}),
@@ -55,6 +57,10 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
         {"aws:tagkeys": ("Team",)},
     ),
     ("ListTagsForResource", {"resourceArn": THERE}, [("ListTagsForResource", THERE)], {}),
+    *(
+        (operation, {}, [(operation, "*")], {})
+        for operation in ("DescribeRegistry", "GetRegistryScanningConfiguration", "GetSigningConfiguration")
+    ),
     ("PutRegistryPolicy", {"policyText": "{}"}, [("PutRegistryPolicy", "*")], {}),
     ("GetRegistryPolicy", {}, [("GetRegistryPolicy", "*")], {}),
     ("DeleteRegistryPolicy", {}, [("DeleteRegistryPolicy", "*")], {}),

@@ -233,13 +233,25 @@ async def test_what_kms_refuses_is_a_kms_exception_with_kmss_own_error(door: Aws
 # ---- policy ----------------------------------------------------------------------------------------------------------
 
 ARN = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app"
-OF_REGISTRY = ("RegistryPolicy", "AccountSetting", "AuthorizationToken")
+OF_REGISTRY = (
+    "RegistryPolicy",
+    "AccountSetting",
+    "AuthorizationToken",
+    "DescribeRegistry",
+    "RegistryScanningConfiguration",
+    "SigningConfiguration",
+)
 PARAMETERS: dict[str, dict[str, Any]] = {
     "GetAuthorizationToken": {},
     "DescribeRepositories": {},
     "ListTagsForResource": {"resourceArn": ARN},
     "TagResource": {"resourceArn": ARN, "tags": []},
     "UntagResource": {"resourceArn": ARN, "tagKeys": []},
+    "DescribeRegistry": {},
+    "GetRegistryScanningConfiguration": {},
+    "GetSigningConfiguration": {},
+    "PutImageScanningConfiguration": {"repositoryName": "team/app", "imageScanningConfiguration": {}},
+    "UpdateImageStorageClass": {"repositoryName": "team/app", "imageId": {}, "targetStorageClass": "ARCHIVE"},
     "PutRegistryPolicy": {"policyText": "{}"},
     "GetRegistryPolicy": {},
     "DeleteRegistryPolicy": {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,8 +38,10 @@ from proxy.metadata.operations import (
     keys,
     manifests,
     openobjects,
+    registries,
     repositories,
     repositorytags,
+    scanning,
     upkeep,
     uploads,
 )
@@ -47,6 +50,7 @@ from proxy.metadata.operations.iam import IAM, accesskeys, roles
 from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Registry, Transaction
+from proxy.model.errors import Failure
 from proxy.model.records import FRAME_PAGE, KeyRecord, Sealing, SentPart
 
 R = "team/app"
@@ -120,6 +124,10 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
                 asked = {"maxResults": 1, **named, "filter": {"tagStatus": status}, **more}
                 got = images.list_images(tx, ACCOUNT, asked)
                 more = {"nextToken": got["nextToken"]} if "nextToken" in got else None
+
+    def refused(run: Callable[..., object], parameters: dict[str, Any]) -> None:
+        with contextlib.suppress(Failure):
+            run(tx, ACCOUNT, parameters)
 
     def described() -> None:
         for status in ("ANY", "TAGGED", "UNTAGGED"):
@@ -202,6 +210,15 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "PutRegistryPolicy": lambda: ecr_policies.put_registry_policy(tx, ACCOUNT, {"policyText": of_registry}),
         "GetRegistryPolicy": lambda: ecr_policies.get_registry_policy(tx, ACCOUNT, {}),
         "DeleteRegistryPolicy": lambda: ecr_policies.delete_registry_policy(tx, ACCOUNT, {}),
+        "DescribeRegistry": lambda: registries.describe_registry(tx, ACCOUNT, {}),
+        "GetSigningConfiguration": lambda: refused(registries.get_signing_configuration, {}),
+        "GetRegistryScanningConfiguration": lambda: scanning.get_registry_scanning_configuration(tx, ACCOUNT, {}),
+        "PutImageScanningConfiguration": lambda: scanning.put_image_scanning_configuration(
+            tx, ACCOUNT, {**named, "imageScanningConfiguration": {}}
+        ),
+        "UpdateImageStorageClass": lambda: refused(
+            images.update_image_storage_class, {**named, "imageId": ids["imageIds"][2]}
+        ),
         "PutAccountSetting": lambda: accountsettings.put_account_setting(tx, ACCOUNT, {**setting, "value": "ENABLED"}),
         "GetAccountSetting": lambda: accountsettings.get_account_setting(tx, ACCOUNT, setting),
         "TagResource": lambda: repositorytags.tag_resource(

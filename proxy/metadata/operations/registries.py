@@ -1,0 +1,26 @@
+"""What ECR says of a registry as a whole: that nothing is copied elsewhere, and nothing signed.
+
+Replication and signing cannot be configured here, so that these answers are fixed. Texts as ECR answers them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.metadata.operations.policies import open_account
+from proxy.metadata.operations.repositories import Parameters
+from proxy.metadata.transaction import Transaction
+from proxy.model.errors import Code, Failure
+
+
+def describe_registry(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    open_account(tx, account)
+    return {"registryId": account, "replicationConfiguration": {"rules": []}}
+
+
+def get_signing_configuration(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    open_account(tx, account)
+    raise Failure(
+        Code.SIGNING_CONFIGURATION_NOT_FOUND,
+        f"Signing configuration does not exist in the registry with id '{account}'",
+    )

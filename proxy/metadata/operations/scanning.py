@@ -1,0 +1,30 @@
+"""What ECR keeps of image scanning: whether a repository wants its images scanned when they are pushed.
+
+It is kept and told, nothing is scanned. A registry's configuration is ECR's default, which nothing changes here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import update
+
+from proxy.metadata.operations.policies import open_account
+from proxy.metadata.operations.repositories import Parameters, named_repository
+from proxy.metadata.schema import repositories
+from proxy.metadata.transaction import Transaction
+
+
+def put_image_scanning_configuration(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    name, row = named_repository(tx, account, parameters)
+    on_push = bool(parameters["imageScanningConfiguration"].get("scanOnPush"))
+    tx.connection.execute(
+        update(repositories).where(repositories.c.repository_id == row.repository_id).values(scan_on_push=on_push)
+    )
+    tx.changed(account, name)
+    return {"registryId": account, "repositoryName": name, "imageScanningConfiguration": {"scanOnPush": on_push}}
+
+
+def get_registry_scanning_configuration(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    open_account(tx, account)
+    return {"registryId": account, "scanningConfiguration": {"scanType": "BASIC", "rules": []}}
