@@ -96,6 +96,7 @@ class CachedMetadata:
         self.hold_blobs = inner.hold_blobs
         self.expire_uploads = inner.expire_uploads
         self.collect_blobs = inner.collect_blobs
+        self.remove_deleted = inner.remove_deleted
         self.known_objects = inner.known_objects
         self.objects = inner.objects
         self.replace_data_key = inner.replace_data_key

@@ -300,6 +300,9 @@ class MetadataClient:
     async def collect_blobs(self, *, grace_seconds: float, limit: int) -> Sequence[str]:
         return await self._ask("collect_blobs", Sequence[str], grace_seconds=grace_seconds, limit=limit)
 
+    async def remove_deleted(self, *, limit: int) -> int:
+        return await self._ask("remove_deleted", int, limit=limit)
+
     async def known_objects(self, keys: Sequence[str]) -> Sequence[str]:
         return await self._ask("known_objects", Sequence[str], keys=keys)
 

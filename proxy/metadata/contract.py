@@ -235,6 +235,9 @@ class Metadata(Protocol):
         a push that needs it may still come (the grace), so a blob that awaits its manifest stays.
         """
 
+    async def remove_deleted(self, *, limit: int) -> int:
+        """Remove about so many rows of repositories that were deleted; returns how many, 0 when none are left."""
+
     async def known_objects(self, keys: Sequence[str]) -> Sequence[str]:
         """Those of `keys` that a blob row or an open session owns; the rest are orphans (once old enough)."""
 

@@ -1,4 +1,5 @@
-"""What nobody needs any more: abandoned uploads, unlinked blobs past their grace, objects that no row owns.
+"""What nobody needs any more: abandoned uploads, rows of deleted repositories, unlinked blobs past their grace, objects
+that no row owns.
 
 Promises: a row is removed first and its object after, so that nothing that can still be asked for loses its bytes; an
 object whose deletion fails or is lost becomes an orphan and is taken as one. Orphans are judged in the order list,
@@ -23,6 +24,8 @@ from proxy.upkeep.schedule import Task
 
 BATCH = 500  # rows or objects asked for at a time
 ROUNDS = 40  # batches in one turn of a task: 20,000 objects, some seconds of work
+ROWS = 2000  # of deleted repositories, in one transaction: some tens of milliseconds, in which other writes wait
+ROW_ROUNDS = 1000
 ORPHAN_AGE_MIN = 3600.0  # seconds
 TURN_SECONDS = 300.0  # in which a turn must have ended, be the store ever so slow
 
@@ -47,6 +50,7 @@ def sweep_tasks(
     walk = OrphanWalk()
     return (
         Task("sweep-uploads", every, TURN_SECONDS, lambda: expire_uploads(metadata, store, idle=upload_idle)),
+        Task("sweep-repositories", every, TURN_SECONDS, lambda: remove_deleted(metadata)),
         Task("sweep-blobs", every, TURN_SECONDS, lambda: collect_blobs(metadata, store, grace=grace)),
         Task("sweep-orphans", every, TURN_SECONDS, lambda: remove_orphans(metadata, store, walk, grace=grace, now=now)),
         Task("sweep-strays", every, TURN_SECONDS, lambda: remove_strays(metadata, store, grace=grace, now=now)),
@@ -61,6 +65,19 @@ async def expire_uploads(metadata: Metadata, store: ObjectStore, *, idle: float)
         removed += await delete_all(store, keys, "upload")
         if not keys:
             break
+    return removed
+
+
+async def remove_deleted(metadata: Metadata) -> int:
+    """Remove what is left of deleted repositories; returns the rows removed."""
+    removed = 0
+    for _ in range(ROW_ROUNDS):
+        gone = await metadata.remove_deleted(limit=ROWS)
+        removed += gone
+        if not gone:
+            break
+    if removed:
+        observe.log.info("the sweep removed rows of deleted repositories", count=removed)
     return removed
 
 

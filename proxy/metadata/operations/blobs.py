@@ -72,6 +72,7 @@ def blob_holders(tx: Transaction, account: str, digest: str, limit: int) -> Sequ
             .join(blob_links, blob_links.c.repository_id == repositories.c.repository_id)
             .join(blobs, blobs.c.blob_id == blob_links.c.blob_id)
             .where(blobs.c.account == account, blobs.c.digest == digest, blobs.c.quarantined_for.is_(None))
+            .where(repositories.c.account == account)  # not of one that is deleted, whose links are still to go
             .limit(limit)
         ).scalars()
     )

@@ -13,18 +13,13 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from proxy.metadata import paging
 from proxy.metadata.identities import accounts
+from proxy.metadata.operations.removal import AT_ONCE, give_to_nobody, remove
 from proxy.metadata.schema import (
     UPLOAD_CLOSED,
     UPLOAD_OPEN,
-    blob_links,
-    blobs,
-    image_blobs,
-    image_children,
     images,
-    manifest_bytes,
     repositories,
     repository_tags,
-    tags,
     uploads,
 )
 from proxy.metadata.transaction import FoundRow, Transaction
@@ -132,7 +127,8 @@ def describe_repositories(tx: Transaction, account: str, parameters: Parameters)
 
 
 def delete_repository(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """With `force` also its images. Blobs that nothing else links wait for the sweep, open uploads for theirs."""
+    """With `force` also its images: gone for everybody at once, their rows as soon as upkeep comes to them. Blobs that
+    nothing else links wait for the sweep, open uploads for theirs."""
     name, row = named_repository(tx, account, parameters)
     key = row.repository_id
     held = tx.connection.execute(select(images.c.image_id).where(images.c.repository_id == key).limit(1)).first()
@@ -143,17 +139,6 @@ def delete_repository(tx: Transaction, account: str, parameters: Parameters) -> 
             " because it still contains images",
         )
     run = tx.connection.execute
-    mine = select(images.c.image_id).where(images.c.repository_id == key)
-    digests = select(images.c.digest).where(images.c.repository_id == key)
-    linked = select(blob_links.c.blob_id).where(blob_links.c.repository_id == key)
-    run(delete(tags).where(tags.c.repository_id == key))
-    run(delete(image_children).where(image_children.c.image_id.in_(mine)))
-    run(delete(image_blobs).where(image_blobs.c.image_id.in_(mine)))
-    run(update(manifest_bytes).where(manifest_bytes.c.digest.in_(digests)).values(images=manifest_bytes.c.images - 1))
-    run(delete(manifest_bytes).where(manifest_bytes.c.digest.in_(digests), manifest_bytes.c.images <= 0))
-    run(delete(images).where(images.c.repository_id == key))
-    run(update(blobs).where(blobs.c.blob_id.in_(linked)).values(links=blobs.c.links - 1, touched_at=tx.now))
-    run(delete(blob_links).where(blob_links.c.repository_id == key))
     run(
         update(uploads)
         .where(uploads.c.account == account, uploads.c.repository == name, uploads.c.state == UPLOAD_OPEN)
@@ -161,7 +146,8 @@ def delete_repository(tx: Transaction, account: str, parameters: Parameters) -> 
     )
     answer = _described(tx, row)
     run(delete(repository_tags).where(repository_tags.c.repository_id == key))
-    run(delete(repositories).where(repositories.c.repository_id == key))
+    give_to_nobody(tx, key)
+    remove(tx, key, AT_ONCE)
     _count_repository(tx, account, -1)
     tx.changed(account, name)
     return {"repository": answer}

@@ -39,6 +39,7 @@ from proxy.metadata.operations import (
     manifests,
     openobjects,
     registries,
+    removal,
     repositories,
     repositorytags,
     scanning,
@@ -133,6 +134,11 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         for status in ("ANY", "TAGGED", "UNTAGGED"):
             images.describe_images(tx, ACCOUNT, {**named, "filter": {"tagStatus": status}})
         images.describe_images(tx, ACCOUNT, {**named, **ids})
+
+    def removed() -> None:
+        push.image("six", "v6")
+        removal.give_to_nobody(tx, repositories.need_repository(tx, ACCOUNT, R))
+        removal.remove_deleted(tx, 100)
 
     return {
         **people(tx, ACCOUNT),
@@ -234,6 +240,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "expire_uploads": lambda: upkeep.expire_uploads(tx, -1.0, 100),
         "collect_blobs": lambda: upkeep.collect_blobs(tx, -1.0, 100),
         "DeleteRepository": lambda: repositories.delete_repository(tx, ACCOUNT, {**named, "force": True}),
+        "remove_deleted": removed,
     }
 
 

@@ -1,0 +1,118 @@
+"""What is left of deleted repositories: their rows, removed some at a time.
+
+A repository is deleted by giving its row to nobody (`DELETED`), under a name that no repository has: its own name is
+free, and nothing of it is to be found by any look-up, which all begin with an account. Its images, tags and links go in
+transactions of a bounded number of rows, so that a repository of 100,000 images keeps other writes waiting no longer
+than a push does; whoever stops in between goes on where rows are left. A blob's grace begins when its link goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Delete, Select, delete, select, update
+
+from proxy.metadata.schema import (
+    blob_links,
+    blobs,
+    image_blobs,
+    image_children,
+    images,
+    manifest_bytes,
+    repositories,
+    tags,
+)
+from proxy.metadata.transaction import Transaction
+
+DELETED = ""  # the account of repositories that are deleted
+AT_ONCE = 1000  # rows that DeleteRepository removes itself: of most repositories all
+_IMAGES = 50  # asked for at a time: each has some rows in other tables, which are counted once they are gone
+
+
+def give_to_nobody(tx: Transaction, repository_id: int) -> None:
+    """Let the repository's name go, and all that is found by it; then `remove` its rows."""
+    tx.connection.execute(
+        update(repositories)
+        .where(repositories.c.repository_id == repository_id)
+        .values(account=DELETED, name=str(repository_id))
+    )
+
+
+def remove_deleted(tx: Transaction, limit: int) -> int:
+    """Remove about so many rows of deleted repositories; returns how many, 0 when there are none left."""
+    removed = 0
+    while removed < limit:
+        found = tx.connection.execute(
+            select(repositories.c.repository_id)
+            .where(repositories.c.account == DELETED)
+            .order_by(repositories.c.name)
+            .limit(1)
+        ).scalar()
+        if found is None:
+            break
+        removed += remove(tx, found, limit - removed)
+    return removed
+
+
+def remove(tx: Transaction, repository_id: int, limit: int) -> int:
+    """Remove about `limit` rows of a repository that is nobody's, its own last; returns how many."""
+    removed = 0
+    for some in (_tags, _images, _links):
+        while removed < limit:
+            gone = some(tx, repository_id, limit - removed)
+            removed += gone
+            if not gone:
+                break
+    if removed < limit:
+        removed += _run(tx, delete(repositories).where(repositories.c.repository_id == repository_id))
+    return removed
+
+
+def _tags(tx: Transaction, repository_id: int, limit: int) -> int:
+    mine = select(tags.c.name).where(tags.c.repository_id == repository_id).order_by(tags.c.name)
+    names = _first(tx, mine, limit)
+    if not names:
+        return 0
+    return _run(tx, delete(tags).where(tags.c.repository_id == repository_id, tags.c.name.in_(names)))
+
+
+def _images(tx: Transaction, repository_id: int, limit: int) -> int:
+    mine = select(images.c.digest).where(images.c.repository_id == repository_id).order_by(images.c.digest)
+    digests = _first(tx, mine, min(limit, _IMAGES))
+    if not digests:
+        return 0
+    of_these = images.c.repository_id == repository_id, images.c.digest.in_(digests)
+    keys = tx.connection.execute(select(images.c.image_id).where(*of_these)).scalars().all()
+    counted = manifest_bytes.c.digest.in_(digests)
+    tx.connection.execute(update(manifest_bytes).where(counted).values(images=manifest_bytes.c.images - 1))
+    return sum(
+        _run(tx, statement)
+        for statement in (
+            delete(manifest_bytes).where(counted, manifest_bytes.c.images <= 0),
+            delete(image_children).where(image_children.c.image_id.in_(keys)),
+            delete(image_children).where(image_children.c.child_id.in_(keys)),
+            delete(image_blobs).where(image_blobs.c.image_id.in_(keys)),
+            delete(images).where(*of_these),
+        )
+    )
+
+
+def _links(tx: Transaction, repository_id: int, limit: int) -> int:
+    mine = select(blob_links.c.blob_id).where(blob_links.c.repository_id == repository_id)
+    linked = _first(tx, mine.order_by(blob_links.c.blob_id), limit)
+    if not linked:
+        return 0
+    tx.connection.execute(
+        update(blobs).where(blobs.c.blob_id.in_(linked)).values(links=blobs.c.links - 1, touched_at=tx.now)
+    )
+    return _run(
+        tx, delete(blob_links).where(blob_links.c.repository_id == repository_id, blob_links.c.blob_id.in_(linked))
+    )
+
+
+def _first(tx: Transaction, ordered: Select[tuple[int]] | Select[tuple[str]], limit: int) -> Sequence[int | str]:
+    return tx.connection.execute(ordered.limit(min(limit, 500))).scalars().all()
+
+
+def _run(tx: Transaction, statement: Delete) -> int:
+    return tx.connection.execute(statement).rowcount
