@@ -62,6 +62,7 @@ def quotas_of(config: Config) -> Quotas:
         layer_parts=given.layer_parts,
         layer_bytes=given.layer_mib * MIB,
         pull_time_exclusions=given.pull_time_exclusions,
+        creation_templates=given.creation_templates,
     )
 
 

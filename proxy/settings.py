@@ -185,6 +185,7 @@ class QuotaSettings:
     layer_parts: int = _key(4_200, "most parts of a layer", _between(1, 1_000_000))
     layer_mib: int = _key(52_000, "most MiB of a layer, through the API", _between(1, 2**30))
     pull_time_exclusions: int = _key(100, "most principals whose pulls are not recorded", _between(0, 100_000))
+    creation_templates: int = _key(100, "most repository creation templates of a registry", _between(0, 100_000))
 
 
 @dataclass(frozen=True, slots=True)

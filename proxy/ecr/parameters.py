@@ -24,6 +24,13 @@ DEPTH_MAX = 64  # the deepest input of the API model has 7 levels; whoever encod
 Keys = Mapping[str, Sequence[str]]
 """Condition keys of this request alone, in lower case."""
 
+# Source: ECR User Guide, "IAM permissions for creating repository creation templates".
+_BY_TEMPLATE = {
+    "": "ecr:CreateRepository",
+    "repositoryPolicy": "ecr:SetRepositoryPolicy",
+    "lifecyclePolicy": "ecr:PutLifecyclePolicy",
+    "resourceTags": "ecr:TagResource",
+}
 _ACCOUNT = re.compile(r"[0-9]{12}", re.ASCII)
 _REPOSITORY_ARN = re.compile(r"arn:aws:ecr:([a-z0-9-]+):([0-9]{12}):repository/([^*?\s]{1,256})", re.ASCII)
 
@@ -127,10 +134,11 @@ def no_keys(ask: Ask) -> Keys:
 
 
 def given_tags(ask: Ask) -> Keys:
-    """aws:RequestTag/… and aws:TagKeys of `tags`, as far as they have a tag's form; the rest is refused elsewhere."""
+    """aws:RequestTag/… and aws:TagKeys of the tags, as far as they have a tag's form; the rest is refused elsewhere."""
     tags = [
         (tag["Key"], tag["Value"])
-        for tag in _list(ask.parameters.get("tags"))
+        for member in ("tags", "resourceTags")
+        for tag in _list(ask.parameters.get(member))
         if isinstance(tag, dict) and isinstance(tag.get("Key"), str) and isinstance(tag.get("Value"), str)
     ]
     if not tags:
@@ -152,13 +160,23 @@ def given_setting(ask: Ask) -> Keys:
 # ---- and what else ------------------------------------------------------------------------------------------------
 
 
-def nothing_else(ask: Ask) -> Sequence[str]:
+def nothing_else(ask: Ask) -> Sequence[tuple[str, str]]:
     return ()
 
 
-def tagging(ask: Ask) -> Sequence[str]:
+def tagging(ask: Ask) -> Sequence[tuple[str, str]]:
     """Whoever makes a repository with tags must be allowed to tag it."""
-    return ("ecr:TagResource",) if ask.parameters.get("tags") else ()
+    return [("ecr:TagResource", arn) for arn in named_repository(ask)] if ask.parameters.get("tags") else ()
+
+
+def making_by_template(ask: Ask) -> Sequence[tuple[str, str]]:
+    """Whoever says what repositories will be like must be allowed to make such ones under the prefix."""
+    prefix = ask.parameters.get("prefix")
+    if not isinstance(prefix, str) or "*" in prefix or "?" in prefix:
+        raise invalid("prefix", "Member must be a prefix of repository names")
+    below = "*" if prefix == "ROOT" else prefix.rstrip("/") + "/*"
+    actions = [action for member, action in _BY_TEMPLATE.items() if not member or ask.parameters.get(member)]
+    return [(action, repository_arn(ask.region, ask.account, below)) for action in actions]
 
 
 def _list(value: object) -> Sequence[Any]:

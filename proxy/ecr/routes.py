@@ -41,6 +41,7 @@ from proxy.ecr.parameters import (
     given_tag_keys,
     given_tags,
     listed_repositories,
+    making_by_template,
     named_repository,
     no_keys,
     nothing_else,
@@ -66,12 +67,12 @@ TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
 @dataclass(frozen=True, slots=True)
 class Route:
     """An operation: whose registry it is about, on which ARNs its action, `ecr:` and its own name, must be allowed,
-    with which condition keys of its own, and what else must be allowed on the same."""
+    with which condition keys of its own, and which other actions must be allowed on what."""
 
     registry: Callable[[Mapping[str, Any], Caller], str]
     resources: Callable[[Ask], Sequence[str]]
     keys: Callable[[Ask], Keys] = no_keys
-    also: Callable[[Ask], Sequence[str]] = nothing_else
+    also: Callable[[Ask], Sequence[tuple[str, str]]] = nothing_else
 
 
 ROUTES: Mapping[str, Route] = {
@@ -102,6 +103,13 @@ ROUTES: Mapping[str, Route] = {
     "DeleteRegistryPolicy": Route(own_registry, whole_registry),
     "PutAccountSetting": Route(own_registry, whole_registry, given_setting),
     "GetAccountSetting": Route(own_registry, whole_registry, given_setting),
+    "CreateRepositoryCreationTemplate": Route(own_registry, whole_registry, given_tags, making_by_template),
+    "DescribeRepositoryCreationTemplates": Route(own_registry, whole_registry),
+    "UpdateRepositoryCreationTemplate": Route(own_registry, whole_registry, given_tags, making_by_template),
+    "DeleteRepositoryCreationTemplate": Route(own_registry, whole_registry),
+    "RegisterPullTimeUpdateExclusion": Route(own_registry, whole_registry),
+    "DeregisterPullTimeUpdateExclusion": Route(own_registry, whole_registry),
+    "ListPullTimeUpdateExclusions": Route(own_registry, whole_registry),
 }
 
 
@@ -149,9 +157,9 @@ def door(
         ask = Ask(caller, operation, parameters, account, hosts.region, told.facts)
         keys = route.keys(ask)
         told.resources = route.resources(ask)
-        for resource in told.resources:
-            for action in (f"ecr:{operation}", *route.also(ask)):
-                await access.require(caller, action, resource, told.facts, keys)
+        own = [(f"ecr:{operation}", resource) for resource in told.resources]
+        for action, resource in (*own, *route.also(ask)):
+            await access.require(caller, action, resource, told.facts, keys)
         if operation == "GetAuthorizationToken":
             found = authorization_data(ask, tokens, endpoints, request)
         else:

@@ -16,6 +16,8 @@ class Code(StrEnum):
 
     ACCESS_DENIED = "AccessDeniedException"
     EMPTY_UPLOAD = "EmptyUploadException"
+    EXCLUSION_ALREADY_EXISTS = "ExclusionAlreadyExistsException"
+    EXCLUSION_NOT_FOUND = "ExclusionNotFoundException"
     IMAGE_ALREADY_EXISTS = "ImageAlreadyExistsException"
     IMAGE_DIGEST_DOES_NOT_MATCH = "ImageDigestDoesNotMatchException"
     IMAGE_NOT_FOUND = "ImageNotFoundException"
@@ -36,6 +38,8 @@ class Code(StrEnum):
     REPOSITORY_POLICY_NOT_FOUND = "RepositoryPolicyNotFoundException"
     SERVER = "ServerException"
     SIGNING_CONFIGURATION_NOT_FOUND = "SigningConfigurationNotFoundException"
+    TEMPLATE_ALREADY_EXISTS = "TemplateAlreadyExistsException"
+    TEMPLATE_NOT_FOUND = "TemplateNotFoundException"
     TOO_MANY_TAGS = "TooManyTagsException"
     UNKNOWN_OPERATION = "UnknownOperationException"
     UPLOAD_NOT_FOUND = "UploadNotFoundException"

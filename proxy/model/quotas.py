@@ -27,6 +27,8 @@ class Quotas:
     layer_bytes: int = 52_000 * MIB
     pull_time_exclusions: int = 100
     """In a registry."""
+    creation_templates: int = 100
+    """In a registry. ECR states none."""
 
 
 ECR_QUOTAS = Quotas()

@@ -109,6 +109,23 @@ _ECR: Mapping[str, tuple[str, ...]] = {
         for verb in ("Set", "Get", "Delete")
     },
     **{f"{verb}RegistryPolicyResponse": ("registryId", "policyText") for verb in ("Put", "Get", "Delete")},
+    "RepositoryCreationTemplate": (
+        "prefix",
+        "encryptionConfiguration",
+        "resourceTags",
+        "imageTagMutability",
+        "appliedFor",
+        "createdAt",
+        "updatedAt",
+    ),
+    **{
+        f"{verb}RepositoryCreationTemplateResponse": ("registryId", "repositoryCreationTemplate")
+        for verb in ("Create", "Update", "Delete")
+    },
+    "DescribeRepositoryCreationTemplatesResponse": ("registryId", "repositoryCreationTemplates"),
+    "RegisterPullTimeUpdateExclusionResponse": ("principalArn", "createdAt"),
+    "DeregisterPullTimeUpdateExclusionResponse": ("principalArn",),
+    "ListPullTimeUpdateExclusionsResponse": ("pullTimeUpdateExclusions",),
     **{f"{verb}AccountSettingResponse": ("name", "value") for verb in ("Put", "Get")},
 }
 

@@ -71,6 +71,27 @@ def _made(name: str, policy: str = "") -> Sequence[Call]:
     return calls
 
 
+_TEMPLATE: Mapping[str, Any] = {
+    "description": "what teams get",
+    "appliedFor": ["CREATE_ON_PUSH", "REPLICATION"],
+    "imageTagMutability": "IMMUTABLE_WITH_EXCLUSION",
+    "imageTagMutabilityExclusionFilters": [{"filterType": "WILDCARD", "filter": "dev*"}],
+    "encryptionConfiguration": {"encryptionType": "AES256"},
+    "repositoryPolicy": SHARED,
+    "lifecyclePolicy": '{"rules": []}',
+    "resourceTags": list(TAGS),
+    "customRoleArn": f"arn:aws:iam::{ACCOUNT}:role/ann-role",
+}
+
+
+def _template(prefix: str) -> Sequence[Call]:
+    return [("ecr", "CreateRepositoryCreationTemplate", {"prefix": prefix, **_TEMPLATE})]
+
+
+def _excluded(name: str) -> str:
+    return f"arn:aws:iam::{ACCOUNT}:role/scanners/{name}"
+
+
 _APP: dict[str, Any] = {"repositoryName": REPOSITORY}
 _PAGE: dict[str, Any] = {"maxResults": 1}
 
@@ -105,6 +126,33 @@ ECR: Sequence[Specimen] = (
     _ecr("DeleteRegistryPolicy", before=[("ecr", "PutRegistryPolicy", {"policyText": REGISTRY})]),
     _ecr("PutAccountSetting", name="BLOB_MOUNTING", value="ENABLED"),
     _ecr("GetAccountSetting", name="REGISTRY_POLICY_SCOPE"),
+    _ecr(
+        "CreateRepositoryCreationTemplate",
+        ("ecr:CreateRepository", "ecr:SetRepositoryPolicy", "ecr:PutLifecyclePolicy", "ecr:TagResource"),
+        prefix="made",
+        **_TEMPLATE,
+    ),
+    _ecr("DescribeRepositoryCreationTemplates", before=_template("described"), **_PAGE),
+    _ecr("DescribeRepositoryCreationTemplates", before=_template("named"), prefixes=["named"]),
+    _ecr(
+        "UpdateRepositoryCreationTemplate",
+        ("ecr:CreateRepository",),
+        _template("updated"),
+        prefix="updated",
+        imageTagMutability="MUTABLE",
+    ),
+    _ecr("DeleteRepositoryCreationTemplate", before=_template("gone"), prefix="gone"),
+    _ecr("RegisterPullTimeUpdateExclusion", principalArn=_excluded("new")),
+    _ecr(
+        "DeregisterPullTimeUpdateExclusion",
+        before=[("ecr", "RegisterPullTimeUpdateExclusion", {"principalArn": _excluded("gone")})],
+        principalArn=_excluded("gone"),
+    ),
+    _ecr(
+        "ListPullTimeUpdateExclusions",
+        before=[("ecr", "RegisterPullTimeUpdateExclusion", {"principalArn": _excluded(name)}) for name in "ab"],
+        **_PAGE,
+    ),
 )
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/ann-role"

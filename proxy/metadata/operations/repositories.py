@@ -88,7 +88,7 @@ def create_repository(tx: Transaction, account: str, parameters: Parameters) -> 
     name = parameters["repositoryName"]
     if (parameters.get("registryId") or account) != account:
         raise invalid("registryId", "Repositories are created in one's own registry")
-    _check_settings(parameters)
+    check_settings(parameters)
     if find_repository(tx, account, name) is not None:
         raise Failure(
             Code.REPOSITORY_ALREADY_EXISTS,
@@ -215,7 +215,7 @@ def _described(tx: Transaction, row: FoundRow) -> dict[str, Any]:
     return answer
 
 
-def _check_settings(parameters: Parameters) -> None:
+def check_settings(parameters: Parameters) -> None:
     """What the model's shapes cannot say."""
     excluding = str(parameters.get("imageTagMutability", "")).endswith("_WITH_EXCLUSION")
     if excluding != bool(parameters.get("imageTagMutabilityExclusionFilters")):

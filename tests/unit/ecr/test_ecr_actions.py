@@ -13,6 +13,7 @@ from fakes.aws_door import ACCOUNT, OTHER_ACCOUNT, REGION, Answer, AwsDoor
 from proxy.ecr.routes import ROUTES
 
 ARN = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app"
+BELOW = ARN.replace("app", "*")
 THERE = ARN.replace(ACCOUNT, OTHER_ACCOUNT)
 TAGS = [{"Key": "Team", "Value": "a"}, {"Key": "stage", "Value": ""}]
 TAGGED = {"aws:requesttag/team": ("a",), "aws:requesttag/stage": ("",), "aws:tagkeys": ("Team", "stage")}
@@ -72,6 +73,31 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
             {"ecr:accountsetting": ("BLOB_MOUNTING",)},
         )
         for operation, more in (("GetAccountSetting", {}), ("PutAccountSetting", {"value": "ENABLED"}))
+    ),
+    (
+        "CreateRepositoryCreationTemplate",
+        {"prefix": "team/", "appliedFor": ["CREATE_ON_PUSH"], "repositoryPolicy": "{}", "lifecyclePolicy": "{}"},
+        [
+            ("CreateRepositoryCreationTemplate", "*"),
+            *((action, BELOW) for action in ("CreateRepository", "SetRepositoryPolicy", "PutLifecyclePolicy")),
+        ],
+        {},
+    ),
+    (
+        "UpdateRepositoryCreationTemplate",
+        {"prefix": "ROOT", "resourceTags": TAGS},
+        [
+            ("UpdateRepositoryCreationTemplate", "*"),
+            *((action, ARN.replace("team/app", "*")) for action in ("CreateRepository", "TagResource")),
+        ],
+        TAGGED,
+    ),
+    ("DescribeRepositoryCreationTemplates", {}, [("DescribeRepositoryCreationTemplates", "*")], {}),
+    ("DeleteRepositoryCreationTemplate", {"prefix": "team"}, [("DeleteRepositoryCreationTemplate", "*")], {}),
+    ("ListPullTimeUpdateExclusions", {}, [("ListPullTimeUpdateExclusions", "*")], {}),
+    *(
+        (operation, {"principalArn": f"arn:aws:iam::{ACCOUNT}:role/scanner"}, [(operation, "*")], {})
+        for operation in ("RegisterPullTimeUpdateExclusion", "DeregisterPullTimeUpdateExclusion")
     ),
 ]
 

@@ -32,12 +32,14 @@ from proxy.metadata.operations import (
     accounts,
     accountsettings,
     blobs,
+    creationtemplates,
     framehashes,
     identity,
     images,
     keys,
     manifests,
     openobjects,
+    pulltimeexclusions,
     registries,
     removal,
     repositories,
@@ -227,6 +229,23 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         ),
         "PutAccountSetting": lambda: accountsettings.put_account_setting(tx, ACCOUNT, {**setting, "value": "ENABLED"}),
         "GetAccountSetting": lambda: accountsettings.get_account_setting(tx, ACCOUNT, setting),
+        "CreateRepositoryCreationTemplate": lambda: [
+            creationtemplates.create_template(tx, ACCOUNT, {"prefix": each, "appliedFor": ["CREATE_ON_PUSH"]})
+            for each in ("a", "b")
+        ],
+        "DescribeRepositoryCreationTemplates": lambda: [
+            creationtemplates.describe_templates(tx, ACCOUNT, asked)
+            for asked in ({"maxResults": 1}, {"prefixes": ["a", "b"]})
+        ],
+        "UpdateRepositoryCreationTemplate": lambda: creationtemplates.update_template(tx, ACCOUNT, {"prefix": "a"}),
+        "DeleteRepositoryCreationTemplate": lambda: creationtemplates.delete_template(tx, ACCOUNT, {"prefix": "a"}),
+        "RegisterPullTimeUpdateExclusion": lambda: pulltimeexclusions.register_exclusion(
+            tx, ACCOUNT, {"principalArn": "arn"}
+        ),
+        "ListPullTimeUpdateExclusions": lambda: pulltimeexclusions.list_exclusions(tx, ACCOUNT, {}),
+        "DeregisterPullTimeUpdateExclusion": lambda: pulltimeexclusions.deregister_exclusion(
+            tx, ACCOUNT, {"principalArn": "arn"}
+        ),
         "TagResource": lambda: repositorytags.tag_resource(
             tx, ACCOUNT, {**arn, "tags": [{"Key": key, "Value": ""} for key in "ab"]}
         ),
