@@ -9,7 +9,7 @@ condition key that any of the documents reads. It is used again only while every
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -55,22 +55,27 @@ class Access:
         `extra` are condition keys of this request alone (aws:RequestTag/…, aws:TagKeys, ecr:AccountSetting), in lower
         case. MetadataUnavailable when what has a say cannot be looked up.
         """
-        repository: RepositoryAccess | None = None
-        registry: RegistryAccess | None = None
-        if action.startswith("ecr:") and action.lower() not in IDENTITY_ALONE:
-            account = resource_account(resource, caller)
-            registry = await self._lookups.registry_access(account)
-            name = repository_named(resource)
-            if name and registry.exists:
-                repository = await self._lookups.repository_access(account, name)
         seen = self._seen.get(caller)
         if seen is None:
             seen = self._seen[caller] = _Seen(caller)
-        decision, is_new = seen.decide(caller, action, resource, facts, extra, repository, registry)
-        self._decided += is_new
-        if self._decided > DECISIONS_KEPT:
-            self._seen.clear()
-            self._decided = 0
+        question = seen.questions.get((action, resource)) or seen.ask(caller, action, resource)
+        registry: RegistryAccess | None = None
+        repository: RepositoryAccess | None = None
+        if question.account:
+            registry = await self._lookups.registry_access(question.account)
+            if question.repository and registry.exists:
+                repository = await self._lookups.repository_access(question.account, question.repository)
+        if not question.hangs_on(repository, registry):
+            question.begin(repository, registry)
+        values = question.values(facts, extra)
+        decision = question.decisions.get(values)
+        if decision is None:
+            decision = question.settle(caller, facts, extra)
+            question.keep(values, decision)
+            self._decided += 1
+            if self._decided > DECISIONS_KEPT:
+                self._seen.clear()
+                self._decided = 0
         return decision
 
     async def require(
@@ -94,75 +99,73 @@ def repository_named(resource: str) -> str:
 
 
 class _Seen:
-    """What has been decided for one caller. It must not hold the caller, which would then never go."""
+    """What has been asked for one caller. It must not hold the caller, which would then never go."""
 
-    __slots__ = ("_layers", "_questions")
+    __slots__ = ("_layers", "questions")
 
     def __init__(self, caller: Caller) -> None:
         self._layers = caller_layers(caller)
-        self._questions: dict[tuple[str, str], _Answered] = {}
+        self.questions: dict[tuple[str, str], _Asked] = {}
 
-    def decide(
-        self,
-        caller: Caller,
-        action: str,
-        resource: str,
-        facts: RequestFacts,
-        extra: Context | None,
-        repository: RepositoryAccess | None,
-        registry: RegistryAccess | None,
-    ) -> tuple[Decision, bool]:
-        """The decision, and whether it is kept since now only."""
-        answered = self._questions.get((action, resource))
-        if answered is None or not answered.hangs_on(repository, registry):
-            if len(self._questions) >= QUESTIONS_KEPT:
-                self._questions.clear()
-            layers = (*self._layers, *resource_layers(action, repository, registry))
-            answered = self._questions[action, resource] = _Answered(repository, registry, layers)
-        values = answered.values(facts, extra)
-        decision = answered.decisions.get(values)
-        is_new = decision is None
-        if decision is None:
-            tags = repository.tags if repository is not None else ()
-            question = Question(action, resource, request_context(caller, facts, resource, tags, extra))
-            decision = settle(caller, question, answered.layers, is_own(caller, resource, registry))
-            if len(answered.decisions) >= VALUES_KEPT:
-                answered.decisions.clear()
-            answered.decisions[values] = decision
-        return decision, is_new
+    def ask(self, caller: Caller, action: str, resource: str) -> _Asked:
+        """What has not been asked yet."""
+        if len(self.questions) >= QUESTIONS_KEPT:
+            self.questions.clear()
+        found = self.questions[action, resource] = _Asked(caller, self._layers, action, resource)
+        return found
 
 
-Values = tuple[object, ...]
-
-
-class _Answered:
-    """The decisions about one question, by the values of the condition keys that its documents read.
+class _Asked:
+    """One question: whose say is to be looked up, and its decisions by the values of the keys that the documents read.
 
     What caller and resource say is the same as long as they are; what is left are the request's facts and extra keys.
     """
 
-    __slots__ = ("_facts", "_keys", "decisions", "layers", "registry", "repository")
+    __slots__ = (
+        "_action", "_callers", "_facts", "_keys", "_layers", "_registry", "_repository", "_resource",
+        "account", "decisions", "repository",
+    )  # fmt: skip
 
-    def __init__(
-        self, repository: RepositoryAccess | None, registry: RegistryAccess | None, layers: Sequence[Layer]
-    ) -> None:
-        self.repository = repository
-        self.registry = registry
-        self.layers = layers
-        self._keys = tuple(sorted(keys_read(layers)))
+    def __init__(self, caller: Caller, layers: tuple[Layer, ...], action: str, resource: str) -> None:
+        """`account` is empty where neither registry nor repository has a say, `repository` where it names none."""
+        self._action = action
+        self._resource = resource
+        self._callers = layers
+        has_a_say = action.startswith("ecr:") and action.lower() not in IDENTITY_ALONE
+        self.account = resource_account(resource, caller) if has_a_say else ""
+        self.repository = repository_named(resource)
+        self.begin(None, None)
+
+    def begin(self, repository: RepositoryAccess | None, registry: RegistryAccess | None) -> None:
+        """Of what has been decided, nothing counts any more: the look-ups have begun to answer this."""
+        self._repository = repository
+        self._registry = registry
+        self._layers = (*self._callers, *resource_layers(self._action, repository, registry))
+        self._keys = tuple(sorted(keys_read(self._layers)))
         self._facts = facts_behind(self._keys)
-        self.decisions: dict[Values, Decision] = {}
+        self.decisions: dict[Hashable, Decision] = {}
 
     def hangs_on(self, repository: RepositoryAccess | None, registry: RegistryAccess | None) -> bool:
         # Look-ups that are kept answer with the same object; comparing whole texts is for those that are not.
-        same_repository = self.repository is repository or self.repository == repository
-        return same_repository and (self.registry is registry or self.registry == registry)
+        if self._repository is repository and self._registry is registry:
+            return True
+        return self._repository == repository and self._registry == registry
 
-    def values(self, facts: RequestFacts, extra: Context | None) -> Values:
+    def values(self, facts: RequestFacts, extra: Context | None) -> Hashable:
         """All that can differ between two requests with this question, so far as a document reads it."""
-        if not self._keys:
-            return ()
-        told = tuple([read(facts) for read in self._facts])
-        if not extra:
+        told = self._facts(facts)
+        if not extra or not self._keys:
             return told
         return (told, *[tuple(extra.get(key, ())) for key in self._keys])
+
+    def settle(self, caller: Caller, facts: RequestFacts, extra: Context | None) -> Decision:
+        """The decision, made anew."""
+        tags = self._repository.tags if self._repository is not None else ()
+        context = request_context(caller, facts, self._resource, tags, extra)
+        question = Question(self._action, self._resource, context)
+        return settle(caller, question, self._layers, is_own(caller, self._resource, self._registry))
+
+    def keep(self, values: Hashable, decision: Decision) -> None:
+        if len(self.decisions) >= VALUES_KEPT:
+            self.decisions.clear()
+        self.decisions[values] = decision

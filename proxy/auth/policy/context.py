@@ -8,9 +8,11 @@ Source: IAM User Guide, "AWS global condition context keys", "IAM and AWS STS co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from proxy.model.identity import Caller, PrincipalKind, SessionKind, Tags
 
@@ -45,12 +47,13 @@ def request_context(
     return RequestContext(caller, facts, resource, tags, extra or _NOTHING)
 
 
-def facts_behind(keys: Collection[str]) -> tuple[Callable[[RequestFacts], object], ...]:
-    """What of a request's facts the values of `keys` come from."""
-    facts: list[Callable[[RequestFacts], object]] = [_KEYS[key] for key in keys if key in _KEYS]
-    if "aws:multifactorauthage" in keys:
-        facts.append(lambda facts: int(facts.now))
-    return tuple(facts)
+def facts_behind(keys: Collection[str]) -> Callable[[RequestFacts], Hashable]:
+    """What of a request's facts the values of `keys` come from: equal where those are."""
+    fields = {_KEYS[key].field for key in keys if key in _KEYS}
+    is_timed = "now" in fields or "aws:multifactorauthage" in keys
+    others = sorted(fields - {"now"})
+    told: Callable[[RequestFacts], Hashable] = attrgetter(*others) if others else lambda facts: ()
+    return (lambda facts: (int(facts.now), told(facts))) if is_timed else told
 
 
 def resource_account(resource: str, caller: Caller | None) -> str:
@@ -92,7 +95,7 @@ class RequestContext(Mapping[str, Sequence[str]]):
     def __iter__(self) -> Iterator[str]:
         keys = dict.fromkeys(self._extra)
         keys.update(dict.fromkeys(_KEYS))
-        keys.update(dict.fromkeys((*_PRINCIPAL_KEYS, "aws:resourceaccount")))
+        keys.update(dict.fromkeys((*_NEVER, *_PRINCIPAL_KEYS, "aws:resourceaccount")))
         if self._caller is not None:
             keys.update((f"{_PRINCIPAL_TAG}{key}", None) for key in _folded(principal_tags(self._caller)))
             if self._caller.session is not None:
@@ -112,7 +115,9 @@ class RequestContext(Mapping[str, Sequence[str]]):
     def _computed(self, key: str) -> Sequence[str]:
         of_request = _KEYS.get(key)
         if of_request is not None:
-            return _values(of_request(self._facts))
+            return _values(of_request.spelled(getattr(self._facts, of_request.field)))
+        if key in _NEVER:
+            return (_spelled(False),)
         if key == "aws:resourceaccount":
             return _values(resource_account(self._resource, self._caller))
         vendor, slash, tag = key.partition(":resourcetag/")
@@ -144,16 +149,24 @@ def moment(at: float) -> str:
 _NOTHING: Context = {}
 _PRINCIPAL_TAG = "aws:principaltag/"
 
-_KEYS: Mapping[str, Callable[[RequestFacts], str | None]] = {
-    "aws:currenttime": lambda facts: moment(facts.now),
-    "aws:epochtime": lambda facts: str(int(facts.now)),
-    "aws:principalisawsservice": lambda facts: "false",
-    "aws:requestedregion": lambda facts: facts.region or None,
-    "aws:securetransport": lambda facts: _spelled(facts.secure),
-    "aws:sourceip": lambda facts: facts.source_ip or None,
-    "aws:useragent": lambda facts: facts.user_agent or None,
-    "aws:viaawsservice": lambda facts: "false",
+
+class _Fact(NamedTuple):
+    """A key whose value is a field of the request's facts, spelled; None: it has none."""
+
+    field: str
+    spelled: Callable[[Any], str | None]
+
+
+_KEYS: Mapping[str, _Fact] = {
+    "aws:currenttime": _Fact("now", moment),
+    "aws:epochtime": _Fact("now", lambda now: str(int(now))),
+    "aws:requestedregion": _Fact("region", lambda region: region or None),
+    "aws:securetransport": _Fact("secure", lambda secure: _spelled(secure)),
+    "aws:sourceip": _Fact("source_ip", lambda source_ip: source_ip or None),
+    "aws:useragent": _Fact("user_agent", lambda user_agent: user_agent or None),
 }
+# No service of AWS asks here, for itself or for anybody.
+_NEVER = ("aws:principalisawsservice", "aws:viaawsservice")
 
 _PRINCIPAL_KEYS: Mapping[str, Callable[[Caller, RequestFacts], str | None]] = {
     "aws:multifactorauthage": lambda caller, facts: (

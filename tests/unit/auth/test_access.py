@@ -169,7 +169,7 @@ async def test_what_is_kept_of_one_caller_is_bounded() -> None:
         decision = await access.decide(one, "ecr:PutImage", f"{REPOSITORY}{at}", FACTS)
         assert not decision.allowed
     assert (await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS)).allowed
-    assert len(access._seen[one]._questions) <= QUESTIONS_KEPT
+    assert len(access._seen[one].questions) <= QUESTIONS_KEPT
 
 
 async def test_what_is_kept_of_all_callers_together_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,5 +180,5 @@ async def test_what_is_kept_of_all_callers_together_is_bounded(monkeypatch: pyte
     for at, one in enumerate(callers):
         facts = replace(FACTS, user_agent=f"agent {at}")
         assert (await access.decide(one, "ecr:PutImage", REPOSITORY, facts)).allowed
-        kept = sum(len(each.decisions) for seen in access._seen.values() for each in seen._questions.values())
+        kept = sum(len(each.decisions) for seen in access._seen.values() for each in seen.questions.values())
         assert kept <= 20

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from proxy.auth.policy.context import RequestFacts, facts_behind, request_context, resource_account
@@ -137,7 +140,27 @@ def test_a_resource_is_of_the_account_in_its_arn_or_of_the_callers(resource: str
     assert resource_account(resource, BOB) == account
 
 
-def test_facts_behind_keys_differ_exactly_when_their_values_can() -> None:
-    keys = ("aws:sourceip", "aws:principalarn", "aws:multifactorauthage")
-    assert [read(FACTS) for read in facts_behind(keys)] == ["192.0.2.7", 1764028800]
-    assert facts_behind(("aws:principalarn", "aws:tagkeys")) == ()
+FACT_KEYS: dict[str, tuple[dict[str, Any], ...]] = {
+    "aws:sourceip": ({"source_ip": "192.0.2.8"}, {"source_ip": ""}),
+    "aws:useragent": ({"user_agent": "curl"},),
+    "aws:securetransport": ({"secure": False},),
+    "aws:requestedregion": ({"region": "us-east-1"},),
+    "aws:currenttime": ({"now": 1764028801.0},),
+    "aws:epochtime": ({"now": 1764028801.0},),
+    "aws:multifactorauthage": ({"now": 1764028801.0},),
+}
+
+
+@pytest.mark.parametrize("keys", [*((key,) for key in FACT_KEYS), tuple(FACT_KEYS), ("aws:useragent", "aws:sourceip")])
+def test_facts_behind_keys_differ_exactly_when_their_values_can(keys: tuple[str, ...]) -> None:
+    behind = facts_behind((*keys, "aws:principalarn"))
+    assert behind(FACTS) == behind(replace(FACTS)) == behind(replace(FACTS, now=FACTS.now + 0.05))
+    for key, changes in FACT_KEYS.items():
+        for change in changes:
+            is_read = any(change in FACT_KEYS[each] for each in keys)
+            assert (behind(replace(FACTS, **change)) != behind(FACTS)) is is_read, key
+
+
+def test_no_facts_are_behind_keys_of_the_caller_or_of_one_operation() -> None:
+    behind = facts_behind(("aws:principalarn", "aws:tagkeys"))
+    assert behind(FACTS) == behind(RequestFacts(0.0, "", False, "", ""))
