@@ -67,8 +67,8 @@ fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator 
 	  --fuzz-requests $(or $(REQUESTS),1000000) --fuzz-seed $(or $(SEED),0) $(PYTEST_FLAGS) \
 	  tests/unit/auth/policy/test_policy_twin.py tests/fuzz
 
-mutants: $(VENV)/.test  ## small wrong changes to the evaluator, each of which its tests must notice: minutes
-	$(BIN)/python tests/mutation/run.py
+mutants: $(VENV)/.test  ## small wrong changes to the evaluator, each of which its tests must notice: a quarter of an hour
+	$(BIN)/python tests/mutation/run.py --jobs $(JOBS)
 
 chaos: $(VENV)/.test  ## kill workers, metadata and the whole server at random for CHAOS_SECONDS (default 300)
 	$(BIN)/python -m pytest -m chaos --chaos-seconds $(or $(CHAOS_SECONDS),300) $(PYTEST_FLAGS) tests/chaos/test_chaos.py

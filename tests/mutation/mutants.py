@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType
@@ -40,10 +41,11 @@ METHODS |= {"partition": "rpartition", "append": "remove", "add": "discard"}
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`line` is 1-based; `text` that line, stripped; `change` says what was done there, and the how-many-eth of its
-    kind on that line it was."""
+    """`number` is its place among the module's, `line` 1-based; `text` that line, stripped; `change` says what was done
+    there, and the how-many-eth of its kind on a line of this text it was."""
 
     module: str
+    number: int
     line: int
     text: str
     change: str
@@ -53,11 +55,16 @@ class Mutant:
     def key(self) -> tuple[str, str, str]:
         return self.module, self.text, self.change
 
+    @property
+    def name(self) -> str:
+        """For as long as the module is the same."""
+        return f"{self.module} {self.number}"
+
 
 def mutants(module: str, source: str, path: str) -> Iterator[Mutant]:
     tree = ast.parse(source)
     lines = source.splitlines()
-    seen: dict[tuple[int, str], int] = {}
+    seen: Counter[tuple[str, str]] = Counter()
     skipped = unread(tree)
     for place, node in enumerate(ast.walk(tree)):
         if node in skipped:
@@ -67,10 +74,12 @@ def mutants(module: str, source: str, path: str) -> Iterator[Mutant]:
             target = next(each for index, each in enumerate(ast.walk(mutated)) if index == place)
             replace_in(mutated, target, list(changes(target))[number][1])
             line = node.target.lineno if isinstance(node, ast.comprehension) else node.lineno  # type: ignore[attr-defined]
-            count = seen[(line, change)] = seen.get((line, change), 0) + 1
+            text = lines[line - 1].strip()
+            seen[text, change] += 1
+            count = seen[text, change]
             told = change if count == 1 else f"{change} ({count})"
             code = compile(ast.fix_missing_locations(mutated), path, "exec")
-            yield Mutant(module, line, lines[line - 1].strip(), told, code)
+            yield Mutant(module, seen.total(), line, text, told, code)
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:

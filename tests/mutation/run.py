@@ -1,6 +1,8 @@
 """Whether the tests of the evaluator would notice: each mutant of proxy/auth/policy and access, in its own process.
 
-`make mutants`, or `python tests/mutation/run.py [module …]` for a few (`decision conditions`). Outside CI: minutes.
+`make mutants`, or `python tests/mutation/run.py [--jobs N] [module …]` for a few modules (`decision conditions`).
+Outside CI: a quarter of an hour of one core. What has been found is kept in `.mutants`: a run that was broken off goes
+on where it was, for as long as neither evaluator nor tests are changed.
 
 A mutant is first asked the whole case table and QUESTIONS that were drawn and judged once by the twin; most die at
 once. What is left runs the unit tests of the room, too. What lives then must stand in `equivalent.toml` with the reason
@@ -9,19 +11,23 @@ why nobody can tell; an entry that no longer names a living mutant is reported, 
 
 from __future__ import annotations
 
+import argparse
+import gc
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
-import signal
+import resource
 import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import IntEnum
+from hashlib import sha256
 from importlib.machinery import ModuleSpec
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,43 +44,62 @@ from mutation.mutants import Mutant, mutants  # noqa: E402
 AUTH = ROOT / "proxy" / "auth"
 MUTATED = [*sorted((AUTH / "policy").glob("[!_]*.py")), AUTH / "access.py"]
 TABLES = ROOT / "tests" / "unit" / "auth" / "policy"
+FOUND = ROOT / ".mutants"
 QUESTIONS = 6000
-SECONDS = 60  # for one mutant: an endless loop is a death, too
-KILLED, SURVIVED, ENDLESS = "killed by a question", "survived", "ran without end"
-BY_UNIT = "killed by a unit test"
+SECONDS = 60  # of one core for one mutant: an endless loop is a death, too
+SHOWN = 200  # mutants between two lines of progress
 
 Expectation = Callable[[Any], bool]
 
 
-def main(names: Sequence[str]) -> int:
-    files = [path for path in MUTATED if not names or path.stem in names]
+class Fate(IntEnum):
+    """Of a mutant; what its process ends with."""
+
+    SURVIVED = 0
+    BY_QUESTION = 1
+    BY_UNIT = 2
+    ENDLESS = 3
+
+
+class Options:
+    """The options of the room's tests, whose conftest would bring the harness of whole servers along."""
+
+    def pytest_addoption(self, parser: pytest.Parser) -> None:
+        parser.addoption("--policy-pairs", type=int, default=3000)
+        parser.addoption("--policy-seed", default="mutants")
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=1, help="how many mutants at a time")
+    parser.add_argument("modules", nargs="*", help="all unless told")
+    told = parser.parse_args(arguments)
+    files = [path for path in MUTATED if not told.modules or path.stem in told.modules]
     expected = list(expectations())
+    gc.freeze()  # so that forks share it
     first = files[0]
-    unchanged = Mutant(first.stem, 1, "", "", compile(first.read_text(), str(first), "exec"))
-    if in_a_process(unchanged, lambda: holds(expected) and unit_tests_pass(first.stem)) != SURVIVED:
+    unchanged = Mutant(first.stem, 0, 1, "", "", compile(first.read_text(), str(first), "exec"))
+    if next(fates([unchanged], expected, 1))[1] is not Fate.SURVIVED:
         raise SystemExit("the evaluator as it is does not hold: no use in changing it")
     with (Path(__file__).parent / "equivalent.toml").open("rb") as listed:
         known = {(each["module"], each["line"], each["change"]) for each in tomllib.load(listed).get("mutant", [])}
-    seen: Counter[str] = Counter()
+    seen: dict[str, Counter[str]] = {path.stem: Counter() for path in files}
     living: list[Mutant] = []
-    for path in files:
-        here: Counter[str] = Counter()
-        for mutant in mutants(path.stem, path.read_text(), str(path)):
-            fate = in_a_process(mutant, partial(holds, expected))
-            if fate == SURVIVED:
-                fate = in_a_process(mutant, partial(unit_tests_pass, path.stem))
-                fate = BY_UNIT if fate == KILLED else fate
-            here[fate] += 1
-            if fate == SURVIVED:
-                living.append(mutant)
-                if mutant.key not in known:
-                    say(f"  {mutant.module}.py:{mutant.line}: {mutant.change}\n      {mutant.text}")
-        say(f"{path.stem}: {sum(here.values())} mutants: {dict(here)}")
-        seen += here
+    drawn = (mutant for path in files for mutant in mutants(path.stem, path.read_text(), str(path)))
+    for number, (mutant, fate) in enumerate(remembered(drawn, expected, told.jobs), 1):
+        seen[mutant.module][fate.name] += 1
+        if fate is Fate.SURVIVED:
+            living.append(mutant)
+            if mutant.key not in known:
+                say(f"  {mutant.module}.py:{mutant.line}: {mutant.change}\n      {mutant.text}")
+        if number % SHOWN == 0:
+            say(f"{number} mutants, {mutant.module} at hand")
+    for module, here in seen.items():
+        say(f"{module}: {here.total()} mutants: {dict(here)}")
     unexplained = [each for each in living if each.key not in known]
-    mutated = {path.stem for path in files}
-    stale = {key for key in known if key[0] in mutated} - {each.key for each in living}
-    say(f"all: {sum(seen.values())} mutants: {dict(seen)}; {len(unexplained)} of the living unexplained")
+    stale = {key for key in known if key[0] in seen} - {each.key for each in living}
+    total = sum(seen.values(), Counter[str]())
+    say(f"all: {total.total()} mutants: {dict(total)}; {len(unexplained)} of the living unexplained")
     for key in sorted(stale):
         say(f"equivalent.toml names one that does not live: {key}")
     return 1 if unexplained or stale else 0
@@ -104,8 +129,11 @@ def same_as_twin(verdict: Any) -> Expectation:
     return same
 
 
-def holds(expected: Sequence[tuple[Any, Expectation]]) -> bool:
+def holds(module: str, expected: Sequence[tuple[Any, Expectation]]) -> bool:
+    """Whether every answer is right; so it is of a module that the decision does not go through."""
     decide = importlib.import_module("proxy.auth.policy.decision").decide
+    if not {f"proxy.auth.{module}", f"proxy.auth.policy.{module}"} & sys.modules.keys():
+        return True
     return all(expectation(decide(*question)) for question, expectation in expected)
 
 
@@ -115,33 +143,73 @@ def unit_tests_pass(module: str) -> bool:
     files = [path for path in TABLES.glob("test_*.py") if not path.name.startswith(asked_already)]
     files.append(TABLES.parent / "test_access.py")
     files.sort(key=lambda path: ("twin" in path.stem, path.stem))
-    for name in [name for name in sys.modules if name.startswith("fakes.")]:
-        del sys.modules[name]
-    flags = ["-x", "-q", "-n0", "-p", "no:cacheprovider", "--no-header", "--policy-seed=mutants", "--policy-pairs=3000"]
+    flags = ["-x", "-q", "-s", "--no-header", "--noconftest", "--tb=no", "--assert=plain"]
+    flags += [
+        f"-pno:{plugin}" for plugin in ("cacheprovider", "hypothesispytest", "xdist", "benchmark", "xdist.looponfail")
+    ]
     own = [path for path in files if module in path.stem]  # by themselves: most are killed by them
     rest = [path for path in files if path not in own]
-    return all(pytest.main([*flags, *map(str, each)]) == 0 for each in (own, rest) if each)
+    return all(pytest.main([*flags, *map(str, each)], [Options()]) == 0 for each in (own, rest) if each)
 
 
-def in_a_process(mutant: Mutant, check: Callable[[], bool]) -> str:
+def remembered(
+    drawn: Iterable[Mutant], expected: Sequence[tuple[Any, Expectation]], jobs: int
+) -> Iterator[tuple[Mutant, Fate]]:
+    """The fate of each: first of those that an earlier run of the same sources and tests has seen."""
+    sources = b"".join(path.read_bytes() for top in (AUTH, ROOT / "tests") for path in sorted(top.rglob("*.py")))
+    header = sha256(sources).hexdigest()
+    lines = FOUND.read_text().splitlines() if FOUND.exists() else []
+    if lines[:1] != [header]:
+        lines = []
+        FOUND.write_text(f"{header}\n")
+    earlier = {name: Fate(int(fate)) for name, _, fate in (line.rpartition(" ") for line in lines[1:])}
+    left: list[Mutant] = []
+    for mutant in drawn:
+        if mutant.name in earlier:
+            yield mutant, earlier[mutant.name]
+        else:
+            left.append(mutant)
+    with FOUND.open("a", buffering=1) as file:
+        for mutant, fate in fates(left, expected, jobs):
+            file.write(f"{mutant.name} {fate:d}\n")
+            yield mutant, fate
+
+
+def fates(
+    asked: Iterable[Mutant], expected: Sequence[tuple[Any, Expectation]], jobs: int
+) -> Iterator[tuple[Mutant, Fate]]:
+    """What becomes of each, `jobs` at a time, in the order in which they end."""
+    waiting, running = iter(asked), dict[int, Mutant]()
+    while True:
+        for mutant in islice(waiting, jobs - len(running)):
+            running[begin(mutant, expected)] = mutant
+        if not running:
+            return
+        child, status = os.wait()
+        ended = os.waitstatus_to_exitcode(status)
+        yield running.pop(child), Fate.ENDLESS if ended < 0 else Fate(ended)
+
+
+def begin(mutant: Mutant, expected: Sequence[tuple[Any, Expectation]]) -> int:
+    """A process in which `mutant` stands in its module's place; it ends with its fate."""
     child = os.fork()
-    if child == 0:
+    if child:
+        return child
+    fate = Fate.BY_QUESTION
+    try:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
-        signal.alarm(SECONDS)
-        alive = False
-        try:
-            for name in [name for name in sys.modules if name.startswith(("proxy.auth.policy", "proxy.auth.access"))]:
-                del sys.modules[name]
-            sys.meta_path.insert(0, Finder(mutant))
-            alive = check()
-        finally:
-            os._exit(0 if alive else 1)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return ENDLESS if os.WTERMSIG(status) == signal.SIGALRM else KILLED
-    return SURVIVED if os.WEXITSTATUS(status) == 0 else KILLED
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        for name in [name for name in sys.modules if name.startswith(("proxy.auth", "fakes."))]:
+            del sys.modules[name]
+        sys.meta_path.insert(0, Finder(mutant))
+        if holds(mutant.module, expected):
+            fate = Fate.BY_UNIT
+            if unit_tests_pass(mutant.module):
+                fate = Fate.SURVIVED
+    finally:
+        os._exit(fate)
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
