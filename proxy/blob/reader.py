@@ -32,7 +32,8 @@ SegmentSource = Callable[[int], Awaitable[Sequence[Segment]]]
 SMALL = 64 * 1024  # stored bytes up to which a whole object gets buffers of its own instead of slots
 LOOP_SECONDS = 0.002
 """A run is opened on the event loop, where it takes 50 to 250 µs with the CPU's vector and AES instructions. Without
-them it takes longer than this, and a reader that sees so goes on in a thread."""
+them it takes longer than this, and a reader that sees so goes on in a thread. CPU, not the clock: on a busy machine the
+loop is put aside in the middle of a run, and threads would make the machine busier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +280,9 @@ class BlobReader:
             filled += got
         if threaded or self._in_thread:
             return await asyncio.to_thread(_open_and_hash, open_run, view, memoryview(plain), hasher)
-        began = time.perf_counter()
+        began = time.thread_time()
         length = open_run(view, memoryview(plain))
-        self._in_thread = time.perf_counter() - began > LOOP_SECONDS
+        self._in_thread = time.thread_time() - began > LOOP_SECONDS
         return length
 
     def _take(self) -> list[bytearray]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -15,6 +19,7 @@ import _speedups
 from proxy import observe
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
+from proxy.blob.reader import LOOP_SECONDS
 from proxy.blob.sealedreader import open_sealed
 from proxy.model.errors import Code, Failure
 from proxy.model.records import SealedObject
@@ -287,3 +292,32 @@ async def test_where_opening_is_slow_it_moves_to_a_thread(
 ) -> None:
     monkeypatch.setattr("proxy.blob.reader.LOOP_SECONDS", -1.0)
     assert await read_range(memory, written, 0, len(WHOLE), pool) == WHOLE
+
+
+def _spend(seconds: float) -> None:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+@pytest.mark.parametrize(("work", "stays"), [(time.sleep, True), (_spend, False)], ids=["put aside", "slow"])
+async def test_a_run_that_took_long_moves_the_next_to_a_thread_only_if_it_took_cpu(
+    memory: MemoryStore,
+    written: Written,
+    pool: BufferPool,
+    monkeypatch: pytest.MonkeyPatch,
+    work: Callable[[float], None],
+    stays: bool,
+) -> None:
+    """On a busy machine an event loop is put aside in the middle of a run, which says nothing about opening frames."""
+    seen = []
+
+    def open_slowly(*given: Any, **named: Any) -> int:
+        seen.append(threading.current_thread() is threading.main_thread())
+        if len(seen) == 1:
+            work(2 * LOOP_SECONDS)
+        return _speedups.open_frames(*given, **named)
+
+    monkeypatch.setattr("proxy.blob.sealedreader.open_frames", open_slowly)
+    assert await read_range(memory, written, 0, len(WHOLE), pool) == WHOLE
+    assert seen[:2] == [True, stays]
