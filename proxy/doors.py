@@ -26,6 +26,7 @@ from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
 from proxy.ecr.lastuse import LastUses
+from proxy.ecr.layers import Layers
 from proxy.ecr.query import QueryDoors
 from proxy.ecr.signed import Signatures
 from proxy.ecr.sts import Sts
@@ -100,8 +101,9 @@ def router(
     access = Access(own.metadata)
     callers = Callers(own.metadata)
     issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
+    uploads = _uploads(config, own)
     docker = oci.door(
-        uploads=_uploads(config, own),
+        uploads=uploads,
         blobs=Blobs(
             own.metadata,
             own.store,
@@ -140,6 +142,7 @@ def router(
         ),
         tokens=issued,
         endpoints=Endpoints(hosts, config.server.url.rstrip("/")),
+        layers=Layers(uploads, own.run),
         query_doors=QueryDoors(
             Sts(own.metadata, opened, access, issuers, time.time), Iam(own.metadata, access, key_secrets)
         ),

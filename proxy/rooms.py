@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from proxy import keyring
 from proxy.blob.agreement import Agreement
@@ -23,13 +24,15 @@ from proxy.stores import make_links, make_store
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """One process's store, keys and rows. `epochs` is None for who answers nobody for long."""
+    """One process's store, keys and rows; `run` is a folder of this run only. `epochs` is None for who answers nobody
+    for long."""
 
     store: ObjectStore
     keys: DataKeys
     agreement: Agreement
     metadata: Metadata
     pool: BufferPool
+    run: Path
     links: SignedLinks | None = None
     epochs: Epochs | None = None
 
@@ -51,7 +54,7 @@ async def open_rooms(
     links = make_links(config)
     try:
         async with keyring.open_keys(config, masters, client) as keys:
-            yield Rooms(store, keys.data, keys.agreement, cached, BufferPool(), links, epochs)
+            yield Rooms(store, keys.data, keys.agreement, cached, BufferPool(), data.run, links, epochs)
     finally:
         await client.close()
         if links is not None:

@@ -58,7 +58,6 @@ _PARAMETER = frozenset(
         Code.SIZE_INVALID,
         Code.TAG_INVALID,
         Code.UNSUPPORTED,
-        Code.UPLOAD_CONFLICT,
     }
 )
 
@@ -85,7 +84,7 @@ class WireError:
     status: int
     name: str
     message: str
-    fields: Mapping[str, str] = field(default_factory=dict)  # other members of the error's shape
+    fields: Mapping[str, object] = field(default_factory=dict)  # other members of the error's shape
 
 
 class Unreadable(Exception):
@@ -197,5 +196,16 @@ def _failure(failure: Failure) -> WireError:
         return WireError(
             400, failure.code.value, failure.message, {"kmsError": str(kms_error)} if kms_error is not None else {}
         )
+    if failure.code is Code.UPLOAD_CONFLICT:  # until the other request has ended, or its lease
+        return WireError(500, Code.SERVER.value, TRY_AGAIN)
+    if failure.code is Code.INVALID_LAYER_PART:
+        return WireError(400, failure.code.value, failure.message, _where(failure))
     name = Code.INVALID_PARAMETER if failure.code in _PARAMETER else failure.code
     return WireError(403 if failure.code is Code.ACCESS_DENIED else 400, name.value, failure.message)
+
+
+def _where(failure: Failure) -> Mapping[str, object]:
+    """Which upload it was, and the last byte that it has; no number when it has none."""
+    last = failure.fields.get("lastValidByteReceived")
+    found = {name: failure.fields.get(name) for name in ("registryId", "repositoryName", "uploadId")}
+    return found | ({"lastValidByteReceived": last} if isinstance(last, int) and last >= 0 else {})

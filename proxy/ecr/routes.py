@@ -32,6 +32,7 @@ from proxy.ecr.errors import (
     render_json,
     unknown_operation,
 )
+from proxy.ecr.layers import UPLOAD_PART, Layers, taken_part
 from proxy.ecr.lockout import refuse_lock_out
 from proxy.ecr.parameters import (
     Ask,
@@ -94,6 +95,11 @@ ROUTES: Mapping[str, Route] = {
     "BatchGetImage": Route(given_registry, named_repository),
     "BatchDeleteImage": Route(given_registry, named_repository),
     "UpdateImageStorageClass": Route(given_registry, named_repository),
+    # layers
+    "InitiateLayerUpload": Route(given_registry, named_repository),
+    "UploadLayerPart": Route(given_registry, named_repository),
+    "CompleteLayerUpload": Route(given_registry, named_repository),
+    "BatchCheckLayerAvailability": Route(given_registry, named_repository),
     # the registry
     "DescribeRegistry": Route(own_registry, whole_registry),
     "GetRegistryScanningConfiguration": Route(own_registry, whole_registry),
@@ -120,6 +126,7 @@ def door(
     signatures: Signatures,
     tokens: Tokens,
     endpoints: Endpoints,
+    layers: Layers,
     query_doors: QueryDoors,
     trail: Trail,
     clock: Callable[[], float],
@@ -146,13 +153,26 @@ def door(
     async def call(request: web.Request, told: Told) -> bytes:
         operation = _operation(request)
         told.names(operation)
-        caller, body = await signatures.read(request, claim_of(request), ECR)
-        told.came_from(caller)
-        observe.note(operation=operation)
-        route = ROUTES.get(operation)
-        if route is None:
-            raise unknown_operation(operation)
-        told.parameters = parameters = read_parameters(body)
+        if operation == UPLOAD_PART:
+            async with taken_part(request, signatures, layers.folder) as part:
+                told.came_from(part.caller)
+                observe.note(operation=operation)
+                ask = await allowed(operation, part.caller, part.parameters, told)
+                found = await layers.add_part(ask, part.content)
+        else:
+            caller, body = await signatures.read(request, claim_of(request), ECR)
+            told.came_from(caller)
+            observe.note(operation=operation)
+            if operation not in ROUTES:
+                raise unknown_operation(operation)
+            ask = await allowed(operation, caller, read_parameters(body), told)
+            found = await done(ask, request)
+        told.done(found)
+        return json.dumps(found, separators=(",", ":")).encode()
+
+    async def allowed(operation: str, caller: Caller, parameters: Mapping[str, Any], told: Told) -> Ask:
+        route = ROUTES[operation]
+        told.parameters = parameters
         told.account = account = route.registry(parameters, caller)
         ask = Ask(caller, operation, parameters, account, hosts.region, told.facts)
         keys = route.keys(ask)
@@ -160,14 +180,19 @@ def door(
         own = [(f"ecr:{operation}", resource) for resource in told.resources]
         for action, resource in (*own, *route.also(ask)):
             await access.require(caller, action, resource, told.facts, keys)
-        if operation == "GetAuthorizationToken":
-            found = authorization_data(ask, tokens, endpoints, request)
-        else:
-            if operation == "SetRepositoryPolicy" and parameters.get("force") is not True:
-                await refuse_lock_out(ask, metadata)
-            found = await metadata.call(account, operation, parameters)
-        told.done(found)
-        return json.dumps(found, separators=(",", ":")).encode()
+        return ask
+
+    async def done(ask: Ask, request: web.Request) -> Mapping[str, Any]:
+        """What is not answered here is where the rows are."""
+        if ask.operation == "GetAuthorizationToken":
+            return authorization_data(ask, tokens, endpoints, request)
+        if ask.operation == "InitiateLayerUpload":
+            return await layers.initiate(ask)
+        if ask.operation == "CompleteLayerUpload":
+            return await layers.complete(ask)
+        if ask.operation == "SetRepositoryPolicy" and ask.parameters.get("force") is not True:
+            await refuse_lock_out(ask, metadata)
+        return await metadata.call(ask.account, ask.operation, ask.parameters)
 
     return answer
 

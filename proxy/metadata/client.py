@@ -159,6 +159,7 @@ class MetadataClient:
         frame_length: int,
         create: bool,
         sealing: Sealing = Sealing.AES_GCM,
+        in_parts: bool = False,
     ) -> Upload:
         return await self._ask(
             "begin_upload",
@@ -172,6 +173,7 @@ class MetadataClient:
             frame_length=frame_length,
             create=create,
             sealing=sealing,
+            in_parts=in_parts,
         )
 
     async def upload(self, account: str, repository: str, upload_id: str) -> Upload:

@@ -135,8 +135,11 @@ class Metadata(Protocol):
         frame_length: int,
         create: bool,
         sealing: Sealing = Sealing.AES_GCM,
+        in_parts: bool = False,
     ) -> Upload:
-        """Open a session with a fresh UUID at offset 0. `create` makes the repository; else RepositoryNotFound."""
+        """Open a session with a fresh UUID at offset 0. `create` makes the repository; else RepositoryNotFound.
+
+        `in_parts`: it is UploadLayerPart's, each append of it a part under the quotas."""
 
     async def upload(self, account: str, repository: str, upload_id: str) -> Upload:
         """UploadNotFound also when it belongs to another repository, or has been swept."""
@@ -153,7 +156,8 @@ class Metadata(Protocol):
     async def advance_upload(
         self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
     ) -> Upload:
-        """Record a finished append and let the lease go. `segment` must begin at the row's offsets. UploadConflict.
+        """Record a finished append and let the lease go. `segment` must begin at the row's offsets. UploadConflict;
+        LimitExceeded for a part past the quotas.
 
         `frame_hashes` is the last page of hashes of an object that is not sealed, full or not."""
 

@@ -146,6 +146,10 @@ uploads = Table(
     Column("committed", _name(140)),
     Column("discard", _name(32)),  # the object that its commit made useless
     Column("encryption", Text, nullable=False, server_default=""),  # as of blobs
+    Column("parts", Integer),  # that UploadLayerPart brought; NULL of a session that docker began
+    Column("small_parts", Integer, nullable=False, server_default="0"),  # too small to have another after them
+    Column("last_part_at", BigInteger, nullable=False, server_default="0"),
+    Column("state_before", LargeBinary),  # the hash state before the last part
     Index("ix_uploads_state_touched_at", "state", "touched_at"),
     Index("ix_uploads_account_repository_state", "account", "repository", "state"),
 )

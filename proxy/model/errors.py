@@ -28,6 +28,9 @@ class Code(StrEnum):
     INVALID_PARAMETER = "InvalidParameterException"
     INVALID_TAG_PARAMETER = "InvalidTagParameterException"
     KMS = "KmsException"
+    LAYER_ALREADY_EXISTS = "LayerAlreadyExistsException"
+    LAYER_INACCESSIBLE = "LayerInaccessibleException"  # no image of the repository uses it
+    LAYER_PART_TOO_SMALL = "LayerPartTooSmallException"
     LAYERS_NOT_FOUND = "LayersNotFoundException"  # a blob asked for, or needed by a manifest, is not in the repository
     LIMIT_EXCEEDED = "LimitExceededException"
     REGISTRY_POLICY_NOT_FOUND = "RegistryPolicyNotFoundException"

@@ -94,11 +94,26 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerParts:
+    """Of a session that comes in parts through the API: `size` bytes a part is what clients are told to send.
+
+    `count` parts have come, of which `small` were too small to have another after them; the last one begins at byte
+    `last_at`, and `state_before` is the session's hash state of before it."""
+
+    size: int
+    count: int
+    small: int
+    last_at: int
+    state_before: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """An upload session. `sealed.plain_size` is the true offset: what a next chunk must start at.
 
     `hash_state` is what `_speedups` exported, sealed (it holds up to 127 bytes of plaintext). `fence` names the append
-    that holds the session, 0 when nobody does. `committed` is the digest once the closing PUT has succeeded.
+    that holds the session, 0 when nobody does. `committed` is the digest once the closing PUT has succeeded. `parts` is
+    None for a session that docker's door began.
     """
 
     upload_id: str
@@ -109,6 +124,7 @@ class Upload:
     hash_state: bytes
     fence: int
     committed: str | None = None
+    parts: LayerParts | None = None
 
 
 class ImageKind(StrEnum):

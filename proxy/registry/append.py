@@ -20,7 +20,7 @@ from typing import Any, Self
 from proxy import observe
 from proxy.auth.envelope import SmallSealer
 from proxy.blob.buffers import BufferPool
-from proxy.blob.hashers import Hasher, new_hasher, resume_hasher
+from proxy.blob.hashers import Hasher, new_hasher
 from proxy.blob.keys import DataKeys
 from proxy.blob.objects import BlobWriter, begin_append, open_object
 from proxy.blob.plain import last_page_offset
@@ -28,6 +28,7 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest
 from proxy.model.records import Blob, SealedObject, Segment, Upload
+from proxy.registry.hashstate import open_state, seal_state
 from proxy.storage.base import Appender, ObjectMissing, ObjectStore
 
 LEASE_SECONDS = 10.0
@@ -128,7 +129,7 @@ class Append:
             await self._appender.pause()
         except ObjectMissing:
             raise await self._lost() from None
-        state = self._seal_state(self._hasher)
+        state = seal_state(self._rooms.state_sealer, self.upload.upload_id, self._hasher)
         self._recording = True
         kept = await self._rooms.metadata.advance_upload(
             self.upload.upload_id,
@@ -240,18 +241,7 @@ class Append:
     def _begin_hash(self) -> Hasher:
         if not self.upload.sealed.plain_size:
             return new_hasher(self._algorithm)
-        try:
-            state = self._rooms.state_sealer.open(self.upload.hash_state, self.upload.upload_id.encode())
-            return resume_hasher(state)
-        except ValueError as error:
-            raise Failure(
-                Code.SERVER,
-                "the state of this upload cannot be read",
-                hint="was the master key replaced? begin the upload again",
-            ) from error
-
-    def _seal_state(self, hasher: Hasher) -> bytes:
-        return self._rooms.state_sealer.seal(hasher.export(), self.upload.upload_id.encode())
+        return open_state(self._rooms.state_sealer, self.upload.upload_id, self.upload.hash_state)
 
     async def _check_other(self, digest: Digest, sealed: SealedObject, last: Segment | None) -> None:
         """The closing PUT named an algorithm that was not computed: open and hash the whole object, once."""

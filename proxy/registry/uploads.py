@@ -1,24 +1,28 @@
-"""Upload sessions: begin, append, status, cancel, whichever worker is asked.
+"""Upload sessions: begin, append, status, cancel, whichever worker is asked; and layers that come in parts.
 
 A session is a row; what an append stored is counted there before anybody is told. A closing append may be asked twice.
-The rest of an append's life is in `append`. Source: OCI Distribution 1.1.1 "Pushing blobs".
+The rest of an append's life is in `append`. A session is of one door: what docker began takes no parts of the API and
+the other way round, since each counts by rules of its own; any of them may ask where it stands, and cancel it.
+Sources: OCI Distribution 1.1.1 "Pushing blobs"; UploadLayerPart and CompleteLayerUpload of botocore's `ecr` model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from proxy import observe
 from proxy.auth.envelope import SmallSealer
 from proxy.blob.buffers import BufferPool
+from proxy.blob.hashers import Hasher, new_hasher
 from proxy.blob.keys import DataKeys
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import DIGEST_HEX, Digest, is_upload_id, repository_arn
-from proxy.model.records import NO_DATA_KEY, Sealing, Upload
+from proxy.model.records import NO_DATA_KEY, LayerParts, Sealing, Upload
 from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS, Append, Rooms, delete_object
+from proxy.registry.hashstate import open_state
 from proxy.storage.base import ObjectStore
 
 
@@ -53,7 +57,13 @@ class Uploads:
         self._new_key = new_key
 
     async def begin(
-        self, account: str, repository: str, *, algorithm: str = "sha256", may_create: bool = True
+        self,
+        account: str,
+        repository: str,
+        *,
+        algorithm: str = "sha256",
+        may_create: bool = True,
+        in_parts: bool = False,
     ) -> Upload:
         """Open a session. RepositoryNotFound when it may not be created, DigestInvalid for an unknown algorithm."""
         if algorithm not in DIGEST_HEX:
@@ -75,10 +85,17 @@ class Uploads:
             frame_length=self._frame_length,
             create=self._create_on_push and may_create,
             sealing=self._sealing,
+            in_parts=in_parts,
         )
 
+    async def begin_parts(self, account: str, repository: str) -> tuple[str, int]:
+        """Open a session for the API's parts: its id, and how many bytes are to be sent at once. RepositoryNotFound:
+        as at AWS, only docker's push may create one."""
+        upload = await self.begin(account, repository, may_create=False, in_parts=True)
+        return upload.upload_id, _parts(upload).size
+
     async def status(self, account: str, repository: str, upload_id: str) -> Upload:
-        _check_id(repository, upload_id)
+        _check_id(account, repository, upload_id)
         return await self._rooms.metadata.upload(account, repository, upload_id)
 
     async def append(
@@ -90,21 +107,26 @@ class Uploads:
         start: int | None = None,
         length: int | None = None,
         closing: Digest | None = None,
+        in_parts: bool = False,
     ) -> Append:
         """Take the session for one request's bytes, of which there will be `length` if that is known.
 
         `start` is where the client believes the session stands; elsewhere is InvalidLayerPart with the true end.
         `closing` is the digest that the request will commit, None when it only appends. UploadConflict while another
-        request writes; UploadNotFound, also for a session that was committed as something else.
+        request writes; UploadNotFound, also for a session that was committed as something else, or that is the other
+        door's.
         """
-        _check_id(repository, upload_id)
+        _check_id(account, repository, upload_id)
         leased_at = asyncio.get_running_loop().time()
         upload = await self._rooms.metadata.lease_upload(
             account, repository, upload_id, seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
         )
         if upload.committed is not None and (closing is None or upload.committed != str(closing)):
-            raise _not_found(repository, upload_id)
+            raise _not_found(account, repository, upload_id)
         append = Append(self._rooms, upload, leased_at, length=length, closing=closing)
+        if (upload.parts is not None) is not in_parts:
+            await append.abandon()
+            raise _not_found(account, repository, upload_id)
         if start is not None and start != upload.sealed.plain_size and upload.committed is None:
             await append.abandon()
             raise Failure(
@@ -114,24 +136,107 @@ class Uploads:
             )
         return append
 
+    async def add_part(
+        self, account: str, repository: str, upload_id: str, *, first: int, length: int, content: AsyncIterator[bytes]
+    ) -> Upload:
+        """Append a part of `length` bytes that begins at byte `first`; the session as it is then.
+
+        The last part come again, as after a lost answer, changes nothing. InvalidLayerPart for any other place than
+        the session's end, with the last byte that is there; LimitExceeded, UploadNotFound, UploadConflict.
+        """
+        append = await self.append(account, repository, upload_id, length=length, in_parts=True)
+        async with append:
+            upload, parts = append.upload, _parts(append.upload)
+            end = upload.sealed.plain_size
+            if parts.count and first == parts.last_at and first + length == end:
+                if await self._is_last(upload, parts, content):
+                    return upload
+            elif first == end and length:
+                async for piece in content:
+                    await append.write(piece)
+                if append.received != length:
+                    raise Failure(Code.SIZE_INVALID, f"{append.received} bytes of a part of {length} came")
+                return await append.keep()
+            raise invalid_part(upload, f"the part does not begin at byte {end}, where this upload stands")
+
+    async def complete(self, account: str, repository: str, upload_id: str, digest: Digest) -> bool:
+        """Make the layer whose parts came the repository's blob `digest`. False: it was there already, and stays.
+
+        Asked again after it succeeded, answers True. EmptyUpload, LayerPartTooSmall, InvalidLayer, UploadNotFound;
+        after each the session stays as it was.
+        """
+        append = await self.append(account, repository, upload_id, closing=digest, in_parts=True)
+        async with append:
+            parts = _parts(append.upload)
+            if append.upload.committed is not None:
+                return True
+            if not parts.count:
+                raise Failure(Code.EMPTY_UPLOAD, f"The upload with id '{upload_id}' does not contain any layer parts")
+            if parts.small:
+                raise Failure(
+                    Code.LAYER_PART_TOO_SMALL,
+                    f"The upload with id '{upload_id}' has layer parts, other than the last one, that are too small",
+                )
+            is_new = not await self._is_there(account, repository, digest)
+            await append.commit(digest)
+        return is_new
+
     async def cancel(self, account: str, repository: str, upload_id: str) -> None:
         """End a session and remove what it stored. UploadNotFound."""
-        _check_id(repository, upload_id)
+        _check_id(account, repository, upload_id)
         key = await self._rooms.metadata.cancel_upload(account, repository, upload_id)
         observe.metrics.uploads.labels("cancelled").inc()
         await delete_object(self._rooms.store, key)
 
+    async def _is_there(self, account: str, repository: str, digest: Digest) -> bool:
+        try:
+            await self._rooms.metadata.blob(account, repository, str(digest))
+        except Failure as failure:
+            if failure.code is not Code.LAYERS_NOT_FOUND:
+                raise
+            return False
+        return True
 
-def _check_id(repository: str, upload_id: str) -> None:
+    async def _is_last(self, upload: Upload, parts: LayerParts, content: AsyncIterator[bytes]) -> bool:
+        """Whether the last part had these bytes: from the state before it they lead to the same digest."""
+        hasher = self._state(upload, parts.state_before) if parts.last_at else new_hasher(upload.algorithm)
+        async for piece in content:
+            hasher.update(piece)
+        return hasher.digest() == self._state(upload, upload.hash_state).digest()
+
+    def _state(self, upload: Upload, state: bytes) -> Hasher:
+        return open_state(self._rooms.state_sealer, upload.upload_id, state)
+
+
+def _parts(upload: Upload) -> LayerParts:
+    if upload.parts is None:
+        raise _not_found(upload.account, upload.repository, upload.upload_id)
+    return upload.parts
+
+
+def invalid_part(upload: Upload, why: str) -> Failure:
+    """With where the upload stands."""
+    return Failure(
+        Code.INVALID_LAYER_PART,
+        f"The layer part is not valid for the upload with id '{upload.upload_id}': {why}",
+        lastValidByteReceived=upload.sealed.plain_size - 1,
+        registryId=upload.account,
+        repositoryName=upload.repository,
+        uploadId=upload.upload_id,
+    )
+
+
+def _check_id(account: str, repository: str, upload_id: str) -> None:
     """What is no upload id never reaches a row."""
     if not is_upload_id(upload_id):
-        raise _not_found(repository, upload_id[:80])
+        raise _not_found(account, repository, upload_id[:80])
 
 
-def _not_found(repository: str, upload_id: str) -> Failure:
+def _not_found(account: str, repository: str, upload_id: str) -> Failure:
     return Failure(
         Code.UPLOAD_NOT_FOUND,
-        f"Upload with id '{upload_id}' could not be found for the repository with name '{repository}'",
+        f"Upload with id '{upload_id}' could not be found for the repository with name '{repository}'"
+        f" in the registry with id '{account}'",
         uploadId=upload_id,
         repositoryName=repository,
     )

@@ -22,7 +22,17 @@ from fakes.oci_words import EMPTY_CONFIG, OCI_IMAGE, digest_of, image
 from fakes.signer import Credentials, Lines, Scope, signed
 from fakes.whole_registry import WholeRegistry, whole_registry
 
-from harness.specimens import ACCOUNT, KEY, REPOSITORY, SHARED, SPARE_KEY, settle
+from harness.specimens import (
+    ACCOUNT,
+    FULL_UPLOAD,
+    KEY,
+    PART,
+    PART_UPLOAD,
+    REPOSITORY,
+    SHARED,
+    SPARE_KEY,
+    settle,
+)
 from harness.specimens_iam import MADE
 from proxy.auth.secrets import seal_secret
 from proxy.metadata.cache import CachedMetadata
@@ -106,6 +116,12 @@ async def asked_doors(folder: Path, **settings: Any) -> AsyncIterator[Doors]:
         doors = Doors(registry, keys, folder / "rows.db")
         for tag in ("v1", "v2"):
             await push(doors, REPOSITORY, tag, [LAYER, tag.encode()])
+        for upload_id in (PART_UPLOAD, FULL_UPLOAD):
+            begun, _ = await registry.uploads.begin_parts(ACCOUNT, REPOSITORY)
+            await asyncio.to_thread(_rename_upload, folder / "rows.db", begun, upload_id)
+        await registry.uploads.add_part(
+            ACCOUNT, REPOSITORY, FULL_UPLOAD, first=0, length=len(PART), content=_once(PART)
+        )
         await settle(metadata, [("ecr", "SetRepositoryPolicy", {"repositoryName": REPOSITORY, "policyText": SHARED})])
         tagging = {"resourceArn": f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{REPOSITORY}"}
         await settle(metadata, [("ecr", "TagResource", {**tagging, "tags": [{"Key": "Team", "Value": "a"}]})])
@@ -157,6 +173,16 @@ def raw_request(method: str, target: str, lines: Sequence[tuple[str, str]], body
     framing = [("Content-Length", str(len(body)))] if body and not framed else []
     head = "".join(f"{name}: {value}\r\n" for name, value in (*lines, *framing))
     return f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode("utf-8", "surrogateescape") + body
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def _rename_upload(database: Path, begun: str, upload_id: str) -> None:
+    """Before anything has come to it, which would be bound to its name."""
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE uploads SET upload_id = ? WHERE upload_id = ?", (upload_id, begun))
 
 
 def _quoted(text: str) -> str:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import boto3
@@ -34,6 +36,7 @@ from proxy.auth.tokens import Tokens
 from proxy.ecr import routes
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
+from proxy.ecr.layers import Layers
 from proxy.ecr.query import QueryDoors
 from proxy.ecr.signed import Signatures
 from proxy.ecr.sts import Sts
@@ -49,7 +52,9 @@ from proxy.model.identity import (
     RegistryAccess,
     RepositoryAccess,
 )
-from proxy.model.names import repository_arn
+from proxy.model.names import Digest, repository_arn
+from proxy.model.records import Upload
+from proxy.registry.uploads import Uploads
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -137,6 +142,29 @@ class FakeMetadata:
         return self.repositories[name]
 
 
+class FakeUploads:
+    """Sessions that no repository has: whose they would be is told to `FakeMetadata.accounts`."""
+
+    def __init__(self, metadata: FakeMetadata) -> None:
+        self._metadata = metadata
+
+    async def begin_parts(self, account: str, repository: str) -> tuple[str, int]:
+        raise self._not_found(account, repository)
+
+    async def status(self, account: str, repository: str, upload_id: str) -> Upload:
+        raise self._not_found(account, repository)
+
+    async def add_part(self, account: str, repository: str, upload_id: str, **part: Any) -> Upload:
+        raise self._not_found(account, repository)
+
+    async def complete(self, account: str, repository: str, upload_id: str, digest: Digest) -> bool:
+        raise self._not_found(account, repository)
+
+    def _not_found(self, account: str, repository: str) -> Failure:
+        self._metadata.accounts.append(account)
+        return repository_not_found(repository, account)
+
+
 def _row(account: str, name: str) -> dict[str, Any]:
     return {
         "repositoryName": name,
@@ -192,6 +220,7 @@ class AwsDoor:
             query_doors=QueryDoors(
                 Sts(metadata, self.sessions, access, issuers, self.clock), Iam(metadata, access, self.secrets)
             ),
+            layers=Layers(cast(Uploads, FakeUploads(self.metadata)), Path(tempfile.gettempdir())),
             clock=self.clock,
         )
         self._server = RawTestServer(cast(Callable[[web.BaseRequest], Any], handler), host="127.0.0.1")

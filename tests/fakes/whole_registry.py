@@ -34,6 +34,7 @@ from proxy.blob.masterfile import MasterKeys
 from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
+from proxy.ecr.layers import Layers
 from proxy.ecr.query import QueryDoors
 from proxy.ecr.signed import Signatures
 from proxy.ecr.sts import Sts
@@ -172,6 +173,7 @@ async def whole_registry(
                 Sts(metadata, opened, access, issuers or Issuers([], tls=None, clock=time.monotonic), time.time),
                 Iam(metadata, access, key_secrets),
             ),
+            layers=Layers(uploads, folder),
             clock=time.time,
         )
         images = Images(metadata, create_on_push=create_on_push)

@@ -2,20 +2,24 @@
 
 Each says which actions it needs, so that a test can give a caller just these, or all but one; and what is made for it
 before, so that it can be done once, in any order. `ECR` and `STS` are here, `specimens_iam.IAM` beside; `settle` makes
-the world they are calls of: team/app with an image, and the people, policies and provider of `specimens_iam.MADE`.
-Must not know how a request travels.
+the world they are calls of: team/app with an image and two uploads, and the people, policies and provider of
+`specimens_iam.MADE`. Must not know how a request travels.
 """
 
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 REPOSITORY = "team/app"
 TAGS = ({"Key": "Team", "Value": "a"}, {"Key": "stage", "Value": "b c"})
+PART, PART_UPLOAD = b"all of a layer", "00000000-0000-4000-8000-00000000aaaa"  # and a session that no part came to
+FULL_UPLOAD = "00000000-0000-4000-8000-00000000bbbb"  # whose one part was this one
 KEY, SPARE_KEY = "AKIASPECIMENS0000001", "AKIASPECIMENS0000002"  # ann's and two's
 
 Call = tuple[str, str, Mapping[str, Any]]
@@ -121,6 +125,17 @@ ECR: Sequence[Specimen] = (
     _ecr("DescribeRegistry"),
     _ecr("GetRegistryScanningConfiguration"),
     Specimen("ecr", "GetSigningConfiguration", {}, error="SigningConfigurationNotFoundException"),
+    _ecr("InitiateLayerUpload", **_APP),
+    _ecr(
+        "UploadLayerPart",
+        **_APP,
+        uploadId=PART_UPLOAD,
+        partFirstByte=0,
+        partLastByte=len(PART) - 1,
+        layerPartBlob=b64encode(PART).decode(),
+    ),
+    _ecr("CompleteLayerUpload", **_APP, uploadId=FULL_UPLOAD, layerDigests=[f"sha256:{sha256(PART).hexdigest()}"]),
+    _ecr("BatchCheckLayerAvailability", **_APP, layerDigests=[f"sha256:{sha256(b'v1').hexdigest()}", "sha256:00", ""]),
     _ecr("PutRegistryPolicy", policyText=REGISTRY),
     _ecr("GetRegistryPolicy", before=[("ecr", "PutRegistryPolicy", {"policyText": REGISTRY})]),
     _ecr("DeleteRegistryPolicy", before=[("ecr", "PutRegistryPolicy", {"policyText": REGISTRY})]),

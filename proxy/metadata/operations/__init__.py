@@ -17,6 +17,7 @@ from proxy.metadata.operations import (
     identity,
     images,
     keys,
+    layers,
     manifests,
     openobjects,
     policies,
@@ -33,6 +34,7 @@ from proxy.metadata.operations.iam import accesskeys, resources, roles
 from proxy.metadata.operations.operation import Operation as Operation
 
 ECR: dict[str, Operation] = {
+    "BatchCheckLayerAvailability": Operation(layers.batch_check_layer_availability),
     "BatchDeleteImage": Operation(images.batch_delete_image, write=True),
     "BatchGetImage": Operation(images.batch_get_image),
     "CreateRepository": Operation(repositories.create_repository, write=True),

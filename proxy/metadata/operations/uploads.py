@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, insert, select, update
 
 from proxy.metadata.operations.blobs import link_blob
 from proxy.metadata.operations.framehashes import end_append, put_page
+from proxy.metadata.operations.layerparts import add_part, parts_of
 from proxy.metadata.operations.repositories import need_or_make_repository, need_repository
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
@@ -93,6 +94,7 @@ def begin_upload(
     frame_length: int,
     create: bool,
     sealing: Sealing = Sealing.AES_GCM,
+    in_parts: bool = False,
 ) -> Upload:
     """Asked again with the same object key, it is the same session."""
     need_or_make_repository(tx, account, repository, create)
@@ -120,6 +122,7 @@ def begin_upload(
                 last_fence=0,
                 lease_until=0.0,
                 touched_at=tx.now,
+                parts=0 if in_parts else None,
             ),
         ).one()
     return _upload(tx, row)
@@ -271,6 +274,8 @@ def _append(
     _held(row, fence)
     if segment.plain_offset != row.plain_size or segment.stored_offset != row.stored_size:
         raise _conflict(row, "the append does not begin where this upload ends")
+    if row.parts is not None:
+        add_part(tx, row, segment)
     insert_segments(tx, row.object_key, [segment])
     end_append(tx, row, segment, frame_hashes)
     facts = {"id": row.upload_id, "plain": segment.plain_length, "stored": segment.stored_length, "now": tx.now}
@@ -328,6 +333,7 @@ def _upload(tx: Transaction, row: FoundRow) -> Upload:
         hash_state=row.hash_state,
         fence=row.fence,
         committed=row.committed,
+        parts=parts_of(tx, row),
     )
 
 

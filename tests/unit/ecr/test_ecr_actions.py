@@ -15,6 +15,7 @@ from proxy.ecr.routes import ROUTES
 ARN = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app"
 BELOW = ARN.replace("app", "*")
 THERE = ARN.replace(ACCOUNT, OTHER_ACCOUNT)
+UPLOAD = "00000000-0000-4000-8000-00000000aaaa"
 TAGS = [{"Key": "Team", "Value": "a"}, {"Key": "stage", "Value": ""}]
 TAGGED = {"aws:requesttag/team": ("a",), "aws:requesttag/stage": ("",), "aws:tagkeys": ("Team", "stage")}
 
@@ -48,6 +49,10 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
             ("DescribeImages", {}),
             ("BatchGetImage", {"imageIds": [{"imageTag": "v1"}]}),
             ("BatchDeleteImage", {"imageIds": [{"imageTag": "v1"}]}),
+            ("InitiateLayerUpload", {}),
+            ("UploadLayerPart", {"uploadId": UPLOAD, "partFirstByte": 0, "partLastByte": 2, "layerPartBlob": "QUJD"}),
+            ("CompleteLayerUpload", {"uploadId": UPLOAD, "layerDigests": [f"sha256:{64 * '0'}"]}),
+            ("BatchCheckLayerAvailability", {"layerDigests": ["x"]}),
         )
     ),
     ("TagResource", {"resourceArn": THERE, "tags": TAGS}, [("TagResource", THERE)], TAGGED),

@@ -37,6 +37,7 @@ from proxy.metadata.operations import (
     identity,
     images,
     keys,
+    layers,
     manifests,
     openobjects,
     pulltimeexclusions,
@@ -79,9 +80,9 @@ class Push:
         self.tx = tx
         self.keys = iter(f"{number:032x}" for number in range(1000))
 
-    def begin(self, sealing: Sealing = Sealing.AES_GCM) -> Any:
+    def begin(self, sealing: Sealing = Sealing.AES_GCM, *, in_parts: bool = False) -> Any:
         key = next(self.keys)
-        return uploads.begin_upload(self.tx, ACCOUNT, R, "sha256", key, DATA_KEY, "arn", 4096, True, sealing)
+        return uploads.begin_upload(self.tx, ACCOUNT, R, "sha256", key, DATA_KEY, "arn", 4096, True, sealing, in_parts)
 
     def blob(self, name: str) -> Any:
         leased = uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0, "me")
@@ -106,7 +107,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     push.image("three", "v3", subject=subject, artifactType="a/b")
     push.put(index_manifest([one, two]), "latest")
     blob, loose, open_upload = push.blob("one"), push.blob("loose"), push.begin()
-    cancelled, advanced = push.begin(), push.begin()
+    cancelled, advanced = push.begin(), push.begin(in_parts=True)
     fence = uploads.lease_upload(tx, ACCOUNT, R, advanced.upload_id, 30.0, "me").fence
     committed = uploads.lease_upload(tx, ACCOUNT, R, push.begin().upload_id, 30.0, "me")
     plain_id = push.begin(Sealing.NONE).upload_id
@@ -255,6 +256,9 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "DescribeImages": described,
         "BatchGetImage": lambda: images.batch_get_image(tx, ACCOUNT, {**named, **ids}),
         "delete_manifest": lambda: manifests.delete_manifest(tx, ACCOUNT, R, push.image("five", "v5")),
+        "BatchCheckLayerAvailability": lambda: layers.batch_check_layer_availability(
+            tx, ACCOUNT, {**named, "layerDigests": [digest("one"), digest("none"), "x"]}
+        ),
         "BatchDeleteImage": lambda: images.batch_delete_image(tx, ACCOUNT, {**named, **ids}),
         "expire_uploads": lambda: upkeep.expire_uploads(tx, -1.0, 100),
         "collect_blobs": lambda: upkeep.collect_blobs(tx, -1.0, 100),

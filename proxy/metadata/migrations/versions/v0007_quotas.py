@@ -1,5 +1,5 @@
 """What ECR's whole control plane keeps: counters of its quotas, creation templates, times of pulls, rates, and blobs
-sealed under keys of a repository's own.
+sealed under keys of a repository's own, and layers that come in parts.
 
 A blob is one of (account, digest, encryption) from here on: repositories share it only where their keys are the same.
 `blobs` is made anew on SQLite, which changes no constraint of a table that is there; foreign keys are off meanwhile.
@@ -27,6 +27,7 @@ def upgrade() -> None:
     _keys()
     op.add_column("images", sa.Column("last_pulled_at", sa.Float()))
     op.add_column("repositories", sa.Column("lifecycle_policy", sa.Text()))
+    _parts()
     op.create_table(
         "creation_templates",
         sa.Column("account", _name(12), nullable=False),
@@ -73,6 +74,14 @@ def _count() -> None:
         " (SELECT count(*) FROM images i WHERE i.repository_id = repositories.repository_id)"
     )
     op.execute("UPDATE images SET tags = (SELECT count(*) FROM tags t WHERE t.image_id = images.image_id)")
+
+
+def _parts() -> None:
+    """Sessions of UploadLayerPart. Those that are open are docker's."""
+    op.add_column("uploads", sa.Column("parts", sa.Integer()))
+    op.add_column("uploads", sa.Column("small_parts", sa.Integer(), nullable=False, server_default="0"))
+    op.add_column("uploads", sa.Column("last_part_at", sa.BigInteger(), nullable=False, server_default="0"))
+    op.add_column("uploads", sa.Column("state_before", sa.LargeBinary()))
 
 
 def _keys() -> None:

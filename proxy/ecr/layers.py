@@ -1,0 +1,115 @@
+"""Layers through the API: InitiateLayerUpload, UploadLayerPart, CompleteLayerUpload.
+
+    UploadLayerPart {"layerPartBlob": base64, "partFirstByte": 0, "partLastByte": 10485759, "uploadId": "…", …}
+
+Sessions, sealing and store are docker's own (`registry.uploads`), so a layer is the same whichever way it came. A part
+is decoded, hashed for its signature and set aside as it comes, in whatever order its members are, and is looked at by
+anybody only when its signature holds, its caller is allowed and its parameters are valid (`spool` says why).
+Sources: botocore's `ecr` model; Amazon ECR API Reference, the operations' pages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from proxy import observe
+from proxy.ecr.parameters import Ask
+from proxy.ecr.services import ECR
+from proxy.ecr.signed import Signatures, claim_of
+from proxy.ecr.spool import Spool
+from proxy.ecr.streamed import StreamedObject
+from proxy.model.errors import Code, Failure
+from proxy.model.identity import Caller
+from proxy.model.names import parse_digest
+from proxy.registry.uploads import Uploads, invalid_part
+from proxy.shapes import models
+from proxy.shapes.validation import invalid, validate
+
+UPLOAD_PART = "UploadLayerPart"
+BLOB = "layerPartBlob"
+BLOB_MAX: int = models.shape("ecr", "LayerPartBlob")["max"]  # read before the server forks
+
+_PART = replace(ECR, body_max=BLOB_MAX * 3 // 2)
+"""Base64 makes four bytes of three; what is over is for escapes (`\\/`) and the other members."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A proven UploadLayerPart: who sent it, its members but the bytes, and the bytes; None where it has none."""
+
+    caller: Caller
+    parameters: dict[str, Any]
+    content: Spool | None
+
+
+@contextlib.asynccontextmanager
+async def taken_part(request: web.Request, signatures: Signatures, folder: Path) -> AsyncIterator[Part]:
+    """The part that a request brings, for a `with` block. Refused, Unreadable, and as `Spool` has it."""
+    reader = StreamedObject(BLOB, BLOB_MAX)
+    async with Spool(folder) as spool:
+        async with signatures.stream(request, claim_of(request), _PART) as body:
+            async for chunk in body:
+                await spool.write(reader.feed(chunk))
+            caller = await body.prove()
+        yield Part(caller, reader.finish(), spool if reader.length is not None else None)
+
+
+class Layers:
+    """One worker's answers, to those who are allowed."""
+
+    def __init__(self, uploads: Uploads, folder: Path) -> None:
+        """Parts are set aside in `folder`."""
+        self._uploads = uploads
+        self.folder = folder
+
+    async def initiate(self, ask: Ask) -> Mapping[str, Any]:
+        """As `Uploads.begin_parts`."""
+        validate(ask.operation, ask.parameters)
+        upload_id, size = await self._uploads.begin_parts(ask.account, ask.parameters["repositoryName"])
+        return {"uploadId": upload_id, "partSize": size}
+
+    async def add_part(self, ask: Ask, content: Spool | None) -> Mapping[str, Any]:
+        """As `Uploads.add_part`."""
+        given = ask.parameters
+        validate(ask.operation, {**given, BLOB: ""} if content is not None else given)  # its length has been checked
+        if content is None:
+            raise invalid(BLOB, "Member must not be null")
+        first, last = given["partFirstByte"], given["partLastByte"]
+        name, upload_id = given["repositoryName"], given["uploadId"]
+        if content.length != last - first + 1 or not content.length:
+            upload = await self._uploads.status(ask.account, name, upload_id)
+            raise invalid_part(upload, f"{content.length} bytes are not those from {first} to {last}")
+        upload = await self._uploads.add_part(
+            ask.account, name, upload_id, first=first, length=content.length, content=content.content()
+        )
+        observe.metrics.blob_bytes.labels("in").inc(content.length)
+        return _about(ask) | {"lastByteReceived": upload.sealed.plain_size - 1}
+
+    async def complete(self, ask: Ask) -> Mapping[str, Any]:
+        """As `Uploads.complete`. LayerAlreadyExists once the layer's digest was checked; clients go on as if done."""
+        given = ask.parameters
+        validate(ask.operation, given)
+        named = set(given["layerDigests"])
+        if len(named) > 1:
+            raise invalid("layerDigests", "Member must name one layer")
+        digest = parse_digest(named.pop())
+        observe.note(digest=str(digest))
+        name = given["repositoryName"]
+        if not await self._uploads.complete(ask.account, name, given["uploadId"], digest):
+            raise Failure(
+                Code.LAYER_ALREADY_EXISTS,
+                f"The layer with digest '{digest}' already exists in the repository with name '{name}'"
+                f" in the registry with id '{ask.account}'",
+            )
+        return _about(ask) | {"layerDigest": str(digest)}
+
+
+def _about(ask: Ask) -> dict[str, Any]:
+    given = ask.parameters
+    return {"registryId": ask.account, "repositoryName": given["repositoryName"], "uploadId": given["uploadId"]}

@@ -1,0 +1,99 @@
+"""Bytes set aside until it is known whose they are: sealed, on disk, in a file that has no name.
+
+What a request brings may be kept only once its signature is proven, and SDKs that sort their members send a part's
+bytes before the upload that they are for. Held whole they would cost 20 MiB of memory a request; written into the
+upload as they come, they would let whoever knows a key's id take uploads' leases and put bytes into their objects.
+So they lie here meanwhile, each frame under a key that is made for this one spool and never leaves this process.
+What is short never leaves memory. Turned down: two ways to take a part, by the order of its members.
+
+Words: `write`…, `content`; `async with` gives everything back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from proxy.model.errors import Code, Failure
+from proxy.registry.append import see_through
+
+FRAME = 256 * 1024
+_STORED = FRAME + 16  # with GCM's tag
+
+
+class Spool:
+    """`length` bytes so far. The file lies in `folder`; it takes as much room as was written, and a tag a frame."""
+
+    def __init__(self, folder: Path) -> None:
+        self.length = 0
+        self._folder = folder
+        self._cipher = AESGCM(AESGCM.generate_key(256))
+        self._tail = bytearray()
+        self._frames = 0
+        self._read: bytes = b""
+        self._file = -1
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tail.clear()
+        if self._file >= 0:
+            await see_through(asyncio.to_thread(os.close, self._file))  # it takes a while to free what was written
+
+    async def write(self, some: bytes) -> None:
+        """StoreFull, StoreUnavailable: of this machine's own disk."""
+        self._tail += some
+        self.length += len(some)
+        while len(self._tail) >= FRAME:
+            frame = bytes(self._tail[:FRAME])
+            del self._tail[:FRAME]
+            await see_through(self._off_loop(self._set_aside, frame))
+
+    async def content(self) -> AsyncIterator[bytes]:
+        """All that was written, in pieces. May be asked once."""
+        for number in range(self._frames):
+            await see_through(self._off_loop(self._fetch, number))
+            yield self._read
+        self._read = b""
+        if self._tail:
+            yield bytes(self._tail)
+
+    async def _off_loop(self, work: object, *given: object) -> None:
+        try:
+            await asyncio.to_thread(work, *given)  # type: ignore[arg-type]  # one of the two below
+        except (OSError, InvalidTag) as error:
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise Failure(
+                Code.STORE_FULL if full else Code.STORE_UNAVAILABLE,
+                "a layer part could not be set aside",
+                hint=f"{self._folder}: {error!r}",
+            ) from error
+
+    def _set_aside(self, frame: bytes) -> None:
+        if self._file < 0:
+            self._file, name = tempfile.mkstemp(dir=self._folder)
+            os.unlink(name)
+        sealed = self._cipher.encrypt(_nonce(self._frames), frame, None)
+        if os.pwrite(self._file, sealed, self._frames * _STORED) < _STORED:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._frames += 1
+
+    def _fetch(self, number: int) -> None:
+        sealed = os.pread(self._file, _STORED, number * _STORED)
+        self._read = self._cipher.decrypt(_nonce(number), sealed, None)
+
+
+def _nonce(number: int) -> bytes:
+    return number.to_bytes(12, "big")
