@@ -225,6 +225,9 @@ def _check_together(config: Config) -> None:
     quotas = config.quotas
     if not quotas.layer_part_min_mib <= quotas.layer_part_mib <= quotas.layer_part_max_mib:
         raise ConfigError("[quotas] layer_part_mib: lies between layer_part_min_mib and layer_part_max_mib")
+    rated = [each.partition("=")[0] for each in quotas.rates]
+    if len(set(rated)) != len(rated):
+        raise ConfigError("[quotas] rates: an operation has one rate at most")
     if config.metadata.path and config.metadata.database:
         raise ConfigError("[metadata] path names a SQLite file and database a PostgreSQL: leave one of them out")
     metadata = config.metadata

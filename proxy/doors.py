@@ -9,7 +9,7 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, partial
 
 from aiohttp import web
@@ -20,6 +20,7 @@ from proxy.auth import secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.identity import Identity
+from proxy.auth.rates import Rates
 from proxy.blob.format import FRAME_LENGTH
 from proxy.config import ConfigError
 from proxy.ecr import routes as ecr
@@ -32,7 +33,7 @@ from proxy.ecr.signed import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
 from proxy.model.hosts import Hosts, port_of
-from proxy.model.quotas import MIB, Quotas
+from proxy.model.quotas import ECR_RATES, MIB, Quotas, Rate
 from proxy.model.records import Sealing
 from proxy.oci import routes as oci
 from proxy.process.facts import path_of
@@ -41,7 +42,7 @@ from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
 from proxy.rooms import Rooms
-from proxy.settings import Config
+from proxy.settings import Config, parsed_rate
 
 STATE_PURPOSE = "upload-state"
 _GRACE_LOOK_SECONDS = 0.1
@@ -65,6 +66,20 @@ def quotas_of(config: Config) -> Quotas:
         pull_time_exclusions=given.pull_time_exclusions,
         creation_templates=given.creation_templates,
     )
+
+
+def rates_of(config: Config) -> Mapping[str, Rate]:
+    """The request rates in force, by operation. ConfigError for one of what is no operation here."""
+    found = dict(ECR_RATES if config.quotas.preset == "ecr" else {})
+    known = ecr.ROUTES.keys() | {route.action.removeprefix("ecr:") for route in oci.ROUTES if route.action}
+    for text in config.quotas.rates:
+        operation, per_second, burst = parsed_rate(text)
+        if operation not in known:
+            raise ConfigError(f"[quotas] rates: {text}: {operation} is no operation of this registry")
+        found.pop(operation, None)
+        if per_second is not None:
+            found[operation] = Rate(per_second, burst if burst is not None else max(1.0, per_second))
+    return found
 
 
 def public_address(config: Config) -> str:
@@ -100,6 +115,8 @@ def router(
     hosts = hosts_of(config)
     access = Access(own.metadata)
     callers = Callers(own.metadata)
+    limited = rates_of(config)
+    rates = Rates(limited, own.metadata) if limited else None
     issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
     uploads = _uploads(config, own)
     docker = oci.door(
@@ -120,6 +137,7 @@ def router(
         trail=trail,
         realm=None if hosts.suffix else public_address(config) + "/",
         stall_seconds=config.server.body_seconds,
+        rates=rates,
     )
     key_secrets = own.agreement.sealer(secrets.PURPOSE)
     opened = sessions.Sessions(own.agreement.sealer(sessions.PURPOSE))
@@ -148,6 +166,7 @@ def router(
         ),
         trail=trail,
         clock=time.time,
+        rates=rates,
     )
 
     parts: dict[str, Callable[[], Awaitable[str | None]]] = {

@@ -93,6 +93,7 @@ class Metrics:
         self.cache_held_bytes = latest("wharfage_cache_held_bytes", "Disk that the cache takes, as last counted")
         self.cache_evicted = counter("wharfage_cache_evicted_total", "What made room in the cache", "kind")
         self.cache_dropped = counter("wharfage_cache_dropped_total", "Cached bytes that were wrong, and dropped")
+        self.throttled = counter("wharfage_throttled_total", "Requests refused for their rate", "operation")
         self.metadata_cache = counter("wharfage_metadata_cache_total", "Answers asked of the metadata cache", "result")
         self.grace_answers = counter(
             "wharfage_grace_answers_total", "Kept answers used while no metadata service reached its database"

@@ -18,7 +18,7 @@ from pathlib import Path
 from proxy import keyring, observe, server, stores
 from proxy.blob import twin
 from proxy.config import ConfigError
-from proxy.doors import hosts_of, issuers_authorities
+from proxy.doors import hosts_of, issuers_authorities, rates_of
 from proxy.metadata import watch
 from proxy.metadata.epochs import Epochs
 from proxy.model.errors import Failure
@@ -48,6 +48,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         stores.claim_store(config, data)
     if workers:
         stores.preload(config)
+        rates_of(config)  # understood, or refused, before anything forks
         if config.sts.oidc_issuers:
             issuers_authorities(config.sts.oidc_ca_bundle)  # read, or refused, before anything forks
     roles: list[Role] = []

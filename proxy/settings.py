@@ -170,6 +170,26 @@ class Registry:
 
 
 _MANY = 2_000_000_000  # what a counter's column holds
+_RATE = re.compile(r"([A-Z][A-Za-z0-9]{1,63})=(?:none|(\d{1,6}(?:\.\d{1,6})?)(?:/(\d{1,7}))?)", re.ASCII)
+"""OPERATION=PER_SECOND, OPERATION=PER_SECOND/BURST or OPERATION=none."""
+
+
+def parsed_rate(text: str) -> tuple[str, float | None, float | None]:
+    """Operation, requests a second (None: no limit) and burst, where one is given. ValueError."""
+    found = _RATE.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    operation, per_second, burst = found.groups()
+    return operation, float(per_second) if per_second else None, float(burst) if burst else None
+
+
+def _rates(values: Any) -> str | None:
+    for value in values:
+        if not _RATE.fullmatch(value) or 0 in parsed_rate(value)[1:]:
+            return (
+                f"{value!r} is not OPERATION=PER_SECOND or OPERATION=PER_SECOND/BURST, both above 0, or OPERATION=none"
+            )
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +206,17 @@ class QuotaSettings:
     layer_mib: int = _key(52_000, "most MiB of a layer, through the API", _between(1, 2**30))
     pull_time_exclusions: int = _key(100, "most principals whose pulls are not recorded", _between(0, 100_000))
     creation_templates: int = _key(100, "most repository creation templates of a registry", _between(0, 100_000))
+    preset: str = _key(
+        "none",
+        "request rates to begin with: none, or ecr (ECR's own, an account and operation)",
+        _one_of("none", "ecr"),
+    )
+    rates: tuple[str, ...] = _key(
+        (),
+        "request rates of single operations, before the preset's: PutImage=10 a second, PutImage=10/50 with a burst "
+        "of 50, PutImage=none without a limit",
+        _rates,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
     X-Amz-Target: AmazonEC2ContainerRegistry_V20150921.<Operation>     JSON 1.1, signed for `ecr`
     no target, signed for `sts` or `iam`, or of their Version          the query protocol (`query`), also by GET
 
-Each request: signature, body, policy, then the metadata service, which speaks the same language. Promises: nothing is
-forwarded before the one policy evaluator has allowed it; every answer has an x-amzn-RequestId and a Date (SDKs correct
-their clocks by it); no header, secret or token gets into a log line or an error.
+Each request: signature, body, rate, policy, then the metadata service, which speaks the same language. Promises:
+nothing is forwarded before the one policy evaluator has allowed it; every answer has an x-amzn-RequestId and a Date
+(SDKs correct their clocks by it); no header, secret or token gets into a log line or an error.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from aiohttp import web
 from proxy import observe
 from proxy.audit.trail import Trail
 from proxy.auth.access import Access
+from proxy.auth.rates import Rates
 from proxy.auth.sigv4 import Refused
 from proxy.auth.tokens import Tokens
 from proxy.ecr.authorization import Endpoints, authorization_data
@@ -130,8 +131,10 @@ def door(
     query_doors: QueryDoors,
     trail: Trail,
     clock: Callable[[], float],
+    rates: Rates | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds."""
+    """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds. `rates`, where there
+    are any, are counted of whoever has signed, before it is asked whether they may."""
     hosts = endpoints.hosts
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -173,6 +176,8 @@ def door(
     async def allowed(operation: str, caller: Caller, parameters: Mapping[str, Any], told: Told) -> Ask:
         route = ROUTES[operation]
         told.parameters = parameters
+        if rates is not None:
+            await rates.require(caller, operation)
         told.account = account = route.registry(parameters, caller)
         ask = Ask(caller, operation, parameters, account, hosts.region, told.facts)
         keys = route.keys(ask)

@@ -106,6 +106,7 @@ class CachedMetadata:
         self.sealed_secrets = inner.sealed_secrets
         self.replace_sealed_secret = inner.replace_sealed_secret
         self.open_uploads = inner.open_uploads
+        self.take_tokens = inner.take_tokens
         self.ping = inner.ping
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:

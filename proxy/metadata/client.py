@@ -371,6 +371,19 @@ class MetadataClient:
     async def open_objects(self, after: str, limit: int) -> Sequence[OpenObject]:
         return await self._ask("open_objects", Sequence[OpenObject], after=after, limit=limit)
 
+    async def take_tokens(
+        self, account: str, name: str, *, per_second: float, burst: float, most: int
+    ) -> tuple[int, float]:
+        return await self._ask(
+            "take_tokens",
+            tuple[int, float],
+            account=account,
+            name=name,
+            per_second=per_second,
+            burst=burst,
+            most=most,
+        )
+
     async def ping(self) -> None:
         await self._ask("ping", None)
 

@@ -273,6 +273,12 @@ class Metadata(Protocol):
     async def open_uploads(self, *, after: str, limit: int) -> Sequence[SealedObject]:
         """The objects of open sessions by object key, in order, beyond `after`; without their segments."""
 
+    # ---- request rates --------------------------------------------------------------------------------------------
+    async def take_tokens(
+        self, account: str, name: str, *, per_second: float, burst: float, most: int
+    ) -> tuple[int, float]:
+        """Tokens from the bucket of an account's operation `name`, `most` at most; when none, the seconds until one."""
+
     async def ping(self) -> None:
         """For /readyz."""
 

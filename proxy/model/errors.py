@@ -43,6 +43,7 @@ class Code(StrEnum):
     SIGNING_CONFIGURATION_NOT_FOUND = "SigningConfigurationNotFoundException"
     TEMPLATE_ALREADY_EXISTS = "TemplateAlreadyExistsException"
     TEMPLATE_NOT_FOUND = "TemplateNotFoundException"
+    THROTTLING = "ThrottlingException"  # fields["seconds"] until it is worth while to ask again
     TOO_MANY_TAGS = "TooManyTagsException"
     UNKNOWN_OPERATION = "UnknownOperationException"
     UPLOAD_NOT_FOUND = "UploadNotFoundException"

@@ -1,10 +1,11 @@
-"""How much of everything there may be; the defaults are ECR's service quotas.
+"""How much of everything there may be, and how often an operation may be asked; the defaults are ECR's service quotas.
 
 Source: ECR User Guide, "Amazon ECR service quotas"; the API reference where it states a limit of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 MIB = 1024 * 1024
@@ -32,3 +33,27 @@ class Quotas:
 
 
 ECR_QUOTAS = Quotas()
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A token bucket: requests a second in the long run, and how many may come at once after a pause."""
+
+    per_second: float
+    burst: float
+
+
+ECR_RATES: Mapping[str, Rate] = {
+    operation: Rate(per_second, per_second)
+    for operation, per_second in {
+        "BatchCheckLayerAvailability": 1_000.0,
+        "BatchGetImage": 2_000.0,
+        "CompleteLayerUpload": 100.0,
+        "GetAuthorizationToken": 500.0,
+        "GetDownloadUrlForLayer": 3_000.0,
+        "InitiateLayerUpload": 100.0,
+        "PutImage": 10.0,
+        "UploadLayerPart": 500.0,
+    }.items()
+}
+"""Of an account in a region. AWS states no bursts: a second's worth."""

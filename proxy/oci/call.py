@@ -15,6 +15,7 @@ from multidict import MultiMapping
 
 from proxy.auth.access import Access
 from proxy.auth.policy.context import RequestFacts
+from proxy.auth.rates import Rates
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.identity import Caller
@@ -29,7 +30,8 @@ from proxy.registry.uploads import Uploads
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """`stall_seconds`: how long a client may not take a byte of a blob before its connection is cut."""
+    """`stall_seconds`: how long a client may not take a byte of a blob before its connection is cut. `rates` is None
+    where no operation has one."""
 
     uploads: Uploads
     blobs: Blobs
@@ -37,6 +39,7 @@ class Rooms:
     access: Access
     hosts: Hosts
     stall_seconds: float
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True, slots=True)

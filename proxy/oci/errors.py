@@ -7,6 +7,7 @@ bodies of 401 and 403 are ECR's own, byte for byte.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,7 @@ _OWN: Mapping[Code, tuple[int, str]] = {
     Code.STORE_FULL: (507, "UNAVAILABLE"),
     Code.STORE_UNAVAILABLE: (503, "UNAVAILABLE"),
     Code.TAG_INVALID: (400, "TAG_INVALID"),
+    Code.THROTTLING: (429, "TOOMANYREQUESTS"),
     Code.TOO_MANY_TAGS: (400, "TAG_INVALID"),
     Code.UNKNOWN_OPERATION: (404, "UNSUPPORTED"),
     Code.UNSUPPORTED: (415, "UNSUPPORTED"),
@@ -94,7 +96,7 @@ def answer(failure: Failure, *, pushing_manifest: bool = False) -> web.Response:
     status, code = (_OF_MANIFEST_PUT if pushing_manifest else {}).get(failure.code, TABLE[failure.code])
     headers: dict[str, str] = {}
     if status in (429, 503):
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        headers["Retry-After"] = str(math.ceil(float(str(failure.fields.get("seconds", RETRY_AFTER_SECONDS)))))
     if failure.code is Code.RANGE_NOT_SATISFIABLE:
         headers["Content-Range"] = f"bytes */{failure.fields['size']}"
     detail: dict[str, Any] = {key: value for key, value in failure.fields.items() if _is_plain(value)}

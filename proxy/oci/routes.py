@@ -2,8 +2,8 @@
 
 Paths are matched raw, as they stood on the request line: nothing is decoded before its grammar is checked, so `..`,
 `%2e`, `%2f` and NUL are letters that no name has. The order is: who asks (401), which route (404, 405), which names
-(400), whose registry, may they (403), then the route's function. Every answer is the protocol's own form, also for our
-own mistakes.
+(400), whose registry, how often (429), may they (403), then the route's function. Every answer is the protocol's own
+form, also for our own mistakes.
 Source: OCI Distribution 1.1.1 and main, "Endpoints"; actions as Amazon ECR maps them.
 """
 
@@ -21,6 +21,7 @@ from proxy import observe
 from proxy.audit.trail import Trail
 from proxy.auth.access import Access
 from proxy.auth.identity import Identity, Unauthenticated
+from proxy.auth.rates import Rates
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.names import check_repository
@@ -83,14 +84,16 @@ def door(
     trail: Trail,
     realm: str | None = None,
     stall_seconds: float = 60.0,
+    rates: Rates | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What answers everything under `/v2`.
 
     `realm` is the registry's address in the 401 challenge, the one that was asked for when there is none;
     `stall_seconds` how long a client may take no byte of a blob; `clock` tells epoch seconds. `trail` is told of every
-    decision.
+    decision. `rates`, where there are any, count whoever has shown who they are, before it is asked whether they may:
+    what an account is refused costs it as well, and nobody else.
     """
-    rooms = Rooms(uploads, blobs, images, access, hosts, stall_seconds)
+    rooms = Rooms(uploads, blobs, images, access, hosts, stall_seconds, rates)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         facts = facts_of(request, now=clock(), region=hosts.region)
@@ -131,6 +134,8 @@ async def _answer(
         told.account = rooms.hosts.account_of(request.host)
         call = Call(request, rooms, caller, told.facts, told.account, name, reference, told)
         if route.action is not None:
+            if rooms.rates is not None:
+                await rooms.rates.require(caller, told.operation)
             await call.require(route.action)
         response = await route.function(call)
         if response.status == GONE_STATUS:

@@ -13,7 +13,7 @@ import base64
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.identity import Identity
+from proxy.auth.rates import Rates
 from proxy.auth.secrets import seal_secret
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
@@ -42,6 +43,7 @@ from proxy.ecr.sts.issuers import Issuers
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.service import start_service
 from proxy.model.hosts import Hosts
+from proxy.model.quotas import Rate
 from proxy.model.records import Sealing
 from proxy.oci import routes
 from proxy.process.facts import path_of
@@ -123,6 +125,7 @@ async def whole_registry(
     issuers: Issuers | None = None,
     database: str = "",
     trail: Trail | None = None,
+    rates: Mapping[str, Rate] | None = None,
 ) -> AsyncIterator[WholeRegistry]:
     async with contextlib.AsyncExitStack() as stack:
         masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
@@ -160,6 +163,7 @@ async def whole_registry(
         callers, hosts = Callers(metadata), Hosts(ACCOUNT, REGION, suffix)
         access = access or Access(metadata)
         trail = trail or NoTrail()
+        limited = Rates(rates, metadata) if rates else None
         key_secrets = SmallSealer(masters.derive(secrets.PURPOSE), secrets.PURPOSE)
         opened = sessions.Sessions(SmallSealer(masters.derive(sessions.PURPOSE), sessions.PURPOSE))
         aws = ecr.door(
@@ -175,6 +179,7 @@ async def whole_registry(
             ),
             layers=Layers(uploads, folder),
             clock=time.time,
+            rates=limited,
         )
         images = Images(metadata, create_on_push=create_on_push)
         door = routes.door(
@@ -187,6 +192,7 @@ async def whole_registry(
             clock=time.time,
             trail=trail,
             stall_seconds=stall_seconds,
+            rates=limited,
         )
         server = HttpServer(
             lambda request: ("oci", door) if path_of(request).startswith("/v2") else ("ecr", aws), limits or Limits()

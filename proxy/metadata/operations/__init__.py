@@ -22,6 +22,7 @@ from proxy.metadata.operations import (
     openobjects,
     policies,
     pulltimeexclusions,
+    rates,
     registries,
     removal,
     repositories,
@@ -127,5 +128,6 @@ INTERNAL: dict[str, Operation] = {
     "open_object_tail": Operation(openobjects.open_object_tail),
     "drop_open_object": Operation(openobjects.drop_open_object, write=True),
     "open_objects": Operation(openobjects.open_objects),
+    "take_tokens": Operation(rates.take_tokens, write=True, settles=True),
     "ping": Operation(upkeep.ping),
 }

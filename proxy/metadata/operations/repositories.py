@@ -160,7 +160,7 @@ def _need_row(tx: Transaction, account: str, registry: str, name: str) -> FoundR
 def _insert(tx: Transaction, account: str, name: str, parameters: Parameters) -> int:
     encryption = parameters.get("encryptionConfiguration") or {}
     exclusions = parameters.get("imageTagMutabilityExclusionFilters")
-    _count_repository(tx, account, 1)  # first: on PostgreSQL its lock puts several services' in order
+    _count_repository(tx, account, 1)
     result = tx.connection.execute(
         insert(repositories).values(
             account=account,

@@ -143,8 +143,28 @@ def test_a_list_in_a_variable_is_split_at_commas() -> None:
     assert found.server.trusted_proxies == ("10.0.0.0/8", "::1")
 
 
+@pytest.mark.parametrize("rate", ["PutImage=10", "PutImage=0.5/20", "PutImage=none", "BatchGetImage=2000/4000"])
+def test_a_rate_names_an_operation_and_how_often(rate: str) -> None:
+    """A second, with or without a burst; `none` lifts the preset's."""
+    assert config.load(flags={"quotas.rates": (rate,)}, environ={}).quotas.rates == (rate,)
+
+
+@pytest.mark.parametrize(
+    "rate", ["PutImage", "PutImage=0", "PutImage=10/0", "PutImage=-1", "ecr:PutImage=1", "PutImage=1/"]
+)
+def test_a_rate_that_could_mean_nothing_or_everything_is_refused(rate: str) -> None:
+    """Zero is neither "never" nor "without a limit"."""
+    with pytest.raises(ConfigError, match="is not OPERATION=PER_SECOND"):
+        config.load(flags={"quotas.rates": (rate,)}, environ={})
+
+
+def test_an_operation_has_one_rate() -> None:
+    with pytest.raises(ConfigError, match="one rate at most"):
+        config.load(environ={"WHARFAGE_QUOTAS_RATES": "PutImage=1,PutImage=2"})
+
+
 def test_quotas_begin_as_ecrs() -> None:
-    """What nobody sets is what ECR has."""
+    """What nobody sets is what ECR has; request rates alone wait for the preset."""
     assert quotas_of(config.load(environ={})) == ECR_QUOTAS
     given = config.load(environ={"WHARFAGE_QUOTAS_IMAGES": "7", "WHARFAGE_QUOTAS_LAYER_PART_MIN_MIB": "1"})
     assert quotas_of(given) == replace(ECR_QUOTAS, images=7, layer_part_min=MIB)
