@@ -33,7 +33,7 @@ IMAGE ?= wharfage
 NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _speedups/*.c _speedups/*.h))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure lint format bench bench-s3 fuzz mutants chaos chaos-cluster image image-test tools clean
+.PHONY: help run test test-pure lint format bench bench-s3 bench-size fuzz mutants chaos chaos-cluster image image-test tools clean
 
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,9 @@ bench: $(VENV)/.test $(TOOLS)/.go  ## CPU per GB against CNCF distribution, on t
 
 bench-s3: $(VENV)/.test $(TOOLS)/.go $(TOOLS)/.debian  ## the same on one S3 store, its requests and bytes counted, beside bare PUTs
 	$(BIN)/python bench/s3.py
+
+bench-size: $(VENV)/.test $(TOOLS)/.aws $(TOOLS)/.debian  ## a million images beside 200 repositories, on DATABASE (sqlite): some 30 minutes
+	$(BIN)/python bench/registry_size.py --database $(or $(DATABASE),sqlite)
 
 fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator and its twin, and requests (REQUESTS) to all doors
 	$(BIN)/python -m pytest -n $(JOBS) --timeout 3600 --policy-pairs $(or $(PAIRS),1000000) \

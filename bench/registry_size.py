@@ -1,0 +1,206 @@
+"""Is a registry of ECR's own size as quick as a small one: a million images in 100,000 repositories beside 200.
+
+    python bench/registry_size.py [--database sqlite|postgresql] [--shape both|wide|deep] [--rounds 30] [--small]
+
+Fills (`fill`) two databases, the full one at the migration before the newest; migrates that while a reader goes on
+(its seconds, and the longest that the reader waited); serves both and asks the same of each by turns, through the real
+doors: each ECR operation by name, the first, a middle and the last page of each list (50 a page), a push and a pull
+through docker's door. Printed are p50 and p99 of each and their ratio; then what the server's memory grows by while
+`aws ecr describe-images` walks the large repository. Marks: every p50 and p99 at most 1.2 times the small registry's;
+exit status 1 where one is more. `--small` is the whole of it with some hundred rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
+
+import psutil  # noqa: E402 - once the path above is set
+from compare import machine  # noqa: E402 - as above
+from fill import ACCOUNT, BEFORE, DEEP, SMALL, Size, fill  # noqa: E402 - as above
+from sqlalchemy import Connection  # noqa: E402 - as above
+from walks import Figures, Side, measure, table  # noqa: E402 - as above
+
+from harness.awscommand import Aws  # noqa: E402 - as above
+from harness.postgresql import Cluster  # noqa: E402 - as above
+from harness.programs import run as run_command  # noqa: E402 - as above
+from harness.server import Server  # noqa: E402 - as above
+from proxy.metadata import schema  # noqa: E402 - as above
+from proxy.metadata.operations.identity import repository_access  # noqa: E402 - as above
+from proxy.metadata.operations.manifests import list_tags, manifest  # noqa: E402 - as above
+from proxy.metadata.postgresql import PostgresqlDatabase, reading_engine  # noqa: E402 - as above
+from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine  # noqa: E402 - as above
+from proxy.metadata.transaction import Registry, Transaction  # noqa: E402 - as above
+
+MARK = 1.2
+SHAPES = {
+    "both": Size(100_000, 10, 100_000, 1000),
+    "wide": Size(100_000, 10, 200, 1000),
+    "deep": Size(200, 10, 100_000, 1000),
+}
+FEW = Size(300, 2, 400, 60)
+FEWER = Size(200, 2, 200, 60)
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """Seconds: the migration, and the longest that one read of a reader took meanwhile."""
+
+    seconds: float
+    stall: float
+    reads: int
+
+
+def migrate(database: Path | str) -> Migrated:
+    reading, ended = threading.Event(), threading.Event()
+    waits: list[float] = []
+
+    def read() -> None:
+        engine = reading_engine(database, "reader") if isinstance(database, str) else sqlite_engine(database)
+        with engine.connect() as connection:
+            while not ended.is_set():
+                began = time.perf_counter()
+                with connection.begin():
+                    _look(connection)
+                waits.append(time.perf_counter() - began)
+                reading.set()
+                time.sleep(0.005)  # a reader among others, not a load
+        engine.dispose()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        reading.wait(60)
+        waits.clear()
+        began = time.perf_counter()
+        (PostgresqlDatabase(database) if isinstance(database, str) else SqliteDatabase(database)).close()
+        return Migrated(time.perf_counter() - began, max(waits, default=0.0), len(waits))
+    finally:
+        ended.set()
+        reader.join()
+
+
+def _look(connection: Connection) -> None:
+    """What a pull asks."""
+    tx = Transaction(connection, time.time(), Registry(account=ACCOUNT))
+    repository_access(tx, ACCOUNT, DEEP)
+    manifest(tx, ACCOUNT, DEEP, list_tags(tx, ACCOUNT, DEEP, "", 1).names[0])
+
+
+@contextmanager
+def databases(kind: str, home: Path, sizes: dict[str, Size], quiet: bool) -> Iterator[dict[str, tuple[Path, str]]]:
+    """Each registry's data directory and the URL of its database, empty for the file in it."""
+    with ExitStack() as stack:
+        cluster = None
+        if kind == "postgresql":
+            cluster = Cluster.start()
+            stack.callback(cluster.remove)
+        made = {}
+        for name, size in sizes.items():
+            data = home / name
+            data.mkdir(mode=0o700)
+            url = cluster.database(name) if cluster else ""
+            began = time.perf_counter()
+            fill(url or data / "metadata.db", size, revision=BEFORE, quiet=quiet)
+            print(f"{name}: {size.images:,} images written in {time.perf_counter() - began:.0f} s", file=sys.stderr)
+            made[name] = data, url
+        yield made
+
+
+@contextmanager
+def serving(data: Path, url: str) -> Iterator[Server]:
+    """What rows are refused without, a key and a store, is made for them."""
+    run_command(sys.executable, "-m", "proxy", "key", "new", "--save", "--data", data)
+    (data / "objects").mkdir(mode=0o700)
+    (data / "objects" / "wharfage-store").write_text("0" * 32 + "\n")
+    extra = {"WHARFAGE_LOG_LEVEL": "error", "WHARFAGE_REGISTRY_ACCOUNT": ACCOUNT}
+    server = Server.start(data, workers=1, extra=extra | ({"WHARFAGE_METADATA_DATABASE": url} if url else {}))
+    try:
+        yield server
+    finally:
+        server.daemon.stop()
+
+
+def walked(server: Server, folder: Path, images: int, page: int) -> tuple[float, int]:
+    """(seconds, bytes by which the server grew at most) of `aws ecr describe-images` over the large repository."""
+    before, most, ended = resident(server), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not ended.wait(0.05):
+            most = max(most, resident(server))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    began = time.perf_counter()
+    try:
+        aws = Aws(server.url, folder, server.credentials())
+        asked = f"--repository-name {DEEP} --page-size {page} --query length(imageDetails) --output text"
+        counted = aws.text(f"aws ecr describe-images {asked}")
+    finally:
+        ended.set()
+        watcher.join()
+    found = sum(map(int, counted.split()))
+    if found != images:
+        raise RuntimeError(f"{found} images came, not {images}")
+    return time.perf_counter() - began, max(most - before, 0)
+
+
+def resident(server: Server) -> int:
+    return sum(process.memory_info().rss for process in server.processes() if psutil.pid_exists(process.pid))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="both")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--small", action="store_true", help="some hundred rows: whether the bench works")
+    asked = parser.parse_args()
+    full, small = (FEW, FEWER) if asked.small else (SHAPES[asked.shape], SMALL)
+    home = Path(tempfile.mkdtemp(prefix="wharfage-bench-"))
+    try:
+        figures = run(asked.database, home, {"small": small, "full": full}, asked.rounds, in_a_row=5)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    slow = [each for each in figures if each.worst > MARK]
+    for each in slow:
+        print(f"over {MARK}: {each.name}, {each.page or 'one answer'}: {each.worst:.2f}", file=sys.stderr)
+    return 1 if slow and not asked.small else 0
+
+
+def run(kind: str, home: Path, sizes: dict[str, Size], rounds: int, in_a_row: int) -> list[Figures]:
+    """All of it; what was found is printed."""
+    with ExitStack() as stack:
+        made = stack.enter_context(databases(kind, home, sizes, quiet=not sys.stderr.isatty()))
+        data, url = made["full"]
+        moved = migrate(url or data / "metadata.db")
+        servers = {name: stack.enter_context(serving(*where)) for name, where in made.items()}
+        sides = [Side(server, sizes[name], random.Random(1)) for name, server in servers.items()]
+        figures = measure(sides[0], sides[1], rounds, in_a_row)
+        seconds, grown = walked(servers["full"], home, sizes["full"].deep, min(1000, sizes["full"].deep // 4))
+    print(machine())
+    print(f"`python bench/registry_size.py {' '.join(sys.argv[1:])}`".replace(" `", "`"))
+    print(table(figures))
+    print(
+        f"\n{kind}: migration {BEFORE} to {schema.HEAD} of {sizes['full'].images:,} images in {moved.seconds:.1f} s; "
+        f"of {moved.reads} reads meanwhile the longest took {moved.stall * 1000:.0f} ms"
+    )
+    print(f"aws ecr describe-images of {sizes['full'].deep:,} images: {seconds:.1f} s, server +{grown / 1e6:.0f} MB")
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())
