@@ -6,11 +6,17 @@ inflated or taken out of another framing than HTTP's own (`aws-chunked`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
 
 from aiohttp import web
 
 from proxy.ecr.errors import Unreadable, WireError, not_readable, too_large
+
+Given = TypeVar("Given")
+Done = TypeVar("Done")
+INLINE_MAX = 256 * 1024  # bytes of JSON that the loop itself reads or writes: some 2 ms
 
 
 async def chunks(request: web.Request, limit: int) -> AsyncGenerator[bytes, None]:
@@ -40,3 +46,8 @@ async def whole(request: web.Request, limit: int) -> bytes:
     async for chunk in chunks(request, limit):
         body += chunk
     return bytes(body)
+
+
+async def off_loop(size: int, work: Callable[[Given], Done], given: Given) -> Done:
+    """`work(given)`, in a thread where it is about more than `INLINE_MAX` bytes."""
+    return work(given) if size <= INLINE_MAX else await asyncio.to_thread(work, given)

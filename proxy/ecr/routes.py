@@ -25,6 +25,7 @@ from proxy.auth.rates import Rates
 from proxy.auth.sigv4 import Refused
 from proxy.auth.tokens import Tokens
 from proxy.ecr.authorization import Endpoints, authorization_data
+from proxy.ecr.bodies import off_loop
 from proxy.ecr.errors import (
     Unreadable,
     ecr_error,
@@ -38,6 +39,7 @@ from proxy.ecr.lockout import refuse_lock_out
 from proxy.ecr.parameters import (
     Ask,
     Keys,
+    given_manifest,
     given_registry,
     given_setting,
     given_tag_keys,
@@ -46,6 +48,7 @@ from proxy.ecr.parameters import (
     making_by_template,
     named_repository,
     no_keys,
+    nothing_again,
     nothing_else,
     own_registry,
     read_parameters,
@@ -55,7 +58,7 @@ from proxy.ecr.parameters import (
     whole_registry,
 )
 from proxy.ecr.query import QueryDoors, answer_query, refuse_query
-from proxy.ecr.services import ECR, service_of
+from proxy.ecr.services import ECR, WITH_MANIFEST, Service, service_of
 from proxy.ecr.signed import Signatures, claim_of
 from proxy.ecr.told import Told, tell
 from proxy.metadata.contract import Metadata
@@ -69,12 +72,15 @@ TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
 @dataclass(frozen=True, slots=True)
 class Route:
     """An operation: whose registry it is about, on which ARNs its action, `ecr:` and its own name, must be allowed,
-    with which condition keys of its own, and which other actions must be allowed on what."""
+    with which condition keys of its own, and which other actions must be allowed on what; how much of a body is read,
+    and what the caller gave that the answer says again."""
 
     registry: Callable[[Mapping[str, Any], Caller], str]
     resources: Callable[[Ask], Sequence[str]]
     keys: Callable[[Ask], Keys] = no_keys
     also: Callable[[Ask], Sequence[tuple[str, str]]] = nothing_else
+    service: Service = ECR
+    echo: Callable[[Ask, Mapping[str, Any]], Mapping[str, Any]] = nothing_again
 
 
 ROUTES: Mapping[str, Route] = {
@@ -91,6 +97,8 @@ ROUTES: Mapping[str, Route] = {
     "UntagResource": Route(registry_of_arn, tagged_repository, given_tag_keys),
     "ListTagsForResource": Route(registry_of_arn, tagged_repository),
     # images
+    "PutImage": Route(given_registry, named_repository, service=WITH_MANIFEST, echo=given_manifest),
+    "PutImageTagMutability": Route(given_registry, named_repository),
     "ListImages": Route(given_registry, named_repository),
     "DescribeImages": Route(given_registry, named_repository),
     "BatchGetImage": Route(given_registry, named_repository),
@@ -156,6 +164,7 @@ def door(
     async def call(request: web.Request, told: Told) -> bytes:
         operation = _operation(request)
         told.names(operation)
+        size = 0  # of what was read whole, and may be said again
         if operation == UPLOAD_PART:
             async with taken_part(request, signatures, layers.folder) as part:
                 told.came_from(part.caller)
@@ -163,15 +172,17 @@ def door(
                 ask = await allowed(operation, part.caller, part.parameters, told)
                 found = await layers.add_part(ask, part.content)
         else:
-            caller, body = await signatures.read(request, claim_of(request), ECR)
+            route = ROUTES.get(operation)
+            caller, body = await signatures.read(request, claim_of(request), ECR if route is None else route.service)
             told.came_from(caller)
             observe.note(operation=operation)
-            if operation not in ROUTES:
+            if route is None:
                 raise unknown_operation(operation)
-            ask = await allowed(operation, caller, read_parameters(body), told)
-            found = await done(ask, request)
+            size = len(body)
+            ask = await allowed(operation, caller, await off_loop(size, read_parameters, body), told)
+            found = route.echo(ask, await done(ask, request))
         told.done(found)
-        return json.dumps(found, separators=(",", ":")).encode()
+        return await off_loop(size, _rendered, found)
 
     async def allowed(operation: str, caller: Caller, parameters: Mapping[str, Any], told: Told) -> Ask:
         route = ROUTES[operation]
@@ -200,6 +211,10 @@ def door(
         return await metadata.call(ask.account, ask.operation, ask.parameters)
 
     return answer
+
+
+def _rendered(found: Mapping[str, Any]) -> bytes:
+    return json.dumps(found, separators=(",", ":")).encode()
 
 
 def _operation(request: web.Request) -> str:

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote_plus
 
 from aiohttp import web
 
+from proxy.model.manifests import MANIFEST_MAX
 from proxy.shapes.models import VERSIONS
 
 FORM_MAX = 512 * 1024  # a policy has at most 131,072 characters, each of which a form may write as three
-JSON_MAX = 1024 * 1024  # none of the operations that are read whole takes more: 100 image ids are some 30 KiB
+JSON_MAX = 1024 * 1024  # most of the operations that are read whole take no more: 100 image ids are some 30 KiB
+MANIFEST_JSON_MAX = 3 * MANIFEST_MAX + JSON_MAX  # PutImage: JSON's escapes make six bytes of two, at worst
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Service:
 
 
 ECR = Service("ecr", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX)
+WITH_MANIFEST = replace(ECR, body_max=MANIFEST_JSON_MAX)
 
 # SDKs set to the global endpoints sign for us-east-1 whatever region they work in.
 STS = Service(

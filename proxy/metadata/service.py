@@ -313,7 +313,10 @@ async def _api(store: Store, name: str, body: Mapping[str, Any], asked: _Asked) 
     if not isinstance(account, str):
         raise Failure(Code.INVALID_PARAMETER, "account is missing")
     await store.compute(partial(validate, operation_name, parameters, service or "ecr"))
-    run = partial(operation.run, account=account, parameters=parameters)
+    arguments = {"account": account, "parameters": parameters}
+    if operation.prepare is not None:
+        arguments = await store.compute(partial(operation.prepare, **arguments))
+    run = partial(operation.run, **arguments)
     return await _in_transaction(store, name, operation, run, asked)
 
 

@@ -3,10 +3,13 @@
 Dataclasses become objects, tuples lists, bytes base64 text; `decode` is led by the annotation of what is wanted, so
 that an operation's signature is its wire form. Shapes that do not fit raise ValueError. Must not know any operation.
 
-A message is JSON. One that carries bytes by the KiB (a sealed tail, a manifest) sends them as they are, which costs a
-fifth of the time of base64 in JSON, and is framed:
+A message is JSON. One that carries bytes or text by the KiB (a sealed tail, a manifest) sends them as they are, which
+costs a fifth of the time of base64 or escapes in JSON, and is framed:
 
-    "\\0" · 4 bytes, big-endian: length of the JSON · the JSON, {"$raw": [offset, length]} in the place of bytes · bytes
+    "\\0" · 4 bytes, big-endian: length of the JSON · the JSON · bytes
+
+Its JSON has {"$raw": [offset, length]} in the place of bytes, {"$text": …} of text. They lie in the order of their
+places and each is named once: whoever writes such an object into a request gets nothing twice.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ REACHES = "reaches_database"
 """Asked of a service by another one (`grace`), beside the operations."""
 
 
-RAW_FROM = 4096  # bytes from which on they are sent as they are
+RAW_FROM = 4096  # bytes, or characters of a text, from which on they are sent as they are
+_PLACES = ({"$raw"}, {"$text"})
 
 
 def dump(value: Any) -> bytes:
@@ -48,13 +52,19 @@ def load(message: bytes) -> Any:
     start = 5 + int.from_bytes(message[1:5], "big")
     raw = memoryview(message)[start:]
 
+    taken = 0
+
     def place(found: dict[str, Any]) -> Any:
-        if found.keys() != {"$raw"}:
+        nonlocal taken
+        if found.keys() not in _PLACES:
             return found
-        offset, length = decode(tuple[int, int], found["$raw"])
-        if not 0 <= offset <= offset + length <= len(raw):
-            raise ValueError("bytes that the message does not hold")
-        return bytes(raw[offset : offset + length])
+        [(kind, where)] = found.items()
+        offset, length = decode(tuple[int, int], where)
+        if not taken == offset <= offset + length <= len(raw):
+            raise ValueError("bytes that the message does not hold, or not there")
+        taken += length
+        content = bytes(raw[offset : offset + length])
+        return content if kind == "$raw" else content.decode("utf-8", "surrogatepass")
 
     return json.loads(message[5:start], object_hook=place)
 
@@ -62,13 +72,16 @@ def load(message: bytes) -> Any:
 def encode(value: Any, raw: list[Any] | None = None) -> Any:
     """What `json.dumps` takes, for any record of `model.records` and any nesting of tuples, lists and dicts.
 
-    `raw` takes large bytes, and a word of where stays in their place."""
-    if value is None or isinstance(value, (str, int, float)):
+    `raw` takes large bytes and texts, and a word of where stays in their place."""
+    if isinstance(value, str):
+        if raw is not None and len(value) >= RAW_FROM:
+            return {"$text": _put(raw, value.encode("utf-8", "surrogatepass"))}  # as JSON would carry it
+        return value
+    if value is None or isinstance(value, (int, float)):
         return value
     if isinstance(value, (bytes, bytearray, memoryview)):
         if raw is not None and len(value) >= RAW_FROM:
-            raw.append(value)
-            return {"$raw": [sum(map(len, raw[:-1])), len(value)]}
+            return {"$raw": _put(raw, value)}
         return b64encode(value).decode("ascii")
     if isinstance(value, (list, tuple)):
         return [encode(item, raw) for item in value]
@@ -112,6 +125,11 @@ def decoder(annotation: Any) -> Callable[[Any], Any]:
     if isinstance(annotation, type) and is_dataclass(annotation):
         return _record(annotation)
     raise TypeError(f"no wire form for {annotation!r}")
+
+
+def _put(raw: list[Any], content: Any) -> list[int]:
+    raw.append(content)
+    return [sum(map(len, raw[:-1])), len(content)]
 
 
 @cache

@@ -44,8 +44,9 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
-def read_manifest(content: bytes, media_type: str | None) -> ManifestFacts:
-    """Check a manifest and say what it needs. `media_type` is the Content-Type it came with, None when there was none.
+def read_manifest(content: bytes, media_type: str | None, *, must_be_typed: bool = False) -> ManifestFacts:
+    """Check a manifest and say what it needs. `media_type` is what it came with (Content-Type), None for nothing;
+    `must_be_typed`: one of the two must then say it, as PutImage wants; else the shape tells (old OCI manifests).
 
     Raises `Failure`: MANIFEST_TOO_LARGE over 4 MiB, UNSUPPORTED for Docker's schema 1, MANIFEST_INVALID (naming the
     field) for all else that is wrong.
@@ -58,7 +59,7 @@ def read_manifest(content: bytes, media_type: str | None) -> ManifestFacts:
         )
     document = _parse(content)
     named = _text(document, "mediaType", "mediaType")
-    kind = _decide_media_type(document, media_type, named)
+    kind = _decide_media_type(document, media_type, named, must_be_typed)
     if kind in _SCHEMA_1 or _version(document) == 1:
         raise Failure(
             Code.UNSUPPORTED,
@@ -189,8 +190,8 @@ def _constant(name: str) -> NoReturn:
     raise Failure(Code.MANIFEST_INVALID, f"the manifest is not JSON: {name} is not a JSON number")
 
 
-def _decide_media_type(document: Mapping[str, Any], header: str | None, named: str | None) -> str:
-    """The Content-Type and the `mediaType` field must agree; with neither, the shape tells (old OCI manifests)."""
+def _decide_media_type(document: Mapping[str, Any], header: str | None, named: str | None, must_be_typed: bool) -> str:
+    """What came with it and the `mediaType` field must agree."""
     given = header.partition(";")[0].strip() if header else ""
     if named is not None and not _MEDIA_TYPE.fullmatch(named):
         _invalid("mediaType", "is not a media type")
@@ -202,6 +203,9 @@ def _decide_media_type(document: Mapping[str, Any], header: str | None, named: s
         return given
     if named is not None:
         return named
+    if must_be_typed:
+        why = "image manifest mediatype not provided in manifest or parameter"  # ECR's text
+        raise Failure(Code.MANIFEST_INVALID, why, field="mediaType")
     if "manifests" in document:
         return OCI_INDEX
     if "config" in document:

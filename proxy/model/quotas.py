@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from proxy.model.errors import Code, Failure
+
 MIB = 1024 * 1024
 
 
@@ -57,3 +59,8 @@ ECR_RATES: Mapping[str, Rate] = {
     }.items()
 }
 """Of an account in a region. AWS states no bursts: a second's worth."""
+
+
+def exceeded(holder: str, held: str, most: int) -> Failure:
+    """ECR's text for one more than `most` of what `holder` (a sentence's beginning) holds."""
+    return Failure(Code.LIMIT_EXCEEDED, f"{holder} already has the maximum allowed number of {held} which is '{most}'")

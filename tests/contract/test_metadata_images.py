@@ -175,14 +175,15 @@ class TestManifests:
         await world.metadata.delete_manifest(ACCOUNT, REPOSITORY, image.digest)
         assert (await world.metadata.manifest(ACCOUNT, "other/app", "v1")).digest == image.digest
 
-    async def test_an_immutable_tag_is_never_moved_but_may_be_pushed_again(self, world: World) -> None:
+    async def test_an_immutable_tag_is_neither_moved_nor_pushed_again(self, world: World) -> None:
         await world.call("CreateRepository", repositoryName=REPOSITORY, imageTagMutability="IMMUTABLE")
         first = await world.image("one", ["v1"])
-        await world.image("one", ["v1"])
+        await refused(Code.IMAGE_TAG_ALREADY_EXISTS, world.image("one", ["v1"]))
+        await world.image("one")
         failure = await refused(Code.IMAGE_TAG_ALREADY_EXISTS, world.image("two", ["v2", "v1"]))
         assert failure.message == (
             "The image tag 'v1' already exists in the 'team/app' repository and cannot be overwritten"
-            " because the repository is immutable."
+            " because the tag is immutable."
         )
         assert (await world.metadata.manifest(ACCOUNT, REPOSITORY, "v1")).digest == first.digest
         await refused(Code.IMAGE_NOT_FOUND, world.metadata.manifest(ACCOUNT, REPOSITORY, "v2"))

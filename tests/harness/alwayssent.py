@@ -97,6 +97,8 @@ _ECR: Mapping[str, tuple[str, ...]] = {
     "BatchCheckLayerAvailabilityResponse": ("layers", "failures"),
     "Layer": ("layerDigest", "layerAvailability"),
     "LayerFailure": ("layerDigest", "failureCode", "failureReason"),
+    "PutImageResponse": ("image",),
+    "PutImageTagMutabilityResponse": ("registryId", "repositoryName", "imageTagMutability"),
     "BatchGetImageResponse": ("images", "failures"),
     "BatchDeleteImageResponse": ("imageIds", "failures"),
     "ListImagesResponse": ("imageIds",),

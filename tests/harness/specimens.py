@@ -99,6 +99,12 @@ def _excluded(name: str) -> str:
 _APP: dict[str, Any] = {"repositoryName": REPOSITORY}
 _PAGE: dict[str, Any] = {"maxResults": 1}
 
+EMPTY_INDEX = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []})
+EXCLUDING: dict[str, Any] = {
+    "imageTagMutability": "IMMUTABLE_WITH_EXCLUSION",
+    "imageTagMutabilityExclusionFilters": [{"filterType": "WILDCARD", "filter": "dev-*"}],
+}
+
 ECR: Sequence[Specimen] = (
     _ecr("GetAuthorizationToken"),
     _ecr("CreateRepository", ("ecr:TagResource",), repositoryName="new/app", tags=list(TAGS)),
@@ -111,6 +117,8 @@ ECR: Sequence[Specimen] = (
     _ecr("TagResource", before=_made("tagged"), resourceArn=repository("tagged"), tags=[{"Key": "x", "Value": "y"}]),
     _ecr("UntagResource", before=_made("bare"), resourceArn=repository("bare"), tagKeys=["stage"]),
     _ecr("ListTagsForResource", resourceArn=repository(REPOSITORY)),
+    _ecr("PutImage", before=_made("put/app"), repositoryName="put/app", imageManifest=EMPTY_INDEX, imageTag="v1"),
+    _ecr("PutImageTagMutability", before=_made("mode/app"), repositoryName="mode/app", **EXCLUDING),
     _ecr("ListImages", **_APP, **_PAGE),
     _ecr("DescribeImages", **_APP, **_PAGE),
     _ecr("BatchGetImage", imageIds=[{"imageTag": "v1"}, {"imageTag": "none"}], **_APP),

@@ -1,20 +1,15 @@
-"""Manifests, tags and referrers, as the OCI door asks for them."""
+"""Manifests, tags and referrers, as the OCI door asks for them once they are there; `pushes` puts them there."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import bindparam, case, delete, insert, select, update
+from sqlalchemy import bindparam, case, delete, select, update
 
-from proxy.metadata.operations.blobs import layers_not_found
-from proxy.metadata.operations.repositories import find_repository, need_or_make_repository, need_repository
+from proxy.metadata.operations.repositories import find_repository, need_repository
 from proxy.metadata.schema import (
     blob_links,
-    blobs,
     image_blobs,
     image_children,
     images,
@@ -22,13 +17,12 @@ from proxy.metadata.schema import (
     repositories,
     tags,
 )
-from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure
-from proxy.model.manifests import read_manifest
 from proxy.model.names import is_digest_like
-from proxy.model.records import ImageKind, ManifestFacts, Page, PushedManifest, Referrer, StoredManifest
+from proxy.model.records import Page, Referrer, StoredManifest
 
-_NAMED_MAX = 20  # digests that an error message lists
+NAMED_MAX = 20  # digests that an error message lists
 
 # Asked at every pull: made once, as making a statement costs as much as running it.
 _STORED = (
@@ -52,59 +46,6 @@ def manifest(tx: Transaction, account: str, repository: str, reference: str) -> 
     return StoredManifest(row.digest, row.media_type, row.content)
 
 
-def examine(
-    account: str,
-    repository: str,
-    content: bytes,
-    media_type: str | None,
-    digest: str,
-    tags: Sequence[str],
-    create: bool,
-) -> dict[str, Any]:
-    """The part of `put_manifest` that takes time and no database: what it gives is what that takes."""
-    algorithm, _, encoded = digest.partition(":")
-    if algorithm not in ("sha256", "sha512") or hashlib.new(algorithm, content).hexdigest() != encoded:
-        raise Failure(Code.IMAGE_DIGEST_DOES_NOT_MATCH, f"The manifest does not hash to '{digest[:140]}'")
-    facts = read_manifest(content, media_type)
-    if not (facts.artifact_type or facts.config_media_type or "").isprintable():  # no database stores half a surrogate
-        raise Failure(Code.MANIFEST_INVALID, "artifactType holds characters that no media type has")
-    return {
-        "account": account,
-        "repository": repository,
-        "content": content,
-        "digest": digest,
-        "tags": tags,
-        "create": create,
-        "facts": facts,
-    }
-
-
-def put_manifest(
-    tx: Transaction,
-    account: str,
-    repository: str,
-    content: bytes,
-    digest: str,
-    tags: Sequence[str],
-    create: bool,
-    facts: ManifestFacts,
-) -> PushedManifest:
-    """`facts` are what `examine` found in `content`."""
-    repository_id = need_or_make_repository(tx, account, repository, create)
-    settings = tx.connection.execute(
-        select(repositories.c.tag_mutability, repositories.c.mutability_exclusions).where(
-            repositories.c.repository_id == repository_id
-        )
-    ).one()
-    image_id = _find(tx, repository_id, digest)
-    if image_id is None:
-        image_id = _insert(tx, account, repository, repository_id, content, digest, facts)
-    for tag in dict.fromkeys(tags):
-        _move_tag(tx, repository, repository_id, tag, image_id, settings)
-    tx.changed(account, repository)  # also when all is there: whoever put it there may not have told everybody yet
-    return PushedManifest(digest, facts.subject, tuple(dict.fromkeys(tags)))
-
-
 def delete_tag(tx: Transaction, account: str, repository: str, tag: str) -> None:
     repository_id = need_repository(tx, account, repository)
     image_id = find_tag(tx, repository_id, tag)
@@ -116,7 +57,7 @@ def delete_tag(tx: Transaction, account: str, repository: str, tag: str) -> None
 
 def delete_manifest(tx: Transaction, account: str, repository: str, digest: str) -> None:
     repository_id = need_repository(tx, account, repository)
-    image_id = _find(tx, repository_id, digest)
+    image_id = find_image(tx, repository_id, digest)
     if image_id is None:
         raise image_not_found(digest, repository, account)
     remove_image(tx, repository_id, image_id, digest)
@@ -172,7 +113,7 @@ def find_tag(tx: Transaction, repository_id: int, tag: str) -> int | None:
 
 def remove_tag(tx: Transaction, repository_id: int, tag: str, image_id: int) -> None:
     tx.connection.execute(delete(tags).where(tags.c.repository_id == repository_id, tags.c.name == tag))
-    _count_tag(tx, image_id, -1)
+    count_tag(tx, image_id, -1)
 
 
 def remove_image(tx: Transaction, repository_id: int, image_id: int, digest: str) -> None:
@@ -182,7 +123,7 @@ def remove_image(tx: Transaction, repository_id: int, image_id: int, digest: str
             select(images.c.digest)
             .join(image_children, image_children.c.image_id == images.c.image_id)
             .where(image_children.c.child_id == image_id)
-            .limit(_NAMED_MAX)
+            .limit(NAMED_MAX)
         )
         .scalars()
         .all()
@@ -228,158 +169,19 @@ def image_not_found_text(digest: str, tag: str, repository: str, account: str) -
     )
 
 
-def _find(tx: Transaction, repository_id: int, digest: str) -> int | None:
+def find_image(tx: Transaction, repository_id: int, digest: str) -> int | None:
     found: int | None = tx.connection.execute(
         select(images.c.image_id).where(images.c.repository_id == repository_id, images.c.digest == digest)
     ).scalar()
     return found
 
 
-def _insert(
-    tx: Transaction,
-    account: str,
-    repository: str,
-    repository_id: int,
-    content: bytes,
-    digest: str,
-    facts: ManifestFacts,
-) -> int:
-    blob_ids = _needed_blobs(tx, account, repository, repository_id, facts)
-    children = _needed_children(tx, account, repository, repository_id, facts)
-    run = tx.connection.execute
-    known = run(
-        update(manifest_bytes).where(manifest_bytes.c.digest == digest).values(images=manifest_bytes.c.images + 1)
-    )
-    if not known.rowcount:
-        run(insert(manifest_bytes).values(digest=digest, content=content, images=1))
-    size = facts.image_size
-    if children and facts.kind is ImageKind.INDEX:
-        size = max(image_size for _, image_size in children)
-    annotated = facts.subject is not None and facts.annotations is not None
-    result = run(
-        insert(images).values(
-            repository_id=repository_id,
-            digest=digest,
-            media_type=facts.media_type,
-            kind=str(facts.kind),
-            artifact_type=facts.artifact_type or facts.config_media_type,
-            subject=facts.subject,
-            annotations=json.dumps(facts.annotations) if annotated else None,
-            manifest_size=len(content),
-            image_size=size,
-            pushed_at=tx.now,
-            tagged=0,
-            tags=0,
-        )
-    )
-    run(
-        update(repositories)
-        .where(repositories.c.repository_id == repository_id)
-        .values(images=repositories.c.images + 1)
-    )
-    image_id: int = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
-    if blob_ids:
-        run(insert(image_blobs), [{"image_id": image_id, "blob_id": blob_id} for blob_id in blob_ids])
-        for start in range(0, len(blob_ids), 500):
-            run(
-                update(blob_links)
-                .where(
-                    blob_links.c.repository_id == repository_id,
-                    blob_links.c.blob_id.in_(blob_ids[start : start + 500]),
-                )
-                .values(uses=blob_links.c.uses + 1, touched_at=tx.now)
-            )
-    if children:
-        run(insert(image_children), [{"image_id": image_id, "child_id": child_id} for child_id, _ in children])
-    return image_id
-
-
-def _needed_blobs(
-    tx: Transaction, account: str, repository: str, repository_id: int, facts: ManifestFacts
-) -> list[int]:
-    wanted = list(dict.fromkeys(digest for digest, _ in facts.blobs))
-    found: dict[str, int] = {}
-    for start in range(0, len(wanted), 500):
-        rows = tx.connection.execute(
-            select(blobs.c.digest, blobs.c.blob_id)
-            .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
-            .where(
-                blobs.c.account == account,
-                blobs.c.digest.in_(wanted[start : start + 500]),
-                blobs.c.quarantined_for.is_(None),
-                blob_links.c.repository_id == repository_id,
-            )
-        )
-        found.update((row.digest, row.blob_id) for row in rows)
-    missing = [digest for digest in wanted if digest not in found]
-    if missing:
-        raise layers_not_found(missing[:_NAMED_MAX], repository, account)
-    return list(found.values())
-
-
-def _needed_children(
-    tx: Transaction, account: str, repository: str, repository_id: int, facts: ManifestFacts
-) -> list[tuple[int, int]]:
-    """(image id, image size) of each manifest that an index lists."""
-    wanted = list(dict.fromkeys(facts.children))
-    found: dict[str, tuple[int, int]] = {}
-    for start in range(0, len(wanted), 500):
-        rows = tx.connection.execute(
-            select(images.c.digest, images.c.image_id, images.c.image_size).where(
-                images.c.repository_id == repository_id, images.c.digest.in_(wanted[start : start + 500])
-            )
-        )
-        found.update((row.digest, (row.image_id, row.image_size)) for row in rows)
-    missing = [digest for digest in wanted if digest not in found]
-    if missing:
-        raise Failure(
-            Code.REFERENCED_IMAGES_NOT_FOUND,
-            f"Images with digests '[{', '.join(missing[:_NAMED_MAX])}]' required for pushing image into repository"
-            f" with name '{repository}' in the registry with id '{account}' do not exist",
-            digests=missing[:_NAMED_MAX],
-        )
-    return list(found.values())
-
-
-def _move_tag(
-    tx: Transaction, repository: str, repository_id: int, tag: str, image_id: int, settings: FoundRow
-) -> None:
-    before = find_tag(tx, repository_id, tag)
-    if before == image_id:
-        return
-    if before is None:
-        tx.connection.execute(
-            insert(tags).values(repository_id=repository_id, name=tag, image_id=image_id, pushed_at=tx.now)
-        )
-    else:
-        if _immutable(settings, tag):
-            raise Failure(
-                Code.IMAGE_TAG_ALREADY_EXISTS,
-                f"The image tag '{tag}' already exists in the '{repository}' repository and cannot be overwritten"
-                " because the repository is immutable.",
-            )
-        tx.connection.execute(
-            update(tags)
-            .where(tags.c.repository_id == repository_id, tags.c.name == tag)
-            .values(image_id=image_id, pushed_at=tx.now)
-        )
-        _count_tag(tx, before, -1)
-    _count_tag(tx, image_id, 1)
-
-
-def _count_tag(tx: Transaction, image_id: int, change: int) -> None:
+def count_tag(tx: Transaction, image_id: int, change: int, most: int | None = None) -> bool:
+    """False, and nothing is counted, where the image has `most` tags already."""
     left = images.c.tags + change
-    tx.connection.execute(
-        update(images).where(images.c.image_id == image_id).values(tags=left, tagged=case((left > 0, 1), else_=0))
+    counted = tx.connection.execute(
+        update(images)
+        .where(images.c.image_id == image_id, *(() if most is None else (images.c.tags < most,)))
+        .values(tags=left, tagged=case((left > 0, 1), else_=0))
     )
-
-
-def _immutable(settings: FoundRow, tag: str) -> bool:
-    immutable: bool = settings.tag_mutability.startswith("IMMUTABLE")
-    if settings.mutability_exclusions is None:
-        return immutable
-    for exclusion in json.loads(settings.mutability_exclusions):
-        pattern = ".*".join(re.escape(part) for part in exclusion["filter"].split("*"))
-        if re.fullmatch(pattern, tag):
-            return not immutable
-    return immutable
+    return bool(counted.rowcount)

@@ -5,7 +5,6 @@ Sources: botocore's `ecr` model; texts as ECR answers them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from proxy.metadata import paging
 from proxy.metadata.identities import accounts
+from proxy.metadata.operations import mutability
 from proxy.metadata.operations.removal import AT_ONCE, give_to_nobody, remove
 from proxy.metadata.schema import (
     UPLOAD_CLOSED,
@@ -159,15 +159,13 @@ def _need_row(tx: Transaction, account: str, registry: str, name: str) -> FoundR
 
 def _insert(tx: Transaction, account: str, name: str, parameters: Parameters) -> int:
     encryption = parameters.get("encryptionConfiguration") or {}
-    exclusions = parameters.get("imageTagMutabilityExclusionFilters")
     _count_repository(tx, account, 1)
     result = tx.connection.execute(
         insert(repositories).values(
             account=account,
             name=name,
             created_at=tx.now,
-            tag_mutability=parameters.get("imageTagMutability") or "MUTABLE",
-            mutability_exclusions=json.dumps(exclusions) if exclusions else None,
+            **mutability.columns(parameters),
             scan_on_push=bool((parameters.get("imageScanningConfiguration") or {}).get("scanOnPush")),
             encryption_type=encryption.get("encryptionType") or "AES256",
             kms_key=encryption.get("kmsKey"),
@@ -200,29 +198,21 @@ def _described(tx: Transaction, row: FoundRow) -> dict[str, Any]:
     if row.kms_key is not None:
         encryption["kmsKey"] = row.kms_key
     region = tx.registry.region
-    answer = {
+    return {
         "repositoryArn": repository_arn(region, row.account, row.name),
         "registryId": row.account,
         "repositoryName": row.name,
         "repositoryUri": tx.registry.repository_uri.format(account=row.account, region=region, name=row.name),
         "createdAt": row.created_at,
-        "imageTagMutability": row.tag_mutability,
+        **mutability.described(row),
         "imageScanningConfiguration": {"scanOnPush": row.scan_on_push},
         "encryptionConfiguration": encryption,
     }
-    if row.mutability_exclusions is not None:
-        answer["imageTagMutabilityExclusionFilters"] = json.loads(row.mutability_exclusions)
-    return answer
 
 
 def check_settings(parameters: Parameters) -> None:
     """What the model's shapes cannot say."""
-    excluding = str(parameters.get("imageTagMutability", "")).endswith("_WITH_EXCLUSION")
-    if excluding != bool(parameters.get("imageTagMutabilityExclusionFilters")):
-        raise invalid(
-            "imageTagMutabilityExclusionFilters",
-            "Filters are required with, and only with, a mutability WITH_EXCLUSION",
-        )
+    mutability.check(parameters)
     encryption = parameters.get("encryptionConfiguration") or {}
     if encryption.get("kmsKey") and encryption["encryptionType"] == "AES256":
         raise invalid("encryptionConfiguration.kmsKey", "A key cannot be given with encryption type AES256")

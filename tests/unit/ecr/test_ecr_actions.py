@@ -45,6 +45,8 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
             ("DeleteRepositoryPolicy", {}),
             ("PutImageScanningConfiguration", {"imageScanningConfiguration": {}}),
             ("UpdateImageStorageClass", {"imageId": {"imageTag": "v1"}, "targetStorageClass": "ARCHIVE"}),
+            ("PutImage", {"imageManifest": "{}"}),
+            ("PutImageTagMutability", {"imageTagMutability": "MUTABLE"}),
             ("ListImages", {}),
             ("DescribeImages", {}),
             ("BatchGetImage", {"imageIds": [{"imageTag": "v1"}]}),

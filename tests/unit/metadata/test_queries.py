@@ -41,10 +41,12 @@ from proxy.metadata.operations import (
     manifests,
     openobjects,
     pulltimeexclusions,
+    pushes,
     rates,
     registries,
     removal,
     repositories,
+    repositorysettings,
     repositorytags,
     scanning,
     upkeep,
@@ -90,8 +92,8 @@ class Push:
         return uploads.commit_upload(self.tx, leased.upload_id, leased.fence, digest(name), append(0, 9), b"s")[0]
 
     def put(self, content: bytes, *tags: str) -> str:
-        prepared = manifests.examine(ACCOUNT, R, content, None, digest(content), tags, True)
-        return manifests.put_manifest(self.tx, **prepared).digest
+        prepared = pushes.examine(ACCOUNT, R, content, None, digest(content), tags, True)
+        return pushes.put_manifest(self.tx, **prepared).digest
 
     def image(self, name: str, *tags: str, **more: Any) -> str:
         self.blob(name)
@@ -143,6 +145,12 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         push.image("six", "v6")
         removal.give_to_nobody(tx, repositories.need_repository(tx, ACCOUNT, R))
         removal.remove_deleted(tx, 100)
+
+    def put_images() -> None:
+        for content in (index_manifest([one, two], y=1), index_manifest([two], z=1)):
+            for tag in ("a", "b"):
+                asked = {**named, "imageManifest": content.decode(), "imageTag": tag}
+                pushes.put_image(tx, **pushes.examine_image(ACCOUNT, asked))
 
     return {
         **people(tx, ACCOUNT),
@@ -254,6 +262,10 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         ),
         "ListTagsForResource": lambda: repositorytags.list_tags_for_resource(tx, ACCOUNT, arn),
         "UntagResource": lambda: repositorytags.untag_resource(tx, ACCOUNT, {**arn, "tagKeys": ["a", "b"]}),
+        "PutImage": put_images,
+        "PutImageTagMutability": lambda: repositorysettings.put_image_tag_mutability(
+            tx, ACCOUNT, {**named, "imageTagMutability": "MUTABLE"}
+        ),
         "ListImages": listed,
         "DescribeImages": described,
         "BatchGetImage": lambda: images.batch_get_image(tx, ACCOUNT, {**named, **ids}),

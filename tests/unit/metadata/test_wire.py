@@ -42,6 +42,22 @@ def test_many_bytes_travel_as_they_are(small: bytes, pieces: list[bytes]) -> Non
     assert wire.decode(Sequence[tuple[int, bytes]], loaded["pieces"]) == tuple(enumerate(pieces))
 
 
+@given(piece=st.text(st.characters(codec=None), min_size=1, max_size=9), small=st.text(max_size=9))
+def test_long_texts_travel_as_they_are_whatever_is_in_them(piece: str, small: str) -> None:
+    text, content = piece * 4096, bytes(5000)
+    message = wire.dump({"before": [content, text], "small": small, "after": content})
+    assert b"".join((content, text.encode("utf-8", "surrogatepass"), content)) in message
+    loaded = wire.load(message)
+    assert loaded == {"before": [content, text], "small": small, "after": content}
+
+
+def test_no_bytes_of_a_message_are_given_twice() -> None:
+    """Else a request of a megabyte could name a long text ten thousand times."""
+    asked = {"forged": [{"$text": [0, 5000]}] * 3, "manifest": "x" * 5000}
+    with pytest.raises(ValueError, match="not there"):
+        wire.load(wire.dump(asked))
+
+
 @pytest.mark.parametrize(
     "raw", ["[0,9]", "[-1,2]", "[3,-1]", "[0]", "7", '"x"', "[0,1.5]"], ids=lambda raw: f"raw at {raw}"
 )

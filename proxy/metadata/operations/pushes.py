@@ -1,0 +1,303 @@
+"""A manifest pushed, by docker's door or by PutImage: what it needs is there, its image is made, its tags are moved.
+
+Two steps. `examine` and `examine_image` hash and parse, which takes time and no database; what they give is what
+`put_manifest` and `put_image` take into the transaction. An image is made once, whatever it is called. Must not know
+HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import bindparam, insert, select, update
+
+from proxy.metadata.operations import mutability
+from proxy.metadata.operations.blobs import layers_not_found
+from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
+from proxy.metadata.operations.repositories import Parameters, named_repository, need_or_make_repository
+from proxy.metadata.schema import (
+    blob_links,
+    blobs,
+    image_blobs,
+    image_children,
+    images,
+    manifest_bytes,
+    repositories,
+    tags,
+)
+from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.model import quotas
+from proxy.model.errors import Code, Failure
+from proxy.model.manifests import MANIFEST_MAX, read_manifest
+from proxy.model.names import Digest, check_tag, parse_digest
+from proxy.model.records import ImageKind, ManifestFacts, PushedManifest
+from proxy.shapes.validation import invalid
+
+_SETTINGS = select(
+    repositories.c.repository_id, repositories.c.tag_mutability, repositories.c.mutability_exclusions
+).where(repositories.c.repository_id == bindparam("repository_id"))
+
+Checked = TypeVar("Checked")
+
+
+def examine(
+    account: str,
+    repository: str,
+    content: bytes,
+    media_type: str | None,
+    digest: str,
+    tags: Sequence[str],
+    create: bool,
+) -> dict[str, Any]:
+    """The part of `put_manifest` that takes time and no database: what it gives is what that takes."""
+    algorithm, _, encoded = digest.partition(":")
+    if algorithm not in ("sha256", "sha512") or hashlib.new(algorithm, content).hexdigest() != encoded:
+        raise Failure(Code.IMAGE_DIGEST_DOES_NOT_MATCH, f"The manifest does not hash to '{digest[:140]}'")
+    facts = _read(content, media_type)
+    return {
+        "account": account,
+        "repository": repository,
+        "content": content,
+        "digest": digest,
+        "tags": tags,
+        "create": create,
+        "facts": facts,
+    }
+
+
+def put_manifest(
+    tx: Transaction,
+    account: str,
+    repository: str,
+    content: bytes,
+    digest: str,
+    tags: Sequence[str],
+    create: bool,
+    facts: ManifestFacts,
+) -> PushedManifest:
+    """`facts` are what `examine` found in `content`."""
+    repository_id = need_or_make_repository(tx, account, repository, create)
+    row = tx.connection.execute(_SETTINGS, {"repository_id": repository_id}).one()
+    _put(tx, account, repository, row, content, digest, list(dict.fromkeys(tags)), facts)
+    tx.changed(account, repository)  # also when all is there: whoever put it there may not have told everybody yet
+    return PushedManifest(digest, facts.subject, tuple(dict.fromkeys(tags)))
+
+
+def examine_image(account: str, parameters: Parameters) -> dict[str, Any]:
+    """As `examine`, of a PutImage that the model has no objection to. InvalidParameter, ImageDigestDoesNotMatch."""
+    tag, named = parameters.get("imageTag"), parameters.get("imageDigest")
+    if tag is not None:
+        _check("imageTag", check_tag, tag)
+    given = None if named is None else _check("imageDigest", parse_digest, named)
+    content = parameters["imageManifest"].encode()
+    if len(content) > MANIFEST_MAX:
+        raise invalid("imageManifest", f"Member must have length less than or equal to {MANIFEST_MAX}")
+    algorithm = "sha256" if given is None else given.algorithm
+    digest = Digest(algorithm, hashlib.new(algorithm, content).hexdigest())
+    if given is not None and given != digest:
+        raise Failure(
+            Code.IMAGE_DIGEST_DOES_NOT_MATCH,
+            f"The provided image digest '{given}' does not match the digest '{digest}' of the image manifest",
+        )
+    try:
+        facts = _read(content, parameters.get("imageManifestMediaType"), must_be_typed=True)
+    except Failure as failure:
+        ours = "" if failure.fields.get("field") == "mediaType" else "Invalid JSON syntax: "  # ECR says no more
+        raise invalid("ImageManifest", ours + failure.message) from failure
+    asked = {name: value for name, value in parameters.items() if name != "imageManifest"}
+    return {"account": account, "parameters": asked, "content": content, "digest": str(digest), "facts": facts}
+
+
+def put_image(
+    tx: Transaction, account: str, parameters: Parameters, content: bytes, digest: str, facts: ManifestFacts
+) -> dict[str, Any]:
+    """PutImage. The manifest is not in the answer: whoever asked has it, and answers of writes are kept."""
+    name, row = named_repository(tx, account, parameters)
+    tag = parameters.get("imageTag")
+    image_id = find_image(tx, row.repository_id, digest)
+    if image_id is not None and (tag is None or find_tag(tx, row.repository_id, tag) == image_id):
+        if tag is not None and mutability.is_immutable(row, tag):
+            raise mutability.tag_is_immutable(name, tag)
+        raise Failure(
+            Code.IMAGE_ALREADY_EXISTS,
+            f"Image with digest '{digest}' and tag '{tag or 'null'}' already exists in the repository with name"
+            f" '{name}' in registry with id '{account}'",
+        )
+    _put(tx, account, name, row, content, digest, [] if tag is None else [tag], facts)
+    tx.changed(account, name)
+    return {
+        "image": {
+            "registryId": account,
+            "repositoryName": name,
+            "imageId": {"imageDigest": digest} | ({} if tag is None else {"imageTag": tag}),
+            "imageManifestMediaType": facts.media_type,
+        }
+    }
+
+
+def _check(member: str, read: Callable[[str], Checked], text: str) -> Checked:
+    try:
+        return read(text)
+    except Failure as failure:
+        raise invalid(member, failure.message) from failure
+
+
+def _read(content: bytes, media_type: str | None, *, must_be_typed: bool = False) -> ManifestFacts:
+    facts = read_manifest(content, media_type, must_be_typed=must_be_typed)
+    if not (facts.artifact_type or facts.config_media_type or "").isprintable():  # no database stores half a surrogate
+        raise Failure(Code.MANIFEST_INVALID, "artifactType holds characters that no media type has")
+    return facts
+
+
+def _put(
+    tx: Transaction,
+    account: str,
+    repository: str,
+    row: FoundRow,
+    content: bytes,
+    digest: str,
+    tags: Sequence[str],
+    facts: ManifestFacts,
+) -> None:
+    """`row` is the repository's."""
+    image_id = find_image(tx, row.repository_id, digest)
+    if image_id is None:
+        image_id = _insert(tx, account, repository, row.repository_id, content, digest, facts)
+    for tag in tags:
+        _move_tag(tx, repository, row, tag, image_id)
+
+
+def _insert(
+    tx: Transaction,
+    account: str,
+    repository: str,
+    repository_id: int,
+    content: bytes,
+    digest: str,
+    facts: ManifestFacts,
+) -> int:
+    blob_ids = _needed_blobs(tx, account, repository, repository_id, facts)
+    children = _needed_children(tx, account, repository, repository_id, facts)
+    run = tx.connection.execute
+    most = tx.registry.quotas.images
+    counted = run(
+        update(repositories)
+        .where(repositories.c.repository_id == repository_id, repositories.c.images < most)
+        .values(images=repositories.c.images + 1)
+    )
+    if not counted.rowcount:
+        holder = f"The repository with name '{repository}' in the registry with id '{account}'"
+        raise quotas.exceeded(holder, "images", most)
+    known = run(
+        update(manifest_bytes).where(manifest_bytes.c.digest == digest).values(images=manifest_bytes.c.images + 1)
+    )
+    if not known.rowcount:
+        run(insert(manifest_bytes).values(digest=digest, content=content, images=1))
+    size = facts.image_size
+    if children and facts.kind is ImageKind.INDEX:
+        size = max(image_size for _, image_size in children)
+    annotated = facts.subject is not None and facts.annotations is not None
+    result = run(
+        insert(images).values(
+            repository_id=repository_id,
+            digest=digest,
+            media_type=facts.media_type,
+            kind=str(facts.kind),
+            artifact_type=facts.artifact_type or facts.config_media_type,
+            subject=facts.subject,
+            annotations=json.dumps(facts.annotations) if annotated else None,
+            manifest_size=len(content),
+            image_size=size,
+            pushed_at=tx.now,
+            tagged=0,
+            tags=0,
+        )
+    )
+    image_id: int = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
+    if blob_ids:
+        run(insert(image_blobs), [{"image_id": image_id, "blob_id": blob_id} for blob_id in blob_ids])
+        for start in range(0, len(blob_ids), 500):
+            run(
+                update(blob_links)
+                .where(
+                    blob_links.c.repository_id == repository_id,
+                    blob_links.c.blob_id.in_(blob_ids[start : start + 500]),
+                )
+                .values(uses=blob_links.c.uses + 1, touched_at=tx.now)
+            )
+    if children:
+        run(insert(image_children), [{"image_id": image_id, "child_id": child_id} for child_id, _ in children])
+    return image_id
+
+
+def _needed_blobs(
+    tx: Transaction, account: str, repository: str, repository_id: int, facts: ManifestFacts
+) -> list[int]:
+    wanted = list(dict.fromkeys(digest for digest, _ in facts.blobs))
+    found: dict[str, int] = {}
+    for start in range(0, len(wanted), 500):
+        rows = tx.connection.execute(
+            select(blobs.c.digest, blobs.c.blob_id)
+            .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
+            .where(
+                blobs.c.account == account,
+                blobs.c.digest.in_(wanted[start : start + 500]),
+                blobs.c.quarantined_for.is_(None),
+                blob_links.c.repository_id == repository_id,
+            )
+        )
+        found.update((row.digest, row.blob_id) for row in rows)
+    missing = [digest for digest in wanted if digest not in found]
+    if missing:
+        raise layers_not_found(missing[:NAMED_MAX], repository, account)
+    return list(found.values())
+
+
+def _needed_children(
+    tx: Transaction, account: str, repository: str, repository_id: int, facts: ManifestFacts
+) -> list[tuple[int, int]]:
+    """(image id, image size) of each manifest that an index lists."""
+    wanted = list(dict.fromkeys(facts.children))
+    found: dict[str, tuple[int, int]] = {}
+    for start in range(0, len(wanted), 500):
+        rows = tx.connection.execute(
+            select(images.c.digest, images.c.image_id, images.c.image_size).where(
+                images.c.repository_id == repository_id, images.c.digest.in_(wanted[start : start + 500])
+            )
+        )
+        found.update((row.digest, (row.image_id, row.image_size)) for row in rows)
+    missing = [digest for digest in wanted if digest not in found]
+    if missing:
+        raise Failure(
+            Code.REFERENCED_IMAGES_NOT_FOUND,
+            f"Images with digests '[{', '.join(missing[:NAMED_MAX])}]' required for pushing image into repository"
+            f" with name '{repository}' in the registry with id '{account}' do not exist",
+            digests=missing[:NAMED_MAX],
+        )
+    return list(found.values())
+
+
+def _move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id: int) -> None:
+    before = find_tag(tx, row.repository_id, tag)
+    if before is not None and mutability.is_immutable(row, tag):
+        raise mutability.tag_is_immutable(repository, tag)  # also where it points already, as ECR does
+    if before == image_id:
+        return
+    most = tx.registry.quotas.tags
+    if not count_tag(tx, image_id, 1, most):
+        holder = f"The image that the tag '{tag}' is for in the repository with name '{repository}'"
+        raise quotas.exceeded(holder, "tags", most)
+    if before is None:
+        tx.connection.execute(
+            insert(tags).values(repository_id=row.repository_id, name=tag, image_id=image_id, pushed_at=tx.now)
+        )
+        return
+    tx.connection.execute(
+        update(tags)
+        .where(tags.c.repository_id == row.repository_id, tags.c.name == tag)
+        .values(image_id=image_id, pushed_at=tx.now)
+    )
+    count_tag(tx, before, -1)
