@@ -158,6 +158,7 @@ def router(
             callers=callers,
             uses=LastUses(own.metadata.note_key_use, time.time),
         ),
+        keys=own.keys,
         tokens=issued,
         endpoints=Endpoints(hosts, config.server.url.rstrip("/")),
         layers=Layers(uploads, own.run),

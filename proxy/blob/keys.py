@@ -32,15 +32,22 @@ class DataKey:
 
 
 class DataKeys(Protocol):
-    """Who makes and unwraps data keys. `sealed_for` is bound to the key and must be the same again."""
+    """Who makes and unwraps data keys. `sealed_for` is bound to the key and must be the same again.
 
-    async def generate(self, sealed_for: str) -> DataKey: ...
+    `kms_key` is the ARN of a KMS key that is to wrap instead of the one in force: a repository's own, which stays its
+    own whatever becomes of the server's."""
+
+    async def generate(self, sealed_for: str, kms_key: str = "") -> DataKey: ...
 
     async def unwrap(self, encrypted: EncryptedDataKey, sealed_for: str) -> bytes:
         """The data key, from memory if it was unwrapped a moment ago. `Failure(KMS)` when it can't be."""
 
-    async def rewrap(self, encrypted: EncryptedDataKey, sealed_for: str) -> EncryptedDataKey:
+    async def rewrap(self, encrypted: EncryptedDataKey, sealed_for: str, kms_key: str = "") -> EncryptedDataKey:
         """The same data key under the master key in force; as it is when it is under that already."""
+
+    async def arn_of(self, name: str, sealed_for: str) -> str:
+        """The ARN of the KMS key of that id, ARN or alias (empty: the server's own), which was found to wrap and to
+        unwrap. `Failure(KMS)`, also where no KMS is configured."""
 
     async def check(self) -> None:
         """Raise `Failure` unless a key can be made now (for /readyz)."""
@@ -49,7 +56,7 @@ class DataKeys(Protocol):
 class Provider(DataKeys, Protocol):
     """One way to wrap data keys."""
 
-    async def wrap(self, plaintext: bytes, sealed_for: str) -> EncryptedDataKey:
+    async def wrap(self, plaintext: bytes, sealed_for: str, kms_key: str = "") -> EncryptedDataKey:
         """That data key under this provider's master key in force."""
 
     async def is_current(self, encrypted: EncryptedDataKey) -> bool:
@@ -64,29 +71,30 @@ class Providers:
         self._local = local
         self._kms = kms
 
-    async def generate(self, sealed_for: str) -> DataKey:
-        return await self._in_force.generate(sealed_for)
+    async def generate(self, sealed_for: str, kms_key: str = "") -> DataKey:
+        return await (self._need_kms() if kms_key else self._in_force).generate(sealed_for, kms_key)
 
     async def unwrap(self, encrypted: EncryptedDataKey, sealed_for: str) -> bytes:
         return await self._of(encrypted).unwrap(encrypted, sealed_for)
 
-    async def rewrap(self, encrypted: EncryptedDataKey, sealed_for: str) -> EncryptedDataKey:
+    async def rewrap(self, encrypted: EncryptedDataKey, sealed_for: str, kms_key: str = "") -> EncryptedDataKey:
+        if kms_key:
+            if is_under(encrypted, kms_key):
+                return encrypted
+            return await self._need_kms().wrap(await self.unwrap(encrypted, sealed_for), sealed_for, kms_key)
         if await self._in_force.is_current(encrypted):
             return encrypted
         return await self._in_force.wrap(await self.unwrap(encrypted, sealed_for), sealed_for)
+
+    async def arn_of(self, name: str, sealed_for: str) -> str:
+        return await self._need_kms().arn_of(name, sealed_for)
 
     async def check(self) -> None:
         await self._in_force.check()
 
     def _of(self, encrypted: EncryptedDataKey) -> Provider:
         if encrypted.provider_id == KMS_PROVIDER:
-            if self._kms is None:
-                raise Failure(
-                    Code.KMS,
-                    "a data key is wrapped by AWS KMS, and no KMS is configured here",
-                    hint="give [keys] key_id and region, beside whatever provider is in force, until all is rewrapped",
-                )
-            return self._kms
+            return self._need_kms()
         if self._local is None:
             raise Failure(
                 Code.KMS,
@@ -94,6 +102,24 @@ class Providers:
                 hint="put the key file back ([keys] file) until `wharfage rewrap` has moved every data key",
             )
         return self._local
+
+    def _need_kms(self) -> Provider:
+        if self._kms is None:
+            raise no_kms()
+        return self._kms
+
+
+def is_under(encrypted: EncryptedDataKey, kms_key: str) -> bool:
+    """Whether that KMS key, by its ARN, wrapped it."""
+    return encrypted.provider_id == KMS_PROVIDER and encrypted.provider_info == kms_key.encode()
+
+
+def no_kms() -> Failure:
+    return Failure(
+        Code.KMS,
+        "this needs a key of AWS KMS, and no KMS is configured in this registry",
+        hint="give [keys] key_id and region, beside whatever provider is in force",
+    )
 
 
 class Unwrapped:

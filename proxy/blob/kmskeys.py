@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from proxy.blob.format import DATA_KEY_LENGTH, context_of
-from proxy.blob.keys import CACHE_SECONDS, KMS_PROVIDER, DataKey, Unwrapped
+from proxy.blob.keys import CACHE_SECONDS, KMS_PROVIDER, DataKey, Unwrapped, is_under
 from proxy.blob.kms import Kms
 from proxy.model.errors import Code, Failure
 from proxy.model.records import EncryptedDataKey
@@ -27,7 +27,10 @@ CIPHERTEXT_MAX = 3072  # bytes: a header has 4096 for it and the rest; KMS's hav
 
 
 class KmsKeys:
-    """`Provider` of one KMS key (new data keys) and of every key that a row names (old ones)."""
+    """`Provider` of one KMS key (new data keys), of repositories' own, and of every key that a row names (old ones).
+
+    KMS is asked with the server's credentials, whoever asks us: ECR asks it with those of who creates a repository, and
+    by a grant from then on. Which keys repositories may have is therefore said by the keys' policies on the server."""
 
     def __init__(
         self, kms: Kms, probe: str, *, clock: Callable[[], float] = time.monotonic, cache_seconds: float = CACHE_SECONDS
@@ -42,8 +45,10 @@ class KmsKeys:
         self._checking = asyncio.Lock()
         self._arn: tuple[float, bytes] | None = None  # when it was learnt
 
-    async def generate(self, sealed_for: str) -> DataKey:
-        made = await self._generate(sealed_for)
+    async def generate(self, sealed_for: str, kms_key: str = "") -> DataKey:
+        made = await self._generate(sealed_for, kms_key)
+        if kms_key and not is_under(made.encrypted, kms_key):
+            raise _another_key()
         self._cache.put((made.encrypted, sealed_for), made.plaintext)
         return made
 
@@ -59,16 +64,28 @@ class KmsKeys:
             flight.add_done_callback(lambda done: self._land(wanted, done))
         return await asyncio.shield(flight)
 
-    async def rewrap(self, encrypted: EncryptedDataKey, sealed_for: str) -> EncryptedDataKey:
-        if await self.is_current(encrypted):
+    async def rewrap(self, encrypted: EncryptedDataKey, sealed_for: str, kms_key: str = "") -> EncryptedDataKey:
+        if is_under(encrypted, kms_key) if kms_key else await self.is_current(encrypted):
             return encrypted
-        return await self.wrap(await self.unwrap(encrypted, sealed_for), sealed_for)
+        return await self.wrap(await self.unwrap(encrypted, sealed_for), sealed_for, kms_key)
 
-    async def wrap(self, plaintext: bytes, sealed_for: str) -> EncryptedDataKey:
+    async def arn_of(self, name: str, sealed_for: str) -> str:
+        """Needs no right beyond those that serving needs, and finds out whether the server has them."""
+        made = await self._generate(sealed_for, name)
+        await self._decrypt(made.encrypted, sealed_for)
+        return made.encrypted.provider_info.decode()
+
+    async def wrap(self, plaintext: bytes, sealed_for: str, kms_key: str = "") -> EncryptedDataKey:
         answer = await self._kms.ask(
-            "encrypt", KeyId=self._kms.place.key_id, Plaintext=plaintext, EncryptionContext=context_of(sealed_for)
+            "encrypt",
+            KeyId=kms_key or self._kms.place.key_id,
+            Plaintext=plaintext,
+            EncryptionContext=context_of(sealed_for),
         )
-        return self._encrypted(answer)
+        encrypted = self._encrypted(answer, is_ours=not kms_key)
+        if kms_key and not is_under(encrypted, kms_key):
+            raise _another_key()
+        return encrypted
 
     async def is_current(self, encrypted: EncryptedDataKey) -> bool:
         if encrypted.provider_id != KMS_PROVIDER:
@@ -95,14 +112,14 @@ class KmsKeys:
         await asyncio.gather(*self._flights.values(), return_exceptions=True)
         await self._kms.close()
 
-    async def _generate(self, sealed_for: str) -> DataKey:
+    async def _generate(self, sealed_for: str, kms_key: str = "") -> DataKey:
         answer = await self._kms.ask(
             "generate_data_key",
-            KeyId=self._kms.place.key_id,
+            KeyId=kms_key or self._kms.place.key_id,
             KeySpec="AES_256",
             EncryptionContext=context_of(sealed_for),
         )
-        return DataKey(_plaintext(answer), self._encrypted(answer))
+        return DataKey(_plaintext(answer), self._encrypted(answer, is_ours=not kms_key))
 
     async def _decrypt(self, encrypted: EncryptedDataKey, sealed_for: str) -> bytes:
         arn = encrypted.provider_info.decode(errors="replace")
@@ -110,7 +127,7 @@ class KmsKeys:
             "decrypt", KeyId=arn, CiphertextBlob=encrypted.ciphertext, EncryptionContext=context_of(sealed_for)
         )
         if answer.get("KeyId") != arn:
-            raise Failure(Code.KMS, "the key management service answered with another key than was asked for")
+            raise _another_key()
         plaintext = _plaintext(answer)
         self._cache.put((encrypted, sealed_for), plaintext)
         return plaintext
@@ -120,12 +137,17 @@ class KmsKeys:
         if not done.cancelled():
             done.exception()  # seen, also when every caller has gone
 
-    def _encrypted(self, answer: dict[str, object]) -> EncryptedDataKey:
+    def _encrypted(self, answer: dict[str, object], *, is_ours: bool) -> EncryptedDataKey:
         arn, ciphertext = answer.get("KeyId"), answer.get("CiphertextBlob")
         if not isinstance(arn, str) or not isinstance(ciphertext, bytes) or not 0 < len(ciphertext) <= CIPHERTEXT_MAX:
             raise Failure(Code.KMS, "the key management service's answer is not one")
-        self._arn = self._clock(), arn.encode()
+        if is_ours:
+            self._arn = self._clock(), arn.encode()
         return EncryptedDataKey(KMS_PROVIDER, arn.encode(), ciphertext)
+
+
+def _another_key() -> Failure:
+    return Failure(Code.KMS, "the key management service answered with another key than was asked for")
 
 
 def _plaintext(answer: dict[str, object]) -> bytes:

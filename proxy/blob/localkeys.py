@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy import observe
 from proxy.blob.format import DATA_KEY_LENGTH, context_of, serialize_context
-from proxy.blob.keys import CACHE_SECONDS, DataKey, Unwrapped
+from proxy.blob.keys import CACHE_SECONDS, DataKey, Unwrapped, no_kms
 from proxy.blob.masterfile import LOOK_SECONDS, KeyFileError, MasterKey, MasterKeys
 from proxy.model.errors import Code, Failure
 from proxy.model.records import EncryptedDataKey
@@ -46,7 +46,9 @@ class LocalKeys:
         self._clock = clock
         self._looked_at = clock()
 
-    async def generate(self, sealed_for: str) -> DataKey:
+    async def generate(self, sealed_for: str, kms_key: str = "") -> DataKey:
+        if kms_key:
+            raise no_kms()
         if self._clock() - self._looked_at >= LOOK_SECONDS:
             self._looked_at = self._clock()
             await asyncio.to_thread(self._look)
@@ -74,12 +76,17 @@ class LocalKeys:
         self._cache.put((encrypted, sealed_for), plaintext)
         return plaintext
 
-    async def rewrap(self, encrypted: EncryptedDataKey, sealed_for: str) -> EncryptedDataKey:
+    async def rewrap(self, encrypted: EncryptedDataKey, sealed_for: str, kms_key: str = "") -> EncryptedDataKey:
         if await self.is_current(encrypted):
             return encrypted
-        return await self.wrap(await self.unwrap(encrypted, sealed_for), sealed_for)
+        return await self.wrap(await self.unwrap(encrypted, sealed_for), sealed_for, kms_key)
 
-    async def wrap(self, plaintext: bytes, sealed_for: str) -> EncryptedDataKey:
+    async def arn_of(self, name: str, sealed_for: str) -> str:
+        raise no_kms()
+
+    async def wrap(self, plaintext: bytes, sealed_for: str, kms_key: str = "") -> EncryptedDataKey:
+        if kms_key:
+            raise no_kms()
         return _wrap(self._masters.in_force, plaintext, sealed_for)
 
     async def is_current(self, encrypted: EncryptedDataKey) -> bool:

@@ -43,7 +43,14 @@ TRY_AGAIN = "The service is temporarily unavailable. Please try again."
 
 # Ours, that the API has no name for. What is not here and not in the API model is the sender's parameter.
 _OUR_FAULT = frozenset(
-    {Code.SERVER, Code.METADATA_UNAVAILABLE, Code.STORE_UNAVAILABLE, Code.STORE_FULL, Code.BLOB_CORRUPT}
+    {
+        Code.SERVER,
+        Code.METADATA_UNAVAILABLE,
+        Code.STORE_UNAVAILABLE,
+        Code.STORE_FULL,
+        Code.BLOB_CORRUPT,
+        Code.ENCRYPTION_DIFFERS,
+    }
 )
 _PARAMETER = frozenset(
     {

@@ -24,6 +24,8 @@ from proxy.auth.access import Access
 from proxy.auth.rates import Rates
 from proxy.auth.sigv4 import Refused
 from proxy.auth.tokens import Tokens
+from proxy.blob.keys import DataKeys
+from proxy.ecr import encryption
 from proxy.ecr.authorization import Endpoints, authorization_data
 from proxy.ecr.bodies import off_loop
 from proxy.ecr.errors import (
@@ -133,6 +135,7 @@ def door(
     metadata: Metadata,
     access: Access,
     signatures: Signatures,
+    keys: DataKeys,
     tokens: Tokens,
     endpoints: Endpoints,
     layers: Layers,
@@ -191,11 +194,11 @@ def door(
             await rates.require(caller, operation)
         told.account = account = route.registry(parameters, caller)
         ask = Ask(caller, operation, parameters, account, hosts.region, told.facts)
-        keys = route.keys(ask)
+        conditions = route.keys(ask)
         told.resources = route.resources(ask)
         own = [(f"ecr:{operation}", resource) for resource in told.resources]
         for action, resource in (*own, *route.also(ask)):
-            await access.require(caller, action, resource, told.facts, keys)
+            await access.require(caller, action, resource, told.facts, conditions)
         return ask
 
     async def done(ask: Ask, request: web.Request) -> Mapping[str, Any]:
@@ -208,7 +211,7 @@ def door(
             return await layers.complete(ask)
         if ask.operation == "SetRepositoryPolicy" and ask.parameters.get("force") is not True:
             await refuse_lock_out(ask, metadata)
-        return await metadata.call(ask.account, ask.operation, ask.parameters)
+        return await metadata.call(ask.account, ask.operation, await encryption.with_its_key(keys, ask))
 
     return answer
 

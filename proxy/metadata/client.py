@@ -133,8 +133,10 @@ class MetadataClient:
     async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
         return await self._ask("frame_hashes", bytes, object_key=object_key, plain_offset=plain_offset)
 
-    async def blob_holders(self, account: str, digest: str, *, limit: int) -> Sequence[str]:
-        return await self._ask("blob_holders", Sequence[str], account=account, digest=digest, limit=limit)
+    async def blob_holders(self, account: str, digest: str, *, limit: int, encryption: str = "") -> Sequence[str]:
+        return await self._ask(
+            "blob_holders", Sequence[str], account=account, digest=digest, limit=limit, encryption=encryption
+        )
 
     async def mount_blob(self, account: str, repository: str, digest: str, source: str | None, *, create: bool) -> bool:
         return await self._ask(
@@ -160,6 +162,7 @@ class MetadataClient:
         create: bool,
         sealing: Sealing = Sealing.AES_GCM,
         in_parts: bool = False,
+        encryption: str = "",
     ) -> Upload:
         return await self._ask(
             "begin_upload",
@@ -174,6 +177,7 @@ class MetadataClient:
             create=create,
             sealing=sealing,
             in_parts=in_parts,
+            encryption=encryption,
         )
 
     async def upload(self, account: str, repository: str, upload_id: str) -> Upload:

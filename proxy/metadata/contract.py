@@ -110,8 +110,9 @@ class Metadata(Protocol):
 
         A page of a recorded segment never changes. `fresh` asks past every cache."""
 
-    async def blob_holders(self, account: str, digest: str, *, limit: int) -> Sequence[str]:
-        """Some repositories of the account that hold the blob, `limit` at most, in no order."""
+    async def blob_holders(self, account: str, digest: str, *, limit: int, encryption: str = "") -> Sequence[str]:
+        """Some repositories of the account that hold the blob under that KMS key (or none of their own), `limit` at
+        most, in no order."""
 
     async def mount_blob(self, account: str, repository: str, digest: str, source: str | None, *, create: bool) -> bool:
         """Link a blob that some (or the named) repository of the account holds. False: not there, upload it."""
@@ -136,10 +137,13 @@ class Metadata(Protocol):
         create: bool,
         sealing: Sealing = Sealing.AES_GCM,
         in_parts: bool = False,
+        encryption: str = "",
     ) -> Upload:
         """Open a session with a fresh UUID at offset 0. `create` makes the repository; else RepositoryNotFound.
 
-        `in_parts`: it is UploadLayerPart's, each append of it a part under the quotas."""
+        `in_parts`: it is UploadLayerPart's, each append of it a part under the quotas. `encryption` is the KMS key that
+        the data key is under, empty for the server's own; EncryptionDiffers, with the repository's, when that is
+        another."""
 
     async def upload(self, account: str, repository: str, upload_id: str) -> Upload:
         """UploadNotFound also when it belongs to another repository, or has been swept."""

@@ -49,6 +49,7 @@ repositories = Table(
     Column("policy_principals", Text),  # JSON, as `model.identity.BoundPolicy.principals`
     Column("lifecycle_policy", Text),  # verbatim
     Column("images", Integer, nullable=False, server_default="0"),
+    Column("encryption", Text, nullable=False, server_default=""),  # KMS key of its data keys; empty: the server's own
     UniqueConstraint("account", "name"),
 )
 
@@ -80,7 +81,7 @@ blobs = Table(
     Column("links", Integer, nullable=False),  # repositories that hold it
     Column("touched_at", Float, nullable=False),  # its grace counts from here
     Column("created_at", Float, nullable=False),
-    Column("encryption", Text, nullable=False, server_default=""),  # the KMS key of its repositories; empty: AES256
+    Column("encryption", Text, nullable=False, server_default=""),  # of all repositories that hold it
     UniqueConstraint("account", "digest", "encryption"),
     Index("ix_blobs_unlinked", "links", "touched_at"),
 )

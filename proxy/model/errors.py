@@ -67,6 +67,7 @@ class Code(StrEnum):
     # ours
     BLOB_CORRUPT = "BlobCorrupt"  # a frame did not authenticate, twice; the blob is quarantined
     DIGEST_INVALID = "DigestInvalid"  # not a digest, or an algorithm we do not compute
+    ENCRYPTION_DIFFERS = "EncryptionDiffers"  # a data key under another key; fields["encryption"]: the repository's
     IMAGE_REFERENCED = "ImageReferencedByManifestList"  # an index still needs the manifest that was to be deleted
     LAYER_IN_USE = "LayerInUse"  # a manifest of the repository still needs the blob that was to be deleted
     MANIFEST_INVALID = "ManifestInvalid"

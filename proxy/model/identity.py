@@ -168,13 +168,16 @@ class IamResource:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryAccess:
-    """What a repository itself says about access to it; of one that is not there, nothing (`exists` False)."""
+    """What a repository itself says about access to it; of one that is not there, nothing (`exists` False).
+
+    `encryption` is the ARN of the KMS key that its data keys are made under, empty for the server's own."""
 
     account: str
     name: str
     exists: bool
     policy: BoundPolicy | None = None
     tags: Tags = ()
+    encryption: str = ""
 
 
 class PolicyScope(StrEnum):

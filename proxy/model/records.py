@@ -71,6 +71,7 @@ class SealedObject:
 
     `segments` is the first page (at most 64) of the segment table; `segment_count` says how many there are.
     `sealed_for` is the ARN of the repository that first sealed it: the encryption context's `aws:ecr:arn`.
+    `encryption` is the ARN of the KMS key of all repositories that hold it, empty where they have none of their own.
     """
 
     object_key: str
@@ -82,6 +83,7 @@ class SealedObject:
     segment_count: int
     segments: tuple[Segment, ...]
     sealing: Sealing = Sealing.AES_GCM
+    encryption: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,7 @@ async def _mount(call: Call, digest: Digest) -> bool:
         except Failure:
             return False
     else:
-        sources = await blobs.holders(call.account, str(digest))
+        sources = await blobs.holders(call.account, call.repository, str(digest))
     for source in sources:
         if await call.may(*PULL, repository=source):
             call.told.sources = (source,)

@@ -75,9 +75,10 @@ class Blobs:
         """Whether the account has its setting BLOB_MOUNTING on."""
         return (await self._metadata.registry_access(account)).blob_mounting
 
-    async def holders(self, account: str, digest: str) -> Sequence[str]:
-        """Some repositories of the account that hold the blob; a bounded look at them."""
-        return await self._metadata.blob_holders(account, digest, limit=HOLDERS_MAX)
+    async def holders(self, account: str, repository: str, digest: str) -> Sequence[str]:
+        """Some repositories of the account from which `repository` could mount the blob; a bounded look at them."""
+        encryption = (await self._metadata.repository_access(account, repository)).encryption
+        return await self._metadata.blob_holders(account, digest, limit=HOLDERS_MAX, encryption=encryption)
 
     async def mount(self, account: str, repository: str, digest: str, source: str, *, may_create: bool) -> bool:
         """Link a blob that `source`, another repository of the account, holds. False: it has to be uploaded."""

@@ -65,16 +65,32 @@ class Uploads:
         may_create: bool = True,
         in_parts: bool = False,
     ) -> Upload:
-        """Open a session. RepositoryNotFound when it may not be created, DigestInvalid for an unknown algorithm."""
+        """Open a session. RepositoryNotFound when it may not be created, DigestInvalid for an unknown algorithm, Kms.
+
+        Its data key is made under the repository's own KMS key where it has one; then it is sealed in any case."""
         if algorithm not in DIGEST_HEX:
             raise Failure(
                 Code.DIGEST_INVALID,
                 f"digest algorithm {algorithm[:32]!r} is not supported",
                 hint="use sha256 or sha512",
             )
+        encryption = (await self._rooms.metadata.repository_access(account, repository)).encryption
+        try:
+            return await self._begin(account, repository, algorithm, may_create, in_parts, encryption)
+        except Failure as failure:
+            if failure.code is not Code.ENCRYPTION_DIFFERS:
+                raise
+            own = str(failure.fields["encryption"])  # it was made, or made anew, a moment ago
+        return await self._begin(account, repository, algorithm, may_create, in_parts, own)
+
+    async def _begin(
+        self, account: str, repository: str, algorithm: str, may_create: bool, in_parts: bool, encryption: str
+    ) -> Upload:
         sealed_for = repository_arn(self._region, account, repository)
-        plain = self._sealing is Sealing.NONE
-        data_key = NO_DATA_KEY if plain else (await self._rooms.keys.generate(sealed_for)).encrypted
+        sealing = Sealing.AES_GCM if encryption else self._sealing
+        data_key = NO_DATA_KEY
+        if sealing is not Sealing.NONE:
+            data_key = (await self._rooms.keys.generate(sealed_for, encryption)).encrypted
         return await self._rooms.metadata.begin_upload(
             account,
             repository,
@@ -84,8 +100,9 @@ class Uploads:
             sealed_for=sealed_for,
             frame_length=self._frame_length,
             create=self._create_on_push and may_create,
-            sealing=self._sealing,
+            sealing=sealing,
             in_parts=in_parts,
+            encryption=encryption,
         )
 
     async def begin_parts(self, account: str, repository: str) -> tuple[str, int]:

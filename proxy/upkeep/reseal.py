@@ -5,7 +5,8 @@ it; the old object is deleted `LINGER_SECONDS` after, so that a reader who has j
 It can be broken off anywhere and gone on with (`rotate` None): a blob whose header names the active master key was
 sealed after the rotation and is passed over. What an interruption leaves in the store is an orphan for the sweep.
 Damaged blobs are named and left as they are: `check` is who judges them. Blobs that are not sealed have no key to leak:
-they are counted and stay as they are.
+they are counted and stay as they are. What is under a repository's own KMS key never was under the master key that has
+leaked: it is passed over too.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ async def _copy(
     digest = parse_digest(blob.digest)
     hasher = new_hasher(digest.algorithm)
     opening = await keys.unwrap(old.data_key, old.sealed_for)
-    sealing = await keys.generate(old.sealed_for)
+    sealing = await keys.generate(old.sealed_for, old.encryption)
     async with await open_sealed(store, old, data_key=opening, segments=segments, pool=pool) as reader:
         appender = await store.begin(object_key, old.stored_size)
         writer: SealedWriter | None = None
@@ -176,6 +177,7 @@ async def _copy(
         stored_size=segment.stored_length,
         segment_count=1,
         segments=(segment,),
+        encryption=old.encryption,
     )
 
 
@@ -194,7 +196,7 @@ async def _is_current(keys: DataKeys, blob: Blob) -> bool:
     """Whether it was sealed under the active master key; its first message's header says under which it was."""
     try:
         wrapped = parse_header(blob.sealed.segments[0].header).data_keys[0]
-        return await keys.rewrap(wrapped, blob.sealed.sealed_for) == wrapped
+        return await keys.rewrap(wrapped, blob.sealed.sealed_for, blob.sealed.encryption) == wrapped
     except (FormatError, IndexError):
         return False
     except Failure as failure:

@@ -4,7 +4,7 @@ Open uploads come first, then blobs, so that an upload that is committed meanwhi
 are sealed anew. Promises: it can be broken off anywhere and gone on with (`rotate` None): a row whose key is under the
 key in force already is passed over. A row that changed meanwhile is left to the next run. AT_ONCE rows are worked on
 at a time: KMS is slow. KMS out of reach ends the run with its Failure; a key that it refuses is named, and the rest go
-on. When a key has leaked, rewrapping is not enough: `reseal`.
+on. A repository's own KMS key stays its key. When a key has leaked, rewrapping is not enough: `reseal`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ async def _rewrap(metadata: Metadata, keys: DataKeys, report: RewrapReport, seal
         return
     old = sealed.data_key
     try:
-        new = await keys.rewrap(old, sealed.sealed_for)
+        new = await keys.rewrap(old, sealed.sealed_for, sealed.encryption)
     except Failure as failure:
         if failure.code is not Code.KMS or "unavailable" in failure.fields:
             raise

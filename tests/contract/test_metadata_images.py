@@ -269,7 +269,7 @@ class TestRepositories:
             repositoryName=REPOSITORY,
             imageTagMutability="IMMUTABLE",
             imageScanningConfiguration={"scanOnPush": True},
-            encryptionConfiguration={"encryptionType": "KMS", "kmsKey": "alias/own"},
+            encryptionConfiguration={"encryptionType": "KMS", "kmsKey": "arn:of/own"},
             tags=[{"Key": "team", "Value": "red"}],
         )
         repository = made["repository"]
@@ -281,7 +281,7 @@ class TestRepositories:
             "createdAt": world.clock.now,
             "imageTagMutability": "IMMUTABLE",
             "imageScanningConfiguration": {"scanOnPush": True},
-            "encryptionConfiguration": {"encryptionType": "KMS", "kmsKey": "alias/own"},
+            "encryptionConfiguration": {"encryptionType": "KMS", "kmsKey": "arn:of/own"},
         }
         described = await world.call("DescribeRepositories", repositoryNames=[REPOSITORY])
         assert described == {"repositories": [repository]}
@@ -300,6 +300,7 @@ class TestRepositories:
             (Code.INVALID_TAG_PARAMETER, {"tags": [{"Key": "k" * 129, "Value": ""}]}),
             (Code.INVALID_PARAMETER, {"imageTagMutability": "IMMUTABLE_WITH_EXCLUSION"}),
             (Code.INVALID_PARAMETER, {"encryptionConfiguration": {"encryptionType": "AES256", "kmsKey": "k"}}),
+            (Code.INVALID_PARAMETER, {"encryptionConfiguration": {"encryptionType": "KMS"}}),
             (Code.INVALID_PARAMETER, {"registryId": "999999999999"}),
             (Code.INVALID_PARAMETER, {"tags": [{"Key": "half", "Value": "\ud800"}]}),
         ],

@@ -33,6 +33,8 @@ from proxy.auth.envelope import SmallSealer
 from proxy.auth.secrets import seal_secret
 from proxy.auth.sessions import Sessions
 from proxy.auth.tokens import Tokens
+from proxy.blob.localkeys import LocalKeys
+from proxy.blob.masterfile import MasterKeys, new_key
 from proxy.ecr import routes
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
@@ -202,6 +204,7 @@ class AwsDoor:
         metadata = cast(Metadata, self.metadata)
         access = access or Access(self.metadata)
         issuers = Issuers([], tls=None, clock=time.monotonic)
+        local = LocalKeys(MasterKeys(Path("nowhere"), (new_key(),)))
         self.trail = HeardTrail()
         handler = routes.door(
             trail=self.trail,
@@ -215,6 +218,7 @@ class AwsDoor:
                 clock=self.clock,
                 callers=Callers(self.metadata),
             ),
+            keys=local,
             tokens=self.tokens,
             endpoints=Endpoints(Hosts(ACCOUNT, REGION, suffix), url),
             query_doors=QueryDoors(

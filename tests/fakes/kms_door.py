@@ -1,7 +1,8 @@
-"""A KMS with one key over real HTTP, that counts what it is asked and fails on command.
+"""A KMS over real HTTP, that counts what it is asked and fails on command.
 
-`refuse` names the error that every request gets, until it is cleared; `stall` makes requests wait. It holds a wrapped
-key to its encryption context, and to nothing else: it is for faults, moto is for what KMS does.
+It has one key, and those that are put into `named`. `refuse` names the error that every request gets until it is
+cleared, `refused` that of each key; `stall` makes requests wait. It holds a wrapped key to its encryption context, and
+to nothing else: it is for faults, moto is for what KMS does.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ _STATUS = {"KMSInternalException": 500, "DependencyTimeoutException": 503}
 class KmsDoor:
     def __init__(self) -> None:
         self.arn = ARN
+        self.named = {ARN: ARN}  # what a key may be asked for by, and its ARN
         self.asked: list[str] = []
         self.refuse = ""
+        self.refused: dict[str, str] = {}
         self.refuse_next = 0  # so many requests are refused as throttled
         self.stall: asyncio.Event | None = None
         self.url = ""
@@ -57,15 +60,20 @@ class KmsDoor:
             return _error("ThrottlingException")
         if self.refuse:
             return _error(self.refuse)
+        kept = self._wrapped.get(base64.b64decode(body.get("CiphertextBlob", "")))
+        arn = kept[0] if kept is not None else self.named.get(body["KeyId"], "")
+        if arn in self.refused:
+            return _error(self.refused[arn])
         if operation == "Decrypt":
-            kept = self._wrapped.get(base64.b64decode(body["CiphertextBlob"]))
             if kept is None or kept[2] != body["EncryptionContext"]:
                 return _error("InvalidCiphertextException")
             return _json({"KeyId": kept[0], "Plaintext": base64.b64encode(kept[1]).decode()})
+        if not arn:
+            return _error("NotFoundException")
         plain = base64.b64decode(body["Plaintext"]) if operation == "Encrypt" else secrets.token_bytes(32)
         ciphertext = secrets.token_bytes(184)
-        self._wrapped[ciphertext] = self.arn, plain, body["EncryptionContext"]
-        answer = {"KeyId": self.arn, "CiphertextBlob": base64.b64encode(ciphertext).decode()}
+        self._wrapped[ciphertext] = arn, plain, body["EncryptionContext"]
+        answer = {"KeyId": arn, "CiphertextBlob": base64.b64encode(ciphertext).decode()}
         if operation == "GenerateDataKey":
             answer["Plaintext"] = base64.b64encode(plain).decode()
         return _json(answer)

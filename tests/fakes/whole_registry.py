@@ -30,6 +30,7 @@ from proxy.auth.rates import Rates
 from proxy.auth.secrets import seal_secret
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
+from proxy.blob.keys import Provider, Providers
 from proxy.blob.localkeys import LocalKeys
 from proxy.blob.masterfile import MasterKeys
 from proxy.ecr import routes as ecr
@@ -126,6 +127,7 @@ async def whole_registry(
     database: str = "",
     trail: Trail | None = None,
     rates: Mapping[str, Rate] | None = None,
+    kms: Provider | None = None,
 ) -> AsyncIterator[WholeRegistry]:
     async with contextlib.AsyncExitStack() as stack:
         masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
@@ -146,7 +148,8 @@ async def whole_registry(
             store = FilesystemStore(folder / "objects")
             stack.push_async_callback(store.close)
         store = wrap_store(store)
-        keys, pool = LocalKeys(masters), BufferPool()
+        local, pool = LocalKeys(masters), BufferPool()
+        keys = Providers(local, local=local, kms=kms)
         issued = tokens.Tokens(SmallSealer(masters.derive(tokens.PURPOSE), tokens.PURPOSE))
         uploads = Uploads(
             metadata,
@@ -170,6 +173,7 @@ async def whole_registry(
             metadata=metadata,
             access=access,
             signatures=Signatures(metadata, key_secrets, opened, region=REGION, clock=time.time, callers=callers),
+            keys=keys,
             tokens=issued,
             endpoints=Endpoints(hosts),
             trail=trail,

@@ -15,6 +15,7 @@ from harness.metadata import ACCOUNT, REPOSITORY, Clock
 from proxy.auth.envelope import SmallSealer
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
+from proxy.blob.keys import Provider, Providers
 from proxy.blob.localkeys import LocalKeys
 from proxy.blob.masterfile import MasterKeys
 from proxy.metadata.client import MetadataClient
@@ -34,7 +35,7 @@ class House:
     metadata: MetadataClient
     store: FilesystemStore
     masters: MasterKeys
-    keys: LocalKeys
+    keys: Providers
     pool: BufferPool
     uploads: Uploads
     plain_uploads: Uploads  # of blobs that are not sealed
@@ -97,17 +98,19 @@ class House:
     async def relink(self) -> None:
         """The process that runs upkeep beside a server: keys of its own, from the same file."""
         self.masters = await asyncio.to_thread(MasterKeys.load_or_create, self.folder / "master.json")
-        self.keys = LocalKeys(self.masters)
+        local = LocalKeys(self.masters)
+        self.keys = Providers(local, local=local, kms=None)
 
 
 @contextlib.asynccontextmanager
-async def open_house(folder: Path) -> AsyncIterator[House]:
+async def open_house(folder: Path, kms: Provider | None = None) -> AsyncIterator[House]:
     clock = Clock()
     service = await start_service(database=folder / "m.db", listen=f"unix:{folder}/m.sock", clock=clock)
     metadata = MetadataClient(f"unix:{folder}/m.sock", patience=2.0)
     store = FilesystemStore(folder / "store")
     masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
-    keys = LocalKeys(masters)
+    local = LocalKeys(masters)
+    keys = Providers(local, local=local, kms=kms)
     pool = BufferPool()
     sealer = SmallSealer(masters.derive("upload state"), "upload state")
     uploads, plain_uploads = (

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from proxy.metadata.operations.repositories import find_repository, need_or_make_repository, need_repository
+from proxy.metadata.operations.repositories import (
+    encryption_of,
+    find_repository,
+    need_or_make_repository,
+    need_repository,
+)
 from proxy.metadata.operations.sealed import BLOB_COLUMNS, blob_of, segments_from, segments_of
 from proxy.metadata.schema import blob_links, blobs, repositories
 from proxy.metadata.transaction import Transaction
@@ -63,7 +68,7 @@ def segments(tx: Transaction, object_key: str, plain_offset: int, limit: int) ->
     return segments_from(tx, object_key, plain_offset, limit)
 
 
-def blob_holders(tx: Transaction, account: str, digest: str, limit: int) -> Sequence[str]:
+def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encryption: str = "") -> Sequence[str]:
     """At most `limit` of the repositories that hold the blob, any of them: a base image's layer has thousands, which to
     sort would cost more than to look at those few. None of a blob that is quarantined."""
     return tuple(
@@ -71,7 +76,12 @@ def blob_holders(tx: Transaction, account: str, digest: str, limit: int) -> Sequ
             select(repositories.c.name)
             .join(blob_links, blob_links.c.repository_id == repositories.c.repository_id)
             .join(blobs, blobs.c.blob_id == blob_links.c.blob_id)
-            .where(blobs.c.account == account, blobs.c.digest == digest, blobs.c.quarantined_for.is_(None))
+            .where(
+                blobs.c.account == account,
+                blobs.c.digest == digest,
+                blobs.c.encryption == encryption,
+                blobs.c.quarantined_for.is_(None),
+            )
             .where(repositories.c.account == account)  # not of one that is deleted, whose links are still to go
             .limit(limit)
         ).scalars()
@@ -79,14 +89,18 @@ def blob_holders(tx: Transaction, account: str, digest: str, limit: int) -> Sequ
 
 
 def mount_blob(tx: Transaction, account: str, repository: str, digest: str, source: str | None, create: bool) -> bool:
-    row = tx.connection.execute(
-        select(blobs.c.blob_id, blobs.c.links).where(
-            blobs.c.account == account, blobs.c.digest == digest, blobs.c.quarantined_for.is_(None)
-        )
-    ).one_or_none()
+    """Never from a repository of another encryption: a blob is opened by one key."""
     target = find_repository(tx, account, repository)
     if target is None and not create:
         need_repository(tx, account, repository)
+    row = tx.connection.execute(
+        select(blobs.c.blob_id, blobs.c.links).where(
+            blobs.c.account == account,
+            blobs.c.digest == digest,
+            blobs.c.encryption == ("" if target is None else encryption_of(tx, target)),
+            blobs.c.quarantined_for.is_(None),
+        )
+    ).one_or_none()
     if row is None or row.links == 0:
         return False
     if source is not None:

@@ -115,7 +115,12 @@ def policy_documents(tx: Transaction, account: str, arns: Sequence[str]) -> tupl
 def repository_access(tx: Transaction, account: str, repository: str) -> RepositoryAccess:
     """Of a closed account no repository is there."""
     row = tx.connection.execute(
-        select(repositories.c.repository_id, repositories.c.policy, repositories.c.policy_principals).where(
+        select(
+            repositories.c.repository_id,
+            repositories.c.policy,
+            repositories.c.policy_principals,
+            repositories.c.encryption,
+        ).where(
             repositories.c.account == account,
             repositories.c.name == repository,
             ~exists().where(accounts.c.account == account, accounts.c.closed_at.is_not(None)),
@@ -129,7 +134,8 @@ def repository_access(tx: Transaction, account: str, repository: str) -> Reposit
         .order_by(repository_tags.c.key)
     ).all()
     policy = bound(tx, row.policy, row.policy_principals)
-    return RepositoryAccess(account, repository, True, policy, tuple((tag.key, tag.value) for tag in found))
+    tags = tuple((tag.key, tag.value) for tag in found)
+    return RepositoryAccess(account, repository, True, policy, tags, row.encryption)
 
 
 def registry_access(tx: Transaction, account: str) -> RegistryAccess:

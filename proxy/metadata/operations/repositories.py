@@ -37,6 +37,9 @@ _ID_OF = select(repositories.c.repository_id).where(
 )  # made once: nearly every operation asks it
 
 
+_ENCRYPTION_OF = select(repositories.c.encryption).where(repositories.c.repository_id == bindparam("id"))
+
+
 def find_repository(tx: Transaction, account: str, name: str) -> int | None:
     found: int | None = tx.connection.execute(_ID_OF, {"account": account, "name": name}).scalar()
     return found
@@ -54,6 +57,12 @@ def need_or_make_repository(tx: Transaction, account: str, name: str, create: bo
     if found is None and create:
         return _insert(tx, account, name, {})
     return need_repository(tx, account, name) if found is None else found
+
+
+def encryption_of(tx: Transaction, repository_id: int) -> str:
+    """The ARN of the KMS key that a repository's data keys are made under; empty for the server's own."""
+    found: str = tx.connection.execute(_ENCRYPTION_OF, {"id": repository_id}).scalar_one()
+    return found
 
 
 def named_repository(tx: Transaction, account: str, parameters: Parameters) -> tuple[str, FoundRow]:
@@ -169,6 +178,7 @@ def _insert(tx: Transaction, account: str, name: str, parameters: Parameters) ->
             scan_on_push=bool((parameters.get("imageScanningConfiguration") or {}).get("scanOnPush")),
             encryption_type=encryption.get("encryptionType") or "AES256",
             kms_key=encryption.get("kmsKey"),
+            encryption=encryption.get("kmsKey") or "",
         )
     )
     tx.changed(account, name)
@@ -214,8 +224,11 @@ def check_settings(parameters: Parameters) -> None:
     """What the model's shapes cannot say."""
     mutability.check(parameters)
     encryption = parameters.get("encryptionConfiguration") or {}
-    if encryption.get("kmsKey") and encryption["encryptionType"] == "AES256":
+    own = encryption.get("kmsKey")
+    if own and encryption["encryptionType"] == "AES256":
         raise invalid("encryptionConfiguration.kmsKey", "A key cannot be given with encryption type AES256")
+    if encryption and not own and encryption["encryptionType"] != "AES256":  # doors settle it first
+        raise invalid("encryptionConfiguration.kmsKey", "Member must not be null")
 
 
 def check_tags(given: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -27,6 +27,7 @@ BLOB_COLUMNS = (
     blobs.c.provider_id,
     blobs.c.provider_info,
     blobs.c.data_key,
+    blobs.c.encryption,
 )
 UPLOAD_COLUMNS = tuple(uploads.c)
 _SEGMENT_COLUMNS = (
@@ -63,6 +64,7 @@ def _sealed(row: FoundRow, plain_size: int, found: tuple[Segment, ...]) -> Seale
         segment_count=row.segment_count,
         segments=found,
         sealing=Sealing(row.sealing),
+        encryption=row.encryption,
     )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, insert, select, update
 from proxy.metadata.operations.blobs import link_blob
 from proxy.metadata.operations.framehashes import end_append, put_page
 from proxy.metadata.operations.layerparts import add_part, parts_of
-from proxy.metadata.operations.repositories import need_or_make_repository, need_repository
+from proxy.metadata.operations.repositories import encryption_of, need_or_make_repository, need_repository
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
     UPLOAD_COLUMNS,
@@ -77,9 +77,15 @@ _COMMIT = (
     )
 )
 _OF_DIGEST = select(blobs.c.blob_id, blobs.c.object_key, blobs.c.quarantined_for).where(
-    blobs.c.account == bindparam("account"), blobs.c.digest == bindparam("digest")
+    blobs.c.account == bindparam("account"),
+    blobs.c.digest == bindparam("digest"),
+    blobs.c.encryption == bindparam("encryption"),
 )
-_BLOB = select(*BLOB_COLUMNS).where(blobs.c.account == bindparam("account"), blobs.c.digest == bindparam("digest"))
+_BLOB = select(*BLOB_COLUMNS).where(
+    blobs.c.account == bindparam("account"),
+    blobs.c.digest == bindparam("digest"),
+    blobs.c.encryption == bindparam("encryption"),
+)
 _NEW_BLOB = insert(blobs)
 
 
@@ -95,9 +101,18 @@ def begin_upload(
     create: bool,
     sealing: Sealing = Sealing.AES_GCM,
     in_parts: bool = False,
+    encryption: str = "",
 ) -> Upload:
-    """Asked again with the same object key, it is the same session."""
-    need_or_make_repository(tx, account, repository, create)
+    """Asked again with the same object key, it is the same session. EncryptionDiffers takes back a repository that was
+    made here: whoever asks again, with a data key under its key, makes it anew."""
+    own = encryption_of(tx, need_or_make_repository(tx, account, repository, create))
+    if own != encryption:
+        raise Failure(
+            Code.ENCRYPTION_DIFFERS,
+            f"The repository with name '{repository}' has another encryption key than it had a moment ago",
+            hint="try again",
+            encryption=own,
+        )
     row = tx.connection.execute(_BY_KEY, {"key": object_key}).one_or_none()
     if row is None:
         upload_id = str(tx.new_upload_id())
@@ -113,6 +128,7 @@ def begin_upload(
                 sealed_for=sealed_for,
                 frame_length=frame_length,
                 sealing=str(sealing),
+                encryption=encryption,
                 **data_key_columns(data_key),
                 plain_size=0,
                 stored_size=0,
@@ -211,7 +227,7 @@ def commit_upload(
     row = _row(tx, upload_id)
     if row.state == UPLOAD_COMMITTED and row.committed == digest:
         tx.changes.everything = True  # as if it were done now: whoever did it may not have told anybody
-        return _blob(tx, row.account, digest), row.discard
+        return _blob(tx, row, digest), row.discard
     _held(row, fence)
     repository_id = need_repository(tx, row.account, row.repository)
     if segment is not None:
@@ -221,7 +237,7 @@ def commit_upload(
         _COMMIT,
         {"id": upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now},
     )
-    return _blob(tx, row.account, digest), discard
+    return _blob(tx, row, digest), discard
 
 
 def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str) -> str:
@@ -236,8 +252,9 @@ def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str
 
 
 def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> str | None:
-    """Make the session's object the blob of its account, unless a good one is there; returns the key left over."""
-    there = tx.connection.execute(_OF_DIGEST, {"account": row.account, "digest": digest}).one_or_none()
+    """Make the session's object its account's blob under this key, unless a good one is there; returns the key left
+    over."""
+    there = tx.connection.execute(_OF_DIGEST, _named(row, digest)).one_or_none()
     facts = {
         "size": row.plain_size,
         "object_key": row.object_key,
@@ -252,7 +269,7 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> st
     }
     discard: str | None = None
     if there is None:
-        fresh = {"account": row.account, "digest": digest, "links": 0, "touched_at": tx.now, "created_at": tx.now}
+        fresh = _named(row, digest) | {"links": 0, "touched_at": tx.now, "created_at": tx.now}
         result = tx.connection.execute(_NEW_BLOB, facts | fresh)
         blob_id = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
     else:
@@ -337,8 +354,13 @@ def _upload(tx: Transaction, row: FoundRow) -> Upload:
     )
 
 
-def _blob(tx: Transaction, account: str, digest: str) -> Blob:
-    row = tx.connection.execute(_BLOB, {"account": account, "digest": digest}).one_or_none()
+def _named(upload: FoundRow, digest: str) -> dict[str, str]:
+    """By what a blob is the only one of its kind."""
+    return {"account": upload.account, "digest": digest, "encryption": upload.encryption}
+
+
+def _blob(tx: Transaction, upload: FoundRow, digest: str) -> Blob:
+    row = tx.connection.execute(_BLOB, _named(upload, digest)).one_or_none()
     if row is None:
         raise Failure(Code.LAYERS_NOT_FOUND, f"The layer with digest '{digest}' is gone", digests=[digest])
     return blob_of(row, segments_of(tx, row.object_key))

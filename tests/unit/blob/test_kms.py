@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from fakes.encryption_sdk import sdk_decrypt_by_kms
@@ -270,3 +271,56 @@ async def test_a_range_of_a_blob_sealed_under_kms_reads_back(door: KmsDoor, keys
     made = await keys.generate(ARN)
     written = await write_messages(memory, [[b"a" * 1000], [b"b" * 1000]], made, pool=pool, frame_length=256)
     assert await read_range(memory, written, 990, 1010, pool) == b"a" * 10 + b"b" * 10
+
+
+OWN = "arn:aws:kms:us-east-1:123456789012:key/of-a-repository"
+
+
+async def test_a_repositorys_own_key_wraps_in_place_of_the_servers(door: KmsDoor, keys: KmsKeys) -> None:
+    door.named[OWN] = OWN
+    made = await keys.generate(ARN, OWN)
+    assert made.encrypted.provider_info == OWN.encode()
+    assert await keys.unwrap(made.encrypted, ARN) == made.plaintext
+    assert await keys.rewrap(made.encrypted, ARN, OWN) == made.encrypted
+    servers = await keys.rewrap(made.encrypted, ARN)
+    assert servers.provider_info == door.arn.encode()
+    assert (await keys.rewrap(servers, ARN, OWN)).provider_info == OWN.encode()
+
+
+async def test_a_key_is_known_by_its_arn_however_it_is_named(door: KmsDoor, keys: KmsKeys) -> None:
+    door.named |= {OWN: OWN, "of-a-repository": OWN, "alias/own": OWN}
+    assert [await keys.arn_of(name, ARN) for name in ("alias/own", "of-a-repository", OWN)] == [OWN] * 3
+    assert await keys.arn_of("", ARN) == door.arn
+    await keys.generate(ARN, OWN)
+    assert (await keys.generate(ARN)).encrypted.provider_info == door.arn.encode()  # the server's is as it was
+
+
+@pytest.mark.parametrize(
+    "code", ["DisabledException", "AccessDeniedException", "KMSInvalidStateException", "InvalidKeyUsageException"]
+)
+async def test_a_key_that_cannot_be_used_is_refused_with_kmss_own_error(
+    door: KmsDoor, keys: KmsKeys, code: str
+) -> None:
+    door.named["alias/own"], door.refused[OWN] = OWN, code
+    assert (await failure_of(keys.arn_of("alias/own", ARN))).fields["kmsError"] == code
+    assert (await failure_of(keys.arn_of("alias/none", ARN))).fields["kmsError"] == "NotFoundException"
+    await keys.generate(ARN)  # the server's own key is another one
+
+
+async def test_an_answer_under_another_key_than_was_asked_for_is_refused(door: KmsDoor, keys: KmsKeys) -> None:
+    """An alias where an ARN should be, or a service that answers as it likes: the row would name a wrong key."""
+    door.named["alias/own"] = OWN
+    assert "another key" in (await failure_of(keys.generate(ARN, "alias/own"))).message
+    made = await keys.generate(ARN)
+    assert "another key" in (await failure_of(keys.rewrap(made.encrypted, ARN, "alias/own"))).message
+
+
+async def test_without_a_kms_no_key_of_it_can_be_had(tmp_path: Path) -> None:
+    local = LocalKeys(await asyncio.to_thread(MasterKeys.load_or_create, tmp_path / "master.json"))
+    made = await local.generate(ARN)
+    for keys in (local, Providers(local, local=local, kms=None)):
+        for asking in (keys.generate(ARN, OWN), keys.arn_of("", ARN), keys.arn_of(OWN, ARN)):
+            assert "no KMS is configured" in (await failure_of(asking)).message
+    assert "no KMS" in (await failure_of(local.wrap(made.plaintext, ARN, OWN))).message
+    own = EncryptedDataKey("aws-kms", OWN.encode(), b"wrapped")
+    assert await Providers(local, local=local, kms=None).rewrap(own, ARN, OWN) == own

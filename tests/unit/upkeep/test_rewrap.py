@@ -6,14 +6,19 @@ import asyncio
 import os
 import secrets
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
+from fakes.kms_door import ARN as OWN
+from fakes.kms_door import kms_door
 
 from harness.metadata import ACCOUNT, REPOSITORY
-from harness.upkeep import DAY, House
+from harness.upkeep import DAY, House, open_house
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.secrets import PURPOSE, open_secret, seal_secret
 from proxy.blob.format import parse_header
+from proxy.blob.keys import DataKeys
+from proxy.blob.kmskeys import KmsKeys
 from proxy.blob.localkeys import LocalKeys
 from proxy.blob.masterfile import MasterKeys
 from proxy.model.errors import Code, Failure
@@ -52,9 +57,9 @@ async def reseal_all(
     )
 
 
-async def read(house: House, digest: str, keys: LocalKeys | None = None) -> bytes:
+async def read(house: House, digest: str, keys: DataKeys | None = None, repository: str = REPOSITORY) -> bytes:
     blobs = Blobs(house.metadata, house.store, keys or house.keys, house.pool)
-    async with blobs.open(await blobs.find(ACCOUNT, REPOSITORY, digest)) as opened:
+    async with blobs.open(await blobs.find(ACCOUNT, repository, digest)) as opened:
         return b"".join([bytes(run) async for run in opened.runs(0, opened.blob.size)])
 
 
@@ -173,12 +178,12 @@ async def test_rewrap_ends_when_kms_is_out_of_reach_and_goes_on_later(
     """One failure, not one for each blob."""
     real, asked = house.keys.rewrap, 0
 
-    async def away(encrypted: EncryptedDataKey, sealed_for: str) -> EncryptedDataKey:
+    async def away(encrypted: EncryptedDataKey, sealed_for: str, kms_key: str) -> EncryptedDataKey:
         nonlocal asked
         asked += 1
         if asked > 2:
             raise Failure(Code.KMS, "away", unavailable=1)
-        return await real(encrypted, sealed_for)
+        return await real(encrypted, sealed_for, kms_key)
 
     with monkeypatch.context() as patch:
         patch.setattr(house.keys, "rewrap", away)
@@ -416,3 +421,41 @@ async def test_reseal_tells_progress_in_bytes(house: House, blobs: list[Blob]) -
     assert {step.total for step in steps} == {total}
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     assert (steps[0].done, steps[-1].done) == (0, total)
+
+
+async def test_a_repositorys_own_kms_key_stays_its_key(tmp_path: Path) -> None:
+    """Of two blobs with the same bytes only the one under the server's master key is wrapped, and sealed, anew."""
+    async with kms_door() as door:
+        kms = KmsKeys(door.kms(), "probe")
+        async with open_house(tmp_path, kms) as house:
+            own = {"encryptionType": "KMS", "kmsKey": OWN}
+            asked = {"repositoryName": "own/key", "encryptionConfiguration": own}
+            await house.metadata.call(ACCOUNT, "CreateRepository", asked)
+            shared, apart = [await house.push(b"the same", repository=name) for name in (REPOSITORY, "own/key")]
+            assert (apart.sealed.data_key.provider_info, apart.sealed.encryption) == (OWN.encode(), OWN)
+            assert shared.sealed.encryption == ""
+            rewrapped = await rewrap_all(house)
+            assert (rewrapped.rewrapped, rewrapped.current, rewrapped.failed.count) == (1, 1, 0)
+            resealed = await reseal_all(house)
+            assert (resealed.resealed, resealed.current, resealed.failed.count) == (1, 1, 0)
+            assert await house.metadata.blob(ACCOUNT, "own/key", apart.digest) == apart
+            for repository in (REPOSITORY, "own/key"):
+                assert await read(house, apart.digest, repository=repository) == b"the same"
+        await kms.close()
+
+
+async def test_a_data_key_that_is_not_under_its_repositorys_own_key_comes_under_it(tmp_path: Path) -> None:
+    async with kms_door() as door:
+        kms = KmsKeys(door.kms(), "probe")
+        async with open_house(tmp_path, kms) as house:
+            asked = {"repositoryName": REPOSITORY, "encryptionConfiguration": {"encryptionType": "KMS", "kmsKey": OWN}}
+            await house.metadata.call(ACCOUNT, "CreateRepository", asked)
+            blob = await house.push(b"bytes")
+            plain = await house.keys.unwrap(blob.sealed.data_key, blob.sealed.sealed_for)
+            astray = await LocalKeys(house.masters).wrap(plain, blob.sealed.sealed_for)
+            assert await house.metadata.replace_data_key(blob.sealed.object_key, blob.sealed.data_key, astray)
+            assert (await rewrap_all(house)).rewrapped == 1
+            mended = await house.blob(blob.digest)
+            assert mended.sealed.data_key.provider_info == OWN.encode()
+            assert await read(house, blob.digest) == b"bytes"
+        await kms.close()

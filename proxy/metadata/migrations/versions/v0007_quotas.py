@@ -85,6 +85,7 @@ def _parts() -> None:
 
 
 def _keys() -> None:
+    op.add_column("repositories", sa.Column("encryption", sa.Text(), nullable=False, server_default=""))
     op.add_column("uploads", sa.Column("encryption", sa.Text(), nullable=False, server_default=""))
     op.add_column("blobs", sa.Column("encryption", sa.Text(), nullable=False, server_default=""))
     with op.batch_alter_table("blobs") as blobs:

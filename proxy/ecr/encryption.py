@@ -1,0 +1,45 @@
+"""encryptionConfiguration, as it is asked for and as it is kept: with the KMS key's ARN, which is there and usable.
+
+ECR asks KMS with the rights of who creates a repository; here KMS is asked with the server's own (`blob.kmskeys`).
+Where no key is named it is the server's own, as AWS's managed key `aws/ecr` is an account's. KMS_DSSE is refused, as
+outside of AWS's GovCloud. Source: ECR User Guide, "Encryption at rest"; API reference, "EncryptionConfiguration".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from proxy.blob.keys import DataKeys
+from proxy.ecr.parameters import Ask
+from proxy.model.names import repository_arn
+from proxy.shapes.validation import invalid, validate
+
+_OF_TEMPLATES = frozenset({"CreateRepositoryCreationTemplate", "UpdateRepositoryCreationTemplate"})
+
+
+async def with_its_key(keys: DataKeys, ask: Ask) -> Mapping[str, Any]:
+    """The call's parameters, with the KMS key of its encryptionConfiguration as it is kept.
+
+    A template's key is named by its ARN, as ECR wants it, and used only when a repository is made."""
+    given = ask.parameters.get("encryptionConfiguration")
+    of_template = ask.operation in _OF_TEMPLATES
+    if given is None or not (of_template or ask.operation == "CreateRepository"):
+        return ask.parameters
+    validate(ask.operation, ask.parameters)
+    if of_template and given.get("kmsKey"):
+        return ask.parameters
+    sealed_for = repository_arn(ask.region, ask.account, ask.parameters.get("repositoryName") or "*")
+    return {**ask.parameters, "encryptionConfiguration": await _settled(keys, given, sealed_for)}
+
+
+async def _settled(keys: DataKeys, given: Mapping[str, Any], sealed_for: str) -> dict[str, Any]:
+    """InvalidParameter, Kms."""
+    kind, key = given["encryptionType"], given.get("kmsKey")
+    if kind == "KMS_DSSE":
+        raise invalid("encryptionConfiguration.encryptionType", "KMS_DSSE is not available in this region")
+    if kind == "AES256":
+        if key:
+            raise invalid("encryptionConfiguration.kmsKey", "A key cannot be given with encryption type AES256")
+        return {"encryptionType": kind}
+    return {"encryptionType": kind, "kmsKey": await keys.arn_of(key or "", sealed_for)}
