@@ -438,6 +438,23 @@ class TestImages:
         )
         await refused(Code.INVALID_PARAMETER, world.call("DescribeImages", repositoryName=REPOSITORY, imageIds=[{}]))
 
+    async def test_a_page_of_images_with_many_tags_is_shorter_and_goes_on(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many tags they have, each image comes once, with all of them; an image alone may exceed the bound."""
+        monkeypatch.setattr(images, "TAGS_A_PAGE", 3)
+        for number, held in enumerate((2, 1, 4, 0, 3)):
+            await world.image(f"i{number}", [f"i{number}-{tag}" for tag in range(held)])
+        pages: list[list[int]] = []
+        more: dict[str, Any] | None = {}
+        while more is not None:
+            answer = await world.call("DescribeImages", repositoryName=REPOSITORY, **more)
+            pages.append([len(each.get("imageTags", ())) for each in answer["imageDetails"]])
+            more = {"nextToken": answer["nextToken"]} if "nextToken" in answer else None
+        assert sorted(held for page in pages for held in page) == [0, 1, 2, 3, 4]
+        assert len(pages) > 2
+        assert all(sum(page) <= 3 or len(page) == 1 for page in pages)
+
     async def test_a_batch_of_manifests_beyond_its_bound_is_a_limit(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -6,8 +6,10 @@ Lists go on by keys of an index, never by offset. Sources: botocore's `ecr` mode
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import select
@@ -21,6 +23,7 @@ from proxy.model.errors import Code, Failure
 from proxy.shapes.validation import invalid
 
 ANSWER_MAX = 8 * 1024 * 1024  # bytes of manifests in one BatchGetImage: a hundred of 4 MiB would be held whole
+TAGS_A_PAGE = 20_000  # in one DescribeImages: a thousand images of a thousand each would be 30 MB
 _DIGEST = re.compile(r"[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+", re.ASCII)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]*", re.ASCII)
 _COLUMNS = (
@@ -31,6 +34,8 @@ _COLUMNS = (
     images.c.subject,
     images.c.image_size,
     images.c.pushed_at,
+    images.c.manifest_size,
+    images.c.tags,
 )
 ImageId = Mapping[str, str]
 
@@ -103,10 +108,17 @@ def describe_images(tx: Transaction, account: str, parameters: Parameters) -> di
     if status != "ANY":
         query = query.where(images.c.tagged == (1 if status == "TAGGED" else 0))
     found = tx.connection.execute(query.order_by(images.c.digest).limit(limit + 1)).all()
-    answer: dict[str, Any] = {"imageDetails": _details(tx, account, name, found[:limit])}
-    if len(found) > limit:
-        answer["nextToken"] = paging.issue(listing, [found[limit - 1].digest])
+    page = _page(found[:limit])
+    answer: dict[str, Any] = {"imageDetails": _details(tx, account, name, page)}
+    if len(found) > len(page):
+        answer["nextToken"] = paging.issue(listing, [page[-1].digest])
     return answer
+
+
+def _page(rows: Sequence[FoundRow]) -> Sequence[FoundRow]:
+    """As many as have `TAGS_A_PAGE` tags among them, one at least."""
+    held = list(accumulate(row.tags for row in rows))
+    return rows[: max(1, bisect_right(held, TAGS_A_PAGE))]
 
 
 def batch_get_image(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -114,27 +126,21 @@ def batch_get_image(tx: Transaction, account: str, parameters: Parameters) -> di
     name, repository = named_repository(tx, account, parameters)
     found: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
-    room = ANSWER_MAX
-    for image_id in _unique(parameters["imageIds"]):
-        row = _resolve(tx, repository.repository_id, image_id)
+    resolved = _resolve(tx, repository.repository_id, _unique(parameters["imageIds"]))
+    if sum(row.manifest_size for _, row in resolved if not isinstance(row, _Refusal)) > ANSWER_MAX:
+        raise Failure(Code.LIMIT_EXCEEDED, f"The requested manifests are more than {ANSWER_MAX} bytes; ask for fewer")
+    contents = _contents(tx, [row.digest for _, row in resolved if not isinstance(row, _Refusal)])
+    for image_id, row in resolved:
         if isinstance(row, _Refusal):
             failures.append(_failure(image_id, row.code, row.reason))
             continue
-        content = tx.connection.execute(
-            select(manifest_bytes.c.content).where(manifest_bytes.c.digest == row.digest)
-        ).scalar_one()
-        room -= len(content)
-        if room < 0:
-            raise Failure(
-                Code.LIMIT_EXCEEDED, f"The requested manifests are more than {ANSWER_MAX} bytes; ask for fewer"
-            )
         tag = image_id.get("imageTag")
         found.append(
             {
                 "registryId": account,
                 "repositoryName": name,
                 "imageId": {"imageDigest": row.digest} | ({"imageTag": tag} if tag else {}),
-                "imageManifest": content.decode("utf-8"),
+                "imageManifest": contents[row.digest].decode("utf-8"),
                 "imageManifestMediaType": row.media_type,
             }
         )
@@ -153,8 +159,8 @@ def batch_delete_image(tx: Transaction, account: str, parameters: Parameters) ->
     waiting = _unique(parameters["imageIds"])
     while waiting:
         refused: list[tuple[ImageId, Failure]] = []
-        for image_id in waiting:
-            row = _resolve(tx, repository.repository_id, image_id)
+        for image_id in waiting:  # one by one: each may go with the one before
+            [(_, row)] = _resolve(tx, repository.repository_id, [image_id])
             if isinstance(row, _Refusal):
                 failures.append(_failure(image_id, row.code, row.reason))
                 continue
@@ -197,8 +203,7 @@ def _delete(tx: Transaction, repository_id: int, row: FoundRow, tag: str | None)
 
 def _each(tx: Transaction, account: str, name: str, repository: FoundRow, wanted: Sequence[ImageId]) -> list[FoundRow]:
     rows = []
-    for image_id in wanted:
-        row = _resolve(tx, repository.repository_id, image_id)
+    for image_id, row in _resolve(tx, repository.repository_id, wanted):
         if isinstance(row, _Refusal):
             if row.code != "ImageNotFound":
                 raise Failure(Code.INVALID_PARAMETER, row.reason)
@@ -208,8 +213,25 @@ def _each(tx: Transaction, account: str, name: str, repository: FoundRow, wanted
     return rows
 
 
-def _resolve(tx: Transaction, repository_id: int, image_id: ImageId) -> FoundRow | _Refusal:
-    """The image's row, or why there is none."""
+def _resolve(
+    tx: Transaction, repository_id: int, image_ids: Sequence[ImageId]
+) -> list[tuple[ImageId, FoundRow | _Refusal]]:
+    """The row of each image, or why there is none: one look-up for all tags, and one for all digests without."""
+    sound = [each for each in image_ids if _unsound(each) is None]
+    by_tag = list({each["imageTag"] for each in sound if each.get("imageTag")})
+    by_digest = list({each["imageDigest"] for each in sound if not each.get("imageTag")})
+    found: dict[str, FoundRow] = {}  # no tag is a digest: it has no colon
+    if by_tag:
+        query = select(*_COLUMNS, tags.c.name).join(tags, tags.c.image_id == images.c.image_id)
+        query = query.where(tags.c.repository_id == repository_id, tags.c.name.in_(by_tag))
+        found |= {row.name: row for row in tx.connection.execute(query)}
+    if by_digest:
+        query = select(*_COLUMNS).where(images.c.repository_id == repository_id, images.c.digest.in_(by_digest))
+        found |= {row.digest: row for row in tx.connection.execute(query)}
+    return [(each, _unsound(each) or _matching(each, found)) for each in image_ids]
+
+
+def _unsound(image_id: ImageId) -> _Refusal | None:
     digest, tag = image_id.get("imageDigest"), image_id.get("imageTag")
     if not digest and not tag:
         return _Refusal("MissingDigestAndTag", "Invalid request parameters: both tag and digest cannot be null")
@@ -219,19 +241,24 @@ def _resolve(tx: Transaction, repository_id: int, image_id: ImageId) -> FoundRow
     if tag and not _TAG.fullmatch(tag):
         reason = f"Invalid request parameters: image tag should satisfy the regex '{_TAG.pattern}'"
         return _Refusal("InvalidImageTag", reason)
-    query = select(*_COLUMNS)
-    if tag:
-        query = query.join(tags, tags.c.image_id == images.c.image_id).where(
-            tags.c.repository_id == repository_id, tags.c.name == tag
-        )
-    else:
-        query = query.where(images.c.repository_id == repository_id, images.c.digest == digest)
-    row = tx.connection.execute(query).one_or_none()
+    return None
+
+
+def _matching(image_id: ImageId, found: Mapping[str, FoundRow]) -> FoundRow | _Refusal:
+    digest = image_id.get("imageDigest")
+    row = found.get(image_id.get("imageTag") or digest or "")
     if row is None:
         return _Refusal("ImageNotFound", "Requested image not found")
     if digest and row.digest != digest:
         return _Refusal("ImageTagDoesNotMatchDigest", "Requested image tag does not match the requested digest")
     return row
+
+
+def _contents(tx: Transaction, digests: Sequence[str]) -> dict[str, bytes]:
+    if not digests:
+        return {}
+    query = select(manifest_bytes.c.digest, manifest_bytes.c.content).where(manifest_bytes.c.digest.in_(set(digests)))
+    return {row.digest: row.content for row in tx.connection.execute(query)}
 
 
 def _details(tx: Transaction, account: str, name: str, rows: Sequence[FoundRow]) -> list[dict[str, Any]]:

@@ -117,7 +117,11 @@ def describe_repositories(tx: Transaction, account: str, parameters: Parameters)
     if wanted:
         if token or parameters.get("maxResults"):
             raise invalid("nextToken" if token else "maxResults", "Paging is not available with repositoryNames")
-        return {"repositories": [_described(tx, _need_row(tx, account, registry, name)) for name in wanted]}
+        found = _rows(tx, account, wanted) if registry == account else {}
+        for name in wanted:
+            if name not in found:
+                raise repository_not_found(name, registry)
+        return {"repositories": [_described(tx, found[name]) for name in wanted]}
     if registry != account:
         return {"repositories": []}
     listing = ("DescribeRepositories", account)
@@ -162,8 +166,9 @@ def delete_repository(tx: Transaction, account: str, parameters: Parameters) -> 
     return {"repository": answer}
 
 
-def _need_row(tx: Transaction, account: str, registry: str, name: str) -> FoundRow:
-    return named_repository(tx, account, {"repositoryName": name, "registryId": registry})[1]
+def _rows(tx: Transaction, account: str, wanted: Sequence[str]) -> dict[str, FoundRow]:
+    mine = select(repositories).where(repositories.c.account == account, repositories.c.name.in_(wanted))
+    return {row.name: row for row in tx.connection.execute(mine)}
 
 
 def _insert(tx: Transaction, account: str, name: str, parameters: Parameters) -> int:

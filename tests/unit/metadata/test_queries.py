@@ -222,7 +222,10 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "take_tokens": lambda: [rates.take_tokens(tx, ACCOUNT, "PutImage", 10.0, 10.0, most) for most in (1, 2)],
         "ping": lambda: upkeep.ping(tx),
         "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),
-        "DescribeRepositories": lambda: repositories.describe_repositories(tx, ACCOUNT, {"maxResults": 1}),
+        "DescribeRepositories": lambda: [
+            repositories.describe_repositories(tx, ACCOUNT, asked)
+            for asked in ({"maxResults": 1}, {"repositoryNames": [R, "b/b"]})
+        ],
         "SetRepositoryPolicy": lambda: ecr_policies.set_repository_policy(tx, ACCOUNT, {**named, "policyText": policy}),
         "GetRepositoryPolicy": lambda: ecr_policies.get_repository_policy(tx, ACCOUNT, named),
         "DeleteRepositoryPolicy": lambda: ecr_policies.delete_repository_policy(tx, ACCOUNT, named),
@@ -352,6 +355,31 @@ def test_a_scan_would_be_found(connection: Connection) -> None:
         sort = connection.exec_driver_sql("EXPLAIN QUERY PLAN SELECT * FROM images ORDER BY kind").all()
     assert scan[0][3] == "SCAN images"
     assert sort[-1][3].startswith("USE TEMP B-TREE")
+
+
+def test_a_batch_costs_as_many_statements_as_one_of_it(connection: Connection) -> None:
+    """Of images by tag and by digest, and of repositories by name: a hundred are looked up at once."""
+    ran: list[str] = []
+    with connection.begin():
+        tx = Transaction(connection, 1_800_000_000.0, Registry())
+        accounts.bootstrap(tx, ACCOUNT)
+        push = Push(tx)
+        names = [f"v{number}" for number in range(20)]
+        digests = [push.image(name, name) for name in names]
+        for name in names:
+            repositories.create_repository(tx, ACCOUNT, {"repositoryName": f"r/{name}"})
+        event.listen(connection, "before_cursor_execute", lambda *told: ran.append(told[2]))
+
+        def asked(count: int) -> int:
+            ran.clear()
+            ids = [{"imageTag": tag} for tag in names[:count]] + [{"imageDigest": each} for each in digests[:count]]
+            for operation in (images.describe_images, images.batch_get_image):
+                operation(tx, ACCOUNT, {"repositoryName": R, "imageIds": ids})
+            named = {"repositoryNames": [f"r/{name}" for name in names[:count]]}
+            assert len(repositories.describe_repositories(tx, ACCOUNT, named)["repositories"]) == count
+            return len(ran)
+
+        assert asked(1) == asked(20) > 0
 
 
 @pytest.mark.needs(postgresql.PROGRAM)
