@@ -16,13 +16,14 @@ from aiohttp import web
 
 from proxy import probes
 from proxy.audit.trail import Trail
-from proxy.auth import secrets, sessions, tokens
+from proxy.auth import layerlinks, secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.identity import Identity
 from proxy.auth.rates import Rates
 from proxy.blob.format import FRAME_LENGTH
 from proxy.config import ConfigError
+from proxy.ecr import downloads
 from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
@@ -118,17 +119,20 @@ def router(
     limited = rates_of(config)
     rates = Rates(limited, own.metadata) if limited else None
     issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
+    endpoints = Endpoints(hosts, config.server.url.rstrip("/"))
     uploads = _uploads(config, own)
+    blobs = Blobs(
+        own.metadata,
+        own.store,
+        own.keys,
+        own.pool,
+        own.links,
+        create_on_push=config.registry.create_on_push,
+    )
+    links = layerlinks.LayerLinks(own.agreement.sealer(layerlinks.PURPOSE), hosts.region)
     docker = oci.door(
         uploads=uploads,
-        blobs=Blobs(
-            own.metadata,
-            own.store,
-            own.keys,
-            own.pool,
-            own.links,
-            create_on_push=config.registry.create_on_push,
-        ),
+        blobs=blobs,
         images=Images(own.metadata, create_on_push=config.registry.create_on_push),
         identity=Identity(callers, issued, time.time, region=hosts.region),
         access=access,
@@ -160,14 +164,26 @@ def router(
         ),
         keys=own.keys,
         tokens=issued,
-        endpoints=Endpoints(hosts, config.server.url.rstrip("/")),
-        layers=Layers(uploads, own.run),
+        endpoints=endpoints,
+        layers=Layers(uploads, own.metadata, links, endpoints, own.run),
         query_doors=QueryDoors(
             Sts(own.metadata, opened, access, issuers, time.time), Iam(own.metadata, access, key_secrets)
         ),
         trail=trail,
         clock=time.time,
         rates=rates,
+    )
+
+    linked = downloads.door(
+        links=links,
+        callers=callers,
+        metadata=own.metadata,
+        blobs=blobs,
+        trail=trail,
+        account=hosts.account,
+        region=hosts.region,
+        clock=time.time,
+        stall_seconds=config.server.body_seconds,
     )
 
     parts: dict[str, Callable[[], Awaitable[str | None]]] = {
@@ -188,6 +204,8 @@ def router(
             return "oci", docker
         if path == "/" and (request.method == "POST" or (request.method == "GET" and query)):
             return "ecr", aws
+        if path.startswith(downloads.PATH):
+            return "layers", linked
         if path in asked:
             return "probe", asked[path]
         return "none", _nothing_here

@@ -45,7 +45,15 @@ class Endpoints:
                 f"Invalid parameter at 'registryIds' failed to satisfy constraint: 'This server has an address for the "
                 f"registry with id {self.hosts.account} only; for others its operator sets [registry] suffix'",
             )
+        return self.used(request)
+
+    def used(self, request: web.Request) -> str:
+        """The address of this server: the configured one, else the one that was used."""
         return self.url or f"{request.scheme}://{request.host}"
+
+    def of_links(self, account: str, request: web.Request) -> str:
+        """Where links to layers of a registry lead: any account has one."""
+        return self.of(account, request) if self.hosts.suffix else self.used(request)
 
 
 def authorization_data(ask: Ask, tokens: Tokens, endpoints: Endpoints, request: web.Request) -> dict[str, Any]:

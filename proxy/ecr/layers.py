@@ -1,4 +1,4 @@
-"""Layers through the API: InitiateLayerUpload, UploadLayerPart, CompleteLayerUpload.
+"""Layers through the API: InitiateLayerUpload, UploadLayerPart, CompleteLayerUpload, GetDownloadUrlForLayer.
 
     UploadLayerPart {"layerPartBlob": base64, "partFirstByte": 0, "partLastByte": 10485759, "uploadId": "…", …}
 
@@ -19,11 +19,15 @@ from typing import Any
 from aiohttp import web
 
 from proxy import observe
+from proxy.auth.layerlinks import LayerLinks
+from proxy.ecr.authorization import Endpoints
+from proxy.ecr.downloads import link
 from proxy.ecr.parameters import Ask
 from proxy.ecr.services import ECR
 from proxy.ecr.signed import Signatures, claim_of
 from proxy.ecr.spool import Spool
 from proxy.ecr.streamed import StreamedObject
+from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller
 from proxy.model.names import parse_digest
@@ -63,9 +67,14 @@ async def taken_part(request: web.Request, signatures: Signatures, folder: Path)
 class Layers:
     """One worker's answers, to those who are allowed."""
 
-    def __init__(self, uploads: Uploads, folder: Path) -> None:
-        """Parts are set aside in `folder`."""
+    def __init__(
+        self, uploads: Uploads, metadata: Metadata, links: LayerLinks, endpoints: Endpoints, folder: Path
+    ) -> None:
+        """Parts are set aside in `folder`; `endpoints` is where links lead."""
         self._uploads = uploads
+        self._metadata = metadata
+        self._links = links
+        self._endpoints = endpoints
         self.folder = folder
 
     async def initiate(self, ask: Ask) -> Mapping[str, Any]:
@@ -108,6 +117,14 @@ class Layers:
                 f" in the registry with id '{ask.account}'",
             )
         return _about(ask) | {"layerDigest": str(digest)}
+
+    async def download_url(self, ask: Ask, request: web.Request) -> Mapping[str, Any]:
+        """LayersNotFound, LayerInaccessible; `downloads` is where the link leads."""
+        found = await self._metadata.call(ask.account, ask.operation, ask.parameters)
+        digest: str = found["layerDigest"]
+        token = self._links.issue(ask.caller, ask.account, ask.parameters["repositoryName"], digest, ask.facts.now)
+        base = self._endpoints.of_links(ask.account, request)
+        return found | {"downloadUrl": link(base, digest, token)}
 
 
 def _about(ask: Ask) -> dict[str, Any]:

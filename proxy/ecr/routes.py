@@ -111,6 +111,7 @@ ROUTES: Mapping[str, Route] = {
     "UploadLayerPart": Route(given_registry, named_repository),
     "CompleteLayerUpload": Route(given_registry, named_repository),
     "BatchCheckLayerAvailability": Route(given_registry, named_repository),
+    "GetDownloadUrlForLayer": Route(given_registry, named_repository),
     # the registry
     "DescribeRegistry": Route(own_registry, whole_registry),
     "GetRegistryScanningConfiguration": Route(own_registry, whole_registry),
@@ -209,6 +210,8 @@ def door(
             return await layers.initiate(ask)
         if ask.operation == "CompleteLayerUpload":
             return await layers.complete(ask)
+        if ask.operation == "GetDownloadUrlForLayer":
+            return await layers.download_url(ask, request)
         if ask.operation == "SetRepositoryPolicy" and ask.parameters.get("force") is not True:
             await refuse_lock_out(ask, metadata)
         return await metadata.call(ask.account, ask.operation, await encryption.with_its_key(keys, ask))

@@ -1,66 +1,25 @@
 """Blobs over HTTP: HEAD, GET with ranges, DELETE.
 
-A byte goes out only after its frame authenticated, or held against its hash. The first run of frames is opened before
-the status line, so a bad start is a clean 404; later, only a connection that breaks off is honest. Kept buffers go to
-the socket without a copy: the transport is told to keep nothing back (`set_write_buffer_limits(0)`) and is drained
-before the next run overwrites.
-With `[storage] redirect`, a GET of a blob that is not sealed is answered by the store: 307 and a signed link.
-Sources: OCI Distribution 1.1.1 "Pulling blobs"; RFC 9110 sections 13 and 14.
+How their bytes go out is `pulls`. Source: OCI Distribution 1.1.1 "Pulling blobs".
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import secrets
-from collections.abc import AsyncGenerator, Sequence
-
 from aiohttp import web
 
-from proxy import observe
-from proxy.model.errors import Failure
+from proxy import pulls
 from proxy.model.names import parse_digest
-from proxy.model.ranges import parse_range
-from proxy.model.records import Blob
 from proxy.oci.call import Call
 from proxy.oci.errors import API_VERSION
-from proxy.registry.blobs import OpenBlob
-
-# A digest names its bytes for ever; who may have them is asked at each request, hence private.
-_CACHE = "private, max-age=31536000, immutable"
+from proxy.pulls import Pull
 
 
 async def head(call: Call) -> web.StreamResponse:
-    blob = await call.rooms.blobs.find(call.account, call.repository, str(parse_digest(call.reference)))
-    if _is_known(call.request, blob):
-        return web.Response(status=304, headers=_headers(blob))
-    response = web.StreamResponse(headers=_headers(blob))
-    response.content_length = blob.size
-    return response
+    return pulls.head(await _pull(call))
 
 
 async def get(call: Call) -> web.StreamResponse:
-    blob = await call.rooms.blobs.find(call.account, call.repository, str(parse_digest(call.reference)))
-    if _is_known(call.request, blob):
-        return web.Response(status=304, headers=_headers(blob))
-    ranges = _ranges(call.request, blob)
-    link = await call.rooms.blobs.link(blob) if _can_be_linked(call.request, ranges) else None
-    if link is not None:
-        return web.Response(status=307, headers=_elsewhere(blob, link))
-    async with call.rooms.blobs.open(blob) as opened:
-        if ranges is None:
-            parts, status, special = [_Part(b"", 0, blob.size)], 200, {}
-        elif len(ranges) == 1:
-            (start, stop), status = ranges[0], 206
-            parts, special = [_Part(b"", start, stop)], {"Content-Range": f"bytes {start}-{stop - 1}/{blob.size}"}
-        else:
-            boundary, status = secrets.token_hex(16), 206
-            parts = _multipart(ranges, blob.size, boundary)
-            special = {"Content-Type": f"multipart/byteranges; boundary={boundary}"}
-        response = web.StreamResponse(status=status, headers={**_headers(blob), **special})
-        response.content_length = sum(len(part.before) + part.stop - part.start for part in parts)
-        await _send(call, response, opened, parts)
-    return response
+    return await pulls.get(await _pull(call))
 
 
 async def delete(call: Call) -> web.StreamResponse:
@@ -68,120 +27,7 @@ async def delete(call: Call) -> web.StreamResponse:
     return web.Response(status=202, headers=API_VERSION)
 
 
-class _Part:
-    """Bytes of framing, then [start, stop) of the blob."""
-
-    __slots__ = ("before", "start", "stop")
-
-    def __init__(self, before: bytes, start: int, stop: int) -> None:
-        self.before = before
-        self.start = start
-        self.stop = stop
-
-
-async def _send(call: Call, response: web.StreamResponse, opened: OpenBlob, parts: Sequence[_Part]) -> None:
-    request = call.request
-    first = opened.runs(parts[0].start, parts[0].stop)
-    async with contextlib.aclosing(first):
-        opening = await anext(first, memoryview(b""))  # a bad first frame is a clean error: nothing has been sent
-        await response.prepare(request)
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("the client left before the first byte")
-        # Of a TLS transport 0 means "never ready"; what it takes it has encrypted, so it holds no buffer of ours.
-        transport.set_write_buffer_limits(0 if transport.get_extra_info("ssl_object") is None else 1)
-        try:
-            await _write_part(call, response, parts[0], opening, first)
-            for part in parts[1:]:
-                async with contextlib.aclosing(opened.runs(part.start, part.stop)) as runs:
-                    await _write_part(call, response, part, memoryview(b""), runs)
-            await response.write_eof()
-        except BaseException as error:
-            # Whatever it was, a body that ends here must not look whole.
-            transport.abort()
-            if isinstance(error, (Failure, TimeoutError)):
-                observe.log.warning("a blob's body was broken off", digest=opened.blob.digest, error=str(error))
-                raise ConnectionAbortedError("the body was broken off") from error
-            raise
-        transport.set_write_buffer_limits()
-    observe.metrics.blob_bytes.labels("out").inc(sum(part.stop - part.start for part in parts))
-
-
-async def _write_part(
-    call: Call,
-    response: web.StreamResponse,
-    part: _Part,
-    opening: memoryview,
-    runs: AsyncGenerator[memoryview, None],
-) -> None:
-    if part.before:
-        await _write(call, response, part.before)
-    if len(opening):
-        await _write(call, response, opening)
-        call.told.bytes_out += len(opening)
-    async for run in runs:
-        await _write(call, response, run)
-        call.told.bytes_out += len(run)
-
-
-async def _write(call: Call, response: web.StreamResponse, data: bytes | memoryview) -> None:
-    """Returns once the transport has let go of `data`. TimeoutError when the client takes nothing for too long."""
-    async with asyncio.timeout(call.rooms.stall_seconds):
-        await response.write(data)
-        await call.request.writer.drain()
-
-
-def _headers(blob: Blob) -> dict[str, str]:
-    return {
-        "Content-Type": "application/octet-stream",
-        "Docker-Content-Digest": blob.digest,
-        "ETag": f'"{blob.digest}"',
-        "Accept-Ranges": "bytes",
-        "Cache-Control": _CACHE,
-        **API_VERSION,
-    }
-
-
-def _can_be_linked(request: web.Request, ranges: Sequence[tuple[int, int]] | None) -> bool:
-    """Whether a store answers this request as we would: S3 knows one range of a request, and other ETags and times."""
-    conditional = any(name.lower().startswith("if-") for name in request.headers)
-    return (ranges is None or len(ranges) == 1) and not conditional
-
-
-def _elsewhere(blob: Blob, link: str) -> dict[str, str]:
-    """The client brings its Range along. The link opens the blob to whoever has it: nobody keeps it."""
-    return {"Location": link, "Docker-Content-Digest": blob.digest, "Cache-Control": "no-store", **API_VERSION}
-
-
-def _is_known(request: web.Request, blob: Blob) -> bool:
-    return etag_matches(request.headers.get("If-None-Match"), blob.digest)
-
-
-def etag_matches(header: str | None, digest: str) -> bool:
-    """RFC 9110 13.1.2, weak comparison. Our tags are digests in quotes, which hold no comma."""
-    if header is None:
-        return False
-    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
-    return f'"{digest}"' in tags or tags == ["*"]
-
-
-def _ranges(request: web.Request, blob: Blob) -> tuple[tuple[int, int], ...] | None:
-    header = request.headers.get("Range")
-    if header is None:
-        return None
-    condition = request.headers.get("If-Range")
-    if condition is not None and condition.strip() != f'"{blob.digest}"':
-        return None
-    return parse_range(header, blob.size)
-
-
-def _multipart(ranges: Sequence[tuple[int, int]], size: int, boundary: str) -> list[_Part]:
-    """RFC 9110 14.6: each part with its own range; the closing boundary is a part of no bytes."""
-    parts = []
-    for start, stop in ranges:
-        head = (
-            f"\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n"
-            f"Content-Range: bytes {start}-{stop - 1}/{size}\r\n\r\n"
-        )
-        parts.append(_Part(head.encode(), start, stop))
-    return [*parts, _Part(f"\r\n--{boundary}--\r\n".encode(), 0, 0)]
+async def _pull(call: Call) -> Pull:
+    blobs = call.rooms.blobs
+    blob = await blobs.find(call.account, call.repository, str(parse_digest(call.reference)))
+    return Pull(call.request, blobs, blob, call.told, call.rooms.stall_seconds, API_VERSION)

@@ -72,6 +72,10 @@ class Doors:
         basic = base64.b64encode(f"AWS:{password}".encode()).decode()
         return await self._whole(method, target, [("Host", HOST), ("Authorization", f"Basic {basic}"), *lines], body)
 
+    async def plain(self, method: str, target: str, lines: Lines) -> Answer:
+        """A request without credentials or a body."""
+        return await self._whole(method, target, [("Host", HOST), *lines], b"")
+
     async def _whole(self, method: str, target: str, lines: Lines, body: bytes) -> Answer:
         answer = await self._line.ask(raw_request(method, target, lines, body), is_head=method == "HEAD")
         assert answer is not None, f"{method} {target} was answered"

@@ -30,6 +30,7 @@ from harness.identities import ADMINISTRATORS
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.layerlinks import LayerLinks
 from proxy.auth.secrets import seal_secret
 from proxy.auth.sessions import Sessions
 from proxy.auth.tokens import Tokens
@@ -132,6 +133,8 @@ class FakeMetadata:
             names = parameters.get("repositoryNames") or sorted(self.repositories)
             return {"repositories": [self._found(account, each) for each in names]}
         row = self._found(account, name)
+        if operation == "GetDownloadUrlForLayer":
+            return {"layerDigest": parameters["layerDigest"]}
         if operation == "DeleteRepository":
             return {"repository": self.repositories.pop(name)}
         if operation == "BatchGetImage":
@@ -206,6 +209,7 @@ class AwsDoor:
         issuers = Issuers([], tls=None, clock=time.monotonic)
         local = LocalKeys(MasterKeys(Path("nowhere"), (new_key(),)))
         self.trail = HeardTrail()
+        endpoints = Endpoints(Hosts(ACCOUNT, REGION, suffix), url)
         handler = routes.door(
             trail=self.trail,
             metadata=metadata,
@@ -220,11 +224,17 @@ class AwsDoor:
             ),
             keys=local,
             tokens=self.tokens,
-            endpoints=Endpoints(Hosts(ACCOUNT, REGION, suffix), url),
+            endpoints=endpoints,
             query_doors=QueryDoors(
                 Sts(metadata, self.sessions, access, issuers, self.clock), Iam(metadata, access, self.secrets)
             ),
-            layers=Layers(cast(Uploads, FakeUploads(self.metadata)), Path(tempfile.gettempdir())),
+            layers=Layers(
+                cast(Uploads, FakeUploads(self.metadata)),
+                metadata,
+                LayerLinks(SmallSealer(keys, "layer-link"), REGION),
+                endpoints,
+                Path(tempfile.gettempdir()),
+            ),
             clock=self.clock,
         )
         self._server = RawTestServer(cast(Callable[[web.BaseRequest], Any], handler), host="127.0.0.1")

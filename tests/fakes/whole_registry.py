@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 
 from proxy.audit.trail import NoTrail, Trail
-from proxy.auth import secrets, sessions, tokens
+from proxy.auth import layerlinks, secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.identity import Identity
+from proxy.auth.layerlinks import LayerLinks
 from proxy.auth.rates import Rates
 from proxy.auth.secrets import seal_secret
 from proxy.blob.buffers import BufferPool
@@ -33,6 +35,7 @@ from proxy.blob.format import FRAME_LENGTH
 from proxy.blob.keys import Provider, Providers
 from proxy.blob.localkeys import LocalKeys
 from proxy.blob.masterfile import MasterKeys
+from proxy.ecr import downloads
 from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
@@ -48,7 +51,7 @@ from proxy.model.quotas import Rate
 from proxy.model.records import Sealing
 from proxy.oci import routes
 from proxy.process.facts import path_of
-from proxy.process.http import HttpServer, Limits
+from proxy.process.http import Door, HttpServer, Limits
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
@@ -128,7 +131,9 @@ async def whole_registry(
     trail: Trail | None = None,
     rates: Mapping[str, Rate] | None = None,
     kms: Provider | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[WholeRegistry]:
+    """`clock` is that of links to layers."""
     async with contextlib.AsyncExitStack() as stack:
         masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
         if metadata is None:
@@ -169,19 +174,32 @@ async def whole_registry(
         limited = Rates(rates, metadata) if rates else None
         key_secrets = SmallSealer(masters.derive(secrets.PURPOSE), secrets.PURPOSE)
         opened = sessions.Sessions(SmallSealer(masters.derive(sessions.PURPOSE), sessions.PURPOSE))
+        endpoints = Endpoints(hosts)
+        layer_links = LayerLinks(SmallSealer(masters.derive(layerlinks.PURPOSE), layerlinks.PURPOSE), REGION)
+        linked = downloads.door(
+            links=layer_links,
+            callers=callers,
+            metadata=metadata,
+            blobs=blobs,
+            trail=trail,
+            account=ACCOUNT,
+            region=REGION,
+            clock=clock,
+            stall_seconds=stall_seconds,
+        )
         aws = ecr.door(
             metadata=metadata,
             access=access,
             signatures=Signatures(metadata, key_secrets, opened, region=REGION, clock=time.time, callers=callers),
             keys=keys,
             tokens=issued,
-            endpoints=Endpoints(hosts),
+            endpoints=endpoints,
             trail=trail,
             query_doors=QueryDoors(
                 Sts(metadata, opened, access, issuers or Issuers([], tls=None, clock=time.monotonic), time.time),
                 Iam(metadata, access, key_secrets),
             ),
-            layers=Layers(uploads, folder),
+            layers=Layers(uploads, metadata, layer_links, endpoints, folder),
             clock=time.time,
             rates=limited,
         )
@@ -198,9 +216,14 @@ async def whole_registry(
             stall_seconds=stall_seconds,
             rates=limited,
         )
-        server = HttpServer(
-            lambda request: ("oci", door) if path_of(request).startswith("/v2") else ("ecr", aws), limits or Limits()
-        )
+
+        def route(request: web.Request) -> tuple[str, Door]:
+            path = path_of(request)
+            if path.startswith(downloads.PATH):
+                return "layers", linked
+            return ("oci", door) if path.startswith("/v2") else ("ecr", aws)
+
+        server = HttpServer(route, limits or Limits())
         listening = socket.create_server(("127.0.0.1", port))
         await server.begin(sock=listening)
         principal = await metadata.principal(principal_id)

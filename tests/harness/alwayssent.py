@@ -95,6 +95,7 @@ _ECR: Mapping[str, tuple[str, ...]] = {
     "UploadLayerPartResponse": ("registryId", "repositoryName", "uploadId", "lastByteReceived"),
     "CompleteLayerUploadResponse": ("registryId", "repositoryName", "uploadId", "layerDigest"),
     "BatchCheckLayerAvailabilityResponse": ("layers", "failures"),
+    "GetDownloadUrlForLayerResponse": ("downloadUrl", "layerDigest"),
     "Layer": ("layerDigest", "layerAvailability"),
     "LayerFailure": ("layerDigest", "failureCode", "failureReason"),
     "PutImageResponse": ("image",),

@@ -143,6 +143,7 @@ ECR: Sequence[Specimen] = (
         layerPartBlob=b64encode(PART).decode(),
     ),
     _ecr("CompleteLayerUpload", **_APP, uploadId=FULL_UPLOAD, layerDigests=[f"sha256:{sha256(PART).hexdigest()}"]),
+    _ecr("GetDownloadUrlForLayer", **_APP, layerDigest=f"sha256:{sha256(b'v1').hexdigest()}"),
     _ecr("BatchCheckLayerAvailability", **_APP, layerDigests=[f"sha256:{sha256(b'v1').hexdigest()}", "sha256:00", ""]),
     _ecr("PutRegistryPolicy", policyText=REGISTRY),
     _ecr("GetRegistryPolicy", before=[("ecr", "PutRegistryPolicy", {"policyText": REGISTRY})]),

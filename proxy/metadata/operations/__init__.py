@@ -52,6 +52,7 @@ ECR: dict[str, Operation] = {
     "DescribeRepositories": Operation(repositories.describe_repositories),
     "DescribeRepositoryCreationTemplates": Operation(creationtemplates.describe_templates),
     "GetAccountSetting": Operation(accountsettings.get_account_setting),
+    "GetDownloadUrlForLayer": Operation(layers.get_download_url_for_layer),
     "GetRegistryPolicy": Operation(policies.get_registry_policy),
     "GetRegistryScanningConfiguration": Operation(scanning.get_registry_scanning_configuration),
     "GetRepositoryPolicy": Operation(policies.get_repository_policy),

@@ -1,4 +1,4 @@
-"""The ECR operations on layers that are only about rows: BatchCheckLayerAvailability.
+"""What rows say to the ECR operations on layers: BatchCheckLayerAvailability, and GetDownloadUrlForLayer's layer.
 
 Sources: botocore's `ecr` model; texts as ECR answers them.
 """
@@ -13,11 +13,12 @@ from sqlalchemy import bindparam, select
 from proxy.metadata.operations.repositories import Parameters, named_repository
 from proxy.metadata.schema import blob_links, blobs
 from proxy.metadata.transaction import Transaction
+from proxy.model.errors import Code, Failure
 
 _DIGEST = re.compile(r"[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+", re.ASCII)
 
 _LINKED = (
-    select(blobs.c.size)
+    select(blobs.c.size, blob_links.c.uses)
     .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
     .where(
         blobs.c.account == bindparam("account"),
@@ -38,12 +39,29 @@ def batch_check_layer_availability(tx: Transaction, account: str, parameters: Pa
             failures.append(_failure(digest))
             continue
         asked = {"account": account, "digest": digest, "repository": repository.repository_id}
-        size = tx.connection.execute(_LINKED, asked).scalar()
-        if size is None:
+        row = tx.connection.execute(_LINKED, asked).one_or_none()
+        if row is None:
             found.append({"layerDigest": digest, "layerAvailability": "UNAVAILABLE"})
         else:
-            found.append({"layerDigest": digest, "layerAvailability": "AVAILABLE", "layerSize": size})
+            found.append({"layerDigest": digest, "layerAvailability": "AVAILABLE", "layerSize": row.size})
     return {"layers": found, "failures": failures}
+
+
+def get_download_url_for_layer(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    """That the layer may be fetched; its URL is the proxy's to make."""
+    name, repository = named_repository(tx, account, parameters)
+    digest = parameters["layerDigest"]
+    asked = {"account": account, "digest": digest, "repository": repository.repository_id}
+    row = tx.connection.execute(_LINKED, asked).one_or_none()
+    there = f"in the repository with name '{name}' in the registry with id '{account}'"
+    if row is None:
+        raise Failure(Code.LAYERS_NOT_FOUND, f"The layer with digest '{digest}' does not exist {there}")
+    if not row.uses:
+        raise Failure(
+            Code.LAYER_INACCESSIBLE,
+            f"The layer with digest '{digest}' {there} is not available because it is not associated with an image",
+        )
+    return {"layerDigest": digest}
 
 
 def _failure(digest: str) -> dict[str, Any]:

@@ -55,6 +55,7 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
             ("UploadLayerPart", {"uploadId": UPLOAD, "partFirstByte": 0, "partLastByte": 2, "layerPartBlob": "QUJD"}),
             ("CompleteLayerUpload", {"uploadId": UPLOAD, "layerDigests": [f"sha256:{64 * '0'}"]}),
             ("BatchCheckLayerAvailability", {"layerDigests": ["x"]}),
+            ("GetDownloadUrlForLayer", {"layerDigest": "sha256:00"}),
         )
     ),
     ("TagResource", {"resourceArn": THERE, "tags": TAGS}, [("TagResource", THERE)], TAGGED),

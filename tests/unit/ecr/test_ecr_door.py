@@ -110,6 +110,26 @@ async def test_with_a_suffix_each_registry_has_its_own_endpoint_at_the_port_that
         assert await endpoints(door) == [f"{own}:8443"]
 
 
+@pytest.mark.parametrize(
+    ("url", "suffix", "host", "base"),
+    [
+        ("", "", "used.example:5000", "http://used.example:5000"),
+        ("https://registry.example", "", "used.example", "https://registry.example"),
+        ("", "a.example", f"ecr.{REGION}.a.example:5000", f"https://{OTHER_ACCOUNT}.dkr.ecr.{REGION}.a.example:5000"),
+        ("https://a.example:8443", "a.example", "x", f"https://{OTHER_ACCOUNT}.dkr.ecr.{REGION}.a.example:8443"),
+    ],
+    ids=["used", "configured", "suffix", "suffix-and-port"],
+)
+async def test_a_link_to_a_layer_leads_to_where_its_registry_is_reached(
+    url: str, suffix: str, host: str, base: str
+) -> None:
+    async with listening(url, suffix) as door:
+        door.metadata.repositories["a/b"] = {"repositoryName": "a/b"}
+        body = json.dumps({"repositoryName": "a/b", "layerDigest": "sha256:00"}).encode()
+        answer = await door.send(door.signed("GetDownloadUrlForLayer", body, key=EVE_KEY, host=host), body)
+        assert json.loads(answer.body)["downloadUrl"].startswith(f"{base}/layers/sha256:00?token=")
+
+
 async def test_without_a_suffix_who_is_of_another_account_can_log_in_where_there_is_an_address(door: AwsDoor) -> None:
     assert await endpoints(door, EVE_KEY) == [door.url]
     name, message, _ = await refused(door.client(key=EVE_KEY), "GetAuthorizationToken", registryIds=[OTHER_ACCOUNT])

@@ -276,6 +276,9 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "BatchCheckLayerAvailability": lambda: layers.batch_check_layer_availability(
             tx, ACCOUNT, {**named, "layerDigests": [digest("one"), digest("none"), "x"]}
         ),
+        "GetDownloadUrlForLayer": lambda: layers.get_download_url_for_layer(
+            tx, ACCOUNT, {**named, "layerDigest": digest("one")}
+        ),
         "BatchDeleteImage": lambda: images.batch_delete_image(tx, ACCOUNT, {**named, **ids}),
         "expire_uploads": lambda: upkeep.expire_uploads(tx, -1.0, 100),
         "collect_blobs": lambda: upkeep.collect_blobs(tx, -1.0, 100),

@@ -1,0 +1,156 @@
+"""GET and HEAD /layers/<digest>?token=…: what the links of GetDownloadUrlForLayer lead to.
+
+Who has the link may fetch the layer, with ranges, as from docker's door (`pulls`): the token says whose it is and of
+which repository, and is asked for nowhere else. Each fetch is an event of the audit trail, of whoever asked for the
+link. No answer says why a link is refused; no log has its token, which stands in the query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from proxy import observe, pulls
+from proxy.audit.events import Happened
+from proxy.audit.trail import Trail
+from proxy.auth.callers import Callers
+from proxy.auth.layerlinks import LayerLinks, LinkInvalid
+from proxy.auth.policy.context import RequestFacts
+from proxy.metadata.contract import Metadata
+from proxy.model.errors import Code, Failure
+from proxy.model.identity import Caller
+from proxy.model.names import repository_arn
+from proxy.process.facts import facts_of, path_of
+from proxy.pulls import Pull
+from proxy.registry.blobs import Blobs
+
+PATH = "/layers/"
+REFUSED_TEXT = "This link does not open a layer, or its time is over."
+_ROUTE = "/layers/<digest>"
+_CUT_STATUS = 499  # nobody reads it; in log and trail, as at docker's door
+_STATUS: Mapping[Code, int] = {
+    Code.ACCESS_DENIED: 403,
+    Code.BLOB_CORRUPT: 404,
+    Code.LAYERS_NOT_FOUND: 404,
+    Code.RANGE_NOT_SATISFIABLE: 416,
+    Code.REPOSITORY_NOT_FOUND: 404,
+}
+
+
+def link(base: str, digest: str, token: str) -> str:
+    """The URL of a layer; `base` is this server's address, as scheme://host:port."""
+    return f"{base}{PATH}{digest}?token={token}"
+
+
+class _Told:
+    """One fetch, filled in while it is answered."""
+
+    def __init__(self, facts: RequestFacts, account: str) -> None:
+        self.facts = facts
+        self.account = account
+        self.caller: Caller | None = None
+        self.repository = ""
+        self.error = "InternalFailure"
+        self.message = ""
+        self.bytes_out = 0
+
+
+def door(
+    *,
+    links: LayerLinks,
+    callers: Callers,
+    metadata: Metadata,
+    blobs: Blobs,
+    trail: Trail,
+    account: str,
+    region: str,
+    clock: Callable[[], float],
+    stall_seconds: float = 60.0,
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """What answers under `PATH`. `account` is the default one, of links that nobody's are; `stall_seconds` as `Pull`
+    has it, `clock` tells epoch seconds."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        digest = path_of(request).removeprefix(PATH).replace("%3A", ":").replace("%3a", ":")
+        told, status = _Told(facts_of(request, now=clock(), region=region), account), 500
+        try:
+            response = await answer(request, digest, told)
+            status = response.status
+        except (ConnectionError, asyncio.CancelledError):
+            told.error, told.message, status = "RequestCut", "the connection ended before the answer", _CUT_STATUS
+            raise
+        finally:
+            await trail.note(_happened(request.method, digest, told, status))
+        return response
+
+    async def answer(request: web.Request, digest: str, told: _Told) -> web.StreamResponse:
+        if request.method not in ("GET", "HEAD"):
+            told.error = told.message = "MethodNotAllowed"
+            return _refusal(405, "A layer is fetched by GET.", {"Allow": "GET, HEAD"})
+        try:
+            pull = await opened(request, digest, told)
+            response = pulls.head(pull) if request.method == "HEAD" else await pulls.get(pull)
+            told.error = ""
+            return response
+        except Failure as failure:
+            told.error, told.message = failure.code, failure.message
+            status = _STATUS.get(failure.code, 503)
+            if status == 503:
+                observe.log.error("a layer could not be given", error=str(failure), cause=repr(failure.__cause__))
+            size = failure.fields.get("size")
+            more = {"Content-Range": f"bytes */{size}"} if status == 416 else {}
+            return _refusal(status, failure.message if status < 500 else "Try again.", more)
+
+    async def opened(request: web.Request, digest: str, told: _Told) -> Pull:
+        given = request.query.getall("token", [])
+        try:
+            found = links.read(given[0] if len(given) == 1 else "", digest, told.facts.now)
+        except LinkInvalid:
+            raise Failure(Code.ACCESS_DENIED, REFUSED_TEXT) from None
+        told.account, told.repository = found.account, found.repository
+        told.caller = await callers.find(
+            found.principal_id, found.principal_account, session=found.session, access_key_id=found.access_key_id
+        )
+        if told.caller is None or not (await metadata.registry_access(found.account)).exists:
+            raise Failure(Code.ACCESS_DENIED, REFUSED_TEXT)
+        observe.note(principal=told.caller.arn, repository=found.repository, digest=digest)
+        blob = await blobs.find(found.account, found.repository, digest)
+        return Pull(request, blobs, blob, told, stall_seconds, {})
+
+    return handle
+
+
+def _happened(method: str, digest: str, told: _Told, status: int) -> Happened:
+    facts = told.facts
+    parameters = {"registryId": told.account, "repositoryName": told.repository, "layerDigest": digest}
+    return Happened(
+        source="ecr",
+        name="GetDownloadUrlForLayer",
+        caller=told.caller,
+        account=told.account,
+        region=facts.region,
+        source_ip=facts.source_ip,
+        user_agent=facts.user_agent,
+        read_only=True,
+        data=True,
+        resources=(repository_arn(facts.region, told.account, told.repository),) if told.repository else (),
+        route=f"{method} {_ROUTE}",
+        parameters=parameters if told.repository else None,
+        moment=facts.now,
+        request_id=observe.request_id() or "",
+        error=told.error,
+        message=told.message,
+        bytes_out=told.bytes_out,
+        status=status,
+    )
+
+
+def _refusal(status: int, message: str, headers: Mapping[str, str]) -> web.Response:
+    return web.Response(
+        status=status,
+        body=json.dumps({"message": message}).encode(),
+        headers={"Content-Type": "application/json", "Cache-Control": "no-store", **headers},
+    )
