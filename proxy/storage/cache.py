@@ -16,7 +16,6 @@ threads; files are opened, filled and closed in threads. Holds stored bytes only
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -30,7 +29,7 @@ from proxy.model.errors import Failure
 from proxy.storage.base import KEY, Appender, ObjectMissing, ObjectReader, ObjectStore, StoredObject, Strays
 from proxy.storage.cachedir import RESERVE, CacheDirectory
 from proxy.storage.cachefile import EXTENT, CacheFile
-from proxy.storage.cachefill import CachedObject, Filling, Unkept
+from proxy.storage.cachefill import CachedObject, Fill, Filling, Unkept
 from proxy.storage.filesystem import FilesystemReader
 from proxy.storage.offloop import finish_anyway, obtain
 
@@ -264,7 +263,7 @@ class CachedReader:
         await self.close()
 
     async def _some(self, view: memoryview, at: int) -> int:
-        """At least one byte, as soon as those are there that are being fetched."""
+        """Bytes that are there, or that were waited for; perhaps none."""
         file, stop = self._file, at + len(view)
         first = at // file.extent
         horizon = self._horizon(at, stop)
@@ -273,23 +272,31 @@ class CachedReader:
         if end == at:
             self._full_until = 0
         self._have_fetched(counts, first, horizon, stop)
+        fill = self._of.fill_of(first)
         if end == at:
             self._absent_until = max(self._absent_until, horizon * file.extent)
-            await self._arrival(first, at, stop)
-            return 0
-        self._arrived()
+            got = await self._arrival(fill, view, at)
+        elif fill is None or not (got := fill.copy(view, at)):
+            got = await self._kept(view[: end - at], at)
+        if got:
+            self._arrived()
+            self._counted["miss" if at < self._absent_until else "hit"] += got
+        return got
+
+    async def _kept(self, view: memoryview, at: int) -> int:
+        """From the file: all of `view`, or nothing where that was forgotten while it was read. Unkept, OSError."""
+        file, end = self._file, at + len(view)
         try:
-            got = await self._disk.read_into(view[: end - at], file.data_at + at)
+            got = await self._disk.read_into(view, file.data_at + at)
         except Failure as error:
             raise Unkept(str(error)) from error
-        last = -(-end // file.extent)
+        first, last = at // file.extent, -(-end // file.extent)
         if file.reach(await self._look(first, last), first, at, end) < end:
-            return 0  # forgotten while it was read
-        if got < end - at:
+            return 0
+        if got < len(view):
             observe.metrics.cache_dropped.inc()
             await self._store.forget(self._of.key)
             raise Unkept("a file of the cache was cut")
-        self._counted["miss" if at < self._absent_until else "hit"] += got
         return got
 
     def _horizon(self, at: int, stop: int) -> int:
@@ -325,24 +332,24 @@ class CachedReader:
             end += 1
         self._store.filling.start(of, extent, end)
 
-    async def _arrival(self, extent: int, at: int, stop: int) -> None:
-        """Wait for the byte at `at`, with those up to `stop` that come along, or until it is time to look again."""
+    async def _arrival(self, fill: Fill | None, view: memoryview, at: int) -> int:
+        """Wait for what comes from `at` on, by `fill` or another process, or until it is time to look again; how many
+        bytes came. What the fill failed with."""
         now = time.perf_counter()
         if self._waits_since is None:
             self._waits_since = now
         left = self._store.wait_most - (now - self._waits_since)
         if left < 0:
             raise Unkept("whoever fetches it does not go on")
-        fill = self._of.fill_of(extent)
-        if fill is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await fill.reached(stop)
-            if fill.error is not None and fill.at <= at:
-                raise fill.error
-        else:  # another process fetches it, or has died over it: then its locks are free
+        if fill is None:  # another process fetches it, or has died over it: then its locks are free
             await asyncio.sleep(self._pause)
             self._pause = min(self._pause * 1.5, LAST_LOOK)
+            return 0
+        try:
+            async with asyncio.timeout(left):
+                return await fill.read_into(view, at)
+        except TimeoutError:
+            return 0
 
     def _arrived(self) -> None:
         if self._waits_since is not None:

@@ -1,4 +1,4 @@
-"""Threads of one event loop for the step that each MiB of a push takes: hash, seal, gather.
+"""Threads of one event loop for the step that each MiB takes: hash, seal, gather; write into the cache.
 
 A job costs half of what ThreadPoolExecutor and `wrap_future` take for it (40 µs of CPU less), as it needs no lock: jobs
 are given and ended on the loop, and one queue lies between. Promises: a job once given runs, whatever is cancelled; its
@@ -43,6 +43,18 @@ class Job(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._result  # type: ignore[return-value]  # set by whoever did not fail
+
+    async def finish(self) -> T:
+        """The outcome. Cancelled, the work is seen through to its end first; then the cancellation goes on."""
+        cancelled: asyncio.CancelledError | None = None
+        while not self.done:
+            try:
+                await self.ended()
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        return await self.outcome()
 
     def run(self, end: Callable[[Job[Any]], None]) -> None:
         """In the thread."""

@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import resource
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
 from proxy.storage.cache import CachedStore
 from proxy.storage.cachefile import ALIGNED, CacheFile
+from proxy.storage.cachefill import CHUNK
 
 KIB, MIB = 2**10, 2**20
 KEY, OTHER = "ab" * 16, "cd" * 16
@@ -101,6 +103,11 @@ async def read(
 
 def cache_file(folder: Path, key: str = KEY) -> Path:
     return folder / "cache" / key[:2] / key
+
+
+async def filled(store: CachedStore) -> None:
+    """A reader has its bytes a moment before the file has them."""
+    await asyncio.gather(*store.filling.tasks)
 
 
 async def until(condition: asyncio.Event) -> None:
@@ -205,6 +212,29 @@ async def test_many_readers_of_an_object_larger_than_the_cache_cost_one(
         await each.close()
 
 
+async def test_what_comes_in_is_handed_on_before_it_is_in_the_file(
+    cache: CachedStore, behind: WatchedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two readers have it while the disk still takes its time over the first extent; after that it is kept all the
+    same."""
+    gate = threading.Event()
+    write = CacheFile.write
+
+    def slow(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
+        gate.wait(10)
+        write(file, at, view, stamp)
+
+    monkeypatch.setattr(CacheFile, "write", slow)
+    try:
+        assert await asyncio.gather(*(read(cache, 0, EXTENT + 10) for _ in range(2))) == [DATA[: EXTENT + 10]] * 2
+        assert await cache.kept(KEY) == 0
+    finally:
+        gate.set()
+    await filled(cache)
+    assert await cache.kept(KEY) == 2 * EXTENT
+    assert behind.bytes_read == 2 * EXTENT
+
+
 @pytest.mark.parametrize("stores", [1, 2], ids=["one process", "two processes"])
 async def test_the_first_reader_gone_does_not_stop_the_others(
     behind: WatchedStore, tmp_path: Path, stores: int
@@ -283,6 +313,7 @@ async def test_a_fresh_reader_passes_the_cache_and_drops_what_it_covers(
 ) -> None:
     """Wrong bytes on the cache's disk are read once and never again; extents beside them stay."""
     await read(cache)
+    await filled(cache)
     with cache_file(tmp_path).open("r+b") as file:
         file.seek(ALIGNED + 20 * EXTENT + 5)
         file.write(b"wrong")
@@ -316,10 +347,12 @@ async def test_a_spoiled_file_is_dropped_and_read_again(
 ) -> None:
     """Never an error, never another byte; kept again afterwards."""
     await read(cache)
+    await filled(cache)
     path = cache_file(tmp_path)
     path.write_bytes(spoil(path.read_bytes()))  # type: ignore[operator]  # of bytes, to bytes
     assert await read(cache) == DATA
     assert await read(cache) == DATA
+    await filled(cache)
     behind.reads.clear()
     assert await read(cache) == DATA
     assert behind.reads == []
@@ -327,6 +360,7 @@ async def test_a_spoiled_file_is_dropped_and_read_again(
 
 async def test_a_file_spoiled_under_a_reader_is_read_again(cache: CachedStore, tmp_path: Path) -> None:
     await read(cache)
+    await filled(cache)
     async with await cache.open(KEY, size=len(DATA)) as reader:
         view = memoryview(bytearray(1000))
         await reader.read_into(view, 0)
@@ -463,7 +497,7 @@ async def test_closing_ends_fills_where_they_are(behind: WatchedStore, tmp_path:
     behind.hold_at = None
     second = another(behind, tmp_path)
     assert await read(second) == DATA
-    assert behind.bytes_read <= len(DATA) + 2 * 512 * KIB
+    assert behind.bytes_read <= len(DATA) + 2 * CHUNK
     await second.close()
 
 

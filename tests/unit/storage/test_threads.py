@@ -65,6 +65,22 @@ async def test_one_who_waits_may_be_cancelled_and_wait_again(threads: Threads) -
     assert job.done
 
 
+async def test_one_who_sees_a_job_through_is_cancelled_when_it_has_ended(threads: Threads) -> None:
+    gate = threading.Event()
+    job: Job[bool] = threads.give(lambda: gate.wait(10))
+    finishing = asyncio.create_task(job.finish())
+    for _ in range(2):
+        await asyncio.sleep(0)
+        finishing.cancel()
+    await asyncio.sleep(0)
+    assert not finishing.done()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await finishing
+    assert job.done
+    assert await job.finish()
+
+
 async def test_a_thread_that_waits_holds_nothing_of_its_last_job(threads: Threads) -> None:
     class Buffer:
         pass
