@@ -75,12 +75,13 @@ TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
 class Route:
     """An operation: whose registry it is about, on which ARNs its action, `ecr:` and its own name, must be allowed,
     with which condition keys of its own, and which other actions must be allowed on what; how much of a body is read,
-    and what the caller gave that the answer says again."""
+    and what the caller gave that the answer says again. `action` is another's name, where ECR has none of its own."""
 
     registry: Callable[[Mapping[str, Any], Caller], str]
     resources: Callable[[Ask], Sequence[str]]
     keys: Callable[[Ask], Keys] = no_keys
     also: Callable[[Ask], Sequence[tuple[str, str]]] = nothing_else
+    action: str = ""
     service: Service = ECR
     echo: Callable[[Ask, Mapping[str, Any]], Mapping[str, Any]] = nothing_again
 
@@ -101,6 +102,7 @@ ROUTES: Mapping[str, Route] = {
     # images
     "PutImage": Route(given_registry, named_repository, service=WITH_MANIFEST, echo=given_manifest),
     "PutImageTagMutability": Route(given_registry, named_repository),
+    "ListImageReferrers": Route(given_registry, named_repository, action="BatchGetImage"),
     "ListImages": Route(given_registry, named_repository),
     "DescribeImages": Route(given_registry, named_repository),
     "BatchGetImage": Route(given_registry, named_repository),
@@ -197,7 +199,7 @@ def door(
         ask = Ask(caller, operation, parameters, account, hosts.region, told.facts)
         conditions = route.keys(ask)
         told.resources = route.resources(ask)
-        own = [(f"ecr:{operation}", resource) for resource in told.resources]
+        own = [(f"ecr:{route.action or operation}", resource) for resource in told.resources]
         for action, resource in (*own, *route.also(ask)):
             await access.require(caller, action, resource, told.facts, conditions)
         return ask

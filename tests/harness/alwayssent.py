@@ -102,6 +102,8 @@ _ECR: Mapping[str, tuple[str, ...]] = {
     "PutImageTagMutabilityResponse": ("registryId", "repositoryName", "imageTagMutability"),
     "BatchGetImageResponse": ("images", "failures"),
     "BatchDeleteImageResponse": ("imageIds", "failures"),
+    "ListImageReferrersResponse": ("referrers",),
+    "ImageReferrer": ("digest", "mediaType", "artifactType", "size", "artifactStatus"),
     "ListImagesResponse": ("imageIds",),
     "DescribeImagesResponse": ("imageDetails",),
     "DescribeRegistryResponse": ("registryId", "replicationConfiguration"),

@@ -29,7 +29,8 @@ Call = tuple[str, str, Mapping[str, Any]]
 @dataclass(frozen=True, slots=True)
 class Specimen:
     """A call. `also` are actions that it needs besides its own; `free`: it needs none at all. `error` is the answer
-    where there can be no better one. `before` is made for it alone, by an administrator."""
+    where there can be no better one. `before` is made for it alone, by an administrator. `action` is its own, where ECR
+    gave it no name of its own."""
 
     service: str
     operation: str
@@ -38,10 +39,11 @@ class Specimen:
     before: Sequence[Call] = ()
     error: str = ""
     free: bool = False
+    action: str = ""
 
     @property
     def actions(self) -> Sequence[str]:
-        return () if self.free else (f"{self.service}:{self.operation}", *self.also)
+        return () if self.free else (f"{self.service}:{self.action or self.operation}", *self.also)
 
 
 def document(*statements: Mapping[str, Any]) -> str:
@@ -99,7 +101,13 @@ def _excluded(name: str) -> str:
 _APP: dict[str, Any] = {"repositoryName": REPOSITORY}
 _PAGE: dict[str, Any] = {"maxResults": 1}
 
-EMPTY_INDEX = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []})
+EMPTY_INDEX: dict[str, Any] = {
+    "schemaVersion": 2,
+    "mediaType": "application/vnd.oci.image.index.v1+json",
+    "manifests": [],
+}
+SUBJECT = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": f"sha256:{'5' * 64}", "size": 5}
+REFERRER = {**EMPTY_INDEX, "subject": SUBJECT, "artifactType": "a/b", "annotations": {"by": "ann"}}
 EXCLUDING: dict[str, Any] = {
     "imageTagMutability": "IMMUTABLE_WITH_EXCLUSION",
     "imageTagMutabilityExclusionFilters": [{"filterType": "WILDCARD", "filter": "dev-*"}],
@@ -117,8 +125,24 @@ ECR: Sequence[Specimen] = (
     _ecr("TagResource", before=_made("tagged"), resourceArn=repository("tagged"), tags=[{"Key": "x", "Value": "y"}]),
     _ecr("UntagResource", before=_made("bare"), resourceArn=repository("bare"), tagKeys=["stage"]),
     _ecr("ListTagsForResource", resourceArn=repository(REPOSITORY)),
-    _ecr("PutImage", before=_made("put/app"), repositoryName="put/app", imageManifest=EMPTY_INDEX, imageTag="v1"),
+    _ecr(
+        "PutImage",
+        before=_made("put/app"),
+        repositoryName="put/app",
+        imageManifest=json.dumps(EMPTY_INDEX),
+        imageTag="v1",
+    ),
     _ecr("PutImageTagMutability", before=_made("mode/app"), repositoryName="mode/app", **EXCLUDING),
+    Specimen(
+        "ecr",
+        "ListImageReferrers",
+        {"repositoryName": "referred/app", "subjectId": {"imageDigest": SUBJECT["digest"]}},
+        before=[
+            *_made("referred/app"),
+            ("ecr", "PutImage", {"repositoryName": "referred/app", "imageManifest": json.dumps(REFERRER)}),
+        ],
+        action="BatchGetImage",
+    ),
     _ecr("ListImages", **_APP, **_PAGE),
     _ecr("DescribeImages", **_APP, **_PAGE),
     _ecr("BatchGetImage", imageIds=[{"imageTag": "v1"}, {"imageTag": "none"}], **_APP),

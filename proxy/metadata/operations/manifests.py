@@ -1,13 +1,10 @@
-"""Manifests, tags and referrers, as the OCI door asks for them once they are there; `pushes` puts them there."""
+"""Manifests and tags, as the OCI door asks for them once they are there; `pushes` puts them there."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-
 from sqlalchemy import bindparam, case, delete, select, update
 
-from proxy.metadata.operations.repositories import find_repository, need_repository
+from proxy.metadata.operations.repositories import need_repository
 from proxy.metadata.schema import (
     blob_links,
     image_blobs,
@@ -20,7 +17,7 @@ from proxy.metadata.schema import (
 from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.names import is_digest_like
-from proxy.model.records import Page, Referrer, StoredManifest
+from proxy.model.records import Page, StoredManifest
 
 NAMED_MAX = 20  # digests that an error message lists
 
@@ -77,31 +74,6 @@ def list_tags(tx: Transaction, account: str, repository: str, last: str, limit: 
         .all()
     )
     return Page(tuple(found[:limit]), len(found) > limit)
-
-
-def referrers(
-    tx: Transaction, account: str, repository: str, digest: str, artifact_type: str | None, last: str, limit: int
-) -> tuple[Sequence[Referrer], bool]:
-    repository_id = find_repository(tx, account, repository)
-    if repository_id is None:
-        return (), False
-    query = select(
-        images.c.digest, images.c.media_type, images.c.manifest_size, images.c.artifact_type, images.c.annotations
-    ).where(images.c.repository_id == repository_id, images.c.subject == digest, images.c.digest > last)
-    if artifact_type is not None:
-        query = query.where(images.c.artifact_type == artifact_type)
-    rows = tx.connection.execute(query.order_by(images.c.digest).limit(limit + 1)).all()
-    found = tuple(
-        Referrer(
-            row.digest,
-            row.media_type,
-            row.manifest_size,
-            row.artifact_type,
-            None if row.annotations is None else json.loads(row.annotations),
-        )
-        for row in rows[:limit]
-    )
-    return found, len(rows) > limit
 
 
 def find_tag(tx: Transaction, repository_id: int, tag: str) -> int | None:

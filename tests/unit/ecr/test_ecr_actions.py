@@ -58,6 +58,12 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
             ("GetDownloadUrlForLayer", {"layerDigest": "sha256:00"}),
         )
     ),
+    (
+        "ListImageReferrers",
+        {"registryId": OTHER_ACCOUNT, "repositoryName": "team/app", "subjectId": {"imageDigest": "sha256:0"}},
+        [("BatchGetImage", THERE)],
+        {},
+    ),
     ("TagResource", {"resourceArn": THERE, "tags": TAGS}, [("TagResource", THERE)], TAGGED),
     (
         "UntagResource",

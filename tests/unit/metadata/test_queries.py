@@ -43,6 +43,7 @@ from proxy.metadata.operations import (
     pulltimeexclusions,
     pushes,
     rates,
+    referrers,
     registries,
     removal,
     repositories,
@@ -195,7 +196,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "tags": lambda: manifests.list_tags(tx, ACCOUNT, R, "v1", 9),
         "repositories": lambda: repositories.names(tx, ACCOUNT, "a", 9),
         "referrers": lambda: [
-            manifests.referrers(tx, ACCOUNT, R, digest("subject"), kind, "", 9) for kind in (None, "a/b")
+            referrers.referrers(tx, ACCOUNT, R, digest("subject"), kind, "", 9) for kind in (None, "a/b")
         ],
         "delete_tag": lambda: manifests.delete_tag(tx, ACCOUNT, R, "v3"),
         "take_turn": lambda: upkeep.take_turn(tx, "sweep", 1.0),
@@ -269,6 +270,12 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "PutImageTagMutability": lambda: repositorysettings.put_image_tag_mutability(
             tx, ACCOUNT, {**named, "imageTagMutability": "MUTABLE"}
         ),
+        "ListImageReferrers": lambda: [
+            referrers.list_image_referrers(
+                tx, ACCOUNT, {**named, "subjectId": {"imageDigest": digest("subject")}, **more}
+            )
+            for more in ({}, {"filter": {"artifactTypes": ["a/b", "c/d"]}})
+        ],
         "ListImages": listed,
         "DescribeImages": described,
         "BatchGetImage": lambda: images.batch_get_image(tx, ACCOUNT, {**named, **ids}),
