@@ -130,13 +130,13 @@ def proxy(file: Path | None, data: str | None, print_config: bool, metadata_url:
 
 @main.command()
 @_shared
-@click.option("--repair", is_flag=True, help="Hide damaged blobs until they are pushed again; remove orphans.")
+@click.option("--repair", is_flag=True, help="Hide damaged blobs until pushed again; remove orphans; correct counters.")
 @click.option("--quick", is_flag=True, help="List rather than read: is each object there, and as long as its row says?")
 def check(file: Path | None, data: str | None, repair: bool, quick: bool) -> None:
     """Verify the store against the rows: every frame of every blob is opened, its digest computed again.
 
-    Works while the server runs, and when it does not. Names what is corrupt, missing or orphaned. Exit status: 0 all
-    is well, 1 blobs are damaged, 2 some could not be checked.
+    Works while the server runs, and when it does not. Names what is corrupt, missing or orphaned, and counters of
+    quotas that are wrong. Exit status: 0 all is well, 1 something is damaged, 2 some could not be checked.
 
     \b
     Examples:

@@ -106,6 +106,8 @@ class CachedMetadata:
         self.sealed_secrets = inner.sealed_secrets
         self.replace_sealed_secret = inner.replace_sealed_secret
         self.open_uploads = inner.open_uploads
+        self.miscounts = inner.miscounts
+        self.recount = inner.recount
         self.take_tokens = inner.take_tokens
         self.ping = inner.ping
 

@@ -28,6 +28,7 @@ from proxy.model.records import (
     Blob,
     EncryptedDataKey,
     KeyRecord,
+    Miscount,
     OpenObject,
     Page,
     PushedManifest,
@@ -374,6 +375,13 @@ class MetadataClient:
 
     async def open_objects(self, after: str, limit: int) -> Sequence[OpenObject]:
         return await self._ask("open_objects", Sequence[OpenObject], after=after, limit=limit)
+
+    async def miscounts(self, noun: str, *, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
+        wanted = tuple[Sequence[Miscount], str | None]
+        return await self._ask("miscounts", wanted, noun=noun, after=after, limit=limit)
+
+    async def recount(self, noun: str, key: str) -> None:
+        await self._ask("recount", None, noun=noun, key=key)
 
     async def take_tokens(
         self, account: str, name: str, *, per_second: float, burst: float, most: int

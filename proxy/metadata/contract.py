@@ -26,6 +26,7 @@ from proxy.model.records import (
     Blob,
     EncryptedDataKey,
     KeyRecord,
+    Miscount,
     Page,
     PushedManifest,
     Referrer,
@@ -276,6 +277,14 @@ class Metadata(Protocol):
 
     async def open_uploads(self, *, after: str, limit: int) -> Sequence[SealedObject]:
         """The objects of open sessions by object key, in order, beyond `after`; without their segments."""
+
+    # ---- counters -------------------------------------------------------------------------------------------------
+    async def miscounts(self, noun: str, *, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
+        """Of a page of "accounts", "repositories" or "images" those whose counter is wrong, and what is `after` for
+        the next page; None: this was the last."""
+
+    async def recount(self, noun: str, key: str) -> None:
+        """Count what that row has anew."""
 
     # ---- request rates --------------------------------------------------------------------------------------------
     async def take_tokens(

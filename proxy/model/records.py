@@ -153,6 +153,17 @@ class PushedManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class Miscount:
+    """A counter that is not what there is. `noun` is its table, `key` its row, `shown` the row's name for people."""
+
+    noun: str
+    key: str
+    shown: str
+    kept: int
+    counted: int
+
+
+@dataclass(frozen=True, slots=True)
 class Referrer:
     """A descriptor of the referrers list (OCI Distribution 1.1.1 "Listing Referrers")."""
 

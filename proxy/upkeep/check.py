@@ -44,6 +44,8 @@ class CheckReport:
     quarantined: Findings = field(default_factory=Findings)  # hidden before; not read
     orphans: Findings = field(default_factory=Findings)  # objects without row or session, past their grace
     in_grace: Findings = field(default_factory=Findings)  # the same, younger: an upload or reseal may still need them
+    miscounted: Findings = field(default_factory=Findings)  # counters that quotas go by
+    recounted: int = 0  # of these, corrected by this repair
     hidden: int = 0  # quarantined by this repair
     removed: int = 0  # orphans removed by this repair
 
@@ -54,10 +56,11 @@ class CheckReport:
     @property
     def status(self) -> int:
         """The command's exit status: 0 all is well (orphans are the sweep's daily bread), 1 blobs are damaged, or
-        hidden until they are pushed again, 2 some could not be checked."""
+        hidden until they are pushed again, or counters are left wrong, 2 some could not be checked."""
         if self.unreadable.count:
             return UNCHECKED
-        return DAMAGED if self.damaged or self.quarantined.count else CLEAN
+        wrong = self.miscounted.count > self.recounted
+        return DAMAGED if self.damaged or self.quarantined.count or wrong else CLEAN
 
 
 async def check(

@@ -13,10 +13,13 @@ from proxy.process import datadir
 from proxy.rooms import Rooms
 from proxy.settings import Config
 from proxy.upkeep import check as checking
+from proxy.upkeep import counts as counting
 from proxy.upkeep import quick as quick_check
 from proxy.upkeep import reseal as resealing
 from proxy.upkeep import rewrap as rewrapping
 from proxy.visit.visiting import Say, existing, name, shown, visiting
+
+_KINDS = ("corrupt", "missing", "wrong_size", "headers", "unreadable", "quarantined", "orphans", "miscounted")
 
 
 def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
@@ -40,17 +43,24 @@ def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
                     now=time.time,
                     progress=tell,
                 )
-        for what in ("corrupt", "missing", "wrong_size", "headers", "unreadable", "quarantined", "orphans"):
+            await counting.check_counts(own.metadata, report, repair=repair, progress=tell)
+        for what in _KINDS:
             name(what.replace("_", " "), getattr(report, what), say)
         say(
             f"{report.ok} blobs ok ({report.ok_bytes:,} bytes), {report.damaged} damaged, "
             f"{report.unreadable.count} unreadable, {report.quarantined.count} quarantined, "
-            f"{report.orphans.count} orphans, {report.in_grace.count} objects in their grace"
+            f"{report.orphans.count} orphans, {report.in_grace.count} objects in their grace, "
+            f"{report.miscounted.count} counters wrong"
         )
         if quick:
             say("listed only: objects are there and as long as their rows say; not one of their bytes was verified")
         if repair:
-            say(f"repaired: {report.hidden} blobs hidden until they are pushed again, {report.removed} orphans removed")
+            say(
+                f"repaired: {report.hidden} blobs hidden until they are pushed again, "
+                f"{report.removed} orphans removed, {report.recounted} counters corrected"
+            )
+        elif report.miscounted.count:
+            say("quotas are held by counters: wharfage check --repair counts them anew")
         return report.status
 
     stores.claim_store(config, existing(config))

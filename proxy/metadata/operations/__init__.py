@@ -12,6 +12,7 @@ from proxy.metadata.operations import (
     accounts,
     accountsettings,
     blobs,
+    counts,
     creationtemplates,
     framehashes,
     identity,
@@ -135,6 +136,8 @@ INTERNAL: dict[str, Operation] = {
     "open_object_tail": Operation(openobjects.open_object_tail),
     "drop_open_object": Operation(openobjects.drop_open_object, write=True),
     "open_objects": Operation(openobjects.open_objects),
+    "miscounts": Operation(counts.miscounts),
+    "recount": Operation(counts.recount, write=True, settles=True),
     "take_tokens": Operation(rates.take_tokens, write=True, settles=True),
     "ping": Operation(upkeep.ping),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from proxy.metadata.operations import (
     accounts,
     accountsettings,
     blobs,
+    counts,
     creationtemplates,
     framehashes,
     identity,
@@ -220,6 +222,8 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "open_object_tail": lambda: openobjects.open_object_tail(tx, key, 9),
         "open_objects": lambda: openobjects.open_objects(tx, "", 9),
         "drop_open_object": lambda: openobjects.drop_open_object(tx, key),
+        "miscounts": lambda: [counts.miscounts(tx, noun, "", 9) for noun in counts.NOUNS],
+        "recount": lambda: list(map(partial(counts.recount, tx, key="1"), counts.NOUNS)),
         "take_tokens": lambda: [rates.take_tokens(tx, ACCOUNT, "PutImage", 10.0, 10.0, most) for most in (1, 2)],
         "ping": lambda: upkeep.ping(tx),
         "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),

@@ -1,0 +1,34 @@
+"""Counters against what they count: a part of `wharfage check`, quick or not.
+
+A counter that is wrong lets too many in, or keeps some out; nothing else hangs on it. Operations may go on meanwhile:
+each page, and each correction, is of one moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy.metadata.contract import Metadata
+from proxy.upkeep.check import CheckReport
+from proxy.upkeep.progress import Progress
+
+NOUNS = {"accounts": "repositories", "repositories": "images", "images": "tags"}  # and what is counted of each
+ROWS = 500  # of which one page counts: at a million images some 2,000 calls
+
+
+async def check_counts(
+    metadata: Metadata, report: CheckReport, *, repair: bool, progress: Callable[[Progress], None]
+) -> None:
+    """Name what is miscounted; with `repair`, count it anew."""
+    pages = 0
+    for noun, of in NOUNS.items():
+        after: str | None = ""
+        while after is not None:
+            wrong, after = await metadata.miscounts(noun, after=after, limit=ROWS)
+            for each in wrong:
+                report.miscounted.add("", reason=f"{each.shown} has {each.counted} {of}, counted as {each.kept}")
+                if repair:
+                    await metadata.recount(noun, each.key)
+                    report.recounted += 1
+            pages += 1
+            progress(Progress("counting", pages * ROWS, 0, "rows"))
