@@ -206,8 +206,9 @@ class Metadata(Protocol):
     ) -> PushedManifest:
         """Store a manifest whose bytes hash to `digest`, and move `tags` to it (none: pushed by digest).
 
-        ManifestInvalid, LayersNotFound, ReferencedImagesNotFound, ImageTagAlreadyExists, RepositoryNotFound. Pushing
-        the same manifest and tag again succeeds. An absent subject is fine.
+        ManifestInvalid, LayersNotFound, ReferencedImagesNotFound, ImageTagAlreadyExists (an immutable tag is there,
+        whatever it is for), LimitExceeded (images, tags), RepositoryNotFound. Pushing the same manifest and mutable tag
+        again succeeds. An absent subject is fine.
         """
 
     async def delete_tag(self, account: str, repository: str, tag: str) -> None:

@@ -80,6 +80,16 @@ async def test_a_write_asked_again_by_its_id_gets_its_first_answer_from_any_serv
     assert (status, refused["__type"]) == (400, "RepositoryAlreadyExistsException")
 
 
+async def test_an_image_put_again_by_its_id_is_not_told_that_it_exists(world: World, sockets: list[Path]) -> None:
+    await world.call("CreateRepository", repositoryName=REPOSITORY)
+    put = {"repositoryName": REPOSITORY, "imageManifest": index_manifest([]).decode(), "imageTag": "v1"}
+    asked = {"account": ACCOUNT, "parameters": put}
+    first = await post(sockets[0], "PutImage", ONE, **asked)
+    assert first[0] == 200
+    assert await post(sockets[-1], "PutImage", ONE, **asked) == first
+    assert (await post(sockets[-1], "PutImage", OTHER, **asked))[1]["__type"] == "ImageAlreadyExistsException"
+
+
 async def test_a_piece_of_a_tail_that_is_asked_again_late_takes_nothing_away_from_what_came_after_it(
     world: World, sockets: list[Path]
 ) -> None:

@@ -16,7 +16,7 @@ from fakes.aws_door import FORM, TARGET, AwsDoor
 
 from proxy.ecr.errors import ecr_error, query_error
 from proxy.ecr.routes import ROUTES
-from proxy.ecr.services import FORM_MAX, JSON_MAX
+from proxy.ecr.services import FORM_MAX, JSON_MAX, MANIFEST_JSON_MAX
 from proxy.model.errors import Code, Failure
 
 
@@ -75,6 +75,16 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_sent(door: AwsDoor)
     answer = await asyncio.wait_for(door.answer_before_body(door.signed(), JSON_MAX + 1), 5)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"RequestEntityTooLargeException"' in answer
+
+
+async def test_putimage_may_have_the_body_that_its_manifest_needs_and_no_other_operation(door: AwsDoor) -> None:
+    for operation, limit in (("PutImage", MANIFEST_JSON_MAX), ("BatchGetImage", JSON_MAX), ("NoSuch", JSON_MAX)):
+        answer = await asyncio.wait_for(door.answer_before_body(door.signed(operation), limit + 1), 5)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+    body = json.dumps({"repositoryName": "a/b", "imageManifest": "ü" * 2**20}).encode()
+    assert len(body) > JSON_MAX
+    assert (await door.send(door.signed("PutImage", body), body)).error()[0] == "RepositoryNotFoundException"
+    assert (await door.send(door.signed("ListImages", body), body)).status == 413
 
 
 async def test_a_chunked_body_is_cut_off_at_the_limit(door: AwsDoor) -> None:
