@@ -26,9 +26,11 @@ from proxy.model.identity import (
 )
 from proxy.model.records import (
     Blob,
+    CreateOnPush,
     EncryptedDataKey,
     KeyRecord,
     Miscount,
+    Mounted,
     OpenObject,
     Page,
     PushedManifest,
@@ -139,9 +141,11 @@ class MetadataClient:
             "blob_holders", Sequence[str], account=account, digest=digest, limit=limit, encryption=encryption
         )
 
-    async def mount_blob(self, account: str, repository: str, digest: str, source: str | None, *, create: bool) -> bool:
+    async def mount_blob(
+        self, account: str, repository: str, digest: str, source: str | None, *, create: CreateOnPush
+    ) -> Mounted:
         return await self._ask(
-            "mount_blob", bool, account=account, repository=repository, digest=digest, source=source, create=create
+            "mount_blob", Mounted, account=account, repository=repository, digest=digest, source=source, create=create
         )
 
     async def unlink_blob(self, account: str, repository: str, digest: str) -> None:
@@ -160,7 +164,7 @@ class MetadataClient:
         data_key: EncryptedDataKey,
         sealed_for: str,
         frame_length: int,
-        create: bool,
+        create: CreateOnPush,
         sealing: Sealing = Sealing.AES_GCM,
         in_parts: bool = False,
         encryption: str = "",
@@ -255,7 +259,7 @@ class MetadataClient:
         media_type: str | None,
         digest: str,
         tags: Sequence[str],
-        create: bool,
+        create: CreateOnPush,
     ) -> PushedManifest:
         return await self._ask(
             "put_manifest",

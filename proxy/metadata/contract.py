@@ -24,9 +24,11 @@ from proxy.model.identity import (
 )
 from proxy.model.records import (
     Blob,
+    CreateOnPush,
     EncryptedDataKey,
     KeyRecord,
     Miscount,
+    Mounted,
     Page,
     PushedManifest,
     Referrer,
@@ -115,8 +117,10 @@ class Metadata(Protocol):
         """Some repositories of the account that hold the blob under that KMS key (or none of their own), `limit` at
         most, in no order."""
 
-    async def mount_blob(self, account: str, repository: str, digest: str, source: str | None, *, create: bool) -> bool:
-        """Link a blob that some (or the named) repository of the account holds. False: not there, upload it."""
+    async def mount_blob(
+        self, account: str, repository: str, digest: str, source: str | None, *, create: CreateOnPush
+    ) -> Mounted:
+        """Link a blob that some (or the named) repository of the account holds. `NO`: not there, upload it."""
 
     async def unlink_blob(self, account: str, repository: str, digest: str) -> None:
         """RepositoryNotFound, LayersNotFound, LayerInUse."""
@@ -135,12 +139,12 @@ class Metadata(Protocol):
         data_key: EncryptedDataKey,
         sealed_for: str,
         frame_length: int,
-        create: bool,
+        create: CreateOnPush,
         sealing: Sealing = Sealing.AES_GCM,
         in_parts: bool = False,
         encryption: str = "",
     ) -> Upload:
-        """Open a session with a fresh UUID at offset 0. `create` makes the repository; else RepositoryNotFound.
+        """Open a session with a fresh UUID at offset 0. RepositoryNotFound where `create` makes none.
 
         `in_parts`: it is UploadLayerPart's, each append of it a part under the quotas. `encryption` is the KMS key that
         the data key is under, empty for the server's own; EncryptionDiffers, with the repository's, when that is
@@ -202,7 +206,7 @@ class Metadata(Protocol):
         media_type: str | None,
         digest: str,
         tags: Sequence[str],
-        create: bool,
+        create: CreateOnPush,
     ) -> PushedManifest:
         """Store a manifest whose bytes hash to `digest`, and move `tags` to it (none: pushed by digest).
 

@@ -95,6 +95,29 @@ class Blob:
     sealed: SealedObject
 
 
+class CreateOnPush(StrEnum):
+    """Whether a push makes its repository where that is not there."""
+
+    NO = "no"
+    BY_TEMPLATE = "by-template"  # only as a creation template of the account says
+    YES = "yes"  # so too; in an account that has no templates at all, as by CreateRepository
+
+
+def create_on_push(*, allowed: bool, by_default: bool) -> CreateOnPush:
+    """`allowed`: the sender may create repositories; `by_default`: the registry makes them without templates too."""
+    if not allowed:
+        return CreateOnPush.NO
+    return CreateOnPush.YES if by_default else CreateOnPush.BY_TEMPLATE
+
+
+class Mounted(StrEnum):
+    """What became of a mount. False where the blob has to be uploaded."""
+
+    NO = ""
+    LINKED = "linked"
+    CREATED = "created"  # linked into a repository that was made for it
+
+
 @dataclass(frozen=True, slots=True)
 class LayerParts:
     """Of a session that comes in parts through the API: `size` bytes a part is what clients are told to send.
@@ -115,7 +138,7 @@ class Upload:
 
     `hash_state` is what `_speedups` exported, sealed (it holds up to 127 bytes of plaintext). `fence` names the append
     that holds the session, 0 when nobody does. `committed` is the digest once the closing PUT has succeeded. `parts` is
-    None for a session that docker's door began.
+    None for a session that docker's door began. `created_repository` is said by the call that began it alone.
     """
 
     upload_id: str
@@ -127,6 +150,7 @@ class Upload:
     fence: int
     committed: str | None = None
     parts: LayerParts | None = None
+    created_repository: bool = False
 
 
 class ImageKind(StrEnum):
@@ -150,6 +174,7 @@ class PushedManifest:
     digest: str
     subject: str | None
     tags: tuple[str, ...]
+    created_repository: bool = False
 
 
 @dataclass(frozen=True, slots=True)

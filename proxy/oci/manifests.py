@@ -71,6 +71,7 @@ async def put(call: Call) -> web.StreamResponse:
         tags=list(dict.fromkeys([*tags, *named])),
         may_create=await call.may("ecr:CreateRepository"),
     )
+    call.told.created_repository = pushed.created_repository
     response = web.Response(
         status=201,
         headers={

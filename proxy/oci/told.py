@@ -1,8 +1,8 @@
 """What the audit trail is told of a request at this door: one event, under the name of the API operation it stands for.
 
-A write's event is with the kernel before its answer goes out, a read's follows soon. Not told: what no operation stands
-for (`/v2/` with a good password, paths and methods that there are not), and that a client which showed no password yet
-was asked for one.
+A write's event is with the kernel before its answer goes out, a read's follows soon. A push that makes its repository
+is two events. Not told: what no operation stands for (`/v2/` with a good password, paths and methods that there are
+not), and that a client which showed no password yet was asked for one.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Told:
         "bytes_in",
         "bytes_out",
         "caller",
+        "created_repository",
         "error",
         "facts",
         "layer",
@@ -64,6 +65,7 @@ class Told:
         self.bytes_out = 0
         self.tags: tuple[str, ...] = ()  # that a manifest gets beside its reference
         self.sources: tuple[str, ...] = ()  # repositories that a blob was mounted from
+        self.created_repository = False  # by this very push
 
     def asks(self, action: str | None, pattern: str, repository: str, reference: str) -> None:
         """The route is known; `action` as `ecr:PutImage`. Names within their grammar, the reference as it came."""
@@ -112,7 +114,25 @@ async def tell(trail: Trail, told: Told, status: int) -> None:
         route=f"{told.method} {told.pattern}",
         status=status,
     )
+    if told.created_repository:
+        await trail.record(_creation(happened, told))
     await (trail.note(happened) if reads or told.caller is None else trail.record(happened))
+
+
+def _creation(push: Happened, told: Told) -> Happened:
+    """What a push did besides: an event of its own, as CreateRepository's, also where the push then failed."""
+    return push._replace(
+        name="CreateRepository",
+        data=False,
+        resources=_resources(push.region, told.account, told.repository, ()),
+        route="",
+        parameters=_parameters("CreateRepository", told.account, told.repository, "", "", ()),
+        error="",
+        message="",
+        bytes_in=0,
+        bytes_out=0,
+        status=0,
+    )
 
 
 @lru_cache(_PARAMETERS_KEPT)

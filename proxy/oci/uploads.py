@@ -15,6 +15,7 @@ from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest, check_repository, parse_digest
 from proxy.model.ranges import parse_content_range
+from proxy.model.records import Mounted, Upload
 from proxy.oci.call import BodyCut, Call, check_encoding, gone, receive
 from proxy.oci.errors import API_VERSION
 from proxy.registry.append import Append, see_through
@@ -114,21 +115,24 @@ def standing(failure: Failure) -> int | None:
 
 
 async def _begin(call: Call, algorithm: str) -> web.StreamResponse:
+    upload = await _opened(call, algorithm)
+    return web.Response(status=202, headers=position(call, upload.upload_id, upload.sealed.plain_size))
+
+
+async def _opened(call: Call, algorithm: str) -> Upload:
     upload = await call.rooms.uploads.begin(
         call.account, call.repository, algorithm=algorithm, may_create=await call.may("ecr:CreateRepository")
     )
-    return web.Response(status=202, headers=position(call, upload.upload_id, upload.sealed.plain_size))
+    call.told.created_repository = upload.created_repository
+    return upload
 
 
 async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
     call.told.layer = str(digest)
     await call.require("ecr:UploadLayerPart", "ecr:CompleteLayerUpload")
-    uploads = call.rooms.uploads
-    upload = await uploads.begin(
-        call.account, call.repository, algorithm=digest.algorithm, may_create=await call.may("ecr:CreateRepository")
-    )
+    upload = await _opened(call, digest.algorithm)
     try:
-        append = await uploads.append(
+        append = await call.rooms.uploads.append(
             call.account, call.repository, upload.upload_id, length=call.request.content_length, closing=digest
         )
         async with append:
@@ -170,13 +174,15 @@ async def _mount(call: Call, digest: Digest) -> bool:
     for source in sources:
         if await call.may(*PULL, repository=source):
             call.told.sources = (source,)
-            return await blobs.mount(
+            mounted = await blobs.mount(
                 call.account,
                 call.repository,
                 str(digest),
                 source,
                 may_create=await call.may("ecr:CreateRepository"),
             )
+            call.told.created_repository = mounted is Mounted.CREATED
+            return mounted is not Mounted.NO
     return False
 
 

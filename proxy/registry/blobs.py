@@ -17,7 +17,7 @@ from proxy.blob.objects import open_object
 from proxy.blob.reader import BlobReader
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Blob, Sealing
+from proxy.model.records import Blob, Mounted, Sealing, create_on_push
 from proxy.registry.append import see_through
 from proxy.storage.base import ObjectStore, SignedLinks
 
@@ -35,8 +35,8 @@ class Blobs:
         *,
         create_on_push: bool = False,
     ) -> None:
-        """With `links`, blobs that are not sealed are fetched from the store itself; with `create_on_push` a mount may
-        make the repository that it is into."""
+        """With `links`, blobs that are not sealed are fetched from the store itself; `create_on_push` as of
+        `Images`, for what mounts make."""
         self._metadata = metadata
         self._store = store
         self._keys = keys
@@ -80,9 +80,9 @@ class Blobs:
         encryption = (await self._metadata.repository_access(account, repository)).encryption
         return await self._metadata.blob_holders(account, digest, limit=HOLDERS_MAX, encryption=encryption)
 
-    async def mount(self, account: str, repository: str, digest: str, source: str, *, may_create: bool) -> bool:
-        """Link a blob that `source`, another repository of the account, holds. False: it has to be uploaded."""
-        create = self._create_on_push and may_create
+    async def mount(self, account: str, repository: str, digest: str, source: str, *, may_create: bool) -> Mounted:
+        """Link a blob that `source`, another repository of the account, holds. `NO`: it has to be uploaded."""
+        create = create_on_push(allowed=may_create, by_default=self._create_on_push)
         return await self._metadata.mount_blob(account, repository, digest, source, create=create)
 
     async def delete(self, account: str, repository: str, digest: str) -> None:

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest
-from proxy.model.records import Page, PushedManifest, Referrer, StoredManifest
+from proxy.model.records import Page, PushedManifest, Referrer, StoredManifest, create_on_push
 
 INLINE_MAX = 256 * 1024  # bytes that are hashed on the loop: 0.1 ms with the CPU's extensions, 0.5 ms without
 
 
 class Images:
     def __init__(self, metadata: Metadata, *, create_on_push: bool) -> None:
+        """`create_on_push`: a push makes its repository also in accounts without creation templates."""
         self._metadata = metadata
         self._create_on_push = create_on_push
 
@@ -56,7 +57,7 @@ class Images:
             media_type=media_type,
             digest=str(found),
             tags=tags,
-            create=self._create_on_push and may_create,
+            create=create_on_push(allowed=may_create, by_default=self._create_on_push),
         )
 
     async def delete_tag(self, account: str, repository: str, tag: str) -> None:

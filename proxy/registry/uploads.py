@@ -20,7 +20,7 @@ from proxy.blob.keys import DataKeys
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import DIGEST_HEX, Digest, is_upload_id, repository_arn
-from proxy.model.records import NO_DATA_KEY, LayerParts, Sealing, Upload
+from proxy.model.records import NO_DATA_KEY, LayerParts, Sealing, Upload, create_on_push
 from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS, Append, Rooms, delete_object
 from proxy.registry.hashstate import open_state
 from proxy.storage.base import ObjectStore
@@ -48,7 +48,7 @@ class Uploads:
         new_key: Callable[[], str] = _random_key,
     ) -> None:
         """`new_key` makes object keys (32 hex digits, never the same twice); `state_sealer` seals hash states;
-        `sealing` is for uploads that begin from here on."""
+        `sealing` is for uploads that begin from here on; `create_on_push` as of `Images`."""
         self._rooms = Rooms(metadata, store, keys, state_sealer, pool)
         self._region = region
         self._frame_length = frame_length
@@ -99,7 +99,7 @@ class Uploads:
             data_key=data_key,
             sealed_for=sealed_for,
             frame_length=self._frame_length,
-            create=self._create_on_push and may_create,
+            create=create_on_push(allowed=may_create, by_default=self._create_on_push),
             sealing=sealing,
             in_parts=in_parts,
             encryption=encryption,

@@ -18,7 +18,7 @@ from harness.metadata import (
     image_manifest,
 )
 from proxy.model.errors import Code, Failure
-from proxy.model.records import EncryptedDataKey, Segment
+from proxy.model.records import CreateOnPush, EncryptedDataKey, Segment
 
 HOUR = 3600.0
 
@@ -46,7 +46,7 @@ class TestUploads:
             "data_key": DATA_KEY,
             "sealed_for": "arn",
             "frame_length": 4096,
-            "create": True,
+            "create": CreateOnPush.YES,
         }
         first = await world.metadata.begin_upload(ACCOUNT, REPOSITORY, **asked)  # type: ignore[arg-type]
         again = await world.metadata.begin_upload(ACCOUNT, REPOSITORY, **asked)  # type: ignore[arg-type]
@@ -230,29 +230,33 @@ class TestBlobs:
     async def test_a_mount_links_what_some_repository_holds(self, world: World) -> None:
         blob, _ = await world.commit("layer")
         mount = world.metadata.mount_blob
-        await refused(Code.REPOSITORY_NOT_FOUND, mount(ACCOUNT, "b/b", digest("layer"), REPOSITORY, create=False))
-        assert not await mount(ACCOUNT, "b/b", digest("layer"), "no/where", create=True)
-        assert not await mount(ACCOUNT, "b/b", digest("absent"), None, create=True)
-        assert await mount(ACCOUNT, "b/b", digest("layer"), REPOSITORY, create=True)
-        assert await mount(ACCOUNT, "c/c", digest("layer"), None, create=True)
-        assert await mount(ACCOUNT, "c/c", digest("layer"), None, create=True)
-        assert not await mount(ACCOUNT, "d/d", digest("layer"), "a/a", create=True)
+        await refused(
+            Code.REPOSITORY_NOT_FOUND, mount(ACCOUNT, "b/b", digest("layer"), REPOSITORY, create=CreateOnPush.NO)
+        )
+        assert not await mount(ACCOUNT, "b/b", digest("layer"), "no/where", create=CreateOnPush.YES)
+        assert not await mount(ACCOUNT, "b/b", digest("absent"), None, create=CreateOnPush.YES)
+        assert await mount(ACCOUNT, "b/b", digest("layer"), REPOSITORY, create=CreateOnPush.YES)
+        assert await mount(ACCOUNT, "c/c", digest("layer"), None, create=CreateOnPush.YES)
+        assert await mount(ACCOUNT, "c/c", digest("layer"), None, create=CreateOnPush.YES)
+        assert not await mount(ACCOUNT, "d/d", digest("layer"), "a/a", create=CreateOnPush.YES)
         assert await world.metadata.blob(ACCOUNT, "c/c", digest("layer")) == blob
         assert (await world.metadata.repositories(ACCOUNT, last="", limit=9)).names == ("b/b", "c/c", REPOSITORY)
 
     async def test_a_mount_from_a_repository_without_the_blob_is_none(self, world: World) -> None:
         await world.commit("layer")
         await world.begin("empty/one")
-        assert not await world.metadata.mount_blob(ACCOUNT, "b/b", digest("layer"), "empty/one", create=True)
+        assert not await world.metadata.mount_blob(
+            ACCOUNT, "b/b", digest("layer"), "empty/one", create=CreateOnPush.YES
+        )
 
     async def test_a_blob_that_nothing_links_any_more_cannot_be_mounted(self, world: World) -> None:
         await world.commit("layer")
         await world.metadata.unlink_blob(ACCOUNT, REPOSITORY, digest("layer"))
-        assert not await world.metadata.mount_blob(ACCOUNT, "b/b", digest("layer"), None, create=True)
+        assert not await world.metadata.mount_blob(ACCOUNT, "b/b", digest("layer"), None, create=CreateOnPush.YES)
 
     async def test_unlinking_takes_the_blob_from_one_repository(self, world: World) -> None:
         blob, _ = await world.commit("layer")
-        await world.metadata.mount_blob(ACCOUNT, "b/b", digest("layer"), None, create=True)
+        await world.metadata.mount_blob(ACCOUNT, "b/b", digest("layer"), None, create=CreateOnPush.YES)
         await world.metadata.unlink_blob(ACCOUNT, REPOSITORY, digest("layer"))
         unlink = world.metadata.unlink_blob
         await refused(Code.LAYERS_NOT_FOUND, world.metadata.blob(ACCOUNT, REPOSITORY, digest("layer")))
@@ -270,14 +274,14 @@ class TestBlobs:
 
     async def test_a_quarantined_blob_is_hidden_everywhere_until_a_push_heals_it(self, world: World) -> None:
         corrupt, _ = await world.commit("layer")
-        await world.metadata.mount_blob(ACCOUNT, "b/b", digest("layer"), None, create=True)
+        await world.metadata.mount_blob(ACCOUNT, "b/b", digest("layer"), None, create=CreateOnPush.YES)
         for repository in (REPOSITORY, "b/b"):
             await world.metadata.blob(ACCOUNT, repository, digest("layer"))
         await world.metadata.quarantine(corrupt.sealed.object_key, "frame 3")
         await world.metadata.quarantine(corrupt.sealed.object_key, "frame 3 again")
         for repository in (REPOSITORY, "b/b"):
             await refused(Code.LAYERS_NOT_FOUND, world.metadata.blob(ACCOUNT, repository, digest("layer")))
-        assert not await world.metadata.mount_blob(ACCOUNT, "c/c", digest("layer"), None, create=True)
+        assert not await world.metadata.mount_blob(ACCOUNT, "c/c", digest("layer"), None, create=CreateOnPush.YES)
         assert await world.metadata.objects(after="", limit=9) == ((corrupt, True),)
 
         healed, leftover = await world.commit("layer")
@@ -340,7 +344,7 @@ class TestUpkeep:
         await world.commit("a")
         await world.commit("b")
         world.clock.now += 23 * HOUR
-        await world.metadata.mount_blob(ACCOUNT, REPOSITORY, digest("a"), REPOSITORY, create=False)
+        await world.metadata.mount_blob(ACCOUNT, REPOSITORY, digest("a"), REPOSITORY, create=CreateOnPush.NO)
         await world.commit("b")
         world.clock.now += 2 * HOUR
         assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == ()
@@ -357,7 +361,7 @@ class TestUpkeep:
 
     async def test_one_repositorys_link_ends_while_another_keeps_the_blob(self, world: World) -> None:
         await world.image("app")
-        await world.metadata.mount_blob(ACCOUNT, "b/b", digest("app-layer"), None, create=True)
+        await world.metadata.mount_blob(ACCOUNT, "b/b", digest("app-layer"), None, create=CreateOnPush.YES)
         world.clock.now += 25 * HOUR
         assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == ()
         await refused(Code.LAYERS_NOT_FOUND, world.metadata.blob(ACCOUNT, "b/b", digest("app-layer")))

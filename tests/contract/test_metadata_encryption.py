@@ -6,7 +6,7 @@ import pytest
 
 from harness.metadata import ACCOUNT, DATA_KEY, World, append, digest, image_manifest
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Blob, Upload
+from proxy.model.records import Blob, CreateOnPush, Mounted, Upload
 
 ONE, TWO = (f"arn:aws:kms:us-east-1:{ACCOUNT}:key/{name}" for name in ("one", "two"))
 KEYS = {"one/a": ONE, "one/b": ONE, "two/a": TWO, "none/a": "", "none/b": ""}
@@ -20,7 +20,7 @@ async def repositories(world: World) -> None:
         await world.call("CreateRepository", repositoryName=name, encryptionConfiguration=encryption)
 
 
-async def begin(world: World, repository: str, encryption: str, *, create: bool = False) -> Upload:
+async def begin(world: World, repository: str, encryption: str, *, create: CreateOnPush = CreateOnPush.NO) -> Upload:
     return await world.metadata.begin_upload(
         ACCOUNT,
         repository,
@@ -58,7 +58,7 @@ async def test_a_data_key_under_another_key_begins_no_upload(world: World) -> No
     for repository, given in (("one/a", TWO), ("one/a", ""), ("none/a", ONE)):
         failure = await refused(Code.ENCRYPTION_DIFFERS, begin(world, repository, given))
         assert failure.fields["encryption"] == KEYS[repository]
-    await refused(Code.ENCRYPTION_DIFFERS, begin(world, "new/app", ONE, create=True))
+    await refused(Code.ENCRYPTION_DIFFERS, begin(world, "new/app", ONE, create=CreateOnPush.YES))
     assert not (await world.metadata.repository_access(ACCOUNT, "new/app")).exists
 
 
@@ -95,13 +95,13 @@ async def test_a_commit_that_is_asked_again_answers_with_its_own_blob(world: Wor
 async def test_a_blob_is_mounted_only_from_where_the_key_is_the_same(world: World) -> None:
     await push(world, "one/a")
 
-    async def mount(target: str, source: str | None, *, create: bool = False) -> bool:
+    async def mount(target: str, source: str | None, *, create: CreateOnPush = CreateOnPush.NO) -> Mounted:
         return await world.metadata.mount_blob(ACCOUNT, target, digest("layer"), source, create=create)
 
     for target in ("two/a", "none/a"):
         assert not await mount(target, "one/a")
         assert not await mount(target, None)
-    assert not await mount("new/app", "one/a", create=True)
+    assert not await mount("new/app", "one/a", create=CreateOnPush.YES)
     assert not (await world.metadata.repository_access(ACCOUNT, "new/app")).exists
     await push(world, "two/a")
     assert not await mount("one/b", "two/a")
@@ -161,3 +161,23 @@ async def test_a_key_is_for_the_life_of_its_repository_and_ends_with_it(world: W
     assert made["repository"]["encryptionConfiguration"] == encryption
     assert (await world.metadata.repository_access(ACCOUNT, "one/a")).encryption == TWO
     await refused(Code.UPLOAD_NOT_FOUND, world.lease(open_upload))
+
+
+async def test_a_push_makes_a_repository_with_the_key_of_its_template(world: World) -> None:
+    """A data key under another is refused, and a layer under another is not mounted; neither makes anything."""
+    one = {"encryptionType": "KMS", "kmsKey": KEYS["one/a"]}
+    template = {"appliedFor": ["CREATE_ON_PUSH"], "customRoleArn": f"arn:aws:iam::{ACCOUNT}:role/r"}
+    await world.call("CreateRepositoryCreationTemplate", prefix="new", encryptionConfiguration=one, **template)
+    for name in ("one/a", "two/a", "none/a"):
+        await push(world, name)
+    yes = CreateOnPush.YES
+    for source in ("two/a", "none/a"):
+        assert not await world.metadata.mount_blob(ACCOUNT, "new/a", digest("layer"), source, create=yes)
+        with pytest.raises(Failure) as caught:
+            await begin(world, "new/a", KEYS[source], create=yes)
+        assert (caught.value.code, caught.value.fields["encryption"]) == (Code.ENCRYPTION_DIFFERS, KEYS["one/a"])
+    assert not (await world.metadata.repository_access(ACCOUNT, "new/a")).exists
+    assert await world.metadata.mount_blob(ACCOUNT, "new/a", digest("layer"), "one/a", create=yes) is Mounted.CREATED
+    assert (await begin(world, "new/b", KEYS["one/a"], create=yes)).created_repository
+    for name in ("new/a", "new/b"):
+        assert (await world.metadata.repository_access(ACCOUNT, name)).encryption == KEYS["one/a"]

@@ -21,7 +21,7 @@ from harness.metadata import (
 )
 from proxy.metadata.operations import ECR, images
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Page
+from proxy.model.records import CreateOnPush, Page
 from proxy.shapes.models import operations
 
 
@@ -72,7 +72,7 @@ class TestManifests:
                 media_type=IMAGE,
                 digest=digest("something else"),
                 tags=[],
-                create=False,
+                create=CreateOnPush.NO,
             ),
         )
 
@@ -87,7 +87,7 @@ class TestManifests:
                 media_type=IMAGE,
                 digest=digest(b"{]"),
                 tags=[],
-                create=False,
+                create=CreateOnPush.NO,
             ),
         )
 
@@ -103,7 +103,7 @@ class TestManifests:
         failure = await refused(Code.LAYERS_NOT_FOUND, world.put(content, ["v1"]))
         assert failure.fields["digests"] == [digest("layer")]
         await refused(Code.IMAGE_NOT_FOUND, world.metadata.manifest(ACCOUNT, REPOSITORY, "v1"))
-        await world.metadata.mount_blob(ACCOUNT, REPOSITORY, digest("layer"), "other/app", create=False)
+        await world.metadata.mount_blob(ACCOUNT, REPOSITORY, digest("layer"), "other/app", create=CreateOnPush.NO)
         assert (await world.put(content, ["v1"])).digest == digest(content)
 
     async def test_a_foreign_layer_need_not_be_there(self, world: World) -> None:

@@ -50,6 +50,7 @@ REFUSED: Sequence[tuple[Code, str, Mapping[str, Any]]] = (
     (Code.INVALID_PARAMETER, "ExclusionFilters", {"imageTagMutabilityExclusionFilters": None}),
     (Code.INVALID_PARAMETER, "kmsKey", {"encryptionConfiguration": {**KMS, "encryptionType": "AES256"}}),
     (Code.INVALID_PARAMETER, "kmsKey", {"encryptionConfiguration": {**KMS, "kmsKey": "alias/x"}}),
+    (Code.INVALID_PARAMETER, "KMS_DSSE", {"encryptionConfiguration": {**KMS, "encryptionType": "KMS_DSSE"}}),
     (Code.INVALID_PARAMETER, "'Invalid repository policy provided'", {"repositoryPolicy": "{}"}),
     (Code.INVALID_PARAMETER, "Lifecycle policy validation failure", {"lifecyclePolicy": "[]"}),
     (Code.INVALID_PARAMETER, "Lifecycle policy validation failure", {"lifecyclePolicy": "[" * 30_000}),

@@ -28,7 +28,7 @@ from proxy.metadata.operations.accounts import Bootstrapped
 from proxy.metadata.schema import blobs
 from proxy.metadata.service import Service, start_service
 from proxy.metadata.transaction import Registry
-from proxy.model.records import Blob, EncryptedDataKey, PushedManifest, Sealing, Segment, Upload
+from proxy.model.records import Blob, CreateOnPush, EncryptedDataKey, PushedManifest, Sealing, Segment, Upload
 
 ACCOUNT = "123456789012"
 REPOSITORY = "team/app"
@@ -156,7 +156,7 @@ class World:
         return f"{next(_NUMBERS):032x}"
 
     async def begin(
-        self, repository: str = REPOSITORY, *, create: bool = True, sealing: Sealing = Sealing.AES_GCM
+        self, repository: str = REPOSITORY, *, create: bool | CreateOnPush = True, sealing: Sealing = Sealing.AES_GCM
     ) -> Upload:
         return await self.metadata.begin_upload(
             ACCOUNT,
@@ -166,7 +166,7 @@ class World:
             data_key=DATA_KEY,
             sealed_for=f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{repository}",
             frame_length=1 << 18,
-            create=create,
+            create=_rule(create),
             sealing=sealing,
         )
 
@@ -196,7 +196,12 @@ class World:
         return await self.put(image_manifest(config, layer_names, **more), tags, repository)
 
     async def put(
-        self, content: bytes, tags: Sequence[str] = (), repository: str = REPOSITORY, *, create: bool = False
+        self,
+        content: bytes,
+        tags: Sequence[str] = (),
+        repository: str = REPOSITORY,
+        *,
+        create: bool | CreateOnPush = False,
     ) -> PushedManifest:
         return await self.metadata.put_manifest(
             ACCOUNT,
@@ -205,11 +210,17 @@ class World:
             media_type=json.loads(content).get("mediaType"),
             digest=digest(content),
             tags=tags,
-            create=create,
+            create=_rule(create),
         )
 
     async def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         return await self.metadata.call(ACCOUNT, operation, parameters)
+
+
+def _rule(create: bool | CreateOnPush) -> CreateOnPush:
+    if isinstance(create, CreateOnPush):
+        return create
+    return CreateOnPush.YES if create else CreateOnPush.NO
 
 
 def fill(connection: Connection) -> None:

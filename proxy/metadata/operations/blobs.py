@@ -6,17 +6,13 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from proxy.metadata.operations.repositories import (
-    encryption_of,
-    find_repository,
-    need_or_make_repository,
-    need_repository,
-)
+from proxy.metadata.operations.createonpush import encryption_to_be, need_or_make_repository
+from proxy.metadata.operations.repositories import encryption_of, find_repository, need_repository
 from proxy.metadata.operations.sealed import BLOB_COLUMNS, blob_of, segments_from, segments_of
 from proxy.metadata.schema import blob_links, blobs, repositories
 from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Blob, Segment
+from proxy.model.records import Blob, CreateOnPush, Mounted, Segment
 
 RENEW_SECONDS = 3600.0  # a blob's grace is renewed by a write at most this often
 
@@ -88,28 +84,32 @@ def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encrypt
     )
 
 
-def mount_blob(tx: Transaction, account: str, repository: str, digest: str, source: str | None, create: bool) -> bool:
+def mount_blob(
+    tx: Transaction, account: str, repository: str, digest: str, source: str | None, create: CreateOnPush
+) -> Mounted:
     """Never from a repository of another encryption: a blob is opened by one key."""
     target = find_repository(tx, account, repository)
-    if target is None and not create:
+    if target is None and create is CreateOnPush.NO:
         need_repository(tx, account, repository)
+    own = encryption_to_be(tx, account, repository) if target is None else encryption_of(tx, target)
     row = tx.connection.execute(
         select(blobs.c.blob_id, blobs.c.links).where(
             blobs.c.account == account,
             blobs.c.digest == digest,
-            blobs.c.encryption == ("" if target is None else encryption_of(tx, target)),
+            blobs.c.encryption == own,
             blobs.c.quarantined_for.is_(None),
         )
     ).one_or_none()
     if row is None or row.links == 0:
-        return False
+        return Mounted.NO
     if source is not None:
         holder = find_repository(tx, account, source)
         if holder is None or not _linked(tx, holder, row.blob_id):
-            return False
-    link_blob(tx, need_or_make_repository(tx, account, repository, create), row.blob_id)
+            return Mounted.NO
+    target, created = need_or_make_repository(tx, account, repository, create)
+    link_blob(tx, target, row.blob_id)
     tx.changed(account, repository)
-    return True
+    return Mounted.CREATED if created else Mounted.LINKED
 
 
 def unlink_blob(tx: Transaction, account: str, repository: str, digest: str) -> None:

@@ -98,7 +98,7 @@ def update_template(tx: Transaction, account: str, parameters: Parameters) -> di
     mutability that has none."""
     row = _need(tx, account, parameters["prefix"])
     given = {member: value for member, value in parameters.items() if value is not None and member != "prefix"}
-    held = _settings(row)
+    held = settings_of(row)
     if "imageTagMutability" in given and not str(given["imageTagMutability"]).endswith("_WITH_EXCLUSION"):
         held.pop("imageTagMutabilityExclusionFilters", None)
     settings = held | given
@@ -111,6 +111,17 @@ def delete_template(tx: Transaction, account: str, parameters: Parameters) -> di
     row = _need(tx, account, parameters["prefix"])
     tx.connection.execute(_of(delete(creation_templates), row))
     return {"registryId": account, "repositoryCreationTemplate": _described(row)}
+
+
+def settings_of(row: FoundRow) -> dict[str, Any]:
+    """A template's members, as they were given or by their defaults; what it has not is left out."""
+    encryption = {"encryptionType": row.encryption_type}
+    if row.kms_key is not None:
+        encryption["kmsKey"] = row.kms_key
+    columns = row._mapping
+    found = {member: columns[column] for member, column in _COLUMNS.items()}
+    found |= {member: json.loads(columns[column] or "null") for member, column in _JSON_COLUMNS.items()}
+    return {member: value for member, value in found.items() if value} | {"encryptionConfiguration": encryption}
 
 
 def _spellings(prefix: str) -> Sequence[str]:
@@ -144,6 +155,8 @@ def _of(statement: Any, row: FoundRow) -> Any:
 def _check(account: str, settings: Parameters) -> None:
     """What the model's shapes cannot say."""
     check_settings(settings)
+    if _encryption(settings)[0] == "KMS_DSSE":  # as CreateRepository
+        raise invalid("encryptionConfiguration.encryptionType", "KMS_DSSE is not available in this region")
     if not settings["appliedFor"]:
         raise invalid("appliedFor", "Member must have length greater than or equal to 1")
     tags = settings.get("resourceTags")
@@ -207,20 +220,9 @@ def _row(settings: Parameters) -> dict[str, Any]:
     }
 
 
-def _settings(row: FoundRow) -> dict[str, Any]:
-    """A template's members, as they were given or by their defaults; what it has not is left out."""
-    encryption = {"encryptionType": row.encryption_type}
-    if row.kms_key is not None:
-        encryption["kmsKey"] = row.kms_key
-    columns = row._mapping
-    found = {member: columns[column] for member, column in _COLUMNS.items()}
-    found |= {member: json.loads(columns[column] or "null") for member, column in _JSON_COLUMNS.items()}
-    return {member: value for member, value in found.items() if value} | {"encryptionConfiguration": encryption}
-
-
 def _described(row: FoundRow) -> dict[str, Any]:
     dates = {"createdAt": row.created_at, "updatedAt": row.updated_at}
-    return {"prefix": row.prefix, "resourceTags": [], **_settings(row), **dates}
+    return {"prefix": row.prefix, "resourceTags": [], **settings_of(row), **dates}
 
 
 def _answer(tx: Transaction, account: str, prefix: str) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from sqlalchemy import bindparam, insert, select, update
 
 from proxy.metadata.operations import mutability
 from proxy.metadata.operations.blobs import layers_not_found
+from proxy.metadata.operations.createonpush import need_or_make_repository
 from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
-from proxy.metadata.operations.repositories import Parameters, named_repository, need_or_make_repository
+from proxy.metadata.operations.repositories import Parameters, named_repository
 from proxy.metadata.schema import (
     blob_links,
     blobs,
@@ -33,7 +34,7 @@ from proxy.model import quotas
 from proxy.model.errors import Code, Failure
 from proxy.model.manifests import MANIFEST_MAX, read_manifest
 from proxy.model.names import Digest, check_tag, parse_digest
-from proxy.model.records import ImageKind, ManifestFacts, PushedManifest
+from proxy.model.records import CreateOnPush, ImageKind, ManifestFacts, PushedManifest
 from proxy.shapes.validation import invalid
 
 _SETTINGS = select(
@@ -50,7 +51,7 @@ def examine(
     media_type: str | None,
     digest: str,
     tags: Sequence[str],
-    create: bool,
+    create: CreateOnPush,
 ) -> dict[str, Any]:
     """The part of `put_manifest` that takes time and no database: what it gives is what that takes."""
     algorithm, _, encoded = digest.partition(":")
@@ -75,15 +76,15 @@ def put_manifest(
     content: bytes,
     digest: str,
     tags: Sequence[str],
-    create: bool,
+    create: CreateOnPush,
     facts: ManifestFacts,
 ) -> PushedManifest:
     """`facts` are what `examine` found in `content`."""
-    repository_id = need_or_make_repository(tx, account, repository, create)
+    repository_id, created = need_or_make_repository(tx, account, repository, create)
     row = tx.connection.execute(_SETTINGS, {"repository_id": repository_id}).one()
     _put(tx, account, repository, row, content, digest, list(dict.fromkeys(tags)), facts)
     tx.changed(account, repository)  # also when all is there: whoever put it there may not have told everybody yet
-    return PushedManifest(digest, facts.subject, tuple(dict.fromkeys(tags)))
+    return PushedManifest(digest, facts.subject, tuple(dict.fromkeys(tags)), created)
 
 
 def examine_image(account: str, parameters: Parameters) -> dict[str, Any]:

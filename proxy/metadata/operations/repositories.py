@@ -52,13 +52,6 @@ def need_repository(tx: Transaction, account: str, name: str) -> int:
     return found
 
 
-def need_or_make_repository(tx: Transaction, account: str, name: str, create: bool) -> int:
-    found = find_repository(tx, account, name)
-    if found is None and create:
-        return _insert(tx, account, name, {})
-    return need_repository(tx, account, name) if found is None else found
-
-
 def encryption_of(tx: Transaction, repository_id: int) -> str:
     """The ARN of the KMS key that a repository's data keys are made under; empty for the server's own."""
     found: str = tx.connection.execute(_ENCRYPTION_OF, {"id": repository_id}).scalar_one()
@@ -77,6 +70,14 @@ def named_repository(tx: Transaction, account: str, parameters: Parameters) -> t
     if row is None:
         raise repository_not_found(name, registry)
     return name, row
+
+
+def make_repository(tx: Transaction, account: str, name: str, parameters: Parameters) -> int:
+    """A new one's row id. `parameters` are CreateRepository's, and what only a template has: a `lifecyclePolicy`."""
+    repository_id = _insert(tx, account, name, parameters)
+    for key, value in check_tags(parameters.get("tags") or ()).items():
+        tx.connection.execute(insert(repository_tags).values(repository_id=repository_id, key=key, value=value))
+    return repository_id
 
 
 def names(tx: Transaction, account: str, last: str, limit: int) -> Page:
@@ -103,9 +104,7 @@ def create_repository(tx: Transaction, account: str, parameters: Parameters) -> 
             Code.REPOSITORY_ALREADY_EXISTS,
             f"The repository with name '{name}' already exists in the registry with id '{account}'",
         )
-    repository_id = _insert(tx, account, name, parameters)
-    for key, value in check_tags(parameters.get("tags") or ()).items():
-        tx.connection.execute(insert(repository_tags).values(repository_id=repository_id, key=key, value=value))
+    repository_id = make_repository(tx, account, name, parameters)
     row = tx.connection.execute(select(repositories).where(repositories.c.repository_id == repository_id)).one()
     return {"repository": _described(tx, row)}
 
@@ -184,6 +183,7 @@ def _insert(tx: Transaction, account: str, name: str, parameters: Parameters) ->
             encryption_type=encryption.get("encryptionType") or "AES256",
             kms_key=encryption.get("kmsKey"),
             encryption=encryption.get("kmsKey") or "",
+            lifecycle_policy=parameters.get("lifecyclePolicy"),
         )
     )
     tx.changed(account, name)

@@ -7,12 +7,15 @@ is checked in the very update that records the append. `begin_upload`, `lease_up
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy import bindparam, insert, select, update
 
 from proxy.metadata.operations.blobs import link_blob
+from proxy.metadata.operations.createonpush import need_or_make_repository
 from proxy.metadata.operations.framehashes import end_append, put_page
 from proxy.metadata.operations.layerparts import add_part, parts_of
-from proxy.metadata.operations.repositories import encryption_of, need_or_make_repository, need_repository
+from proxy.metadata.operations.repositories import encryption_of, need_repository
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
     UPLOAD_COLUMNS,
@@ -24,10 +27,10 @@ from proxy.metadata.operations.sealed import (
     upload_object,
 )
 from proxy.metadata.operations.upkeep import COMMITTED_SECONDS
-from proxy.metadata.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, uploads
+from proxy.metadata.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, repositories, uploads
 from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
-from proxy.model.records import FRAME_HASH, FRAME_PAGE, Blob, EncryptedDataKey, Sealing, Segment, Upload
+from proxy.model.records import FRAME_HASH, FRAME_PAGE, Blob, CreateOnPush, EncryptedDataKey, Sealing, Segment, Upload
 
 # Every step of every push: made once, as making a statement costs as much as running it.
 _BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))
@@ -98,14 +101,15 @@ def begin_upload(
     data_key: EncryptedDataKey,
     sealed_for: str,
     frame_length: int,
-    create: bool,
+    create: CreateOnPush,
     sealing: Sealing = Sealing.AES_GCM,
     in_parts: bool = False,
     encryption: str = "",
 ) -> Upload:
     """Asked again with the same object key, it is the same session. EncryptionDiffers takes back a repository that was
     made here: whoever asks again, with a data key under its key, makes it anew."""
-    own = encryption_of(tx, need_or_make_repository(tx, account, repository, create))
+    repository_id, created = need_or_make_repository(tx, account, repository, create)
+    own = encryption_of(tx, repository_id)
     if own != encryption:
         raise Failure(
             Code.ENCRYPTION_DIFFERS,
@@ -141,7 +145,10 @@ def begin_upload(
                 parts=0 if in_parts else None,
             ),
         ).one()
-    return _upload(tx, row)
+    elif not created:  # the answer was lost: both were made in one moment, or the repository was there
+        made_at = select(repositories.c.created_at).where(repositories.c.repository_id == repository_id)
+        created = bool(tx.connection.execute(made_at).scalar() == row.touched_at)
+    return replace(_upload(tx, row), created_repository=created)
 
 
 def upload(tx: Transaction, account: str, repository: str, upload_id: str) -> Upload:

@@ -61,7 +61,7 @@ from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Registry, Transaction
 from proxy.model.errors import Failure
-from proxy.model.records import FRAME_PAGE, KeyRecord, Sealing, SentPart
+from proxy.model.records import FRAME_PAGE, CreateOnPush, KeyRecord, Sealing, SentPart
 
 R = "team/app"
 FULL_PAGE = bytes(FRAME_PAGE * 32)
@@ -88,14 +88,15 @@ class Push:
 
     def begin(self, sealing: Sealing = Sealing.AES_GCM, *, in_parts: bool = False) -> Any:
         key = next(self.keys)
-        return uploads.begin_upload(self.tx, ACCOUNT, R, "sha256", key, DATA_KEY, "arn", 4096, True, sealing, in_parts)
+        rules = (CreateOnPush.YES, sealing, in_parts)
+        return uploads.begin_upload(self.tx, ACCOUNT, R, "sha256", key, DATA_KEY, "arn", 4096, *rules)
 
     def blob(self, name: str) -> Any:
         leased = uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0, "me")
         return uploads.commit_upload(self.tx, leased.upload_id, leased.fence, digest(name), append(0, 9), b"s")[0]
 
     def put(self, content: bytes, *tags: str) -> str:
-        prepared = pushes.examine(ACCOUNT, R, content, None, digest(content), tags, True)
+        prepared = pushes.examine(ACCOUNT, R, content, None, digest(content), tags, CreateOnPush.YES)
         return pushes.put_manifest(self.tx, **prepared).digest
 
     def image(self, name: str, *tags: str, **more: Any) -> str:
@@ -177,7 +178,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "frame_hashes": lambda: framehashes.frame_hashes(tx, plain.object_key, 0),
         "keep_frame_hashes": lambda: uploads.keep_frame_hashes(tx, plain_id, plain_fence, 0, FULL_PAGE),
         "blob_holders": lambda: blobs.blob_holders(tx, ACCOUNT, digest("one"), 20),
-        "mount_blob": lambda: blobs.mount_blob(tx, ACCOUNT, "b/b", digest("one"), R, True),
+        "mount_blob": lambda: blobs.mount_blob(tx, ACCOUNT, "b/b", digest("one"), R, CreateOnPush.YES),
         "unlink_blob": lambda: blobs.unlink_blob(tx, ACCOUNT, R, digest("loose")),
         "quarantine": lambda: blobs.quarantine(tx, loose.sealed.object_key, "why"),
         "begin_upload": push.begin,
@@ -257,7 +258,9 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
             for asked in ({"maxResults": 1}, {"prefixes": ["a", "b"]})
         ],
         "UpdateRepositoryCreationTemplate": lambda: creationtemplates.update_template(tx, ACCOUNT, {"prefix": "a"}),
-        "DeleteRepositoryCreationTemplate": lambda: creationtemplates.delete_template(tx, ACCOUNT, {"prefix": "a"}),
+        "DeleteRepositoryCreationTemplate": lambda: [
+            creationtemplates.delete_template(tx, ACCOUNT, {"prefix": each}) for each in ("a", "b")
+        ],
         "RegisterPullTimeUpdateExclusion": lambda: pulltimeexclusions.register_exclusion(
             tx, ACCOUNT, {"principalArn": "arn"}
         ),

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from fakes.asked_access import AskedAccess
 from fakes.heard_trail import HeardTrail
-from fakes.oci_words import OCI_IMAGE, begin_upload, body, digest_of, image, push_blob, push_image
+from fakes.oci_words import OCI_IMAGE, OCI_INDEX, begin_upload, body, digest_of, image, push_blob, push_image
 from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 from proxy.audit.events import Happened
@@ -240,3 +240,31 @@ class _HeldTrail:
 
     async def note(self, happened: Happened) -> None:
         raise AssertionError("a write is recorded")
+
+
+@pytest.mark.parametrize("how", ["POST blobs/uploads/", "PUT manifests/v1", f"POST blobs/uploads/?mount={DIGEST}"])
+async def test_a_push_that_makes_its_repository_is_an_event_of_that_too(
+    http: aiohttp.ClientSession, registry: WholeRegistry, trail: HeardTrail, how: str
+) -> None:
+    await registry.metadata.call(
+        ACCOUNT, "CreateRepositoryCreationTemplate", {"prefix": "new", "appliedFor": ["CREATE_ON_PUSH"]}
+    )
+    method, path = how.split()
+    content = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % OCI_INDEX.encode() if method == "PUT" else None
+    trail.happened.clear()
+    trail.kept.clear()
+    headers = {"Content-Type": OCI_INDEX}
+    for _ in range(2):  # which the second time is there
+        async with http.request(method, f"/v2/new/app/{path}", data=content, headers=headers) as answer:
+            assert answer.status in (201, 202), await answer.text()
+    made, *pushes = trail.events
+    assert made["eventName"] == "CreateRepository"
+    assert made["requestParameters"] == {"registryId": ACCOUNT, "repositoryName": "new/app"}
+    assert [each["ARN"] for each in made["resources"]] == [APP.replace("team/app", "new/app")]
+    assert made["userIdentity"]["arn"] == ADMINISTRATOR
+    assert made["managementEvent"] is True
+    assert made["readOnly"] is False
+    assert "errorCode" not in made
+    assert made["requestID"] == pushes[0]["requestID"]
+    assert [each["eventName"] for each in pushes] == ["PutImage" if content else "InitiateLayerUpload"] * 2
+    assert trail.kept == trail.happened

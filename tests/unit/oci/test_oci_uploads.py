@@ -246,6 +246,23 @@ async def test_the_repository_is_made_by_the_push_unless_that_is_off(tmp_path_fa
                 assert "The repository with name 'not/there' does not exist" in error["message"]
 
 
+async def test_with_templates_they_say_which_repositories_a_push_makes(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Also where a push would make none without them, and none that they do not speak of where it would."""
+    for by_default in (False, True):
+        folder = tmp_path_factory.mktemp("templates")
+        async with whole_registry(folder, create_on_push=by_default) as registry, registry.client() as http:
+            template = {"prefix": "prod", "appliedFor": ["CREATE_ON_PUSH"], "imageTagMutability": "IMMUTABLE"}
+            await registry.metadata.call(ACCOUNT, "CreateRepositoryCreationTemplate", template)
+            for name, status in (("prod/app", 202), ("production/app", 404)):
+                async with http.post(f"/v2/{name}/blobs/uploads/") as answer:
+                    assert answer.status == status
+                    assert status == 202 or "NAME_UNKNOWN" in await answer.text()
+            (made,) = (await registry.metadata.call(ACCOUNT, "DescribeRepositories", {}))["repositories"]
+            assert (made["repositoryName"], made["imageTagMutability"]) == ("prod/app", "IMMUTABLE")
+
+
 async def test_a_server_that_stops_abandons_an_append_cleanly(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("stopping")
     async with whole_registry(folder) as registry, registry.client() as http:

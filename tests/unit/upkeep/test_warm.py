@@ -14,6 +14,7 @@ from harness.metadata import ACCOUNT, REPOSITORY
 from harness.registry import digest_of, image_manifest
 from harness.upkeep import House
 from proxy.model.errors import Failure
+from proxy.model.records import CreateOnPush
 from proxy.registry.blobs import Blobs
 from proxy.storage.cache import CachedStore
 from proxy.upkeep.progress import Progress
@@ -49,7 +50,13 @@ async def push_image(house: House, tag: str, *layers: bytes) -> None:
         await house.push(content)
     manifest = image_manifest(config, layers)
     await house.metadata.put_manifest(
-        ACCOUNT, REPOSITORY, content=manifest, media_type=None, digest=digest_of(manifest), tags=[tag], create=True
+        ACCOUNT,
+        REPOSITORY,
+        content=manifest,
+        media_type=None,
+        digest=digest_of(manifest),
+        tags=[tag],
+        create=CreateOnPush.YES,
     )
 
 
