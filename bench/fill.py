@@ -101,14 +101,14 @@ def _made(database: Path | str, revision: str) -> Mapping[str, set[str]]:
     head = schema.HEAD
     with engine.connect() as connection:
         connection.info["writing"] = True
-        with connection.begin():
-            try:
-                schema.HEAD = revision
-                migrations.upgrade(connection)
-            finally:
-                schema.HEAD = head
-            bootstrap(Transaction(connection, NOW, Registry(account=ACCOUNT)), ACCOUNT)
-            found = _columns(connection)
+        try:
+            schema.HEAD = revision
+            migrations.upgrade(connection)
+        finally:
+            schema.HEAD = head
+        bootstrap(Transaction(connection, NOW, Registry(account=ACCOUNT)), ACCOUNT)
+        found = _columns(connection)
+        connection.commit()
     engine.dispose()
     return found
 

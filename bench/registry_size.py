@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` li
 import psutil  # noqa: E402 - once the path above is set
 from compare import machine  # noqa: E402 - as above
 from fill import ACCOUNT, BEFORE, DEEP, SMALL, Size, fill  # noqa: E402 - as above
-from sqlalchemy import Connection  # noqa: E402 - as above
+from sqlalchemy import text  # noqa: E402 - as above
 from walks import Figures, Side, measure, table  # noqa: E402 - as above
 
 from harness.awscommand import Aws  # noqa: E402 - as above
@@ -38,11 +38,8 @@ from harness.postgresql import Cluster  # noqa: E402 - as above
 from harness.programs import run as run_command  # noqa: E402 - as above
 from harness.server import Server  # noqa: E402 - as above
 from proxy.metadata import schema  # noqa: E402 - as above
-from proxy.metadata.operations.identity import repository_access  # noqa: E402 - as above
-from proxy.metadata.operations.manifests import list_tags, manifest  # noqa: E402 - as above
 from proxy.metadata.postgresql import PostgresqlDatabase, reading_engine  # noqa: E402 - as above
 from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine  # noqa: E402 - as above
-from proxy.metadata.transaction import Registry, Transaction  # noqa: E402 - as above
 
 MARK = 1.2
 SHAPES = {
@@ -73,7 +70,7 @@ def migrate(database: Path | str) -> Migrated:
             while not ended.is_set():
                 began = time.perf_counter()
                 with connection.begin():
-                    _look(connection)
+                    connection.execute(_PULL, {"account": ACCOUNT, "name": DEEP}).one()
                 waits.append(time.perf_counter() - began)
                 reading.set()
                 time.sleep(0.005)  # a reader among others, not a load
@@ -92,11 +89,12 @@ def migrate(database: Path | str) -> Migrated:
         reader.join()
 
 
-def _look(connection: Connection) -> None:
-    """What a pull asks."""
-    tx = Transaction(connection, time.time(), Registry(account=ACCOUNT))
-    repository_access(tx, ACCOUNT, DEEP)
-    manifest(tx, ACCOUNT, DEEP, list_tags(tx, ACCOUNT, DEEP, "", 1).names[0])
+_PULL = text(
+    "SELECT i.digest, b.content FROM repositories r JOIN tags t ON t.repository_id = r.repository_id"
+    " JOIN images i ON i.image_id = t.image_id JOIN manifest_bytes b ON b.digest = i.digest"
+    " WHERE r.account = :account AND r.name = :name ORDER BY t.name LIMIT 1"
+)
+"""What a pull asks, in any release."""
 
 
 @contextmanager

@@ -41,6 +41,7 @@ _BEAT_SECONDS = 1.0
 _EXPIRE_SECONDS = 60.0  # between two removals of request ids
 _PAUSE_SECONDS = 0.1  # between two attempts
 _TENURE_SECONDS = 1.2  # in which what nodes of an earlier release may use without asking has ended
+_TIMES = ("statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
 _NEWS_BYTES = 7900  # PostgreSQL takes 8000
 
 
@@ -254,39 +255,46 @@ class PostgresqlDatabase:
                 text("SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting(:name) = 'off'"),
                 {"name": "synchronous_commit"},
             )
-        if self._migrated:
-            return
-        with connection.begin():
-            encoding, fsync = connection.execute(
-                text("SELECT current_setting('server_encoding'), current_setting('fsync')")
-            ).one()
-            if encoding != "UTF8":
-                raise Failure(
-                    Code.SERVER,
-                    f"the database is encoded in {encoding}, and rows hold any text",
-                    hint="CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
-                )
-            if fsync == "off":
-                observe.log.warning("PostgreSQL runs with fsync=off: what is acknowledged may be lost with its machine")
-            for setting in ("statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"):
-                connection.execute(text(f"SET LOCAL {setting} = 0"))  # a large table takes its time
-            connection.execute(roster.LOCK, {"lock": roster.MIGRATING})
-            if not migrations.at_head(connection):
-                self._take_over(connection)
-                migrations.upgrade(connection)
-            roster.own.create_all(connection)
-            followed = inspect(connection).has_table(roster.TENURES)
-            if followed:
-                connection.execute(roster.DROP_TENURES)
+        if not self._migrated:
+            self._migrate(connection)
+            self._migrated = True
+
+    def _migrate(self, connection: Connection) -> None:
+        """Its locks are the session's: a script may end transactions, so that it locks no reader out for long."""
+        run = connection.execute
+        encoding, fsync = run(text("SELECT current_setting('server_encoding'), current_setting('fsync')")).one()
+        if encoding != "UTF8":
+            raise Failure(
+                Code.SERVER,
+                f"the database is encoded in {encoding}, and rows hold any text",
+                hint="CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+            )
+        if fsync == "off":
+            observe.log.warning("PostgreSQL runs with fsync=off: what is acknowledged may be lost with its machine")
+        for setting in _TIMES:
+            run(text(f"SET {setting} = 0"))  # a large table takes its time
+        run(roster.HOLD, {"lock": roster.MIGRATING})
+        connection.commit()
+        if not migrations.at_head(connection):
+            self._take_over(connection)
+            migrations.upgrade(connection)
+        roster.own.create_all(connection)
+        followed = inspect(connection).has_table(roster.TENURES)
+        if followed:
+            run(roster.DROP_TENURES)
+        connection.commit()
+        for setting in _TIMES:
+            run(text(f"RESET {setting}"))
+        run(roster.LET_GO)
+        connection.commit()
         if followed:
             self._pause(_TENURE_SECONDS)
-        self._migrated = True
 
     def _take_over(self, connection: Connection) -> None:
         """No other service is in mid-write. Failure while one of an earlier release works, which is always."""
-        connection.execute(text(f"SET LOCAL lock_timeout = {int(self._start_seconds * 1000)}"))
+        connection.execute(text(f"SET lock_timeout = {int(self._start_seconds * 1000)}"))
         try:
-            connection.execute(roster.LOCK, {"lock": roster.WRITING})
+            connection.execute(roster.HOLD, {"lock": roster.WRITING})
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", None) not in sessions.BUSY:
                 raise
@@ -295,7 +303,8 @@ class PostgresqlDatabase:
                 "a metadata service of an earlier release works on this database, and rows must be brought up to date",
                 hint="stop all services of that release, then start this one",
             ) from error
-        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        connection.execute(text("SET lock_timeout = 0"))
+        connection.commit()
 
 
 def application_name(process: str) -> str:

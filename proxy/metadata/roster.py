@@ -59,6 +59,8 @@ MIGRATING = WRITING + 1
 
 DROP_TENURES = text(f"DROP TABLE {TENURES}")
 LOCK = text("SELECT pg_advisory_xact_lock(:lock)")
+HOLD = text("SELECT pg_advisory_lock(:lock)")
+LET_GO = text("SELECT pg_advisory_unlock_all()")
 NOTE = insert(requests).values(request_id=bindparam("id"))
 NOTED = select(requests.c.request_id).where(requests.c.request_id == bindparam("id"))
 EXPIRE = delete(requests).where(text("made_at < now() - interval '10 minutes'"))  # longer than anybody asks for one

@@ -30,7 +30,7 @@ _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_si
 
 
 # Tables are made anew in a migration, while rows of others refer to them; `_migrate` looks at all of them at its end.
-_MIGRATING = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF", "cache_size=-32768")
+_MIGRATING = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF", "cache_size=-262144")
 
 
 class SqliteDatabase:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 
 from harness import postgresql
 from harness.metadata import postgresql_database
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
-from proxy.metadata import migrations, schema
+from proxy.metadata import migrations, roster, schema
 from proxy.metadata.operations import accounts, identity
 from proxy.metadata.operations.iam import IAM
 from proxy.metadata.postgresql import PostgresqlDatabase
@@ -169,3 +170,40 @@ def test_an_administrator_of_before_there_were_policies_is_one_still_and_others_
     new = opened()
     new.write(as_it_is)
     new.close()
+
+
+@pytest.mark.needs(postgresql.PROGRAM)
+def test_on_postgresql_readers_go_on_while_rows_are_counted_and_what_is_cut_off_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader, in a transaction of its own, reads what is being counted; a start that dies there is made good."""
+    url = postgresql_database(tmp_path)
+    monkeypatch.setattr(schema, "HEAD", "0006")
+    PostgresqlDatabase(url).close()
+    monkeypatch.undo()
+    reader = create_engine(
+        url.replace("postgresql:", "postgresql+psycopg:"), connect_args={"options": "-c lock_timeout=1s"}
+    )
+    read: list[int | None] = []
+
+    def look(connection: Connection, cursor: Any, statement: str, *told: Any) -> None:
+        if statement.startswith(("UPDATE images SET tags", "CREATE UNIQUE INDEX IF NOT EXISTS uq_blobs")):
+            with reader.connect() as other:
+                for table in ("accounts", "repositories", "images", "blobs"):
+                    read.append(other.execute(text(f"SELECT count(*) FROM {table}")).scalar())  # noqa: S608  # of these
+            if len(read) > 4:
+                raise KeyboardInterrupt
+
+    event.listen(Engine, "after_cursor_execute", look)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            PostgresqlDatabase(url)
+    finally:
+        event.remove(Engine, "after_cursor_execute", look)
+    assert len(read) == 8
+    PostgresqlDatabase(url).close()
+    with reader.connect() as connection:
+        assert migrations.at_head(connection)
+        others = {"include_name": lambda name, kind, parents: name not in roster.own.tables}
+        assert compare_metadata(MigrationContext.configure(connection, opts=others), schema.metadata) == []
+    reader.dispose()

@@ -4,10 +4,16 @@ sealed under keys of a repository's own, and layers that come in parts.
 A blob is one of (account, digest, encryption) from here on: repositories share it only where their keys are the same.
 `blobs` is made anew on SQLite, which changes no constraint of a table that is there; foreign keys are off meanwhile.
 
+Readers go on while a million images are counted. On SQLite that is so by itself. On PostgreSQL a column is added, and
+its table locked, in a transaction of its own; counting and indexing, which take their time, lock no reader out; what is
+left is one short transaction at the end. Cut off in between, all of it can be done again.
+
 Revision ID: 0007
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -25,6 +31,8 @@ def _name(length: int) -> sa.String:
 def upgrade() -> None:
     _count()
     _keys()
+    op.add_column("repositories", sa.Column("encryption", sa.Text(), nullable=False, server_default=""))
+    op.add_column("uploads", sa.Column("encryption", sa.Text(), nullable=False, server_default=""))
     op.add_column("images", sa.Column("last_pulled_at", sa.Float()))
     op.add_column("repositories", sa.Column("lifecycle_policy", sa.Text()))
     _parts()
@@ -65,15 +73,15 @@ def upgrade() -> None:
 
 def _count() -> None:
     for table, column in [("accounts", "repositories"), ("repositories", "images"), ("images", "tags")]:
-        op.add_column(table, sa.Column(column, sa.Integer(), nullable=False, server_default="0"))
-    op.execute(
-        "UPDATE accounts SET repositories = (SELECT count(*) FROM repositories r WHERE r.account = accounts.account)"
-    )
-    op.execute(
+        _add(table, sa.Column(column, sa.Integer(), nullable=False, server_default="0"))
+    for counting in (
+        "UPDATE accounts SET repositories = (SELECT count(*) FROM repositories r WHERE r.account = accounts.account)",
         "UPDATE repositories SET images ="
-        " (SELECT count(*) FROM images i WHERE i.repository_id = repositories.repository_id)"
-    )
-    op.execute("UPDATE images SET tags = (SELECT count(*) FROM tags t WHERE t.image_id = images.image_id)")
+        " (SELECT count(*) FROM images i WHERE i.repository_id = repositories.repository_id)",
+        "UPDATE images SET tags = (SELECT count(*) FROM tags t WHERE t.image_id = images.image_id) WHERE tagged = 1",
+    ):
+        op.execute(counting)
+        _commit()
 
 
 def _parts() -> None:
@@ -85,9 +93,29 @@ def _parts() -> None:
 
 
 def _keys() -> None:
-    op.add_column("repositories", sa.Column("encryption", sa.Text(), nullable=False, server_default=""))
-    op.add_column("uploads", sa.Column("encryption", sa.Text(), nullable=False, server_default=""))
-    op.add_column("blobs", sa.Column("encryption", sa.Text(), nullable=False, server_default=""))
+    name, columns = op.f("uq_blobs_account_digest_encryption"), ["account", "digest", "encryption"]
+    _add("blobs", sa.Column("encryption", sa.Text(), nullable=False, server_default=""))
+    if _on_postgresql():
+        op.create_index(name, "blobs", columns, unique=True, if_not_exists=True)
+        _commit()
+        op.drop_constraint(op.f("uq_blobs_account_digest"), "blobs", type_="unique")
+        op.execute(f"ALTER TABLE blobs ADD CONSTRAINT {name} UNIQUE USING INDEX {name}")
+        return
     with op.batch_alter_table("blobs") as blobs:
         blobs.drop_constraint(op.f("uq_blobs_account_digest"), type_="unique")
-        blobs.create_unique_constraint(op.f("uq_blobs_account_digest_encryption"), ["account", "digest", "encryption"])
+        blobs.create_unique_constraint(name, columns)
+
+
+def _add(table: str, column: sa.Column[Any]) -> None:
+    op.add_column(table, column, if_not_exists=_on_postgresql() or None)
+    _commit()
+
+
+def _commit() -> None:
+    """Let go of what is locked. SQLite locks no reader out, and keeps all of it in one transaction."""
+    if _on_postgresql():
+        op.get_bind().commit()
+
+
+def _on_postgresql() -> bool:
+    return op.get_bind().dialect.name == "postgresql"
