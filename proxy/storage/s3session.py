@@ -82,6 +82,19 @@ class LineSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
             self._forget(line)
             raise
 
+    async def fetch(self, url: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], Any]:
+        """Status, headers and the body, still to come, of the answer to a GET that has its signature already; no body
+        where its length was not stated, which only an error may leave out. No proxy is asked."""
+        line, status, told = await self._exchange("GET", url, headers, None)
+        try:
+            if status < 300 and "content-length" not in told:
+                self._forget(line)
+                return status, told, None
+            return status, told, await self._content(url, line, told)
+        except BaseException:
+            self._forget(line)
+            raise
+
     async def _exchange(
         self, method: str, url: str, fields: Mapping[str, Any], body: memoryview | None
     ) -> tuple[Line, int, dict[str, str]]:
@@ -145,8 +158,8 @@ class LineSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
 
 
 def stream_of(body: Any) -> Any:
-    """What `readinto` and `close` are called on: ours, or aiohttp's where it went that way."""
-    raw = body.raw_stream
+    """What `readinto` and `close` are called on: ours, bare or in botocore's body; aiohttp's where it went that way."""
+    raw = body if isinstance(body, Answer) else body.raw_stream
     return raw if isinstance(raw, Answer) else body
 
 

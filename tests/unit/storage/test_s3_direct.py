@@ -15,6 +15,7 @@ from botocore.credentials import Credentials as BotoCredentials
 
 from proxy.storage.base import ObjectMissing
 from proxy.storage.bucket import Body, Bucket, Busy, Place, Refused
+from proxy.storage.s3session import stream_of
 from proxy.storage.s3sign import Credentials, signed
 
 Answers = list[bytes]
@@ -164,6 +165,46 @@ async def test_a_missing_object_is_missing_by_a_head_without_a_body(play: Callab
     with pytest.raises(ObjectMissing):
         await heads.bucket.once("head_object", missing=True, Key="k")
     assert (await put(heads))["ETag"] == '"e"'
+
+
+async def test_a_range_is_asked_for_and_streamed_without_botocore(play: Callable[..., Awaitable[Heads]]) -> None:
+    """A whole object, and an answer of no stated length, are botocore's to take."""
+    part = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-4/9\r\nContent-Length: 3\r\n\r\ncde"
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
+    chunked = b"HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ncde\r\n0\r\n\r\n"
+    heads = await play(part, part, whole, chunked, part)
+    for _ in range(2):
+        answer = await heads.bucket.once("get_object", Key="k", Range="bytes=2-4")
+        assert answer["ContentRange"] == "bytes 2-4/9"
+        assert await stream_of(answer["Body"]).read() == b"cde"
+    assert await (await heads.bucket.once("get_object", Key="k"))["Body"].read() == b"abc"
+    answer = await heads.bucket.once("get_object", Key="k", Range="bytes=2-4")
+    assert await answer["Body"].read() == b"cde"
+    assert ["botocore" in each.lower() for each in heads] == [False, False, True, False, True]
+    assert "\r\nrange: bytes=2-4\r\n" in heads[0]
+    signed_names = re.search(r"SignedHeaders=([^,]+),", heads[0])
+    assert signed_names is not None
+    assert "range" in signed_names[1].split(";")
+
+
+@pytest.mark.parametrize(
+    ("answer", "raises"),
+    [
+        (error(b"503 Slow Down", b"SlowDown"), Busy),
+        (error(b"416 Range Not Satisfiable", b"InvalidRange"), Refused),
+        (error(b"404 Not Found", b"NoSuchKey"), ObjectMissing),
+    ],
+    ids=["busy", "beyond the end", "missing"],
+)
+async def test_errors_of_a_range_are_what_they_are_by_botocore(
+    play: Callable[..., Awaitable[Heads]], answer: bytes, raises: type[Exception]
+) -> None:
+    """And the line is good for the next request."""
+    heads = await play(answer, OK)
+    with pytest.raises(raises):
+        await heads.bucket.once("get_object", Key="k", Range="bytes=2-4")
+    assert (await put(heads))["ETag"] == '"e"'
+    assert len(heads) == 2
 
 
 async def test_what_lies_elsewhere_is_left_to_botocore_for_good(play: Callable[..., Awaitable[Heads]]) -> None:
