@@ -133,7 +133,7 @@ def router(
     docker = oci.door(
         uploads=uploads,
         blobs=blobs,
-        images=Images(own.metadata, create_on_push=config.registry.create_on_push),
+        images=Images(own.metadata, own.keys, region=hosts.region, create_on_push=config.registry.create_on_push),
         identity=Identity(callers, issued, time.time, region=hosts.region),
         access=access,
         hosts=hosts,

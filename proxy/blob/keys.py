@@ -49,6 +49,10 @@ class DataKeys(Protocol):
         """The ARN of the KMS key of that id, ARN or alias (empty: the server's own), which was found to wrap and to
         unwrap. `Failure(KMS)`, also where no KMS is configured."""
 
+    async def require(self, kms_key: str, sealed_for: str) -> None:
+        """`Failure(KMS)` where KMS refuses that key, as of a while ago; nothing while it does not answer, or for the
+        server's own (empty). A manifest, which is not sealed itself, is given out as long as its layers could be."""
+
     async def check(self) -> None:
         """Raise `Failure` unless a key can be made now (for /readyz)."""
 
@@ -92,6 +96,10 @@ class Providers:
     async def check(self) -> None:
         await self._in_force.check()
 
+    async def require(self, kms_key: str, sealed_for: str) -> None:
+        if kms_key:
+            await self._need_kms().require(kms_key, sealed_for)
+
     def _of(self, encrypted: EncryptedDataKey) -> Provider:
         if encrypted.provider_id == KMS_PROVIDER:
             return self._need_kms()
@@ -127,7 +135,7 @@ class Unwrapped:
 
     def __init__(self, clock: Callable[[], float], seconds: float = CACHE_SECONDS) -> None:
         self._clock = clock
-        self._seconds = seconds
+        self.seconds = seconds
         self._kept: OrderedDict[tuple[EncryptedDataKey, str], tuple[float, bytes]] = OrderedDict()
 
     def get(self, key: tuple[EncryptedDataKey, str]) -> bytes | None:
@@ -140,7 +148,7 @@ class Unwrapped:
         return found[1]
 
     def put(self, key: tuple[EncryptedDataKey, str], plaintext: bytes) -> None:
-        self._kept[key] = (self._clock() + self._seconds, plaintext)
+        self._kept[key] = (self._clock() + self.seconds, plaintext)
         self._kept.move_to_end(key)
         while self._kept and (len(self._kept) > CACHE_KEYS or next(iter(self._kept.values()))[0] <= self._clock()):
             self._kept.popitem(last=False)

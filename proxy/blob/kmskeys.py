@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 from proxy.blob.format import DATA_KEY_LENGTH, context_of
-from proxy.blob.keys import CACHE_SECONDS, KMS_PROVIDER, DataKey, Unwrapped, is_under
+from proxy.blob.keys import CACHE_KEYS, CACHE_SECONDS, KMS_PROVIDER, DataKey, Unwrapped, is_under
 from proxy.blob.kms import Kms
 from proxy.model.errors import Code, Failure
 from proxy.model.records import EncryptedDataKey
@@ -41,6 +42,7 @@ class KmsKeys:
         self._clock = clock
         self._cache = Unwrapped(clock, cache_seconds)
         self._flights: dict[tuple[EncryptedDataKey, str], asyncio.Task[bytes]] = {}
+        self._found: OrderedDict[str, asyncio.Task[tuple[float, Failure | None]]] = OrderedDict()
         self._checked: tuple[float, Failure | None] | None = None
         self._checking = asyncio.Lock()
         self._arn: tuple[float, bytes] | None = None  # when it was learnt
@@ -75,6 +77,28 @@ class KmsKeys:
         await self._decrypt(made.encrypted, sealed_for)
         return made.encrypted.provider_info.decode()
 
+    async def require(self, kms_key: str, sealed_for: str) -> None:
+        """Callers of one key share one look at it, which is good for as long as an unwrapped key is kept; a refusal for
+        CHECK_SECONDS, so that a key that is enabled again is soon found to be."""
+        look = self._found.get(kms_key)
+        if look is None or (look.done() and look.result()[0] <= self._clock()):
+            look = asyncio.create_task(self._look(kms_key, sealed_for), name="kms look")
+            self._found[kms_key] = look
+            self._found.move_to_end(kms_key)
+            while len(self._found) > CACHE_KEYS:
+                self._found.popitem(last=False)
+        _, refused = await asyncio.shield(look)
+        if refused is not None:
+            raise refused.with_traceback(None)
+
+    async def _look(self, kms_key: str, sealed_for: str) -> tuple[float, Failure | None]:
+        """Until when it holds, and what KMS said."""
+        try:
+            await self._generate(sealed_for, kms_key)
+        except Failure as failure:
+            return self._clock() + CHECK_SECONDS, None if "unavailable" in failure.fields else failure
+        return self._clock() + self._cache.seconds, None
+
     async def wrap(self, plaintext: bytes, sealed_for: str, kms_key: str = "") -> EncryptedDataKey:
         answer = await self._kms.ask(
             "encrypt",
@@ -107,9 +131,10 @@ class KmsKeys:
             raise self._checked[1].with_traceback(None)
 
     async def close(self) -> None:
-        for flight in list(self._flights.values()):
+        under_way = [*self._flights.values(), *self._found.values()]
+        for flight in under_way:
             flight.cancel()
-        await asyncio.gather(*self._flights.values(), return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)
         await self._kms.close()
 
     async def _generate(self, sealed_for: str, kms_key: str = "") -> DataKey:

@@ -84,6 +84,10 @@ class LocalKeys:
     async def arn_of(self, name: str, sealed_for: str) -> str:
         raise no_kms()
 
+    async def require(self, kms_key: str, sealed_for: str) -> None:
+        if kms_key:
+            raise no_kms()
+
     async def wrap(self, plaintext: bytes, sealed_for: str, kms_key: str = "") -> EncryptedDataKey:
         if kms_key:
             raise no_kms()

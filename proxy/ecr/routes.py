@@ -216,7 +216,7 @@ def door(
             return await layers.download_url(ask, request)
         if ask.operation == "SetRepositoryPolicy" and ask.parameters.get("force") is not True:
             await refuse_lock_out(ask, metadata)
-        return await metadata.call(ask.account, ask.operation, await encryption.with_its_key(keys, ask))
+        return await encryption.call(keys, metadata, ask)
 
     return answer
 

@@ -10,23 +10,28 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 
+from proxy.blob.keys import DataKeys
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
-from proxy.model.names import Digest
+from proxy.model.names import Digest, repository_arn
 from proxy.model.records import Page, PushedManifest, Referrer, StoredManifest, create_on_push
 
 INLINE_MAX = 256 * 1024  # bytes that are hashed on the loop: 0.1 ms with the CPU's extensions, 0.5 ms without
 
 
 class Images:
-    def __init__(self, metadata: Metadata, *, create_on_push: bool) -> None:
+    def __init__(self, metadata: Metadata, keys: DataKeys, *, region: str, create_on_push: bool) -> None:
         """`create_on_push`: a push makes its repository also in accounts without creation templates."""
         self._metadata = metadata
+        self._keys = keys
+        self._region = region
         self._create_on_push = create_on_push
 
     async def resolve(self, account: str, repository: str, reference: str) -> StoredManifest:
-        """A manifest by tag or digest. RepositoryNotFound, ImageNotFound."""
-        return await self._metadata.manifest(account, repository, reference)
+        """A manifest by tag or digest. RepositoryNotFound, ImageNotFound; Kms while its layers are not readable."""
+        found = await self._metadata.manifest(account, repository, reference)
+        await self._require_key(account, repository)
+        return found
 
     async def push(
         self,
@@ -41,7 +46,7 @@ class Images:
     ) -> PushedManifest:
         """Store a manifest and move `tags` to it. `digest` is what the client says it is, None for a push by tag.
 
-        ImageDigestDoesNotMatch, and all that `Metadata.put_manifest` raises.
+        ImageDigestDoesNotMatch, Kms, and all that `Metadata.put_manifest` raises.
         """
         algorithm = digest.algorithm if digest is not None else "sha256"
         found = Digest(algorithm, await _hash(algorithm, content))
@@ -50,6 +55,7 @@ class Images:
                 Code.IMAGE_DIGEST_DOES_NOT_MATCH,
                 f"The provided digest {digest} does not match the manifest, whose digest is {found}",
             )
+        await self._require_key(account, repository)
         return await self._metadata.put_manifest(
             account,
             repository,
@@ -78,6 +84,11 @@ class Images:
         return await self._metadata.referrers(
             account, repository, digest, artifact_type=artifact_type, last=last, limit=limit
         )
+
+    async def _require_key(self, account: str, repository: str) -> None:
+        """Manifests are not sealed: those of a repository with a KMS key of its own go and come with that."""
+        encryption = (await self._metadata.repository_access(account, repository)).encryption
+        await self._keys.require(encryption, repository_arn(self._region, account, repository))
 
 
 async def _hash(algorithm: str, content: bytes) -> str:

@@ -203,7 +203,7 @@ async def whole_registry(
             clock=time.time,
             rates=limited,
         )
-        images = Images(metadata, create_on_push=create_on_push)
+        images = Images(metadata, keys, region=REGION, create_on_push=create_on_push)
         door = routes.door(
             uploads=uploads,
             blobs=blobs,
