@@ -62,23 +62,21 @@ class Mutant:
 
 
 def mutants(module: str, source: str, path: str) -> Iterator[Mutant]:
+    """Each is compiled from the one tree, in which it stands for as long."""
     tree = ast.parse(source)
     lines = source.splitlines()
     seen: Counter[tuple[str, str]] = Counter()
     skipped = unread(tree)
-    for place, node in enumerate(ast.walk(tree)):
-        if node in skipped:
-            continue
-        for number, (change, _) in enumerate(changes(node)):
-            mutated = copy.deepcopy(tree)
-            target = next(each for index, each in enumerate(ast.walk(mutated)) if index == place)
-            replace_in(mutated, target, list(changes(target))[number][1])
+    for node in [each for each in ast.walk(tree) if each not in skipped]:
+        for change, other in changes(node):
             line = node.target.lineno if isinstance(node, ast.comprehension) else node.lineno  # type: ignore[attr-defined]
             text = lines[line - 1].strip()
             seen[text, change] += 1
             count = seen[text, change]
             told = change if count == 1 else f"{change} ({count})"
-            code = compile(ast.fix_missing_locations(mutated), path, "exec")
+            replace_in(tree, node, other)
+            code = compile(ast.fix_missing_locations(tree), path, "exec")
+            replace_in(tree, other, node)
             yield Mutant(module, seen.total(), line, text, told, code)
 
 

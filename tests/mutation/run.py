@@ -4,9 +4,10 @@
 Outside CI: a quarter of an hour of one core. What has been found is kept in `.mutants`: a run that was broken off goes
 on where it was, for as long as neither evaluator nor tests are changed.
 
-A mutant is first asked the whole case table and QUESTIONS that were drawn and judged once by the twin; most die at
-once. What is left runs the unit tests of the room, too. What lives then must stand in `equivalent.toml` with the reason
-why nobody can tell; an entry that no longer names a living mutant is reported, so that the list stays true.
+A mutant is first asked the whole case table, then runs its module's unit tests, and is asked QUESTIONS that were drawn
+and judged once by the twin; most die at once. What is left runs all unit tests of the room. What lives then must stand
+in `equivalent.toml` with the reason why nobody can tell; an entry that no longer names a living mutant is reported, so
+that the list stays true.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
+from functools import partial
 from hashlib import sha256
 from importlib.machinery import ModuleSpec
 from itertools import islice
@@ -49,7 +51,12 @@ QUESTIONS = 6000
 SECONDS = 60  # of one core for one mutant: an endless loop is a death, too
 SHOWN = 200  # mutants between two lines of progress
 
+REFUSING = ("conditions", "documents", "principals", "variables")  # whose words test_policy_faults has
+
 Expectation = Callable[[Any], bool]
+Check = Callable[[str], "Fate"]
+Asked = tuple[Any, Expectation]
+"""What to ask, and what the answer must be."""
 
 
 class Fate(IntEnum):
@@ -75,18 +82,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("modules", nargs="*", help="all unless told")
     told = parser.parse_args(arguments)
     files = [path for path in MUTATED if not told.modules or path.stem in told.modules]
-    expected = list(expectations())
+    check = partial(fate_of, table=list(table_asked()), drawn=list(drawn_asked()))
     gc.freeze()  # so that forks share it
     first = files[0]
     unchanged = Mutant(first.stem, 0, 1, "", "", compile(first.read_text(), str(first), "exec"))
-    if next(fates([unchanged], expected, 1))[1] is not Fate.SURVIVED:
+    if next(fates([unchanged], check, 1))[1] is not Fate.SURVIVED:
         raise SystemExit("the evaluator as it is does not hold: no use in changing it")
     with (Path(__file__).parent / "equivalent.toml").open("rb") as listed:
         known = {(each["module"], each["line"], each["change"]) for each in tomllib.load(listed).get("mutant", [])}
     seen: dict[str, Counter[str]] = {path.stem: Counter() for path in files}
     living: list[Mutant] = []
     drawn = (mutant for path in files for mutant in mutants(path.stem, path.read_text(), str(path)))
-    for number, (mutant, fate) in enumerate(remembered(drawn, expected, told.jobs), 1):
+    for number, (mutant, fate) in enumerate(remembered(drawn, check, told.jobs), 1):
         seen[mutant.module][fate.name] += 1
         if fate is Fate.SURVIVED:
             living.append(mutant)
@@ -105,11 +112,13 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if unexplained or stale else 0
 
 
-def expectations() -> Iterator[tuple[Any, Expectation]]:
-    """(what to ask, what the answer must be): the case table, then the twin's."""
+def table_asked() -> Iterator[Asked]:
     for table in (load(path) for path in sorted(TABLES.glob("test_case_table_*.py"))):
         for case in getattr(table, "CASES", None) or [table.case_of(line) for line in table.LINES]:
             yield asked(case), same_as_case(case)
+
+
+def drawn_asked() -> Iterator[Asked]:
     for pair in pairs("mutants", QUESTIONS):
         question = pair.caller, pair.question, pair.repository, pair.registry
         yield question, same_as_twin(judge(*question))
@@ -129,7 +138,7 @@ def same_as_twin(verdict: Any) -> Expectation:
     return same
 
 
-def holds(module: str, expected: Sequence[tuple[Any, Expectation]]) -> bool:
+def holds(module: str, expected: Sequence[Asked]) -> bool:
     """Whether every answer is right; so it is of a module that the decision does not go through."""
     decide = importlib.import_module("proxy.auth.policy.decision").decide
     if not {f"proxy.auth.{module}", f"proxy.auth.policy.{module}"} & sys.modules.keys():
@@ -137,24 +146,36 @@ def holds(module: str, expected: Sequence[tuple[Any, Expectation]]) -> bool:
     return all(expectation(decide(*question)) for question, expectation in expected)
 
 
-def unit_tests_pass(module: str) -> bool:
-    """The room's tests, those of the module itself first; tables and pairs have been asked, and fuzzing takes long."""
-    asked_already = ("test_case_table_", "test_policy_twin.", "test_document_fuzz")
-    files = [path for path in TABLES.glob("test_*.py") if not path.name.startswith(asked_already)]
+def unit_tests(module: str) -> tuple[list[Path], list[Path]]:
+    """Those of the module itself, and the room's others; tables and pairs are asked here, and fuzzing takes long."""
+    asked_here = ("test_case_table_", "test_policy_twin.", "test_document_fuzz")
+    files = [path for path in TABLES.glob("test_*.py") if not path.name.startswith(asked_here)]
     files.append(TABLES.parent / "test_access.py")
     files.sort(key=lambda path: ("twin" in path.stem, path.stem))
+    own = [path for path in files if module in path.stem or ("faults" in path.stem and module in REFUSING)]
+    return own, [path for path in files if path not in own]
+
+
+def unit_tests_pass(files: Sequence[Path]) -> bool:
     flags = ["-x", "-q", "-s", "--no-header", "--noconftest", "--tb=no", "--assert=plain"]
     flags += [
-        f"-pno:{plugin}" for plugin in ("cacheprovider", "hypothesispytest", "xdist", "benchmark", "xdist.looponfail")
+        f"-pno:{each}" for each in ("cacheprovider", "hypothesispytest", "xdist", "xdist.looponfail", "benchmark")
     ]
-    own = [path for path in files if module in path.stem]  # by themselves: most are killed by them
-    rest = [path for path in files if path not in own]
-    return all(pytest.main([*flags, *map(str, each)], [Options()]) == 0 for each in (own, rest) if each)
+    return not files or pytest.main([*flags, *map(str, files)], [Options()]) == 0
 
 
-def remembered(
-    drawn: Iterable[Mutant], expected: Sequence[tuple[Any, Expectation]], jobs: int
-) -> Iterator[tuple[Mutant, Fate]]:
+def fate_of(module: str, table: Sequence[Asked], drawn: Sequence[Asked]) -> Fate:
+    own, others = unit_tests(module)
+    if not holds(module, table):
+        return Fate.BY_QUESTION
+    if not unit_tests_pass(own):
+        return Fate.BY_UNIT
+    if not holds(module, drawn):
+        return Fate.BY_QUESTION
+    return Fate.SURVIVED if unit_tests_pass(others) else Fate.BY_UNIT
+
+
+def remembered(drawn: Iterable[Mutant], check: Check, jobs: int) -> Iterator[tuple[Mutant, Fate]]:
     """The fate of each: first of those that an earlier run of the same sources and tests has seen."""
     sources = b"".join(path.read_bytes() for top in (AUTH, ROOT / "tests") for path in sorted(top.rglob("*.py")))
     header = sha256(sources).hexdigest()
@@ -170,19 +191,17 @@ def remembered(
         else:
             left.append(mutant)
     with FOUND.open("a", buffering=1) as file:
-        for mutant, fate in fates(left, expected, jobs):
+        for mutant, fate in fates(left, check, jobs):
             file.write(f"{mutant.name} {fate:d}\n")
             yield mutant, fate
 
 
-def fates(
-    asked: Iterable[Mutant], expected: Sequence[tuple[Any, Expectation]], jobs: int
-) -> Iterator[tuple[Mutant, Fate]]:
+def fates(asked: Iterable[Mutant], check: Check, jobs: int) -> Iterator[tuple[Mutant, Fate]]:
     """What becomes of each, `jobs` at a time, in the order in which they end."""
     waiting, running = iter(asked), dict[int, Mutant]()
     while True:
         for mutant in islice(waiting, jobs - len(running)):
-            running[begin(mutant, expected)] = mutant
+            running[begin(mutant, check)] = mutant
         if not running:
             return
         child, status = os.wait()
@@ -190,12 +209,12 @@ def fates(
         yield running.pop(child), Fate.ENDLESS if ended < 0 else Fate(ended)
 
 
-def begin(mutant: Mutant, expected: Sequence[tuple[Any, Expectation]]) -> int:
+def begin(mutant: Mutant, check: Check) -> int:
     """A process in which `mutant` stands in its module's place; it ends with its fate."""
     child = os.fork()
     if child:
         return child
-    fate = Fate.BY_QUESTION
+    fate = Fate.BY_QUESTION  # what cannot even be imported
     try:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
@@ -204,10 +223,7 @@ def begin(mutant: Mutant, expected: Sequence[tuple[Any, Expectation]]) -> int:
         for name in [name for name in sys.modules if name.startswith(("proxy.auth", "fakes."))]:
             del sys.modules[name]
         sys.meta_path.insert(0, Finder(mutant))
-        if holds(mutant.module, expected):
-            fate = Fate.BY_UNIT
-            if unit_tests_pass(mutant.module):
-                fate = Fate.SURVIVED
+        fate = check(mutant.module)
     finally:
         os._exit(fate)
 

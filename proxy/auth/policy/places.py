@@ -63,20 +63,20 @@ def _marks(text: str) -> Iterator[tuple[re.Match[str], list[str | None]]]:
     path: list[str | None] = []
     is_name = False
     for mark in _MARKS.finditer(text):
-        shape = mark[0]
-        if shape in "{[":
-            yield mark, path
-            path.append("" if shape == "{" else None)
-            is_name = shape == "{"
-        elif shape in "]}":
-            path.pop()
-            yield mark, path
-        elif shape in ":,":
-            is_name = shape == "," and path[-1] is not None
-        elif is_name:
-            path[-1] = json.loads(shape)
-        else:
-            yield mark, path
+        match mark[0]:
+            case "{" | "[":
+                yield mark, path
+                path.append(None)
+                is_name = mark[0] == "{"
+            case "}" | "]":
+                path.pop()
+                yield mark, path
+            case ":" | "," as shape:
+                is_name = shape == "," and path[-1] is not None
+            case name if is_name:
+                path[-1] = json.loads(name)
+            case _:
+                yield mark, path
 
 
 _PRINCIPAL = frozenset(("Principal", "NotPrincipal"))

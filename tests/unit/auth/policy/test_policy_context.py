@@ -113,16 +113,40 @@ def test_keys_of_one_request_win_and_an_empty_list_is_absent() -> None:
     assert context.get("aws:sourceip") == ("198.51.100.1",)
 
 
+OF_EVERY_REQUEST = {
+    *(
+        "aws:currenttime",
+        "aws:epochtime",
+        "aws:securetransport",
+        "aws:requestedregion",
+        "aws:useragent",
+        "aws:sourceip",
+    ),
+    *("aws:principalisawsservice", "aws:viaawsservice", "aws:resourceaccount"),
+    *("aws:principalaccount", "aws:principalarn", "aws:principaltype", "aws:userid"),
+}
+
+
 def test_a_context_lists_exactly_what_is_there() -> None:
     context = request_context(BUILD, FACTS, REPOSITORY, TAGS, {"aws:tagkeys": ("a",), "x:none": ()})
-    listed = dict(context)
-    assert len(context) == len(listed)
-    assert listed["aws:tagkeys"] == ("a",)
-    assert listed["ecr:resourcetag/team"] == ("blue",)
-    assert listed["aws:principaltag/k"] == ("v",)
-    assert listed["x:amr"] == ("a", "b")
-    assert listed["aws:resourceaccount"] == (OTHER,)
-    assert not {"x:none", "aws:username"} & set(listed)
+    assert set(context) == OF_EVERY_REQUEST | {
+        *("aws:multifactorauthpresent", "aws:multifactorauthage", "aws:tokenissuetime", "aws:sourceidentity"),
+        *("aws:principaltag/dept", "aws:principaltag/k", "aws:federatedprovider", "x:amr", "aws:tagkeys"),
+        *(f"{service}:resourcetag/{tag}" for service in ("aws", "ecr") for tag in ("team", "empty")),
+    }
+    assert len(context) == len(set(context)) == len(list(context))
+    assert dict(context) == {key: context.get(key) for key in context}
+
+
+def test_of_a_user_and_no_one_resource_a_context_lists_less() -> None:
+    context = request_context(BOB, FACTS, "*", TAGS)
+    of_resource = {"aws:resourcetag/team", "aws:resourcetag/empty"}
+    assert set(context) == OF_EVERY_REQUEST | of_resource | {"aws:username", "aws:principaltag/dept"}
+
+
+def test_a_context_shows_all_that_it_lists() -> None:
+    context = request_context(BUILD, FACTS, REPOSITORY)
+    assert repr(context) == repr(dict(context))
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import json
 import time
-import weakref
 from typing import Any
 
 import pytest
 
-from proxy.auth.policy.documents import KEPT_CHARACTERS, TEXT_MAX, compile_document, keys_named
+from proxy.auth.policy import documents
+from proxy.auth.policy.documents import TEXT_MAX, compile_document, keys_named
 from proxy.auth.policy.errors import PolicyError
 
 ALLOW = {"Effect": "Allow", "Action": "ecr:Get*", "Resource": "*"}
@@ -63,6 +63,11 @@ def test_a_resource_is_named_by_its_whole_arn(given: Any, named: bool, negated: 
     (compiled,) = compile_document(text(statement)).statements
     context = {"aws:principaltag/team": ("team",)}
     assert compiled.names_resource("arn:aws:ecr:eu:1:repository/team/app", context) is (named != negated)
+
+
+def test_a_statement_without_resources_names_none() -> None:
+    (compiled,) = compile_document(text({"Effect": "Allow", "Action": "*"})).statements
+    assert compiled.names_resource("*", {}) is False
 
 
 @pytest.mark.parametrize(
@@ -170,23 +175,42 @@ def test_a_fault_is_said_with_its_statement() -> None:
         compile_document(text(ALLOW, {"Sid": "second", "Effect": "Deny", "Resource": "*"}))
 
 
-def test_a_text_is_compiled_once() -> None:
-    assert compile_document(text(ALLOW)) is compile_document(text(ALLOW))
+def test_a_text_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compile_document(text(ALLOW))
+    monkeypatch.setattr(documents, "_compile", pytest.fail)
+    assert compile_document(text(ALLOW)) is first
+
+
+def test_two_threads_that_compile_a_text_at_a_time_get_one_document() -> None:
+    kept = documents._Kept()
+    first, second = (documents._compile(text(ALLOW)) for _ in range(2))
+    assert kept.put(first) is first
+    assert kept.put(second) is first
 
 
 def long_text(sid: str) -> str:
-    return text(ALLOW | {"Sid": sid, "Resource": "*" + "a" * (TEXT_MAX - 200)})
+    """As long as a text may be."""
+    found = text(ALLOW | {"Sid": sid})
+    return found + " " * (TEXT_MAX - len(found))
 
 
-def test_what_is_kept_of_documents_that_nobody_holds_is_bounded_by_the_length_of_their_texts() -> None:
-    gone = [weakref.ref(compile_document(long_text(f"s{at}"))) for at in range(KEPT_CHARACTERS // TEXT_MAX + 3)]
+def is_kept(sid: str) -> bool:
+    return documents._kept._alive.get(long_text(sid)) is not None
+
+
+def test_the_latest_documents_are_kept_though_nobody_holds_them_as_long_as_their_texts_come_to_512_kib() -> None:
+    for sid in "abcd":
+        compile_document(long_text(sid))
     gc.collect()
-    assert [found() is None for found in gone[:3]] == [True] * 3
-    assert gone[-1]() is not None
+    assert all(map(is_kept, "abcd"))
+    compile_document(long_text("a"))  # now the latest
+    compile_document(text(ALLOW | {"Sid": "short"}))
+    gc.collect()
+    assert [sid for sid in "abcd" if is_kept(sid)] == ["a", "c", "d"]
 
 
 def test_a_document_that_somebody_holds_is_compiled_once_however_many_come_between() -> None:
     held = compile_document(text(ALLOW))
-    for at in range(KEPT_CHARACTERS // TEXT_MAX + 2):
+    for at in range(6):
         compile_document(long_text(f"t{at}"))
     assert compile_document(text(ALLOW)) is held

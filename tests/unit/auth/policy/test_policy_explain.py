@@ -195,6 +195,7 @@ def test_a_simulation_tells_what_each_kind_of_policy_says_by_itself(
     ("caller", "statement", "locked_out"),
     [
         (bob(allow(Action="ecr:*")), to({"AWS": "444455556666"}), False),
+        (bob(allow(Action="ecr:SetRepositoryPolicy")), to({"AWS": "444455556666"}), False),
         (bob(allow(Action="ecr:*")), to("*", "Deny"), True),
         (bob(allow(Action="ecr:*")), to("*", "Deny", Action="ecr:PutImage"), False),
         (bob(), to({"AWS": BOB_ARN}), False),

@@ -50,6 +50,13 @@ def test_statements_are_found_whether_in_a_list_or_alone() -> None:
     assert statement_spans(alone) == [(13, len(alone) - 1)]
 
 
+def test_a_statement_without_principal_names_nobody() -> None:
+    alone = {"Effect": "Allow", "Action": "*", "Resource": BOB}
+    assert principals_of(json.dumps({"Statement": [alone, alone | {"Principal": {"AWS": APP}}]})) == [APP]
+
+
 def test_a_text_that_is_no_policy_names_nobody() -> None:
     with pytest.raises(PolicyError):
         principals_of("{")
+    with pytest.raises(PolicyError):
+        rebound_text("{", {BOB: "AIDABOB"})

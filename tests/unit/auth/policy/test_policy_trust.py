@@ -110,7 +110,14 @@ def test_a_deny_wins_on_either_side() -> None:
     )
     refused = ask(user(BOB, allow()), Role(TARGET, BoundPolicy(text, BOUND), 3600))
     assert refused.message.endswith("with an explicit deny in the role trust policy")
-    assert not ask(None, Role(TARGET, BoundPolicy(text, BOUND), 3600), WEB, GITHUB).allowed
+
+
+def test_a_web_identity_is_told_whether_a_deny_refused_it() -> None:
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "sts:*"}
+    denying = Role(TARGET, BoundPolicy(policy(deny), BOUND), 3600)
+    message = f"Not authorized to perform {WEB}"
+    assert ask(None, denying, WEB, GITHUB) == Decision(False, message, True, "trust")
+    assert ask(None, trusting({"AWS": HOME}), WEB, GITHUB) == Decision(False, message, False, "trust")
 
 
 def test_each_action_on_the_way_is_asked_for_by_itself() -> None:

@@ -28,6 +28,21 @@ REGISTRY = {"Effect": "Allow", "Principal": ROOT, "Action": "ecr:ReplicateImage"
 TRUST = {"Effect": "Allow", "Principal": ROOT, "Action": "sts:AssumeRole"}
 GITHUB = f"arn:aws:iam::{HOME}:oidc-provider/token.actions.githubusercontent.com"
 IDENTITIES, B, S, R, G, T = PolicyKind
+LONG = "x" * 300
+SCOPE_V1 = (
+    "^In scope V1 a registry's policy speaks of ecr:ReplicateImage, ecr:BatchImportUpstreamImage and "
+    r"ecr:CreateRepository only \(in statement 1\)$"
+)
+FEDERATED = "Federated principals must be valid domain names or SAML metadata ARNs"
+OTHERS = [
+    *(f"arn:aws:ecr:eu-west-1:{HOME}:{resource}" for resource in ("*", "registry/a", "Repository/a")),
+    *(
+        f"{head}:{HOME}:repository/a"
+        for head in ("arn:aws:ecr:", "arn:aws-cn:ecr:eu", "arn:aws:s3:eu", "urn:aws:ecr:eu")
+    ),
+    *("arn:aws:ecr:eu-west-1:*:repository/*", "arn:aws:s3:::b", "repository/a", f"arn:aws:ecr:eu-west-1:{HOME}", LONG),
+]
+"""What a registry's policy may not speak of."""
 
 
 def text(*statements: object, version: str = "2012-10-17") -> str:
@@ -76,34 +91,51 @@ def test_what_aws_takes_is_taken(kind: PolicyKind, statement: dict[str, object])
         (B, {"Effect": "Allow", "Resource": "*"}, "Policy statement must contain actions."),
         (IDENTITIES, IDENTITY | {"Resource": "repository/x"}, 'Resource repository/x must be in ARN format or "*".'),
         (IDENTITIES, IDENTITY | {"Resource": "arn:aws:s3"}, 'Resource arn:aws:s3 must be in ARN format or "*".'),
+        (IDENTITIES, IDENTITY | {"Resource": f"*{LONG}"}, f'Resource *{LONG[:255]} must be in ARN format or "*".'),
+        (IDENTITIES, IDENTITY | {"Resource": "a:b:c:d:e:f"}, 'Resource a:b:c:d:e:f must be in ARN format or "*".'),
         (IDENTITIES, IDENTITY | {"Sid": "no spaces"}, "Statement IDs (SID) must be alpha-numeric."),
         (
             IDENTITIES,
             IDENTITY | {"Action": "PutImage"},
-            "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.",
+            "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc. 'PutImage'",
         ),
-        (R, REPOSITORY | {"Resource": OURS}, "A repository's policy has no Resource"),
-        (R, REPOSITORY | {"NotResource": OURS}, "A repository's policy has no Resource"),
+        (
+            R,
+            REPOSITORY | {"Resource": OURS},
+            "A repository's policy has no Resource: it speaks of its repository alone",
+        ),
+        (
+            R,
+            REPOSITORY | {"NotResource": OURS},
+            "A repository's policy has no Resource: it speaks of its repository alone",
+        ),
         (R, {"Effect": "Allow", "Action": "ecr:*"}, "Missing required field Principal"),
         (R, REPOSITORY | {"Action": "s3:GetObject"}, "Action s3:GetObject is none of ECR's"),
+        (R, REPOSITORY | {"Action": ["*", "ecr:*", f"s3:{LONG}"]}, f"Action s3:{LONG[:61]} is none of ECR's"),
+        (R, REPOSITORY | {"Action": f"ecr:{LONG}"}, f"Action ecr:{LONG[:60]} is not known"),
         (R, REPOSITORY | {"Action": ["ecr:PutImage", "ecr:PutImages"]}, "Action ecr:PutImages is not known"),
         (
             R,
             REPOSITORY | {"Action": "ecr:GetAuthorizationToken"},
-            "Action ecr:GetAuthorizationToken is not one on a rep",
+            "Action ecr:GetAuthorizationToken is not one on a repository",
         ),
-        (R, REPOSITORY | {"Principal": {"CanonicalUser": "x"}}, "Invalid principal in policy"),
+        (
+            R,
+            REPOSITORY | {"Principal": {"CanonicalUser": "x"}},
+            "Invalid principal in policy: a CanonicalUser is none of this service",
+        ),
         (R, REPOSITORY | {"Principal": {"AWS": "AIDAGONE"}}, 'Invalid principal in policy: "AWS":"AIDAGONE"'),
         (R, {"Effect": "Allow", "NotPrincipal": ROOT, "Action": "ecr:*"}, "Allow with NotPrincipal is not allowed."),
         (G, {"Effect": "Allow", "Principal": ROOT, "Action": "ecr:*"}, "A registry's policy needs a Resource"),
         (
             G,
             REGISTRY | {"Resource": "arn:aws:ecr:eu-west-1:444455556666:repository/*"},
-            "Resource arn:aws:ecr:eu-west-1:4",
+            "Resource arn:aws:ecr:eu-west-1:444455556666:repository/* is no repository of this registry",
         ),
-        (G, REGISTRY | {"Resource": "arn:aws:ecr:eu-west-1:*:repository/*"}, "Resource arn:aws:ecr"),
-        (G, REGISTRY | {"Resource": f"arn:aws:ecr:eu-west-1:{HOME}:*"}, "Resource arn:aws:ecr"),
-        (G, REGISTRY | {"Resource": "arn:aws:s3:::b"}, "Resource arn:aws:s3:::b"),
+        *(
+            (G, REGISTRY | {"Resource": [OURS, other]}, f"Resource {other[:256]} is no repository of this registry")
+            for other in OTHERS
+        ),
         (G, REGISTRY | {"Action": "ecr:Nothing"}, "Action ecr:Nothing is not known"),
         (T, TRUST | {"Resource": "*"}, "Has prohibited field Resource"),
         (T, {"Effect": "Allow", "Action": "sts:AssumeRole"}, "Missing required field Principal"),
@@ -114,7 +146,7 @@ def test_what_aws_takes_is_taken(kind: PolicyKind, statement: dict[str, object])
             TRUST | {"Action": ["sts:AssumeRole", "ecr:*"]},
             "AssumeRole policy may only specify STS AssumeRole actions.",
         ),
-        (T, TRUST | {"Principal": {"Federated": "github"}}, "Federated principals must be valid domain names or SAML"),
+        (T, TRUST | {"Principal": {"Federated": "github"}}, FEDERATED),
     ],
 )
 def test_what_aws_refuses_is_refused_with_its_reason(
@@ -123,20 +155,22 @@ def test_what_aws_refuses_is_refused_with_its_reason(
     good = {IDENTITIES: IDENTITY, B: IDENTITY, S: IDENTITY, R: REPOSITORY, G: REGISTRY, T: TRUST}[kind]
     with pytest.raises(PolicyError) as refused:
         validate(text(good, statement), kind, account=HOME)
-    assert refused.value.reason.startswith(reason)
+    assert refused.value.reason == reason
     assert refused.value.statement == 2
 
 
 @pytest.mark.parametrize("kind", PolicyKind)
 def test_a_policy_says_something(kind: PolicyKind) -> None:
-    with pytest.raises(PolicyError, match=r"^Syntax errors in policy\."):
+    with pytest.raises(PolicyError, match=r"^Syntax errors in policy\. The policy has no statements$"):
         validate(text(), kind, account=HOME)
 
 
 @pytest.mark.parametrize(("kind", "statement"), [(IDENTITIES, IDENTITY), (S, IDENTITY), (T, TRUST)])
 def test_sids_are_unique_in_policies_of_iam(kind: PolicyKind, statement: dict[str, object]) -> None:
     named = statement | {"Sid": "one"}
-    with pytest.raises(PolicyError, match=r"^Statement IDs \(SID\) in a single policy must be unique\."):
+    with pytest.raises(
+        PolicyError, match=r"^Statement IDs \(SID\) in a single policy must be unique\. \(in statement 2, one\)$"
+    ):
         validate(text(named, named), kind)
     validate(text(statement | {"Sid": ""}, statement | {"Sid": ""}), kind)
 
@@ -150,7 +184,7 @@ def test_a_repositorys_policy_may_repeat_sids_and_be_of_the_old_version() -> Non
 def test_policies_of_ecr_end_at_10240_characters(kind: PolicyKind) -> None:
     policy = text(REPOSITORY if kind is R else REGISTRY)
     validate(policy + " " * (10_240 - len(policy)), kind, account=HOME)
-    with pytest.raises(PolicyError, match="longer than 10240"):
+    with pytest.raises(PolicyError, match=r"^The policy is longer than 10240 characters$"):
         validate(policy + " " * (10_241 - len(policy)), kind, account=HOME)
 
 
@@ -169,7 +203,7 @@ def test_scope_v1_knows_three_actions(action: object, taken: bool) -> None:
     if taken:
         validate(policy, G, account=HOME, scope=PolicyScope.V1)
     else:
-        with pytest.raises(PolicyError, match=r"^In scope V1 "):
+        with pytest.raises(PolicyError, match=SCOPE_V1):
             validate(policy, G, account=HOME, scope=PolicyScope.V1)
 
 
