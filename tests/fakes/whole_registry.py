@@ -46,8 +46,9 @@ from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.service import start_service
+from proxy.metadata.transaction import Registry
 from proxy.model.hosts import Hosts
-from proxy.model.quotas import Rate
+from proxy.model.quotas import ECR_QUOTAS, Quotas, Rate
 from proxy.model.records import Sealing
 from proxy.oci import routes
 from proxy.process.facts import path_of
@@ -130,6 +131,7 @@ async def whole_registry(
     database: str = "",
     trail: Trail | None = None,
     rates: Mapping[str, Rate] | None = None,
+    quotas: Quotas = ECR_QUOTAS,
     kms: Provider | None = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[WholeRegistry]:
@@ -138,7 +140,10 @@ async def whole_registry(
         masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
         if metadata is None:
             service = await start_service(
-                database=database or folder / "rows.db", listen=f"unix:{folder}/m.sock", epochs=folder / "epochs"
+                database=database or folder / "rows.db",
+                listen=f"unix:{folder}/m.sock",
+                epochs=folder / "epochs",
+                registry=Registry(quotas=quotas),
             )
             stack.push_async_callback(service.close)
             bootstrapped = await service.bootstrap(ACCOUNT)
