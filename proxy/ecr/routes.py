@@ -170,7 +170,6 @@ def door(
     async def call(request: web.Request, told: Told) -> bytes:
         operation = _operation(request)
         told.names(operation)
-        size = 0  # of what was read whole, and may be said again
         if operation == UPLOAD_PART:
             async with taken_part(request, signatures, layers.folder) as part:
                 told.came_from(part.caller)
@@ -184,11 +183,12 @@ def door(
             observe.note(operation=operation)
             if route is None:
                 raise unknown_operation(operation)
-            size = len(body)
-            ask = await allowed(operation, caller, await off_loop(size, read_parameters, body), told)
+            parameters = await off_loop(len(body), read_parameters, body)
+            del body  # of some MiB perhaps, while the rows are asked
+            ask = await allowed(operation, caller, parameters, told)
             found = route.echo(ask, await done(ask, request))
         told.done(found)
-        return await off_loop(size, _rendered, found)
+        return await off_loop(_size(found), _rendered, found)
 
     async def allowed(operation: str, caller: Caller, parameters: Mapping[str, Any], told: Told) -> Ask:
         route = ROUTES[operation]
@@ -219,6 +219,13 @@ def door(
         return await encryption.call(keys, metadata, ask)
 
     return answer
+
+
+def _size(found: Mapping[str, Any]) -> int:
+    """Characters of manifests, or as many as annotations have at most: all that makes an answer large."""
+    manifests = sum(len(each.get("imageManifest", "")) for each in (*found.get("images", ()), found.get("image", {})))
+    annotated: int = sum(each["size"] for each in found.get("referrers", ()))
+    return manifests + annotated
 
 
 def _rendered(found: Mapping[str, Any]) -> bytes:

@@ -120,7 +120,8 @@ def test_a_repository_and_its_policy(provider: Provider) -> None:
     # apply: other tags, another policy
     ecr.untag_resource(resourceArn=made["repositoryArn"], tagKeys=["cost"])
     ecr.tag_resource(resourceArn=made["repositoryArn"], tags=[{"Key": "team", "Value": "red"}])
-    assert provider.read_repository(name) == {**wanted, "tags": {"team": "red"}}
+    ecr.put_image_tag_mutability(registryId=made["registryId"], repositoryName=name, imageTagMutability="MUTABLE")
+    assert provider.read_repository(name) == {**wanted, "tags": {"team": "red"}, "image_tag_mutability": "MUTABLE"}
     both = normal(
         policy(allow(PULL, Principal={"AWS": [role, provider.account]}), allow("ecr:ListImages", Principal="*"))
     )

@@ -7,13 +7,18 @@ import email.utils
 import gzip
 import html
 import json
+import threading
 import time
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 import botocore.session
 import pytest
 from fakes.aws_door import FORM, TARGET, AwsDoor
 
+from proxy.ecr import routes
+from proxy.ecr.bodies import INLINE_MAX
 from proxy.ecr.errors import ecr_error, query_error
 from proxy.ecr.routes import ROUTES
 from proxy.ecr.services import FORM_MAX, JSON_MAX, MANIFEST_JSON_MAX
@@ -85,6 +90,36 @@ async def test_putimage_may_have_the_body_that_its_manifest_needs_and_no_other_o
     assert len(body) > JSON_MAX
     assert (await door.send(door.signed("PutImage", body), body)).error()[0] == "RepositoryNotFoundException"
     assert (await door.send(door.signed("ListImages", body), body)).status == 413
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer"),
+    [
+        ("BatchGetImage", lambda length: {"images": [{"imageManifest": "x" * length}], "failures": []}),
+        ("PutImage", lambda length: {"image": {"imageManifest": "x" * length}}),
+        ("ListImageReferrers", lambda length: {"referrers": [{"size": length}]}),
+    ],
+)
+async def test_a_large_answer_is_written_off_the_loop(
+    door: AwsDoor, monkeypatch: pytest.MonkeyPatch, operation: str, answer: Callable[[int], Any]
+) -> None:
+    threads = []
+
+    def rendered(found: Any) -> bytes:
+        threads.append(threading.get_ident())
+        return b"{}"
+
+    monkeypatch.setattr(routes, "_rendered", rendered)
+    for length in (INLINE_MAX, INLINE_MAX + 1):
+
+        async def call(*asked: Any, length: int = length) -> Any:
+            return answer(length)
+
+        monkeypatch.setattr(door.metadata, "call", call)
+        body = json.dumps({"repositoryName": "a/b", "imageManifest": "x" * length}).encode()
+        body = body if operation == "PutImage" else b'{"repositoryName":"a/b"}'
+        assert (await door.send(door.signed(operation, body), body)).status == 200
+    assert threads[0] == threading.get_ident() != threads[1]
 
 
 async def test_a_chunked_body_is_cut_off_at_the_limit(door: AwsDoor) -> None:

@@ -27,6 +27,8 @@ from fakes.aws_door import (
     AwsDoor,
 )
 
+from harness.specimens import ECR as SPECIMENS
+from harness.specimens import Specimen
 from proxy.auth.tokens import LIFETIME
 from proxy.ecr.routes import ROUTES
 from proxy.model.errors import Code, Failure
@@ -252,46 +254,17 @@ async def test_what_kms_refuses_is_a_kms_exception_with_kmss_own_error(door: Aws
 
 # ---- policy ----------------------------------------------------------------------------------------------------------
 
-ARN = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app"
-OF_REGISTRY = (
-    "RegistryPolicy",
-    "AccountSetting",
-    "AuthorizationToken",
-    "DescribeRegistry",
-    "RegistryScanningConfiguration",
-    "SigningConfiguration",
-)
-PARAMETERS: dict[str, dict[str, Any]] = {
-    "GetAuthorizationToken": {},
-    "DescribeRepositories": {},
-    "ListTagsForResource": {"resourceArn": ARN},
-    "TagResource": {"resourceArn": ARN, "tags": []},
-    "UntagResource": {"resourceArn": ARN, "tagKeys": []},
-    "DescribeRegistry": {},
-    "GetRegistryScanningConfiguration": {},
-    "GetSigningConfiguration": {},
-    "PutImageScanningConfiguration": {"repositoryName": "team/app", "imageScanningConfiguration": {}},
-    "UpdateImageStorageClass": {"repositoryName": "team/app", "imageId": {}, "targetStorageClass": "ARCHIVE"},
-    "PutRegistryPolicy": {"policyText": "{}"},
-    "GetRegistryPolicy": {},
-    "DeleteRegistryPolicy": {},
-    "PutAccountSetting": {"name": "BLOB_MOUNTING", "value": "ENABLED"},
-    "GetAccountSetting": {"name": "BLOB_MOUNTING"},
-}
 
-
-@pytest.mark.parametrize("operation", sorted(ROUTES))
-async def test_who_has_no_permission_is_denied_before_anything_is_forwarded(door: AwsDoor, operation: str) -> None:
-    parameters = PARAMETERS.get(operation, {"repositoryName": "team/app"})
-    name, message, status = await refused(door.client(key=BOB_KEY), operation, **parameters)
-    resource = "*" if operation.endswith(OF_REGISTRY) else ARN
-    if operation == "DescribeRepositories":
-        resource = ARN.replace("team/app", "*")
-    assert (name, status) == ("AccessDeniedException", 403)
-    assert message == (
-        f"User: {BOB.arn} is not authorized to perform: ecr:{operation} on resource: {resource} "
-        f"because no identity-based policy allows the ecr:{operation} action"
-    )
+@pytest.mark.parametrize("specimen", SPECIMENS, ids=[each.operation for each in SPECIMENS])
+async def test_who_has_no_permission_is_denied_before_anything_is_forwarded(door: AwsDoor, specimen: Specimen) -> None:
+    """What each is asked about is in `test_ecr_actions`."""
+    body = json.dumps(specimen.parameters).encode()
+    answer = await door.send(door.signed(specimen.operation, body, key=BOB_KEY), body)
+    name, message = answer.error()
+    assert (answer.status, name) == (403, "AccessDeniedException")
+    action = specimen.actions[0]
+    assert message.startswith(f"User: {BOB.arn} is not authorized to perform: {action} on resource: ")
+    assert message.endswith(f" because no identity-based policy allows the {action} action")
     assert door.metadata.calls == []
 
 
