@@ -156,7 +156,12 @@ class World:
         return f"{next(_NUMBERS):032x}"
 
     async def begin(
-        self, repository: str = REPOSITORY, *, create: bool | CreateOnPush = True, sealing: Sealing = Sealing.AES_GCM
+        self,
+        repository: str = REPOSITORY,
+        *,
+        create: bool | CreateOnPush = True,
+        sealing: Sealing = Sealing.AES_GCM,
+        in_parts: bool = False,
     ) -> Upload:
         return await self.metadata.begin_upload(
             ACCOUNT,
@@ -168,6 +173,7 @@ class World:
             frame_length=1 << 18,
             create=_rule(create),
             sealing=sealing,
+            in_parts=in_parts,
         )
 
     async def lease(self, upload: Upload, seconds: float = 30.0) -> Upload:

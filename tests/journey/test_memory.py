@@ -1,4 +1,5 @@
-"""Memory is bounded by concurrency, not by size: at most 3 MiB for each running stream beyond the idle process.
+"""Memory is bounded by concurrency, not by size: at most 3 MiB for each running stream beyond the idle process, 4 for a
+layer part through the API.
 
 What is counted is PSS (the kernel's share of each resident page, so that pages shared by forked workers count once),
 summed over the supervisor, the metadata process and all workers, while every stream stands half way.
@@ -6,17 +7,23 @@ summed over the supervisor, the metadata process and all workers, while every st
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from harness.images import MIB
 from harness.lines import Line, OpenPatch
+from harness.resolver import client
 from harness.server import Server
 
 pytestmark = pytest.mark.timeout(300)
@@ -24,6 +31,9 @@ pytestmark = pytest.mark.timeout(300)
 STREAMS = 32
 SIZE = 96 * MIB
 PER_STREAM = 3 * MIB
+PART_STREAMS = 16
+PART = 20 * MIB
+PER_PART = 4 * MIB
 CHUNK = bytes(range(256)) * 4096  # 1 MiB
 
 
@@ -108,3 +118,51 @@ def test_slow_pushes_cost_at_most_three_mib_each(warm: tuple[Server, str, str, i
                 patch.send(CHUNK)
         used = peak(server, 1.0) - idle
     assert used <= STREAMS * PER_STREAM, f"{used / STREAMS / MIB:.2f} MiB a stream"
+
+
+def part_request(server: Server, upload_id: str, repository: str) -> bytes:
+    """A signed UploadLayerPart of PART bytes, with its members in the order of SDKs that sort them: the bytes first."""
+    members = {
+        "layerPartBlob": base64.b64encode(CHUNK * (PART // MIB)).decode(),
+        "partFirstByte": 0,
+        "partLastByte": PART - 1,
+        "repositoryName": repository,
+        "uploadId": upload_id,
+    }
+    body = json.dumps(members).encode()
+    target = "AmazonEC2ContainerRegistry_V20150921.UploadLayerPart"
+    headers = {"X-Amz-Target": target, "Content-Type": "application/x-amz-json-1.1"}
+    request = AWSRequest(method="POST", url=f"{server.url}/", data=body, headers=headers)
+    SigV4Auth(Credentials(*server.credentials()), "ecr", "us-east-1").add_auth(request)
+    lines = {"Host": server.address, "Content-Length": str(len(body)), **request.headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"POST / HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def test_slow_layer_parts_cost_at_most_four_mib_each(warm: tuple[Server, str, str, int], repository: str) -> None:
+    """Half way, and of one that is finished by what it is answered."""
+    server, _, _, _ = warm
+    ecr = client(server)
+    upload_id = ecr.initiate_layer_upload(repositoryName=repository)["uploadId"]
+    raw = part_request(server, upload_id, repository)
+    idle = resident(server)
+    with ExitStack() as streams:
+        lines = [
+            streams.enter_context(closing(socket.create_connection(("127.0.0.1", server.port))))
+            for _ in range(PART_STREAMS)
+        ]
+        for at in range(0, len(raw) // 2, MIB):
+            for line in lines:
+                line.sendall(raw[at : min(at + MIB, len(raw) // 2)])
+        used = peak(server, 1.0) - idle
+        lines[0].sendall(raw[len(raw) // 2 :])
+        assert b'"lastByteReceived":%d' % (PART - 1) in _answer(lines[0])
+    assert used <= PART_STREAMS * PER_PART, f"{used / PART_STREAMS / MIB:.2f} MiB a part"
+
+
+def _answer(line: socket.socket) -> bytes:
+    line.settimeout(60)
+    found = b""
+    while b"}" not in found:
+        found += line.recv(65536)
+    return found
