@@ -8,16 +8,21 @@ import json
 import os
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fakes.asked_doors import Doors, asked_doors
+from fakes.faulty import Faults, raising
 from fakes.memory_line import Answer
 from fakes.oci_words import digest_of
 from fakes.signer import Credentials
 
 from harness.specimens import ACCOUNT, REPOSITORY
+from proxy.blob.keys import DataKeys
+from proxy.ecr.spool import Spool
+from proxy.model.errors import Code, Failure
 from proxy.model.records import Upload
 
 PART_SIZE = 10_485_760
@@ -374,3 +379,106 @@ async def test_availability_is_told_of_each_digest_and_is_never_an_error(doors: 
             doors.keys["administrator"],
         )
         assert answer.status == status
+
+
+# ---- trouble on our side ---------------------------------------------------------------------------------------------
+
+
+class _NoKeys:
+    """What a key provider says of a key that was disabled."""
+
+    async def generate(self, *asked: Any) -> Any:
+        raise Failure(Code.KMS, "KMS refused", hint="enable the key", kmsError="DisabledException")
+
+    unwrap = generate
+
+
+async def test_trouble_with_kms_is_told_by_name_and_costs_nothing_that_was_there(doors: Doors) -> None:
+    """Of each operation that asks KMS: making a data key, unwrapping it to seal, unwrapping it to read."""
+    uploads = doors.registry.uploads
+    upload_id = await begin(doors)
+    await send(doors, upload_id, 0, bytes(LEAST))
+    digest = f"sha512:{hashlib.sha512(bytes(LEAST)).hexdigest()}"
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("InitiateLayerUpload", {}),
+        ("UploadLayerPart", part(upload_id, LEAST, b"more")),
+        ("CompleteLayerUpload", {"uploadId": upload_id, "layerDigests": [digest]}),
+    ]
+    rooms = uploads._rooms
+    uploads._rooms = replace(rooms, keys=cast(DataKeys, _NoKeys()))
+    try:
+        for operation, parameters in asked:
+            said = await refused(doors, operation, **parameters)
+            assert said == {"__type": "KmsException", "message": "KMS refused", "kmsError": "DisabledException"}
+    finally:
+        uploads._rooms = rooms
+    assert (await complete(doors, upload_id, digest))["layerDigest"] == digest
+
+
+@pytest.mark.parametrize("code", [Code.METADATA_UNAVAILABLE, Code.STORE_UNAVAILABLE, Code.STORE_FULL])
+async def test_a_fault_of_ours_is_a_server_exception_that_says_to_try_again(doors: Doors, code: Code) -> None:
+    uploads = doors.registry.uploads
+    upload_id = await begin(doors)
+    await send(doors, upload_id, 0, b"abc")
+    faults = Faults()
+    for call in ("begin_upload", "lease_upload", "call"):
+        faults.before[call] = raising(Failure(code, "of the inside"), times=100)
+    rooms = uploads._rooms
+    uploads._rooms = replace(rooms, metadata=faults.wrap(rooms.metadata))
+    layer = {"layerDigests": [digest_of(b"abc")]}
+    try:
+        for operation, parameters in (
+            ("InitiateLayerUpload", {}),
+            ("UploadLayerPart", part(upload_id, 3, b"more")),
+            ("CompleteLayerUpload", {"uploadId": upload_id, **layer}),
+        ):
+            said = await _said(doors, 500, operation, parameters)
+            assert (said["__type"], "inside" in said["message"]) == ("ServerException", False)
+    finally:
+        uploads._rooms = rooms
+    await complete(doors, upload_id, digest_of(b"abc"))
+
+
+async def test_who_comes_while_another_writes_is_to_try_again(doors: Doors) -> None:
+    upload_id = await begin(doors)
+    metadata = doors.registry.metadata
+    leased = await metadata.lease_upload(ACCOUNT, REPOSITORY, upload_id, seconds=30)
+    said = await _said(doors, 500, "UploadLayerPart", part(upload_id, 0, b"x"))
+    assert said["__type"] == "ServerException"
+    await metadata.release_upload(upload_id, leased.fence)
+    await send(doors, upload_id, 0, b"x")
+
+
+async def test_a_full_disk_is_a_server_exception_and_nothing_stays_open(doors: Doors, tmp_path: Path) -> None:
+    upload_id = await begin(doors)
+    asked = part(upload_id, 0, bytes(600_000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda *given: 1)
+        assert (await _said(doors, 500, "UploadLayerPart", asked))["__type"] == "ServerException"
+    assert spooled(tmp_path) == []
+    await send(doors, upload_id, 0, bytes(600_000))
+
+
+async def test_what_lies_on_disk_meanwhile_is_sealed(tmp_path: Path) -> None:
+    """Each spool under a key of its own; it gives back what was written, and is gone afterwards."""
+    content = b"plain words " * 50_000
+    found = []
+    for _ in range(2):
+        async with Spool(tmp_path) as spool:
+            for at in range(0, len(content), 100_001):
+                await spool.write(content[at : at + 100_001])
+            assert len(spooled(tmp_path)) == 1
+            found.append(await asyncio.to_thread(_read_open, tmp_path))
+            assert b"".join([piece async for piece in spool.content()]) == content
+        assert spooled(tmp_path) == []
+    assert b"plain words" not in found[0]
+    assert found[0] != found[1]
+    assert await asyncio.to_thread(os.listdir, tmp_path) == []
+
+
+def _read_open(folder: Path) -> bytes:
+    for number in os.listdir("/proc/self/fd"):
+        path = f"/proc/self/fd/{number}"
+        if os.path.lexists(path) and os.readlink(path).startswith(str(folder)):
+            return Path(path).read_bytes()
+    raise AssertionError("nothing is open there")
