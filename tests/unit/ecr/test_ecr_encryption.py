@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from fakes.asked_doors import raw_request, written
 from fakes.kms_door import ARN as SERVERS
 from fakes.kms_door import KmsDoor, kms_door
 from fakes.memory_line import Answer, Line
-from fakes.oci_words import OCI_IMAGE, digest_of, image, push_blob, push_image
+from fakes.oci_words import EMPTY_CONFIG, OCI_IMAGE, digest_of, image, push_blob, push_image
 from fakes.signer import Credentials, Scope, signed
 from fakes.whole_registry import ACCOUNT, WholeRegistry, whole_registry
 
@@ -289,3 +290,54 @@ async def test_what_has_a_key_of_its_own_is_sealed_where_nothing_else_is(tmp_pat
                     assert blob.sealed.sealing is sealing
             await registry.close()
         await kms.close()
+
+
+async def test_a_push_that_a_template_makes_a_repository_for_is_under_the_templates_key(registry: Registry) -> None:
+    """A template that names no key has the server's own from then on."""
+    made: dict[str, Any] = {"appliedFor": ["CREATE_ON_PUSH"], "customRoleArn": f"arn:aws:iam::{ACCOUNT}:role/maker"}
+    for prefix, given in (("own", {"kmsKey": OWN}), ("managed", {})):
+        answer = await registry.ask(
+            "CreateRepositoryCreationTemplate",
+            prefix=prefix,
+            encryptionConfiguration={"encryptionType": "KMS", **given},
+            **made,
+        )
+        assert answer.status == 200, answer.body
+        shown = said(answer)["repositoryCreationTemplate"]["encryptionConfiguration"]
+        assert shown == {"encryptionType": "KMS", "kmsKey": given.get("kmsKey", SERVERS)}
+    async with registry.whole.client() as http:
+        for name, key in (("own/pushed", OWN), ("managed/pushed", SERVERS)):
+            await push_blob(http, name, LAYER)
+            sealed = (await registry.whole.metadata.blob(ACCOUNT, name, digest_of(LAYER))).sealed
+            assert (sealed.encryption, sealed.data_key.provider_info) == (key, key.encode())
+        await registry.whole.metadata.call(ACCOUNT, "PutAccountSetting", {"name": "BLOB_MOUNTING", "value": "ENABLED"})
+        for target, status in (("own/mounted", 201), ("managed/not", 202)):
+            query = {"mount": digest_of(LAYER), "from": "own/pushed"}
+            async with http.post(f"/v2/{target}/blobs/uploads/", params=query) as mounted:
+                assert mounted.status == status
+
+
+async def test_every_operation_that_needs_the_key_says_what_kms_said(registry: Registry) -> None:
+    encryption_in(await registry.create(key=OWN))
+    async with registry.whole.client() as http:
+        for content in (EMPTY_CONFIG, LAYER):
+            await push_blob(http, REPOSITORY, content)
+    begun = said(await registry.ask("InitiateLayerUpload", repositoryName=REPOSITORY))
+    part = {"partFirstByte": 0, "partLastByte": len(LAYER) - 1, "layerPartBlob": base64.b64encode(LAYER).decode()}
+    upload = {"repositoryName": REPOSITORY, "uploadId": begun["uploadId"]}
+    registry.kms.refused[OWN] = "DisabledException"
+    registry.clock.now += CACHE_SECONDS
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("InitiateLayerUpload", {"repositoryName": REPOSITORY}),
+        ("UploadLayerPart", {**upload, **part}),
+        ("PutImage", {"repositoryName": REPOSITORY, "imageManifest": image([LAYER]).decode(), "imageTag": "v1"}),
+    ]
+    for operation, parameters in asked:
+        answer = await registry.ask(operation, **parameters)
+        error = said(answer)
+        assert (answer.status, error["__type"]) == (400, "KmsException"), operation
+        assert (error["kmsError"], "the key is disabled" in error["message"]) == ("DisabledException", True)
+    del registry.kms.refused[OWN]
+    registry.clock.now += CHECK_SECONDS
+    for operation, parameters in asked[1:]:
+        assert (await registry.ask(operation, **parameters)).status == 200, operation
