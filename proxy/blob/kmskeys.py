@@ -83,6 +83,7 @@ class KmsKeys:
         look = self._found.get(kms_key)
         if look is None or (look.done() and look.result()[0] <= self._clock()):
             look = asyncio.create_task(self._look(kms_key, sealed_for), name="kms look")
+            look.add_done_callback(lambda done: self._forget(kms_key, done))
             self._found[kms_key] = look
             self._found.move_to_end(kms_key)
             while len(self._found) > CACHE_KEYS:
@@ -90,6 +91,11 @@ class KmsKeys:
         _, refused = await asyncio.shield(look)
         if refused is not None:
             raise refused.with_traceback(None)
+
+    def _forget(self, kms_key: str, done: asyncio.Task[tuple[float, Failure | None]]) -> None:
+        """What came to no end is not kept."""
+        if (done.cancelled() or done.exception() is not None) and self._found.get(kms_key) is done:
+            del self._found[kms_key]
 
     async def _look(self, kms_key: str, sealed_for: str) -> tuple[float, Failure | None]:
         """Until when it holds, and what KMS said."""

@@ -324,3 +324,69 @@ async def test_without_a_kms_no_key_of_it_can_be_had(tmp_path: Path) -> None:
     assert "no KMS" in (await failure_of(local.wrap(made.plaintext, ARN, OWN))).message
     own = EncryptedDataKey("aws-kms", OWN.encode(), b"wrapped")
     assert await Providers(local, local=local, kms=None).rewrap(own, ARN, OWN) == own
+
+
+async def test_a_refused_key_is_looked_at_again_soon_and_a_good_one_after_the_cache(
+    door: KmsDoor, keys: KmsKeys, clock: Clock
+) -> None:
+    door.named[OWN] = OWN
+    for _ in range(3):
+        await keys.require(OWN, ARN)
+    assert door.asked == ["GenerateDataKey"]
+    door.refused[OWN] = "DisabledException"
+    clock.now += 299
+    await keys.require(OWN, ARN)
+    clock.now += 1
+    for _ in range(3):
+        assert (await failure_of(keys.require(OWN, ARN))).fields["kmsError"] == "DisabledException"
+    assert len(door.asked) == 2
+    del door.refused[OWN]
+    clock.now += CHECK_SECONDS
+    await keys.require(OWN, ARN)
+
+
+async def test_a_kms_that_does_not_answer_refuses_no_key(door: KmsDoor, keys: KmsKeys, clock: Clock) -> None:
+    door.named[OWN] = OWN
+    door.refuse = "KMSInternalException"
+    await keys.require(OWN, ARN)
+    door.refuse, door.refused[OWN] = "", "AccessDeniedException"
+    clock.now += CHECK_SECONDS
+    await failure_of(keys.require(OWN, ARN))
+
+
+async def test_those_who_ask_about_one_key_at_once_share_a_look(door: KmsDoor, keys: KmsKeys) -> None:
+    """One who leaves takes nobody else's answer along."""
+    door.named[OWN] = OWN
+    door.stall = asyncio.Event()
+    first, *others = [asyncio.create_task(keys.require(OWN, ARN)) for _ in range(5)]
+    await door.until_asked("GenerateDataKey")
+    first.cancel()
+    door.stall.set()
+    await asyncio.gather(*others)
+    assert first.cancelled()
+    assert door.asked == ["GenerateDataKey"]
+
+
+async def test_a_look_that_comes_to_no_end_is_not_kept(
+    door: KmsDoor, keys: KmsKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door.named[OWN] = OWN
+
+    async def broken(*asked: object) -> DataKey:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "_generate", broken)
+        with pytest.raises(RuntimeError):
+            await keys.require(OWN, ARN)
+    await keys.require(OWN, ARN)
+
+
+async def test_the_servers_own_key_is_not_looked_at(door: KmsDoor, keys: KmsKeys, tmp_path: Path) -> None:
+    """What it wraps, its health check speaks of; and a key of KMS without a KMS is refused."""
+    local = LocalKeys(await asyncio.to_thread(MasterKeys.load_or_create, tmp_path / "master.json"))
+    for any_of in (Providers(keys, local=None, kms=keys), Providers(local, local=local, kms=None), local):
+        await any_of.require("", ARN)
+    assert door.asked == []
+    for without in (Providers(local, local=local, kms=None), local):
+        assert "no KMS" in (await failure_of(without.require(OWN, ARN))).message
