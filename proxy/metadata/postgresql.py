@@ -41,7 +41,10 @@ _BEAT_SECONDS = 1.0
 _EXPIRE_SECONDS = 60.0  # between two removals of request ids
 _PAUSE_SECONDS = 0.1  # between two attempts
 _TENURE_SECONDS = 1.2  # in which what nodes of an earlier release may use without asking has ended
-_TIMES = ("statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
+_MIGRATING = {
+    **dict.fromkeys(("statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"), "0"),
+    **dict.fromkeys(sessions.UNINDEXED, "on"),
+}  # a large table takes its time, and is read in whole
 _NEWS_BYTES = 7900  # PostgreSQL takes 8000
 
 
@@ -71,7 +74,7 @@ class PostgresqlDatabase:
         self._pause = pause
         self._process = process
         self._number = 0  # of what was announced, ascending
-        self._parameters = sessions.parameters(url, application_name(process))
+        self._parameters = sessions.parameters(url, application_name(process), sessions.BY_INDEX)
         self._engine = create_engine(
             "postgresql+psycopg://", creator=self._connect, poolclass=NullPool, use_native_hstore=False
         )
@@ -271,8 +274,8 @@ class PostgresqlDatabase:
             )
         if fsync == "off":
             observe.log.warning("PostgreSQL runs with fsync=off: what is acknowledged may be lost with its machine")
-        for setting in _TIMES:
-            run(text(f"SET {setting} = 0"))  # a large table takes its time
+        for setting, value in _MIGRATING.items():
+            run(text(f"SET {setting} = {value}"))
         run(roster.HOLD, {"lock": roster.MIGRATING})
         connection.commit()
         if not migrations.at_head(connection):
@@ -283,7 +286,7 @@ class PostgresqlDatabase:
         if followed:
             run(roster.DROP_TENURES)
         connection.commit()
-        for setting in _TIMES:
+        for setting in _MIGRATING:
             run(text(f"RESET {setting}"))
         run(roster.LET_GO)
         connection.commit()

@@ -58,6 +58,7 @@ from proxy.metadata.operations import (
 from proxy.metadata.operations import policies as ecr_policies
 from proxy.metadata.operations.iam import IAM, accesskeys, roles
 from proxy.metadata.postgresql import PostgresqlDatabase
+from proxy.metadata.sessions import UNINDEXED
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Registry, Transaction
 from proxy.model.errors import Failure
@@ -353,8 +354,8 @@ def on_postgresql(tmp_path: Path) -> Iterator[Connection]:
     PostgresqlDatabase(url).close()
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as opened:
-        for method in ("seqscan", "sort", "incremental_sort", "bitmapscan", "hashjoin", "mergejoin", "hashagg"):
-            opened.exec_driver_sql(f"SET enable_{method} = off")
+        for method in (*UNINDEXED, "enable_incremental_sort", "enable_hashagg"):
+            opened.exec_driver_sql(f"SET {method} = off")
         opened.commit()
         yield opened
     engine.dispose()
@@ -419,3 +420,16 @@ def test_postgresql_would_tell(on_postgresql: Connection, statement: str, said: 
     with on_postgresql.begin():
         [found] = _postgresql_faults(on_postgresql, statement, ())
     assert found.replace("Index Only", "Index").startswith(said)
+
+
+@pytest.mark.needs(postgresql.PROGRAM)
+def test_a_service_on_postgresql_goes_by_the_index_whatever_it_knows_of_the_rows(tmp_path: Path) -> None:
+    """Reading and writing, each with the plans that the tests above hold it to; also after it has migrated."""
+    database = PostgresqlDatabase(postgresql_database(tmp_path))
+    settings = (*UNINDEXED, "jit")
+
+    def told(connection: Connection) -> list[Any]:
+        return [connection.exec_driver_sql(f"SHOW {setting}").scalar() for setting in settings]
+
+    assert database.read(told) == database.write(told) == ["off"] * len(settings)
+    database.close()
