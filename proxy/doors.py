@@ -41,6 +41,7 @@ from proxy.process.facts import path_of
 from proxy.process.http import Door
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
+from proxy.registry.pulltimes import PullTimes
 from proxy.registry.uploads import Uploads
 from proxy.rooms import Rooms
 from proxy.settings import Config, parsed_rate
@@ -110,7 +111,7 @@ def issuers_authorities(ca_bundle: str) -> ssl.SSLContext:
 
 
 def router(
-    config: Config, own: Rooms, trail: Trail, leaving: Callable[[], bool]
+    config: Config, own: Rooms, trail: Trail, leaving: Callable[[], bool], pulls: PullTimes
 ) -> Callable[[web.Request], tuple[str, Door]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
@@ -133,7 +134,9 @@ def router(
     docker = oci.door(
         uploads=uploads,
         blobs=blobs,
-        images=Images(own.metadata, own.keys, region=hosts.region, create_on_push=config.registry.create_on_push),
+        images=Images(
+            own.metadata, own.keys, region=hosts.region, create_on_push=config.registry.create_on_push, pulls=pulls
+        ),
         identity=Identity(callers, issued, time.time, region=hosts.region),
         access=access,
         hosts=hosts,
@@ -172,6 +175,7 @@ def router(
         trail=trail,
         clock=time.time,
         rates=rates,
+        pulls=pulls,
     )
 
     linked = downloads.door(

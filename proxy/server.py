@@ -29,6 +29,7 @@ from proxy.metadata.watch import Watch
 from proxy.process.datadir import DataDirectory
 from proxy.process.http import HttpServer, Limits
 from proxy.process.tls import reload_on_change, server_context
+from proxy.registry.pulltimes import PullTimes
 from proxy.rooms import open_rooms
 from proxy.service import metadata_addresses, trusted_authorities, wait_for_metadata
 from proxy.settings import Config
@@ -125,7 +126,8 @@ async def serve_worker(
         if not await wait_for_metadata(own.metadata, stop):
             return
         await own.agreement.begin()
-        server = HttpServer(router(config, own, trail, stop.is_set), _limits(config))
+        pulls = PullTimes(own.metadata.note_pulls, time.time)
+        server = HttpServer(router(config, own, trail, stop.is_set, pulls), _limits(config))
         duties: list[asyncio.Task[None]] = [
             asyncio.create_task(
                 run_tasks(
@@ -155,6 +157,7 @@ async def serve_worker(
         server.say_goodbye()
         await asyncio.sleep(config.server.drain_delay_seconds)  # /readyz says draining, all else goes on
         await server.finish(config.server.drain_seconds)
+        await pulls.close()
         for duty in duties:
             duty.cancel()
         await asyncio.gather(*duties, return_exceptions=True)

@@ -67,6 +67,7 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 from proxy.model.identity import Caller
 from proxy.process.facts import facts_of
+from proxy.registry.pulltimes import PullTimes
 
 TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
 
@@ -146,9 +147,11 @@ def door(
     trail: Trail,
     clock: Callable[[], float],
     rates: Rates | None = None,
+    pulls: PullTimes | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds. `rates`, where there
-    are any, are counted of whoever has signed, before it is asked whether they may."""
+    are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
+    are got."""
     hosts = endpoints.hosts
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -216,7 +219,12 @@ def door(
             return await layers.download_url(ask, request)
         if ask.operation == "SetRepositoryPolicy" and ask.parameters.get("force") is not True:
             await refuse_lock_out(ask, metadata)
-        return await encryption.call(keys, metadata, ask)
+        found = await encryption.call(keys, metadata, ask)
+        if pulls is not None and ask.operation == "BatchGetImage":
+            for image in found["images"]:
+                name, digest = image["repositoryName"], image["imageId"]["imageDigest"]
+                pulls.pulled(ask.account, name, digest, ask.caller.principal.arn)
+        return found
 
     return answer
 

@@ -87,6 +87,7 @@ class CachedMetadata:
         self.commit_upload = inner.commit_upload
         self.cancel_upload = inner.cancel_upload
         self.put_manifest = inner.put_manifest
+        self.note_pulls = inner.note_pulls
         self.delete_tag = inner.delete_tag
         self.delete_manifest = inner.delete_manifest
         self.tags = inner.tags

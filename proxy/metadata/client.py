@@ -33,6 +33,7 @@ from proxy.model.records import (
     Mounted,
     OpenObject,
     Page,
+    Pull,
     PushedManifest,
     Referrer,
     SealedObject,
@@ -272,6 +273,9 @@ class MetadataClient:
             tags=tags,
             create=create,
         )
+
+    async def note_pulls(self, pulls: Sequence[Pull]) -> None:
+        await self._ask("note_pulls", None, pulls=pulls)
 
     async def delete_tag(self, account: str, repository: str, tag: str) -> None:
         await self._ask("delete_tag", None, account=account, repository=repository, tag=tag)

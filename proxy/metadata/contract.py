@@ -30,6 +30,7 @@ from proxy.model.records import (
     Miscount,
     Mounted,
     Page,
+    Pull,
     PushedManifest,
     Referrer,
     SealedObject,
@@ -214,6 +215,9 @@ class Metadata(Protocol):
         whatever it is for), LimitExceeded (images, tags), RepositoryNotFound. Pushing the same manifest and mutable tag
         again succeeds. An absent subject is fine.
         """
+
+    async def note_pulls(self, pulls: Sequence[Pull]) -> None:
+        """Write down when images were pulled last, but by excluded principals."""
 
     async def delete_tag(self, account: str, repository: str, tag: str) -> None:
         """Remove only the tag, as OCI says; the image stays, untagged. RepositoryNotFound, ImageNotFound."""

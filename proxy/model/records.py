@@ -199,6 +199,22 @@ class Referrer:
     annotations: dict[str, str] | None
 
 
+PULL_EVERY_SECONDS = 20 * 3600.0
+"""How often at most an image's time of pull is written down: once a day, also of who pulls a little earlier each day.
+ECR promises it at least once in 24 hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """A manifest that somebody got; `principal` is the ARN of the user, or of the role whose session it was."""
+
+    account: str
+    repository: str
+    digest: str
+    principal: str
+    at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of names in lexical order; `more` says whether another follows the last one."""

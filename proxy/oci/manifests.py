@@ -29,7 +29,7 @@ REFERRERS_PAGE = 500  # descriptors with their annotations; the spec leaves the 
 
 async def head(call: Call) -> web.StreamResponse:
     """end-3."""
-    found = await _resolve(call)
+    found = await call.rooms.images.resolve(call.account, call.repository, _manifest_named(call))
     if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
         return web.Response(status=304, headers=_headers(found))
     response = web.StreamResponse(headers=_headers(found))
@@ -38,8 +38,9 @@ async def head(call: Call) -> web.StreamResponse:
 
 
 async def get(call: Call) -> web.StreamResponse:
-    """end-3."""
-    found = await _resolve(call)
+    """end-3. It counts as a pull, which HEAD does not: who looks whether there is something new pulls nothing."""
+    images, principal = call.rooms.images, call.caller.principal.arn
+    found = await images.pull(call.account, call.repository, _manifest_named(call), principal)
     if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
         return web.Response(status=304, headers=_headers(found))
     call.told.bytes_out = len(found.content)
@@ -130,13 +131,10 @@ async def referrers(call: Call) -> web.StreamResponse:
     return web.Response(body=json.dumps(index).encode(), headers=headers)
 
 
-async def _resolve(call: Call) -> StoredManifest:
-    reference = call.reference
-    if is_digest_like(reference):
-        reference = str(parse_digest(reference))
-    else:
-        _known_tag(reference)
-    return await call.rooms.images.resolve(call.account, call.repository, reference)
+def _manifest_named(call: Call) -> str:
+    if is_digest_like(call.reference):
+        return str(parse_digest(call.reference))
+    return _known_tag(call.reference)
 
 
 def _known_tag(tag: str) -> str:

@@ -15,22 +15,40 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest, repository_arn
 from proxy.model.records import Page, PushedManifest, Referrer, StoredManifest, create_on_push
+from proxy.registry.pulltimes import PullTimes
 
 INLINE_MAX = 256 * 1024  # bytes that are hashed on the loop: 0.1 ms with the CPU's extensions, 0.5 ms without
 
 
 class Images:
-    def __init__(self, metadata: Metadata, keys: DataKeys, *, region: str, create_on_push: bool) -> None:
-        """`create_on_push`: a push makes its repository also in accounts without creation templates."""
+    def __init__(
+        self,
+        metadata: Metadata,
+        keys: DataKeys,
+        *,
+        region: str,
+        create_on_push: bool,
+        pulls: PullTimes | None = None,
+    ) -> None:
+        """`create_on_push`: a push makes its repository also in accounts without creation templates. `pulls` is told of
+        what is pulled."""
         self._metadata = metadata
         self._keys = keys
         self._region = region
         self._create_on_push = create_on_push
+        self._pulls = pulls
 
     async def resolve(self, account: str, repository: str, reference: str) -> StoredManifest:
         """A manifest by tag or digest. RepositoryNotFound, ImageNotFound; Kms while its layers are not readable."""
         found = await self._metadata.manifest(account, repository, reference)
         await self._require_key(account, repository)
+        return found
+
+    async def pull(self, account: str, repository: str, reference: str, principal: str) -> StoredManifest:
+        """As `resolve`, for the user or role with that ARN to work with."""
+        found = await self.resolve(account, repository, reference)
+        if self._pulls is not None:
+            self._pulls.pulled(account, repository, found.digest, principal)
         return found
 
     async def push(

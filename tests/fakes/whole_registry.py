@@ -55,6 +55,7 @@ from proxy.process.facts import path_of
 from proxy.process.http import Door, HttpServer, Limits
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
+from proxy.registry.pulltimes import PullTimes
 from proxy.registry.uploads import Uploads
 from proxy.storage.base import SignedLinks
 from proxy.storage.filesystem import FilesystemStore
@@ -133,6 +134,7 @@ async def whole_registry(
     rates: Mapping[str, Rate] | None = None,
     quotas: Quotas = ECR_QUOTAS,
     kms: Provider | None = None,
+    pulls: PullTimes | None = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[WholeRegistry]:
     """`clock` is that of links to layers."""
@@ -207,8 +209,9 @@ async def whole_registry(
             layers=Layers(uploads, metadata, layer_links, endpoints, folder),
             clock=time.time,
             rates=limited,
+            pulls=pulls,
         )
-        images = Images(metadata, keys, region=REGION, create_on_push=create_on_push)
+        images = Images(metadata, keys, region=REGION, create_on_push=create_on_push, pulls=pulls)
         door = routes.door(
             uploads=uploads,
             blobs=blobs,

@@ -34,6 +34,7 @@ _COLUMNS = (
     images.c.subject,
     images.c.image_size,
     images.c.pushed_at,
+    images.c.last_pulled_at,
     images.c.manifest_size,
     images.c.tags,
 )
@@ -280,6 +281,7 @@ def _details(tx: Transaction, account: str, name: str, rows: Sequence[FoundRow])
             "imageTags": named[row.image_id],
             "imageSizeInBytes": row.image_size,
             "imagePushedAt": row.pushed_at,
+            "lastRecordedPullTime": row.last_pulled_at,
             "imageManifestMediaType": row.media_type,
             "artifactMediaType": row.artifact_type,
             "subjectManifestDigest": row.subject,

@@ -43,6 +43,7 @@ from proxy.metadata.operations import (
     manifests,
     openobjects,
     pulltimeexclusions,
+    pulltimes,
     pushes,
     rates,
     referrers,
@@ -62,7 +63,7 @@ from proxy.metadata.sessions import UNINDEXED
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Registry, Transaction
 from proxy.model.errors import Failure
-from proxy.model.records import FRAME_PAGE, CreateOnPush, KeyRecord, Sealing, SentPart
+from proxy.model.records import FRAME_PAGE, CreateOnPush, KeyRecord, Pull, Sealing, SentPart
 
 R = "team/app"
 FULL_PAGE = bytes(FRAME_PAGE * 32)
@@ -202,6 +203,9 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "referrers": lambda: [
             referrers.referrers(tx, ACCOUNT, R, digest("subject"), kind, "", 9) for kind in (None, "a/b")
         ],
+        "note_pulls": lambda: pulltimes.note_pulls(
+            tx, [Pull(ACCOUNT, R, one, "arn", 1.0), Pull(ACCOUNT, R, two, "b", 1.0)]
+        ),
         "delete_tag": lambda: manifests.delete_tag(tx, ACCOUNT, R, "v3"),
         "take_turn": lambda: upkeep.take_turn(tx, "sweep", 1.0),
         "hold_blobs": lambda: upkeep.hold_blobs(tx, -1.0),
