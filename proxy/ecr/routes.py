@@ -10,6 +10,7 @@ nothing is forwarded before the one policy evaluator has allowed it; every answe
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -60,7 +61,7 @@ from proxy.ecr.parameters import (
     whole_registry,
 )
 from proxy.ecr.query import QueryDoors, answer_query, refuse_query
-from proxy.ecr.services import ECR, WITH_MANIFEST, Service, service_of
+from proxy.ecr.services import ECR, WITH_MANIFEST, Service, has_large_body, service_of
 from proxy.ecr.signed import Signatures, claim_of
 from proxy.ecr.told import Told, tell
 from proxy.metadata.contract import Metadata
@@ -69,6 +70,7 @@ from proxy.model.identity import Caller
 from proxy.process.facts import facts_of
 from proxy.registry.pulltimes import PullTimes
 
+LARGE_AT_ONCE = 4  # bodies past JSON_MAX that a worker holds, of some 60 MiB each until they are rows; others wait
 TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
 
 
@@ -153,6 +155,7 @@ def door(
     are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
     are got."""
     hosts = endpoints.hosts
+    large = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         request_id = observe.request_id() or str(uuid.uuid4())
@@ -173,6 +176,13 @@ def door(
     async def call(request: web.Request, told: Told) -> bytes:
         operation = _operation(request)
         told.names(operation)
+        route = ROUTES.get(operation)
+        if route is None or not has_large_body(request, route.service):
+            return await serve(request, operation, told)
+        async with large:
+            return await serve(request, operation, told)
+
+    async def serve(request: web.Request, operation: str, told: Told) -> bytes:
         if operation == UPLOAD_PART:
             async with taken_part(request, signatures, layers.folder) as part:
                 told.came_from(part.caller)

@@ -78,3 +78,9 @@ def service_of(request: web.Request) -> Service:
                 return SERVICES[name]
     is_form = request.content_type == "application/x-www-form-urlencoded"
     return STS if is_form or request.method == "GET" or _ACTION.search(query) else ECR
+
+
+def has_large_body(request: web.Request, service: Service) -> bool:
+    """Whether more than `JSON_MAX` bytes may come, and be taken."""
+    length = request.content_length
+    return service.body_max > JSON_MAX and (length is None or length > JSON_MAX)

@@ -15,12 +15,12 @@ from typing import Any
 
 import botocore.session
 import pytest
-from fakes.aws_door import FORM, TARGET, AwsDoor
+from fakes.aws_door import FORM, TARGET, Answer, AwsDoor
 
 from proxy.ecr import routes
 from proxy.ecr.bodies import INLINE_MAX
 from proxy.ecr.errors import ecr_error, query_error
-from proxy.ecr.routes import ROUTES
+from proxy.ecr.routes import LARGE_AT_ONCE, ROUTES
 from proxy.ecr.services import FORM_MAX, JSON_MAX, MANIFEST_JSON_MAX
 from proxy.model.errors import Code, Failure
 
@@ -120,6 +120,33 @@ async def test_a_large_answer_is_written_off_the_loop(
         body = body if operation == "PutImage" else b'{"repositoryName":"a/b"}'
         assert (await door.send(door.signed(operation, body), body)).status == 200
     assert threads[0] == threading.get_ident() != threads[1]
+
+
+async def test_a_few_large_bodies_are_taken_at_once_and_the_next_waits(
+    door: AwsDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever only knows a key's name may send them too: they are held before the signature is known to be right."""
+    held, release = asyncio.Semaphore(0), asyncio.Event()
+
+    async def call(account: str, operation: str, parameters: Any) -> Any:
+        if len(parameters["imageManifest"]) > 1:
+            held.release()
+            await release.wait()
+        return {"image": {}}
+
+    monkeypatch.setattr(door.metadata, "call", call)
+
+    def put(length: int) -> asyncio.Task[Answer]:
+        body = json.dumps({"repositoryName": "a/b", "imageManifest": "x" * length}).encode()
+        return asyncio.create_task(door.send(door.signed("PutImage", body), body))
+
+    waiting = [put(JSON_MAX) for _ in range(LARGE_AT_ONCE + 1)]
+    for _ in range(LARGE_AT_ONCE):
+        await asyncio.wait_for(held.acquire(), 20)
+    assert (await put(1)).status == 200
+    assert held.locked()
+    release.set()
+    assert [answer.status for answer in await asyncio.gather(*waiting)] == [200] * (LARGE_AT_ONCE + 1)
 
 
 async def test_a_chunked_body_is_cut_off_at_the_limit(door: AwsDoor) -> None:
