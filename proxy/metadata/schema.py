@@ -115,6 +115,7 @@ blob_links = Table(
     Column("repository_id", RowId, ForeignKey("repositories.repository_id"), primary_key=True),
     Column("blob_id", RowId, ForeignKey("blobs.blob_id"), primary_key=True),
     Column("uses", Integer, nullable=False),  # images of this repository that need it
+    Column("media_type", String(256)),  # as the last of them describes it
     Column("touched_at", Float, nullable=False),
     Index("ix_blob_links_blob_id", "blob_id"),
     Index("ix_blob_links_unused", "uses", "touched_at"),

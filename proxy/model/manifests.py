@@ -106,6 +106,7 @@ def _read_image(document: Mapping[str, Any], media_type: str) -> ManifestFacts:
         subject=_subject(document),
         annotations=_annotations(document, "annotations"),
         image_size=sum(layer["size"] for layer in own),
+        blob_types=_types([config, *own]),
     )
 
 
@@ -142,6 +143,7 @@ def _read_artifact(document: Mapping[str, Any]) -> ManifestFacts:
         subject=_subject(document),
         annotations=_annotations(document, "annotations"),
         image_size=sum(blob["size"] for blob in own),
+        blob_types=_types(own),
     )
 
 
@@ -264,6 +266,10 @@ def _distinct(descriptors: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int]
         if sizes.setdefault(digest, size) != size:
             raise Failure(Code.MANIFEST_INVALID, f"{digest} is named with two sizes, {sizes[digest]} and {size}")
     return tuple(sizes.items())
+
+
+def _types(descriptors: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {descriptor["digest"]: descriptor["mediaType"] for descriptor in descriptors}
 
 
 def _subject(document: Mapping[str, Any]) -> str | None:

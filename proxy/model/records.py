@@ -6,7 +6,8 @@ seconds. Encoding to JSON lives with the only two files that need it (`metadata/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -227,9 +228,10 @@ class Page:
 class ManifestFacts:
     """What `model/manifests.read_manifest` found in a manifest's bytes: all that rows and lists need of it.
 
-    `blobs` are (digest, size) of config and layers that must be in the repository; `foreign` layers (those with
-    `urls`, or of a non-distributable type) are not among them. `children` are an index's manifests. `image_size` is
-    what DescribeImages calls imageSizeInBytes for a single image: its layers' compressed bytes.
+    `blobs` are (digest, size) of config and layers that must be in the repository, `blob_types` their media types by
+    digest; `foreign` layers (those with `urls`, or of a non-distributable type) are not among them. `children` are an
+    index's manifests. `image_size` is what DescribeImages calls imageSizeInBytes for a single image: its layers'
+    compressed bytes.
     """
 
     kind: ImageKind
@@ -241,6 +243,7 @@ class ManifestFacts:
     subject: str | None
     annotations: dict[str, str] | None
     image_size: int
+    blob_types: Mapping[str, str] = field(default_factory=dict)
 
 
 TAIL_PIECE = 2**20

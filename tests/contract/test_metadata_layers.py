@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.metadata import ACCOUNT, REPOSITORY, World, append, digest
+from harness.metadata import ACCOUNT, CONFIG, REPOSITORY, World, append, digest
+from harness.metadata import LAYER as LAYER_TYPE
 from proxy.metadata.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
@@ -88,6 +89,14 @@ async def test_a_layer_is_available_where_it_is_linked_and_sound(world: World) -
     assert await availability() == ["AVAILABLE", "UNAVAILABLE", "UNAVAILABLE"]
     await world.metadata.quarantine(blob.sealed.object_key, "why")
     assert await availability() == ["UNAVAILABLE"] * 3
+
+
+async def test_a_layers_media_type_is_what_its_image_calls_it(world: World) -> None:
+    await world.image("app", ["v1"])
+    await world.commit("loose")
+    asked = [digest("app-config"), digest("app-layer"), digest("loose")]
+    said = await world.call("BatchCheckLayerAvailability", repositoryName=REPOSITORY, layerDigests=asked)
+    assert [layer.get("mediaType") for layer in said["layers"]] == [CONFIG, LAYER_TYPE, None]
 
 
 async def test_a_link_is_given_of_what_an_image_uses_alone(world: World) -> None:

@@ -18,7 +18,7 @@ from proxy.model.errors import Code, Failure
 _DIGEST = re.compile(r"[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+", re.ASCII)
 
 _LINKED = (
-    select(blobs.c.size, blob_links.c.uses)
+    select(blobs.c.size, blob_links.c.uses, blob_links.c.media_type)
     .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
     .where(
         blobs.c.account == bindparam("account"),
@@ -30,7 +30,8 @@ _LINKED = (
 
 
 def batch_check_layer_availability(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Of a digest that cannot be one a failure is told, and of every other one whether its layer is there."""
+    """Of a digest that cannot be one a failure is told, and of every other one whether its layer is there; its media
+    type once an image has told it."""
     _, repository = named_repository(tx, account, parameters)
     found: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
@@ -43,7 +44,8 @@ def batch_check_layer_availability(tx: Transaction, account: str, parameters: Pa
         if row is None:
             found.append({"layerDigest": digest, "layerAvailability": "UNAVAILABLE"})
         else:
-            found.append({"layerDigest": digest, "layerAvailability": "AVAILABLE", "layerSize": row.size})
+            layer = {"layerDigest": digest, "layerAvailability": "AVAILABLE", "layerSize": row.size}
+            found.append(layer | ({"mediaType": row.media_type} if row.media_type else {}))
     return {"layers": found, "failures": failures}
 
 

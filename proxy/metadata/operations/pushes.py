@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import bindparam, insert, select, update
@@ -36,6 +36,8 @@ from proxy.model.manifests import MANIFEST_MAX, read_manifest
 from proxy.model.names import Digest, check_tag, parse_digest
 from proxy.model.records import CreateOnPush, ImageKind, ManifestFacts, PushedManifest
 from proxy.shapes.validation import invalid
+
+_MEDIA_TYPE_MAX = 256  # letters that a link's column holds; a longer one is not told
 
 _SETTINGS = select(
     repositories.c.repository_id, repositories.c.tag_mutability, repositories.c.mutability_exclusions
@@ -219,24 +221,34 @@ def _insert(
     )
     image_id: int = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
     if blob_ids:
-        run(insert(image_blobs), [{"image_id": image_id, "blob_id": blob_id} for blob_id in blob_ids])
-        for start in range(0, len(blob_ids), 500):
+        run(insert(image_blobs), [{"image_id": image_id, "blob_id": blob_id} for blob_id in blob_ids.values()])
+        for media_type, some in _by_type(facts, blob_ids):
             run(
                 update(blob_links)
-                .where(
-                    blob_links.c.repository_id == repository_id,
-                    blob_links.c.blob_id.in_(blob_ids[start : start + 500]),
-                )
-                .values(uses=blob_links.c.uses + 1, touched_at=tx.now)
+                .where(blob_links.c.repository_id == repository_id, blob_links.c.blob_id.in_(some))
+                .values(uses=blob_links.c.uses + 1, touched_at=tx.now, media_type=media_type)
             )
     if children:
         run(insert(image_children), [{"image_id": image_id, "child_id": child_id} for child_id, _ in children])
     return image_id
 
 
+def _by_type(facts: ManifestFacts, blob_ids: Mapping[str, int]) -> Iterator[tuple[str | None, list[int]]]:
+    """The blobs that are of one media type, at most 500 at a time: an image has two types, a hostile one as many as
+    blobs."""
+    found: dict[str | None, list[int]] = {}
+    for digest, blob_id in blob_ids.items():
+        media_type = facts.blob_types.get(digest, "")
+        found.setdefault(media_type if 0 < len(media_type) <= _MEDIA_TYPE_MAX else None, []).append(blob_id)
+    for kind, of_kind in found.items():
+        for start in range(0, len(of_kind), 500):
+            yield kind, of_kind[start : start + 500]
+
+
 def _needed_blobs(
     tx: Transaction, account: str, repository: str, repository_id: int, facts: ManifestFacts
-) -> list[int]:
+) -> dict[str, int]:
+    """Row ids by digest."""
     wanted = list(dict.fromkeys(digest for digest, _ in facts.blobs))
     found: dict[str, int] = {}
     for start in range(0, len(wanted), 500):
@@ -254,7 +266,7 @@ def _needed_blobs(
     missing = [digest for digest in wanted if digest not in found]
     if missing:
         raise layers_not_found(missing[:NAMED_MAX], repository, account)
-    return list(found.values())
+    return found
 
 
 def _needed_children(

@@ -85,7 +85,8 @@ def _count() -> None:
 
 
 def _parts() -> None:
-    """Sessions of UploadLayerPart. Those that are open are docker's."""
+    """Sessions of UploadLayerPart: those that are open are docker's. And what images call their layers, from now on."""
+    op.add_column("blob_links", sa.Column("media_type", sa.String(256)))
     op.add_column("uploads", sa.Column("parts", sa.Integer()))
     op.add_column("uploads", sa.Column("small_parts", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("uploads", sa.Column("last_part_at", sa.BigInteger(), nullable=False, server_default="0"))
