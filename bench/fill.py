@@ -65,6 +65,22 @@ def tag_of(number: int) -> str:
     return f"v{number:07}"
 
 
+def config_of(name: str, number: int) -> str:
+    """The digest of an image's config."""
+    return _digest(f"config {number} of {name}".encode())
+
+
+def manifest_of(name: str, number: int, **more: Any) -> bytes:
+    document = {
+        "schemaVersion": 2,
+        "mediaType": KIND,
+        "config": {"mediaType": CONFIG, "digest": config_of(name, number), "size": 1000},
+        "layers": [{"mediaType": LAYER, "digest": _layer_of(name), "size": 1000}],
+        **more,
+    }
+    return json.dumps(document).encode()
+
+
 def repositories(size: Size) -> Iterator[tuple[str, int]]:
     """(name, images) of each."""
     yield DEEP, size.deep
@@ -175,16 +191,15 @@ def _rows(size: Size) -> Iterator[tuple[Table, Row]]:
     for repository_id, (name, count) in enumerate(repositories(size), 1):
         yield schema.repositories, _repository(repository_id, name, count)
         blob_id += 1
-        layer_id, layer = blob_id, _digest(f"layer of {name}".encode())
-        yield from _blob(layer_id, layer, repository_id, name, uses=count)
+        layer_id = blob_id
+        yield from _blob(layer_id, _layer_of(name), repository_id, name, uses=count)
         for number in range(count):
             image_id, blob_id = image_id + 1, blob_id + 1
-            config = _digest(f"config {number} of {name}".encode())
-            yield from _blob(blob_id, config, repository_id, name, uses=1)
+            yield from _blob(blob_id, config_of(name, number), repository_id, name, uses=1)
             tags = [tag_of(number)] if name != DEEP or number % 2 == 0 else []
             if name == TAGGED:
                 tags = [tag_of(each) for each in range(size.tags)]
-            content = _manifest(config, layer)
+            content = manifest_of(name, number)
             digest = _digest(content)
             yield schema.manifest_bytes, {"digest": digest, "content": content, "images": 1}
             yield schema.images, _image(image_id, repository_id, digest, len(content), len(tags))
@@ -267,14 +282,8 @@ def _blob(blob_id: int, digest: str, repository_id: int, name: str, *, uses: int
     )
 
 
-def _manifest(config: str, layer: str) -> bytes:
-    document = {
-        "schemaVersion": 2,
-        "mediaType": KIND,
-        "config": {"mediaType": CONFIG, "digest": config, "size": 1000},
-        "layers": [{"mediaType": LAYER, "digest": layer, "size": 1000}],
-    }
-    return json.dumps(document).encode()
+def _layer_of(name: str) -> str:
+    return _digest(f"layer of {name}".encode())
 
 
 def _digest(content: bytes) -> str:

@@ -4,10 +4,11 @@
 
 Fills (`fill`) two databases, the full one at the migration before the newest; migrates that while a reader goes on
 (its seconds, and the longest that the reader waited); serves both and asks the same of each by turns, through the real
-doors: each ECR operation by name, the first, a middle and the last page of each list (50 a page), a push and a pull
-through docker's door. Printed are p50 and p99 of each and their ratio; then what the server's memory grows by while
-`aws ecr describe-images` walks the large repository. Marks: every p50 and p99 at most 1.2 times the small registry's;
-exit status 1 where one is more. `--small` is the whole of it with some hundred rows.
+doors (`walks`): ECR operations by name, the first, a middle and the last page of each list (50 a page), a push and a
+pull through docker's door. Printed are p50 and p99 of each and their ratio; then what the server's memory grows by
+while `aws ecr describe-images` walks the large repository, and how long writes wait while that is deleted. Marks: every
+p50 and p99 at most 1.2 times the small registry's; exit status 1 where one is more. `--small` is the whole of it with
+some hundred rows.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
 
 import psutil  # noqa: E402 - once the path above is set
 from compare import machine  # noqa: E402 - as above
-from fill import ACCOUNT, BEFORE, DEEP, SMALL, Size, fill  # noqa: E402 - as above
+from fill import ACCOUNT, BEFORE, DEEP, SMALL, Size, fill, tag_of  # noqa: E402 - as above
+from questions import reads, writes  # noqa: E402 - as above
 from sqlalchemy import text  # noqa: E402 - as above
 from walks import Figures, Side, measure, table  # noqa: E402 - as above
 
@@ -38,8 +41,12 @@ from harness.postgresql import Cluster  # noqa: E402 - as above
 from harness.programs import run as run_command  # noqa: E402 - as above
 from harness.server import Server  # noqa: E402 - as above
 from proxy.metadata import schema  # noqa: E402 - as above
+from proxy.metadata.operations.removal import remove_deleted  # noqa: E402 - as above
+from proxy.metadata.operations.repositories import delete_repository  # noqa: E402 - as above
 from proxy.metadata.postgresql import PostgresqlDatabase, reading_engine  # noqa: E402 - as above
 from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine  # noqa: E402 - as above
+from proxy.metadata.transaction import Registry, Transaction  # noqa: E402 - as above
+from proxy.upkeep.sweep import ROWS  # noqa: E402 - as above
 
 MARK = 1.2
 SHAPES = {
@@ -70,7 +77,7 @@ def migrate(database: Path | str) -> Migrated:
             while not ended.is_set():
                 began = time.perf_counter()
                 with connection.begin():
-                    connection.execute(_PULL, {"account": ACCOUNT, "name": DEEP}).one()
+                    connection.execute(_PULL, {"account": ACCOUNT, "name": DEEP, "tag": tag_of(0)}).one()
                 waits.append(time.perf_counter() - began)
                 reading.set()
                 time.sleep(0.005)  # a reader among others, not a load
@@ -92,7 +99,7 @@ def migrate(database: Path | str) -> Migrated:
 _PULL = text(
     "SELECT i.digest, b.content FROM repositories r JOIN tags t ON t.repository_id = r.repository_id"
     " JOIN images i ON i.image_id = t.image_id JOIN manifest_bytes b ON b.digest = i.digest"
-    " WHERE r.account = :account AND r.name = :name ORDER BY t.name LIMIT 1"
+    " WHERE r.account = :account AND r.name = :name AND t.name = :tag"
 )
 """What a pull asks, in any release."""
 
@@ -123,7 +130,8 @@ def serving(data: Path, url: str) -> Iterator[Server]:
     run_command(sys.executable, "-m", "proxy", "key", "new", "--save", "--data", data)
     (data / "objects").mkdir(mode=0o700)
     (data / "objects" / "wharfage-store").write_text("0" * 32 + "\n")
-    extra = {"WHARFAGE_LOG_LEVEL": "error", "WHARFAGE_REGISTRY_ACCOUNT": ACCOUNT}
+    quotas = {f"WHARFAGE_QUOTAS_{what}": "1000000" for what in ("REPOSITORIES", "IMAGES")}  # it is full to ECR's own
+    extra = {"WHARFAGE_LOG_LEVEL": "error", "WHARFAGE_REGISTRY_ACCOUNT": ACCOUNT, **quotas}
     server = Server.start(data, workers=1, extra=extra | ({"WHARFAGE_METADATA_DATABASE": url} if url else {}))
     try:
         yield server
@@ -156,6 +164,34 @@ def walked(server: Server, folder: Path, images: int, page: int) -> tuple[float,
     return time.perf_counter() - began, max(most - before, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Seconds: DeleteRepository itself, and the longest of the transactions that then removed its rows."""
+
+    seconds: float
+    longest: float
+    rows: int
+    calls: int
+
+
+def remove(database: Path | str) -> Removed:
+    """Delete the large repository, past the service, as that and upkeep do it."""
+    opened = PostgresqlDatabase(database) if isinstance(database, str) else SqliteDatabase(database)
+
+    def timed(run: Callable[[Transaction], Any]) -> tuple[float, Any]:
+        began = time.perf_counter()
+        answer = opened.write(lambda connection: run(Transaction(connection, time.time(), Registry(account=ACCOUNT))))
+        return time.perf_counter() - began, answer
+
+    asked = {"repositoryName": DEEP, "force": True}
+    seconds, _ = timed(lambda tx: delete_repository(tx, ACCOUNT, asked))
+    calls: list[tuple[float, int]] = []
+    while not calls or calls[-1][1]:
+        calls.append(timed(lambda tx: remove_deleted(tx, ROWS)))
+    opened.close()
+    return Removed(seconds, max(took for took, _ in calls), sum(gone for _, gone in calls), len(calls))
+
+
 def resident(server: Server) -> int:
     return sum(process.memory_info().rss for process in server.processes() if psutil.pid_exists(process.pid))
 
@@ -181,14 +217,18 @@ def main() -> int:
 
 def run(kind: str, home: Path, sizes: dict[str, Size], rounds: int, in_a_row: int) -> list[Figures]:
     """All of it; what was found is printed."""
-    with ExitStack() as stack:
-        made = stack.enter_context(databases(kind, home, sizes, quiet=not sys.stderr.isatty()))
+    with ExitStack() as rows:
+        made = rows.enter_context(databases(kind, home, sizes, quiet=not sys.stderr.isatty()))
         data, url = made["full"]
         moved = migrate(url or data / "metadata.db")
-        servers = {name: stack.enter_context(serving(*where)) for name, where in made.items()}
-        sides = [Side(server, sizes[name], random.Random(1)) for name, server in servers.items()]
-        figures = measure(sides[0], sides[1], rounds, in_a_row)
-        seconds, grown = walked(servers["full"], home, sizes["full"].deep, min(1000, sizes["full"].deep // 4))
+        with ExitStack() as stack:
+            servers = {name: stack.enter_context(serving(*where)) for name, where in made.items()}
+            small, full = (Side(name, servers[name], sizes[name], random.Random(1)) for name in ("small", "full"))
+            figures = [
+                each for cases in (reads, writes) for each in measure(small, full, list(cases()), rounds, in_a_row)
+            ]
+            seconds, grown = walked(servers["full"], home, sizes["full"].deep, min(1000, sizes["full"].deep // 4))
+        gone = remove(url or data / "metadata.db")
     print(machine())
     print(f"`python bench/registry_size.py {' '.join(sys.argv[1:])}`".replace(" `", "`"))
     print(table(figures))
@@ -197,6 +237,10 @@ def run(kind: str, home: Path, sizes: dict[str, Size], rounds: int, in_a_row: in
         f"of {moved.reads} reads meanwhile the longest took {moved.stall * 1000:.0f} ms"
     )
     print(f"aws ecr describe-images of {sizes['full'].deep:,} images: {seconds:.1f} s, server +{grown / 1e6:.0f} MB")
+    print(
+        f"DeleteRepository of them: {gone.seconds * 1000:.0f} ms; {gone.rows:,} rows in {gone.calls} transactions, of"
+        f" which the longest took {gone.longest * 1000:.0f} ms"
+    )
     return figures
 
 
