@@ -135,6 +135,13 @@ ROUTES: Mapping[str, Route] = {
     "ListPullTimeUpdateExclusions": Route(own_registry, whole_registry),
 }
 
+FIXED: Mapping[str, str] = {
+    "GetRegistryScanningConfiguration": "ECR's default: basic scans, no rules",
+    "GetSigningConfiguration": "there is none: SigningConfigurationNotFoundException",
+    "UpdateImageStorageClass": "there is one class: ImageStorageClassUpdateNotSupportedException",
+}
+"""What of the table has one answer for every image or registry, and which; README says so."""
+
 
 def door(
     *,
