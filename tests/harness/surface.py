@@ -1,6 +1,6 @@
 """README's table of ECR's operations, from the door's own table and the installed model.
 
-    python tests/harness/surface.py            writes it into README.md, between its two marks
+python tests/harness/surface.py            writes it into README.md, between its two marks
 """
 
 from __future__ import annotations

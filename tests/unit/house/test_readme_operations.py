@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from harness import surface
-
 from proxy.ecr.routes import FIXED, ROUTES
 from proxy.shapes.models import operations
 
