@@ -121,7 +121,7 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield f"{name} to {NAMES[name]}", ast.copy_location(ast.Call(found_name, args, keywords), node)
         case ast.Attribute(value=value, attr=attr) if attr in METHODS:
             yield f"{attr} to {METHODS[attr]}", ast.copy_location(ast.Attribute(value, METHODS[attr], ast.Load()), node)
-        case ast.Return(value=ast.expr()):
+        case ast.Return(value=ast.expr() as told) if ast.unparse(told) != "None":
             yield "returns None", ast.copy_location(ast.Return(None), node)
         case ast.Raise() | ast.Continue() | ast.Break() | ast.AugAssign():
             yield f"{type(node).__name__} dropped", ast.copy_location(ast.Pass(), node)

@@ -100,10 +100,10 @@ class RequestContext(Mapping[str, Sequence[str]]):
             keys.update((f"{_PRINCIPAL_TAG}{key}", None) for key in _folded(principal_tags(self._caller)))
             if self._caller.session is not None:
                 keys.update((key, None) for key, _ in self._caller.session.claims)
-        service = self._resource.split(":", 3)[2:3] or [""]
+        service = self._resource.removeprefix("arn:aws:").partition(":")[0]
         for tag in _folded(self._tags):
             keys[f"aws:resourcetag/{tag}"] = None
-            keys[f"{service[0]}:resourcetag/{tag}"] = None
+            keys[f"{service}:resourcetag/{tag}"] = None
         return iter(key for key in keys if self.get(key) is not None)
 
     def __len__(self) -> int:

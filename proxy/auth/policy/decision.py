@@ -35,8 +35,8 @@ V1_ACTIONS = frozenset(("ecr:replicateimage", "ecr:batchimportupstreamimage", "e
 
 ROOT = "root"
 
-# What only identity policies can allow; and of these, what no resource's policy can deny either.
-_IDENTITY_GRANTS = frozenset(("ecr:getauthorizationtoken", "ecr:createpullthroughcacherule"))
+# What only identity policies can allow; and what no resource's policy can deny either.
+_IDENTITY_GRANTS = frozenset(("ecr:createpullthroughcacherule",))
 IDENTITY_ALONE = frozenset(("ecr:getauthorizationtoken",))
 
 # How refusals speak of where a policy stands: the one that denies, and the one that would have to allow.

@@ -47,12 +47,10 @@ class Actions:
     def __init__(self, given: Sequence[str]) -> None:
         self.given = tuple(given)
         patterns = [action.lower() for action in given]
-        self._exact = frozenset(pattern for pattern in patterns if not _is_wild(pattern))
+        self._exact = frozenset(patterns)
         # Nearly every pattern is `ecr:Get*`: one call for all of these.
-        self._prefixes = tuple(
-            pattern[:-1] for pattern in patterns if pattern.endswith("*") and not _is_wild(pattern[:-1])
-        )
-        others = [pattern for pattern in patterns if _is_wild(pattern[:-1]) or pattern.endswith("?")]
+        self._prefixes = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
+        others = [pattern for pattern in patterns if _is_wild(pattern.removesuffix("*"))]
         self._patterns: tuple[Matcher, ...] = tuple(glob(pattern) for pattern in others)
 
     def name(self, action: str) -> bool:
@@ -87,14 +85,14 @@ class Statement:
         self.index = index
         self.sid: str = element.get("Sid", "")
         self.allows = element["Effect"] == "Allow"
-        self.negated_actions, given = _one_of(element, "Action", "NotAction", "Policy statement must contain actions.")
+        self.negated_actions, given = _one_of(element, "Action", "NotAction")
         self.actions = Actions(_actions(given))
-        self.negated_resources, given = _one_of(element, "Resource", "NotResource", "")
+        self.negated_resources, given = _one_of(element, "Resource", "NotResource")
         self.resources: tuple[Template, ...] | None = None
         if given is not None:
             texts = _texts(given, "Policy statement must contain resources.")
             self.resources = tuple(Template(text, variables=variables, wild=True) for text in texts)
-        self.negated_principals, given = _one_of(element, "Principal", "NotPrincipal", "")
+        self.negated_principals, given = _one_of(element, "Principal", "NotPrincipal")
         self.principals: Principals | None = None if given is None else compile_principals(given)
         self.conditions = tuple(_conditions(element.get("Condition", {}), variables, self.allows))
         self.narrowed_by_principal_arn = any(each.narrows("aws:principalarn") for each in self.conditions)
@@ -247,14 +245,16 @@ def _check_elements(element: Any) -> None:
         raise PolicyError("Sid must be a text")
 
 
-def _one_of(element: dict[str, Any], name: str, negated: str, missing: str) -> tuple[bool, Any]:
-    """Whether it is the negated one, and what it holds; None for neither, unless `missing` says that one must be."""
+def _one_of(element: dict[str, Any], name: str, negated: str) -> tuple[bool, Any]:
+    """Whether it is the negated one, and what it holds; None for neither."""
     if name in element and negated in element:
         raise PolicyError(f"A statement has {name} or {negated}, not both")
-    given = element.get(negated) if negated in element else element.get(name)
-    if given is None and (missing or name in element or negated in element):
-        raise PolicyError(missing or f"{name} holds nothing")
-    return negated in element, given
+    is_negated = negated in element
+    present = negated if is_negated else name
+    given = element.get(present)
+    if given is None and present in element:
+        raise PolicyError(f"{present} holds nothing")
+    return is_negated, given
 
 
 def _is_wild(text: str) -> bool:

@@ -7,7 +7,6 @@ class PolicyError(Exception):
     """`reason` is a sentence; `statement` names the statement, from 1 on, 0 where it is the document as a whole."""
 
     def __init__(self, reason: str, statement: int = 0, sid: str = "") -> None:
-        super().__init__(reason)
         self.reason = reason
         self.statement = statement
         self.sid = sid

@@ -92,7 +92,7 @@ def _onlooker(verdicts: list[Verdict], question: Question, who: str) -> Trace:
 
 
 def _reach(layer: Layer, statement: Statement, meant: Meant) -> str:
-    if not statement.allows or layer.kind not in RESOURCE_KINDS:
+    if not statement.allows:
         return ""
     if not layer.grants:
         return "only identity-based policies can allow this action"

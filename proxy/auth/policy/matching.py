@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
+from enum import Enum, auto
 
 Matcher = Callable[[str], bool]
 
 
 class Wild(Enum):
-    STAR = "*"
-    ONE = "?"
+    STAR = auto()
+    ONE = auto()
 
 
 Token = str | Wild

@@ -139,6 +139,13 @@ async def test_a_kept_decision_is_not_used_for_a_request_that_differs_in_what_a_
             assert (await access.decide(one, "ecr:PutImage", REPOSITORY, facts)).allowed is expected
 
 
+async def test_a_kept_decision_is_not_used_for_a_request_that_fills_in_another_resource() -> None:
+    access, one = Access(Said()), caller(statement(Resource="arn:aws:ecr:${aws:RequestedRegion}:*"))
+    for region in ("eu-west-1", "us-east-1", "eu-west-1"):
+        decision = await access.decide(one, "ecr:PutImage", REPOSITORY, replace(FACTS, region=region))
+        assert decision.allowed is (region == "eu-west-1")
+
+
 async def test_keys_of_one_request_count_in_that_request_alone() -> None:
     condition = {"ForAnyValue:StringEquals": {"aws:TagKeys": "team"}}
     access, one = Access(Said()), caller(statement(Resource="*", Condition=condition))

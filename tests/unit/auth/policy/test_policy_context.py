@@ -92,12 +92,24 @@ def test_what_is_said_of_the_request_and_its_resource(caller: Caller | None, key
     assert value(caller, key) == (None if said is None else (said,))
 
 
+def test_a_tag_may_be_named_as_condition_keys_are() -> None:
+    context = request_context(BOB, FACTS, REPOSITORY, (("a:ResourceTag/b", "v"),))
+    assert context.get("aws:resourcetag/a:resourcetag/b") == ("v",)
+
+
+def test_a_second_factor_is_of_no_age_until_a_second_has_gone() -> None:
+    for issued in (FACTS.now, FACTS.now + 5):
+        with_mfa = Caller(BOB.principal, Session(SessionKind.USER, "bob", issued, issued + 900, mfa=True))
+        assert value(with_mfa, "aws:multifactorauthage") == ("0",)
+
+
 def test_a_claim_may_have_several_values() -> None:
     assert value(BUILD, "x:amr") == ("a", "b")
 
 
 def test_what_a_peer_or_client_does_not_tell_is_absent() -> None:
-    context = request_context(BOB, RequestFacts(0.0, "", False, "", "eu"), "*")
+    context = request_context(BOB, RequestFacts(0.0, "", False, "", ""), "*")
+    assert context.get("aws:requestedregion") is None
     assert context.get("aws:sourceip") is None
     assert context.get("aws:useragent") is None
     assert context["aws:securetransport"] == ("false",)
@@ -158,6 +170,7 @@ def test_a_context_shows_all_that_it_lists() -> None:
         ("arn:aws:s3:::bucket", HOME),
         (f"arn:aws:iam::{OTHER}:user/a:b", OTHER),
         ("not:an:arn", HOME),
+        ("arn:aws:ecr:*:*:repository/*", HOME),
     ],
 )
 def test_a_resource_is_of_the_account_in_its_arn_or_of_the_callers(resource: str, account: str) -> None:

@@ -104,6 +104,11 @@ def test_nothing_is_allowed_by_default() -> None:
     assert not ask(caller, repository(), registry()).allowed
 
 
+def test_a_managed_policy_is_told_by_its_arn() -> None:
+    managed = replace(allow(), arn="arn:aws:iam::aws:policy/Pull")
+    assert ask(user(managed)) == Decision(True, by="identity", policy=managed.arn, statement=1)
+
+
 def test_an_identity_policy_allows_in_its_own_account_alone() -> None:
     caller = user(allow())
     assert ask(caller) == Decision(True, by="identity", policy="inline", statement=1)

@@ -29,6 +29,10 @@ def text(*statements: object, **elements: object) -> str:
         ("ecr:GetImage", "ecr:*Image", True),
         ("ecr:GetImage", "ecr:Get?mage", True),
         ("ecr:GetImage", "ecr:Get??mage", False),
+        ("ecr:GetImage", "ecr:GetImag?", True),
+        ("ecr:GetImage", "ecr:GetImage?", False),
+        ("ecr:GetImage", "ecr:*etIm*", True),
+        ("ecr:GetImage", "ecr:*im", False),
         ("ecr:GetImage", "ecr:GetImag", False),
         ("ecr:GetImage", "*", True),
         ("ecr:GetImage", "ecr:*", True),
@@ -98,8 +102,10 @@ def test_a_single_statement_needs_no_list_and_numbers_and_booleans_are_values() 
 
 def test_keys_are_named_as_they_are_spelled_each_once() -> None:
     first = compile_document(text(ALLOW | {"Condition": {"StringLike": {"aws:UserName": "${AWS:UserId}"}}}))
-    second = compile_document(text(ALLOW | {"Resource": "arn:${aws:username}"}))
-    assert keys_named([first, second]) == ["aws:UserName", "AWS:UserId"]
+    second = compile_document(text(ALLOW | {"Resource": "arn:${aws:username}/${aws:PrincipalTag/Team}"}))
+    assert keys_named([first, second]) == ["aws:UserName", "AWS:UserId", "aws:PrincipalTag/Team"]
+    assert first.keys == {"aws:username", "aws:userid"}
+    assert second.keys == {"aws:username", "aws:principaltag/team"}
 
 
 NO_TEXTS: list[Any] = [[], None, "", 1, {}, [[]], ["*", 1]]

@@ -62,6 +62,22 @@ ASKED = Question("ecr:PutImage", REPOSITORY, CONTEXT)
             f"arn:aws:ecr:eu:1:repository/2, arn:aws:ecr:eu:1:repository/3, …, not {REPOSITORY}",
         ),
         (
+            allow(Resource=["arn:aws:s3:::a", "arn:aws:s3:::b", "arn:aws:s3:::c", "arn:aws:s3:::d"]),
+            f"its Resource names arn:aws:s3:::a, arn:aws:s3:::b, arn:aws:s3:::c, arn:aws:s3:::d, not {REPOSITORY}",
+        ),
+        (
+            {"Effect": "Allow", "Action": "ecr:*", "NotResource": "arn:aws:ecr:*"},
+            f"its NotResource names arn:aws:ecr:*, and so {REPOSITORY}",
+        ),
+        (
+            allow(Condition={"StringEquals": {"x:y": ["a", "b", "c", "d"]}}),
+            "its condition StringEquals on x:y asks for 'a', 'b', 'c', 'd'; the request has no such key",
+        ),
+        (
+            allow(Condition={"StringEquals": {"x:y": ["a", "b", "c", "d", "e"]}}),
+            "its condition StringEquals on x:y asks for 'a', 'b', 'c', 'd', …; the request has no such key",
+        ),
+        (
             allow(Resource="arn:aws:ecr:*:*:repository/${aws:PrincipalTag/team}/*"),
             f"its Resource names arn:aws:ecr:*:*:repository/${{aws:PrincipalTag/team}}/*, not {REPOSITORY}; "
             "the request has no aws:PrincipalTag/team",
@@ -78,6 +94,16 @@ ASKED = Question("ecr:PutImage", REPOSITORY, CONTEXT)
             allow(Condition={"ForAllValues:StringEquals": {"aws:TagKeys": "${aws:UserName}"}}),
             "its condition ForAllValues:StringEquals on aws:TagKeys asks for '${aws:UserName}'; it is 'a', 'b'; "
             "nor has it aws:UserName",
+        ),
+        (
+            allow(Resource="arn:${aws:UserName}:${aws:PrincipalTag/team}"),
+            f"its Resource names arn:${{aws:UserName}}:${{aws:PrincipalTag/team}}, not {REPOSITORY}; "
+            "the request has no aws:PrincipalTag/team, aws:UserName",
+        ),
+        (
+            allow(Condition={"StringEquals": {"x:y": "${aws:UserName}${aws:PrincipalTag/team}"}}),
+            "its condition StringEquals on x:y asks for '${aws:UserName}${aws:PrincipalTag/team}'; "
+            "the request has no such key; nor has it aws:PrincipalTag/team, aws:UserName",
         ),
         (allow(Principal="*"), "it has a Principal, which policies of its kind have not"),
         ({"Effect": "Allow", "Action": "*"}, "it has no Resource"),
@@ -136,6 +162,18 @@ def test_the_deciding_statement_is_named_and_all_others_are_still_told() -> None
     assert (explained.deciding.kind, explained.deciding.sid) == (Kind.IDENTITY, "no")
 
 
+def test_of_two_policies_of_a_name_the_one_that_matched_decided() -> None:
+    one, other = (f"arn:aws:iam::{HOME}:group/{name}" for name in ("one", "other"))
+    policies = (
+        AttachedPolicy(policy(allow(Action="s3:*")), "same", holder=one),
+        AttachedPolicy(policy(allow()), "same", holder=other),
+    )
+    caller = Caller(Principal("AIDABOB", HOME, BOB_ARN, "bob", policies=policies))
+    deciding = explain(caller, ASKED, None, None).deciding
+    assert deciding is not None
+    assert deciding.holder == other
+
+
 def test_where_nothing_matched_nothing_decided() -> None:
     assert explain(bob(allow(Action="s3:*")), ASKED, None, None).deciding is None
 
@@ -155,6 +193,14 @@ def test_a_trust_policy_is_explained_alike() -> None:
     explained = explain_trust(bob(allow(Action="sts:*")), "", role, "sts:AssumeRole", {})
     assert explained.decision.allowed
     assert [verdict.kind for verdict in explained.verdicts] == [Kind.IDENTITY, Kind.TRUST]
+
+
+@pytest.mark.parametrize(("caller", "who"), [(bob(), BOB_ARN), (None, "arn:of:a-provider")])
+def test_whom_a_trust_policy_does_not_name_is_told_by_name(caller: Caller | None, who: str) -> None:
+    target = Principal("AROAT", HOME, f"arn:aws:iam::{HOME}:role/t", "t", PrincipalKind.ROLE)
+    text = policy({"Effect": "Allow", "Principal": {"Service": "a.b"}, "Action": "*"})
+    explained = explain_trust(caller, "arn:of:a-provider", Role(target, BoundPolicy(text), 1), "sts:AssumeRole", {})
+    assert explained.verdicts[-1].reason == f"its Principal does not name {who}"
 
 
 # ---- what would be, were policies otherwise ----
