@@ -21,7 +21,7 @@ from aiohttp import web
 
 from proxy import observe
 from proxy.audit.trail import Trail
-from proxy.auth.access import Access
+from proxy.auth.access import Access, repository_named
 from proxy.auth.rates import Rates
 from proxy.auth.sigv4 import Refused
 from proxy.auth.tokens import Tokens
@@ -220,6 +220,8 @@ def door(
         conditions = route.keys(ask)
         told.resources = route.resources(ask)
         own = [(f"ecr:{route.action or operation}", resource) for resource in told.resources]
+        if len(own) > 1:  # fetched together, for the decisions to find where they are kept
+            await metadata.repositories_access(account, [repository_named(resource) for resource in told.resources])
         for action, resource in (*own, *route.also(ask)):
             await access.require(caller, action, resource, told.facts, conditions)
         return ask

@@ -143,6 +143,16 @@ class CachedMetadata:
             self._repositories.put((account, repository), epoch, found if found.exists else None)
         return found
 
+    async def repositories_access(self, account: str, names: Sequence[str]) -> Sequence[RepositoryAccess]:
+        epochs = {name: self._epoch(account, name) for name in names}
+        kept = {name: self._counted(self._repositories.get((account, name), epochs[name])) for name in epochs}
+        found = {name: access for name, access in kept.items() if access is not None}
+        if missing := [name for name in kept if name not in found]:
+            for access in await self._inner.repositories_access(account, missing):
+                found[access.name] = access
+                self._repositories.put((account, access.name), epochs[access.name], access if access.exists else None)
+        return tuple(found[name] for name in names)
+
     async def registry_access(self, account: str) -> RegistryAccess:
         epoch = self._epoch(account, "")
         found = self._counted(self._registries.get(account, epoch))

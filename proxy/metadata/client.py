@@ -79,6 +79,9 @@ class MetadataClient:
     async def repository_access(self, account: str, repository: str) -> RepositoryAccess:
         return await self._ask("repository_access", RepositoryAccess, account=account, repository=repository)
 
+    async def repositories_access(self, account: str, names: Sequence[str]) -> Sequence[RepositoryAccess]:
+        return await self._ask("repositories_access", Sequence[RepositoryAccess], account=account, names=names)
+
     async def registry_access(self, account: str) -> RegistryAccess:
         return await self._ask("registry_access", RegistryAccess, account=account)
 

@@ -54,6 +54,9 @@ class Metadata(Protocol):
     async def repository_access(self, account: str, repository: str) -> RepositoryAccess:
         """What the repository says about access; `exists` False when it is not there."""
 
+    async def repositories_access(self, account: str, names: Sequence[str]) -> Sequence[RepositoryAccess]:
+        """The same of 1 to 100 repositories at once, in that order."""
+
     async def registry_access(self, account: str) -> RegistryAccess:
         """What the account's registry says about access, and its settings; `exists` False when it is not open here."""
 

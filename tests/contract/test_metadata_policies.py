@@ -77,6 +77,16 @@ class TestRepositoryPolicies:
         access = await world.metadata.repository_access(ACCOUNT, REPOSITORY)
         assert access.policy == BoundPolicy(text, ((ADMINISTRATOR, account),))
 
+    async def test_what_many_repositories_say_of_access_is_what_each_says(self, world: World) -> None:
+        """In the order that was asked for, also of what is not there and of the same one twice."""
+        await call(world, "SetRepositoryPolicy", repositoryName=REPOSITORY, policyText=policy())
+        tags = [{"Key": key, "Value": key} for key in "ba"]
+        await call(world, "CreateRepository", repositoryName="b/b", tags=tags)
+        names = ["b/b", "no/where", REPOSITORY, "b/b"]
+        found = await world.metadata.repositories_access(ACCOUNT, names)
+        assert list(found) == [await world.metadata.repository_access(ACCOUNT, name) for name in names]
+        assert [access.tags for access in found] == [(("a", "a"), ("b", "b")), (), (), (("a", "a"), ("b", "b"))]
+
     async def test_a_policy_that_is_set_changed_or_deleted_counts_at_once(self, world: World) -> None:
         for text in (policy(), policy(action="ecr:PutImage")):
             await call(world, "SetRepositoryPolicy", repositoryName=REPOSITORY, policyText=text)

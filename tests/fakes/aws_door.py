@@ -105,6 +105,9 @@ class FakeMetadata:
         policy = self.repository_policies.get((account, repository))
         return RepositoryAccess(account, repository, exists=repository in self.repositories, policy=policy)
 
+    async def repositories_access(self, account: str, names: Sequence[str]) -> Sequence[RepositoryAccess]:
+        return [await self.repository_access(account, name) for name in names]
+
     async def registry_access(self, account: str) -> RegistryAccess:
         return self.registries.get(account, RegistryAccess(account, exists=False))
 

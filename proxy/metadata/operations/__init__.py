@@ -82,6 +82,7 @@ INTERNAL: dict[str, Operation] = {
     "principal": Operation(identity.principal),
     "policy_documents": Operation(identity.policy_documents),
     "repository_access": Operation(identity.repository_access),
+    "repositories_access": Operation(identity.repositories_access),
     "registry_access": Operation(identity.registry_access),
     "bind_repository_policy": Operation(policies.bind_repository_policy),
     "role": Operation(identity.role),

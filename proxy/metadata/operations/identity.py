@@ -114,28 +114,45 @@ def policy_documents(tx: Transaction, account: str, arns: Sequence[str]) -> tupl
 
 def repository_access(tx: Transaction, account: str, repository: str) -> RepositoryAccess:
     """Of a closed account no repository is there."""
-    row = tx.connection.execute(
+    return repositories_access(tx, account, [repository])[0]
+
+
+def repositories_access(tx: Transaction, account: str, names: Sequence[str]) -> Sequence[RepositoryAccess]:
+    """The same of a hundred at most, in the order of their names as given."""
+    rows = tx.connection.execute(
         select(
             repositories.c.repository_id,
+            repositories.c.name,
             repositories.c.policy,
             repositories.c.policy_principals,
             repositories.c.encryption,
         ).where(
             repositories.c.account == account,
-            repositories.c.name == repository,
+            repositories.c.name.in_(names),
             ~exists().where(accounts.c.account == account, accounts.c.closed_at.is_not(None)),
         )
-    ).one_or_none()
-    if row is None:
-        return RepositoryAccess(account, repository, exists=False)
-    found = tx.connection.execute(
-        select(repository_tags.c.key, repository_tags.c.value)
-        .where(repository_tags.c.repository_id == row.repository_id)
-        .order_by(repository_tags.c.key)
     ).all()
-    policy = bound(tx, row.policy, row.policy_principals)
-    tags = tuple((tag.key, tag.value) for tag in found)
-    return RepositoryAccess(account, repository, True, policy, tags, row.encryption)
+    tags: dict[int, list[tuple[str, str]]] = {row.repository_id: [] for row in rows}
+    if tags:
+        found = tx.connection.execute(
+            select(repository_tags)
+            .where(repository_tags.c.repository_id.in_(tags))
+            .order_by(repository_tags.c.repository_id, repository_tags.c.key)
+        )
+        for tag in found:
+            tags[tag.repository_id].append((tag.key, tag.value))
+    there = {
+        row.name: RepositoryAccess(
+            account,
+            row.name,
+            True,
+            bound(tx, row.policy, row.policy_principals),
+            tuple(tags[row.repository_id]),
+            row.encryption,
+        )
+        for row in rows
+    }
+    return tuple(there.get(name) or RepositoryAccess(account, name, exists=False) for name in names)
 
 
 def registry_access(tx: Transaction, account: str) -> RegistryAccess:

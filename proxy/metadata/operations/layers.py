@@ -18,11 +18,11 @@ from proxy.model.errors import Code, Failure
 _DIGEST = re.compile(r"[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+", re.ASCII)
 
 _LINKED = (
-    select(blobs.c.size, blob_links.c.uses, blob_links.c.media_type)
+    select(blobs.c.digest, blobs.c.size, blob_links.c.uses, blob_links.c.media_type)
     .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
     .where(
         blobs.c.account == bindparam("account"),
-        blobs.c.digest == bindparam("digest"),
+        blobs.c.digest.in_(bindparam("digests", expanding=True)),
         blobs.c.quarantined_for.is_(None),
         blob_links.c.repository_id == bindparam("repository"),
     )
@@ -35,12 +35,14 @@ def batch_check_layer_availability(tx: Transaction, account: str, parameters: Pa
     _, repository = named_repository(tx, account, parameters)
     found: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
-    for digest in dict.fromkeys(parameters["layerDigests"]):
+    wanted = dict.fromkeys(parameters["layerDigests"])
+    asked = {"account": account, "digests": list(wanted), "repository": repository.repository_id}
+    there = {row.digest: row for row in tx.connection.execute(_LINKED, asked)}
+    for digest in wanted:
         if not _DIGEST.fullmatch(digest):
             failures.append(_failure(digest))
             continue
-        asked = {"account": account, "digest": digest, "repository": repository.repository_id}
-        row = tx.connection.execute(_LINKED, asked).one_or_none()
+        row = there.get(digest)
         if row is None:
             found.append({"layerDigest": digest, "layerAvailability": "UNAVAILABLE"})
         else:
@@ -53,7 +55,7 @@ def get_download_url_for_layer(tx: Transaction, account: str, parameters: Parame
     """That the layer may be fetched; its URL is the proxy's to make."""
     name, repository = named_repository(tx, account, parameters)
     digest = parameters["layerDigest"]
-    asked = {"account": account, "digest": digest, "repository": repository.repository_id}
+    asked = {"account": account, "digests": [digest], "repository": repository.repository_id}
     row = tx.connection.execute(_LINKED, asked).one_or_none()
     there = f"in the repository with name '{name}' in the registry with id '{account}'"
     if row is None:

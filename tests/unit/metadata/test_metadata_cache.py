@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from proxy.metadata.cache import KEEP_SECONDS, CachedMetadata
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.transaction import Changes
 from proxy.model.errors import Code, Failure
-from proxy.model.identity import AccessKey, AttachedPolicy, Principal
+from proxy.model.identity import AccessKey, AttachedPolicy, Principal, RepositoryAccess
 from proxy.model.records import Blob, SealedObject, StoredManifest
 
 SEALED = SealedObject("0" * 32, DATA_KEY, "arn", 4096, 1, 2, 0, ())
@@ -55,6 +55,10 @@ class Answers:
     async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
         self._ask("frame_hashes")
         return f"{object_key[-1]}{plain_offset}".encode() * 16 if self.known else b""
+
+    async def repositories_access(self, account: str, names: Sequence[str]) -> Sequence[RepositoryAccess]:
+        self._ask(f"repositories_access {' '.join(names)}")
+        return [RepositoryAccess(account, name, exists=name != "no/where") for name in names]
 
     async def principal(self, principal_id: str) -> Principal | None:
         self._ask("principal")
@@ -118,6 +122,26 @@ async def test_an_answer_that_a_change_overtook_is_not_kept(answers: Answers, ep
     before = Counter(answers.asked)
     await ask_all(cache)
     assert answers.asked == before + before
+
+
+async def test_of_many_repositories_only_those_are_asked_for_together_that_are_not_kept(
+    answers: Answers, epochs: Epochs
+) -> None:
+    """In the order that was asked for; what is absent or was changed meanwhile is asked for again, alone."""
+    cache = cached(answers, epochs)
+    names = ["c/d", "no/where", "a/b", "c/d"]
+    for _ in range(2):
+        found = await cache.repositories_access(ACCOUNT, names)
+        assert [access.name for access in found] == names
+        assert [access.exists for access in found] == [True, False, True, True]
+    assert (await cache.repository_access(ACCOUNT, "a/b")).exists
+    epochs.bump(CHANGED)
+    await cache.repositories_access(ACCOUNT, ["a/b", "c/d"])
+    assert list(answers.asked) == [
+        "repositories_access c/d no/where a/b",
+        "repositories_access no/where",
+        "repositories_access a/b",
+    ]
 
 
 async def test_absence_is_never_kept(answers: Answers, epochs: Epochs) -> None:

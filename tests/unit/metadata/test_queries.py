@@ -165,6 +165,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "principal": lambda: identity.principal(tx, administrator.principal_id),
         "policy_documents": lambda: identity.policy_documents(tx, ACCOUNT, ["arn:aws:iam::123456789012:policy/own"]),
         "repository_access": lambda: identity.repository_access(tx, ACCOUNT, R),
+        "repositories_access": lambda: identity.repositories_access(tx, ACCOUNT, [R, "no/where"]),
         "registry_access": lambda: identity.registry_access(tx, ACCOUNT),
         "role": lambda: identity.role(tx, ACCOUNT, "ann-role"),
         "oidc_provider": lambda: identity.oidc_provider(tx, ACCOUNT, "token.example.com"),
