@@ -61,8 +61,6 @@ REFUSED: Sequence[tuple[Code, str, Mapping[str, Any]]] = (
         "resourceTags",
         {"resourceTags": [{"Key": f"{n}", "Value": ""} for n in range(51)]},
     ),
-    (Code.VALIDATION, "customRoleArn is required", {"customRoleArn": None}),
-    (Code.VALIDATION, "customRoleArn is required", {"customRoleArn": None, "resourceTags": None}),
     (Code.VALIDATION, "customRoleArn", {"customRoleArn": ROLE.replace(ACCOUNT, "210987654321")}),
     (Code.VALIDATION, "customRoleArn", {"customRoleArn": ROLE.replace("role", "user")}),
 )
@@ -123,6 +121,12 @@ class TestTemplates:
             "createdAt": world.clock(),
             "updatedAt": world.clock(),
         }
+
+    async def test_tags_and_a_key_of_ones_own_are_saved_without_a_role(self, world: World) -> None:
+        """As ECR does, though its guide calls the role required; Terraform's provider relies on it."""
+        given = {member: value for member, value in WHOLE.items() if member != "customRoleArn"}
+        made = (await call(world, CREATE, prefix="a", **given))["repositoryCreationTemplate"]
+        assert made == {"prefix": "a", **given, "createdAt": world.clock(), "updatedAt": world.clock()}
 
     async def test_an_update_leaves_what_it_does_not_name(self, world: World) -> None:
         before = (await call(world, CREATE, prefix="a", **WHOLE))["repositoryCreationTemplate"]
@@ -195,7 +199,6 @@ class TestTemplates:
 
     async def test_an_update_is_held_to_what_the_whole_would_be(self, world: World) -> None:
         await call(world, CREATE, prefix="a", **WHOLE)
-        assert "customRoleArn" in await refused(world, Code.VALIDATION, UPDATE, prefix="a", customRoleArn="")
         filters = WHOLE["imageTagMutabilityExclusionFilters"]
         await call(world, UPDATE, prefix="a", imageTagMutability="MUTABLE")
         await refused(world, Code.INVALID_PARAMETER, UPDATE, prefix="a", imageTagMutabilityExclusionFilters=filters)

@@ -171,7 +171,7 @@ def _check(account: str, settings: Parameters) -> None:
             raise ecr_failure(error, PolicyKind.REPOSITORY) from None
     if settings.get("lifecyclePolicy"):
         _check_lifecycle(settings["lifecyclePolicy"])
-    _check_role(account, settings.get("customRoleArn"), bool(tags) or _encryption(settings)[0] != "AES256")
+    _check_role(account, settings.get("customRoleArn"))
 
 
 def _check_lifecycle(text: str) -> None:
@@ -186,15 +186,10 @@ def _check_lifecycle(text: str) -> None:
         )
 
 
-def _check_role(account: str, arn: str | None, needed: bool) -> None:
-    if not arn:
-        if needed:
-            raise Failure(
-                Code.VALIDATION, "A customRoleArn is required for a template with resource tags or a KMS encryption"
-            )
-        return
-    found = _ROLE.fullmatch(arn)
-    if found is None or found[1] != account:
+def _check_role(account: str, arn: str | None) -> None:
+    """None is needed to save tags or a KMS key: so does ECR, which wants one as it makes a repository with them."""
+    found = _ROLE.fullmatch(arn) if arn else None
+    if arn and (found is None or found[1] != account):
         raise Failure(
             Code.VALIDATION,
             f"Value '{arn[:128]}' at 'customRoleArn' failed to satisfy constraint: Member must be the ARN of a role of "
