@@ -1,13 +1,14 @@
-"""What Terraform's AWS provider calls for repositories, their policies, the registry's and settings, replayed by boto3.
+"""What Terraform's AWS provider calls for ECR, replayed by boto3: repositories, creation templates, policies, settings.
 
-Each resource is made, read, changed and destroyed in the provider's order of calls, on a real server and with its
-retries left out: what it would wait for is there at once. A plan is empty when what is read is what was wanted.
+Each resource is made, read, changed and destroyed in the provider's order of calls (internal/service/ecr), on a real
+server and with its retries left out: what it would wait for is there at once. A plan is empty when what is read is what
+was wanted. Reading asks by the id alone, as an import does: what is imported is the whole of the state.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import boto3
@@ -17,6 +18,7 @@ from botocore.exceptions import ClientError
 
 from harness.accounts import Key, open_account
 from harness.policies import PULL, allow, policy
+from harness.registry import OCI_INDEX
 from harness.server import Server
 
 REGION = "us-east-1"
@@ -45,12 +47,30 @@ class Provider:
     def read_repository(self, name: str) -> dict[str, Any]:
         [found] = self.ecr.describe_repositories(repositoryNames=[name])["repositories"]
         tags = self.ecr.list_tags_for_resource(resourceArn=found["repositoryArn"])["tags"]
+        assert (found["registryId"], found["repositoryArn"].split(":")[4]) == (self.account, self.account)
         return {
             "name": found["repositoryName"],
-            "image_tag_mutability": found["imageTagMutability"],
             "scan_on_push": found["imageScanningConfiguration"]["scanOnPush"],
-            "encryption_type": found["encryptionConfiguration"]["encryptionType"],
-            "tags": {tag["Key"]: tag["Value"] for tag in tags},
+            **_as_state(found),
+            "tags": _map(tags),
+        }
+
+    def read_template(self, prefix: str) -> dict[str, Any] | None:
+        """None is what the provider takes from its state: an empty answer, as there is no error for it."""
+        pages = self.ecr.get_paginator("describe_repository_creation_templates").paginate(prefixes=[prefix])
+        found = [each for page in pages for each in page["repositoryCreationTemplates"]]
+        if not found:
+            return None
+        [template] = found
+        return {
+            "prefix": template["prefix"],
+            "applied_for": set(template["appliedFor"]),
+            "custom_role_arn": template.get("customRoleArn", ""),
+            "description": template.get("description", ""),
+            **_as_state(template),
+            "lifecycle_policy": template.get("lifecyclePolicy", ""),
+            "repository_policy": template.get("repositoryPolicy", ""),
+            "resource_tags": _map(template["resourceTags"]),
         }
 
     def read_policy(self, name: str, wanted: str) -> str:
@@ -62,6 +82,31 @@ class Provider:
         trust = policy(allow("sts:AssumeRole", Principal={"AWS": self.account}))
         arn: str = self.iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
         return arn
+
+
+def _as_state(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What repositories and templates have in common."""
+    filters = found.get("imageTagMutabilityExclusionFilters", [])
+    return {
+        "encryption": (
+            found["encryptionConfiguration"]["encryptionType"],
+            found["encryptionConfiguration"].get("kmsKey"),
+        ),
+        "image_tag_mutability": found["imageTagMutability"],
+        "exclusion_filters": [(each["filterType"], each["filter"]) for each in filters],
+    }
+
+
+def _map(tags: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in tags}
+
+
+def _tags(given: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in given.items()]
+
+
+def _filters(*filters: str) -> list[dict[str, str]]:
+    return [{"filterType": "WILDCARD", "filter": each} for each in filters]
 
 
 def _meaning(document: Any) -> Any:
@@ -97,8 +142,9 @@ def test_a_repository_and_its_policy(provider: Provider) -> None:
     wanted: dict[str, Any] = {
         "name": name,
         "image_tag_mutability": "IMMUTABLE",
+        "exclusion_filters": [],
         "scan_on_push": True,
-        "encryption_type": "AES256",
+        "encryption": ("AES256", None),
         "tags": {"team": "blue", "cost": "9"},
     }
     made = ecr.create_repository(
@@ -106,7 +152,7 @@ def test_a_repository_and_its_policy(provider: Provider) -> None:
         imageTagMutability="IMMUTABLE",
         imageScanningConfiguration={"scanOnPush": True},
         encryptionConfiguration={"encryptionType": "AES256"},
-        tags=[{"Key": key, "Value": value} for key, value in wanted["tags"].items()],
+        tags=_tags(wanted["tags"]),
     )["repository"]
     assert provider.read_repository(name) == wanted
 
@@ -117,11 +163,19 @@ def test_a_repository_and_its_policy(provider: Provider) -> None:
     listed = normal(policy(allow(PULL[::-1], Sid="Pull", Principal={"AWS": role})))
     assert provider.read_policy(name, listed) == listed  # another order is no change
 
-    # apply: other tags, another policy
+    # apply: another mutability, no scans, other tags; and another policy
+    here = {"registryId": made["registryId"], "repositoryName": name}
+    ecr.put_image_tag_mutability(
+        **here, imageTagMutability="IMMUTABLE_WITH_EXCLUSION", imageTagMutabilityExclusionFilters=_filters("b*", "a*")
+    )
+    ecr.put_image_scanning_configuration(**here, imageScanningConfiguration={"scanOnPush": False})
     ecr.untag_resource(resourceArn=made["repositoryArn"], tagKeys=["cost"])
-    ecr.tag_resource(resourceArn=made["repositoryArn"], tags=[{"Key": "team", "Value": "red"}])
-    ecr.put_image_tag_mutability(registryId=made["registryId"], repositoryName=name, imageTagMutability="MUTABLE")
-    assert provider.read_repository(name) == {**wanted, "tags": {"team": "red"}, "image_tag_mutability": "MUTABLE"}
+    ecr.tag_resource(resourceArn=made["repositoryArn"], tags=_tags({"team": "red"}))
+    changed = {**wanted, "image_tag_mutability": "IMMUTABLE_WITH_EXCLUSION", "scan_on_push": False}
+    changed |= {"exclusion_filters": [("WILDCARD", "b*"), ("WILDCARD", "a*")], "tags": {"team": "red"}}
+    assert provider.read_repository(name) == changed
+    ecr.put_image_tag_mutability(**here, imageTagMutability="MUTABLE")
+    assert provider.read_repository(name) == {**changed, "image_tag_mutability": "MUTABLE", "exclusion_filters": []}
     both = normal(
         policy(allow(PULL, Principal={"AWS": [role, provider.account]}), allow("ecr:ListImages", Principal="*"))
     )
@@ -182,17 +236,116 @@ def test_a_registrys_policy_and_its_settings(provider: Provider) -> None:
         assert (read["name"], read["value"]) == (name, value)
 
 
-def test_boto3_pages_through_repositories_and_images(provider: Provider) -> None:
-    names = [f"n{number}" for number in range(5)]
-    for name in names:
-        provider.ecr.create_repository(repositoryName=name)
-    repositories = provider.ecr.get_paginator("describe_repositories")
-    pages = list(repositories.paginate(PaginationConfig={"PageSize": 2}))
-    assert [each["repositoryName"] for page in pages for each in page["repositories"]] == names
-    assert len(pages) == 3
-    first = repositories.paginate(PaginationConfig={"MaxItems": 3, "PageSize": 2}).build_full_result()
-    assert [each["repositoryName"] for each in first["repositories"]] == names[:3]
-    rest = repositories.paginate(PaginationConfig={"StartingToken": first["NextToken"]}).build_full_result()
-    assert [each["repositoryName"] for each in rest["repositories"]] == names[3:]
-    for operation in ("list_images", "describe_images"):
-        assert list(provider.ecr.get_paginator(operation).paginate(repositoryName="n0"))
+def test_a_repository_without_blocks_is_read_by_its_defaults(provider: Provider) -> None:
+    """The provider leaves out what is not configured and takes what it reads for it; `force_delete` deletes images."""
+    ecr = provider.ecr
+    ecr.create_repository(repositoryName="plain", imageTagMutability="MUTABLE")
+    assert provider.read_repository("plain") == {
+        "name": "plain",
+        "scan_on_push": False,
+        "encryption": ("AES256", None),
+        "image_tag_mutability": "MUTABLE",
+        "exclusion_filters": [],
+        "tags": {},
+    }
+    index = normal({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
+    ecr.put_image(repositoryName="plain", imageManifest=index)
+    delete = {"repositoryName": "plain", "registryId": provider.account}
+    assert code(ecr.delete_repository, **delete, force=False) == "RepositoryNotEmptyException"
+    ecr.delete_repository(**delete, force=True)
+    assert code(ecr.describe_repositories, repositoryNames=["plain"]) == "RepositoryNotFoundException"
+    assert code(ecr.delete_repository, **delete, force=True) == "RepositoryNotFoundException"
+
+
+def test_a_creation_template(provider: Provider) -> None:
+    """aws_ecr_repository_creation_template."""
+    ecr = provider.ecr
+    lifecycle = normal({"rules": [{"rulePriority": 1, "action": {"type": "expire"}, "selection": {}}]})
+    shared = normal(policy(allow("ecr:ListImages", Sid="s", Principal="*")))
+    wanted: dict[str, Any] = {
+        "prefix": "team",
+        "applied_for": {"PULL_THROUGH_CACHE", "REPLICATION"},
+        "custom_role_arn": f"arn:aws:iam::{provider.account}:role/maker",
+        "description": "what teams get",
+        "encryption": ("AES256", None),
+        "image_tag_mutability": "MUTABLE_WITH_EXCLUSION",
+        "exclusion_filters": [("WILDCARD", "latest*"), ("WILDCARD", "prod-*")],
+        "lifecycle_policy": lifecycle,
+        "repository_policy": shared,
+        "resource_tags": {"Foo": "Bar"},
+    }
+    made = ecr.create_repository_creation_template(
+        prefix="team",
+        appliedFor=["REPLICATION", "PULL_THROUGH_CACHE"],
+        customRoleArn=wanted["custom_role_arn"],
+        description=wanted["description"],
+        encryptionConfiguration={"encryptionType": "AES256"},
+        imageTagMutability="MUTABLE_WITH_EXCLUSION",
+        imageTagMutabilityExclusionFilters=_filters("latest*", "prod-*"),
+        lifecyclePolicy=lifecycle,
+        repositoryPolicy=shared,
+        resourceTags=_tags({"Foo": "Bar"}),
+    )
+    assert (made["registryId"], made["repositoryCreationTemplate"]["prefix"]) == (provider.account, "team")
+    assert provider.read_template("team") == wanted
+    again = {"prefix": "team", "appliedFor": ["REPLICATION"], "imageTagMutability": "MUTABLE"}
+    assert code(ecr.create_repository_creation_template, **again) == "TemplateAlreadyExistsException"
+
+    # apply: only what has changed is sent; filters with the mutability that they belong to
+    ecr.update_repository_creation_template(
+        prefix="team",
+        imageTagMutability="MUTABLE_WITH_EXCLUSION",
+        imageTagMutabilityExclusionFilters=_filters("prod-*", "latest*"),
+    )
+    wanted["exclusion_filters"].reverse()
+    assert provider.read_template("team") == wanted
+
+    # apply: what is no longer configured is sent as an empty text, and filters not at all
+    ecr.update_repository_creation_template(
+        prefix="team",
+        appliedFor=["CREATE_ON_PUSH"],
+        customRoleArn="",
+        description="",
+        imageTagMutability="MUTABLE",
+        lifecyclePolicy="",
+        repositoryPolicy="",
+    )
+    bare = {
+        **dict.fromkeys(("custom_role_arn", "description", "lifecycle_policy", "repository_policy"), ""),
+        "applied_for": {"CREATE_ON_PUSH"},
+        "image_tag_mutability": "MUTABLE",
+        "exclusion_filters": [],
+    }
+    assert provider.read_template("team") == {**wanted, **bare}
+
+    # destroy; what is gone already is no error to the provider, by this name
+    ecr.delete_repository_creation_template(prefix="team")
+    assert provider.read_template("team") is None
+    assert code(ecr.delete_repository_creation_template, prefix="team") == "TemplateNotFoundException"
+
+
+def test_the_template_of_the_providers_own_first_test(provider: Provider) -> None:
+    """Tags, and no role that would put them on: accepted, and read by its defaults."""
+    every = ["CREATE_ON_PUSH", "PULL_THROUGH_CACHE", "REPLICATION"]
+    asked = {"appliedFor": every, "imageTagMutability": "MUTABLE", "resourceTags": _tags({"Foo": "Bar"})}
+    for prefix in ("tf-test-1", "ROOT"):
+        provider.ecr.create_repository_creation_template(prefix=prefix, **asked)
+        assert provider.read_template(prefix) == {
+            **dict.fromkeys(("custom_role_arn", "description", "lifecycle_policy", "repository_policy"), ""),
+            "prefix": prefix,
+            "applied_for": set(every),
+            "encryption": ("AES256", None),
+            "image_tag_mutability": "MUTABLE",
+            "exclusion_filters": [],
+            "resource_tags": {"Foo": "Bar"},
+        }
+
+
+def test_a_principal_whose_pulls_do_not_count(provider: Provider) -> None:
+    """aws_ecr_pull_time_update_exclusion, which is found by going through the whole list."""
+    ecr, arn = provider.ecr, f"arn:aws:iam::{provider.account}:role/scanner"
+    assert ecr.register_pull_time_update_exclusion(principalArn=arn)["principalArn"] == arn
+    assert ecr.list_pull_time_update_exclusions()["pullTimeUpdateExclusions"] == [arn]
+    ecr.deregister_pull_time_update_exclusion(principalArn=arn)
+    assert ecr.list_pull_time_update_exclusions()["pullTimeUpdateExclusions"] == []
+    assert code(ecr.deregister_pull_time_update_exclusion, principalArn=arn) == "ExclusionNotFoundException"
