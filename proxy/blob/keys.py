@@ -47,7 +47,7 @@ class DataKeys(Protocol):
 
     async def arn_of(self, name: str, sealed_for: str) -> str:
         """The ARN of the KMS key of that id, ARN or alias (empty: the server's own), which was found to wrap and to
-        unwrap. `Failure(KMS)`, also where no KMS is configured."""
+        unwrap. `Failure(KMS)`; with the field `absent` where no KMS is configured."""
 
     async def require(self, kms_key: str, sealed_for: str) -> None:
         """`Failure(KMS)` where KMS refuses that key, as of a while ago; nothing while it does not answer, or for the
@@ -127,6 +127,7 @@ def no_kms() -> Failure:
         Code.KMS,
         "this needs a key of AWS KMS, and no KMS is configured in this registry",
         hint="give [keys] key_id and region, beside whatever provider is in force",
+        absent=True,
     )
 
 

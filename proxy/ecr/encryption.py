@@ -73,4 +73,11 @@ async def _settled(keys: DataKeys, given: Mapping[str, Any], sealed_for: str) ->
         if key:
             raise invalid("encryptionConfiguration.kmsKey", "A key cannot be given with encryption type AES256")
         return {"encryptionType": kind}
-    return {"encryptionType": kind, "kmsKey": await keys.arn_of(key or "", sealed_for)}
+    try:
+        return {"encryptionType": kind, "kmsKey": await keys.arn_of(key or "", sealed_for)}
+    except Failure as failure:
+        told = failure.fields
+        if failure.code is not Code.KMS or not ("absent" in told or (key and "kmsError" in told)):
+            raise
+        # A key of the sender's choice, or one where there can be none: no fault of this server's.
+        raise Failure(Code.KMS, failure.message, hint=failure.hint, **told, chosen=True) from failure

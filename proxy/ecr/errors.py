@@ -196,7 +196,8 @@ def _failure(failure: Failure) -> WireError:
         return WireError(500, Code.SERVER.value, told)
     if failure.code is Code.KMS:
         # The sender may be told which of KMS's errors it was; what it means is for the operator.
-        observe.log.error("KMS failed", code=failure.code, message=failure.message, hint=failure.hint)
+        tell = observe.log.info if "chosen" in failure.fields else observe.log.error
+        tell("KMS failed", code=failure.code, message=failure.message, hint=failure.hint)
         if "unavailable" in failure.fields:
             return WireError(500, Code.SERVER.value, TRY_AGAIN)
         kms_error = failure.fields.get("kmsError")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from fakes.asked_doors import raw_request, written
 from fakes.kms_door import ARN as SERVERS
 from fakes.kms_door import KmsDoor, kms_door
@@ -82,6 +83,11 @@ def encryption_in(answer: Answer) -> dict[str, str]:
     return found
 
 
+def _levels(logged: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of the lines about KMS."""
+    return [each["log_level"] for each in logged if each["event"] == "KMS failed"]
+
+
 @pytest.mark.parametrize("name", ["own", "alias/own", OWN])
 async def test_a_key_is_shown_by_its_arn_however_it_was_named(registry: Registry, name: str) -> None:
     kept = {"encryptionType": "KMS", "kmsKey": OWN}
@@ -107,17 +113,29 @@ async def test_without_a_key_it_is_the_servers_own(registry: Registry) -> None:
 )
 async def test_a_key_that_cannot_be_used_makes_no_repository(registry: Registry, code: str, words: str) -> None:
     registry.kms.refused[OWN] = code
-    answer = await registry.create(key="alias/own")
+    with structlog.testing.capture_logs() as logged:
+        answer = await registry.create(key="alias/own")
+    assert _levels(logged) == ["info"]  # it was the sender's to choose
     assert (answer.status, said(answer)["__type"], said(answer)["kmsError"]) == (400, "KmsException", code)
     assert words in said(answer)["message"]
     assert "somebody" not in answer.body.decode()  # KMS's own text names principals
     assert said(await registry.ask("DescribeRepositories"))["repositories"] == []
 
 
+async def test_the_servers_own_key_that_cannot_be_used_is_the_operators_to_mend(registry: Registry) -> None:
+    registry.kms.refused[SERVERS] = "DisabledException"
+    with structlog.testing.capture_logs() as logged:
+        answer = await registry.create()
+    assert (answer.status, said(answer)["__type"]) == (400, "KmsException")
+    assert _levels(logged) == ["error"]
+
+
 async def test_a_kms_that_does_not_answer_is_a_fault_of_ours(registry: Registry) -> None:
     registry.kms.refuse = "KMSInternalException"
-    answer = await registry.create(key=OWN)
+    with structlog.testing.capture_logs() as logged:
+        answer = await registry.create(key=OWN)
     assert (answer.status, said(answer)["__type"]) == (500, "ServerException")
+    assert _levels(logged) == ["error"]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +163,9 @@ async def test_without_a_kms_a_key_of_it_is_refused_in_words(tmp_path: Path) -> 
     async with whole_registry(tmp_path) as whole, kms_door() as unused:
         who = Credentials(*await whole.give_key(ACCOUNT, "administrator"))
         registry = Registry(whole, unused, Clock(), who)
-        answer = await registry.create()
+        with structlog.testing.capture_logs() as logged:
+            answer = await registry.create()
+        assert _levels(logged) == ["info"]
         assert (answer.status, said(answer)["__type"]) == (400, "KmsException")
         assert "no KMS is configured" in said(answer)["message"]
         await registry.close()
