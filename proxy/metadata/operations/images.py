@@ -190,14 +190,14 @@ def update_image_storage_class(tx: Transaction, account: str, parameters: Parame
 
 
 def _delete(tx: Transaction, repository_id: int, row: FoundRow, tag: str | None) -> list[dict[str, str]]:
+    if tag is not None and row.tags > 1:
+        remove_tag(tx, repository_id, tag, row.image_id)
+        return [{"imageDigest": row.digest, "imageTag": tag}]
     held = (
         tx.connection.execute(select(tags.c.name).where(tags.c.image_id == row.image_id).order_by(tags.c.name))
         .scalars()
         .all()
     )
-    if tag is not None and held != [tag]:
-        remove_tag(tx, repository_id, tag, row.image_id)
-        return [{"imageDigest": row.digest, "imageTag": tag}]
     remove_image(tx, repository_id, row.image_id, row.digest)
     return [{"imageDigest": row.digest, "imageTag": each} for each in held] or [{"imageDigest": row.digest}]
 

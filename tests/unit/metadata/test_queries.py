@@ -405,6 +405,21 @@ def test_a_batch_costs_as_many_statements_as_one_of_it(connection: Connection) -
         assert asked(1) == asked(20) > 0
 
 
+def test_a_tag_of_many_goes_without_a_look_at_the_others(connection: Connection) -> None:
+    """An image may have a thousand, and a batch may take a hundred of them."""
+    with connection.begin():
+        tx = Transaction(connection, 1_800_000_000.0, Registry())
+        accounts.bootstrap(tx, ACCOUNT)
+        Push(tx).image("one", "v1", "v2", "v3")
+        ran: list[str] = []
+        event.listen(connection, "before_cursor_execute", lambda *told: ran.append(told[2]))
+        for tag, last in (("v1", False), ("v2", False), ("v3", True)):
+            ran.clear()
+            gone = images.batch_delete_image(tx, ACCOUNT, {"repositoryName": R, "imageIds": [{"imageTag": tag}]})
+            assert [each.get("imageTag") for each in gone["imageIds"]] == [tag]
+            assert any("tags.image_id = ?" in statement for statement in ran) is last, "it goes with its image"
+
+
 @pytest.mark.needs(postgresql.PROGRAM)
 def test_postgresql_has_an_index_for_every_statement_of_every_operation_too(on_postgresql: Connection) -> None:
     faults = _faults(on_postgresql, _postgresql_faults)
