@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import os
 import shutil
 import statistics
 import sys
@@ -164,10 +165,12 @@ class Comparison:
 
     def _fill(self, cached: Bench) -> Figure:
         """Into pages that the kernel has used before: in a virtual machine the first use of a page costs its first
-        writer 2.5 CPU-s/GB, whoever that is, and only this row of all writes files that stay."""
+        writer 2.5 CPU-s/GB, whoever that is, and only this row of all writes files that stay. Twice as many as are
+        needed, and just before: others take some, and a host may take back what lies free for two seconds."""
+        os.sync()  # so that the measurement's own takes no time
         used = self._home / "used-pages"
         with used.open("wb", buffering=0) as file:
-            for _ in range(self._asked.layers * self._asked.layer_mib):
+            for _ in range(2 * self._asked.layers * self._asked.layer_mib):
                 file.write(bytes(2**20))
         used.unlink()
         return cached.pull(1)

@@ -119,7 +119,9 @@ class CachedStore:
         await self.inner.check()
 
     async def kept(self, key: str) -> int:
-        """How many of an object's bytes are here."""
+        """How many of an object's bytes are here, with those that readers here have had."""
+        if key in self._open:
+            await self._open[key].written()
         return await finish_anyway(self.readers.submit(self.directory.present, key))
 
     async def close(self) -> None:
@@ -198,6 +200,7 @@ class CachedReader:
         self._next = 0  # where the next read of the row begins
         self._pause = FIRST_LOOK
         self._waits_since: float | None = None
+        self._awaits = False  # what another process fetches, and has it know
         self._full_until = 0  # extents of this row before that one were there when they were looked at
         self._absent_until = 0  # up to there bytes were not kept when this reader first looked
         self._counted = {"hit": 0, "miss": 0, "behind": 0}
@@ -333,8 +336,7 @@ class CachedReader:
         self._store.filling.start(of, extent, end)
 
     async def _arrival(self, fill: Fill | None, view: memoryview, at: int) -> int:
-        """Wait for what comes from `at` on, by `fill` or another process, or until it is time to look again; how many
-        bytes came. What the fill failed with."""
+        """Wait for bytes from `at` on, by `fill` or another process, or until the next look; how many. Its failure."""
         now = time.perf_counter()
         if self._waits_since is None:
             self._waits_since = now
@@ -342,6 +344,7 @@ class CachedReader:
         if left < 0:
             raise Unkept("whoever fetches it does not go on")
         if fill is None:  # another process fetches it, or has died over it: then its locks are free
+            self._awaits = self._file.await_others(True)
             await asyncio.sleep(self._pause)
             self._pause = min(self._pause * 1.5, LAST_LOOK)
             return 0
@@ -355,6 +358,8 @@ class CachedReader:
         if self._waits_since is not None:
             observe.metrics.cache_wait_seconds.observe(time.perf_counter() - self._waits_since)
             self._waits_since, self._pause = None, FIRST_LOOK
+        if self._awaits:
+            self._awaits = self._file.await_others(False)
 
     async def _look(self, first: int, stop: int) -> Sequence[int]:
         counts = self._file.look(first, stop)

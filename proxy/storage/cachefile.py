@@ -5,7 +5,8 @@
     12   4  bytes of an extent
     16   8  bytes of the object
     24   4  CRC-32 of the 24 bytes before
-    28   4  zero
+    28   1  its lock is held, shared, by processes that wait for extents which another one fills
+    29   3  zero
     32  4n  for each of n extents: how many of its bytes are here, from its start on
      …  4n  for each: when it was last filled, hundredths of a second modulo 2^32
      …      zeros up to the next 4,096, then nothing up to the next MiB, which takes no room
@@ -37,6 +38,7 @@ _HEAD = struct.Struct("<8sIIQI4x")
 _MAGIC, _VERSION = b"whfcache", 1
 MOST_EXTENTS = 2**20
 _LOCK = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux
+_AWAITED = 28
 _KEEP_SIZE, _PUNCH = 1, 2 | 1
 
 _fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
@@ -145,12 +147,16 @@ class CacheFile:
     # ---- bytes ----------------------------------------------------------------------------------------------------
 
     def write(self, at: int, view: memoryview, stamp: int) -> None:
-        """Bytes that follow those of one extent which are here, and then its count."""
-        extent, within = divmod(at, self.extent)
+        """Bytes that follow those of one extent which are here, into the next ones as far as they reach; and then the
+        counts of all these extents, with the stamps of those that begin here."""
+        first, within = divmod(at, self.extent)
+        last, rest = divmod(at + len(view), self.extent)
         _write_all(self.fd, view, self.data_at + at)
-        if not within:
-            self._put(_HEAD.size + 4 * (self.extents + extent), stamp)
-        self._put(_HEAD.size + 4 * extent, within + len(view))
+        counts = [self.extent] * (last - first) + [rest] * (rest > 0)
+        begun = first + (within > 0)
+        if first + len(counts) > begun:
+            self._put(_HEAD.size + 4 * (self.extents + begun), [stamp] * (first + len(counts) - begun))
+        self._put(_HEAD.size + 4 * first, counts)
 
     def forget(self, first: int, stop: int) -> None:
         """Count extents [first, stop) as absent, and give their blocks back where the file system can."""
@@ -176,8 +182,8 @@ class CacheFile:
         start, end = first * self.extent, min(stop * self.extent, self.size)
         return self.data_at + start, max(end - start, 1)
 
-    def _put(self, at: int, number: int) -> None:
-        os.pwrite(self.fd, number.to_bytes(4, "little"), at)
+    def _put(self, at: int, numbers: Sequence[int]) -> None:
+        _write_all(self.fd, memoryview(struct.pack(f"<{len(numbers)}I", *numbers)), at)
 
     # ---- locks ----------------------------------------------------------------------------------------------------
 
@@ -200,6 +206,17 @@ class CacheFile:
 
     def unlock(self, first: int, stop: int) -> None:
         fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_UNLCK, first, stop))
+
+    def await_others(self, waits: bool) -> bool:
+        """Let whoever fills extents know that this process waits for them, or no longer; which of both."""
+        kind = fcntl.F_RDLCK if waits else fcntl.F_UNLCK
+        fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _LOCK.pack(kind, os.SEEK_SET, _AWAITED, 1, 0))
+        return waits
+
+    def is_awaited(self) -> bool:
+        """Whether another process waits for extents of it."""
+        asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _AWAITED, 1, 0)
+        return bool(_LOCK.unpack(fcntl.fcntl(self.fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
 
 
 def _lock_of(kind: int, first: int, stop: int) -> bytes:

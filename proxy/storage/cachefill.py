@@ -2,12 +2,15 @@
 
 An object that a process has open is one `CachedObject`, shared by its readers. What is absent is fetched in runs of
 extents, each under locks in the file that end with their process, by a task of its own that goes to the run's end
-whoever leaves meanwhile. Readers in the same process get copies of what comes in, before it is in the file; those of
-other processes look every few milliseconds, and take the locks over when their holder has died. Buffers: `CHUNK` twice
+whoever leaves meanwhile. A reader in the same process that goes straight has the bytes fetched into its own buffer,
+from which they are written; others here get copies of what comes in; those of other processes look every few
+milliseconds, and take the locks over when their holder has died. A fill waits `HOLD_SECONDS` at most for the reader
+that it goes along with, and not at all once another process waits: then it goes on in buffers of its own, `CHUNK` twice
 for a fill, `FILLS` fills at a time in a process, and `KEPT` of them idle.
 
-Promises: a fill that failed has failed for all who waited for it here, with the store's own error, or with `Unkept`
-when only the cache is at fault. Locks are let go after the last thread that writes has ended.
+Promises: what a reader has had is written, however soon the process closes; a fill that failed has failed for all who
+waited for it here, with the store's own error, or with `Unkept` when only the cache is at fault. Locks are let go after
+the last thread that writes has ended.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ FILLS = 32
 KEPT = 8  # buffers kept for the next fills: fresh pages cost more than a copy into old ones
 SMALL = 64 * 1024  # bytes up to which a run gets a buffer of its own
 WRITERS = 16  # threads
+LENT_LEAST = 256 * 1024  # bytes of a reader's buffer: smaller ones are copied into
+HOLD_SECONDS = 0.1  # a reader that is on its way to a client is back in a hundredth of it
 REST_SECONDS = 10.0  # after a failure of the cache's own disk, in which nothing new is kept
 NO_ROOM_SECONDS = 1.0  # the same while all that lies in it is in use
 
@@ -53,6 +58,11 @@ class CachedObject:
 
     def fill_of(self, extent: int) -> Fill | None:
         return next((fill for fill in self.fills if fill.first <= extent < fill.stop), None)
+
+    async def written(self) -> None:
+        """Wait for what readers had before the file."""
+        for writing in [fill.writing for fill in self.fills if fill.writing is not None]:
+            await writing.ended()
 
     def next_fill(self, extent: int) -> int:
         """The first extent from there on that is being filled in this process; one past the last when none is."""
@@ -129,14 +139,17 @@ class Filling:
 
 
 class _Wanted:
-    """What a reader waits for: `view` with the bytes from `at` on, `done` of which it has."""
+    """What a reader waits for: `view` with the bytes from `at` on, `done` of which it has. While it is `lent` the fill
+    works on the rest of the view, which nobody else may touch."""
 
-    __slots__ = ("arrival", "at", "done", "view")
+    __slots__ = ("arrival", "at", "done", "lent", "may_be_lent", "view")
 
-    def __init__(self, view: memoryview, at: int) -> None:
-        self.view = view
+    def __init__(self, view: memoryview, at: int, end: int) -> None:
+        self.view = view[: end - at]
         self.at = at
         self.done = 0
+        self.lent = False
+        self.may_be_lent = len(view) >= LENT_LEAST
         self.arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def copy(self, start: int, piece: memoryview) -> None:
@@ -148,7 +161,7 @@ class _Wanted:
             self.done += len(part)
 
     def arrive(self) -> None:
-        if not self.arrival.done():
+        if not self.lent and not self.arrival.done():
             self.arrival.set_result(None)
 
 
@@ -166,33 +179,52 @@ class Fill:
         self._of = of
         self._held: list[tuple[int, memoryview]] = []  # what came last and is not all in the file, and where it begins
         self._waiting: list[_Wanted] = []
+        self.writing: Job[None] | None = None  # what a reader has had already
+        self._next = self.at  # where the piece begins that is fetched next
+        self._holds = True  # for a reader that is not back yet
+        self._back: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Fill [{self.first}, {self.stop}) of {self._of.key} at {self.at}, {self.error or self.ended}>"
 
     def copy(self, view: memoryview, at: int) -> int:
         """The bytes from `at` on that are in hand, into `view`; how many."""
-        return self._begun(view, at).done
+        return self._begin(view, at).done
 
     async def read_into(self, view: memoryview, at: int) -> int:
         """The bytes from `at` on as they come in, until `view` is full or no more of this run will come; how many.
         What the fill failed with, where that was before `at`."""
-        wanted = self._begun(view[: self.end - at], at)
+        wanted = self._begin(view, at)
         if wanted.done < len(wanted.view) and not self.ended:
-            self._waiting.append(wanted)
-            try:
-                await wanted.arrival
-            finally:
-                self._waiting.remove(wanted)
+            await self._wait(wanted)
         if not wanted.done and self.error is not None and self.at <= at:
             raise self.error
         return wanted.done
 
-    def _begun(self, view: memoryview, at: int) -> _Wanted:
-        wanted = _Wanted(view, at)
+    def _begin(self, view: memoryview, at: int) -> _Wanted:
+        wanted = _Wanted(view, at, self.end)
         for start, piece in self._held:
             wanted.copy(start, piece)
         return wanted
+
+    async def _wait(self, wanted: _Wanted) -> None:
+        """Cancelled, a reader whose view is lent leaves once it has it back: the store's patience bounds that."""
+        self._waiting.append(wanted)
+        if self._back is not None and not self._back.done() and wanted.at + wanted.done == self._next:
+            self._back.set_result(None)
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            while not wanted.arrival.done():
+                try:
+                    await asyncio.wait((wanted.arrival,))
+                except asyncio.CancelledError as error:
+                    if not wanted.lent:
+                        raise
+                    cancelled = error
+        finally:
+            self._waiting.remove(wanted)
+        if cancelled is not None:
+            raise cancelled
 
     async def run(self) -> None:
         filling, of = self._filling, self._of
@@ -241,12 +273,12 @@ class Fill:
         return await finish_anyway(filling.pool.submit(filling.directory.reserve, of.file, self.first, self.stop))
 
     async def _fetch(self, start: int, end: int) -> None:
-        """[start, end) from the store to the file, one chunk written while the next one comes."""
+        """[start, end) from the store to the file: into the view of a reader that waits for it and from there, or
+        else one chunk written while the next one comes."""
         filling, of = self._filling, self._of
         extent = of.file.extent
         is_one = end - start <= CHUNK and start // extent == (end - 1) // extent
         buffers = [filling.take(end - start) for _ in range(1 if is_one else 2)]
-        writing: Job[None] | None = None
         stamp = filling.directory.stamp()
         try:
             async with await filling.inner.open(of.key, size=of.file.size) as source:
@@ -255,27 +287,77 @@ class Fill:
                 source.will_read(start, end)
                 at = start
                 while at < end:
+                    self._next = at
+                    if (reader := await self._reader(at, end, at == start)) is not None:
+                        if self.writing is not None:
+                            await self.writing.finish()
+                            self.writing = None
+                        at += await self._fetch_lent(source, reader, at, end, stamp)
+                        continue
                     stop = min(end, at + CHUNK, (at // extent + 1) * extent)
                     view = memoryview(buffers[0])[: stop - at]
                     del self._held[: len(self._held) - len(buffers) + 1]  # the one that is overwritten
                     await _fetch_all(source, view, at, of.key)
-                    self._hand_out(at, view)
-                    if writing is not None:
-                        await writing.finish()
+                    if self.writing is not None:
+                        await self.writing.finish()
                         self.at = at
-                    writing = filling.writers.give(partial(of.file.write, at, view, stamp))
+                    self.writing = filling.writers.give(partial(of.file.write, at, view, stamp))
+                    self._hand_out(at, view)
                     observe.metrics.cache_filled_bytes.inc(len(view))
                     at = stop
                     buffers.reverse()
-                if writing is not None:
-                    await writing.finish()
+                if self.writing is not None:
+                    await self.writing.finish()
                 self.at = end
         finally:
             self._held.clear()
-            if writing is not None:
-                await writing.finish()
+            if self.writing is not None:
+                await self.writing.finish()
             for buffer in buffers:
                 filling.give(buffer)
+
+    async def _reader(self, at: int, end: int, is_first: bool) -> _Wanted | None:
+        """Who waits for what begins at `at` in a view that may be lent; perhaps after a moment. The first piece of a
+        run waits for nobody: the store is asked. Nor does an object's last: what a reader leaves unread there comes
+        along with what it reads."""
+        spare = LENT_LEAST if end == self._of.file.size else 0
+        while True:
+            for wanted in self._waiting:
+                if wanted.at + wanted.done == at:
+                    left = end - at - len(wanted.view) + wanted.done
+                    return wanted if wanted.may_be_lent and not 0 < left < spare else None
+            if is_first or not self._holds or end - at < spare:
+                return None
+            self._holds = not self._of.file.is_awaited()
+            if self._holds:
+                self._back = asyncio.get_running_loop().create_future()
+                try:
+                    async with asyncio.timeout(HOLD_SECONDS):
+                        await self._back
+                except TimeoutError:
+                    self._holds = False
+                finally:
+                    self._back = None
+
+    async def _fetch_lent(self, source: ObjectReader, reader: _Wanted, at: int, end: int, stamp: int) -> int:
+        """The piece at `at`, an extent and a quarter at most: a run of frames that is a little longer than an extent
+        stays whole. How many bytes; the reader has its view back once they are written."""
+        extent = self._of.file.extent
+        view = reader.view[reader.done : reader.done + min(end - at, extent + extent // 4)]
+        reader.lent = True
+        try:
+            await _fetch_all(source, view, at, self._of.key)
+            reader.done += len(view)
+            self._hand_out(at, view)
+            observe.metrics.cache_filled_bytes.inc(len(view))
+            await self._filling.writers.give(partial(self._of.file.write, at, view, stamp)).finish()
+            self.at = at + len(view)
+        finally:
+            self._held.clear()
+            reader.lent = False
+        if reader.done == len(reader.view):
+            reader.arrive()
+        return len(view)
 
     def _hand_out(self, start: int, piece: memoryview) -> None:
         """To whoever waits for it now or asks soon."""

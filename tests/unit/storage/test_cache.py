@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ KEY, OTHER = "ab" * 16, "cd" * 16
 EXTENT = 64 * KIB
 DATA = random.Random(6).randbytes(100 * EXTENT + 12_345)
 AHEAD = 1 * MIB
+LENT = 5 * EXTENT + 77  # bytes of a buffer that is large enough to be fetched into
 
 
 @pytest.fixture
@@ -132,6 +134,29 @@ async def test_a_second_read_asks_nothing_of_the_store(cache: CachedStore, behin
     assert (behind.reads, behind.opened) == ([], 0)
 
 
+@pytest.mark.parametrize("step", [EXTENT, LENT], ids=["copied", "lent"])
+@pytest.mark.parametrize("stop", [len(DATA), len(DATA) - 100])
+async def test_what_was_read_is_kept_however_soon_the_process_closes(
+    behind: WatchedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, stop: int
+) -> None:
+    """As `wharfage warm` does; with the end of the last extent, which nobody reads."""
+    write = CacheFile.write
+
+    def late(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
+        time.sleep(0.002)  # the disk's
+        write(file, at, view, stamp)
+
+    monkeypatch.setattr(CacheFile, "write", late)
+    first = another(behind, tmp_path)
+    assert await read(first, 0, stop, step=step) == DATA[:stop]
+    await first.close()
+    behind.reads.clear()
+    second = another(behind, tmp_path)
+    assert await read(second, 0, stop) == DATA[:stop]
+    assert behind.reads == []
+    await second.close()
+
+
 async def test_another_process_finds_what_was_kept(cache: CachedStore, behind: WatchedStore, tmp_path: Path) -> None:
     await read(cache)
     second = another(behind, tmp_path)
@@ -212,6 +237,93 @@ async def test_many_readers_of_an_object_larger_than_the_cache_cost_one(
         await each.close()
 
 
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, memoryview]]:
+    """What is written into files of the cache: where, and from which memory."""
+    found: list[tuple[int, memoryview]] = []
+    write = CacheFile.write
+
+    def note(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
+        found.append((at, view))
+        write(file, at, view, stamp)
+
+    monkeypatch.setattr(CacheFile, "write", note)
+    return found
+
+
+async def test_a_reader_that_goes_straight_has_the_bytes_fetched_into_its_own_buffer(
+    cache: CachedStore, behind: WatchedStore, written: list[tuple[int, memoryview]]
+) -> None:
+    """But for the first of each run that is fetched ahead; another reader gets copies, and the file all."""
+    buffer = bytearray(LENT)
+    other = asyncio.create_task(read(cache))
+    async with await cache.open(KEY, size=len(DATA)) as reader:
+        reader.will_read(0, len(DATA))
+        for at in range(0, len(DATA), LENT):
+            got = await reader.read_into(memoryview(buffer), at)
+            assert buffer[:got] == DATA[at : at + LENT]
+    assert await other == DATA
+    await filled(cache)
+    lent = sum(len(view) for _, view in written if view.obj is buffer)
+    assert lent > len(DATA) // 2
+    assert max(len(view) for _, view in written) <= EXTENT + EXTENT // 4
+    assert sum(len(view) for _, view in written) == behind.bytes_read == len(DATA)
+    behind.reads.clear()
+    assert await read(cache) == DATA
+    assert behind.reads == []
+
+
+async def test_a_reader_that_leaves_has_its_buffer_back_first(cache: CachedStore, behind: WatchedStore) -> None:
+    """Nobody writes into it afterwards: it may be another's by then. The fill goes on."""
+    behind.hold_at = 2 * EXTENT
+    view = memoryview(bytearray(LENT))
+    async with await cache.open(KEY, size=len(DATA)) as reader:
+        reader.will_read(0, len(DATA))
+        task = asyncio.create_task(reader.read_into(view, 0))
+        await until(behind.held)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0)
+        assert not task.done()
+        behind.go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        left = bytes(view)
+        await filled(cache)
+        assert bytes(view) == left
+    assert await cache.kept(KEY) > LENT
+    assert await read(cache) == DATA
+
+
+async def test_a_reader_that_comes_slowly_holds_up_no_other_process(
+    cache: CachedStore, behind: WatchedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though a fill would wait for it: what another process waits for is fetched at once from then on."""
+    monkeypatch.setattr("proxy.storage.cachefill.HOLD_SECONDS", 30.0)
+    second = another(behind, tmp_path)
+    behind.hold_at = LENT
+    slow = asyncio.create_task(read(cache, step=LENT, pause=0.5))
+    await until(behind.held)
+    behind.hold_at = None
+    behind.go_on.set()
+    async with asyncio.timeout(4):  # the slow one takes ten seconds
+        assert await read(second) == DATA
+    assert not slow.done()
+    slow.cancel()
+    await asyncio.gather(slow, return_exceptions=True)
+    assert behind.bytes_read == len(DATA)
+    await second.close()
+
+
+async def test_a_reader_that_stays_away_is_not_waited_for(cache: CachedStore, behind: WatchedStore) -> None:
+    async with await cache.open(KEY, size=len(DATA)) as reader:
+        reader.will_read(0, len(DATA))
+        await reader.read_into(memoryview(bytearray(LENT)), 0)
+        async with asyncio.timeout(5):
+            await filled(cache)
+    assert await cache.kept(KEY) > AHEAD
+
+
 async def test_what_comes_in_is_handed_on_before_it_is_in_the_file(
     cache: CachedStore, behind: WatchedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,13 +338,12 @@ async def test_what_comes_in_is_handed_on_before_it_is_in_the_file(
 
     monkeypatch.setattr(CacheFile, "write", slow)
     try:
-        assert await asyncio.gather(*(read(cache, 0, EXTENT + 10) for _ in range(2))) == [DATA[: EXTENT + 10]] * 2
-        assert await cache.kept(KEY) == 0
+        assert await asyncio.gather(*(read(cache, 0, EXTENT - 10) for _ in range(2))) == [DATA[: EXTENT - 10]] * 2
+        assert await asyncio.to_thread(cache.directory.present, KEY) == 0
     finally:
         gate.set()
-    await filled(cache)
-    assert await cache.kept(KEY) == 2 * EXTENT
-    assert behind.bytes_read == 2 * EXTENT
+    assert await cache.kept(KEY) == EXTENT
+    assert behind.bytes_read == EXTENT
 
 
 @pytest.mark.parametrize("stores", [1, 2], ids=["one process", "two processes"])
@@ -458,11 +569,12 @@ async def test_a_fetch_that_stands_still_is_waited_for_so_long_and_then_read_pas
 
 @pytest.mark.parametrize("yields", [*range(0, 40, 3)])
 @pytest.mark.parametrize("cold", [True, False], ids=["cold", "kept"])
-async def test_a_read_cancelled_anywhere_leaves_nothing(cache: CachedStore, yields: int, cold: bool) -> None:
+@pytest.mark.parametrize("step", [EXTENT, LENT], ids=["copied", "lent"])
+async def test_a_read_cancelled_anywhere_leaves_nothing(cache: CachedStore, yields: int, cold: bool, step: int) -> None:
     """After any number of turns of the loop; the fixture looks for what is left open, and the next read is whole."""
     if not cold:
         await read(cache)
-    task = asyncio.create_task(read(cache, 0, 20 * EXTENT, step=EXTENT))
+    task = asyncio.create_task(read(cache, 0, 20 * EXTENT, step=step))
     for _ in range(yields):
         await asyncio.sleep(0)
     task.cancel()

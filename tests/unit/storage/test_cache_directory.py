@@ -196,6 +196,21 @@ def test_what_a_crash_left_in_the_making_is_removed(directory: CacheDirectory, t
     assert directory.present(key(1)) == MIB
 
 
+def test_a_file_tells_whether_another_process_waits_for_it(directory: CacheDirectory) -> None:
+    mine, other = directory.open(key(1), 10 * EXTENT), directory.open(key(1), 10 * EXTENT)
+    assert mine is not None
+    assert other is not None
+    other.await_others(True)
+    assert (mine.is_awaited(), other.is_awaited()) == (True, False)
+    assert mine.lock(0, 10) == 10
+    other.await_others(False)
+    assert not mine.is_awaited()
+    other.await_others(True)
+    os.close(other.fd)
+    assert not mine.is_awaited()
+    os.close(mine.fd)
+
+
 def test_locks_of_one_file_are_taken_as_far_as_they_are_free(directory: CacheDirectory) -> None:
     one, other = (directory.open(key(1), MIB) for _ in range(2))
     assert one is not None
