@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from proxy.metadata.operations.createonpush import encryption_to_be, need_or_make_repository
+from proxy.metadata.operations.removal import DELETED
 from proxy.metadata.operations.repositories import encryption_of, find_repository, need_repository
 from proxy.metadata.operations.sealed import BLOB_COLUMNS, blob_of, segments_from, segments_of
 from proxy.metadata.schema import blob_links, blobs, repositories
@@ -78,7 +79,7 @@ def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encrypt
                 blobs.c.encryption == encryption,
                 blobs.c.quarantined_for.is_(None),
             )
-            .where(repositories.c.account == account)  # not of one that is deleted, whose links are still to go
+            .where(repositories.c.account != DELETED)  # whose links are still to go; no way in for SQLite
             .limit(limit)
         ).scalars()
     )
