@@ -39,10 +39,14 @@ _session = boto3.session.Session()
 
 def client(server: Server) -> Any:
     """boto3's `ecr` as the administrator; it asks once."""
-    access_key_id, secret = server.credentials()
+    return client_at(server.url, *server.credentials())
+
+
+def client_at(url: str, access_key_id: str, secret: str) -> Any:
+    """The same for anybody anywhere."""
     return _session.client(
         "ecr",
-        endpoint_url=server.url,
+        endpoint_url=url,
         region_name="us-east-1",
         aws_access_key_id=access_key_id,
         aws_secret_access_key=secret,

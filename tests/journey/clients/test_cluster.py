@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from harness import balancer
-from harness.cluster import Cluster
+from harness.cluster import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Cluster
 from harness.engines import Docker
 from harness.images import MIB, check_layout, tree, write_layout
 from harness.programs import run
+from harness.registry import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, digest_of
+from harness.resolver import client_at, fetch_layer, push_layer
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("weed", "nginx", "postgres"), pytest.mark.timeout(300)]
 
@@ -100,3 +102,44 @@ def test_crane_finds_on_every_node_at_once_what_it_pushed_tagged_and_deleted_thr
 def test_nginx_never_gave_one_request_to_two_nodes_while_all_were_well(cluster: Cluster, cluster_password: str) -> None:
     """Asking for the password was one such request; if tests before this one ran, theirs are here too."""
     assert {len(one.nodes) for one in balancer.passed(cluster.folder)} == {1}
+
+
+@pytest.mark.needs("crane")
+def test_an_image_whose_parts_came_to_three_nodes_by_the_api_is_pulled_from_every_node(
+    cluster: Cluster, cluster_password: str, repository: str, tmp_path: Path
+) -> None:
+    """Each call is another node's: the upload is begun, fed and completed by turns, and the image put by the third."""
+    nodes = [client_at(node.url, ACCESS_KEY_ID, SECRET_ACCESS_KEY) for node in cluster.nodes]
+    named = {"repositoryName": repository}
+    nodes[0].create_repository(**named)
+    content = bytes(range(256)) * (12 * MIB // 256) + b"a tail"
+    upload = {**named, "uploadId": nodes[0].initiate_layer_upload(**named)["uploadId"]}
+    size = 5 * MIB
+    for turn, first in enumerate(range(0, len(content), size)):
+        part = content[first : first + size]
+        about = {**upload, "partFirstByte": first, "partLastByte": first + len(part) - 1}
+        taken = nodes[(turn + 1) % len(nodes)].upload_layer_part(**about, layerPartBlob=part)
+        assert taken["lastByteReceived"] == first + len(part) - 1
+    done = nodes[0].complete_layer_upload(**upload, layerDigests=[digest_of(content)])
+    assert done["layerDigest"] == digest_of(content)
+
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers"}}).encode()
+    described = [
+        {"mediaType": kind, "size": len(each), "digest": push_layer(nodes[1], repository, each)}
+        for kind, each in ((OCI_CONFIG, config), (OCI_LAYER, content))
+    ]
+    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described[0], "layers": described[1:]}
+    nodes[2].put_image(**named, imageManifest=json.dumps(manifest), imageTag="v1")
+    for node in nodes:
+        [image] = node.batch_get_image(**named, imageIds=[{"imageTag": "v1"}])["images"]
+        assert json.loads(image["imageManifest"]) == manifest
+        assert fetch_layer(node, repository, digest_of(content)) == content  # by a link of this node, from this node
+    folder = tmp_path / "login"
+    folder.mkdir()
+    basic = base64.b64encode(f"AWS:{cluster_password}".encode()).decode()
+    (folder / "config.json").write_text(json.dumps({"auths": {cluster.address: {"auth": basic}}}))
+    pulled = tmp_path / "pulled"
+    reference = f"{cluster.address}/{repository}:v1"
+    run("crane", "pull", "--format=oci", "--insecure", reference, pulled, extra={"DOCKER_CONFIG": str(folder)})
+    layer = pulled / "blobs" / "sha256" / digest_of(content).removeprefix("sha256:")
+    assert layer.read_bytes() == content
