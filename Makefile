@@ -65,9 +65,9 @@ bench-s3: $(VENV)/.test $(TOOLS)/.go $(TOOLS)/.debian  ## the same on one S3 sto
 bench-size: $(VENV)/.test $(TOOLS)/.aws $(TOOLS)/.debian  ## a million images beside 200 repositories, on DATABASE (sqlite): some 30 minutes
 	$(BIN)/python bench/registry_size.py --database $(or $(DATABASE),sqlite)
 
-fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator and its twin, and requests (REQUESTS) to all doors
+fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator and its twin, and requests (REQUESTS) to all doors, and runs (RUNS) beside a model
 	$(BIN)/python -m pytest -n $(JOBS) --timeout 3600 --policy-pairs $(or $(PAIRS),1000000) \
-	  --fuzz-requests $(or $(REQUESTS),1000000) --fuzz-seed $(or $(SEED),0) $(PYTEST_FLAGS) \
+	  --fuzz-requests $(or $(REQUESTS),1000000) --fuzz-seed $(or $(SEED),0) --model-runs $(or $(RUNS),2000) $(PYTEST_FLAGS) \
 	  tests/unit/auth/policy/test_policy_twin.py tests/fuzz
 
 mutants: $(VENV)/.test  ## small wrong changes to the evaluator, each of which its tests must notice: a quarter of an hour
