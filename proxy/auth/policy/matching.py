@@ -71,13 +71,15 @@ class _Piece:
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self.length = sum(len(token) if isinstance(token, str) else 1 for token in tokens)
-        self._places = _places(tokens) if Wild.ONE in tokens and self.length > _EXPRESSION_MAX else None
+        self._places: tuple[Mapping[str, int], int] | None = None
         self.text: str | re.Pattern[str]
         if Wild.ONE in tokens:
             spelled = (re.escape(token) if isinstance(token, str) else "." for token in tokens)
             self.text = re.compile("".join(spelled), re.DOTALL)
+            if self.length > _EXPRESSION_MAX:
+                self._places = _places(tokens)
         else:
-            self.text = "".join(token for token in tokens if isinstance(token, str))
+            self.text = "".join(map(str, tokens))
 
     def is_all(self, text: str) -> bool:
         return len(text) == self.length and self.fits(text, 0)

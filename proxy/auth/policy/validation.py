@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from enum import StrEnum
 from functools import cache
 
 from proxy.auth.policy.decision import V1_ACTIONS
 from proxy.auth.policy.documents import Document, Statement, compile_document
 from proxy.auth.policy.errors import PolicyError
 from proxy.auth.policy.principals import Principals
+from proxy.auth.policy.weighing import Kind
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import PolicyScope
 from proxy.shapes import models
@@ -25,24 +25,15 @@ from proxy.shapes import models
 ECR_TEXT_MAX = 10_240  # characters of a repository's or a registry's policy
 
 
-class PolicyKind(StrEnum):
-    IDENTITY = "identity"
-    BOUNDARY = "boundary"
-    SESSION = "session"
-    REPOSITORY = "repository"
-    REGISTRY = "registry"
-    TRUST = "trust"
-
-
-def validate(text: str, kind: PolicyKind, *, account: str = "", scope: PolicyScope = PolicyScope.V2) -> Document:
+def validate(text: str, kind: Kind, *, account: str = "", scope: PolicyScope = PolicyScope.V2) -> Document:
     """The compiled document, or PolicyError. `account` and `scope` are a registry's, and must be given for one."""
-    if kind in (PolicyKind.REPOSITORY, PolicyKind.REGISTRY) and len(text) > ECR_TEXT_MAX:
+    if kind in (Kind.REPOSITORY, Kind.REGISTRY) and len(text) > ECR_TEXT_MAX:
         raise PolicyError(f"The policy is longer than {ECR_TEXT_MAX} characters")
     document = compile_document(text)
     if not document.statements:
         raise PolicyError("Syntax errors in policy. The policy has no statements")
-    rules = _registry_rules(account, scope) if kind is PolicyKind.REGISTRY else _RULES[kind]
-    if kind not in (PolicyKind.REPOSITORY, PolicyKind.REGISTRY):
+    rules = _registry_rules(account, scope) if kind is Kind.REGISTRY else _RULES[kind]
+    if kind not in (Kind.REPOSITORY, Kind.REGISTRY):
         _check_sids(document)
     for statement in document.statements:
         try:
@@ -52,7 +43,7 @@ def validate(text: str, kind: PolicyKind, *, account: str = "", scope: PolicySco
     return document
 
 
-def ecr_failure(error: PolicyError, kind: PolicyKind) -> Failure:
+def ecr_failure(error: PolicyError, kind: Kind) -> Failure:
     """As ECR refuses a repository's or a registry's policy, with what is wrong in it."""
     return _ecr_failure(f"Invalid {kind} policy provided", error)
 
@@ -156,12 +147,12 @@ def _registry_rules(account: str, scope: PolicyScope) -> Rules:
     return rules
 
 
-_RULES: dict[PolicyKind, Rules] = {
-    PolicyKind.IDENTITY: _identity_rules,
-    PolicyKind.BOUNDARY: _identity_rules,
-    PolicyKind.SESSION: _identity_rules,
-    PolicyKind.REPOSITORY: _repository_rules,
-    PolicyKind.TRUST: _trust_rules,
+_RULES: dict[Kind, Rules] = {
+    Kind.IDENTITY: _identity_rules,
+    Kind.BOUNDARY: _identity_rules,
+    Kind.SESSION: _identity_rules,
+    Kind.REPOSITORY: _repository_rules,
+    Kind.TRUST: _trust_rules,
 }
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.validation import PolicyKind, iam_failure, validate
+from proxy.auth.policy.validation import iam_failure, validate
+from proxy.auth.policy.weighing import Kind
 from proxy.auth.sessions import packed_percent
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Session, Tags
@@ -51,7 +52,7 @@ def read_asked(
         raise invalid_value("policy", policy, f"Member must have length less than or equal to {POLICY_MAX}")
     if policy:
         try:
-            validate(policy, PolicyKind.SESSION)
+            validate(policy, Kind.SESSION)
         except PolicyError as error:
             raise iam_failure(error) from None
     arns = tuple(dict.fromkeys(each.get("arn") or "" for each in parameters.get("PolicyArns") or ()))

@@ -17,7 +17,8 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.validation import PolicyKind, ecr_failure, validate
+from proxy.auth.policy.validation import ecr_failure, validate
+from proxy.auth.policy.weighing import Kind
 from proxy.metadata import paging
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, check_settings, check_tags
 from proxy.metadata.schema import creation_templates
@@ -166,9 +167,9 @@ def _check(account: str, settings: Parameters) -> None:
         raise invalid("resourceTags", failure.message) from None
     if settings.get("repositoryPolicy"):
         try:
-            validate(settings["repositoryPolicy"], PolicyKind.REPOSITORY)
+            validate(settings["repositoryPolicy"], Kind.REPOSITORY)
         except PolicyError as error:
-            raise ecr_failure(error, PolicyKind.REPOSITORY) from None
+            raise ecr_failure(error, Kind.REPOSITORY) from None
     if settings.get("lifecyclePolicy"):
         _check_lifecycle(settings["lifecyclePolicy"])
     _check_role(account, settings.get("customRoleArn"))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.validation import PolicyKind, iam_failure, validate
+from proxy.auth.policy.validation import iam_failure, validate
+from proxy.auth.policy.weighing import Kind
 from proxy.metadata.operations.iam import quotas
 
 
 def checked_identity_policy(text: str) -> str:
     """A document that may hang on a user, group or role. Failure(MalformedPolicyDocument)."""
     try:
-        validate(text, PolicyKind.IDENTITY)
+        validate(text, Kind.IDENTITY)
     except PolicyError as error:
         raise iam_failure(error) from error
     return text

@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from proxy.auth.policy import validation
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.validation import PolicyKind
+from proxy.auth.policy.weighing import Kind
 from proxy.metadata.identities import principals
 from proxy.metadata.operations import bindings
 from proxy.metadata.operations.iam import boundaries, holdings, names, paging, quotas, tags
@@ -195,7 +195,7 @@ def _trust(tx: Transaction, text: str) -> dict[str, Any]:
     """The columns of a trust policy. Failure(MalformedPolicyDocument, LimitExceeded)."""
     quotas.check_document(quotas.TRUST_POLICY_SIZE, text)  # first: compiling takes long what is too long
     try:
-        document = validation.validate(text, PolicyKind.TRUST)
+        document = validation.validate(text, Kind.TRUST)
         bound = bindings.bind(tx, document, text)
     except PolicyError as error:
         raise validation.iam_failure(error) from None

@@ -117,7 +117,10 @@ NO_PRINCIPALS: list[Any] = [
     *({"AWS": []}, {"AWS": None}, {"AWS": {}}, {"AWS": ["*", 1]}, {"AWS": 111122223333}),
     *({"AWS": given} for given in ("1111", "AIDA1234567890ABCDEF")),
     *({"AWS": f"arn:aws:iam::{given}"} for given in ("*:root", "111122223333", "111122223333:group/g")),
-    *({"AWS": f"arn:aws:iam::111122223333:{given}"} for given in ("user/*", "role/a?c", "user/", "user", "root/x")),
+    *(
+        {"AWS": f"arn:aws:iam::111122223333:{given}"}
+        for given in ("user/*", "role/a?c", "user/", "user/a/", "user", "root/x")
+    ),
     *({"AWS": f"arn:aws:sts::111122223333:{given}"} for given in ("assumed-role/R", "assumed-role/R/*", "root")),
     *({"AWS": given} for given in ("111122223333:root", "arn:aws-cn:iam::111122223333:root")),
 ]

@@ -218,6 +218,26 @@ def test_a_simulation_tells_outcome_statements_and_missing_keys() -> None:
     assert (matched.name, matched.start, matched.end) == ("a", Position(3, 3), Position(3, 53))
 
 
+def test_of_two_statements_the_one_that_counted_is_shown_and_only_keys_that_lack_are_missing() -> None:
+    condition = {"StringEquals": {"aws:TagKeys": "b", "x:gone": "c"}}
+    other, counted = json.dumps(allow(Condition=condition)), json.dumps(allow())
+    text = f'{{"Statement":[{other},\n{counted}]}}'
+    caller = Caller(Principal("AIDABOB", HOME, BOB_ARN, "bob", policies=(AttachedPolicy(text, "a"),)))
+    found = simulate(caller, ASKED, None, HOME)
+    assert [each.start for each in found.matched] == [Position(2, 1)]
+    assert found.missing == ("x:gone",)
+
+
+@pytest.mark.parametrize(("before", "line"), [("", 1), ("\n", 2), ("\n\n", 3)])
+def test_a_statement_stands_at_its_line_and_column_from_1_on(before: str, line: int) -> None:
+    alone = json.dumps(allow())
+    caller = Caller(
+        Principal("AIDABOB", HOME, BOB_ARN, "bob", policies=(AttachedPolicy(f'{before}{{"Statement":{alone}}}', "a"),))
+    )
+    (matched,) = simulate(caller, ASKED, None, HOME).matched
+    assert (matched.start, matched.end) == (Position(line, 14), Position(line, 14 + len(alone)))
+
+
 @pytest.mark.parametrize(
     ("caller", "statement", "owner", "outcome", "outcomes"),
     [

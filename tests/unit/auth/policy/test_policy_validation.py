@@ -9,13 +9,13 @@ import pytest
 from proxy.auth.managed import AWS_MANAGED, ManagedPolicy
 from proxy.auth.policy.errors import PolicyError
 from proxy.auth.policy.validation import (
-    PolicyKind,
     ecr_actions,
     ecr_failure,
     ecr_principal_failure,
     iam_failure,
     validate,
 )
+from proxy.auth.policy.weighing import Kind
 from proxy.model.errors import Code
 from proxy.model.identity import PolicyScope
 
@@ -27,7 +27,7 @@ REPOSITORY = {"Effect": "Allow", "Principal": ROOT, "Action": "ecr:BatchGetImage
 REGISTRY = {"Effect": "Allow", "Principal": ROOT, "Action": "ecr:ReplicateImage", "Resource": OURS}
 TRUST = {"Effect": "Allow", "Principal": ROOT, "Action": "sts:AssumeRole"}
 GITHUB = f"arn:aws:iam::{HOME}:oidc-provider/token.actions.githubusercontent.com"
-IDENTITIES, B, S, R, G, T = PolicyKind
+IDENTITIES, B, S, R, G, T = Kind
 LONG = "x" * 300
 SCOPE_V1 = (
     "^In scope V1 a registry's policy speaks of ecr:ReplicateImage, ecr:BatchImportUpstreamImage and "
@@ -64,21 +64,21 @@ def text(*statements: object, version: str = "2012-10-17") -> str:
         (R, REPOSITORY),
         (R, REPOSITORY | {"Principal": "*"}),
         (R, REPOSITORY | {"Principal": {"Service": "codebuild.amazonaws.com"}}),
-        (R, REPOSITORY | {"Action": ["ecr:*", "ecr:Get?ownload*", "*", "ECR:putimage"]}),
+        (R, REPOSITORY | {"Action": ["ecr:*", "ecr:Get?ownload*", "ecr:PutImag?", "*", "ECR:putimage"]}),
         (R, REPOSITORY | {"Action": ["ecr:BatchImportUpstreamImage", "ecr:ReplicateImage", "ecr:ListTagsForResource"]}),
         (R, REPOSITORY | {"Sid": "new statement"}),
         (R, {"Effect": "Deny", "NotPrincipal": ROOT, "Action": "ecr:*"}),
         (G, REGISTRY),
         (G, REGISTRY | {"Resource": "*", "Action": ["ecr:PutImage", "ecr:DescribeRegistry", "ecr:*"]}),
-        (G, REGISTRY | {"Resource": [OURS, f"arn:aws:ecr:*:{HOME}:repository/*"]}),
+        (G, REGISTRY | {"Resource": [OURS, f"arn:aws:ecr:*:{HOME}:repository/*", f"{OURS}:x"]}),
         (T, TRUST),
         (T, TRUST | {"Principal": "*", "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]}),
         (T, TRUST | {"Principal": {"Federated": GITHUB}, "Action": "sts:AssumeRoleWithWebIdentity"}),
         (T, TRUST | {"Principal": {"Federated": "accounts.google.com", "Service": "ecs.amazonaws.com"}}),
-        (T, TRUST | {"Action": "sts:*"}),
+        (T, TRUST | {"Action": ["sts:*", "sts:AssumeRoleWithSAML", "sts:SetContext"]}),
     ],
 )
-def test_what_aws_takes_is_taken(kind: PolicyKind, statement: dict[str, object]) -> None:
+def test_what_aws_takes_is_taken(kind: Kind, statement: dict[str, object]) -> None:
     assert len(validate(text(statement), kind, account=HOME).statements) == 1
 
 
@@ -139,6 +139,12 @@ def test_what_aws_takes_is_taken(kind: PolicyKind, statement: dict[str, object])
         (G, REGISTRY | {"Action": "ecr:Nothing"}, "Action ecr:Nothing is not known"),
         (T, TRUST | {"Resource": "*"}, "Has prohibited field Resource"),
         (T, {"Effect": "Allow", "Action": "sts:AssumeRole"}, "Missing required field Principal"),
+        (G, {"Effect": "Allow", "Action": "ecr:*", "Resource": OURS}, "Missing required field Principal"),
+        (
+            T,
+            {"Effect": "Deny", "Principal": ROOT, "NotAction": "sts:AssumeRole"},
+            "AssumeRole policy may only specify STS AssumeRole actions.",
+        ),
         (T, TRUST | {"Action": "*"}, "AssumeRole policy may only specify STS AssumeRole actions."),
         (T, TRUST | {"Action": "sts:TagSessions"}, "AssumeRole policy may only specify STS AssumeRole actions."),
         (
@@ -149,9 +155,7 @@ def test_what_aws_takes_is_taken(kind: PolicyKind, statement: dict[str, object])
         (T, TRUST | {"Principal": {"Federated": "github"}}, FEDERATED),
     ],
 )
-def test_what_aws_refuses_is_refused_with_its_reason(
-    kind: PolicyKind, statement: dict[str, object], reason: str
-) -> None:
+def test_what_aws_refuses_is_refused_with_its_reason(kind: Kind, statement: dict[str, object], reason: str) -> None:
     good = {IDENTITIES: IDENTITY, B: IDENTITY, S: IDENTITY, R: REPOSITORY, G: REGISTRY, T: TRUST}[kind]
     with pytest.raises(PolicyError) as refused:
         validate(text(good, statement), kind, account=HOME)
@@ -159,14 +163,14 @@ def test_what_aws_refuses_is_refused_with_its_reason(
     assert refused.value.statement == 2
 
 
-@pytest.mark.parametrize("kind", PolicyKind)
-def test_a_policy_says_something(kind: PolicyKind) -> None:
+@pytest.mark.parametrize("kind", Kind)
+def test_a_policy_says_something(kind: Kind) -> None:
     with pytest.raises(PolicyError, match=r"^Syntax errors in policy\. The policy has no statements$"):
         validate(text(), kind, account=HOME)
 
 
 @pytest.mark.parametrize(("kind", "statement"), [(IDENTITIES, IDENTITY), (S, IDENTITY), (T, TRUST)])
-def test_sids_are_unique_in_policies_of_iam(kind: PolicyKind, statement: dict[str, object]) -> None:
+def test_sids_are_unique_in_policies_of_iam(kind: Kind, statement: dict[str, object]) -> None:
     named = statement | {"Sid": "one"}
     with pytest.raises(
         PolicyError, match=r"^Statement IDs \(SID\) in a single policy must be unique\. \(in statement 2, one\)$"
@@ -180,8 +184,13 @@ def test_a_repositorys_policy_may_repeat_sids_and_be_of_the_old_version() -> Non
     assert validate(text(named, named, version="2008-10-17"), R).version == "2008-10-17"
 
 
+@pytest.mark.parametrize(("kind", "statement"), [(IDENTITIES, IDENTITY), (B, IDENTITY), (S, IDENTITY), (T, TRUST)])
+def test_policies_of_iam_may_be_longer(kind: Kind, statement: dict[str, object]) -> None:
+    assert validate(text(statement) + " " * 20_000, kind).statements
+
+
 @pytest.mark.parametrize("kind", [R, G])
-def test_policies_of_ecr_end_at_10240_characters(kind: PolicyKind) -> None:
+def test_policies_of_ecr_end_at_10240_characters(kind: Kind) -> None:
     policy = text(REPOSITORY if kind is R else REGISTRY)
     validate(policy + " " * (10_240 - len(policy)), kind, account=HOME)
     with pytest.raises(PolicyError, match=r"^The policy is longer than 10240 characters$"):
@@ -207,10 +216,18 @@ def test_scope_v1_knows_three_actions(action: object, taken: bool) -> None:
             validate(policy, G, account=HOME, scope=PolicyScope.V1)
 
 
+def test_scope_v1_knows_no_notaction() -> None:
+    statement = {"Effect": "Deny", "Principal": ROOT, "NotAction": "ecr:ReplicateImage", "Resource": OURS}
+    with pytest.raises(PolicyError, match=SCOPE_V1):
+        validate(text(statement), G, account=HOME, scope=PolicyScope.V1)
+    assert validate(text(statement), G, account=HOME).statements
+
+
 def test_each_service_says_it_in_its_own_words() -> None:
     error = PolicyError("It is wrong.", 3, "third")
     said = ecr_failure(error, R)
     assert said.code is Code.INVALID_PARAMETER
+    assert said.fields == {"parameter": "PolicyText"}
     assert said.message == (
         "Invalid parameter at 'PolicyText' failed to satisfy constraint: 'Invalid repository policy provided': "
         "It is wrong. (in statement 3, third)"
@@ -227,6 +244,9 @@ def test_actions_on_a_repository_are_told_from_those_on_the_registry() -> None:
     known = ecr_actions()
     assert known["putimage"]
     assert known["replicateimage"]
+    assert known["getimagecopystatus"]
+    assert known["describerepositories"]
+    assert known["tagresource"]
     assert not known["getauthorizationtoken"]
     assert not known["putregistrypolicy"]
 
