@@ -242,6 +242,21 @@ class TestTags:
         assert await call(world, "UntagResource", resourceArn=ARN, tagKeys=["a", "never"]) == {}
         assert (await world.metadata.repository_access(ACCOUNT, REPOSITORY)).tags == (("b", "2"),)
 
+    @pytest.mark.parametrize(
+        ("keys", "code"),
+        [
+            (["k" * 129], Code.INVALID_TAG_PARAMETER),
+            (["b", ""], Code.INVALID_TAG_PARAMETER),
+            (["b", *(f"key-{number}" for number in range(50))], Code.TOO_MANY_TAGS),
+        ],
+    )
+    async def test_keys_that_no_repository_can_have_take_nothing_away(
+        self, world: World, keys: list[str], code: Code
+    ) -> None:
+        await call(world, "TagResource", resourceArn=ARN, tags=[{"Key": "b", "Value": "1"}])
+        await refused(code, world.call("UntagResource", resourceArn=ARN, tagKeys=keys))
+        assert await call(world, "ListTagsForResource", resourceArn=ARN) == {"tags": [{"Key": "b", "Value": "1"}]}
+
     async def test_a_tag_is_not_set_again_in_another_case(self, world: World) -> None:
         """Policies do not tell keys apart by case: whoever may set TEAM must not thereby decide what team is."""
         await call(world, "TagResource", resourceArn=ARN, tags=[{"Key": "team", "Value": "blue"}])

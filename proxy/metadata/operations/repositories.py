@@ -31,6 +31,7 @@ from proxy.shapes.validation import invalid
 Parameters = Mapping[str, Any]
 DEFAULT_PAGE = 100
 TAGS_MAX = 50
+KEY_MAX = 128  # letters of a tag's key
 
 _ID_OF = select(repositories.c.repository_id).where(
     repositories.c.account == bindparam("account"), repositories.c.name == bindparam("name")
@@ -244,16 +245,16 @@ def check_tags(given: Sequence[Mapping[str, str]]) -> dict[str, str]:
     seen: set[str] = set()  # policies do not tell keys apart by case: what they were asked about must be what is kept
     for tag in given:
         key, value = tag["Key"], tag["Value"]
-        if not 1 <= len(key) <= 128 or len(value) > 256 or key.lower() in seen:
+        if not 1 <= len(key) <= KEY_MAX or len(value) > 256 or key.lower() in seen:
             raise Failure(
                 Code.INVALID_TAG_PARAMETER,
-                f"Invalid tag key {key[:128]!r}: keys are unique, whatever their case, and 1 to 128 characters long, "
-                "values at most 256",
+                f"Invalid tag key {key[:KEY_MAX]!r}: keys are unique, whatever their case, and 1 to {KEY_MAX} "
+                "characters long, values at most 256",
             )
         seen.add(key.lower())
         if key.lower().startswith("aws:"):
             raise Failure(
-                Code.INVALID_TAG_PARAMETER, f"Invalid tag key {key[:128]!r}: keys that begin with aws: are reserved"
+                Code.INVALID_TAG_PARAMETER, f"Invalid tag key {key[:KEY_MAX]!r}: keys that begin with aws: are reserved"
             )
         found[key] = value
     return found

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select
 
-from proxy.metadata.operations.repositories import TAGS_MAX, check_tags, named_repository, too_many_tags
+from proxy.metadata.operations.repositories import KEY_MAX, TAGS_MAX, check_tags, named_repository, too_many_tags
 from proxy.metadata.schema import repository_tags
 from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
@@ -45,8 +45,18 @@ def tag_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[
 
 
 def untag_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """Keys that are not there are no error."""
-    _drop(tx, _resource(tx, account, parameters), parameters["tagKeys"])
+    """Keys that are not there are no error, those that no tag can have are. InvalidTagParameter, TooManyTags."""
+    row = _resource(tx, account, parameters)
+    keys = parameters["tagKeys"]
+    if len(keys) > TAGS_MAX:
+        raise too_many_tags()
+    for key in keys:
+        if not 1 <= len(key) <= KEY_MAX:
+            raise Failure(
+                Code.INVALID_TAG_PARAMETER,
+                f"Invalid tag key {key[:KEY_MAX]!r}: keys are 1 to {KEY_MAX} characters long",
+            )
+    _drop(tx, row, keys)
     return {}
 
 
