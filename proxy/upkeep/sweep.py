@@ -24,8 +24,8 @@ from proxy.upkeep.schedule import Task
 
 BATCH = 500  # rows or objects asked for at a time
 ROUNDS = 40  # batches in one turn of a task: 20,000 objects, some seconds of work
-ROWS = 2000  # of deleted repositories, in one transaction: some tens of milliseconds, in which other writes wait
-ROW_ROUNDS = 1000
+ROWS = 500  # of deleted repositories, in one transaction, for which other writes wait
+ROW_ROUNDS = 4000
 ORPHAN_AGE_MIN = 3600.0  # seconds
 TURN_SECONDS = 300.0  # in which a turn must have ended, be the store ever so slow
 
