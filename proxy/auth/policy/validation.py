@@ -92,7 +92,7 @@ def _check_sids(document: Document) -> None:
     seen = set()
     for statement in document.statements:
         if not _SID.fullmatch(statement.sid):
-            raise PolicyError("Statement IDs (SID) must be alpha-numeric.", statement.index, statement.sid[:64])
+            raise PolicyError("Statement IDs (SID) must be alpha-numeric.", statement.index, statement.sid)
         if statement.sid and statement.sid in seen:
             raise PolicyError("Statement IDs (SID) in a single policy must be unique.", statement.index, statement.sid)
         seen.add(statement.sid)
@@ -180,7 +180,7 @@ def _check_ecr_actions(statement: Statement, *, of_repository: bool) -> None:
         if name not in known:
             raise PolicyError(f"Action {given[:64]} is not known")
         if of_repository and not known[name]:
-            raise PolicyError(f"Action {given[:64]} is not one on a repository")
+            raise PolicyError(f"Action {given} is not one on a repository")
 
 
 @cache

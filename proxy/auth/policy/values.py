@@ -97,8 +97,8 @@ def arn_matcher(tokens: Sequence[Token]) -> Matcher:
     """
     segments = _segments(tokens)
     if len(segments) == 1:
-        alone = matcher(segments[0])
-        return lambda text: text.count(":") >= ARN_SEGMENTS - 1 and alone("") and alone(text)
+        is_star = matcher(segments[0])("")
+        return lambda text: is_star and text.count(":") >= ARN_SEGMENTS - 1
     if len(segments) < ARN_SEGMENTS:
         return lambda text: False
     matchers = [matcher(segment) for segment in segments]
@@ -123,7 +123,7 @@ def _segments(tokens: Sequence[Token]) -> list[list[Token]]:
 
 
 def _zone(text: str | None) -> timezone:
-    if text is None or text in "Zz":
+    if text is None or text in ("Z", "z"):
         return UTC
     sign = -1 if text[0] == "-" else 1
     return timezone(sign * timedelta(hours=int(text[1:3]), minutes=int(text[-2:])))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from proxy.auth.policy.conditions import Condition
@@ -54,6 +56,7 @@ PAIRS = [
     ("NumericGreaterThan", "10", "Infinity", False),
     ("DateEquals", "2026-01-02T03:04:05Z", "1767323045", True),
     ("DateEquals", "2026-01-02T03:04:05+01:00", "2026-01-02T02:04:05Z", True),
+    ("DateEquals", "2026-01-02T03:04:05-01:30", "2026-01-02T04:34:05Z", True),
     ("DateEquals", "20260102T030405Z", "2026-01-02T03:04:05Z", True),
     ("DateEquals", "2026", "2026-01-01", True),
     ("DateNotEquals", "2026-01-02", "2026-01-02T00:00Z", False),
@@ -91,6 +94,9 @@ PAIRS = [
     ("ArnLike", "arn:aws:iam::11112222????:role/team/app", ROLE, True),
     ("ArnLike", "*", ROLE, True),
     ("ArnLike", "*", "no arn", False),
+    ("ArnLike", "arn:*:*:*:*:*", "arn:aws:iam", False),
+    ("ArnLike", "*app", ROLE, False),
+    ("DateEquals", "2026-01-02T03:04:05z", "1767323045", True),
     ("ArnLike", "arn:aws:x:::*:d", "arn:aws:x:::a:b:c:d", True),
     ("ArnLike", "arn:aws:iam::111122223333:user/${aws:username}", "arn:aws:iam::111122223333:user/bob", True),
     ("ArnLike", "arn:aws:iam::111122223333:user/${aws:Gone}", "arn:aws:iam::111122223333:user/", False),
@@ -108,6 +114,15 @@ def test_an_operator_compares_one_value(operator: str, given: str | list[str], f
     assert holds(operator.lower(), given, found) is expected
     if operator != "Null":
         assert holds(operator + "IfExists", given, found) is expected
+
+
+def test_a_date_without_a_zone_is_in_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "XYZ-9")
+        time.tzset()
+        found = holds("DateEquals", "2026-01-02T03:04:05", "1767323045")
+    time.tzset()
+    assert found
 
 
 VALUES = {"Numeric": "1", "Date": "2026", "Bool": "true", "Binary": "QQ==", "Ip": "10.0.0.1", "NotIp": "10.0.0.1"}

@@ -203,6 +203,7 @@ def test_policies_of_ecr_end_at_10240_characters(kind: Kind) -> None:
         (["ecr:ReplicateImage", "ecr:BatchImportUpstreamImage", "ecr:CreateRepository"], True),
         ("ECR:replicateimage", True),
         ("ecr:BatchGetImage", False),
+        (["ecr:ReplicateImage", "ecr:BatchGetImage"], False),
         ("ecr:Replicate*", False),
         ("ecr:*", False),
     ],
