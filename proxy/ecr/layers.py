@@ -23,6 +23,7 @@ from proxy.auth.layerlinks import LayerLinks
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.downloads import link
 from proxy.ecr.parameters import Ask
+from proxy.ecr.places import Places
 from proxy.ecr.services import ECR
 from proxy.ecr.signed import Signatures, claim_of
 from proxy.ecr.spool import Spool
@@ -38,6 +39,7 @@ from proxy.shapes.validation import invalid, validate
 UPLOAD_PART = "UploadLayerPart"
 BLOB = "layerPartBlob"
 BLOB_MAX: int = models.shape("ecr", "LayerPartBlob")["max"]  # read before the server forks
+PARTS_AT_ONCE = 128  # set aside by one worker: 2.5 GiB of this machine's disk, when all are of 20 MiB
 
 _PART = replace(ECR, body_max=BLOB_MAX * 3 // 2)
 """Base64 makes four bytes of three; what is over is for escapes (`\\/`) and the other members."""
@@ -53,14 +55,17 @@ class Part:
 
 
 @contextlib.asynccontextmanager
-async def taken_part(request: web.Request, signatures: Signatures, folder: Path) -> AsyncIterator[Part]:
+async def taken_part(request: web.Request, signatures: Signatures, folder: Path, places: Places) -> AsyncIterator[Part]:
     """The part that a request brings, for a `with` block. Refused, Unreadable, and as `Spool` has it."""
     reader = StreamedObject(BLOB, BLOB_MAX)
-    async with Spool(folder) as spool:
+    async with contextlib.AsyncExitStack() as held:
         async with signatures.stream(request, claim_of(request), _PART) as body:
+            proven = await held.enter_async_context(places.take(body.account))
+            spool = await held.enter_async_context(Spool(folder))
             async for chunk in body:
                 await spool.write(reader.feed(chunk))
             caller = await body.prove()
+            proven()
         yield Part(caller, reader.finish(), spool if reader.length is not None else None)
 
 
@@ -70,12 +75,14 @@ class Layers:
     def __init__(
         self, uploads: Uploads, metadata: Metadata, links: LayerLinks, endpoints: Endpoints, folder: Path
     ) -> None:
-        """Parts are set aside in `folder`; `endpoints` is where links lead."""
+        """Parts are set aside in `folder`, at most as many at once as there are `places`; `endpoints` is where links
+        lead."""
         self._uploads = uploads
         self._metadata = metadata
         self._links = links
         self._endpoints = endpoints
         self.folder = folder
+        self.places = Places(PARTS_AT_ONCE, PARTS_AT_ONCE * 3 // 4)
 
     async def initiate(self, ask: Ask) -> Mapping[str, Any]:
         """As `Uploads.begin_parts`."""

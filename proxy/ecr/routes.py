@@ -10,7 +10,7 @@ nothing is forwarded before the one policy evaluator has allowed it; every answe
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -60,9 +60,10 @@ from proxy.ecr.parameters import (
     tagging,
     whole_registry,
 )
+from proxy.ecr.places import Places
 from proxy.ecr.query import QueryDoors, answer_query, refuse_query
 from proxy.ecr.services import ECR, WITH_MANIFEST, Service, has_large_body, service_of
-from proxy.ecr.signed import Signatures, claim_of
+from proxy.ecr.signed import Place, Signatures, claim_of
 from proxy.ecr.told import Told, tell
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
@@ -162,7 +163,7 @@ def door(
     are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
     are got."""
     hosts = endpoints.hosts
-    large = asyncio.Semaphore(LARGE_AT_ONCE)
+    large = Places(LARGE_AT_ONCE, LARGE_AT_ONCE - 1)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         request_id = observe.request_id() or str(uuid.uuid4())
@@ -186,19 +187,20 @@ def door(
         route = ROUTES.get(operation)
         if route is None or not has_large_body(request, route.service):
             return await serve(request, operation, told)
-        async with large:
-            return await serve(request, operation, told)
+        async with contextlib.AsyncExitStack() as held:
+            return await serve(request, operation, told, lambda account: held.enter_async_context(large.take(account)))
 
-    async def serve(request: web.Request, operation: str, told: Told) -> bytes:
+    async def serve(request: web.Request, operation: str, told: Told, place: Place | None = None) -> bytes:
         if operation == UPLOAD_PART:
-            async with taken_part(request, signatures, layers.folder) as part:
+            async with taken_part(request, signatures, layers.folder, layers.places) as part:
                 told.came_from(part.caller)
                 observe.note(operation=operation)
                 ask = await allowed(operation, part.caller, part.parameters, told)
                 found = await layers.add_part(ask, part.content)
         else:
             route = ROUTES.get(operation)
-            caller, body = await signatures.read(request, claim_of(request), ECR if route is None else route.service)
+            service = ECR if route is None else route.service
+            caller, body = await signatures.read(request, claim_of(request), service, place)
             told.came_from(caller)
             observe.note(operation=operation)
             if route is None:

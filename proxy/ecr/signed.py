@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,6 +34,9 @@ from proxy.process.facts import path_of
 UNKNOWN_KEY_TEXT = "The security token included in the request is invalid."
 EXPIRED_TEXT = "The security token included in the request is expired"
 OPENED_KEPT = 512  # session tokens, some 6 KB each at most
+
+Place = Callable[[str], Awaitable[Callable[[], None]]]
+"""Waits for a body's place among those of an account; what it gives is called once the body is proven (`places`)."""
 
 
 class KeyLookups(Lookups, Protocol):
@@ -70,13 +73,20 @@ class Signatures:
         self._keys = SigningKeys()
         self._opened: OrderedDict[bytes, SessionCredentials] = OrderedDict()
 
-    async def read(self, request: web.Request, claim: Claim, service: Service) -> tuple[Caller, bytes]:
-        """Who signed the request, and its whole body. Refused, Unreadable, or Failure of a look-up."""
+    async def read(
+        self, request: web.Request, claim: Claim, service: Service, place: Place | None = None
+    ) -> tuple[Caller, bytes]:
+        """Who signed the request, and its whole body, which waits for its `place`. Refused, Unreadable, or Failure of a
+        look-up."""
         whole = bytearray()
         async with self.stream(request, claim, service) as body:
+            proven = await place(body.account) if place is not None else None
             async for chunk in body:
                 whole += chunk
-            return await body.prove(), bytes(whole)
+            caller = await body.prove()
+            if proven is not None:
+                proven()
+            return caller, bytes(whole)
 
     @contextlib.asynccontextmanager
     async def stream(self, request: web.Request, claim: Claim, service: Service) -> AsyncIterator[SignedBody]:
@@ -168,6 +178,11 @@ class SignedBody:
         self._held = held
         self._hash = hashlib.sha256()
         self._pieces = pieces
+
+    @property
+    def account(self) -> str:
+        """Of whom the request names; that it is from there is known once it is proven."""
+        return self._held.caller.account
 
     def __aiter__(self) -> SignedBody:
         return self

@@ -15,11 +15,12 @@ from typing import Any
 
 import botocore.session
 import pytest
-from fakes.aws_door import FORM, TARGET, Answer, AwsDoor
+from fakes.aws_door import ADMIN_KEY, EVE_KEY, FORM, TARGET, Answer, AwsDoor
 
 from proxy.ecr import routes
 from proxy.ecr.bodies import INLINE_MAX
 from proxy.ecr.errors import ecr_error, query_error
+from proxy.ecr.layers import PARTS_AT_ONCE
 from proxy.ecr.routes import LARGE_AT_ONCE, ROUTES
 from proxy.ecr.services import FORM_MAX, JSON_MAX, MANIFEST_JSON_MAX
 from proxy.model.errors import Code, Failure
@@ -136,17 +137,37 @@ async def test_a_few_large_bodies_are_taken_at_once_and_the_next_waits(
 
     monkeypatch.setattr(door.metadata, "call", call)
 
-    def put(length: int) -> asyncio.Task[Answer]:
+    def put(length: int, key: tuple[str, str] = ADMIN_KEY) -> asyncio.Task[Answer]:
         body = json.dumps({"repositoryName": "a/b", "imageManifest": "x" * length}).encode()
-        return asyncio.create_task(door.send(door.signed("PutImage", body), body))
+        return asyncio.create_task(door.send(door.signed("PutImage", body, key=key), body))
 
     waiting = [put(JSON_MAX) for _ in range(LARGE_AT_ONCE + 1)]
-    for _ in range(LARGE_AT_ONCE):
+    for _ in range(LARGE_AT_ONCE - 1):  # an account's share
         await asyncio.wait_for(held.acquire(), 20)
+    waiting.append(put(JSON_MAX, EVE_KEY))
+    await asyncio.wait_for(held.acquire(), 20)
     assert (await put(1)).status == 200
     assert held.locked()
     release.set()
-    assert [answer.status for answer in await asyncio.gather(*waiting)] == [200] * (LARGE_AT_ONCE + 1)
+    assert [answer.status for answer in await asyncio.gather(*waiting)] == [200] * (LARGE_AT_ONCE + 2)
+
+
+async def test_bodies_that_never_come_hold_no_other_account_up(door: AwsDoor) -> None:
+    lines = []
+    try:
+        for operation, count in (("PutImage", LARGE_AT_ONCE + 1), ("UploadLayerPart", PARTS_AT_ONCE + 1)):
+            head = "".join(f"{name}: {value}\r\n" for name, value in door.signed(operation))
+            for _ in range(count):
+                lines.append(await asyncio.open_connection(*door.address.split(":")))
+                lines[-1][1].write(f"POST / HTTP/1.1\r\n{head}Content-Length: {2 * JSON_MAX}\r\n\r\n".encode())
+        for operation in ("PutImage", "UploadLayerPart"):
+            body = json.dumps({"repositoryName": "a/b", "imageManifest": "x" * JSON_MAX}).encode()
+            body = body if operation == "PutImage" else b'{"repositoryName":"a/b","layerPartBlob":"AAAA"}'
+            answer = await door.send(door.signed(operation, body, key=EVE_KEY), body)
+            assert answer.status == 400
+    finally:
+        for _, writer in lines:
+            writer.close()
 
 
 async def test_a_chunked_body_is_cut_off_at_the_limit(door: AwsDoor) -> None:

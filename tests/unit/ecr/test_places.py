@@ -1,0 +1,137 @@
+"""Places for large bodies: nobody is hurried while there is room, and no account or slow sender keeps others out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.ecr.errors import Unreadable
+from proxy.ecr.places import Places
+
+PATIENCE = 0.2
+LONG = 10.0
+
+
+class Sender:
+    """A body on its way into a place, until it is let go."""
+
+    def __init__(self, places: Places, account: str) -> None:
+        self.is_in = asyncio.Event()
+        self.let_go = asyncio.Event()
+        self.prove = asyncio.Event()
+        self.task = asyncio.create_task(self._send(places, account))
+
+    async def _send(self, places: Places, account: str) -> None:
+        async with places.take(account) as proven:
+            self.is_in.set()
+            proving = asyncio.create_task(self.prove.wait())
+            going = asyncio.create_task(self.let_go.wait())
+            try:
+                await asyncio.wait((proving, going), return_when=asyncio.FIRST_COMPLETED)
+                if self.prove.is_set():
+                    proven()
+                await self.let_go.wait()
+            finally:
+                proving.cancel()
+                going.cancel()
+
+    async def end(self) -> None:
+        self.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Unreadable):
+            await self.task
+
+
+@pytest.fixture
+async def senders() -> AsyncIterator[list[Sender]]:
+    made: list[Sender] = []
+    yield made
+    for each in made:
+        await each.end()
+
+
+async def came_in(places: Places, senders: list[Sender], *accounts: str) -> list[Sender]:
+    new = [Sender(places, account) for account in accounts]
+    senders += new
+    for each in new:
+        await asyncio.wait_for(each.is_in.wait(), LONG)
+    return new
+
+
+async def gave_way(sender: Sender) -> bool:
+    with pytest.raises(Unreadable) as told:
+        await asyncio.wait_for(asyncio.shield(sender.task), LONG)
+    return (told.value.error.status, told.value.error.name) == (408, "RequestTimeoutException")
+
+
+async def test_nobody_is_hurried_while_there_is_room(senders: list[Sender]) -> None:
+    places = Places(2, 2, patience=0.01)
+    [slow] = await came_in(places, senders, "a")
+    await asyncio.sleep(0.3)
+    await came_in(places, senders, "a")
+    slow.let_go.set()
+    await asyncio.wait_for(slow.task, LONG)
+
+
+async def test_an_accounts_share_leaves_room_for_the_others(senders: list[Sender]) -> None:
+    places = Places(3, 2, patience=60)
+    first, _ = await came_in(places, senders, "a", "a")
+    third = Sender(places, "a")
+    senders.append(third)
+    await came_in(places, senders, "b")
+    assert not third.is_in.is_set()
+    first.let_go.set()
+    await asyncio.wait_for(third.is_in.wait(), LONG)
+
+
+async def test_the_slowest_makes_way_for_one_that_waits_and_no_second_one_does(senders: list[Sender]) -> None:
+    places = Places(2, 2, patience=PATIENCE)
+    first, second = await came_in(places, senders, "a", "a")
+    await came_in(places, senders, "b")
+    assert await gave_way(first)
+    assert not second.task.done()
+
+
+async def test_of_an_account_that_has_its_share_its_own_slowest_makes_way(senders: list[Sender]) -> None:
+    places = Places(4, 2, patience=PATIENCE)
+    other, first, second = await came_in(places, senders, "b", "a", "a")
+    await came_in(places, senders, "a")
+    assert await gave_way(first)
+    assert not (other.task.done())
+    assert not (second.task.done())
+
+
+async def test_what_is_proven_keeps_its_place(senders: list[Sender]) -> None:
+    places = Places(1, 1, patience=0.01)
+    [held] = await came_in(places, senders, "a")
+    held.prove.set()
+    waiting = Sender(places, "b")
+    senders.append(waiting)
+    await asyncio.sleep(0.4)
+    assert not (held.task.done())
+    assert not waiting.is_in.is_set()
+    held.let_go.set()
+    await asyncio.wait_for(waiting.is_in.wait(), LONG)
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["in-its-place", "waiting"])
+async def test_who_is_cancelled_holds_no_place(senders: list[Sender], waits: bool) -> None:
+    places = Places(1, 1, patience=60)
+    [held] = await came_in(places, senders, "a")
+    if waits:
+        waiting = Sender(places, "a")
+        await asyncio.sleep(0)
+        await waiting.end()
+        held.let_go.set()
+    else:
+        await held.end()
+    await came_in(places, senders, "a")
+
+
+async def test_an_error_of_the_body_itself_goes_on_as_it_is() -> None:
+    places = Places(1, 1)
+    with pytest.raises(TimeoutError):
+        async with places.take("a"):
+            raise TimeoutError
