@@ -18,7 +18,7 @@ from botocore.config import Config
 from harness.deployed_nginx import CONFIGURATION, DeployedNginx, rendered
 from harness.programs import run
 from harness.registry import Registry
-from harness.server import Server
+from harness.server import Server, free_port
 from proxy.process.selfsigned import make_self_signed
 
 pytestmark = pytest.mark.needs("nginx")
@@ -100,6 +100,25 @@ def test_aws_signatures_hold_behind_it(
     )
     [told] = ecr.get_authorization_token()["authorizationData"]
     assert base64.b64decode(told["authorizationToken"]).startswith(b"AWS:")
+
+
+def test_a_links_token_is_in_no_log_also_when_no_node_answers(
+    authority: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """What nginx says of a node that is gone quotes the request, but not one for a layer."""
+    trust = ssl.create_default_context(cafile=str(authority[0]))
+    nginx = DeployedNginx.start(tmp_path / "home", [f"127.0.0.1:{free_port()}"], authority[1], authority[2])
+    try:
+        for target in ("/layers/sha256:0?token=secret", "/v2/?token=public"):
+            line = http.client.HTTPSConnection(urlsplit(nginx.url).netloc, context=trust, timeout=10)
+            line.request("GET", target)
+            assert line.getresponse().status == 502
+            line.close()
+    finally:
+        nginx.stop()
+    logged = nginx.log.read_text()
+    assert "token=public" in logged
+    assert "token=secret" not in logged
 
 
 def test_readyz_is_open_and_metrics_are_not(nginx: DeployedNginx, authority: tuple[Path, Path, Path]) -> None:
