@@ -532,6 +532,28 @@ class TestImages:
         assert gone["failures"] == []
         assert len(gone["imageIds"]) == 2
 
+    async def test_indexes_of_indexes_go_from_the_top_each_looked_at_once(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Trying a hundred of them again and again kept all other writes waiting for seconds."""
+        looked_at: list[Any] = []
+        delete = images._delete
+
+        def counted(*given: Any) -> Any:
+            looked_at.append(given)
+            return delete(*given)
+
+        monkeypatch.setattr(images, "_delete", counted)
+        chain = [(await world.image("leaf", ["leaf"])).digest]
+        for _ in range(6):
+            chain.append((await world.put(index_manifest([chain[-1]]), [f"level{len(chain)}"])).digest)
+        plain = await world.image("plain", ["plain"])
+        ids = [{"imageDigest": plain.digest}, {"imageTag": "none"}, *({"imageDigest": each} for each in chain)]
+        gone = await world.call("BatchDeleteImage", repositoryName=REPOSITORY, imageIds=ids)
+        assert [each["imageId"] for each in gone["failures"]] == [{"imageTag": "none"}]
+        assert [each["imageDigest"] for each in gone["imageIds"]] == [plain.digest, *reversed(chain)]
+        assert len(looked_at) == 8
+
 
 class TestModel:
     async def test_every_other_operation_of_the_model_is_unknown_by_name(self, world: World) -> None:

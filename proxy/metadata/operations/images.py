@@ -9,6 +9,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from itertools import accumulate
 from typing import Any
 
@@ -17,7 +18,7 @@ from sqlalchemy import select
 from proxy.metadata import paging
 from proxy.metadata.operations.manifests import image_not_found_text, remove_image, remove_tag
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, named_repository
-from proxy.metadata.schema import images, manifest_bytes, tags
+from proxy.metadata.schema import image_children, images, manifest_bytes, tags
 from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.shapes.validation import invalid
@@ -151,30 +152,22 @@ def batch_get_image(tx: Transaction, account: str, parameters: Parameters) -> di
 def batch_delete_image(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """A tag is removed, with its image when it was the last one; a digest goes with all its tags.
 
-    An index and its manifests may come in one batch and in any order: those refused for the index's sake are tried
-    again as long as something went.
+    An index and its manifests may come in one batch and in any order: indexes go first.
     """
     name, repository = named_repository(tx, account, parameters)
     gone: list[dict[str, str]] = []
     failures: list[dict[str, Any]] = []
-    waiting = _unique(parameters["imageIds"])
-    while waiting:
-        refused: list[tuple[ImageId, Failure]] = []
-        for image_id in waiting:  # one by one: each may go with the one before
-            [(_, row)] = _resolve(tx, repository.repository_id, [image_id])
-            if isinstance(row, _Refusal):
-                failures.append(_failure(image_id, row.code, row.reason))
-                continue
-            try:
-                gone += _delete(tx, repository.repository_id, row, image_id.get("imageTag"))
-            except Failure as failure:
-                if failure.code is not Code.IMAGE_REFERENCED:
-                    raise
-                refused.append((image_id, failure))
-        if len(refused) == len(waiting):
-            failures += [_failure(each, str(failure.code), failure.message) for each, failure in refused]
-            break
-        waiting = [each for each, _ in refused]
+    for image_id in _indexes_first(tx, repository.repository_id, _unique(parameters["imageIds"])):
+        [(_, row)] = _resolve(tx, repository.repository_id, [image_id])  # each may have gone with the one before
+        if isinstance(row, _Refusal):
+            failures.append(_failure(image_id, row.code, row.reason))
+            continue
+        try:
+            gone += _delete(tx, repository.repository_id, row, image_id.get("imageTag"))
+        except Failure as failure:
+            if failure.code is not Code.IMAGE_REFERENCED:
+                raise
+            failures.append(_failure(image_id, str(failure.code), failure.message))
     tx.changed(account, name)  # what is not there may have been deleted by one who has not told everybody yet
     return {"imageIds": gone, "failures": failures}
 
@@ -187,6 +180,25 @@ def update_image_storage_class(tx: Transaction, account: str, parameters: Parame
         Code.IMAGE_STORAGE_CLASS_UPDATE_NOT_SUPPORTED,
         "The requested image storage class update is not supported by this registry",
     )
+
+
+def _indexes_first(tx: Transaction, repository_id: int, image_ids: Sequence[ImageId]) -> list[ImageId]:
+    """In an order in which none comes before another one of the batch that lists it; as it was, where that is free.
+
+    Looked up once: indexes of indexes, tried again and again, would keep other writes waiting for seconds."""
+    keys = [0 if isinstance(row, _Refusal) else row.image_id for _, row in _resolve(tx, repository_id, image_ids)]
+    pairs = tx.connection.execute(
+        select(image_children.c.image_id, image_children.c.child_id).where(
+            image_children.c.image_id.in_(set(keys)), image_children.c.child_id.in_(set(keys))
+        )
+    )
+    listed_by: dict[int, list[int]] = {key: [] for key in keys}
+    for parent, child in pairs:
+        listed_by[child].append(parent)
+    depth: dict[int, int] = {}
+    for key in TopologicalSorter(listed_by).static_order():
+        depth[key] = 1 + max((depth[parent] for parent in listed_by[key]), default=0)
+    return [each for _, each in sorted(zip(keys, image_ids, strict=True), key=lambda pair: depth[pair[0]])]
 
 
 def _delete(tx: Transaction, repository_id: int, row: FoundRow, tag: str | None) -> list[dict[str, str]]:
