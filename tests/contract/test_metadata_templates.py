@@ -160,6 +160,13 @@ class TestTemplates:
         assert left["resourceTags"] == []
         assert left["imageTagMutability"] == "IMMUTABLE"
 
+    async def test_what_a_template_is_for_is_kept_once_however_often_it_is_named(self, world: World) -> None:
+        """No model bounds the list, and every push of a new name reads it."""
+        kinds = ["REPLICATION", "CREATE_ON_PUSH"]
+        for operation in (CREATE, UPDATE):
+            made = await call(world, operation, prefix="prod", appliedFor=kinds * 1000)
+            assert made["repositoryCreationTemplate"]["appliedFor"] == kinds
+
     async def test_a_prefix_with_its_slash_and_without_is_one(self, world: World) -> None:
         await call(world, CREATE, prefix="prod/", appliedFor=PUSH)
         why = await refused(world, Code.TEMPLATE_ALREADY_EXISTS, CREATE, prefix="prod", appliedFor=PUSH)

@@ -210,6 +210,8 @@ def _row(settings: Parameters) -> dict[str, Any]:
         row[column] = json.dumps(settings[member]) if settings.get(member) else None
     kind, key = _encryption(settings)
     return row | {
+        # Each once: no model bounds the list, and every push of a new name reads it.
+        "applied_for": json.dumps(list(dict.fromkeys(settings["appliedFor"]))),
         "tag_mutability": settings.get("imageTagMutability") or "MUTABLE",
         "encryption_type": kind,
         "kms_key": key,
