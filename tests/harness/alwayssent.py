@@ -140,6 +140,8 @@ _ECR: Mapping[str, tuple[str, ...]] = {
     **{f"{verb}AccountSettingResponse": ("name", "value") for verb in ("Put", "Get")},
 }
 
+_ECR_BESIDES: Mapping[str, tuple[str, ...]] = {"PutImage": ("image.imageId.imageDigest",)}
+
 _STS: Mapping[str, tuple[str, ...]] = {
     "GetCallerIdentityResponse": ("UserId", "Account", "Arn"),
     "GetAccessKeyInfoResponse": ("Account",),
@@ -155,4 +157,4 @@ _STS: Mapping[str, tuple[str, ...]] = {
 }
 
 ALWAYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {"ecr": _ECR, "sts": _STS, "iam": _IAM}
-BESIDES: Mapping[str, Mapping[str, tuple[str, ...]]] = {"ecr": {}, "sts": {}, "iam": _IAM_BESIDES}
+BESIDES: Mapping[str, Mapping[str, tuple[str, ...]]] = {"ecr": _ECR_BESIDES, "sts": {}, "iam": _IAM_BESIDES}

@@ -20,10 +20,12 @@ from fakes.signer import Credentials, Scope, signed
 from fakes.whole_registry import whole_registry
 
 from harness import answershapes
+from harness.alwayssent import ALWAYS
 from harness.issuer import Issuer
 from harness.specimens import ACCOUNT, ECR, ROLE, STS, Specimen, document, settle
 from harness.specimens_iam import IAM
 from proxy.auth.policy.decision import Decision
+from proxy.ecr.routes import ROUTES
 from proxy.ecr.sts.issuers import Issuers
 from proxy.shapes import models
 
@@ -40,6 +42,15 @@ UNSENT: Mapping[tuple[str, str], str] = {
     },
 }
 """By operation and member: what an example of AWS's shows and we do not send, and why."""
+
+NOT_ALWAYS: Mapping[str, str] = {
+    "GetSigningConfigurationResponse": "nothing is signed: its answer is an error",
+    "ImageIdentifier": "of a failure it is what was asked for, of an untagged image a digest alone",
+    "ImageScanFindingsSummary": "nothing is scanned",
+    "ImageScanStatus": "nothing is scanned",
+    "UpdateImageStorageClassResponse": "there is one storage class: its answer is an error",
+}
+"""Structures of ECR's answers of which no member is always sent, and why."""
 
 
 @pytest.fixture
@@ -129,6 +140,22 @@ async def test_a_bug_is_an_error_that_each_apis_clients_can_read(tmp_path: Path)
     assert said == {"ecr": "ServerException", "iam": "InternalFailure"}
 
 
+def test_what_is_always_sent_is_stated_of_each_structure_that_ecr_answers_with() -> None:
+    """By the model, by the table, or that there is nothing."""
+    operations = models.service("ecr")["operations"]
+    answers = {name for each in ROUTES for name in _structures(operations[each]["output"]["shape"])}
+    stated = {name for name in answers if models.shape("ecr", name).get("required")} | ALWAYS["ecr"].keys()
+    empty = {name for name in answers if not models.shape("ecr", name)["members"]}
+    assert answers - stated - empty == NOT_ALWAYS.keys()
+    assert not stated & NOT_ALWAYS.keys()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_is_always_sent_is_a_member_of_its_structure(service: str) -> None:
+    for name, members in ALWAYS[service].items():
+        assert set(members) <= models.shape(service, name)["members"].keys(), name
+
+
 def test_what_is_left_out_is_in_an_example() -> None:
     shown = {
         (operation, member)
@@ -144,6 +171,18 @@ async def _asked(doors: Doors, specimen: Specimen) -> Answer:
     await settle(doors.registry.metadata, specimen.before)
     who = None if specimen.operation == "AssumeRoleWithWebIdentity" else doors.keys["administrator"]
     return await doors.ask(specimen.service, specimen.operation, specimen.parameters, who)
+
+
+def _structures(name: str, found: frozenset[str] = frozenset()) -> frozenset[str]:
+    """The structures in a shape of ECR's, itself too."""
+    shape = models.shape("ecr", name)
+    if shape["type"] == "list":
+        return _structures(shape["member"]["shape"], found)
+    if shape["type"] != "structure" or name in found:
+        return found
+    for member in shape["members"].values():
+        found = _structures(member["shape"], found | {name})
+    return found | {name}
 
 
 @cache
