@@ -102,7 +102,7 @@ def _variable(text: str, start: int) -> tuple[Token | Variable, int]:
         default, key = text[opened + 1 : closed], text[start + 2 : comma].strip()
     else:
         default, key = None, text[start + 2 : max(end, start + 2)].strip()
-    if end < 0 or not key or "${" in key:
+    if not key or "${" in key:
         raise PolicyError(f"A policy variable is not well formed: {text[start : start + 64]}")
     if default is None and key in _LITERAL:
         return key, end + 1

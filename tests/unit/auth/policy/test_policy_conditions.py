@@ -96,6 +96,8 @@ PAIRS = [
     ("ArnLike", "*", "no arn", False),
     ("ArnLike", "arn:*:*:*:*:*", "arn:aws:iam", False),
     ("ArnLike", "*app", ROLE, False),
+    ("ArnLike", "*", "a:b:c:d:e", False),
+    ("DateEquals", "2026-01-02T03:04:05.1234567Z", "2026-01-02T03:04:05.123456Z", True),
     ("DateEquals", "2026-01-02T03:04:05z", "1767323045", True),
     ("ArnLike", "arn:aws:x:::*:d", "arn:aws:x:::a:b:c:d", True),
     ("ArnLike", "arn:aws:iam::111122223333:user/${aws:username}", "arn:aws:iam::111122223333:user/bob", True),

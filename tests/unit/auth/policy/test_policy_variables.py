@@ -39,6 +39,8 @@ CONTEXT = {
         # One of several values would be a guess.
         ("${aws:TagKeys}", "a", False),
         ("${aws:TagKeys, 'none'}", "none", True),
+        ("${*, 'x'}", "x", True),
+        ("${*, 'x'}", "*", False),
         ("a${*}b", "a*b", True),
         ("a${*}b", "axb", False),
         ("a${?}b", "axb", False),
