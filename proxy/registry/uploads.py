@@ -130,16 +130,19 @@ class Uploads:
 
         `start` is where the client believes the session stands; elsewhere is InvalidLayerPart with the true end.
         `closing` is the digest that the request will commit, None when it only appends. UploadConflict while another
-        request writes; UploadNotFound, also for a session that was committed as something else, or that is the other
-        door's.
+        request writes; UploadNotFound, also for a session that was committed as something else or as what is gone,
+        or that is the other door's.
         """
         _check_id(account, repository, upload_id)
         leased_at = asyncio.get_running_loop().time()
         upload = await self._rooms.metadata.lease_upload(
             account, repository, upload_id, seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
         )
-        if upload.committed is not None and (closing is None or upload.committed != str(closing)):
-            raise _not_found(account, repository, upload_id)
+        if upload.committed is not None:
+            if closing is None or upload.committed != str(closing):
+                raise _not_found(account, repository, upload_id)
+            if not await self._is_there(account, repository, closing):  # deleted since, perhaps with its repository
+                raise _not_found(account, repository, upload_id)
         append = Append(self._rooms, upload, leased_at, length=length, closing=closing)
         if (upload.parts is not None) is not in_parts:
             await append.abandon()

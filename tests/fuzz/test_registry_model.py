@@ -436,5 +436,10 @@ def test_each_reason_to_refuse_is_told_by_its_own_word(tmp_path: Path) -> None:
         again = run.upload_layer("bb", TWO, True, [(100_000, 0)], None, 1)  # it is there
         assert isinstance(again, Begun)
         run.repeat(again, False)
+        for in_parts in (True, False):
+            done = run.upload_layer("c/d/e", ONE, in_parts, [(100_000, 0)], None, 1)
+            assert isinstance(done, Begun)
+            run.delete_layer("c/d/e", ONE)
+            run.repeat(done, False)  # what it made is gone
         assert run.beside.met == set(Reason), f"never met: {set(Reason) - run.beside.met}"
         run.stands()
