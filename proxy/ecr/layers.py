@@ -60,7 +60,7 @@ async def taken_part(request: web.Request, signatures: Signatures, folder: Path,
     reader = StreamedObject(BLOB, BLOB_MAX)
     async with contextlib.AsyncExitStack() as held:
         async with signatures.stream(request, claim_of(request), _PART) as body:
-            proven = await held.enter_async_context(places.take(body.account))
+            proven = await held.enter_async_context(places.take(body.account, lambda: body.received))
             spool = await held.enter_async_context(Spool(folder))
             async for chunk in body:
                 await spool.write(reader.feed(chunk))

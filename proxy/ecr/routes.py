@@ -188,7 +188,12 @@ def door(
         if route is None or not has_large_body(request, route.service):
             return await serve(request, operation, told)
         async with contextlib.AsyncExitStack() as held:
-            return await serve(request, operation, told, lambda account: held.enter_async_context(large.take(account)))
+            return await serve(
+                request,
+                operation,
+                told,
+                lambda body: held.enter_async_context(large.take(body.account, lambda: body.received)),
+            )
 
     async def serve(request: web.Request, operation: str, told: Told, place: Place | None = None) -> bytes:
         if operation == UPLOAD_PART:

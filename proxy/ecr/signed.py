@@ -35,8 +35,8 @@ UNKNOWN_KEY_TEXT = "The security token included in the request is invalid."
 EXPIRED_TEXT = "The security token included in the request is expired"
 OPENED_KEPT = 512  # session tokens, some 6 KB each at most
 
-Place = Callable[[str], Awaitable[Callable[[], None]]]
-"""Waits for a body's place among those of an account; what it gives is called once the body is proven (`places`)."""
+Place = Callable[["SignedBody"], Awaitable[Callable[[], None]]]
+"""Waits for a body's place among those of its account; what it gives is called once the body is proven (`places`)."""
 
 
 class KeyLookups(Lookups, Protocol):
@@ -80,7 +80,7 @@ class Signatures:
         look-up."""
         whole = bytearray()
         async with self.stream(request, claim, service) as body:
-            proven = await place(body.account) if place is not None else None
+            proven = await place(body) if place is not None else None
             async for chunk in body:
                 whole += chunk
             caller = await body.prove()
@@ -173,6 +173,7 @@ class SignedBody:
 
     def __init__(self, request: web.Request, claim: Claim, pieces: AsyncIterator[bytes], held: _Held) -> None:
         self.is_proven = False
+        self.received = 0  # bytes
         self._request = request
         self._claim = claim
         self._held = held
@@ -189,6 +190,7 @@ class SignedBody:
 
     async def __anext__(self) -> bytes:
         chunk = await anext(self._pieces)
+        self.received += len(chunk)
         self._hash.update(chunk)
         return chunk
 

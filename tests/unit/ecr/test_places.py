@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from proxy.ecr import places as places_of
 from proxy.ecr.errors import Unreadable
-from proxy.ecr.places import Places
+from proxy.ecr.places import LOOK_SECONDS, Places
 
-PATIENCE = 0.2
+GRACE = 0.2
 LONG = 10.0
 
 
@@ -19,13 +20,14 @@ class Sender:
     """A body on its way into a place, until it is let go."""
 
     def __init__(self, places: Places, account: str) -> None:
+        self.received = 0
         self.is_in = asyncio.Event()
         self.let_go = asyncio.Event()
         self.prove = asyncio.Event()
         self.task = asyncio.create_task(self._send(places, account))
 
     async def _send(self, places: Places, account: str) -> None:
-        async with places.take(account) as proven:
+        async with places.take(account, lambda: self.received) as proven:
             self.is_in.set()
             proving = asyncio.create_task(self.prove.wait())
             going = asyncio.create_task(self.let_go.wait())
@@ -67,16 +69,16 @@ async def gave_way(sender: Sender) -> bool:
 
 
 async def test_nobody_is_hurried_while_there_is_room(senders: list[Sender]) -> None:
-    places = Places(2, 2, patience=0.01)
+    places = Places(2, 2, grace=0.01)
     [slow] = await came_in(places, senders, "a")
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(2 * LOOK_SECONDS)
     await came_in(places, senders, "a")
     slow.let_go.set()
     await asyncio.wait_for(slow.task, LONG)
 
 
 async def test_an_accounts_share_leaves_room_for_the_others(senders: list[Sender]) -> None:
-    places = Places(3, 2, patience=60)
+    places = Places(3, 2, grace=60)
     first, _ = await came_in(places, senders, "a", "a")
     third = Sender(places, "a")
     senders.append(third)
@@ -87,15 +89,35 @@ async def test_an_accounts_share_leaves_room_for_the_others(senders: list[Sender
 
 
 async def test_the_slowest_makes_way_for_one_that_waits_and_no_second_one_does(senders: list[Sender]) -> None:
-    places = Places(2, 2, patience=PATIENCE)
+    places = Places(2, 2, grace=GRACE)
     first, second = await came_in(places, senders, "a", "a")
     await came_in(places, senders, "b")
     assert await gave_way(first)
     assert not second.task.done()
 
 
+async def test_a_body_that_comes_keeps_its_place_before_an_older_one_that_does_not(senders: list[Sender]) -> None:
+    places = Places(2, 2, grace=GRACE)
+    coming, standing = await came_in(places, senders, "a", "a")
+    coming.received = 2**30
+    await came_in(places, senders, "b")
+    assert await gave_way(standing)
+    assert not coming.task.done()
+
+
+async def test_a_body_of_long_makes_way_however_fast_it_comes(
+    senders: list[Sender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places_of, "PATIENCE_SECONDS", GRACE)
+    places = Places(1, 1, grace=60)
+    [coming] = await came_in(places, senders, "a")
+    coming.received = 2**30
+    await came_in(places, senders, "b")
+    assert await gave_way(coming)
+
+
 async def test_of_an_account_that_has_its_share_its_own_slowest_makes_way(senders: list[Sender]) -> None:
-    places = Places(4, 2, patience=PATIENCE)
+    places = Places(4, 2, grace=GRACE)
     other, first, second = await came_in(places, senders, "b", "a", "a")
     await came_in(places, senders, "a")
     assert await gave_way(first)
@@ -104,12 +126,12 @@ async def test_of_an_account_that_has_its_share_its_own_slowest_makes_way(sender
 
 
 async def test_what_is_proven_keeps_its_place(senders: list[Sender]) -> None:
-    places = Places(1, 1, patience=0.01)
+    places = Places(1, 1, grace=0.01)
     [held] = await came_in(places, senders, "a")
     held.prove.set()
     waiting = Sender(places, "b")
     senders.append(waiting)
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(2 * LOOK_SECONDS)
     assert not (held.task.done())
     assert not waiting.is_in.is_set()
     held.let_go.set()
@@ -118,7 +140,7 @@ async def test_what_is_proven_keeps_its_place(senders: list[Sender]) -> None:
 
 @pytest.mark.parametrize("waits", [False, True], ids=["in-its-place", "waiting"])
 async def test_who_is_cancelled_holds_no_place(senders: list[Sender], waits: bool) -> None:
-    places = Places(1, 1, patience=60)
+    places = Places(1, 1, grace=60)
     [held] = await came_in(places, senders, "a")
     if waits:
         waiting = Sender(places, "a")
@@ -133,5 +155,5 @@ async def test_who_is_cancelled_holds_no_place(senders: list[Sender], waits: boo
 async def test_an_error_of_the_body_itself_goes_on_as_it_is() -> None:
     places = Places(1, 1)
     with pytest.raises(TimeoutError):
-        async with places.take("a"):
+        async with places.take("a", lambda: 0):
             raise TimeoutError
