@@ -114,7 +114,10 @@ class Layers:
         named = set(given["layerDigests"])
         if len(named) > 1:
             raise invalid("layerDigests", "Member must name one layer")
-        digest = parse_digest(named.pop())
+        try:
+            digest = parse_digest(named.pop())
+        except Failure as failure:
+            raise invalid("layerDigests", failure.message) from failure
         observe.note(digest=str(digest))
         name = given["repositoryName"]
         if not await self._uploads.complete(ask.account, name, given["uploadId"], digest):

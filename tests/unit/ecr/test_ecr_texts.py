@@ -11,7 +11,7 @@ import pytest
 from fakes.asked_doors import Doors, asked_doors
 from fakes.oci_words import OCI_IMAGE, digest_of, image
 
-from harness.specimens import ACCOUNT, EMPTY_INDEX, REPOSITORY
+from harness.specimens import ACCOUNT, EMPTY_INDEX, FULL_UPLOAD, REPOSITORY
 from proxy.shapes import models
 
 NAME = models.shape("ecr", "RepositoryName")["pattern"]
@@ -27,6 +27,12 @@ REFUSED: list[tuple[str, Mapping[str, Any], str, str]] = [
         {**APP, "imageManifest": json.dumps({"schemaVersion": 2})},
         "ImageManifest",
         "image manifest mediatype not provided in manifest or parameter",
+    ),
+    (
+        "CompleteLayerUpload",
+        {**APP, "uploadId": FULL_UPLOAD, "layerDigests": ["md5:00"]},
+        "layerDigests",
+        "digest algorithm 'md5' is not supported",
     ),
     ("SetRepositoryPolicy", {**APP, "policyText": "{}"}, "PolicyText", "Invalid repository policy provided"),
     ("PutRegistryPolicy", {"policyText": "{}"}, "PolicyText", "Invalid registry policy provided"),
