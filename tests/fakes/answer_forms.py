@@ -90,6 +90,8 @@ def judge(drawn: Drawn, answer: Answer | None, secrets: Secrets) -> str:
         return str(answer.status)
     if drawn.said_in == "oci":
         return _oci(answer)
+    if drawn.said_in == "link":
+        return _linked(drawn, answer)
     if drawn.whole and drawn.said_in:
         wanted = "application/x-amz-json-1.1" if drawn.said_in == "ecr" else "text/xml"
         assert kind == wanted, f"{drawn.said_in} was answered in {kind}: {answer.status} {answer.body[:300]!r}"
@@ -98,6 +100,18 @@ def judge(drawn: Drawn, answer: Answer | None, secrets: Secrets) -> str:
     if kind == "text/xml":
         return _xml(drawn, answer)
     return _oci(answer)
+
+
+def _linked(drawn: Drawn, answer: Answer) -> str:
+    """What is behind a link, if the link is as it was given."""
+    if answer.status in (200, 206):
+        assert drawn.signed_anew, "a link that was tampered with opens a layer"
+        return str(answer.status)
+    if not drawn.whole and answer.status == 400:
+        return _oci(answer)
+    assert answer.status in (403, 404, 405, 416), answer
+    assert json.loads(answer.body).keys() == {"message"}, answer.body
+    return str(answer.status)
 
 
 def _json(drawn: Drawn, answer: Answer) -> str:

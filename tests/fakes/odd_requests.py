@@ -3,6 +3,7 @@
 api, signed anew       parameters, form, body, header lines, target and method are bent, and the signature is right,
                        so that what is bent reaches the operations
 api, spoiled           a valid request whose signature, date, lines or bytes are bent afterwards
+layers                 parts cut and out of order, links tampered with (`odd_layers`)
 docker                 every route under `/v2/`, with names, references, queries, ranges and bodies that may fit
 docker, spoiled        the same with its bytes bent
 """
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from fakes import odd_values
+from fakes import odd_layers, odd_values
 from fakes.asked_doors import FORM_TYPE, HOST, TARGET, form, raw_request, urlencoded, written
 from fakes.odd_docker import docker
 from fakes.odd_wire import HOSTS, METHODS, Drawn, Known, is_http, printable, spoil_bytes, spoiled
@@ -33,6 +34,10 @@ def draw(rng: Random, known: Known) -> Drawn:
         return _signed_anew(rng, known)
     if kind < 0.68:
         return _spoiled_signature(rng, known)
+    if kind < 0.70 and known.parted:
+        return odd_layers.part(rng, known)
+    if kind < 0.72 and known.links:
+        return odd_layers.link(rng, known)
     if kind < 0.95:
         return docker(rng, known)
     return spoiled(rng, docker(rng, known))
@@ -53,8 +58,9 @@ def _who(rng: Random, known: Known) -> Credentials:
 def _signed_anew(rng: Random, known: Known) -> Drawn:
     chosen = _specimen(rng)
     service, operation, parameters = chosen.service, chosen.operation, chosen.parameters
-    if rng.random() < 0.02:
-        operation, parameters = rng.choice(sorted(models.operations(service))), {}
+    if rng.random() < 0.04:  # any that its model has, served or not
+        operation = rng.choice(sorted(models.operations(service)))
+        parameters = odd_values.whole(rng, service, operation)
     if rng.random() < 0.75:
         parameters = odd_values.bend(rng, service, operation, parameters)
     lines, body = _written(rng, service, operation, parameters)

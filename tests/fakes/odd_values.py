@@ -162,6 +162,13 @@ def fitting(rng: Random, service: str, shape_name: str, name: str, depth: int = 
     return found if isinstance(found, str) else json.dumps(found)
 
 
+def whole(rng: Random, service: str, operation: str) -> dict[str, Any]:
+    """Parameters as the model has them, each of which might do."""
+    shape = models.service(service)["operations"][operation].get("input", {}).get("shape")
+    found: dict[str, Any] = {} if shape is None else fitting(rng, service, shape, "")
+    return found
+
+
 def _replace(rng: Random, bent: dict[str, Any]) -> None:
     """Some value, at any depth."""
     at: Any = bent

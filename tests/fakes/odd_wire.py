@@ -22,7 +22,7 @@ HOSTS = (
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """`whole`: HTTP says it is one request, so it must be answered, by a door. `said_in`: the API whose words the
-    answer is in, `oci`, or empty where that is not certain; `operation`: which it is, if it comes that far."""
+    answer is in, `oci`, `link`, or empty where that is not certain; `operation`: which it is, if it comes that far."""
 
     raw: bytes
     is_head: bool
@@ -34,12 +34,15 @@ class Drawn:
 
 @dataclass(slots=True)
 class Known:
-    """What requests are drawn from: who can sign or log in, and what answers have told of uploads."""
+    """What requests are drawn from: who can sign or log in, and what answers have told of uploads, of those that take
+    parts, and of links to layers."""
 
     signers: Sequence[Credentials]
     passwords: Sequence[str] = field(repr=False)
     digests: Sequence[str]
     uploads: deque[str] = field(default_factory=lambda: deque(maxlen=30))
+    parted: deque[str] = field(default_factory=lambda: deque(maxlen=8))
+    links: deque[str] = field(default_factory=lambda: deque(maxlen=8), repr=False)
 
 
 def spoiled(rng: Random, drawn: Drawn) -> Drawn:

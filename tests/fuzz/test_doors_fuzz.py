@@ -14,9 +14,9 @@ import contextlib
 import gc
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -30,6 +30,7 @@ from fakes.asked_doors import Doors, asked_doors
 from fakes.memory_line import PATIENCE_SECONDS, Answer, Line
 from fakes.oci_words import digest_of, image
 from fakes.odd_docker import CONTENTS
+from fakes.odd_layers import learn
 from fakes.odd_requests import SPECIMENS, draw
 from fakes.odd_wire import Known
 from fakes.signer import Credentials
@@ -39,6 +40,7 @@ from harness.logs import log_to
 from harness.metadata import postgresql_database
 from harness.specimens import ACCOUNT, NARROWED, ROLE, settle
 from proxy.auth.secrets import seal_secret
+from proxy.ecr.routes import ROUTES
 from proxy.model.errors import Failure
 
 ROUND = 10_000
@@ -153,6 +155,7 @@ async def _round(seed: int, folder: Path, log: Log, database: str) -> Found:
 
 async def _client(doors: Doors, rng: Random, known: Known, secrets: Secrets, found: Found, requests: int) -> None:
     line = Line(doors.registry.server)
+    known = replace(known, parted=deque(maxlen=8))  # one upload is one client's: two at once are told to try again
     for _ in range(requests):
         drawn = draw(rng, known)
         found.asked += 1
@@ -167,6 +170,8 @@ async def _client(doors: Doors, rng: Random, known: Known, secrets: Secrets, fou
         found.tally[f"{drawn.said_in or 'any'} {outcome}"] += 1
         if drawn.signed_anew and drawn.operation:
             found.tally[f"{drawn.said_in}:{drawn.operation} {outcome[:3]}"] += 1
+        if answer is not None and outcome == "200":
+            learn(known, drawn.operation, answer.body)
         if answer is not None and (upload := answer.headers.get("docker-upload-uuid")):
             known.uploads.append(upload)
     await line.close()
@@ -220,6 +225,9 @@ def _check_that_it_went_deep(tally: Counter[str]) -> None:
     served = {f"{each.service}:{each.operation}" for all_of in SPECIMENS.values() for each in all_of if not each.error}
     succeeded = {name for name in served if tally[f"{name} 200"]}
     assert len(succeeded) > 0.8 * len(served), f"never did: {sorted(served - succeeded)}"
+    asked = {outcome.rpartition(" ")[0] for outcome in tally}
+    assert asked >= {f"ecr:{operation}" for operation in ROUTES}
+    assert tally["link 403"] > ROUND / 1000, "links were tampered with"
     for door in ("ecr", "sts", "iam", "oci"):
         good, bad = (
             sum(times for outcome, times in tally.items() if re.match(f"{door} {first}", outcome)) for first in "24"
