@@ -94,8 +94,8 @@ class Access:
 
 def repository_named(resource: str) -> str:
     """The name in a repository's ARN; empty for every other resource, and for a pattern of several."""
-    head, found, name = resource.partition(":repository/")
-    return name if found and head.startswith("arn:aws:ecr:") and "*" not in name and "?" not in name else ""
+    head, _, name = resource.partition(":repository/")
+    return name if head.startswith("arn:aws:ecr:") and "*" not in name and "?" not in name else ""
 
 
 class _Seen:

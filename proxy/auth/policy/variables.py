@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from proxy.auth.policy.context import Context
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.matching import Matcher, Token, matcher, wildcards
+from proxy.auth.policy.matching import Token, matcher, wildcards
 
 _LITERAL = ("*", "?", "$")
 
@@ -42,7 +42,8 @@ class Template:
         found = [part for part in self._parts if isinstance(part, Variable)]
         self.keys = frozenset(part.key for part in found)
         self.names = tuple(part.name for part in found)
-        self._static = None if self.keys else matcher(self.tokens({}) or ())
+        plain = [part for part in self._parts if not isinstance(part, Variable)]
+        self._static = matcher(plain) if len(plain) == len(self._parts) else None
 
     def tokens(self, context: Context) -> list[Token] | None:
         """With every variable's value put in; None when one of them has none."""
@@ -58,16 +59,12 @@ class Template:
                 tokens.append(part)
         return tokens
 
-    def matcher(self, context: Context) -> Matcher | None:
-        """None when a variable has no value: then nothing matches."""
-        if self._static is not None:
-            return self._static
-        tokens = self.tokens(context)
-        return None if tokens is None else matcher(tokens)
-
     def matches(self, text: str, context: Context) -> bool:
-        found = self._static if self._static is not None else self.matcher(context)
-        return found is not None and found(text)
+        """Whether `text` is what this is with its values put in; nothing is, when a variable has none."""
+        if self._static is not None:
+            return self._static(text)
+        tokens = self.tokens(context)
+        return tokens is not None and matcher(tokens)(text)
 
     def missing(self, context: Context) -> list[str]:
         """The variables that have no value."""

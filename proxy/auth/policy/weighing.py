@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from weakref import WeakKeyDictionary
 
 from proxy.auth.policy.conditions import Condition
@@ -35,12 +35,12 @@ RESOURCE_KINDS = frozenset((Kind.REPOSITORY, Kind.REGISTRY, Kind.TRUST))
 _OF_ONE_RESOURCE = frozenset((Kind.REPOSITORY, Kind.TRUST))
 
 
-class Element(StrEnum):
+class Element(Enum):
     """What of a statement did not match, where it was no condition."""
 
-    ACTION = "Action"
-    RESOURCE = "Resource"
-    PRINCIPAL = "Principal"
+    ACTION = auto()
+    RESOURCE = auto()
+    PRINCIPAL = auto()
 
 
 Mismatch = Element | Condition

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.auth import access as access_module
-from proxy.auth.access import QUESTIONS_KEPT, Access, repository_named
+from proxy.auth.access import QUESTIONS_KEPT, VALUES_KEPT, Access, repository_named
 from proxy.auth.policy.context import RequestFacts
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal, RegistryAccess, RepositoryAccess
@@ -79,6 +79,7 @@ async def test_exactly_what_has_a_say_is_looked_up(action: str, resource: str, a
         ("arn:aws:ecr:eu:1:repository/a?", ""),
         ("arn:aws:ecr:eu:1:registry/x", ""),
         ("arn:aws:iam::1:repository/x", ""),
+        ("arn:aws:ecr:eu:1:repository/a:repository/b", "a:repository/b"),
     ],
 )
 def test_a_repository_is_named_by_its_own_arn_alone(resource: str, name: str) -> None:
@@ -175,8 +176,34 @@ async def test_what_is_kept_of_one_caller_is_bounded() -> None:
     for at in range(QUESTIONS_KEPT + 10):
         decision = await access.decide(one, "ecr:PutImage", f"{REPOSITORY}{at}", FACTS)
         assert not decision.allowed
+        assert len(access._seen[one].questions) <= QUESTIONS_KEPT
     assert (await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS)).allowed
-    assert len(access._seen[one].questions) <= QUESTIONS_KEPT
+
+
+async def test_what_is_kept_of_one_question_is_bounded() -> None:
+    condition = {"StringLike": {"aws:UserAgent": "*"}}
+    access, one = Access(Said()), caller(statement(Resource="*", Condition=condition))
+    for at in range(VALUES_KEPT + 10):
+        await access.decide(one, "ecr:PutImage", REPOSITORY, replace(FACTS, user_agent=f"agent {at}"))
+        assert len(access._seen[one].questions["ecr:PutImage", REPOSITORY].decisions) <= VALUES_KEPT
+
+
+async def test_a_decision_is_made_once_while_all_that_it_hung_on_is_equal() -> None:
+    said = Said()
+    said.policy = said.registry = statement("Deny", Principal="*", Resource=REPOSITORY, Action="ecr:GetImage")
+    condition = {"StringLike": {"aws:UserAgent": "*"}}
+    access, one = Access(said), caller(statement(Resource="*", Action="*", Condition=condition))
+    questions = [("ecr:PutImage", REPOSITORY), ("ecr:PutImage", f"{REPOSITORY}2"), ("iam:GetUser", BOB_ARN)]
+    asked = [(*question, replace(FACTS, user_agent=agent)) for question in questions for agent in ("docker", "curl")]
+    first = [await access.decide(one, *each) for each in asked]
+    again = [await access.decide(one, *each) for each in asked]
+    assert all(each is earlier for each, earlier in zip(again, first, strict=True))
+
+
+async def test_a_key_of_one_request_that_no_document_reads_makes_no_other_decision() -> None:
+    access, one = Access(Said()), caller(statement(Resource="*"))
+    first = await access.decide(one, "ecr:TagResource", REPOSITORY, FACTS)
+    assert await access.decide(one, "ecr:TagResource", REPOSITORY, FACTS, {"aws:tagkeys": ("team",)}) is first
 
 
 async def test_what_is_kept_of_all_callers_together_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,4 +215,4 @@ async def test_what_is_kept_of_all_callers_together_is_bounded(monkeypatch: pyte
         facts = replace(FACTS, user_agent=f"agent {at}")
         assert (await access.decide(one, "ecr:PutImage", REPOSITORY, facts)).allowed
         kept = sum(len(each.decisions) for seen in access._seen.values() for each in seen.questions.values())
-        assert kept <= 20
+        assert kept == (at + 1) % 21  # all are dropped with the first too many, and none sooner

@@ -81,3 +81,9 @@ def test_a_template_tells_which_keys_it_reads_and_which_of_them_lack_a_value() -
 def test_what_is_no_variable_is_refused(text: str) -> None:
     with pytest.raises(PolicyError):
         Template(text, variables=True, wild=True)
+
+
+@pytest.mark.parametrize("text", ["${a,x'b'}", "${a, 'b'x}", "${a, 'b'"])
+def test_nothing_but_space_stands_around_a_default(text: str) -> None:
+    with pytest.raises(PolicyError):
+        Template(text, variables=True, wild=True)

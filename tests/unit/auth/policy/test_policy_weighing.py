@@ -1,0 +1,132 @@
+"""What each policy says: which statements count, and what the trace is told of every other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy.auth.policy.principals import Meant
+from proxy.auth.policy.weighing import (
+    Element,
+    Kind,
+    Layer,
+    Request,
+    Weighed,
+    caller_layers,
+    keys_read,
+    resource_layer,
+    weigh,
+)
+from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal
+
+HOME = "111122223333"
+REPOSITORY = f"arn:aws:ecr:eu-west-1:{HOME}:repository/team/app"
+BOB_ARN = f"arn:aws:iam::{HOME}:user/bob"
+PROVIDER = f"arn:aws:iam::{HOME}:oidc-provider/ci.example"
+
+
+def policy(**more: Any) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "ecr:GetImage"} | more})
+
+
+def bob(text: str) -> Caller:
+    return Caller(Principal("AIDABOB", HOME, BOB_ARN, "bob", policies=(AttachedPolicy(text),)))
+
+
+BOB = bob(policy(Resource="*"))
+
+
+def traced(layer: Layer, caller: Caller | None = BOB) -> Any:
+    """What the trace is told of the layer's one statement."""
+    told: list[Any] = []
+    weigh(Request(caller, "ecr:getimage", REPOSITORY, {}, PROVIDER), [layer], lambda *seen: told.append(seen[-1]))
+    return told.pop()
+
+
+def of(kind: Kind, **more: Any) -> Layer:
+    return resource_layer(kind, BoundPolicy(policy(**more), ((BOB_ARN, "AIDABOB"),)))
+
+
+def test_nothing_that_was_said_grants_nothing() -> None:
+    weighed = Weighed(())
+    assert weighed.grants_directly is False
+    assert weighed.grants_role is False
+    assert weighed.narrowing() is None
+
+
+def test_the_kinds_go_by_these_words() -> None:
+    """`Decision.by` tells people and logs of them."""
+    assert [*Kind] == ["identity", "boundary", "session", "repository", "registry", "trust"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        (of(Kind.REPOSITORY, Principal="*", Action="ecr:PutImage"), Element.ACTION),
+        (of(Kind.REPOSITORY, Principal="*", Resource="arn:aws:s3:::a"), Element.RESOURCE),
+        (of(Kind.REPOSITORY, Principal="*"), Meant.ROLE),
+        (of(Kind.REGISTRY, Principal="*"), Element.RESOURCE),
+        (of(Kind.REGISTRY, Principal="*", Resource="*"), Meant.ROLE),
+        (of(Kind.REPOSITORY, Principal={"AWS": f"arn:aws:iam::{HOME}:user/eve"}), Element.PRINCIPAL),
+        (of(Kind.REPOSITORY, Principal={"AWS": BOB_ARN}), Meant.DIRECTLY),
+        (of(Kind.REPOSITORY, NotPrincipal={"AWS": BOB_ARN}), Element.PRINCIPAL),
+        (of(Kind.REPOSITORY, NotPrincipal={"AWS": [BOB_ARN, HOME]}, Effect="Deny"), Element.PRINCIPAL),
+        (of(Kind.REPOSITORY, NotPrincipal={"AWS": f"arn:aws:iam::{HOME}:user/eve"}, Effect="Deny"), Meant.DIRECTLY),
+        # Documents that are of another kind than where they stand.
+        (of(Kind.REPOSITORY, Resource="*"), Element.PRINCIPAL),
+        (caller_layers(bob(policy(Resource="*", Principal="*")))[0], Element.PRINCIPAL),
+        (caller_layers(bob(policy()))[0], Element.RESOURCE),
+        (caller_layers(BOB)[0], Meant.DIRECTLY),
+    ],
+)
+def test_the_trace_is_told_how_a_statement_means_the_caller_or_what_did_not_match(layer: Layer, told: Any) -> None:
+    assert traced(layer) is told
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ({"Principal": {"Federated": PROVIDER}}, Meant.DIRECTLY),
+        ({"Principal": {"Federated": f"{PROVIDER}2"}}, Element.PRINCIPAL),
+        ({"Principal": "*"}, Element.PRINCIPAL),
+        ({"NotPrincipal": {"Federated": f"{PROVIDER}2"}}, Element.PRINCIPAL),
+        ({"NotPrincipal": {"Federated": PROVIDER}}, Element.PRINCIPAL),
+        ({"Principal": "*", "Effect": "Deny"}, Meant.DIRECTLY),
+        ({"Principal": {"Federated": f"{PROVIDER}2"}, "Effect": "Deny"}, Element.PRINCIPAL),
+        ({"NotPrincipal": {"Federated": PROVIDER}, "Effect": "Deny"}, Element.PRINCIPAL),
+        ({"NotPrincipal": {"Federated": f"{PROVIDER}2"}, "Effect": "Deny"}, Meant.DIRECTLY),
+    ],
+)
+def test_a_web_identity_is_meant_by_its_provider_alone(statement: dict[str, Any], told: Any) -> None:
+    assert traced(of(Kind.TRUST, **statement), None) is told
+
+
+def test_a_condition_that_does_not_hold_is_what_the_trace_is_told() -> None:
+    layer = of(Kind.REPOSITORY, Principal="*", Condition={"StringEquals": {"aws:UserAgent": "x"}})
+    assert traced(layer) is layer.policies[0].document.statements[0].conditions[0]
+
+
+def test_a_resources_policy_that_grants_nothing_still_denies() -> None:
+    for effect, denied in (("Allow", False), ("Deny", True)):
+        layer = resource_layer(Kind.REPOSITORY, BoundPolicy(policy(Principal="*", Effect=effect), ()), grants=False)
+        weighed = weigh(Request(BOB, "ecr:getimage", REPOSITORY, {}), [layer])
+        assert weighed.resource is None
+        assert (weighed.denied is not None) is denied
+
+
+def test_the_keys_of_all_layers_are_read() -> None:
+    layers = [of(Kind.REPOSITORY, Principal="*", Condition={"Bool": {key: "true"}}) for key in ("x:A", "x:B")]
+    assert keys_read(layers) == {"x:a", "x:b"}
+
+
+def test_the_layers_of_a_caller_are_made_once() -> None:
+    assert caller_layers(BOB) is caller_layers(BOB)
+
+
+def test_a_document_that_cannot_be_read_denies_everything_wherever_it_stands() -> None:
+    for layer in (*caller_layers(bob("{")), resource_layer(Kind.REPOSITORY, BoundPolicy("{", ()))):
+        weighed = weigh(Request(BOB, "s3:anything", "arn:aws:s3:::a", {}), [layer])
+        assert weighed.denied is not None
+        assert weighed.denied.statement.sid == "unreadable"
