@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
+import psycopg
 from fakes.memory_line import Answer, Line
 from fakes.oci_words import EMPTY_CONFIG, OCI_IMAGE, digest_of, image
 from fakes.signer import Credentials, Lines, Scope, signed
@@ -122,7 +123,8 @@ async def asked_doors(folder: Path, **settings: Any) -> AsyncIterator[Doors]:
             await push(doors, REPOSITORY, tag, [LAYER, tag.encode()])
         for upload_id in (PART_UPLOAD, FULL_UPLOAD):
             begun, _ = await registry.uploads.begin_parts(ACCOUNT, REPOSITORY)
-            await asyncio.to_thread(_rename_upload, folder / "rows.db", begun, upload_id)
+            rows = settings.get("database") or folder / "rows.db"
+            await asyncio.to_thread(_rename_upload, rows, begun, upload_id)
         await registry.uploads.add_part(
             ACCOUNT, REPOSITORY, FULL_UPLOAD, first=0, length=len(PART), content=_once(PART)
         )
@@ -183,8 +185,12 @@ async def _once(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-def _rename_upload(database: Path, begun: str, upload_id: str) -> None:
-    """Before anything has come to it, which would be bound to its name."""
+def _rename_upload(database: Path | str, begun: str, upload_id: str) -> None:
+    """Before anything has come to it, which would be bound to its name. A URL is PostgreSQL's."""
+    if isinstance(database, str):
+        with psycopg.connect(database) as session:
+            session.execute("UPDATE uploads SET upload_id = %s WHERE upload_id = %s", (upload_id, begun))
+        return
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE uploads SET upload_id = ? WHERE upload_id = ?", (upload_id, begun))
 

@@ -38,7 +38,7 @@ from fakes.signer import Credentials
 from harness import postgresql
 from harness.logs import log_to
 from harness.metadata import postgresql_database
-from harness.specimens import ACCOUNT, NARROWED, ROLE, settle
+from harness.specimens import ACCOUNT, NARROWED, REPOSITORY, ROLE, settle
 from proxy.auth.secrets import seal_secret
 from proxy.ecr.routes import ROUTES
 from proxy.model.errors import Failure
@@ -201,7 +201,11 @@ async def _known(doors: Doors) -> Known:
     await doors.registry.metadata.iam(ACCOUNT, "PutUserPolicy", allowed)
     passwords = [doors.registry.password, *[await doors.password(who) for who in (administrator, signers[-2])]]
     digests = [digest_of(each) for each in (b"a layer of team/app", *CONTENTS, image([b"a layer of team/app", b"v1"]))]
-    return Known(signers, passwords, [digests[0], digests[-1], *digests[1:-1]])
+    known = Known(signers, passwords, [digests[0], digests[-1], *digests[1:-1]])
+    asked = {"repositoryName": REPOSITORY, "layerDigest": digests[0]}
+    link = await doors.ask("ecr", "GetDownloadUrlForLayer", asked, administrator)
+    learn(known, "GetDownloadUrlForLayer", link.body)
+    return known
 
 
 async def _session(doors: Doors, who: Credentials, operation: str, parameters: dict[str, Any]) -> Credentials:
