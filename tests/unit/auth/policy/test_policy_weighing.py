@@ -130,3 +130,36 @@ def test_a_document_that_cannot_be_read_denies_everything_wherever_it_stands() -
         weighed = weigh(Request(BOB, "s3:anything", "arn:aws:s3:::a", {}), [layer])
         assert weighed.denied is not None
         assert weighed.denied.statement.sid == "unreadable"
+
+
+@pytest.mark.parametrize("kind", [Kind.IDENTITY, Kind.BOUNDARY, Kind.SESSION, Kind.REPOSITORY])
+def test_of_two_that_allow_alike_the_first_is_remembered(kind: Kind) -> None:
+    """It is the one that a decision names."""
+    principal = {"Principal": "*"} if kind is Kind.REPOSITORY else {}
+    first, second = (of(kind, Resource="*", **principal) for _ in range(2))
+    weighed = weigh(Request(BOB, "ecr:getimage", REPOSITORY, {}), [first, second])
+    found = getattr(weighed, "resource" if kind is Kind.REPOSITORY else kind)
+    assert found.held is first.policies[0]
+
+
+def test_a_deny_ends_the_weighing_unless_everything_is_to_be_traced() -> None:
+    layers = [of(Kind.IDENTITY, Resource="*", Effect=effect) for effect in ("Deny", "Allow", "Deny")]
+    request = Request(BOB, "ecr:getimage", REPOSITORY, {})
+    seen: list[Layer] = []
+    in_short, in_full = weigh(request, layers), weigh(request, layers, lambda layer, *_: seen.append(layer))
+    assert in_short.denied is not None
+    assert in_short.identity is None
+    assert seen == layers
+    assert in_full.denied is not None
+    assert in_full.denied.held is layers[0].policies[0]
+    assert in_full.identity is not None
+
+
+def test_a_condition_on_the_principals_arn_means_nobody_whom_the_principal_does_not() -> None:
+    """Everyone, narrowed to an ARN, means its bearer as if by name; a principal that is somebody else stays so."""
+    condition = {"ArnEquals": {"aws:PrincipalArn": BOB_ARN}}
+    request = Request(BOB, "ecr:getimage", REPOSITORY, {"aws:principalarn": (BOB_ARN,)})
+    for principal, meant in (("*", Meant.DIRECTLY), ({"AWS": f"arn:aws:iam::{HOME}:user/eve"}, None)):
+        layer = of(Kind.REPOSITORY, Principal=principal, Condition=condition)
+        applied = weigh(request, [layer]).resource
+        assert (applied.meant if applied is not None else None) is meant
