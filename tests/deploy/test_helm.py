@@ -325,11 +325,12 @@ def test_a_backup_knows_services_rows_bucket_keys_and_its_passphrase(rendered: d
 
 
 def test_the_ingress_shows_no_metrics(rendered: dict[str, list[Object]]) -> None:
-    """Docker's paths and aws's one, for the host of the URL, with its certificate."""
+    """Docker's paths, those of links to layers and aws's one, for the host of the URL, with its certificate."""
     [ingress] = of(rendered["all"], "Ingress")
     [rule] = ingress["spec"]["rules"]
     assert rule["host"] == "registry.example.com"
-    assert {(p["path"], p["pathType"]) for p in rule["http"]["paths"]} == {("/v2", "Prefix"), ("/", "Exact")}
+    paths = {(path["path"], path["pathType"]) for path in rule["http"]["paths"]}
+    assert paths == {("/v2", "Prefix"), ("/layers", "Prefix"), ("/", "Exact")}
     assert ingress["spec"]["tls"] == [{"hosts": ["registry.example.com"], "secretName": "certificate"}]
 
 
