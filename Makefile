@@ -62,7 +62,7 @@ bench: $(VENV)/.test $(TOOLS)/.go  ## CPU per GB against CNCF distribution, on t
 bench-s3: $(VENV)/.test $(TOOLS)/.go $(TOOLS)/.debian  ## the same on one S3 store, its requests and bytes counted, beside bare PUTs
 	$(BIN)/python bench/s3.py
 
-bench-size: $(VENV)/.test $(TOOLS)/.aws $(TOOLS)/.debian  ## a million images beside 200 repositories, on DATABASE (sqlite): some 30 minutes
+bench-size: $(VENV)/.test $(TOOLS)/.aws $(TOOLS)/.debian  ## a million images beside 200 repositories, on DATABASE (sqlite): long
 	$(BIN)/python bench/registry_size.py --database $(or $(DATABASE),sqlite)
 
 fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator and its twin, and requests (REQUESTS) to all doors, and runs (RUNS) beside a model

@@ -1,7 +1,7 @@
 """Whether the tests of the evaluator would notice: each mutant of proxy/auth/policy and access, in its own process.
 
 `make mutants`, or `python tests/mutation/run.py [--jobs N] [module …]` for a few modules (`decision conditions`).
-Outside CI: a quarter of an hour of one core. What has been found is kept in `.mutants`: a run that was broken off goes
+Outside CI: some ten minutes of two cores. What has been found is kept in `.mutants`: a run that was broken off goes
 on where it was, for as long as neither evaluator nor tests are changed.
 
 A mutant is first asked the whole case table, then runs its module's unit tests, and is asked QUESTIONS that were drawn

@@ -20,13 +20,13 @@ from proxy.auth.policy.errors import PolicyError
 from proxy.auth.policy.validation import ecr_failure, validate
 from proxy.auth.policy.weighing import Kind
 from proxy.metadata import paging
-from proxy.metadata.operations.repositories import DEFAULT_PAGE, check_settings, check_tags
+from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, check_settings, check_tags
 from proxy.metadata.schema import creation_templates
 from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.model import quotas
 from proxy.model.errors import Code, Failure
 from proxy.shapes.validation import invalid
 
-Parameters = Mapping[str, Any]
 ROOT = "ROOT"
 
 _ROLE = re.compile(r"arn:aws:iam::([0-9]{12}):role/[\w+=,.@/-]+", re.ASCII)
@@ -58,11 +58,7 @@ def create_template(tx: Transaction, account: str, parameters: Parameters) -> di
     ).scalar_one()
     most = tx.registry.quotas.creation_templates
     if held >= most:
-        raise Failure(
-            Code.LIMIT_EXCEEDED,
-            f"The registry with id '{account}' already has the maximum allowed number of repository creation templates"
-            f" which is '{most}'",
-        )
+        raise quotas.exceeded(f"The registry with id '{account}'", "repository creation templates", most)
     row = {"created_at": tx.now, "updated_at": tx.now, **_row(parameters)}
     tx.connection.execute(insert(creation_templates).values(account=account, prefix=prefix, **row))
     return _answer(tx, account, prefix)

@@ -25,7 +25,7 @@ from proxy.shapes.validation import invalid
 
 ANSWER_MAX = 8 * 1024 * 1024  # bytes of manifests in one BatchGetImage: a hundred of 4 MiB would be held whole
 TAGS_A_PAGE = 20_000  # in one DescribeImages: a thousand images of a thousand each would be 30 MB
-_DIGEST = re.compile(r"[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+", re.ASCII)
+DIGEST = re.compile(r"[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+", re.ASCII)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]*", re.ASCII)
 _COLUMNS = (
     images.c.image_id,
@@ -248,8 +248,8 @@ def _unsound(image_id: ImageId) -> _Refusal | None:
     digest, tag = image_id.get("imageDigest"), image_id.get("imageTag")
     if not digest and not tag:
         return _Refusal("MissingDigestAndTag", "Invalid request parameters: both tag and digest cannot be null")
-    if digest and not _DIGEST.fullmatch(digest):
-        reason = f"Invalid request parameters: image digest should satisfy the regex '{_DIGEST.pattern}'"
+    if digest and not DIGEST.fullmatch(digest):
+        reason = f"Invalid request parameters: image digest should satisfy the regex '{DIGEST.pattern}'"
         return _Refusal("InvalidImageDigest", reason)
     if tag and not _TAG.fullmatch(tag):
         reason = f"Invalid request parameters: image tag should satisfy the regex '{_TAG.pattern}'"

@@ -5,17 +5,15 @@ Sources: botocore's `ecr` model; texts as ECR answers them.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from sqlalchemy import bindparam, select
 
+from proxy.metadata.operations.images import DIGEST
 from proxy.metadata.operations.repositories import Parameters, named_repository
 from proxy.metadata.schema import blob_links, blobs
 from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure
-
-_DIGEST = re.compile(r"[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+", re.ASCII)
 
 _LINKED = (
     select(blobs.c.digest, blobs.c.size, blob_links.c.uses, blob_links.c.media_type)
@@ -39,7 +37,7 @@ def batch_check_layer_availability(tx: Transaction, account: str, parameters: Pa
     asked = {"account": account, "digests": list(wanted), "repository": repository.repository_id}
     there = {row.digest: row for row in tx.connection.execute(_LINKED, asked)}
     for digest in wanted:
-        if not _DIGEST.fullmatch(digest):
+        if not DIGEST.fullmatch(digest):
             failures.append(_failure(digest))
             continue
         row = there.get(digest)
@@ -72,5 +70,5 @@ def _failure(digest: str) -> dict[str, Any]:
     if not digest:
         reason = "Invalid request parameters: layer digest cannot be empty"
         return {"layerDigest": digest, "failureCode": "MissingLayerDigest", "failureReason": reason}
-    reason = f"Invalid request parameters: layer digest should satisfy the regex '{_DIGEST.pattern}'"
+    reason = f"Invalid request parameters: layer digest should satisfy the regex '{DIGEST.pattern}'"
     return {"layerDigest": digest, "failureCode": "InvalidLayerDigest", "failureReason": reason}

@@ -6,18 +6,16 @@ Sources: botocore's `ecr` model; ECR User Guide, "Pull-time update exclusions".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select
 
 from proxy.metadata import paging
-from proxy.metadata.operations.repositories import DEFAULT_PAGE
+from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters
 from proxy.metadata.schema import pull_time_exclusions
 from proxy.metadata.transaction import Transaction
+from proxy.model import quotas
 from proxy.model.errors import Code, Failure
-
-Parameters = Mapping[str, Any]
 
 
 def register_exclusion(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -33,11 +31,7 @@ def register_exclusion(tx: Transaction, account: str, parameters: Parameters) ->
     held = tx.connection.execute(select(func.count()).select_from(pull_time_exclusions).where(mine)).scalar_one()
     most = tx.registry.quotas.pull_time_exclusions
     if held >= most:
-        raise Failure(
-            Code.LIMIT_EXCEEDED,
-            f"The registry with id '{account}' already has the maximum allowed number of pull time update exclusions"
-            f" which is '{most}'",
-        )
+        raise quotas.exceeded(f"The registry with id '{account}'", "pull time update exclusions", most)
     tx.connection.execute(insert(pull_time_exclusions).values(account=account, principal_arn=arn, created_at=tx.now))
     return {"principalArn": arn, "createdAt": tx.now}
 

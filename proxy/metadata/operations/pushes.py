@@ -84,9 +84,10 @@ def put_manifest(
     """`facts` are what `examine` found in `content`."""
     repository_id, created = need_or_make_repository(tx, account, repository, create)
     row = tx.connection.execute(_SETTINGS, {"repository_id": repository_id}).one()
-    _put(tx, account, repository, row, content, digest, list(dict.fromkeys(tags)), facts)
+    each_once = tuple(dict.fromkeys(tags))
+    _put(tx, account, repository, row, content, digest, each_once, facts)
     tx.changed(account, repository)  # also when all is there: whoever put it there may not have told everybody yet
-    return PushedManifest(digest, facts.subject, tuple(dict.fromkeys(tags)), created)
+    return PushedManifest(digest, facts.subject, each_once, created)
 
 
 def examine_image(account: str, parameters: Parameters) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from proxy.metadata.schema import (
     uploads,
 )
 from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.model import quotas
 from proxy.model.errors import Code, Failure, repository_not_found
 from proxy.model.names import repository_arn
 from proxy.model.records import Page
@@ -202,11 +203,7 @@ def _count_repository(tx: Transaction, account: str, change: int) -> None:
         .returning(accounts.c.repositories)
     ).scalar()
     if held is not None and change > 0 and held > most:
-        raise Failure(
-            Code.LIMIT_EXCEEDED,
-            f"The registry with id '{account}' already has the maximum allowed number of repositories"
-            f" which is '{most}'",
-        )
+        raise quotas.exceeded(f"The registry with id '{account}'", "repositories", most)
 
 
 def _described(tx: Transaction, row: FoundRow) -> dict[str, Any]:
