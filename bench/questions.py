@@ -14,7 +14,7 @@ from typing import Any
 
 from fill import ACCOUNT, DEEP, KIND, TAGGED, Size, config_of, manifest_of, name_of, tag_of
 from load import expect, push_blob
-from walks import REGION, Case, Side
+from walks import REGION, WORKING_SET, Case, Side
 
 PAGE = 50
 POLICY = json.dumps({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "ecr:BatchGetImage"}})
@@ -179,11 +179,12 @@ def _token(side: Side, operation: str, asked: Mapping[str, Any], position: int) 
 
 
 def _tag(side: Side) -> str:
-    return tag_of(side.random.randrange(side.size.deep // 2) // 2 * 2)
+    """With a page of them behind it."""
+    return tag_of(side.random.randrange(WORKING_SET // 4) * 2 * (side.size.deep // WORKING_SET))
 
 
 def _number(side: Side) -> int:
-    return side.random.randrange(side.size.deep)
+    return side.random.randrange(WORKING_SET) * (side.size.deep // WORKING_SET)
 
 
 def _digest_of(side: Side) -> str:
@@ -191,7 +192,7 @@ def _digest_of(side: Side) -> str:
 
 
 def _tags(side: Side) -> list[dict[str, str]]:
-    first = side.random.randrange(side.size.deep - PAGE * 2) // 2 * 2
+    first = side.random.randrange(2) * (side.size.deep // 2)
     return [{"imageTag": tag_of(first + each * 2)} for each in range(PAGE)]
 
 
@@ -227,7 +228,7 @@ def _upload(side: Side, number: int) -> dict[str, Any]:
 
 def _put_image(side: Side, number: int) -> float:
     """Over layers that are there."""
-    content = manifest_of(DEEP, number, annotations={"number": str(number)}).decode()
+    content = manifest_of(DEEP, number % side.size.deep, annotations={"number": str(number)}).decode()
     return side.call("PutImage", {"repositoryName": DEEP, "imageManifest": content, "imageTag": f"q{number}"})[0]
 
 

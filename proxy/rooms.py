@@ -53,7 +53,7 @@ async def open_rooms(
     cached = CachedMetadata(client, epochs)
     links = make_links(config)
     try:
-        async with keyring.open_keys(config, masters, client) as keys:
+        async with keyring.open_keys(config, masters, cached) as keys:
             yield Rooms(store, keys.data, keys.agreement, cached, BufferPool(), data.run, links, epochs)
     finally:
         await client.close()

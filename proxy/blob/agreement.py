@@ -66,6 +66,8 @@ class Agreement:
         self._clock = clock
         self._secrets: dict[str, MasterKey] = {}  # registry secrets by name, as KMS unwrapped them
         self._keys: tuple[MasterKey, ...] = ()
+        # The records and the file's keys that gave all of `_keys`.
+        self._taken: tuple[Sequence[KeyRecord], Sequence[MasterKey]] | None = None
         self._derived: dict[str, tuple[tuple[MasterKey, ...], Sequence[tuple[str, bytes]]]] = {}
         self._shut: set[str] = set()  # older registry secrets that KMS refuses to open: asked for once
         self._amiss: tuple[float, Failure] | None = None
@@ -169,21 +171,27 @@ class Agreement:
         return KeyRecord(key.name, key.namespace, key.check_value(), made.encrypted, self._sealed_for, active)
 
     async def _take(self, found: Sequence[KeyRecord]) -> None:
+        of_file = self._masters.all if self._masters is not None else ()
+        if self._taken == (found, of_file):
+            return
+        self._taken = None
         in_force = next((record for record in found if record.active), None)
         if in_force is None:
             raise Failure(Code.KMS, "no key is in force", hint="the rows are not whole: restore them from a backup")
-        keys = [await self._own(in_force)]
+        keys, whole = [await self._own(in_force)], True
         for record in [record for record in found if record.wrapped is not None][:SECRETS_KEPT]:
             if record.name not in self._shut:
-                keys += await self._older(record)
+                keys += (older := await self._older(record))
+                whole = whole and (bool(older) or record.name in self._shut)
         by_name: dict[str, MasterKey] = {}
-        for key in (*keys, *(self._masters.all if self._masters is not None else ())):
+        for key in (*keys, *of_file):
             by_name.setdefault(key.name, key)
         if self._masters is not None:
             self._masters.agree(in_force.name if in_force.wrapped is None else None)
         taken = tuple(by_name.values())
         if taken != self._keys:
             self._keys = taken
+        self._taken = (found, of_file) if whole else None
 
     async def _older(self, record: KeyRecord) -> list[MasterKey]:
         """A registry secret that is not in force, if it can be had."""

@@ -1,10 +1,10 @@
 """Answers again, without asking, what the epoch page proves unchanged.
 
 Wraps any `contract.Metadata` and is one itself. Kept are blob rows, tags and image rows, principals, roles and access
-keys, and what repositories and registries say about access, each with the epoch taken *before* it was asked for, and
-used only while that epoch stands; manifest bytes are kept apart, by digest, in a cache bounded in bytes, and are
-checked against their digest as they come in; hashes of frames in another, by object. Absence is never kept, nor what
-belongs to an upload. Without an epoch page nothing is kept at all but these two, which cannot change.
+keys, records of master keys, and what repositories and registries say about access, each with the epoch taken *before*
+it was asked for, and used only while that epoch stands; manifest bytes are kept apart, by digest, in a cache bounded in
+bytes, and are checked against their digest as they come in; hashes of frames in another, by object. Absence is never
+kept, nor what belongs to an upload. Without an epoch page nothing is kept at all but these two, which cannot change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from proxy.metadata.contract import Metadata
 from proxy.metadata.epochs import Epochs
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, AttachedPolicy, Principal, RegistryAccess, RepositoryAccess, Role
-from proxy.model.records import Blob, StoredManifest
+from proxy.model.records import Blob, KeyRecord, StoredManifest
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -56,6 +56,7 @@ class CachedMetadata:
         self._roles: _Recent[tuple[str, str], Role] = _Recent(entries, clock)
         self._repositories: _Recent[tuple[str, str], RepositoryAccess] = _Recent(entries, clock)
         self._registries: _Recent[str, RegistryAccess] = _Recent(entries, clock)
+        self._key_records: _Recent[None, Sequence[KeyRecord]] = _Recent(1, clock)
         self._shared = _Shared(POLICIES)
         self._contents = _Contents(manifest_bytes)
         self._pages = _Contents(PAGE_BYTES)
@@ -102,7 +103,6 @@ class CachedMetadata:
         self.objects = inner.objects
         self.replace_data_key = inner.replace_data_key
         self.replace_object = inner.replace_object
-        self.key_records = inner.key_records
         self.record_key = inner.record_key
         self.sealed_secrets = inner.sealed_secrets
         self.replace_sealed_secret = inner.replace_sealed_secret
@@ -134,6 +134,12 @@ class CachedMetadata:
 
     async def role(self, account: str, name: str) -> Role | None:
         return await self._of_identity(self._roles, (account, name), lambda: self._inner.role(account, name))
+
+    async def key_records(self) -> Sequence[KeyRecord]:
+        async def ask() -> Sequence[KeyRecord] | None:
+            return await self._inner.key_records() or None
+
+        return await self._of_identity(self._key_records, None, ask) or ()
 
     async def repository_access(self, account: str, repository: str) -> RepositoryAccess:
         epoch = self._epoch(account, repository)

@@ -15,7 +15,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -38,9 +39,11 @@ class Cluster:
     folder: Path
     port: int
     process: subprocess.Popen[bytes]
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def start(cls) -> Cluster:
+    def start(cls, **settings: str) -> Cluster:
+        """`settings` of the server beyond, or in the place of, the usual ones."""
         folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
         if os.geteuid() == 0:
             owner = pwd.getpwnam(_USER)
@@ -57,7 +60,7 @@ class Cluster:
             folder / "data",
         )
         port = free_port()
-        cluster = cls(folder, port, _serve(folder, port))
+        cluster = cls(folder, port, _serve(folder, port, settings), settings)
         cluster.wait()
         return cluster
 
@@ -96,7 +99,7 @@ class Cluster:
 
     def resume(self) -> None:
         """Start it again, on the same data and port."""
-        self.process = _serve(self.folder, self.port)
+        self.process = _serve(self.folder, self.port, self.settings)
         self.wait()
 
     def remove(self) -> None:
@@ -141,8 +144,8 @@ def _run(name: str, *arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
 
 
-def _serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+def _serve(folder: Path, port: int, more: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    settings = [word for name, value in {**_SETTINGS, **more}.items() for word in ("-c", f"{name}={value}")]
     command = [_program(PROGRAM), "-D", folder / "data", "-h", "127.0.0.1", "-p", port, "-k", folder, *settings]
     with (folder / "log").open("ab") as sink:
         process: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]  # as above

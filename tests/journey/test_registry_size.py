@@ -25,7 +25,7 @@ def test_each_question_is_answered_by_a_small_and_a_large_registry(
 ) -> None:
     """Lists are as long as they were filled, pushes are pulled, and the aws command walks to the end."""
     figures = run(kind, tmp_path, {"small": FEWER, "full": FEW}, 1, in_a_row=1)
-    assert {len(each.small) for each in figures} == {len(each.full) for each in figures} == {1}
+    assert {len(each.small) for each in figures} == {len(each.full) for each in figures} == {2}
     assert {each.name for each in figures} >= ROUTES.keys()
     printed = capsys.readouterr().out
     assert f"{kind}: migration" in printed

@@ -79,6 +79,7 @@ def open_uploads(tx: Transaction, after: str, limit: int) -> Sequence[SealedObje
 def _keep(tx: Transaction, record: KeyRecord, replaces: str | None) -> None:
     known = tx.connection.execute(select(master_keys.c.name).where(master_keys.c.name == record.name)).first()
     if known is None:
+        tx.changes.identity = True
         wrapped = data_key_columns(record.wrapped) if record.wrapped is not None else {}
         tx.connection.execute(
             insert(master_keys).values(
@@ -95,6 +96,7 @@ def _keep(tx: Transaction, record: KeyRecord, replaces: str | None) -> None:
     in_force = tx.connection.execute(select(master_keys.c.name).where(master_keys.c.active == 1)).scalar()
     if in_force != replaces or in_force == record.name:
         return
+    tx.changes.identity = True
     if in_force is not None:
         tx.connection.execute(update(master_keys).where(master_keys.c.name == in_force).values(active=None))
     tx.connection.execute(update(master_keys).where(master_keys.c.name == record.name).values(active=1))

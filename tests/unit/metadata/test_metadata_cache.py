@@ -17,7 +17,7 @@ from proxy.metadata.epochs import Epochs
 from proxy.metadata.transaction import Changes
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, AttachedPolicy, Principal, RepositoryAccess
-from proxy.model.records import Blob, SealedObject, StoredManifest
+from proxy.model.records import Blob, KeyRecord, SealedObject, StoredManifest
 
 SEALED = SealedObject("0" * 32, DATA_KEY, "arn", 4096, 1, 2, 0, ())
 ADMINISTRATOR = Principal("AIDA", ACCOUNT, "arn", "administrator", policies=ADMINISTRATORS)
@@ -68,6 +68,10 @@ class Answers:
         self._ask("access_key")
         return AccessKey(access_key_id, b"s", ADMINISTRATOR) if self.known else None
 
+    async def key_records(self) -> Sequence[KeyRecord]:
+        self._ask("key_records")
+        return (KeyRecord("first", "wharfage", b"check", None, "", True),) if self.known else ()
+
 
 @pytest.fixture
 def epochs(tmp_path: Path) -> Iterator[Epochs]:
@@ -92,6 +96,7 @@ async def ask_all(cache: CachedMetadata) -> list[object]:
         await cache.manifest(ACCOUNT, "a/b", digest(b"one")),
         await cache.principal("AIDA"),
         await cache.access_key("AKIA"),
+        await cache.key_records(),
     ]
 
 
@@ -99,7 +104,7 @@ async def test_while_the_epoch_stands_nothing_is_asked_twice(answers: Answers, e
     cache = cached(answers, epochs)
     first = await ask_all(cache)
     assert await ask_all(cache) == first
-    assert answers.asked == Counter(blob=1, manifest=2, principal=1, access_key=1)
+    assert answers.asked == Counter(blob=1, manifest=2, principal=1, access_key=1, key_records=1)
 
 
 async def test_a_changed_repository_is_asked_for_again_and_identities_are_not(answers: Answers, epochs: Epochs) -> None:
@@ -107,10 +112,10 @@ async def test_a_changed_repository_is_asked_for_again_and_identities_are_not(an
     await ask_all(cache)
     epochs.bump(CHANGED)
     await ask_all(cache)
-    assert answers.asked == Counter(blob=2, manifest=4, principal=1, access_key=1)
+    assert answers.asked == Counter(blob=2, manifest=4, principal=1, access_key=1, key_records=1)
     epochs.bump(Changes(identity=True))
     await ask_all(cache)
-    assert answers.asked == Counter(blob=2, manifest=4, principal=2, access_key=2)
+    assert answers.asked == Counter(blob=2, manifest=4, principal=2, access_key=2, key_records=2)
 
 
 async def test_an_answer_that_a_change_overtook_is_not_kept(answers: Answers, epochs: Epochs) -> None:
@@ -150,9 +155,10 @@ async def test_absence_is_never_kept(answers: Answers, epochs: Epochs) -> None:
     for _ in range(2):
         assert await cache.principal("AIDA") is None
         assert await cache.access_key("AKIA") is None
+        assert await cache.key_records() == ()
         with pytest.raises(Failure):
             await cache.blob(ACCOUNT, "a/b", "sha256:1")
-    assert answers.asked == Counter(blob=2, principal=2, access_key=2)
+    assert answers.asked == Counter(blob=2, principal=2, access_key=2, key_records=2)
 
 
 async def test_without_an_epoch_page_everything_is_asked(answers: Answers) -> None:
