@@ -79,11 +79,12 @@ class Cluster:
     def url(self, database: str) -> str:
         return f"postgresql://{_USER}@127.0.0.1:{self.port}/{database}"
 
-    def database(self, name: str) -> str:
-        """The URL of the database of that name, made if it is not there."""
+    def database(self, name: str, like: str = "template0") -> str:
+        """The URL of the database of that name, made as a copy of another, to which nobody is connected, if it is not
+        there."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
-                connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')  # a test's own name
+                connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{like}"')  # a test's own name
         return self.url(name)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
