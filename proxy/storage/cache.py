@@ -4,7 +4,7 @@
                                                                     → CacheDirectory (`cachedir`: the bound, eviction)
 
 Promises: what is kept is read without a word to the store behind, its size included; what is not is fetched in whole
-extents, once for all readers of all processes, and twice as far ahead as the reader has come straight, `AHEAD_FIRST` at
+extents, once for all readers of all processes, and four times as far ahead as it has come straight, `AHEAD_FIRST` at
 least and `AHEAD_MOST` (or a sixteenth of the cache) at most, never beyond what it said it will read. A slow or stopped
 client causes no more, and slows nobody. No failure of the cache is an error: what it cannot hold is read from the store
 behind. A reader with `fresh` goes to the store behind, and what was kept of the bytes it reads is dropped.
@@ -306,7 +306,7 @@ class CachedReader:
         """One past the last extent that may be fetched for this reader now."""
         file, (start, planned) = self._file, self._planned
         if start <= at < planned:
-            ahead = min(max(2 * self._straight, AHEAD_FIRST), self._store.ahead)
+            ahead = min(max(4 * self._straight, AHEAD_FIRST), self._store.ahead)
             until = max(min(stop + ahead, planned), stop)
         else:
             until = min(stop + min(2 * self._straight, self._store.ahead), self.size)

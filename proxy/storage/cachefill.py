@@ -35,7 +35,7 @@ KEPT = 8  # buffers kept for the next fills: fresh pages cost more than a copy i
 SMALL = 64 * 1024  # bytes up to which a run gets a buffer of its own
 WRITERS = 16  # threads
 LENT_LEAST = 256 * 1024  # bytes of a reader's buffer: smaller ones are copied into
-HOLD_SECONDS = 0.1  # a reader that is on its way to a client is back in a hundredth of it
+HOLD_SECONDS = 0.25  # a reader that is on its way to a client is back in a few hundredths of it
 REST_SECONDS = 10.0  # after a failure of the cache's own disk, in which nothing new is kept
 NO_ROOM_SECONDS = 1.0  # the same while all that lies in it is in use
 
