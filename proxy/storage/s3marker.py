@@ -17,6 +17,7 @@ from typing import TypeVar
 from proxy.storage import marker
 from proxy.storage.base import KEY, ObjectMissing
 from proxy.storage.bucket import Body, Bucket, Place, Refused
+from proxy.storage.s3session import stream_of
 
 T = TypeVar("T")
 
@@ -50,9 +51,19 @@ class Mark:
         """The name, None when there is none; what is no name is one that no store has."""
 
         async def once() -> str:
-            answer = await self._bucket.once("get_object", Key=self._prefix + marker.NAME)
-            async with self._bucket.in_time(), answer["Body"] as stream:
-                content: bytes = await stream.read(marker.LENGTH)
+            whole = f"bytes=0-{marker.LENGTH - 1}"  # with a range it is asked for straight, without botocore
+            try:
+                answer = await self._bucket.once("get_object", Key=self._prefix + marker.NAME, Range=whole)
+            except Refused as refused:
+                if refused.status != 416:
+                    raise
+                return ""  # it is empty
+            stream = stream_of(answer["Body"])
+            try:
+                async with self._bucket.in_time():
+                    content: bytes = await stream.read(marker.LENGTH)
+            finally:
+                stream.close()
             return content.decode("ascii", "replace").strip()
 
         try:
