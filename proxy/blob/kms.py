@@ -10,7 +10,6 @@ passed on (it names principals), and no secret is in any of ours. Loads aiobotoc
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import random
 import time
@@ -18,27 +17,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
-from botocore.exceptions import (
-    ClientError,
-    CredentialRetrievalError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
-from botocore.exceptions import ConnectionError as NoConnection
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
 from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.storage.breaker import Breaker
+from proxy.storage.patience import NO_CREDENTIALS, Busy, LateClient, Patience, session_of, words_of
 
 PATIENCE = 6.0  # seconds after its first try in which a request may be tried again
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between tries, doubled each time, times 0.5 to 1.0
+LONGEST_PAUSE = 1.0  # seconds between two tries
 CONNECTIONS = 32
 
 _BUSY = {
@@ -72,7 +62,6 @@ _WORDS = {
     "KMSInvalidStateException": "the key is not in a state to be used",
     "InvalidCiphertextException": "the wrapped key does not authenticate",
 }
-_LINE = (aiohttp.ClientError, HTTPClientError, NoConnection, ResponseParserError, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +75,10 @@ class Place:
     secret_access_key: str = ""
 
 
-class _Busy(Exception):
-    """KMS asks to come again later."""
-
-
 @functools.cache
 def load() -> Any:
-    """An aiobotocore session with KMS's model read from the disk: before a fork, or in a thread."""
-    session = get_session()
-    loader = session.get_component("data_loader")
-    for kind in ("service-2", "endpoint-rule-set-1", "paginators-1"):
-        loader.load_service_model("kms", kind)
-    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
-        loader.load_data(name)
-    return session
+    """As `session_of`, with KMS's model."""
+    return session_of("kms", ("service-2", "endpoint-rule-set-1", "paginators-1"))
 
 
 class Kms:
@@ -116,50 +95,31 @@ class Kms:
     ) -> None:
         self.place = place
         self.breaker = Breaker(clock)
-        self._clock = clock
-        self._jitter = jitter
-        self._patience = patience
+        self._patience = Patience(self.breaker, patience, LONGEST_PAUSE, clock, jitter)
         self._answer_seconds = answer_seconds
-        self._life = contextlib.AsyncExitStack()
-        self._made: Any = None
-        self._making = asyncio.Lock()
+        self._client = LateClient(self._make)
 
     async def ask(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """botocore's `operation`, until it is answered. `Failure(KMS)`."""
-        deadline = self._clock() + self._patience
-        pause = FIRST_PAUSE
-        while True:
-            if not self.breaker.may_ask():
-                raise _unavailable("does not answer")
-            trying_out = self.breaker.is_open
-            try:
-                answer = await self._once(operation, parameters)
-            except Failure:
-                self.breaker.succeeded()
-                raise
-            except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
-                raise Failure(Code.KMS, "there are no credentials for KMS", hint=_CREDENTIALS) from error
-            except (_Busy, *_LINE) as error:
-                self.breaker.failed()
-                wait = pause * (0.5 + self._jitter() / 2)
-                if trying_out or self.breaker.is_open or self._clock() + wait > deadline:
-                    words = error.args[0] if isinstance(error, _Busy) else type(error).__name__
-                    raise _unavailable(f"does not answer ({words})") from None
-            else:
-                self.breaker.succeeded()
-                return answer
-            await asyncio.sleep(wait)
-            pause = min(pause * 2, LONGEST_PAUSE)
+
+        def silent(error: Exception | None) -> Failure:
+            return _unavailable("does not answer" + (f" ({words_of(error)})" if error is not None else ""))
+
+        try:
+            return await self._patience.until_answered(
+                lambda: self._once(operation, parameters), answers=(Failure,), silent=silent
+            )
+        except NO_CREDENTIALS as error:
+            raise Failure(Code.KMS, "there are no credentials for KMS", hint=_CREDENTIALS) from error
 
     async def close(self) -> None:
-        await self._life.aclose()
-        self._made = None
+        await self._client.close()
 
     async def _once(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
         outcome = "failed"
         try:
-            client = await self._client()
+            client = await self._client.get()
             async with asyncio.timeout(CONNECT_SECONDS + self._answer_seconds):
                 answer: dict[str, Any] = await getattr(client, operation)(**parameters)
             outcome = "ok"
@@ -168,28 +128,16 @@ class Kms:
             name = str(error.response.get("Error", {}).get("Code", ""))[:64]
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             if name in _BUSY or status == 429 or status >= 500:
-                raise _Busy(name or str(status)) from None
+                raise Busy(name or str(status)) from None
             outcome = "refused"
             raise _refused(name or f"status {status}") from None  # its text names principals and keys
         finally:
             observe.metrics.kms_requests.labels(operation, outcome).inc()
             observe.metrics.kms_request_seconds.labels(operation).observe(time.perf_counter() - began)
 
-    async def _client(self) -> Any:
-        if self._made is not None:
-            return self._made
-        async with self._making:
-            if self._made is None:
-                client = await asyncio.to_thread(self._make)
-                self._life.push_async_exit(client)
-                self._made = client
-        return self._made
-
     def _make(self) -> Any:
-        """In a thread with a loop of its own, as botocore looks through files on the way. Connections come later, with
-        the first request, in the loop that makes it."""
         place = self.place
-        making = load().create_client(
+        return load().create_client(
             "kms",
             region_name=place.region,
             endpoint_url=place.endpoint or None,
@@ -203,11 +151,6 @@ class Kms:
                 connector_args={"keepalive_timeout": 30.0},
             ),
         )
-
-        async def enter() -> Any:
-            return await making.__aenter__()
-
-        return asyncio.run(enter())
 
 
 def _unavailable(words: str) -> Failure:

@@ -10,7 +10,6 @@ on S3.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import random
 import time
@@ -18,25 +17,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import aiohttp
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
-from botocore.exceptions import (
-    ClientError,
-    CredentialRetrievalError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
-from botocore.exceptions import ConnectionError as NoConnection
+from botocore.exceptions import ClientError
 from botocore.handlers import add_expect_header
-from botocore.parsers import ResponseParserError
 
 from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
 from proxy.storage.breaker import Breaker
+from proxy.storage.patience import LINE, NO_CREDENTIALS, LateClient, Patience, session_of, words_of
+from proxy.storage.patience import Busy as Busy  # what a try of those who ask may raise
 from proxy.storage.s3direct import Direct
 from proxy.storage.s3line import Body as Body  # what it sends, for those who ask it
 from proxy.storage.s3session import LineSession
@@ -47,7 +37,7 @@ PATIENCE = 15.0  # seconds after its first try in which a request may be tried a
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 5.0  # for an answer's first byte, and between two of its bytes
 SLOWEST = 2**20  # bytes a second at which a body must at least be taken
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between tries, doubled each time, times 0.5 to 1.0
+LONGEST_PAUSE = 2.0  # seconds between two tries
 _BUSY = {
     "SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError", "Throttling", "OperationAborted",
     "ConditionalRequestConflict", "BadDigest", "XAmzContentChecksumMismatch",
@@ -61,16 +51,6 @@ _HINTS = {
     "SignatureDoesNotMatch": "see [storage] secret_access_key and region",
     "RequestTimeTooSkewed": "set this machine's clock",
 }
-_LINE = (
-    aiohttp.ClientError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoConnection,
-    ResponseParserError,
-    OSError,
-    TimeoutError,
-)
-"""What a line that failed raises, and an answer that is not S3's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +66,6 @@ class Place:
     ca_bundle: str = ""
 
 
-class Busy(Exception):
-    """The store asks to come again later."""
-
-
 class Refused(Exception):
     """The store answered that it will not. `code` is S3's own."""
 
@@ -101,14 +77,8 @@ class Refused(Exception):
 
 @functools.cache
 def load() -> Any:
-    """An aiobotocore session with S3's model read from the disk, which takes 0.1 s: before a fork, or in a thread."""
-    session = get_session()
-    loader = session.get_component("data_loader")
-    for kind in ("service-2", "endpoint-rule-set-1", "paginators-1", "waiters-2"):
-        loader.load_service_model("s3", kind)
-    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
-        loader.load_data(name)
-    return session
+    """As `session_of`, with S3's model."""
+    return session_of("s3", ("service-2", "endpoint-rule-set-1", "paginators-1", "waiters-2"))
 
 
 class Bucket:
@@ -127,14 +97,10 @@ class Bucket:
         self.place = place
         self.breaker = Breaker(clock)
         self._session = session
-        self._clock = clock
-        self._jitter = jitter
-        self._patience = patience
+        self._patience = Patience(self.breaker, patience, LONGEST_PAUSE, clock, jitter)
         self._answer_seconds = answer_seconds
-        self._life = contextlib.AsyncExitStack()
-        self._made: Any = None
+        self._client = LateClient(self._make)
         self._direct: Direct | None = None
-        self._making = asyncio.Lock()
 
     async def ask(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
         """botocore's `operation` on this bucket, until it is answered. ObjectMissing, Failure(STORE_UNAVAILABLE);
@@ -143,7 +109,7 @@ class Bucket:
 
     async def once(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
         """One try. Raises what a line raises, Busy, Refused, ObjectMissing."""
-        client = await self._client()
+        client = await self._client.get()
         body = parameters.get("Body")
         seconds = CONNECT_SECONDS + self._answer_seconds + (len(body) / SLOWEST if body is not None else 0.0)
         if operation == "complete_multipart_upload":
@@ -176,40 +142,20 @@ class Bucket:
     async def until_answered(self, what: str, once: Callable[[], Awaitable[T]]) -> T:
         """Run `once`, again after a pause where that may mend it. Failures of a line and of the store as `Failure`;
         everything else as it is."""
-        deadline = self._clock() + self._patience
-        pause = FIRST_PAUSE
-        while True:
-            if not self.breaker.may_ask():
-                raise Failure(
-                    Code.STORE_UNAVAILABLE,
-                    "the object store does not answer",
-                    hint="it is asked again every second, and used as soon as it answers",
-                )
-            trying_out = self.breaker.is_open
-            try:
-                answer = await once()
-            except ObjectMissing:
-                self.breaker.succeeded()
-                raise
-            except Refused as error:
-                self.breaker.succeeded()
-                raise refused(error) from error
-            except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
-                raise Failure(
-                    Code.STORE_UNAVAILABLE,
-                    "there are no credentials for the object store",
-                    hint="see [storage] access_key_id",
-                ) from error
-            except (Busy, *_LINE) as error:
-                self.breaker.failed()
-                wait = pause * (0.5 + self._jitter() / 2)
-                if trying_out or self.breaker.is_open or self._clock() + wait > deadline:
-                    raise unavailable(error, what) from error
-            else:
-                self.breaker.succeeded()
-                return answer
-            await asyncio.sleep(wait)
-            pause = min(pause * 2, LONGEST_PAUSE)
+
+        def silent(error: Exception | None) -> Failure:
+            return unavailable(error, what) if error is not None else _dead()
+
+        try:
+            return await self._patience.until_answered(once, answers=(ObjectMissing, Refused), silent=silent)
+        except Refused as error:
+            raise refused(error) from error
+        except NO_CREDENTIALS as error:
+            raise Failure(
+                Code.STORE_UNAVAILABLE,
+                "there are no credentials for the object store",
+                hint="see [storage] access_key_id",
+            ) from error
 
     def in_time(self) -> asyncio.Timeout:
         """For one read of an answer's body: TimeoutError when the line stands still."""
@@ -218,13 +164,13 @@ class Bucket:
     async def signed_url(self, operation: str, seconds: int, **parameters: Any) -> str:
         """The URL with which anybody may do `operation` for so long. Asks nothing of the store, though perhaps of
         whoever gives out credentials. Failure(STORE_UNAVAILABLE)."""
-        client = await self._client()
+        client = await self._client.get()
         try:
             async with asyncio.timeout(CONNECT_SECONDS + self._answer_seconds):
                 url: str = await client.generate_presigned_url(
                     operation, Params={"Bucket": self.place.bucket, **parameters}, ExpiresIn=seconds
                 )
-        except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, *_LINE) as error:
+        except (*NO_CREDENTIALS, *LINE) as error:
             raise Failure(
                 Code.STORE_UNAVAILABLE,
                 "there are no credentials to sign a link to the object store",
@@ -233,24 +179,15 @@ class Bucket:
         return url
 
     async def close(self) -> None:
-        await self._life.aclose()
-        self._made = self._direct = None
-
-    async def _client(self) -> Any:
-        if self._made is not None:
-            return self._made
-        async with self._making:
-            if self._made is None:
-                client = await asyncio.to_thread(self._make)
-                self._life.push_async_exit(client)
-                self._made = client
-        return self._made
+        await self._client.close()
+        self._direct = None
 
     def _make(self) -> Any:
-        """In a thread with a loop of its own, as botocore looks through files on the way. Connections come later, with
-        the first request, in the loop that makes it."""
         place = self.place
-        making = (self._session or load()).create_client(
+        session = self._session or load()
+        # A wait for "100 Continue" costs a turn of the line with every part, and parts are seldom refused.
+        session.unregister("before-call.s3", add_expect_header)
+        return session.create_client(
             "s3",
             region_name=place.region,
             endpoint_url=place.endpoint or None,
@@ -271,21 +208,20 @@ class Bucket:
             ),
         )
 
-        async def enter() -> Any:
-            return await making.__aenter__()
-
-        client = asyncio.run(enter())
-        # A wait for "100 Continue" costs a turn of the line with every part, and parts are seldom refused.
-        client.meta.events.unregister("before-call.s3", add_expect_header)
-        return client
-
 
 def unavailable(error: Exception, what: str) -> Failure:
-    words = error.args[0] if isinstance(error, Busy) else type(error).__name__
     return Failure(
         Code.STORE_UNAVAILABLE,
-        f"the object store does not do {what} ({words})",
+        f"the object store does not do {what} ({words_of(error)})",
         hint="try again; see whether the store is up and not overloaded",
+    )
+
+
+def _dead() -> Failure:
+    return Failure(
+        Code.STORE_UNAVAILABLE,
+        "the object store does not answer",
+        hint="it is asked again every second, and used as soon as it answers",
     )
 
 

@@ -34,8 +34,7 @@ def watch() -> BlockBuster:
     # A FIFO, opened without waiting for its other end, once for each neighbour.
     watching.functions["os.open"].can_block_in("proxy/storage/nodebudget.py", {"_open_bell"})
     for function in watching.functions.values():  # a thread's own loop, on which nobody else waits
-        function.can_block_in("proxy/storage/bucket.py", {"_make"})
-        function.can_block_in("proxy/blob/kms.py", {"_make"})
+        function.can_block_in("proxy/storage/patience.py", {"_enter"})
     return watching
 
 
