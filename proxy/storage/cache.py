@@ -21,7 +21,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from proxy import observe
@@ -245,6 +244,7 @@ class CachedReader:
         if self._closed:
             return
         self._closed = True
+        self._await_no_others()
         for result, count in self._counted.items():
             if count:
                 observe.metrics.cache_bytes.labels(result).inc(count)
@@ -260,9 +260,7 @@ class CachedReader:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def _some(self, view: memoryview, at: int) -> int:
@@ -358,6 +356,9 @@ class CachedReader:
         if self._waits_since is not None:
             observe.metrics.cache_wait_seconds.observe(time.perf_counter() - self._waits_since)
             self._waits_since, self._pause = None, FIRST_LOOK
+        self._await_no_others()
+
+    def _await_no_others(self) -> None:
         if self._awaits:
             self._awaits = self._file.await_others(False)
 
@@ -374,6 +375,7 @@ class CachedReader:
             raise ObjectMissing(self._of.key)
         behind.will_read(max(self._planned[0], at), self._planned[1])
         self._behind = behind
+        self._await_no_others()
 
 
 class PassingReader:
@@ -403,9 +405,7 @@ class PassingReader:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
 

@@ -5,8 +5,8 @@ extents, each under locks in the file that end with their process, by a task of 
 whoever leaves meanwhile. A reader in the same process that goes straight has the bytes fetched into its own buffer,
 from which they are written; others here get copies of what comes in; those of other processes look every few
 milliseconds, and take the locks over when their holder has died. A fill waits `HOLD_SECONDS` at most for the reader
-that it goes along with, and not at all once another process waits: then it goes on in buffers of its own, `CHUNK` twice
-for a fill, `FILLS` fills at a time in a process, and `KEPT` of them idle.
+that it goes along with, and not at all while anybody else waits, here, in another process or for a fill's turn: then it
+goes on in buffers of its own, `CHUNK` twice for a fill, `FILLS` fills at a time in a process, and `KEPT` of them idle.
 
 Promises: what a reader has had is written, however soon the process closes; a fill that failed has failed for all who
 waited for it here, with the store's own error, or with `Unkept` when only the cache is at fault. Locks are let go after
@@ -140,15 +140,15 @@ class Filling:
 
 class _Wanted:
     """What a reader waits for: `view` with the bytes from `at` on, `done` of which it has. While it is `lent` the fill
-    works on the rest of the view, which nobody else may touch."""
+    works on the rest of the view, which nobody else may touch; one that `leaves` has it back after that piece."""
 
-    __slots__ = ("arrival", "at", "done", "lent", "may_be_lent", "view")
+    __slots__ = ("arrival", "at", "done", "leaves", "lent", "may_be_lent", "view")
 
     def __init__(self, view: memoryview, at: int, end: int) -> None:
         self.view = view[: end - at]
         self.at = at
         self.done = 0
-        self.lent = False
+        self.lent = self.leaves = False
         self.may_be_lent = len(view) >= LENT_LEAST
         self.arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -180,7 +180,6 @@ class Fill:
         self._held: list[tuple[int, memoryview]] = []  # what came last and is not all in the file, and where it begins
         self._waiting: list[_Wanted] = []
         self.writing: Job[None] | None = None  # what a reader has had already
-        self._next = self.at  # where the piece begins that is fetched next
         self._holds = True  # for a reader that is not back yet
         self._back: asyncio.Future[None] | None = None
 
@@ -195,7 +194,7 @@ class Fill:
         """The bytes from `at` on as they come in, until `view` is full or no more of this run will come; how many.
         What the fill failed with, where that was before `at`."""
         wanted = self._begin(view, at)
-        if wanted.done < len(wanted.view) and not self.ended:
+        if wanted.done < len(wanted.view) and not self.ended and at + wanted.done >= self.at:
             await self._wait(wanted)
         if not wanted.done and self.error is not None and self.at <= at:
             raise self.error
@@ -210,8 +209,8 @@ class Fill:
     async def _wait(self, wanted: _Wanted) -> None:
         """Cancelled, a reader whose view is lent leaves once it has it back: the store's patience bounds that."""
         self._waiting.append(wanted)
-        if self._back is not None and not self._back.done() and wanted.at + wanted.done == self._next:
-            self._back.set_result(None)
+        if self._back is not None and not self._back.done():
+            self._back.set_result(None)  # the one that is held for, or another, that does not wait for it
         cancelled: asyncio.CancelledError | None = None
         try:
             while not wanted.arrival.done():
@@ -220,7 +219,7 @@ class Fill:
                 except asyncio.CancelledError as error:
                     if not wanted.lent:
                         raise
-                    cancelled = error
+                    cancelled, wanted.leaves = error, True
         finally:
             self._waiting.remove(wanted)
         if cancelled is not None:
@@ -233,6 +232,7 @@ class Fill:
             async with filling.slots:
                 pieces = await self._reserve()
                 for start, end in pieces:
+                    self._pass(start)
                     await self._fetch(start, end)
             self.at = self.end
             outcome = "ok"
@@ -255,16 +255,25 @@ class Fill:
             observe.log.exception("a fill of the cache failed", object=of.key)
         finally:
             observe.metrics.cache_fills.labels(outcome).inc()
-            with contextlib.suppress(OSError):
+            try:
                 if outcome != "ok":  # the room that was taken for what did not come
-                    await finish_anyway(filling.pool.submit(of.file.free_absent, self.first, self.stop))
-            with contextlib.suppress(OSError):
-                of.file.unlock(self.first, self.stop)
-            of.fills.remove(self)
-            self.ended = True
-            for wanted in self._waiting:
+                    with contextlib.suppress(OSError):
+                        await finish_anyway(filling.pool.submit(of.file.free_absent, self.first, self.stop))
+            finally:
+                with contextlib.suppress(OSError):
+                    of.file.unlock(self.first, self.stop)
+                of.fills.remove(self)
+                self.ended = True
+                for wanted in self._waiting:
+                    wanted.arrive()
+                await filling.release(of)
+
+    def _pass(self, start: int) -> None:
+        """All before `start` is in the file, perhaps by others: whoever waits for some of it is to look there."""
+        self.at = max(self.at, start)
+        for wanted in self._waiting:
+            if wanted.at + wanted.done < start:
                 wanted.arrive()
-            await filling.release(of)
 
     async def _reserve(self) -> Sequence[tuple[int, int]]:
         filling, of = self._filling, self._of
@@ -287,11 +296,11 @@ class Fill:
                 source.will_read(start, end)
                 at = start
                 while at < end:
-                    self._next = at
                     if (reader := await self._reader(at, end, at == start)) is not None:
                         if self.writing is not None:
                             await self.writing.finish()
-                            self.writing = None
+                            self.writing, self.at = None, at
+                            continue  # that reader may have left meanwhile
                         at += await self._fetch_lent(source, reader, at, end, stamp)
                         continue
                     stop = min(end, at + CHUNK, (at // extent + 1) * extent)
@@ -323,12 +332,13 @@ class Fill:
         spare = LENT_LEAST if end == self._of.file.size else 0
         while True:
             for wanted in self._waiting:
-                if wanted.at + wanted.done == at:
+                if wanted.at + wanted.done == at and not wanted.arrival.done():
                     left = end - at - len(wanted.view) + wanted.done
                     return wanted if wanted.may_be_lent and not 0 < left < spare else None
-            if is_first or not self._holds or end - at < spare:
+            others = any(not wanted.arrival.done() for wanted in self._waiting)
+            if is_first or not self._holds or others or end - at < spare:
                 return None
-            self._holds = not self._of.file.is_awaited()
+            self._holds = not (self._filling.slots.locked() or self._of.file.is_awaited())
             if self._holds:
                 self._back = asyncio.get_running_loop().create_future()
                 try:
@@ -350,12 +360,14 @@ class Fill:
             reader.done += len(view)
             self._hand_out(at, view)
             observe.metrics.cache_filled_bytes.inc(len(view))
-            await self._filling.writers.give(partial(self._of.file.write, at, view, stamp)).finish()
+            self.writing = self._filling.writers.give(partial(self._of.file.write, at, view, stamp))
+            await self.writing.finish()
+            self.writing = None
             self.at = at + len(view)
         finally:
             self._held.clear()
             reader.lent = False
-        if reader.done == len(reader.view):
+        if reader.leaves or reader.done == len(reader.view):
             reader.arrive()
         return len(view)
 

@@ -58,10 +58,14 @@ class Mark:
                 if refused.status != 416:
                     raise
                 return ""  # it is empty
-            stream = stream_of(answer["Body"])
+            stream, content = stream_of(answer["Body"]), b""
             try:
-                async with self._bucket.in_time():
-                    content: bytes = await stream.read(marker.LENGTH)
+                while len(content) < marker.LENGTH:  # a read gives what has come
+                    async with self._bucket.in_time():
+                        part: bytes = await stream.read(marker.LENGTH - len(content))
+                    if not part:
+                        break
+                    content += part
             finally:
                 stream.close()
             return content.decode("ascii", "replace").strip()

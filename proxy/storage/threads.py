@@ -89,10 +89,9 @@ class Threads:
 
     def give(self, work: Callable[[], T]) -> Job[T]:
         job = Job(work)
+        if self._busy >= self._begun < self._count:
+            self._begin()
         self._busy += 1
-        if self._busy > self._begun < self._count:
-            self._begun += 1
-            threading.Thread(target=self._serve, name=f"{self._name}_{self._begun}", daemon=True).start()
         self._jobs.put(job)
         return job
 
@@ -101,6 +100,16 @@ class Threads:
         for _ in range(self._begun):
             self._jobs.put(None)
         self._begun = self._count = 0
+
+    def _begin(self) -> None:
+        """One more thread. A machine may have none left to give: those that there are do what is to be done."""
+        try:
+            threading.Thread(target=self._serve, name=f"{self._name}_{self._begun + 1}", daemon=True).start()
+        except RuntimeError:
+            if not self._begun:
+                raise
+        else:
+            self._begun += 1
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:

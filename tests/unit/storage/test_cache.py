@@ -9,7 +9,7 @@ import random
 import resource
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -105,6 +105,12 @@ async def read(
 
 def cache_file(folder: Path, key: str = KEY) -> Path:
     return folder / "cache" / key[:2] / key
+
+
+async def when(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110 - states inside, of which nothing tells
+            await asyncio.sleep(0)
 
 
 async def filled(store: CachedStore) -> None:
@@ -631,3 +637,130 @@ async def test_hits_and_misses_are_counted_in_bytes(cache: CachedStore) -> None:
     warm = [counted(name) for name in names]
     assert [now - then for now, then in zip(cold, before, strict=True)] == [0, len(DATA), 0]
     assert [now - then for now, then in zip(warm, cold, strict=True)] == [len(DATA), 0, 0]
+
+
+@pytest.mark.parametrize("leaves", ["cancelled", "to the store behind"])
+async def test_a_buffer_whose_reader_left_before_it_was_lent_is_let_be(
+    behind: WatchedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaves: str
+) -> None:
+    """It leaves while an earlier piece is being written, after which its own would have been fetched."""
+    gate, writing, write = threading.Event(), threading.Event(), CacheFile.write
+
+    def first_waits(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
+        if not writing.is_set():
+            writing.set()
+            gate.wait(10)
+        write(file, at, view, stamp)
+
+    monkeypatch.setattr(CacheFile, "write", first_waits)
+    cache = another(behind, tmp_path, wait_most=30.0 if leaves == "cancelled" else 0.2)
+    try:
+        async with await cache.open(KEY, size=len(DATA)) as reader:
+            reader.will_read(0, len(DATA))
+            await reader.read_into(memoryview(bytearray(EXTENT - 10)), 0)
+            buffer = bytearray(LENT)
+            task = asyncio.create_task(reader.read_into(memoryview(buffer), EXTENT - 10))
+            await asyncio.to_thread(writing.wait)
+            await when(lambda: bool(cache._open[KEY].fills[0]._waiting))
+            if leaves == "cancelled":
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            buffer[:] = bytes(LENT)  # what its owner does next
+            gate.set()
+            await filled(cache)
+            assert not any(buffer)
+        assert await read(cache) == DATA
+    finally:
+        gate.set()
+        await cache.close()
+
+
+async def test_a_reader_that_comes_slowly_holds_up_no_other_here(
+    cache: CachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another reader waits for, further on in the same run, is fetched at once."""
+    monkeypatch.setattr("proxy.storage.cachefill.HOLD_SECONDS", 30.0)
+    slow = asyncio.create_task(read(cache, step=LENT, pause=30.0))
+    await when(lambda: KEY in cache._open and any(fill._back is not None for fill in cache._open[KEY].fills))
+    last = cache._open[KEY].fills[0].stop - 1
+    async with asyncio.timeout(5):
+        assert await read(cache, last * EXTENT, last * EXTENT + 100) == DATA[last * EXTENT :][:100]
+    slow.cancel()
+    await asyncio.gather(slow, return_exceptions=True)
+
+
+async def test_a_reader_that_is_cancelled_is_lent_no_more(cache: CachedStore, behind: WatchedStore) -> None:
+    """Its view comes back with the piece that was on its way; the next one goes into a buffer of the fill's."""
+    behind.hold_at = EXTENT // 2
+    async with await cache.open(KEY, size=len(DATA)) as reader:
+        reader.will_read(0, len(DATA))
+        task = asyncio.create_task(reader.read_into(memoryview(bytearray(LENT)), 0))
+        await until(behind.held)
+        task.cancel()
+        await asyncio.sleep(0)
+        first, behind.go_on, behind.hold_at = behind.go_on, asyncio.Event(), 2 * EXTENT
+        first.set()
+        async with asyncio.timeout(5):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        behind.go_on.set()
+        await filled(cache)
+    assert await read(cache) == DATA
+
+
+async def test_what_is_there_in_the_middle_of_a_run_is_not_waited_for(cache: CachedStore, behind: WatchedStore) -> None:
+    """An extent was left half full, and those before it are forgotten: a view over all of them is filled although the
+    run's end is still to come."""
+    behind.fail_at, behind.error = 4 * EXTENT - 5000, Failure(Code.STORE_UNAVAILABLE, "cut")
+    with contextlib.suppress(Failure):
+        await read(cache, 0, 20 * EXTENT, step=5 * EXTENT + EXTENT // 2)
+    await filled(cache)
+    behind.fail_at = None
+    await asyncio.to_thread(cache.directory.drop, KEY, 1, 3)
+    behind.hold_at = 8 * EXTENT
+    async with asyncio.timeout(5), await cache.open(KEY, size=len(DATA)) as reader:
+        reader.will_read(0, 20 * EXTENT)
+        view = memoryview(bytearray(3 * EXTENT + 100))
+        assert await reader.read_into(view, 0) == len(view)
+    assert view == DATA[: len(view)]
+
+
+async def test_a_fill_that_failed_ends_though_the_cache_is_closed_meanwhile(
+    behind: WatchedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it gives back the room that it took."""
+    inside, gate, free = threading.Event(), threading.Event(), CacheFile.free_absent
+
+    def slow(file: CacheFile, first: int, stop: int) -> None:
+        inside.set()
+        gate.wait(10)
+        free(file, first, stop)
+
+    monkeypatch.setattr(CacheFile, "free_absent", slow)
+    cache = another(behind, tmp_path)
+    behind.fail_at, behind.error = 5 * EXTENT, Failure(Code.STORE_UNAVAILABLE, "cut")
+    async with await cache.open(KEY, size=len(DATA)) as reader:
+        reader.will_read(0, len(DATA))
+        await reader.read_into(memoryview(bytearray(EXTENT)), 0)
+        await asyncio.to_thread(inside.wait)
+    closing = asyncio.create_task(cache.close())
+    await when(lambda: any(task.cancelling() for task in cache.filling.tasks))
+    gate.set()
+    await closing
+    assert not [name for name in open_files() if str(tmp_path) in name]
+
+
+async def test_kept_counts_what_a_lent_buffer_brought(cache: CachedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another reader has had it, and the disk has not."""
+    gate, write = threading.Event(), CacheFile.write
+
+    def slow(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
+        gate.wait(10)
+        write(file, at, view, stamp)
+
+    monkeypatch.setattr(CacheFile, "write", slow)
+    lent = asyncio.create_task(read(cache, 0, LENT, step=LENT))
+    assert await read(cache, 0, EXTENT) == DATA[:EXTENT]
+    asyncio.get_running_loop().call_later(0.2, gate.set)
+    assert await cache.kept(KEY) >= EXTENT
+    assert await lent == DATA[:LENT]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 import uuid
@@ -16,7 +17,7 @@ from harness.seaweed import Seaweed
 from proxy.model.errors import Code, Failure
 from proxy.storage import marker, s3marker
 from proxy.storage.base import ObjectMissing
-from proxy.storage.bucket import Body, Bucket
+from proxy.storage.bucket import Body, Bucket, Place
 from proxy.storage.s3 import S3Store
 from proxy.storage.s3marker import Mark
 
@@ -199,3 +200,28 @@ async def test_a_copy_takes_the_name_over_and_nothing_else_gives_its_place_away(
     await replace_name(bucket, prefix, None)
     with pytest.raises(Failure, match="has objects and no wharfage-store"):
         await adopt(OTHER)
+
+
+async def test_a_name_that_comes_in_pieces_is_read_to_its_end() -> None:
+    """As of a store that states no length: the first piece alone would be the name of another one."""
+    content = f"{OTHER}\n".encode()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-32/33\r\n")
+                writer.write(b"Transfer-Encoding: chunked\r\n\r\n")
+                for part in (content[:20], content[20:], b""):
+                    writer.write(b"%x\r\n%s\r\n" % (len(part), part))
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        place = Place("bucket", f"http://127.0.0.1:{port}", access_key_id="a", secret_access_key="s")
+        opened = Bucket(place)
+        try:
+            assert await Mark(opened, "prefix/").find() == OTHER
+        finally:
+            await opened.close()

@@ -128,3 +128,27 @@ async def test_a_clock_that_is_begun_again_and_again_tells_once_after_the_last_t
     clock.close()
     await asyncio.sleep(0.15)
     assert not told.is_set()
+
+
+async def test_a_machine_without_threads_to_give_loses_no_job(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is none, who gives the job is told; where there is one, it does them all."""
+    start = threading.Thread.start
+
+    def fails(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            threads.give(int)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    gate = threading.Event()
+    first = threads.give(gate.wait)
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    second = threads.give(int)
+    gate.set()
+    async with asyncio.timeout(5):
+        assert await first.outcome()
+        assert await second.outcome() == 0
