@@ -253,6 +253,7 @@ class Agreement:
             )
         key = MasterKey(KMS_PROVIDER, record.name, await self._kms.unwrap(wrapped, record.sealed_for))
         self._secrets[record.name] = key
+        self._shut.discard(record.name)  # refused once, as a record that was not in force then
         return key
 
     def _file_keys(self) -> MasterKeys:

@@ -92,12 +92,13 @@ class Grace:
                 "give it [metadata] listen, or advertise where it listens on all addresses; or set outage_grace = 0"
             )
 
-    async def tell_up(self, address: str) -> None:
-        """To a service whose registration is to be removed: we reach the database."""
+    async def tell_up(self, address: str) -> bool:
+        """To a service whose registration is to be removed: we reach the database. Whether it heard that."""
         if address:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TELL_SECONDS):
-                    await self._ask(address, {"up": True})
+                    return await self._ask(address, {"up": True}) is not None
+        return False
 
     async def close(self) -> None:
         for _, session in self._sessions.values():

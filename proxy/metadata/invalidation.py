@@ -20,9 +20,12 @@ twice.
    renewal that succeeded. No wall clock is compared: who waits for a lease to end watches the counter stand still for
    `OUTLAST_SECONDS` of its own monotonic clock, from when it *saw* it. OUTLAST is LEASE times `RATE` and more, and so
    the lease has ended, though the two clocks' rates differ by 20 %.
-4. A row is removed before its service is given up: on condition that the counter still stands, or, when a service
-   renews and does not confirm for `FENCE_SECONDS`, without one, and then OUTLAST is waited once more. A renewal that
-   finds no row says that writes may have been missed: the service registers anew, see 2. Nothing else tells it.
+4. A row is removed before its service is given up, on condition that the counter still stands. When a service renews
+   and does not confirm for `FENCE_SECONDS`, its row is barred: it cannot be renewed any more, and writers go on waiting
+   for it until OUTLAST is over and it is removed. A writer that does not hear its own news bars nobody, but begins a
+   fresh session. A renewal that finds no row, or a barred one, says that writes may have been missed: the service
+   registers anew, see 2. Nothing else tells it. Who answers though it does not renew is told that the database is
+   reached, and OUTLAST is waited from then on: it may be in grace.
 
 **Writing.** 5. Write transactions of all services are serial (`pg_advisory_xact_lock`, first in each). Inside it, last
 before COMMIT, a writer with changes sends a NOTIFY with a number that ascends for it, and reads the registrations. So

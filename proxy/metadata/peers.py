@@ -38,7 +38,8 @@ _REGISTER_SECONDS = 12.0  # the lock of writes is waited for 10
 _HELLO = -1  # renewals of a service that has just said that it is there
 _PAUSE_SECONDS = 0.1  # between two attempts to connect
 _UNHEARD_SECONDS = 1.0  # in which our own news should have been settled by the writing thread
-# Nothing here needs the disk: what a crash of PostgreSQL undoes was told to sessions that are gone with it.
+# Renewals need no disk: a crash of PostgreSQL that undoes some ends this session as well. A registration does: who
+# holds a lease by it must be known to the first who writes after the crash.
 _OPTIONS = "-c synchronous_commit=off"
 
 
@@ -50,6 +51,7 @@ class Peer:
     since: float
     process: str
     address: str
+    told: bool = False  # that we reach the database, before it is given up
 
 
 class _Fenced(Exception):
@@ -90,6 +92,7 @@ class Peers:
         self._owing = asyncio.Event()
         self._settled: set[int] = set()  # numbers of our own that we were told of and have not heard yet
         self._tasks: set[asyncio.Task[None]] = set()
+        self._heard = 0  # the highest number of our own that came back to us
         self._running: asyncio.Task[None] | None = None
         self._registered = asyncio.Event()
 
@@ -129,6 +132,9 @@ class Peers:
         for task in [*self._tasks, *([self._running] if self._running else [])]:
             task.cancel()
         await asyncio.gather(*self._tasks, *([self._running] if self._running else []), return_exceptions=True)
+        if self._page is not None:
+            self._page.lend(1)  # again: an answer that was under way may have come since
+        self._until = 0
         if self.registration and not self.nodes.may_lend():
             with suppress(psycopg.Error, TimeoutError, OSError):
                 async with asyncio.timeout(_LEAVE_SECONDS):
@@ -211,6 +217,7 @@ class Peers:
         hello = {"f": self._process, "n": 0, "c": {}, "r": registration, "a": self.address}
         await control.transact(
             _REGISTER_SECONDS,
+            ("SET LOCAL synchronous_commit = on", ()),
             ("SELECT pg_advisory_xact_lock(%s)", (roster.WRITING,)),
             (roster.SUCCEED, (self._process, page)),
             (roster.REGISTER, (registration, self._process, page, self.address)),
@@ -298,17 +305,22 @@ class Peers:
             if self._clock() - peer.since >= OUTLAST_SECONDS and await self._give_up(control, registration, peer):
                 del self.known[registration]
                 self._waits.outlasted(registration)
-        for registration in self._waits.slow(self.known, began):
+        renewing = {each for each, peer in self.known.items() if peer.renewals != roster.BARRED}
+        slow = self._waits.slow(renewing, began)
+        if slow and self._heard < self._waits.first():  # it is we who are deaf: a fresh session, and nobody's fault
+            raise psycopg.OperationalError("our own news does not come back to us")
+        for registration in slow:
             observe.log.warning(
                 "a service renews and does not confirm: it is given up", process=self.known[registration].process
             )
             self.grace.give_up(registration)
-            await control.ask(roster.REMOVE, registration)
-            del self.known[registration]
+            await control.ask(roster.BAR, registration)
         self._waits.note_missing(self.known, began)
 
     async def _give_up(self, control: Line, registration: str, peer: Peer) -> bool:
-        await self.grace.tell_up(peer.address)
+        if await self.grace.tell_up(peer.address) and not peer.told:
+            peer.told, peer.since = True, self._clock()  # it may be in grace, whose lease is waited for as well
+            return False
         self.grace.give_up(registration)
         found = await control.ask(roster.REMOVE_STILL, registration, peer.renewals)
         if not found:  # it has renewed, or another removed it
@@ -339,6 +351,7 @@ class Peers:
         if process == self._process:
             # Ours, and settled as a rule before we hear of it. A write whose COMMIT's answer was lost may be settled by
             # nobody: then this is how our nodes learn of it.
+            self._heard = max(self._heard, number)
             asyncio.get_running_loop().call_later(_UNHEARD_SECONDS, self._unheard, number, changes)
             return
         waiting = self._outdate(changes)

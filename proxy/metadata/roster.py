@@ -74,10 +74,14 @@ REGISTER: LiteralString = (
 )
 SUCCEED: LiteralString = "DELETE FROM services WHERE process = %s OR (page = %s AND page <> '')"
 RENEW: LiteralString = (
-    "WITH mine AS (UPDATE services SET renewals = renewals + 1 WHERE registration = %s RETURNING 1)"
+    "WITH mine AS (UPDATE services SET renewals = renewals + 1 WHERE registration = %s AND renewals >= 0 RETURNING 1)"
     " SELECT s.registration, s.renewals, s.process, s.address, (SELECT count(*) FROM mine) FROM services s"
 )
 REMOVE_STILL: LiteralString = "DELETE FROM services WHERE registration = %s AND renewals = %s RETURNING 1"
+BARRED = -2
+"""Renewals of a service that was given up while it renewed. Its row stays until its lease has ended for certain, so
+that writers go on waiting for it; it renews no more."""
+BAR: LiteralString = "UPDATE services SET renewals = -2 WHERE registration = %s"
 REMOVE: LiteralString = "DELETE FROM services WHERE registration = %s"
 NOTIFY: LiteralString = "SELECT pg_notify(%s, %s)"
 

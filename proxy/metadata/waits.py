@@ -42,6 +42,10 @@ class Waits:
         self._waits.add(wait)
         return wait.done
 
+    def first(self) -> int:
+        """The lowest number that is waited for, 0 when none is."""
+        return min((wait.number for wait in self._waits), default=0)
+
     def last(self) -> int | None:
         """The latest number that is waited for."""
         return max((wait.number for wait in self._waits), default=None)

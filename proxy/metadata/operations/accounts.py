@@ -114,8 +114,8 @@ def close_account(tx: Transaction, account: str) -> Account:
         raise Failure(Code.NO_SUCH_ENTITY, f"The account {account[:64]} cannot be found.")
     if row.closed_at is None:
         tx.connection.execute(update(accounts).where(accounts.c.account == account).values(closed_at=tx.now))
-        tx.changes.everything = True  # keys, roles, and each of its repositories
         row = tx.connection.execute(mine).one()
+    tx.changes.everything = True  # keys, roles, and each of its repositories; whoever closed it may still wait for all
     return Account(row.account, row.created_at, row.closed_at, row.alias or "")
 
 

@@ -72,3 +72,15 @@ async def test_the_same_number_of_another_service_is_another_write(service: Peer
     assert service.committed(CHANGES, Told(1, ())) is None
     await hear(service, 1, "other")
     assert page.identity() == before + 2
+
+
+async def test_a_write_that_nobody_settled_is_heard_of_though_a_later_one_was_settled(
+    service: Peers, page: Epochs
+) -> None:
+    identity, repository = page.identity(), page.repository("1", "a")
+    later = Changes({("1", "a")})
+    service.committed(later, Told(2, ()))
+    service._learn("me", 1, CHANGES)
+    service._learn("me", 2, later)
+    await asyncio.sleep(0.01)
+    assert (page.identity(), page.repository("1", "a")) == (identity + 1, repository + 1)

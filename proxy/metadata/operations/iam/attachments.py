@@ -36,6 +36,7 @@ def attach(noun: Noun) -> Run:
         need_attachable(tx, account, arn)
         held = _held(tx, holder)
         if arn in held:
+            tx.changes.identity = True  # whoever attached it may still wait for all to know
             return {}
         quotas.check(_MOST[noun], len(held) + 1)
         tx.connection.execute(insert(attached_policies).values(holder_id=holder, policy_arn=arn, attached_at=tx.now))

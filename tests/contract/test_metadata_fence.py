@@ -1,0 +1,135 @@
+"""A service that renews its lease and hears nothing: it is waited for until its lease has ended, though it is given up.
+
+The two lines of one service to PostgreSQL, for control and for news, are TCP flows of their own, and a network may lose
+one of them alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from harness import postgresql
+from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgresql_database
+from harness.nodes import node, start, until
+from proxy.metadata.roster import BARRED
+
+pytestmark = [pytest.mark.needs(postgresql.PROGRAM), pytest.mark.timeout(120)]
+
+
+@dataclass(eq=False)
+class Flow:
+    """One connection through `Flows`. A silent one passes nothing on and stays open."""
+
+    sent: bytearray = field(default_factory=bytearray)
+    silent: bool = False
+
+
+class Flows:
+    """A proxy before PostgreSQL that knows what each connection has asked."""
+
+    def __init__(self, to: int) -> None:
+        self.to = to
+        self.flows: list[Flow] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        self.port = 0
+
+    async def open(self) -> asyncio.Server:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+    def silence_news(self) -> None:
+        for flow in self.flows:
+            flow.silent = flow.silent or b'LISTEN "wharfage"' in flow.sent
+
+    def end(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        flow = Flow()
+        self.flows.append(flow)
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self.to)
+
+        async def up() -> None:
+            while data := await reader.read(65536):
+                flow.sent += data
+                if not flow.silent:
+                    back_writer.write(data)
+
+        async def down() -> None:
+            while data := await back_reader.read(65536):
+                if not flow.silent:
+                    writer.write(data)
+
+        tasks = [asyncio.create_task(up()), asyncio.create_task(down())]
+        self.tasks += tasks
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for each in (writer, back_writer):
+            each.transport.abort()
+
+
+@pytest.fixture
+async def flows() -> AsyncIterator[Flows]:
+    found = Flows(postgresql.shared().port)
+    server = await found.open()
+    yield found
+    server.close()
+    found.end()
+
+
+def numbered(number: int) -> bytes:
+    return index_manifest([], annotations={"number": str(number)})
+
+
+async def test_a_write_after_a_deaf_service_was_given_up_waits_for_the_end_of_its_lease(
+    tmp_path: Path, flows: Flows
+) -> None:
+    """Its node never reads what an acknowledged write has replaced; the writer itself is given up by nobody."""
+    url = await asyncio.to_thread(postgresql_database, tmp_path)
+    hears = await start(url, tmp_path, "a")
+    deaf = await start(url.replace(str(flows.to), str(flows.port)), tmp_path, "b")
+    at_deaf = await node(tmp_path, "nb", [deaf.address], [deaf.address])
+    at_hearing = await node(tmp_path, "na", [hears.address], [hears.address])
+    acknowledged, stale, over = 0, [], False
+    numbers = {digest(numbered(number)): number for number in range(4)}
+
+    async def write(number: int) -> None:
+        nonlocal acknowledged
+        await at_hearing.world.put(numbered(number), ["v"], create=True)
+        acknowledged = number
+
+    async def read() -> None:
+        while not over:
+            at = acknowledged
+            found = await at_deaf.world.metadata.manifest(ACCOUNT, REPOSITORY, "v")
+            if numbers[found.digest] < at:
+                stale.append((at, numbers[found.digest]))
+            await asyncio.sleep(0.002)
+
+    await write(0)
+    await until(at_deaf.page.speaks)
+    assert hears._peers is not None
+    assert deaf._peers is not None
+    theirs, registration = hears._peers, deaf._peers.registration
+    flows.silence_news()
+    reading = asyncio.create_task(read())
+    began = time.monotonic()
+    first = asyncio.create_task(write(1))
+    await until(lambda: registration not in theirs.known or theirs.known[registration].renewals == BARRED)
+    await write(2)
+    await write(3)
+    await first
+    assert time.monotonic() - began < 20
+    await asyncio.sleep(0.2)
+    over = True
+    await reading
+    assert stale == []
+    for each in (at_hearing, at_deaf, hears, deaf):
+        await each.close()
