@@ -61,7 +61,15 @@ async def _with_its_key(keys: DataKeys, ask: Ask) -> Mapping[str, Any]:
     if of_template and given.get("kmsKey"):
         return ask.parameters
     sealed_for = repository_arn(ask.region, ask.account, ask.parameters.get("repositoryName") or "*")
-    return {**ask.parameters, "encryptionConfiguration": await _settled(keys, given, sealed_for)}
+    try:
+        settled = await _settled(keys, given, sealed_for)
+    except Failure as failure:
+        if not of_template or failure.code is not Code.KMS:
+            raise
+        if "absent" in failure.fields:
+            raise invalid("encryptionConfiguration.encryptionType", failure.message) from failure
+        raise Failure(Code.SERVER, failure.message, hint=failure.hint) from failure  # templates' own has no word for it
+    return {**ask.parameters, "encryptionConfiguration": settled}
 
 
 async def _settled(keys: DataKeys, given: Mapping[str, Any], sealed_for: str) -> dict[str, Any]:

@@ -95,6 +95,9 @@ async def test_policies_are_added_and_left_out(iam: Asked) -> None:
         ({"PolicyType": "inline"}, "implicitDeny"),
         ({"PolicyType": "aws-managed", "PolicyArn": PULL_ONLY}, "allowed"),
         ({"PolicyType": "scp"}, "allowed"),
+        ({"InlinePolicyIdentifier": inline}, "implicitDeny"),
+        ({"PolicyArn": PULL_ONLY}, "allowed"),
+        ({}, "allowed"),
     ):
         found = await decided(iam, "SimulatePrincipalPolicy", **asked, PolicyExclusionList=[excluded])
         assert found == {("ecr:PutImage", "*"): expected}, excluded

@@ -26,6 +26,12 @@ REPOSITORY = "own/app"
 LAYER = b"a layer of own/app"
 CACHE_SECONDS = 300.0
 
+TEMPLATE: dict[str, Any] = {
+    "prefix": "made",
+    "appliedFor": ["CREATE_ON_PUSH"],
+    "encryptionConfiguration": {"encryptionType": "KMS"},
+}
+
 
 class Clock:
     now = 100.0
@@ -128,6 +134,9 @@ async def test_the_servers_own_key_that_cannot_be_used_is_the_operators_to_mend(
         answer = await registry.create()
     assert (answer.status, said(answer)["__type"]) == (400, "KmsException")
     assert _levels(logged) == ["error"]
+    templated = await registry.ask("CreateRepositoryCreationTemplate", **TEMPLATE)  # which declares no KmsException
+    assert (templated.status, said(templated)["__type"]) == (500, "ServerException")
+    assert "the key is disabled" in said(templated)["message"]
 
 
 async def test_a_kms_that_does_not_answer_is_a_fault_of_ours(registry: Registry) -> None:
@@ -168,6 +177,9 @@ async def test_without_a_kms_a_key_of_it_is_refused_in_words(tmp_path: Path) -> 
         assert _levels(logged) == ["info"]
         assert (answer.status, said(answer)["__type"]) == (400, "KmsException")
         assert "no KMS is configured" in said(answer)["message"]
+        templated = await registry.ask("CreateRepositoryCreationTemplate", **TEMPLATE)
+        assert (templated.status, said(templated)["__type"]) == (400, "InvalidParameterException")
+        assert "no KMS is configured" in said(templated)["message"]
         await registry.close()
 
 

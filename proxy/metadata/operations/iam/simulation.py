@@ -65,7 +65,7 @@ def simulate_principal_policy(tx: Transaction, account: str, parameters: Paramet
     arn, named = parameters["PolicySourceArn"], parameters.get("CallerArn")
     source = find_source(tx, account, arn)
     excluded = parameters.get("PolicyExclusionList") or ()
-    boundary = None if any(each["PolicyType"] == "permission-boundary" for each in excluded) else source.boundary
+    boundary = None if any(each.get("PolicyType") == "permission-boundary" for each in excluded) else source.boundary
     if named is None and "ResourcePolicy" in parameters and not _USER_ARN.fullmatch(arn):
         raise _invalid("CallerArn is required with ResourcePolicy where PolicySourceArn is not a user.")
     principal = source.principal if named is None else _user(tx, account, named)
@@ -229,14 +229,14 @@ def _holder(arn: str) -> tuple[str, str]:
 
 def _is_excluded(policy: AttachedPolicy, excluded: Sequence[Mapping[str, Any]]) -> bool:
     kind = _managed_type(policy.arn) if policy.arn else "inline"
-    return any(each["PolicyType"] == kind and _is_meant(policy, each) for each in excluded)
+    return any(each.get("PolicyType") in (None, kind) and _is_meant(policy, each) for each in excluded)
 
 
 def _is_meant(policy: AttachedPolicy, exclusion: Mapping[str, Any]) -> bool:
-    """An exclusion that names none of its type means them all."""
+    """An exclusion that names a type alone means all of it; one that says nothing, none."""
     inline = exclusion.get("InlinePolicyIdentifier")
     if inline is None:
-        return exclusion.get("PolicyArn") in (None, policy.arn)
+        return bool(exclusion) and exclusion.get("PolicyArn") in (None, policy.arn)
     holder = (inline["AttachmentType"], inline["AttachmentName"])
     return not policy.arn and inline["PolicyName"] == policy.name and holder == _holder(policy.holder)
 
