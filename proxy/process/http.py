@@ -230,7 +230,8 @@ class _Request(web.Request):
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         response.headers["Server"] = "wharfage"
-        if isinstance(self.protocol, _Connection) and self.protocol.server.leaving:
+        is_leaving = isinstance(self.protocol, _Connection) and self.protocol.server.leaving
+        if is_leaving or self.method == "CONNECT":  # behind which aiohttp's parser takes nothing for a request any more
             response.force_close()
             response.headers["Connection"] = "close"
 

@@ -30,6 +30,16 @@ async def test_two_requests_on_one_connection_are_answered() -> None:
             assert (await line.ask(get()))[0] == 200
 
 
+async def test_a_connect_is_answered_and_ends_its_connection() -> None:
+    """What follows it would be a tunnel's, and is nobody's request."""
+    async with serving(Door()) as (_, connect):
+        line = await connect()
+        assert (await line.ask(b"CONNECT / HTTP/1.1\r\nHost: r\r\nContent-Length: 1\r\n\r\nB"))[1][
+            "connection"
+        ] == "close"
+        assert await line.is_closed()
+
+
 async def test_the_server_header_names_no_version() -> None:
     """Whoever looks for a known hole learns nothing of Python or aiohttp, from an answer or from a refusal."""
     async with serving(Door()) as (_, connect):
