@@ -37,6 +37,7 @@ class Flows:
         self.to = to
         self.flows: list[Flow] = []
         self.tasks: list[asyncio.Task[None]] = []
+        self.writers: list[asyncio.StreamWriter] = []
         self.port = 0
 
     async def open(self) -> asyncio.Server:
@@ -48,9 +49,13 @@ class Flows:
         for flow in self.flows:
             flow.silent = flow.silent or b'LISTEN "wharfage"' in flow.sent
 
-    def end(self) -> None:
+    async def end(self) -> None:
         for task in self.tasks:
             task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for writer in self.writers:
+            writer.transport.abort()
+        await asyncio.gather(*(writer.wait_closed() for writer in self.writers), return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         flow = Flow()
@@ -70,6 +75,7 @@ class Flows:
 
         tasks = [asyncio.create_task(up()), asyncio.create_task(down())]
         self.tasks += tasks
+        self.writers += writer, back_writer
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for each in (writer, back_writer):
             each.transport.abort()
@@ -81,7 +87,7 @@ async def flows() -> AsyncIterator[Flows]:
     server = await found.open()
     yield found
     server.close()
-    found.end()
+    await found.end()
 
 
 def numbered(number: int) -> bytes:

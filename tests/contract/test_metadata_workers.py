@@ -143,6 +143,7 @@ async def test_a_restarted_service_outdates_every_kept_answer(tmp_path: Path) ->
     await service.close()
 
 
+@pytest.mark.timeout(300)  # six thousand writes
 async def test_thousands_are_paged_through_whole_and_in_order(service: Service, tmp_path: Path) -> None:
     client = await plain_client(tmp_path)
     world = World(client, service, Clock())
