@@ -165,5 +165,7 @@ def _read(taken: bytearray, *, is_head: bool) -> Answer | None:
         return Answer(status, headers, b"", bool(rest))
     if headers.get("transfer-encoding") == "chunked":
         return Answer(status, headers, rest) if rest.endswith(b"0\r\n\r\n") else None
+    if "content-length" not in headers:  # as of a 2xx to CONNECT (RFC 9110, 9.3.6): what is there is all
+        return Answer(status, headers, rest)
     length = int(headers["content-length"])
     return Answer(status, headers, rest[:length], len(rest) > length) if len(rest) >= length else None
