@@ -42,7 +42,7 @@ class Line:
     async def ask(self, raw: bytes, *, is_head: bool = False, patience: float = PATIENCE_SECONDS) -> Answer | None:
         """The answer to the bytes of one request; None when none came in `patience` seconds, or the connection was
         ended without one. Whatever is not a whole request, or is more than one, costs the connection."""
-        transport = self._begin()
+        transport, is_connect = self._begin(), raw.startswith(b"CONNECT ")
         assert self._protocol is not None
         self._protocol.data_received(raw)
         loop = asyncio.get_running_loop()
@@ -51,11 +51,11 @@ class Line:
         while answer is None:
             left = until - loop.time()
             if transport.is_closing() or left <= 0 or not await transport.wrote(left):
-                answer = _read(transport.taken, is_head=is_head)
+                answer = _read(transport.taken, is_head=is_head, is_connect=is_connect)
                 break
-            answer = _read(transport.taken, is_head=is_head)
+            answer = _read(transport.taken, is_head=is_head, is_connect=is_connect)
         is_kept = answer is not None and await self._is_kept(until)
-        answer = _read(transport.taken, is_head=is_head)
+        answer = _read(transport.taken, is_head=is_head, is_connect=is_connect)
         if is_kept:
             transport.taken.clear()
             return answer
@@ -148,7 +148,7 @@ class _Transport(asyncio.Transport):
         return not self._closing
 
 
-def _read(taken: bytearray, *, is_head: bool) -> Answer | None:
+def _read(taken: bytearray, *, is_head: bool, is_connect: bool) -> Answer | None:
     """The answer that lies in `taken`, None while it is not whole."""
     start = 0
     while True:
@@ -165,7 +165,7 @@ def _read(taken: bytearray, *, is_head: bool) -> Answer | None:
         return Answer(status, headers, b"", bool(rest))
     if headers.get("transfer-encoding") == "chunked":
         return Answer(status, headers, rest) if rest.endswith(b"0\r\n\r\n") else None
-    if "content-length" not in headers:  # as of a 2xx to CONNECT (RFC 9110, 9.3.6): what is there is all
+    if is_connect and status < 300:  # has no length (RFC 9110, 9.3.6): what is there is all
         return Answer(status, headers, rest)
     length = int(headers["content-length"])
     return Answer(status, headers, rest[:length], len(rest) > length) if len(rest) >= length else None
