@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness import postgresql
+from harness.listening import listening
 from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgresql_database
 from harness.nodes import node, start, until
 from proxy.metadata.roster import BARRED
@@ -36,28 +37,13 @@ class Flows:
     def __init__(self, to: int) -> None:
         self.to = to
         self.flows: list[Flow] = []
-        self.tasks: list[asyncio.Task[None]] = []
-        self.writers: list[asyncio.StreamWriter] = []
         self.port = 0
-
-    async def open(self) -> asyncio.Server:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        return server
 
     def silence_news(self) -> None:
         for flow in self.flows:
             flow.silent = flow.silent or b'LISTEN "wharfage"' in flow.sent
 
-    async def end(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        for writer in self.writers:
-            writer.transport.abort()
-        await asyncio.gather(*(writer.wait_closed() for writer in self.writers), return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         flow = Flow()
         self.flows.append(flow)
         back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self.to)
@@ -73,21 +59,22 @@ class Flows:
                 if not flow.silent:
                     writer.write(data)
 
-        tasks = [asyncio.create_task(up()), asyncio.create_task(down())]
-        self.tasks += tasks
-        self.writers += writer, back_writer
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for each in (writer, back_writer):
-            each.transport.abort()
+        ways = [asyncio.create_task(up()), asyncio.create_task(down())]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            writer.transport.abort()
+            back_writer.transport.abort()
 
 
 @pytest.fixture
 async def flows() -> AsyncIterator[Flows]:
     found = Flows(postgresql.shared().port)
-    server = await found.open()
-    yield found
-    server.close()
-    await found.end()
+    async with listening(found.serve) as found.port:
+        yield found
 
 
 def numbered(number: int) -> bytes:

@@ -16,6 +16,8 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
 
+from harness.listening import listening
+
 _REQUEST = re.compile(rb"(?:^|\r\n)((?:GET|PUT|POST|HEAD|DELETE) [^ \r\n]+) HTTP/1\.1\r\n")
 _HOST = re.compile(rb"\r\n[Hh]ost: ([^\r\n]+)\r\n")
 _PIECE = 65536
@@ -56,15 +58,14 @@ class FaultLine:
         self._to = port
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._open = contextlib.AsyncExitStack()
 
     @property
     def url(self) -> str:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     async def open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._open.enter_async_context(listening(self._serve, ssl=self._tls))
 
     def cut(self) -> None:
         """End the connections that there are."""
@@ -72,11 +73,7 @@ class FaultLine:
             task.cancel()
 
     async def close(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._open.aclose()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -96,13 +93,11 @@ class FaultLine:
                     for way in ways:
                         way.cancel()
                     await asyncio.gather(*ways, return_exceptions=True)
-        except (OSError, asyncio.CancelledError):
-            pass  # this line is over
         finally:
             self._tasks.discard(task)
-            for one in (writer, out):
-                if one is not None:
-                    one.transport.abort()
+            writer.transport.abort()  # at once, whatever it still holds
+            if out is not None:
+                out.transport.abort()
 
     async def _there(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, out: asyncio.StreamWriter

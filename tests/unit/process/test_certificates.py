@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.listening import listening
 from proxy.model.hosts import Hosts
 from proxy.process.selfsigned import make_self_signed
 from proxy.process.tls import reload_on_change, server_context
@@ -64,22 +65,22 @@ async def test_a_changed_pair_is_taken_and_a_broken_one_is_not(tmp_path: Path) -
     crt, key = tmp_path / "crt", tmp_path / "key"
     await asyncio.to_thread(put, one, crt, key)
     context = await asyncio.to_thread(server_context, crt, key)
-    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
-    port = server.sockets[0].getsockname()[1]
     reloading = asyncio.create_task(reload_on_change(context, crt, key, seconds=0.02))
     try:
-        first = await peer_certificate(port)
-        await asyncio.to_thread(os.replace, copy(two[1]), crt)  # without its key
-        await asyncio.sleep(0.2)
-        assert await peer_certificate(port) == first
-        await asyncio.to_thread(os.replace, copy(two[2]), key)
-        async with asyncio.timeout(10):
+        async with listening(closes, ssl=context) as port, asyncio.timeout(10):
+            first = await peer_certificate(port)
+            await asyncio.to_thread(os.replace, copy(two[1]), crt)  # without its key
+            await asyncio.sleep(0.2)
+            assert await peer_certificate(port) == first
+            await asyncio.to_thread(os.replace, copy(two[2]), key)
             while await peer_certificate(port) == first:  # noqa: ASYNC110 - it shows only to who connects
                 await asyncio.sleep(0.02)
     finally:
         reloading.cancel()
-        server.close()
-        await server.wait_closed()
+
+
+async def closes(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
 
 
 def put(made: tuple[Path, Path, Path], crt: Path, key: Path) -> None:

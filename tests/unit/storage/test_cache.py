@@ -513,6 +513,7 @@ async def test_without_fills_the_cache_is_passed_and_only_forgets(
     behind.reads.clear()
     assert await read(bare) == DATA
     assert behind.bytes_read == len(DATA)
+    assert await cache.kept(KEY) == EXTENT, "which has been written, then"
     assert await bare.kept(KEY) == EXTENT
     await bare.delete(KEY)
     assert not cache_file(tmp_path).exists()

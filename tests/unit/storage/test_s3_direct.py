@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +14,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotoCredentials
 
+from harness.listening import listening
 from proxy.storage.base import ObjectMissing
 from proxy.storage.bucket import Body, Bucket, Busy, Place, Refused
 from proxy.storage.s3session import stream_of
@@ -37,41 +39,26 @@ class Heads(list[str]):
 @pytest.fixture
 async def play() -> AsyncIterator[Callable[..., Awaitable[Heads]]]:
     """A store that gives these answers in turn, and the last one for ever, and a bucket of it."""
-    made: list[tuple[Bucket, asyncio.Server]] = []
-    ends: list[asyncio.Event] = []
+    async with contextlib.AsyncExitStack() as stack:
 
-    async def start(*answers: bytes, **place: Any) -> Heads:
-        heads = Heads()
-        heads.bodies = []
+        async def start(*answers: bytes, **place: Any) -> Heads:
+            heads = Heads()
+            heads.bodies = []
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            ended = asyncio.Event()
-            ends.append(ended)
-            try:
+            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 while True:
                     head = (await reader.readuntil(b"\r\n\r\n")).decode()
                     length = re.search(r"(?i)\r\ncontent-length: (\d+)", head)
                     heads.bodies.append(await reader.readexactly(int(length[1]) if length else 0))
                     heads.append(head)
                     writer.write(answers[min(len(heads), len(answers)) - 1])
-            except (asyncio.IncompleteReadError, ConnectionError):
-                pass  # the other side has gone
-            finally:
-                writer.close()
-                ended.set()
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        heads.bucket = Bucket(Place("b", url, access_key_id="AKIATEST", secret_access_key="secret", **place))
-        made.append((heads.bucket, server))
-        return heads
+            url = f"http://127.0.0.1:{await stack.enter_async_context(listening(serve))}"
+            heads.bucket = Bucket(Place("b", url, access_key_id="AKIATEST", secret_access_key="secret", **place))
+            stack.push_async_callback(heads.bucket.close)
+            return heads
 
-    yield start
-    for bucket, server in made:
-        await bucket.close()
-        server.close()
-    for ended in ends:
-        await ended.wait()
+        yield start
 
 
 async def put(heads: Heads, **more: Any) -> dict[str, Any]:

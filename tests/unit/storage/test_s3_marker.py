@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import time
 import uuid
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from fakes.memory_open_objects import MemoryOpenObjects
 
+from harness.listening import listening
 from harness.seaweed import Seaweed
 from proxy.model.errors import Code, Failure
 from proxy.storage import marker, s3marker
@@ -207,18 +207,15 @@ async def test_a_name_that_comes_in_pieces_is_read_to_its_end() -> None:
     content = f"{OTHER}\n".encode()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-32/33\r\n")
-                writer.write(b"Transfer-Encoding: chunked\r\n\r\n")
-                for part in (content[:20], content[20:], b""):
-                    writer.write(b"%x\r\n%s\r\n" % (len(part), part))
-                    await writer.drain()
-                    await asyncio.sleep(0.05)
-        writer.close()
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-32/33\r\n")
+            writer.write(b"Transfer-Encoding: chunked\r\n\r\n")
+            for part in (content[:20], content[20:], b""):
+                writer.write(b"%x\r\n%s\r\n" % (len(part), part))
+                await writer.drain()
+                await asyncio.sleep(0.05)
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with listening(serve) as port:
         place = Place("bucket", f"http://127.0.0.1:{port}", access_key_id="a", secret_access_key="s")
         opened = Bucket(place)
         try:
