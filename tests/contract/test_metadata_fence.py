@@ -1,4 +1,4 @@
-"""A service that renews its lease and hears nothing: it is waited for until its lease has ended, though it is given up.
+"""Who holds a lease is waited for, and nobody else: services that are deaf, close, or registered before a crash.
 
 The two lines of one service to PostgreSQL, for control and for news, are TCP flows of their own, and a network may lose
 one of them alone.
@@ -7,17 +7,23 @@ one of them alone.
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
 import pytest
+from fakes.cut_line import CutLine
 
 from harness import postgresql
 from harness.listening import listening
 from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgresql_database
-from harness.nodes import node, start, until
+from harness.nodes import again_until_done, node, start, until
+from harness.postgresql import Cluster
+from proxy.metadata import peers
+from proxy.metadata.epochs import Epochs
 from proxy.metadata.roster import BARRED
 
 pytestmark = [pytest.mark.needs(postgresql.PROGRAM), pytest.mark.timeout(120)]
@@ -126,3 +132,60 @@ async def test_a_write_after_a_deaf_service_was_given_up_waits_for_the_end_of_it
     assert stale == []
     for each in (at_hearing, at_deaf, hears, deaf):
         await each.close()
+
+
+async def test_a_service_that_does_not_hear_its_own_news_gives_up_nobody_else(tmp_path: Path, flows: Flows) -> None:
+    """It begins a fresh session, and what it wrote meanwhile is answered."""
+    url = await asyncio.to_thread(postgresql_database, tmp_path)
+    deaf = await start(url.replace(str(flows.to), str(flows.port)), tmp_path, "a")
+    hears = await start(url, tmp_path, "b")
+    at_deaf = await node(tmp_path, "na", [deaf.address], [deaf.address])
+    await at_deaf.world.put(numbered(0), ["v"], create=True)
+    assert deaf._peers is not None
+    assert hears._peers is not None
+    before, of_hears = deaf._peers.registration, hears._peers.registration
+    flows.silence_news()
+    await again_until_done(lambda: at_deaf.world.put(numbered(1), ["v"]))
+    assert deaf._peers.registration != before
+    assert hears._peers.registration == of_hears
+    assert hears._peers.reaches()
+    for each in (at_deaf, deaf, hears):
+        await each.close()
+
+
+async def test_the_page_of_a_service_that_has_closed_speaks_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though a renewal was under way all the time: its row is gone, and no writer waits for it."""
+    monkeypatch.setattr(peers, "RENEW_SECONDS", 0.0)
+    url = await asyncio.to_thread(postgresql_database, tmp_path)
+    for _ in range(10):
+        service = await start(url, tmp_path, "s")
+        page = await asyncio.to_thread(Epochs, tmp_path / "s-epochs")
+        await until(page.speaks)
+        await service.close()
+        assert not page.speaks()
+        page.close()
+
+
+async def test_a_registration_outlives_a_crash_of_postgresql_right_after_it(tmp_path: Path) -> None:
+    """Renewals may be lost by one, as the session is; who holds a lease must be known to the first who writes."""
+    cluster = await asyncio.to_thread(Cluster.start, wal_writer_delay="10s")
+    line = CutLine(cluster.port)
+    try:
+        url = await asyncio.to_thread(cluster.database, "rows")
+        migrated = await start(url, tmp_path, "a")
+        await migrated.close()
+        service = await start(url.replace(str(cluster.port), str(line.port)), tmp_path, "b")
+        assert service._peers is not None
+        registration = service._peers.registration
+        line.cut()
+        await asyncio.to_thread(cluster.stop, signal.SIGKILL)
+        await asyncio.to_thread(cluster.resume)
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            found = await (await connection.execute("SELECT registration FROM services")).fetchall()
+        assert found == [(registration,)]
+        await service.close()
+    finally:
+        line.close()
+        await asyncio.to_thread(cluster.remove)

@@ -11,10 +11,11 @@ import pytest
 from fakes.cut_line import CutLine
 
 from harness import postgresql
-from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest
-from harness.nodes import Node, again_until_done, node, start, until
+from harness.metadata import ACCOUNT, REPOSITORY, World, digest, index_manifest
+from harness.nodes import SECRET, Node, again_until_done, node, start, until
 from harness.postgresql import Cluster
 from proxy import observe
+from proxy.metadata.client import MetadataClient
 from proxy.metadata.grace import Grace
 from proxy.metadata.invalidation import OUTLAST_SECONDS
 from proxy.metadata.service import Service
@@ -34,11 +35,15 @@ class Place:
     kept: str
 
     async def keeps(self, one: Node) -> bool:
-        """Whether it answers by what it keeps: patience is short, and nobody else can be asked."""
-        try:
-            return (await one.world.metadata.manifest(ACCOUNT, REPOSITORY, "v")).digest == self.kept
-        except Failure:
-            return False
+        return await keeps(one, self.kept)
+
+
+async def keeps(one: Node, kept: str) -> bool:
+    """Whether it answers by what it keeps: patience is short, and nobody else can be asked."""
+    try:
+        return (await one.world.metadata.manifest(ACCOUNT, REPOSITORY, "v")).digest == kept
+    except Failure:
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +131,35 @@ async def test_whoever_finds_a_service_gone_from_the_roster_denies_it_grace_also
         assert late._peers.answer({"of": stays}) == {"reaches": True, "gave_up": False}
     finally:
         await late.close()
+
+
+async def test_a_write_of_one_that_finds_others_in_grace_waits_until_theirs_has_ended(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """They go on by each other's word; it reaches the database, and tells them."""
+    url = await asyncio.to_thread(cluster.database, tmp_path.name)
+    lines = [CutLine(cluster.port) for _ in range(2)]
+    urls = [*(f"postgresql://postgres@127.0.0.1:{line.port}/{tmp_path.name}" for line in lines), url]
+    services = [await start(each, tmp_path, f"s{n}", outage_grace=300.0) for n, each in enumerate(urls[:2])]
+    one = await node(tmp_path, "n", [services[0].address], [services[0].address], patience=0.1)
+    await one.world.put(index_manifest([]), ["v"], create=True)
+
+    kept = digest(index_manifest([]))
+    assert await keeps(one, kept)
+    for line in lines:
+        line.cut()
+    await until(lambda: one.page.in_grace() and one.page.speaks())
+    assert await keeps(one, kept)
+    services.append(await start(urls[2], tmp_path, "late", outage_grace=300.0))
+    client = MetadataClient(f"http://{services[2].address}", secret=SECRET)
+    await World(client).put(index_manifest([], annotations={"new": "er"}), ["v"])
+    assert not await keeps(one, kept)
+    await client.close()
+    await one.close()
+    for service in services:
+        await service.close()
+    for line in lines:
+        line.close()
 
 
 async def test_grace_ends_when_one_of_the_services_is_not_heard_of(place: Place) -> None:

@@ -19,6 +19,7 @@ from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgr
 from harness.nodes import SECRET, Killable, Node, again_until_done, node, start, until
 from harness.postgresql import Cluster
 from proxy.metadata.client import MetadataClient
+from proxy.metadata.contract import Metadata
 from proxy.metadata.identities import principals
 from proxy.metadata.invalidation import OUTLAST_SECONDS
 from proxy.metadata.service import Service
@@ -27,6 +28,7 @@ from proxy.model.errors import Code, Failure
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
+DENIAL = '{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}'
 LEASE_END = 1.0  # a node that is cut off stops within this
 WRITE_END = 2.5  # a write that met a node or service that is gone; the lease, and air for a busy machine
 TOLD_END = WRITE_END + OUTLAST_SECONDS  # a service that answers although it does not renew, and might be in grace
@@ -228,6 +230,46 @@ async def test_a_write_that_finds_all_done_by_another_that_is_not_acknowledged_w
         await reader.close()
         await cut.close()
         await other.close()
+
+
+@pytest.mark.parametrize("asked", ["AttachUserPolicy", "AddUserToGroup"])
+async def test_a_policy_that_another_request_has_brought_somebody_waits_as_long(
+    tmp_path: Path, services: list[Service], asked: str
+) -> None:
+    """Whoever hears that a denial is in force must find it so on every node, also if it changed nothing by itself."""
+    addresses = [service.address for service in services]
+    await services[0].bootstrap(ACCOUNT, access_key_id="AKIAONE", sealed_secret=b"1")
+    first, second = [MetadataClient(f"http://{address}", secret=SECRET) for address in addresses]
+    await first.iam(ACCOUNT, "CreateUser", {"UserName": "u"})
+    user = (await first.iam(ACCOUNT, "GetUser", {"UserName": "u"}))["User"]["UserId"]
+    policy = {"PolicyName": "no", "PolicyDocument": DENIAL}
+    arn = (await first.iam(ACCOUNT, "CreatePolicy", policy))["Policy"]["Arn"]
+    await first.iam(ACCOUNT, "CreateGroup", {"GroupName": "g"})
+    await first.iam(ACCOUNT, "AttachGroupPolicy", {"GroupName": "g", "PolicyArn": arn})
+    ask = {"UserName": "u", **({"PolicyArn": arn} if asked == "AttachUserPolicy" else {"GroupName": "g"})}
+
+    async def is_free(metadata: Metadata) -> bool:
+        try:
+            found = await metadata.principal(user)
+        except Failure:
+            return False
+        return found is not None and not found.policies
+
+    async with fault_line(int(addresses[0].rpartition(":")[2])) as line:
+        cut = await node(tmp_path, "cut", [f"127.0.0.1:{line.port}"], addresses[1:])
+        await until(cut.page.speaks)
+        assert await is_free(cut.world.metadata)
+        line.mode = "silent"
+        there = asyncio.create_task(first.iam(ACCOUNT, asked, ask))
+        async with asyncio.timeout(5):
+            while await is_free(second):  # noqa: ASYNC110 - it shows only to who asks
+                await asyncio.sleep(0.005)
+        assert not there.done()
+        await second.iam(ACCOUNT, asked, ask)
+        assert not await is_free(cut.world.metadata)
+        await there
+        for each in (cut, first, second):
+            await each.close()
 
 
 async def test_a_service_whose_line_to_the_database_stands_still_is_given_up_and_comes_back(
