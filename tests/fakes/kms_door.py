@@ -35,13 +35,17 @@ class KmsDoor:
         self.url = ""
         self._news = asyncio.Event()
         self._wrapped: dict[bytes, tuple[str, bytes, Any]] = {}
+        self._forgotten = dict(self._wrapped)
 
     def kms(self, **more: Any) -> Kms:
         return Kms(Place(self.arn, "us-east-1", self.url, "AKIAKMSOFTHETESTS", "secret"), **more)
 
     def forget(self, ciphertext: bytes) -> None:
-        """It opens no more."""
-        del self._wrapped[ciphertext]
+        """It opens no more, until `recall`."""
+        self._forgotten[ciphertext] = self._wrapped.pop(ciphertext)
+
+    def recall(self, ciphertext: bytes) -> None:
+        self._wrapped[ciphertext] = self._forgotten.pop(ciphertext)
 
     async def until_asked(self, operation: str) -> None:
         while operation not in self.asked:

@@ -346,3 +346,24 @@ async def test_an_older_secret_that_kms_refuses_is_asked_for_once(nodes: Nodes) 
     asked = len(nodes.door.asked)
     await two.look()
     assert len(nodes.door.asked) == asked
+
+
+async def test_a_secret_that_kms_refused_once_is_kept_when_it_was_opened_since(nodes: Nodes) -> None:
+    """It was in force meanwhile, and what was sealed under it opens after the next rotation too."""
+    one = await nodes.node("one", prefers_kms=True)
+    await one.begin()
+    await one.move(await one.prepare(fresh=True))
+    older = next(record for record in nodes.records.kept if not record.active)
+    newer = next(record for record in nodes.records.kept if record.active)
+    assert older.wrapped is not None
+    nodes.door.forget(older.wrapped.ciphertext)
+    two = await nodes.node("two", file=False, prefers_kms=True)
+    await two.begin()
+    nodes.door.recall(older.wrapped.ciphertext)
+    await one.move(older)
+    await two.look()
+    sealed = two.sealer("test").seal(b"x")
+    await one.move(newer)
+    await two.look()
+    assert not two.sealer("test").is_current(sealed)
+    assert two.sealer("test").open(sealed) == b"x"
