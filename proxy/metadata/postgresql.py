@@ -118,7 +118,9 @@ class PostgresqlDatabase:
                     result = run(connection)
                     undecided = request  # from here on it may be committed, whatever we hear
                     transaction.commit()
-                except BaseException:
+                except BaseException as error:
+                    if isinstance(error, DBAPIError) and not is_lost(error):
+                        undecided = ""  # PostgreSQL answered: it is undone
                     with suppress(DBAPIError):
                         transaction.rollback()
                     raise
@@ -126,8 +128,6 @@ class PostgresqlDatabase:
             except DBAPIError as error:
                 if is_lost(error):
                     self._drop_writer()
-                else:
-                    undecided = ""  # PostgreSQL answered: it is undone
                 self._recover(error, deadline)
         return result  # type: ignore[return-value]  # set by the run whose commit ended the loop
 

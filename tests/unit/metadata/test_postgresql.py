@@ -135,6 +135,25 @@ class TestLostAnswers:
         assert line.lost == 1
         assert database.read(count) == {"a": 2.0}
 
+    def test_a_write_is_done_once_though_asking_for_it_meets_a_deadlock(
+        self, open_database: Open, through: str, line: CutLine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        database = open_database(through)
+        asks, asked = database._is_noted, []
+
+        def is_noted(connection: Connection, request: str) -> bool:
+            asked.append(request)
+            if len(asked) == 1:
+                with connection.begin():
+                    connection.execute(text("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '40P01'; END $$"))
+            return asks(connection, request)
+
+        monkeypatch.setattr(database, "_is_noted", is_noted)
+        line.at_commit = "after"
+        database.write(count_up())
+        assert len(asked) == 2
+        assert database.read(count) == {"a": 1.0}
+
     def test_a_write_asks_again_only_after_its_first_session_has_ended(
         self, open_database: Open, through: str, line: CutLine, url: str
     ) -> None:
