@@ -301,8 +301,10 @@ class Peers:
         confirm; stop waiting for those."""
         if self.grace.owes() > 0:
             return  # one may go on by our word
-        for registration, peer in list(self.known.items()):
-            if self._clock() - peer.since >= OUTLAST_SECONDS and await self._give_up(control, registration, peer):
+        due = [(each, peer) for each, peer in self.known.items() if self._clock() - peer.since >= OUTLAST_SECONDS]
+        heard = await asyncio.gather(*(self.grace.tell_up(peer.address) for _, peer in due))  # we must renew in time
+        for (registration, peer), hears in zip(due, heard, strict=True):
+            if await self._give_up(control, registration, peer, hears):
                 del self.known[registration]
                 self._waits.outlasted(registration)
         renewing = {each for each, peer in self.known.items() if peer.renewals != roster.BARRED}
@@ -317,8 +319,9 @@ class Peers:
             await control.ask(roster.BAR, registration)
         self._waits.note_missing(self.known, began)
 
-    async def _give_up(self, control: Line, registration: str, peer: Peer) -> bool:
-        if await self.grace.tell_up(peer.address) and not peer.told:
+    async def _give_up(self, control: Line, registration: str, peer: Peer, hears: bool) -> bool:
+        """`hears` that we reach the database."""
+        if hears and not peer.told:
             peer.told, peer.since = True, self._clock()  # it may be in grace, whose lease is waited for as well
             return False
         self.grace.give_up(registration)

@@ -189,3 +189,31 @@ async def test_a_registration_outlives_a_crash_of_postgresql_right_after_it(tmp_
     finally:
         line.close()
         await asyncio.to_thread(cluster.remove)
+
+
+async def test_a_service_keeps_its_lease_while_it_gives_up_many_that_died_at_once(tmp_path: Path) -> None:
+    """Their machines are gone, and whatever is asked of them waits for its time-out."""
+    url = await asyncio.to_thread(postgresql_database, tmp_path)
+    service = await start(url, tmp_path, "a")
+    page = await asyncio.to_thread(Epochs, tmp_path / "a-epochs")
+    await until(page.speaks)
+    spoke = []
+
+    def looks() -> bool:
+        spoke.append(page.speaks())
+        return service._peers is not None and not service._peers.known
+
+    async def says_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        while await reader.read(65536):
+            pass
+
+    async with listening(says_nothing) as port, await psycopg.AsyncConnection.connect(url) as connection:
+        for number in range(9):
+            row = f"dead-{number}", "p", "", f"http://127.0.0.1:{port}/{number}"
+            await connection.execute("INSERT INTO services VALUES (%s, %s, %s, %s, 7)", row)
+        await connection.commit()
+        await until(lambda: service._peers is not None and len(service._peers.known) == 9)
+        await until(looks)
+    assert all(spoke)
+    page.close()
+    await service.close()
