@@ -296,34 +296,22 @@ def _parsed(name: str, parse: Callable[[], T]) -> T:
 
 
 def _prefix(prefix: str) -> str:
-    _checked_name(f"{prefix}/s0-r0")
+    from proxy.rig import plan
+
+    plan.check_repository(f"{prefix}/s0-r0")
     return prefix
 
 
 def _named(given: dict[str, Any]) -> tuple[str, tuple[str, ...]] | None:
-    from proxy.model import names
-    from proxy.model.errors import Failure
+    from proxy.rig import plan
 
     if given.get("repository") is None:
         return None
-    _checked_name(given["repository"])
     tags = tuple(given["tags"].split(",")) if given["tags"] is not None else ()
-    try:
-        for tag in tags:
-            names.check_tag(tag)
-    except Failure as failure:
-        raise ValueError(str(failure)) from None
-    return str(given["repository"]), tags
-
-
-def _checked_name(repository: str) -> None:
-    from proxy.model import names
-    from proxy.model.errors import Failure
-
-    try:
-        names.check_repository(repository)
-    except Failure as failure:
-        raise ValueError(str(failure)) from None
+    for tag in tags:
+        if not plan.is_tag(tag):
+            raise ValueError(f"{tag[:64]!r} is no tag")
+    return plan.check_repository(given["repository"]), tags
 
 
 def _password() -> str:

@@ -67,7 +67,7 @@ async def _bar(doing: str, tally: Tally, pace: Pace) -> None:
         desc=doing,
         total=pace.count if by_count else pace.duration,
         unit="op" if by_count else "s",
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}] {postfix}",
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}]{postfix}",
         dynamic_ncols=True,
     )
     try:

@@ -8,6 +8,7 @@ from an iterator without end; whoever runs them takes as many as there is time f
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -18,6 +19,10 @@ KINDS = ("push", "pull", "range", "tag", "head", "list")
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 IMAGE_TYPE = "application/vnd.oci.image.manifest.v1+json"
+
+# Of distribution-spec 1.1, "pulling manifests": registries may want more, and say so.
+_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,19 @@ def parse_weights(text: str) -> dict[str, int]:
     if not found:
         raise ValueError("all weights are 0")
     return found
+
+
+def check_repository(name: str) -> str:
+    """The name; `ValueError` when it is none."""
+    if len(name) > 255 or not _REPOSITORY.fullmatch(name):
+        raise ValueError(
+            f"{name[:64]!r} is no repository's name: lower-case letters, digits, single . _ - and / between"
+        )
+    return name
+
+
+def is_tag(text: object) -> bool:
+    return isinstance(text, str) and _TAG.fullmatch(text) is not None
 
 
 def _bits(random: Random) -> int:

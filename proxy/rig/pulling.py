@@ -17,7 +17,7 @@ from typing import Any
 from proxy.model.manifests import DOCKER_IMAGE, DOCKER_LIST, OCI_IMAGE, OCI_INDEX
 from proxy.rig.client import Client
 from proxy.rig.errors import Failed
-from proxy.rig.plan import Target
+from proxy.rig.plan import Target, is_tag
 from proxy.rig.pushing import at_once, reading
 
 PAGES = 100  # of one listing
@@ -27,7 +27,6 @@ _ACCEPT = {"Accept": ", ".join((OCI_IMAGE, OCI_INDEX, DOCKER_IMAGE, DOCKER_LIST)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}", re.ASCII)
 _NEXT = re.compile(r'<([^<>"\s]{1,8000})>\s*;\s*rel="?next"?', re.ASCII | re.IGNORECASE)
 _LAYERS = 1000  # of one image
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,7 @@ async def tags(client: Client, repository: str, *, most: int | None = None) -> t
         listed = _object(answer.body).get("tags") or []
         if not isinstance(listed, list):
             raise Failed("bad-listing", "a listing without tags")
-        found += [tag for tag in listed if isinstance(tag, str) and _TAG.fullmatch(tag)][: (most or 0) - len(found)]
+        found += [tag for tag in listed if is_tag(tag)][: (most or 0) - len(found)]
         link = _NEXT.search(answer.headers.get("Link", ""))
         if link is None or (most is not None and len(found) >= most):
             return found, read
