@@ -77,6 +77,17 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
+    async def greet(self) -> None:
+        """Ask `/v2/` once, so that not every first request is answered 401; what is wrong there the load will meet."""
+        assert self._session is not None, "open the client first"  # noqa: S101  # a mistake in the code
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with (
+                asyncio.timeout(CONNECT_SECONDS),
+                self._session.get(self._url("/v2/"), allow_redirects=False) as answer,
+            ):
+                if answer.status == 401:
+                    await self._credentials.learn(answer.headers.getall("WWW-Authenticate", []), "", ())
+
     async def ask(
         self,
         name: str,

@@ -96,6 +96,7 @@ async def _run(load: Load, tally: Tally, password: str, trust: ssl.SSLContext | 
     stop = asyncio.Event()
     async with Client(reach, username=load.username, password=password, trust=trust, note=tally.request) as client:
         with _stopping(stop):
+            await client.greet()
             operations, act, pace = await _begun(load, client, tally, stop, quiet=quiet)
             if act is not None and not stop.is_set():
                 tally.requests.clear()  # of what went before

@@ -1,4 +1,4 @@
-"""A registry that is somebody else's: the little of OCI Distribution that the rig asks for, in this loop, plain HTTP.
+"""A registry that is somebody else's: the little of OCI Distribution that the rig asks for, in this loop.
 
 It keeps blobs and manifests, remembers what it was asked and with which Authorization, and does wrong what its fields
 say: tokens by a Bearer challenge, Basic, layers that lie elsewhere, bodies that are short, long or changed, an upload
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -54,12 +55,12 @@ class FarRegistry:
     _open: dict[str, bytes] = field(default_factory=dict)
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[str]:
+    async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
         """host:port, while it serves."""
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{path:.*}", self._answer)
         server = TestServer(app)
-        await server.start_server()
+        await server.start_server(ssl=tls)
         self.address = f"127.0.0.1:{server.port}"
         try:
             yield self.address

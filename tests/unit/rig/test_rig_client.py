@@ -6,14 +6,18 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from fakes.far_registry import FarRegistry
 
+from proxy.process.selfsigned import make_self_signed
+from proxy.process.tls import server_context
 from proxy.rig import pulling
 from proxy.rig.address import Reach, parse_address
 from proxy.rig.client import BODY_MOST, ERROR_MOST, Client
@@ -148,6 +152,24 @@ async def test_tokens_are_fetched_for_what_is_done() -> None:
     first, second = "repository:rig/s3-r0:pull", "repository:rig/s3-r1:pull"
     assert sorted(far.issued) == sorted([f"{first},push", f"{second},push", f"{second},push {first}", first])
     assert our.noted.count("token") == 4
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+async def test_a_registry_that_was_greeted_answers_no_request_with_401(tokens: bool) -> None:
+    far = FarRegistry(tokens=tokens, basic="me:hunter2")
+    async with at(far) as our:
+        await our.client.greet()
+        await our.pusher().push(0)
+    assert far.asked[0].path == "/v2/"
+    assert [each.path for each in far.asked if not each.authorization] == ["/v2/"]
+
+
+async def test_greeting_nobody_is_no_failure() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        reach = Reach(parse_address(f"127.0.0.1:{taken.getsockname()[1]}"))
+        async with Client(reach, note=lambda name, seconds: None) as client:
+            await client.greet()
 
 
 async def test_a_token_that_the_registry_takes_no_more_is_fetched_anew() -> None:
@@ -372,6 +394,30 @@ async def test_tls_where_there_is_none_is_named() -> None:
         async with Client(reach, note=lambda name, seconds: None) as client:
             failed = await failure(Puller(client, parallel=1, verify=False, ranges=None).head(Target("a", "b")))
     assert (failed.kind, far.asked) == ("tls", [])
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """What a server of 127.0.0.1 speaks, and what trusts it."""
+    ca, certificate, key = make_self_signed(tmp_path, "127.0.0.1")
+    return server_context(certificate, key), ssl.create_default_context(cafile=ca)
+
+
+async def test_tls_is_spoken_with_whom_the_authority_vouches_for_and_nobody_else(
+    certified: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    spoken, trusting = certified
+    far = FarRegistry(manifests={("a", "b"): ("x/y", b"{}")})
+    async with far.serving(spoken) as address:
+        reach = Reach(parse_address(f"https://{address}"))
+        for trust, fine in ((trusting, True), (None, False)):
+            async with Client(reach, trust=trust, note=lambda name, seconds: None) as client:
+                asking = Puller(client, parallel=1, verify=False, ranges=None).head(Target("a", "b"))
+                if fine:
+                    await asking
+                else:
+                    assert (await failure(asking)).kind == "tls"
+    assert len(far.asked) == 1
 
 
 async def test_a_listing_is_followed_over_its_pages() -> None:
