@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,7 @@ T = TypeVar("T")
 _PASSWORD_MOST = 64 << 10  # bytes; tokens of registries have some thousands
 _CLOSED, _OPEN = 4, 256  # --concurrency
 _SECONDS = click.FloatRange(0.001, 30 * 86400)
+_shown = partial(click.option, show_default=True)
 _UNREPORTED = ("username", "ca")  # all else that `_made` is given decides the load
 
 
@@ -37,19 +39,15 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _address = click.argument("address", metavar="ADDRESS")
 _shape = _options(
-    click.option("--layers", type=click.IntRange(1, 1000), default=10, show_default=True, help="Layers of an image."),
-    click.option("--size", default="1MiB", show_default=True, metavar="SIZES", help="Of layers: see below."),
-    click.option(
-        "--shared", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Part of layers that all share."
-    ),
+    _shown("--layers", metavar="N", type=click.IntRange(1, 1000), default=10, help="Layers of an image."),
+    _shown("--size", default="1MiB", metavar="SIZES", help="Of layers: see `wharfage rig --help`."),
+    _shown("--shared", metavar="N", type=click.FloatRange(0, 1), default=0.0, help="Part of layers that all share."),
     click.option("--chunked", is_flag=True, help="Send layers without their length."),
 )
 _names = _options(
-    click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Decides everything."),
-    click.option(
-        "--repositories", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Images take turns."
-    ),
-    click.option("--prefix", default="rig", show_default=True, help="What repositories' names begin with."),
+    _shown("--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), default=0, help="Decides everything."),
+    _shown("--repositories", metavar="N", type=click.IntRange(1, 100_000), default=1, help="Images take turns."),
+    _shown("--prefix", metavar="NAME", default="rig", help="What repositories' names begin with."),
 )
 _pace = _options(
     click.option(
@@ -58,28 +56,20 @@ _pace = _options(
         metavar="N",
         help=f"Operations at once.  [{_CLOSED}; with --rate at most {_OPEN}]",
     ),
-    click.option("--parallel", type=click.IntRange(1, 100), default=3, show_default=True, help="Layers of each."),
+    _shown("--parallel", metavar="N", type=click.IntRange(1, 100), default=3, help="Layers of each."),
     click.option("--rate", type=click.FloatRange(0.001, 1e6), metavar="R", help="Open loop: so many a second are due."),
-    click.option(
-        "--spacing",
-        type=click.Choice(["poisson", "steady"]),
-        default="poisson",
-        show_default=True,
-        help="How they are due.",
-    ),
-    click.option(
+    _shown("--spacing", type=click.Choice(["poisson", "steady"]), default="poisson", help="How they are due."),
+    _shown(
         "--backlog",
+        metavar="N",
         type=click.IntRange(0, 1_000_000),
         default=1000,
-        show_default=True,
         help="How many may be overdue; what comes beyond is counted as not started.",
     ),
-    click.option(
-        "--ramp", type=click.FloatRange(0, 86400), default=0.0, show_default=True, help="Seconds to full height."
-    ),
+    _shown("--ramp", metavar="SECONDS", type=click.FloatRange(0, 86400), default=0.0, help="To full height."),
     click.option("--duration", type=_SECONDS, metavar="SECONDS", help="Begin nothing after it."),
     click.option("--count", type=click.IntRange(1, 10**12), metavar="N", help="Operations."),
-    click.option("--timeout", type=_SECONDS, default=300.0, show_default=True, help="Seconds that one may take."),
+    _shown("--timeout", type=_SECONDS, metavar="SECONDS", default=300.0, help="What one may take."),
 )
 _access = _options(
     click.option("--username", metavar="NAME", help="For Basic, or for the realm of tokens."),
@@ -155,9 +145,7 @@ def push(**given: Any) -> None:
 
 @rig.command()
 @_address
-@click.option(
-    "--images", type=click.IntRange(1, 1_000_000), default=10, show_default=True, help="That `push` made, the first N."
-)
+@_shown("--images", metavar="N", type=click.IntRange(1, 1_000_000), default=10, help="That `push` made, the first N.")
 @click.option("--repository", metavar="NAME", help="Pull from there instead, whoever pushed.")
 @click.option("--tags", metavar="TAG,TAG", help="Of --repository.  [all that it lists]")
 @click.option("--ranges", metavar="SIZE", help="A random range of each layer instead of all of it.")
@@ -187,17 +175,14 @@ def pull(**given: Any) -> None:
 
 @rig.command()
 @_address
-@click.option(
+@_shown(
     "--weights",
     default="push=1,pull=8,tag=2,head=4,list=1,range=1",
-    show_default=True,
     help="How often each is drawn; those left out are not.",
 )
-@click.option("--images", type=click.IntRange(1, 100_000), default=10, show_default=True, help="To read and to tag.")
-@click.option("--ranges", default="64KiB", show_default=True, metavar="SIZE", help="Of each layer, for `range`.")
-@click.option(
-    "--moving-tags", type=click.IntRange(1, 1000), default=4, show_default=True, help="That `tag` puts images under."
-)
+@_shown("--images", metavar="N", type=click.IntRange(1, 100_000), default=10, help="To read and to tag.")
+@_shown("--ranges", default="64KiB", metavar="SIZE", help="Of each layer, for `range`.")
+@_shown("--moving-tags", metavar="N", type=click.IntRange(1, 1000), default=4, help="That `tag` puts images under.")
 @click.option("--verify", is_flag=True, help="Compare digests, too; lengths always are.")
 @_shape
 @_names
@@ -207,9 +192,10 @@ def pull(**given: Any) -> None:
 def mix(**given: Any) -> None:
     """Do it all at once, drawn by weight: push, pull, range, tag, head, list.
 
-    First, the --images that are not there yet are pushed; that is not measured. Then `pull` and `range` read them,
-    `head` asks for their tags, `list` lists a repository's tags, `tag` puts one of the manifests under one of the
-    moving tags (a tag storm is --weights tag=1), `push` pushes further images. Without --count and --duration, 30 s.
+    First, the --images that are not there yet in this shape are pushed; that is not measured. Then `pull` and `range`
+    read them, `head` asks for their tags, `list` lists a repository's tags, `tag` puts one of the manifests under one
+    of the moving tags (a tag storm is --weights tag=1), `push` pushes further images. Without --count and --duration,
+    30 s.
 
     \b
     Examples:

@@ -5,7 +5,7 @@ in chunks", "listing tags"; distribution's token specification):
 
 - Location of an upload, and Link of a listing: the registry's own origin. Credentials go there.
 - a redirect of a layer's GET: https anywhere, or http where the registry itself is plain and the host is the same or a
-  loopback. Never with credentials.
+  loopback. Without credentials, unless it leads to the registry itself.
 - realm of a Bearer challenge: https, or http on the registry's own host where that is plain. It is sent the user name
   and password, as docker does, which is why nothing may turn an encrypted registry into a plain realm.
 
@@ -106,10 +106,12 @@ def is_loopback(host: str) -> bool:
 
 
 def _joined(text: str, asked: URL) -> URL:
+    """What a server wrote, as an absolute http or https URL, its escapes kept to the letter."""
     try:
+        written = text.isascii() and text.isprintable() and " " not in text
         url = asked.join(URL(text, encoded=True)).with_fragment(None)
-        fine = url.scheme in ("http", "https") and bool(url.host) and url.user is None and url.password is None
-        fine = fine and url.port is not None
+        bare = url.user is None and url.password is None
+        fine = written and bare and url.scheme in ("http", "https") and bool(url.host) and url.port is not None
     except ValueError:
         fine = False
     if not fine:

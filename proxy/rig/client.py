@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import re
 import ssl
@@ -190,7 +191,14 @@ async def _refusal(answer: aiohttp.ClientResponse) -> Failed:
     code: Any = ""
     with contextlib.suppress(Failed, ValueError, LookupError, TypeError, RecursionError, aiohttp.ClientError):
         code = json.loads(await _bounded(answer, ERROR_MOST))["errors"][0]["code"]
-    return Failed(f"{answer.status} {code}" if isinstance(code, str) and _CODE.fullmatch(code) else f"{answer.status}")
+    kind = f"{answer.status} {code}" if isinstance(code, str) and _CODE.fullmatch(code) else f"{answer.status}"
+    return Failed(kind, "--username and --password-stdin say who asks" if answer.status == 401 else "")
+
+
+def _unconnected(number: int | None) -> Failed:
+    if number in (errno.EMFILE, errno.ENFILE):
+        return Failed("open-files", "the rig may open no more; raise `ulimit -n`, or lower --concurrency")
+    return Failed("connection-refused" if number == errno.ECONNREFUSED else "connect")
 
 
 @contextlib.contextmanager
@@ -207,12 +215,10 @@ def _translated() -> Iterator[None]:
     except aiohttp.ConnectionTimeoutError:
         raise Failed("connect-timeout") from None
     except aiohttp.ClientConnectorError as error:
-        raise Failed(
-            "connection-refused" if isinstance(error.os_error, ConnectionRefusedError) else "connect"
-        ) from None
+        raise _unconnected(error.os_error.errno) from None
     except aiohttp.ClientPayloadError:
         raise Failed("cut-short", "the line ended within a body") from None
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, OSError):
         raise Failed("connection-reset") from None
     except (aiohttp.ClientError, asyncio.IncompleteReadError):
         raise Failed("not-http", "the answer is no HTTP that can be read") from None

@@ -45,7 +45,8 @@ def draw(file: Path, run: Run, tally: Tally) -> None:
     moved.set_xlabel("seconds")
     for kind, seen in sorted(tally.operations.items()):
         count = seen.latency.count
-        steps = [(max(1 - below / count, 10**-_NINES), top * 1000) for below, top in seen.latency.steps()]
+        # The slowest is one of `count`: its line ends where half of one would be.
+        steps = [(max(1 - below / count, 0.5 / count, 10**-_NINES), top * 1000) for below, top in seen.latency.steps()]
         if steps:
             latencies.plot(
                 [1 / rest for rest, _ in steps], [value for _, value in steps], drawstyle="steps-pre", label=kind

@@ -165,6 +165,15 @@ async def tags(client: Client, repository: str, *, most: int | None = None) -> t
     raise Failed("endless-listing", f"more than {PAGES} pages of tags")
 
 
+def sizes_of(manifest: bytes) -> list[int] | None:
+    """Of an image's layers, by its manifest; None when it is none."""
+    try:
+        layers = _object(manifest).get("layers")
+        return [_blob(layer).size for layer in layers] if isinstance(layers, list) else None
+    except Failed:
+        return None
+
+
 def _object(body: bytes) -> dict[str, Any]:
     try:
         facts = json.loads(body)

@@ -174,8 +174,8 @@ async def _targets(load: Load, client: Client) -> list[Target]:
 async def _prepared(
     load: Load, pusher: Pusher, puller: Puller, tally: Tally, stop: asyncio.Event, *, quiet: bool
 ) -> dict[int, bytes]:
-    """Makes what the mix reads: the manifests of the first images by number, pushed where they are not there yet. Those
-    that fail are lacking, and counted under `prepare`, alone of all that is done here."""
+    """Makes what the mix reads: the manifests of the first images by number, pushed where they are not there yet, or
+    have layers of other sizes. Those that fail are lacking, and counted under `prepare`, alone of all done here."""
     manifests: dict[int, bytes] = {}
     own = Tally(time.monotonic)
     kept = 0
@@ -184,11 +184,15 @@ async def _prepared(
         nonlocal kept
         target = load.shape.target(operation.image)
         sent = 0
+        wanted = [load.shape.layer(operation.image, number).size for number in range(load.shape.layers)]
         try:
             found = await puller.manifest(target.repository, target.tag)
+            there = pulling.sizes_of(found) == wanted
         except Failed as failure:
             if not failure.kind.startswith("404"):
                 raise
+            there = False
+        if not there:
             found, sent = await pusher.push(operation.image)
         manifests[operation.image] = found
         if (kept := kept + len(found)) > KEPT_MOST:

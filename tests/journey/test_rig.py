@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(300)
 
 MIB = 1 << 20
 LARGE = 192 * MIB
-GROWTH = 24 * MIB  # what a layer of LARGE may cost more than one of 1 MiB, of which a connection's buffers are most
+GROWTH = 8 * MIB  # what a layer of LARGE may cost more than one of 1 MiB, of which a connection's buffers are most
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,14 @@ def test_a_mix_does_all_that_it_weighs(place: Place, prefix: str, tmp_path: Path
     assert {kind: seen["count"] for kind, seen in again["operations"].items()} == done
 
 
+def test_a_mix_reads_images_of_its_own_shape_whatever_was_there(place: Place, prefix: str, tmp_path: Path) -> None:
+    place.rig("push", "--prefix", prefix, "--layers", "1", "--size", "1KiB", "--count", "2")
+    words = ["mix", "--prefix", prefix, "--layers", "3", "--size", "2KiB", "--images", "2", "--weights", "pull=1"]
+    told = place.report(*words, "--count", "10", into=tmp_path / "mix.json")
+    assert told["requests"]["get-blob"]["count"] == 10 * 4
+    assert told["operations"]["pull"]["bytes"] > 10 * 3 * 2048
+
+
 def test_named_tags_and_whole_repositories_are_pulled_whoever_pushed_them(
     place: Place, prefix: str, tmp_path: Path
 ) -> None:
@@ -176,13 +184,21 @@ def test_no_password_is_in_what_it_writes(ours: Place, prefix: str, tmp_path: Pa
 def test_a_wrong_password_fails_with_status_1(ours: Place, prefix: str) -> None:
     done = Place(ours.address, ours.words, "wrong").rig("push", "--prefix", prefix, "--count", "1", ok=False)
     assert done.returncode == 1
-    assert "push failed: 401 × 1\n" in done.stdout
+    assert "push failed: 401 × 1 (--username and --password-stdin say who asks)\n" in done.stdout
 
 
 def test_nobody_there_fails_with_status_1() -> None:
     done = Place("127.0.0.1:1", (), None).rig("mix", "--images", "2", ok=False)
     assert done.returncode == 1
     assert "prepare failed: connection-refused × 2\n" in done.stdout
+
+
+def test_a_rig_that_may_open_too_few_files_says_so(ours: Place, prefix: str) -> None:
+    words = ["push", "--prefix", prefix, "--layers", "1", "--size", "1KiB", "--concurrency", "60", "--count", "60"]
+    limited = ["sh", "-c", 'ulimit -n 40; exec "$0" "$@"', *ours.command(*words)]
+    done = run(*limited, stdin=ours.password, ok=False)
+    assert done.returncode == 1
+    assert "raise `ulimit -n`, or lower --concurrency" in done.stdout
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -92,6 +92,9 @@ CASES = [
     ("realm", SECURE, "https://me:pass@auth.example/token", False),
     ("realm", SECURE, "", True),  # the registry itself; `Credentials` asks for no empty one
     ("upload", SECURE, "http://[::1", False),
+    ("upload", SECURE, "/v2/x HTTP/1.1", False),
+    ("upload", SECURE, "/v2/\tx", False),
+    ("upload", SECURE, "/v2/é", False),
     ("redirected", SECURE, "https://host:99999/x", False),
 ]
 
