@@ -63,16 +63,19 @@ async def work(
             tally.succeeded(operation.kind, clock() - due, moved)
 
     taken = 0
+    over = asyncio.Event()  # all were taken
 
     def following() -> Operation | None:
         nonlocal taken
         if pace.count is not None and taken >= pace.count:
+            over.set()
             return None
         taken += 1
         return next(operations)
 
     async def closed(worker: int) -> None:
-        await asyncio.sleep(min(pace.ramp * worker / pace.concurrency, until - began))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), min(pace.ramp * worker / pace.concurrency, until - began))
         while (due := clock()) < until and (operation := following()):
             await one(operation, due)
 

@@ -70,13 +70,16 @@ async def _bar(doing: str, tally: Tally, pace: Pace) -> None:
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}]{postfix}",
         dynamic_ncols=True,
     )
+
+    def reached() -> float:
+        return tally.taken if by_count else min(loop.time() - began, pace.duration or 0.0)
+
     try:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            now = loop.time() - began
-            bar.set_postfix_str(rates.told(now), refresh=False)
-            reached = tally.taken if by_count else min(now, pace.duration or now)
-            bar.update(reached - bar.n)
-            bar.refresh()
+            bar.n = reached()
+            bar.set_postfix_str(rates.told(loop.time() - began))
     finally:
+        bar.n = reached()
+        bar.refresh()
         bar.close()

@@ -25,7 +25,7 @@ from proxy.rig.content import digest_of
 from proxy.rig.errors import Failed
 from proxy.rig.plan import Shape, Target
 from proxy.rig.pulling import Puller
-from proxy.rig.pushing import Pusher
+from proxy.rig.pushing import Pusher, put_manifest
 from proxy.rig.sizes import parse_sizes
 
 SHAPE = Shape(seed=3, layers=3, sizes=parse_sizes("uniform:100KiB-600KiB"), shared=2, repositories=2)
@@ -103,6 +103,7 @@ async def test_a_shared_layer_is_asked_for_and_mounted_as_docker_does() -> None:
         await pusher.push(2)  # in the first repository again: there already
         assert len(far.paths("HEAD")) == 2
         assert not [path for path in far.paths("POST") if "mount=" in path]
+        assert len(pusher._base) == 2  # and no other layer is remembered, however many are pushed
 
 
 async def test_a_mount_that_becomes_an_upload_is_gone_on_with() -> None:
@@ -292,6 +293,15 @@ async def test_a_range_is_no_longer_than_its_layer(pushed: FarRegistry) -> None:
     assert came > sum(SHAPE.layer(0, number).size for number in range(3))
 
 
+@pytest.mark.parametrize("spoil", [lambda body: body[:-1], lambda body: body + b"x"], ids=["short", "long"])
+async def test_a_range_that_is_not_as_long_as_it_was_asked_for_fails(
+    pushed: FarRegistry, spoil: Callable[[bytes], bytes]
+) -> None:
+    pushed.spoil = spoil
+    async with at(pushed) as our:
+        assert (await failure(our.puller(ranges=1000).ranged(SHAPE.target(0), 1))).kind == "wrong-length"
+
+
 async def test_a_registry_that_ignores_ranges_is_found_out(pushed: FarRegistry) -> None:
     pushed.no_ranges = True
     async with at(pushed) as our:
@@ -376,6 +386,16 @@ async def test_a_body_that_ends_early_is_cut_short(pushed: FarRegistry) -> None:
     pushed.answers = {f"GET /v2/{target.repository}/blobs/{name}": cut for name in pushed.blobs[target.repository]}
     async with at(pushed) as our:
         assert (await failure(our.puller().pull(target))).kind == "cut-short"
+
+
+async def test_a_line_that_ends_before_an_answer_is_a_connection_reset() -> None:
+    async def away(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with at(FarRegistry(answers={"PUT /v2/a/manifests/b": away})) as our:
+        assert (await failure(put_manifest(our.client, "a", "b", b"{}"))).kind == "connection-reset"
 
 
 async def test_nobody_there_is_a_connection_refused() -> None:

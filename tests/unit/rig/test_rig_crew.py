@@ -63,6 +63,16 @@ def test_workers_of_a_closed_loop_begin_over_the_ramp() -> None:
     assert [at for at, _ in world.begun] == [0, 2, 4, 6]
 
 
+def test_a_ramp_that_outlasts_the_count_is_not_waited_for() -> None:
+    async def all_of_it() -> float:
+        await work(
+            plan.pushes(1), World().act, Pace(concurrency=4, ramp=800, count=3), Tally(seconds), asyncio.Event(), seed=1
+        )
+        return seconds() - BEGAN
+
+    assert run(all_of_it()) == 3
+
+
 def test_nothing_begins_after_the_duration_and_what_runs_is_waited_for() -> None:
     world = World(takes=3)
     seen, tally = world.run(Pace(concurrency=1, duration=4))
