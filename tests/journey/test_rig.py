@@ -7,13 +7,10 @@ import http.client
 import json
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pytest
@@ -21,6 +18,7 @@ from peers import distribution
 
 from harness.programs import ROOT, environment, run
 from harness.registry import Registry, digest_of
+from harness.rigs import Place
 from harness.server import Server
 from proxy.rig import content
 from proxy.rig.plan import Shape
@@ -31,28 +29,6 @@ pytestmark = pytest.mark.timeout(300)
 MIB = 1 << 20
 LARGE = 192 * MIB
 GROWTH = 8 * MIB  # what a layer of LARGE may cost more than one of 1 MiB, of which a connection's buffers are most
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A registry to load: `words` and `password` are how the rig gets in."""
-
-    address: str
-    words: tuple[str, ...]
-    password: str | None
-
-    def command(self, *words: str | Path) -> list[str]:
-        kind, *more = map(str, words)
-        return [sys.executable, "-m", "proxy", "rig", kind, self.address, *self.words, *more]
-
-    def rig(self, *words: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        return run(*self.command(*words), stdin=self.password, ok=ok)
-
-    def report(self, *words: str | Path, into: Path, ok: bool = True) -> dict[str, Any]:
-        """The JSON of one load."""
-        self.rig(*words, "--json", into, ok=ok)
-        facts: dict[str, Any] = json.loads(into.read_text())
-        return facts
 
 
 @pytest.fixture(scope="module")
