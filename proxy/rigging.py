@@ -240,7 +240,7 @@ def _made(command: str, given: dict[str, Any]) -> Load:
             given.pop("address"), plain_http=given.pop("plain_http"), trusted=given["ca"] is not None
         ),
     )
-    allowed = frozenset(host.lower() for host in given.pop("allow_host"))
+    allowed = _parsed("--allow-host", lambda: frozenset(map(address.parse_host, given.pop("allow_host"))))
     if given["concurrency"] is None:
         given["concurrency"] = _OPEN if given["rate"] else _CLOSED
     settings = {name: value for name, value in sorted(given.items()) if name not in (*_UNREPORTED, "seed")}

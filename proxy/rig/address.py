@@ -96,6 +96,18 @@ def parse_address(text: str, *, plain_http: bool = False, trusted: bool = False)
     return URL.build(scheme=scheme, host=host, port=written or (80 if scheme == "http" else 443)).origin()
 
 
+def parse_host(text: str) -> str:
+    """A host or host:port as `Reach.allowed` has it, [ ] around IPv6 taken off; `ValueError` when it is neither."""
+    try:
+        url = URL(f"https://{text}")
+        fine = bool(url.host) and not set(text) & set("/@?# \t") and url.port is not None
+    except ValueError:
+        fine = False
+    if not fine:
+        raise ValueError(f"{text[:64]!r} is no HOST or HOST:PORT")
+    return f"{url.host}:{url.explicit_port}" if url.explicit_port else str(url.host)
+
+
 def is_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True

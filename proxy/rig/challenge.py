@@ -49,7 +49,7 @@ class Credentials:
         self._scheme = ""
         self._realm: tuple[str, str] = ("", "")  # (realm, service) of the last challenge
         self._tokens: dict[Scopes, _Token] = {}
-        self._fetching = asyncio.Lock()
+        self._fetching: dict[Scopes, asyncio.Lock] = {}
 
     def __repr__(self) -> str:
         return f"<Credentials {self._scheme or 'unasked'}, {len(self._tokens)} tokens>"
@@ -80,13 +80,19 @@ class Credentials:
         return False
 
     async def _token(self, scopes: Scopes) -> str:
-        async with self._fetching:
-            known = self._tokens.get(scopes)
-            if known is None or known.until <= self._clock():
-                while len(self._tokens) >= _KEPT_TOKENS:
-                    del self._tokens[next(iter(self._tokens))]
-                known = self._tokens[scopes] = await self._fetched(scopes)
-            return known.value
+        lock = self._fetching.setdefault(scopes, asyncio.Lock())
+        try:
+            async with lock:
+                known = self._tokens.get(scopes)
+                if known is None or known.until <= self._clock():
+                    known = await self._fetched(scopes)
+                    while len(self._tokens) >= _KEPT_TOKENS:
+                        del self._tokens[next(iter(self._tokens))]
+                    self._tokens[scopes] = known
+                return known.value
+        finally:
+            if not lock.locked():
+                self._fetching.pop(scopes, None)
 
     async def _fetched(self, scopes: Scopes) -> _Token:
         realm, service = self._realm

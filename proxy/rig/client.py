@@ -1,5 +1,7 @@
 """One client of one registry: requests with a name, a time and a bounded answer; only a 401 is asked again.
 
+(And, by aiohttp, a GET, HEAD or PUT whose kept connection turns out to be closed, as every HTTP client does.)
+
 Promises: an answer's body is read up to a limit, or given on piece by piece; redirects are followed only for a layer's
 GET, under `address`' rules and without credentials; what goes wrong is a `Failed` whose kind is the status and the
 OCI error code, or a word for what the line did. Each request that was answered is told to `note` with its seconds, the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from proxy.rig.address import REFUSED, Reach, parse_address
+from proxy.rig.address import REFUSED, Reach, parse_address, parse_host
 from proxy.rig.errors import Failed
 
 
@@ -114,6 +114,20 @@ def test_a_server_sends_us_only_where_the_rules_let_it(what: str, reach: Reach, 
         asks[what]()
     assert raised.value.kind == REFUSED
     assert "pass" not in raised.value.said
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [("Other.Example", "other.example"), ("other.example:443", "other.example:443"), ("[::1]:5000", "::1:5000")],
+)
+def test_an_allowed_host_is_a_name_and_perhaps_a_port(text: str, host: str) -> None:
+    assert parse_host(text) == host
+
+
+@pytest.mark.parametrize("text", ["", "https://other.example", "other.example/x", "me@other.example", "a b", "a:b"])
+def test_what_is_no_host_cannot_be_allowed(text: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        parse_host(text)
 
 
 def test_an_opaque_location_is_kept_to_the_letter() -> None:

@@ -51,14 +51,16 @@ class Realm:
         self.now = 100.0
         self.facts = facts
         self.body = b""
+        self.slow: asyncio.Event | None = None  # an answer waits for it
         self.asked: list[tuple[URL, dict[str, str]]] = []
         reach = Reach(URL("https://far.example"))
         self.credentials = Credentials(username, "hunter2" if username else "", reach, self._fetch, lambda: self.now)
 
     async def _fetch(self, url: URL, headers: dict[str, str]) -> bytes:
         self.asked.append((url, headers))
-        await asyncio.sleep(0)
-        return self.body or json.dumps({"token": f"t{len(self.asked)}", **self.facts}).encode()
+        body = self.body or json.dumps({"token": f"t{len(self.asked)}", **self.facts}).encode()
+        await (self.slow.wait() if self.slow else asyncio.sleep(0))
+        return body
 
 
 async def test_nothing_is_sent_before_it_is_asked_for() -> None:
@@ -100,6 +102,19 @@ async def test_a_token_is_fetched_once_for_all_who_wait_and_once_for_each_scope(
     assert set(await asyncio.gather(*(realm.credentials.header(PULL) for _ in range(50)))) == {"Bearer t1"}
     assert await realm.credentials.header(PUSH) == "Bearer t2"
     assert len(realm.asked) == 2
+
+
+async def test_a_slow_token_holds_up_only_those_who_need_it() -> None:
+    realm = Realm()
+    await realm.credentials.learn(BEARER, "", PULL)
+    realm.slow = asyncio.Event()
+    waiting = asyncio.create_task(realm.credentials.header(PULL))
+    await asyncio.sleep(0)
+    slow, realm.slow = realm.slow, None
+    assert await realm.credentials.header(PUSH) == "Bearer t2"
+    slow.set()
+    assert await waiting == "Bearer t1"
+    assert realm.credentials._fetching == {}
 
 
 @pytest.mark.parametrize(("facts", "life"), [({"expires_in": 300}, 240), ({}, 48), ({"expires_in": 10**12}, 69_120)])

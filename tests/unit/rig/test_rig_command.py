@@ -49,6 +49,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Load, dict[str, Any]]]:
         (["push", "r.example", "--prefix", "UPPER"], "--prefix"),
         (["push", "r.example", "--prefix", ""], "--prefix"),
         (["push", "r.example", "--username", "me"], "go together"),
+        (["push", "r.example", "--allow-host", "https://other.example"], "--allow-host"),
         (["push", "r.example", "--password-stdin"], "go together"),
         (["push", "r.example", "--ca", "nowhere.pem"], "nowhere.pem"),
         (["pull", "r.example", "--tags", "v1"], "name it"),
