@@ -2,7 +2,7 @@
 
 The rooms, from the street down (imports go down only; names joined by `|` never import each other):
 
-    __main__ > cli > keeping | accounts > flags > visit > serve > server > doors > rooms > administrator
+    __main__ > cli > keeping | accounts | rigging > flags > rig | visit > serve > server > doors > rooms > administrator
              > stores | keyring | trails > service | probes > oci | ecr > pulls > upkeep > registry > blob
              > storage | metadata | process > auth | audit > shapes > observe > config > settings > model > _speedups
 

@@ -2,7 +2,8 @@
 
 Promises: wrong settings end with one line that names them and status 2, what cannot be done with one line and status 1;
 no trace for either. What a command does lies in `serve` and `visit`, which are loaded when they are needed. Commands
-that keep what is stored, or take it elsewhere, are in `keeping`.
+that keep what is stored, or take it elsewhere, are in `keeping`, those about accounts in `accounts`, the load rig's in
+`rigging`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-from proxy import accounts, config, keeping
+from proxy import accounts, config, keeping, rigging
 from proxy.flags import checked as _checked
 from proxy.flags import load as _load
 from proxy.flags import shared as _shared
@@ -55,7 +56,7 @@ def main() -> None:
     """
 
 
-for _command in (*keeping.COMMANDS, *accounts.COMMANDS):
+for _command in (*keeping.COMMANDS, *accounts.COMMANDS, *rigging.COMMANDS):
     main.add_command(_command)
 
 

@@ -44,10 +44,11 @@ def checked(run: Callable[[], T], failed: int = 1) -> T:
         sys.exit(2)
     except Exception as error:
         # Told apart by name, so that `wharfage --help` need not load the rooms that raise them.
-        if type(error).__name__ not in _PLAIN and not isinstance(error, OSError):
+        if type(error).__name__ not in _PLAIN | _SETTINGS and not isinstance(error, OSError):
             raise
         click.echo(f"wharfage: {error}", err=True)
-        sys.exit(failed)
+        sys.exit(2 if type(error).__name__ in _SETTINGS else failed)
 
 
-_PLAIN = {"DataDirectoryBusy", "KeyFileError", "Failure", "CannotVisit", "BackupError", "SealError"}
+_PLAIN = {"DataDirectoryBusy", "KeyFileError", "Failure", "CannotVisit", "BackupError", "SealError", "CannotLoad"}
+_SETTINGS = {"WrongLoad"}

@@ -31,6 +31,9 @@ COMMANDS = [
     "account close",
     "whoami",
     "policy explain",
+    "rig push",
+    "rig pull",
+    "rig mix",
 ]
 
 

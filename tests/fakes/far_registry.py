@@ -1,0 +1,180 @@
+"""A registry that is somebody else's: the little of OCI Distribution that the rig asks for, in this loop.
+
+It keeps blobs and manifests, remembers what it was asked and with which Authorization, and does wrong what its fields
+say: tokens by a Bearer challenge, Basic, layers that lie elsewhere, bodies that are short, long or changed, an upload
+that goes on at a stranger's.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: `authorization` as it came, "" for none."""
+
+    method: str
+    path: str
+    authorization: str
+    chunked: bool
+    range: str
+
+
+@dataclass(slots=True)
+class FarRegistry:
+    """`basic`: user:password it wants; `tokens`: wants them as a Bearer token of its own realm instead."""
+
+    basic: str = ""
+    tokens: bool = False
+    realm: str = ""  # of the challenge; its own /token unless it is set
+    token_life: int = 300
+    layers_at: str = ""  # where a blob's GET is sent to, with 307
+    uploads_at: str = ""  # origin that Location names
+    spoil: Callable[[bytes], bytes] = bytes  # what becomes of a blob's bytes on their way out
+    no_ranges: bool = False
+    mounts: bool = True
+    refuse: tuple[int, str] = (0, "")  # each POST of an upload: status and code
+    answers: dict[str, Answer] = field(default_factory=dict)  # "METHOD /path" to what is answered instead
+    asked: list[Asked] = field(default_factory=list)
+    blobs: dict[str, dict[str, bytes]] = field(default_factory=dict)  # repository to digest to bytes
+    manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)  # to media type and bytes
+    issued: list[str] = field(default_factory=list)  # scopes of each token, joined
+    page: int = 1000  # tags a page, at most
+    address: str = ""
+    _open: dict[str, bytes] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+        """host:port, while it serves."""
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        server = TestServer(app)
+        await server.start_server(ssl=tls)
+        self.address = f"127.0.0.1:{server.port}"
+        try:
+            yield self.address
+        finally:
+            await server.close()
+
+    def paths(self, method: str) -> list[str]:
+        return [each.path for each in self.asked if each.method == method]
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        sent = request.headers.get("Authorization", "")
+        chunked = "chunked" in request.headers.get("Transfer-Encoding", "")
+        self.asked.append(Asked(request.method, request.path_qs, sent, chunked, request.headers.get("Range", "")))
+        if (instead := self.answers.get(f"{request.method} {request.path}")) is not None:
+            return await instead(request)
+        if request.path == "/token":
+            return self._token(request, sent)
+        if not request.path.startswith("/elsewhere/") and not self._known(sent):
+            return self._challenge()
+        parts = request.path.removeprefix("/elsewhere").split("/")
+        for at, word in enumerate(parts):
+            if word in ("blobs", "manifests", "tags") and at > 2:
+                repository, rest = "/".join(parts[2:at]), parts[at + 1 :]
+                if word == "manifests":
+                    return await self._manifest(request, repository, rest[0])
+                if word == "tags":
+                    return self._tags(request, repository)
+                if rest[0] == "uploads":
+                    return await self._upload(request, repository, rest[1])
+                return self._blob(request, repository, rest[0])
+        return web.Response(status=404)
+
+    # ---- who asks ----------------------------------------------------------------------------------------------------
+    def _known(self, sent: str) -> bool:
+        if self.tokens:
+            return sent.startswith("Bearer t") and int(sent.removeprefix("Bearer t")) < len(self.issued)
+        return not self.basic or sent == self._basic()
+
+    def _basic(self) -> str:
+        return "Basic " + base64.b64encode(self.basic.encode()).decode()
+
+    def _challenge(self) -> web.Response:
+        realm = self.realm or f"http://{self.address}/token"
+        wanted = f'Bearer realm="{realm}",service="far",scope="a:b:c"' if self.tokens else 'Basic realm="far"'
+        return error(401, "UNAUTHORIZED", {"WWW-Authenticate": wanted})
+
+    def _token(self, request: web.Request, sent: str) -> web.Response:
+        if self.basic and sent != self._basic():
+            return error(401, "UNAUTHORIZED")
+        self.issued.append(" ".join(request.query.getall("scope", [])))
+        return web.json_response({"token": f"t{len(self.issued) - 1}", "expires_in": self.token_life})
+
+    # ---- blobs -------------------------------------------------------------------------------------------------------
+    async def _upload(self, request: web.Request, repository: str, name: str) -> web.Response:
+        here = self.blobs.setdefault(repository, {})
+        where = f"{self.uploads_at}/v2/{repository}/blobs/uploads/"
+        if request.method == "POST":
+            if self.refuse[0]:
+                return error(*self.refuse)
+            mounted = request.query.get("mount", "")
+            source = self.blobs.get(request.query.get("from", ""), {})
+            if self.mounts and mounted in source:
+                here[mounted] = source[mounted]
+                return web.Response(status=201, headers={"Location": f"/v2/{repository}/blobs/{mounted}"})
+            name = f"u{len(self._open)}"
+            self._open[name] = b""
+            return web.Response(status=202, headers={"Location": f"{where}{name}?state=a%2Bb"})
+        if request.query.get("state") != "a+b":
+            return error(404, "BLOB_UPLOAD_UNKNOWN")
+        self._open[name] += await request.read()
+        if request.method == "PATCH":
+            return web.Response(status=202, headers={"Location": f"{where}{name}?state=a%2Bb"})
+        digest = f"sha256:{hashlib.sha256(self._open[name]).hexdigest()}"
+        if request.query["digest"] != digest:
+            return error(400, "DIGEST_INVALID")
+        here[digest] = self._open[name]
+        return web.Response(status=201, headers={"Location": f"/v2/{repository}/blobs/{digest}"})
+
+    def _blob(self, request: web.Request, repository: str, digest: str) -> web.Response:
+        found = self.blobs.get(repository, {}).get(digest)
+        if found is None:
+            return error(404, "BLOB_UNKNOWN")
+        if self.layers_at and not request.path.startswith("/elsewhere/"):
+            return web.Response(status=307, headers={"Location": f"{self.layers_at}{request.path}"})
+        asked = request.headers.get("Range", "")
+        if asked and not self.no_ranges:
+            first, last = map(int, asked.removeprefix("bytes=").split("-"))
+            told = {"Content-Range": f"bytes {first}-{last}/{len(found)}"}
+            return web.Response(status=206, body=self.spoil(found[first : last + 1]), headers=told)
+        return web.Response(body=self.spoil(found))
+
+    # ---- manifests ---------------------------------------------------------------------------------------------------
+    async def _manifest(self, request: web.Request, repository: str, reference: str) -> web.Response:
+        if request.method == "PUT":
+            content = await request.read()
+            digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            for name in (reference, digest):
+                self.manifests[repository, name] = (request.content_type, content)
+            return web.Response(status=201)
+        if (repository, reference) not in self.manifests:
+            return error(404, "MANIFEST_UNKNOWN")
+        kind, content = self.manifests[repository, reference]
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        return web.Response(body=content, headers={"Content-Type": kind, "Docker-Content-Digest": digest})
+
+    def _tags(self, request: web.Request, repository: str) -> web.Response:
+        last = request.query.get("last", "")
+        names = sorted(name for where, name in self.manifests if where == repository and ":" not in name)
+        rest = [name for name in names if name > last]
+        shown = rest[: self.page]
+        more = {"Link": f'</v2/{repository}/tags/list?last={shown[-1]}>; rel="next"'} if len(rest) > len(shown) else {}
+        return web.json_response({"name": repository, "tags": shown}, headers=more)
+
+
+def error(status: int, code: str, headers: dict[str, str] | None = None) -> web.Response:
+    """An error in the specification's form."""
+    return web.json_response({"errors": [{"code": code, "message": "no"}]}, status=status, headers=headers)
