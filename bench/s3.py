@@ -25,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
 
+import bars  # noqa: E402 - as above
 from aiobotocore.config import AioConfig  # noqa: E402 - once the path above is set
 from aiobotocore.session import get_session  # noqa: E402 - as above
 from counted import Count, CountedLine  # noqa: E402 - as above
@@ -236,15 +237,19 @@ class Mark:
         )
 
     def told(self) -> dict[str, Any]:
-        found = {"median": round(self.reached, 4), "rounds": [round(each, 4) for each in self.ratios]}
-        return {"row": self.what, "mark": self.mark, "at_most": self.at_most, "met": self.met, "ratio": found}
+        low, high = min(self.ratios), max(self.ratios)
+        found = {"median": round(self.reached, 4), "lowest": round(low, 4), "highest": round(high, 4)}
+        bar = {"at_most" if self.at_most else "at_least": self.mark, "met": self.met}
+        return {"row": self.what, "unit": "ratio", "bar": bar, "ratio": found}
 
 
 def marks(rows: dict[str, dict[str, list[Row]]]) -> list[Mark]:
-    push, cold = rows["push"], rows["pull, no cache"]
+    push, cold, pushed = rows["push"], rows["pull, no cache"], rows[f"push, layers of {SMALL >> 20} MiB"][OURS]
+    small = GB / SMALL  # layers in a GB
     found = [
         Mark("push, GB/s to bare PUTs'", 0.8, False, _ratios(push[BARE], push[OURS], lambda row: row.figure.wall)),
         Mark("push, CPU to distribution's", 0.5, True, _ratios(push[OURS], push[THEIRS], _spent)),
+        Mark("S3 requests a layer of 1 MiB", 4, True, [row.count.requests / row.units / small for row in pushed]),
         Mark("pull, no cache, CPU to distribution's", 1.4, True, _ratios(cold[OURS], cold[THEIRS], _spent)),
     ]
     if HAS_CACHE:
@@ -256,22 +261,14 @@ def marks(rows: dict[str, dict[str, list[Row]]]) -> list[Mark]:
     return found
 
 
-def told(rows: dict[str, dict[str, list[Row]]]) -> list[dict[str, Any]]:
-    """For the file of results: each operation, and of each server its rounds."""
-    return [
-        {
-            "row": operation,
-            "unit": "a GB",
-            "servers": {
-                name: [
-                    {**row.figure.told(), "S3 requests": row.count.requests / row.units, "refused": row.count.refused}
-                    for row in each
-                ]
-                for name, each in by_server.items()
-            },
-        }
-        for operation, by_server in rows.items()
-    ]
+def told(operation: str, by_server: dict[str, list[Row]]) -> dict[str, Any]:
+    """One operation, as `compare.py` tells its rows."""
+    row = bars.Row(operation, "cpu-s/GB", "cpu", None, list(by_server), lambda server: {})
+    for name, each in by_server.items():
+        for one in each:
+            asked = {"GB/s": round(1 / one.figure.wall, 4), "S3 requests": round(one.count.requests / one.units, 1)}
+            row.keep(name, {**one.figure.told(), **asked, "refused": one.count.refused})
+    return row.told()
 
 
 def _ratios(ours: Sequence[Row], theirs: Sequence[Row], of: Callable[[Row], float]) -> list[float]:
@@ -310,7 +307,9 @@ def main() -> None:
         here, reached = source(), marks(compared.rows)
         print(f"{here.line()}\n\n{table(compared.rows)}\n")
         print("\n".join(map(str, reached)))
-        found = {**dataclasses.asdict(here), "marks": [mark.told() for mark in reached], "rows": told(compared.rows)}
+        rows = [told(operation, each) for operation, each in compared.rows.items()]
+        where = "S3, beside a disk"
+        found = {**dataclasses.asdict(here), "where": where, "rows": [*rows, *(mark.told() for mark in reached)]}
         write("s3", found, asked.results)
     finally:
         if compared is not None:
