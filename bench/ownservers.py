@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -120,12 +120,13 @@ class Storms(Group):
             side = Layers(peer, Content(self._mib * MIB), 4)
             side.lay()
             idle, most = memory_of(peer.as_server()), 0
-            readers = [threading.Thread(target=side.pull_slowly, args=(n, SLOW_PACE)) for n in range(STREAMS)]
-            for reader in readers:
-                reader.start()
-            while any(reader.is_alive() for reader in readers):
-                most = max(most, memory_of(peer.as_server()))
-                time.sleep(0.1)
+            with ThreadPoolExecutor(STREAMS) as readers:
+                reading = [readers.submit(side.pull_slowly, number, SLOW_PACE) for number in range(STREAMS)]
+                while not all(each.done() for each in reading):
+                    most = max(most, memory_of(peer.as_server()))
+                    time.sleep(0.1)
+                for each in reading:
+                    each.result()  # what went wrong there is raised here
             return {"peak": round(most / MB, 1), "idle": round(idle / MB, 1)}
 
 
