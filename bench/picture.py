@@ -1,9 +1,10 @@
-"""The picture of what was measured: each bar of bench/results, and how far it is from being missed.
+"""The picture and the table of what was measured: each bar of bench/results, and how far it is from being missed.
 
     python bench/picture.py [--results bench/results] [--to bench/results/bars.svg]
 
-A row's length is what was reached as a share of its bar: at 1 it is just met. Lines are the lowest and the highest
-round. Drawn from the files alone, which say when, where and at which commit each group was measured.
+The table goes to standard output. In the picture a row's length is what was reached as a share of its bar: at 1 it is
+just met; lines are the lowest and the highest round. Both are made from the files alone, which say when, where and at
+which commit each group was measured.
 """
 
 from __future__ import annotations
@@ -55,21 +56,40 @@ def drawn(row: dict[str, Any]) -> Drawn | None:
     return Drawn(row["row"], reached, lowest, highest, f"{found['median']:.3g}{unit} ({sign} {limit:g})")
 
 
-def read(results: Path) -> tuple[list[Drawn], list[str]]:
-    """The rows in the table's order, and a line about where they come from for each kind of run."""
-    rows: list[Drawn] = []
-    sources: dict[str, list[str]] = {}
-    for name in ORDER:
-        path = results / f"{name}.json"
-        if not path.exists():
-            continue
-        found = json.loads(path.read_text())
-        rows += [row for each in found["rows"] if (row := drawn(each)) is not None]
-        sources.setdefault(f"{found['machine']}; {found['date'][:10]}; commit {found['commit']}", []).append(name)
-    return rows, [f"{', '.join(names)}: {source}" for source, names in sources.items()]
+def read(results: Path) -> dict[str, Any]:
+    """What the files hold, by group and in the table's order."""
+    paths = {name: results / f"{name}.json" for name in ORDER}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
-def draw(rows: list[Drawn], sources: list[str], to: Path) -> None:
+def sources(found: dict[str, Any]) -> list[str]:
+    """A line for each machine, day and commit, with the groups that were measured so."""
+    groups: dict[str, list[str]] = {}
+    for name, group in found.items():
+        groups.setdefault(f"{group['machine']}; {group['date'][:10]}; commit {group['commit']}", []).append(name)
+    return [f"{', '.join(names)}: {source}" for source, names in groups.items()]
+
+
+def table(found: dict[str, Any]) -> str:
+    """Markdown: medians by server, the ratio with its lowest and highest round, and whether the bar is met."""
+    lines = ["| work | wharfage | distribution | nginx | ratio (rounds) | bar | |", "|---|---|---|---|---|---|---|"]
+    for name, group in found.items():
+        for row in group["rows"] if name != "s3" else ():
+            cells = [
+                f"{row['servers'][server]['spread']['median']:.3g}" if server in row["servers"] else "–"
+                for server in ("wharfage", "distribution", "nginx")
+            ]
+            ratio = row.get("ratio")
+            told = f"**{ratio['median']:.2f}** ({ratio['lowest']:.2f} to {ratio['highest']:.2f})" if ratio else "–"
+            bar = row["bar"]
+            limit = f"≤ {bar['at_most']:g}{'x' if bar['times_the_better_peer'] else ''}"
+            unit = f", {row['unit']}" if row["unit"] else ""
+            met = "met" if bar["met"] else "**missed**"
+            lines.append(f"| {row['row']}{unit} | {' | '.join(cells)} | {told} | {limit} | {met} |")
+    return "\n".join(lines)
+
+
+def draw(rows: list[Drawn], below: list[str], to: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -88,7 +108,7 @@ def draw(rows: list[Drawn], sources: list[str], to: Path) -> None:
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_xlim(0, SHOWN)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("share of the bar: shorter is better, at 1 it is just met\n" + "\n".join(sources), fontsize=6.5)
+    axes.set_xlabel("share of the bar: shorter is better, at 1 it is just met\n" + "\n".join(below), fontsize=6.5)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(to, metadata={"Date": None, "Creator": None})
 
@@ -98,7 +118,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--to", type=Path, default=RESULTS / "bars.svg")
     asked = parser.parse_args()
-    draw(*read(asked.results), asked.to)
+    found = read(asked.results)
+    print(table(found))
+    rows = [row for group in found.values() for each in group["rows"] if (row := drawn(each)) is not None]
+    draw(rows, sources(found), asked.to)
 
 
 if __name__ == "__main__":
