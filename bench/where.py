@@ -1,6 +1,6 @@
 """Where our CPU goes under one kind of work: native stacks of all our processes, and Python's of one worker.
 
-    python bench/where.py pull | push | ranges | manifest | blob [--seconds 10] [--home /dev/shm]
+    python bench/where.py pull | push | small-push | ranges | manifest | blob | base [--seconds 10] [--home /dev/shm]
 
 The work goes on while perf(1) samples what runs in user and kernel (self time by function), and then py-spy, with
 native frames, one worker (self, and with all below). Shares are of the samples; idle is left out. Needs both programs
@@ -35,7 +35,7 @@ MIB = 1 << 20
 TOLD = 45  # lines of each list
 STARTING = ("(click/core.py)", "(process/supervisor.py)", "(proxy/cli.py)", "(proxy/serve.py)", "(threading.py)")
 WAITING = ("PyThread_acquire_lock_timed", "Condition.wait ", "_queue_SimpleQueue_get", "epoll_")  # for work
-WORK = ("pull", "push", "ranges", "manifest", "blob", "base")
+WORK = ("pull", "push", "small-push", "ranges", "manifest", "blob", "base")
 
 
 def work_on(peer: Peer, kind: str) -> Callable[[], object]:
@@ -44,8 +44,8 @@ def work_on(peer: Peer, kind: str) -> Callable[[], object]:
         side = Layers(peer, Content(256 * MIB), 4)
         side.lay()
         return lambda: side.pull(4, 8)
-    if kind == "push":
-        pushed = Layers(peer, Content(64 * MIB), 8)
+    if kind in ("push", "small-push"):
+        pushed = Layers(peer, Content(64 * MIB), 8) if kind == "push" else Layers(peer, Content(MIB), 100)
         return lambda: pushed.push(4)
     if kind == "ranges":
         ranged = Layers(peer, Content(1024 * MIB), 1)
@@ -74,12 +74,16 @@ def going_on(work: Callable[[], object]) -> Iterator[None]:
 
 
 def by_function(peer: Peer, seconds: int, home: Path) -> str:
-    """perf's own table: share, process, object and symbol, of self time."""
+    """perf's own tables, of self time: by process and object, then by symbol."""
     pids = ",".join(str(process.pid) for process in peer.processes())
     kept = home / "perf.data"
     run("perf", "record", "-F", "997", "-p", pids, "-o", kept, "--", "sleep", str(seconds), timeout=seconds + 60)
-    told = run("perf", "report", "-i", kept, "--stdio", "--sort", "comm,dso,symbol", "--percent-limit", "0.6").stdout
-    return "\n".join(line.rstrip() for line in told.splitlines() if line and not line.startswith("#"))
+    lines = []
+    for sort in ("comm,dso", "comm,dso,symbol"):
+        asked = ["--stdio", "-w", "16,40,48", "--sort", sort, "--percent-limit", "0.6"]
+        told = run("perf", "report", "-i", kept, *asked).stdout
+        lines += [line.rstrip() for line in told.splitlines() if line and not line.startswith("#")]
+    return "\n".join(lines)
 
 
 def by_stack(peer: Peer, seconds: int, home: Path) -> str:
