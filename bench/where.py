@@ -86,10 +86,11 @@ def by_function(peer: Peer, seconds: int, home: Path) -> str:
     return "\n".join(lines)
 
 
-def by_stack(peer: Peer, seconds: int, home: Path) -> str:
-    """The worker that is busiest: functions by what is below them, and by themselves."""
-    workers = peer.as_server().workers()
-    busiest = max(workers, key=lambda process: sum(process.cpu_times()[:2]))
+def by_stack(peer: Peer, seconds: int, home: Path, of: str) -> str:
+    """The busiest of these processes: functions by what is below them, and by themselves."""
+    server = peer.as_server()
+    there = server.workers() if of == "worker" else [server.metadata_process()]
+    busiest = max(there, key=lambda process: sum(process.cpu_times()[:2]))
     kept = home / "stacks"
     asked = ["--native", "--format", "raw", "--rate", "250", "--duration", str(seconds), "--output", str(kept)]
     run("py-spy", "record", "--pid", str(busiest.pid), *asked, timeout=seconds + 60)
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=10, help="of each of the two profilers")
     parser.add_argument("--home", help="where the data lie")
     parser.add_argument("--server", choices=(OURS, DISTRIBUTION), default=OURS, help="the peer: perf alone")
+    parser.add_argument("--of", choices=("worker", "metadata"), default="worker", help="whose stacks")
     asked = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="wharfage-where-", dir=asked.home))
     peer = wharfage(home) if asked.server == OURS else distribution(home)
@@ -134,7 +136,7 @@ def main() -> None:
             stack.enter_context(going_on(work_on(peer, asked.work)))
             print(by_function(peer, asked.seconds, home))
             if asked.server == OURS:
-                print(by_stack(peer, asked.seconds, home))
+                print(by_stack(peer, asked.seconds, home, asked.of))
     finally:
         peer.daemon.stop()
         shutil.rmtree(home, ignore_errors=True)
