@@ -94,5 +94,5 @@ def test_an_open_loop_tells_how_long_each_answer_took() -> None:
 
 @pytest.mark.parametrize("answer", [ok(b"{ }"), b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\n{}", ok(b"{}") + b"x"])
 def test_small_answers_of_another_shape_are_errors(answer: bytes) -> None:
-    with answering(answer) as address, pytest.raises(ValueError, match="answer that was looked for|was announced"):
+    with answering(answer) as address, pytest.raises(ValueError, match=r"answer that was looked for|was announced"):
         closed_loop(peer(address), Request("GET", "/", 2), 1, 1)
