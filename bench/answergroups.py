@@ -24,6 +24,7 @@ MIB = 1 << 20
 CONNECTIONS = 32
 SENT_AT_ONCE = 256 * 1024
 MANIFEST = "manifest GET by tag"
+ANOTHER = "bench/another"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +91,15 @@ class Latency(Group):
 
     def __init__(self, asked: Sequence[Asked], *, quick: bool) -> None:
         self._asked = {each.peer.name: each for each in asked}
-        self._seconds = 2.0 if quick else 8.0
+        self._seconds = 2.0 if quick else 6.0
         self._content = Content(32 * MIB)
-        what = f"manifest GET at {self.rate:.0f}/s beside {self.pushes} pushes at {self.pace / 1e6:.0f} MB/s each: p99"
-        self.rows = [Row(what, "ms", "p99", Bar(1.0), list(self._asked), self._ask)]
+        what = f"manifest GET at {self.rate:.0f}/s beside {self.pushes} pushes at {self.pace / 1e6:.0f} MB/s each"
+        self.rows = [
+            Row(f"{what} to {where}: p99", "ms", "p99", Bar(1.0), list(self._asked), partial(self._ask, repository))
+            for where, repository in (("its repository", REPOSITORY), ("another", ANOTHER))
+        ]
 
-    def _ask(self, server: str) -> Measured:
+    def _ask(self, repository: str, server: str) -> Measured:
         asked = self._asked[server]
         peer = asked.peer
         # A process of its own, so that the pushes' threads take no turn of the thread whose clock counts. It is forked:
@@ -103,7 +107,7 @@ class Latency(Group):
         own = multiprocessing.get_context("fork")
         begun, over = own.Event(), own.Event()
         told, tells = own.Pipe(duplex=False)
-        pushing = own.Process(target=self._push, args=(asked.pusher, begun, over, tells), daemon=True)
+        pushing = own.Process(target=self._push, args=(asked.pusher, repository, begun, over, tells), daemon=True)
         os.sync()
         pushing.start()
         try:
@@ -121,14 +125,14 @@ class Latency(Group):
         figures = {name: round(cuts[at - 1] * 1000, 3) for name, at in (("p50", 500), ("p90", 900), ("p99", 990))}
         return {**figures, "most": round(max(took) * 1000, 3), "cpu": round(spent, 3), "pushed MB/s": round(pushed, 1)}
 
-    def _push(self, peer: Peer, begun: Event, over: Event, tells: Connection) -> None:
+    def _push(self, peer: Peer, repository: str, begun: Event, over: Event, tells: Connection) -> None:
         """Layers, one after the other on each connection, until it is over; tells how many MB/s were taken."""
         began, sizes = time.perf_counter(), []
 
         def one(line: Line, number: int) -> None:
             while not over.is_set():
                 layer = self._content.fresh()
-                push_blob(line, REPOSITORY, Paced(layer, self.pace, begun), layer.digest)
+                push_blob(line, repository, Paced(layer, self.pace, begun), layer.digest)
                 sizes.append(layer.size)
 
         together(self.pushes, peer.address, peer.headers, one, self.pushes)
