@@ -56,7 +56,7 @@ format: $(VENV)/.test  ## let ruff lay the code out
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench $(TOOLS)/.go $(TOOLS)/.debian  ## every bar of local storage against measured peers (ROWS, ROUNDS): 20 minutes
+bench: $(VENV)/.bench $(TOOLS)/.go $(TOOLS)/.debian  ## every bar of local storage against measured peers (ROWS, ROUNDS): long
 	$(BIN)/python bench/compare.py $(if $(ROWS),--rows $(ROWS)) --rounds $(or $(ROUNDS),5)
 	$(BIN)/python bench/picture.py
 
@@ -69,9 +69,10 @@ bench-smoke: $(VENV)/.test $(TOOLS)/.go  ## a minute of it: fails when a row tak
 
 bench-rooms: $(VENV)/.test  ## hash, seal, open, policy, token, answer: beside the baseline; SAVE=name keeps a new one
 	PYTHONPATH=bench $(BIN)/python -m pytest -p benchmachine --benchmark-columns min,median,iqr,ops \
-	  --benchmark-storage file://$(CURDIR)/bench/results/rooms \
-	  $(if $(SAVE),--benchmark-save=$(SAVE),--benchmark-compare) $(PYTEST_FLAGS) \
-	  bench/test_hash.py bench/test_frames.py bench/test_policy.py bench/test_token.py bench/test_answer.py
+	  -W default::pytest_benchmark.logger.PytestBenchmarkWarning \
+	  --benchmark-storage file://$(CURDIR)/bench/results/rooms $(PYTEST_FLAGS) \
+	  bench/test_hash.py bench/test_frames.py bench/test_policy.py bench/test_token.py bench/test_answer.py \
+	  $(if $(SAVE),--benchmark-save=$(SAVE),--benchmark-compare)
 
 bench-size: $(VENV)/.test $(TOOLS)/.aws $(TOOLS)/.debian  ## a million images beside 200 repositories, on DATABASE (sqlite): long
 	$(BIN)/python bench/registry_size.py --database $(or $(DATABASE),sqlite)
