@@ -24,7 +24,8 @@ PUSH_BARS = {1: 0.8, 4: 0.9, 16: 0.8}
 
 
 class Pulls(Group):
-    """Of 256 MiB. Cold: no byte of them in the page cache before each row, which a tmpfs cannot show."""
+    """Of 256 MiB. Cold: no byte of them in the page cache before each row, which a tmpfs cannot show; with c = 16, four
+    pullers share each layer, and one of them finds it cold."""
 
     name = "pull"
     layers = 4
