@@ -33,7 +33,7 @@ IMAGE ?= wharfage
 NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _speedups/*.c _speedups/*.h))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure lint format bench bench-s3 bench-size fuzz mutants chaos chaos-cluster image image-test tools clean
+.PHONY: help run test test-pure lint format bench bench-s3 bench-smoke bench-rooms bench-size fuzz mutants chaos chaos-cluster image image-test tools clean
 
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -56,11 +56,23 @@ format: $(VENV)/.test  ## let ruff lay the code out
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.test $(TOOLS)/.go  ## CPU per GB against CNCF distribution, on this machine, in one interleaved run
-	$(BIN)/python bench/compare.py
+bench: $(VENV)/.bench $(TOOLS)/.go $(TOOLS)/.debian  ## every bar of local storage against measured peers (ROWS, ROUNDS): long
+	$(BIN)/python bench/compare.py $(if $(ROWS),--rows $(ROWS)) --rounds $(or $(ROUNDS),5)
+	$(BIN)/python bench/picture.py
 
-bench-s3: $(VENV)/.test $(TOOLS)/.go $(TOOLS)/.debian  ## the same on one S3 store, its requests and bytes counted, beside bare PUTs
+bench-s3: $(VENV)/.bench $(TOOLS)/.go $(TOOLS)/.debian  ## the same on one S3 store, its requests and bytes counted, beside bare PUTs
 	$(BIN)/python bench/s3.py
+	$(BIN)/python bench/picture.py
+
+bench-smoke: $(VENV)/.test $(TOOLS)/.go  ## a minute of it: fails when a row takes twice the CPU of its bar, in two runs
+	$(BIN)/python bench/smoke.py
+
+bench-rooms: $(VENV)/.test  ## hash, seal, open, policy, token, answer: beside the baseline; SAVE=name keeps a new one
+	PYTHONPATH=bench $(BIN)/python -m pytest -p benchmachine --benchmark-columns min,median,iqr,ops \
+	  -W default::pytest_benchmark.logger.PytestBenchmarkWarning \
+	  --benchmark-storage file://$(CURDIR)/bench/results/rooms $(PYTEST_FLAGS) \
+	  bench/test_hash.py bench/test_frames.py bench/test_policy.py bench/test_token.py bench/test_answer.py \
+	  $(if $(SAVE),--benchmark-save=$(SAVE),--benchmark-compare)
 
 bench-size: $(VENV)/.test $(TOOLS)/.aws $(TOOLS)/.debian  ## a million images beside 200 repositories, on DATABASE (sqlite): long
 	$(BIN)/python bench/registry_size.py --database $(or $(DATABASE),sqlite)
@@ -101,6 +113,10 @@ $(VENV)/.run: $(BIN)/python pyproject.toml setup.py $(NATIVE_SOURCES)
 
 $(VENV)/.test: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@
 
 # Go's own caches make a second build quick. Without Go the tests that need these say so.

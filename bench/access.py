@@ -10,67 +10,32 @@ rounds of the server's CPU (user and kernel, all its processes) per 1,000 GETs, 
 from __future__ import annotations
 
 import argparse
-import base64
-import json
 import shutil
 import statistics
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
 
-import boto3  # noqa: E402 - once the path above is set
-from compare import Figure, machine, measure  # noqa: E402 - as above
-from load import Line, expect, push_blob, together  # noqa: E402 - as above
+from figures import Figure, machine, measure  # noqa: E402 - once the path above is set
+from load import Line, expect, together  # noqa: E402 - as above
 from peers import Peer, wharfage  # noqa: E402 - as above
-from statements import twenty_statements  # noqa: E402 - as above
+from people import KIND, PATH, as_user, client, put_image, twenty_statement_policies  # noqa: E402 - as above
 
-from harness.server import Server, password_at  # noqa: E402 - as above
 from proxy.auth.managed import ADMINISTRATOR_ACCESS  # noqa: E402 - as above
 
 MARK = 1.15
-KIND = "application/vnd.oci.image.manifest.v1+json"
-PATH = "/v2/bench/app/manifests/v1"
-CONFIG = b"{}"
-CONFIG_DIGEST = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+ADMINISTRATOR = "AdministratorAccess"
 
 
-def put_manifest(peer: Peer) -> None:
-    line = Line(peer.address, peer.headers)
-    push_blob(line, "bench/app", memoryview(CONFIG), CONFIG_DIGEST)
-    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": CONFIG_DIGEST, "size": len(CONFIG)}
-    body = json.dumps({"schemaVersion": 2, "mediaType": KIND, "config": config, "layers": []}).encode()
-    expect(line.ask("PUT", PATH, body, f"Content-Type: {KIND}\r\n"), 201)
-    line.close()
-
-
-def as_user(peer: Peer, iam: Any, name: str, policy_arns: list[str]) -> Peer:
-    """The same server as a new user with those policies attached sees it."""
-    iam.create_user(UserName=name)
-    for arn in policy_arns:
-        iam.attach_user_policy(UserName=name, PolicyArn=arn)
-    key = iam.create_access_key(UserName=name)["AccessKey"]
-    password = password_at(f"http://{peer.address}", key["AccessKeyId"], key["SecretAccessKey"])
-    basic = base64.b64encode(f"AWS:{password}".encode()).decode()
-    return replace(peer, name=name, headers=f"Authorization: Basic {basic}\r\n")
-
-
-def users(peer: Peer, home: Path) -> list[Peer]:
-    key_id, secret = Server(peer.daemon, peer.address, home / peer.name).credentials()
-    asked = {"region_name": "us-east-1", "aws_access_key_id": key_id, "aws_secret_access_key": secret}
-    iam: Any = boto3.client("iam", endpoint_url=f"http://{peer.address}", **asked)
-    account = iam.get_user()["User"]["Arn"].split(":")[4]
-    narrow = [
-        iam.create_policy(PolicyName=f"policy-{number}", PolicyDocument=text)["Policy"]["Arn"]
-        for number, text in enumerate(twenty_statements(account))
-    ]
+def users(peer: Peer) -> list[Peer]:
+    iam, narrow = client(peer, "iam"), "twenty-statements"
     return [
-        as_user(peer, iam, "AdministratorAccess", [ADMINISTRATOR_ACCESS]),
-        as_user(peer, iam, "twenty-statements", narrow),
+        replace(as_user(peer, iam, ADMINISTRATOR, [ADMINISTRATOR_ACCESS]), name=ADMINISTRATOR),
+        replace(as_user(peer, iam, narrow, twenty_statement_policies(iam)), name=narrow),
     ]
 
 
@@ -90,8 +55,8 @@ def main() -> int:
     home = Path(tempfile.mkdtemp(prefix="wharfage-bench-"))
     peer = wharfage(home)
     try:
-        put_manifest(peer)
-        both = users(peer, home)
+        put_image(peer)
+        both = users(peer)
         figures: dict[str, list[float]] = {user.name: [] for user in both}
         for number in range(asked.rounds + 1):
             for user in both if number % 2 else reversed(both):

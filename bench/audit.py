@@ -17,8 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
 
-from compare import Bench, machine  # noqa: E402 - once the path above is set
+from access import manifests  # noqa: E402 - once the path above is set
+from figures import machine  # noqa: E402 - as above
 from peers import Peer, wharfage  # noqa: E402 - as above
+from people import put_image  # noqa: E402 - as above
 
 
 def main() -> None:
@@ -32,13 +34,13 @@ def main() -> None:
     try:
         for to in ("none", "file"):
             peers.append(wharfage(home, to, {"WHARFAGE_AUDIT_TO": to}, workers=1))
-        benches = [Bench(peer, 0, 0, asked.connections) for peer in peers]
+            put_image(peers[-1])
         spent: dict[str, list[float]] = {peer.name: [] for peer in peers}
         for number in range(asked.rounds + 1):
-            for bench in benches if number % 2 else reversed(benches):
-                cpu = bench.manifests(asked.requests).cpu
+            for peer in peers if number % 2 else reversed(peers):
+                cpu = manifests(peer, asked.requests, asked.connections).cpu
                 if number:  # the first warms both
-                    spent[bench.peer.name].append(cpu)
+                    spent[peer.name].append(cpu)
         ratios = [file / none for none, file in zip(spent["none"], spent["file"], strict=True)]
         print(machine())
         for name, figures in spent.items():

@@ -1,182 +1,143 @@
-"""CPU per GB against CNCF distribution: pull, push and manifest requests, interleaved on this machine.
+"""Speed against measured peers: every bar of local storage, in interleaved rounds on this machine.
 
-Each round does the same to both, one after the other, the order turned each round; what is printed is the median over
-rounds of server CPU-seconds (user and system, all processes of a server) per GB, or per 1,000 requests, and the ratio
-of ours to theirs. Ours is sealed and authenticated, theirs plain and open.
+    python bench/compare.py [--rows pull,push] [--rounds 5] [--home /dev/shm] [--quick]
+
+Each round does the same to all servers, one after the other, the order turned each round, and the first round warms all
+up and is not kept. Told are medians over rounds, lowest and highest, of what a server used: user and kernel, all its
+processes. Ours is sealed and authenticated, asks its policies and writes its audit log; the peers are plain and open. A
+row whose bar is missed says so, and the exit status is 0 all the same. Each group of rows goes to a file of its own
+under bench/results (with --quick, whose figures are of small sizes, to none).
+
+Groups: pull, ranges, push, images, small, latency, memory, scale, and storms, which must be asked for: 16 GiB, minutes.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
 
-from load import Content, Line, expect, push_blob, together  # noqa: E402 - once the path above is set
-from peers import Peer, distribution, wharfage  # noqa: E402 - as above
+import psutil  # noqa: E402 - once the path above is set
+from answergroups import Asked, Latency, Small  # noqa: E402 - as above
+from bars import Group, Row, document, table  # noqa: E402 - as above
+from bytesgroups import Images, Pulls, Pushes, Ranges  # noqa: E402 - as above
+from figures import RESULTS, source, write  # noqa: E402 - as above
+from ownservers import Memory, Scale, Storms  # noqa: E402 - as above
+from peers import Peer, distribution, nginx, wharfage, zot  # noqa: E402 - as above
 
-MARKS = {"pull": 1.3, "push": 1.0}
-GB = 1e9
+from harness.programs import find  # noqa: E402 - as above
 
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """CPU-seconds (user and kernel) and wall seconds for one GB (or 1,000 requests)."""
-
-    user: float
-    kernel: float
-    wall: float
-
-    @property
-    def cpu(self) -> float:
-        return self.user + self.kernel
+GROUPS = ("pull", "ranges", "push", "images", "small", "latency", "memory", "scale")
+ON_REQUEST = ("storms",)
 
 
-def measure(peer: Peer, units: float, work: Callable[[], None]) -> Figure:
-    os.sync()  # what others left dirty is not to be written on this one's time
-    (user, kernel), began = peer.cpu(), time.perf_counter()
-    work()
-    wall = time.perf_counter() - began
-    user_after, kernel_after = peer.cpu()
-    return Figure((user_after - user) / units, (kernel_after - kernel) / units, wall / units)
+class Comparison:
+    """Servers that run as long as it does, started when a group first asks for them."""
+
+    def __init__(self, home: Path, *, quick: bool) -> None:
+        self._home = home
+        self._quick = quick
+        self._peers: list[Peer] = []
+        self._asked: list[Asked] = []
+        self.on_disk = not is_tmpfs(home)
+
+    def end(self) -> None:
+        for peer in self._peers:
+            peer.daemon.stop()
+
+    def group(self, name: str) -> Group:
+        quick = self._quick
+        made: dict[str, Callable[[], Group]] = {
+            "pull": lambda: Pulls(self._servers(), on_disk=self.on_disk, quick=quick),
+            "ranges": lambda: Ranges(self._servers(), quick=quick),
+            "push": lambda: Pushes(self._servers(), quick=quick),
+            "images": lambda: Images(self._servers(), self._home, quick=quick),
+            "small": lambda: Small(self._users(), quick=quick),
+            "latency": lambda: Latency(self._users(), quick=quick),
+            "memory": lambda: Memory(self._home),
+            "scale": lambda: Scale(self._home, quick=quick),
+            "storms": lambda: Storms(self._home, quick=quick),
+        }
+        return made[name]()
+
+    def _servers(self) -> list[Peer]:
+        if not self._peers:
+            starts = [wharfage, distribution, *([nginx] if find("nginx") else [])]
+            if binary := os.environ.get("ZOT"):
+                starts.append(lambda home: zot(home, binary))
+            for start in starts:
+                self._peers.append(start(self._home))
+        return self._peers
+
+    def _users(self) -> list[Asked]:
+        if not self._asked:
+            self._asked = [Asked.of(peer) for peer in self._servers() if peer.takes_pushes]
+        return self._asked
 
 
-class Bench:
-    """What one server is asked to do; layers of a push stay for the pull that follows."""
-
-    def __init__(self, peer: Peer, layer_bytes: int, layers: int, connections: int) -> None:
-        self.peer = peer
-        self.layers = layers
-        self.connections = connections
-        self.repository = "bench/app"
-        self.contents = [Content(layer_bytes) for _ in range(layers)]
-        self.units = layer_bytes * layers / GB
-        self.digests: list[str] = []
-
-    def push(self) -> Figure:
-        fresh = [content.fresh(1)[0] for content in self.contents]
-        self.digests = [digest for _, digest in fresh]
-
-        def one(line: Line, number: int) -> None:
-            push_blob(line, self.repository, memoryview(self.contents[number].buffer), self.digests[number])
-
-        return measure(self.peer, self.units, lambda: self._together(one, self.layers))
-
-    def pull(self, times: int = 3) -> Figure:
-        def one(line: Line, number: int) -> None:
-            path = f"/v2/{self.repository}/blobs/{self.digests[number % self.layers]}"
-            expect(line.ask("GET", path), 200)
-
-        return measure(self.peer, self.units * times, lambda: self._together(one, self.layers * times))
-
-    def manifests(self, requests: int = 3000) -> Figure:
-        """GET of a manifest by tag, each with its authentication."""
-        config = b"{}"
-        line = Line(self.peer.address, self.peer.headers)
-        digest = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-        push_blob(line, self.repository, memoryview(config), digest)
-        kind = "application/vnd.oci.image.manifest.v1+json"
-        descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": len(config)}
-        body = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": descriptor, "layers": []}).encode()
-        path = f"/v2/{self.repository}/manifests/v1"
-        expect(line.ask("PUT", path, body, f"Content-Type: {kind}\r\n"), 201)
-        line.close()
-
-        def one(line: Line, number: int) -> None:
-            expect(line.ask("GET", path, more=f"Accept: {kind}\r\n"), 200)
-
-        return measure(self.peer, requests / 1000, lambda: self._together(one, requests))
-
-    def _together(self, work: Callable[[Line, int], None], count: int) -> None:
-        together(self.connections, self.peer.address, self.peer.headers, work, count)
+def run_rounds(group: Group, rounds: int) -> None:
+    """Each row keeps its rounds."""
+    rounds = min(rounds, group.most_rounds or rounds)
+    for number in range(0 if group.warms else 1, rounds + 1):
+        try:
+            group.begin()
+            for row in group.rows:
+                for server in row.servers if number % 2 else reversed(row.servers):
+                    measured = row.work(server)
+                    if number:
+                        row.keep(server, measured)
+        finally:
+            group.end()
+        print(f"{group.name}: round {number} of {rounds}{'' if number else ' (warming)'}", file=sys.stderr)
 
 
-def compare(benches: Sequence[Bench], rounds: int) -> dict[str, dict[str, list[Figure]]]:
-    """figures[operation][server] over rounds; the first round warms both and is not kept."""
-    figures: dict[str, dict[str, list[Figure]]] = {}
-    for number in range(rounds + 1):
-        order = benches if number % 2 else list(reversed(benches))
-        for operation in ("push", "pull", "manifests"):
-            for bench in order:
-                figure: Figure = getattr(bench, operation)()
-                if number:
-                    figures.setdefault(operation, {}).setdefault(bench.peer.name, []).append(figure)
-        for bench in benches:
-            bench.peer.forget()
-        print(f"round {number} of {rounds}{' (warming)' if not number else ''}", file=sys.stderr)
-    return figures
+def is_tmpfs(path: Path) -> bool:
+    mounts = [part for part in psutil.disk_partitions(all=True) if path.is_relative_to(part.mountpoint)]
+    return max(mounts, key=lambda part: len(part.mountpoint)).fstype == "tmpfs"
 
 
-def table(figures: dict[str, dict[str, list[Figure]]]) -> str:
-    """Markdown, one row an operation."""
-    lines = [
-        "| operation | wharfage, CPU-s (kernel) | distribution, CPU-s (kernel) | ratio of CPU | rounds' ratios "
-        "| wharfage, wall s | distribution, wall s |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for operation, by_server in figures.items():
-        ours, theirs = by_server["wharfage"], by_server["distribution"]
-        ratios = [mine.cpu / its.cpu for mine, its in zip(ours, theirs, strict=True)]
-        cpu = [statistics.median(figure.cpu for figure in each) for each in (ours, theirs)]
-        kernel = [statistics.median(figure.kernel for figure in each) for each in (ours, theirs)]
-        wall = [statistics.median(figure.wall for figure in each) for each in (ours, theirs)]
-        unit = "1,000 GETs" if operation == "manifests" else "GB"
-        mark = f" (mark {MARKS[operation]})" if operation in MARKS else ""
-        spent = [f"{each:.3f} ({inside:.2f})" for each, inside in zip(cpu, kernel, strict=True)]
-        lines.append(
-            f"| {operation}, per {unit} | {spent[0]} | {spent[1]} | **{statistics.median(ratios):.2f}**{mark} "
-            f"| {min(ratios):.2f} to {max(ratios):.2f} | {wall[0]:.2f} | {wall[1]:.2f} |"
-        )
-    return "\n".join(lines)
-
-
-def machine() -> str:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    asked = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
-    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return f"{model}, {len(os.sched_getaffinity(0))} cores, {platform.platform()}; {when}; commit {commit}"
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default=",".join(GROUPS), help="groups of rows, joined by commas")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--home", help="where all data lie; /dev/shm for a tmpfs, where nothing is cold")
+    parser.add_argument("--quick", action="store_true", help="small sizes and one round: does it work?")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the files")
+    asked = parser.parse_args(words)
+    asked.rows = asked.rows.split(",")
+    if unknown := set(asked.rows) - {*GROUPS, *ON_REQUEST}:
+        parser.error(f"no such rows: {', '.join(sorted(unknown))}")
+    if asked.quick:
+        asked.rounds = 1
+    return asked
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--layer-mib", type=int, default=256)
-    parser.add_argument("--connections", type=int, default=4)
-    asked = parser.parse_args()
-    home = Path(tempfile.mkdtemp(prefix="wharfage-bench-"))
-    peers: list[Peer] = []
+    asked = arguments()
+    home = Path(tempfile.mkdtemp(prefix="wharfage-bench-", dir=asked.home))
+    compared = Comparison(home, quick=asked.quick)
+    rows: list[Row] = []
     try:
-        for start in (wharfage, distribution):
-            peers.append(start(home))
-        benches = [Bench(peer, asked.layer_mib << 20, asked.layers, asked.connections) for peer in peers]
-        figures = compare(benches, asked.rounds)
-        print(machine())
-        print(f"`python bench/compare.py {' '.join(sys.argv[1:])}`".replace(" `", "`"))
-        print(table(figures))
+        for name in asked.rows:
+            group = compared.group(name)
+            here = source()
+            run_rounds(group, asked.rounds)
+            rows += group.rows
+            if not asked.quick:
+                where = "disk" if compared.on_disk else "tmpfs"
+                found = document(group.rows, where, here)
+                write(name if compared.on_disk else f"{name}-tmpfs", found, asked.results)
+        print(f"{source().line()}; data on {'a disk' if compared.on_disk else 'a tmpfs'}\n")
+        print(table(rows))
     finally:
-        for peer in peers:
-            peer.daemon.stop()
+        compared.end()
         shutil.rmtree(home, ignore_errors=True)
 
 

@@ -1,24 +1,40 @@
-"""The two servers of a comparison, started alike on free ports, and the CPU that each has used.
+"""The servers of a comparison, started alike on free ports, and what each has used.
 
-Ours runs as users run it: sealed, authenticated, one worker a core. The peer is CNCF distribution on its filesystem
-driver, plain and without authentication, its logs at error level as ours are.
+Ours runs as users run it: sealed, authenticated, one worker a core. The peers' settings lie in `peers/`, each file
+saying what they are: CNCF distribution, zot where `ZOT` names its binary (untried: it was at hand on no machine that
+this ran on), and nginx, which is no registry and serves files that are laid before it.
 """
 
 from __future__ import annotations
 
 import base64
-import json
+import contextlib
+import os
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from load import Line
 
 from harness.programs import Daemon
 from harness.server import Server, free_port
 from proxy.storage.bucket import Place
 
-LARGE = 1 << 20  # of layers, not of links, configs or manifests
+SETTINGS = Path(__file__).resolve().parent / "peers"
+LARGE = 64 * 1024  # of layers, not of links, configs or manifests
+OURS, DISTRIBUTION, ZOT, NGINX = "wharfage", "distribution", "zot", "nginx"
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Since the start: seconds of CPU, and bytes that its reads returned (`read`) and fetched from a disk (`disk`)."""
+
+    user: float
+    kernel: float
+    read: int
+    disk: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +47,52 @@ class Peer:
     daemon: Daemon
     stored: Path
 
+    @property
+    def takes_pushes(self) -> bool:
+        return self.name != NGINX
+
+    def layers(self) -> list[Path]:
+        """What of its store is worth emptying, or forgetting from the page cache; nothing where the store is S3."""
+        if not self.stored.is_dir():
+            return []
+        return [path for path in self.stored.rglob("*") if path.is_file() and path.stat().st_size > LARGE]
+
     def forget(self) -> None:
         """Remove what lies in its store, behind its back, so that the page cache of a small machine serves every round
         alike: what is pushed later has digests of its own and misses nothing."""
-        for path in self.stored.rglob("*"):
-            if path.is_file() and path.stat().st_size > LARGE:
-                path.unlink()
+        for path in self.layers():
+            path.unlink()
 
-    def cpu(self) -> tuple[float, float]:
-        """Seconds so far (user, kernel), of the process that was started and of all its living descendants."""
-        first = psutil.Process(self.daemon.process.pid)
-        times = [process.cpu_times() for process in (first, *first.children(recursive=True))]
-        return sum(each.user for each in times), sum(each.system for each in times)
+    def chill(self) -> None:
+        """Drop its layers from the page cache. What is dirty stays there, so that a `sync` must have been."""
+        for path in self.layers():
+            file = os.open(path, os.O_RDONLY)
+            try:
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(file)
+
+    def processes(self) -> list[psutil.Process]:
+        """The one that was started and all its living descendants."""
+        return self.as_server().processes()
+
+    def as_server(self) -> Server:
+        """As tests' harness knows a server; its data directory is right for ours alone."""
+        return Server(self.daemon, self.address, self.stored.parent)
+
+    def used(self) -> Used:
+        user = kernel = 0.0
+        read = disk = 0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times, counted = process.cpu_times(), process.io_counters()
+                user, kernel = user + times.user, kernel + times.system
+                read, disk = read + counted.read_chars, disk + counted.read_bytes
+        return Used(user, kernel, read, disk)
 
 
 def wharfage(
-    home: Path, name: str = "wharfage", more: Mapping[str, str] | None = None, *, workers: int | None = None
+    home: Path, name: str = OURS, more: Mapping[str, str] | None = None, *, workers: int | None = None
 ) -> Peer:
     """Ours with the settings in `more`, under a name of its own; `workers` None: one a core."""
     settings = {"WHARFAGE_LOG_LEVEL": "error", **(more or {})}
@@ -56,49 +102,71 @@ def wharfage(
     return Peer(name, server.address, headers, server.daemon, server.data / "objects")
 
 
-def distribution(home: Path, storage: str = "") -> Peer:
-    """CNCF distribution; `storage` is what its file says under that key, its filesystem driver when empty."""
-    address = f"127.0.0.1:{free_port()}"
-    settings = home / "distribution.yml"
-    settings.write_text(
-        "version: 0.1\n"
-        "log: {level: error, accesslog: {disabled: true}}\n"
-        f"storage: {storage or _files(home / 'distribution')}\n"
-        f'http: {{addr: "{address}"}}\n'
-    )
-    daemon = Daemon.start(["registry", "serve", settings], home / "distribution.log", {"OTEL_TRACES_EXPORTER": "none"})
-    peer = Peer("distribution", address, "", daemon, home / "distribution")
-    daemon.wait_until(lambda: _answers(address))
-    return peer
-
-
-def _files(root: Path) -> str:
-    return f"{{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}"
+def distribution(home: Path) -> Peer:
+    """CNCF distribution on its filesystem driver."""
+    return _distribution(home, "distribution.yml", root=str(home / "distribution-data"))
 
 
 def distribution_on_s3(home: Path, place: Place) -> Peer:
-    """With its defaults for S3, but for redirects: what is compared is a registry that carries its bytes itself."""
-    driver = {
-        "region": place.region,
-        "regionendpoint": place.endpoint,
-        "bucket": place.bucket,
-        "accesskey": place.access_key_id,
-        "secretkey": place.secret_access_key,
-        "rootdirectory": "/distribution",
-        "forcepathstyle": True,
-        "secure": False,
-    }
-    return distribution(home, json.dumps({"s3": driver, "redirect": {"disable": True}, "delete": {"enabled": True}}))
+    return _distribution(
+        home,
+        "distribution-s3.yml",
+        region=place.region,
+        endpoint=place.endpoint,
+        bucket=place.bucket,
+        access_key_id=place.access_key_id,
+        secret_access_key=place.secret_access_key,
+    )
 
 
-def _answers(address: str) -> bool:
-    from load import Line
+def _distribution(home: Path, settings: str, **values: str) -> Peer:
+    address = f"127.0.0.1:{free_port()}"
+    written = _written(home, settings, address=address, **values)
+    daemon = Daemon.start(["registry", "serve", written], home / "distribution.log", {"OTEL_TRACES_EXPORTER": "none"})
+    return _once_up(Peer(DISTRIBUTION, address, "", daemon, home / "distribution-data"), "/v2/", 200)
+
+
+def zot(home: Path, binary: str) -> Peer:
+    address = f"127.0.0.1:{free_port()}"
+    host, _, port = address.partition(":")
+    written = _written(home, "zot.json", root=str(home / "zot-data"), host=host, port=port)
+    daemon = Daemon.start([binary, "serve", written], home / "zot.log")
+    return _once_up(Peer(ZOT, address, "", daemon, home / "zot-data"), "/v2/", 200)
+
+
+def nginx(home: Path) -> Peer:
+    """Its root is what is `stored`; a blob lies there under the path that it is asked for by."""
+    address, folder, root = f"127.0.0.1:{free_port()}", home / "nginx", home / "nginx-data"
+    folder.mkdir()
+    root.mkdir()
+    user = "user root;" if os.geteuid() == 0 else ""  # else its workers may not read a folder closed to others
+    written = _written(folder, "nginx.conf", address=address, folder=str(folder), root=str(root), user=user)
+    command: list[str | Path] = ["nginx", "-p", folder, "-e", folder / "errors", "-c", written]
+    return _once_up(Peer(NGINX, address, "", Daemon.start(command, home / "nginx.log"), root), "/v2/", 404)
+
+
+def _written(folder: Path, settings: str, /, **values: str) -> Path:
+    """The settings of `peers/`, filled in."""
+    written = folder / settings
+    written.write_text(string.Template((SETTINGS / settings).read_text()).substitute(values))
+    return written
+
+
+def _once_up(peer: Peer, path: str, status: int) -> Peer:
+
+    def answers() -> bool:
+        try:
+            line = Line(peer.address)
+        except OSError:
+            return False
+        try:
+            return line.ask("GET", path)[0] == status
+        finally:
+            line.close()
 
     try:
-        line = Line(address)
-    except OSError:
-        return False
-    try:
-        return line.ask("GET", "/v2/")[0] == 200
-    finally:
-        line.close()
+        peer.daemon.wait_until(answers)
+    except BaseException:
+        peer.daemon.kill()
+        raise
+    return peer

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
 
 import psutil  # noqa: E402 - once the path above is set
-from compare import machine  # noqa: E402 - as above
+from figures import machine  # noqa: E402 - as above
 from fill import ACCOUNT, BEFORE, DEEP, SMALL, Size, fill, tag_of  # noqa: E402 - as above
 from questions import reads, writes  # noqa: E402 - as above
 from sqlalchemy import text  # noqa: E402 - as above

@@ -20,14 +20,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
 
+import bars  # noqa: E402 - as above
 from aiobotocore.config import AioConfig  # noqa: E402 - once the path above is set
 from aiobotocore.session import get_session  # noqa: E402 - as above
-from compare import GB, Bench, Figure, machine  # noqa: E402 - as above
 from counted import Count, CountedLine  # noqa: E402 - as above
+from figures import GB, RESULTS, Figure, source, write  # noqa: E402 - as above
+from layers import Layers  # noqa: E402 - as above
 from load import Content  # noqa: E402 - as above
 from peers import Peer, distribution_on_s3, wharfage  # noqa: E402 - as above
 
@@ -57,14 +60,12 @@ class Puts:
 
     def __init__(self, place: Place, layer_bytes: int, layers: int, connections: int) -> None:
         self._place = place
-        self._contents = [Content(layer_bytes) for _ in range(layers)]
+        self._contents = [memoryview(os.urandom(layer_bytes)) for _ in range(layers)]
         self._connections = connections
         self._made = 0
         self.units = layer_bytes * layers / GB
 
     def push(self) -> Figure:
-        for content in self._contents:
-            content.fresh(1)
         return asyncio.run(self._push())
 
     async def _push(self) -> Figure:
@@ -84,10 +85,10 @@ class Puts:
             config=style,
         ) as client:
 
-            async def put(content: Content) -> None:
+            async def put(content: memoryview) -> None:
                 async with gate:
                     self._made += 1
-                    body = Body(memoryview(content.buffer))
+                    body = Body(content)
                     await client.put_object(Bucket=self._place.bucket, Key=f"bare/{self._made}", Body=body)
 
             await client.head_bucket(Bucket=self._place.bucket)  # the client is made, a connection is there
@@ -118,10 +119,10 @@ class Comparison:
         except BaseException:
             self.end()
             raise
-        shape = asked.layer_mib << 20, asked.layers, asked.connections
-        self.benches = {name: Bench(peer, *shape) for name, peer in self.peers.items()}
-        self.small = {name: Bench(self.peers[name], SMALL, asked.small, asked.connections) for name in (OURS, THEIRS)}
-        self.puts = Puts(self._place(BARE), *shape)
+        content, small = Content(asked.layer_mib << 20), Content(SMALL)
+        self.benches = {name: Layers(peer, content, asked.layers) for name, peer in self.peers.items()}
+        self.small = {name: Layers(self.peers[name], small, asked.small) for name in (OURS, THEIRS)}
+        self.puts = Puts(self._place(BARE), content.size, asked.layers, asked.connections)
 
     def end(self) -> None:
         for peer in self.peers.values():
@@ -144,11 +145,16 @@ class Comparison:
 
     def _operations(self) -> dict[str, dict[str, tuple[float, Work]]]:
         """By operation and server: the GB that move, and the work. In the order in which they depend on each other."""
-        pushed = {name: (bench.units, bench.push) for name, bench in self.benches.items() if name != LOCAL}
-        small = {name: (bench.units, bench.push) for name, bench in self.small.items()}
-        cold: dict[str, tuple[float, Work]] = {
-            name: (self.benches[name].units * 3, partial(self.benches[name].pull, 3)) for name in (OURS, THEIRS)
+        connections = self._asked.connections
+        pushed: dict[str, tuple[float, Work]] = {
+            name: (bench.units, partial(bench.push, connections))
+            for name, bench in self.benches.items()
+            if name != LOCAL
         }
+        small: dict[str, tuple[float, Work]] = {
+            name: (bench.units, partial(bench.push, connections)) for name, bench in self.small.items()
+        }
+        cold = {name: self._pulls(self.benches[name], 3) for name in (OURS, THEIRS)}
         found: dict[str, dict[str, tuple[float, Work]]] = {
             "push": {BARE: (self.puts.units, self.puts.push), **pushed},
             f"push, layers of {SMALL >> 20} MiB": small,
@@ -157,13 +163,14 @@ class Comparison:
         if HAS_CACHE:
             cached, local = self.benches[CACHED], self.benches[LOCAL]
             found["pull, cache filling"] = {CACHED: (cached.units, partial(self._fill, cached))}
-            local.push()
-            found["pull, cache warm"] = {
-                name: (bench.units * 3, partial(bench.pull, 3)) for name, bench in ((CACHED, cached), (LOCAL, local))
-            }
+            local.push(connections)
+            found["pull, cache warm"] = {CACHED: self._pulls(cached, 3), LOCAL: self._pulls(local, 3)}
         return found
 
-    def _fill(self, cached: Bench) -> Figure:
+    def _pulls(self, bench: Layers, times: int) -> tuple[float, Work]:
+        return bench.units * times, partial(bench.pull, self._asked.connections, bench.count * times)
+
+    def _fill(self, cached: Layers) -> Figure:
         """Into pages that the kernel has used before: in a virtual machine the first use of a page costs its first
         writer 2.5 CPU-s/GB, whoever that is, and only this row of all writes files that stay. Twice as many as are
         needed, and just before: others take some, and a host may take back what lies free for two seconds."""
@@ -173,7 +180,7 @@ class Comparison:
             for _ in range(2 * self._asked.layers * self._asked.layer_mib):
                 file.write(bytes(2**20))
         used.unlink()
-        return cached.pull(1)
+        return cached.pull(self._asked.connections, cached.count)
 
     def _place(self, name: str) -> Place:
         assert self.line is not None
@@ -205,22 +212,63 @@ def table(rows: dict[str, dict[str, list[Row]]]) -> str:
     return "\n".join(lines)
 
 
-def marks(rows: dict[str, dict[str, list[Row]]]) -> list[str]:
-    """What was asked for, and what was reached. Ratios are of rounds, and their median is told."""
-    push, cold = rows["push"], rows["pull, no cache"]
-    told = [
-        ("push, GB/s to bare PUTs'", "≥ 0.7", _ratios(push[BARE], push[OURS], lambda row: row.figure.wall)),
-        ("push, CPU to distribution's", "≤ 0.6", _ratios(push[OURS], push[THEIRS], lambda row: row.figure.cpu)),
-        ("pull, no cache, CPU to distribution's", "≤ 1.6", _ratios(cold[OURS], cold[THEIRS], _spent)),
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What was asked for (`at_most`, else at least), and each round's ratio."""
+
+    what: str
+    mark: float
+    at_most: bool
+    ratios: Sequence[float]
+
+    @property
+    def reached(self) -> float:
+        return statistics.median(self.ratios)
+
+    @property
+    def met(self) -> bool:
+        return self.reached <= self.mark if self.at_most else self.reached >= self.mark
+
+    def __str__(self) -> str:
+        low, high = min(self.ratios), max(self.ratios)
+        return (
+            f"- {self.what}: **{self.reached:.2f}** ({'≤' if self.at_most else '≥'} {self.mark:g}, "
+            f"{'met' if self.met else 'missed'}; rounds {low:.2f} to {high:.2f})"
+        )
+
+    def told(self) -> dict[str, Any]:
+        low, high = min(self.ratios), max(self.ratios)
+        found = {"median": round(self.reached, 4), "lowest": round(low, 4), "highest": round(high, 4)}
+        bar = {"at_most" if self.at_most else "at_least": self.mark, "met": self.met}
+        return {"row": self.what, "unit": "ratio", "bar": bar, "ratio": found}
+
+
+def marks(rows: dict[str, dict[str, list[Row]]]) -> list[Mark]:
+    push, cold, pushed = rows["push"], rows["pull, no cache"], rows[f"push, layers of {SMALL >> 20} MiB"][OURS]
+    small = GB / SMALL  # layers in a GB
+    found = [
+        Mark("push, GB/s to bare PUTs'", 0.8, False, _ratios(push[BARE], push[OURS], lambda row: row.figure.wall)),
+        Mark("push, CPU to distribution's", 0.5, True, _ratios(push[OURS], push[THEIRS], _spent)),
+        Mark("S3 requests a layer of 1 MiB", 4, True, [row.count.requests / row.units / small for row in pushed]),
+        Mark("pull, no cache, CPU to distribution's", 1.4, True, _ratios(cold[OURS], cold[THEIRS], _spent)),
     ]
     if HAS_CACHE:
         filling, warm = rows["pull, cache filling"][CACHED], rows["pull, cache warm"]
-        told.append(("pull, cache filling, CPU to distribution's", "≤ 2.2", _ratios(filling, cold[THEIRS], _spent)))
-        told.append(("pull, cache warm, CPU to a local read's", "≤ 1.1", _ratios(warm[CACHED], warm[LOCAL], _spent)))
-    return [
-        f"- {what}: **{statistics.median(found):.2f}** (mark {mark}; rounds {min(found):.2f} to {max(found):.2f})"
-        for what, mark, found in told
-    ]
+        ratios = _ratios(filling, cold[THEIRS], _spent)
+        found.append(Mark("pull, cache filling, CPU to distribution's", 2.0, True, ratios))
+        ratios = _ratios(warm[CACHED], warm[LOCAL], _spent)
+        found.append(Mark("pull, cache warm, CPU to a local read's", 1.05, True, ratios))
+    return found
+
+
+def told(operation: str, by_server: dict[str, list[Row]]) -> dict[str, Any]:
+    """One operation, as `compare.py` tells its rows."""
+    row = bars.Row(operation, "cpu-s/GB", "cpu", None, list(by_server), lambda server: {})
+    for name, each in by_server.items():
+        for one in each:
+            asked = {"GB/s": round(1 / one.figure.wall, 4), "S3 requests": round(one.count.requests / one.units, 1)}
+            row.keep(name, {**one.figure.told(), **asked, "refused": one.count.refused})
+    return row.told()
 
 
 def _ratios(ours: Sequence[Row], theirs: Sequence[Row], of: Callable[[Row], float]) -> list[float]:
@@ -247,6 +295,7 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=32, help="layers of 1 MiB")
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--home", help="where all data lie; /dev/shm for a busy disk, but no cache lies there")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of s3.json")
     asked = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="wharfage-bench-", dir=asked.home))
     compared: Comparison | None = None
@@ -255,10 +304,13 @@ def main() -> None:
         for number in range(asked.rounds + 1):
             compared.round(number)
             print(f"round {number} of {asked.rounds}{' (warming)' if not number else ''}", file=sys.stderr)
-        print(machine())
-        print(f"`python bench/s3.py {' '.join(sys.argv[1:])}`".replace(" `", "`"))
-        print(table(compared.rows))
-        print("\n".join(marks(compared.rows)))
+        here, reached = source(), marks(compared.rows)
+        print(f"{here.line()}\n\n{table(compared.rows)}\n")
+        print("\n".join(map(str, reached)))
+        rows = [told(operation, each) for operation, each in compared.rows.items()]
+        where = "S3, beside a disk"
+        found = {**dataclasses.asdict(here), "where": where, "rows": [*rows, *(mark.told() for mark in reached)]}
+        write("s3", found, asked.results)
     finally:
         if compared is not None:
             compared.end()
