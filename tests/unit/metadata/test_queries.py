@@ -61,7 +61,7 @@ from proxy.metadata.operations.iam import IAM, accesskeys, roles
 from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.sessions import UNINDEXED
 from proxy.metadata.sqlite import sqlite_engine
-from proxy.metadata.transaction import Registry, Transaction
+from proxy.metadata.transaction import Changes, Registry, Transaction
 from proxy.model.errors import Failure
 from proxy.model.records import FRAME_PAGE, CreateOnPush, KeyRecord, Pull, Sealing, SentPart
 
@@ -418,6 +418,25 @@ def test_a_tag_of_many_goes_without_a_look_at_the_others(connection: Connection)
             gone = images.batch_delete_image(tx, ACCOUNT, {"repositoryName": R, "imageIds": [{"imageTag": tag}]})
             assert [each.get("imageTag") for each in gone["imageIds"]] == [tag]
             assert any("tags.image_id = ?" in statement for statement in ran) is last, "it goes with its image"
+
+
+def test_one_more_layer_outdates_nothing_that_is_kept_and_one_that_was_healed_does(connection: Connection) -> None:
+    """Absence is kept by nobody; so no node need confirm a layer before its push goes on."""
+    with connection.begin():
+        tx = Transaction(connection, 1_800_000_000.0, Registry())
+        accounts.bootstrap(tx, ACCOUNT)
+        push = Push(tx)
+        push.blob("one")
+        repositories.create_repository(tx, ACCOUNT, {"repositoryName": "b/b"})
+        tx.changes = Changes()
+        two = push.blob("two")
+        push.blob("two")
+        blobs.mount_blob(tx, ACCOUNT, "b/b", digest("two"), R, CreateOnPush.NO)
+        assert not tx.changes
+        blobs.quarantine(tx, two.sealed.object_key, "a bad frame")
+        tx.changes = Changes()
+        push.blob("two")
+        assert tx.changes.everything
 
 
 @pytest.mark.needs(postgresql.PROGRAM)
