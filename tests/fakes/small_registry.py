@@ -147,6 +147,13 @@ class Repository:
         excluded = any(fnmatchcase(tag, pattern) for pattern in self.filters)
         return tag in self.tags and self.mode.startswith("IMMUTABLE") != excluded
 
+    def named(self, digest: str, tag: str) -> str | Reason:
+        """The digest of what both name, or why there is none; one of them may be empty."""
+        found = self.tags.get(tag, "") if tag else digest
+        if found not in self.images:
+            return Reason.IMAGE_UNKNOWN
+        return found if digest in ("", found) else Reason.OTHER_IMAGE
+
     def remove(self, digest: str) -> Reasons:
         if any(digest in each.lists for each in self.images.values()):
             return {Reason.IMAGE_IN_INDEX}
@@ -341,28 +348,28 @@ class SmallRegistry:
     def batch_delete(
         self, name: str, wanted: Sequence[tuple[str, str]]
     ) -> tuple[set[tuple[str, str]], dict[tuple[str, str], Reason]]:
-        """(digest, tag) of what went, and why the rest did not. An image and its index may come in any order."""
+        """(digest, tag) of what went, and why the rest did not. An image and its index may come in any order: none goes
+        before an index of the same batch that lists it, and else they go as they come."""
         repository = self.repositories[name]
         gone: set[tuple[str, str]] = set()
-        left = dict.fromkeys(wanted, Reason.IMAGE_IN_INDEX)
-        again = True
-        while again:
-            again = False
-            for digest, tag in [key for key, reason in left.items() if reason is Reason.IMAGE_IN_INDEX]:
-                found = repository.tags.get(tag) if tag else digest
-                if found not in repository.images:
-                    left[digest, tag] = Reason.IMAGE_UNKNOWN
-                    continue
-                if digest not in ("", found):
-                    left[digest, tag] = Reason.OTHER_IMAGE
-                    continue
-                held = repository.tags_of(found)
-                if tag and held != [tag]:
-                    del repository.tags[tag]
-                    held = [tag]
-                elif repository.remove(found):
-                    continue
-                gone |= {(found, each) for each in held or [""]}
-                del left[digest, tag]
-                again = True
+        left: dict[tuple[str, str], Reason] = {}
+        first = {key: repository.named(*key) for key in wanted}
+        lists = {found: repository.images[found].lists for found in first.values() if isinstance(found, str)}
+
+        def depth(found: str | Reason) -> int:
+            return max((1 + depth(index) for index, listed in lists.items() if found in listed), default=0)
+
+        for key in sorted(wanted, key=lambda each: depth(first[each])):
+            found, tag = repository.named(*key), key[1]
+            if isinstance(found, Reason):
+                left[key] = found
+                continue
+            held = repository.tags_of(found)
+            if tag and held != [tag]:
+                del repository.tags[tag]
+                held = [tag]
+            elif repository.remove(found):
+                left[key] = Reason.IMAGE_IN_INDEX
+                continue
+            gone |= {(found, each) for each in held or [""]}
         return gone, left
