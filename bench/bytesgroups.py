@@ -23,7 +23,21 @@ CONNECTIONS = (1, 4, 16)
 PUSH_BARS = {1: 0.8, 4: 0.9, 16: 0.8}
 
 
-class Pulls(Group):
+class Laid(Group):
+    """Rows that read what was laid before each round."""
+
+    _sides: dict[str, Layers]
+
+    def begin(self) -> None:
+        for side in self._sides.values():
+            side.lay()
+
+    def end(self) -> None:
+        for side in self._sides.values():
+            side.peer.forget()
+
+
+class Pulls(Laid):
     """Of 256 MiB. Cold: no byte of them in the page cache before each row, which a tmpfs cannot show; with c = 16, four
     pullers share each layer, and one of them finds it cold."""
 
@@ -43,14 +57,6 @@ class Pulls(Group):
             for connections in CONNECTIONS
         ]
 
-    def begin(self) -> None:
-        for side in self._sides.values():
-            side.lay()
-
-    def end(self) -> None:
-        for side in self._sides.values():
-            side.peer.forget()
-
     def _pull(self, connections: int, cold: bool, server: str) -> Measured:
         side = self._sides[server]
         if cold:
@@ -59,7 +65,7 @@ class Pulls(Group):
         return side.pull(connections, max(self.layers, connections)).told()
 
 
-class Ranges(Group):
+class Ranges(Laid):
     """1 MiB at random offsets of one blob of 1 GiB."""
 
     name = "ranges"
@@ -76,14 +82,6 @@ class Ranges(Group):
             # a hundredth for what else is read meanwhile: the requests themselves, above all
             Row(f"{name}: bytes read", "of frames touched", "touched", Bar(1.01, relative=False), [OURS], self._pull),
         ]
-
-    def begin(self) -> None:
-        for side in self._sides.values():
-            side.lay()
-
-    def end(self) -> None:
-        for side in self._sides.values():
-            side.peer.forget()
 
     def _pull(self, server: str) -> Measured:
         figure = self._sides[server].pull_ranges(self.connections, self._count)
