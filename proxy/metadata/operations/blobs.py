@@ -88,7 +88,7 @@ def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encrypt
 def mount_blob(
     tx: Transaction, account: str, repository: str, digest: str, source: str | None, create: CreateOnPush
 ) -> Mounted:
-    """Never from a repository of another encryption: a blob is opened by one key. A link outdates nothing (`uploads`)."""
+    """Never from a repository of another encryption: a blob is opened by one key. A link outdates nothing."""
     target = find_repository(tx, account, repository)
     if target is None and create is CreateOnPush.NO:
         need_repository(tx, account, repository)
