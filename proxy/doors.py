@@ -145,6 +145,7 @@ def router(
         realm=None if hosts.suffix else public_address(config) + "/",
         stall_seconds=config.server.body_seconds,
         rates=rates,
+        epochs=own.epochs,
     )
     key_secrets = own.agreement.sealer(secrets.PURPOSE)
     opened = sessions.Sessions(own.agreement.sealer(sessions.PURPOSE))

@@ -12,8 +12,10 @@ or a labelled child at import time: `share_metrics` makes them anew.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
@@ -35,6 +37,8 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 # What a key's name must not contain for its value to be written down.
 _SECRET_WORDS = ("secret", "password", "authorization", "credential", "token", "signature", "plaintext")
 
+_requests = itertools.count(1)
+_threshold = logging.NOTSET
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 log: Any = structlog.get_logger()
@@ -60,6 +64,9 @@ class Metrics:
         self.http_requests = counter("wharfage_http_requests_total", "Requests answered", "door", "method", "status")
         self.http_request_seconds = seconds("wharfage_http_request_seconds", "From request line to last byte", "door")
         self.http_requests_running = level("wharfage_http_requests_running", "Requests being answered now")
+        self.http_answered_again = counter(
+            "wharfage_http_answered_again_total", "Requests whose answer was kept from the same request, and still held"
+        )
         self.http_rejected = counter(
             "wharfage_http_rejected_total",
             "Connections cut: no whole request came, or its answer was not taken",
@@ -166,6 +173,22 @@ def begin_request(request_id: str) -> None:
     structlog.contextvars.bind_contextvars(request_id=request_id)
 
 
+def new_request_id() -> str:
+    """32 hexadecimal digits: 16 of this process alone, and a count."""
+    return f"{_requests_of(os.getpid())}{next(_requests):016x}"
+
+
+@lru_cache(1)
+def _requests_of(process: int) -> str:
+    """A forked child begins its own."""
+    return secrets.token_hex(8)
+
+
+def noted() -> dict[str, Any]:
+    """What has been noted of this request so far, its id included."""
+    return dict(structlog.contextvars.get_contextvars())
+
+
 def request_id() -> str | None:
     """The id of the request this task works for."""
     return _request_id.get()
@@ -185,7 +208,8 @@ def configure_log(form: str, level: str, stream: TextIO | None = None) -> None:
         *([structlog.processors.format_exc_info] if form == "json" else []),
         renderer,
     ]
-    threshold = logging.getLevelNamesMapping()[level.upper()]
+    global _threshold
+    threshold = _threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -193,6 +217,11 @@ def configure_log(form: str, level: str, stream: TextIO | None = None) -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_Joining()], level=max(threshold, logging.WARNING), force=True)
+
+
+def is_info_written() -> bool:
+    """Whether `log.info` goes anywhere: to be asked where a line's facts cost something."""
+    return _threshold <= logging.INFO
 
 
 def hide_secrets(logger: object, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:

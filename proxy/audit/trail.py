@@ -42,6 +42,9 @@ class Trail(Protocol):
     async def note(self, happened: Happened) -> None:
         """Of a read: soon."""
 
+    def note_at_once(self, happened: Happened) -> bool:
+        """As `note`, but where that would wait: False, and nothing is noted."""
+
 
 class NoTrail:
     """`[audit] to = "none"`."""
@@ -51,6 +54,9 @@ class NoTrail:
 
     async def note(self, happened: Happened) -> None:
         pass
+
+    def note_at_once(self, happened: Happened) -> bool:
+        return True
 
 
 class WrittenTrail:
@@ -86,13 +92,17 @@ class WrittenTrail:
         await done
 
     async def note(self, happened: Happened) -> None:
-        if len(self._waiting) >= PENDING_MAX:
+        if not self.note_at_once(happened):
             await self.record(happened)
-            return
+
+    def note_at_once(self, happened: Happened) -> bool:
+        if len(self._waiting) >= PENDING_MAX:
+            return False
         self._waiting.append(happened if happened.data else self._lines.line(happened))
         if self._idle:  # it looks once more at what waits before it sleeps
             with self._changed:
                 self._changed.notify()
+        return True
 
     def close(self) -> None:
         """Write what waits and end. Blocks while the disk does; call it off the loop."""

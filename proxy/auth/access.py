@@ -13,7 +13,14 @@ from collections.abc import Hashable
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from proxy.auth.policy.context import Context, RequestFacts, facts_behind, request_context, resource_account
+from proxy.auth.policy.context import (
+    Context,
+    RequestFacts,
+    are_timed,
+    facts_behind,
+    request_context,
+    resource_account,
+)
 from proxy.auth.policy.decision import IDENTITY_ALONE, Decision, Question, is_own, resource_layers, settle
 from proxy.auth.policy.weighing import Layer, caller_layers, keys_read
 from proxy.model.errors import Code, Failure
@@ -78,6 +85,13 @@ class Access:
                 self._decided = 0
         return decision
 
+    def is_timed(self, caller: Caller, action: str, resource: str) -> bool:
+        """Whether what was just decided may be otherwise later, though nothing it hung on has changed. True as well of
+        what was not decided lately."""
+        seen = self._seen.get(caller)
+        question = seen.questions.get((action, resource)) if seen is not None else None
+        return question is None or question.is_timed
+
     async def require(
         self,
         caller: Caller,
@@ -123,7 +137,7 @@ class _Asked:
 
     __slots__ = (
         "_action", "_callers", "_facts", "_keys", "_layers", "_registry", "_repository", "_resource",
-        "account", "decisions", "repository",
+        "account", "decisions", "is_timed", "repository",
     )  # fmt: skip
 
     def __init__(self, caller: Caller, layers: tuple[Layer, ...], action: str, resource: str) -> None:
@@ -143,6 +157,7 @@ class _Asked:
         self._layers = (*self._callers, *resource_layers(self._action, repository, registry))
         self._keys = tuple(sorted(keys_read(self._layers)))
         self._facts = facts_behind(self._keys)
+        self.is_timed = are_timed(self._keys)
         self.decisions: dict[Hashable, Decision] = {}
 
     def hangs_on(self, repository: RepositoryAccess | None, registry: RegistryAccess | None) -> bool:

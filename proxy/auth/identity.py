@@ -66,6 +66,10 @@ class Identity:
             raise Unauthenticated
         return caller
 
+    def good_until(self, header: str) -> float:
+        """When the token of a header that has just been authenticated ends, in epoch seconds."""
+        return self._claims(_password(header)).expires
+
     def _claims(self, token: str) -> TokenClaims:
         now = self._clock()
         name = hashlib.sha256(token.encode()).digest()

@@ -54,6 +54,9 @@ class Rates:
         self._clock = clock
         self._leases: OrderedDict[tuple[str, str], _Lease] = OrderedDict()
 
+    def limits(self, operation: str) -> bool:
+        return operation in self._rates
+
     async def require(self, caller: Caller, operation: str) -> None:
         """Failure Throttling, `seconds` until it is worth while to ask again, unless the caller's account may now.
 

@@ -41,6 +41,23 @@ from proxy.model.records import (
 )
 
 
+class Look(Protocol):
+    """What was so before something was asked: all that was learnt since is good for as long as this stands."""
+
+    def take_in(self, account: str, repository: str) -> None:
+        """That registry and that repository as well: to be called before either is asked about."""
+
+    def stands(self) -> bool:
+        """Whether nothing of it has changed since, and that can be told."""
+
+
+class Looks(Protocol):
+    """Who can tell, without asking anybody, that what was answered still holds (`metadata.epochs`)."""
+
+    def look(self) -> Look | None:
+        """For identities, before one is looked up; None while nothing can be told."""
+
+
 class Metadata(Protocol):
     # ---- identity -------------------------------------------------------------------------------------------------
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...

@@ -72,6 +72,11 @@ class Epochs:
         until = self._counters[_LEASE]
         return until == 0 or now() < until
 
+    def look(self) -> Look | None:
+        """What the page says now of identities, for an answer that may be given again; None while it proves nothing,
+        or nothing but what was valid when the database was lost."""
+        return Look(self._counters) if self.speaks() and not self.in_grace() else None
+
     def lend(self, until: int, *, grace: bool = False) -> None:
         """The writer's part: the page speaks until then, 0: always, 1: no more."""
         self._counters[_GRACE] = grace
@@ -125,6 +130,34 @@ class Epochs:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+class Look:
+    """What a page said before something was asked: all that was learnt since is good for as long as this stands."""
+
+    __slots__ = ("_counters", "_seen")
+
+    def __init__(self, counters: memoryview) -> None:
+        """Use `Epochs.look`, before a principal is looked up."""
+        self._counters = counters
+        self._seen = [(_IDENTITY, counters[_IDENTITY])]
+
+    def take_in(self, account: str, repository: str) -> None:
+        """That registry and that repository as well, before either is looked up."""
+        for name in ("", repository):
+            stripe = _stripe(account, name)
+            self._seen.append((stripe, self._counters[stripe]))
+
+    def stands(self) -> bool:
+        """Whether nothing of it has changed, and the page can tell."""
+        counters = self._counters
+        until = counters[_LEASE]
+        if (until and now() >= until) or counters[_GRACE]:
+            return False
+        for stripe, epoch in self._seen:  # noqa: SIM110 - a generator takes twice as long, on each repeated request
+            if counters[stripe] != epoch:
+                return False
+        return True
 
 
 def _stripe(account: str, name: str) -> int:

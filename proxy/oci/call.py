@@ -16,10 +16,12 @@ from multidict import MultiMapping
 from proxy.auth.access import Access
 from proxy.auth.policy.context import RequestFacts
 from proxy.auth.rates import Rates
+from proxy.metadata.contract import Looks
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
+from proxy.oci.again import SECONDS, Standing
 from proxy.oci.told import Told
 from proxy.process import http
 from proxy.registry.append import Append
@@ -31,7 +33,7 @@ from proxy.registry.uploads import Uploads
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """`stall_seconds`: how long a client may not take a byte of a blob before its connection is cut. `rates` is None
-    where no operation has one."""
+    where no operation has one, `epochs` where nothing may be kept."""
 
     uploads: Uploads
     blobs: Blobs
@@ -40,6 +42,7 @@ class Rooms:
     hosts: Hosts
     stall_seconds: float
     rates: Rates | None = None
+    epochs: Looks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,23 @@ class Call:
     repository: str
     reference: str
     told: Told
+    standing: Standing | None = None
 
     @property
     def query(self) -> MultiMapping[str]:
         return self.request.query
+
+    async def lasts(self, action: str | None, until: float) -> None:
+        """The answer, found and allowed, may be given again until then (epoch seconds), unless it hangs on what may
+        change by itself."""
+        rates = self.rooms.rates
+        if self.standing is None or (rates is not None and rates.limits(self.told.operation)):
+            return
+        if action is not None and self.rooms.access.is_timed(self.caller, action, self._arn("")):
+            return
+        if self.repository and await self.rooms.images.hangs_on_key(self.account, self.repository):
+            return
+        self.standing.until = min(until, self.facts.now + SECONDS)
 
     async def may(self, *actions: str, repository: str = "") -> bool:
         """Whether the caller may do all `actions` on this repository, or another of this registry."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -41,6 +42,8 @@ async def get(call: Call) -> web.StreamResponse:
     """end-3. It counts as a pull, which HEAD does not: who looks whether there is something new pulls nothing."""
     images, principal = call.rooms.images, call.caller.principal.arn
     found = await images.pull(call.account, call.repository, _manifest_named(call), principal)
+    if call.standing is not None:
+        call.standing.pulled = partial(images.note_pull, call.account, call.repository, found.digest, principal)
     if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
         return web.Response(status=304, headers=_headers(found))
     call.told.bytes_out = len(found.content)

@@ -22,13 +22,16 @@ from proxy.audit.trail import Trail
 from proxy.auth.access import Access
 from proxy.auth.identity import Identity, Unauthenticated
 from proxy.auth.rates import Rates
+from proxy.metadata.contract import Looks
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.names import check_repository
 from proxy.oci import blobs, errors, manifests, uploads
+from proxy.oci.again import Standing, again
 from proxy.oci.call import GONE_STATUS, Call, Rooms, expects_continue
 from proxy.oci.errors import API_VERSION
 from proxy.oci.told import AUTHENTICATE, CUT, Told, tell
+from proxy.process.again import AGAIN
 from proxy.process.facts import facts_of, path_of
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -49,16 +52,17 @@ class Route:
     function: Function
     action: str | None  # None: a valid token is enough
     endpoint: str  # the spec's own number
+    repeats: bool = False  # the answer may be given again to the same request
 
 
 ROUTES = (
-    Route("GET", "/v2/", ping, None, "end-1"),
-    Route("HEAD", "/v2/", ping, None, "end-1"),
-    Route("HEAD", "/v2/<name>/blobs/<reference>", blobs.head, "ecr:BatchCheckLayerAvailability", "end-2"),
+    Route("GET", "/v2/", ping, None, "end-1", True),
+    Route("HEAD", "/v2/", ping, None, "end-1", True),
+    Route("HEAD", "/v2/<name>/blobs/<reference>", blobs.head, "ecr:BatchCheckLayerAvailability", "end-2", True),
     Route("GET", "/v2/<name>/blobs/<reference>", blobs.get, "ecr:GetDownloadUrlForLayer", "end-2"),
     Route("DELETE", "/v2/<name>/blobs/<reference>", blobs.delete, "ecr:BatchDeleteImage", "end-10"),
-    Route("HEAD", "/v2/<name>/manifests/<reference>", manifests.head, "ecr:BatchGetImage", "end-3"),
-    Route("GET", "/v2/<name>/manifests/<reference>", manifests.get, "ecr:BatchGetImage", "end-3"),
+    Route("HEAD", "/v2/<name>/manifests/<reference>", manifests.head, "ecr:BatchGetImage", "end-3", True),
+    Route("GET", "/v2/<name>/manifests/<reference>", manifests.get, "ecr:BatchGetImage", "end-3", True),
     Route("PUT", "/v2/<name>/manifests/<reference>", manifests.put, "ecr:PutImage", "end-7"),
     Route("DELETE", "/v2/<name>/manifests/<reference>", manifests.delete, "ecr:BatchDeleteImage", "end-9"),
     Route("POST", "/v2/<name>/blobs/uploads/", uploads.post, "ecr:InitiateLayerUpload", "end-4, end-11"),
@@ -85,28 +89,33 @@ def door(
     realm: str | None = None,
     stall_seconds: float = 60.0,
     rates: Rates | None = None,
+    epochs: Looks | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What answers everything under `/v2`.
 
     `realm` is the registry's address in the 401 challenge, the one that was asked for when there is none;
     `stall_seconds` how long a client may take no byte of a blob; `clock` tells epoch seconds. `trail` is told of every
     decision. `rates`, where there are any, count whoever has shown who they are, before it is asked whether they may:
-    what an account is refused costs it as well, and nobody else.
+    what an account is refused costs it as well, and nobody else. With `epochs`, answers may be given again (`again`).
     """
-    rooms = Rooms(uploads, blobs, images, access, hosts, stall_seconds, rates)
+    rooms = Rooms(uploads, blobs, images, access, hosts, stall_seconds, rates, epochs)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         facts = facts_of(request, now=clock(), region=hosts.region)
         told, status = Told(request.method, hosts.account, facts), 500
+        look = epochs.look() if epochs is not None and request.method in _READS else None
+        standing = Standing(look) if look is not None else None
         try:
-            response = await _answer(rooms, identity, realm, request, told)
+            response = await _answer(rooms, identity, realm, request, told, standing)
             status = response.status
         except (ConnectionError, asyncio.CancelledError):
             told.failed(CUT, "the connection ended before the answer")
             status = GONE_STATUS
             raise
         finally:
-            await tell(trail, told, status)
+            happened = await tell(trail, told, status)
+        if standing is not None and status in _REPEATED and standing.may_be_given(facts.now):
+            response[AGAIN] = again(standing, trail, happened, clock)
         if expects_continue(request) and not request.content.is_eof() and not response.prepared:
             response.force_close()  # a body that was not asked for may come all the same, and is no next request
         return response
@@ -115,13 +124,19 @@ def door(
 
 
 async def _answer(
-    rooms: Rooms, identity: Identity, realm: str | None, request: web.Request, told: Told
+    rooms: Rooms,
+    identity: Identity,
+    realm: str | None,
+    request: web.Request,
+    told: Told,
+    standing: Standing | None,
 ) -> web.StreamResponse:
     route: Route | None = None
     call: Call | None = None
     try:
         credentials = request.headers.getall("Authorization", [])
-        caller = await identity.authenticate_basic(credentials[0] if len(credentials) == 1 else None)
+        password = credentials[0] if len(credentials) == 1 else None
+        caller = await identity.authenticate_basic(password)
         told.caller = caller
         observe.note(principal=caller.arn)
         found, name, reference = _match(request)
@@ -132,7 +147,10 @@ async def _answer(
             observe.note(repository=check_repository(name), reference=reference)
         told.asks(route.action, route.pattern, name, reference)
         told.account = rooms.hosts.account_of(request.host)
-        call = Call(request, rooms, caller, told.facts, told.account, name, reference, told)
+        standing = standing if route.repeats else None
+        if standing is not None and name:
+            standing.look.take_in(told.account, name)
+        call = Call(request, rooms, caller, told.facts, told.account, name, reference, told, standing)
         if route.action is not None:
             if rooms.rates is not None:
                 await rooms.rates.require(caller, told.operation)
@@ -142,6 +160,8 @@ async def _answer(
             told.failed(CUT, "the client left before its body was whole")
         else:
             told.done()
+            if password is not None:
+                await call.lasts(route.action, identity.good_until(password))
         return response
     except Unauthenticated:
         _tell_who_is_nobody(rooms, request, told)
@@ -178,6 +198,8 @@ def _failed(failure: Failure, route: Route | None, call: Call | None) -> web.Res
     return response
 
 
+_READS = ("GET", "HEAD")
+_REPEATED = (200, 304)
 _HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}", re.ASCII)
 
 

@@ -85,10 +85,10 @@ class Told:
         self.message = message
 
 
-async def tell(trail: Trail, told: Told, status: int) -> None:
-    """`status` is what was answered."""
+async def tell(trail: Trail, told: Told, status: int) -> Happened | None:
+    """`status` is what was answered. What the trail was told of the request itself, if anything."""
     if not told.operation:
-        return
+        return None
     reads = told.method in ("GET", "HEAD")
     facts, region = told.facts, told.facts.region
     happened = Happened(
@@ -117,6 +117,7 @@ async def tell(trail: Trail, told: Told, status: int) -> None:
     if told.created_repository:
         await trail.record(_creation(happened, told))
     await (trail.note(happened) if reads or told.caller is None else trail.record(happened))
+    return happened
 
 
 def _creation(push: Happened, told: Told) -> Happened:

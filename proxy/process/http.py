@@ -13,23 +13,23 @@ import asyncio
 import socket
 import ssl
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy import observe
 from proxy.process import forwarded, listening, logline, refusals
+from proxy.process.again import KeptAnswers, name_of
 from proxy.process.refusals import HEADER_BYTES
+from proxy.process.stillness import Stillness
 from proxy.process.straight import StraightBody, straight_body
-
-BODY_BYTES_PER_WINDOW = 1024
-"""What a body must bring in each `body_seconds` not to count as standing still: one byte a minute is an attack."""
 
 READ_BYTES = 64 * 1024  # received ahead of a busy door, twice this a connection: part of a push's 3 MiB
 _PARSING = dict[str, Any](
@@ -40,6 +40,7 @@ _ACCEPT_SECONDS = 2.0  # in which connections that wait are accepted before the 
 _LAST_REQUEST_SECONDS = 0.5  # an idle connection is closed so long after the port: a request may be on its way
 _LINGER_SECONDS = 5.0  # reading on after an early refusal, so that the client sees the answer and not a reset
 _GONE = 499  # in log and metrics only: the client left before its answer was whole (nginx's number)
+_KEEP = web.RequestKey("keep", partial[None])
 
 Door = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = Callable[[web.Request], tuple[str, Door]]
@@ -57,7 +58,6 @@ class Limits:
 
 class HttpServer(web.Server):
     """A protocol factory for `loop.create_server`. `route` names the door (for metrics) and finds it, from a request.
-
     `begin` once a socket on its loop; `say_goodbye` before `finish`, which drains.
     """
 
@@ -79,6 +79,8 @@ class HttpServer(web.Server):
         self._listeners: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
         self._encrypted = False
+        self._counts = logline.Counts()
+        self.kept = KeptAnswers(self._counts)
 
     async def begin(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Accept connections on a listening socket; it is closed by `finish`."""
@@ -162,9 +164,11 @@ class HttpServer(web.Server):
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         """Call the request's door; count and log what came of it."""
-        observe.begin_request(uuid.uuid4().hex)
+        observe.begin_request(observe.new_request_id())
         begun = time.perf_counter()
         name, door = self._route(request)
+        if isinstance(request.protocol, _Connection) and request.protocol.name is not None:
+            request[_KEEP] = partial(self.kept.keep, request.protocol.name, name)
         status = _GONE
         response: web.StreamResponse | None = None
         observe.metrics.http_requests_running.inc()
@@ -199,22 +203,10 @@ class HttpServer(web.Server):
         finally:
             seconds = time.perf_counter() - begun
             observe.metrics.http_requests_running.dec()
-            observe.metrics.http_requests.labels(name, logline.method(request.method), status).inc()
-            observe.metrics.http_request_seconds.labels(name).observe(seconds)
-            if name != "probe":
-                observe.log.info(
-                    "request",
-                    door=name,
-                    method=request.method,
-                    path=request.path,
-                    status=status,
-                    **logline.digest(response),
-                    received=request.content.total_bytes,
-                    sent=logline.sent(request, response),
-                    seconds=round(seconds, 6),
-                    client=request.remote,
-                    agent=request.headers.get("User-Agent", ""),
-                )
+            self._counts.of(name, request, status)(seconds)
+            if name != "probe" and observe.is_info_written():
+                facts = logline.facts(name, request, response, status)
+                observe.log.info("request", **facts, seconds=round(seconds, 6))
 
     async def _cut_still_bodies(self) -> None:
         while True:
@@ -234,21 +226,22 @@ class _Request(web.Request):
         if is_leaving or self.method == "CONNECT":  # behind which aiohttp's parser takes nothing for a request any more
             response.force_close()
             response.headers["Connection"] = "close"
+        elif _KEEP in self:
+            self[_KEEP](self, response)
 
 
 class _Connection(RequestHandler):
     """aiohttp's connection, with a clock on headers and bodies and our error form."""
 
     __slots__ = (
+        "_between",
         "_header_bytes",
         "_header_timer",
         "_limits",
-        "_mark_bytes",
-        "_mark_time",
-        "_received",
+        "_peer",
+        "_stillness",
         "_straight",
-        "_unsent",
-        "_unsent_since",
+        "name",
         "server",
     )
 
@@ -259,12 +252,15 @@ class _Connection(RequestHandler):
         self._limits = server.limits
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
-        self._received = self._mark_bytes = 0
-        self._mark_time = self._unsent_since = loop.time()
-        self._unsent = (0, 0)
+        self._stillness = Stillness(server.limits.body_seconds, loop.time())
+        self.name: bytes | None = None  # of the request under way, where its answer may be kept (`again`)
+        self._between = True  # not a byte was fed to the parser that belongs to no whole request
+        self._peer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        peer = self.peername
+        self._peer = f"{peer[0] if isinstance(peer, tuple) else ''} {self.ssl_context is not None}".encode()
         self._start_header_clock()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -279,7 +275,7 @@ class _Connection(RequestHandler):
         return None
 
     def _hear(self, count: int) -> None:
-        self._received += count
+        self._stillness.received += count
 
     def _begin_anew(self) -> None:
         """A request whose body was read straight has ended. Its parser still waits for that; the next gets its own."""
@@ -292,7 +288,13 @@ class _Connection(RequestHandler):
         self._hear(len(data))
         if self._straight is not None and not (data := self._straight.feed(data)):
             return
+        idle = self._between and self._waiter is not None and not self._waiter.done()
+        name = name_of(data, self._peer) if idle else None
+        if name is not None and self._answer_again(name):
+            return
         super().data_received(data)
+        self._between = self._request_count == before + 1 and self._has_ended(data)
+        self.name = name if self._between else None
         if self._request_count != before:
             self._stop_header_clock()
             self._break_body()
@@ -301,6 +303,24 @@ class _Connection(RequestHandler):
             self._header_bytes += len(data)
             if self._header_bytes > HEADER_BYTES:
                 self._refuse("header too large", 431, "The request's header is larger than 32 KiB.")
+
+    def _answer_again(self, name: bytes) -> bool:
+        """Whether the request of that name is known and has been answered."""
+        transport, server = self.transport, self.server
+        if transport is None or self._close or self._force_close or server.leaving:
+            return False
+        if transport.get_write_buffer_size() or (answer := server.kept.find(name)) is None:
+            return False  # who takes nothing of its answers is not given more
+        transport.write(answer)
+        self._stop_header_clock()
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        return True
+
+    def _has_ended(self, data: bytes) -> bool:
+        """Whether the one request that the parser has just handed out ended with `data`: it has no body."""
+        message, payload = self._messages[-1]
+        ended = payload is EMPTY_PAYLOAD and data.endswith(b"\r\n\r\n") and not isinstance(message, _ErrInfo)
+        return ended and not self._upgraded and not self._buffer_paused
 
     def _break_body(self) -> None:
         """If what just came was no HTTP in the middle of a body, end that body with an error.
@@ -324,16 +344,15 @@ class _Connection(RequestHandler):
     def cut_if_still(self, now: float) -> None:
         """Cut the connection if the body that it owes, or the taking of what we answered, stood still."""
         self._cut_if_untaken(now)
-        request = self._current_request
+        request, transport = self._current_request, self.transport
         paused = self._reading_paused or self._buffer_paused
         busy = self._straight is not None and not self._straight.is_awaited()
         owes = request is not None and not request.content.is_eof() and not (paused or busy)
-        if not owes or self._received - self._mark_bytes >= BODY_BYTES_PER_WINDOW:
-            self._mark_time, self._mark_bytes = now, self._received
-        elif now - self._mark_time >= self._limits.body_seconds and self.transport is not None:
+        if self._stillness.is_silent(now, owes=owes) and transport is not None:
             observe.metrics.http_rejected.labels("body stood still").inc()
-            observe.log.warning("a body stood still and was cut", client=str(self.peername), bytes=self._received)
-            self.transport.abort()
+            came = self._stillness.received
+            observe.log.warning("a body stood still and was cut", client=str(self.peername), bytes=came)
+            transport.abort()
 
     def _cut_if_untaken(self, now: float) -> None:
         """A client that takes nothing of its answer for `body_seconds` holds memory for no good."""
@@ -341,10 +360,7 @@ class _Connection(RequestHandler):
         if transport is None:
             return
         size = transport.get_write_buffer_size()
-        unsent = (size, request.writer.output_size if request is not None and size else 0)
-        if not size or unsent != self._unsent:
-            self._unsent, self._unsent_since = unsent, now
-        elif now - self._unsent_since >= self._limits.body_seconds:
+        if self._stillness.is_deaf(now, size, request.writer.output_size if request is not None and size else 0):
             observe.metrics.http_rejected.labels("answer not taken").inc()
             observe.log.warning("an answer that nobody took was cut", client=str(self.peername), unsent=size)
             transport.abort()
@@ -388,11 +404,8 @@ class _Connection(RequestHandler):
             return
         observe.metrics.http_rejected.labels(reason).inc()
         observe.log.warning("a connection was cut", why=reason, client=str(self.peername))
-        if self._received:
-            body = refusals.error_body(message)
-            words = {408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
-            head = f"HTTP/1.1 {status} {words}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            self.transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+        if self._stillness.received:
+            self.transport.write(refusals.raw(status, message))
         self.force_close()
 
 

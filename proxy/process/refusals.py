@@ -6,6 +6,7 @@ sent comes back but one short line; a bug's text stays in the log. Must not know
 
 from __future__ import annotations
 
+import http
 import json
 import re
 
@@ -39,6 +40,13 @@ def error_body(message: str, code: str = "UNSUPPORTED") -> bytes:
 
 def error(status: int, message: str) -> web.Response:
     return web.Response(status=status, body=error_body(message), content_type="application/json")
+
+
+def raw(status: int, message: str) -> bytes:
+    """An error as it stands on the wire, and the end of its connection, for who never sent a whole request."""
+    body, words = error_body(message), http.HTTPStatus(status).phrase
+    head = f"HTTP/1.1 {status} {words}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"Connection: close\r\n\r\n" + body
 
 
 def internal_error(door: str, request: web.BaseRequest) -> web.Response:

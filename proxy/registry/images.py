@@ -47,9 +47,17 @@ class Images:
     async def pull(self, account: str, repository: str, reference: str, principal: str) -> StoredManifest:
         """As `resolve`, for the user or role with that ARN to work with."""
         found = await self.resolve(account, repository, reference)
-        if self._pulls is not None:
-            self._pulls.pulled(account, repository, found.digest, principal)
+        self.note_pull(account, repository, found.digest, principal)
         return found
+
+    def note_pull(self, account: str, repository: str, digest: str, principal: str) -> None:
+        """That manifest was given to that user or role. Returns at once."""
+        if self._pulls is not None:
+            self._pulls.pulled(account, repository, digest, principal)
+
+    async def hangs_on_key(self, account: str, repository: str) -> bool:
+        """Whether its manifests go and come with a KMS key of its own, which may be refused at any time."""
+        return bool((await self._metadata.repository_access(account, repository)).encryption)
 
     async def push(
         self,

@@ -21,7 +21,11 @@ class HeardTrail:
         self.happened.append(happened)
 
     async def note(self, happened: Happened) -> None:
+        self.note_at_once(happened)
+
+    def note_at_once(self, happened: Happened) -> bool:
         self.happened.append(happened)
+        return True
 
     @property
     def events(self) -> list[dict[str, Any]]:

@@ -45,6 +45,7 @@ from proxy.ecr.signed import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
 from proxy.metadata.client import MetadataClient
+from proxy.metadata.epochs import Epochs
 from proxy.metadata.service import start_service
 from proxy.metadata.transaction import Registry
 from proxy.model.hosts import Hosts
@@ -136,10 +137,13 @@ async def whole_registry(
     kms: Provider | None = None,
     pulls: PullTimes | None = None,
     clock: Callable[[], float] = time.time,
+    now: Callable[[], float] = time.time,
 ) -> AsyncIterator[WholeRegistry]:
-    """`clock` is that of links to layers."""
+    """`clock` is that of links to layers, `now` docker's door's. With metadata of its own, docker's door gives answers
+    again as in a worker."""
     async with contextlib.AsyncExitStack() as stack:
         masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
+        epochs: Epochs | None = None
         if metadata is None:
             service = await start_service(
                 database=database or folder / "rows.db",
@@ -148,6 +152,8 @@ async def whole_registry(
                 registry=Registry(quotas=quotas),
             )
             stack.push_async_callback(service.close)
+            epochs = await asyncio.to_thread(Epochs, folder / "epochs")
+            stack.callback(epochs.close)
             bootstrapped = await service.bootstrap(ACCOUNT)
             assert bootstrapped.administrator is not None
             principal_id = bootstrapped.administrator.principal_id
@@ -216,13 +222,14 @@ async def whole_registry(
             uploads=uploads,
             blobs=blobs,
             images=images,
-            identity=Identity(callers, issued, time.time, region=REGION),
+            identity=Identity(callers, issued, now, region=REGION),
             access=access,
             hosts=hosts,
-            clock=time.time,
+            clock=now,
             trail=trail,
             stall_seconds=stall_seconds,
             rates=limited,
+            epochs=epochs,
         )
 
         def route(request: web.Request) -> tuple[str, Door]:

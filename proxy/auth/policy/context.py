@@ -49,11 +49,14 @@ def request_context(
 
 def facts_behind(keys: Collection[str]) -> Callable[[RequestFacts], Hashable]:
     """What of a request's facts the values of `keys` come from: equal where those are."""
-    fields = {_KEYS[key].field for key in keys if key in _KEYS}
-    is_timed = "now" in fields or "aws:multifactorauthage" in keys
-    others = sorted(fields - {"now"})
+    others = sorted({_KEYS[key].field for key in keys if key in _KEYS} - {"now"})
     told: Callable[[RequestFacts], Hashable] = attrgetter(*others) if others else lambda facts: ()
-    return (lambda facts: (int(facts.now), told(facts))) if is_timed else told
+    return (lambda facts: (int(facts.now), told(facts))) if are_timed(keys) else told
+
+
+def are_timed(keys: Collection[str]) -> bool:
+    """Whether the value of any of these condition keys changes by the clock alone."""
+    return "aws:multifactorauthage" in keys or any(_KEYS[key].field == "now" for key in keys if key in _KEYS)
 
 
 def resource_account(resource: str, caller: Caller | None) -> str:

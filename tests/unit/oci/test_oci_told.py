@@ -241,6 +241,9 @@ class _HeldTrail:
     async def note(self, happened: Happened) -> None:
         raise AssertionError("a write is recorded")
 
+    def note_at_once(self, happened: Happened) -> bool:
+        raise AssertionError("a write is recorded")
+
 
 @pytest.mark.parametrize("how", ["POST blobs/uploads/", "PUT manifests/v1", f"POST blobs/uploads/?mount={DIGEST}"])
 async def test_a_push_that_makes_its_repository_is_an_event_of_that_too(

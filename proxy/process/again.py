@@ -1,0 +1,128 @@
+"""Small answers, kept to be given again at once: to the same request, byte for byte, from the same peer.
+
+Who pulls, polls or load-tests sends one header over and over. To parse it, find its door, look up who asks and lay out
+the answer anew is nearly all that such a request costs. So what a door answered to a request without a body is kept
+under a hash of all bytes of that request (its password among them, which is not kept itself) and its peer's address,
+where the door leaves an `Again` beside the answer: only the door knows what it hung on, and it is asked each time.
+
+    socket → whole request known? → Again.give: does it all still stand? note it → one write
+                    no ↓                            no ↓
+                         aiohttp's parser, the door, as ever; the answer is kept
+
+Promises: the same bytes as by the long way, but for `Date`; counted and logged as any other; bounded in number and
+bytes. Must not know any door's protocol, or how a connection is held.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
+
+from proxy import observe
+from proxy.process import logline
+
+REQUEST_MAX = 8 * 1024  # bytes of a request that is looked up: a token of 4 KiB and what goes with it
+BODY_MAX = 64 * 1024  # bytes of an answer's body: it is copied once each time
+ANSWERS_KEPT = 4096  # some 3 KiB each beside their bytes
+BYTES_KEPT = 8 * 1024 * 1024
+_METHODS = (b"GET ", b"HEAD")
+
+
+class Again(Protocol):
+    """What a door leaves beside an answer that may be given again."""
+
+    def give(self, request_id: str) -> bool:
+        """Whether the answer is still what the long way would give. If so, all that such a request leaves behind has
+        been noted (audit trail, times of pulls), under this id. Must not wait, nor raise."""
+
+
+AGAIN = web.ResponseKey("again", Again)
+"""Under this key a door leaves its `Again` in a response (`response[AGAIN]`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    head: bytes  # to where the date goes
+    body: bytes
+    again: Again
+    count: Callable[[float], None]  # as one more request that took so many seconds
+    line: dict[str, Any]
+
+
+class KeptAnswers:
+    """One worker's. A request is known by `name`, which its connection makes once for `find` and `keep`."""
+
+    def __init__(self, counts: logline.Counts, answers: int = ANSWERS_KEPT, room: int = BYTES_KEPT) -> None:
+        self._counts = counts
+        self._most = answers
+        self._room = room
+        self._held: OrderedDict[bytes, _Answer] = OrderedDict()
+
+    def find(self, name: bytes) -> bytes | None:
+        """The answer's bytes, all noted as if it had been worked out; None when the request has to go the long way."""
+        kept = self._held.get(name)
+        if kept is None:
+            return None
+        begun = time.perf_counter()
+        request_id = observe.new_request_id()
+        if not kept.again.give(request_id):
+            self._drop(name)
+            return None
+        self._held.move_to_end(name)
+        observe.metrics.http_answered_again.inc()
+        seconds = time.perf_counter() - begun
+        kept.count(seconds)
+        if observe.is_info_written():
+            observe.log.info("request", **{**kept.line, "request_id": request_id, "seconds": round(seconds, 6)})
+        return b"%bDate: %b\r\n\r\n%b" % (kept.head, _date(int(time.time())), kept.body)
+
+    def keep(self, name: bytes, door: str, request: web.Request, response: web.StreamResponse) -> None:
+        """What is about to go out as the answer to it, where that may be given again. Its headers are complete."""
+        again = response.get(AGAIN)
+        if again is None or not response.keep_alive or request.version != (1, 1) or response.chunked:
+            return
+        whole = isinstance(response, web.Response) and request.method != "HEAD" and response.status != 304
+        body = response.body if isinstance(response, web.Response) and whole else b""
+        if not isinstance(body, bytes) or len(body) > BODY_MAX:
+            return
+        lines = [f"{name}: {value}\r\n" for name, value in response.headers.items() if name != "Date"]
+        if any(line.count("\n") != 1 or line.count("\r") != 1 for line in lines):
+            return  # aiohttp will refuse it
+        head = f"HTTP/1.1 {response.status} {response.reason}\r\n{''.join(lines)}".encode()
+        self._drop(name)
+        self._room -= len(head) + len(body)
+        self._held[name] = _Answer(
+            head,
+            body,
+            again,
+            self._counts.of(door, request, response.status),
+            observe.noted() | logline.facts(door, request, response, response.status),
+        )
+        while self._room < 0 or len(self._held) > self._most:
+            self._drop(next(iter(self._held)))
+
+    def _drop(self, name: bytes) -> None:
+        gone = self._held.pop(name, None)
+        if gone is not None:
+            self._room += len(gone.head) + len(gone.body)
+
+
+def name_of(request: bytes, peer: bytes) -> bytes | None:
+    """Under what an answer to these bytes from that peer is kept; None for what is none of ours to know."""
+    if len(request) > REQUEST_MAX or request[:4] not in _METHODS:
+        return None
+    return hashlib.sha256(request).digest() + peer
+
+
+@lru_cache(2)
+def _date(now: int) -> bytes:
+    """`now` is the epoch second, by which it is kept."""
+    return rfc822_formatted_time().encode()
