@@ -24,6 +24,7 @@ MIB = 1 << 20
 CONNECTIONS = 32
 SENT_AT_ONCE = 256 * 1024
 MANIFEST = "manifest GET by tag"
+NEW = f"{MANIFEST}, each of other bytes"  # ours gives an answer again to the same bytes, at a fraction of the cost
 ANOTHER = "bench/another"
 
 
@@ -46,6 +47,7 @@ class Asked:
         line.close()
         requests = {
             MANIFEST: Request("GET", PATH, image.size, accept),
+            NEW: Request("GET", PATH, image.size, accept, differs=True),
             "HEAD manifest": Request("HEAD", PATH, image.size, accept),
             "HEAD blob": Request("HEAD", blob_path(digest), size),
             "/v2/": Request("GET", "/v2/", base),
@@ -66,7 +68,7 @@ class Small(Group):
                 f"{name}, c = {CONNECTIONS}",
                 "cpu-s/1,000",
                 "cpu",
-                Bar(0.25),
+                Bar(0.25) if name != NEW else None,
                 list(self._asked),
                 partial(self._ask, name),
             )

@@ -6,6 +6,7 @@ body is taken and dropped. Source: RFC 9112, 6.3 (a HEAD's answer has no body, w
 
 from __future__ import annotations
 
+import itertools
 import re
 import select
 import socket
@@ -17,16 +18,19 @@ from peers import Peer
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _HEAD_END = b"\r\n\r\n"
+_requests = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`more` are header lines of this request alone; `length` is the Content-Length that every answer must have."""
+    """`more` are header lines of this request alone; `length` is the Content-Length that every answer must have. Where
+    `differs`, no request has the bytes of another."""
 
     method: str
     path: str
     length: int
     more: str = ""
+    differs: bool = False
 
     def bytes_to(self, peer: Peer) -> bytes:
         return f"{self.method} {self.path} HTTP/1.1\r\nHost: {peer.address}\r\n{peer.headers}{self.more}\r\n".encode()
@@ -35,13 +39,14 @@ class Request:
 class _Asking:
     """One connection; `since` is when the request under way was due (perf_counter)."""
 
-    __slots__ = ("_body", "_got", "_length", "_sent", "since", "sock")
+    __slots__ = ("_body", "_differs", "_got", "_length", "_sent", "since", "sock")
 
     def __init__(self, peer: Peer, request: Request) -> None:
         host, _, port = peer.address.rpartition(":")
         self.sock = socket.create_connection((host, int(port)), timeout=60)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sent = request.bytes_to(peer)
+        self._differs = request.differs
         self._length = request.length
         self._body = 0 if request.method == "HEAD" else request.length
         self._got = b""
@@ -49,7 +54,10 @@ class _Asking:
 
     def send(self, since: float = 0.0) -> None:
         self.since = since
-        self.sock.sendall(self._sent)
+        if self._differs:
+            self.sock.sendall(self._sent[:-2] + b"X-Request: %012d\r\n\r\n" % next(_requests))
+        else:
+            self.sock.sendall(self._sent)
 
     def take(self) -> bool:
         """Whether the answer is there in full; ValueError when it is another one, ConnectionError when none comes."""
