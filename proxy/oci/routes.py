@@ -31,7 +31,7 @@ from proxy.oci.again import Standing, again
 from proxy.oci.call import GONE_STATUS, Call, Rooms, expects_continue
 from proxy.oci.errors import API_VERSION
 from proxy.oci.told import AUTHENTICATE, CUT, Told, tell
-from proxy.process.again import AGAIN
+from proxy.process.again import AGAIN, KEEP
 from proxy.process.facts import facts_of, path_of
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -103,7 +103,7 @@ def door(
     async def handle(request: web.Request) -> web.StreamResponse:
         facts = facts_of(request, now=clock(), region=hosts.region)
         told, status = Told(request.method, hosts.account, facts), 500
-        look = epochs.look() if epochs is not None and request.method in _READS else None
+        look = epochs.look() if epochs is not None and KEEP in request else None
         standing = Standing(look) if look is not None else None
         try:
             response = await _answer(rooms, identity, realm, request, told, standing)
@@ -198,7 +198,6 @@ def _failed(failure: Failure, route: Route | None, call: Call | None) -> web.Res
     return response
 
 
-_READS = ("GET", "HEAD")
 _REPEATED = (200, 304)
 _HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}", re.ASCII)
 

@@ -3,11 +3,12 @@
 Who pulls, polls or load-tests sends one header over and over. To parse it, find its door, look up who asks and lay out
 the answer anew is nearly all that such a request costs. So what a door answered to a request without a body is kept
 under a hash of all bytes of that request (its password among them, which is not kept itself) and its peer's address,
-where the door leaves an `Again` beside the answer: only the door knows what it hung on, and it is asked each time.
+once the same has come twice, where the door leaves an `Again` beside the answer: only the door knows what it hung on,
+and it is asked each time.
 
     socket → whole request known? → Again.give: does it all still stand? note it → one write
                     no ↓                            no ↓
-                         aiohttp's parser, the door, as ever; the answer is kept
+                         aiohttp's parser, the door, as ever; from the second time on the answer is kept
 
 Promises: the same bytes as by the long way, but for `Date`; counted and logged as any other; bounded in number and
 bytes. Must not know any door's protocol, or how a connection is held.
@@ -20,7 +21,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -33,6 +34,7 @@ REQUEST_MAX = 8 * 1024  # bytes of a request that is looked up: a token of 4 KiB
 BODY_MAX = 64 * 1024  # bytes of an answer's body: it is copied once each time
 ANSWERS_KEPT = 4096  # some 3 KiB each beside their bytes
 BYTES_KEPT = 8 * 1024 * 1024
+ONCE_KEPT = 8192  # names of requests that came once: some 150 bytes each
 _METHODS = (b"GET ", b"HEAD")
 
 
@@ -43,6 +45,9 @@ class Again(Protocol):
         """Whether the answer is still what the long way would give. If so, all that such a request leaves behind has
         been noted (audit trail, times of pulls), under this id. Must not wait, nor raise."""
 
+
+KEEP = web.RequestKey("keep", partial[None])
+"""A request has it whose answer is to be kept, if it may be given again."""
 
 AGAIN = web.ResponseKey("again", Again)
 """Under this key a door leaves its `Again` in a response (`response[AGAIN]`)."""
@@ -65,6 +70,16 @@ class KeptAnswers:
         self._most = answers
         self._room = room
         self._held: OrderedDict[bytes, _Answer] = OrderedDict()
+        self._once: dict[bytes, None] = {}
+
+    def came_before(self, name: bytes) -> bool:
+        """Whether a request is worth keeping: most come once, and are not to push out those that come again."""
+        if name in self._held or name in self._once:
+            return True
+        self._once[name] = None
+        if len(self._once) > ONCE_KEPT:
+            del self._once[next(iter(self._once))]
+        return False
 
     def find(self, name: bytes) -> bytes | None:
         """The answer's bytes, all noted as if it had been worked out; None when the request has to go the long way."""

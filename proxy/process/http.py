@@ -26,7 +26,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy import observe
 from proxy.process import forwarded, listening, logline, refusals
-from proxy.process.again import KeptAnswers, name_of
+from proxy.process.again import KEEP, KeptAnswers, name_of
 from proxy.process.refusals import HEADER_BYTES
 from proxy.process.stillness import Stillness
 from proxy.process.straight import StraightBody, straight_body
@@ -40,7 +40,6 @@ _ACCEPT_SECONDS = 2.0  # in which connections that wait are accepted before the 
 _LAST_REQUEST_SECONDS = 0.5  # an idle connection is closed so long after the port: a request may be on its way
 _LINGER_SECONDS = 5.0  # reading on after an early refusal, so that the client sees the answer and not a reset
 _GONE = 499  # in log and metrics only: the client left before its answer was whole (nginx's number)
-_KEEP = web.RequestKey("keep", partial[None])
 
 Door = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = Callable[[web.Request], tuple[str, Door]]
@@ -168,7 +167,7 @@ class HttpServer(web.Server):
         begun = time.perf_counter()
         name, door = self._route(request)
         if isinstance(request.protocol, _Connection) and request.protocol.name is not None:
-            request[_KEEP] = partial(self.kept.keep, request.protocol.name, name)
+            request[KEEP] = partial(self.kept.keep, request.protocol.name, name)
         status = _GONE
         response: web.StreamResponse | None = None
         observe.metrics.http_requests_running.inc()
@@ -226,8 +225,8 @@ class _Request(web.Request):
         if is_leaving or self.method == "CONNECT":  # behind which aiohttp's parser takes nothing for a request any more
             response.force_close()
             response.headers["Connection"] = "close"
-        elif _KEEP in self:
-            self[_KEEP](self, response)
+        elif KEEP in self:
+            self[KEEP](self, response)
 
 
 class _Connection(RequestHandler):
@@ -294,7 +293,8 @@ class _Connection(RequestHandler):
             return
         super().data_received(data)
         self._between = self._request_count == before + 1 and self._has_ended(data)
-        self.name = name if self._between else None
+        is_kept = self._between and name is not None and self.server.kept.came_before(name)
+        self.name = name if is_kept else None
         if self._request_count != before:
             self._stop_header_clock()
             self._break_body()
