@@ -32,8 +32,9 @@ from proxy.process import logline
 
 REQUEST_MAX = 8 * 1024  # bytes of a request that is looked up: a token of 4 KiB and what goes with it
 BODY_MAX = 64 * 1024  # bytes of an answer's body: it is copied once each time
-ANSWERS_KEPT = 4096  # some 3 KiB each beside their bytes
-BYTES_KEPT = 8 * 1024 * 1024
+ANSWERS_KEPT = 4096
+BYTES_KEPT = 12 * 1024 * 1024
+EACH_BYTES = 2048  # what an answer takes beside its bytes, and those of its request that log and trail hold
 ONCE_KEPT = 8192  # names of requests that came once: some 150 bytes each
 _METHODS = (b"GET ", b"HEAD")
 
@@ -60,6 +61,7 @@ class _Answer:
     again: Again
     count: Callable[[float], None]  # as one more request that took so many seconds
     line: dict[str, Any]
+    size: int
 
 
 class KeptAnswers:
@@ -112,22 +114,19 @@ class KeptAnswers:
         if any(line.count("\n") != 1 or line.count("\r") != 1 for line in lines):
             return  # aiohttp will refuse it
         head = f"HTTP/1.1 {response.status} {response.reason}\r\n{''.join(lines)}".encode()
+        line = observe.noted() | logline.facts(door, request, response, response.status)
+        size = EACH_BYTES + len(head) + len(body) + 2 * (len(line["path"]) + len(line["agent"]))
+        count = self._counts.of(door, request, response.status)
         self._drop(name)
-        self._room -= len(head) + len(body)
-        self._held[name] = _Answer(
-            head,
-            body,
-            again,
-            self._counts.of(door, request, response.status),
-            observe.noted() | logline.facts(door, request, response, response.status),
-        )
+        self._room -= size
+        self._held[name] = _Answer(head, body, again, count, line, size)
         while self._room < 0 or len(self._held) > self._most:
             self._drop(next(iter(self._held)))
 
     def _drop(self, name: bytes) -> None:
         gone = self._held.pop(name, None)
         if gone is not None:
-            self._room += len(gone.head) + len(gone.body)
+            self._room += gone.size
 
 
 def name_of(request: bytes, peer: bytes) -> bytes | None:

@@ -257,9 +257,9 @@ def _value(name: str, labels: dict[str, str]) -> float:
     return observe._registry.get_sample_value(name, labels) or 0.0
 
 
-@pytest.mark.parametrize("bound", [{"answers": 2}, {"room": 350}])
+@pytest.mark.parametrize("bound", [{"answers": 2}, {"room": 5500}])
 async def test_what_is_kept_is_bounded_and_the_least_recently_asked_goes(bound: dict[str, int]) -> None:
-    """In number and in bytes; each answer here has some 160."""
+    """In number and in bytes; each answer here has some 2,200."""
     door = Door()
     async with serving(door) as (server, connect):
         server.kept = KeptAnswers(Counts(), **bound)
