@@ -100,3 +100,30 @@ def test_a_page_keeps_the_name_it_was_given_and_no_other_has_it(page: Path, writ
     other = Epochs(page.with_name("other"))
     assert other.name() != writer.name()
     other.close()
+
+
+def test_a_look_stands_until_something_of_it_changes(writer: Epochs, reader: Epochs) -> None:
+    """Identities, the registry, the repository it took in; nothing else."""
+    for changes, stands in (
+        (Changes(identity=True), False),
+        (Changes(repositories={("1", "")}), False),
+        (Changes(repositories={("1", "a")}), False),
+        (Changes(repositories={("1", "b"), ("2", "a")}), True),
+    ):
+        look = reader.look()
+        assert look is not None
+        look.take_in("1", "a")
+        assert look.stands()
+        writer.bump(changes)
+        assert look.stands() is stands
+
+
+def test_a_look_stands_only_while_the_page_speaks_and_not_in_grace(writer: Epochs, reader: Epochs) -> None:
+    """And none is to be had before."""
+    look = reader.look()
+    assert look is not None
+    for until, grace in ((1, False), (0, True)):
+        writer.lend(until, grace=grace)
+        assert (look.stands(), reader.look()) == (False, None)
+        writer.lend(0)
+        assert look.stands()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fakes.oci_words import digest_of
 from harness.specimens import ACCOUNT, REPOSITORY
 from proxy import observe
 from proxy.metadata.epochs import Epochs
+from proxy.model.identity import RepositoryAccess
 from proxy.model.quotas import Rate
 from proxy.registry.pulltimes import PullTimes
 
@@ -311,3 +313,35 @@ async def test_what_is_listed_or_has_a_body_of_its_own_is_never_given_again(door
     for _ in range(3):
         answer, again = await ask(doors, "GET", path)
         assert (answer.status, again) == (200, False)
+
+
+class _Kms:
+    """The part of a provider that says whether a key is refused now."""
+
+    asked = 0
+
+    async def require(self, kms_key: str, sealed_for: str) -> None:
+        self.asked += 1
+
+
+async def test_where_a_repository_has_a_kms_key_it_is_asked_about_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KMS may refuse it at any moment, and nothing here changes then."""
+    kms = _Kms()
+    async with asked_doors(tmp_path, kms=kms) as doors:
+        metadata = doors.registry.metadata
+        found = await metadata.repository_access(ACCOUNT, REPOSITORY)
+        with_key = replace(found, encryption="arn:aws:kms:us-east-1:123456789012:key/a")
+        monkeypatch.setattr(metadata, "repository_access", _always(with_key))
+        for _ in range(4):
+            answer, again = await ask(doors, "GET", V1)
+            assert (answer.status, again) == (200, False)
+    assert kms.asked == 4
+
+
+def _always(found: RepositoryAccess) -> Callable[..., Awaitable[RepositoryAccess]]:
+    async def answer(*_: object) -> RepositoryAccess:
+        return found
+
+    return answer
