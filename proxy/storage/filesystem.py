@@ -57,6 +57,7 @@ class FilesystemStore:
         self._min_free = min_free
         self._readers = ThreadPoolExecutor(threads, "store-read")
         self._writers = Threads(threads, "store-write")
+        self._drawers = Threads(threads, "store-draw")  # a job there takes as long as many of the others
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")
 
@@ -69,12 +70,12 @@ class FilesystemStore:
             return self._tree.create(key)
 
         fd = await self._writers.obtain(make, lambda fd: self._tree.forget(key, fd))
-        return FilesystemAppender(self._tree, self._writers, key, fd, 0)
+        return FilesystemAppender(self._tree, self._writers, self._drawers, key, fd, 0)
 
     async def resume(self, key: str, offset: int) -> FilesystemAppender:
         _check_key(key)
         fd = await self._writers.obtain(lambda: self._tree.reopen(key, offset), os.close)
-        return FilesystemAppender(self._tree, self._writers, key, fd, offset)
+        return FilesystemAppender(self._tree, self._writers, self._drawers, key, fd, offset)
 
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> FilesystemReader:
         """`fresh` drops what the page cache holds of the file, so that its bytes come from the disk."""
@@ -108,6 +109,7 @@ class FilesystemStore:
         """Ends the threads. Appenders and readers must have been closed."""
         self._readers.shutdown(wait=False)
         self._writers.close()
+        self._drawers.close()
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -118,11 +120,12 @@ class FilesystemStore:
 class FilesystemAppender:
     """One writer of one file. After `pause` or a `finish` that succeeded, `abandon` leaves the object alone."""
 
-    def __init__(self, tree: Tree, threads: Threads, key: str, fd: int, offset: int) -> None:
+    def __init__(self, tree: Tree, threads: Threads, drawers: Threads, key: str, fd: int, offset: int) -> None:
         self.offset = offset
         self.resumable = False  # after a failed fsync the kernel forgets what it could not write: nobody tries again
         self._tree = tree
         self._threads = threads
+        self._drawers = drawers
         self._key = key
         self._fd = fd
         self._closed = False  # set on the loop, before the thread that closes `_fd` is asked to
@@ -134,11 +137,17 @@ class FilesystemAppender:
         return f"<FilesystemAppender {self._key} at {self.offset}, {state}>"
 
     async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
+        return await self._append(self._threads, lambda offset: _store(self._fd, produce(), offset))
+
+    async def append_each(self, produce: Callable[[], memoryview | None]) -> int:
+        return await self._append(self._drawers, partial(_store_each, self._fd, produce))
+
+    async def _append(self, threads: Threads, store: Callable[[int], int]) -> int:
         self._check_usable()
         if self._job is not None and not self._job.done:
             raise RuntimeError("one append at a time")
         self._broken = True  # until the bytes are known to be stored
-        self._job = self._threads.give(partial(_store, self._fd, produce, self.offset))
+        self._job = threads.give(partial(store, self.offset))
         length = await self._job.outcome()
         self.offset += length
         self._broken = False
@@ -262,9 +271,14 @@ class FilesystemReader:
         await self.close()
 
 
-def _store(fd: int, produce: Callable[[], memoryview], offset: int) -> int:
-    """What `produce` fails with leaves as it is; the disk's own errors as `Failure`."""
-    view = produce()
+def _store_each(fd: int, produce: Callable[[], memoryview | None], offset: int) -> int:
+    done = 0
+    while (view := produce()) is not None:
+        done += _store(fd, view, offset + done)
+    return done
+
+
+def _store(fd: int, view: memoryview, offset: int) -> int:
     done = 0
     try:
         while done < len(view):
