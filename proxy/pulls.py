@@ -104,10 +104,10 @@ async def _send(pull: Pull, response: web.StreamResponse, opened: OpenBlob, part
         # Of a TLS transport 0 means "never ready"; what it takes it has encrypted, so it holds no buffer of ours.
         transport.set_write_buffer_limits(0 if transport.get_extra_info("ssl_object") is None else 1)
         try:
-            await _write_part(pull, response, parts[0], opening, first)
+            await _write_part(pull, parts[0], opening, first)
             for part in parts[1:]:
                 async with contextlib.aclosing(opened.runs(part.start, part.stop)) as runs:
-                    await _write_part(pull, response, part, memoryview(b""), runs)
+                    await _write_part(pull, part, memoryview(b""), runs)
             await response.write_eof()
         except BaseException as error:
             # Whatever it was, a body that ends here must not look whole.
@@ -122,26 +122,28 @@ async def _send(pull: Pull, response: web.StreamResponse, opened: OpenBlob, part
 
 async def _write_part(
     pull: Pull,
-    response: web.StreamResponse,
     part: _Part,
     opening: memoryview,
     runs: AsyncGenerator[memoryview, None],
 ) -> None:
     if part.before:
-        await _write(pull, response, part.before)
+        await _write(pull, part.before)
     if len(opening):
-        await _write(pull, response, opening)
+        await _write(pull, opening)
         pull.told.bytes_out += len(opening)
     async for run in runs:
-        await _write(pull, response, run)
+        await _write(pull, run)
         pull.told.bytes_out += len(run)
 
 
-async def _write(pull: Pull, response: web.StreamResponse, data: bytes | memoryview) -> None:
-    """Returns once the transport has let go of `data`. TimeoutError when the client takes nothing for too long."""
-    async with asyncio.timeout(pull.stall_seconds):
-        await response.write(data)
-        await pull.request.writer.drain()
+async def _write(pull: Pull, data: bytes | memoryview) -> None:
+    """Returns once the transport has let go of `data`. TimeoutError when the client takes nothing for too long; a
+    timer is set only where there is something to wait for."""
+    request = pull.request
+    await request.writer.write(data, drain=False)  # type: ignore[call-arg]  # aiohttp has one kind of writer
+    if request.transport is None or request.transport.get_write_buffer_size():
+        async with asyncio.timeout(pull.stall_seconds):
+            await request.writer.drain()
 
 
 def _headers(pull: Pull) -> dict[str, str]:

@@ -16,6 +16,7 @@ from proxy.blob.plainreader import open_plain
 from proxy.blob.plainwriter import KeepPage, PlainWriter
 from proxy.blob.reader import BlobReader
 from proxy.blob.sealedreader import open_sealed
+from proxy.blob.slots import Source
 from proxy.blob.writer import SealedWriter
 from proxy.model.records import SealedObject, Sealing, Segment
 from proxy.storage.base import Appender, ObjectStore
@@ -44,6 +45,9 @@ class BlobWriter(Protocol):
 
     async def room(self) -> memoryview:
         """Where the next bytes go, at least one; the caller puts them there and says how many by `took`."""
+
+    async def draw(self, source: Source) -> bool:
+        """Take all that `source` gives, in a thread. False, and nothing is asked of it, where that is not possible."""
 
     def took(self, count: int) -> memoryview | None:
         """So many bytes lie where the last room was; the next one, if there is one without waiting."""

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from _speedups import Hasher
 from proxy.blob.buffers import BufferPool
 from proxy.blob.plain import PAGE_BYTES, hash_frames, page_offset
-from proxy.blob.slots import Filled, Made, Shape, Slots
+from proxy.blob.slots import Filled, Made, Shape, Slots, Source
 from proxy.model.records import Segment
 from proxy.storage.base import Appender
 
@@ -94,6 +94,12 @@ class PlainWriter:
         if self._made:
             await self._keep_full_pages()
         return await self._slots.room()
+
+    async def draw(self, source: Source) -> bool:
+        """As `Slots.draw`."""
+        if self._made:
+            await self._keep_full_pages()
+        return await self._slots.draw(source)
 
     def took(self, count: int) -> memoryview | None:
         """So many bytes lie where the last room was; the next one, if there is one without waiting."""

@@ -3,17 +3,19 @@
 Bytes are copied once, to their place in a slot of about 1 MiB. A full slot makes one hop to a thread, in which its
 frames are made into what is stored (`Make`) and stored, while the other slot fills: receiving overlaps with the rest,
 and a stream holds two slots (2.02 MiB), however long it is. Small uploads of a known length take a buffer of just that
-length.
+length. While bytes come as fast as they are stored, `draw` does without the hops: one thread receives into a slot,
+makes and stores it, again and again, and receiving overlaps in the socket's own buffer.
 
-Words: `write`…, then `finish` or `abandon`. What a frame is made into is the writers': `writer` seals, `plainwriter`
-leaves it as it is. Must not know keys or rows.
+Words: `write`… or `draw`…, then `finish` or `abandon`. What a frame is made into is the writers': `writer` seals,
+`plainwriter` leaves it as it is. Must not know keys or rows.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import Layout
@@ -58,6 +60,9 @@ Make = Callable[[memoryview, Filled, memoryview | None, Made | None], int]
 ends. It begins at the slot's start, and what lies before the frames is part of it. `Made` is told of each piece in the
 other buffer."""
 
+Source = Callable[[Sequence[memoryview]], int]
+"""In a thread: put bytes into these places, one after the other; how many. 0 when there are none for now."""
+
 
 class Slots:
     """One append being written. `plain_length` counts the bytes taken so far.
@@ -97,6 +102,7 @@ class Slots:
         self._spare: bytearray | None = None  # neither filling nor with a thread
         self._away: bytearray | None = None  # with the thread of `_append`
         self._append: asyncio.Task[int] | None = None
+        self._drawing = False  # `_append` fills, and nobody else touches the slot that fills
         self._final_sent = False
         self._ended = False
 
@@ -122,6 +128,8 @@ class Slots:
         waits only while both slots are full."""
         if self._ended or self._final_sent:
             raise RuntimeError("this append has ended")
+        if self._drawing:
+            await self._settle()
         shape = self._shape
         if self._small is not None and self.plain_length == self._expected:
             # More comes than was expected: go on in a slot of the pool.
@@ -133,14 +141,53 @@ class Slots:
             await self._ship()
         return self._place()
 
+    async def draw(self, source: Source) -> bool:
+        """Take all that `source` gives, in a thread that fills, makes and stores one slot again and again. False, and
+        nothing is asked of it, where the store's threads may not wait or a small buffer fills. When this is cancelled
+        the thread goes on until the source gives no more."""
+        if self._ended or self._final_sent:
+            raise RuntimeError("this append has ended")
+        each = self._appender.append_each
+        if each is None or self._small is not None:
+            return False
+        await self._settle()
+        self._drawing = True
+        self._away = self._buffer
+        self._append = asyncio.create_task(each(partial(self._draw_slot, source, self._view)))
+        self._append.add_done_callback(_retrieve)
+        await self._settle()
+        return True
+
+    def _draw_slot(self, source: Source, view: memoryview) -> memoryview | None:
+        """In the thread: the slot, once it is full, as it is to be stored; None when the source gives no more."""
+        while places := self._places(view):
+            count = source(places)
+            if not count:
+                return None
+            self._advance(count)
+        end = self._make(view, Filled(self._start, self._frames, self._sequence, None), None, None)
+        self._sequence += self._frames
+        self._start = self._at = self._fill = self._frames = 0
+        return view[:end]
+
+    def _places(self, view: memoryview) -> list[memoryview]:
+        """The rest of the frame that fills and each that follows in the slot, as far as even a final one would fit."""
+        shape, at, fill = self._shape, self._at, self._fill
+        places = list[memoryview]()
+        while at + shape.frame_length + shape.final_overhead <= len(view):
+            places.append(view[at + shape.plain_at + fill : at + shape.plain_at + shape.frame_length])
+            at, fill = at + shape.frame_length + shape.frame_overhead, 0
+        return places
+
+    def _advance(self, count: int) -> None:
+        self.plain_length += count
+        whole, self._fill = divmod(self._fill + count, self._shape.frame_length)
+        self._at += whole * (self._shape.frame_length + self._shape.frame_overhead)
+        self._frames += whole
+
     def took(self, count: int) -> memoryview | None:
         """So many bytes lie where the last room was; the next one, if there is one without waiting."""
-        self._fill += count
-        self.plain_length += count
-        if self._fill == self._shape.frame_length:
-            self._at += self._shape.frame_length + self._shape.frame_overhead
-            self._frames += 1
-            self._fill = 0
+        self._advance(count)
         is_outgrown = self._small is not None and self.plain_length == self._expected
         return self._place() if self._has_room() and not is_outgrown else None
 
@@ -187,9 +234,11 @@ class Slots:
         )
 
     async def _ship(self) -> None:
-        """Hand the full slot to a thread, once the other one is back, and go on in that."""
+        """Hand the full slot to a thread, once the other one is back, and go on in that. One that a thread drew into is
+        not full any more when that is over."""
         await self._settle()
-        self._send(final=False)
+        if not self._has_room():
+            self._send(final=False)
 
     def _send(self, *, final: bool) -> None:
         self._final_sent = final
@@ -230,11 +279,15 @@ class Slots:
         except BaseException:
             self._append = append  # so that a next step fails like this one
             raise
+        if self._drawing:
+            self._drawing, self._away = False, None  # what it left fills on
+            return
         self._give(self._spare)  # kept by the final append, which fills nothing after it
         self._spare, self._away = self._away, None
 
     def _give_back(self) -> None:
-        self._give(self._buffer)
+        if not self._drawing:
+            self._give(self._buffer)
         self._give(self._spare)
         self._spare = None
         self._fill_next(_NONE)

@@ -15,7 +15,7 @@ from functools import partial
 from _speedups import FINAL_OVERHEAD, FRAME_OVERHEAD, PLAIN_AT, Hasher, seal_final, seal_frames
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import MESSAGE_ID_LENGTH, MessageKey, build_header
-from proxy.blob.slots import Filled, Made, Shape, Slots
+from proxy.blob.slots import Filled, Made, Shape, Slots, Source
 from proxy.model.records import EncryptedDataKey, Segment
 from proxy.storage.base import Appender
 
@@ -78,6 +78,10 @@ class SealedWriter:
     async def room(self) -> memoryview:
         """Where the next bytes go, at least one; the caller puts them there and says how many by `took`."""
         return await self._slots.room()
+
+    async def draw(self, source: Source) -> bool:
+        """As `Slots.draw`."""
+        return await self._slots.draw(source)
 
     def took(self, count: int) -> memoryview | None:
         """So many bytes lie where the last room was; the next one, if there is one without waiting."""

@@ -2,17 +2,22 @@
 
 By aiohttp's way each byte is copied three times before a door has it, in pieces that each cost the interpreter several
 calls: most of what receiving a layer cost. Here the transport fills the door's buffer, and a turn of the loop is taken
-when that is full. The body's length is what its header said, which aiohttp's parser has checked; what follows the body
-is for a new parser, as the old one never learns that it ended.
+when that is full. A client that is as fast as we are is drawn from in a thread of the door's (`Drawn`), with no turn of
+the loop; once it makes that thread wait it is the loop's again. The body's length is what its header said, which
+aiohttp's parser has checked; what follows the body is for a new parser, as the old one never learns that it ended.
 
-Promises: a buffer is touched by nobody once `read_all` has ended, however it ended; not a byte behind the body is read;
-a body that was left unread is aiohttp's again, to be read off or cut. Must not know any door's protocol.
+Promises: a buffer is read into by nobody once `read_all` has ended, however it ended; not a byte behind the body is
+read; a body that was left unread is aiohttp's again, to be read off or cut. Must not know any door's protocol.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from aiohttp import web
@@ -20,6 +25,9 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 LEAST = 128 * 1024  # bytes that must be to come: for fewer the two changes of protocol cost more than they save
+DRAWN_BYTES = 8 * 2**20  # drawn at a time: others wait for the thread
+DRAWN_SECONDS = 1.0  # after which nothing more is begun, however slow the door's disk is
+WAITED_SECONDS = 0.02  # that a thread waits for a client in all that time; a room that filled in less shows a fast one
 
 
 def straight_body(
@@ -43,6 +51,10 @@ class Sink(Protocol):
 
     def took(self, count: int) -> memoryview | None:
         """So many bytes lie at the start of the last room; the next room, if there is one without waiting."""
+
+    async def draw(self, source: Callable[[Sequence[memoryview]], int]) -> bool:
+        """Call `source` in a thread with places to fill, at least a byte's, until it returns 0; otherwise it returns
+        how many bytes it put there. False, and it was not called, where this sink does no such thing."""
 
 
 class StraightBody(asyncio.BufferedProtocol):
@@ -70,6 +82,7 @@ class StraightBody(asyncio.BufferedProtocol):
         self._got = 0  # bytes in the room
         self._full: asyncio.Future[None] | None = None
         self._lost = self._transport is None
+        self._drawn: Drawn | None = None
 
     def __repr__(self) -> str:
         return f"<StraightBody, {self.left} bytes to come>"
@@ -88,8 +101,14 @@ class StraightBody(asyncio.BufferedProtocol):
     async def read_all(self, sink: Sink) -> bool:
         """The body, into `sink`. False when the connection is lost before its end: what came is there."""
         self._sink = sink
+        may_draw = is_fast = self._transport is not None and self._transport.get_extra_info("ssl_object") is None
         while self.left and not self._lost:
-            await self._read(sink, await sink.room())
+            if may_draw and is_fast and self._transport is not None and not self._transport.is_closing():
+                may_draw, is_fast = await self._draw(sink, self._transport)
+            else:
+                room, began = await sink.room(), time.monotonic()
+                await self._read(sink, room)
+                is_fast = time.monotonic() - began < WAITED_SECONDS
         return not self.left
 
     def end(self) -> None:
@@ -111,6 +130,18 @@ class StraightBody(asyncio.BufferedProtocol):
             self._finish()
         return rest
 
+    async def _draw(self, sink: Sink, transport: asyncio.Transport) -> tuple[bool, bool]:
+        """Whether the sink draws at all, and whether the client was as fast as it. Its end is left to `_read`. Of a
+        transport that is closing the descriptor may be another connection's by now."""
+        drawn = self._drawn = Drawn(transport.get_extra_info("socket").fileno(), min(self.left, DRAWN_BYTES))
+        wanted = drawn.left
+        try:
+            return await sink.draw(drawn), not drawn.left
+        finally:
+            drawn.close()
+            self._drawn = None
+            self._count(wanted - drawn.left)
+
     async def _read(self, sink: Sink, room: memoryview) -> None:
         """Until there is no room without waiting for it, or nothing to come."""
         if self._lost or self._transport is None:
@@ -126,6 +157,11 @@ class StraightBody(asyncio.BufferedProtocol):
             if self._got:
                 sink.took(self._got)
 
+    def _count(self, nbytes: int) -> None:
+        self.left -= nbytes
+        self._body.total_bytes += nbytes
+        self._heard(nbytes)
+
     def _finish(self) -> None:
         self._ended()
         self._body.feed_eof()  # reading goes on
@@ -138,9 +174,7 @@ class StraightBody(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._got += nbytes
-        self.left -= nbytes
-        self._body.total_bytes += nbytes
-        self._heard(nbytes)
+        self._count(nbytes)
         if self._room is None or self._sink is None or self._transport is None or self._got < len(self._room):
             return
         count, self._got = self._got, 0
@@ -154,6 +188,8 @@ class StraightBody(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
+        if self._drawn is not None:
+            self._drawn.close()
         self._tell()
         self._connection.connection_lost(exc)
 
@@ -169,3 +205,62 @@ class StraightBody(asyncio.BufferedProtocol):
     def _tell(self) -> None:
         if self._full is not None and not self._full.done():
             self._full.set_result(None)
+
+
+class Drawn:
+    """Bytes of a socket, to be taken in a thread, up to `left` of them, as long as they come at once."""
+
+    def __init__(self, socket: int, left: int) -> None:
+        """The descriptor stays its owner's, who may close it at any time."""
+        self.left = left
+        self._socket = os.dup(socket)
+        self._reading = threading.Lock()  # held while bytes are taken, which are there already
+        self._until = time.monotonic() + DRAWN_SECONDS
+        self._patience = WAITED_SECONDS
+
+    def __call__(self, places: Sequence[memoryview]) -> int:
+        """Fill these places from the first on, as far as there are bytes. 0 when none came soon, at the end of all, and
+        after `close`; whoever goes on reading by other ways learns which."""
+        while True:
+            with self._reading:
+                if self._socket < 0 or not self.left or time.monotonic() > self._until:
+                    return 0
+                try:
+                    count = os.readv(self._socket, _within(places, self.left))
+                except BlockingIOError:
+                    waiting = self._socket
+                except OSError:
+                    return 0
+                else:
+                    self.left -= count
+                    return count
+            if not self._wait(waiting):
+                return 0
+
+    def _wait(self, socket: int) -> bool:
+        """Closed meanwhile, the number may be another's: then it's waited for in vain, and for no longer than ever."""
+        if self._patience <= 0:
+            return False
+        began, asked = time.monotonic(), select.poll()
+        asked.register(socket, select.POLLIN)
+        ready = asked.poll(self._patience * 1000)
+        self._patience -= time.monotonic() - began
+        return bool(ready)
+
+    def close(self) -> None:
+        """Nothing is taken from here on. Waits for no client."""
+        with self._reading:
+            if self._socket >= 0:
+                os.close(self._socket)
+            self._socket = -1
+
+
+def _within(places: Sequence[memoryview], count: int) -> list[memoryview]:
+    """The first `count` bytes of these places."""
+    found = list[memoryview]()
+    for place in places:
+        if count <= 0:
+            break
+        found.append(place[:count])
+        count -= len(place)
+    return found

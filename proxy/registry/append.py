@@ -24,6 +24,7 @@ from proxy.blob.hashers import Hasher, new_hasher
 from proxy.blob.keys import DataKeys
 from proxy.blob.objects import BlobWriter, begin_append, open_object
 from proxy.blob.plain import last_page_offset
+from proxy.blob.slots import Source
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest
@@ -112,6 +113,18 @@ class Append:
             return await writer.room()
         except ObjectMissing:
             raise await self._lost() from None
+
+    async def draw(self, source: Source) -> bool:
+        """Take all that `source` gives, as `BlobWriter.draw`; it gives no more than was declared."""
+        self._check_lease()
+        writer = self._writer or await self._open()
+        before = writer.plain_length
+        try:
+            return await writer.draw(source)
+        except ObjectMissing:
+            raise await self._lost() from None
+        finally:
+            self.received += writer.plain_length - before
 
     def took(self, count: int) -> memoryview | None:
         """So many bytes lie where the last room was; the next one, if there is one at once."""

@@ -10,7 +10,7 @@ Failures are `model.errors.Failure` with `StoreFull` (no room left), `StoreUnava
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -69,6 +69,11 @@ class Appender(Protocol):
         overlap one `append` with receiving, never with another `append`. The buffer is the caller's again once the
         call returns; on cancellation it is the caller's only after `abandon` or `pause` has returned.
         """
+
+    @property
+    def append_each(self) -> Callable[[Callable[[], memoryview | None]], Coroutine[None, None, int]] | None:
+        """As `append`, in one hop for all that what it is given returns until that returns None; a view is good until
+        the next is asked for, and a client may be waited for meanwhile. None where a store has no threads for that."""
 
     async def pause(self) -> None:
         """End this stretch; what was appended is there for `resume` at `offset`. Not a promise of durability."""

@@ -11,18 +11,21 @@ written, always, and what an interrupted upload left behind must not look longer
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from proxy.model.errors import Code, Failure
-from proxy.storage.base import KEY, Into, StoredObject, Strays
+from proxy.storage.base import KEY, Into, ObjectMissing, StoredObject, Strays
 from proxy.storage.offloop import finish_anyway, obtain
+from proxy.storage.threads import Job, Threads
 from proxy.storage.tree import Tree, failure
 
 THREADS = 16  # of each kind, started as they are needed: reads never queue behind writers that wait for the disk
@@ -53,7 +56,8 @@ class FilesystemStore:
         self._check_lasts = check_lasts
         self._min_free = min_free
         self._readers = ThreadPoolExecutor(threads, "store-read")
-        self._writers = ThreadPoolExecutor(threads, "store-write")
+        self._writers = Threads(threads, "store-write")
+        self._drawers = Threads(threads, "store-draw")  # a job there takes as long as many of the others
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")
 
@@ -65,13 +69,13 @@ class FilesystemStore:
                 self._tree.need_room(expected_size + self._min_free)
             return self._tree.create(key)
 
-        fd = await obtain(self._writers, make, lambda fd: self._tree.forget(key, fd))
-        return FilesystemAppender(self._tree, self._writers, key, fd, 0)
+        fd = await self._writers.obtain(make, lambda fd: self._tree.forget(key, fd))
+        return FilesystemAppender(self._tree, self._writers, self._drawers, key, fd, 0)
 
     async def resume(self, key: str, offset: int) -> FilesystemAppender:
         _check_key(key)
-        fd = await obtain(self._writers, lambda: self._tree.reopen(key, offset), os.close)
-        return FilesystemAppender(self._tree, self._writers, key, fd, offset)
+        fd = await self._writers.obtain(lambda: self._tree.reopen(key, offset), os.close)
+        return FilesystemAppender(self._tree, self._writers, self._drawers, key, fd, offset)
 
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> FilesystemReader:
         """`fresh` drops what the page cache holds of the file, so that its bytes come from the disk."""
@@ -81,7 +85,7 @@ class FilesystemStore:
 
     async def delete(self, key: str) -> bool:
         _check_key(key)
-        return await finish_anyway(self._writers.submit(self._tree.remove, key))
+        return await self._writers.give(partial(self._tree.remove, key)).finish()
 
     async def list(self, after: str = "") -> AsyncIterator[StoredObject]:
         """Holds one folder's entries at a time."""
@@ -98,46 +102,53 @@ class FilesystemStore:
         async with self._checking:
             if time.monotonic() - self._checked_at < self._check_lasts:
                 return
-            await finish_anyway(self._writers.submit(self._tree.probe, self._min_free))
+            await self._writers.give(partial(self._tree.probe, self._min_free)).finish()
             self._checked_at = time.monotonic()
 
     async def close(self) -> None:
         """Ends the threads. Appenders and readers must have been closed."""
-        for pool in (self._readers, self._writers):
-            pool.shutdown(wait=False)
+        self._readers.shutdown(wait=False)
+        self._writers.close()
+        self._drawers.close()
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        for pool in (self._readers, self._writers):
-            pool.shutdown(wait=True)
+        self._readers.shutdown(wait=True)
         self._tree.close()
 
 
 class FilesystemAppender:
     """One writer of one file. After `pause` or a `finish` that succeeded, `abandon` leaves the object alone."""
 
-    def __init__(self, tree: Tree, pool: ThreadPoolExecutor, key: str, fd: int, offset: int) -> None:
+    def __init__(self, tree: Tree, threads: Threads, drawers: Threads, key: str, fd: int, offset: int) -> None:
         self.offset = offset
         self.resumable = False  # after a failed fsync the kernel forgets what it could not write: nobody tries again
         self._tree = tree
-        self._pool = pool
+        self._threads = threads
+        self._drawers = drawers
         self._key = key
         self._fd = fd
         self._closed = False  # set on the loop, before the thread that closes `_fd` is asked to
         self._broken = False  # bytes past `offset` may have been written
-        self._job: Future[int] | None = None
+        self._job: Job[int] | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "broken" if self._broken else "open"
         return f"<FilesystemAppender {self._key} at {self.offset}, {state}>"
 
     async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
+        return await self._append(self._threads, lambda offset: _store(self._fd, produce(), offset))
+
+    async def append_each(self, produce: Callable[[], memoryview | None]) -> int:
+        return await self._append(self._drawers, partial(_store_each, self._fd, produce))
+
+    async def _append(self, threads: Threads, store: Callable[[int], int]) -> int:
         self._check_usable()
-        if self._job is not None and not self._job.done():
+        if self._job is not None and not self._job.done:
             raise RuntimeError("one append at a time")
         self._broken = True  # until the bytes are known to be stored
-        self._job = self._pool.submit(_store, self._fd, produce, self.offset)
-        length = await asyncio.wrap_future(self._job)
+        self._job = threads.give(partial(store, self.offset))
+        length = await self._job.outcome()
         self.offset += length
         self._broken = False
         return length
@@ -164,16 +175,14 @@ class FilesystemAppender:
         if self._closed:
             return
         self._closed = True
-        last = self._job
-
-        def after_last() -> None:
-            if last is not None and not last.cancelled():
-                last.exception()  # waits; `last` runs already or is done, so it never waits for this very thread
-            how()
-
-        if last is not None:
-            last.cancel()  # one that has not begun never will
-        await finish_anyway(self._pool.submit(after_last))
+        try:
+            if self._job is not None:
+                await self._job.settle()
+        except asyncio.CancelledError:
+            with contextlib.suppress(Failure, ObjectMissing):
+                await self._threads.give(how).finish()
+            raise
+        await self._threads.give(how).finish()
 
     def _pause(self) -> None:
         try:
@@ -262,9 +271,14 @@ class FilesystemReader:
         await self.close()
 
 
-def _store(fd: int, produce: Callable[[], memoryview], offset: int) -> int:
-    """What `produce` fails with leaves as it is; the disk's own errors as `Failure`."""
-    view = produce()
+def _store_each(fd: int, produce: Callable[[], memoryview | None], offset: int) -> int:
+    done = 0
+    while (view := produce()) is not None:
+        done += _store(fd, view, offset + done)
+    return done
+
+
+def _store(fd: int, view: memoryview, offset: int) -> int:
     done = 0
     try:
         while done < len(view):

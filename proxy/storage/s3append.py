@@ -36,6 +36,8 @@ SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but
 class S3Appender:
     """One writer of one object. After `pause` or a `finish` that succeeded, `abandon` leaves the object alone."""
 
+    append_each = None  # a full part waits for the line, which is the loop's
+
     def __init__(
         self,
         tools: Tools,
@@ -79,9 +81,7 @@ class S3Appender:
         self._sending: asyncio.Task[SentPart] | None = None
         self._spilling: asyncio.Task[None] | None = None
         self._clock = StallClock(tools.stall_seconds, self._on_stall)
-        self._broken = False
-        self._ended = False
-        self.resumable = False
+        self._broken = self._ended = self.resumable = False
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "broken" if self._broken else "open"

@@ -8,8 +8,10 @@ end can be waited for again after a cancellation. Must not know what the work is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -44,8 +46,8 @@ class Job(Generic[T]):
             raise self._error
         return self._result  # type: ignore[return-value]  # set by whoever did not fail
 
-    async def finish(self) -> T:
-        """The outcome. Cancelled, the work is seen through to its end first; then the cancellation goes on."""
+    async def settle(self) -> None:
+        """As `ended`. Cancelled, the work is seen through to its end first; then the cancellation goes on."""
         cancelled: asyncio.CancelledError | None = None
         while not self.done:
             try:
@@ -54,6 +56,10 @@ class Job(Generic[T]):
                 cancelled = error
         if cancelled is not None:
             raise cancelled
+
+    async def finish(self) -> T:
+        """The outcome, as `settle` waits for it."""
+        await self.settle()
         return await self.outcome()
 
     def run(self, end: Callable[[Job[Any]], None]) -> None:
@@ -88,12 +94,25 @@ class Threads:
         self._jobs: SimpleQueue[Job[Any] | None] = SimpleQueue()
 
     def give(self, work: Callable[[], T]) -> Job[T]:
+        """RuntimeError after `close`."""
+        if not self._count:
+            raise RuntimeError("these threads have ended")
         job = Job(work)
         if self._busy >= self._begun < self._count:
             self._begin()
         self._busy += 1
         self._jobs.put(job)
         return job
+
+    async def obtain(self, make: Callable[[], T], release: Callable[[T], object]) -> T:
+        """What `make` returns. A caller cancelled meanwhile leaves only when what was made has been released."""
+        job = self.give(make)
+        try:
+            return await job.finish()
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):  # that of `make`: there is nothing to release
+                await self.give(partial(release, await job.outcome())).finish()
+            raise
 
     def close(self) -> None:
         """The threads end with the jobs that were given."""

@@ -134,6 +134,55 @@ async def test_either_way_to_produce_brings_the_same_bytes(store: ObjectStore) -
     assert await get(store, key()) == b"abcabcabc"
 
 
+async def test_what_is_appended_in_one_hop_lies_there_piece_by_piece(store: ObjectStore) -> None:
+    """Each piece is stored before the next is asked for, in the same buffer; where a store does such a thing at all."""
+    appender = await store.begin(key())
+    if appender.append_each is None:
+        await appender.abandon()
+        return
+    await appender.append(gives(b"first, "))
+    buffer, threads = bytearray(5), list[int]()
+    pieces = iter([b"12345", b"67", b"", b"89abc"])
+
+    def produce() -> memoryview | None:
+        threads.append(threading.get_ident())
+        piece = next(pieces, None)
+        if piece is None:
+            return None
+        buffer[: len(piece)] = piece
+        return memoryview(buffer)[: len(piece)]
+
+    assert await appender.append_each(produce) == 12
+    assert await appender.append_each(lambda: None) == 0
+    await appender.append(gives(b", last"))
+    assert appender.offset == 25
+    await appender.finish()
+    assert await get(store, key()) == b"first, 123456789abc, last"
+    assert len({*threads, threading.get_ident()}) == 2
+
+
+async def test_a_hop_that_fails_in_its_middle_leaves_the_appender_broken(store: ObjectStore) -> None:
+    """What it had stored by then is cut off by `pause`."""
+    appender = await store.begin(key())
+    if appender.append_each is None:
+        await appender.abandon()
+        return
+    await appender.append(gives(b"kept"))
+    pieces = [b"gone"]
+
+    def produce() -> memoryview:
+        if not pieces:
+            raise ZeroDivisionError("on purpose")
+        return memoryview(pieces.pop())
+
+    with pytest.raises(ZeroDivisionError):
+        await appender.append_each(produce)
+    await appender.pause()
+    appender = await store.resume(key(), 4)
+    await appender.finish()
+    assert await get(store, key()) == b"kept"
+
+
 async def test_an_empty_object_exists(store: ObjectStore) -> None:
     await put(store, key())
     assert await get(store, key()) == b""

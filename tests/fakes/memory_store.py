@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -104,6 +104,13 @@ class MemoryAppender:
         self._open = True
         self._job: Future[int] | None = None
         store.open_appenders += 1
+
+    @property
+    def append_each(self) -> Callable[[Callable[[], memoryview | None]], Coroutine[None, None, int]] | None:
+        return None if self._store.gathers else self._append_each
+
+    async def _append_each(self, produce: Callable[[], memoryview | None]) -> int:
+        return await self.append(lambda: memoryview(b"".join(map(bytes, iter(produce, None)))))
 
     async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
         if not self._open:

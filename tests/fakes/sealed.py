@@ -86,3 +86,23 @@ async def read_range(store: ObjectStore, written: Written, start: int, stop: int
         store, written.sealed, data_key=written.data_key, segments=written.segments, pool=pool
     ) as reader:
         return b"".join([bytes(run) async for run in reader.runs(start, stop)])
+
+
+class Given:
+    """What a writer draws from: `content`, at most `most` bytes a call, and nothing for now after `calls` of them."""
+
+    def __init__(self, content: bytes, most: int, calls: int = 10**6) -> None:
+        self.content = content
+        self._most = most
+        self._calls = calls
+
+    def __call__(self, places: Sequence[memoryview]) -> int:
+        assert all(map(len, places))
+        count = 0
+        self._calls -= 1
+        while places and self._calls >= 0 and (part := self.content[: min(self._most - count, len(places[0]))]):
+            places[0][: len(part)] = part
+            self.content = self.content[len(part) :]
+            count += len(part)
+            places = places[1:]
+        return count

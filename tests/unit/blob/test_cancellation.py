@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+from collections.abc import Sequence
 
 import pytest
 from fakes.memory_store import MemoryAppender, MemoryStore
-from fakes.sealed import ARN, Written, read_range, sealed_object, write_messages
+from fakes.sealed import ARN, Given, Written, read_range, sealed_object, write_messages
 
 import _speedups
 from proxy.blob.buffers import BufferPool
@@ -137,6 +138,82 @@ async def test_a_cancelled_message_can_still_be_finished(
     assert kept == (3 * F + 100 if finishing else 6 * F)
     written = Written(sealed_object(KEY, data_key, F, [segment]), data_key.plaintext, b"", (segment,))
     assert await read_range(memory, written, 0, kept, pool) == WHOLE[:kept]
+
+
+class Held:
+    """A source that gives `first`, waits for its gate, and then has no more."""
+
+    def __init__(self, first: bytes) -> None:
+        self.entered, self.gate = threading.Event(), threading.Event()
+        self._given = Given(first, len(first))
+
+    def __call__(self, places: Sequence[memoryview]) -> int:
+        count = self._given(places)
+        if not count:
+            self.entered.set()
+            self.gate.wait(10)
+        return count
+
+
+async def test_abandoned_while_a_thread_draws(memory: MemoryStore, data_key: DataKey, pool: BufferPool) -> None:
+    """Its slot is nobody else's until its source has given it leave."""
+    appender, writer = await begin(memory, data_key, pool)
+    source = Held(WHOLE[: 7 * F + 5])
+    draw = asyncio.ensure_future(writer.draw(source))
+    await asyncio.to_thread(source.entered.wait, 10)
+    await cancel(draw)
+    abandon = asyncio.ensure_future(writer.abandon())
+    await asyncio.sleep(0)
+    assert not abandon.done()
+    assert pool.lent == 1
+    source.gate.set()
+    await abandon
+    assert pool.lent == 0
+    await appender.abandon()
+    assert memory.objects == {}
+
+
+@pytest.mark.parametrize("more", [0, 100, 5 * F])
+async def test_a_cancelled_draw_can_still_be_finished(
+    memory: MemoryStore, data_key: DataKey, pool: BufferPool, more: int
+) -> None:
+    """All that the thread took is kept, and what is written after it follows."""
+    appender, writer = await begin(memory, data_key, pool)
+    source = Held(WHOLE[: 7 * F + 5])
+    draw = asyncio.ensure_future(writer.draw(source))
+    await asyncio.to_thread(source.entered.wait, 10)
+    await cancel(draw)
+    source.gate.set()
+    await writer.write(WHOLE[7 * F + 5 : 7 * F + 5 + more])
+    segment = await writer.finish()
+    await appender.finish()
+    kept = writer.plain_length
+    assert kept == 7 * F + 5 + more
+    written = Written(sealed_object(KEY, data_key, F, [segment]), data_key.plaintext, b"", (segment,))
+    assert await read_range(memory, written, 0, kept, pool) == WHOLE[:kept]
+
+
+async def test_a_draw_that_fails_fails_whatever_follows(
+    memory: MemoryStore, data_key: DataKey, pool: BufferPool
+) -> None:
+    def fail(key: str, offset: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    memory.faults.fail_append = fail
+    appender, writer = await begin(memory, data_key, pool)
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space"):
+            await writer.draw(Given(WHOLE, 5 * F))
+    with pytest.raises(OSError, match="No space"):
+        await writer.write(b"more")
+    with pytest.raises(OSError, match="No space"):
+        await writer.finish()
+    await writer.abandon()
+    assert pool.lent == 0
+    with pytest.raises(RuntimeError, match="ended"):
+        await writer.draw(Given(WHOLE, F))
+    await appender.abandon()
+    assert memory.objects == {}
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])

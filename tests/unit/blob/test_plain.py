@@ -13,6 +13,7 @@ import pytest
 from blake3 import blake3
 from fakes.memory_store import MemoryStore
 from fakes.plain import Plain, opened, plain_object, read_plain, write_plain
+from fakes.sealed import Given
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -246,6 +247,25 @@ async def test_a_long_append_keeps_its_pages_as_they_come_and_holds_little_more_
     assert kept == [0, PAGE]
     assert len(writer.last_hashes) == -(-writer.plain_length // F) * 32 - 2 * PAGE_BYTES
     await appender.finish()  # type: ignore[attr-defined]
+
+
+async def test_what_is_drawn_is_hashed_frame_by_frame_as_what_is_written(memory: MemoryStore, pool: BufferPool) -> None:
+    kept = dict[int, bytes]()
+
+    async def keep(plain_offset: int, hashes: bytes) -> None:
+        kept[plain_offset] = hashes
+
+    appender, writer = await begin(memory, pool, keep)
+    whole = WHOLE[: PAGE + 5 * F + 7]
+    source = Given(whole, 5 * F + 3, 60)
+    while source.content:
+        assert await writer.draw(source)
+        source = Given(source.content, 5 * F + 3, 60)
+    await writer.finish()
+    assert b"".join(kept.values()) + writer.last_hashes == hash_frames(memoryview(whole), F)
+    assert list(kept) == [0]
+    await appender.finish()  # type: ignore[attr-defined]
+    assert memory.objects == {"c" * 32: whole}
 
 
 async def test_a_page_that_cannot_be_kept_fails_the_append_and_leaves_nothing(

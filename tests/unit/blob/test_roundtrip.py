@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 from fakes.memory_store import MemoryStore
-from fakes.sealed import ARN, Written, read_range, sealed_object, write_messages
+from fakes.sealed import ARN, Given, Written, read_range, sealed_object, write_messages
 
 import _speedups
 from proxy.blob.buffers import SLOT_BYTES, BufferPool
@@ -75,6 +75,38 @@ async def test_what_is_put_into_rooms_is_what_was_written(
         room[:count] = rest[:count]
         room = writer.took(count)
         assert room is None or len(room)
+    table = [await writer.finish()]
+    await appender.finish()
+    written = Written(sealed_object("a" * 32, data_key, F, table), data_key.plaintext, hasher.digest(), tuple(table))
+    assert written.digest == hashlib.sha256(whole).digest()
+    assert await read_range(store, written, 0, len(whole), pool) == whole
+
+
+@pytest.mark.parametrize("most", [1, 100, F, 10_000])
+@pytest.mark.parametrize("calls", [1, 7, 10_000])
+async def test_what_is_drawn_is_what_was_written(
+    store: ObjectStore, data_key: DataKey, pool: BufferPool, most: int, calls: int
+) -> None:
+    """Draws that end anywhere in a slot, and writes between them; a store that can't let its threads wait says so."""
+    whole, hasher = content(40 * F + 17), _speedups.sha256()
+    appender = await store.begin("a" * 32)
+    writer = await SealedWriter.begin(
+        appender,
+        data_key=data_key.plaintext,
+        encrypted=data_key.encrypted,
+        sealed_for=ARN,
+        frame_length=F,
+        plain_offset=0,
+        hasher=hasher,
+        expected=None,
+        pool=pool,
+    )
+    while rest := whole[writer.plain_length :]:
+        source = Given(rest, most, calls)
+        assert await writer.draw(source) is (appender.append_each is not None)
+        assert source.content == whole[writer.plain_length :]
+        await writer.write(source.content[:1500])
+        assert pool.lent <= 2
     table = [await writer.finish()]
     await appender.finish()
     written = Written(sealed_object("a" * 32, data_key, F, table), data_key.plaintext, hasher.digest(), tuple(table))

@@ -6,8 +6,11 @@ import asyncio
 import functools
 import inspect
 import os
+import socket
 import ssl
-from collections.abc import Callable, Coroutine
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from fakes.http_door import Line, get, serving
 
 from proxy.process import http
 from proxy.process.selfsigned import make_self_signed
-from proxy.process.straight import LEAST
+from proxy.process.straight import LEAST, WAITED_SECONDS, Drawn
 from proxy.process.tls import server_context
 
 LENGTH = 3_000_001
@@ -48,18 +51,26 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
 
 
 class Taker:
-    """A door that takes a body into rooms of `size` bytes, `at_once` of them without a wait. From `busy_at` bytes on it
-    waits for its gate, and it stops after `most`."""
+    """A door that takes a body into rooms of `size` bytes, `at_once` of them without a wait, or, where it `draws`, in
+    threads. From `busy_at` bytes on it waits for its gate, and it stops after `most`."""
 
     def __init__(
-        self, size: int = 256 * 1024, at_once: int = 3, most: int = 10 * LENGTH, busy_at: int | None = None
+        self,
+        size: int = 256 * 1024,
+        at_once: int = 3,
+        most: int = 10 * LENGTH,
+        busy_at: int | None = None,
+        *,
+        draws: bool = False,
     ) -> None:
         self.taken = bytearray()
         self.was_whole: list[bool] = []
         self.is_straight: list[bool] = []
         self.gate = asyncio.Event()
         self.stopped = asyncio.Event()
-        self._at_once, self._most, self._busy_at = at_once, most, busy_at
+        self.drawn = 0  # bytes, of those taken
+        self.draws_ended: list[threading.Event] = []
+        self._at_once, self._most, self._busy_at, self._draws = at_once, most, busy_at, draws
         self._room = bytearray(size)
         self._left_at_once = at_once
 
@@ -92,6 +103,24 @@ class Taker:
         self._left_at_once = self._at_once
         return memoryview(self._room)
 
+    async def draw(self, source: Callable[[Sequence[memoryview]], int]) -> bool:
+        if not self._draws:
+            return False
+        if len(self.taken) >= self._most:
+            self.stopped.set()
+            raise web.HTTPConflict(text="enough")
+        ended = threading.Event()
+        self.draws_ended.append(ended)
+        await asyncio.to_thread(self._draw, source, ended)
+        return True
+
+    def _draw(self, source: Callable[[Sequence[memoryview]], int], ended: threading.Event) -> None:
+        room, half = memoryview(self._room), len(self._room) // 2
+        while len(self.taken) < self._most and (count := source([room[:half], room[half:]])):
+            self.taken += room[:count]
+            self.drawn += count
+        ended.set()
+
     def took(self, count: int) -> memoryview | None:
         self.taken += self._room[:count]
         self._left_at_once -= 1
@@ -108,22 +137,28 @@ async def eventually(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+either_way = pytest.mark.parametrize("draws", [False, True], ids=["by the loop", "drawn"])
+
+
 @pytest.mark.parametrize("size", [1000, 65536, 2**20])
 @pytest.mark.parametrize("at_once", [1, 5])
+@either_way
 @on_both_loops
-async def test_a_body_arrives_byte_for_byte_whatever_the_rooms(size: int, at_once: int) -> None:
-    door = Taker(size, at_once)
+async def test_a_body_arrives_byte_for_byte_whatever_the_rooms(size: int, at_once: int, draws: bool) -> None:
+    door = Taker(size, at_once, draws=draws)
     async with serving(door) as (_, connect):
         line = await connect()
         assert (await line.ask(put() + CONTENT))[2] == str(LENGTH).encode()
     assert door.taken == CONTENT
     assert (door.is_straight, door.was_whole) == ([True], [True])
+    assert (door.drawn > 0) is draws
 
 
+@either_way
 @on_both_loops
-async def test_requests_behind_a_body_are_answered_in_turn() -> None:
+async def test_requests_behind_a_body_are_answered_in_turn(draws: bool) -> None:
     """Not a byte behind the body is taken for it, be they sent together; each further body is read straight again."""
-    door = Taker()
+    door = Taker(draws=draws)
     async with serving(door) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT + get() + put() + CONTENT + get())
@@ -181,9 +216,10 @@ async def test_a_busy_door_takes_nothing_and_is_not_held_against_the_client() ->
     assert door.taken == CONTENT
 
 
+@either_way
 @on_both_loops
-async def test_a_body_that_stands_still_is_cut() -> None:
-    door = Taker()
+async def test_a_body_that_stands_still_is_cut(draws: bool) -> None:
+    door = Taker(draws=draws)
     async with serving(door, body_seconds=0.3) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT[:1_000_000])
@@ -193,9 +229,10 @@ async def test_a_body_that_stands_still_is_cut() -> None:
     assert door.taken == CONTENT[:1_000_000]
 
 
+@either_way
 @on_both_loops
-async def test_a_slow_body_is_not_cut() -> None:
-    door = Taker()
+async def test_a_slow_body_is_not_cut(draws: bool) -> None:
+    door = Taker(draws=draws)
     async with serving(door, body_seconds=0.4) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT[:-10_000])
@@ -205,10 +242,11 @@ async def test_a_slow_body_is_not_cut() -> None:
         assert (await line.answer())[0] == 200
 
 
+@either_way
 @on_both_loops
-async def test_what_came_before_a_client_left_is_there() -> None:
+async def test_what_came_before_a_client_left_is_there(draws: bool) -> None:
     """To the byte, the last of them in a room that was not full."""
-    door = Taker()
+    door = Taker(draws=draws)
     async with serving(door) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT[:777_777])
@@ -219,10 +257,11 @@ async def test_what_came_before_a_client_left_is_there() -> None:
     assert door.taken == CONTENT[:777_777]
 
 
+@either_way
 @on_both_loops
-async def test_a_body_that_is_refused_half_way_is_read_off_and_the_connection_goes_on() -> None:
+async def test_a_body_that_is_refused_half_way_is_read_off_and_the_connection_goes_on(draws: bool) -> None:
     """aiohttp lingers over the rest, counted by its length; then comes the next request."""
-    async with serving(Taker(most=1_000_000)) as (_, connect):
+    async with serving(Taker(most=1_000_000, draws=draws)) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT + get())
         assert (await line.answer())[0] == 409
@@ -254,9 +293,74 @@ async def test_a_server_that_ends_cancels_the_door_and_touches_the_room_no_more(
     assert bytes(door._room) == there
 
 
+class Waiting(Taker):
+    """Draws, and comes back to its source only once the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__(draws=True)
+        self.may_go_on = threading.Event()
+        self.inside = threading.Event()
+        self.after: list[int] = []
+
+    def _draw(self, source: Callable[[Sequence[memoryview]], int], ended: threading.Event) -> None:
+        room = memoryview(self._room)
+        self.taken += room[: source([room])]
+        self.inside.set()
+        self.may_go_on.wait(10)
+        self.after.append(source([room]))
+        ended.set()
+
+
+@on_both_loops
+async def test_a_thread_that_outlives_its_request_takes_not_a_byte_more() -> None:
+    """The door is cancelled while its thread is busy; what is still in the socket is not for its buffer."""
+    door = Waiting()
+    async with serving(door) as (_, connect):
+        line = await connect()
+        line.writer.write(put() + CONTENT)
+        await asyncio.to_thread(door.inside.wait, 10)
+    door.may_go_on.set()
+    await asyncio.to_thread(door.draws_ended[0].wait, 10)
+    assert door.after == [0]
+    assert CONTENT.startswith(door.taken)
+
+
+@on_both_loops
+async def test_a_connection_that_is_cut_is_drawn_from_no_more() -> None:
+    door = Waiting()
+    async with serving(door) as (server, connect):
+        line = await connect()
+        line.writer.write(put() + CONTENT)
+        await asyncio.to_thread(door.inside.wait, 10)
+        [connection] = server.connections
+        assert connection.transport is not None
+        connection.transport.abort()
+        assert await line.is_closed()
+        door.may_go_on.set()
+        await eventually(lambda: bool(door.was_whole))
+    assert door.after == [0]
+    assert door.was_whole == [False]
+
+
+def test_a_thread_waits_for_a_client_so_long_and_no_longer_and_takes_no_more_than_is_left() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        drawn, room = Drawn(ours.fileno(), 5), memoryview(bytearray(8))
+        began = time.monotonic()
+        assert drawn([room]) == 0
+        assert time.monotonic() - began >= WAITED_SECONDS * 0.9
+        theirs.send(b"sevenby")
+        assert (drawn([room[:2], room[2:]]), bytes(room), drawn.left) == (5, b"seven\0\0\0", 0)
+        assert drawn([room]) == 0
+        assert ours.recv(8) == b"by"
+        drawn.close()
+        drawn.close()
+
+
 @on_both_loops
 async def test_the_same_over_tls(tmp_path: Path) -> None:
-    door = Taker()
+    door = Taker(draws=True)
     authority, crt, key = await asyncio.to_thread(make_self_signed, tmp_path, "localhost")
     async with serving(door, tls=server_context(crt, key)) as (server, _):
         address = server._sockets[0].getsockname()
@@ -268,3 +372,4 @@ async def test_the_same_over_tls(tmp_path: Path) -> None:
         line.writer.close()
     assert door.taken == CONTENT + CONTENT
     assert door.is_straight == [True, True]
+    assert door.drawn == 0  # bytes of the socket are none of the body

@@ -81,6 +81,46 @@ async def test_one_who_sees_a_job_through_is_cancelled_when_it_has_ended(threads
     assert await job.finish()
 
 
+async def test_what_is_obtained_is_the_callers(threads: Threads) -> None:
+    released = list[int]()
+    assert await threads.obtain(lambda: 7, released.append) == 7
+
+    def fails() -> int:
+        raise ZeroDivisionError("on purpose")
+
+    with pytest.raises(ZeroDivisionError):
+        await threads.obtain(fails, released.append)
+    assert released == []
+
+
+@pytest.mark.parametrize("made", [True, False])
+async def test_what_nobody_waits_for_any_more_is_released_before_the_cancellation_goes_on(
+    threads: Threads, made: bool
+) -> None:
+    gate, released = threading.Event(), list[int]()
+
+    def make() -> int:
+        gate.wait(10)
+        return 7 if made else 7 // 0
+
+    obtaining = asyncio.create_task(threads.obtain(make, released.append))
+    await asyncio.sleep(0)
+    obtaining.cancel()
+    await asyncio.sleep(0)
+    assert not obtaining.done()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await obtaining
+    assert released == [7] * made
+
+
+async def test_nothing_is_given_to_threads_that_have_ended() -> None:
+    threads = Threads(1, "test")
+    threads.close()
+    with pytest.raises(RuntimeError, match="ended"):
+        threads.give(int)
+
+
 async def test_a_thread_that_waits_holds_nothing_of_its_last_job(threads: Threads) -> None:
     class Buffer:
         pass
