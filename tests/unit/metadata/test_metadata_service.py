@@ -21,8 +21,9 @@ from proxy.metadata.addresses import parse
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.operations import INTERNAL, Operation
-from proxy.metadata.service import BODY_MAX, Service, start_service
+from proxy.metadata.service import Service, start_service
 from proxy.metadata.transaction import Transaction
+from proxy.metadata.unixdoor import BODY_MAX
 from proxy.metadata.watch import Watch
 from proxy.metadata.wire import REACHES, REQUEST_HEADER, SECRET_HEADER
 from proxy.model.errors import Code, Failure
