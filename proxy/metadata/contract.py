@@ -1,8 +1,10 @@
 """What a proxy may ask of the metadata service. `client.MetadataClient` is one, and `cache.CachedMetadata` wraps one.
 
 Every call is one transaction; a write has been committed durably when it returns, and every worker sees it from then on
-(invariant 5). Failures are `model.errors.Failure`; the codes worth catching are named at each call, and
-`MetadataUnavailable` may come from all. `account` is the registry's 12 digits.
+(invariant 5). What only begins, leases or lets go of an upload may be lost with the machine where all who are told of
+it are on that machine; a repository that it makes may not, nor what is told of bytes. Failures are
+`model.errors.Failure`; the codes worth catching are named at each call, and `MetadataUnavailable` may come from all.
+`account` is the registry's 12 digits.
 """
 
 from __future__ import annotations

@@ -119,6 +119,7 @@ async def start_service(
     database: Path | str,
     listen: str,
     beside: str = "",
+    alone: bool = False,
     epochs: Path | None = None,
     secret: str | None = None,
     tls: ssl.SSLContext | None = None,
@@ -133,7 +134,7 @@ async def start_service(
     """Open and migrate the database, then serve. `database` is SQLite's file or PostgreSQL's URL; `listen` is
     `unix:<path>` or `<host>:<port>` (port 0: any free one); so is `beside`, where it listens as well.
 
-    `tls` is what it shows on TCP.
+    `alone` is of SQLite: whoever asks is on this machine, and so is what they store. `tls` is what it shows on TCP.
     `advertise` is the URL at which other services over the same PostgreSQL may ask this one; `trusted` vouches for
     theirs. For `outage_grace` seconds without any database, nodes use on what they keep.
     `prepare` runs before anybody can ask: what it makes (the administrator) is there for the first request.
@@ -143,7 +144,7 @@ async def start_service(
     if not secret and not all(each.startswith("unix:") for each in places):
         raise ValueError("a metadata service on TCP needs a shared secret")
     process = secrets.token_hex(16)
-    page, opened, listening = await asyncio.to_thread(_open, database, process, epochs, places)
+    page, opened, listening = await asyncio.to_thread(_open, database, process, epochs, places, alone)
     address = places[0] if places[0].startswith("unix:") else "{}:{}".format(*listening[0].getsockname()[:2])
     if not advertise and not places[0].startswith(("unix:", "0.0.0.0:", "[::]:", ":")):
         advertise = f"{'https' if tls else 'http'}://{places[0].rpartition(':')[0]}:{address.rpartition(':')[2]}"
@@ -182,22 +183,22 @@ async def start_service(
 
 
 def _open(
-    database: Path | str, process: str, epochs: Path | None, places: Sequence[str]
+    database: Path | str, process: str, epochs: Path | None, places: Sequence[str], alone: bool
 ) -> tuple[Epochs | None, Database, list[socket.socket]]:
     """What a start does on the disk, and on the line to the database."""
     page = Epochs(epochs) if epochs is not None else None
-    opened = _database(database, process, page)
+    opened = _database(database, process, page, alone)
     return page, opened, [_unix_socket(at[5:]) if at.startswith("unix:") else _tcp_socket(at) for at in places]
 
 
-def _database(where: Path | str, process: str, page: Epochs | None) -> Database:
+def _database(where: Path | str, process: str, page: Epochs | None, alone: bool) -> Database:
     if isinstance(where, str):
         from proxy.metadata.postgresql import PostgresqlDatabase  # the driver is loaded by those who use it
 
         if page is not None:
             page.lend(1)  # until there is a registration
         return PostgresqlDatabase(where, process=process)
-    opened = SqliteDatabase(where)
+    opened = SqliteDatabase(where, alone=alone)
     if page is not None:
         page.bump_all()
         page.lend(0)  # whoever writes this file is on this machine
@@ -303,7 +304,7 @@ async def _in_transaction(store: Store, name: str, operation: Operation, run: Ca
     if not operation.write:
         return await store.read(run)
     if asked.request is None or operation.settles:
-        return await store.write(run, until=asked.until)
+        return await store.write(run, until=asked.until, durable=operation.durable)
     return await store.write(partial(once, request=asked.request, operation=name, run=run), until=asked.until)
 
 
