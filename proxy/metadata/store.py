@@ -1,7 +1,7 @@
 """The threads that use the database, and the commits that writes share.
 
 Promises: the event loop never waits for the database; writes are serial, and those that queue up while one commits
-share the next commit, each behind a savepoint, so that one failing leaves the others alone; what `committed` gives is
+share the next commit, in which one failing leaves the others alone; what `committed` gives is
 awaited after the commit and before those of its callers go on whose writes changed what others keep, while the next
 group is written. Which database it is lies behind `Database` (`sqlite`, `postgresql`).
 Must not know what the operations do.
@@ -182,9 +182,12 @@ class Store:
                 first.loop.call_soon_threadsafe(self._settle, group, changes, told)
 
     def _write_group(self, group: list[_Write]) -> tuple[Changes, Told | None]:
+        durable = any(write.durable for write in group)
         try:
-            durable = any(write.durable for write in group)
-            return self._database.write(partial(self._run_group, group), durable=durable)
+            try:
+                return self._database.write(partial(self._run_all, group), durable=durable)
+            except _OneFailed:
+                return self._database.write(partial(self._run_each, group), durable=durable)
         except BaseException as error:  # whatever it was, none of the group may take itself for committed: tell all
             for write in group:
                 write.error = error
@@ -200,13 +203,24 @@ class Store:
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    def _run_group(self, group: list[_Write], connection: Connection) -> tuple[Changes, Told | None]:
-        """Every write of the group, anew if it ran before."""
+    def _run_all(self, group: list[_Write], connection: Connection) -> tuple[Changes, Told | None]:
+        """The writes of the group with nothing between them: seldom does one fail, and then all is undone."""
         changes = Changes()
-        if len(group) == 1:  # it needs no savepoint: when it fails, the transaction is undone
-            group[0].result, more = self._run(group[0], connection)
+        for write in group:
+            try:
+                write.result, more = self._run(write, connection)
+            except (OperationalError, InternalError):
+                raise
+            except Exception as error:
+                if len(group) == 1:
+                    raise
+                raise _OneFailed from error
             changes.add(more)
-            return changes, self._database.announce(connection, changes) if changes else None
+        return changes, self._database.announce(connection, changes) if changes else None
+
+    def _run_each(self, group: list[_Write], connection: Connection) -> tuple[Changes, Told | None]:
+        """The same, each behind a savepoint of its own."""
+        changes = Changes()
         for write in group:
             write.error = None
             savepoint = connection.begin_nested()
@@ -229,6 +243,10 @@ class Store:
         result = write.run(transaction)
         write.changed = bool(transaction.changes)
         return result, transaction.changes
+
+
+class _OneFailed(Exception):
+    """One write of several: the others are to be done without it."""
 
 
 async def _answer_after(waiting: Awaitable[None], group: list[_Write]) -> None:

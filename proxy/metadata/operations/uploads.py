@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
 
-from proxy.metadata.operations.blobs import link_blob
+from proxy.metadata.operations.blobs import link_blob, link_new_blob
 from proxy.metadata.operations.createonpush import need_or_make_repository
 from proxy.metadata.operations.framehashes import end_append, put_page
 from proxy.metadata.operations.layerparts import add_part, parts_of
@@ -211,7 +211,8 @@ def advance_upload(
     )
     if done and row.state == UPLOAD_OPEN and not row.fence and fence and row.last_fence == fence:
         return _upload(tx, row)  # the answer to this very append was lost
-    return _upload(tx, _append(tx, row, fence, segment, frame_hashes, hash_state))
+    row = _append(tx, row, fence, segment, frame_hashes, hash_state)
+    return _upload(tx, row, _only(row, segment))
 
 
 def release_upload(tx: Transaction, upload_id: str, fence: int) -> None:
@@ -237,14 +238,18 @@ def commit_upload(
         return _blob(tx, row, digest), row.discard
     _held(row, fence)
     repository_id = need_repository(tx, row.account, row.repository)
+    found = None
     if segment is not None:
         row = _append(tx, row, fence, segment, frame_hashes, None)
+        found = _only(row, segment)
     discard = _keep(tx, row, digest, repository_id)
     tx.connection.execute(
         _COMMIT,
         {"id": upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now},
     )
-    return _blob(tx, row, digest), discard
+    if discard == row.object_key:  # another one is there, and stays
+        return _blob(tx, row, digest), discard
+    return Blob(digest, row.plain_size, upload_object(row, found or segments_of(tx, row.object_key))), discard
 
 
 def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str) -> str:
@@ -276,9 +281,9 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> st
     }
     discard: str | None = None
     if there is None:
-        fresh = _named(row, digest) | {"links": 0, "touched_at": tx.now, "created_at": tx.now}
+        fresh = _named(row, digest) | {"links": 1, "touched_at": tx.now, "created_at": tx.now}
         result = tx.connection.execute(_NEW_BLOB, facts | fresh)
-        blob_id = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
+        link_new_blob(tx, repository_id, result.inserted_primary_key[0])  # type: ignore[index]  # an insert has one
     else:
         blob_id = there.blob_id
         discard = row.object_key if there.quarantined_for is None else there.object_key
@@ -286,7 +291,7 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> st
             tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(quarantined_for=None, **facts))
             tx.changes.everything = True
         delete_segments(tx, [discard])
-    link_blob(tx, repository_id, blob_id)
+        link_blob(tx, repository_id, blob_id)
     return discard
 
 
@@ -345,8 +350,14 @@ def _conflict(row: FoundRow, message: str) -> Failure:
     return Failure(Code.UPLOAD_CONFLICT, message, offset=row.plain_size)
 
 
-def _upload(tx: Transaction, row: FoundRow) -> Upload:
-    found = segments_of(tx, row.object_key) if row.segment_count else ()
+def _only(row: FoundRow, segment: Segment) -> tuple[Segment, ...] | None:
+    """What a row that has this last segment has of them, if that is all; None: to be looked up."""
+    return (segment,) if row.segment_count == 1 else None
+
+
+def _upload(tx: Transaction, row: FoundRow, found: tuple[Segment, ...] | None = None) -> Upload:
+    if found is None:
+        found = segments_of(tx, row.object_key) if row.segment_count else ()
     return Upload(
         upload_id=row.upload_id,
         account=row.account,
