@@ -107,6 +107,8 @@ INTERNAL: dict[str, Operation] = {
     "renew_upload": Operation(uploads.renew_upload, write=True, settles=True, durable=False),
     "keep_frame_hashes": Operation(uploads.keep_frame_hashes, write=True, settles=True, durable=False),
     "advance_upload": Operation(uploads.advance_upload, write=True, settles=True),
+    "finish_upload": Operation(uploads.finish_upload, write=True, settles=True),
+    "close_upload": Operation(uploads.close_upload, write=True, settles=True),
     "release_upload": Operation(uploads.release_upload, write=True, settles=True, durable=False),
     "commit_upload": Operation(uploads.commit_upload, write=True, settles=True),
     "cancel_upload": Operation(uploads.cancel_upload, write=True),
