@@ -92,6 +92,7 @@ async def metadata_service(
         database=config.metadata.database or data.database,
         listen=f"unix:{data.metadata_socket}",
         beside=beside,
+        alone=not beside and config.storage.backend == "filesystem",
         epochs=data.epochs,
         secret=config.metadata.secret or None,
         tls=tls,

@@ -11,13 +11,14 @@ import asyncio
 import io
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
 
 from proxy.metadata import wire
 from proxy.metadata.addresses import Address, connect, parse
+from proxy.metadata.unixline import UnixLines
 from proxy.model.errors import Code, Failure
 
 CONNECTIONS = 32  # one proxy's at once; the service runs few things in parallel, the rest waits here
@@ -48,7 +49,12 @@ class Services:
         # A service counts from when it hears of a request. What it does not begin in time it leaves: another one may
         # have done it by then, and more that came after it.
         self._within = f"{attempt * _BEGIN_WITHIN:.3f}"
-        self._lines = [(each.base, connect(each, secret, connections=connections, timeout=attempt)) for each in found]
+        self._lines: list[UnixLines | _Session] = [
+            UnixLines(each.socket, secret, connections=connections, timeout=attempt)
+            if each.socket
+            else _Session(each, secret, connections=connections, timeout=attempt)
+            for each in found
+        ]
         self.current = first % len(found)
         self._patience = patience
 
@@ -61,12 +67,9 @@ class Services:
         attempts = refusals = 0
         while True:
             number = self.current
-            base, session = self._lines[number]
             try:
-                data = body if len(body) < _LARGE else io.BytesIO(body)
-                async with session.post(base + operation, data=data, headers=identified) as response:
-                    answer = wire.load(await response.read())
-                    status = response.status
+                status, content = await self._lines[number].post(operation, body, identified)
+                answer = wire.load(content)
                 if status == 200:
                     break
                 failure = _failure(answer)
@@ -74,7 +77,7 @@ class Services:
                 if failure.code is not Code.METADATA_UNAVAILABLE or refusals >= len(self._lines):
                     raise failure
                 reason: Exception = failure  # it has been patient itself
-            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            except (aiohttp.ClientError, OSError, ValueError) as error:  # a time-out is an OSError
                 reason = error
             if self.current == number:
                 self.current = (number + 1) % len(self._lines)
@@ -87,8 +90,24 @@ class Services:
         return wire.decode(wanted, answer)
 
     async def close(self) -> None:
-        for _, session in self._lines:
-            await session.close()
+        for line in self._lines:
+            await line.close()
+
+
+class _Session:
+    """`unixline.UnixLines` over TCP."""
+
+    def __init__(self, address: Address, secret: str | None, *, connections: int, timeout: float) -> None:
+        self._base = address.base
+        self._session = connect(address, secret, connections=connections, timeout=timeout)
+
+    async def post(self, operation: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        data = body if len(body) < _LARGE else io.BytesIO(body)
+        async with self._session.post(self._base + operation, data=data, headers=headers) as response:
+            return response.status, await response.read()
+
+    async def close(self) -> None:
+        await self._session.close()
 
 
 def _unavailable(reason: Exception) -> Failure:

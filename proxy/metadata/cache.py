@@ -86,6 +86,8 @@ class CachedMetadata:
         self.lease_upload = inner.lease_upload
         self.renew_upload = inner.renew_upload
         self.advance_upload = inner.advance_upload
+        self.finish_upload = inner.finish_upload
+        self.close_upload = inner.close_upload
         self.release_upload = inner.release_upload
         self.commit_upload = inner.commit_upload
         self.cancel_upload = inner.cancel_upload

@@ -193,15 +193,8 @@ class MetadataClient:
         return await self._ask("upload", Upload, account=account, repository=repository, upload_id=upload_id)
 
     async def lease_upload(self, account: str, repository: str, upload_id: str, *, seconds: float) -> Upload:
-        return await self._ask(
-            "lease_upload",
-            Upload,
-            account=account,
-            repository=repository,
-            upload_id=upload_id,
-            seconds=seconds,
-            holder=secrets.token_hex(16),
-        )
+        asked = {"account": account, "repository": repository, "upload_id": upload_id, "seconds": seconds}
+        return await self._ask("lease_upload", Upload, holder=secrets.token_hex(16), **asked)
 
     async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:
         await self._ask("renew_upload", None, upload_id=upload_id, fence=fence, seconds=seconds)
@@ -214,15 +207,21 @@ class MetadataClient:
     async def advance_upload(
         self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
     ) -> Upload:
-        return await self._ask(
-            "advance_upload",
-            Upload,
-            upload_id=upload_id,
-            fence=fence,
-            segment=segment,
-            hash_state=hash_state,
-            frame_hashes=frame_hashes,
-        )
+        facts = {"segment": segment, "hash_state": hash_state, "frame_hashes": frame_hashes}
+        return await self._ask("advance_upload", Upload, upload_id=upload_id, fence=fence, **facts)
+
+    async def finish_upload(
+        self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
+    ) -> Upload:
+        facts = {"segment": segment, "hash_state": hash_state, "frame_hashes": frame_hashes, "digest": digest}
+        return await self._ask("finish_upload", Upload, upload_id=upload_id, fence=fence, **facts)
+
+    async def close_upload(
+        self, account: str, repository: str, upload_id: str, digest: str, *, seconds: float
+    ) -> tuple[Upload | None, str | None]:
+        asked = {"account": account, "repository": repository, "upload_id": upload_id, "digest": digest}
+        wanted = tuple[Upload | None, str | None]
+        return await self._ask("close_upload", wanted, seconds=seconds, holder=secrets.token_hex(16), **asked)
 
     async def release_upload(self, upload_id: str, fence: int) -> None:
         await self._ask("release_upload", None, upload_id=upload_id, fence=fence)

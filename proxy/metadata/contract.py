@@ -1,8 +1,10 @@
 """What a proxy may ask of the metadata service. `client.MetadataClient` is one, and `cache.CachedMetadata` wraps one.
 
 Every call is one transaction; a write has been committed durably when it returns, and every worker sees it from then on
-(invariant 5). Failures are `model.errors.Failure`; the codes worth catching are named at each call, and
-`MetadataUnavailable` may come from all. `account` is the registry's 12 digits.
+(invariant 5). What only begins, leases or lets go of an upload may be lost with the machine where all who are told of
+it are on that machine; a repository that it makes may not, nor what is told of bytes. Failures are
+`model.errors.Failure`; the codes worth catching are named at each call, and `MetadataUnavailable` may come from all.
+`account` is the registry's 12 digits.
 """
 
 from __future__ import annotations
@@ -190,6 +192,19 @@ class Metadata(Protocol):
         LimitExceeded for a part past the quotas.
 
         `frame_hashes` is the last page of hashes of an object that is not sealed, full or not."""
+
+    async def finish_upload(
+        self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
+    ) -> Upload:
+        """`advance_upload` of a session's first append, which has left its object whole and durable: what is there
+        hashes to `digest`, as which `close_upload` may close the session."""
+
+    async def close_upload(
+        self, account: str, repository: str, upload_id: str, digest: str, *, seconds: float
+    ) -> tuple[Upload | None, str | None]:
+        """For a closing request without bytes: with a session that `finish_upload` left as `digest`, and that nobody
+        has leased since, what `commit_upload` does; None, and the key of an object to delete. With any other what
+        `lease_upload` does; the session, and None."""
 
     async def release_upload(self, upload_id: str, fence: int) -> None:
         """Let the lease go with nothing recorded. Idempotent, never fails on a lost lease."""

@@ -102,7 +102,8 @@ class PostgresqlDatabase:
                     let_go(connection)
                 self._recover(error, deadline)
 
-    def write(self, run: Callable[[Connection], Result]) -> Result:
+    def write(self, run: Callable[[Connection], Result], *, durable: bool = True) -> Result:
+        """Durable always: who else lives on when PostgreSQL's machine dies must find what it was told."""
         deadline = self._deadline()
         undecided, result = "", None
         while True:

@@ -145,7 +145,7 @@ uploads = Table(
     Column("lease_until", Float, nullable=False),
     Column("holder", String(32)),  # who took the lease, so that a lost answer can be asked for again
     Column("touched_at", Float, nullable=False),
-    Column("committed", _name(140)),
+    Column("committed", _name(140)),  # the digest; while it is open, of what `finish_upload` left
     Column("discard", _name(32)),  # the object that its commit made useless
     Column("encryption", Text, nullable=False, server_default=""),  # as of blobs
     Column("parts", Integer),  # that UploadLayerPart brought; NULL of a session that docker began

@@ -40,6 +40,7 @@ from proxy.metadata.operations.iam import IAM
 from proxy.metadata.sqlite import SqliteDatabase
 from proxy.metadata.store import Database, Store, Told
 from proxy.metadata.transaction import Changes, Registry
+from proxy.metadata.unixdoor import BODY_MAX, Answer, UnixSite
 from proxy.model.errors import Code, Failure
 from proxy.model.records import KeyRecord
 from proxy.shapes.validation import unknown_operation, validate
@@ -47,8 +48,10 @@ from proxy.shapes.validation import unknown_operation, validate
 if TYPE_CHECKING:  # the driver is loaded by those who use it
     from proxy.metadata.peers import Peers
 
-BODY_MAX = 8 * 1024 * 1024  # a manifest of 4 MiB in base64, and room for what goes with it
 REGISTER_SECONDS = 15.0  # in which other services must let this one join
+BACKLOG = 1024
+_JSON = "application/json"
+_SECRET, _REQUEST, _WITHIN = (name.lower() for name in (wire.SECRET_HEADER, wire.REQUEST_HEADER, wire.WITHIN_HEADER))
 KEEPALIVE_SECONDS = 75.0  # longer than the client's 15: it is the client that lets go of an idle connection
 
 
@@ -116,6 +119,7 @@ async def start_service(
     database: Path | str,
     listen: str,
     beside: str = "",
+    alone: bool = False,
     epochs: Path | None = None,
     secret: str | None = None,
     tls: ssl.SSLContext | None = None,
@@ -130,8 +134,9 @@ async def start_service(
     """Open and migrate the database, then serve. `database` is SQLite's file or PostgreSQL's URL; `listen` is
     `unix:<path>` or `<host>:<port>` (port 0: any free one); so is `beside`, where it listens as well.
 
-    `tls` is what it shows on TCP. `advertise` is the URL at which other services over the same PostgreSQL may ask this
-    one; `trusted` vouches for theirs. For `outage_grace` seconds without any database, nodes use on what they keep.
+    `alone` is of SQLite: whoever asks is on this machine, and so is what they store. `tls` is what it shows on TCP.
+    `advertise` is the URL at which other services over the same PostgreSQL may ask this one; `trusted` vouches for
+    theirs. For `outage_grace` seconds without any database, nodes use on what they keep.
     `prepare` runs before anybody can ask: what it makes (the administrator) is there for the first request.
     ValueError for TCP without a secret. All cached answers of this machine are out of date from here on.
     """
@@ -139,7 +144,7 @@ async def start_service(
     if not secret and not all(each.startswith("unix:") for each in places):
         raise ValueError("a metadata service on TCP needs a shared secret")
     process = secrets.token_hex(16)
-    page, opened, listening = await asyncio.to_thread(_open, database, process, epochs, places)
+    page, opened, listening = await asyncio.to_thread(_open, database, process, epochs, places, alone)
     address = places[0] if places[0].startswith("unix:") else "{}:{}".format(*listening[0].getsockname()[:2])
     if not advertise and not places[0].startswith(("unix:", "0.0.0.0:", "[::]:", ":")):
         advertise = f"{'https' if tls else 'http'}://{places[0].rpartition(':')[0]}:{address.rpartition(':')[2]}"
@@ -150,8 +155,9 @@ async def start_service(
     nodes = peers.nodes if peers is not None else Nodes(page, _for_ever, epoch_page.now)
     committed = peers.committed if peers is not None else partial(_committed, page, nodes)
     store = Store(opened, registry=registry, clock=clock, committed=committed)
+    answer = answering(store, peers, secret)
     runner = web.AppRunner(
-        application(store, nodes, peers, secret=secret),
+        application(answer, nodes, secret),
         access_log=None,
         keepalive_timeout=KEEPALIVE_SECONDS,
         shutdown_timeout=shutdown_seconds,
@@ -164,8 +170,10 @@ async def start_service(
         if prepare is not None:
             await prepare(service)
         for sock in listening:
-            shown = None if sock.family == socket.AF_UNIX else tls
-            await web.SockSite(runner, sock, backlog=1024, ssl_context=shown).start()
+            if sock.family == socket.AF_UNIX:
+                await UnixSite(runner, sock, answer, backlog=BACKLOG).start()
+            else:
+                await web.SockSite(runner, sock, backlog=BACKLOG, ssl_context=tls).start()
     except BaseException:
         for sock in listening:
             sock.close()
@@ -175,22 +183,22 @@ async def start_service(
 
 
 def _open(
-    database: Path | str, process: str, epochs: Path | None, places: Sequence[str]
+    database: Path | str, process: str, epochs: Path | None, places: Sequence[str], alone: bool
 ) -> tuple[Epochs | None, Database, list[socket.socket]]:
     """What a start does on the disk, and on the line to the database."""
     page = Epochs(epochs) if epochs is not None else None
-    opened = _database(database, process, page)
+    opened = _database(database, process, page, alone)
     return page, opened, [_unix_socket(at[5:]) if at.startswith("unix:") else _tcp_socket(at) for at in places]
 
 
-def _database(where: Path | str, process: str, page: Epochs | None) -> Database:
+def _database(where: Path | str, process: str, page: Epochs | None, alone: bool) -> Database:
     if isinstance(where, str):
         from proxy.metadata.postgresql import PostgresqlDatabase  # the driver is loaded by those who use it
 
         if page is not None:
             page.lend(1)  # until there is a registration
         return PostgresqlDatabase(where, process=process)
-    opened = SqliteDatabase(where)
+    opened = SqliteDatabase(where, alone=alone)
     if page is not None:
         page.bump_all()
         page.lend(0)  # whoever writes this file is on this machine
@@ -215,56 +223,54 @@ def _for_ever() -> tuple[int, bool]:
     return 2**63, False
 
 
-def application(
-    store: Store, nodes: Nodes, peers: Peers | None = None, *, secret: str | None = None
-) -> web.Application:
-    app = web.Application(client_max_size=BODY_MAX)
-    expected = secret.encode() if secret else None
+def answering(store: Store, peers: Peers | None, secret: str | None) -> Answer:
+    """What an operation answers to whoever has the secret, errors too."""
 
-    def authenticate(request: web.Request) -> None:
-        given = request.headers.get(wire.SECRET_HEADER, "").encode(errors="surrogateescape")
-        if expected is not None and not hmac.compare_digest(given, expected):
-            raise Failure(Code.ACCESS_DENIED, "the shared secret of the metadata service is missing or wrong")
+    async def answer(name: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str, bytes]:
+        try:
+            _authenticate(headers, secret)
+            if name == wire.REACHES:  # asked by another service (`grace`)
+                result = _dumped(peers.answer(_loaded(body)) if peers is not None else {})
+            else:
+                asked = _Asked(request_id(headers.get(_REQUEST)), _until(headers))
+                result = await _run(store, name, _loaded(body), asked)
+        except Failure as failure:
+            return _refusal(failure, 500 if failure.code is Code.SERVER else 400)
+        except UnicodeEncodeError:
+            return _refusal(Failure(Code.INVALID_PARAMETER, "a text in the request is not valid Unicode"), 400)
+        except DataError:  # PostgreSQL: a NUL in a text, or what its column does not hold
+            return _refusal(Failure(Code.INVALID_PARAMETER, "a value in the request cannot be stored"), 400)
+        except Exception:  # a fault of ours: it is logged here, and the proxy only learns that it happened
+            observe.log.exception("metadata operation failed", operation=name)
+            return _refusal(Failure(Code.SERVER, "internal error of the metadata service"), 500)
+        return 200, _JSON if result[:1] != b"\0" else "application/octet-stream", result
+
+    return answer
+
+
+def application(answer: Answer, nodes: Nodes, secret: str | None) -> web.Application:
+    app = web.Application(client_max_size=BODY_MAX)
 
     async def watch(request: web.Request) -> web.StreamResponse:
         try:
-            authenticate(request)
+            _authenticate(request.headers, secret)
         except Failure as failure:
-            return _json(_rendered(failure), 400)
+            return _response(*_refusal(failure, 400))
         return await nodes.serve(request)
 
-    async def reaches(request: web.Request) -> web.StreamResponse:
-        """Asked by another service (`grace`)."""
+    async def operation(request: web.Request) -> web.Response:
         try:
-            authenticate(request)
-            question = await _body(request)
+            _authenticate(request.headers, secret)  # before anything more of it is read
+            body = await request.read()
         except Failure as failure:
-            return _json(_rendered(failure), 400)
-        return _json(peers.answer(question) if peers is not None else {}, 200)
-
-    async def answer(request: web.Request) -> web.Response:
-        name = request.match_info["operation"]
-        try:
-            authenticate(request)
-            asked = _Asked(request_id(request.headers.get(wire.REQUEST_HEADER)), _until(request.headers))
-            result = await _run(store, name, await _body(request), asked)
-        except Failure as failure:
-            return _json(_rendered(failure), 500 if failure.code is Code.SERVER else 400)
+            return _response(*_refusal(failure, 400))
         except web.HTTPRequestEntityTooLarge:
-            return _json(_rendered(Failure(Code.INVALID_PARAMETER, f"a request has at most {BODY_MAX} bytes")), 413)
-        except UnicodeEncodeError:
-            return _json(_rendered(Failure(Code.INVALID_PARAMETER, "a text in the request is not valid Unicode")), 400)
-        except DataError:  # PostgreSQL: a NUL in a text, or what its column does not hold
-            return _json(_rendered(Failure(Code.INVALID_PARAMETER, "a value in the request cannot be stored")), 400)
-        except Exception:  # a fault of ours: it is logged here, and the proxy only learns that it happened
-            observe.log.exception("metadata operation failed", operation=name)
-            return _json(_rendered(Failure(Code.SERVER, "internal error of the metadata service")), 500)
-        kind = "application/json" if result[:1] != b"\0" else "application/octet-stream"
-        return web.Response(body=result, content_type=kind)
+            refusal = Failure(Code.INVALID_PARAMETER, f"a request has at most {BODY_MAX} bytes")
+            return _response(*_refusal(refusal, 413))
+        return _response(*await answer(request.match_info["operation"], request.headers, body))
 
     app.router.add_get("/v1/watch", watch)
-    app.router.add_post(f"/v1/{wire.REACHES}", reaches)
-    app.router.add_post("/v1/{operation}", answer)
+    app.router.add_post("/v1/{operation}", operation)
     return app
 
 
@@ -278,7 +284,7 @@ class _Asked:
 
 def _until(headers: Mapping[str, str]) -> float:
     try:
-        return time.monotonic() + float(headers.get(wire.WITHIN_HEADER, "inf"))
+        return time.monotonic() + float(headers.get(_WITHIN, "inf"))
     except ValueError:
         raise Failure(Code.INVALID_PARAMETER, f"{wire.WITHIN_HEADER} is a number of seconds") from None
 
@@ -298,7 +304,7 @@ async def _in_transaction(store: Store, name: str, operation: Operation, run: Ca
     if not operation.write:
         return await store.read(run)
     if asked.request is None or operation.settles:
-        return await store.write(run, until=asked.until)
+        return await store.write(run, until=asked.until, durable=operation.durable)
     return await store.write(partial(once, request=asked.request, operation=name, run=run), until=asked.until)
 
 
@@ -336,9 +342,15 @@ def _signature(function: Callable[..., Any]) -> dict[str, Callable[[Any], Any]]:
     return {name: wire.decoder(hint) for name, hint in hints.items() if name not in ("tx", "return")}
 
 
-async def _body(request: web.Request) -> Mapping[str, Any]:
+def _authenticate(headers: Mapping[str, str], secret: str | None) -> None:
+    given = headers.get(_SECRET, "").encode(errors="surrogateescape")
+    if secret and not hmac.compare_digest(given, secret.encode()):
+        raise Failure(Code.ACCESS_DENIED, "the shared secret of the metadata service is missing or wrong")
+
+
+def _loaded(content: bytes) -> Mapping[str, Any]:
     try:
-        body = wire.load(await request.read())
+        body = wire.load(content)
     except (ValueError, RecursionError) as error:
         raise Failure(Code.INVALID_PARAMETER, "the request is not JSON") from error
     if not isinstance(body, dict):
@@ -346,14 +358,18 @@ async def _body(request: web.Request) -> Mapping[str, Any]:
     return body
 
 
-def _rendered(failure: Failure) -> dict[str, Any]:
+def _refusal(failure: Failure, status: int) -> tuple[int, str, bytes]:
     fields = {name: value for name, value in failure.fields.items() if name not in ("__type", "message", "hint")}
-    return {**fields, "__type": str(failure.code), "message": failure.message, "hint": failure.hint}
+    told = {**fields, "__type": str(failure.code), "message": failure.message, "hint": failure.hint}
+    return status, _JSON, _dumped(told)
 
 
-def _json(data: Any, status: int) -> web.Response:
-    body = json.dumps(data, separators=(",", ":")).encode()
-    return web.Response(body=body, status=status, content_type="application/json")
+def _dumped(data: Any) -> bytes:
+    return json.dumps(data, separators=(",", ":")).encode()
+
+
+def _response(status: int, kind: str, content: bytes) -> web.Response:
+    return web.Response(body=content, status=status, content_type=kind)
 
 
 def _unix_socket(path: str) -> socket.socket:

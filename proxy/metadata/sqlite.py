@@ -1,7 +1,9 @@
 """Rows in a file: one machine's database.
 
-Promises: a write is on disk when it returns (WAL, synchronous=FULL); reads have one snapshot and wait for no write; two
-starts at once are safe. All that is SQLite's own is in this file. Must not know what the operations do.
+Promises: a write is on disk when it returns (WAL, synchronous=FULL), unless it need not be: then it is as soon as a
+later one is (synchronous=NORMAL: what is synced then is the log, in order, up to there). Reads have one snapshot and
+wait for no write; two starts at once are safe. All that is SQLite's own is in this file. Must not know what the
+operations do.
 """
 
 from __future__ import annotations
@@ -34,12 +36,17 @@ _MIGRATING = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF", "cache
 
 
 class SqliteDatabase:
-    """`store.Database` on one file, opened or made (0600) and migrated. Blocks: make it at start."""
+    """`store.Database` on one file, opened or made (0600) and migrated. Blocks: make it at start.
+
+    `alone`: whoever is told of a write dies with this machine, so that one which need not be durable may be lost with
+    it; else all are."""
 
     readers = 2  # reads are short, and the interpreter runs one at a time anyway
     beat_seconds: float | None = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, alone: bool = False) -> None:
+        self._alone = alone
+        self._durable = True  # what `_PRAGMAS` say
         self._engine = sqlite_engine(path)
         _migrate(path)
         self._local = threading.local()
@@ -50,10 +57,11 @@ class SqliteDatabase:
         with _plainly(), connection.begin():
             return run(connection)
 
-    def write(self, run: Callable[[Connection], Result]) -> Result:
+    def write(self, run: Callable[[Connection], Result], *, durable: bool = True) -> Result:
         with _plainly():
             connection = self._connection()
             connection.info["writing"] = True
+            self._be_durable(connection, durable or not self._alone)
             with connection.begin():
                 return run(connection)
 
@@ -68,6 +76,13 @@ class SqliteDatabase:
         for connection in self._connections:
             connection.close()
         self._engine.dispose()
+
+    def _be_durable(self, connection: Connection, durable: bool) -> None:
+        """Of the writing connection, whose thread alone comes here."""
+        if durable is not self._durable:
+            driver: Any = connection.connection.driver_connection
+            driver.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}").close()
+            self._durable = durable
 
     def _connection(self) -> Connection:
         connection: Connection | None = getattr(self._local, "connection", None)

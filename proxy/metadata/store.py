@@ -1,7 +1,7 @@
 """The threads that use the database, and the commits that writes share.
 
 Promises: the event loop never waits for the database; writes are serial, and those that queue up while one commits
-share the next commit, each behind a savepoint, so that one failing leaves the others alone; what `committed` gives is
+share the next commit, in which one failing leaves the others alone; what `committed` gives is
 awaited after the commit and before those of its callers go on whose writes changed what others keep, while the next
 group is written. Which database it is lies behind `Database` (`sqlite`, `postgresql`).
 Must not know what the operations do.
@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import InternalError, OperationalError
 
-from proxy.metadata.transaction import Changes, Registry, Transaction
+from proxy.metadata.transaction import Changes, MustLast, Registry, Transaction
 from proxy.model.errors import Code, Failure
 
 Result = TypeVar("Result")
@@ -58,9 +58,10 @@ class Database(Protocol):
     def read(self, run: Callable[[Connection], Result]) -> Result:
         """What `run` gives in a read transaction: one snapshot. May run it again."""
 
-    def write(self, run: Callable[[Connection], Result]) -> Result:
+    def write(self, run: Callable[[Connection], Result], *, durable: bool = True) -> Result:
         """What `run` gave in a transaction that is durable now; nothing of it happened when this raises anything but
-        MetadataUnavailable. May run it again, once it is certain that the run before was undone."""
+        MetadataUnavailable. May run it again, once it is certain that the run before was undone. One that need not be
+        durable may be lost with the machine until a later one is that has to be."""
 
     def announce(self, connection: Connection, changes: Changes) -> Told | None:
         """Last in a write's transaction: tell other services what it changes. None where there can be none."""
@@ -76,6 +77,7 @@ class _Write:
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
     until: float
+    durable: bool
     result: Any = None
     error: BaseException | None = None
     changed: bool = False
@@ -115,15 +117,24 @@ class Store:
         """Run something that takes time but no database, off the loop and not in the writer's way."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
-    async def write(self, run: Callable[[Transaction], Result], *, until: float = math.inf) -> Result:
-        """Run in a write transaction; durable when this returns. A cancelled caller's write may still happen, though
-        none begins after `until` (of `time.monotonic`): MetadataUnavailable. It is looked at when nobody else writes,
-        so that a write whose caller has gone on never comes after what the caller did next."""
+    async def write(
+        self, run: Callable[[Transaction], Result], *, until: float = math.inf, durable: bool = True
+    ) -> Result:
+        """Run in a write transaction; durable when this returns, unless it need not be and finds no reason why it must.
+        A cancelled caller's write may still happen, though none begins after `until` (of `time.monotonic`):
+        MetadataUnavailable. It is looked at when nobody else writes, so that a write whose caller has gone on never
+        comes after what the caller did next."""
+        try:
+            return await self._written(run, until, durable)
+        except MustLast:
+            return await self._written(run, until, True)
+
+    async def _written(self, run: Callable[[Transaction], Result], until: float, durable: bool) -> Result:
         if self._closed:
             raise Failure(Code.METADATA_UNAVAILABLE, "the metadata service is stopping")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Result] = loop.create_future()
-        self._queue.put(_Write(run, loop, answer, until))
+        self._queue.put(_Write(run, loop, answer, until, durable))
         return await answer
 
     async def close(self) -> None:
@@ -171,8 +182,12 @@ class Store:
                 first.loop.call_soon_threadsafe(self._settle, group, changes, told)
 
     def _write_group(self, group: list[_Write]) -> tuple[Changes, Told | None]:
+        durable = any(write.durable for write in group)
         try:
-            return self._database.write(partial(self._run_group, group))
+            try:
+                return self._database.write(partial(self._run_all, group), durable=durable)
+            except _OneFailed:
+                return self._database.write(partial(self._run_each, group), durable=durable)
         except BaseException as error:  # whatever it was, none of the group may take itself for committed: tell all
             for write in group:
                 write.error = error
@@ -188,13 +203,24 @@ class Store:
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    def _run_group(self, group: list[_Write], connection: Connection) -> tuple[Changes, Told | None]:
-        """Every write of the group, anew if it ran before."""
+    def _run_all(self, group: list[_Write], connection: Connection) -> tuple[Changes, Told | None]:
+        """The writes of the group with nothing between them: seldom does one fail, and then all is undone."""
         changes = Changes()
-        if len(group) == 1:  # it needs no savepoint: when it fails, the transaction is undone
-            group[0].result, more = self._run(group[0], connection)
+        for write in group:
+            try:
+                write.result, more = self._run(write, connection)
+            except (OperationalError, InternalError):
+                raise
+            except Exception as error:
+                if len(group) == 1:
+                    raise
+                raise _OneFailed from error
             changes.add(more)
-            return changes, self._database.announce(connection, changes) if changes else None
+        return changes, self._database.announce(connection, changes) if changes else None
+
+    def _run_each(self, group: list[_Write], connection: Connection) -> tuple[Changes, Told | None]:
+        """The same, each behind a savepoint of its own."""
+        changes = Changes()
         for write in group:
             write.error = None
             savepoint = connection.begin_nested()
@@ -213,10 +239,14 @@ class Store:
     def _run(self, write: _Write, connection: Connection) -> tuple[Any, Changes]:
         if time.monotonic() > write.until:
             raise Failure(Code.METADATA_UNAVAILABLE, "the database was busy for too long; try again")
-        transaction = Transaction(connection, self._clock(), self._registry)
+        transaction = Transaction(connection, self._clock(), self._registry, durable=write.durable)
         result = write.run(transaction)
         write.changed = bool(transaction.changes)
         return result, transaction.changes
+
+
+class _OneFailed(Exception):
+    """One write of several: the others are to be done without it."""
 
 
 async def _answer_after(waiting: Awaitable[None], group: list[_Write]) -> None:

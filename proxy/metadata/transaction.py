@@ -47,9 +47,14 @@ class Changes:
         self.everything |= other.everything
 
 
+class MustLast(Exception):
+    """Something is to be written that a power cut may not undo, in a transaction that it might."""
+
+
 @dataclass(slots=True)
 class Transaction:
-    """`now` is epoch seconds. `afterwards` holds what a read wants written before it is answered."""
+    """`now` is epoch seconds. `afterwards` holds what a read wants written before it is answered. What is written is
+    `durable` once it is answered, or else as a `Database` says."""
 
     connection: Connection
     now: float
@@ -57,6 +62,12 @@ class Transaction:
     new_upload_id: Callable[[], uuid.UUID] = uuid.uuid4
     changes: Changes = field(default_factory=Changes)
     afterwards: list[Callable[[Transaction], None]] = field(default_factory=list)
+    durable: bool = True
 
     def changed(self, account: str, repository: str) -> None:
         self.changes.repositories.add((account, repository))
+
+    def must_last(self) -> None:
+        """Whoever could do without durability until here cannot any more: it is done anew."""
+        if not self.durable:
+            raise MustLast

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import types
 import typing
-from base64 import b64decode, b64encode
+from binascii import a2b_base64, b2a_base64
 from collections import abc
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -36,6 +36,7 @@ REACHES = "reaches_database"
 
 RAW_FROM = 4096  # bytes, or characters of a text, from which on they are sent as they are
 _PLACES = ({"$raw"}, {"$text"})
+_RECORDS: dict[type, tuple[str, ...]] = {}  # fields of those that were encoded before: looked up once
 
 
 def dump(value: Any) -> bytes:
@@ -73,6 +74,8 @@ def encode(value: Any, raw: list[Any] | None = None) -> Any:
     """What `json.dumps` takes, for any record of `model.records` and any nesting of tuples, lists and dicts.
 
     `raw` takes large bytes and texts, and a word of where stays in their place."""
+    if (names := _RECORDS.get(type(value))) is not None:
+        return {name: encode(getattr(value, name), raw) for name in names}
     if isinstance(value, str):
         if raw is not None and len(value) >= RAW_FROM:
             return {"$text": _put(raw, value.encode("utf-8", "surrogatepass"))}  # as JSON would carry it
@@ -82,14 +85,14 @@ def encode(value: Any, raw: list[Any] | None = None) -> Any:
     if isinstance(value, (bytes, bytearray, memoryview)):
         if raw is not None and len(value) >= RAW_FROM:
             return {"$raw": _put(raw, value)}
-        return b64encode(value).decode("ascii")
+        return b2a_base64(value, newline=False).decode("ascii")
     if isinstance(value, (list, tuple)):
         return [encode(item, raw) for item in value]
     if isinstance(value, abc.Mapping):
         return {key: encode(item, raw) for key, item in value.items()}
-    kind: Any = type(value)
-    names = _field_names(kind)
-    return {name: encode(getattr(value, name), raw) for name in names}
+    kind: type = type(value)
+    _RECORDS[kind] = _field_names(kind)
+    return encode(value, raw)
 
 
 def decode(annotation: Any, data: Any) -> Any:
@@ -121,7 +124,7 @@ def decoder(annotation: Any) -> Callable[[Any], Any]:
     if origin in (dict, abc.Mapping):
         return _mapping(inner[1])
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return annotation
+        return _enumerated(annotation)
     if isinstance(annotation, type) and is_dataclass(annotation):
         return _record(annotation)
     raise TypeError(f"no wire form for {annotation!r}")
@@ -153,7 +156,7 @@ def _bytes(data: Any) -> bytes:
         return data
     if not isinstance(data, str):
         raise ValueError("expected base64 text")
-    return b64decode(data, validate=True)
+    return a2b_base64(data, strict_mode=True)
 
 
 def _float(data: Any) -> float:
@@ -169,6 +172,18 @@ def _plain(kind: type) -> Callable[[Any], Any]:
         return data
 
     return plain
+
+
+def _enumerated(kind: type[Enum]) -> Callable[[Any], Any]:
+    members = {member.value: member for member in kind}
+
+    def enumerated(data: Any) -> Any:
+        try:
+            return members[data]
+        except (KeyError, TypeError):
+            raise ValueError(f"expected a {kind.__name__}") from None
+
+    return enumerated
 
 
 def _optional(annotation: Any, inner: tuple[Any, ...]) -> Callable[[Any], Any]:
@@ -215,11 +230,14 @@ def _mapping(inner: Any) -> Callable[[Any], Any]:
 def _record(kind: type) -> Callable[[Any], Any]:
     hints = typing.get_type_hints(kind)
     parts = {name: decoder(hints[name]) for name in _field_names(kind)}
+    places = tuple(parts.items())
 
     def record(data: Any) -> Any:
         if not isinstance(data, dict):
             raise ValueError(f"expected a {kind.__name__}")
         try:
+            if len(data) == len(places):
+                return kind(*[part(data[name]) for name, part in places])
             return kind(**{name: parts[name](item) for name, item in data.items()})
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a {kind.__name__}: {error}") from error

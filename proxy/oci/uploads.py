@@ -55,7 +55,7 @@ async def patch(call: Call) -> web.StreamResponse:
             return gone()
         if length is not None and append.received != length:
             raise Failure(Code.SIZE_INVALID, f"{append.received} of {length} declared bytes came")
-        upload = await append.keep()
+        upload = await append.keep(whole=True)
     return web.Response(status=202, headers=position(call, upload.upload_id, upload.sealed.plain_size))
 
 
@@ -67,6 +67,9 @@ async def put(call: Call) -> web.StreamResponse:
     digest = parse_digest(call.query["digest"])
     call.told.layer = str(digest)
     start, length = _place(call.request)
+    if not call.request.body_exists and start is None:
+        await call.rooms.uploads.close(call.account, call.repository, call.reference, digest)
+        return _created(call, digest)
     if call.request.body_exists:
         await call.require("ecr:UploadLayerPart")
     append = await call.rooms.uploads.append(

@@ -45,11 +45,13 @@ class Uploads:
         create_on_push: bool,
         pool: BufferPool,
         sealing: Sealing = Sealing.AES_GCM,
+        finishes_early: bool = False,
         new_key: Callable[[], str] = _random_key,
     ) -> None:
         """`new_key` makes object keys (32 hex digits, never the same twice); `state_sealer` seals hash states;
-        `sealing` is for uploads that begin from here on; `create_on_push` as of `Images`."""
-        self._rooms = Rooms(metadata, store, keys, state_sealer, pool)
+        `sealing` is for uploads that begin from here on; `create_on_push` as of `Images`, `finishes_early` of `Rooms`.
+        """
+        self._rooms = Rooms(metadata, store, keys, state_sealer, pool, finishes_early)
         self._region = region
         self._frame_length = frame_length
         self._create_on_push = create_on_push
@@ -138,6 +140,33 @@ class Uploads:
         upload = await self._rooms.metadata.lease_upload(
             account, repository, upload_id, seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
         )
+        return await self._append(upload, leased_at, start, length, closing, in_parts)
+
+    async def close(self, account: str, repository: str, upload_id: str, digest: Digest) -> None:
+        """As `append` and `commit` without bytes, by rows alone where an append was kept `whole`."""
+        _check_id(account, repository, upload_id)
+        leased_at = asyncio.get_running_loop().time()
+        upload, leftover = await self._rooms.metadata.close_upload(
+            account, repository, upload_id, str(digest), seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
+        )
+        if upload is not None:
+            async with await self._append(upload, leased_at, None, 0, digest, False) as append:
+                await append.commit(digest)
+            return
+        observe.metrics.uploads.labels("committed").inc()
+        if leftover is not None:
+            await delete_object(self._rooms.store, leftover)
+
+    async def _append(
+        self,
+        upload: Upload,
+        leased_at: float,
+        start: int | None,
+        length: int | None,
+        closing: Digest | None,
+        in_parts: bool,
+    ) -> Append:
+        account, repository, upload_id = upload.account, upload.repository, upload.upload_id
         if upload.committed is not None:
             if closing is None or upload.committed != str(closing):
                 raise _not_found(account, repository, upload_id)

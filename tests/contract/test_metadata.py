@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ from harness.metadata import (
     image_manifest,
 )
 from proxy.model.errors import Code, Failure
-from proxy.model.records import CreateOnPush, EncryptedDataKey, Segment
+from proxy.model.records import CreateOnPush, EncryptedDataKey, Segment, Upload
 
 HOUR = 3600.0
 
@@ -28,6 +29,23 @@ async def refused(code: Code, asking: Awaitable[Any]) -> Failure:
         await asking
     assert caught.value.code is code, caught.value
     return caught.value
+
+
+async def finish(world: World, upload_id: str, fence: int, name: str) -> Upload:
+    asked = {"segment": append(0, 5), "hash_state": b"s", "frame_hashes": b""}
+    return await world.metadata.finish_upload(upload_id, fence, digest=digest(name), **asked)  # type: ignore[arg-type]
+
+
+async def finished(world: World, name: str) -> Upload:
+    """A session whose first append has left all that the blob `name` has."""
+    upload = await world.begin()
+    return await finish(world, upload.upload_id, (await world.lease(upload)).fence, name)
+
+
+async def close(
+    world: World, upload: Upload, name: str, repository: str = REPOSITORY
+) -> tuple[Upload | None, str | None]:
+    return await world.metadata.close_upload(ACCOUNT, repository, upload.upload_id, digest(name), seconds=30.0)
 
 
 class TestUploads:
@@ -103,6 +121,75 @@ class TestUploads:
         await refused(Code.UPLOAD_CONFLICT, world.lease(upload))
         await world.metadata.release_upload(upload.upload_id, leased.fence)
         await world.lease(upload)
+
+    async def test_a_finished_session_is_closed_by_its_digest_alone_and_once(self, world: World) -> None:
+        upload = await finished(world, "one")
+        assert (upload.committed, upload.fence, upload.sealed.segments) == (None, 0, (append(0, 5),))
+        assert await close(world, upload, "one") == (None, None)
+        blob = await world.metadata.blob(ACCOUNT, REPOSITORY, digest("one"))
+        assert (blob.size, blob.sealed) == (5, upload.sealed)
+        again, _ = await close(world, upload, "one")
+        assert again is not None
+        assert (again.committed, again.fence) == (digest("one"), 0)
+
+    async def test_a_second_session_of_a_blob_that_is_there_leaves_its_object_over(self, world: World) -> None:
+        await close(world, await finished(world, "one"), "one")
+        second = await finished(world, "one")
+        assert await close(world, second, "one") == (None, second.sealed.object_key)
+
+    async def test_finish_asked_again_is_the_same_append(self, world: World) -> None:
+        upload = await world.begin()
+        fence = (await world.lease(upload)).fence
+        once, again = [await finish(world, upload.upload_id, fence, "one") for _ in range(2)]
+        assert once == again
+        assert await close(world, upload, "one") == (None, None)
+
+    @pytest.mark.parametrize("why", ["another digest", "advanced", "leased twice", "leased since", "appended since"])
+    async def test_what_is_not_finished_as_that_digest_is_leased_instead_of_closed(
+        self, world: World, why: str
+    ) -> None:
+        upload = await world.begin()
+        if why == "leased twice":
+            await world.metadata.release_upload(upload.upload_id, (await world.lease(upload)).fence)
+        fence = (await world.lease(upload)).fence
+        if why == "advanced":
+            await world.metadata.advance_upload(upload.upload_id, fence, segment=append(0, 5), hash_state=b"s")
+        else:
+            await finish(world, upload.upload_id, fence, "one")
+        if why == "leased since":
+            await world.metadata.release_upload(upload.upload_id, (await world.lease(upload)).fence)
+        if why == "appended since":
+            fence = (await world.lease(upload)).fence
+            await world.metadata.advance_upload(upload.upload_id, fence, segment=append(5, 5, 105), hash_state=b"s")
+        leased, _ = await close(world, upload, "other" if why == "another digest" else "one")
+        assert leased is not None
+        assert (leased.committed, leased.fence > 0) == (None, True)
+        await refused(Code.LAYERS_NOT_FOUND, world.metadata.blob(ACCOUNT, REPOSITORY, digest("one")))
+
+    async def test_a_session_that_somebody_writes_to_is_not_closed_beside_it(self, world: World) -> None:
+        upload = await finished(world, "one")
+        await world.lease(upload, seconds=10)
+        failure = await refused(Code.UPLOAD_CONFLICT, close(world, upload, "one"))
+        assert failure.fields["offset"] == 5
+
+    async def test_of_many_who_close_a_session_or_go_on_with_it_one_does(self, world: World) -> None:
+        upload = await finished(world, "one")
+        asked = [close(world, upload, "one"), world.lease(upload), close(world, upload, "one"), world.lease(upload)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        closed = [each for each in found if isinstance(each, tuple) and each[0] is None]
+        leases = [each[0] if isinstance(each, tuple) else each for each in found if each not in closed]
+        assert len(closed) + sum(isinstance(each, Upload) and each.fence > 0 for each in leases) == 1
+        for each in leases:
+            if isinstance(each, Upload) and not each.fence:
+                assert closed
+                assert each.committed == digest("one")
+
+    async def test_a_session_is_closed_only_by_the_repository_that_opened_it(self, world: World) -> None:
+        upload = await finished(world, "one")
+        await world.begin("other/app")
+        await refused(Code.UPLOAD_NOT_FOUND, close(world, upload, "one", "other/app"))
+        await world.metadata.cancel_upload(ACCOUNT, REPOSITORY, upload.upload_id)
+        await refused(Code.UPLOAD_NOT_FOUND, close(world, upload, "one"))
 
     async def test_an_append_moves_the_offset_keeps_the_state_and_frees_the_session(self, world: World) -> None:
         upload = await world.begin()

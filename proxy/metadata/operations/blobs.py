@@ -150,10 +150,13 @@ def quarantine(tx: Transaction, object_key: str, reason: str) -> None:
 def link_blob(tx: Transaction, repository_id: int, blob_id: int) -> None:
     """Make the link, or renew its grace."""
     if not touch(tx, repository_id, blob_id):
-        tx.connection.execute(
-            _LINK, {"repository_id": repository_id, "blob_id": blob_id, "uses": 0, "touched_at": tx.now}
-        )
+        link_new_blob(tx, repository_id, blob_id)
         tx.connection.execute(_COUNT_LINK, {"blob": blob_id, "now": tx.now})
+
+
+def link_new_blob(tx: Transaction, repository_id: int, blob_id: int) -> None:
+    """Of a blob that counts its first link already."""
+    tx.connection.execute(_LINK, {"repository_id": repository_id, "blob_id": blob_id, "uses": 0, "touched_at": tx.now})
 
 
 def touch(tx: Transaction, repository_id: int, blob_id: int) -> bool:

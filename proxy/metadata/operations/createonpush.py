@@ -29,6 +29,7 @@ def need_or_make_repository(tx: Transaction, account: str, name: str, create: Cr
     if found is not None:
         return found, False
     if create is not CreateOnPush.NO:
+        tx.must_last()
         template = _matching(tx, account, name)
         if template is not None:
             return _make(tx, account, name, template), True

@@ -43,6 +43,7 @@ _FIRST_PAGE = (
     .order_by(segments.c.plain_offset, segments.c.stored_offset)
     .limit(FIRST_SEGMENTS)
 )  # made once: every blob and every upload asks it
+_INSERT = insert(segments)
 
 
 def blob_of(row: FoundRow, found: tuple[Segment, ...]) -> Blob:
@@ -115,7 +116,7 @@ def segments_of(tx: Transaction, object_key: str) -> tuple[Segment, ...]:
 def insert_segments(tx: Transaction, object_key: str, some: Sequence[Segment]) -> None:
     if some:
         tx.connection.execute(
-            insert(segments),
+            _INSERT,
             [
                 {
                     "object_key": object_key,

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
 
-from proxy.metadata.operations.blobs import link_blob
+from proxy.metadata.operations.blobs import link_blob, link_new_blob
 from proxy.metadata.operations.createonpush import need_or_make_repository
 from proxy.metadata.operations.framehashes import end_append, put_page
 from proxy.metadata.operations.layerparts import add_part, parts_of
@@ -65,7 +65,9 @@ _APPEND = (
     )
     .returning(*UPLOAD_COLUMNS)
 )
-_APPEND_AND_FREE = _APPEND.values(hash_state=bindparam("hashed"), fence=0, lease_until=0.0)
+_APPEND_AND_FREE = _APPEND.values(
+    hash_state=bindparam("hashed"), fence=0, lease_until=0.0, committed=bindparam("as_digest")
+)
 _COMMIT = (
     update(uploads)
     .where(uploads.c.upload_id == bindparam("id"))
@@ -204,6 +206,18 @@ def keep_frame_hashes(tx: Transaction, upload_id: str, fence: int, plain_offset:
 def advance_upload(
     tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
 ) -> Upload:
+    return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, None)
+
+
+def finish_upload(
+    tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
+) -> Upload:
+    return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, digest)
+
+
+def _advance(
+    tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, hashes: bytes, digest: str | None
+) -> Upload:
     row = _row(tx, upload_id)
     done = (row.plain_size, row.stored_size) == (
         segment.plain_offset + segment.plain_length,
@@ -211,7 +225,8 @@ def advance_upload(
     )
     if done and row.state == UPLOAD_OPEN and not row.fence and fence and row.last_fence == fence:
         return _upload(tx, row)  # the answer to this very append was lost
-    return _upload(tx, _append(tx, row, fence, segment, frame_hashes, hash_state))
+    row = _append(tx, row, fence, segment, hashes, hash_state, digest)
+    return _upload(tx, row, _only(row, segment))
 
 
 def release_upload(tx: Transaction, upload_id: str, fence: int) -> None:
@@ -237,14 +252,27 @@ def commit_upload(
         return _blob(tx, row, digest), row.discard
     _held(row, fence)
     repository_id = need_repository(tx, row.account, row.repository)
+    found = None
     if segment is not None:
         row = _append(tx, row, fence, segment, frame_hashes, None)
-    discard = _keep(tx, row, digest, repository_id)
-    tx.connection.execute(
-        _COMMIT,
-        {"id": upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now},
-    )
-    return _blob(tx, row, digest), discard
+        found = _only(row, segment)
+    discard = _keep(tx, row, digest, repository_id, hash_state)
+    if discard == row.object_key:  # another one is there, and stays
+        return _blob(tx, row, digest), discard
+    return Blob(digest, row.plain_size, upload_object(row, found or segments_of(tx, row.object_key))), discard
+
+
+def close_upload(
+    tx: Transaction, account: str, repository: str, upload_id: str, digest: str, seconds: float, holder: str
+) -> tuple[Upload | None, str | None]:
+    """A session is finished when the first lease that it ever gave has ended with `finish_upload`, and there was no
+    other: nobody else can have written to its object."""
+    row = tx.connection.execute(_BY_ID, {"id": upload_id}).one_or_none()
+    if row is not None and (row.account, row.repository, row.committed) == (account, repository, digest):
+        if row.state == UPLOAD_OPEN and (row.fence, row.last_fence) == (0, 1):
+            return None, _keep(tx, row, digest, need_repository(tx, account, repository), b"")
+        tx.changes.everything = row.state == UPLOAD_COMMITTED  # as in `commit_upload`
+    return lease_upload(tx, account, repository, upload_id, seconds, holder), None
 
 
 def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str) -> str:
@@ -258,9 +286,10 @@ def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str
     return object_key
 
 
-def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> str | None:
-    """Make the session's object its account's blob under this key, unless a good one is there; returns the key left
-    over. One more layer outdates nothing, as nobody keeps that there is none; one that was healed outdates its row."""
+def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int, hash_state: bytes) -> str | None:
+    """Make the session's object its account's blob under this key, unless a good one is there, and the session a
+    committed one; returns the key left over. One more layer outdates nothing, as nobody keeps that there is none; one
+    that was healed outdates its row."""
     there = tx.connection.execute(_OF_DIGEST, _named(row, digest)).one_or_none()
     facts = {
         "size": row.plain_size,
@@ -276,9 +305,9 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> st
     }
     discard: str | None = None
     if there is None:
-        fresh = _named(row, digest) | {"links": 0, "touched_at": tx.now, "created_at": tx.now}
+        fresh = _named(row, digest) | {"links": 1, "touched_at": tx.now, "created_at": tx.now}
         result = tx.connection.execute(_NEW_BLOB, facts | fresh)
-        blob_id = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
+        link_new_blob(tx, repository_id, result.inserted_primary_key[0])  # type: ignore[index]  # an insert has one
     else:
         blob_id = there.blob_id
         discard = row.object_key if there.quarantined_for is None else there.object_key
@@ -286,12 +315,20 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int) -> st
             tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(quarantined_for=None, **facts))
             tx.changes.everything = True
         delete_segments(tx, [discard])
-    link_blob(tx, repository_id, blob_id)
+        link_blob(tx, repository_id, blob_id)
+    closed = {"id": row.upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now}
+    tx.connection.execute(_COMMIT, closed)
     return discard
 
 
 def _append(
-    tx: Transaction, row: FoundRow, fence: int, segment: Segment, frame_hashes: bytes, hash_state: bytes | None
+    tx: Transaction,
+    row: FoundRow,
+    fence: int,
+    segment: Segment,
+    frame_hashes: bytes,
+    hash_state: bytes | None,
+    finished: str | None = None,
 ) -> FoundRow:
     """With a hash state it is an append of its own, and frees the session; without, a commit's last one."""
     _held(row, fence)
@@ -304,7 +341,7 @@ def _append(
     facts = {"id": row.upload_id, "plain": segment.plain_length, "stored": segment.stored_length, "now": tx.now}
     if hash_state is None:
         return tx.connection.execute(_APPEND, facts).one()
-    return tx.connection.execute(_APPEND_AND_FREE, facts | {"hashed": hash_state}).one()
+    return tx.connection.execute(_APPEND_AND_FREE, facts | {"hashed": hash_state, "as_digest": finished}).one()
 
 
 def _held(row: FoundRow, fence: int) -> None:
@@ -345,8 +382,14 @@ def _conflict(row: FoundRow, message: str) -> Failure:
     return Failure(Code.UPLOAD_CONFLICT, message, offset=row.plain_size)
 
 
-def _upload(tx: Transaction, row: FoundRow) -> Upload:
-    found = segments_of(tx, row.object_key) if row.segment_count else ()
+def _only(row: FoundRow, segment: Segment) -> tuple[Segment, ...] | None:
+    """What a row that has this last segment has of them, if that is all; None: to be looked up."""
+    return (segment,) if row.segment_count == 1 else None
+
+
+def _upload(tx: Transaction, row: FoundRow, found: tuple[Segment, ...] | None = None) -> Upload:
+    if found is None:
+        found = segments_of(tx, row.object_key) if row.segment_count else ()
     return Upload(
         upload_id=row.upload_id,
         account=row.account,
@@ -355,7 +398,7 @@ def _upload(tx: Transaction, row: FoundRow) -> Upload:
         sealed=upload_object(row, found),
         hash_state=row.hash_state,
         fence=row.fence,
-        committed=row.committed,
+        committed=row.committed if row.state == UPLOAD_COMMITTED else None,
         parts=parts_of(tx, row),
     )
 

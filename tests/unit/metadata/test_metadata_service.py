@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from sqlalchemy import Connection
 
 from harness import postgresql
 from harness.metadata import Clock, World, append, digest, postgresql_service, sqlite_service
@@ -21,8 +22,10 @@ from proxy.metadata.addresses import parse
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.operations import INTERNAL, Operation
-from proxy.metadata.service import BODY_MAX, Service, start_service
+from proxy.metadata.service import Service, start_service
+from proxy.metadata.sqlite import SqliteDatabase
 from proxy.metadata.transaction import Transaction
+from proxy.metadata.unixdoor import BODY_MAX
 from proxy.metadata.watch import Watch
 from proxy.metadata.wire import REACHES, REQUEST_HEADER, SECRET_HEADER
 from proxy.model.errors import Code, Failure
@@ -30,6 +33,7 @@ from proxy.process.selfsigned import make_self_signed
 from proxy.process.tls import server_context
 
 SECRET = "a long enough shared secret"
+FULL, NORMAL = 2, 1  # of SQLite's `synchronous`
 
 
 @pytest.fixture
@@ -193,6 +197,42 @@ class TestService:
         status, answer = await post(over_tcp.address, "ping", b"{}", {SECRET_HEADER: SECRET})
         assert (status, answer["__type"]) == (500, "ServerException")
         assert "inside" not in json.dumps(answer)
+
+
+async def test_an_upload_waits_for_the_disk_where_it_makes_a_repository_and_where_it_tells_of_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels: list[int] = []
+    write = SqliteDatabase.write
+
+    def seen(database: SqliteDatabase, run: Callable[[Connection], Any], *, durable: bool = True) -> Any:
+        def run_seen(connection: Connection) -> Any:
+            result = run(connection)
+            levels.append(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+            return result
+
+        return write(database, run_seen, durable=durable)
+
+    service = await start_service(database=tmp_path / "m.db", listen=f"unix:{tmp_path}/m.sock", alone=True)
+    monkeypatch.setattr(SqliteDatabase, "write", seen)
+    client = MetadataClient(f"unix:{tmp_path}/m.sock")
+    world = World(client)
+    await world.begin()
+    assert levels.pop() == FULL
+    upload = await world.begin()
+    leased = await world.lease(upload)
+    await client.renew_upload(upload.upload_id, leased.fence, seconds=9)
+    await client.release_upload(upload.upload_id, leased.fence)
+    leased = await world.lease(upload)
+    assert levels == [NORMAL] * 5
+    await client.advance_upload(upload.upload_id, leased.fence, segment=append(0, 42), hash_state=b"")
+    assert levels.pop() == FULL
+    leased = await world.lease(upload)
+    assert levels.pop() == NORMAL
+    await client.commit_upload(upload.upload_id, leased.fence, digest=digest("x"), segment=None, hash_state=b"")
+    assert levels.pop() == FULL
+    await client.close()
+    await service.close()
 
 
 @pytest.mark.needs(postgresql.PROGRAM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.schema import turns
 from proxy.metadata.sqlite import SqliteDatabase
 from proxy.metadata.store import Database, Store
-from proxy.metadata.transaction import Changes, Transaction
+from proxy.metadata.transaction import Changes, Registry, Transaction
 from proxy.model.errors import Code, Failure
 
 
@@ -79,6 +80,79 @@ async def test_the_database_is_private_and_commits_reach_the_disk(tmp_path: Path
 
     assert await sqlite.write(pragmas) == ["wal", 2, 1]
     assert (tmp_path / "m.db").stat().st_mode & 0o777 == 0o600
+
+
+def synchronous(tx: Transaction) -> int:
+    found: int = tx.connection.execute(text("PRAGMA synchronous")).scalar_one()
+    return found
+
+
+FULL, NORMAL = 2, 1
+
+
+@pytest.mark.parametrize(("alone", "level"), [(True, NORMAL), (False, FULL)])
+async def test_a_write_that_need_not_be_durable_waits_for_no_disk_where_all_who_are_told_die_with_the_machine(
+    tmp_path: Path, alone: bool, level: int
+) -> None:
+    store = Store(await asyncio.to_thread(lambda: SqliteDatabase(tmp_path / "m.db", alone=alone)))
+    levels = [await store.write(synchronous, durable=durable) for durable in (False, True, False, False, True)]
+    assert levels == [level, FULL, level, level, FULL]
+    await store.close()
+
+
+@pytest.fixture
+async def alone(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = Store(await asyncio.to_thread(lambda: SqliteDatabase(tmp_path / "m.db", alone=True)))
+    yield opened
+    await opened.close()
+
+
+async def test_one_write_that_must_last_makes_all_of_its_group_durable(alone: Store) -> None:
+    release, busy = await hold(alone)
+    asked = asyncio.gather(*(alone.write(synchronous, durable=durable) for durable in (False, True, False)))
+    await asyncio.sleep(0)
+    release.set()
+    assert await asked == [FULL] * 3
+    await busy
+
+
+async def test_a_write_that_finds_that_it_must_last_is_done_anew_and_once(alone: Store) -> None:
+    levels = []
+
+    def run(tx: Transaction) -> None:
+        adding("one")(tx)
+        levels.append(synchronous(tx))
+        tx.must_last()
+
+    await alone.write(run, durable=False)
+    assert levels == [NORMAL, FULL]
+    assert await alone.read(names) == ["one"]
+
+
+async def test_a_cut_of_power_takes_the_last_writes_that_need_not_be_durable_and_none_before(
+    tmp_path: Path, alone: Store
+) -> None:
+    """The log of that moment, as far as it was synced."""
+    log = tmp_path / "m.db-wal"
+
+    def after_a_cut(synced: int) -> list[str]:
+        there = Path(tempfile.mkdtemp(dir=tmp_path)) / "m.db"
+        there.write_bytes((tmp_path / "m.db").read_bytes())
+        there.with_name("m.db-wal").write_bytes(log.read_bytes()[:synced])
+        opened = SqliteDatabase(there)
+        try:
+            return opened.read(lambda connection: names(Transaction(connection, 0.0, Registry())))
+        finally:
+            opened.close()
+
+    await alone.write(adding("a, durable"))
+    synced = log.stat().st_size
+    await alone.write(adding("b"), durable=False)
+    await alone.write(adding("c"), durable=False)
+    assert await asyncio.to_thread(after_a_cut, synced) == ["a, durable"]
+    await alone.write(adding("d, durable"))
+    synced = log.stat().st_size
+    assert await asyncio.to_thread(after_a_cut, synced) == ["a, durable", "b", "c", "d, durable"]
 
 
 async def test_writes_that_queue_up_share_a_commit_and_one_that_fails_leaves_the_others(

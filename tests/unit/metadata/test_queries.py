@@ -119,6 +119,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     cancelled, advanced = push.begin(), push.begin(in_parts=True)
     fence = uploads.lease_upload(tx, ACCOUNT, R, advanced.upload_id, 30.0, "me").fence
     committed = uploads.lease_upload(tx, ACCOUNT, R, push.begin().upload_id, 30.0, "me")
+    whole, other = uploads.lease_upload(tx, ACCOUNT, R, push.begin().upload_id, 30.0, "me"), push.begin()
     plain_id = push.begin(Sealing.NONE).upload_id
     leased = uploads.lease_upload(tx, ACCOUNT, R, plain_id, 30.0, "me")
     plain, plain_fence = leased.sealed, leased.fence
@@ -192,6 +193,10 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
             uploads.advance_upload(tx, uid, f, append(0, 1), b""),
             uploads.advance_upload(tx, plain_id, plain_fence, plain_append(0, FRAME_PAGE * 4096 + 1), b"", bytes(32)),
         ),
+        "finish_upload": lambda: uploads.finish_upload(tx, whole.upload_id, 1, append(0, 9), b"", b"", digest("all")),
+        "close_upload": lambda: [
+            uploads.close_upload(tx, ACCOUNT, R, each.upload_id, digest("all"), 30.0, "me") for each in (whole, other)
+        ],
         "release_upload": lambda: uploads.release_upload(tx, uid, f),
         "commit_upload": lambda: uploads.commit_upload(
             tx, committed.upload_id, committed.fence, digest("new"), append(0, 1), b""

@@ -26,13 +26,13 @@ async def begin(bench: Bench) -> str:
     return upload_id
 
 
-async def keep(bench: Bench, upload_id: str, content: bytes, start: int | None = None) -> int:
-    """Append as a PATCH does; returns the new offset."""
+async def keep(bench: Bench, upload_id: str, content: bytes, start: int | None = None, *, whole: bool = False) -> int:
+    """Append as a PATCH does that may have brought all, or was cut; returns the new offset."""
     append = await bench.registry.uploads.append(ACCOUNT, REPOSITORY, upload_id, start=start)
     async with append:
         for at in range(0, len(content), 100_000):
             await append.write(content[at : at + 100_000])
-        offset: int = (await append.keep()).sealed.plain_size
+        offset: int = (await append.keep(whole=whole)).sealed.plain_size
         return offset
 
 
@@ -78,6 +78,10 @@ PHASES = [
     ("again", "after", "appender.append"),
     ("again", "before", "advance_upload"),
     ("again", "after", "advance_upload"),
+    ("keep whole", "before", "appender.finish"),
+    ("keep whole", "after", "appender.finish"),
+    ("keep whole", "before", "finish_upload"),
+    ("keep whole", "after", "finish_upload"),
     ("commit", "before", "appender.append"),
     ("commit", "before", "appender.finish"),
     ("commit", "after", "appender.finish"),
@@ -91,11 +95,12 @@ async def test_a_push_cancelled_at_any_phase_leaves_nothing_open_and_can_be_fini
     bench: Bench, journey: str, when: str, call: str
 ) -> None:
     upload_id = await begin(bench)
-    if journey != "keep":
+    if not journey.startswith("keep"):
         await keep(bench, upload_id, CONTENT[:HALF])
     acknowledged = await offset_of(bench, upload_id)
     work: Callable[[], Awaitable[object]] = {
         "keep": lambda: keep(bench, upload_id, CONTENT[:HALF]),
+        "keep whole": lambda: keep(bench, upload_id, CONTENT[:HALF], whole=True),
         "again": lambda: keep(bench, upload_id, CONTENT[HALF:]),
         "commit": lambda: commit(bench, upload_id, CONTENT[HALF:]),
     }[journey]
@@ -293,6 +298,71 @@ async def test_what_is_no_upload_id_is_not_found(bench: Bench, upload_id: str) -
 
 async def test_an_unknown_algorithm_is_refused_before_a_key_is_made(bench: Bench) -> None:
     await fails(bench.registry.uploads.begin(ACCOUNT, REPOSITORY, algorithm="md5"), Code.DIGEST_INVALID)
+
+
+async def close(bench: Bench, upload_id: str) -> None:
+    """As a closing PUT without a body does."""
+    await bench.registry.uploads.close(ACCOUNT, REPOSITORY, upload_id, DIGEST)
+
+
+async def test_what_one_append_left_durable_is_closed_without_the_store(bench: Bench) -> None:
+    upload_id = await begin(bench)
+    await keep(bench, upload_id, CONTENT, whole=True)
+    assert bench.faults.calls.index("appender.finish") < bench.faults.calls.index("finish_upload")
+    bench.faults.calls.clear()
+    await close(bench, upload_id)
+    assert bench.faults.calls == ["close_upload"]
+    assert await pull(bench) == CONTENT
+    await close(bench, upload_id)  # asked again
+
+
+@pytest.mark.parametrize("half", [0, HALF])
+async def test_what_comes_in_more_appends_than_one_is_closed_as_ever(bench: Bench, half: int) -> None:
+    upload_id = await begin(bench)
+    for piece in (CONTENT[:half], CONTENT[half:]):
+        async with await bench.registry.uploads.append(ACCOUNT, REPOSITORY, upload_id) as append:
+            await append.write(piece)
+            await append.keep(whole=True)
+    await close(bench, upload_id)
+    assert "commit_upload" in bench.faults.calls
+    assert await pull(bench) == CONTENT
+
+
+async def test_a_whole_append_that_was_not_all_is_not_what_the_closing_digest_names(bench: Bench) -> None:
+    upload_id = await begin(bench)
+    await keep(bench, upload_id, CONTENT[:HALF], whole=True)
+    await fails(close(bench, upload_id), Code.INVALID_LAYER)
+    await keep(bench, upload_id, CONTENT[HALF:], HALF, whole=True)
+    await close(bench, upload_id)
+    assert await pull(bench) == CONTENT
+
+
+async def test_a_failed_fsync_of_a_first_append_leaves_the_session_at_its_start(bench: Bench) -> None:
+    upload_id = await begin(bench)
+    bench.faults.before["appender.finish"] = raising(Failure(Code.STORE_UNAVAILABLE, "fsync failed"))
+    await fails(keep(bench, upload_id, CONTENT, whole=True), Code.STORE_UNAVAILABLE)
+    assert (await offset_of(bench, upload_id), bench.files()) == (0, [])
+    await keep(bench, upload_id, CONTENT, whole=True)
+    await close(bench, upload_id)
+    assert await pull(bench) == CONTENT
+
+
+async def test_a_close_whose_answer_was_lost_has_happened(bench: Bench) -> None:
+    upload_id = await begin(bench)
+    await keep(bench, upload_id, CONTENT, whole=True)
+    bench.faults.after["close_upload"] = raising(Failure(Code.METADATA_UNAVAILABLE, "gone"))
+    await fails(close(bench, upload_id), Code.METADATA_UNAVAILABLE)
+    await close(bench, upload_id)
+    assert await pull(bench) == CONTENT
+
+
+async def test_two_pushes_of_a_blob_leave_one_object(bench: Bench) -> None:
+    one, other = await begin(bench), await begin(bench)
+    for upload_id in (one, other):
+        await keep(bench, upload_id, CONTENT, whole=True)
+    await asyncio.gather(close(bench, one), close(bench, other))
+    assert len(bench.files()) == 1
+    assert await pull(bench) == CONTENT
 
 
 async def test_a_small_push_costs_three_metadata_calls(bench: Bench) -> None:
