@@ -106,10 +106,16 @@ async def test_a_buffer_of_less_than_a_part_is_kept_for_the_next_of_about_its_si
 
 async def test_of_small_buffers_none_is_kept_once_pushes_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partbuffers, "KEPT_BUSY_SECONDS", 0.02)
-    buffers = PartBuffers(OwnBudget(2**20), 2**20)
+    buffers, was_cut = PartBuffers(OwnBudget(2**20), 2**20), asyncio.Event()
+    cut = buffers._cut
+
+    def tell() -> None:
+        cut()
+        was_cut.set()
+
+    monkeypatch.setattr(buffers, "_cut", tell)
     buffers.give(await buffers.take(200_000), 200_000)
     assert len(buffers._kept) == 1
-    async with asyncio.timeout(5):
-        while buffers._kept:
-            await asyncio.sleep(0.01)
+    await asyncio.wait_for(was_cut.wait(), 5)
+    assert buffers._kept == []
     buffers.close()
