@@ -305,9 +305,8 @@ class Append:
 
     def _check_lease(self) -> None:
         if self._clock() > self._lease_until:
-            raise Failure(
-                Code.UPLOAD_CONFLICT, "the lease on this upload was lost", offset=self.upload.sealed.plain_size
-            )
+            offset = self.upload.sealed.plain_size
+            raise Failure(Code.UPLOAD_CONFLICT, "the lease on this upload was lost", offset=offset)
 
     async def _renew(self) -> None:
         while True:

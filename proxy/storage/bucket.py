@@ -98,7 +98,7 @@ class Bucket:
         self.breaker = Breaker(clock)
         self._session = session
         self._patience = Patience(self.breaker, patience, LONGEST_PAUSE, clock, jitter)
-        self._answer_seconds = answer_seconds
+        self.answer_seconds = answer_seconds
         self._client = LateClient(self._make)
         self._direct: Direct | None = None
 
@@ -111,7 +111,7 @@ class Bucket:
         """One try. Raises what a line raises, Busy, Refused, ObjectMissing."""
         client = await self._client.get()
         body = parameters.get("Body")
-        seconds = CONNECT_SECONDS + self._answer_seconds + (len(body) / SLOWEST if body is not None else 0.0)
+        seconds = CONNECT_SECONDS + self.answer_seconds + (len(body) / SLOWEST if body is not None else 0.0)
         if operation == "complete_multipart_upload":
             seconds += 60.0  # it puts thousands of parts together
         began = time.perf_counter()
@@ -159,14 +159,14 @@ class Bucket:
 
     def in_time(self) -> asyncio.Timeout:
         """For one read of an answer's body: TimeoutError when the line stands still."""
-        return asyncio.timeout(self._answer_seconds)
+        return asyncio.timeout(self.answer_seconds)
 
     async def signed_url(self, operation: str, seconds: int, **parameters: Any) -> str:
         """The URL with which anybody may do `operation` for so long. Asks nothing of the store, though perhaps of
         whoever gives out credentials. Failure(STORE_UNAVAILABLE)."""
         client = await self._client.get()
         try:
-            async with asyncio.timeout(CONNECT_SECONDS + self._answer_seconds):
+            async with asyncio.timeout(CONNECT_SECONDS + self.answer_seconds):
                 url: str = await client.generate_presigned_url(
                     operation, Params={"Bucket": self.place.bucket, **parameters}, ExpiresIn=seconds
                 )

@@ -2,13 +2,17 @@
 
 A buffer is taken whole before its first byte comes, and held until its bytes are with the store or in rows. Nobody
 waits for one while holding another that is not already on its way to the store, so that waiting always ends. What is
-held never exceeds the budget (or one buffer, if that alone is larger). The budget is this process's own, or one that
-the processes of a node share (`nodebudget`); among the waiters of a process the first one stands for all of them.
+held never exceeds the budget (or one buffer, if that alone is larger). That counts what was asked for; a buffer has
+twice as much at most, of which nothing is memory that nobody wrote to, so that one that is kept fits the next push. The
+budget is this process's own, or one that the processes of a node share (`nodebudget`); among the waiters of a process
+the first one stands for all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import mmap
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,8 +21,13 @@ from typing import Protocol
 from proxy import observe
 
 KEPT = 2  # buffers of the usual size that are kept for the next push: fresh pages cost more than a copy into old ones
-KEPT_BUSY_SECONDS = 5.0  # for which more of them are kept, for the next part of a push that goes on
+KEPT_BUSY_SECONDS = 60.0  # for which more of them are kept, of any size, for the next part or the next push
 """All that fit this process's even share, so that all processes together keep no more than the budget."""
+
+LEAST = 128 * 1024  # bytes of the smallest buffer; up to the usual size each is twice as long as the one below it
+
+HUGE = 4 * 1024 * 1024  # bytes from which on a buffer is of large pages: half of a smaller one may stay unused
+Buffer = bytearray | mmap.mmap
 
 
 class Budget(Protocol):
@@ -75,15 +84,15 @@ class PartBuffers:
         self._budget = budget
         self._usual = usual
         self._clock = clock
-        self._kept: list[bytearray] = []
+        self._kept: list[Buffer] = []  # the one that was used last at the end
         self._cutting: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[int, int, asyncio.Future[None]]] = deque()
 
     def __repr__(self) -> str:
         return f"<PartBuffers {self.held} bytes of {self._budget!r}, {len(self._waiting)} waiting>"
 
-    async def take(self, size: int) -> bytearray:
-        """A buffer of `size` bytes with anything in it, once it is this caller's turn."""
+    async def take(self, size: int) -> Buffer:
+        """A buffer of `size` bytes or more with anything in it, once it is this caller's turn."""
         since = self._clock()
         if self._waiting or not self._budget.take(size, since):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -104,13 +113,20 @@ class PartBuffers:
                 observe.metrics.s3_part_waiters.dec()
         else:
             self._hold(size)
-        return self._kept.pop() if size == self._usual and self._kept else bytearray(size)
+        length = self._length(size)
+        for at in reversed(range(len(self._kept))):
+            if len(self._kept[at]) == length:
+                return self._kept.pop(at)
+        return _pages(length)
 
-    def give(self, buffer: bytearray, size: int) -> None:
-        """Back, with nobody using it any more. `size` is what was asked for; a buffer cut shorter is not kept."""
-        if size == len(buffer) == self._usual and len(self._kept) < self._budget.share() // size:
+    def give(self, buffer: Buffer, size: int) -> None:
+        """Back, with nobody using it any more. `size` is what was asked for."""
+        share = self._budget.share()
+        if len(buffer) <= min(self._usual, share):
+            while sum(map(len, self._kept)) + len(buffer) > share:
+                del self._kept[0]
             self._kept.append(buffer)
-            if len(self._kept) > KEPT and self._cutting is None:
+            if self._cutting is None:
                 self._cutting = asyncio.get_running_loop().call_later(KEPT_BUSY_SECONDS, self._cut)
         self._free(size)
 
@@ -125,7 +141,10 @@ class PartBuffers:
 
     def _cut(self) -> None:
         self._cutting = None
-        del self._kept[KEPT:]
+        self._kept = [buffer for buffer in self._kept if len(buffer) == self._usual][:KEPT]
+
+    def _length(self, size: int) -> int:
+        return size if size > self._usual else min(max(LEAST, 1 << (size - 1).bit_length()), self._usual)
 
     def _hold(self, size: int) -> None:
         self.held += size
@@ -147,3 +166,13 @@ class PartBuffers:
                 turn.set_result(None)
             self._waiting.popleft()
         self._budget.unwatch()
+
+
+def _pages(length: int) -> mmap.mmap:
+    """Fresh ones, which cost nothing before they are written to, and then a fault for each 2 MiB where the kernel has
+    such pages. A bytearray is zeroed at once, on the event loop."""
+    made = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if length >= HUGE:
+        with contextlib.suppress(OSError):  # a kernel without them
+            made.madvise(mmap.MADV_HUGEPAGE)
+    return made

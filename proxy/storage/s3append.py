@@ -22,6 +22,7 @@ from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.model.records import TAIL_PIECE, SentPart
 from proxy.storage.base import Into, ObjectMissing
+from proxy.storage.partbuffers import Buffer
 from proxy.storage.s3early import EARLY, put_early, read_back
 from proxy.storage.s3sums import Summed
 from proxy.storage.s3tools import Tools, begin, see_through, take_in
@@ -69,7 +70,7 @@ class S3Appender:
         self._in_rows = offset
         self._fill = offset - self._border
         self._carry = b""
-        self._buffer: bytearray | None = None
+        self._buffer: Buffer | None = None  # `_size` bytes of it are this appender's
         self._summed = Summed(tools.new_sum)  # of the part that fills
         self._size = part_size  # of the buffer that is held, or will be taken
         if expected_size is not None:
@@ -135,7 +136,7 @@ class S3Appender:
 
     # ---- filling --------------------------------------------------------------------------------------------------
 
-    async def _room(self) -> bytearray:
+    async def _room(self) -> memoryview:
         """A buffer with room for at least one byte, and no carry left. Waits for it while holding none."""
         while True:
             if self._buffer is None:
@@ -146,7 +147,7 @@ class S3Appender:
                 self._carry = self._carry[taken:]
                 self._fill += taken
             if self._fill < self._size:
-                return self._buffer
+                return memoryview(self._buffer)[: self._size]
             if self._size < self._part_size:
                 await self._spill()  # more came than was announced: go on in a whole part's buffer
                 self._size = self._part_size
@@ -171,13 +172,12 @@ class S3Appender:
         self._fill = 0
 
     async def _open_upload(self) -> None:
-        more: dict[str, Any] = (
-            {"ChecksumAlgorithm": "CRC32"} if "ChecksumCRC32" in self._tools.new_sum().parameters() else {}
-        )
+        is_crc32 = "ChecksumCRC32" in self._tools.new_sum().parameters()
+        more: dict[str, Any] = {"ChecksumAlgorithm": "CRC32"} if is_crc32 else {}
         answer = await self._tools.bucket.ask("create_multipart_upload", Key=self._name, **more)
         self._upload_id, self._opened_at = answer["UploadId"], time.monotonic()
 
-    async def _send_part(self, number: int, buffer: bytearray, size: int, length: int, summed: Summed) -> SentPart:
+    async def _send_part(self, number: int, buffer: Buffer, size: int, length: int, summed: Summed) -> SentPart:
         view = memoryview(buffer)[:length]
         try:
             verified = await summed.of(view)

@@ -68,7 +68,7 @@ class Line(asyncio.BufferedProtocol):
         self._into: memoryview | None = None
         self._got = 0
         self._first = False  # any byte is good news: there was a silence
-        self._news: asyncio.Future[None] | None = None
+        self._news: asyncio.Future[bool] | None = None  # False: there is no news, in time
         self._may_write = asyncio.Event()
         self._at_once = CHUNK
 
@@ -139,9 +139,9 @@ class Line(asyncio.BufferedProtocol):
                 self._rest()
                 return status, headers
 
-    async def read_into(self, view: memoryview) -> int:
+    async def read_into(self, view: memoryview, silence: float | None = None) -> int:
         """Bytes that came, once `view` is full, `GATHER_SECONDS` are over, or the line is lost (then perhaps 0).
-        TimeoutError after a silence."""
+        TimeoutError after a silence, the line's own or of so many seconds."""
         if self._filled:
             count = min(self._filled, len(view))
             view[:count] = memoryview(self._scratch)[:count]
@@ -156,7 +156,7 @@ class Line(asyncio.BufferedProtocol):
                 await self._wait(GATHER_SECONDS)
             if not self._got and not self.lost:
                 self._first = True
-                await self._wait(self._silence)
+                await self._wait(self._silence if silence is None else silence)
             return self._got
         finally:
             self._into, self._first = None, False
@@ -233,12 +233,17 @@ class Line(asyncio.BufferedProtocol):
         return count
 
     async def _wait(self, seconds: float) -> None:
-        self._news = asyncio.get_running_loop().create_future()
+        """`asyncio.timeout` takes twice the CPU for it, and this is done for each MiB."""
+        loop = asyncio.get_running_loop()
+        self._news = loop.create_future()
+        timer = loop.call_later(seconds, _say_late, self._news)
         try:
-            async with asyncio.timeout(seconds):
-                await self._news
+            is_news = await self._news
         finally:
+            timer.cancel()
             self._news = None
+        if not is_news:
+            raise TimeoutError
 
     def _is_answered(self) -> bool:
         """Whether a final answer's header is there: not one that only says to go on (1xx)."""
@@ -246,7 +251,7 @@ class Line(asyncio.BufferedProtocol):
 
     def _tell(self) -> None:
         if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+            self._news.set_result(True)
 
     def _rest(self) -> None:
         if not self.lost and self._transport is not None and not self._transport.is_closing():
@@ -268,12 +273,13 @@ class Answer:
         if not length:
             self.close()
 
-    async def readinto(self, view: memoryview) -> int:
-        """As much as fits, or what came before the line was lost; 0 at the end, or when it is lost."""
+    async def readinto(self, view: memoryview, silence: float | None = None) -> int:
+        """As much as fits, or what came before the line was lost; 0 at the end, or when it is lost. TimeoutError after
+        a silence: the line's, or of so many seconds."""
         if self._line is None:
             return 0
         try:
-            count = await self._line.read_into(view[: self._left])
+            count = await self._line.read_into(view[: self._left], silence)
         except BaseException:
             self.close()
             raise
@@ -307,6 +313,11 @@ class Answer:
             line.abort()
         else:
             self._free(line)
+
+
+def _say_late(news: asyncio.Future[bool]) -> None:
+    if not news.done():
+        news.set_result(False)
 
 
 def parse(head: bytes) -> tuple[int, dict[str, str]]:

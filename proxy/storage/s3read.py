@@ -15,10 +15,11 @@ from typing import Any, Self
 
 from proxy.storage.base import ObjectMissing
 from proxy.storage.bucket import Bucket, Busy, Refused
+from proxy.storage.s3line import Answer
 from proxy.storage.s3marker import Mark
 from proxy.storage.s3session import stream_of
 
-WINDOW_MAX = 64 * 2**20  # bytes asked for at once
+WINDOW_MAX = 2**30  # bytes asked for at once: back-pressure bounds what is fetched, not this
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 
 
@@ -55,12 +56,25 @@ class S3Reader:
             self._at, self._window = offset, 0
         done = 0
 
+        failed: Exception | None = None
+
         async def more() -> int:
-            nonlocal done
+            nonlocal done, failed
+            if failed is not None:
+                error, failed = failed, None
+                raise error
             done += await self._some(view[done:wanted], wanted - done)
             return done
 
         while done < wanted:
+            if self._stream is not None:  # as nearly always: what may have to be asked again costs more than a read
+                try:
+                    done += await self._some(view[done:wanted], wanted - done)
+                except Exception as error:
+                    failed = error  # the first try of the following
+                else:
+                    self._bucket.breaker.succeeded()
+                    continue
             try:
                 await self._bucket.until_answered("get_object", more)
             except ObjectMissing:
@@ -85,8 +99,12 @@ class S3Reader:
         try:
             if self._stream is None:
                 await self._ask(wanted)
-            async with self._bucket.in_time():
-                got: int = await self._stream.readinto(view[: self._stop - self._at])
+            view = view[: self._stop - self._at]
+            if isinstance(self._stream, Answer):
+                got = await self._stream.readinto(view, self._bucket.answer_seconds)
+            else:
+                async with self._bucket.in_time():
+                    got = await self._stream.readinto(view)
         except BaseException:
             self._drop()
             raise

@@ -33,12 +33,12 @@ class Tools:
 
 
 def take_in(
-    produce: Callable[[], memoryview], into: Into | None, buffer: bytearray, fill: int, summed: Summed, hole: int
+    produce: Callable[[], memoryview], into: Into | None, buffer: memoryview, fill: int, summed: Summed, hole: int
 ) -> tuple[int, bytes]:
     """In a thread: produce straight into the buffer, or copy as much as there is room for; the length, and what did
     not fit. `summed` counts the buffer's bytes up to there, unless it would have to count some of the first `hole`,
     which are not in it."""
-    room = memoryview(buffer)[fill:]  # a bytearray itself would make a copy of what it is to take
+    room = buffer[fill:]
     if into is not None and into.size <= len(room):
         into.produce(room[: into.size], summed.add if summed.length == fill else _nothing)
         length, carry = into.size, b""
@@ -47,7 +47,7 @@ def take_in(
         length, carry = len(view), bytes(view[len(room) :])
         room[: length - len(carry)] = view[: len(room)]
     if summed.length >= hole:
-        summed.take(memoryview(buffer)[: fill + length - len(carry)])
+        summed.take(buffer[: fill + length - len(carry)])
     return length, carry
 
 

@@ -81,3 +81,41 @@ async def test_no_more_are_kept_than_fit_this_process_share_of_the_budget() -> N
     one = await buffers.take(10)
     buffers.give(one, 10)
     assert await buffers.take(10) is one
+
+
+async def test_a_buffer_of_less_than_a_part_is_kept_for_the_next_of_about_its_size() -> None:
+    """So that small layers cost no fresh pages. Of what is kept, what was used longest ago makes room for more."""
+    mib = 2**20
+    buffers = PartBuffers(OwnBudget(8 * mib), 8 * mib)
+    small = await buffers.take(mib + 100)
+    assert mib + 100 <= len(small) <= 2 * (mib + 100)
+    buffers.give(small, mib + 100)
+    again = await buffers.take(mib + 5000)
+    assert again is small
+    other = await buffers.take(100_000)
+    assert other is not small
+    assert buffers.held == mib + 105_000
+    buffers.give(again, mib + 5000)
+    buffers.give(other, 100_000)
+    whole = await buffers.take(8 * mib)
+    buffers.give(whole, 8 * mib)
+    assert buffers._kept == [whole]
+    assert await buffers.take(8 * mib) is whole
+    buffers.close()
+
+
+async def test_of_small_buffers_none_is_kept_once_pushes_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partbuffers, "KEPT_BUSY_SECONDS", 0.02)
+    buffers, was_cut = PartBuffers(OwnBudget(2**20), 2**20), asyncio.Event()
+    cut = buffers._cut
+
+    def tell() -> None:
+        cut()
+        was_cut.set()
+
+    monkeypatch.setattr(buffers, "_cut", tell)
+    buffers.give(await buffers.take(200_000), 200_000)
+    assert len(buffers._kept) == 1
+    await asyncio.wait_for(was_cut.wait(), 5)
+    assert buffers._kept == []
+    buffers.close()

@@ -89,3 +89,36 @@ async def test_a_missing_object_of_a_told_size_is_missing_at_the_first_read(stor
     async with await store.open("cd" * 16, size=100) as reader:
         with pytest.raises(ObjectMissing):
             await reader.read_into(memoryview(bytearray(10)), 0)
+
+
+class _Broken:
+    """A body that ends before its time."""
+
+    async def readinto(self, view: memoryview) -> int:
+        raise ConnectionResetError("the line is gone")
+
+    def close(self) -> None:
+        pass
+
+
+async def test_a_body_that_breaks_off_is_a_failed_try_and_asked_for_from_where_it_stood(
+    store: S3Store, line: FaultLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, breaker, failures = bytearray(len(DATA)), store._bucket.breaker, 0
+    failed = breaker.failed
+
+    def counted() -> None:
+        nonlocal failures
+        failures += 1
+        failed()
+
+    monkeypatch.setattr(breaker, "failed", counted)
+    async with await store.open(KEY, size=len(DATA)) as reader:
+        reader.will_read(0, len(DATA))
+        assert await reader.read_into(memoryview(content)[:MIB], 0) == MIB
+        reader._stream.close()
+        reader._stream = _Broken()
+        assert await reader.read_into(memoryview(content)[MIB:], MIB) == len(DATA) - MIB
+    assert content == DATA
+    assert [request.split()[0] for request in line.requests] == ["GET"] * 2
+    assert failures == 1
