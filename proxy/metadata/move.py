@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, Table, func, insert, select, text
+from sqlalchemy import Connection, Table, func, insert, select
 from sqlalchemy.exc import DataError
 
 from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.schema import metadata
-from proxy.metadata.snapshot import Told, at_once
+from proxy.metadata.snapshot import Told, at_once, take_time
 from proxy.metadata.sqlite import SqliteDatabase
 from proxy.model.errors import Code, Failure
 
@@ -33,7 +33,7 @@ def move(source: Path, url: str, told: Told) -> dict[str, int]:
 
 
 def _copy(old: Connection, new: Connection, told: Told) -> dict[str, int]:
-    new.execute(text("SET LOCAL statement_timeout = 0"))  # counting a large table takes minutes
+    take_time(new)
     for table in metadata.sorted_tables:
         if new.execute(select(table).limit(1)).first() is not None:
             raise Failure(

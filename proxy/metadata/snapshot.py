@@ -55,6 +55,13 @@ def snapshot(source: Path | str, target: Path, told: Told) -> dict[str, int]:
         raise Failure(Code.METADATA_UNAVAILABLE, f"the rows cannot be copied: {error.orig}"[:300]) from error
 
 
+def take_time(connection: Connection) -> None:
+    """In a PostgreSQL transaction that nobody waits for, to its end: counting a large table takes minutes, and what is
+    done with rows between two statements may take seconds."""
+    for limit in ("idle_in_transaction_session_timeout", "statement_timeout"):
+        connection.execute(text(f"SET LOCAL {limit} = 0"))
+
+
 def at_once(table: Table) -> int:
     """How many of its rows are held in memory together."""
     return LARGE_ROWS if table in _LARGE else ROWS
@@ -117,7 +124,7 @@ def _reading(source: Path | str) -> Iterator[Connection]:
     try:
         with engine.connect().execution_options(**options) as connection, connection.begin():
             if engine.dialect.name == "postgresql":
-                connection.execute(text("SET LOCAL statement_timeout = 0"))  # counting a large table takes minutes
+                take_time(connection)
             yield connection
     finally:
         engine.dispose()

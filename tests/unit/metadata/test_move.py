@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,16 @@ async def test_every_row_of_every_table_is_copied_as_it_is_and_the_service_goes_
     assert (await client.tags(ACCOUNT, "c/c", last="", limit=9)).names == ("new",)
     await client.close()
     await service.close()
+
+
+def test_who_takes_long_over_a_row_is_not_cut_off(source: Path, tmp_path: Path) -> None:
+    hurried = f"{postgresql_database(tmp_path)}?options=-c%20idle_in_transaction_session_timeout%3D500ms"
+    waits = iter([1.5])  # three times as long, once
+
+    def told(*_: object) -> None:
+        time.sleep(next(waits, 0.0))
+
+    assert move(source, hurried, told)["images"]
 
 
 def test_a_postgresql_that_holds_rows_is_refused(source: Path, tmp_path: Path) -> None:

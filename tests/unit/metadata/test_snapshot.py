@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, select, text, update
 
+from harness import postgresql
 from harness.metadata import (
     ACCOUNT,
     REPOSITORY,
@@ -86,6 +88,21 @@ def rows_of(database: Path | str) -> dict[str, list[tuple[object, ...]]]:
         }
     engine.dispose()
     return found
+
+
+@pytest.mark.needs(postgresql.PROGRAM)
+@pytest.mark.parametrize("world", ["postgresql"], indirect=True)
+async def test_who_takes_long_between_two_tables_is_not_cut_off(
+    world: World, database: Path | str, tmp_path: Path
+) -> None:
+    """A service's session may idle in a transaction for 2 s, as others wait for it; nobody waits for a backup."""
+    hurried = f"{database}?options=-c%20idle_in_transaction_session_timeout%3D500ms"
+    waits = iter([1.5])  # three times as long, once
+
+    def told(*_: object) -> None:
+        time.sleep(next(waits, 0.0))
+
+    assert (await asyncio.to_thread(snapshot, hurried, tmp_path / "rows.db", told))["images"]
 
 
 async def test_every_row_of_every_table_comes_along_but_what_is_of_the_moment(
