@@ -36,9 +36,6 @@ class Standing:
     until: float = 0.0
     pulled: Callable[[], None] | None = None
 
-    def may_be_given(self, now: float) -> bool:
-        return now < self.until
-
 
 def again(standing: Standing, trail: Trail, happened: Happened | None, clock: Callable[[], float]) -> Again:
     """`happened` is what the trail was told of the first one; `clock` tells epoch seconds."""

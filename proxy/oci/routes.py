@@ -114,7 +114,7 @@ def door(
             raise
         finally:
             happened = await tell(trail, told, status)
-        if standing is not None and status in _REPEATED and standing.may_be_given(facts.now):
+        if standing is not None and status in _REPEATED and facts.now < standing.until:
             response[AGAIN] = again(standing, trail, happened, clock)
         if expects_continue(request) and not request.content.is_eof() and not response.prepared:
             response.force_close()  # a body that was not asked for may come all the same, and is no next request
