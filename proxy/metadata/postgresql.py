@@ -3,8 +3,8 @@
 Promises: a write is committed (synchronous_commit) when it returns, and done once: its transaction holds a request id,
 so that a COMMIT whose answer was lost is looked up. Writes of all services over one database are serial: each takes one
 lock first, and so what it announces last is in the order of commits (`invalidation`). What a lost line, a restart, a
-deadlock or a serialisation failure undid is done again, for `PATIENCE_SECONDS`; after that calls fail at once until
-PostgreSQL is back. Must not know what the operations do.
+deadlock or a serialisation failure undid is done again, for `PATIENCE_SECONDS`, and once at least by a process that
+stood still for longer; after that calls fail at once until PostgreSQL is back. Must not know what the operations do.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
@@ -46,6 +47,14 @@ _MIGRATING = {
     **dict.fromkeys(sessions.UNINDEXED, "on"),
 }  # a large table takes its time, and is read in whole
 _NEWS_BYTES = 7900  # PostgreSQL takes 8000
+
+
+@dataclass(slots=True)
+class _Turns:
+    """How long one call goes on trying; `is_last`: past its deadline, by one attempt."""
+
+    deadline: float
+    is_last: bool = False
 
 
 class PostgresqlDatabase:
@@ -88,11 +97,11 @@ class PostgresqlDatabase:
         self._start(clock() + start_seconds)
 
     def read(self, run: Callable[[Connection], Result]) -> Result:
-        deadline = self._deadline()
+        turns = _Turns(self._deadline())
         while True:
             connection: Connection | None = None
             try:
-                connection = self._reader(deadline)
+                connection = self._reader(turns.deadline)
                 with connection.begin():
                     return run(connection)
             except DBAPIError as error:
@@ -100,15 +109,16 @@ class PostgresqlDatabase:
                     self._local.connection = None
                     self._reading.remove(connection)
                     let_go(connection)
-                self._recover(error, deadline)
+                self._recover(error, turns, had_session=connection is not None)
 
     def write(self, run: Callable[[Connection], Result], *, durable: bool = True) -> Result:
         """Durable always: who else lives on when PostgreSQL's machine dies must find what it was told."""
-        deadline = self._deadline()
+        turns = _Turns(self._deadline())
         undecided, result = "", None
         while True:
+            connection: Connection | None = None
             try:
-                connection = self._writer(deadline)
+                connection = self._writer(turns.deadline)
                 if undecided and self._is_noted(connection, undecided):
                     break
                 request, undecided = secrets.token_hex(16), ""
@@ -129,7 +139,7 @@ class PostgresqlDatabase:
             except DBAPIError as error:
                 if is_lost(error):
                     self._drop_writer()
-                self._recover(error, deadline)
+                self._recover(error, turns, had_session=connection is not None)
         return result  # type: ignore[return-value]  # set by the run whose commit ended the loop
 
     def announce(self, connection: Connection, changes: Changes) -> Told | None:
@@ -208,12 +218,16 @@ class PostgresqlDatabase:
         lost_at = self._lost_at
         return (self._clock() if lost_at is None else lost_at) + self._patience
 
-    def _recover(self, error: DBAPIError, deadline: float) -> None:
-        """Return, after a pause, if there is sense in another attempt; else raise what a proxy understands."""
+    def _recover(self, error: DBAPIError, turns: _Turns, *, had_session: bool) -> None:
+        """Return, after a pause, if there is sense in another attempt; else raise what a proxy understands.
+
+        A session that was there and is lost says nothing of PostgreSQL as it is now: this process may have stood still
+        beyond the deadline, and been given up meanwhile. So one more attempt is made, whatever the clock says.
+        """
         state = getattr(error.orig, "sqlstate", None)
         lost = is_lost(error)
         if lost:
-            self._note_lost(error)
+            self._note_lost(error, had_session=had_session)
         elif state == sessions.FULL:
             hint = "free space where PostgreSQL's data lies; reads go on"
             raise Failure(Code.STORE_FULL, "no room left for metadata", hint=hint) from error
@@ -221,16 +235,19 @@ class PostgresqlDatabase:
             raise Failure(Code.METADATA_UNAVAILABLE, "the database is busy; try again") from error
         elif state not in sessions.UNDONE:
             raise error
-        if self._clock() >= deadline:
-            raise gone(type(error.orig).__name__) from error
+        if self._clock() >= turns.deadline:
+            if turns.is_last or not (lost and had_session):
+                raise gone(type(error.orig).__name__) from error
+            turns.is_last = True
         self._pause(_PAUSE_SECONDS)
 
-    def _note_lost(self, error: DBAPIError) -> None:
+    def _note_lost(self, error: DBAPIError, *, had_session: bool = False) -> None:
         now = self._clock()
         if self._lost_at is None:
             self._lost_at = now
             observe.log.warning("PostgreSQL does not answer", reason=str(error.orig).strip())
-        self._not_before = now + _RETRY_SECONDS
+        if not had_session:
+            self._not_before = now + _RETRY_SECONDS
 
     def _is_noted(self, connection: Connection, request: str) -> bool:
         """Whether the transaction was committed. With its lock in our hands it has ended: the answer is final."""

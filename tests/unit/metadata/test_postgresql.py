@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sqlalchemy import Connection, create_engine, insert, select, text, update
 from harness import postgresql
 from harness.metadata import postgresql_database
 from proxy.metadata import roster, schema
-from proxy.metadata.postgresql import PostgresqlDatabase, holds_blobs, holds_keys
+from proxy.metadata.postgresql import PATIENCE_SECONDS, PostgresqlDatabase, holds_blobs, holds_keys
 from proxy.metadata.schema import turns
 from proxy.metadata.transaction import Changes
 from proxy.model.errors import Code, Failure
@@ -336,6 +337,37 @@ class TestOutage:
 
         database.write(run)
         assert database.read(count) == {"a": 2.0}
+
+    @pytest.mark.parametrize("kind", ["read", "write"])
+    @pytest.mark.parametrize("losses", [1, 2])
+    def test_a_process_that_stood_still_past_its_patience_tries_once_more_and_no_oftener(
+        self, url: str, kind: str, losses: int
+    ) -> None:
+        """PostgreSQL has ended its session meanwhile, which says nothing about whether it answers now."""
+        now = [1000.0]
+        database = PostgresqlDatabase(url, clock=lambda: now[0], pause=lambda _: None)
+        database.write(count_up())
+        ended: list[int] = []
+
+        def run(connection: Connection) -> dict[str, float]:
+            if len(ended) < losses:
+                now[0] += PATIENCE_SECONDS + 1
+                ended.append(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+                with psycopg.connect(url, autocommit=True) as other:
+                    other.execute("SELECT pg_terminate_backend(%s)", [ended[-1]])
+                wait_until_gone(url, ended[-1])
+            return count(connection)
+
+        try:
+            call = partial(getattr(database, kind), run)
+            if losses == 1:
+                assert call() == {"a": 1.0}
+            else:
+                assert refused(call).code is Code.METADATA_UNAVAILABLE
+            assert len(ended) == losses
+            assert database.read(count) == {"a": 1.0}
+        finally:
+            database.close()
 
     def test_a_database_that_is_gone_is_unavailable_at_once_after_one_patience_and_comes_back_by_itself(
         self,
