@@ -18,6 +18,7 @@ from hypothesis import settings
 
 from harness import balancer, postgresql
 from harness.cluster import Cluster
+from harness.metadata import return_databases
 from harness.moto import Moto
 from harness.programs import find
 from harness.seaweed import Seaweed, weed
@@ -69,6 +70,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_sessionfinish() -> None:
     postgresql.remove_shared()
+
+
+@pytest.fixture(autouse=True)
+def _databases(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The databases in a test's own folder are the next test's, after all else of it has ended."""
+    folder: Path | None = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if folder is not None:
+        return_databases(folder)
 
 
 @pytest.fixture(autouse=True)

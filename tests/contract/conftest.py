@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.metadata import CLIENTS, SERVICES, Clock, World, on_each_service
+from harness.metadata import CLIENTS, SERVICES, WORLDS, Clock, World, on_each_service
 from proxy.metadata.transaction import Registry
 
 
@@ -17,7 +17,7 @@ def registry() -> Registry:
     return Registry()
 
 
-@pytest.fixture(params=on_each_service(*CLIENTS))
+@pytest.fixture(params=on_each_service(WORLDS))
 async def world(request: pytest.FixtureRequest, tmp_path: Path, registry: Registry) -> AsyncIterator[World]:
     service_name, _, client_name = request.param.partition("-")
     clock = Clock()

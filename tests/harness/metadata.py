@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count, cycle
@@ -103,14 +103,32 @@ def _migrated_file() -> bytes:
         return (Path(folder) / "m.db").read_bytes()
 
 
-def postgresql_database(folder: Path, like: str = "template0") -> str:
+def postgresql_database(folder: Path) -> str:
     """The URL of the database that belongs to a test's folder, empty at first."""
-    return postgresql.shared().database(hashlib.sha256(str(folder).encode()).hexdigest()[:32], like)
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:32]
+    return _lent.get(folder) or postgresql.shared().database(name)
 
 
 def _migrated_postgresql(folder: Path) -> str:
-    """The same with its schema in it, from a copy."""
-    return postgresql_database(folder, _migrated_database(postgresql.shared().port))
+    """The same with its schema in it: one that an earlier test has left, or a copy."""
+    if folder not in _lent:
+        cluster = postgresql.shared()
+        _lent[folder] = (
+            _free.pop() if _free else cluster.database(f"world-{next(_NUMBERS)}", _migrated_database(cluster.port))
+        )
+    return _lent[folder]
+
+
+_lent: dict[Path, str] = {}
+_free: list[str] = []
+
+
+def return_databases(folder: Path) -> None:
+    """Whatever was lent to a test in this folder and below is free for the next one, if nobody is in it any more."""
+    for each in [each for each in _lent if each.is_relative_to(folder)]:
+        url = _lent.pop(each)
+        if postgresql.empty(url):
+            _free.append(url)
 
 
 @cache
@@ -132,12 +150,16 @@ SERVICES: dict[str, Callable[..., Awaitable[Service]]] = {
 NEEDS = {"sqlite": (), "postgresql": (postgresql.PROGRAM,)}
 
 
-def on_each_service(*more: str) -> list[Any]:
-    """Parameters for a fixture: each service's name, or `service-more` for each of `more`, marked by what it needs."""
+WORLDS = ("sqlite-client", "sqlite-cached", "postgresql-cached")
+"""The pairs that a contract is held by: each service and each client once and more; behind a cache that asks for what
+it has not got, PostgreSQL hears all that it would hear of a client alone."""
+
+
+def on_each_service(worlds: Iterable[str] = tuple(SERVICES)) -> list[Any]:
+    """Parameters for a fixture: each service's name, or each of `WORLDS`, marked by what it needs."""
     return [
-        pytest.param("-".join([service, *one]), marks=[pytest.mark.needs(program) for program in NEEDS[service]])
-        for service in SERVICES
-        for one in ([[each] for each in more] or [[]])
+        pytest.param(each, marks=[pytest.mark.needs(program) for program in NEEDS[each.partition("-")[0]]])
+        for each in worlds
     ]
 
 

@@ -29,6 +29,12 @@ PROGRAM = "postgres"
 _USER = "postgres"
 _START_SECONDS = 60.0
 _SETTINGS = {"fsync": "on", "synchronous_commit": "on", "max_connections": "100", "shared_buffers": "32MB"}
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+_SEQUENCES = "SELECT sequencename FROM pg_sequences WHERE schemaname = 'public'"
+_OTHERS = (
+    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+    "AND backend_type = 'client backend'"
+)
 _shared: list[Cluster] = []
 
 
@@ -106,6 +112,28 @@ class Cluster:
     def remove(self) -> None:
         self.stop(signal.SIGKILL)
         shutil.rmtree(self.folder)
+
+
+def empty(url: str) -> bool:
+    """Take all rows out but the schema's number, in a millisecond where a fresh copy takes a hundred and 8 MB of disk.
+
+    False, and nothing done, while somebody is still connected."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        deadline = time.monotonic() + 1.0
+        while connection.execute(_OTHERS).fetchone() is not None:  # one that has just left is still seen for a moment
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        tables = [name for (name,) in connection.execute(_TABLES)]
+        sequences = [name for (name,) in connection.execute(_SEQUENCES)]
+        connection.execute("SET session_replication_role = replica")  # in whatever order: no key is looked at
+        connection.execute(
+            "; ".join(
+                [f'DELETE FROM "{name}"' for name in tables]  # noqa: S608  # our own schema's
+                + [f'ALTER SEQUENCE "{name}" RESTART' for name in sequences]
+            )
+        )
+    return True
 
 
 def shared() -> Cluster:
