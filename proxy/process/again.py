@@ -10,19 +10,20 @@ and it is asked each time.
                     no ↓                            no ↓
                          aiohttp's parser, the door, as ever; from the second time on the answer is kept
 
-Promises: the same bytes as by the long way, but for `Date`; counted and logged as any other, though never as
-running; bounded in number and bytes. Must not know any door's protocol, or how a connection is held.
+Promises: the same bytes as by the long way, but for `Date`; counted and logged as any other, at most `SETTLE_SECONDS`
+later, though never as running; bounded in number and bytes. Must not know any door's protocol, or how a connection is
+held.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
@@ -35,6 +36,7 @@ BODY_MAX = 64 * 1024  # bytes of an answer's body: it is copied once each time
 ANSWERS_KEPT = 4096
 BYTES_KEPT = 12 * 1024 * 1024
 EACH_BYTES = 2048  # what an answer takes beside its bytes, and those of its request that log and trail hold
+SETTLE_SECONDS = 0.05  # by which counts and log lines lag behind the answers
 ONCE_KEPT = 8192  # names of requests that came once: some 150 bytes each
 _METHODS = (b"GET ", b"HEAD")
 
@@ -59,8 +61,8 @@ class _Answer:
     head: bytes  # to where the date goes
     body: bytes
     again: Again
-    count: Callable[[float], None]  # as one more request that took so many seconds
-    line: dict[str, Any]
+    tally: observe.Tally
+    line: observe.RequestLine
     size: int
 
 
@@ -73,6 +75,8 @@ class KeptAnswers:
         self._room = room
         self._held: OrderedDict[bytes, _Answer] = OrderedDict()
         self._once: dict[bytes, None] = {}
+        self._unsettled: list[observe.Tally] = []
+        self._settling: asyncio.TimerHandle | None = None
 
     def came_before(self, name: bytes) -> bool:
         """Whether a request is worth keeping: most come once, and are not to push out those that come again."""
@@ -94,12 +98,24 @@ class KeptAnswers:
             self._drop(name)
             return None
         self._held.move_to_end(name)
-        observe.metrics.http_answered_again.inc()
         seconds = time.perf_counter() - begun
-        kept.count(seconds)
+        if kept.tally.add(seconds):
+            self._unsettled.append(kept.tally)
         if observe.is_info_written():
-            observe.log.info("request", **{**kept.line, "request_id": request_id, "seconds": round(seconds, 6)})
+            kept.line.leave(request_id, seconds)
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.settle)
         return b"%bDate: %b\r\n\r\n%b" % (kept.head, _date(int(time.time())), kept.body)
+
+    def settle(self) -> None:
+        """Count and log what was given since: several at once, since each for itself costs more than all the rest."""
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        tallies, self._unsettled = self._unsettled, []
+        for tally in tallies:
+            tally.settle()
+        observe.write_left()
 
     def keep(self, name: bytes, door: str, request: web.Request, response: web.StreamResponse) -> None:
         """What is about to go out as the answer to it, where that may be given again. Its headers are complete."""
@@ -114,12 +130,12 @@ class KeptAnswers:
         if any(line.count("\n") != 1 or line.count("\r") != 1 for line in lines):
             return  # aiohttp will refuse it
         head = f"HTTP/1.1 {response.status} {response.reason}\r\n{''.join(lines)}".encode()
-        line = observe.noted() | logline.facts(door, request, response, response.status)
-        size = EACH_BYTES + len(head) + len(body) + 2 * (len(line["path"]) + len(line["agent"]))
-        count = self._counts.of(door, request, response.status)
+        facts = logline.facts(door, request, response, response.status)
+        size = EACH_BYTES + len(head) + len(body) + 2 * (len(facts["path"]) + len(facts["agent"]))
+        tally = self._counts.of(door, request, response.status).again
         self._drop(name)
         self._room -= size
-        self._held[name] = _Answer(head, body, again, count, line, size)
+        self._held[name] = _Answer(head, body, again, tally, observe.RequestLine(facts), size)
         while self._room < 0 or len(self._held) > self._most:
             self._drop(next(iter(self._held)))
 

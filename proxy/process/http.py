@@ -2,9 +2,9 @@
 
 Promises: a request's header comes within `header_seconds` and `HEADER_BYTES` or its connection is cut; a body that
 stands still for `body_seconds` is cut, and looks to its door like a client that went away, as does a client that takes
-nothing of its answer for so long; what cannot be parsed is
-answered in the registry's own error form; bodies are never inflated; paths reach the doors raw. No `Expect` is answered
-here: a door sends 100-continue when it wants the body. Must not know any door's protocol beyond that error form.
+nothing of its answer for so long; what cannot be parsed is answered in the registry's own error form; bodies are never
+inflated; paths reach the doors raw. No `Expect` is answered here: a door sends 100-continue when it wants the body.
+Must not know any door's protocol beyond that error form.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ class HttpServer(web.Server):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        self.kept.settle()
         await self.shutdown(0)
 
     async def _stop_accepting(self, handshake: float, accept: float) -> None:
@@ -202,10 +203,9 @@ class HttpServer(web.Server):
         finally:
             seconds = time.perf_counter() - begun
             observe.metrics.http_requests_running.dec()
-            self._counts.of(name, request, status)(seconds)
+            self._counts.of(name, request, status).one(seconds)
             if name != "probe" and observe.is_info_written():
-                facts = logline.facts(name, request, response, status)
-                observe.log.info("request", **facts, seconds=round(seconds, 6))
+                logline.write(name, request, response, status, seconds)
 
     async def _cut_still_bodies(self) -> None:
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -15,28 +14,31 @@ class Counts:
     there are few of them: so many as doors, methods and statuses."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, str, int], Callable[[float], None]] = {}
+        self._held: dict[tuple[str, str, int], _Count] = {}
 
-    def of(self, door: str, request: web.Request, status: int) -> Callable[[float], None]:
-        """To be called with the seconds that one more such request took."""
+    def of(self, door: str, request: web.Request, status: int) -> _Count:
         labels = (door, method(request.method), status)
-        return self._held.get(labels) or self._held.setdefault(labels, _counter(*labels))
+        return self._held.get(labels) or self._held.setdefault(labels, _Count(*labels))
 
 
-def _counter(door: str, method: str, status: int) -> Callable[[float], None]:
-    one_more = observe.metrics.http_requests.labels(door, method, status).inc
-    took = observe.metrics.http_request_seconds.labels(door).observe
+class _Count:
+    """Of requests that were answered alike."""
 
-    def count(seconds: float) -> None:
-        one_more()
-        took(seconds)
+    def __init__(self, door: str, method: str, status: int) -> None:
+        self._answered = observe.metrics.http_requests.labels(door, method, status)
+        self._took = observe.metrics.http_request_seconds.labels(door)
+        self.again = observe.Tally((self._answered, observe.metrics.http_answered_again), self._took)
 
-    return count
+    def one(self, seconds: float) -> None:
+        """One more, that took so long."""
+        self._answered.inc()
+        self._took.observe(seconds)
 
 
 def facts(door: str, request: web.Request, response: web.StreamResponse | None, status: int) -> dict[str, Any]:
-    """The line, but for what was noted meanwhile and the time it took; to be asked before the answer goes out."""
+    """The line, with what was noted meanwhile, but for the time it took; to be asked before the answer goes out."""
     return {
+        **observe.noted(),
         "door": door,
         "method": request.method,
         "path": request.path,
@@ -47,6 +49,11 @@ def facts(door: str, request: web.Request, response: web.StreamResponse | None, 
         "client": request.remote,
         "agent": request.headers.get("User-Agent", ""),
     }
+
+
+def write(door: str, request: web.Request, response: web.StreamResponse | None, status: int, seconds: float) -> None:
+    said = facts(door, request, response, status)
+    observe.RequestLine(said).write(said["request_id"], seconds)
 
 
 def method(method: str) -> str:

@@ -16,11 +16,12 @@ from proxy import observe
 def log_to(stream: TextIO, form: str) -> Iterator[None]:
     """`form` is json or console. What was set up before is put back, pytest's own handlers too."""
     root = logging.getLogger()
-    before, handlers, level = structlog.get_config(), root.handlers[:], root.level
+    before, handlers, level, lines = structlog.get_config(), root.handlers[:], root.level, observe._lines
     observe.configure_log(form, "info", stream)
     try:
         yield
     finally:
         structlog.configure(**before)
+        observe._lines = lines
         root.handlers[:] = handlers
         root.setLevel(level)

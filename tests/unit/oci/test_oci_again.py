@@ -21,6 +21,7 @@ from proxy import observe
 from proxy.metadata.epochs import Epochs
 from proxy.model.identity import RepositoryAccess
 from proxy.model.quotas import Rate
+from proxy.process.again import KeptAnswers
 from proxy.registry.pulltimes import PullTimes
 
 V1 = f"/v2/{REPOSITORY}/manifests/v1"
@@ -68,6 +69,18 @@ def clock() -> Clock:
 async def doors(tmp_path: Path, trail: HeardTrail, clock: Clock) -> AsyncIterator[Doors]:
     async with asked_doors(tmp_path, trail=trail, pulls=Noted(), now=clock) as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def _count_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = KeptAnswers.find
+
+    def find_and_settle(self: KeptAnswers, name: bytes) -> bytes | None:
+        answer = find(self, name)
+        self.settle()
+        return answer
+
+    monkeypatch.setattr(KeptAnswers, "find", find_and_settle)
 
 
 def given_again() -> float:

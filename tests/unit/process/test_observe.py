@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 import proxy
@@ -84,6 +86,71 @@ def test_a_console_line_is_for_people() -> None:
         observe.log.info("hello", bytes=3)
     assert "hello" in out.getvalue()
     assert "bytes=3" in out.getvalue()
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_request_line_is_that_of_the_log_itself(form: str) -> None:
+    """Laid out before, it has the same members in the same order, stars for secrets, and its own id and duration."""
+    facts = {"door": "oci", "path": '/v2/"ü', "status": 200, "a_token": "hunter2", "none": None}
+    out = io.StringIO()
+    with log_to(out, form):
+        observe.log.info("request", request_id="a" * 32, **facts, seconds=6e-05)
+        line = observe.RequestLine({"request_id": "b" * 32, **facts})
+        line.write("a" * 32, 0.0000604)
+        line.leave("a" * 32, 0.00006)
+        observe.write_left()
+    assert "hunter2" not in out.getvalue()
+    lines = [re.sub(r"20\d\d-\d\d-\d\d[T ][0-9:.]+Z?", "now", each) for each in out.getvalue().splitlines()]
+    assert lines == lines[:1] * 3
+
+
+class _Stream(io.StringIO):
+    """Keeps what each write brought."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return super().write(text)
+
+
+def test_lines_that_are_left_come_before_the_next_and_none_is_cut_in_two() -> None:
+    """A pipe takes 4,096 bytes in one piece: no write has more, unless one line has."""
+    out = _Stream()
+    with log_to(out, "json"):
+        paths = ["/1", "/2", "/" + "ü" * 900, "/" + "x" * 1500, "/" + "x" * 5000, "/6"]
+        for path in paths:
+            observe.RequestLine({"path": path}).leave("a" * 32, 0.1)
+        observe.log.info("and then")
+        observe.RequestLine({"path": "/7"}).leave("a" * 32, 0.1)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [each.get("path") for each in lines] == [*paths, None]
+    assert all(each.endswith("\n") for each in out.writes)
+    assert [len(each) for each in out.writes if len(each.encode()) > 4096 and each.count("\n") > 1] == []
+    assert len(out.writes) < len(lines)
+
+
+@given(st.lists(st.floats(0, 4000, allow_nan=False), min_size=1, max_size=30))
+def test_what_is_tallied_is_what_was_counted_one_by_one(seconds: list[float]) -> None:
+    table = observe.Metrics(registry := CollectorRegistry())
+    for each in seconds:
+        table.http_request_seconds.labels("by one").observe(each)
+    counter = table.http_requests.labels("d", "GET", "200")
+    tally = observe.Tally((counter,), table.http_request_seconds.labels("tallied"))
+    for half in (seconds[::2], seconds[1::2]):
+        assert [tally.add(each) for each in half] == [number == 0 for number in range(len(half))]
+        tally.settle()
+    assert counter._value.get() == len(seconds)
+    samples = [
+        each for metric in registry.collect() for each in metric.samples if each.name.endswith(("bucket", "count"))
+    ]
+    found = {
+        door: [(each.name, each.labels.get("le"), each.value) for each in samples if each.labels.get("door") == door]
+        for door in ("by one", "tallied")
+    }
+    assert found["tallied"] == found["by one"]
 
 
 def test_counts_of_all_processes_are_summed_and_survive_them(tmp_path: Path) -> None:
