@@ -117,11 +117,14 @@ class Figures:
         return max(self.ratio(0.5), self.ratio(0.99))
 
 
-def measure(small: Side, full: Side, cases: Sequence[Case], rounds: int, in_a_row: int) -> list[Figures]:
-    """The first round warms both and is not kept."""
+def measure(
+    small: Side, full: Side, cases: Sequence[Case], rounds: int, in_a_row: int, begin: Callable[[], None]
+) -> list[Figures]:
+    """The first round warms both and is not kept; before each is `begin`."""
     found = [Figures(case.name, case.page) for case in cases]
     numbers: dict[tuple[int, str], int] = {}  # how often a side was asked a question
     for number in tqdm(range(rounds + 1), unit=" rounds", disable=None):
+        begin()
         for place, (case, kept) in enumerate(zip(cases, found, strict=True)):
             one, other = ((small, kept.small), (full, kept.full))[:: 1 if number % 2 else -1]
             for (side, figures), times in ((one, 1), (other, 2), (one, 1)):
