@@ -143,17 +143,16 @@ async def test_a_restarted_service_outdates_every_kept_answer(tmp_path: Path) ->
     await service.close()
 
 
-@pytest.mark.timeout(300)  # six thousand writes
-async def test_thousands_are_paged_through_whole_and_in_order(service: Service, tmp_path: Path) -> None:
+async def test_many_are_paged_through_whole_and_in_order(service: Service, tmp_path: Path) -> None:
     client = await plain_client(tmp_path)
     world = World(client, service, Clock())
     await world.begin()
-    total = 3000
+    total = 400
     tags = [f"t{number:05d}" for number in range(total)]
     shuffled = random.Random(7).sample(tags, total)
-    for start in range(0, total, 1000):
+    for start in range(0, total, 100):
         content = index_manifest([], annotations={"start": str(start)})
-        await world.put(content, shuffled[start : start + 1000])
+        await world.put(content, shuffled[start : start + 100])
     for start in range(0, total, 50):
         await asyncio.gather(
             *(world.put(index_manifest([], annotations={"n": str(n)})) for n in range(start, start + 50)),
@@ -166,9 +165,9 @@ async def test_thousands_are_paged_through_whole_and_in_order(service: Service, 
         while more:
             last = found[-1] if found else ""
             if kind == "tags":
-                page = await client.tags(ACCOUNT, REPOSITORY, last=last, limit=700)
+                page = await client.tags(ACCOUNT, REPOSITORY, last=last, limit=90)
             else:
-                page = await client.repositories(ACCOUNT, last=last, limit=700)
+                page = await client.repositories(ACCOUNT, last=last, limit=90)
             found += page.names
             more = page.more
         return found
@@ -177,12 +176,12 @@ async def test_thousands_are_paged_through_whole_and_in_order(service: Service, 
     assert await names("repositories") == [*(f"many/r{n:05d}" for n in range(total)), REPOSITORY]
     for operation, key, expected in (
         ("ListImages", "imageIds", 2 * total),
-        ("DescribeImages", "imageDetails", total + 3),
+        ("DescribeImages", "imageDetails", total + 4),
     ):
         seen = 0
         token: dict[str, str] = {}
         while True:
-            page = await world.call(operation, repositoryName=REPOSITORY, maxResults=1000, **token)
+            page = await world.call(operation, repositoryName=REPOSITORY, maxResults=130, **token)
             seen += len(page[key])
             if "nextToken" not in page:
                 break
