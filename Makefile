@@ -32,6 +32,9 @@ IMAGE ?= wharfage
 
 NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _speedups/*.c _speedups/*.h))
 
+# Servers and commands are started by the hundred: none is to compile what the one before it has compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-pure lint format bench bench-s3 bench-smoke bench-rooms bench-size fuzz mutants chaos chaos-cluster image image-test tools clean
 
