@@ -29,7 +29,7 @@ def read_results(text: str) -> dict[str, dict[str, str]]:
     return {"apis": sections.get("apis", {}), "data": sections.get("data", {})}
 
 
-pytestmark = [pytest.mark.conformance, pytest.mark.needs("conformance"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.conformance, pytest.mark.needs("conformance")]
 
 
 @pytest.mark.parametrize("store", ["filesystem", "s3"])

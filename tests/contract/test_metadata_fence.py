@@ -26,7 +26,7 @@ from proxy.metadata import peers
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.roster import BARRED
 
-pytestmark = [pytest.mark.needs(postgresql.PROGRAM), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
 
 @dataclass(eq=False)

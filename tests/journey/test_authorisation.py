@@ -45,7 +45,6 @@ def test_every_operation_that_is_served_has_a_specimen() -> None:
 # ---- the APIs -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(300)  # IAM's operations alone are some ninety, asked in turns, with every row read after each
 @pytest.mark.parametrize("service", SERVICES)
 async def test_an_operation_is_denied_and_changes_nothing_unless_each_of_its_actions_is_allowed(
     doors: Doors, service: str

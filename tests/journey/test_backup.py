@@ -76,7 +76,6 @@ def files(folder: Path) -> int:
     return sum(path.is_file() for path in (folder / "objects").glob("???/*"))
 
 
-@pytest.mark.timeout(180)
 async def test_what_a_snapshot_of_a_busy_registry_acknowledges_is_all_there_after_a_restore(
     start_server: Callable[..., Server], tmp_path: Path, phrase: Path
 ) -> None:
@@ -131,7 +130,6 @@ async def test_what_a_snapshot_of_a_busy_registry_acknowledges_is_all_there_afte
     assert (tmp_path / "new" / "keys" / "master.json").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.timeout(180)
 async def test_killed_at_any_point_backup_and_restore_go_on_and_the_sweep_with_them(
     start_server: Callable[..., Server], tmp_path: Path, phrase: Path
 ) -> None:
@@ -191,7 +189,6 @@ async def test_killed_at_any_point_backup_and_restore_go_on_and_the_sweep_with_t
 
 
 @pytest.mark.needs(postgresql.PROGRAM)
-@pytest.mark.timeout(180)
 async def test_from_sqlite_to_postgresql_and_back_by_an_inventory(
     start_server: Callable[..., Server], tmp_path: Path, phrase: Path
 ) -> None:
@@ -249,7 +246,6 @@ async def test_from_sqlite_to_postgresql_and_back_by_an_inventory(
     assert await asyncio.to_thread(again.stop) == 0
 
 
-@pytest.mark.timeout(180)
 async def test_keys_that_are_in_kms_stay_there_and_open_what_was_brought_back(
     start_server: Callable[..., Server], moto: Moto, tmp_path: Path, phrase: Path
 ) -> None:
@@ -276,7 +272,6 @@ async def test_keys_that_are_in_kms_stay_there_and_open_what_was_brought_back(
     assert await asyncio.to_thread(again.stop) == 0
 
 
-@pytest.mark.timeout(180)
 async def test_what_cannot_be_brought_back_is_told_in_one_line(
     start_server: Callable[..., Server], tmp_path: Path, phrase: Path
 ) -> None:

@@ -26,7 +26,7 @@ from harness.registry import OCI_INDEX, OCI_MANIFEST, Registry, digest_of
 from harness.seaweed import Seaweed
 from harness.server import Server
 
-pytestmark = [pytest.mark.needs("weed"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.needs("weed")
 
 SIZE = 24 * MIB + 4321
 PULLERS = 16

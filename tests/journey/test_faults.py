@@ -21,8 +21,6 @@ from harness.programs import Daemon
 from harness.registry import Answer, digest_of
 from harness.server import Server, free_port
 
-pytestmark = pytest.mark.timeout(300)
-
 WORKERS = 3
 OCTETS = {"Content-Type": "application/octet-stream"}
 PATIENCE = 40  # seconds in which a service that was killed is back, on a loaded machine

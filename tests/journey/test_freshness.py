@@ -40,7 +40,6 @@ def numbered(number: int) -> bytes:
     return image_manifest(CONFIG, [], annotations={"number": str(number)})
 
 
-@pytest.mark.timeout(300)
 def test_every_acknowledged_change_is_seen_by_every_worker_at_once(lines: list[Line], repository: str) -> None:
     """Moves, deletions and pushes at workers drawn at random, each asked of all four right after."""
     draw = random.Random(4)
@@ -71,7 +70,6 @@ def test_every_acknowledged_change_is_seen_by_every_worker_at_once(lines: list[L
         everywhere("GET", f"{base}/manifests/{digest}", 404)
 
 
-@pytest.mark.timeout(300)
 def test_no_reader_is_behind_what_was_acknowledged_while_a_tag_moves(
     lines: list[Line], more_lines: list[Line], repository: str
 ) -> None:

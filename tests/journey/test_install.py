@@ -13,8 +13,6 @@ import pytest
 
 from harness.checkout import copy_tracked, tracked
 
-pytestmark = pytest.mark.timeout(300)
-
 # An editable install beside it would lend it the compiled module.
 VERSION = """
 import sys

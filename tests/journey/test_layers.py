@@ -25,8 +25,6 @@ from harness.resolver import (
 )
 from harness.server import Server
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture(params=["server", pytest.param("s3_server", marks=pytest.mark.needs("weed"))])
 def stored(request: pytest.FixtureRequest) -> Server:

@@ -26,8 +26,6 @@ from harness.lines import Line, OpenPatch
 from harness.resolver import client
 from harness.server import Server
 
-pytestmark = pytest.mark.timeout(300)
-
 STREAMS = 32
 SIZE = 96 * MIB
 PER_STREAM = 3 * MIB

@@ -55,7 +55,6 @@ async def pulls(registry: Registry, images: Sequence[tuple[bytes, list[bytes]]])
 
 
 @pytest.mark.needs("weed")
-@pytest.mark.timeout(240)
 async def test_from_a_folder_to_s3_and_back_killed_on_the_way_and_served_throughout(
     start_server: Callable[..., Server], seaweed: Seaweed, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ from harness.registry import digest_of
 from harness.seaweed import Seaweed
 from harness.server import Server
 
-pytestmark = [pytest.mark.needs("weed"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.needs("weed")
 
 
 @pytest.fixture(scope="module")

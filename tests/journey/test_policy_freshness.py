@@ -108,7 +108,6 @@ def grants(user: str, repository: str) -> list[tuple[str, Call, Call]]:
     ]
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "where",
     [

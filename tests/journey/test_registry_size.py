@@ -16,7 +16,7 @@ BOUND = 16 * 10**6
 """Bytes, code that is loaded once and all: 5 MB are usual. A thousand images in one answer are 8 MB more, so that who
 held all of these would hold 40."""
 
-pytestmark = [pytest.mark.needs("aws"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.needs("aws")
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs(postgresql.PROGRAM))])

@@ -22,7 +22,7 @@ from harness.moto import Moto
 from harness.programs import run
 from harness.server import Server
 
-pytestmark = [pytest.mark.clients, pytest.mark.needs("aws", "crane"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.clients, pytest.mark.needs("aws", "crane")]
 
 Start = Callable[..., Server]
 

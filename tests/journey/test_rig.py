@@ -24,8 +24,6 @@ from proxy.rig import content
 from proxy.rig.plan import Shape
 from proxy.rig.sizes import parse_sizes
 
-pytestmark = pytest.mark.timeout(300)
-
 MIB = 1 << 20
 LARGE = 192 * MIB
 GROWTH = 8 * MIB  # what a layer of LARGE may cost more than one of 1 MiB, of which a connection's buffers are most

@@ -27,8 +27,6 @@ from proxy.rig import content
 from proxy.rig.plan import Shape
 from proxy.rig.sizes import parse_sizes
 
-pytestmark = pytest.mark.timeout(300)
-
 BASIC = "Basic " + base64.b64encode(b"me:hunter2").decode()
 
 

@@ -31,8 +31,6 @@ from harness.registry import Registry
 from harness.server import START_SECONDS, Server, free_port
 from proxy.process.selfsigned import make_self_signed
 
-pytestmark = pytest.mark.timeout(180)
-
 DELAY = 2.0  # seconds of drain_delay here; nginx keeps idle connections for less, as deploy/nginx.conf says
 SHORT = {"keepalive_timeout 4s;": "keepalive_timeout 1s;"}
 SETTINGS = {

@@ -73,7 +73,6 @@ def test_a_layer_below_a_part_costs_four_requests_at_most_when_docker_pushes_it(
 
 
 @pytest.mark.needs("weed")
-@pytest.mark.timeout(180)
 def test_an_emptied_bucket_hides_nothing_and_is_refused_at_the_next_start(
     start_server: Callable[..., Server], seaweed: Seaweed, tmp_path: Path
 ) -> None:

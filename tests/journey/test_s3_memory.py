@@ -17,7 +17,7 @@ from harness.pushes import PIECE, push_many
 from harness.seaweed import Seaweed
 from harness.server import Server
 
-pytestmark = [pytest.mark.needs("weed"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.needs("weed")
 
 STREAMS, SIZE = 16, 20
 BUDGET = 24  # MiB: three parts

@@ -22,7 +22,7 @@ from harness.registry import Answer, digest_of
 from harness.seaweed import Seaweed
 from harness.server import Server
 
-pytestmark = [pytest.mark.needs("weed"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.needs("weed")
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 RECOVERY = 20  # seconds in which a store that is back is used again; one, on a quiet machine

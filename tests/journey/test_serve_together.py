@@ -24,7 +24,7 @@ from harness.server import Server, free_port
 from proxy.blob.masterfile import MasterKeys
 from proxy.process.selfsigned import make_self_signed
 
-pytestmark = [pytest.mark.needs(postgresql.PROGRAM, "weed"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.needs(postgresql.PROGRAM, "weed")
 
 SECRET = "a-shared-secret-of-some-length"
 CONFIG = b'{"architecture": "amd64", "os": "linux"}'

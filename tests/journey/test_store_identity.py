@@ -15,8 +15,6 @@ from harness.programs import run
 from harness.registry import OCI_MANIFEST, digest_of, image_manifest
 from harness.server import Server
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def check(server: Server, *more: str, ok: bool) -> str:
     done = run(sys.executable, "-m", "proxy", "check", "--data", server.data, *more, ok=ok)

@@ -19,7 +19,7 @@ from harness.policies import allow, policy
 from harness.resolver import client
 from harness.server import Server
 
-pytestmark = [pytest.mark.clients, pytest.mark.needs("docker", "dockerd"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.clients, pytest.mark.needs("docker", "dockerd")]
 
 LOCAL = "cdkasset-5f1c"
 

@@ -16,7 +16,7 @@ from harness.programs import run
 from harness.registry import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, digest_of
 from harness.resolver import client_at, fetch_layer, push_layer
 
-pytestmark = [pytest.mark.clients, pytest.mark.needs("weed", "nginx", "postgres"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.clients, pytest.mark.needs("weed", "nginx", "postgres")]
 
 LAYERS = (30 * MIB, 9 * MIB, 70_000, 0)  # above a part of S3 (8 MiB), of it and a tail, below, empty
 

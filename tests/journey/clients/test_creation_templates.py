@@ -14,7 +14,7 @@ from harness.images import Layout
 from harness.programs import run
 from harness.server import Server
 
-pytestmark = [pytest.mark.clients, pytest.mark.needs("crane"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.clients, pytest.mark.needs("crane")]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from harness.names import Names, own_address
 from harness.programs import TOOLS, find, run
 
 HELPER = "docker-credential-ecr-login"
-pytestmark = [pytest.mark.clients, pytest.mark.needs("docker", "dockerd", "unshare", HELPER), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.clients, pytest.mark.needs("docker", "dockerd", "unshare", HELPER)]
 
 Key = tuple[str, ...]
 # The rule of amazon-ecr-credential-helper v0.12.0 for servers and for `proxyEndpoint`, as far as it is about us.

@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.clients,
     pytest.mark.needs("crane"),
     pytest.mark.needs(postgresql.PROGRAM),
-    pytest.mark.timeout(300),
 ]
 
 

@@ -13,7 +13,7 @@ from harness.images import MIB
 from harness.programs import run
 from harness.server import Server
 
-pytestmark = [pytest.mark.clients, pytest.mark.needs("oras"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.clients, pytest.mark.needs("oras")]
 
 Command = Callable[..., CompletedProcess[str]]
 

@@ -15,7 +15,7 @@ from harness.images import MIB, Layout
 from harness.programs import run
 from harness.server import Server
 
-pytestmark = [pytest.mark.clients, pytest.mark.needs("podman", "buildah"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.clients, pytest.mark.needs("podman", "buildah")]
 
 Command = Callable[..., CompletedProcess[str]]
 

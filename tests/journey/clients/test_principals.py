@@ -20,7 +20,7 @@ from harness.names import Names
 from harness.policies import LOGIN, PULL, PULL_ONLY, PUSH, allow, policy
 from harness.programs import run
 
-pytestmark = [pytest.mark.clients, pytest.mark.needs("docker", "dockerd", "unshare"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.clients, pytest.mark.needs("docker", "dockerd", "unshare")]
 
 Key = tuple[str, ...]
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/ci"

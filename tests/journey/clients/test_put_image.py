@@ -18,7 +18,7 @@ from harness.programs import run
 from harness.registry import OCI_INDEX, OCI_MANIFEST, digest_of
 from harness.server import Server
 
-pytestmark = [pytest.mark.clients, pytest.mark.needs("crane"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.clients, pytest.mark.needs("crane")]
 
 Command = Callable[..., CompletedProcess[str]]
 IMMUTABLE = "cannot be overwritten because the tag is immutable."

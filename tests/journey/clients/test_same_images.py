@@ -20,7 +20,6 @@ from harness.server import Server
 pytestmark = [
     pytest.mark.clients,
     pytest.mark.needs("docker", "dockerd", "crane", "skopeo"),
-    pytest.mark.timeout(300),
 ]
 
 

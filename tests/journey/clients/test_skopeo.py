@@ -13,7 +13,7 @@ from harness.images import Layout, check_layout
 from harness.programs import run
 from harness.server import Server
 
-pytestmark = [pytest.mark.clients, pytest.mark.needs("skopeo"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.clients, pytest.mark.needs("skopeo")]
 
 Skopeo = Callable[..., CompletedProcess[str]]
 
