@@ -1,19 +1,25 @@
 """The real aws command as its user has it: credentials in the environment, an endpoint, a folder with files of theirs.
 
-Commands are given as they are typed. What succeeds comes back as its JSON, what fails as what it said.
+Commands are given as they are typed. What succeeds comes back as its JSON, what fails as what it said. They run one
+after the other in forks of one process (`aws_forks`), where the command is a Python program, as Make installs it.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import re
 import shlex
-from collections.abc import Mapping
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from harness.programs import run
+from harness.programs import environment, find, run
 
 REGION = "us-east-1"
 
@@ -61,8 +67,80 @@ class Aws:
             **dict(zip(names, self.key, strict=False)),
             **self.more,
         }
-        done = run(*shlex.split(command), extra=settings, cwd=self.folder, ok=ok)
-        return done.stdout, done.stderr
+        words = shlex.split(command)
+        if words[0] != "aws" or (forks := _Forks.kept()) is None:
+            done = run(*words, extra=settings, cwd=self.folder, ok=ok)
+            return done.stdout, done.stderr
+        status, out, err = forks.run(words, environment(settings), self.folder)
+        assert (status == 0) is ok, f"{command[:200]} ended with {status}\n--- stdout\n{out}\n--- stderr\n{err}"
+        return out, err
+
+
+class _Forks:
+    """The process that `aws_forks` is, and a folder for what its commands print."""
+
+    _kept: ClassVar[list[_Forks]] = []
+
+    @classmethod
+    def kept(cls) -> _Forks | None:
+        """One for all tests; None where the command is no Python program that can be imported."""
+        if not cls._kept:
+            command = find("aws")
+            python = Path(command).resolve().with_name("python") if command else None
+            if python is None or not python.exists():
+                return None
+            cls._kept.append(cls(python))
+        return cls._kept[0]
+
+    def __init__(self, python: Path) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="aws-command-"))
+        self._process = subprocess.Popen(
+            [python, "-P", Path(__file__).with_name("aws_forks.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(_NOBODY),
+            cwd=self._folder,
+        )
+        self._one_at_a_time = threading.Lock()
+        atexit.register(self._end)
+        assert self._answer() == "ready"
+
+    def run(self, words: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str, str]:
+        """Exit status and what was printed on both."""
+        out, err = (self._folder / name for name in ("out", "err"))
+        asked = {
+            "words": words,
+            "environment": environment,
+            "folder": str(folder),
+            "out": str(out),
+            "err": str(err),
+        }
+        with self._one_at_a_time:
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+            status = int(self._answer())
+            return status, out.read_text(errors="replace"), err.read_text(errors="replace")
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def _end(self) -> None:
+        self._process.communicate()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+_NOBODY = {
+    "AWS_ACCESS_KEY_ID": "nobody",
+    "AWS_SECRET_ACCESS_KEY": "nothing",
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "AWS_MAX_ATTEMPTS": "1",
+}
+"""Settings for the warm-up."""
 
 
 def key_of(answer: Mapping[str, Any]) -> tuple[str, ...]:
