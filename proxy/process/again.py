@@ -10,9 +10,9 @@ and it is asked each time.
                     no ↓                            no ↓
                          aiohttp's parser, the door, as ever; from the second time on the answer is kept
 
-Promises: the same bytes as by the long way, but for `Date`; counted and logged as any other, at most `SETTLE_SECONDS`
-later, though never as running; bounded in number and bytes. Must not know any door's protocol, or how a connection is
-held.
+Promises: the same bytes as by the long way, but for `Date`; counted and logged as any other, though never as running,
+and at most `SETTLE_SECONDS` later, of which a kill loses what is left; bounded in number and bytes. Must not know any
+door's protocol, or how a connection is held.
 """
 
 from __future__ import annotations
