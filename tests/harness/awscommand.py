@@ -94,12 +94,13 @@ class _Forks:
 
     def __init__(self, python: Path) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="aws-command-"))
+        self._home = self._folder / "home"  # the command asks as it is imported where it is: a link to whose turn it is
         self._process = subprocess.Popen(
             [python, "-P", Path(__file__).with_name("aws_forks.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment(_NOBODY),
+            env=environment({**_NOBODY, "HOME": str(self._home)}),
             cwd=self._folder,
         )
         self._one_at_a_time = threading.Lock()
@@ -117,6 +118,8 @@ class _Forks:
             "err": str(err),
         }
         with self._one_at_a_time:
+            self._home.unlink(missing_ok=True)
+            self._home.symlink_to(environment["HOME"])
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(asked) + "\n")
             self._process.stdin.flush()
