@@ -105,20 +105,22 @@ def _migrated_file() -> bytes:
 
 def postgresql_database(folder: Path) -> str:
     """The URL of the database that belongs to a test's folder, empty at first."""
-    name = hashlib.sha256(str(folder).encode()).hexdigest()[:32]
-    return _lent.get(folder) or postgresql.shared().database(name)
+    if folder not in _lent and folder not in _own:
+        _own[folder] = postgresql.shared().database(hashlib.sha256(str(folder).encode()).hexdigest()[:32])
+    return _lent.get(folder) or _own[folder]
 
 
 def _migrated_postgresql(folder: Path) -> str:
     """The same with its schema in it: one that an earlier test has left, or a copy."""
-    if folder not in _lent:
+    if folder not in _lent and folder not in _own:
         cluster = postgresql.shared()
         _lent[folder] = (
             _free.pop() if _free else cluster.database(f"world-{next(_NUMBERS)}", _migrated_database(cluster.port))
         )
-    return _lent[folder]
+    return postgresql_database(folder)
 
 
+_own: dict[Path, str] = {}
 _lent: dict[Path, str] = {}
 _free: list[str] = []
 
