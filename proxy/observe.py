@@ -302,12 +302,11 @@ def write_left() -> None:
         _lines.write_left()
 
 
-class _Lines(structlog.PrintLogger):
+class _Lines:
     """Lines to a stream, in the order of their coming, some of them several at once: never more than a pipe takes in
     one piece, so that those of several processes don't mix."""
 
     def __init__(self, out: TextIO) -> None:
-        super().__init__(out)
         self._out = out
         self._left: list[str] = []
         self._room = select.PIPE_BUF
@@ -323,10 +322,10 @@ class _Lines(structlog.PrintLogger):
 
     def leave(self, line: str) -> None:
         with self._one_at_a_time:
-            self._room -= len(line.encode()) + 1
-            if self._room < 0:
+            size = len(line.encode()) + 1
+            if size > self._room:
                 self.write_left()
-                self._room -= len(line.encode()) + 1
+            self._room -= size
             self._left.append(line)
 
     def write_left(self) -> None:

@@ -83,7 +83,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    """Nor is what one file's tests have left for the next ones: a model of botocore's has 50,000 objects."""
+    """Nor is what one file's tests have left for the next ones, such as models of botocore's."""
     try:
         return (yield)
     finally:

@@ -152,9 +152,8 @@ SERVICES: dict[str, Callable[..., Awaitable[Service]]] = {
 NEEDS = {"sqlite": (), "postgresql": (postgresql.PROGRAM,)}
 
 
-WORLDS = ("sqlite-client", "sqlite-cached", "postgresql-cached")
-"""The pairs that a contract is held by: each service and each client once and more; behind a cache that asks for what
-it has not got, PostgreSQL hears all that it would hear of a client alone."""
+WORLDS = tuple(f"{service}-{client}" for service in SERVICES for client in ("client", "cached"))
+"""Each service asked by each client (`CLIENTS`): what a contract is held by."""
 
 
 def on_each_service(worlds: Iterable[str] = tuple(SERVICES)) -> list[Any]:

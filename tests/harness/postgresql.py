@@ -115,7 +115,7 @@ class Cluster:
 
 
 def empty(url: str) -> bool:
-    """Take all rows out but the schema's number, in a millisecond where a fresh copy takes a hundred and 8 MB of disk.
+    """Take all rows out but the schema's number, in milliseconds where a fresh copy takes a hundred, and 8 MB of disk.
 
     False, and nothing done, while somebody is still connected."""
     with psycopg.connect(url, autocommit=True) as connection:
