@@ -267,27 +267,28 @@ class RequestLine:
     """What is logged of a request, laid out but for its id, the time and how long it took: laying out costs ten times
     what the rest does, and an answer that is given again says the same each time. The line is `log.info`'s own."""
 
-    __slots__ = ("_facts", "_laid")
+    __slots__ = ("_facts", "_laid", "_to")
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         """`facts` are all that the line says, what was noted included."""
         said = {key: value for key, value in facts.items() if key != "request_id"}
-        self._facts = said if _lines is None else {}
-        self._laid = "" if _lines is None else json.dumps(hide_secrets(None, "info", said), default=repr)[1:-1]
+        self._to = _lines
+        self._facts = said if self._to is None else {}
+        self._laid = "" if self._to is None else json.dumps(hide_secrets(None, "info", said), default=repr)[1:-1]
 
     def write(self, request_id: str, seconds: float) -> None:
         """At once."""
-        if _lines is None:
+        if self._to is None:
             log.info("request", **{"request_id": request_id, **self._facts}, seconds=round(seconds, 6))
         else:
-            _lines.info(self._whole(request_id, seconds))
+            self._to.info(self._whole(request_id, seconds))
 
     def leave(self, request_id: str, seconds: float) -> None:
         """With the next line that is written, or with `write_left`, whichever comes first."""
-        if _lines is None:
+        if self._to is None:
             self.write(request_id, seconds)
         else:
-            _lines.leave(self._whole(request_id, seconds))
+            self._to.leave(self._whole(request_id, seconds))
 
     def _whole(self, request_id: str, seconds: float) -> str:
         return (
