@@ -20,7 +20,7 @@ from functools import partial
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import Layout
 from proxy.model.errors import Code, Failure
-from proxy.storage.base import Appender, Into
+from proxy.storage.base import Appender, Into, Production
 
 SMALL = 64 * 1024  # stored bytes up to which an upload gets a buffer of its own instead of a slot
 _NONE = bytearray()  # in the place of a slot once the final one has gone
@@ -143,32 +143,31 @@ class Slots:
 
     async def draw(self, source: Source) -> bool:
         """Take all that `source` gives, in a thread that fills, makes and stores one slot again and again. False, and
-        nothing is asked of it, where the store's threads may not wait or a small buffer fills. When this is cancelled
-        the thread goes on until the source gives no more."""
+        nothing is asked of it, where a small buffer fills. When this is cancelled the thread goes on until the source
+        gives no more."""
         if self._ended or self._final_sent:
             raise RuntimeError("this append has ended")
-        each = self._appender.append_each
-        if each is None or self._small is not None:
+        if self._small is not None:
             return False
         await self._settle()
         self._drawing = True
         self._away = self._buffer
-        self._append = asyncio.create_task(each(partial(self._draw_slot, source, self._view)))
+        self._append = asyncio.create_task(self._appender.append_each(partial(self._draw_slot, source, self._view)))
         self._append.add_done_callback(_retrieve)
         await self._settle()
         return True
 
-    def _draw_slot(self, source: Source, view: memoryview) -> memoryview | None:
-        """In the thread: the slot, once it is full, as it is to be stored; None when the source gives no more."""
+    def _draw_slot(self, source: Source, view: memoryview) -> Production | None:
+        """In the thread: what makes the slot, once it is full; None when the source gives no more."""
         while places := self._places(view):
             count = source(places)
             if not count:
                 return None
             self._advance(count)
-        end = self._make(view, Filled(self._start, self._frames, self._sequence, None), None, None)
+        production = self._production(view, final=False)
         self._sequence += self._frames
         self._start = self._at = self._fill = self._frames = 0
-        return view[:end]
+        return production
 
     def _places(self, view: memoryview) -> list[memoryview]:
         """The rest of the frame that fills and each that follows in the slot, as far as even a final one would fit."""
@@ -243,7 +242,7 @@ class Slots:
     def _send(self, *, final: bool) -> None:
         self._final_sent = final
         self._away = self._buffer
-        self._append = asyncio.create_task(self._appender.append(*self._production(self._buffer, final)))
+        self._append = asyncio.create_task(self._appender.append(*self._production(self._view, final=final)))
         self._append.add_done_callback(_retrieve)
         self._sequence += self._frames
         self._start = self._at = self._fill = self._frames = 0
@@ -254,9 +253,9 @@ class Slots:
     def _fill_next(self, buffer: bytearray) -> None:
         self._buffer, self._view = buffer, memoryview(buffer)
 
-    def _production(self, buffer: bytearray, final: bool) -> tuple[Callable[[], memoryview], Into]:
+    def _production(self, view: memoryview, *, final: bool) -> Production:
         """What the thread does, and what is to be stored: in the slot, or in a buffer of the store's."""
-        make, view = self._make, memoryview(buffer)
+        make = self._make
         filled = Filled(self._start, self._frames, self._sequence, self._fill if final else None)
 
         def produce() -> memoryview:

@@ -10,7 +10,7 @@ Failures are `model.errors.Failure` with `StoreFull` (no room left), `StoreUnava
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -50,6 +50,10 @@ class Into:
     produce: Callable[[memoryview, Callable[[memoryview], None]], None]
 
 
+Production = tuple[Callable[[], memoryview], Into]
+"""What `append` takes: both ways, of which one is run, once."""
+
+
 class Appender(Protocol):
     """One stretch of writing to one object by one caller. `offset` is the stored length so far.
 
@@ -70,10 +74,10 @@ class Appender(Protocol):
         call returns; on cancellation it is the caller's only after `abandon` or `pause` has returned.
         """
 
-    @property
-    def append_each(self) -> Callable[[Callable[[], memoryview | None]], Coroutine[None, None, int]] | None:
-        """As `append`, in one hop for all that what it is given returns until that returns None; a view is good until
-        the next is asked for, and a client may be waited for meanwhile. None where a store has no threads for that."""
+    async def append_each(self, following: Callable[[], Production | None]) -> int:
+        """As `append`, of all that `following` gives until it gives None, in as few hops as the store can make it. It
+        is called in threads that may wait for a client; what it gave is produced before it is called again, and its
+        buffer is the caller's by then."""
 
     async def pause(self) -> None:
         """End this stretch; what was appended is there for `resume` at `offset`. Not a promise of durability."""

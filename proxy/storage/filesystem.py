@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from proxy.model.errors import Code, Failure
-from proxy.storage.base import KEY, Into, ObjectMissing, StoredObject, Strays
+from proxy.storage.base import KEY, Into, ObjectMissing, Production, StoredObject, Strays
 from proxy.storage.offloop import finish_anyway, obtain
 from proxy.storage.threads import Job, Threads
 from proxy.storage.tree import Tree, failure
@@ -139,8 +139,8 @@ class FilesystemAppender:
     async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
         return await self._append(self._threads, lambda offset: _store(self._fd, produce(), offset))
 
-    async def append_each(self, produce: Callable[[], memoryview | None]) -> int:
-        return await self._append(self._drawers, partial(_store_each, self._fd, produce))
+    async def append_each(self, following: Callable[[], Production | None]) -> int:
+        return await self._append(self._drawers, partial(_store_each, self._fd, following))
 
     async def _append(self, threads: Threads, store: Callable[[int], int]) -> int:
         self._check_usable()
@@ -271,10 +271,11 @@ class FilesystemReader:
         await self.close()
 
 
-def _store_each(fd: int, produce: Callable[[], memoryview | None], offset: int) -> int:
+def _store_each(fd: int, following: Callable[[], Production | None], offset: int) -> int:
     done = 0
-    while (view := produce()) is not None:
-        done += _store(fd, view, offset + done)
+    while (production := following()) is not None:
+        produce, _ = production
+        done += _store(fd, produce(), offset + done)
     return done
 
 

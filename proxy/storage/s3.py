@@ -75,9 +75,18 @@ class S3Store:
         self._mark = Mark(bucket, prefix, store_id)
         self._part_size = part_size
         self._threads = Threads(threads, "store-write")
+        self._drawers = Threads(threads, "store-draw")
         rows = asyncio.Semaphore(PIECES)
         self._tools = Tools(
-            bucket, objects, self.buffers, self._threads, sums(checksum, crc32), stall_seconds, rows, self._mark
+            bucket,
+            objects,
+            self.buffers,
+            self._threads,
+            self._drawers,
+            sums(checksum, crc32),
+            stall_seconds,
+            rows,
+            self._mark,
         )
         self._probe = f"{prefix}probe-{secrets.token_hex(8)}"
         self._checking = asyncio.Lock()
@@ -234,6 +243,7 @@ class S3Store:
     async def close(self) -> None:
         """Ends threads and connections. Appenders and readers must have been closed."""
         self._threads.close()
+        self._drawers.close()
         self.buffers.close()
         await self._bucket.close()
 

@@ -21,14 +21,14 @@ from typing import Any
 from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.model.records import TAIL_PIECE, SentPart
-from proxy.storage.base import Into, ObjectMissing
+from proxy.storage.base import Into, ObjectMissing, Production
 from proxy.storage.partbuffers import Buffer
 from proxy.storage.s3early import EARLY, put_early, read_back
 from proxy.storage.s3sums import Summed
-from proxy.storage.s3tools import Tools, begin, see_through, take_in
+from proxy.storage.s3tools import Taken, Tools, begin, see_through, take_each, take_one
 from proxy.storage.s3whole import check_number, complete, etag_of, find_complete, put_part, put_whole
 from proxy.storage.stall import StallClock
-from proxy.storage.threads import Job
+from proxy.storage.threads import Job, Threads
 
 UNKNOWN_SECONDS = 60.0  # for which the store may hold an upload that no row knows: far below the age of a stray
 SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
@@ -36,8 +36,6 @@ SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but
 
 class S3Appender:
     """One writer of one object. After `pause` or a `finish` that succeeded, `abandon` leaves the object alone."""
-
-    append_each = None  # a full part waits for the line, which is the loop's
 
     def __init__(
         self,
@@ -78,7 +76,7 @@ class S3Appender:
 
         self._parts: list[SentPart] = []  # of this stretch, in order
         self._recorded = 0  # of them, how many rows know
-        self._job: Job[tuple[int, bytes]] | None = None
+        self._job: Job[Taken] | None = None
         self._sending: asyncio.Task[SentPart] | None = None
         self._spilling: asyncio.Task[None] | None = None
         self._clock = StallClock(tools.stall_seconds, self._on_stall)
@@ -94,6 +92,13 @@ class S3Appender:
         self._watch()
 
     async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
+        return await self._append(self._tools.threads, partial(take_one, produce, into))
+
+    async def append_each(self, following: Callable[[], Production | None]) -> int:
+        """In a hop for each part: a full one waits for the line, which is the loop's."""
+        return await self._append(self._tools.drawers, partial(take_each, following))
+
+    async def _append(self, threads: Threads, take: Callable[[memoryview, int, Summed, int], Taken]) -> int:
         self._check_usable()
         if self._whole and self.offset >= self._part_size:
             raise Failure(Code.STORE_UNAVAILABLE, "this object is finished and takes no more bytes")
@@ -103,22 +108,24 @@ class S3Appender:
         if self._whole:
             await self._take_back(self.offset)
         await self._wake_up()
-        buffer = await self._room()
-        hole, summed = self._in_rows - self._border, self._summed
-        self._summed = Summed(self._tools.new_sum)  # should this fail: the other one counts what is nowhere
-        self._job = self._tools.threads.give(partial(take_in, produce, into, buffer, self._fill, summed, hole))
-        length, carry = await self._job.outcome()
-        self._summed = summed
-        fill = self._fill + length - len(carry)
-        if fill == self._part_size:
-            await self._send()
-        else:
-            self._fill = fill
-        self._carry = carry
-        self.offset += length
+        before, more = self.offset, True
+        while more:
+            buffer = await self._room()
+            hole, summed = self._in_rows - self._border, self._summed
+            self._summed = Summed(self._tools.new_sum)  # should this fail: the other one counts what is nowhere
+            self._job = threads.give(partial(take, buffer, self._fill, summed, hole))
+            length, carry, more = await self._job.outcome()
+            self._summed = summed
+            fill = self._fill + length - len(carry)
+            if fill == self._part_size:
+                await self._send()
+            else:
+                self._fill = fill
+            self._carry = carry
+            self.offset += length
         self._broken = False
         self._watch()
-        return length
+        return self.offset - before
 
     async def pause(self) -> None:
         self.resumable = False

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from proxy.storage.base import Into, OpenObjects
+from proxy.storage.base import Into, OpenObjects, Production
 from proxy.storage.bucket import Bucket
 from proxy.storage.partbuffers import PartBuffers
 from proxy.storage.s3marker import Mark
@@ -26,18 +26,36 @@ class Tools:
     objects: OpenObjects
     buffers: PartBuffers
     threads: Threads
+    drawers: Threads  # a job there takes as long as many of the others
     new_sum: Callable[[], Sum]
     stall_seconds: float
     rows: asyncio.Semaphore  # for pieces of tails: each costs the metadata service some times its size while it comes
     mark: Mark
 
 
-def take_in(
+Taken = tuple[int, bytes, bool]
+"""How many bytes were produced, those of them that did not fit, and whether more may come."""
+
+
+def take_each(
+    following: Callable[[], Production | None], buffer: memoryview, fill: int, summed: Summed, hole: int
+) -> Taken:
+    """In a thread: as `take_one`, of all that `following` gives until it gives None or the buffer is full."""
+    done, carry = 0, b""
+    while fill < len(buffer):
+        if (production := following()) is None:
+            return done, carry, False
+        length, carry, _ = take_one(*production, buffer, fill, summed, hole)
+        done += length
+        fill += length - len(carry)
+    return done, carry, True
+
+
+def take_one(
     produce: Callable[[], memoryview], into: Into | None, buffer: memoryview, fill: int, summed: Summed, hole: int
-) -> tuple[int, bytes]:
-    """In a thread: produce straight into the buffer, or copy as much as there is room for; the length, and what did
-    not fit. `summed` counts the buffer's bytes up to there, unless it would have to count some of the first `hole`,
-    which are not in it."""
+) -> Taken:
+    """In a thread: produce straight into the buffer, or copy as much as there is room for. `summed` counts the buffer's
+    bytes up to there, unless it would have to count some of the first `hole`, which are not in it."""
     room = buffer[fill:]
     if into is not None and into.size <= len(room):
         into.produce(room[: into.size], summed.add if summed.length == fill else _nothing)
@@ -48,7 +66,7 @@ def take_in(
         room[: length - len(carry)] = view[: len(room)]
     if summed.length >= hole:
         summed.take(buffer[: fill + length - len(carry)])
-    return length, carry
+    return length, carry, False
 
 
 def _nothing(made: memoryview) -> None:

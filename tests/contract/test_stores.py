@@ -20,8 +20,9 @@ import pytest
 from fakes.memory_open_objects import MemoryOpenObjects
 from fakes.memory_store import MemoryStore
 
+from harness.productions import both
 from harness.seaweed import Seaweed
-from proxy.storage.base import Into, ObjectMissing, ObjectStore, Strays
+from proxy.storage.base import Into, ObjectMissing, ObjectStore, Production, Strays
 from proxy.storage.bucket import Bucket
 from proxy.storage.cache import CachedStore
 from proxy.storage.filesystem import FilesystemStore
@@ -135,24 +136,21 @@ async def test_either_way_to_produce_brings_the_same_bytes(store: ObjectStore) -
 
 
 async def test_what_is_appended_in_one_hop_lies_there_piece_by_piece(store: ObjectStore) -> None:
-    """Each piece is stored before the next is asked for, in the same buffer; where a store does such a thing at all."""
+    """Each piece is stored before the next is asked for, in the same buffer."""
     appender = await store.begin(key())
-    if appender.append_each is None:
-        await appender.abandon()
-        return
     await appender.append(gives(b"first, "))
     buffer, threads = bytearray(5), list[int]()
     pieces = iter([b"12345", b"67", b"", b"89abc"])
 
-    def produce() -> memoryview | None:
+    def following() -> Production | None:
         threads.append(threading.get_ident())
         piece = next(pieces, None)
         if piece is None:
             return None
         buffer[: len(piece)] = piece
-        return memoryview(buffer)[: len(piece)]
+        return both(memoryview(buffer)[: len(piece)])
 
-    assert await appender.append_each(produce) == 12
+    assert await appender.append_each(following) == 12
     assert await appender.append_each(lambda: None) == 0
     await appender.append(gives(b", last"))
     assert appender.offset == 25
@@ -164,19 +162,16 @@ async def test_what_is_appended_in_one_hop_lies_there_piece_by_piece(store: Obje
 async def test_a_hop_that_fails_in_its_middle_leaves_the_appender_broken(store: ObjectStore) -> None:
     """What it had stored by then is cut off by `pause`."""
     appender = await store.begin(key())
-    if appender.append_each is None:
-        await appender.abandon()
-        return
     await appender.append(gives(b"kept"))
     pieces = [b"gone"]
 
-    def produce() -> memoryview:
+    def following() -> Production:
         if not pieces:
             raise ZeroDivisionError("on purpose")
-        return memoryview(pieces.pop())
+        return both(memoryview(pieces.pop()))
 
     with pytest.raises(ZeroDivisionError):
-        await appender.append_each(produce)
+        await appender.append_each(following)
     await appender.pause()
     appender = await store.resume(key(), 4)
     await appender.finish()

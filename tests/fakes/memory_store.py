@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from proxy.storage.base import KEY, Into, ObjectMissing, StoredObject, Strays
+from proxy.storage.base import KEY, Into, ObjectMissing, Production, StoredObject, Strays
 
 
 @dataclass(slots=True)
@@ -105,12 +105,15 @@ class MemoryAppender:
         self._job: Future[int] | None = None
         store.open_appenders += 1
 
-    @property
-    def append_each(self) -> Callable[[Callable[[], memoryview | None]], Coroutine[None, None, int]] | None:
-        return None if self._store.gathers else self._append_each
+    async def append_each(self, following: Callable[[], Production | None]) -> int:
+        def all_of_it() -> memoryview:
+            found = bytearray()
+            while (production := following()) is not None:
+                produce, into = production
+                found += _gather(into) if self._store.gathers else produce()
+            return memoryview(found)
 
-    async def _append_each(self, produce: Callable[[], memoryview | None]) -> int:
-        return await self.append(lambda: memoryview(b"".join(map(bytes, iter(produce, None)))))
+        return await self.append(all_of_it)
 
     async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
         if not self._open:

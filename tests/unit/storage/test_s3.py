@@ -10,11 +10,12 @@ import pytest
 from fakes.memory_open_objects import MemoryOpenObjects
 
 from harness.faultline import FaultLine
+from harness.productions import both
 from harness.s3stores import DATA, KEY, MIB, PART, Make, get, give, put
 from harness.seaweed import Seaweed
 from proxy.model.errors import Code, Failure
 from proxy.storage import s3whole
-from proxy.storage.base import ObjectMissing
+from proxy.storage.base import ObjectMissing, Production
 from proxy.storage.bucket import Bucket
 from proxy.storage.partbuffers import OwnBudget
 from proxy.storage.s3 import S3Store
@@ -64,6 +65,40 @@ async def test_an_append_that_nobody_recorded_is_cut_off_across_parts(make: Make
     await give(make(), KEY, bytes(len(DATA)), 3 * MIB, 12 * MIB)
     await put(make(), KEY, DATA, start=3 * MIB)
     assert await get(make(), KEY) == DATA
+
+
+@pytest.mark.parametrize("step", [PART // 5, MIB + 12_345, 6 * MIB])
+@pytest.mark.parametrize("checksum", ["crc32", "md5"])
+async def test_what_is_drawn_goes_on_from_part_to_part(make: Make, step: int, checksum: str) -> None:
+    """Pieces that end at a part's border, that lie across one, and that are longer than a part; after bytes of an
+    earlier request, one part of which is in rows, and before others of this one."""
+    store = make(checksum=checksum)
+    await give(store, KEY, DATA, 0, 6 * MIB)
+    appender = await store.resume(KEY, 6 * MIB)
+    places = iter([(at, min(at + step, 14 * MIB)) for at in range(6 * MIB, 14 * MIB, step)])
+
+    def following() -> Production | None:
+        place = next(places, None)
+        return both(memoryview(DATA)[slice(*place)]) if place is not None else None
+
+    assert await appender.append_each(following) == 8 * MIB
+    await appender.append(*both(memoryview(DATA)[14 * MIB :]))
+    await appender.finish()
+    assert await get(store, KEY) == DATA
+    assert store.buffers.held == 0
+
+
+async def test_a_draw_that_fails_behind_a_sent_part_counts_nothing_after_what_was_kept(make: Make) -> None:
+    store = make()
+    await give(store, KEY, DATA, 0, MIB)
+    appender = await store.resume(KEY, MIB)
+    pieces = [bytes(6 * MIB)]
+    with pytest.raises(IndexError):
+        await appender.append_each(lambda: both(memoryview(pieces.pop())))
+    await appender.pause()
+    await put(store, KEY, DATA, start=MIB)
+    assert await get(store, KEY) == DATA
+    assert store.buffers.held == 0
 
 
 async def test_an_offset_inside_a_sent_part_where_nobody_paused_is_missing(make: Make) -> None:
