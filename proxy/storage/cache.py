@@ -346,11 +346,7 @@ class CachedReader:
             await asyncio.sleep(self._pause)
             self._pause = min(self._pause * 1.5, LAST_LOOK)
             return 0
-        try:
-            async with asyncio.timeout(left):
-                return await fill.read_into(view, at)
-        except TimeoutError:
-            return 0
+        return await fill.read_into(view, at, left)
 
     def _arrived(self) -> None:
         if self._waits_since is not None:

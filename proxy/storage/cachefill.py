@@ -57,7 +57,10 @@ class CachedObject:
         return f"<CachedObject {self.key}, {self.users} users, {len(self.fills)} fills>"
 
     def fill_of(self, extent: int) -> Fill | None:
-        return next((fill for fill in self.fills if fill.first <= extent < fill.stop), None)
+        for fill in self.fills:
+            if fill.first <= extent < fill.stop:
+                return fill
+        return None
 
     async def written(self) -> None:
         """Wait for what readers had before the file."""
@@ -142,15 +145,15 @@ class _Wanted:
     """What a reader waits for: `view` with the bytes from `at` on, `done` of which it has. While it is `lent` the fill
     works on the rest of the view, which nobody else may touch; one that `leaves` has it back after that piece."""
 
-    __slots__ = ("arrival", "at", "done", "leaves", "lent", "may_be_lent", "view")
+    __slots__ = ("arrival", "arrived", "at", "done", "leaves", "lent", "may_be_lent", "view")
 
     def __init__(self, view: memoryview, at: int, end: int) -> None:
         self.view = view[: end - at]
         self.at = at
         self.done = 0
-        self.lent = self.leaves = False
+        self.arrived = self.lent = self.leaves = False
         self.may_be_lent = len(view) >= LENT_LEAST
-        self.arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.arrival: asyncio.Future[None] | None = None
 
     def copy(self, start: int, piece: memoryview) -> None:
         """What follows, from a piece that begins at `start`."""
@@ -161,8 +164,15 @@ class _Wanted:
             self.done += len(part)
 
     def arrive(self) -> None:
-        if not self.lent and not self.arrival.done():
-            self.arrival.set_result(None)
+        if not self.lent:
+            self.arrived = True
+            if self.arrival is not None and not self.arrival.done():
+                self.arrival.set_result(None)
+
+    def leave(self) -> None:
+        """With what it has, as soon as its view is its own."""
+        self.leaves = True
+        self.arrive()
 
 
 class Fill:
@@ -181,7 +191,8 @@ class Fill:
         self._waiting: list[_Wanted] = []
         self.writing: Job[None] | None = None  # what a reader has had already
         self._holds = True  # for a reader that is not back yet
-        self._back: asyncio.Future[None] | None = None
+        self._back: asyncio.Future[bool] | None = None  # False: not in time
+        self._in_step = True  # the next piece may be cut to end with a reader's view
 
     def __repr__(self) -> str:
         return f"<Fill [{self.first}, {self.stop}) of {self._of.key} at {self.at}, {self.error or self.ended}>"
@@ -190,12 +201,13 @@ class Fill:
         """The bytes from `at` on that are in hand, into `view`; how many."""
         return self._begin(view, at).done
 
-    async def read_into(self, view: memoryview, at: int) -> int:
-        """The bytes from `at` on as they come in, until `view` is full or no more of this run will come; how many.
-        What the fill failed with, where that was before `at`."""
+    async def read_into(self, view: memoryview, at: int, seconds: float) -> int:
+        """The bytes from `at` on as they come in, until `view` is full, no more of this run will come, or so much time
+        has gone; how many. What the fill failed with, where that was before `at`. A view that is lent is waited for
+        longer: the store's patience bounds that."""
         wanted = self._begin(view, at)
         if wanted.done < len(wanted.view) and not self.ended and at + wanted.done >= self.at:
-            await self._wait(wanted)
+            await self._wait(wanted, seconds)
         if not wanted.done and self.error is not None and self.at <= at:
             raise self.error
         return wanted.done
@@ -206,21 +218,25 @@ class Fill:
             wanted.copy(start, piece)
         return wanted
 
-    async def _wait(self, wanted: _Wanted) -> None:
-        """Cancelled, a reader whose view is lent leaves once it has it back: the store's patience bounds that."""
+    async def _wait(self, wanted: _Wanted, seconds: float) -> None:
+        """Cancelled, a reader whose view is lent leaves once it has it back."""
         self._waiting.append(wanted)
         if self._back is not None and not self._back.done():
-            self._back.set_result(None)  # the one that is held for, or another, that does not wait for it
+            self._back.set_result(True)  # the one that is held for, or another, that does not wait for it
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(seconds, wanted.leave)
         cancelled: asyncio.CancelledError | None = None
         try:
-            while not wanted.arrival.done():
+            while not wanted.arrived:
+                wanted.arrival = loop.create_future()
                 try:
-                    await asyncio.wait((wanted.arrival,))
+                    await wanted.arrival
                 except asyncio.CancelledError as error:
                     if not wanted.lent:
                         raise
                     cancelled, wanted.leaves = error, True
         finally:
+            timer.cancel()
             self._waiting.remove(wanted)
         if cancelled is not None:
             raise cancelled
@@ -288,13 +304,12 @@ class Fill:
         extent = of.file.extent
         is_one = end - start <= CHUNK and start // extent == (end - 1) // extent
         buffers = [filling.take(end - start) for _ in range(1 if is_one else 2)]
-        stamp = filling.directory.stamp()
+        stamp, at = filling.directory.stamp(), start
         try:
             async with await filling.inner.open(of.key, size=of.file.size) as source:
                 if source.size != of.file.size:
                     raise ObjectMissing(of.key)  # there is none of that size
                 source.will_read(start, end)
-                at = start
                 while at < end:
                     if (reader := await self._reader(at, end, at == start)) is not None:
                         if self.writing is not None:
@@ -304,6 +319,8 @@ class Fill:
                         at += await self._fetch_lent(source, reader, at, end, stamp)
                         continue
                     stop = min(end, at + CHUNK, (at // extent + 1) * extent)
+                    if not is_one:
+                        stop = self._step(at, stop)
                     view = memoryview(buffers[0])[: stop - at]
                     del self._held[: len(self._held) - len(buffers) + 1]  # the one that is overwritten
                     await _fetch_all(source, view, at, of.key)
@@ -312,18 +329,28 @@ class Fill:
                         self.at = at
                     self.writing = filling.writers.give(partial(of.file.write, at, view, stamp))
                     self._hand_out(at, view)
-                    observe.metrics.cache_filled_bytes.inc(len(view))
                     at = stop
                     buffers.reverse()
                 if self.writing is not None:
                     await self.writing.finish()
                 self.at = end
         finally:
+            observe.metrics.cache_filled_bytes.inc(at - start)
             self._held.clear()
             if self.writing is not None:
                 await self.writing.finish()
             for buffer in buffers:
                 filling.give(buffer)
+
+    def _step(self, at: int, stop: int) -> int:
+        """Where a piece ends that cannot be lent: at `stop`, but that a reader of more is waited for with its rest, so
+        that its next view begins with the next piece. Once, until a piece has been lent: readers of little have none."""
+        if self._in_step:
+            for wanted in self._waiting:
+                if wanted.at + wanted.done == at and not wanted.arrived:
+                    self._in_step = False
+                    return min(stop, at + len(wanted.view) - wanted.done)
+        return stop
 
     async def _reader(self, at: int, end: int, is_first: bool) -> _Wanted | None:
         """Who waits for what begins at `at` in a view that may be lent; perhaps after a moment. The first piece of a
@@ -332,21 +359,21 @@ class Fill:
         spare = LENT_LEAST if end == self._of.file.size else 0
         while True:
             for wanted in self._waiting:
-                if wanted.at + wanted.done == at and not wanted.arrival.done():
+                if wanted.at + wanted.done == at and not wanted.arrived:
                     left = end - at - len(wanted.view) + wanted.done
                     return wanted if wanted.may_be_lent and not 0 < left < spare else None
-            others = any(not wanted.arrival.done() for wanted in self._waiting)
+            others = any(not wanted.arrived for wanted in self._waiting)
             if is_first or not self._holds or others or end - at < spare:
                 return None
             self._holds = not (self._filling.slots.locked() or self._of.file.is_awaited())
             if self._holds:
-                self._back = asyncio.get_running_loop().create_future()
+                loop = asyncio.get_running_loop()
+                self._back = loop.create_future()
+                timer = loop.call_later(HOLD_SECONDS, _say_late, self._back)
                 try:
-                    async with asyncio.timeout(HOLD_SECONDS):
-                        await self._back
-                except TimeoutError:
-                    self._holds = False
+                    self._holds = await self._back
                 finally:
+                    timer.cancel()
                     self._back = None
 
     async def _fetch_lent(self, source: ObjectReader, reader: _Wanted, at: int, end: int, stamp: int) -> int:
@@ -354,12 +381,11 @@ class Fill:
         stays whole. How many bytes; the reader has its view back once they are written."""
         extent = self._of.file.extent
         view = reader.view[reader.done : reader.done + min(end - at, extent + extent // 4)]
-        reader.lent = True
+        reader.lent = self._in_step = True
         try:
             await _fetch_all(source, view, at, self._of.key)
             reader.done += len(view)
             self._hand_out(at, view)
-            observe.metrics.cache_filled_bytes.inc(len(view))
             self.writing = self._filling.writers.give(partial(self._of.file.write, at, view, stamp))
             await self.writing.finish()
             self.writing = None
@@ -378,6 +404,11 @@ class Fill:
             wanted.copy(start, piece)
             if wanted.done == len(wanted.view):
                 wanted.arrive()
+
+
+def _say_late(back: asyncio.Future[bool]) -> None:
+    if not back.done():
+        back.set_result(False)
 
 
 async def _fetch_all(source: ObjectReader, view: memoryview, at: int, key: str) -> None:
