@@ -26,6 +26,7 @@ from proxy.model.errors import Failure
 from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore
 from proxy.storage.cachedir import CacheDirectory, NoRoom, Removed
 from proxy.storage.cachefile import CacheFile
+from proxy.storage.cachewanted import LENT_LEAST, Wanted
 from proxy.storage.offloop import finish_anyway
 from proxy.storage.threads import Job, Threads
 
@@ -34,7 +35,6 @@ FILLS = 32
 KEPT = 8  # buffers kept for the next fills: fresh pages cost more than a copy into old ones
 SMALL = 64 * 1024  # bytes up to which a run gets a buffer of its own
 WRITERS = 16  # threads
-LENT_LEAST = 256 * 1024  # bytes of a reader's buffer: smaller ones are copied into
 HOLD_SECONDS = 0.25  # a reader that is on its way to a client is back in a few hundredths of it
 REST_SECONDS = 10.0  # after a failure of the cache's own disk, in which nothing new is kept
 NO_ROOM_SECONDS = 1.0  # the same while all that lies in it is in use
@@ -141,40 +141,6 @@ class Filling:
         self.writers.close()
 
 
-class _Wanted:
-    """What a reader waits for: `view` with the bytes from `at` on, `done` of which it has. While it is `lent` the fill
-    works on the rest of the view, which nobody else may touch; one that `leaves` has it back after that piece."""
-
-    __slots__ = ("arrival", "arrived", "at", "done", "leaves", "lent", "may_be_lent", "view")
-
-    def __init__(self, view: memoryview, at: int, end: int) -> None:
-        self.view = view[: end - at]
-        self.at = at
-        self.done = 0
-        self.arrived = self.lent = self.leaves = False
-        self.may_be_lent = len(view) >= LENT_LEAST
-        self.arrival: asyncio.Future[None] | None = None
-
-    def copy(self, start: int, piece: memoryview) -> None:
-        """What follows, from a piece that begins at `start`."""
-        within = self.at + self.done - start
-        if 0 <= within < len(piece) and self.done < len(self.view):
-            part = piece[within : within + len(self.view) - self.done]
-            self.view[self.done : self.done + len(part)] = part
-            self.done += len(part)
-
-    def arrive(self) -> None:
-        if not self.lent:
-            self.arrived = True
-            if self.arrival is not None and not self.arrival.done():
-                self.arrival.set_result(None)
-
-    def leave(self) -> None:
-        """With what it has, as soon as its view is its own."""
-        self.leaves = True
-        self.arrive()
-
-
 class Fill:
     """Extents [first, stop) on their way. `at`: all bytes before are in the file, from the run's start on."""
 
@@ -188,7 +154,7 @@ class Fill:
         self._filling = filling
         self._of = of
         self._held: list[tuple[int, memoryview]] = []  # what came last and is not all in the file, and where it begins
-        self._waiting: list[_Wanted] = []
+        self._waiting: list[Wanted] = []
         self.writing: Job[None] | None = None  # what a reader has had already
         self._holds = True  # for a reader that is not back yet
         self._back: asyncio.Future[bool] | None = None  # False: not in time
@@ -212,13 +178,13 @@ class Fill:
             raise self.error
         return wanted.done
 
-    def _begin(self, view: memoryview, at: int) -> _Wanted:
-        wanted = _Wanted(view, at, self.end)
+    def _begin(self, view: memoryview, at: int) -> Wanted:
+        wanted = Wanted(view, at, self.end)
         for start, piece in self._held:
             wanted.copy(start, piece)
         return wanted
 
-    async def _wait(self, wanted: _Wanted, seconds: float) -> None:
+    async def _wait(self, wanted: Wanted, seconds: float) -> None:
         """Cancelled, a reader whose view is lent leaves once it has it back."""
         self._waiting.append(wanted)
         if self._back is not None and not self._back.done():
@@ -343,8 +309,8 @@ class Fill:
                 filling.give(buffer)
 
     def _step(self, at: int, stop: int) -> int:
-        """Where a piece ends that cannot be lent: at `stop`, but that a reader of more is waited for with its rest, so
-        that its next view begins with the next piece. Once, until a piece has been lent: readers of little have none."""
+        """Where a piece ends that cannot be lent: where the view of its reader does, so that the next one may be.
+        Once, until a piece has been lent: readers of little never lend."""
         if self._in_step:
             for wanted in self._waiting:
                 if wanted.at + wanted.done == at and not wanted.arrived:
@@ -352,7 +318,7 @@ class Fill:
                     return min(stop, at + len(wanted.view) - wanted.done)
         return stop
 
-    async def _reader(self, at: int, end: int, is_first: bool) -> _Wanted | None:
+    async def _reader(self, at: int, end: int, is_first: bool) -> Wanted | None:
         """Who waits for what begins at `at` in a view that may be lent; perhaps after a moment. The first piece of a
         run waits for nobody: the store is asked. Nor does an object's last: what a reader leaves unread there comes
         along with what it reads."""
@@ -376,7 +342,7 @@ class Fill:
                     timer.cancel()
                     self._back = None
 
-    async def _fetch_lent(self, source: ObjectReader, reader: _Wanted, at: int, end: int, stamp: int) -> int:
+    async def _fetch_lent(self, source: ObjectReader, reader: Wanted, at: int, end: int, stamp: int) -> int:
         """The piece at `at`, an extent and a quarter at most: a run of frames that is a little longer than an extent
         stays whole. How many bytes; the reader has its view back once they are written."""
         extent = self._of.file.extent

@@ -25,7 +25,7 @@ from typing import Self
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import KEY, Into, ObjectMissing, Production, StoredObject, Strays
 from proxy.storage.offloop import finish_anyway, obtain
-from proxy.storage.threads import Job, Threads
+from proxy.storage.threads import DRAWERS, Job, Threads
 from proxy.storage.tree import Tree, failure
 
 THREADS = 16  # of each kind, started as they are needed: reads never queue behind writers that wait for the disk
@@ -57,7 +57,7 @@ class FilesystemStore:
         self._min_free = min_free
         self._readers = ThreadPoolExecutor(threads, "store-read")
         self._writers = Threads(threads, "store-write")
-        self._drawers = Threads(threads, "store-draw")  # a job there takes as long as many of the others
+        self._drawers = Threads(DRAWERS, "store-draw")  # a job there takes as long as many of the others
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")
 

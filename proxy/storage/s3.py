@@ -37,7 +37,7 @@ from proxy.storage.s3read import S3Reader
 from proxy.storage.s3sums import Crc32, Summed, sums
 from proxy.storage.s3tools import Tools
 from proxy.storage.s3whole import MAX_PARTS
-from proxy.storage.threads import Threads
+from proxy.storage.threads import DRAWERS, Threads
 
 THREADS = min(16, os.cpu_count() or 1)  # that hash and seal: more would share cores and caches, and wait for nothing
 CHECK_LASTS = 2.0  # seconds for which a good probe answers again: /readyz is open to all
@@ -75,7 +75,7 @@ class S3Store:
         self._mark = Mark(bucket, prefix, store_id)
         self._part_size = part_size
         self._threads = Threads(threads, "store-write")
-        self._drawers = Threads(threads, "store-draw")
+        self._drawers = Threads(DRAWERS, "store-draw")
         rows = asyncio.Semaphore(PIECES)
         self._tools = Tools(
             bucket,

@@ -25,7 +25,7 @@ from proxy.storage.base import Into, ObjectMissing, Production
 from proxy.storage.partbuffers import Buffer
 from proxy.storage.s3early import EARLY, put_early, read_back
 from proxy.storage.s3sums import Summed
-from proxy.storage.s3tools import Taken, Tools, begin, see_through, take_each, take_one
+from proxy.storage.s3tools import Taken, Tools, begin, fill_hole, see_through, take_each, take_one
 from proxy.storage.s3whole import check_number, complete, etag_of, find_complete, put_part, put_whole
 from proxy.storage.stall import StallClock
 from proxy.storage.threads import Job, Threads
@@ -170,7 +170,7 @@ class S3Appender:
             await self._open_upload()
         elif not self._kept and time.monotonic() - self._opened_at > UNKNOWN_SECONDS:
             await self._keep(self._in_rows, b"")
-        await self._fill_hole()
+        await fill_hole(self._tools, self._key, self._border, self._in_rows, memoryview(self._buffer or b""))
         buffer, self._buffer = self._buffer or bytearray(), None
         summed, self._summed = self._summed, Summed(self._tools.new_sum)
         self._sending = begin(self._send_part(number, buffer, self._size, self._part_size, summed), "send a part")
@@ -201,21 +201,6 @@ class S3Appender:
             await asyncio.wait((self._sending,))
             self._parts.append(self._sending.result())
             self._sending = None
-
-    async def _fill_hole(self) -> None:
-        """Bring what rows hold of this part back into its buffer."""
-        at = self._border
-        while at < self._in_rows:
-            async with self._tools.rows:
-                pieces = await self._tools.objects.open_object_tail(self._key, at)
-            for start, piece in pieces:
-                stop = min(start + len(piece), self._in_rows)
-                if start != at or self._buffer is None:
-                    break
-                memoryview(self._buffer)[start - self._border : stop - self._border] = memoryview(piece)[: stop - start]
-                at = stop
-            if not pieces or pieces[0][0] > at:
-                raise Failure(Code.STORE_UNAVAILABLE, "a part of this upload is not in its rows any more")
 
     # ---- early objects --------------------------------------------------------------------------------------------
 
@@ -321,7 +306,7 @@ class S3Appender:
         try:
             while self._carry or (self._buffer is None and self._fill):
                 await self._room()
-            await self._fill_hole()
+            await fill_hole(self._tools, self._key, self._border, self._in_rows, memoryview(self._buffer or b""))
             if self._upload_id:
                 await self._complete()
             else:

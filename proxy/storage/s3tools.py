@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from proxy.model.errors import Code, Failure
 from proxy.storage.base import Into, OpenObjects, Production
 from proxy.storage.bucket import Bucket
 from proxy.storage.partbuffers import PartBuffers
@@ -71,6 +72,23 @@ def take_one(
 
 def _nothing(made: memoryview) -> None:
     pass
+
+
+async def fill_hole(tools: Tools, key: str, border: int, stop: int, buffer: memoryview) -> None:
+    """Bring what rows hold of an object between `border`, where its part begins, and `stop` back into that one's
+    buffer."""
+    at = border
+    while at < stop:
+        async with tools.rows:
+            pieces = await tools.objects.open_object_tail(key, at)
+        for start, piece in pieces:
+            end = min(start + len(piece), stop)
+            if start != at:
+                break
+            buffer[start - border : end - border] = memoryview(piece)[: end - start]
+            at = end
+        if not pieces or pieces[0][0] > at:
+            raise Failure(Code.STORE_UNAVAILABLE, "a part of this upload is not in its rows any more")
 
 
 async def see_through(work: Coroutine[Any, Any, None]) -> None:
