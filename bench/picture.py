@@ -81,10 +81,11 @@ def table(found: dict[str, Any]) -> str:
             ]
             ratio = row.get("ratio")
             told = f"**{ratio['median']:.2f}** ({ratio['lowest']:.2f} to {ratio['highest']:.2f})" if ratio else "–"
-            bar = row["bar"]
-            limit = f"≤ {bar['at_most']:g}{'x' if bar['times_the_better_peer'] else ''}"
+            limit, met = "–", ""
+            if (bar := row.get("bar")) is not None:
+                limit = f"≤ {bar['at_most']:g}{'x' if bar['times_the_better_peer'] else ''}"
+                met = "met" if bar["met"] else "**missed**"
             unit = f", {row['unit']}" if row["unit"] else ""
-            met = "met" if bar["met"] else "**missed**"
             lines.append(f"| {row['row']}{unit} | {' | '.join(cells)} | {told} | {limit} | {met} |")
     return "\n".join(lines)
 

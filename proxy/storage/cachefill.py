@@ -313,9 +313,10 @@ class Fill:
         Once, until a piece has been lent: readers of little never lend."""
         if self._in_step:
             for wanted in self._waiting:
-                if wanted.at + wanted.done == at and not wanted.arrived:
+                left = len(wanted.view) - wanted.done
+                if wanted.at + wanted.done == at and not wanted.arrived and at + left <= stop:
                     self._in_step = False
-                    return min(stop, at + len(wanted.view) - wanted.done)
+                    return at + left
         return stop
 
     async def _reader(self, at: int, end: int, is_first: bool) -> Wanted | None:

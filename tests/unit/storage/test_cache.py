@@ -23,6 +23,7 @@ from proxy.storage.base import ObjectMissing
 from proxy.storage.cache import CachedStore
 from proxy.storage.cachefile import ALIGNED, CacheFile
 from proxy.storage.cachefill import CHUNK
+from proxy.storage.cachewanted import LENT_LEAST
 
 KIB, MIB = 2**10, 2**20
 KEY, OTHER = "ab" * 16, "cd" * 16
@@ -277,6 +278,22 @@ async def test_a_reader_that_goes_straight_has_the_bytes_fetched_into_its_own_bu
     behind.reads.clear()
     assert await read(cache) == DATA
     assert behind.reads == []
+
+
+async def test_a_reader_whose_rest_was_copied_is_lent_to_from_its_next_buffer_on(
+    cache: CachedStore, written: list[tuple[int, memoryview]]
+) -> None:
+    """The first extent of a run leaves it less than is lent. That rest ends a piece, as nothing else would bring its
+    buffers and the pieces in step again: they are of one length but for some bytes."""
+    buffer = bytearray(LENT_LEAST + 77)
+    async with await cache.open(KEY, size=len(DATA)) as reader:
+        reader.will_read(0, len(DATA))
+        for at in range(0, len(DATA), len(buffer)):
+            got = await reader.read_into(memoryview(buffer), at)
+            assert buffer[:got] == DATA[at : at + len(buffer)]
+    await filled(cache)
+    assert sum(len(view) for _, view in written if view.obj is buffer) > len(DATA) // 2
+    assert await read(cache) == DATA
 
 
 async def test_a_reader_that_leaves_has_its_buffer_back_first(cache: CachedStore, behind: WatchedStore) -> None:
