@@ -33,7 +33,7 @@ from proxy.storage.filesystem import FilesystemReader
 from proxy.storage.offloop import finish_anyway, obtain
 
 MIB = 2**20
-AHEAD_FIRST = 4 * MIB
+AHEAD_FIRST = 16 * MIB
 AHEAD_MOST = 64 * MIB
 THREADS = 16  # of each kind: reads never queue behind fills
 FIRST_LOOK, LAST_LOOK = 0.002, 0.02  # seconds between two looks at what another process fetches
