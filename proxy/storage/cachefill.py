@@ -27,6 +27,7 @@ from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore
 from proxy.storage.cachedir import CacheDirectory, NoRoom, Removed
 from proxy.storage.cachefile import CacheFile
 from proxy.storage.cachewanted import LENT_LEAST, Wanted
+from proxy.storage.news import in_time
 from proxy.storage.offloop import finish_anyway
 from proxy.storage.threads import Job, Threads
 
@@ -334,13 +335,10 @@ class Fill:
                 return None
             self._holds = not (self._filling.slots.locked() or self._of.file.is_awaited())
             if self._holds:
-                loop = asyncio.get_running_loop()
-                self._back = loop.create_future()
-                timer = loop.call_later(HOLD_SECONDS, _say_late, self._back)
+                self._back = asyncio.get_running_loop().create_future()
                 try:
-                    self._holds = await self._back
+                    self._holds = await in_time(self._back, HOLD_SECONDS)
                 finally:
-                    timer.cancel()
                     self._back = None
 
     async def _fetch_lent(self, source: ObjectReader, reader: Wanted, at: int, end: int, stamp: int) -> int:
@@ -371,11 +369,6 @@ class Fill:
             wanted.copy(start, piece)
             if wanted.done == len(wanted.view):
                 wanted.arrive()
-
-
-def _say_late(back: asyncio.Future[bool]) -> None:
-    if not back.done():
-        back.set_result(False)
 
 
 async def _fetch_all(source: ObjectReader, view: memoryview, at: int, key: str) -> None:

@@ -15,6 +15,8 @@ from typing import Any, cast
 
 import aiohttp.payload
 
+from proxy.storage.news import in_time
+
 CHUNK = 256 * 1024  # bytes of a body handed to TLS at once, which makes a copy; without it there is none: all of them
 GATHER_SECONDS = 0.5  # a buffer may fill for so long before what came is given out
 HEAD_MAX = 64 * 1024  # bytes of an answer's header
@@ -233,14 +235,10 @@ class Line(asyncio.BufferedProtocol):
         return count
 
     async def _wait(self, seconds: float) -> None:
-        """`asyncio.timeout` takes twice the CPU for it, and this is done for each MiB."""
-        loop = asyncio.get_running_loop()
-        self._news = loop.create_future()
-        timer = loop.call_later(seconds, _say_late, self._news)
+        self._news = asyncio.get_running_loop().create_future()
         try:
-            is_news = await self._news
+            is_news = await in_time(self._news, seconds)
         finally:
-            timer.cancel()
             self._news = None
         if not is_news:
             raise TimeoutError
@@ -313,11 +311,6 @@ class Answer:
             line.abort()
         else:
             self._free(line)
-
-
-def _say_late(news: asyncio.Future[bool]) -> None:
-    if not news.done():
-        news.set_result(False)
 
 
 def parse(head: bytes) -> tuple[int, dict[str, str]]:
