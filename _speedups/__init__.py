@@ -1,4 +1,5 @@
-"""Bytes only: SHA-256 and SHA-512 whose state can be exported, CRC-32, and runs of frames sealed and opened in place.
+"""Bytes only: SHA-256 and SHA-512 whose state can be exported, CRC-32, runs of frames sealed and opened in place, and
+writes of buffers to files that are open.
 
 The one chooser between the compiled twin and the pure one. They have the same names and the same exported state, and
 pass the same tests. `implementation` says which runs, `kernel` what hashes in it, `reason` why it is the pure one. A
@@ -31,6 +32,7 @@ __all__ = [
     "PLAIN_AT",
     "BadFrame",
     "Hasher",
+    "Writes",
     "crc32",
     "implementation",
     "kernel",
@@ -83,9 +85,9 @@ def _without_native() -> str:
 reason = _without_native()
 
 if reason:
-    from _speedups.pure import crc32, implementation, kernel, resume, sha256, sha512
+    from _speedups.pure import Writes, crc32, implementation, kernel, resume, sha256, sha512
 else:
-    from _speedups.native import crc32, implementation, kernel, resume, sha256, sha512
+    from _speedups.native import Writes, crc32, implementation, kernel, resume, sha256, sha512
 
 
 def measure(seconds: float = 0.02) -> float:

@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING
 
 from _speedups import plain
 from _speedups.state import SHA256, SHA512, Algorithm, StateParts, pack, unpack
+from _speedups.writes import Writes
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from _speedups import Hasher
+
+__all__ = ["Writes", "crc32", "implementation", "kernel", "resume", "sha256", "sha512"]
 
 implementation = "pure"
 

@@ -7,5 +7,6 @@ bucket: `bucket` asks it (with `patience`, behind a `breaker`), `s3append` (with
 of a node; `s3links` lets clients fetch from it. Bodies go over lines of our own: `s3session` gives them to `s3line`,
 and `s3direct` what `s3sign` has signed. What is unfinished there is known to rows, through the port `base.OpenObjects`.
 `cache` is a store in front of another: `cachedir` bounds what lies on the disk, `cachefile` is one object there,
-`cachefill` fetches it once for all. May import `model` and `observe`.
+`cachefill` fetches it once for all, and `writesbehind` writes it, with `_speedups`. May import `model`, `observe` and
+`_speedups`.
 """

@@ -29,6 +29,10 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 EXTENT = 2**20  # bytes: a range of one byte reads so much; the counts of a 52 GiB layer take 208 KiB
 PAGE = 4096
@@ -146,17 +150,20 @@ class CacheFile:
 
     # ---- bytes ----------------------------------------------------------------------------------------------------
 
-    def write(self, at: int, view: memoryview, stamp: int) -> None:
-        """Bytes that follow those of one extent which are here, into the next ones as far as they reach; and then the
-        counts of all these extents, with the stamps of those that begin here."""
+    def writing(self, at: int, view: memoryview, stamp: int) -> Sequence[tuple[Buffer, int]]:
+        """What puts bytes that follow those of one extent which are here, into the next ones as far as they reach, each
+        with its offset in the file and in the order in which to write them: the bytes; the stamps of the extents that
+        begin here; and last the counts of all, so that what they say is there."""
         first, within = divmod(at, self.extent)
         last, rest = divmod(at + len(view), self.extent)
-        _write_all(self.fd, view, self.data_at + at)
         counts = [self.extent] * (last - first) + [rest] * (rest > 0)
         begun = first + (within > 0)
-        if first + len(counts) > begun:
-            self._put(_HEAD.size + 4 * (self.extents + begun), [stamp] * (first + len(counts) - begun))
-        self._put(_HEAD.size + 4 * first, counts)
+        stamps = [stamp] * (first + len(counts) - begun)
+        return (
+            (view, self.data_at + at),
+            (_packed(stamps), _HEAD.size + 4 * (self.extents + begun)),
+            (_packed(counts), _HEAD.size + 4 * first),
+        )
 
     def forget(self, first: int, stop: int) -> None:
         """Count extents [first, stop) as absent, and give their blocks back where the file system can."""
@@ -181,9 +188,6 @@ class CacheFile:
     def _span(self, first: int, stop: int) -> tuple[int, int]:
         start, end = first * self.extent, min(stop * self.extent, self.size)
         return self.data_at + start, max(end - start, 1)
-
-    def _put(self, at: int, numbers: Sequence[int]) -> None:
-        _write_all(self.fd, memoryview(struct.pack(f"<{len(numbers)}I", *numbers)), at)
 
     # ---- locks ----------------------------------------------------------------------------------------------------
 
@@ -221,6 +225,10 @@ class CacheFile:
 
 def _lock_of(kind: int, first: int, stop: int) -> bytes:
     return _LOCK.pack(kind, os.SEEK_SET, _HEAD.size + 4 * first, 4 * (stop - first), 0)
+
+
+def _packed(numbers: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(numbers)}I", *numbers)
 
 
 def _write_all(fd: int, view: memoryview, at: int) -> None:

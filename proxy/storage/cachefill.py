@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from proxy import observe
 from proxy.model.errors import Failure
@@ -29,7 +28,7 @@ from proxy.storage.cachefile import CacheFile
 from proxy.storage.cachewanted import LENT_LEAST, Wanted
 from proxy.storage.news import in_time
 from proxy.storage.offloop import finish_anyway
-from proxy.storage.threads import Job, Threads
+from proxy.storage.writesbehind import Write, WritesBehind
 
 CHUNK = 1024 * 1024  # bytes fetched into one buffer while the other is written
 FILLS = 32
@@ -87,7 +86,7 @@ class Filling:
         self.inner = inner
         self.directory = directory
         self.pool = pool
-        self.writers = Threads(WRITERS, "cache-fill")
+        self.writes = WritesBehind(WRITERS)
         self.release = release
         self.forget = forget
         self.slots = asyncio.Semaphore(FILLS)
@@ -139,7 +138,7 @@ class Filling:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        self.writers.close()
+        await self.writes.close()
 
 
 class Fill:
@@ -156,7 +155,7 @@ class Fill:
         self._of = of
         self._held: list[tuple[int, memoryview]] = []  # what came last and is not all in the file, and where it begins
         self._waiting: list[Wanted] = []
-        self.writing: Job[None] | None = None  # what a reader has had already
+        self.writing: Write | None = None  # what a reader has had already
         self._holds = True  # for a reader that is not back yet
         self._back: asyncio.Future[bool] | None = None  # False: not in time
         self._in_step = True  # the next piece may be cut to end with a reader's view
@@ -294,7 +293,7 @@ class Fill:
                     if self.writing is not None:
                         await self.writing.finish()
                         self.at = at
-                    self.writing = filling.writers.give(partial(of.file.write, at, view, stamp))
+                    self.writing = filling.writes.give(of.file.fd, of.file.writing(at, view, stamp))
                     self._hand_out(at, view)
                     at = stop
                     buffers.reverse()
@@ -351,7 +350,8 @@ class Fill:
             await _fetch_all(source, view, at, self._of.key)
             reader.done += len(view)
             self._hand_out(at, view)
-            self.writing = self._filling.writers.give(partial(self._of.file.write, at, view, stamp))
+            file = self._of.file
+            self.writing = self._filling.writes.give(file.fd, file.writing(at, view, stamp))
             await self.writing.finish()
             self.writing = None
             self.at = at + len(view)

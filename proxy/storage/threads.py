@@ -26,13 +26,12 @@ CPU). A client is waited for so shortly that the next one's turn comes soon."""
 class Job(Generic[T]):
     """Work that was given to a thread. To be asked on its loop."""
 
-    __slots__ = ("_error", "_loop", "_result", "_waiters", "_work", "done")
+    __slots__ = ("_error", "_loop", "_result", "_waiters", "done")
 
-    def __init__(self, work: Callable[[], T]) -> None:
-        """Use `Threads.give`."""
+    def __init__(self) -> None:
+        """Of the running loop. Whoever gives work makes one of it."""
         self.done = False
         self._loop = asyncio.get_running_loop()
-        self._work: Callable[[], T] | None = work
         self._result: T | None = None
         self._error: BaseException | None = None
         self._waiters: list[asyncio.Future[None]] = []
@@ -67,7 +66,24 @@ class Job(Generic[T]):
         await self.settle()
         return await self.outcome()
 
-    def run(self, end: Callable[[Job[Any]], None]) -> None:
+    def end(self, error: BaseException | None = None) -> None:
+        """On the loop, once no thread has to do with it."""
+        if error is not None:
+            self._error = error
+        self.done = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class _Work(Job[T]):
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        super().__init__()
+        self._work: Callable[[], T] | None = work
+
+    def run(self, end: Callable[[_Work[Any]], None]) -> None:
         """In the thread."""
         work, self._work = self._work, None  # what it holds is let go of here
         try:
@@ -81,12 +97,6 @@ class Job(Generic[T]):
         except RuntimeError:  # the loop has been closed: nobody waits any more
             self.done = True
 
-    def end(self) -> None:
-        self.done = True
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
 
 class Threads:
     """Up to `count`, begun as they are needed, by the loop that needs them first."""
@@ -96,13 +106,13 @@ class Threads:
         self._name = name
         self._begun = 0
         self._busy = 0  # jobs given and not ended
-        self._jobs: SimpleQueue[Job[Any] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Work[Any] | None] = SimpleQueue()
 
     def give(self, work: Callable[[], T]) -> Job[T]:
         """RuntimeError after `close`."""
         if not self._count:
             raise RuntimeError("these threads have ended")
-        job = Job(work)
+        job = _Work(work)
         if self._busy >= self._begun < self._count:
             self._begin()
         self._busy += 1
@@ -140,6 +150,6 @@ class Threads:
             job.run(self._end)
             del job  # until the next one comes
 
-    def _end(self, job: Job[Any]) -> None:
+    def _end(self, job: _Work[Any]) -> None:
         self._busy -= 1
         job.end()

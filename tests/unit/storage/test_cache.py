@@ -9,14 +9,16 @@ import random
 import resource
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from fakes.memory_store import MemoryStore
 from fakes.watched_store import WatchedStore
 from structlog.testing import capture_logs
 
+from _speedups import writes
 from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
@@ -24,6 +26,9 @@ from proxy.storage.cache import CachedStore
 from proxy.storage.cachefile import ALIGNED, CacheFile
 from proxy.storage.cachefill import CHUNK
 from proxy.storage.cachewanted import LENT_LEAST
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 KIB, MIB = 2**10, 2**20
 KEY, OTHER = "ab" * 16, "cd" * 16
@@ -51,6 +56,27 @@ async def cache(behind: WatchedStore, tmp_path: Path) -> AsyncIterator[CachedSto
     await made.close()
     assert behind.open_readers == 0, "every reader of the store behind was closed"
     assert not [name for name in open_files() if str(tmp_path) in name], "every file of the cache was closed"
+
+
+class Disk:
+    """What happens before each write into a file of the cache; by the twin in Python of what writes."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[], object] = lambda: None
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """To be asked for before `cache`."""
+    made, write = Disk(), writes._write
+
+    def late(fd: int, parts: Sequence[tuple[memoryview, int]]) -> int:
+        made.before()
+        return write(fd, parts)
+
+    monkeypatch.setattr(writes, "_write", late)
+    monkeypatch.setattr("proxy.storage.writesbehind.Writes", writes.Writes)
+    return made
 
 
 def open_files() -> list[str]:
@@ -144,16 +170,10 @@ async def test_a_second_read_asks_nothing_of_the_store(cache: CachedStore, behin
 @pytest.mark.parametrize("step", [EXTENT, LENT], ids=["copied", "lent"])
 @pytest.mark.parametrize("stop", [len(DATA), len(DATA) - 100])
 async def test_what_was_read_is_kept_however_soon_the_process_closes(
-    behind: WatchedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, stop: int
+    behind: WatchedStore, tmp_path: Path, disk: Disk, step: int, stop: int
 ) -> None:
     """As `wharfage warm` does; with the end of the last extent, which nobody reads."""
-    write = CacheFile.write
-
-    def late(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
-        time.sleep(0.002)  # the disk's
-        write(file, at, view, stamp)
-
-    monkeypatch.setattr(CacheFile, "write", late)
+    disk.before = lambda: time.sleep(0.002)
     first = another(behind, tmp_path)
     assert await read(first, 0, stop, step=step) == DATA[:stop]
     await first.close()
@@ -248,13 +268,13 @@ async def test_many_readers_of_an_object_larger_than_the_cache_cost_one(
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, memoryview]]:
     """What is written into files of the cache: where, and from which memory."""
     found: list[tuple[int, memoryview]] = []
-    write = CacheFile.write
+    writing = CacheFile.writing
 
-    def note(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
+    def note(file: CacheFile, at: int, view: memoryview, stamp: int) -> Sequence[tuple[Buffer, int]]:
         found.append((at, view))
-        write(file, at, view, stamp)
+        return writing(file, at, view, stamp)
 
-    monkeypatch.setattr(CacheFile, "write", note)
+    monkeypatch.setattr(CacheFile, "writing", note)
     return found
 
 
@@ -348,18 +368,12 @@ async def test_a_reader_that_stays_away_is_not_waited_for(cache: CachedStore, be
 
 
 async def test_what_comes_in_is_handed_on_before_it_is_in_the_file(
-    cache: CachedStore, behind: WatchedStore, monkeypatch: pytest.MonkeyPatch
+    disk: Disk, cache: CachedStore, behind: WatchedStore
 ) -> None:
     """Two readers have it while the disk still takes its time over the first extent; after that it is kept all the
     same."""
     gate = threading.Event()
-    write = CacheFile.write
-
-    def slow(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
-        gate.wait(10)
-        write(file, at, view, stamp)
-
-    monkeypatch.setattr(CacheFile, "write", slow)
+    disk.before = lambda: gate.wait(10)
     try:
         assert await asyncio.gather(*(read(cache, 0, EXTENT - 10) for _ in range(2))) == [DATA[: EXTENT - 10]] * 2
         assert await asyncio.to_thread(cache.directory.present, KEY) == 0
@@ -659,18 +673,17 @@ async def test_hits_and_misses_are_counted_in_bytes(cache: CachedStore) -> None:
 
 @pytest.mark.parametrize("leaves", ["cancelled", "to the store behind"])
 async def test_a_buffer_whose_reader_left_before_it_was_lent_is_let_be(
-    behind: WatchedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaves: str
+    behind: WatchedStore, tmp_path: Path, disk: Disk, leaves: str
 ) -> None:
     """It leaves while an earlier piece is being written, after which its own would have been fetched."""
-    gate, writing, write = threading.Event(), threading.Event(), CacheFile.write
+    gate, writing = threading.Event(), threading.Event()
 
-    def first_waits(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
+    def first_waits() -> None:
         if not writing.is_set():
             writing.set()
             gate.wait(10)
-        write(file, at, view, stamp)
 
-    monkeypatch.setattr(CacheFile, "write", first_waits)
+    disk.before = first_waits
     cache = another(behind, tmp_path, wait_most=30.0 if leaves == "cancelled" else 0.2)
     try:
         async with await cache.open(KEY, size=len(DATA)) as reader:
@@ -768,15 +781,10 @@ async def test_a_fill_that_failed_ends_though_the_cache_is_closed_meanwhile(
     assert not [name for name in open_files() if str(tmp_path) in name]
 
 
-async def test_kept_counts_what_a_lent_buffer_brought(cache: CachedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_kept_counts_what_a_lent_buffer_brought(disk: Disk, cache: CachedStore) -> None:
     """Another reader has had it, and the disk has not."""
-    gate, write = threading.Event(), CacheFile.write
-
-    def slow(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
-        gate.wait(10)
-        write(file, at, view, stamp)
-
-    monkeypatch.setattr(CacheFile, "write", slow)
+    gate = threading.Event()
+    disk.before = lambda: gate.wait(10)
     lent = asyncio.create_task(read(cache, 0, LENT, step=LENT))
     assert await read(cache, 0, EXTENT) == DATA[:EXTENT]
     asyncio.get_running_loop().call_later(0.2, gate.set)
