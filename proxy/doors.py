@@ -229,7 +229,6 @@ def _uploads(config: Config, own: Rooms) -> Uploads:
         create_on_push=config.registry.create_on_push,
         pool=own.pool,
         sealing=Sealing(config.storage.sealing),
-        finishes_early=config.storage.backend == "filesystem",
     )
 
 

@@ -42,7 +42,7 @@ async def post(call: Call) -> web.StreamResponse:
 
 
 async def patch(call: Call) -> web.StreamResponse:
-    """end-5: append a chunk at its place (Content-Range), or whatever comes at the end."""
+    """end-5: append a chunk at its place (Content-Range), or whatever comes at the end: nearly always all there is."""
     check_encoding(call.request)
     start, length = _place(call.request)
     append = await call.rooms.uploads.append(call.account, call.repository, call.reference, start=start, length=length)
@@ -55,7 +55,7 @@ async def patch(call: Call) -> web.StreamResponse:
             return gone()
         if length is not None and append.received != length:
             raise Failure(Code.SIZE_INVALID, f"{append.received} of {length} declared bytes came")
-        upload = await append.keep(whole=True)
+        upload = await append.keep(whole=start is None)
     return web.Response(status=202, headers=position(call, upload.upload_id, upload.sealed.plain_size))
 
 

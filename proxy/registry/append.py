@@ -51,8 +51,6 @@ class Rooms:
     keys: DataKeys
     state_sealer: SmallSealer
     pool: BufferPool
-    finishes_early: bool = False
-    """A finished object goes on like one that was paused, at no cost, as a file does: `finish` is a matter of when."""
 
 
 class Append:
@@ -136,23 +134,23 @@ class Append:
     async def keep(self, *, whole: bool = False) -> Upload:
         """Record what was written: any worker can go on from here. Returns the session at its new offset.
 
-        `whole`: it may well be all that comes. The first append of a session is then made durable, where that is for
-        the store to do at any time, and to close the session takes rows alone."""
+        `whole`: it may well be all that comes. Where the store then makes the first append of a session whole and
+        durable, to close the session takes rows alone."""
         if self._writer is None or self._appender is None or self._hasher is None:
             await self.abandon()
             return self.upload
         upload, metadata = self.upload, self._rooms.metadata
-        finishes = whole and self._rooms.finishes_early and upload.fence == FIRST_FENCE and upload.parts is None
+        whole = whole and upload.fence == FIRST_FENCE and upload.parts is None
         try:
             segment = await self._writer.finish()
             self._check_lease()
-            await (self._appender.finish() if finishes else self._appender.pause())
+            finished = await self._appender.pause(whole=whole)
         except ObjectMissing:
             raise await self._lost() from None
         hasher, hashes = self._hasher, self._writer.last_hashes
         state = seal_state(self._rooms.state_sealer, upload.upload_id, hasher)
         self._recording = True
-        if finishes:
+        if whole and finished:
             digest = f"{hasher.name}:{hasher.digest().hex()}"
             kept = await metadata.finish_upload(
                 upload.upload_id, upload.fence, segment=segment, hash_state=state, frame_hashes=hashes, digest=digest

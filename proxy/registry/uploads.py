@@ -45,13 +45,11 @@ class Uploads:
         create_on_push: bool,
         pool: BufferPool,
         sealing: Sealing = Sealing.AES_GCM,
-        finishes_early: bool = False,
         new_key: Callable[[], str] = _random_key,
     ) -> None:
         """`new_key` makes object keys (32 hex digits, never the same twice); `state_sealer` seals hash states;
-        `sealing` is for uploads that begin from here on; `create_on_push` as of `Images`, `finishes_early` of `Rooms`.
-        """
-        self._rooms = Rooms(metadata, store, keys, state_sealer, pool, finishes_early)
+        `sealing` is for uploads that begin from here on; `create_on_push` as of `Images`."""
+        self._rooms = Rooms(metadata, store, keys, state_sealer, pool)
         self._region = region
         self._frame_length = frame_length
         self._create_on_push = create_on_push

@@ -79,8 +79,10 @@ class Appender(Protocol):
         is called in threads that may wait for a client; what it gave is produced before it is called again, and its
         buffer is the caller's by then."""
 
-    async def pause(self) -> None:
-        """End this stretch; what was appended is there for `resume` at `offset`. Not a promise of durability."""
+    async def pause(self, *, whole: bool = False) -> bool:
+        """End this stretch; what was appended is there for `resume` at `offset`. `whole`: it may well be all that
+        comes. True says that the object is whole and durable, as after `finish`, and that more may come all the same;
+        otherwise nothing is promised of durability."""
 
     async def finish(self) -> None:
         """Make the object whole and durable (fsync of file and each new directory, or the store's own answer)."""

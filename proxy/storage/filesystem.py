@@ -153,8 +153,13 @@ class FilesystemAppender:
         self._broken = False
         return length
 
-    async def pause(self) -> None:
+    async def pause(self, *, whole: bool = False) -> bool:
+        """A file that is whole is gone on with like any other: `finish` is a matter of when."""
+        if whole:
+            await self.finish()
+            return True
         await self._end(self._pause)
+        return False
 
     async def finish(self) -> None:
         """A failed fsync gives the object up at once: after it the kernel forgets what it could not write."""

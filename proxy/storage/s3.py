@@ -113,8 +113,8 @@ class S3Store:
         return appender
 
     async def resume(self, key: str, offset: int) -> S3Appender:
-        """A finished object below a part (an early one, or one whose row was never committed) goes on anywhere, a
-        larger one only at its end, or anew from its start."""
+        """A finished object (an early one, or one whose row was never committed) goes on anywhere: it is taken back
+        first, which of a large one is work."""
         _check_key(key)
         found = await self._objects.cut_open_object(key, offset)
         if found is not None:
@@ -133,7 +133,7 @@ class S3Store:
         size = await self._size(key)
         if size is None:
             await self._mark.vouch()
-        if size is None or offset > size or (0 < offset < size and size >= self._part_size):
+        if size is None or offset > size:
             raise ObjectMissing(key)
         if offset:
             appender = S3Appender(

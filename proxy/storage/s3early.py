@@ -1,23 +1,27 @@
 """An object that is put before its time: all that a first stretch brought, under the final key.
 
-docker sends a layer in one request and closes it in another that brings none: most small layers are whole when their
-first stretch pauses, and need no rows. Bytes that come after all take the object back: rows hold what it held before it
-goes, with `EARLY` in the place of an upload's id until it has gone. So whoever finds that there removes what lies under
-the key, and needs nothing of it. It is written once a session at most, never replaced, and counts only as its session's
-row says.
+docker sends a layer in one request and closes it in another that brings none: most layers are whole when their first
+stretch pauses, and need no rows. Bytes that come after all take the object back: rows hold what it held, or tell of
+parts that do, before it goes; below a part with `EARLY` in the place of an upload's id until it has gone. So whoever
+finds that there removes what lies under the key, and needs nothing of it. It is written once a session at most, never
+replaced, and counts only as its session's row says.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
+from proxy.storage.s3parts import Parts
 from proxy.storage.s3read import S3Reader
 from proxy.storage.s3tools import Tools
 from proxy.storage.s3whole import put_whole
 
 EARLY = "early"
+EARLY_MOST = 256 * 2**20
+"""Bytes. Of a larger object the tail that rows hold is a small part of the work, and to take it back is more of it."""
 
 
 async def put_early(tools: Tools, name: str, view: memoryview, verified: dict[str, Any]) -> bool:
@@ -31,8 +35,41 @@ async def put_early(tools: Tools, name: str, view: memoryview, verified: dict[st
     return True
 
 
-async def read_back(tools: Tools, name: str, size: int, view: memoryview) -> None:
-    """Fill `view` from the start of the object of `size` bytes. ObjectMissing, Failure(STORE_UNAVAILABLE)."""
-    async with S3Reader(tools.bucket, name, size, tools.mark) as reader:
-        if await reader.read_into(view, 0) != len(view):
-            raise ObjectMissing(name)
+async def read_back(tools: Tools, name: str, size: int, parts: Parts, stop: int) -> None:
+    """Gather the first `stop` bytes, less than a part, of the object of `size` bytes. ObjectMissing,
+    Failure(STORE_UNAVAILABLE)."""
+    buffer = await tools.buffers.take(parts.part_size)
+    try:
+        async with S3Reader(tools.bucket, name, size, tools.mark) as reader:
+            await _read(reader, memoryview(buffer)[:stop], 0, name)
+    except BaseException:
+        tools.buffers.let_go(parts.part_size)  # a line may still fill it
+        raise
+    parts.adopt(buffer, stop)
+    parts.upload_id = EARLY
+
+
+async def send_again(tools: Tools, name: str, size: int, parts: Parts, stop: int) -> None:
+    """The same of a part or more, as parts of an upload. A failure leaves a stray upload at worst, which the sweep
+    takes."""
+    try:
+        async with S3Reader(tools.bucket, name, size, tools.mark) as reader:
+            reader.will_read(0, stop)
+            while (at := parts.border + parts.fill) < stop:
+                room = (await parts.room())[parts.fill : parts.fill + stop - at]
+                await _read(reader, room, at, name)
+                parts.fill += len(room)
+                if parts.fill == parts.part_size:
+                    await parts.send()
+        await parts.settle()
+    except BaseException:
+        await parts.let_go(clean=False)
+        if parts.upload_id:
+            with contextlib.suppress(Failure):
+                await parts.abort()
+        raise
+
+
+async def _read(reader: S3Reader, view: memoryview, at: int, name: str) -> None:
+    if await reader.read_into(view, at) != len(view):
+        raise ObjectMissing(name)

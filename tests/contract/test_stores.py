@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import random
 import threading
 import time
 import uuid
@@ -274,6 +275,25 @@ async def test_a_paused_object_goes_on_at_its_offset(store: ObjectStore) -> None
     assert await get(store, key()) == b"kept and more"
 
 
+@pytest.mark.parametrize("size", [5, 11_000_000])
+async def test_what_may_be_all_is_gone_on_with_cut_and_finished_whether_it_is_whole_or_not(
+    store: ObjectStore, size: int
+) -> None:
+    """Less than a part of S3, and more; whole, it is what a finish leaves."""
+    content = random.Random(size).randbytes(size)
+    for number, (kept, more) in enumerate([(size, b""), (size, b"and more"), (size // 2, b"other"), (1, b"")]):
+        appender = await store.begin(key(number))
+        for at in range(0, size, 1_000_000):
+            await appender.append(gives(content[at : at + 1_000_000]))
+        if await appender.pause(whole=True):
+            assert await get(store, key(number)) == content
+        appender = await store.resume(key(number), kept)
+        if more:
+            await appender.append(gives(more))
+        await appender.finish()
+        assert await get(store, key(number)) == content[:kept] + more
+
+
 async def test_resume_drops_what_lies_past_the_offset(store: ObjectStore) -> None:
     """An append that its session never recorded leaves no byte behind."""
     appender = await store.begin(key())
@@ -445,7 +465,7 @@ async def test_a_cancelled_call_leaves_no_open_file(store: ObjectStore, verb: st
         made = await task
     except asyncio.CancelledError:
         made = None
-    if made is not None:
+    if made is not None and appender is None:
         await (made.close() if verb == "open" else made.abandon())
     if appender is not None:
         await appender.abandon()

@@ -145,8 +145,9 @@ class MemoryAppender:
         self.offset += length
         return length
 
-    async def pause(self) -> None:
+    async def pause(self, *, whole: bool = False) -> bool:
         await self._end(self._cut)
+        return False
 
     async def finish(self) -> None:
         if not self._open:

@@ -162,7 +162,6 @@ async def whole_registry(
         else:
             principal_id = metadata.administrator.principal_id
         metadata = wrap_metadata(metadata)
-        finishes_early = store is None  # as the filesystem does
         if store is None:
             store = FilesystemStore(folder / "objects")
             stack.push_async_callback(store.close)
@@ -180,7 +179,6 @@ async def whole_registry(
             create_on_push=create_on_push,
             pool=pool,
             sealing=sealing,
-            finishes_early=finishes_early,
         )
         blobs = Blobs(metadata, store, keys, pool, links, create_on_push=create_on_push)
         callers, hosts = Callers(metadata), Hosts(ACCOUNT, REGION, suffix)

@@ -53,8 +53,8 @@ class FaultLine:
         self.bytes_back = 0
         self.hosts: set[str] = set()
         self.port = 0
-        self._losing = False
-        self._lying = False
+        self._losing: set[asyncio.StreamWriter] = set()  # connections whose next answer is not to come
+        self._lying: set[asyncio.StreamWriter] = set()
         self._to = port
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,13 +113,13 @@ class FaultLine:
                 await _say(writer, _answer(*_ANSWERS[self.mode]))
                 return
             if self.lose_answers and self.lose_to and self.lose_to in data:
-                self._losing = True
+                self._losing.add(writer)
             elif self.false_answers and self.false_to and self.false_to in data:
                 if not self.false_pass:
                     self.false_answers -= 1
                     await _say(writer, _answer(*self.false_answer))
                     return
-                self._lying = True
+                self._lying.add(writer)
             out.write(data)
             await out.drain()
 
@@ -129,12 +129,12 @@ class FaultLine:
             if self.mode == "silent":
                 await asyncio.Event().wait()
             self.bytes_back += len(data)
-            if self._losing:
-                self._losing = False
+            if writer in self._losing:
+                self._losing.remove(writer)
                 self.lose_answers -= 1
                 return
-            if self._lying:
-                self._lying = False
+            if writer in self._lying:
+                self._lying.remove(writer)
                 self.false_answers -= 1
                 await _say(writer, _answer(*self.false_answer))
                 return

@@ -32,10 +32,10 @@ async def get(store: S3Store, key: str, step: int = MIB) -> bytes:
     return bytes(content)
 
 
-async def give(store: S3Store, key: str, content: bytes, start: int, stop: int) -> None:
-    """One request's stretch: [start, stop), then pause."""
+async def give(store: S3Store, key: str, content: bytes, start: int, stop: int, *, whole: bool = False) -> bool:
+    """One request's stretch: [start, stop), then pause; what that says."""
     appender = await (store.resume(key, start) if start else store.begin(key))
     for at in range(start, stop, MIB):
         piece = memoryview(content)[at : min(at + MIB, stop)]
         await appender.append(lambda piece=piece: piece)  # type: ignore[misc]  # a default binds it
-    await appender.pause()
+    return await appender.pause(whole=whole)

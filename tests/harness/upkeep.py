@@ -124,7 +124,6 @@ async def open_house(folder: Path, kms: Provider | None = None) -> AsyncIterator
             create_on_push=True,
             pool=pool,
             sealing=sealing,
-            finishes_early=True,
         )
         for sealing in (Sealing.AES_GCM, Sealing.NONE)
     )

@@ -53,23 +53,53 @@ def test_an_image_of_small_and_large_layers_comes_back_and_the_check_is_clean(
 
 
 @pytest.mark.needs("weed")
-def test_a_layer_below_a_part_costs_four_requests_at_most_when_docker_pushes_it(
-    s3_server: Server, repository: str
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (3 * MIB, {"put_object": 1}),
+        (20 * MIB, {"create_multipart_upload": 1, "upload_part": 3, "complete_multipart_upload": 1}),
+    ],
+    ids=["below a part", "three parts"],
+)
+def test_a_layer_that_docker_pushes_costs_what_its_bytes_cost(
+    s3_server: Server, repository: str, size: int, expected: dict[str, int]
 ) -> None:
-    """POST, PATCH with all of it, PUT."""
+    """POST, PATCH with all of it, PUT: after the PATCH the store is asked nothing."""
     line = Line(s3_server, s3_server.password())
-    content = random.Random(repository).randbytes(3 * MIB)
+    content = random.Random(repository).randbytes(size)
     line.push_blob(repository, b"warm")
     before = requests_made(s3_server)
     place = line.begin(repository)
     place = line.ask("PATCH", place, content, OCTETS).expect(202).headers["Location"]
-    line.ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={digest_of(content)}").expect(201)
+    line.ask("PUT", closing(place, content)).expect(201)
     after = requests_made(s3_server)
     made = {name: number - before.get(name, 0) for name, number in after.items() if number != before.get(name, 0)}
     named = made.pop("get_object", 0)  # a worker that has not seen the store's name for 5 s looks at it
-    assert (made, named) in [({"head_object": 1, "put_object": 1}, number) for number in (0, 1)]
+    assert (made, named) in [(expected, number) for number in (0, 1)]
     assert line.ask("GET", f"/v2/{repository}/blobs/{digest_of(content)}").expect(200).body == content
     line.close()
+
+
+@pytest.mark.needs("weed")
+def test_a_layer_that_looked_whole_goes_on_all_the_same(s3_server: Server, repository: str) -> None:
+    """PATCHes that say nothing of their place, of more than a part, each to another worker perhaps; the last bytes come
+    with the PUT."""
+    line = Line(s3_server, s3_server.password())
+    content = random.Random(repository).randbytes(33 * MIB + 17)
+    place = line.begin(repository)
+    for at in range(0, 30 * MIB, 10 * MIB):
+        other = Line(s3_server, s3_server.password())
+        answer = other.ask("PATCH", place, content[at : at + 10 * MIB], OCTETS).expect(202)
+        assert answer.headers["Range"] == f"0-{at + 10 * MIB - 1}"
+        place = answer.headers["Location"]
+        other.close()
+    line.ask("PUT", closing(place, content), content[30 * MIB :], OCTETS).expect(201)
+    assert line.ask("GET", f"/v2/{repository}/blobs/{digest_of(content)}").expect(200).body == content
+    line.close()
+
+
+def closing(place: str, content: bytes) -> str:
+    return f"{place}{'&' if '?' in place else '?'}digest={digest_of(content)}"
 
 
 @pytest.mark.needs("weed")

@@ -78,8 +78,8 @@ PHASES = [
     ("again", "after", "appender.append"),
     ("again", "before", "advance_upload"),
     ("again", "after", "advance_upload"),
-    ("keep whole", "before", "appender.finish"),
-    ("keep whole", "after", "appender.finish"),
+    ("keep whole", "before", "appender.pause"),
+    ("keep whole", "after", "appender.pause"),
     ("keep whole", "before", "finish_upload"),
     ("keep whole", "after", "finish_upload"),
     ("commit", "before", "appender.append"),
@@ -308,7 +308,7 @@ async def close(bench: Bench, upload_id: str) -> None:
 async def test_what_one_append_left_durable_is_closed_without_the_store(bench: Bench) -> None:
     upload_id = await begin(bench)
     await keep(bench, upload_id, CONTENT, whole=True)
-    assert bench.faults.calls.index("appender.finish") < bench.faults.calls.index("finish_upload")
+    assert bench.faults.calls.index("appender.pause") < bench.faults.calls.index("finish_upload")
     bench.faults.calls.clear()
     await close(bench, upload_id)
     assert bench.faults.calls == ["close_upload"]
@@ -339,7 +339,7 @@ async def test_a_whole_append_that_was_not_all_is_not_what_the_closing_digest_na
 
 async def test_a_failed_fsync_of_a_first_append_leaves_the_session_at_its_start(bench: Bench) -> None:
     upload_id = await begin(bench)
-    bench.faults.before["appender.finish"] = raising(Failure(Code.STORE_UNAVAILABLE, "fsync failed"))
+    bench.faults.before["appender.pause"] = raising(Failure(Code.STORE_UNAVAILABLE, "fsync failed"))
     await fails(keep(bench, upload_id, CONTENT, whole=True), Code.STORE_UNAVAILABLE)
     assert (await offset_of(bench, upload_id), bench.files()) == (0, [])
     await keep(bench, upload_id, CONTENT, whole=True)

@@ -1,4 +1,4 @@
-"""Small objects that are put when their first stretch pauses: gone on with, cut, cancelled, and met by late writers."""
+"""Objects that are whole when their first stretch pauses: gone on with, cut, cancelled, and met by late writers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from proxy.storage.s3append import S3Appender
 from proxy.storage.s3early import EARLY
 
 EARLIER, LATER = 2 * MIB, 3 * MIB  # where the first stretch ends, and the second
+of_both_kinds = pytest.mark.parametrize("earlier", [EARLIER, 2 * PART + EARLIER], ids=["small", "in parts"])
 
 
 def rows_of(store: S3Store) -> MemoryOpenObjects:
@@ -31,7 +32,7 @@ async def more(appender: S3Appender, start: int = EARLIER, stop: int = LATER) ->
     await appender.append(lambda: memoryview(DATA)[start:stop])
 
 
-async def failure_of(work: Callable[[], Coroutine[Any, Any, None]]) -> Failure | None:
+async def failure_of(work: Callable[[], Coroutine[Any, Any, object]]) -> Failure | None:
     try:
         await work()
     except Failure as failure:
@@ -45,12 +46,83 @@ def made(line: FaultLine) -> list[str]:
     return found
 
 
-async def test_rows_never_see_an_object_that_its_first_stretch_put(make: Make) -> None:
+@pytest.mark.parametrize("size", [1, EARLIER, PART - 1, PART, PART + 1, 2 * PART, 2 * PART + EARLIER])
+async def test_rows_never_see_an_object_that_its_first_stretch_put(make: Make, size: int) -> None:
     store = make()
-    await give(store, KEY, DATA, 0, EARLIER)
+    assert await give(store, KEY, DATA, 0, size, whole=True)
     assert await rows_of(store).open_object(KEY) is None
-    assert await get(store, KEY) == DATA[:EARLIER]
+    assert await get(store, KEY) == DATA[:size]
+    assert [stored.size async for stored in store.list()] == [size]
     assert store.buffers.held == 0
+
+
+async def test_an_object_in_parts_is_put_together_once_and_closing_it_asks_where_it_is(
+    make: Make, line: FaultLine
+) -> None:
+    await give(make(), KEY, DATA, 0, 2 * PART + EARLIER, whole=True)
+    assert made(line) == ["HEAD", "POST", "PUT", "PUT", "PUT", "POST"]  # at first whether something lies there
+    await (await make().resume(KEY, 2 * PART + EARLIER)).finish()
+    assert made(line) == ["HEAD"]
+
+
+async def test_what_is_not_all_or_too_large_goes_into_rows(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small object all the same is put at once: it costs no more."""
+    for whole, size, early in ((False, PART, False), (True, PART, False), (False, EARLIER, True)):
+        store, key = make(), f"{size + whole:032x}"
+        monkeypatch.setattr("proxy.storage.s3append.EARLY_MOST", PART - 1)
+        assert await give(store, key, DATA, 0, size, whole=whole) is early
+        assert (await rows_of(store).open_object(key) is None) is early
+
+
+async def test_what_rows_know_already_stays_theirs(make: Make) -> None:
+    """A client that stalled in the middle: its bytes went there."""
+    store = make(stall_seconds=0.05)
+    appender = await store.begin(KEY)
+    await more(appender, 0, PART)
+    await more(appender, PART, PART + EARLIER)
+    async with asyncio.timeout(10):
+        while await rows_of(store).open_object(KEY) is None:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+    assert not await appender.pause(whole=True)
+    await put(make(), KEY, DATA, start=PART + EARLIER)
+    assert await get(make(), KEY) == DATA
+
+
+@pytest.mark.parametrize("stop", [PART, PART + 1, 2 * PART, 2 * PART + EARLIER])
+async def test_bytes_that_come_after_all_make_parts_of_a_large_object_again_once(
+    make: Make, line: FaultLine, stop: int
+) -> None:
+    await give(make(), KEY, DATA, 0, stop, whole=True)
+    line.requests.clear()
+    await give(make(), KEY, DATA, stop, stop + MIB, whole=True)
+    assert made(line) == ["HEAD", "GET", "POST", *["PUT"] * (stop // PART), "DELETE"]
+    await give(make(), KEY, DATA, stop + MIB, stop + 2 * MIB)
+    assert made(line) == []
+    await put(make(), KEY, DATA, start=stop + 2 * MIB)
+    assert await get(make(), KEY) == DATA
+    store = make()
+    assert [stored.size async for stored in store.list()] == [len(DATA)]
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["never done", "done, answer lost"])
+async def test_an_object_that_could_not_be_put_together_leaves_nothing_and_begins_anew(
+    make: Make, line: FaultLine, lost: bool
+) -> None:
+    first = await make(patience=0.5).begin(KEY)
+    await more(first, 0, PART + EARLIER)
+    if lost:
+        line.lose_answers, line.lose_to = 1000, b"POST /"
+    else:
+        line.false_answers, line.false_to, line.false_pass = 1000, b"POST /", False
+        line.false_answer = (b"500 Internal Server Error", b"InternalError")
+    with pytest.raises(Failure) as failed:
+        await first.pause(whole=True)
+    assert failed.value.code is Code.STORE_UNAVAILABLE
+    line.lose_answers = line.false_answers = 0
+    store = make()
+    assert [stored async for stored in store.list()] == []
+    await put(store, KEY, DATA)
+    assert await get(store, KEY) == DATA
 
 
 async def test_bytes_that_come_after_all_take_the_object_back_once(make: Make, line: FaultLine) -> None:
@@ -83,12 +155,15 @@ async def test_a_full_part_is_not_put_early(make: Make, line: FaultLine) -> None
     assert await get(make(), KEY) == DATA[:PART]
 
 
-async def test_an_early_object_is_cut_inside(make: Make) -> None:
+@pytest.mark.parametrize(
+    ("stop", "size"), [(EARLIER, LATER), (EARLIER, len(DATA)), (PART, len(DATA)), (2 * PART + EARLIER, len(DATA))]
+)
+async def test_a_finished_object_is_cut_inside(make: Make, stop: int, size: int) -> None:
     """An append that was put and never recorded: its row stands before its end."""
-    await give(make(), KEY, DATA, 0, LATER)
+    await give(make(), KEY, DATA, 0, size, whole=True)
     store = make()
-    await put(store, KEY, DATA[:EARLIER] + b"other", start=EARLIER)
-    assert await get(store, KEY) == DATA[:EARLIER] + b"other"
+    await put(store, KEY, DATA[:stop] + b"other", start=stop)
+    assert await get(store, KEY) == DATA[:stop] + b"other"
     assert store.buffers.held == 0
 
 
@@ -107,13 +182,19 @@ async def test_a_pause_that_meets_an_outage_keeps_its_bytes_in_rows(make: Make, 
     assert await get(make(), KEY) == DATA[:LATER]
 
 
-@pytest.mark.parametrize("request_line", [b"HEAD /", b"GET /", b"DELETE /"])
+@pytest.mark.parametrize(
+    ("earlier", "request_line"),
+    [
+        *((EARLIER, verb) for verb in (b"HEAD /", b"GET /", b"DELETE /")),
+        *((2 * PART + EARLIER, verb) for verb in (b"HEAD /", b"GET /", b"POST /", b"PUT /", b"DELETE /")),
+    ],
+)
 @pytest.mark.parametrize("done", [False, True], ids=["never done", "done, answer lost"])
 async def test_a_worker_that_dies_taking_an_object_back_leaves_it_to_the_next(
-    make: Make, line: FaultLine, request_line: bytes, done: bool
+    make: Make, line: FaultLine, earlier: int, request_line: bytes, done: bool
 ) -> None:
     """At each of its requests to the store: it never comes to the next one."""
-    await give(make(), KEY, DATA, 0, EARLIER)
+    await give(make(), KEY, DATA, 0, earlier, whole=True)
     if done:
         line.lose_answers, line.lose_to = 1000, request_line
     else:
@@ -121,19 +202,21 @@ async def test_a_worker_that_dies_taking_an_object_back_leaves_it_to_the_next(
         line.false_answer = (b"403 Forbidden", b"AccessDenied")
     store = make(patience=0.3)
     with pytest.raises(Failure) as failed:
-        await more(await store.resume(KEY, EARLIER))
+        await more(await store.resume(KEY, earlier), earlier, earlier + MIB)
     assert failed.value.code is Code.STORE_UNAVAILABLE
     line.lose_answers = line.false_answers = 0
-    await put(make(), KEY, DATA[:LATER], start=EARLIER)
-    assert await get(make(), KEY) == DATA[:LATER]
+    await put(make(), KEY, DATA[: earlier + MIB], start=earlier)
+    assert await get(make(), KEY) == DATA[: earlier + MIB]
 
 
-@pytest.mark.parametrize("call", range(4))
+@pytest.mark.parametrize(
+    ("earlier", "call"), [(EARLIER + kind, call) for kind in (0, 2 * PART) for call in range(3 if kind else 4)]
+)
 async def test_rows_that_fail_while_an_object_is_taken_back_leave_it_to_the_next(
-    make: Make, monkeypatch: pytest.MonkeyPatch, call: int
+    make: Make, monkeypatch: pytest.MonkeyPatch, earlier: int, call: int
 ) -> None:
     """At each of the writes to them; what the failed stretch held is free again."""
-    await give(make(), KEY, DATA, 0, EARLIER)
+    await give(make(), KEY, DATA, 0, earlier, whole=True)
     store = make()
     keep, calls = MemoryOpenObjects.keep_open_object, 0
 
@@ -144,43 +227,48 @@ async def test_rows_that_fail_while_an_object_is_taken_back_leave_it_to_the_next
             raise Failure(Code.METADATA_UNAVAILABLE, "on purpose")
         await keep(self, *of, **what)  # type: ignore[arg-type]  # passed through
 
-    appender = await store.resume(KEY, EARLIER)
+    appender = await store.resume(KEY, earlier)
     with monkeypatch.context() as broken:
         broken.setattr(MemoryOpenObjects, "keep_open_object", fails)
-        failures = [await failure_of(work) for work in (lambda: more(appender), appender.pause)]
+        works = (lambda: more(appender, earlier, earlier + MIB), appender.pause)
+        failures = [await failure_of(work) for work in works]
     assert calls > call
     assert Failure in map(type, failures)
     assert store.buffers.held == 0
-    await put(make(), KEY, DATA[:LATER], start=EARLIER)
-    assert await get(make(), KEY) == DATA[:LATER]
+    await put(make(), KEY, DATA[: earlier + MIB], start=earlier)
+    assert await get(make(), KEY) == DATA[: earlier + MIB]
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.002, 0.005, 0.01, 0.02, 0.04])
 @pytest.mark.parametrize("verb", ["pause", "append", "cut"])
-async def test_a_cancelled_stretch_holds_nothing_and_the_next_goes_on(make: Make, verb: str, seconds: float) -> None:
+@of_both_kinds
+async def test_a_cancelled_stretch_holds_nothing_and_the_next_goes_on(
+    make: Make, verb: str, seconds: float, earlier: int
+) -> None:
     store = make()
     appender: S3Appender | None = await store.begin(KEY)
     assert appender is not None
-    await more(appender, 0, EARLIER)
+    await more(appender, 0, earlier)
     if verb != "pause":
-        await appender.pause()
-        appender = None if verb == "cut" else await store.resume(KEY, EARLIER)
-    works: dict[str, Callable[[], Coroutine[Any, Any, S3Appender | None]]] = {
-        "pause": lambda: appender.pause(),  # type: ignore[union-attr]  # it is there then, and gives nothing
-        "append": lambda: more(appender),  # type: ignore[arg-type]  # as above
-        "cut": lambda: store.resume(KEY, MIB),
+        await appender.pause(whole=True)
+        appender = None if verb == "cut" else await store.resume(KEY, earlier)
+    works: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+        "pause": lambda: appender.pause(whole=True),  # type: ignore[union-attr]  # it is there then
+        "append": lambda: more(appender, earlier, earlier + MIB),  # type: ignore[arg-type]  # as above
+        "cut": lambda: store.resume(KEY, earlier - MIB),
     }
     task = asyncio.ensure_future(works[verb]())
     await asyncio.sleep(seconds)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        appender = await task or appender
+        found = await task
+        appender = found if verb == "cut" else appender
     if appender is not None:
         await appender.pause()
     assert store.buffers.held == 0
-    start = MIB if verb == "cut" else EARLIER
-    await put(make(), KEY, DATA[:LATER], start=start)
-    assert await get(make(), KEY) == DATA[:LATER]
+    start = earlier - MIB if verb == "cut" else earlier
+    await put(make(), KEY, DATA[: earlier + MIB], start=start)
+    assert await get(make(), KEY) == DATA[: earlier + MIB]
 
 
 async def test_a_late_early_put_never_replaces_its_successors(make: Make) -> None:

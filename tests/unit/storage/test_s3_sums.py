@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.s3stores import DATA, KEY, MIB, PART, Make, get
-from proxy.storage import s3append, s3early
+from proxy.storage import s3append, s3early, s3parts
 from proxy.storage.base import Appender, Into
 from proxy.storage.s3sums import Summed, sums
 
@@ -57,7 +57,7 @@ def seen(kind: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return sent
 
-    for module, name in ((s3append, "put_part"), (s3append, "put_whole"), (s3early, "put_whole")):
+    for module, name in ((s3parts, "put_part"), (s3append, "put_whole"), (s3early, "put_whole")):
         monkeypatch.setattr(module, name, watched(getattr(module, name)))
     return found
 

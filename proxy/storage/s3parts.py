@@ -1,0 +1,226 @@
+"""The parts of an object on its way to S3: gathered in a buffer, and each sent while the next one fills.
+
+    stored bytes   0 ........ border ....... in_rows ....... border + fill ....... + carry
+                   sent as parts  tail rows (hole of the   buffer
+                                  buffer until it is sent)
+
+`border` is where the part begins that fills now. The carry is what one append gave beyond that part's end; it lies in
+the next buffer before anything else does. Must not know how rows are kept, nor whose turn it is (`s3append`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+from proxy.model.records import TAIL_PIECE, SentPart
+from proxy.storage.base import ObjectMissing
+from proxy.storage.partbuffers import Buffer
+from proxy.storage.s3sums import Summed
+from proxy.storage.s3tools import Tools, begin, fill_hole
+from proxy.storage.s3whole import check_number, complete, etag_of, find_complete, put_part
+
+UNKNOWN_SECONDS = 60.0  # for which the store may hold an upload that no row knows: far below the age of a stray
+SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
+
+
+class Parts:
+    """What one stretch of writing holds and has sent. For one caller at a time."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        key: str,
+        name: str,
+        *,
+        part_size: int,
+        upload_id: str = "",
+        offset: int = 0,
+        expected_size: int | None = None,
+        kept: bool = False,
+    ) -> None:
+        """`name` is the key in the bucket; `kept` says that rows know the object."""
+        self.part_size = part_size
+        self.upload_id = upload_id
+        self.kept = kept
+        self.border = offset // part_size * part_size
+        self.in_rows = offset
+        self.fill = offset - self.border
+        self.carry = b""
+        self.buffer: Buffer | None = None  # `_size` bytes of it are this stretch's
+        self.summed = Summed(tools.new_sum)  # of the part that fills
+        self._tools = tools
+        self._key = key
+        self._name = name
+        self._opened_at = 0.0  # by the monotonic clock
+        self._size = part_size  # of the buffer that is held, or will be taken
+        if expected_size is not None:
+            self._size = min(part_size, expected_size + expected_size // 100 + SLACK)
+        self._sent: list[SentPart] = []  # of this stretch, in order
+        self._recorded = 0  # of them, how many rows know
+        self._sending: asyncio.Task[SentPart] | None = None
+        self._is_gone = False  # the upload, when the last part was to be sent
+
+    def __repr__(self) -> str:
+        return f"<Parts of {self._key}: {self.border} sent, {self.fill} gathered, {self.in_rows} known to rows>"
+
+    @property
+    def gathered(self) -> memoryview:
+        """What lies in the buffer, with a hole at its start for what lies in rows."""
+        return memoryview(self.buffer or b"")[: self.fill]
+
+    async def take(self) -> None:
+        """A buffer, before there is a byte for it."""
+        self.buffer = await self._tools.buffers.take(self._size)
+
+    def adopt(self, buffer: Buffer, fill: int) -> None:
+        """A whole part's buffer, which was taken elsewhere and holds the object's first `fill` bytes."""
+        self.buffer, self.fill, self._size = buffer, fill, self.part_size
+
+    async def room(self) -> memoryview:
+        """The buffer with room for at least one byte, and no carry left. Waits for it while holding none."""
+        while True:
+            if self.buffer is None:
+                await self.take()
+            buffer = memoryview(self.buffer or b"")[: self._size]
+            taken = min(len(self.carry), self._size - self.fill)
+            if taken:
+                buffer[self.fill : self.fill + taken] = memoryview(self.carry)[:taken]
+                self.carry = self.carry[taken:]
+                self.fill += taken
+            if self.fill < self._size:
+                return buffer
+            if self._size < self.part_size:
+                await self.spill()  # more came than was announced: go on in a whole part's buffer
+                self._size = self.part_size
+            else:
+                await self.send()
+
+    async def fill_hole(self) -> None:
+        """Bring back what rows hold of the part that fills."""
+        await fill_hole(self._tools, self._key, self.border, self.in_rows, memoryview(self.buffer or b""))
+
+    async def send(self) -> None:
+        """Start sending the part that is full, once the one before it has gone."""
+        number = self.border // self.part_size + 1
+        check_number(number, self.part_size)
+        await self.settle()
+        if not self.upload_id:
+            await self._open_upload()
+        elif not self.kept and time.monotonic() - self._opened_at > UNKNOWN_SECONDS:
+            await self._keep(self.in_rows, b"")
+        await self.fill_hole()
+        buffer, self.buffer = self.buffer or bytearray(), None
+        summed, self.summed = self.summed, Summed(self._tools.new_sum)
+        self._sending = begin(self._send_part(number, buffer, self._size, self.part_size, summed), "send a part")
+        self.border += self.part_size
+        self.in_rows = self.border
+        self.fill = 0
+
+    async def _open_upload(self) -> None:
+        is_crc32 = "ChecksumCRC32" in self._tools.new_sum().parameters()
+        more: dict[str, Any] = {"ChecksumAlgorithm": "CRC32"} if is_crc32 else {}
+        answer = await self._tools.bucket.ask("create_multipart_upload", Key=self._name, **more)
+        self.upload_id, self._opened_at = answer["UploadId"], time.monotonic()
+
+    async def _send_part(self, number: int, buffer: Buffer, size: int, length: int, summed: Summed) -> SentPart:
+        view = memoryview(buffer)[:length]
+        try:
+            verified = await summed.of(view)
+            etag = await put_part(self._tools.bucket, self._name, self.upload_id, number, view, verified)
+        except BaseException:
+            self._tools.buffers.let_go(size)  # the transport may still look at it
+            raise
+        self._tools.buffers.give(buffer, size)
+        return SentPart(number, etag, verified.get("ChecksumCRC32", ""))
+
+    async def settle(self) -> None:
+        """Wait for the part that is on its way; raises what became of it."""
+        if self._sending is not None:
+            await asyncio.wait((self._sending,))
+            self._sent.append(self._sending.result())
+            self._sending = None
+
+    async def send_last(self) -> None:
+        """What is gathered, as the last part."""
+        number = self.border // self.part_size + 1
+        await self.settle()
+        if self.fill and self.buffer is not None:
+            check_number(number, self.part_size)
+            buffer, self.buffer = self.buffer, None
+            try:
+                part = await self._send_part(number, buffer, self._size, self.fill, self.summed)
+            except ObjectMissing:  # perhaps an earlier finish completed the upload, and its answer was lost
+                part = SentPart(number, await asyncio.to_thread(etag_of, memoryview(buffer)[: self.fill]), "")
+                self._is_gone = True
+            self._sent.append(part)
+
+    async def put_together(self, size: int) -> None:
+        """Make all parts an object of `size` bytes. ObjectMissing, Failure(STORE_UNAVAILABLE)."""
+        parts = self._sent
+        if not parts or parts[0].number > 1:
+            earlier = await self._tools.objects.open_object_parts(self._key)
+            parts = [*(part for part in earlier if not parts or part.number < parts[0].number), *parts]
+        if self._is_gone:  # not to be asked again: a store may say yes to an upload that it completed from other parts
+            await find_complete(self._tools.bucket, self._name, parts, size)
+        else:
+            await complete(self._tools.bucket, self._name, self.upload_id, parts, size)
+
+    async def abort(self) -> None:
+        """Of an upload that is open, nothing stays in the store. Failure(STORE_UNAVAILABLE)."""
+        with contextlib.suppress(ObjectMissing):
+            await self._tools.bucket.ask("abort_multipart_upload", Key=self._name, UploadId=self.upload_id)
+
+    # ---- rows -----------------------------------------------------------------------------------------------------
+
+    async def spill(self) -> None:
+        """Put the buffer's bytes into rows and give it back."""
+        await self.keep_tail()
+        self.give_back()
+
+    async def keep(self) -> None:
+        """All that there is, so that any node can go on with it."""
+        if not await self.keep_tail():  # a piece tells rows all
+            await self._keep(self.in_rows, b"")
+
+    async def keep_tail(self) -> bool:
+        """What lies in the buffer, into rows, in pieces none of which crosses a part's border; True if any."""
+        begun, stop = self.in_rows, self.border + self.fill
+        while self.buffer is not None and self.in_rows < stop:
+            end = min(self.in_rows + TAIL_PIECE, stop)
+            async with self._tools.rows:
+                await self._keep(self.in_rows, bytes(self.gathered[self.in_rows - self.border : end - self.border]))
+            self.in_rows = end
+        return self.in_rows > begun
+
+    async def _keep(self, tail_offset: int, tail: bytes) -> None:
+        await self._tools.objects.keep_open_object(
+            self._key,
+            part_size=self.part_size,
+            upload_id=self.upload_id,
+            parts=self._sent[self._recorded :],
+            tail_offset=tail_offset,
+            tail=tail,
+        )
+        self._recorded = len(self._sent)
+        self.kept = True
+
+    # ---- the end --------------------------------------------------------------------------------------------------
+
+    async def let_go(self, *, clean: bool) -> None:
+        """Nothing is sent any more, and nothing held. Not `clean`: a transport may still look at the buffer."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.wait((self._sending,))
+            self._sending = None
+        self.give_back(clean=clean)
+
+    def give_back(self, *, clean: bool = True) -> None:
+        if self.buffer is not None:
+            if clean:
+                self._tools.buffers.give(self.buffer, self._size)
+            else:
+                self._tools.buffers.let_go(self._size)
+            self.buffer = None
