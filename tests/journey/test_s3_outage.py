@@ -65,6 +65,10 @@ def line(behind: Server, token: str, store_line: FaultLine) -> Iterator[Line]:
     opened.close()
 
 
+def closing(place: str, digest: str) -> str:
+    return f"{place}{'&' if '?' in place else '?'}digest={digest}"
+
+
 def until_recovered(ask: Callable[[], Answer]) -> Answer:
     """The first answer that is not 503; each 503 says when to come again."""
     deadline = time.monotonic() + RECOVERY
@@ -95,17 +99,19 @@ def until_recovered(ask: Callable[[], Answer]) -> Answer:
 def test_a_closing_request_that_met_an_outage_succeeds_when_it_comes_again(
     line: Line, store_line: FaultLine, repository: str, content: bytes, shape: str, lost: bool
 ) -> None:
-    """`patched` is how docker and crane push; `whole` is containerd's, whose PUT brings all the bytes again."""
+    """`patched` is how clients push whose chunks have a place; `whole` is containerd's, whose PUT brings all the bytes
+    again."""
     content = repository.encode() + content  # each a blob of its own
     digest = digest_of(content)
     place = line.begin(repository)
     body = content
     if shape == "patched":
-        place = line.ask("PATCH", place, content, OCTETS).expect(202).headers["Location"]
+        placed = OCTETS | {"Content-Range": f"0-{len(content) - 1}"}
+        place = line.ask("PATCH", place, content, placed).expect(202).headers["Location"]
         body = b""
 
     def close() -> Answer:
-        return line.ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={digest}", body, OCTETS)
+        return line.ask("PUT", closing(place, digest), body, OCTETS)
 
     if lost:
         store_line.lose_to = b"<CompleteMultipartUpload" if content.endswith(LARGE) else b"PUT /"
@@ -120,6 +126,44 @@ def test_a_closing_request_that_met_an_outage_succeeds_when_it_comes_again(
     assert line.ask("GET", f"/v2/{repository}/blobs/{digest}").expect(200).body == content
 
 
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "parts"])
+def test_a_layer_that_came_in_one_request_is_closed_while_the_store_is_gone(
+    line: Line, store_line: FaultLine, repository: str, content: bytes
+) -> None:
+    """As docker and crane push. It was whole and durable when that request was answered."""
+    content = repository.encode() + content
+    digest = digest_of(content)
+    place = line.ask("PATCH", line.begin(repository), content, OCTETS).expect(202).headers["Location"]
+    store_line.mode = "refuse"
+    line.ask("PUT", closing(place, digest), b"", OCTETS).expect(201)
+    store_line.mode = "open"
+    assert until_recovered(lambda: line.ask("GET", f"/v2/{repository}/blobs/{digest}")).expect(200).body == content
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["never done", "done, answer lost"])
+def test_a_layer_that_could_not_be_put_together_is_pushed_again(
+    line: Line, store_line: FaultLine, repository: str, lost: bool
+) -> None:
+    """The request that brought it is told to come again, and finds the upload at its start."""
+    content = repository.encode() + LARGE
+    digest, place = digest_of(content), line.begin(repository)
+    if lost:
+        store_line.lose_to, store_line.lose_answers = b"<CompleteMultipartUpload", 10_000
+    else:
+        store_line.false_to, store_line.false_answers, store_line.false_pass = (
+            b"<CompleteMultipartUpload",
+            10_000,
+            False,
+        )
+        store_line.false_answer = (b"503 Slow Down", b"SlowDown")
+    failed = line.ask("PATCH", place, content, OCTETS).expect(503)
+    assert failed.headers["Retry-After"]
+    store_line.lose_answers = store_line.false_answers = 0
+    again = until_recovered(lambda: line.ask("PATCH", place, content, OCTETS)).expect(202)
+    line.ask("PUT", closing(again.headers["Location"], digest), b"", OCTETS).expect(201)
+    assert line.ask("GET", f"/v2/{repository}/blobs/{digest}").expect(200).body == content
+
+
 @pytest.mark.parametrize(("lost", "status"), [(False, 201), (True, 404)], ids=["never done", "done, answer lost"])
 def test_a_last_chunk_that_comes_again_after_an_outage_is_taken_or_the_upload_said_to_be_lost(
     line: Line, store_line: FaultLine, repository: str, lost: bool, status: int
@@ -130,8 +174,9 @@ def test_a_last_chunk_that_comes_again_after_an_outage_is_taken_or_the_upload_sa
     place = line.ask("PATCH", line.begin(repository), content[:half], OCTETS).expect(202).headers["Location"]
 
     def close() -> Answer:
-        path = f"{place}{'&' if '?' in place else '?'}digest={digest}"
-        return line.ask("PUT", path, content[half:], OCTETS | {"Content-Range": f"{half}-{len(content) - 1}"})
+        return line.ask(
+            "PUT", closing(place, digest), content[half:], OCTETS | {"Content-Range": f"{half}-{len(content) - 1}"}
+        )
 
     store_line.lose_to, store_line.lose_answers = b"<CompleteMultipartUpload", 10_000
     if not lost:
