@@ -61,7 +61,8 @@ def token(behind: Server) -> str:
 def line(behind: Server, token: str, store_line: FaultLine) -> Iterator[Line]:
     opened = Line(behind, token)
     yield opened
-    store_line.mode, store_line.cut_after, store_line.lose_answers = "open", None, 0
+    store_line.mode, store_line.cut_after = "open", None
+    store_line.lose_answers = store_line.false_answers = 0
     opened.close()
 
 
