@@ -2,7 +2,8 @@
 
 Each round does the same to each server, one after the other, the order turned each round; medians over rounds are
 printed. Every server asks the store through a line that counts (`counted`). The yardstick of a push is bare PUTs of the
-same bytes in the same round, by a client that neither hashes nor seals. Rows of the cache are there when it is.
+same bytes in the same round, by a client that neither hashes nor seals; that of the cache's filling is a program that
+does nothing but write the same bytes to a file. Rows of the cache are there when it is.
 """
 
 from __future__ import annotations
@@ -40,8 +41,12 @@ from proxy.storage.bucket import Place  # noqa: E402 - as above
 from proxy.storage.s3line import Body  # noqa: E402 - as above
 
 OURS, CACHED, LOCAL, THEIRS, BARE = "wharfage", "wharfage-cache", "wharfage-local", "distribution", "bare"
+FILE = "a file"
+WITHOUT_LINE = {LOCAL, FILE}  # they ask no store
 HAS_CACHE = "cache" in SECTIONS
 SMALL = 2**20
+PULLERS, ONE_MIB = 16, 256
+MANY = f"{PULLERS} pullers of one cold blob of {ONE_MIB} MiB"
 
 Work = Callable[[], Figure]
 
@@ -122,6 +127,7 @@ class Comparison:
         content, small = Content(asked.layer_mib << 20), Content(SMALL)
         self.benches = {name: Layers(peer, content, asked.layers) for name, peer in self.peers.items()}
         self.small = {name: Layers(self.peers[name], small, asked.small) for name in (OURS, THEIRS)}
+        self.one = Layers(self.peers[CACHED], Content(ONE_MIB << 20), 1) if HAS_CACHE else None
         self.puts = Puts(self._place(BARE), content.size, asked.layers, asked.connections)
 
     def end(self) -> None:
@@ -136,10 +142,11 @@ class Comparison:
         for operation, each in self._operations().items():
             for name in each if number % 2 else reversed(each):
                 units, work = each[name]
-                if self.line is not None and name != LOCAL:
-                    self.line.take(name)
+                line = self.line if name not in WITHOUT_LINE else None
+                if line is not None:
+                    line.take(name)
                 figure = work()
-                count = self.line.take(name) if self.line is not None and name != LOCAL else Count()
+                count = line.take(name) if line is not None else Count()
                 if number:
                     self.rows.setdefault(operation, {}).setdefault(name, []).append(Row(figure, count, units))
 
@@ -162,25 +169,52 @@ class Comparison:
         }
         if HAS_CACHE:
             cached, local = self.benches[CACHED], self.benches[LOCAL]
-            found["pull, cache filling"] = {CACHED: (cached.units, partial(self._fill, cached))}
+            found["pull, cache filling"] = {
+                CACHED: (cached.units, partial(self._fill, cached)),
+                FILE: (cached.units, partial(self._write_alone, cached.units)),
+            }
             local.push(connections)
             found["pull, cache warm"] = {CACHED: self._pulls(cached, 3), LOCAL: self._pulls(local, 3)}
+        if self.one is not None:
+            found[MANY] = {CACHED: (self.one.units * PULLERS, partial(self._many, self.one))}
         return found
 
     def _pulls(self, bench: Layers, times: int) -> tuple[float, Work]:
         return bench.units * times, partial(bench.pull, self._asked.connections, bench.count * times)
 
     def _fill(self, cached: Layers) -> Figure:
-        """Into pages that the kernel has used before: in a virtual machine the first use of a page costs its first
-        writer 2.5 CPU-s/GB, whoever that is, and only this row of all writes files that stay. Twice as many as are
-        needed, and just before: others take some, and a host may take back what lies free for two seconds."""
+        self._use_pages()
+        return cached.pull(self._asked.connections, cached.count)
+
+    def _write_alone(self, units: float) -> Figure:
+        """A MiB at a time from one buffer, at the place of the cache's own: what a cache has to pay at least."""
+        self._use_pages()
+        path, piece = self._home / "alone", os.urandom(2**20)
+        before, began = os.times(), time.perf_counter()
+        with path.open("wb", buffering=0) as file:
+            for _ in range(self._asked.layers * self._asked.layer_mib):
+                file.write(piece)
+        wall, after = time.perf_counter() - began, os.times()
+        path.unlink()
+        return Figure((after.user - before.user) / units, (after.system - before.system) / units, wall / units)
+
+    def _many(self, one: Layers) -> Figure:
+        """All at once, of a blob that nobody has read."""
+        one.push(1)
+        assert self.line is not None
+        self.line.take(CACHED)
+        return one.pull(PULLERS, PULLERS)
+
+    def _use_pages(self) -> None:
+        """Let what comes lie in pages that the kernel has used before: in a virtual machine the first use of a page
+        costs its first writer 2.5 CPU-s/GB, whoever that is. Twice as many as are needed, and just before: others take
+        some, and a host may take back what lies free for two seconds."""
         os.sync()  # so that the measurement's own takes no time
         used = self._home / "used-pages"
         with used.open("wb", buffering=0) as file:
             for _ in range(2 * self._asked.layers * self._asked.layer_mib):
                 file.write(bytes(2**20))
         used.unlink()
-        return cached.pull(self._asked.connections, cached.count)
 
     def _place(self, name: str) -> Place:
         assert self.line is not None
@@ -256,6 +290,9 @@ def marks(rows: dict[str, dict[str, list[Row]]]) -> list[Mark]:
         filling, warm = rows["pull, cache filling"][CACHED], rows["pull, cache warm"]
         ratios = _ratios(filling, cold[THEIRS], _spent)
         found.append(Mark("pull, cache filling, CPU to distribution's", 2.0, True, ratios))
+        blob = ONE_MIB << 20
+        ratios = [row.count.down / blob for row in rows[MANY][CACHED]]
+        found.append(Mark(f"{MANY}, bytes from S3 to its own", 1.05, True, ratios))
         ratios = _ratios(warm[CACHED], warm[LOCAL], _spent)
         found.append(Mark("pull, cache warm, CPU to a local read's", 1.05, True, ratios))
     return found
