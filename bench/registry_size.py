@@ -225,13 +225,13 @@ def remove(database: Path | str) -> Removed:
 
 def verdict(figures: Sequence[Figures]) -> str:
     """Of how many questions the mark is shown to be held or missed, and those of which it is not shown to be held."""
-    lines = [""]
+    lines = ["", f"Answers of each registry: {' or '.join(map(str, sorted({len(each.small) for each in figures})))}."]
     for place, part in enumerate(PARTS):
         shown = [(figure, figure.shown[place]) for figure in figures]
         counted = Counter(ratio.shown(MARK) for _, ratio in shown)
         middle = statistics.median(ratio.value for _, ratio in shown)
         told = ", ".join(f"{said} of {count}" for said, count in counted.most_common())
-        lines.append(f"p{part * 100:.0f} of {len(shown)} questions: {told}; the median of the ratios is {middle:.2f}")
+        lines.append(f"p{part * 100:.0f} of {len(shown)} questions: {told}; the median of the ratios is {middle:.2f}.")
         for figure, ratio in shown:
             if not ratio.held(MARK):
                 bounds = f"{ratio.value:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
