@@ -224,7 +224,7 @@ def remove(database: Path | str) -> Removed:
 
 
 def verdict(figures: Sequence[Figures]) -> str:
-    """Of how many questions the mark is shown to be held or missed, and those of which it is not shown to be held."""
+    """Of how many questions the mark is shown to be held or missed, and those whose ratio by itself is over it."""
     lines = ["", f"Answers of each registry: {' or '.join(map(str, sorted({len(each.small) for each in figures})))}."]
     for place, part in enumerate(PARTS):
         shown = [(figure, figure.shown[place]) for figure in figures]
@@ -233,7 +233,7 @@ def verdict(figures: Sequence[Figures]) -> str:
         told = ", ".join(f"{said} of {count}" for said, count in counted.most_common())
         lines.append(f"p{part * 100:.0f} of {len(shown)} questions: {told}; the median of the ratios is {middle:.2f}.")
         for figure, ratio in shown:
-            if not ratio.held(MARK):
+            if ratio.missed(MARK) or ratio.value > MARK:
                 bounds = f"{ratio.value:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
                 lines.append(f"- {figure.name}, {figure.page or 'one answer'}: {bounds}, {ratio.shown(MARK)}")
     return "\n".join([*lines, ""])
