@@ -285,12 +285,12 @@ def run(
             ]
             seconds, grown = walked(servers["full"], home, sizes["full"].deep, min(1000, sizes["full"].deep // 4))
         gone = remove(url or data / "metadata.db")
-    print(machine())
+    print(machine() + (f"; shared_buffers = {BUFFERS}" if url else ""))
     print(f"`python bench/registry_size.py {' '.join(sys.argv[1:])}`".replace(" `", "`"))
     print(table(figures, MARK))
     print(verdict(figures))
     print(
-        f"{kind}{f', {BUFFERS} of buffers' if url else ''}: migration {BEFORE} to {schema.HEAD} of"
+        f"{kind}: migration {BEFORE} to {schema.HEAD} of"
         f" {sizes['full'].images:,} images in {moved.seconds:.1f} s; of {moved.reads} reads meanwhile the longest took"
         f" {moved.stall * 1000:.0f} ms"
     )
