@@ -136,6 +136,9 @@ def measure(
                 for side in (small, full):
                     side.begin()
                 for (side, figures), times in ((one, 1), (other, 2), (one, 1)) * blocks:
+                    if not number:  # a page that is looked for takes long, and idle lines are closed meanwhile
+                        side.close()
+                        side.begin()
                     for _ in range(times * in_a_row):
                         time_of = numbers[place, side.name] = numbers.get((place, side.name), -1) + 1
                         took = case.ask(side, time_of)
