@@ -1,21 +1,24 @@
 """Two registries asked the same by turns, and how long each answer took.
 
 A case is one question: an operation of the ECR door, signed before its clock runs, or requests of docker's door. Each
-round asks every case of the one registry, of the other twice as often, and of the one again, some times in a row; which
-is the one takes turns. So both are asked alike often, and after as much of the other's. What is asked for is drawn at
-random of as many repositories, images and layers on both sides, all over the registry: its size is what differs, not
-how many are in use.
+round visits every case, in blocks: the one registry is asked, the other twice as often, and the one again, a few times
+in a row; which is the one takes turns. So both are asked alike often, and after as much of the other's, within a
+fraction of a second of each other. What is asked for is drawn at random of as many repositories, images and layers on
+both sides, all over the registry: its size is what differs, not how many are in use. The client's own garbage is
+collected between rounds. What the answers show is `ratios`' to say.
 """
 
 from __future__ import annotations
 
 import base64
+import gc
 import http.client
 import json
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -24,12 +27,14 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from fill import KIND, Size, name_of
 from load import Line, expect
+from ratios import Ratio, ratios
 from tqdm import tqdm  # type: ignore[import-untyped]  # ships no types
 
 from harness.server import Server
 from proxy.ecr.routes import TARGET_PREFIX
 
 REGION = "us-east-1"
+PARTS = (0.5, 0.99)
 WORKING_SET = 200  # repositories that are asked for by turns, and images of the large one
 
 
@@ -94,71 +99,75 @@ class Case:
     ask: Callable[[Side, int], float]
 
 
-@dataclass(slots=True)
+@dataclass
 class Figures:
-    """Seconds of every answer."""
+    """Seconds of every answer, in the order in which they came; as many of each in every one of the rounds."""
 
     name: str
     page: str
+    rounds: int
     small: list[float] = field(default_factory=list)
     full: list[float] = field(default_factory=list)
 
-    def ratio(self, part: float) -> float:
-        """Of the full registry's quantile to the small one's."""
-        return _at(self.full, part) / _at(self.small, part)
-
-    def halves(self, part: float) -> float:
-        """Of the small registry's quantile to itself, of every second answer to the others: what chance alone makes."""
-        quantiles = [_at(self.small[half::2], part) for half in (0, 1)]
-        return max(quantiles) / min(quantiles)
-
-    @property
-    def worst(self) -> float:
-        return max(self.ratio(0.5), self.ratio(0.99))
+    @cached_property
+    def shown(self) -> list[Ratio]:
+        """Of p50 and p99, once all answers are there."""
+        return ratios(self.small, self.full, self.rounds, PARTS)
 
 
 def measure(
-    small: Side, full: Side, cases: Sequence[Case], rounds: int, in_a_row: int, begin: Callable[[], None]
+    small: Side,
+    full: Side,
+    cases: Sequence[Case],
+    rounds: int,
+    blocks: int,
+    in_a_row: int,
+    begin: Callable[[], None],
 ) -> list[Figures]:
-    """The first round warms both and is not kept; before each is `begin`."""
-    found = [Figures(case.name, case.page) for case in cases]
+    """The first round warms both and is not kept; before each is `begin`. A side is asked `2 * blocks * in_a_row` times
+    in a visit."""
+    found = [Figures(case.name, case.page, rounds) for case in cases]
     numbers: dict[tuple[int, str], int] = {}  # how often a side was asked a question
     for number in tqdm(range(rounds + 1), unit=" rounds", disable=None):
         begin()
-        for place, (case, kept) in enumerate(zip(cases, found, strict=True)):
-            one, other = ((small, kept.small), (full, kept.full))[:: 1 if number % 2 else -1]
-            for (side, figures), times in ((one, 1), (other, 2), (one, 1)):
-                side.begin()
-                for _ in range(times * in_a_row):
-                    time_of = numbers[place, side.name] = numbers.get((place, side.name), -1) + 1
-                    took = case.ask(side, time_of)
-                    if number:
-                        figures.append(took)
-                side.close()
+        with _uncollected():
+            for place, (case, kept) in enumerate(zip(cases, found, strict=True)):
+                one, other = ((small, kept.small), (full, kept.full))[:: 1 if number % 2 else -1]
+                for side in (small, full):
+                    side.begin()
+                for (side, figures), times in ((one, 1), (other, 2), (one, 1)) * blocks:
+                    if not number:  # a page that is looked for takes long, and idle lines are closed meanwhile
+                        side.close()
+                        side.begin()
+                    for _ in range(times * in_a_row):
+                        time_of = numbers[place, side.name] = numbers.get((place, side.name), -1) + 1
+                        took = case.ask(side, time_of)
+                        if number:
+                            figures.append(took)
+                for side in (small, full):
+                    side.close()
     return found
 
 
-def table(figures: Sequence[Figures]) -> str:
+def table(figures: Sequence[Figures], bar: float) -> str:
     """Markdown, one row a case; milliseconds."""
-    lines = [
-        "| what is asked | page | p50: small | full | ratio | halves | p99: small | full | ratio | halves |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for each in figures:
-        cells = []
-        for part in (0.5, 0.99):
-            small, full = _at(each.small, part), _at(each.full, part)
-            cells += [
-                f"{small * 1000:.1f}",
-                f"{full * 1000:.1f}",
-                f"{each.ratio(part):.2f}",
-                f"{each.halves(part):.2f}",
-            ]
-        lines.append(f"| {each.name} | {each.page} | {' | '.join(cells)} |")
+    columns = "small | full | ratio | 95 % | shown"
+    lines = [f"| what is asked | page | p50: {columns} | p99: {columns} |", "|---" * 12 + "|"]
+    for figure in figures:
+        cells = [
+            f"{each.small * 1000:.1f} | {each.full * 1000:.1f} | {each.value:.2f}"
+            f" | {each.low:.2f}–{each.high:.2f} | {each.shown(bar)}"
+            for each in figure.shown
+        ]
+        lines.append(f"| {figure.name} | {figure.page} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _at(seconds: list[float], part: float) -> float:
-    if part == 0.5:
-        return statistics.median(seconds)
-    return sorted(seconds)[min(len(seconds) - 1, int(len(seconds) * part))]
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -24,7 +24,7 @@ def test_each_question_is_answered_by_a_small_and_a_large_registry(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     """Lists are as long as they were filled, pushes are pulled, and the aws command walks to the end."""
-    figures = run(kind, tmp_path, {"small": FEWER, "full": FEW}, 1, in_a_row=1)
+    figures = run(kind, tmp_path, {"small": FEWER, "full": FEW}, 1, in_a_row=1, blocks=(1, 1))
     assert {len(each.small) for each in figures} == {len(each.full) for each in figures} == {2}
     assert {each.name for each in figures} >= ROUTES.keys()
     printed = capsys.readouterr().out
