@@ -35,7 +35,8 @@ FILLS = 32
 KEPT = 8  # buffers kept for the next fills: fresh pages cost more than a copy into old ones
 SMALL = 64 * 1024  # bytes up to which a run gets a buffer of its own
 WRITERS = 16  # threads
-HOLD_SECONDS = 0.25  # a reader that is on its way to a client is back in a few hundredths of it
+HOLD_SECONDS = 0.25  # a reader that is on its way to a client is back in a few hundredths of it,
+AT_ONCE_SECONDS = 0.005  # before it is asked whether anybody elsewhere waits
 REST_SECONDS = 10.0  # after a failure of the cache's own disk, in which nothing new is kept
 NO_ROOM_SECONDS = 1.0  # the same while all that lies in it is in use
 
@@ -269,7 +270,7 @@ class Fill:
         filling, of = self._filling, self._of
         extent = of.file.extent
         is_one = end - start <= CHUNK and start // extent == (end - 1) // extent
-        buffers = [filling.take(end - start) for _ in range(1 if is_one else 2)]
+        buffers: list[bytearray] = []  # taken as they are needed: a run that is lent needs one
         stamp, at = filling.directory.stamp(), start
         try:
             async with await filling.inner.open(of.key, size=of.file.size) as source:
@@ -287,6 +288,8 @@ class Fill:
                     stop = min(end, at + CHUNK, (at // extent + 1) * extent)
                     if not is_one:
                         stop = self._step(at, stop)
+                    if len(buffers) < (1 if is_one else 2):
+                        buffers.insert(0, filling.take(end - start))
                     view = memoryview(buffers[0])[: stop - at]
                     del self._held[: len(self._held) - len(buffers) + 1]  # the one that is overwritten
                     await _fetch_all(source, view, at, of.key)
@@ -332,13 +335,17 @@ class Fill:
             others = any(not wanted.arrived for wanted in self._waiting)
             if is_first or not self._holds or others or end - at < spare:
                 return None
-            self._holds = not (self._filling.slots.locked() or self._of.file.is_awaited())
-            if self._holds:
-                self._back = asyncio.get_running_loop().create_future()
-                try:
-                    self._holds = await in_time(self._back, HOLD_SECONDS)
-                finally:
-                    self._back = None
+            self._holds = not self._filling.slots.locked()
+            if self._holds and not await self._is_back(AT_ONCE_SECONDS):
+                self._holds = not self._of.file.is_awaited() and await self._is_back(HOLD_SECONDS)
+
+    async def _is_back(self, seconds: float) -> bool:
+        """Whether a reader came to wait within that time."""
+        self._back = asyncio.get_running_loop().create_future()
+        try:
+            return await in_time(self._back, seconds)
+        finally:
+            self._back = None
 
     async def _fetch_lent(self, source: ObjectReader, reader: Wanted, at: int, end: int, stamp: int) -> int:
         """The piece at `at`, an extent and a quarter at most: a run of frames that is a little longer than an extent

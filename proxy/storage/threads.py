@@ -63,7 +63,8 @@ class Job(Generic[T]):
 
     async def finish(self) -> T:
         """The outcome, as `settle` waits for it."""
-        await self.settle()
+        if not self.done:
+            await self.settle()
         return await self.outcome()
 
     def end(self, error: BaseException | None = None) -> None:
