@@ -45,8 +45,10 @@ FILE = "a file"
 WITHOUT_LINE = {LOCAL, FILE}  # they ask no store
 HAS_CACHE = "cache" in SECTIONS
 SMALL = 2**20
-PULLERS, ONE_MIB = 16, 256
-MANY = f"{PULLERS} pullers of one cold blob of {ONE_MIB} MiB"
+PULLERS = 16
+PUSH, COLD, FILLING, WARM = "push", "pull, no cache", "pull, cache filling", "pull, cache warm"
+SMALL_PUSH = f"push, layers of {SMALL >> 20} MiB"
+MANY = f"{PULLERS} pullers of one cold blob"
 
 Work = Callable[[], Figure]
 
@@ -124,11 +126,19 @@ class Comparison:
         except BaseException:
             self.end()
             raise
-        content, small = Content(asked.layer_mib << 20), Content(SMALL)
-        self.benches = {name: Layers(peer, content, asked.layers) for name, peer in self.peers.items()}
+        content, small, large = Content(asked.layer_mib << 20), Content(SMALL), Content(asked.pull_mib << 20)
+        self.pushes = {name: Layers(self.peers[name], content, asked.layers) for name in (OURS, THEIRS)}
         self.small = {name: Layers(self.peers[name], small, asked.small) for name in (OURS, THEIRS)}
-        self.one = Layers(self.peers[CACHED], Content(ONE_MIB << 20), 1) if HAS_CACHE else None
-        self.puts = Puts(self._place(BARE), content.size, asked.layers, asked.connections)
+        self.pulls = {name: Layers(peer, large, asked.layers) for name, peer in self.peers.items()}
+        self.one = Layers(self.peers[CACHED], large, 1) if HAS_CACHE else None
+        self.puts = {c: Puts(self._place(BARE), content.size, asked.layers, c) for c in self._connections}
+        for name, bench in self.pulls.items():
+            if name != CACHED:  # which is to be cold in each round
+                bench.lay(asked.connections)
+
+    @property
+    def _connections(self) -> Sequence[int]:
+        return sorted({1, self._asked.connections})
 
     def end(self) -> None:
         for peer in self.peers.values():
@@ -152,30 +162,23 @@ class Comparison:
 
     def _operations(self) -> dict[str, dict[str, tuple[float, Work]]]:
         """By operation and server: the GB that move, and the work. In the order in which they depend on each other."""
-        connections = self._asked.connections
-        pushed: dict[str, tuple[float, Work]] = {
-            name: (bench.units, partial(bench.push, connections))
-            for name, bench in self.benches.items()
-            if name != LOCAL
+        found: dict[str, dict[str, tuple[float, Work]]] = {}
+        for connections in self._connections:
+            puts = self.puts[connections]
+            found[f"{PUSH}, c = {connections}"] = {BARE: (puts.units, puts.push)} | {
+                name: (bench.units, partial(bench.push, connections)) for name, bench in self.pushes.items()
+            }
+        found[SMALL_PUSH] = {
+            name: (bench.units, partial(bench.push, self._asked.connections)) for name, bench in self.small.items()
         }
-        small: dict[str, tuple[float, Work]] = {
-            name: (bench.units, partial(bench.push, connections)) for name, bench in self.small.items()
-        }
-        cold = {name: self._pulls(self.benches[name], 3) for name in (OURS, THEIRS)}
-        found: dict[str, dict[str, tuple[float, Work]]] = {
-            "push": {BARE: (self.puts.units, self.puts.push), **pushed},
-            f"push, layers of {SMALL >> 20} MiB": small,
-            "pull, no cache": cold,
-        }
-        if HAS_CACHE:
-            cached, local = self.benches[CACHED], self.benches[LOCAL]
-            found["pull, cache filling"] = {
+        found[COLD] = {name: self._pulls(self.pulls[name], 3) for name in (OURS, THEIRS)}
+        if self.one is not None:
+            cached = self.pulls[CACHED]
+            found[FILLING] = {
                 CACHED: (cached.units, partial(self._fill, cached)),
                 FILE: (cached.units, partial(self._write_alone, cached.units)),
             }
-            local.push(connections)
-            found["pull, cache warm"] = {CACHED: self._pulls(cached, 3), LOCAL: self._pulls(local, 3)}
-        if self.one is not None:
+            found[WARM] = {name: self._pulls(self.pulls[name], 3) for name in (CACHED, LOCAL)}
             found[MANY] = {CACHED: (self.one.units * PULLERS, partial(self._many, self.one))}
         return found
 
@@ -183,6 +186,9 @@ class Comparison:
         return bench.units * times, partial(bench.pull, self._asked.connections, bench.count * times)
 
     def _fill(self, cached: Layers) -> Figure:
+        cached.lay(self._asked.connections)
+        assert self.line is not None
+        self.line.take(CACHED)
         self._use_pages()
         return cached.pull(self._asked.connections, cached.count)
 
@@ -192,7 +198,7 @@ class Comparison:
         path, piece = self._home / "alone", os.urandom(2**20)
         before, began = os.times(), time.perf_counter()
         with path.open("wb", buffering=0) as file:
-            for _ in range(self._asked.layers * self._asked.layer_mib):
+            for _ in range(self._asked.layers * self._asked.pull_mib):
                 file.write(piece)
         wall, after = time.perf_counter() - began, os.times()
         path.unlink()
@@ -212,7 +218,7 @@ class Comparison:
         os.sync()  # so that the measurement's own takes no time
         used = self._home / "used-pages"
         with used.open("wb", buffering=0) as file:
-            for _ in range(2 * self._asked.layers * self._asked.layer_mib):
+            for _ in range(2 * self._asked.layers * self._asked.pull_mib):
                 file.write(bytes(2**20))
         used.unlink()
 
@@ -278,23 +284,24 @@ class Mark:
 
 
 def marks(rows: dict[str, dict[str, list[Row]]]) -> list[Mark]:
-    push, cold, pushed = rows["push"], rows["pull, no cache"], rows[f"push, layers of {SMALL >> 20} MiB"][OURS]
+    cold, pushed = rows[COLD], rows[SMALL_PUSH][OURS]
     small = GB / SMALL  # layers in a GB
-    found = [
-        Mark("push, GB/s to bare PUTs'", 0.8, False, _ratios(push[BARE], push[OURS], lambda row: row.figure.wall)),
-        Mark("push, CPU to distribution's", 0.5, True, _ratios(push[OURS], push[THEIRS], _spent)),
-        Mark("S3 requests a layer of 1 MiB", 4, True, [row.count.requests / row.units / small for row in pushed]),
-        Mark("pull, no cache, CPU to distribution's", 1.4, True, _ratios(cold[OURS], cold[THEIRS], _spent)),
-    ]
+    found = []
+    for name, push in rows.items():
+        if BARE in push:
+            ratios = _ratios(push[BARE], push[OURS], lambda row: row.figure.wall)
+            found.append(Mark(f"{name}, GB/s to bare PUTs'", 0.8, False, ratios))
+            ratios = _ratios(push[OURS], push[THEIRS], _spent)
+            found.append(Mark(f"{name}, CPU to distribution's", 0.5, True, ratios))
+    requests = [row.count.requests / row.units / small for row in pushed]
+    found.append(Mark(f"S3 requests a layer of {SMALL >> 20} MiB", 4, True, requests))
+    found.append(Mark(f"{COLD}, CPU to distribution's", 1.4, True, _ratios(cold[OURS], cold[THEIRS], _spent)))
     if HAS_CACHE:
-        filling, warm = rows["pull, cache filling"][CACHED], rows["pull, cache warm"]
-        ratios = _ratios(filling, cold[THEIRS], _spent)
-        found.append(Mark("pull, cache filling, CPU to distribution's", 2.0, True, ratios))
-        blob = ONE_MIB << 20
-        ratios = [row.count.down / blob for row in rows[MANY][CACHED]]
-        found.append(Mark(f"{MANY}, bytes from S3 to its own", 1.05, True, ratios))
-        ratios = _ratios(warm[CACHED], warm[LOCAL], _spent)
-        found.append(Mark("pull, cache warm, CPU to a local read's", 1.05, True, ratios))
+        filling, warm, many = rows[FILLING][CACHED], rows[WARM], rows[MANY][CACHED]
+        found.append(Mark(f"{FILLING}, CPU to distribution's", 2.0, True, _ratios(filling, cold[THEIRS], _spent)))
+        found.append(Mark(f"{WARM}, CPU to a local read's", 1.05, True, _ratios(warm[CACHED], warm[LOCAL], _spent)))
+        moved = [row.count.down / (row.units * GB / PULLERS) for row in many]
+        found.append(Mark(f"{MANY}, bytes from S3 to its own", 1.05, True, moved))
     return found
 
 
@@ -328,7 +335,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--layer-mib", type=int, default=64)
+    parser.add_argument("--layer-mib", type=int, default=64, help="of a push")
+    parser.add_argument("--pull-mib", type=int, default=256)
     parser.add_argument("--small", type=int, default=32, help="layers of 1 MiB")
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--home", help="where all data lie; /dev/shm for a busy disk, but no cache lies there")
