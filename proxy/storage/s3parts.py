@@ -1,4 +1,4 @@
-"""The parts of an object on its way to S3: gathered in a buffer, and each sent while the next one fills.
+"""The parts of an object on its way to S3: gathered in a buffer, and up to `SENDS` sent while the next one fills.
 
     stored bytes   0 ........ border ....... in_rows ....... border + fill ....... + carry
                    sent as parts  tail rows (hole of the   buffer
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from typing import Any
 
 from proxy.model.records import TAIL_PIECE, SentPart
@@ -23,6 +24,7 @@ from proxy.storage.s3tools import Tools, begin, fill_hole
 from proxy.storage.s3whole import check_number, complete, etag_of, find_complete, put_part
 
 UNKNOWN_SECONDS = 60.0  # for which the store may hold an upload that no row knows: far below the age of a stray
+SENDS = 2  # at once: a store answers a part some time after its last byte, and one stream is not to stand still for it
 SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
 
 
@@ -60,7 +62,7 @@ class Parts:
             self._size = min(part_size, expected_size + expected_size // 100 + SLACK)
         self._sent: list[SentPart] = []  # of this stretch, in order
         self._recorded = 0  # of them, how many rows know
-        self._sending: asyncio.Task[SentPart] | None = None
+        self._sending: deque[asyncio.Task[SentPart]] = deque()
         self._is_gone = False  # the upload, when the last part was to be sent
 
     def __repr__(self) -> str:
@@ -103,10 +105,10 @@ class Parts:
         await fill_hole(self._tools, self._key, self.border, self.in_rows, memoryview(self.buffer or b""))
 
     async def send(self) -> None:
-        """Start sending the part that is full, once the one before it has gone."""
+        """Start sending the part that is full, once fewer are on their way than may be."""
         number = self.border // self.part_size + 1
         check_number(number, self.part_size)
-        await self.settle()
+        await self.settle(SENDS - 1)
         if not self.upload_id:
             await self._open_upload()
         elif not self.kept and time.monotonic() - self._opened_at > UNKNOWN_SECONDS:
@@ -114,7 +116,7 @@ class Parts:
         await self.fill_hole()
         buffer, self.buffer = self.buffer or bytearray(), None
         summed, self.summed = self.summed, Summed(self._tools.new_sum)
-        self._sending = begin(self._send_part(number, buffer, self._size, self.part_size, summed), "send a part")
+        self._sending.append(begin(self._send_part(number, buffer, self._size, self.part_size, summed), "send a part"))
         self.border += self.part_size
         self.in_rows = self.border
         self.fill = 0
@@ -136,26 +138,32 @@ class Parts:
         self._tools.buffers.give(buffer, size)
         return SentPart(number, etag, verified.get("ChecksumCRC32", ""))
 
-    async def settle(self) -> None:
-        """Wait for the part that is on its way; raises what became of it."""
-        if self._sending is not None:
-            await asyncio.wait((self._sending,))
-            self._sent.append(self._sending.result())
-            self._sending = None
+    async def settle(self, left: int = 0) -> None:
+        """Wait until so many parts are on their way, in order; raises what became of one."""
+        while len(self._sending) > left:
+            await asyncio.wait((self._sending[0],))
+            self._sent.append(self._sending.popleft().result())
 
     async def send_last(self) -> None:
-        """What is gathered, as the last part."""
+        """What is gathered, as the last part, beside those on their way."""
+        if not self.fill or self.buffer is None:
+            return await self.settle()
         number = self.border // self.part_size + 1
-        await self.settle()
-        if self.fill and self.buffer is not None:
-            check_number(number, self.part_size)
-            buffer, self.buffer = self.buffer, None
-            try:
-                part = await self._send_part(number, buffer, self._size, self.fill, self.summed)
-            except ObjectMissing:  # perhaps an earlier finish completed the upload, and its answer was lost
-                part = SentPart(number, await asyncio.to_thread(etag_of, memoryview(buffer)[: self.fill]), "")
-                self._is_gone = True
-            self._sent.append(part)
+        check_number(number, self.part_size)
+        buffer, self.buffer = self.buffer, None
+        last = begin(self._send_part(number, buffer, self._size, self.fill, self.summed), "send the last part")
+        try:
+            await self.settle()
+        except BaseException:
+            last.cancel()
+            await asyncio.wait((last,))
+            raise
+        try:
+            part = await last
+        except ObjectMissing:  # perhaps an earlier finish completed the upload, and its answer was lost
+            part = SentPart(number, await asyncio.to_thread(etag_of, memoryview(buffer)[: self.fill]), "")
+            self._is_gone = True
+        self._sent.append(part)
 
     async def put_together(self, size: int) -> None:
         """Make all parts an object of `size` bytes. ObjectMissing, Failure(STORE_UNAVAILABLE)."""
@@ -211,10 +219,11 @@ class Parts:
 
     async def let_go(self, *, clean: bool) -> None:
         """Nothing is sent any more, and nothing held. Not `clean`: a transport may still look at the buffer."""
-        if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.wait((self._sending,))
-            self._sending = None
+        for sending in self._sending:
+            sending.cancel()
+        if self._sending:
+            await asyncio.wait(self._sending)
+        self._sending.clear()
         self.give_back(clean=clean)
 
     def give_back(self, *, clean: bool = True) -> None:
