@@ -4,11 +4,10 @@
                                                                     → CacheDirectory (`cachedir`: the bound, eviction)
 
 Promises: what is kept is read without a word to the store behind, its size included; what is not is fetched in whole
-extents, once for all readers of all processes, and four times as far ahead as it has come straight (eight times, where
-that is all), `AHEAD_FIRST` at least and `AHEAD_MOST` (or a sixteenth of the cache) at most, never beyond what it said
-it will read. A slow or stopped client causes no more, and slows nobody. No failure of the cache is an error: what it
-cannot hold is read from the store behind. A reader with `fresh` goes to the store behind, and what was kept of the
-bytes it reads is dropped.
+extents, once for all readers of all processes, and four times as far ahead as it has come straight, `AHEAD_FIRST` at
+least and `AHEAD_MOST` (or a sixteenth of the cache) at most, never beyond what it said it will read. A slow or stopped
+client causes no more, and slows nobody. No failure of the cache is an error: what it cannot hold is read from the store
+behind. A reader with `fresh` goes to the store behind, and what was kept of the bytes it reads is dropped.
 
 Disk: kept bytes are read as `filesystem` reads its files, which asks the page cache on the event loop and the disk in
 threads; files are opened, filled and closed in threads. Holds stored bytes only; must not know frames, keys or digests.
@@ -305,10 +304,8 @@ class CachedReader:
         """One past the last extent that may be fetched for this reader now."""
         file, (start, planned) = self._file, self._planned
         if start <= at < planned:
-            ahead, most = max(4 * self._straight, AHEAD_FIRST), self._store.ahead
-            if planned - stop <= min(2 * ahead, most):  # the rest in one run, not a long one and a short one
-                ahead = most
-            until = max(min(stop + min(ahead, most), planned), stop)
+            ahead = min(max(4 * self._straight, AHEAD_FIRST), self._store.ahead)
+            until = max(min(stop + ahead, planned), stop)
         else:
             until = min(stop + min(2 * self._straight, self._store.ahead), self.size)
         return -(-until // file.extent)

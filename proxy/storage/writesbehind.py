@@ -35,26 +35,35 @@ class Write(Job[None]):
 
 
 class WritesBehind:
-    """Of the running loop. Up to `threads`, begun as they are needed; `close` after the last write has ended."""
+    """Of the loop that gives the first one. Up to `threads`, begun as they are needed; `close` after the last write has
+    ended."""
 
     def __init__(self, threads: int) -> None:
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._writes: Writes[Write] = Writes(threads, self._bell)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._bell, self._rung)
+        self._threads = threads
+        self._bell = -1
+        self._writes: Writes[Write] | None = None  # until there is one to do
         self._open = 0  # given and not ended
+        self._closed = False
 
     def give(self, fd: int, parts: Sequence[tuple[Buffer, int]]) -> Write:
         """Buffers, each to its offset, one after the other. OSError when no thread can be begun, RuntimeError after
         `close`."""
         write = Write(self)
-        self._writes.give(write, fd, parts)
+        (self._writes or self._begin()).give(write, fd, parts)
         self._open += 1
         return write
 
+    def _begin(self) -> Writes[Write]:
+        if self._closed:
+            raise RuntimeError("these threads have ended")
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._writes = Writes(self._threads, self._bell)
+        asyncio.get_running_loop().add_reader(self._bell, self._rung)
+        return self._writes
+
     def ask(self) -> None:
         """End what has ended; have the bell rung for what has not."""
-        while self._open:
+        while self._open and self._writes is not None:
             ended = self._writes.ended(tell=True)
             if not ended:
                 return
@@ -71,10 +80,13 @@ class WritesBehind:
 
     async def close(self) -> None:
         """Waits for what was given."""
-        self._loop.remove_reader(self._bell)
-        self._end(await asyncio.to_thread(self._close))
+        self._closed = True
+        writes, self._writes = self._writes, None
+        if writes is not None:
+            asyncio.get_running_loop().remove_reader(self._bell)
+            self._end(await asyncio.to_thread(self._close, writes))
 
-    def _close(self) -> Sequence[tuple[Write, int]]:
-        ended = self._writes.close()
+    def _close(self, writes: Writes[Write]) -> Sequence[tuple[Write, int]]:
+        ended = writes.close()
         os.close(self._bell)
         return ended

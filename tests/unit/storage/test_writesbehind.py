@@ -72,6 +72,16 @@ async def test_one_who_waits_may_be_cancelled_and_wait_again(file: int, monkeypa
     await behind.close()
 
 
+async def test_nothing_is_opened_before_the_first_write_nor_after_closing(file: int) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    behind = WritesBehind(1)
+    assert set(os.listdir("/proc/self/fd")) == before
+    await behind.close()
+    await behind.close()
+    with pytest.raises(RuntimeError):
+        behind.give(file, ((b"x", 0),))
+
+
 async def test_closing_tells_those_who_still_wait(file: int) -> None:
     behind = WritesBehind(1)
     given = [behind.give(file, ((bytes(1_000_000), 0),)) for _ in range(10)]
