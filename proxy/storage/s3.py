@@ -33,6 +33,7 @@ from proxy.storage.partbuffers import Budget, OwnBudget, PartBuffers
 from proxy.storage.s3append import S3Appender
 from proxy.storage.s3early import EARLY
 from proxy.storage.s3marker import Mark
+from proxy.storage.s3parts import Parts
 from proxy.storage.s3read import S3Reader
 from proxy.storage.s3sums import Crc32, Summed, sums
 from proxy.storage.s3tools import Tools
@@ -106,9 +107,9 @@ class S3Store:
         part_size = self._part_size
         if expected_size is not None and expected_size > part_size * (MAX_PARTS * 99 // 100):  # sealing adds a little
             part_size = -(-expected_size // (MAX_PARTS * 99 // 100 * MIB)) * MIB
-        appender = S3Appender(
-            self._tools, key, self._prefix + key, part_size=part_size, expected_size=expected_size, first=True
-        )
+        name = self._prefix + key
+        parts = Parts(self._tools, key, name, part_size=part_size, expected_size=expected_size)
+        appender = S3Appender(self._tools, key, name, parts, first=True)
         await appender.reserve()
         return appender
 
@@ -116,34 +117,35 @@ class S3Store:
         """A finished object (an early one, or one whose row was never committed) goes on anywhere: it is taken back
         first, which of a large one is work."""
         _check_key(key)
+        name = self._prefix + key
         found = await self._objects.cut_open_object(key, offset)
         if found is not None:
             await self._mark.vouch(fresh=False)  # what rows hold is to be put there
             if found.upload_id and not found.part_count:
                 await self._begin_upload_anew(key, found)
-            return S3Appender(
+            parts = Parts(
                 self._tools,
                 key,
-                self._prefix + key,
+                name,
                 part_size=found.part_size,
                 upload_id=found.upload_id if found.part_count else "",
                 offset=offset,
                 kept=True,
             )
+            return S3Appender(self._tools, key, name, parts)
         size = await self._size(key)
         if size is None:
             await self._mark.vouch()
         if size is None or offset > size:
             raise ObjectMissing(key)
-        if offset:
-            appender = S3Appender(
-                self._tools, key, self._prefix + key, part_size=self._part_size, offset=size, whole=True
-            )
-            if offset < size:
-                await appender.shorten(offset)
-            return appender
-        await self._bucket.ask("delete_object", Key=self._prefix + key)
-        return S3Appender(self._tools, key, self._prefix + key, part_size=self._part_size)
+        parts = Parts(self._tools, key, name, part_size=self._part_size)
+        if not offset:
+            await self._bucket.ask("delete_object", Key=name)
+            return S3Appender(self._tools, key, name, parts)
+        appender = S3Appender(self._tools, key, name, parts, whole=size)
+        if offset < size:
+            await appender.shorten(offset)
+        return appender
 
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> S3Reader:
         """Nothing is cached here: every read is fresh. With a `size` nothing is asked before the first read."""

@@ -28,36 +28,16 @@ class S3Appender:
     """One writer of one object. After `pause` or a `finish` that succeeded, `abandon` leaves the object alone."""
 
     def __init__(
-        self,
-        tools: Tools,
-        key: str,
-        name: str,
-        *,
-        part_size: int,
-        upload_id: str = "",
-        offset: int = 0,
-        expected_size: int | None = None,
-        kept: bool = False,
-        whole: bool = False,
-        first: bool = False,
+        self, tools: Tools, key: str, name: str, parts: Parts, *, whole: int | None = None, first: bool = False
     ) -> None:
-        """`name` is the key in the bucket; `kept` says that rows know the object, `whole` that it is finished,
-        `first` that this is the first stretch of all."""
-        self.offset = offset
+        """`name` is the key in the bucket, `parts` where this stretch begins; `whole` are the bytes of an object that
+        is finished, `first` says that this is the first stretch of all."""
+        self.offset = parts.border + parts.fill if whole is None else whole
         self._tools = tools
         self._key = key
         self._name = name
-        self._parts = Parts(
-            tools,
-            key,
-            name,
-            part_size=part_size,
-            upload_id=upload_id,
-            offset=offset,
-            expected_size=expected_size,
-            kept=kept,
-        )
-        self._whole = whole
+        self._parts = parts
+        self._whole = whole is not None
         self._first = first
         self._put = False  # an object may lie under the final key
         self._job: Job[Taken] | None = None
