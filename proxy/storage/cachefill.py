@@ -5,8 +5,9 @@ extents, each under locks in the file that end with their process, by a task of 
 whoever leaves meanwhile. A reader in the same process that goes straight has the bytes fetched into its own buffer,
 from which they are written; others here get copies of what comes in; those of other processes look every few
 milliseconds, and take the locks over when their holder has died. A fill waits `HOLD_SECONDS` at most for the reader
-that it goes along with, and not at all while anybody else waits, here, in another process or for a fill's turn: then it
-goes on in buffers of its own, `CHUNK` twice for a fill, `FILLS` fills at a time in a process, and `KEPT` of them idle.
+that it goes along with, `AT_ONCE_SECONDS` while another process waits, and not at all while anybody else waits here or
+for a fill's turn: then it goes on in buffers of its own, `CHUNK` twice for a fill, `FILLS` fills at a time in a
+process, and `KEPT` of them idle.
 
 Promises: what a reader has had is written, however soon the process closes; a fill that failed has failed for all who
 waited for it here, with the store's own error, or with `Unkept` when only the cache is at fault. Locks are let go after
@@ -328,10 +329,11 @@ class Fill:
         along with what it reads."""
         spare = LENT_LEAST if end == self._of.file.size else 0
         while True:
-            for wanted in self._waiting:
-                if wanted.at + wanted.done == at and not wanted.arrived:
-                    left = end - at - len(wanted.view) + wanted.done
-                    return wanted if wanted.may_be_lent and not 0 < left < spare else None
+            here = [each for each in self._waiting if each.at + each.done == at and not each.arrived]
+            if here:
+                wanted = next((each for each in here if each.may_be_lent), here[0])
+                left = end - at - len(wanted.view) + wanted.done
+                return wanted if wanted.may_be_lent and not 0 < left < spare else None
             others = any(not wanted.arrived for wanted in self._waiting)
             if is_first or not self._holds or others or end - at < spare:
                 return None
@@ -367,6 +369,7 @@ class Fill:
             reader.lent = False
         if reader.leaves or reader.done == len(reader.view):
             reader.arrive()
+            await asyncio.sleep(0)  # it may be back at once: the next piece is its own then, and not another's copy
         return len(view)
 
     def _hand_out(self, start: int, piece: memoryview) -> None:

@@ -279,9 +279,11 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, memoryview]]:
 
 
 async def test_a_reader_that_goes_straight_has_the_bytes_fetched_into_its_own_buffer(
-    cache: CachedStore, behind: WatchedStore, written: list[tuple[int, memoryview]]
+    disk: Disk, cache: CachedStore, behind: WatchedStore, written: list[tuple[int, memoryview]]
 ) -> None:
-    """But for the first of each run that is fetched ahead; another reader gets copies, and the file all."""
+    """But for the first of each run that is fetched ahead; another reader gets copies, and the file all. The disk takes
+    its time: where it takes none, who of the two comes first is chance."""
+    disk.before = lambda: time.sleep(0.001)
     buffer = bytearray(LENT)
     other = asyncio.create_task(read(cache))
     async with await cache.open(KEY, size=len(DATA)) as reader:
