@@ -123,18 +123,18 @@ class Comparison:
             if HAS_CACHE:
                 self.peers[CACHED] = wharfage(home, CACHED, self._s3(CACHED))
                 self.peers[LOCAL] = wharfage(home, LOCAL)
+            content, small, large = Content(asked.layer_mib << 20), Content(SMALL), Content(asked.pull_mib << 20)
+            self.pushes = {name: Layers(self.peers[name], content, asked.layers) for name in (OURS, THEIRS)}
+            self.small = {name: Layers(self.peers[name], small, asked.small) for name in (OURS, THEIRS)}
+            self.pulls = {name: Layers(peer, large, asked.layers) for name, peer in self.peers.items()}
+            self.one = Layers(self.peers[CACHED], large, 1) if HAS_CACHE else None
+            self.puts = {c: Puts(self._place(BARE), content.size, asked.layers, c) for c in self._connections}
+            for name, bench in self.pulls.items():
+                if name != CACHED:  # which is to be cold in each round
+                    bench.lay(asked.connections)
         except BaseException:
             self.end()
             raise
-        content, small, large = Content(asked.layer_mib << 20), Content(SMALL), Content(asked.pull_mib << 20)
-        self.pushes = {name: Layers(self.peers[name], content, asked.layers) for name in (OURS, THEIRS)}
-        self.small = {name: Layers(self.peers[name], small, asked.small) for name in (OURS, THEIRS)}
-        self.pulls = {name: Layers(peer, large, asked.layers) for name, peer in self.peers.items()}
-        self.one = Layers(self.peers[CACHED], large, 1) if HAS_CACHE else None
-        self.puts = {c: Puts(self._place(BARE), content.size, asked.layers, c) for c in self._connections}
-        for name, bench in self.pulls.items():
-            if name != CACHED:  # which is to be cold in each round
-                bench.lay(asked.connections)
 
     @property
     def _connections(self) -> Sequence[int]:

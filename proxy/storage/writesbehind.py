@@ -56,7 +56,8 @@ class WritesBehind:
     def _begin(self) -> Writes[Write]:
         if self._closed:
             raise RuntimeError("these threads have ended")
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        if self._bell < 0:
+            self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._writes = Writes(self._threads, self._bell)
         asyncio.get_running_loop().add_reader(self._bell, self._rung)
         return self._writes
