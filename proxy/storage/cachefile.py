@@ -22,7 +22,6 @@ file that was cut, or a disk that fails, is then an error here and not the end o
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -30,6 +29,8 @@ import struct
 import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from proxy.storage import blocks
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -43,11 +44,6 @@ _MAGIC, _VERSION = b"whfcache", 1
 MOST_EXTENTS = 2**20
 _LOCK = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux
 _AWAITED = 28
-_KEEP_SIZE, _PUNCH = 1, 2 | 1
-
-_fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
-if _fallocate is not None:
-    _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 class Unreadable(Exception):
@@ -168,18 +164,18 @@ class CacheFile:
     def forget(self, first: int, stop: int) -> None:
         """Count extents [first, stop) as absent, and give their blocks back where the file system can."""
         _write_all(self.fd, memoryview(bytes(4 * (stop - first))), _HEAD.size + 4 * first)
-        _allocate(self.fd, _PUNCH, *self._span(first, stop))
+        blocks.punch(self.fd, *self._span(first, stop))
 
     def free_absent(self, first: int, stop: int) -> None:
         """Give back the blocks of those extents of [first, stop) of which nothing is there."""
         for extent, count in enumerate(self.counts(first, stop), first):
             if not count:
-                _allocate(self.fd, _PUNCH, *self._span(extent, extent + 1))
+                blocks.punch(self.fd, *self._span(extent, extent + 1))
 
     def allocate(self, first: int, stop: int) -> bool:
         """Take blocks for extents [first, stop) now, so that they count, and a full disk shows, before anything is
         fetched. False where the file system cannot."""
-        return _allocate(self.fd, _KEEP_SIZE, *self._span(first, stop))
+        return blocks.allocate(self.fd, *self._span(first, stop))
 
     def used(self) -> int:
         """Bytes of the disk's blocks."""
@@ -236,14 +232,3 @@ def _write_all(fd: int, view: memoryview, at: int) -> None:
     while done < len(view):
         done += os.pwrite(fd, view[done:], at + done)
 
-
-def _allocate(fd: int, mode: int, at: int, length: int) -> bool:
-    if _fallocate is None:
-        return False
-    while _fallocate(fd, mode, at, length):
-        number = ctypes.get_errno()
-        if number in (errno.EOPNOTSUPP, errno.ENOSYS):
-            return False
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number))
-    return True

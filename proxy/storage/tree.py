@@ -28,6 +28,7 @@ from proxy.model.errors import Code, Failure
 from proxy.storage import marker
 from proxy.storage.base import KEY, ObjectMissing, StoredObject
 
+_BLOCK = 64 * 1024  # bytes: the largest block of a file system
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER = _DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -67,11 +68,11 @@ class Tree:
     def reopen(self, key: str, offset: int) -> int:
         fd = self._lock(self._open_file(key, _AGAIN))
         try:
-            size = os.fstat(fd).st_size
-            if size < offset:
+            found = os.fstat(fd)
+            if found.st_size < offset:
                 raise ObjectMissing(key)
-            if size > offset:
-                os.ftruncate(fd, offset)
+            if found.st_size > offset or found.st_blocks * 512 > offset + _BLOCK:
+                os.ftruncate(fd, offset)  # also of blocks that whoever was killed had taken beyond it
         except OSError as error:
             os.close(fd)
             raise failure(error, "resuming an object") from error
@@ -90,8 +91,9 @@ class Tree:
             os.close(fd)
             raise failure(error, "opening an object") from error
 
-    def make_durable(self, key: str, fd: int, size: int) -> None:
-        """fsync the file, its folder, and each parent not yet known to be durable. Deepest first."""
+    def make_durable(self, key: str, fd: int, size: int, *, spare: bool = False) -> None:
+        """fsync the file, its folder, and each parent not yet known to be durable. Deepest first. `spare`: blocks
+        beyond its size are given back before."""
         folder = -1
         try:
             found = os.fstat(fd)
@@ -101,6 +103,8 @@ class Tree:
                 raise Failure(
                     Code.STORE_UNAVAILABLE, f"an object holds {found.st_size} bytes where {size} were written"
                 )
+            if spare:
+                os.ftruncate(fd, size)
             self._fsync(fd)
             folder = self._folder(key, make=False)
             self._fsync(folder)

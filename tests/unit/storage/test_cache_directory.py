@@ -16,7 +16,7 @@ import pytest
 from fakes.memory_store import MemoryStore
 from fakes.watched_store import WatchedStore
 
-from proxy.storage import cachefile
+from proxy.storage import blocks, cachefile
 from proxy.storage.cache import CachedStore
 from proxy.storage.cachedir import CacheDirectory, NoRoom, Removed
 from proxy.storage.cachefile import CacheFile
@@ -163,7 +163,7 @@ def test_a_file_system_that_cannot_allocate_is_bounded_by_what_is_counted(
     directory: CacheDirectory, tmp_path: Path, now: Now, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor can it give back a part of a file: whole files make room."""
-    monkeypatch.setattr(cachefile, "_fallocate", None)
+    monkeypatch.setattr(blocks, "_fallocate", None)
     for number in range(12):
         now.at += 100
         fill(directory, number, MIB - 8 * KIB)
