@@ -44,8 +44,14 @@ setup(
         [
             Extension(
                 "_speedups.native",
-                ["_speedups/native.pyx", "_speedups/sha2.c", "_speedups/crc32.c", "_speedups/writes.c"],
-                depends=["_speedups/sha2.h", "_speedups/crc32.h", "_speedups/writes.h"],
+                [
+                    "_speedups/native.pyx",
+                    "_speedups/sha2.c",
+                    "_speedups/together.c",
+                    "_speedups/crc32.c",
+                    "_speedups/writes.c",
+                ],
+                depends=["_speedups/sha2.h", "_speedups/together.h", "_speedups/crc32.h", "_speedups/writes.h"],
                 extra_compile_args=["-O3", "-pthread"],
                 extra_link_args=["-pthread"],
             )

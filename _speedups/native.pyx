@@ -27,6 +27,12 @@ cdef extern from "sha2.h" nogil:
     sha256_blocks_fn sha256_blocks_accelerated()
     const char *sha256_accelerated_name()
 
+cdef extern from "together.h" nogil:
+    double sha256_gain()
+    uint64_t sha256_meetings()
+    void sha256_set_waiting(int always, int64_t wait)
+    void sha256_together(uint32_t *state, const uint8_t *data, size_t blocks)
+
 cdef extern from "crc32.h" nogil:
     ctypedef uint32_t (*crc32_fn)(uint32_t crc, const uint8_t *data, size_t length)
     crc32_fn crc32_accelerated()
@@ -59,6 +65,7 @@ kernel = (<bytes>sha256_accelerated_name()).decode() if _accelerated != NULL els
 # Below this, giving the GIL away costs more than the hashing does (2 KiB hash in about 1 µs).
 cdef enum:
     GIL_BYTES = 2048
+    TOGETHER_BYTES = 65536  # from which on it pays to look whether another thread hashes
 
 
 cdef class Sha256:
@@ -69,6 +76,9 @@ cdef class Sha256:
     cdef bint busy
 
     name = "sha256"
+
+    def __init__(self):
+        raise TypeError("sha256() and resume() make these")
 
     def update(self, data) -> None:
         cdef Py_buffer view
@@ -99,7 +109,10 @@ cdef class Sha256:
                 return
             self.blocks(self.words, self.pending, 1)
         if length >= 64:
-            self.blocks(self.words, data, length >> 6)
+            if length >= TOGETHER_BYTES and self.blocks == _accelerated:
+                sha256_together(self.words, data, length >> 6)
+            else:
+                self.blocks(self.words, data, length >> 6)
             data += length & ~(<size_t>63)
             length &= 63
         if length:
@@ -140,6 +153,9 @@ cdef class Sha512:
     cdef bint busy
 
     name = "sha512"
+
+    def __init__(self):
+        raise TypeError("sha512() and resume() make these")
 
     def update(self, data) -> None:
         cdef Py_buffer view
@@ -242,6 +258,22 @@ def resume(state, *, bint portable=False):
     """Go on from an exported state. ValueError when it is not one."""
     parts = unpack(state)
     return _sha256(parts, portable) if parts.algorithm is SHA256 else _sha512(parts)
+
+
+def together_gain() -> float:
+    """How many times the bytes two threads hash that meet, to one after the other; 0.0 where they never do."""
+    return sha256_gain()
+
+
+def meetings() -> int:
+    """How often two threads hashed together since the process began."""
+    return sha256_meetings()
+
+
+def set_waiting(bint always, double seconds=-1.0) -> None:
+    """For tests: whether a thread that hashes waits for another one without having seen any, and for how long at most;
+    less than 0 is what it does by itself."""
+    sha256_set_waiting(always, <int64_t>(seconds * 1e9))
 
 
 def crc32(data, uint32_t value=0, /) -> int:

@@ -100,38 +100,72 @@ void sha512_blocks_portable(uint64_t state[8], const uint8_t *data, size_t block
 #include <cpuid.h>
 #include <immintrin.h>
 
-/* Four rounds a step: sha256rnds2 wants the state as ABEF and CDGH, so it is shuffled on the way in and out. */
-__attribute__((target("sha,sse4.1,ssse3"))) static void sha256_blocks_shani(uint32_t state[8], const uint8_t *data,
-                                                                           size_t blocks) {
-    const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
+/* Four rounds a step: sha256rnds2 wants the state as ABEF and CDGH, so it is shuffled on the way in and out. Steps of
+ * two streams stand side by side: a step waits for the one before it, and the other stream's runs meanwhile. */
+#define SHANI __attribute__((target("sha,sse4.1,ssse3")))
+#define SHANI_SWAP _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL)
+
+struct shani {
+    __m128i abef, cdgh, m[4];
+};
+
+SHANI static inline struct shani shani_load(const uint32_t state[8]) {
     __m128i dcba = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)state), 0xB1);
     __m128i hgfe = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(state + 4)), 0x1B);
-    __m128i abef = _mm_alignr_epi8(dcba, hgfe, 8);
-    __m128i cdgh = _mm_blend_epi16(hgfe, dcba, 0xF0);
+    return (struct shani){.abef = _mm_alignr_epi8(dcba, hgfe, 8), .cdgh = _mm_blend_epi16(hgfe, dcba, 0xF0)};
+}
 
-    for (; blocks; blocks--, data += 64) {
-        const __m128i abef_before = abef, cdgh_before = cdgh;
-        __m128i m[4];
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++) {
-            if (i < 4) m[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(data + 16 * i)), swap);
-            __m128i wk = _mm_add_epi32(m[i & 3], _mm_loadu_si128((const __m128i *)(K256 + 4 * i)));
-            cdgh = _mm_sha256rnds2_epu32(cdgh, abef, wk);
-            if (i >= 3 && i < 15) {
-                __m128i carried = _mm_alignr_epi8(m[i & 3], m[(i + 3) & 3], 4);
-                m[(i + 1) & 3] = _mm_sha256msg2_epu32(_mm_add_epi32(m[(i + 1) & 3], carried), m[i & 3]);
-            }
-            abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(wk, 0x0E));
-            if (i >= 1 && i < 13) m[(i + 3) & 3] = _mm_sha256msg1_epu32(m[(i + 3) & 3], m[i & 3]);
-        }
-        abef = _mm_add_epi32(abef, abef_before);
-        cdgh = _mm_add_epi32(cdgh, cdgh_before);
-    }
-
-    __m128i feba = _mm_shuffle_epi32(abef, 0x1B);
-    __m128i dchg = _mm_shuffle_epi32(cdgh, 0xB1);
+SHANI static inline void shani_store(const struct shani *s, uint32_t state[8]) {
+    __m128i feba = _mm_shuffle_epi32(s->abef, 0x1B);
+    __m128i dchg = _mm_shuffle_epi32(s->cdgh, 0xB1);
     _mm_storeu_si128((__m128i *)state, _mm_blend_epi16(feba, dchg, 0xF0));
     _mm_storeu_si128((__m128i *)(state + 4), _mm_alignr_epi8(dchg, feba, 8));
+}
+
+SHANI static inline __attribute__((always_inline)) void shani_step(struct shani *s, const uint8_t *data, int i,
+                                                                  __m128i swap) {
+    if (i < 4) s->m[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(data + 16 * i)), swap);
+    __m128i wk = _mm_add_epi32(s->m[i & 3], _mm_loadu_si128((const __m128i *)(K256 + 4 * i)));
+    s->cdgh = _mm_sha256rnds2_epu32(s->cdgh, s->abef, wk);
+    if (i >= 3 && i < 15) {
+        __m128i carried = _mm_alignr_epi8(s->m[i & 3], s->m[(i + 3) & 3], 4);
+        s->m[(i + 1) & 3] = _mm_sha256msg2_epu32(_mm_add_epi32(s->m[(i + 1) & 3], carried), s->m[i & 3]);
+    }
+    s->abef = _mm_sha256rnds2_epu32(s->abef, s->cdgh, _mm_shuffle_epi32(wk, 0x0E));
+    if (i >= 1 && i < 13) s->m[(i + 3) & 3] = _mm_sha256msg1_epu32(s->m[(i + 3) & 3], s->m[i & 3]);
+}
+
+SHANI static void sha256_blocks_shani(uint32_t state[8], const uint8_t *data, size_t blocks) {
+    const __m128i swap = SHANI_SWAP;
+    struct shani s = shani_load(state);
+    for (; blocks; blocks--, data += 64) {
+        const __m128i abef_before = s.abef, cdgh_before = s.cdgh;
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) shani_step(&s, data, i, swap);
+        s.abef = _mm_add_epi32(s.abef, abef_before);
+        s.cdgh = _mm_add_epi32(s.cdgh, cdgh_before);
+    }
+    shani_store(&s, state);
+}
+
+SHANI static void sha256_two_shani(uint32_t one[8], const uint8_t *of_one, uint32_t two[8], const uint8_t *of_two,
+                                   size_t blocks) {
+    const __m128i swap = SHANI_SWAP;
+    struct shani s = shani_load(one), t = shani_load(two);
+    for (; blocks; blocks--, of_one += 64, of_two += 64) {
+        const struct shani s_before = s, t_before = t;
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) {
+            shani_step(&s, of_one, i, swap);
+            shani_step(&t, of_two, i, swap);
+        }
+        s.abef = _mm_add_epi32(s.abef, s_before.abef);
+        s.cdgh = _mm_add_epi32(s.cdgh, s_before.cdgh);
+        t.abef = _mm_add_epi32(t.abef, t_before.abef);
+        t.cdgh = _mm_add_epi32(t.cdgh, t_before.cdgh);
+    }
+    shani_store(&s, one);
+    shani_store(&t, two);
 }
 
 sha256_blocks_fn sha256_blocks_accelerated(void) {
@@ -140,6 +174,7 @@ sha256_blocks_fn sha256_blocks_accelerated(void) {
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & (1u << 29))) return NULL; /* leaf 7 EBX bit 29: SHA */
     return sha256_blocks_shani;
 }
+sha256_two_fn sha256_two_accelerated(void) { return sha256_blocks_accelerated() ? sha256_two_shani : NULL; }
 const char *sha256_accelerated_name(void) { return "sha-ni"; }
 
 #elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
@@ -187,9 +222,11 @@ sha256_blocks_fn sha256_blocks_accelerated(void) {
     return NULL;
 #endif
 }
+sha256_two_fn sha256_two_accelerated(void) { return NULL; }
 const char *sha256_accelerated_name(void) { return "armv8"; }
 
 #else
 sha256_blocks_fn sha256_blocks_accelerated(void) { return NULL; }
+sha256_two_fn sha256_two_accelerated(void) { return NULL; }
 const char *sha256_accelerated_name(void) { return "none"; }
 #endif

@@ -11,7 +11,9 @@ import os
 
 _KEEP_SIZE, _PUNCH = 1, 2 | 1
 
-_fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)  # os has posix_fallocate: it writes, and grows
+_fallocate = getattr(
+    ctypes.CDLL(None, use_errno=True), "fallocate", None
+)  # os has posix_fallocate: it writes, and grows
 if _fallocate is not None:
     _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 

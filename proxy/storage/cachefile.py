@@ -231,4 +231,3 @@ def _write_all(fd: int, view: memoryview, at: int) -> None:
     done = 0
     while done < len(view):
         done += os.pwrite(fd, view[done:], at + done)
-

@@ -1,0 +1,143 @@
+"""Two threads that hash at once do it together, and each digest is what it would have been alone."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+native = pytest.importorskip("_speedups.native", reason="needs _speedups.native", exc_type=ModuleNotFoundError)
+
+FROM = 64 * 1024  # bytes of one update from which on threads meet
+LONG = 60.0  # seconds: who waits so long for nobody fails its test by its time
+
+
+@pytest.fixture(autouse=True)
+def as_it_is_by_itself() -> Iterator[None]:
+    if not native.together_gain():
+        pytest.skip("no instructions for two messages at once on this CPU")
+    yield
+    native.set_waiting(False)
+
+
+def hashed_at_once(messages: Sequence[Sequence[bytes]]) -> list[bytes]:
+    """The digest of each message, given piece by piece by a thread of its own."""
+    hashers = [native.sha256() for _ in messages]
+    begin = threading.Barrier(len(messages))
+
+    def work(number: int) -> None:
+        begin.wait()
+        for piece in messages[number]:
+            hashers[number].update(piece)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(messages))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [hasher.digest() for hasher in hashers]
+
+
+def digests(messages: Sequence[Sequence[bytes]]) -> list[bytes]:
+    return [hashlib.sha256(b"".join(message)).digest() for message in messages]
+
+
+def pieces_of(seed: int, count: int) -> list[bytes]:
+    """Of many lengths, on both sides of what makes threads meet, and of no whole number of blocks."""
+    chosen = random.Random(seed)
+    return [chosen.randbytes(chosen.choice([1, 63, 64, FROM - 1, FROM, FROM + 1, 3 * FROM + 17])) for _ in range(count)]
+
+
+def test_each_of_two_gets_its_own_digest_and_they_do_meet() -> None:
+    native.set_waiting(True, LONG)
+    before = native.meetings()
+    messages = [[random.Random(seed).randbytes(4 * FROM)] for seed in range(2)]
+    assert hashed_at_once(messages) == digests(messages)
+    assert native.meetings() == before + 1
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_messages_of_any_lengths_met_or_not_have_their_digests(threads: int) -> None:
+    """Where one has hashed its shorter piece the other goes on alone."""
+    native.set_waiting(True, 0.0005)
+    messages = [pieces_of(seed, 60) for seed in range(threads)]
+    assert hashed_at_once(messages) == digests(messages)
+
+
+def test_whoever_waits_in_vain_hashes_alone() -> None:
+    native.set_waiting(True, 0.02)
+    before, began = native.meetings(), time.monotonic()
+    messages = [[bytes(FROM)]]
+    assert hashed_at_once(messages) == digests(messages)
+    assert time.monotonic() - began >= 0.02
+    assert native.meetings() == before
+
+
+def test_one_that_is_alone_never_waits() -> None:
+    """Whichever threads it goes through. Did it wait, the time of this test would be over."""
+    native.set_waiting(False, LONG)
+    hasher, piece = native.sha256(), bytes(FROM)
+    for _ in range(8):
+        thread = threading.Thread(target=hasher.update, args=(piece,))
+        thread.start()
+        thread.join()
+    assert hasher.digest() == hashlib.sha256(piece * 8).digest()
+
+
+def test_one_thread_with_many_messages_never_waits() -> None:
+    native.set_waiting(False, LONG)
+    messages = [[bytes([number]) * FROM] for number in range(20)]
+    found = []
+    for message in messages:
+        hasher = native.sha256()
+        hasher.update(message[0])
+        found.append(hasher.digest())
+    assert found == digests(messages)
+
+
+def test_those_for_whom_nobody_comes_wait_less_and_less() -> None:
+    """A stream beside one that comes too late each time."""
+    native.set_waiting(False, 0.05)
+    hasher, other, piece = native.sha256(), native.sha256(), bytes(FROM)
+    began = time.monotonic()
+    for _ in range(200):
+        thread = threading.Thread(target=other.update, args=(piece,))
+        thread.start()
+        thread.join()
+        hasher.update(piece)
+    assert time.monotonic() - began < 200 * 0.05
+    assert hasher.digest() == other.digest() == hashlib.sha256(piece * 200).digest()
+
+
+def test_shorter_pieces_are_hashed_at_once() -> None:
+    native.set_waiting(True, LONG)
+    hasher, piece = native.sha256(), bytes(FROM - 1)
+    hasher.update(piece)
+    assert hasher.digest() == hashlib.sha256(piece).digest()
+
+
+def test_an_exported_state_goes_on_together() -> None:
+    native.set_waiting(True, LONG)
+    halves = [random.Random(seed).randbytes(FROM) for seed in range(2)]
+    first = native.sha256()
+    first.update(b"begun")
+    hashers = [native.resume(first.export()) for _ in halves]
+    threads = [
+        threading.Thread(target=hasher.update, args=(half,)) for hasher, half in zip(hashers, halves, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [hasher.digest() for hasher in hashers] == [hashlib.sha256(b"begun" + half).digest() for half in halves]
+
+
+@pytest.mark.parametrize("kind", ["Sha256", "Sha512"])
+def test_a_hasher_is_made_by_its_function_alone(kind: str) -> None:
+    """Made otherwise it would have no state, and end the process when it hashes."""
+    with pytest.raises(TypeError, match=r"sha\d+\(\) and resume\(\)"):
+        getattr(native, kind)()
