@@ -16,7 +16,7 @@ import pytest
 from fakes.memory_store import MemoryStore
 from fakes.watched_store import WatchedStore
 
-from proxy.storage import blocks, cachefile
+from proxy.storage import blocks
 from proxy.storage.cache import CachedStore
 from proxy.storage.cachedir import CacheDirectory, NoRoom, Removed
 from proxy.storage.cachefile import CacheFile
