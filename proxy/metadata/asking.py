@@ -69,10 +69,9 @@ class Services:
             number = self.current
             try:
                 status, content = await self._lines[number].post(operation, body, identified)
-                answer = wire.load(content)
                 if status == 200:
-                    break
-                failure = _failure(answer)
+                    return wire.read(wanted, content)
+                failure = _failure(wire.load(content))
                 refusals += 1
                 if failure.code is not Code.METADATA_UNAVAILABLE or refusals >= len(self._lines):
                     raise failure
@@ -87,7 +86,6 @@ class Services:
             if attempts % len(self._lines) == 0:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
-        return wire.decode(wanted, answer)
 
     async def close(self) -> None:
         for line in self._lines:

@@ -1,7 +1,7 @@
 """The metadata service's operations as calls, over HTTP (`asking`). Holds no cache."""
 
 # mypy: disable-error-code="no-any-return"
-# (`wire.decode` returns what the annotation passed to it says; the type system has no way to write that down.)
+# (`wire.read` returns what the annotation passed to it says; the type system has no way to write that down.)
 
 from __future__ import annotations
 

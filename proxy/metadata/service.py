@@ -17,7 +17,6 @@ import secrets
 import socket
 import ssl
 import time
-import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -233,7 +232,7 @@ def answering(store: Store, peers: Peers | None, secret: str | None) -> Answer:
                 result = _dumped(peers.answer(_loaded(body)) if peers is not None else {})
             else:
                 asked = _Asked(request_id(headers.get(_REQUEST)), _until(headers))
-                result = await _run(store, name, _loaded(body), asked)
+                result = await _run(store, name, body, asked)
         except Failure as failure:
             return _refusal(failure, 500 if failure.code is Code.SERVER else 400)
         except UnicodeEncodeError:
@@ -289,11 +288,11 @@ def _until(headers: Mapping[str, str]) -> float:
         raise Failure(Code.INVALID_PARAMETER, f"{wire.WITHIN_HEADER} is a number of seconds") from None
 
 
-async def _run(store: Store, name: str, body: Mapping[str, Any], asked: _Asked) -> bytes:
-    """The answer's body."""
+async def _run(store: Store, name: str, body: bytes, asked: _Asked) -> bytes:
+    """The body of the answer to a request with that one."""
     operation = INTERNAL.get(name)
     if operation is None:
-        return wire.dump(await _api(store, name, body, asked))
+        return wire.dump(await _api(store, name, _loaded(body), asked))
     arguments = _arguments(operation, body)
     if operation.prepare is not None:
         arguments = await store.compute(partial(operation.prepare, **arguments))
@@ -326,20 +325,18 @@ async def _api(store: Store, name: str, body: Mapping[str, Any], asked: _Asked) 
     return await _in_transaction(store, name, operation, run, asked)
 
 
-def _arguments(operation: Operation, body: Mapping[str, Any]) -> dict[str, Any]:
-    signature = _signature(operation.prepare or operation.run)
-    if body.keys() != signature.keys():
-        raise Failure(Code.INVALID_PARAMETER, f"expected the parameters {', '.join(signature)}")
+def _arguments(operation: Operation, body: bytes) -> dict[str, Any]:
+    form = _form(operation.prepare or operation.run)
     try:
-        return {name: signature[name](value) for name, value in body.items()}
-    except ValueError as error:
-        raise Failure(Code.INVALID_PARAMETER, f"a parameter has the wrong form: {error}") from error
+        return wire.members(wire.read(form, body))
+    except (ValueError, RecursionError) as error:
+        hint = f"its parameters are {', '.join(form.__struct_fields__) or 'none'}"
+        raise Failure(Code.INVALID_PARAMETER, f"the request has the wrong form: {error}", hint=hint) from error
 
 
 @cache
-def _signature(function: Callable[..., Any]) -> dict[str, Callable[[Any], Any]]:
-    hints = typing.get_type_hints(function)
-    return {name: wire.decoder(hint) for name, hint in hints.items() if name not in ("tx", "return")}
+def _form(function: Callable[..., Any]) -> Any:
+    return wire.parameters(function, without=("tx", "return"))
 
 
 def _authenticate(headers: Mapping[str, str], secret: str | None) -> None:
