@@ -521,6 +521,39 @@ async def test_a_file_spoiled_under_a_reader_is_read_again(cache: CachedStore, t
     assert await read(cache) == DATA
 
 
+async def test_a_row_through_what_is_there_looks_for_it_once_a_read(
+    cache: CachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the bytes were read, whether they were there; and now and then how far what follows is there."""
+    await read(cache)
+    await filled(cache)
+    looks: list[tuple[int, int]] = []
+    look = CacheFile.look
+    monkeypatch.setattr(CacheFile, "look", lambda file, *which: looks.append(which) or look(file, *which))  # type: ignore[func-returns-value]
+    reads = len(DATA) // 2000 + 1
+    assert await read(cache, step=2000) == DATA
+    assert reads <= len(looks) < 1.3 * reads
+
+
+async def test_what_is_evicted_before_a_reader_in_its_row_is_fetched_again(
+    cache: CachedStore, behind: WatchedStore
+) -> None:
+    """It had seen that all was there."""
+    await read(cache)
+    await filled(cache)
+    content = bytearray(len(DATA))
+    async with await cache.open(KEY, size=len(DATA)) as reader:
+        reader.will_read(0, len(DATA))
+        for at in range(0, len(DATA), 1000):
+            if at == 30_000:
+                behind.reads.clear()
+                await cache.drop(KEY, EXTENT, 2 * EXTENT)
+            view = memoryview(content)[at : at + 1000]
+            assert await reader.read_into(view, at) == len(view)
+    assert content == DATA
+    assert behind.reads
+
+
 async def test_a_deleted_object_is_gone_from_the_cache(
     cache: CachedStore, behind: WatchedStore, tmp_path: Path
 ) -> None:
