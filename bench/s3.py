@@ -3,7 +3,7 @@
 Each round does the same to each server, one after the other, the order turned each round; medians over rounds are
 printed. Every server asks the store through a line that counts (`counted`). The yardstick of a push is bare PUTs of the
 same bytes in the same round, by a client that neither hashes nor seals; that of the cache's filling is a program that
-does nothing but write the same bytes to a file. Rows of the cache are there when it is.
+does nothing but write the same bytes to a file.
 """
 
 from __future__ import annotations
@@ -36,14 +36,12 @@ from load import Content  # noqa: E402 - as above
 from peers import Peer, distribution_on_s3, wharfage  # noqa: E402 - as above
 
 from harness.seaweed import Seaweed  # noqa: E402 - as above
-from proxy.settings import SECTIONS  # noqa: E402 - as above
 from proxy.storage.bucket import Place  # noqa: E402 - as above
 from proxy.storage.s3line import Body  # noqa: E402 - as above
 
 OURS, CACHED, LOCAL, THEIRS, BARE = "wharfage", "wharfage-cache", "wharfage-local", "distribution", "bare"
 FILE = "a file"
 WITHOUT_LINE = {LOCAL, FILE}  # they ask no store
-HAS_CACHE = "cache" in SECTIONS
 SMALL = 2**20
 PULLERS = 16
 PUSH, COLD, FILLING, WARM = "push", "pull, no cache", "pull, cache filling", "pull, cache warm"
@@ -117,17 +115,15 @@ class Comparison:
         self.line: CountedLine | None = None
         try:
             self.line = CountedLine.start(home / "line", self.seaweed.port, [OURS, CACHED, THEIRS, BARE])
-            no_cache = {"WHARFAGE_CACHE_MIB": "0"} if HAS_CACHE else {}
-            self.peers[OURS] = wharfage(home, OURS, self._s3(OURS) | no_cache)
+            self.peers[OURS] = wharfage(home, OURS, self._s3(OURS) | {"WHARFAGE_CACHE_MIB": "0"})
             self.peers[THEIRS] = distribution_on_s3(home, self._place(THEIRS))
-            if HAS_CACHE:
-                self.peers[CACHED] = wharfage(home, CACHED, self._s3(CACHED))
-                self.peers[LOCAL] = wharfage(home, LOCAL)
+            self.peers[CACHED] = wharfage(home, CACHED, self._s3(CACHED))
+            self.peers[LOCAL] = wharfage(home, LOCAL)
             content, small, large = Content(asked.layer_mib << 20), Content(SMALL), Content(asked.pull_mib << 20)
             self.pushes = {name: Layers(self.peers[name], content, asked.layers) for name in (OURS, THEIRS)}
             self.small = {name: Layers(self.peers[name], small, asked.small) for name in (OURS, THEIRS)}
             self.pulls = {name: Layers(peer, large, asked.layers) for name, peer in self.peers.items()}
-            self.one = Layers(self.peers[CACHED], large, 1) if HAS_CACHE else None
+            self.one = Layers(self.peers[CACHED], large, 1)
             self.puts = {c: Puts(self._place(BARE), content.size, asked.layers, c) for c in self._connections}
             for name, bench in self.pulls.items():
                 if name != CACHED:  # which is to be cold in each round
@@ -172,14 +168,13 @@ class Comparison:
             name: (bench.units, partial(bench.push, self._asked.connections)) for name, bench in self.small.items()
         }
         found[COLD] = {name: self._pulls(self.pulls[name], 3) for name in (OURS, THEIRS)}
-        if self.one is not None:
-            cached = self.pulls[CACHED]
-            found[FILLING] = {
-                CACHED: (cached.units, partial(self._fill, cached)),
-                FILE: (cached.units, partial(self._write_alone, cached.units)),
-            }
-            found[WARM] = {name: self._pulls(self.pulls[name], 3) for name in (CACHED, LOCAL)}
-            found[MANY] = {CACHED: (self.one.units * PULLERS, partial(self._many, self.one))}
+        cached = self.pulls[CACHED]
+        found[FILLING] = {
+            CACHED: (cached.units, partial(self._fill, cached)),
+            FILE: (cached.units, partial(self._write_alone, cached.units)),
+        }
+        found[WARM] = {name: self._pulls(self.pulls[name], 3) for name in (CACHED, LOCAL)}
+        found[MANY] = {CACHED: (self.one.units * PULLERS, partial(self._many, self.one))}
         return found
 
     def _pulls(self, bench: Layers, times: int) -> tuple[float, Work]:
@@ -296,12 +291,11 @@ def marks(rows: dict[str, dict[str, list[Row]]]) -> list[Mark]:
     requests = [row.count.requests / row.units / small for row in pushed]
     found.append(Mark(f"S3 requests a layer of {SMALL >> 20} MiB", 4, True, requests))
     found.append(Mark(f"{COLD}, CPU to distribution's", 1.4, True, _ratios(cold[OURS], cold[THEIRS], _spent)))
-    if HAS_CACHE:
-        filling, warm, many = rows[FILLING][CACHED], rows[WARM], rows[MANY][CACHED]
-        found.append(Mark(f"{FILLING}, CPU to distribution's", 2.0, True, _ratios(filling, cold[THEIRS], _spent)))
-        found.append(Mark(f"{WARM}, CPU to a local read's", 1.05, True, _ratios(warm[CACHED], warm[LOCAL], _spent)))
-        moved = [row.count.down / (row.units * GB / PULLERS) for row in many]
-        found.append(Mark(f"{MANY}, bytes from S3 to its own", 1.05, True, moved))
+    filling, warm, many = rows[FILLING][CACHED], rows[WARM], rows[MANY][CACHED]
+    found.append(Mark(f"{FILLING}, CPU to distribution's", 2.0, True, _ratios(filling, cold[THEIRS], _spent)))
+    found.append(Mark(f"{WARM}, CPU to a local read's", 1.05, True, _ratios(warm[CACHED], warm[LOCAL], _spent)))
+    moved = [row.count.down / (row.units * GB / PULLERS) for row in many]
+    found.append(Mark(f"{MANY}, bytes from S3 to its own", 1.05, True, moved))
     return found
 
 
