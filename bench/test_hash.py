@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -41,6 +43,28 @@ def test_hashing_frames(benchmark: Any, way: str) -> None:
 
     benchmark.pedantic(hash_frames, rounds=10, warmup_rounds=1)
     benchmark.extra_info["GB/s"] = round(FRAMES * FRAME_LENGTH / benchmark.stats.stats.min / 1e9, 2)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_threads_that_hash_at_once(benchmark: Any, threads: int) -> None:
+    """They meet, and one hashes for two, where the CPU has it (`native.together_gain`): GB for each CPU-second."""
+    frames = [os.urandom(FRAME_LENGTH) for _ in range(threads)]
+    spent: list[float] = []
+
+    def hash_frames(frame: bytes) -> None:
+        hasher = native.sha256()
+        for _ in range(FRAMES):
+            hasher.update(frame)
+
+    def all_at_once() -> None:
+        began = time.process_time()
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(hash_frames, frames))
+        spent.append(time.process_time() - began)
+
+    benchmark.pedantic(all_at_once, rounds=10, warmup_rounds=1)
+    benchmark.extra_info["GB per CPU-s"] = round(threads * FRAMES * FRAME_LENGTH / min(spent) / 1e9, 2)
+    benchmark.extra_info["two to one after the other"] = round(native.together_gain(), 2)
 
 
 def test_hashing_in_plain_python(benchmark: Any) -> None:
