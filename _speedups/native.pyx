@@ -65,7 +65,8 @@ kernel = (<bytes>sha256_accelerated_name()).decode() if _accelerated != NULL els
 # Below this, giving the GIL away costs more than the hashing does (2 KiB hash in about 1 µs).
 cdef enum:
     GIL_BYTES = 2048
-    TOGETHER_BYTES = 65536  # from which on it pays to look whether another thread hashes
+    TOGETHER_BYTES = 65536  # at once, from which on it pays to look whether another thread hashes
+    TOGETHER_AFTER = 2097152  # bytes of a message: whose whole is short is through before anybody meets it
 
 
 cdef class Sha256:
@@ -109,7 +110,7 @@ cdef class Sha256:
                 return
             self.blocks(self.words, self.pending, 1)
         if length >= 64:
-            if length >= TOGETHER_BYTES and self.blocks == _accelerated:
+            if length >= TOGETHER_BYTES and self.total >= TOGETHER_AFTER and self.blocks == _accelerated:
                 sha256_together(self.words, data, length >> 6)
             else:
                 self.blocks(self.words, data, length >> 6)

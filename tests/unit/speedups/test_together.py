@@ -7,12 +7,15 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 native = pytest.importorskip("_speedups.native", reason="needs _speedups.native", exc_type=ModuleNotFoundError)
 
 FROM = 64 * 1024  # bytes of one update from which on threads meet
+AFTER = 2 * 2**20  # bytes of a message from which on they do
+BEGUN = random.Random(0).randbytes(AFTER - FROM)  # whole blocks, so that a piece is hashed at once
 LONG = 60.0  # seconds: who waits so long for nobody fails its test by its time
 
 
@@ -25,8 +28,8 @@ def as_it_is_by_itself() -> Iterator[None]:
 
 
 def hashed_at_once(messages: Sequence[Sequence[bytes]]) -> list[bytes]:
-    """The digest of each message, given piece by piece by a thread of its own."""
-    hashers = [native.sha256() for _ in messages]
+    """The digest of BEGUN and each message, given piece by piece by a thread of its own."""
+    hashers = [long_one() for _ in messages]
     begin = threading.Barrier(len(messages))
 
     def work(number: int) -> None:
@@ -42,8 +45,14 @@ def hashed_at_once(messages: Sequence[Sequence[bytes]]) -> list[bytes]:
     return [hasher.digest() for hasher in hashers]
 
 
+def long_one() -> Any:
+    hasher = native.sha256()
+    hasher.update(BEGUN)
+    return hasher
+
+
 def digests(messages: Sequence[Sequence[bytes]]) -> list[bytes]:
-    return [hashlib.sha256(b"".join(message)).digest() for message in messages]
+    return [hashlib.sha256(b"".join([BEGUN, *message])).digest() for message in messages]
 
 
 def pieces_of(seed: int, count: int) -> list[bytes]:
@@ -80,12 +89,12 @@ def test_whoever_waits_in_vain_hashes_alone() -> None:
 def test_one_that_is_alone_never_waits() -> None:
     """Whichever threads it goes through. Did it wait, the time of this test would be over."""
     native.set_waiting(False, LONG)
-    hasher, piece = native.sha256(), bytes(FROM)
+    hasher, piece = long_one(), bytes(FROM)
     for _ in range(8):
         thread = threading.Thread(target=hasher.update, args=(piece,))
         thread.start()
         thread.join()
-    assert hasher.digest() == hashlib.sha256(piece * 8).digest()
+    assert hasher.digest() == hashlib.sha256(BEGUN + piece * 8).digest()
 
 
 def test_one_thread_with_many_messages_never_waits() -> None:
@@ -93,7 +102,7 @@ def test_one_thread_with_many_messages_never_waits() -> None:
     messages = [[bytes([number]) * FROM] for number in range(20)]
     found = []
     for message in messages:
-        hasher = native.sha256()
+        hasher = long_one()
         hasher.update(message[0])
         found.append(hasher.digest())
     assert found == digests(messages)
@@ -102,7 +111,7 @@ def test_one_thread_with_many_messages_never_waits() -> None:
 def test_those_for_whom_nobody_comes_wait_less_and_less() -> None:
     """A stream beside one that comes too late each time."""
     native.set_waiting(False, 0.05)
-    hasher, other, piece = native.sha256(), native.sha256(), bytes(FROM)
+    hasher, other, piece = long_one(), long_one(), bytes(FROM)
     began = time.monotonic()
     for _ in range(200):
         thread = threading.Thread(target=other.update, args=(piece,))
@@ -110,21 +119,22 @@ def test_those_for_whom_nobody_comes_wait_less_and_less() -> None:
         thread.join()
         hasher.update(piece)
     assert time.monotonic() - began < 200 * 0.05
-    assert hasher.digest() == other.digest() == hashlib.sha256(piece * 200).digest()
+    assert hasher.digest() == other.digest() == hashlib.sha256(BEGUN + piece * 200).digest()
 
 
-def test_shorter_pieces_are_hashed_at_once() -> None:
+def test_short_pieces_and_short_messages_are_hashed_at_once() -> None:
     native.set_waiting(True, LONG)
-    hasher, piece = native.sha256(), bytes(FROM - 1)
+    hasher, short, piece = long_one(), native.sha256(), bytes(FROM - 1)
     hasher.update(piece)
-    assert hasher.digest() == hashlib.sha256(piece).digest()
+    assert hasher.digest() == hashlib.sha256(BEGUN + piece).digest()
+    short.update(BEGUN)
+    assert short.digest() == hashlib.sha256(BEGUN).digest()
 
 
 def test_an_exported_state_goes_on_together() -> None:
     native.set_waiting(True, LONG)
     halves = [random.Random(seed).randbytes(FROM) for seed in range(2)]
-    first = native.sha256()
-    first.update(b"begun")
+    first = long_one()
     hashers = [native.resume(first.export()) for _ in halves]
     threads = [
         threading.Thread(target=hasher.update, args=(half,)) for hasher, half in zip(hashers, halves, strict=True)
@@ -133,7 +143,7 @@ def test_an_exported_state_goes_on_together() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [hasher.digest() for hasher in hashers] == [hashlib.sha256(b"begun" + half).digest() for half in halves]
+    assert [hasher.digest() for hasher in hashers] == [hashlib.sha256(BEGUN + half).digest() for half in halves]
 
 
 @pytest.mark.parametrize("kind", ["Sha256", "Sha512"])
