@@ -1,4 +1,4 @@
-"""S3 stores whose requests go over a line that fails on command."""
+"""S3 stores whose requests go over a line that fails on command, and a cache."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from fakes.memory_open_objects import MemoryOpenObjects
 
+from harness.caches import behind, cache, disk, written  # noqa: F401  # fixtures of what tests the cache
 from harness.faultline import FaultLine, fault_line
 from harness.s3stores import PART, Make
 from harness.seaweed import Seaweed
