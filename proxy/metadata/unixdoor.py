@@ -19,6 +19,7 @@ from aiohttp.web_protocol import RequestHandler
 
 BODY_MAX = 8 * 1024 * 1024  # a manifest of 4 MiB in base64, and room for what goes with it
 HEAD_MAX = 4096
+WAITING_MAX = 256 * 1024  # bytes of further requests that are taken while one is answered
 _FIRST = re.compile(r"POST /v1/([A-Za-z0-9_.]+) HTTP/1\.1")
 _OTHERS = {"transfer-encoding", "content-encoding", "connection", "expect", "upgrade"}  # headers that ask for more
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -44,20 +45,25 @@ class UnixSite(web.SockSite):
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("_answer", "_answering", "_came", "_is_plain")
+    __slots__ = ("_answer", "_answering", "_came", "_holds", "_is_plain")
 
     def __init__(self, server: Any, answer: Answer, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server, loop=loop, **server._kwargs)
         self._answer = answer
         self._answering: asyncio.Task[None] | None = None
         self._came = bytearray()
+        self._holds = False  # nothing is read, as enough has come
         self._is_plain = True
 
     def data_received(self, data: bytes) -> None:
         if not self._is_plain:
             return super().data_received(data)
         self._came += data
-        if self._answering is None and not self._close:
+        if self._answering is not None:
+            if len(self._came) > WAITING_MAX and not self._holds and self.transport is not None:
+                self._holds = True
+                self.transport.pause_reading()
+        elif not self._close:
             self._look()
 
     def close(self) -> None:
@@ -103,6 +109,9 @@ class _Connection(RequestHandler):
             raise
         finally:
             self._answering = None
+        if self._holds and self.transport is not None:
+            self._holds = False
+            self.transport.resume_reading()
         if self._close:
             self.force_close()
         elif self._came:

@@ -15,7 +15,7 @@ from harness.metadata import Clock, sqlite_service
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.service import Service
 from proxy.metadata.transaction import Transaction
-from proxy.metadata.unixdoor import BODY_MAX
+from proxy.metadata.unixdoor import BODY_MAX, WAITING_MAX
 from proxy.metadata.unixline import UnixLines
 from proxy.model.errors import Code, Failure
 
@@ -57,6 +57,28 @@ async def test_a_request_may_come_in_pieces_and_others_after_it_in_one(streams: 
     assert await answered(reader) == (200, None)
     writer.write(asking("take_turn", TURN) + asking("take_turn", TURN) + asking("ping"))
     assert [await answered(reader) for _ in range(3)] == [(200, True), (200, False), (200, None)]
+
+
+async def test_who_asks_on_and_on_without_an_answer_is_not_listened_to(service: Service, streams: Streams) -> None:
+    """What the socket holds by itself, and a bound of ours; then its writer waits. Each is answered all the same."""
+    reader, writer = streams
+    release, busy = await hold(service)
+    turn = TURN.ljust(100_000)
+    writer.write(asking("take_turn", turn))
+    server = service._runner.server
+    assert server is not None
+    asked = 1
+    for _ in range(200):
+        await asyncio.sleep(0)
+        if writer.transport.get_write_buffer_size() < len(turn):
+            writer.write(asking("take_turn", turn))
+            asked += 1
+    [connection] = server.connections
+    assert len(connection._came) < WAITING_MAX + 2**18  # type: ignore[attr-defined]  # ours
+    assert writer.transport.get_write_buffer_size() > 0
+    release()
+    await busy
+    assert [(await answered(reader))[0] for _ in range(asked)] == [200] * asked
 
 
 @pytest.mark.parametrize(
