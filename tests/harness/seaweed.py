@@ -40,8 +40,8 @@ class Seaweed:
     command: list[str]
 
     @classmethod
-    def start(cls, folder: Path, port: int | None = None) -> Seaweed:
-        """`folder` may hold what an earlier one left."""
+    def start(cls, folder: Path, port: int | None = None, *, volumes: int = 100) -> Seaweed:
+        """`folder` may hold what an earlier one left. It takes `volumes` times 256 MB; then it answers 500."""
         program = weed()
         assert program is not None
         folder.mkdir(exist_ok=True)
@@ -58,7 +58,7 @@ class Seaweed:
         sockets = [f"-{part}.localSocket={folder / part}.sock" for part in ("filer", "s3")]
         command = [program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
         quick = ["-master.electionTimeout=1s"]  # back in 3 s when it is started again; in 20 s by default
-        sized = ["-volume.max=100", "-master.volumeSizeLimitMB=256", *named]
+        sized = [f"-volume.max={volumes}", "-master.volumeSizeLimitMB=256", *named]
         command += [f"-s3.port={s3}", *ports, *off, *quick, *sockets, *sized]
         started = cls(_run(command, folder), s3, folder, command)
         try:
