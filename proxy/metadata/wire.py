@@ -44,15 +44,27 @@ _RECORDS: dict[type, tuple[str, ...]] = {}  # fields of those that were encoded 
 
 def dump(value: Any) -> bytes:
     """A whole message, of any record of `model.records` and any nesting of tuples, lists and dicts."""
-    try:
-        text = _ENCODER.encode(value)
-        if len(text) < RAW_FROM:
-            return text  # so that nothing in it is so long
-    except UnicodeEncodeError:
-        pass  # half of a surrogate pair: JSON has an escape for it, and whoever stores it says what is wrong
+    if not _has_long(value):
+        try:
+            return _ENCODER.encode(value)
+        except UnicodeEncodeError:
+            pass  # half of a surrogate pair: JSON has an escape for it, and whoever stores it says what is wrong
     raw: list[Any] = []
     text = json.dumps(encode(value, raw), separators=(",", ":")).encode()
     return b"".join((b"\0", len(text).to_bytes(4, "big"), text, *raw)) if raw else text
+
+
+def _has_long(value: Any) -> bool:
+    """Whether there are bytes or a text in it that are to be sent as they are: they are never copied into JSON."""
+    if isinstance(value, (str, bytes, bytearray, memoryview)):
+        return len(value) >= RAW_FROM
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_long, value))
+    if isinstance(value, abc.Mapping):
+        return any(map(_has_long, value.values()))
+    if value is None or isinstance(value, (int, float, Enum)):
+        return False
+    return any(_has_long(getattr(value, name)) for name in _names_of(value))
 
 
 def load(message: bytes) -> Any:
@@ -132,9 +144,15 @@ def encode(value: Any, raw: list[Any] | None = None) -> Any:
         return [encode(item, raw) for item in value]
     if isinstance(value, abc.Mapping):
         return {key: encode(item, raw) for key, item in value.items()}
+    return {name: encode(getattr(value, name), raw) for name in _names_of(value)}
+
+
+def _names_of(value: Any) -> tuple[str, ...]:
+    """The fields of a record. TypeError for what is none."""
     kind: type = type(value)
-    _RECORDS[kind] = _field_names(kind)
-    return encode(value, raw)
+    if (names := _RECORDS.get(kind)) is None:
+        names = _RECORDS[kind] = _field_names(kind)
+    return names
 
 
 def _other(value: Any) -> Any:

@@ -19,17 +19,19 @@ held all of these would hold 40."""
 pytestmark = pytest.mark.needs("aws")
 
 
+@pytest.mark.needs("dockerd")
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs(postgresql.PROGRAM))])
 def test_each_question_is_answered_by_a_small_and_a_large_registry(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     """Lists are as long as they were filled, pushes are pulled, and the aws command walks to the end."""
-    figures = run(kind, tmp_path, {"small": FEWER, "full": FEW}, 1, in_a_row=1, blocks=(1, 1))
+    figures, by_docker = run(kind, tmp_path, {"small": FEWER, "full": FEW}, 1, in_a_row=1, blocks=(1, 1), docker=1)
     assert {len(each.small) for each in figures} == {len(each.full) for each in figures} == {2}
     assert {each.name for each in figures} >= ROUTES.keys()
     printed = capsys.readouterr().out
     assert f"{kind}: migration" in printed
     assert f"aws ecr describe-images of {FEW.deep} images" in printed
+    assert by_docker.keys() == {"push", "pull"}
 
 
 def test_aws_describes_thousands_of_images_in_pages_and_bounded_memory(tmp_path: Path) -> None:
