@@ -22,7 +22,7 @@ from proxy import observe
 
 KEPT = 2  # buffers of the usual size that are kept for the next push: fresh pages cost more than a copy into old ones
 KEPT_BUSY_SECONDS = 60.0  # for which more of them are kept, of any size, for the next part or the next push
-"""As many as fit the budget beside what all processes hold and keep then."""
+"""All that fit this process's even share, so that all processes together keep no more than the budget."""
 
 LEAST = 128 * 1024  # bytes of the smallest buffer; up to the usual size each is twice as long as the one below it
 
@@ -36,16 +36,8 @@ class Budget(Protocol):
 
     def give(self, size: int) -> None: ...
 
-    limit: int
-
-    def held(self) -> int:
-        """By all processes."""
-
-    def kept(self) -> int:
-        """By the other processes, of what they gave back."""
-
-    def keeps(self, size: int) -> None:
-        """Of what it gave back, this process keeps so much for itself."""
+    def share(self) -> int:
+        """The budget, evenly divided among the processes that take from it."""
 
     def watch(self, wake: Callable[[], None]) -> None:
         """Call `wake` when another process may have given something back."""
@@ -60,25 +52,19 @@ class OwnBudget:
     """A budget that nobody else takes from."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
         self._held = 0
+        self._limit = limit
 
     def take(self, size: int, since: int) -> bool:
-        fits = not self._held or self._held + size <= self.limit
+        fits = not self._held or self._held + size <= self._limit
         self._held += size if fits else 0
         return fits
 
     def give(self, size: int) -> None:
         self._held -= size
 
-    def held(self) -> int:
-        return self._held
-
-    def kept(self) -> int:
-        return 0
-
-    def keeps(self, size: int) -> None:
-        pass
+    def share(self) -> int:
+        return self._limit
 
     def watch(self, wake: Callable[[], None]) -> None:
         pass
@@ -105,10 +91,6 @@ class PartBuffers:
     def __repr__(self) -> str:
         return f"<PartBuffers {self.held} bytes of {self._budget!r}, {len(self._waiting)} waiting>"
 
-    def is_ample(self) -> bool:
-        """Whether most of the budget is free, so that whoever holds more than it needs takes it from nobody."""
-        return 2 * self._budget.held() <= self._budget.limit
-
     async def take(self, size: int) -> Buffer:
         """A buffer of `size` bytes or more with anything in it, once it is this caller's turn."""
         since = self._clock()
@@ -134,22 +116,16 @@ class PartBuffers:
         length = self._length(size)
         for at in reversed(range(len(self._kept))):
             if len(self._kept[at]) == length:
-                buffer = self._kept.pop(at)
-                self._tell_kept()
-                return buffer
+                return self._kept.pop(at)
         return _pages(length)
 
     def give(self, buffer: Buffer, size: int) -> None:
         """Back, with nobody using it any more. `size` is what was asked for."""
-        budget = self._budget
-        room = (
-            budget.limit - budget.held() - budget.kept() + size
-        )  # before it is another's turn, for whom this very buffer may be
-        if len(buffer) <= min(self._usual, room):
-            while sum(map(len, self._kept)) + len(buffer) > room:
+        share = self._budget.share()
+        if len(buffer) <= min(self._usual, share):
+            while sum(map(len, self._kept)) + len(buffer) > share:
                 del self._kept[0]
             self._kept.append(buffer)
-            self._tell_kept()
             if self._cutting is None:
                 self._cutting = asyncio.get_running_loop().call_later(KEPT_BUSY_SECONDS, self._cut)
         self._free(size)
@@ -166,10 +142,6 @@ class PartBuffers:
     def _cut(self) -> None:
         self._cutting = None
         self._kept = [buffer for buffer in self._kept if len(buffer) == self._usual][:KEPT]
-        self._tell_kept()
-
-    def _tell_kept(self) -> None:
-        self._budget.keeps(sum(map(len, self._kept)))
 
     def _length(self, size: int) -> int:
         return size if size > self._usual else min(max(LEAST, 1 << (size - 1).bit_length()), self._usual)

@@ -25,7 +25,6 @@ from proxy.storage.s3whole import check_number, complete, etag_of, find_complete
 
 UNKNOWN_SECONDS = 60.0  # for which the store may hold an upload that no row knows: far below the age of a stray
 SENDS = 2  # at once: a store answers a part some time after its last byte, and one stream is not to stand still for it
-"""One, where streams would take buffers from each other for it: those of another process are fresh pages each time."""
 SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
 
 
@@ -109,7 +108,7 @@ class Parts:
         """Start sending the part that is full, once fewer are on their way than may be."""
         number = self.border // self.part_size + 1
         check_number(number, self.part_size)
-        await self.settle(SENDS - 1 if self._tools.buffers.is_ample() else 0)
+        await self.settle(SENDS - 1)
         if not self.upload_id:
             await self._open_upload()
         elif not self.kept and time.monotonic() - self._opened_at > UNKNOWN_SECONDS:

@@ -173,21 +173,18 @@ async def test_a_waiter_that_is_cancelled_lets_another_process_go(
     second.close()
 
 
-async def test_what_processes_keep_for_later_fits_the_budget_together(folder: Path) -> None:
-    """A busy one may keep what an idle one does not need; what a process kept that has ended is another's to keep."""
-    busy, idle = [await buffers_of(folder, 30) for _ in range(2)]
-    for taken in [await busy.take(10) for _ in range(3)]:
-        busy.give(taken, 10)
-    assert len(busy._kept) == 3
-    idle.give(await idle.take(10), 10)
-    assert idle._kept == []
-    await busy.take(10)
-    idle.give(await idle.take(10), 10)
-    assert idle._kept == []
-    busy.close()
-    idle.give(await idle.take(10), 10)
-    assert len(idle._kept) == 1
-    idle.close()
+async def test_buffers_kept_for_later_fit_an_even_share(folder: Path) -> None:
+    """Four processes, a budget of three buffers: nobody keeps one. With a budget of eight, each may keep two."""
+    many = [await buffers_of(folder, 30) for _ in range(4)]
+    many[0].give(await many[0].take(10), 10)
+    assert many[0]._kept == []
+    ample = await buffers_of(folder, 100)
+    taken = [await ample.take(10) for _ in range(4)]
+    for buffer in taken:
+        ample.give(buffer, 10)
+    assert len(ample._kept) == 2
+    for buffers in (*many, ample):
+        buffers.close()
 
 
 async def test_waiting_takes_no_turns_of_the_processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,8 +216,8 @@ def test_the_budget_holds_under_many_takers_at_once(folder: Path) -> None:
         budget = NodeBudget(folder, 40)
         for turn in range(300):
             if budget.take(7 + number, turn):
-                if budget.held() > 40:
-                    over.append(budget.held())
+                if budget._total() > 40:
+                    over.append(budget._total())
                 budget.give(7 + number)
             budget.unwatch()
         budget.close()
@@ -231,5 +228,5 @@ def test_the_budget_holds_under_many_takers_at_once(folder: Path) -> None:
     for thread in threads:
         thread.join(60)
     left = NodeBudget(folder, 40)
-    assert (over, left.held()) == ([], 0)
+    assert (over, left._total()) == ([], 0)
     left.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import Counter
-from typing import Any
 
 import pytest
 from fakes.memory_open_objects import MemoryOpenObjects
@@ -45,33 +44,6 @@ async def test_an_object_below_a_part_costs_two_requests_and_its_tail_none(make:
     await (await make().resume(other, 3 * MIB)).finish()
     assert [request.split()[0] for request in line.requests] == ["PUT", "HEAD"]
     assert await get(make(), other) == DATA[: 3 * MIB]
-
-
-@pytest.mark.parametrize(("buffers", "most"), [(8, 2), (3, 1)], ids=["ample", "tight"])
-async def test_two_parts_of_a_stream_are_sent_at_once_where_that_takes_no_buffer_from_others(
-    make: Make, monkeypatch: pytest.MonkeyPatch, buffers: int, most: int
-) -> None:
-    going: list[int] = []
-    running = 0
-
-    async def counted(*asked: Any) -> str:
-        nonlocal running
-        running += 1
-        going.append(running)
-        await asyncio.sleep(0.2)
-        try:
-            return await s3whole.put_part(*asked)
-        finally:
-            running -= 1
-
-    monkeypatch.setattr("proxy.storage.s3parts.put_part", counted)
-    store = make(budget=OwnBudget(buffers * PART))
-    appender = await store.begin(KEY)
-    for at in range(0, 3 * PART + MIB, MIB):
-        await appender.append(lambda at=at: memoryview(DATA)[at : at + MIB])  # type: ignore[misc]  # a default binds it
-    assert max(going) == most
-    await appender.finish()
-    assert await get(store, KEY) == DATA[: 3 * PART + MIB]
 
 
 async def test_two_thousand_small_stretches_cost_requests_by_bytes(make: Make, line: FaultLine) -> None:
