@@ -4,8 +4,8 @@
  *     thread B ─────────── sha256_together ── hashes A's and its own, side by side ── goes on
  *
  * One stream leaves half of the CPU's SHA unit idle, as each step waits for the one before (1.8 times the bytes by two on
- * a Zen 4, 1.25 on a Xeon of 2023). A thread waits only where another one has hashed within AROUND, for at most PATIENCE,
- * and less often each time that nobody came; so a stream that is alone never waits. */
+ * a Zen 4, 1.27 on an Intel Xeon: bench/NOTES.md). A thread waits only where another one has hashed within AROUND, for
+ * at most PATIENCE, and less often each time that nobody came; so a stream that is alone never waits. */
 #ifndef WHARFAGE_TOGETHER_H
 #define WHARFAGE_TOGETHER_H
 

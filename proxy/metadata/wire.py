@@ -44,27 +44,26 @@ _RECORDS: dict[type, tuple[str, ...]] = {}  # fields of those that were encoded 
 
 def dump(value: Any) -> bytes:
     """A whole message, of any record of `model.records` and any nesting of tuples, lists and dicts."""
-    if not _has_long(value):
+    text = None
+    if not _brings_much(value):
         try:
-            return _ENCODER.encode(value)
+            text = _ENCODER.encode(value)
+            if len(text) < RAW_FROM:
+                return text  # so that nothing in it is so long
         except UnicodeEncodeError:
             pass  # half of a surrogate pair: JSON has an escape for it, and whoever stores it says what is wrong
     raw: list[Any] = []
-    text = json.dumps(encode(value, raw), separators=(",", ":")).encode()
+    plain = encode(value, raw)
+    if text is None or raw:
+        text = json.dumps(plain, separators=(",", ":")).encode()
     return b"".join((b"\0", len(text).to_bytes(4, "big"), text, *raw)) if raw else text
 
 
-def _has_long(value: Any) -> bool:
-    """Whether there are bytes or a text in it that are to be sent as they are: they are never copied into JSON."""
-    if isinstance(value, (str, bytes, bytearray, memoryview)):
-        return len(value) >= RAW_FROM
-    if isinstance(value, (list, tuple)):
-        return any(map(_has_long, value))
-    if isinstance(value, abc.Mapping):
-        return any(map(_has_long, value.values()))
-    if value is None or isinstance(value, (int, float, Enum)):
-        return False
-    return any(_has_long(getattr(value, name)) for name in _names_of(value))
+def _brings_much(value: Any) -> bool:
+    """Whether it is parameters of which one is to be sent as it is, so that JSON of it would be made for nothing."""
+    return isinstance(value, dict) and any(
+        isinstance(each, (bytes, bytearray, memoryview, str)) and len(each) >= RAW_FROM for each in value.values()
+    )
 
 
 def load(message: bytes) -> Any:
@@ -150,8 +149,9 @@ def encode(value: Any, raw: list[Any] | None = None) -> Any:
 def _names_of(value: Any) -> tuple[str, ...]:
     """The fields of a record. TypeError for what is none."""
     kind: type = type(value)
-    if (names := _RECORDS.get(kind)) is None:
-        names = _RECORDS[kind] = _field_names(kind)
+    if not is_dataclass(kind):
+        raise TypeError(f"no wire form for {kind!r}")
+    names = _RECORDS[kind] = tuple(field.name for field in fields(kind))
     return names
 
 
@@ -189,10 +189,3 @@ def _known(annotation: Any) -> Any:
 def _put(raw: list[Any], content: Any) -> list[int]:
     raw.append(content)
     return [sum(map(len, raw[:-1])), len(content)]
-
-
-@cache
-def _field_names(kind: type) -> tuple[str, ...]:
-    if not is_dataclass(kind):
-        raise TypeError(f"no wire form for {kind!r}")
-    return tuple(field.name for field in fields(kind))

@@ -11,9 +11,8 @@ import os
 
 _KEEP_SIZE, _PUNCH = 1, 2 | 1
 
-_fallocate = getattr(
-    ctypes.CDLL(None, use_errno=True), "fallocate", None
-)  # os has posix_fallocate: it writes, and grows
+# What os has, posix_fallocate, changes the size, and writes zeros where the file system can do no better.
+_fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
 if _fallocate is not None:
     _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
