@@ -2,6 +2,7 @@
 
     <folder>/table    8 bytes: how many rows were ever used; then a row for each process:
                       held (bytes) · since (when its first waiter came, 0: nobody waits) · seen (when that looked last)
+                      · kept (bytes that it gave back and keeps for itself)
     <folder>/bell.N   a FIFO that wakes row N's process: its turn may have come
 
 A row belongs to whoever holds the lock of its byte (an open-file-description lock). The kernel drops it with the
@@ -28,8 +29,8 @@ from pathlib import Path
 RECHECK = 0.5  # seconds
 FORGOTTEN = 3_000_000_000  # nanoseconds
 ROWS = 4096  # twice the most workers there can be, and commands beside them
-_ROW = 3  # words
-_HELD, _SINCE, _SEEN = range(_ROW)
+_ROW = 4  # words
+_HELD, _SINCE, _SEEN, _KEPT = range(_ROW)
 _FLOCK = "hhqqi0q"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
 
@@ -82,8 +83,16 @@ class NodeBudget:
         self._words[self._at(self._row) + _HELD] -= size
         self._ring()
 
-    def share(self) -> int:
-        return self.limit // max(self._words[0], 1)
+    def kept(self) -> int:
+        if self._closed:
+            return self.limit
+        with self._guard():
+            self._bury()
+        return sum(self._words[self._at(row) + _KEPT] for row in self._rows() if row != self._row)
+
+    def keeps(self, size: int) -> None:
+        if not self._closed:
+            self._words[self._at(self._row) + _KEPT] = size
 
     def watch(self, wake: Callable[[], None]) -> None:
         """Call `wake` whenever the turn may have come, until `unwatch`. Needs a running loop."""
@@ -111,6 +120,7 @@ class NodeBudget:
         if self._closed:
             return
         self.unwatch()
+        self.keeps(0)
         self._closed = True
         self._words.release()
         self._map.close()
@@ -160,7 +170,7 @@ class NodeBudget:
         """Take rows off whose process has gone."""
         for row in self._rows():
             at = self._at(row)
-            if row != self._row and (self._words[at + _HELD] or self._words[at + _SINCE]) and not self._lives(row):
+            if row != self._row and any(self._words[at : at + _ROW]) and not self._lives(row):
                 self._clear(row)
 
     def _clear(self, row: int) -> None:

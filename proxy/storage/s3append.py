@@ -75,6 +75,7 @@ class S3Appender:
             hole, summed = parts.in_rows - parts.border, parts.summed
             parts.summed = Summed(self._tools.new_sum)  # should this fail: the other one counts what is nowhere
             self._job = threads.give(partial(take, buffer, parts.fill, summed, hole))
+            del buffer  # a stream that waits for its next one keeps no memory of one that was sent
             length, carry, more = await self._job.outcome()
             parts.summed = summed
             fill = parts.fill + length - len(carry)

@@ -94,6 +94,7 @@ class Parts:
                 self.fill += taken
             if self.fill < self._size:
                 return buffer
+            del buffer  # whoever waits for the next one keeps no memory of one that was sent
             if self._size < self.part_size:
                 await self.spill()  # more came than was announced: go on in a whole part's buffer
                 self._size = self.part_size

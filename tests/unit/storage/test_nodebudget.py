@@ -26,11 +26,13 @@ from proxy.storage.partbuffers import PartBuffers
 
 async def main():
     buffers = PartBuffers(NodeBudget(Path(sys.argv[1]), int(sys.argv[2])), 10)
-    for size in sys.argv[3:]:
-        taking = asyncio.create_task(buffers.take(int(size)))
+    for size in map(int, sys.argv[3:]):
+        taking = asyncio.create_task(buffers.take(abs(size)))
         await asyncio.sleep(0)
         print("taken" if taking.done() else "waiting", flush=True)
-        await taking
+        taken = await taking
+        if size < 0:
+            buffers.give(taken, -size)
     print("all", flush=True)
     await asyncio.Event().wait()
 
@@ -39,7 +41,8 @@ asyncio.run(main())
 
 
 class Holder:
-    """Another process that takes buffers of so many bytes, one after the other, and keeps them."""
+    """Another process that takes buffers of so many bytes, one after the other, and holds them; of a negative number it
+    gives back what it took, and keeps it."""
 
     def __init__(self, folder: Path, limit: int, *sizes: int) -> None:
         self.process = subprocess.Popen(
@@ -173,18 +176,26 @@ async def test_a_waiter_that_is_cancelled_lets_another_process_go(
     second.close()
 
 
-async def test_buffers_kept_for_later_fit_an_even_share(folder: Path) -> None:
-    """Four processes, a budget of three buffers: nobody keeps one. With a budget of eight, each may keep two."""
-    many = [await buffers_of(folder, 30) for _ in range(4)]
-    many[0].give(await many[0].take(10), 10)
-    assert many[0]._kept == []
-    ample = await buffers_of(folder, 100)
-    taken = [await ample.take(10) for _ in range(4)]
-    for buffer in taken:
-        ample.give(buffer, 10)
-    assert len(ample._kept) == 2
-    for buffers in (*many, ample):
-        buffers.close()
+async def test_what_processes_keep_for_later_fits_the_budget_together(folder: Path, holders: list[Holder]) -> None:
+    """Twice the budget, and one process the budget at most: what others keep is left out, until they have gone."""
+    busy = await buffers_of(folder, 30)
+
+    async def keeps() -> int:
+        for taken in [await busy.take(10) for _ in range(3)]:
+            busy.give(taken, 10)
+        return len(busy._kept)
+
+    assert await keeps() == 3
+    busy.close()
+    for _ in range(4):
+        holders.append(Holder(folder, 30, -10))
+        assert [await holders[-1].says() for _ in range(2)] == ["taken", "all"]
+    busy = await buffers_of(folder, 30)
+    assert await keeps() == 2
+    holders[0].kill()
+    holders[0].process.wait()
+    assert await keeps() == 3
+    busy.close()
 
 
 async def test_waiting_takes_no_turns_of_the_processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

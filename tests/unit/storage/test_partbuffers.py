@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from proxy.storage import partbuffers
-from proxy.storage.partbuffers import OwnBudget, PartBuffers
+from proxy.storage.partbuffers import LEAST, OwnBudget, PartBuffers
 
 
 async def test_no_more_than_the_budget_is_held_and_turns_are_kept() -> None:
@@ -76,11 +76,26 @@ async def test_buffers_are_kept_while_a_push_goes_on_and_two_of_them_after_it(mo
     buffers.close()
 
 
-async def test_no_more_are_kept_than_fit_this_process_share_of_the_budget() -> None:
-    buffers = PartBuffers(OwnBudget(10), 10)
-    one = await buffers.take(10)
-    buffers.give(one, 10)
-    assert await buffers.take(10) is one
+async def test_buffers_are_cut_only_once_none_came_back_for_a_while() -> None:
+    now = 0
+    buffers = PartBuffers(OwnBudget(40), 10, clock=lambda: now)
+    for buffer in [await buffers.take(10) for _ in range(4)]:
+        buffers.give(buffer, 10)
+    buffers._cut()
+    assert len(buffers._kept) == 4
+    now += 60_000_000_000
+    buffers._cut()
+    assert len(buffers._kept) == 2
+    buffers.close()
+
+
+async def test_no_more_are_kept_than_the_budget_and_those_used_last() -> None:
+    buffers = PartBuffers(OwnBudget(2**20), 2**20)
+    buffers.give(await buffers.take(2**20), 2**20)
+    small = await buffers.take(LEAST)
+    buffers.give(small, LEAST)
+    assert buffers._kept == [small]
+    buffers.close()
 
 
 async def test_a_buffer_of_less_than_a_part_is_kept_for_the_next_of_about_its_size() -> None:

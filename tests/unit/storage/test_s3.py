@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import mmap
+import weakref
 from collections import Counter
 
 import pytest
@@ -14,7 +16,7 @@ from harness.productions import both
 from harness.s3stores import DATA, KEY, MIB, PART, Make, get, give, put
 from harness.seaweed import Seaweed
 from proxy.model.errors import Code, Failure
-from proxy.storage import s3whole
+from proxy.storage import partbuffers, s3whole
 from proxy.storage.base import ObjectMissing, Production
 from proxy.storage.bucket import Bucket
 from proxy.storage.partbuffers import OwnBudget
@@ -151,6 +153,38 @@ async def test_more_streams_than_buffers_all_end_within_the_budget(make: Make) -
         await asyncio.gather(*(push(number) for number in range(12)))
     assert PART <= most <= 2 * PART
     assert store.buffers.held == 0
+
+
+async def test_a_stream_that_waits_for_a_buffer_keeps_no_memory_of_one_that_was_sent(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty-four that wait would have as many parts in memory, beside the budget."""
+    made: list[weakref.ref[mmap.mmap]] = []
+
+    def fresh(length: int) -> mmap.mmap:
+        buffer = mmap.mmap(-1, length)
+        made.append(weakref.ref(buffer))
+        return buffer
+
+    monkeypatch.setattr(partbuffers, "_pages", fresh)
+    monkeypatch.setattr(OwnBudget, "kept", lambda budget: budget.limit)  # nothing is left to be kept
+    store = make(budget=OwnBudget(PART), stall_seconds=60.0)
+    appender = await store.begin(KEY)
+    other = asyncio.create_task(store.begin("cd" * 16))
+    places = iter(range(0, 2 * PART, MIB))
+
+    def following() -> Production | None:
+        at = next(places, None)
+        return both(memoryview(DATA)[at : at + MIB]) if at is not None else None
+
+    drawing = asyncio.create_task(appender.append_each(following))
+    async with asyncio.timeout(30):
+        second = await other  # the first one's part has been sent, and it waits for its next buffer
+        assert [buffer() is not None for buffer in made] == [False, True]
+        await second.abandon()
+        assert await drawing == 2 * PART
+    await appender.finish()
+    assert await get(store, KEY) == DATA[: 2 * PART]
 
 
 async def test_an_object_beyond_the_last_part_is_too_large(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
