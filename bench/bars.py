@@ -53,9 +53,9 @@ class Row:
         return min(there, key=lambda name: statistics.median(self.figures(name)), default=None)
 
     def ratios(self) -> list[float]:
-        """Ours to the better peer's, by round; empty without a peer."""
+        """Ours to the better peer's, by round; empty where one of the two is not there."""
         peer = self.better_peer()
-        if peer is None:
+        if peer is None or OURS not in self.rounds:
             return []
         return [mine / its for mine, its in zip(self.figures(OURS), self.figures(peer), strict=True) if its]
 

@@ -2,8 +2,8 @@
 
 Each round does the same to each server, one after the other, the order turned each round; medians over rounds are
 printed. Every server asks the store through a line that counts (`counted`). The yardstick of a push is bare PUTs of the
-same bytes in the same round, by a client that neither hashes nor seals; that of the cache's filling is a program that
-does nothing but write the same bytes to a file.
+same bytes in the same round, by a client that neither hashes nor seals; those of the cache's filling are the peer's
+pulls right beside it, and a program that does nothing but write the same bytes to a file.
 """
 
 from __future__ import annotations
@@ -120,14 +120,13 @@ class Comparison:
             self.peers[CACHED] = wharfage(home, CACHED, self._s3(CACHED))
             self.peers[LOCAL] = wharfage(home, LOCAL)
             content, small, large = Content(asked.layer_mib << 20), Content(SMALL), Content(asked.pull_mib << 20)
-            self.pushes = {name: Layers(self.peers[name], content, asked.layers) for name in (OURS, THEIRS)}
+            self.pushes = {name: Layers(self.peers[name], content, asked.push_layers) for name in (OURS, THEIRS)}
             self.small = {name: Layers(self.peers[name], small, asked.small) for name in (OURS, THEIRS)}
             self.pulls = {name: Layers(peer, large, asked.layers) for name, peer in self.peers.items()}
             self.one = Layers(self.peers[CACHED], large, 1)
-            self.puts = {c: Puts(self._place(BARE), content.size, asked.layers, c) for c in self._connections}
-            for name, bench in self.pulls.items():
-                if name != CACHED:  # which is to be cold in each round
-                    bench.lay(asked.connections)
+            self.puts = {c: Puts(self._place(BARE), content.size, asked.push_layers, c) for c in self._connections}
+            for bench in (*self.pulls.values(), self.one):
+                bench.lay(asked.connections)
         except BaseException:
             self.end()
             raise
@@ -144,7 +143,7 @@ class Comparison:
         self.seaweed.stop()
 
     def round(self, number: int) -> None:
-        """The first one, number 0, warms all up and is not kept. Nothing that was pushed is removed: 4 GB stay."""
+        """The first one, number 0, warms all up and is not kept. Nothing that was pushed is removed: 3 GB stay."""
         for operation, each in self._operations().items():
             for name in each if number % 2 else reversed(each):
                 units, work = each[name]
@@ -173,22 +172,23 @@ class Comparison:
         found[COLD] = {name: self._pulls(self.pulls[name], 3) for name in (OURS, THEIRS)}
         cached = self.pulls[CACHED]
         found[FILLING] = {
-            CACHED: (cached.units, partial(self._fill, cached)),
+            CACHED: (cached.units, partial(self._fill, cached, cached.count)),
+            THEIRS: self._pulls(self.pulls[THEIRS], 3),
             FILE: (cached.units, partial(self._write_alone, cached.units)),
         }
         found[WARM] = {name: self._pulls(self.pulls[name], 3) for name in (CACHED, LOCAL)}
-        found[MANY] = {CACHED: (self.one.units * PULLERS, partial(self._many, self.one))}
+        found[MANY] = {CACHED: (self.one.units * PULLERS, partial(self._fill, self.one, PULLERS))}
         return found
 
     def _pulls(self, bench: Layers, times: int) -> tuple[float, Work]:
         return bench.units * times, partial(bench.pull, self._asked.connections, bench.count * times)
 
-    def _fill(self, cached: Layers) -> Figure:
-        cached.lay(self._asked.connections)
-        assert self.line is not None
-        self.line.take(CACHED)
+    def _fill(self, cached: Layers, pulls: int) -> Figure:
+        """Of layers that nobody has read since the cache was emptied, which is done behind its back."""
+        for kept in self.peers[CACHED].stored.parent.glob("cache/??/*"):
+            kept.unlink()
         self._use_pages()
-        return cached.pull(self._asked.connections, cached.count)
+        return cached.pull(max(self._asked.connections, pulls), pulls)
 
     def _write_alone(self, units: float) -> Figure:
         """A MiB at a time from one buffer, at the place of the cache's own: what a cache has to pay at least."""
@@ -201,13 +201,6 @@ class Comparison:
         wall, after = time.perf_counter() - began, os.times()
         path.unlink()
         return Figure((after.user - before.user) / units, (after.system - before.system) / units, wall / units)
-
-    def _many(self, one: Layers) -> Figure:
-        """All at once, of a blob that nobody has read."""
-        one.push(1)
-        assert self.line is not None
-        self.line.take(CACHED)
-        return one.pull(PULLERS, PULLERS)
 
     def _use_pages(self) -> None:
         """Let what comes lie in pages that the kernel has used before: in a virtual machine the first use of a page
@@ -294,8 +287,9 @@ def marks(rows: dict[str, dict[str, list[Row]]]) -> list[Mark]:
     requests = [row.count.requests / row.units / small for row in pushed]
     found.append(Mark(f"S3 requests a layer of {SMALL >> 20} MiB", 4, True, requests))
     found.append(Mark(f"{COLD}, CPU to distribution's", 1.4, True, _ratios(cold[OURS], cold[THEIRS], _spent)))
-    filling, warm, many = rows[FILLING][CACHED], rows[WARM], rows[MANY][CACHED]
-    found.append(Mark(f"{FILLING}, CPU to distribution's", 2.0, True, _ratios(filling, cold[THEIRS], _spent)))
+    filling, warm, many = rows[FILLING], rows[WARM], rows[MANY][CACHED]
+    ratios = _ratios(filling[CACHED], filling[THEIRS], _spent)
+    found.append(Mark(f"{FILLING}, CPU to distribution's cold pulls", 2.0, True, ratios))
     found.append(Mark(f"{WARM}, CPU to a local read's", 1.05, True, _ratios(warm[CACHED], warm[LOCAL], _spent)))
     moved = [row.count.down / (row.units * GB / PULLERS) for row in many]
     found.append(Mark(f"{MANY}, bytes from S3 to its own", 1.05, True, moved))
@@ -331,7 +325,8 @@ def _median(rows: Sequence[Row], of: Callable[[Row], float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=4, help="that are pulled")
+    parser.add_argument("--push-layers", type=int, default=8)
     parser.add_argument("--layer-mib", type=int, default=64, help="of a push")
     parser.add_argument("--pull-mib", type=int, default=256)
     parser.add_argument("--small", type=int, default=32, help="layers of 1 MiB")
