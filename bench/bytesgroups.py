@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from bars import Bar, Group, Measured, Row
+from figures import use_pages
 from layers import Layers, touched
 from load import Content
 from peers import OURS, Peer
@@ -62,6 +63,7 @@ class Pulls(Laid):
         if cold:
             os.sync()
             side.peer.chill()
+            use_pages(side.peer.stored.parent, self.layers * side.size // MIB)
         return side.pull(connections, max(self.layers, connections)).told()
 
 

@@ -24,6 +24,7 @@ class Layers:
     def __init__(self, peer: Peer, content: Content, count: int) -> None:
         self.peer = peer
         self.count = count
+        self.size = content.size  # bytes of one
         self.units = content.size * count / GB
         self._content = content
         self._made: Sequence[Layer] = ()

@@ -139,7 +139,7 @@ class Scale(Group):
     def __init__(self, home: Path, *, quick: bool) -> None:
         self._home = home
         self._content = Content((16 if quick else 256) * MIB)
-        self._count = 500 if quick else 8000
+        self._count = 500 if quick else 64_000  # a second of CPU: a tenth of one is the ticks that it is counted in
         once = [OURS]
         self.rows = [
             Row("pull, c = 64 to c = 4", "cpu-s/GB, ratio", "ratio", Bar(1.15, relative=False), once, self._wide),

@@ -30,7 +30,7 @@ import bars  # noqa: E402 - as above
 from aiobotocore.config import AioConfig  # noqa: E402 - once the path above is set
 from aiobotocore.session import get_session  # noqa: E402 - as above
 from counted import Count, CountedLine  # noqa: E402 - as above
-from figures import GB, RESULTS, Figure, source, write  # noqa: E402 - as above
+from figures import GB, RESULTS, Figure, source, use_pages, write  # noqa: E402 - as above
 from layers import Layers  # noqa: E402 - as above
 from load import Content  # noqa: E402 - as above
 from peers import Peer, distribution_on_s3, wharfage  # noqa: E402 - as above
@@ -187,12 +187,12 @@ class Comparison:
         """Of layers that nobody has read since the cache was emptied, which is done behind its back."""
         for kept in self.peers[CACHED].stored.parent.glob("cache/??/*"):
             kept.unlink()
-        self._use_pages()
+        use_pages(self._home, self._asked.layers * self._asked.pull_mib)
         return cached.pull(max(self._asked.connections, pulls), pulls)
 
     def _write_alone(self, units: float) -> Figure:
         """A MiB at a time from one buffer, at the place of the cache's own: what a cache has to pay at least."""
-        self._use_pages()
+        use_pages(self._home, self._asked.layers * self._asked.pull_mib)
         path, piece = self._home / "alone", os.urandom(2**20)
         before, began = os.times(), time.perf_counter()
         with path.open("wb", buffering=0) as file:
@@ -201,17 +201,6 @@ class Comparison:
         wall, after = time.perf_counter() - began, os.times()
         path.unlink()
         return Figure((after.user - before.user) / units, (after.system - before.system) / units, wall / units)
-
-    def _use_pages(self) -> None:
-        """Let what comes lie in pages that the kernel has used before: in a virtual machine the first use of a page
-        costs its first writer 2.5 CPU-s/GB, whoever that is. Twice as many as are needed, and just before: others take
-        some, and a host may take back what lies free for two seconds."""
-        os.sync()  # so that the measurement's own takes no time
-        used = self._home / "used-pages"
-        with used.open("wb", buffering=0) as file:
-            for _ in range(2 * self._asked.layers * self._asked.pull_mib):
-                file.write(bytes(2**20))
-        used.unlink()
 
     def _place(self, name: str) -> Place:
         assert self.line is not None
