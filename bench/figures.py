@@ -60,9 +60,9 @@ def measure(peer: Peer, units: float, work: Callable[[], None]) -> Figure:
 
 
 def use_pages(folder: Path, mib: int) -> None:
-    """Let `mib` MiB that come into the page cache next lie in pages that were used before: in a virtual machine the first
-    use of a page costs its user 2.5 CPU-s/GB, whoever that is. Twice as many as are needed, and just before: others
-    take some, and a host may take back what lies free for two seconds."""
+    """Let `mib` MiB that come into the page cache next lie in pages that were used before: in a virtual machine the
+    first use of a page costs its user 2.5 CPU-s/GB, whoever that is. Twice as many as are needed, and just before:
+    others take some, and a host may take back what lies free for two seconds."""
     os.sync()  # so that the measurement's own takes no time
     used = folder / "used-pages"
     with used.open("wb", buffering=0) as file:
