@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 from fakes.memory_open_objects import MemoryOpenObjects
 
+from harness.caches import when
 from harness.faultline import FaultLine
 from harness.productions import both
 from harness.s3stores import DATA, KEY, MIB, PART, Make, get, give, put
@@ -155,10 +156,12 @@ async def test_more_streams_than_buffers_all_end_within_the_budget(make: Make) -
     assert store.buffers.held == 0
 
 
+@pytest.mark.parametrize("step", [MIB, 2 * PART + MIB])
 async def test_a_stream_that_waits_for_a_buffer_keeps_no_memory_of_one_that_was_sent(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    """Sixty-four that wait would have as many parts in memory, beside the budget."""
+    """Sixty-four that wait would have as many parts in memory, beside the budget. In pieces, and in one that is longer
+    than two parts."""
     made: list[weakref.ref[mmap.mmap]] = []
 
     def fresh(length: int) -> mmap.mmap:
@@ -167,24 +170,29 @@ async def test_a_stream_that_waits_for_a_buffer_keeps_no_memory_of_one_that_was_
         return buffer
 
     monkeypatch.setattr(partbuffers, "_pages", fresh)
-    monkeypatch.setattr(OwnBudget, "kept", lambda budget: budget.limit)  # nothing is left to be kept
+    monkeypatch.setattr(partbuffers, "KEPT_BUDGETS", 0)  # each buffer that is made is a fresh one
     store = make(budget=OwnBudget(PART), stall_seconds=60.0)
-    appender = await store.begin(KEY)
-    other = asyncio.create_task(store.begin("cd" * 16))
-    places = iter(range(0, 2 * PART, MIB))
+    places = iter(range(0, 3 * PART, step))
 
     def following() -> Production | None:
         at = next(places, None)
-        return both(memoryview(DATA)[at : at + MIB]) if at is not None else None
+        return both(memoryview(DATA)[at : min(at + step, 3 * PART)]) if at is not None else None
 
-    drawing = asyncio.create_task(appender.append_each(following))
-    async with asyncio.timeout(30):
-        second = await other  # the first one's part has been sent, and it waits for its next buffer
-        assert [buffer() is not None for buffer in made] == [False, True]
-        await second.abandon()
-        assert await drawing == 2 * PART
-    await appender.finish()
-    assert await get(store, KEY) == DATA[: 2 * PART]
+    async with asyncio.timeout(60):
+        appender = await store.begin(KEY)
+        other = asyncio.create_task(store.begin("cd" * 16, unused=True))
+        await when(lambda: len(store.buffers._waiting) == 1)
+        drawing = asyncio.create_task(appender.append_each(following))
+        for sent in (1, 2):
+            holding = await other  # a part has been sent, whose stream waits for its next buffer
+            assert [buffer() is not None for buffer in made] == [False] * (2 * sent - 1) + [True]
+            if sent == 1:
+                other = asyncio.create_task(store.begin("ef" * 16, unused=True))
+                await when(lambda: len(store.buffers._waiting) == 2)
+            await holding.abandon()
+        assert await drawing == 3 * PART
+        await appender.finish()
+    assert await get(store, KEY) == DATA[: 3 * PART]
 
 
 async def test_an_object_beyond_the_last_part_is_too_large(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
