@@ -3,9 +3,10 @@
 A buffer is taken whole before its first byte comes, and held until its bytes are with the store or in rows. Nobody
 waits for one while holding another that is not already on its way to the store, so that waiting always ends. What is
 held never exceeds the budget (or one buffer, if that alone is larger). That counts what was asked for; a buffer has
-twice as much at most, of which nothing is memory that nobody wrote to, so that one that is kept fits the next push. The
-budget is this process's own, or one that the processes of a node share (`nodebudget`); among the waiters of a process
-the first one stands for all of them.
+twice as much at most, of which nothing is memory that nobody wrote to, so that one that is kept fits the next push.
+What is kept so lies beside the budget, and is bounded by `KEPT_BUDGETS` of them. The budget is this process's own, or
+one that the processes of a node share (`nodebudget`); among the waiters of a process the first one stands for all of
+them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ KEPT = 2  # buffers of the usual size that are kept for the next push: fresh pag
 KEPT_BUSY_SECONDS = 60.0  # for which more of them are kept, of any size, for the next part or the next push
 KEPT_BUDGETS = 2
 """What all processes keep together is so many budgets at most, beside what they hold, and one of them keeps one at
-most. With an even share for each, or one budget for all, a tenth of the buffers of four pushes on two workers were
-fresh, as connections come now to one and now to the other."""
+most. With an even share for each, or one budget for all, up to a tenth of the buffers of four pushes on two workers
+were fresh, as connections come now to one and now to the other."""
 
 LEAST = 128 * 1024  # bytes of the smallest buffer; up to the usual size each is twice as long as the one below it
 
@@ -96,7 +97,7 @@ class PartBuffers:
         self._usual = usual
         self._clock = clock
         self._kept: list[Buffer] = []  # the one that was used last at the end
-        self._given_at = 0
+        self._given_at = 0  # the last that is kept, by the clock
         self._cutting: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[int, int, asyncio.Future[None]]] = deque()
 

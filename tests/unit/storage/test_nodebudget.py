@@ -176,7 +176,7 @@ async def test_a_waiter_that_is_cancelled_lets_another_process_go(
     second.close()
 
 
-async def test_what_processes_keep_for_later_fits_the_budget_together(folder: Path, holders: list[Holder]) -> None:
+async def test_what_processes_keep_for_later_is_bounded_together(folder: Path, holders: list[Holder]) -> None:
     """Twice the budget, and one process the budget at most: what others keep is left out, until they have gone."""
     busy = await buffers_of(folder, 30)
 
