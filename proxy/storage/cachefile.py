@@ -22,7 +22,6 @@ file that was cut, or a disk that fails, is then an error here and not the end o
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import struct
@@ -31,6 +30,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from proxy.storage import blocks
+from proxy.storage.atonce import AtOnce
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -60,7 +60,7 @@ class CacheFile:
         self.extents = -(-size // extent)
         self.head = -(-(_HEAD.size + 8 * self.extents) // PAGE) * PAGE
         self.data_at = -(-self.head // ALIGNED) * ALIGNED
-        self._nowait = os.RWF_NOWAIT
+        self._at_once = AtOnce(fd)
 
     def __repr__(self) -> str:
         return f"<CacheFile of {self.size} bytes in {self.extents} extents>"
@@ -101,18 +101,8 @@ class CacheFile:
 
     def look(self, first: int, stop: int) -> Sequence[int] | None:
         """The counts of extents [first, stop), or None where that would have to wait."""
-        if not self._nowait:
-            return None
         buffer = bytearray(4 * (stop - first))
-        try:
-            if os.preadv(self.fd, [buffer], _HEAD.size + 4 * first, self._nowait) < len(buffer):
-                return None
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                raise
-            self._nowait = 0
+        if self._at_once.read(buffer, _HEAD.size + 4 * first) < len(buffer):
             return None
         return memoryview(buffer).cast("I")
 

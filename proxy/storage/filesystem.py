@@ -1,8 +1,8 @@
 """Objects as files of a local disk: `tree` (layout and durability, blocking) brought onto the event loop.
 
-Promises: all that may wait for the disk runs in threads of the store's own; a read first tries preadv(RWF_NOWAIT),
-which never waits. Whatever is cancelled, a descriptor is closed only when no thread uses it any more, a buffer is the
-caller's again when `pause`, `abandon` or `close` returns, and nothing that was made goes unowned.
+Promises: all that may wait for the disk runs in threads of the store's own; a read first takes what needs no waiting
+(`atonce`). Whatever is cancelled, a descriptor is closed only when no thread uses it any more, a buffer is the caller's
+again when `pause`, `abandon` or `close` returns, and nothing that was made goes unowned.
 
 An object's size is what was written, always: what an interrupted upload left behind must not look longer than it is.
 Blocks are taken before the bytes come, `ALLOCATED` at a time and beyond that size (a quarter less kernel time to write
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +24,7 @@ from typing import Self
 
 from proxy.model.errors import Code, Failure
 from proxy.storage import blocks
+from proxy.storage.atonce import AtOnce
 from proxy.storage.base import KEY, Into, ObjectMissing, Production, StoredObject, Strays
 from proxy.storage.offloop import finish_anyway, obtain
 from proxy.storage.threads import DRAWERS, Job, Threads
@@ -32,7 +32,6 @@ from proxy.storage.tree import Tree, failure
 
 THREADS = 16  # of each kind, started as they are needed: reads never queue behind writers that wait for the disk
 MIN_FREE = 16 * 2**20  # bytes under which the store calls itself full: room for a few frames of each open upload
-READ_AHEAD = 2 * 2**20  # bytes asked of the disk beyond a read that had to wait, so that the next ones need not
 WRITE_BACK = (
     8 * 2**20
 )  # bytes handed to the disk at a time while more come, so that `finish` has little left to wait for
@@ -265,7 +264,7 @@ class FilesystemReader:
         self._pool = pool
         self._fd = fd
         self._closed = False
-        self._try_at_once = True
+        self._at_once = AtOnce(fd)
         self._job: Future[int] | None = None
 
     def will_read(self, start: int, stop: int) -> None:
@@ -278,25 +277,16 @@ class FilesystemReader:
         wanted = min(len(view), self.size - offset)
         if wanted <= 0:
             return 0
-        done = self._read_at_once(view[:wanted], offset) if self._try_at_once else 0
+        try:
+            done = self._at_once.read(view[:wanted], offset)
+        except OSError as error:
+            raise failure(error, "reading") from error
         if done < wanted:
             if self._job is not None and not self._job.done():
                 raise RuntimeError("one read at a time")
             self._job = self._pool.submit(_load, self._fd, view[done:wanted], offset + done)
             done += await asyncio.wrap_future(self._job)
         return done
-
-    def _read_at_once(self, view: memoryview, offset: int) -> int:
-        """What the page cache holds of it. RWF_NOWAIT (Linux 4.14) answers EAGAIN where the disk would be asked."""
-        try:
-            return os.preadv(self._fd, [view], offset, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # tmpfs, older kernels
-                self._try_at_once = False
-                return 0
-            raise failure(error, "reading") from error
 
     async def close(self) -> None:
         """In a thread: closing the last descriptor of a deleted file frees its blocks, which takes time."""
@@ -331,7 +321,6 @@ def _load(fd: int, view: memoryview, offset: int) -> int:
             if got == 0:
                 break
             done += got
-        os.posix_fadvise(fd, offset + done, READ_AHEAD, os.POSIX_FADV_WILLNEED)
     except OSError as error:
         raise failure(error, "reading") from error
     return done

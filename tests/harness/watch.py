@@ -9,6 +9,8 @@ import os
 
 from blockbuster import BlockBuster, BlockBusterFunction
 
+from proxy.storage.atonce import in_memory
+
 WATCHED = ["proxy", "_speedups"]
 ALSO = (
     "os.fsync",
@@ -39,5 +41,6 @@ def watch() -> BlockBuster:
 
 
 def _never_waits(fd: int, buffers: object, offset: int, flags: int = 0) -> bool:
-    """RWF_NOWAIT reads what the page cache holds, and answers EAGAIN where the disk would be asked."""
-    return bool(flags & os.RWF_NOWAIT)
+    """RWF_NOWAIT reads what the page cache holds, and answers EAGAIN where the disk would be asked. A tmpfs does not
+    know it, and has no disk."""
+    return bool(flags & os.RWF_NOWAIT) or in_memory(fd)

@@ -1,11 +1,13 @@
-"""S3 stores whose requests go over a line that fails on command, and a cache."""
+"""S3 stores whose requests go over a line that fails on command, a cache, and a small disk."""
 
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from fakes.memory_open_objects import MemoryOpenObjects
@@ -39,3 +41,17 @@ async def make(seaweed: Seaweed, line: FaultLine) -> AsyncIterator[Make]:
     line.mode, line.cut_after = "open", None
     for each in made:
         await each.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MiB."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(where)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
+    yield where
+    subprocess.run(["umount", "-l", str(where)], check=True)

@@ -8,18 +8,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.filestores import KEY, OTHER, get, put
 from proxy.model.errors import Code, Failure
-from proxy.storage import blocks
 from proxy.storage.base import ObjectMissing
-from proxy.storage.filesystem import ALLOCATED, FilesystemAppender, FilesystemStore
+from proxy.storage.filesystem import FilesystemAppender, FilesystemStore
 
-KEY = "abcdef0123456789abcdef0123456789"
-OTHER = "0123456789abcdef0123456789abcdef"
 SOURCE = str(Path(__file__).parents[3])
 
 FINISH_TWO = """
@@ -44,23 +41,10 @@ def files(root: Path) -> list[str]:
     return sorted(path.name for path in root.rglob("*") if not path.is_dir())
 
 
-async def put(store: FilesystemStore, key: str, content: bytes) -> None:
-    appender = await store.begin(key)
-    await appender.append(lambda: memoryview(content))
-    await appender.finish()
-
-
 async def fill(appender: FilesystemAppender) -> None:
     """Write until the store refuses."""
     while True:
         await appender.append(lambda: memoryview(bytes(2**20)))
-
-
-async def get(store: FilesystemStore, key: str) -> bytes:
-    async with await store.open(key) as reader:
-        content = bytearray(reader.size)
-        assert await reader.read_into(memoryview(content), 0) == reader.size
-    return bytes(content)
 
 
 @pytest.mark.needs("strace")
@@ -104,20 +88,6 @@ def test_finish_syncs_file_folder_and_new_parents_before_the_acknowledgement(tmp
         f"{folder}/{sibling}",
         folder,
     ]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MiB."""
-    where = tmp_path / "disk"
-    where.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(where)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
-    yield where
-    subprocess.run(["umount", "-l", str(where)], check=True)
 
 
 @pytest.mark.needs("mount")
@@ -362,74 +332,6 @@ async def test_short_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.M
     await store.close()
 
 
-class Preadv:
-    """os.preadv whose answers at once are as `at_once` says: an error number, or the most bytes it gives."""
-
-    def __init__(self, at_once: int | None = None, most: int = 2**30) -> None:
-        self.asked = 0
-        self._at_once = at_once
-        self._most = most
-        self._real = os.preadv
-
-    def __call__(self, fd: int, views: list[memoryview], offset: int, flags: int = 0) -> int:
-        if flags & os.RWF_NOWAIT:
-            self.asked += 1
-            if self._at_once is not None:
-                raise OSError(self._at_once, os.strerror(self._at_once))
-        return self._real(fd, [views[0][: self._most]], offset)
-
-
-@pytest.mark.parametrize(
-    ("preadv", "asked"),
-    [
-        (Preadv(), 2),
-        (Preadv(errno.EAGAIN), 2),
-        (Preadv(errno.EOPNOTSUPP), 1),
-        (Preadv(most=1000), 2),
-    ],
-    ids=["all cached", "none cached", "filesystem cannot tell", "partly cached"],
-)
-async def test_reads_are_whole_whatever_the_page_cache_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preadv: Preadv, asked: int
-) -> None:
-    """Asked at once first; what is missing comes by a thread; a filesystem that cannot tell is asked only once."""
-    store = FilesystemStore(tmp_path / "store")
-    content = os.urandom(10_000)
-    await put(store, KEY, content)
-    monkeypatch.setattr(os, "preadv", preadv)
-    async with await store.open(KEY) as reader:
-        got = bytearray(10_000)
-        assert await reader.read_into(memoryview(got)[:6000], 0) == 6000
-        assert await reader.read_into(memoryview(got)[6000:], 6000) == 4000
-    assert bytes(got) == content
-    assert preadv.asked == asked
-    await store.close()
-
-
-async def test_a_failing_read_is_store_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = FilesystemStore(tmp_path / "store")
-    await put(store, KEY, b"x" * 100)
-    monkeypatch.setattr(os, "preadv", Preadv(errno.EIO))
-    async with await store.open(KEY) as reader:
-        with pytest.raises(Failure) as failed:
-            await reader.read_into(memoryview(bytearray(100)), 0)
-    assert failed.value.code is Code.STORE_UNAVAILABLE
-    await store.close()
-
-
-async def test_a_fresh_read_drops_the_page_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`fresh` asks the kernel to forget the file before reading it; a plain open does not."""
-    advised: list[int] = []
-    monkeypatch.setattr(os, "posix_fadvise", lambda fd, start, length, advice: advised.append(advice))
-    store = FilesystemStore(tmp_path / "store")
-    await put(store, KEY, b"x")
-    await (await store.open(KEY)).close()
-    assert advised == []
-    await (await store.open(KEY, fresh=True)).close()
-    assert advised == [os.POSIX_FADV_DONTNEED]
-    await store.close()
-
-
 async def test_a_long_stretch_is_handed_to_the_disk_as_it_grows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,77 +375,4 @@ async def test_no_descriptor_stays_open(tmp_path: Path) -> None:
         await get(store, key)
         await store.delete(key)
     assert len(os.listdir("/proc/self/fd")) == len(before)
-    await store.close()
-
-
-def taken(root: Path) -> int:
-    """Bytes of the disk's blocks of the one object there."""
-    [path] = [path for path in root.rglob("*") if path.name == KEY]
-    return path.stat().st_blocks * 512
-
-
-@pytest.fixture
-def allocating(tmp_path: Path) -> Path:
-    with (tmp_path / "asked").open("wb") as file:
-        if not blocks.allocate(file.fileno(), 0, 4096):
-            pytest.skip("this file system takes no blocks ahead")
-    return tmp_path / "root"
-
-
-@pytest.mark.parametrize("end", ["pause", "finish", "killed"])
-async def test_a_long_object_takes_blocks_ahead_and_keeps_none_that_it_does_not_need(
-    allocating: Path, end: str
-) -> None:
-    """Its size is never more than what was written."""
-    store = FilesystemStore(allocating)
-    appender = await store.begin(KEY, 3 * ALLOCATED)
-    await appender.append(lambda: memoryview(bytes(2**20)))
-    assert taken(allocating) >= ALLOCATED
-    [size] = [stored.size async for stored in store.list()]
-    assert size == 2**20
-    if end == "killed":
-        os.close(appender._fd)
-        appender = await store.resume(KEY, 2**20)
-        assert taken(allocating) < 2**20 + 2**17
-        await appender.pause()
-    else:
-        await getattr(appender, end)()
-    assert taken(allocating) < 2**20 + 2**17
-    assert await get(store, KEY) == bytes(2**20)
-    await store.close()
-
-
-async def test_an_object_of_unknown_length_takes_blocks_ahead_once_it_is_long(allocating: Path) -> None:
-    store = FilesystemStore(allocating)
-    appender = await store.begin(KEY)
-    await appender.append(lambda: memoryview(bytes(ALLOCATED)))
-    assert taken(allocating) < ALLOCATED + 2**17
-    await appender.append(lambda: memoryview(bytes(2**20)))
-    assert taken(allocating) >= 2 * ALLOCATED
-    await appender.finish()
-    assert taken(allocating) < ALLOCATED + 2**20 + 2**17
-    await store.close()
-
-
-@pytest.mark.parametrize("answer", [False, OSError(errno.ENOSPC, "full")], ids=["cannot", "full"])
-async def test_blocks_that_cannot_be_taken_ahead_are_no_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: object
-) -> None:
-    """Whether there is room is seen when the bytes are written."""
-    asked = []
-
-    def allocate(fd: int, at: int, length: int) -> object:
-        asked.append((at, length))
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(blocks, "allocate", allocate)
-    store = FilesystemStore(tmp_path)
-    appender = await store.begin(KEY, 2 * ALLOCATED)
-    for _ in range(2 * ALLOCATED // 2**20):
-        await appender.append(lambda: memoryview(b"x" * 2**20))
-    await appender.finish()
-    assert [at for at, _ in asked] == [0, ALLOCATED]
-    assert await get(store, KEY) == b"x" * 2 * ALLOCATED
     await store.close()
