@@ -30,6 +30,7 @@ cdef extern from "sha2.h" nogil:
 cdef extern from "together.h" nogil:
     double sha256_gain()
     uint64_t sha256_meetings()
+    int sha256_is_crowded()
     void sha256_set_waiting(int always, int64_t wait)
     void sha256_together(uint32_t *state, const uint8_t *data, size_t blocks)
 
@@ -269,6 +270,11 @@ def together_gain() -> float:
 def meetings() -> int:
     """How often two threads hashed together since the process began."""
     return sha256_meetings()
+
+
+def crowded() -> bool:
+    """Whether a thread that hashes lost its core to others a moment ago: then threads wait longer for each other."""
+    return bool(sha256_is_crowded())
 
 
 def set_waiting(bint always, double seconds=-1.0) -> None:

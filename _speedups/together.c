@@ -1,16 +1,24 @@
 /* See together.h. */
+#define _GNU_SOURCE /* RUSAGE_THREAD */
 #include "together.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "sha2.h"
 
 #if defined(__linux__)
 
-#define PATIENCE 1000000 /* ns: what the other one does between two hashes, with a core of its own or not, and more */
-#define AROUND 2000000   /* ns since the other one was seen */
-#define MOST_MISSES 6    /* then every 64th time is tried */
+/* For how many ns the other one is waited for, how many after it was seen at most, and after how many misses waits become
+ * no rarer (each 2^n-th time). Where threads have cores to themselves a wait is time lost, and the other one comes at once
+ * or not at all; where they are driven off them somebody else has the core meanwhile, and the other one is waiting too. */
+struct manner {
+    int64_t patience, around;
+    unsigned most_misses;
+};
+static const struct manner AT_EASE = {1000000, 2000000, 6}, CROWDED = {5000000, 20000000, 3};
+#define CROWDED_LASTS 50000000 /* ns since a thread was last seen driven off its core */
 
 enum state { WAITS, TAKEN, HASHED };
 
@@ -39,7 +47,9 @@ static unsigned misses;  /* in a row */
 static unsigned to_skip; /* times that nobody is waited for */
 static uint64_t meetings;
 static int always;
-static int64_t patience = PATIENCE;
+static int64_t patience = -1; /* set by tests */
+static int64_t crowded_at = -CROWDED_LASTS;
+static _Thread_local long driven_off;
 
 static int64_t now(clockid_t clock) {
     struct timespec t;
@@ -84,33 +94,52 @@ uint64_t sha256_meetings(void) {
     return found;
 }
 
+int sha256_is_crowded(void) {
+    int found;
+    pthread_mutex_lock(&gate);
+    found = now(CLOCK_MONOTONIC) - crowded_at < CROWDED_LASTS;
+    pthread_mutex_unlock(&gate);
+    return found;
+}
+
 void sha256_set_waiting(int is_always, int64_t wait) {
     pthread_once(&once, measure);
     pthread_mutex_lock(&gate);
     always = is_always;
-    patience = wait < 0 ? PATIENCE : wait;
+    patience = wait;
     together = is_always || gain >= TOGETHER_PAYS ? sha256_two_accelerated() : NULL;
     misses = to_skip = 0;
     pthread_mutex_unlock(&gate);
 }
 
-/* Whether somebody else may come soon. With the gate. */
-static int is_worth_waiting(const uint32_t *words) {
+/* Look whether this thread lost its core since it was last here: then cores are short. With the gate. */
+static const struct manner *manner_at(int64_t at) {
+    struct rusage used;
+    if (!getrusage(RUSAGE_THREAD, &used) && used.ru_nivcsw != driven_off) {
+        driven_off = used.ru_nivcsw;
+        crowded_at = at;
+    }
+    return at - crowded_at < CROWDED_LASTS ? &CROWDED : &AT_EASE;
+}
+
+/* How long to wait for somebody else who may come soon, and what a miss then means. NULL: not. With the gate. */
+static const struct manner *is_worth_waiting(const uint32_t *words) {
     int64_t at = now(CLOCK_MONOTONIC);
     pthread_t self = pthread_self();
+    const struct manner *manner = manner_at(at);
     if (!pthread_equal(last, self) && words != last_words) other_at = last_at;
     last = self, last_words = words, last_at = at;
-    if (always) return 1;
+    if (always) return manner;
     if (to_skip) {
         to_skip--;
-        return 0;
+        return NULL;
     }
-    return at - other_at < AROUND;
+    return at - other_at < manner->around ? manner : NULL;
 }
 
 /* Wait until another thread has hashed these blocks, or for as long as it pays; how many it hashed. With the gate. */
-static size_t wait_for_other(struct half *half) {
-    int64_t until = now(CLOCK_MONOTONIC) + patience;
+static size_t wait_for_other(struct half *half, const struct manner *manner) {
+    int64_t until = now(CLOCK_MONOTONIC) + (patience < 0 ? manner->patience : patience);
     struct timespec t = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
     int failed = pthread_cond_init(&half->told, &monotonic);
     if (failed) return 0;
@@ -119,7 +148,7 @@ static size_t wait_for_other(struct half *half) {
     while (half->state == TAKEN) pthread_cond_wait(&half->told, &gate); /* it hashes: that ends */
     if (half->state == WAITS) {
         waiting = NULL;
-        if (misses < MOST_MISSES) misses++;
+        misses = misses < manner->most_misses ? misses + 1 : manner->most_misses;
         to_skip = 1u << misses;
     }
     pthread_cond_destroy(&half->told);
@@ -132,7 +161,7 @@ void sha256_together(uint32_t state[8], const uint8_t *data, size_t blocks) {
     pthread_mutex_lock(&gate);
     sha256_two_fn two = together;
     if (two) {
-        int may_wait = is_worth_waiting(state);
+        const struct manner *manner = is_worth_waiting(state);
         struct half *other = waiting;
         if (other) {
             waiting = NULL;
@@ -146,9 +175,9 @@ void sha256_together(uint32_t state[8], const uint8_t *data, size_t blocks) {
             pthread_cond_signal(&other->told);
             misses = to_skip = 0;
             meetings++;
-        } else if (may_wait) {
+        } else if (manner) {
             struct half half = {.words = state, .data = data, .blocks = blocks, .state = WAITS};
-            hashed = wait_for_other(&half);
+            hashed = wait_for_other(&half, manner);
         }
     }
     pthread_mutex_unlock(&gate);
@@ -159,6 +188,7 @@ void sha256_together(uint32_t state[8], const uint8_t *data, size_t blocks) {
 
 double sha256_gain(void) { return 0; }
 uint64_t sha256_meetings(void) { return 0; }
+int sha256_is_crowded(void) { return 0; }
 void sha256_set_waiting(int always, int64_t wait) { (void)always, (void)wait; }
 void sha256_together(uint32_t state[8], const uint8_t *data, size_t blocks) {
     sha256_blocks_accelerated()(state, data, blocks);

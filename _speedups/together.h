@@ -4,8 +4,9 @@
  *     thread B ─────────── sha256_together ── hashes A's and its own, side by side ── goes on
  *
  * One stream leaves half of the CPU's SHA unit idle, as each step waits for the one before (1.8 times the bytes by two on
- * a Zen 4, 1.27 on an Intel Xeon: bench/NOTES.md). A thread waits only where another one has hashed within AROUND, for
- * at most PATIENCE, and less often each time that nobody came; so a stream that is alone never waits. */
+ * a Zen 4, 1.27 on an Intel Xeon: bench/NOTES.md). A thread waits only where another one has hashed a moment ago,
+ * and less often each time that nobody came; so a stream that is alone never waits. Longer, and more often, where threads
+ * lose their cores to others: `struct manner` of together.c. */
 #ifndef WHARFAGE_TOGETHER_H
 #define WHARFAGE_TOGETHER_H
 
@@ -21,9 +22,11 @@ double sha256_gain(void);
  * but for a mutex of its own that is never held while it hashes. */
 void sha256_together(uint32_t state[8], const uint8_t *data, size_t blocks);
 
-/* How often two have met, since the process began; and, for tests, whether and how long (ns) to wait for each other:
- * `always` without looking whether anybody is around. `wait` < 0: as it is by itself. */
+/* How often two have met, since the process began. Whether a thread that hashes lost its core a moment ago. And, for
+ * tests, whether and how long (ns) to wait for each other: `always` without looking whether anybody is around; `wait` < 0:
+ * as it is by itself. */
 uint64_t sha256_meetings(void);
+int sha256_is_crowded(void);
 void sha256_set_waiting(int always, int64_t wait);
 
 #endif

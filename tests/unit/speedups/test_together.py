@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -120,6 +123,28 @@ def test_those_for_whom_nobody_comes_wait_less_and_less() -> None:
         hasher.update(piece)
     assert time.monotonic() - began < 200 * 0.05
     assert hasher.digest() == other.digest() == hashlib.sha256(BEGUN + piece * 200).digest()
+
+
+def test_cores_are_short_while_a_thread_that_hashes_is_driven_off_its_own() -> None:
+    """By a process that wants the same one; and no longer once nobody hashes."""
+    core, hasher, piece = min(os.sched_getaffinity(0)), long_one(), bytes(2**20)
+    allowed = os.sched_getaffinity(0)
+    spinning = subprocess.Popen(
+        [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"]
+    )
+    try:
+        os.sched_setaffinity(0, {core})
+        until = time.monotonic() + LONG / 2
+        while not native.crowded() and time.monotonic() < until:
+            hasher.update(piece)
+        assert native.crowded()
+    finally:
+        os.sched_setaffinity(0, allowed)
+        spinning.kill()
+        spinning.wait()
+    while native.crowded():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_short_pieces_and_short_messages_are_hashed_at_once() -> None:
