@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from peers import Peer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,8 +25,8 @@ GB = 1e9
 @dataclass(frozen=True, slots=True)
 class Figure:
     """For one unit (a GB, or 1,000 requests): the server's CPU-seconds in user and kernel, wall seconds, the client's
-    CPU-seconds; bytes that the server's reads returned, and that came from a disk (both a byte where the unit is GB).
-    """
+    CPU-seconds; bytes that the server's reads returned, and that came from a disk (both a byte where the unit is GB);
+    CPU-seconds of all that ran on the machine."""
 
     user: float
     kernel: float
@@ -33,22 +34,24 @@ class Figure:
     client: float = 0.0
     read: float = 0.0
     disk: float = 0.0
+    machine: float = 0.0
 
     @property
     def cpu(self) -> float:
         return self.user + self.kernel
 
     def told(self) -> dict[str, float]:
-        kept = {name: getattr(self, name) for name in ("cpu", "kernel", "wall", "client", "read", "disk")}
+        kept = {name: getattr(self, name) for name in ("cpu", "kernel", "wall", "client", "read", "disk", "machine")}
         return {name: round(value, 4) for name, value in kept.items()}
 
 
 def measure(peer: Peer, units: float, work: Callable[[], None]) -> Figure:
     os.sync()  # what others left dirty is not to be written on this one's time
-    before, client, began = peer.used(), time.process_time(), time.perf_counter()
+    before, machine = peer.used(), busy()
+    client, began = time.process_time(), time.perf_counter()
     work()
     wall, client = time.perf_counter() - began, time.process_time() - client
-    after = peer.used()
+    after, machine = peer.used(), busy() - machine
     return Figure(
         (after.user - before.user) / units,
         (after.kernel - before.kernel) / units,
@@ -56,7 +59,14 @@ def measure(peer: Peer, units: float, work: Callable[[], None]) -> Figure:
         client / units,
         (after.read - before.read) / units / GB,
         (after.disk - before.disk) / units / GB,
+        machine / units,
     )
+
+
+def busy() -> float:
+    """CPU-seconds that all cores of the machine have worked since it started."""
+    spent = psutil.cpu_times()
+    return float(spent.user + spent.nice + spent.system + spent.irq + spent.softirq)
 
 
 def use_pages(folder: Path, mib: int) -> None:

@@ -30,7 +30,7 @@ import bars  # noqa: E402 - as above
 from aiobotocore.config import AioConfig  # noqa: E402 - once the path above is set
 from aiobotocore.session import get_session  # noqa: E402 - as above
 from counted import Count, CountedLine  # noqa: E402 - as above
-from figures import GB, RESULTS, Figure, source, use_pages, write  # noqa: E402 - as above
+from figures import GB, RESULTS, Figure, busy, source, use_pages, write  # noqa: E402 - as above
 from layers import Layers  # noqa: E402 - as above
 from load import Content  # noqa: E402 - as above
 from peers import Peer, distribution_on_s3, wharfage  # noqa: E402 - as above
@@ -97,10 +97,11 @@ class Puts:
                     await client.put_object(Bucket=self._place.bucket, Key=f"bare/{self._made}", Body=body)
 
             await client.head_bucket(Bucket=self._place.bucket)  # the client is made, a connection is there
-            cpu, began = time.process_time(), time.perf_counter()
+            machine, cpu, began = busy(), time.process_time(), time.perf_counter()
             await asyncio.gather(*map(put, self._contents))
             spent, wall = time.process_time() - cpu, time.perf_counter() - began
-        return Figure(spent / self.units, 0.0, wall / self.units)
+            machine = busy() - machine
+        return Figure(spent / self.units, 0.0, wall / self.units, machine=machine / self.units)
 
 
 class Comparison:
@@ -285,6 +286,23 @@ def marks(rows: dict[str, dict[str, list[Row]]]) -> list[Mark]:
     return found
 
 
+def full(rows: dict[str, dict[str, list[Row]]]) -> list[str]:
+    """Of each push beside bare PUTs: how much of all cores was at work, and what would be reached were none ever idle.
+    The store has most of them, and what is spent besides bare PUTs is what stands between."""
+    cores, lines = os.cpu_count() or 1, []
+    for name, push in rows.items():
+        if BARE in push:
+            ours, bare = ([row.figure for row in push[server]] for server in (OURS, BARE))
+            mine, its = (statistics.median(each.machine / each.wall / cores for each in side) for side in (ours, bare))
+            best = statistics.median(its.wall * cores / mine.machine for mine, its in zip(ours, bare, strict=True))
+            lines.append(
+                f"- {name}: all cores were busy for {mine:.0%} of the time ({its:.0%} with bare PUTs), with "
+                f"{_median(push[OURS], lambda row: row.figure.machine):.1f} CPU-s per GB of all that ran "
+                f"({_median(push[BARE], lambda row: row.figure.machine):.1f}): were none idle, {best:.2f} of bare PUTs'"
+            )
+    return lines
+
+
 def told(operation: str, by_server: dict[str, list[Row]]) -> dict[str, Any]:
     """One operation, as `compare.py` tells its rows."""
     row = bars.Row(operation, "cpu-s/GB", "cpu", None, list(by_server), lambda server: {})
@@ -332,7 +350,7 @@ def main() -> None:
             print(f"round {number} of {asked.rounds}{' (warming)' if not number else ''}", file=sys.stderr)
         here, reached = source(), marks(compared.rows)
         print(f"{here.line()}\n\n{table(compared.rows)}\n")
-        print("\n".join(map(str, reached)))
+        print("\n".join([*map(str, reached), "", *full(compared.rows)]))
         rows = [told(operation, each) for operation, each in compared.rows.items()]
         where = "S3, beside a disk"
         found = {**dataclasses.asdict(here), "where": where, "rows": [*rows, *(mark.told() for mark in reached)]}
