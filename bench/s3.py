@@ -177,7 +177,7 @@ class Comparison:
             THEIRS: self._pulls(self.pulls[THEIRS], 3),
             FILE: (cached.units, partial(self._write_alone, cached.units)),
         }
-        found[WARM] = {name: self._pulls(self.pulls[name], 3) for name in (CACHED, LOCAL)}
+        found[WARM] = {name: self._pulls(self.pulls[name], 9) for name in (CACHED, LOCAL)}  # they differ by little
         found[MANY] = {CACHED: (self.one.units * PULLERS, partial(self._fill, self.one, PULLERS))}
         return found
 
