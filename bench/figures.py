@@ -71,17 +71,14 @@ def busy() -> float:
 
 def use_pages(folder: Path, mib: int) -> None:
     """Let `mib` MiB that come into the page cache next lie in pages that were used before: in a virtual machine the
-    first use of a page costs its user 2.5 CPU-s/GB, whoever that is. More than are needed, and just before: others take
-    some, and a host may take back what lies free for two seconds. And in blocks of both sizes in which they come: the
-    kernel takes 2 MiB at a time to read ahead, and as much as is written for a write."""
+    first use of a page costs its user 2.5 CPU-s/GB, whoever that is. Twice as many as are needed, and just before:
+    others take some, and a host may take back what lies free for two seconds."""
     os.sync()  # so that the measurement's own takes no time
-    used = [folder / "used-pages", folder / "used-blocks"]
-    for path, length in zip(used, (1, 8), strict=True):
-        with path.open("wb", buffering=0) as file:
-            for _ in range(2 * mib // length):
-                file.write(bytes(length << 20))
-    for path in used:
-        path.unlink()
+    used = folder / "used-pages"
+    with used.open("wb", buffering=0) as file:
+        for _ in range(2 * mib):
+            file.write(bytes(2**20))
+    used.unlink()
 
 
 @dataclass(frozen=True, slots=True)
