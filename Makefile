@@ -61,6 +61,7 @@ format: $(VENV)/.test  ## let ruff lay the code out
 
 bench: $(VENV)/.bench $(TOOLS)/.go $(TOOLS)/.debian  ## every bar of local storage against measured peers (ROWS, ROUNDS): long
 	$(BIN)/python bench/compare.py $(if $(ROWS),--rows $(ROWS)) --rounds $(or $(ROUNDS),5)
+	-$(if $(ROWS),,$(BIN)/python bench/compare.py --rows pull,push --rounds $(or $(ROUNDS),5) --home /dev/shm)
 	$(BIN)/python bench/picture.py
 
 bench-s3: $(VENV)/.bench $(TOOLS)/.go $(TOOLS)/.debian  ## the same on one S3 store, its requests and bytes counted, beside bare PUTs

@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` li
 
 from figures import RESULTS  # noqa: E402 - once the path above is set
 
-ORDER = ("pull", "ranges", "push", "images", "small", "latency", "memory", "storms", "scale", "s3")
+ORDER = ("pull", "pull-tmpfs", "ranges", "push", "push-tmpfs", "images", "small", "latency", "memory", "storms", "scale", "s3")
 SHOWN = 4.0  # times its bar; what is longer ends here, with its number
 MET, MISSED = "#2f7d5b", "#c2573a"
 
@@ -57,9 +57,13 @@ def drawn(row: dict[str, Any]) -> Drawn | None:
 
 
 def read(results: Path) -> dict[str, Any]:
-    """What the files hold, by group and in the table's order."""
+    """What the files hold, by group and in the table's order. Rows of a tmpfs say so: a disk has some of that name."""
     paths = {name: results / f"{name}.json" for name in ORDER}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    found = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    for group in found.values():
+        for row in group["rows"] if group["where"] == "tmpfs" else ():
+            row["row"] += ", on a tmpfs"
+    return found
 
 
 def sources(found: dict[str, Any]) -> list[str]:
