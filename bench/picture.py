@@ -21,7 +21,20 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` li
 
 from figures import RESULTS  # noqa: E402 - once the path above is set
 
-ORDER = ("pull", "pull-tmpfs", "ranges", "push", "push-tmpfs", "images", "small", "latency", "memory", "storms", "scale", "s3")
+ORDER = (
+    "pull",
+    "pull-tmpfs",
+    "ranges",
+    "push",
+    "push-tmpfs",
+    "images",
+    "small",
+    "latency",
+    "memory",
+    "storms",
+    "scale",
+    "s3",
+)
 SHOWN = 4.0  # times its bar; what is longer ends here, with its number
 MET, MISSED = "#2f7d5b", "#c2573a"
 
