@@ -24,8 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
 
-import psutil  # noqa: E402 - once the path above is set
-from answergroups import Asked, Latency, Small  # noqa: E402 - as above
+from answergroups import Asked, Latency, Small  # noqa: E402 - once the path above is set
 from bars import Group, Row, document, table  # noqa: E402 - as above
 from bytesgroups import Images, Pulls, Pushes, Ranges  # noqa: E402 - as above
 from figures import RESULTS, source, write  # noqa: E402 - as above
@@ -33,6 +32,7 @@ from ownservers import Memory, Scale, Storms  # noqa: E402 - as above
 from peers import Peer, distribution, nginx, wharfage, zot  # noqa: E402 - as above
 
 from harness.programs import find  # noqa: E402 - as above
+from proxy.storage.atonce import in_memory  # noqa: E402 - as above
 
 GROUPS = ("pull", "ranges", "push", "images", "small", "latency", "memory", "scale")
 ON_REQUEST = ("storms",)
@@ -46,7 +46,7 @@ class Comparison:
         self._quick = quick
         self._peers: list[Peer] = []
         self._asked: list[Asked] = []
-        self.on_disk = not is_tmpfs(home)
+        self.on_disk = not lies_in_memory(home)
 
     def end(self) -> None:
         for peer in self._peers:
@@ -98,9 +98,12 @@ def run_rounds(group: Group, rounds: int) -> None:
         print(f"{group.name}: round {number} of {rounds}{'' if number else ' (warming)'}", file=sys.stderr)
 
 
-def is_tmpfs(path: Path) -> bool:
-    mounts = [part for part in psutil.disk_partitions(all=True) if path.is_relative_to(part.mountpoint)]
-    return max(mounts, key=lambda part: len(part.mountpoint)).fstype == "tmpfs"
+def lies_in_memory(folder: Path) -> bool:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        return in_memory(opened)
+    finally:
+        os.close(opened)
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:

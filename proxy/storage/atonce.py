@@ -19,7 +19,7 @@ _TMPFS, _RAMFS = 0x01021994, 0x858458F6  # linux/magic.h
 _TYPE = struct.Struct("@l")  # of struct statfs, whose first member it is
 _STATFS_MOST = 256  # bytes: it has 120 on 64-bit Linux
 
-_fstatfs = getattr(ctypes.CDLL(None, use_errno=True), "fstatfs", None)
+_fstatfs = getattr(ctypes.CDLL(None), "fstatfs", None)
 if _fstatfs is not None:
     _fstatfs.argtypes = (ctypes.c_int, ctypes.c_char_p)
 
