@@ -61,6 +61,7 @@ format: $(VENV)/.test  ## let ruff lay the code out
 
 bench: $(VENV)/.bench $(TOOLS)/.go $(TOOLS)/.debian  ## every bar of local storage against measured peers (ROWS, ROUNDS): long
 	$(BIN)/python bench/compare.py $(if $(ROWS),--rows $(ROWS)) --rounds $(or $(ROUNDS),5)
+	# may fail: where /dev/shm is small, as in a container, the disk's rows are drawn all the same
 	-$(if $(ROWS),,$(BIN)/python bench/compare.py --rows pull,push --rounds $(or $(ROUNDS),5) --home /dev/shm)
 	$(BIN)/python bench/picture.py
 

@@ -287,8 +287,8 @@ def marks(rows: dict[str, dict[str, list[Row]]]) -> list[Mark]:
 
 
 def full(rows: dict[str, dict[str, list[Row]]]) -> list[str]:
-    """Of each push beside bare PUTs: how much of all cores was at work, and what would be reached were none ever idle.
-    The store has most of them, and what is spent besides bare PUTs is what stands between."""
+    """Of each push beside bare PUTs: how much of all cores was at work, and what would be reached were none ever idle,
+    which is less than 1 by what all spend for a push more than for bare PUTs."""
     cores, lines = os.cpu_count() or 1, []
     for name, push in rows.items():
         if BARE in push:

@@ -45,7 +45,7 @@ async def make(seaweed: Seaweed, line: FaultLine) -> AsyncIterator[Make]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MiB."""
+    """A disk of 4 MiB, which is a tmpfs."""
     where = tmp_path / "disk"
     where.mkdir()
     mounted = subprocess.run(
