@@ -28,6 +28,7 @@ from proxy.model.records import (
     Blob,
     CreateOnPush,
     EncryptedDataKey,
+    Fence,
     KeyRecord,
     Miscount,
     Mounted,
@@ -205,9 +206,18 @@ class MetadataClient:
         )
 
     async def advance_upload(
-        self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
+        self,
+        upload_id: str,
+        fence: int,
+        *,
+        segment: Segment,
+        hash_state: bytes,
+        frame_hashes: bytes = b"",
+        object_key: str = "",
+        settled: bool = True,
     ) -> Upload:
         facts = {"segment": segment, "hash_state": hash_state, "frame_hashes": frame_hashes}
+        facts |= {"object_key": object_key, "settled": settled}
         return await self._ask("advance_upload", Upload, upload_id=upload_id, fence=fence, **facts)
 
     async def finish_upload(
@@ -223,8 +233,8 @@ class MetadataClient:
         wanted = tuple[Upload | None, str | None]
         return await self._ask("close_upload", wanted, seconds=seconds, holder=secrets.token_hex(16), **asked)
 
-    async def release_upload(self, upload_id: str, fence: int) -> None:
-        await self._ask("release_upload", None, upload_id=upload_id, fence=fence)
+    async def release_upload(self, upload_id: str, fence: int, *, settled: bool = False) -> None:
+        await self._ask("release_upload", None, upload_id=upload_id, fence=fence, settled=settled)
 
     async def commit_upload(
         self,
@@ -235,6 +245,7 @@ class MetadataClient:
         segment: Segment | None,
         hash_state: bytes,
         frame_hashes: bytes = b"",
+        object_key: str = "",
     ) -> tuple[Blob, str | None]:
         return await self._ask(
             "commit_upload",
@@ -245,10 +256,12 @@ class MetadataClient:
             segment=segment,
             hash_state=hash_state,
             frame_hashes=frame_hashes,
+            object_key=object_key,
         )
 
-    async def cancel_upload(self, account: str, repository: str, upload_id: str) -> str:
-        return await self._ask("cancel_upload", str, account=account, repository=repository, upload_id=upload_id)
+    async def cancel_upload(self, account: str, repository: str, upload_id: str, *, fence: int | None = None) -> str:
+        asked = {"account": account, "repository": repository, "upload_id": upload_id, "fence": fence}
+        return await self._ask("cancel_upload", str, **asked)
 
     async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:
         return await self._ask("manifest", StoredManifest, account=account, repository=repository, reference=reference)
@@ -353,26 +366,36 @@ class MetadataClient:
     async def keep_open_object(
         self,
         object_key: str,
+        fence: Fence,
         *,
         part_size: int,
         upload_id: str,
         parts: Sequence[SentPart],
         tail_offset: int,
         tail: bytes,
+        next_number: int,
+        final_size: int | None = None,
     ) -> None:
         await self._ask(
             "keep_open_object",
             None,
             object_key=object_key,
+            fence=fence,
             part_size=part_size,
             upload_id=upload_id,
             parts=parts,
             tail_offset=tail_offset,
             tail=tail,
+            next_number=next_number,
+            final_size=final_size,
         )
 
-    async def cut_open_object(self, object_key: str, offset: int) -> OpenObject | None:
-        return await self._ask("cut_open_object", OpenObject | None, object_key=object_key, offset=offset)
+    async def cut_open_object(self, object_key: str, fence: Fence, offset: int, *, numbers: int) -> OpenObject | None:
+        asked = {"object_key": object_key, "fence": fence, "offset": offset, "numbers": numbers}
+        return await self._ask("cut_open_object", OpenObject | None, **asked)
+
+    async def reserve_part_numbers(self, object_key: str, fence: Fence, *, numbers: int) -> int:
+        return await self._ask("reserve_part_numbers", int, object_key=object_key, fence=fence, numbers=numbers)
 
     async def open_object_parts(self, object_key: str) -> Sequence[SentPart]:
         return await self._ask("open_object_parts", Sequence[SentPart], object_key=object_key)
@@ -380,8 +403,8 @@ class MetadataClient:
     async def open_object_tail(self, object_key: str, offset: int) -> Sequence[tuple[int, bytes]]:
         return await self._ask("open_object_tail", Sequence[tuple[int, bytes]], object_key=object_key, offset=offset)
 
-    async def drop_open_object(self, object_key: str) -> None:
-        await self._ask("drop_open_object", None, object_key=object_key)
+    async def drop_open_object(self, object_key: str, fence: Fence | None = None) -> bool:
+        return await self._ask("drop_open_object", bool, object_key=object_key, fence=fence)
 
     async def open_objects(self, after: str, limit: int) -> Sequence[OpenObject]:
         return await self._ask("open_objects", Sequence[OpenObject], after=after, limit=limit)

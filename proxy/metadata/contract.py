@@ -177,7 +177,10 @@ class Metadata(Protocol):
         """UploadNotFound also when it belongs to another repository, or has been swept."""
 
     async def lease_upload(self, account: str, repository: str, upload_id: str, *, seconds: float) -> Upload:
-        """Take the session for one append: a new `fence`. UploadConflict while another lease lives, UploadNotFound."""
+        """Take the session for one append: a new `fence`, and the object key to go on under, which is another one where
+        the last writer may still write (`operations.uploads`). UploadConflict while another lease lives,
+        UploadNotFound.
+        """
 
     async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:
         """Keep the lease during a long append. UploadConflict when it was lost."""
@@ -186,12 +189,21 @@ class Metadata(Protocol):
         """Keep a full page of a long append's hashes, which counts once the append does. UploadConflict."""
 
     async def advance_upload(
-        self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
+        self,
+        upload_id: str,
+        fence: int,
+        *,
+        segment: Segment,
+        hash_state: bytes,
+        frame_hashes: bytes = b"",
+        object_key: str = "",
+        settled: bool = True,
     ) -> Upload:
         """Record a finished append and let the lease go. `segment` must begin at the row's offsets. UploadConflict;
         LimitExceeded for a part past the quotas.
 
-        `frame_hashes` is the last page of hashes of an object that is not sealed, full or not."""
+        `object_key` is where the object is from here on, if not where it was. Not `settled`: a request to the store may
+        still be on its way. `frame_hashes` is the last page of hashes of an object that is not sealed, full or not."""
 
     async def finish_upload(
         self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
@@ -206,8 +218,9 @@ class Metadata(Protocol):
         has leased since, what `commit_upload` does; None, and the key of an object to delete. With any other what
         `lease_upload` does; the session, and None."""
 
-    async def release_upload(self, upload_id: str, fence: int) -> None:
-        """Let the lease go with nothing recorded. Idempotent, never fails on a lost lease."""
+    async def release_upload(self, upload_id: str, fence: int, *, settled: bool = False) -> None:
+        """Let the lease go with nothing recorded. Idempotent, never fails on a lost lease. `settled`: nothing was asked
+        of the store."""
 
     async def commit_upload(
         self,
@@ -218,16 +231,19 @@ class Metadata(Protocol):
         segment: Segment | None,
         hash_state: bytes,
         frame_hashes: bytes = b"",
+        object_key: str = "",
     ) -> tuple[Blob, str | None]:
-        """Make the session's object the repository's blob `digest`; `segment` is the last append, if it wrote any.
+        """Make the session's object the repository's blob `digest`; `segment` is the last append, if it wrote any, and
+        `object_key` as of `advance_upload`.
 
         Returns the blob, and the key of an object to delete: this upload's own when the digest was there already
         (the first stays), the old corrupt one when this push healed a quarantined blob. Committed sessions answer
         `upload` with `committed` set for an hour.
         """
 
-    async def cancel_upload(self, account: str, repository: str, upload_id: str) -> str:
-        """Close a session; returns the key of its object, to delete. UploadNotFound."""
+    async def cancel_upload(self, account: str, repository: str, upload_id: str, *, fence: int | None = None) -> str:
+        """Close a session; returns the key of its object, to delete. UploadNotFound; UploadConflict unless it is open
+        under `fence`, where one is given."""
 
     # ---- manifests ------------------------------------------------------------------------------------------------
     async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:

@@ -30,7 +30,7 @@ from proxy.metadata.columns import RowId
 from proxy.metadata.columns import metadata as metadata
 from proxy.metadata.columns import name as _name
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(
@@ -152,6 +152,7 @@ uploads = Table(
     Column("small_parts", Integer, nullable=False, server_default="0"),  # too small to have another after them
     Column("last_part_at", BigInteger, nullable=False, server_default="0"),
     Column("state_before", LargeBinary),  # the hash state before the last part
+    Column("settled_fence", Integer, nullable=False, server_default="0"),  # newest whose holder left nothing in flight
     Index("ix_uploads_state_touched_at", "state", "touched_at"),
     Index("ix_uploads_account_repository_state", "account", "repository", "state"),
 )
@@ -296,6 +297,10 @@ open_objects = Table(
     Column("part_size", BigInteger, nullable=False),
     Column("upload_id", Text, nullable=False),  # of the store's multipart upload; empty while there is none
     Column("touched_at", Float, nullable=False),
+    Column("session_id", _name(36), nullable=False, server_default=""),  # the upload session that wrote the row last,
+    Column("fence", Integer, nullable=False, server_default="0"),  # under this lease of it
+    Column("next_number", Integer, nullable=False, server_default="1"),  # of a part: free, with all that follow
+    Column("final_size", BigInteger),  # set once the multipart upload's completion may have been sent
 )
 """Unfinished objects of a store that cannot append (S3), with their parts and tails: what `storage.base.OpenObjects`
 keeps."""
@@ -304,7 +309,8 @@ open_parts = Table(
     "open_parts",
     metadata,
     Column("object_key", _name(32), primary_key=True),
-    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),  # in the object, from 1
+    Column("number", Integer, nullable=False, server_default="0"),  # by which the store knows the part
     Column("etag", Text, nullable=False),
     Column("checksum", String(64), nullable=False),
 )

@@ -154,6 +154,15 @@ class Upload:
     created_repository: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The right to write to an upload session's object: the session, and the number that its lease was granted
+    under."""
+
+    upload_id: str
+    number: int
+
+
 class ImageKind(StrEnum):
     IMAGE = "image"
     INDEX = "index"
@@ -254,14 +263,18 @@ TAIL_PIECE = 2**20
 class SentPart:
     """A part that the store of an unfinished object has taken: what completing the object must name."""
 
-    number: int  # from 1
+    position: int  # in the object, from 1
+    number: int  # by which the store knows it: grows with the position, never used twice in one multipart upload
     etag: str
     checksum: str  # as the store verified it; "" for a kind that completing does not name
 
 
 @dataclass(frozen=True, slots=True)
 class OpenObject:
-    """An unfinished object of a store that cannot append (S3): `part_count` equal parts, then a tail in rows."""
+    """An unfinished object of a store that cannot append (S3): `part_count` equal parts, then a tail in rows.
+
+    With `final_size` its completion was requested: the multipart upload takes no more parts, and completing it again
+    from the recorded parts makes the same object of that size."""
 
     object_key: str
     part_size: int
@@ -269,3 +282,5 @@ class OpenObject:
     part_count: int
     stored_size: int  # parts and tail
     touched_at: float  # epoch seconds
+    next_number: int = 1  # of a part: no writer has used it, nor a higher one
+    final_size: int | None = None

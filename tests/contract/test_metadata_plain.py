@@ -136,13 +136,13 @@ async def test_pages_are_kept_only_by_who_holds_the_session_whole_and_in_their_p
 
 async def test_what_a_failed_append_kept_is_written_over_or_goes_with_the_next(world: World) -> None:
     leased = await begin(world)
-    key = leased.sealed.object_key
     for page in range(3):
         await world.metadata.keep_frame_hashes(
             leased.upload_id, leased.fence, plain_offset=page * PAGE, hashes=hashes("x")
         )
     await world.metadata.release_upload(leased.upload_id, leased.fence)
     leased = await world.lease(leased)
+    key = leased.sealed.object_key
     await world.metadata.advance_upload(
         leased.upload_id, leased.fence, segment=plain_append(0, 1), hash_state=b"", frame_hashes=hashes("a", 1)
     )

@@ -137,6 +137,7 @@ INTERNAL: dict[str, Operation] = {
     "open_object": Operation(openobjects.open_object),
     "keep_open_object": Operation(openobjects.keep_open_object, write=True),
     "cut_open_object": Operation(openobjects.cut_open_object, write=True),
+    "reserve_part_numbers": Operation(openobjects.reserve_part_numbers, write=True),
     "open_object_parts": Operation(openobjects.open_object_parts),
     "open_object_tail": Operation(openobjects.open_object_tail),
     "drop_open_object": Operation(openobjects.drop_open_object, write=True),

@@ -20,6 +20,7 @@ from proxy.metadata.schema import (
     UPLOAD_OPEN,
     blob_links,
     blobs,
+    open_objects,
     repositories,
     turns,
     uploads,
@@ -121,6 +122,15 @@ def known_objects(tx: Transaction, keys: Sequence[str]) -> Sequence[str]:
                 select(uploads.c.object_key).where(uploads.c.object_key.in_(some), uploads.c.state == UPLOAD_OPEN)
             ).scalars()
         )
+        writing = (
+            select(open_objects.c.object_key)
+            .join(
+                uploads,
+                (uploads.c.upload_id == open_objects.c.session_id) & (uploads.c.fence == open_objects.c.fence),
+            )
+            .where(open_objects.c.object_key.in_(some), uploads.c.state == UPLOAD_OPEN, uploads.c.fence != 0)
+        )
+        owned |= set(tx.connection.execute(writing).scalars())
     return tuple(key for key in keys if key in owned)
 
 

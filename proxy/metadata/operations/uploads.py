@@ -3,6 +3,24 @@
 A session is a row that any worker continues. Whoever appends holds its fence, a number that grows with every lease and
 is checked in the very update that records the append. `begin_upload`, `lease_upload`, `advance_upload` and
 `commit_upload` may be asked twice: a lost answer is given again.
+
+An object's key belongs to the fences that hand it over in order. A lease that ends by an append that was recorded,
+every request to the store answered, is settled: the next one goes on under the same key. After any other end (it ran
+out, the append failed, a request's answer never came) a writer may still be about to write under the key, so that
+`lease_upload` moves the session away from it:
+
+                        recorded so far                        the next lease
+    open, settled       anything                               same key
+    open, not settled   nothing                                new key
+                        a tail in rows, no part sent           new key, the rows moved to it
+                        parts of a multipart upload            same key and upload, part numbers never used before
+                        an upload whose completion was sent    same key: completing it again makes the same object
+                        a finished object                      same key, never written again: bytes go to a new key
+                        a file                                 same key: a living writer holds the file's lock
+
+What lies under a key that was left is the sweep's. No key that a session has left, or that a blob's row names, is ever
+written again, so that a request that arrives late changes nothing that counts: a PUT or a completion makes an orphan, a
+DELETE finds what was to go, a part has a number that no completion names, a write to rows finds another fence.
 """
 
 from __future__ import annotations
@@ -15,6 +33,7 @@ from proxy.metadata.operations.blobs import link_blob, link_new_blob
 from proxy.metadata.operations.createonpush import need_or_make_repository
 from proxy.metadata.operations.framehashes import end_append, put_page
 from proxy.metadata.operations.layerparts import add_part, parts_of
+from proxy.metadata.operations.openobjects import forget_rows, move_rows, needs_new_key
 from proxy.metadata.operations.repositories import encryption_of, need_repository
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
@@ -23,6 +42,7 @@ from proxy.metadata.operations.sealed import (
     data_key_columns,
     delete_segments,
     insert_segments,
+    move_segments,
     segments_of,
     upload_object,
 )
@@ -30,7 +50,16 @@ from proxy.metadata.operations.upkeep import COMMITTED_SECONDS
 from proxy.metadata.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, repositories, uploads
 from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
-from proxy.model.records import FRAME_HASH, FRAME_PAGE, Blob, CreateOnPush, EncryptedDataKey, Sealing, Segment, Upload
+from proxy.model.records import (
+    FRAME_HASH,
+    FRAME_PAGE,
+    Blob,
+    CreateOnPush,
+    EncryptedDataKey,
+    Sealing,
+    Segment,
+    Upload,
+)
 
 # Every step of every push: made once, as making a statement costs as much as running it.
 _BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))
@@ -66,7 +95,11 @@ _APPEND = (
     .returning(*UPLOAD_COLUMNS)
 )
 _APPEND_AND_FREE = _APPEND.values(
-    hash_state=bindparam("hashed"), fence=0, lease_until=0.0, committed=bindparam("as_digest")
+    hash_state=bindparam("hashed"),
+    fence=0,
+    lease_until=0.0,
+    committed=bindparam("as_digest"),
+    settled_fence=bindparam("settled"),
 )
 _COMMIT = (
     update(uploads)
@@ -161,7 +194,8 @@ def upload(tx: Transaction, account: str, repository: str, upload_id: str) -> Up
 def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str, seconds: float, holder: str) -> Upload:
     """A committed session comes back as it is, with no fence: there is nothing to append to.
 
-    `holder` is new with every lease; asked again by the same, whose answer was lost, it is given a lease again.
+    `holder` is new with every lease; asked again by the same, whose answer was lost, it is given a lease again. Where
+    the lease before was not settled, the session may have another object key than it had.
     """
     row = tx.connection.execute(
         _LEASE,
@@ -179,6 +213,8 @@ def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str,
         row = _visible(tx, account, repository, upload_id)
         if row.state != UPLOAD_COMMITTED:
             raise _conflict(row, "another request is writing to this upload")
+    elif row.settled_fence != row.last_fence - 1:
+        row = _leave_key(tx, row)
     return _upload(tx, row)
 
 
@@ -204,19 +240,34 @@ def keep_frame_hashes(tx: Transaction, upload_id: str, fence: int, plain_offset:
 
 
 def advance_upload(
-    tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
+    tx: Transaction,
+    upload_id: str,
+    fence: int,
+    segment: Segment,
+    hash_state: bytes,
+    frame_hashes: bytes = b"",
+    object_key: str = "",
+    settled: bool = True,
 ) -> Upload:
-    return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, None)
+    return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, None, object_key, settled)
 
 
 def finish_upload(
     tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
 ) -> Upload:
-    return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, digest)
+    return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, digest, "", True)
 
 
 def _advance(
-    tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, hashes: bytes, digest: str | None
+    tx: Transaction,
+    upload_id: str,
+    fence: int,
+    segment: Segment,
+    hash_state: bytes,
+    hashes: bytes,
+    digest: str | None,
+    object_key: str,
+    settled: bool,
 ) -> Upload:
     row = _row(tx, upload_id)
     done = (row.plain_size, row.stored_size) == (
@@ -225,15 +276,17 @@ def _advance(
     )
     if done and row.state == UPLOAD_OPEN and not row.fence and fence and row.last_fence == fence:
         return _upload(tx, row)  # the answer to this very append was lost
-    row = _append(tx, row, fence, segment, hashes, hash_state, digest)
+    row = _change_key(tx, row, fence, object_key)
+    row = _append(tx, row, fence, segment, hashes, hash_state, digest, settled)
     return _upload(tx, row, _only(row, segment))
 
 
-def release_upload(tx: Transaction, upload_id: str, fence: int) -> None:
+def release_upload(tx: Transaction, upload_id: str, fence: int, settled: bool = False) -> None:
+    values = {"fence": 0, "lease_until": 0.0, "touched_at": tx.now} | ({"settled_fence": fence} if settled else {})
     tx.connection.execute(
         update(uploads)
         .where(uploads.c.upload_id == upload_id, uploads.c.fence == fence, uploads.c.state == UPLOAD_OPEN)
-        .values(fence=0, lease_until=0.0, touched_at=tx.now)
+        .values(**values)
     )
 
 
@@ -245,12 +298,14 @@ def commit_upload(
     segment: Segment | None,
     hash_state: bytes,
     frame_hashes: bytes = b"",
+    object_key: str = "",
 ) -> tuple[Blob, str | None]:
     row = _row(tx, upload_id)
     if row.state == UPLOAD_COMMITTED and row.committed == digest:
         tx.changes.everything = True  # as if it were done now: whoever did it may not have told anybody
         return _blob(tx, row, digest), row.discard
     _held(row, fence)
+    row = _change_key(tx, row, fence, object_key)
     repository_id = need_repository(tx, row.account, row.repository)
     found = None
     if segment is not None:
@@ -275,11 +330,13 @@ def close_upload(
     return lease_upload(tx, account, repository, upload_id, seconds, holder), None
 
 
-def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str) -> str:
+def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str, fence: int | None = None) -> str:
     need_repository(tx, account, repository)
     row = _visible(tx, account, repository, upload_id)
     if row.state != UPLOAD_OPEN:
         raise _not_found(upload_id, repository, account)
+    if fence is not None:
+        _held(row, fence)
     # The row stays, closed, until the sweep has seen to it that the object is gone as well.
     tx.connection.execute(update(uploads).where(uploads.c.upload_id == upload_id).values(state=UPLOAD_CLOSED))
     object_key: str = row.object_key
@@ -329,6 +386,7 @@ def _append(
     frame_hashes: bytes,
     hash_state: bytes | None,
     finished: str | None = None,
+    settled: bool = True,
 ) -> FoundRow:
     """With a hash state it is an append of its own, and frees the session; without, a commit's last one."""
     _held(row, fence)
@@ -341,7 +399,40 @@ def _append(
     facts = {"id": row.upload_id, "plain": segment.plain_length, "stored": segment.stored_length, "now": tx.now}
     if hash_state is None:
         return tx.connection.execute(_APPEND, facts).one()
-    return tx.connection.execute(_APPEND_AND_FREE, facts | {"hashed": hash_state, "as_digest": finished}).one()
+    settled_fence = fence if settled else row.settled_fence
+    ends = {"hashed": hash_state, "as_digest": finished, "settled": settled_fence}
+    return tx.connection.execute(_APPEND_AND_FREE, facts | ends).one()
+
+
+def _leave_key(tx: Transaction, row: FoundRow) -> FoundRow:
+    """Of a session that was leased anew after a lease that was not settled: see the module."""
+    key: str = row.object_key
+    if not row.segment_count:
+        forget_rows(tx, key)
+        delete_segments(tx, [key])  # hashes of frames that no append recorded
+    elif not needs_new_key(tx, key, row.stored_size):
+        return row
+    new_key = tx.new_upload_id().hex
+    move_rows(tx, key, new_key, row.stored_size)
+    return _set_key(tx, row, new_key)
+
+
+def _change_key(tx: Transaction, row: FoundRow, fence: int, object_key: str) -> FoundRow:
+    """For a writer that went on under another key than the one whose object was finished."""
+    if not object_key or object_key == row.object_key:
+        return row
+    _held(row, fence)
+    return _set_key(tx, row, object_key)
+
+
+def _set_key(tx: Transaction, row: FoundRow, object_key: str) -> FoundRow:
+    move_segments(tx, row.object_key, object_key)
+    return tx.connection.execute(
+        update(uploads)
+        .where(uploads.c.upload_id == row.upload_id)
+        .values(object_key=object_key)
+        .returning(*UPLOAD_COLUMNS)
+    ).one()
 
 
 def _held(row: FoundRow, fence: int) -> None:

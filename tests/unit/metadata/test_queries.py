@@ -63,7 +63,7 @@ from proxy.metadata.sessions import UNINDEXED
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Changes, Registry, Transaction
 from proxy.model.errors import Failure
-from proxy.model.records import FRAME_PAGE, CreateOnPush, KeyRecord, Pull, Sealing, SentPart
+from proxy.model.records import FRAME_PAGE, CreateOnPush, Fence, KeyRecord, Pull, Sealing, SentPart
 
 R = "team/app"
 FULL_PAGE = bytes(FRAME_PAGE * 32)
@@ -124,6 +124,8 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     leased = uploads.lease_upload(tx, ACCOUNT, R, plain_id, 30.0, "me")
     plain, plain_fence = leased.sealed, leased.fence
     key, uid, f = blob.sealed.object_key, advanced.upload_id, fence
+    holder = uploads.lease_upload(tx, ACCOUNT, R, push.begin().upload_id, 30.0, "me")
+    held = Fence(holder.upload_id, holder.fence)
     named = {"repositoryName": R}
     ids = {"imageIds": [{"imageTag": "v2"}, {"imageDigest": one}, {"imageTag": "v2", "imageDigest": one}]}
 
@@ -228,8 +230,11 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "replace_sealed_secret": lambda: keys.replace_sealed_secret(tx, "AKIA", b"old", b"new"),
         "open_uploads": lambda: keys.open_uploads(tx, "0", 9),
         "open_object": lambda: openobjects.open_object(tx, key),
-        "keep_open_object": lambda: openobjects.keep_open_object(tx, key, 9, "u", [SentPart(1, "e", "")], 9, b"tail"),
-        "cut_open_object": lambda: openobjects.cut_open_object(tx, key, 11),
+        "keep_open_object": lambda: openobjects.keep_open_object(
+            tx, key, held, 9, "u", [SentPart(1, 1, "e", "")], 9, b"tail", 2
+        ),
+        "cut_open_object": lambda: openobjects.cut_open_object(tx, key, held, 11, 16),
+        "reserve_part_numbers": lambda: openobjects.reserve_part_numbers(tx, key, held, 16),
         "open_object_parts": lambda: openobjects.open_object_parts(tx, key),
         "open_object_tail": lambda: openobjects.open_object_tail(tx, key, 9),
         "open_objects": lambda: openobjects.open_objects(tx, "", 9),
