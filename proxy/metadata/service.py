@@ -30,6 +30,7 @@ from proxy import observe
 from proxy.metadata import epochs as epoch_page
 from proxy.metadata import wire
 from proxy.metadata.answers import once, request_id
+from proxy.metadata.clock import Clock
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.grace import Grace
 from proxy.metadata.nodes import Nodes
@@ -127,6 +128,7 @@ async def start_service(
     trusted: ssl.SSLContext | None = None,
     registry: Registry | None = None,
     clock: Callable[[], float] = time.time,
+    database_time: Callable[[], float] | None = None,
     shutdown_seconds: float = 10.0,
     prepare: Callable[[Service], Awaitable[None]] | None = None,
 ) -> Service:
@@ -136,6 +138,7 @@ async def start_service(
     `alone` is of SQLite: whoever asks is on this machine, and so is what they store. `tls` is what it shows on TCP.
     `advertise` is the URL at which other services over the same PostgreSQL may ask this one; `trusted` vouches for
     theirs. For `outage_grace` seconds without any database, nodes use on what they keep.
+    `clock` is this machine's, and SQLite's; `database_time` is for tests, in the place of any database's own time.
     `prepare` runs before anybody can ask: what it makes (the administrator) is there for the first request.
     ValueError for TCP without a secret. All cached answers of this machine are out of date from here on.
     """
@@ -143,7 +146,7 @@ async def start_service(
     if not secret and not all(each.startswith("unix:") for each in places):
         raise ValueError("a metadata service on TCP needs a shared secret")
     process = secrets.token_hex(16)
-    page, opened, listening = await asyncio.to_thread(_open, database, process, epochs, places, alone)
+    page, opened, listening = await asyncio.to_thread(_open, database, process, epochs, places, alone, clock)
     address = places[0] if places[0].startswith("unix:") else "{}:{}".format(*listening[0].getsockname()[:2])
     if not advertise and not places[0].startswith(("unix:", "0.0.0.0:", "[::]:", ":")):
         advertise = f"{'https' if tls else 'http'}://{places[0].rpartition(':')[0]}:{address.rpartition(':')[2]}"
@@ -153,7 +156,7 @@ async def start_service(
         peers = _peers(database, process, page, grace, advertise)
     nodes = peers.nodes if peers is not None else Nodes(page, _for_ever, epoch_page.now)
     committed = peers.committed if peers is not None else partial(_committed, page, nodes)
-    store = Store(opened, registry=registry, clock=clock, committed=committed)
+    store = Store(opened, registry=registry, clock=database_time, committed=committed)
     answer = answering(store, peers, secret)
     runner = web.AppRunner(
         application(answer, nodes, secret),
@@ -182,22 +185,22 @@ async def start_service(
 
 
 def _open(
-    database: Path | str, process: str, epochs: Path | None, places: Sequence[str], alone: bool
+    database: Path | str, process: str, epochs: Path | None, places: Sequence[str], alone: bool, clock: Clock
 ) -> tuple[Epochs | None, Database, list[socket.socket]]:
     """What a start does on the disk, and on the line to the database."""
     page = Epochs(epochs) if epochs is not None else None
-    opened = _database(database, process, page, alone)
+    opened = _database(database, process, page, alone, clock)
     return page, opened, [_unix_socket(at[5:]) if at.startswith("unix:") else _tcp_socket(at) for at in places]
 
 
-def _database(where: Path | str, process: str, page: Epochs | None, alone: bool) -> Database:
+def _database(where: Path | str, process: str, page: Epochs | None, alone: bool, clock: Clock) -> Database:
     if isinstance(where, str):
         from proxy.metadata.postgresql import PostgresqlDatabase  # the driver is loaded by those who use it
 
         if page is not None:
             page.lend(1)  # until there is a registration
-        return PostgresqlDatabase(where, process=process)
-    opened = SqliteDatabase(where, alone=alone)
+        return PostgresqlDatabase(where, process=process, wall=clock)
+    opened = SqliteDatabase(where, alone=alone, clock=clock)
     if page is not None:
         page.bump_all()
         page.lend(0)  # whoever writes this file is on this machine

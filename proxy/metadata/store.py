@@ -14,7 +14,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,6 +63,13 @@ class Database(Protocol):
         MetadataUnavailable. May run it again, once it is certain that the run before was undone. One that need not be
         durable may be lost with the machine until a later one is that has to be."""
 
+    def now(self, connection: Connection | None = None) -> float:
+        """The database's time, epoch seconds: in a write's transaction that of the transaction, which is never before
+        an earlier one's; else as far as it is known."""
+
+    def warnings(self) -> Sequence[str]:
+        """What is amiss though all works, for /readyz."""
+
     def announce(self, connection: Connection, changes: Changes) -> Told | None:
         """Last in a write's transaction: tell other services what it changes. None where there can be none."""
 
@@ -84,14 +91,16 @@ class _Write:
 
 
 class Store:
-    """An open database and its threads. `close` ends them; what was queued is finished first."""
+    """An open database and its threads. `close` ends them; what was queued is finished first.
+
+    `clock` is what tests give in the place of the database's own time."""
 
     def __init__(
         self,
         database: Database,
         *,
         registry: Registry | None = None,
-        clock: Clock = time.time,
+        clock: Clock | None = None,
         committed: Committed = lambda changes, told: None,
     ) -> None:
         self._database = database
@@ -137,6 +146,16 @@ class Store:
         self._queue.put(_Write(run, loop, answer, until, durable))
         return await answer
 
+    def now(self) -> float:
+        """The database's time, as far as it is known outside of a transaction."""
+        return self._now(None)
+
+    def _now(self, connection: Connection | None) -> float:
+        return self._database.now(connection) if self._clock is None else self._clock()
+
+    def warnings(self) -> Sequence[str]:
+        return self._database.warnings()
+
     async def close(self) -> None:
         if self._closed:
             return
@@ -152,7 +171,7 @@ class Store:
 
     def _read(self, run: Callable[[Transaction], Result]) -> tuple[Result, list[Callable[[Transaction], None]]]:
         def once(connection: Connection) -> tuple[Result, list[Callable[[Transaction], None]]]:
-            transaction = Transaction(connection, self._clock(), self._registry)
+            transaction = Transaction(connection, self._now(connection), self._registry)
             return run(transaction), transaction.afterwards
 
         return self._database.read(once)
@@ -239,7 +258,7 @@ class Store:
     def _run(self, write: _Write, connection: Connection) -> tuple[Any, Changes]:
         if time.monotonic() > write.until:
             raise Failure(Code.METADATA_UNAVAILABLE, "the database was busy for too long; try again")
-        transaction = Transaction(connection, self._clock(), self._registry, durable=write.durable)
+        transaction = Transaction(connection, self._now(connection), self._registry, durable=write.durable)
         result = write.run(transaction)
         write.changed = bool(transaction.changes)
         return result, transaction.changes
