@@ -239,7 +239,7 @@ async def _knows(own: Rooms) -> str | None:
         while own.epochs is None or not (own.epochs.in_grace() and own.epochs.speaks()):
             if (await asyncio.wait({asking}, timeout=_GRACE_LOOK_SECONDS))[0]:
                 await asking
-                return None
+                return "; ".join(await own.metadata.warnings()) or None
         return "grace: no metadata service reaches its database; what was known is served on"
     finally:
         asking.cancel()

@@ -339,4 +339,7 @@ class Metadata(Protocol):
     async def ping(self) -> None:
         """For /readyz."""
 
+    async def warnings(self) -> Sequence[str]:
+        """What is amiss at the service that answers, though it works; for /readyz."""
+
     async def close(self) -> None: ...
