@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from proxy.metadata import wire
 from proxy.metadata.addresses import Address
 from proxy.metadata.asking import CONNECTIONS, PATIENCE_SECONDS, Services
 from proxy.model.errors import Code, Failure
@@ -411,12 +410,7 @@ class MetadataClient:
         await self._ask("ping", None)
 
     async def warnings(self) -> Sequence[str]:
-        try:
-            return await self._ask(wire.WARNINGS, Sequence[str])
-        except Failure as failure:
-            if failure.code is Code.UNKNOWN_OPERATION:  # a service of an earlier release
-                return ()
-            raise
+        return await self._ask("warnings", Sequence[str])
 
 
 def _check_operation(name: str) -> None:

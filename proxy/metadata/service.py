@@ -2,9 +2,9 @@
 
 `POST /v1/<operation>` with a JSON object of its parameters answers its result; an ECR operation takes
 `{"account", "parameters"}`. Errors are `{"__type", "message", "hint", …fields}` with 400, or 500 for our own faults.
-Listens on a unix socket (0600), on TCP, or on both; where there is a shared secret, every request must carry it. The
-answer to a write goes out after it is durable and nobody keeps what it outdates (`invalidation`): `GET /v1/watch` is
-where nodes are told. Must not know any operation's meaning.
+Listens on a unix socket (0600), on TCP, or on both; where there is a shared secret, every request must carry it, but
+for `/readyz` and `/metrics` (`status`). The answer to a write goes out after it is durable and nobody keeps what it
+outdates (`invalidation`): `GET /v1/watch` is where nodes are told. Must not know any operation's meaning.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sqlalchemy.exc import DataError
 
 from proxy import observe
 from proxy.metadata import epochs as epoch_page
-from proxy.metadata import wire
+from proxy.metadata import status, wire
 from proxy.metadata.answers import once, request_id
 from proxy.metadata.clock import Clock
 from proxy.metadata.deadlines import Deadline, read_deadline
@@ -160,7 +160,7 @@ async def start_service(
     store = Store(opened, registry=registry, clock=database_time, committed=committed)
     answer = answering(store, peers, secret)
     runner = web.AppRunner(
-        application(answer, nodes, store, secret),
+        application(answer, nodes, store, peers, secret),
         access_log=None,
         keepalive_timeout=KEEPALIVE_SECONDS,
         shutdown_timeout=shutdown_seconds,
@@ -235,7 +235,7 @@ def answering(store: Store, peers: Peers | None, secret: str | None) -> Answer:
             if name == wire.REACHES:  # asked by another service (`grace`)
                 result = _dumped(peers.answer(_loaded(body)) if peers is not None else {})
             elif name == wire.WARNINGS:
-                result = _dumped(store.warnings())
+                result = _dumped(warnings(store, peers))
             else:
                 asked = _Asked(request_id(headers.get(_REQUEST)), read_deadline(headers, store.now()))
                 result = await _run(store, name, body, asked)
@@ -253,7 +253,12 @@ def answering(store: Store, peers: Peers | None, secret: str | None) -> Answer:
     return answer
 
 
-def application(answer: Answer, nodes: Nodes, store: Store, secret: str | None) -> web.Application:
+def warnings(store: Store, peers: Peers | None) -> Sequence[str]:
+    """What is amiss though all works."""
+    return [*store.warnings(), *(peers.warnings() if peers is not None else ())]
+
+
+def application(answer: Answer, nodes: Nodes, store: Store, peers: Peers | None, secret: str | None) -> web.Application:
     app = web.Application(client_max_size=BODY_MAX)
 
     async def watch(request: web.Request) -> web.StreamResponse:
@@ -277,6 +282,7 @@ def application(answer: Answer, nodes: Nodes, store: Store, secret: str | None) 
 
     app.router.add_get("/v1/watch", watch)
     app.router.add_post("/v1/{operation}", operation)
+    status.add_routes(app, store, partial(warnings, store, peers))
     return app
 
 

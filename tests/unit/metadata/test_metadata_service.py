@@ -27,7 +27,7 @@ from proxy.metadata.sqlite import SqliteDatabase
 from proxy.metadata.transaction import Transaction
 from proxy.metadata.unixdoor import BODY_MAX
 from proxy.metadata.watch import Watch
-from proxy.metadata.wire import MADE_HEADER, REQUEST_HEADER, SECRET_HEADER, TIME_HEADER, WITHIN_HEADER
+from proxy.metadata.wire import MADE_HEADER, REACHES, REQUEST_HEADER, SECRET_HEADER, TIME_HEADER, WITHIN_HEADER
 from proxy.model.errors import Code, Failure
 from proxy.process.selfsigned import make_self_signed
 from proxy.process.tls import server_context
