@@ -37,7 +37,7 @@ KEYS = {
 
 @dataclass(slots=True)
 class Place:
-    """`services` are a right one and one whose clock is off by `skew`; `worlds` ask each, and so does a node of `nodes`."""
+    """`services` are a right one and one whose clock is off by `skew`; `worlds` ask each, and `nodes` do."""
 
     skew: float
     services: list[Daemon]
