@@ -116,6 +116,7 @@ class CachedMetadata:
         self.take_tokens = inner.take_tokens
         self.ping = inner.ping
         self.warnings = inner.warnings
+        self.now = inner.now
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
         async def ask() -> AccessKey | None:

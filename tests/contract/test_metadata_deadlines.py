@@ -196,6 +196,40 @@ async def test_writes_that_are_given_up_in_a_queue_cost_no_transaction(
         assert transactions == 1 + lasting
 
 
+async def test_a_write_that_a_paused_machine_had_in_its_queue_is_left_though_no_clock_of_it_went_on(
+    world: World,
+) -> None:
+    """The database's did."""
+    assert world.service is not None
+    store = world.service.store
+    release, begun = threading.Event(), threading.Event()
+
+    def wait(tx: Transaction) -> None:
+        begun.set()
+        release.wait(10)
+
+    busy = asyncio.create_task(store.write(wait))
+    await asyncio.to_thread(begun.wait, 10)
+    deadline = Deadline(math.inf, world.clock.now + 4.5)
+    late = asyncio.create_task(store.write(lambda tx: None, deadline=deadline))
+    await asyncio.sleep(0)
+    world.clock.now += 5.0
+    release.set()
+    await busy
+    with pytest.raises(Failure) as caught:
+        await late
+    assert caught.value.fields == {"expired": True}
+
+
+async def test_a_client_knows_the_databases_time_from_its_answers(world: World, sockets: list[Path]) -> None:
+    """By which a node's sweep tells what is past its grace; nothing is, before there was an answer."""
+    client = MetadataClient(f"unix:{sockets[0]}")
+    assert client.now() == 0.0
+    await client.ping()
+    assert client.now() == pytest.approx(world.clock.now, abs=2.0)
+    await client.close()
+
+
 @pytest.mark.needs(postgresql.PROGRAM)
 async def test_what_a_stopped_service_had_unread_is_not_done_when_it_goes_on(tmp_path: Path) -> None:
     """A tag is deleted through a service that stands still, in vain; then it is set again through another one."""
