@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from harness.programs import ROOT
 
 PROGRAM = "faketime"
 """What `needs` asks for; the library comes with it."""
@@ -17,4 +20,5 @@ def skewed(seconds: float) -> dict[str, str]:
         "DONT_FAKE_MONOTONIC": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "NO_FAKE_STAT": "1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).with_name('skewed')}",
     }
