@@ -23,7 +23,8 @@ GO_TOOLS := \
   docker-credential-ecr-login@github.com/awslabs/amazon-ecr-credential-helper/ecr-login/cli/docker-credential-ecr-login@v0.12.0
 # Debian packages, each with the command that says it is there.
 DEBIAN_TOOLS := dockerd=docker.io skopeo=skopeo podman=podman buildah=buildah ctr=containerd strace=strace \
-  pg_ctlcluster=postgresql nginx=nginx-light debootstrap=debootstrap systemd-analyze=systemd docker-compose=docker-compose
+  pg_ctlcluster=postgresql nginx=nginx-light debootstrap=debootstrap systemd-analyze=systemd docker-compose=docker-compose \
+  faketime=faketime
 
 # The container image: what builds it, on which base (see deploy/Dockerfile), under which name.
 BUILDER ?= $(firstword $(foreach each,docker podman buildah,$(if $(shell command -v $(each)),$(each))))

@@ -33,6 +33,7 @@ from proxy.ecr.query import QueryDoors
 from proxy.ecr.signed import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
+from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts, port_of
 from proxy.model.quotas import ECR_RATES, MIB, Quotas, Rate
 from proxy.model.records import Sealing
@@ -239,7 +240,12 @@ async def _knows(own: Rooms) -> str | None:
         while own.epochs is None or not (own.epochs.in_grace() and own.epochs.speaks()):
             if (await asyncio.wait({asking}, timeout=_GRACE_LOOK_SECONDS))[0]:
                 await asking
-                return None
+                try:
+                    return "; ".join(await own.metadata.warnings()) or None
+                except Failure as failure:
+                    if failure.code is Code.UNKNOWN_OPERATION:  # a service of an earlier release
+                        return None
+                    raise
         return "grace: no metadata service reaches its database; what was known is served on"
     finally:
         asking.cancel()

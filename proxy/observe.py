@@ -110,6 +110,14 @@ class Metrics:
         self.grace_answers = counter(
             "wharfage_grace_answers_total", "Kept answers used while no metadata service reached its database"
         )
+        self.metadata_clock_offset = latest(
+            "wharfage_metadata_clock_offset_seconds",
+            "How far the metadata service's clock is ahead of its database's; below 0: behind",
+        )
+        self.metadata_unasked_services = latest(
+            "wharfage_metadata_unasked_services",
+            "Other metadata services that this one cannot ask: above 0 there is no outage_grace",
+        )
         self.worker_restarts = counter(
             "wharfage_worker_restarts_total", "Processes that died and were restarted", "role"
         )

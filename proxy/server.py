@@ -139,7 +139,7 @@ async def serve_worker(
                         every=config.sweep.interval_seconds,
                         upload_idle=config.uploads.idle_hours * 3600,
                         grace=config.sweep.grace_hours * 3600,
-                        now=time.time,
+                        now=own.metadata.now,
                     ),
                     random=random.random,
                     clock=time.monotonic,

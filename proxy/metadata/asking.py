@@ -16,8 +16,9 @@ from typing import Any
 
 import aiohttp
 
-from proxy.metadata import wire
+from proxy.metadata import deadlines, wire
 from proxy.metadata.addresses import Address, connect, parse
+from proxy.metadata.clock import RemoteClock, elapsed
 from proxy.metadata.unixline import UnixLines
 from proxy.model.errors import Code, Failure
 
@@ -25,6 +26,7 @@ CONNECTIONS = 32  # one proxy's at once; the service runs few things in parallel
 ATTEMPT_SECONDS = 5.0  # where another service can be asked instead; its own patience with the database is 4
 PATIENCE_SECONDS = 8.0  # a metadata process is back within this after a crash
 _BEGIN_WITHIN = 0.9  # of an attempt's time
+_CORRECTIONS = 3  # of what a call takes for the time; more would be a service whose clock runs wild
 _LARGE = 2**20  # bytes of a body from which on aiohttp wants a file; a manifest may have 4 MiB
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
@@ -46,9 +48,10 @@ class Services:
     ) -> None:
         found = parse(addresses) if isinstance(addresses, str) else addresses
         attempt = timeout if len(found) == 1 else min(timeout, ATTEMPT_SECONDS)
-        # A service counts from when it hears of a request. What it does not begin in time it leaves: another one may
-        # have done it by then, and more that came after it.
-        self._within = f"{attempt * _BEGIN_WITHIN:.3f}"
+        # What a service does not begin in time it leaves: another one may have done it by then, and more that came
+        # after it.
+        self._within = attempt * _BEGIN_WITHIN
+        self._time = RemoteClock()
         self._lines: list[UnixLines | _Session] = [
             UnixLines(each.socket, secret, connections=connections, timeout=attempt)
             if each.socket
@@ -61,17 +64,24 @@ class Services:
     async def ask(self, operation: str, wanted: Any, **parameters: Any) -> Any:
         """What `operation` answers, decoded as `wanted` says. Its Failure, or MetadataUnavailable."""
         body = wire.dump(parameters)
-        identified = {wire.REQUEST_HEADER: secrets.token_hex(16), wire.WITHIN_HEADER: self._within}
+        request, made = secrets.token_hex(16), elapsed()
         deadline = time.monotonic() + self._patience
         pause = _FIRST_PAUSE
-        attempts = refusals = 0
+        attempts = refusals = corrections = 0
         while True:
             number = self.current
             try:
-                status, content = await self._lines[number].post(operation, body, identified)
+                sent, stamped = elapsed(), self._time.at(made)
+                headers = {wire.REQUEST_HEADER: request, **deadlines.stamp(stamped, sent - made + self._within)}
+                status, content, told = await self._lines[number].post(operation, body, headers)
+                deadlines.learn(self._time, told, sent, elapsed())
                 if status == 200:
                     return wire.read(wanted, content)
                 failure = _failure(wire.load(content))
+                was_late = self._time.at(made) - stamped > deadlines.WRONG_SECONDS
+                if was_late and failure.fields.get(deadlines.EXPIRED) and corrections < _CORRECTIONS:
+                    corrections += 1
+                    continue  # it was refused for what we took for the time: nothing was done
                 refusals += 1
                 if failure.code is not Code.METADATA_UNAVAILABLE or refusals >= len(self._lines):
                     raise failure
@@ -87,6 +97,10 @@ class Services:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
+    def now(self) -> float:
+        """The database's time as the answers told it; 0.0 before the first."""
+        return self._time.now()
+
     async def close(self) -> None:
         for line in self._lines:
             await line.close()
@@ -99,10 +113,10 @@ class _Session:
         self._base = address.base
         self._session = connect(address, secret, connections=connections, timeout=timeout)
 
-    async def post(self, operation: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    async def post(self, operation: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes, str | None]:
         data = body if len(body) < _LARGE else io.BytesIO(body)
         async with self._session.post(self._base + operation, data=data, headers=headers) as response:
-            return response.status, await response.read()
+            return response.status, await response.read(), response.headers.get(wire.TIME_HEADER)
 
     async def close(self) -> None:
         await self._session.close()

@@ -115,6 +115,8 @@ class CachedMetadata:
         self.recount = inner.recount
         self.take_tokens = inner.take_tokens
         self.ping = inner.ping
+        self.warnings = inner.warnings
+        self.now = inner.now
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
         async def ask() -> AccessKey | None:

@@ -66,6 +66,7 @@ class MetadataClient:
             addresses, secret=secret, connections=connections, timeout=timeout, patience=patience, first=first
         )
         self._ask = self._services.ask
+        self.now = self._services.now
         self.close = self._services.close
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
@@ -419,18 +420,14 @@ class MetadataClient:
     async def take_tokens(
         self, account: str, name: str, *, per_second: float, burst: float, most: int
     ) -> tuple[int, float]:
-        return await self._ask(
-            "take_tokens",
-            tuple[int, float],
-            account=account,
-            name=name,
-            per_second=per_second,
-            burst=burst,
-            most=most,
-        )
+        bucket = {"account": account, "name": name, "per_second": per_second, "burst": burst}
+        return await self._ask("take_tokens", tuple[int, float], most=most, **bucket)
 
     async def ping(self) -> None:
         await self._ask("ping", None)
+
+    async def warnings(self) -> Sequence[str]:
+        return await self._ask("warnings", Sequence[str])
 
 
 def _check_operation(name: str) -> None:

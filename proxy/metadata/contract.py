@@ -355,4 +355,10 @@ class Metadata(Protocol):
     async def ping(self) -> None:
         """For /readyz."""
 
+    async def warnings(self) -> Sequence[str]:
+        """What is amiss at the service that answers, though it works; for /readyz."""
+
+    def now(self) -> float:
+        """The database's time, epoch seconds, as services told it; 0.0 before their first answer."""
+
     async def close(self) -> None: ...

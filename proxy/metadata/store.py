@@ -10,11 +10,9 @@ Must not know what the operations do.
 from __future__ import annotations
 
 import asyncio
-import math
 import queue
 import threading
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import InternalError, OperationalError
 
+from proxy.metadata.deadlines import NEVER, Deadline
 from proxy.metadata.transaction import Changes, MustLast, Registry, Transaction
 from proxy.model.errors import Code, Failure
 
@@ -63,6 +62,13 @@ class Database(Protocol):
         MetadataUnavailable. May run it again, once it is certain that the run before was undone. One that need not be
         durable may be lost with the machine until a later one is that has to be."""
 
+    def now(self, connection: Connection | None = None) -> float:
+        """The database's time, epoch seconds: in a write's transaction that of the transaction, which is never before
+        an earlier one's; else as far as it is known."""
+
+    def warnings(self) -> Sequence[str]:
+        """What is amiss though all works, for /readyz."""
+
     def announce(self, connection: Connection, changes: Changes) -> Told | None:
         """Last in a write's transaction: tell other services what it changes. None where there can be none."""
 
@@ -76,7 +82,7 @@ class _Write:
     run: Callable[[Transaction], Any]
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
-    until: float
+    deadline: Deadline
     durable: bool
     result: Any = None
     error: BaseException | None = None
@@ -84,14 +90,16 @@ class _Write:
 
 
 class Store:
-    """An open database and its threads. `close` ends them; what was queued is finished first."""
+    """An open database and its threads. `close` ends them; what was queued is finished first.
+
+    `clock` is what tests give in the place of the database's own time."""
 
     def __init__(
         self,
         database: Database,
         *,
         registry: Registry | None = None,
-        clock: Clock = time.time,
+        clock: Clock | None = None,
         committed: Committed = lambda changes, told: None,
     ) -> None:
         self._database = database
@@ -118,24 +126,34 @@ class Store:
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
     async def write(
-        self, run: Callable[[Transaction], Result], *, until: float = math.inf, durable: bool = True
+        self, run: Callable[[Transaction], Result], *, deadline: Deadline = NEVER, durable: bool = True
     ) -> Result:
         """Run in a write transaction; durable when this returns, unless it need not be and finds no reason why it must.
-        A cancelled caller's write may still happen, though none begins after `until` (of `time.monotonic`):
-        MetadataUnavailable. It is looked at when nobody else writes, so that a write whose caller has gone on never
-        comes after what the caller did next."""
+        A cancelled caller's write may still happen, though none begins after its deadline: MetadataUnavailable. That is
+        looked at before a transaction is begun, which then costs nothing, and in it, when nobody else writes: so a
+        write whose caller has gone on never comes after what the caller did next."""
         try:
-            return await self._written(run, until, durable)
+            return await self._written(run, deadline, durable)
         except MustLast:
-            return await self._written(run, until, True)
+            return await self._written(run, deadline, True)
 
-    async def _written(self, run: Callable[[Transaction], Result], until: float, durable: bool) -> Result:
+    async def _written(self, run: Callable[[Transaction], Result], deadline: Deadline, durable: bool) -> Result:
         if self._closed:
             raise Failure(Code.METADATA_UNAVAILABLE, "the metadata service is stopping")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Result] = loop.create_future()
-        self._queue.put(_Write(run, loop, answer, until, durable))
+        self._queue.put(_Write(run, loop, answer, deadline, durable))
         return await answer
+
+    def now(self) -> float:
+        """The database's time, as far as it is known outside of a transaction."""
+        return self._now(None)
+
+    def _now(self, connection: Connection | None) -> float:
+        return self._database.now(connection) if self._clock is None else self._clock()
+
+    def warnings(self) -> Sequence[str]:
+        return self._database.warnings()
 
     async def close(self) -> None:
         if self._closed:
@@ -152,7 +170,7 @@ class Store:
 
     def _read(self, run: Callable[[Transaction], Result]) -> tuple[Result, list[Callable[[Transaction], None]]]:
         def once(connection: Connection) -> tuple[Result, list[Callable[[Transaction], None]]]:
-            transaction = Transaction(connection, self._clock(), self._registry)
+            transaction = Transaction(connection, self._now(connection), self._registry)
             return run(transaction), transaction.afterwards
 
         return self._database.read(once)
@@ -182,16 +200,31 @@ class Store:
                 first.loop.call_soon_threadsafe(self._settle, group, changes, told)
 
     def _write_group(self, group: list[_Write]) -> tuple[Changes, Told | None]:
-        durable = any(write.durable for write in group)
-        try:
+        for run in (self._run_all, self._run_each):
+            live = self._in_time(group)
+            if not live:
+                break
             try:
-                return self._database.write(partial(self._run_all, group), durable=durable)
+                return self._database.write(partial(run, live), durable=any(write.durable for write in live))
             except _OneFailed:
-                return self._database.write(partial(self._run_each, group), durable=durable)
-        except BaseException as error:  # whatever it was, none of the group may take itself for committed: tell all
-            for write in group:
-                write.error = error
-            return Changes(), None
+                continue
+            except BaseException as error:  # whatever it was, none of them may take itself for committed: tell all
+                for write in live:
+                    write.error = error
+                break
+        return Changes(), None
+
+    def _in_time(self, group: list[_Write]) -> list[_Write]:
+        """Those whose clients still wait; the others have their answer, and cost no transaction."""
+        now, found = self.now(), []
+        for write in group:
+            try:
+                write.deadline.check(now)
+            except Failure as failure:
+                write.error = failure
+            else:
+                found.append(write)
+        return found
 
     def _settle(self, group: list[_Write], changes: Changes, told: Told | None) -> None:
         """On the loop: everybody's answer, or for writes that changed something the wait for it."""
@@ -237,9 +270,9 @@ class Store:
         return changes, self._database.announce(connection, changes) if changes else None
 
     def _run(self, write: _Write, connection: Connection) -> tuple[Any, Changes]:
-        if time.monotonic() > write.until:
-            raise Failure(Code.METADATA_UNAVAILABLE, "the database was busy for too long; try again")
-        transaction = Transaction(connection, self._clock(), self._registry, durable=write.durable)
+        now = self._now(connection)
+        write.deadline.check(now)
+        transaction = Transaction(connection, now, self._registry, durable=write.durable)
         result = write.run(transaction)
         write.changed = bool(transaction.changes)
         return result, transaction.changes

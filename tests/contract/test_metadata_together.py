@@ -36,7 +36,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     url, clock = await asyncio.to_thread(postgresql_database, tmp_path), Clock()
     services = await asyncio.gather(
         *(
-            start_service(database=url, listen=f"unix:{tmp_path}/{name}", clock=clock, shutdown_seconds=1.0)
+            start_service(database=url, listen=f"unix:{tmp_path}/{name}", database_time=clock, shutdown_seconds=1.0)
             for name in ("one", "two")
         )
     )

@@ -73,7 +73,7 @@ async def postgresql_service(folder: Path, clock: Clock, registry: Registry | No
             database=url,
             listen=f"unix:{folder}/{name}.sock",
             epochs=folder / page,
-            clock=clock,
+            database_time=clock,
             registry=registry,
             shutdown_seconds=1.0,
         )

@@ -222,7 +222,7 @@ async def test_half_an_answer_is_none(raw: Raw, answer: bytes, closes: bool, err
 async def test_only_a_line_that_is_between_questions_is_kept(raw: Raw, answer: bytes, kept: int) -> None:
     lines = await raw(answer, False)
     for _ in range(2):
-        assert await lines.post("ping", b"{}", {}) == (200, b"null")
+        assert await lines.post("ping", b"{}", {}) == (200, b"null", None)
     assert len(lines._free) == kept
 
 
