@@ -107,6 +107,11 @@ class Metrics:
         self.cache_dropped = counter("wharfage_cache_dropped_total", "Cached bytes that were wrong, and dropped")
         self.throttled = counter("wharfage_throttled_total", "Requests refused for their rate", "operation")
         self.metadata_cache = counter("wharfage_metadata_cache_total", "Answers asked of the metadata cache", "result")
+        self.deferred_writes = counter(
+            "wharfage_deferred_writes_total",
+            "Writes that reads left to the background, and batches of them that failed",
+            "outcome",
+        )
         self.grace_answers = counter(
             "wharfage_grace_answers_total", "Kept answers used while no metadata service reached its database"
         )

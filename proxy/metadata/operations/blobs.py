@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
@@ -11,7 +11,7 @@ from proxy.metadata.operations.removal import DELETED
 from proxy.metadata.operations.repositories import encryption_of, find_repository, need_repository
 from proxy.metadata.operations.sealed import BLOB_COLUMNS, blob_of, segments_from, segments_of
 from proxy.metadata.schema import blob_links, blobs, repositories
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, CreateOnPush, Mounted, Segment
 
@@ -19,7 +19,7 @@ RENEW_SECONDS = 3600.0  # a blob's grace is renewed by a write at most this ofte
 
 # Asked at every layer of every pull: made once, as making a statement costs as much as running it.
 _SEEN = (
-    select(*BLOB_COLUMNS, blob_links.c.repository_id, blob_links.c.touched_at)
+    select(*BLOB_COLUMNS, blob_links.c.repository_id, blob_links.c.uses, blob_links.c.touched_at)
     .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
     .join(repositories, repositories.c.repository_id == blob_links.c.repository_id)
     .where(
@@ -50,15 +50,25 @@ def blob(tx: Transaction, account: str, repository: str, digest: str) -> Blob:
     if row is None:
         need_repository(tx, account, repository)
         raise layers_not_found([digest], repository, account)
-    if row.touched_at <= tx.now - RENEW_SECONDS:
-        repository_id, blob_id = row.repository_id, row.blob_id
-
-        def renew(later: Transaction) -> None:
-            if not touch(later, repository_id, blob_id):  # swept between the two transactions
-                raise layers_not_found([digest], repository, account)
-
-        tx.afterwards.append(renew)
+    defer_renewal(tx, row)
     return blob_of(row, segments_of(tx, row.object_key))
+
+
+def defer_renewal(tx: Transaction, link: FoundRow) -> None:
+    """Renew the grace of a link that this read has found, if no image uses it: a used one's begins when that ends.
+
+    A read that says a layer is there lets a client skip its upload, so the layer must then stay for the grace (24 h).
+    The read does not wait for the renewal, which is due an hour after the last one, 23 h before the grace ends: `Store`
+    tries it again until it is written, and until then this service's `collect_blobs` leaves the link alone. Where a
+    service dies before it could write, the next read finds the renewal still due."""
+    if not link.uses and link.touched_at <= tx.now - RENEW_SECONDS:
+        repository_id, blob_id = link.repository_id, link.blob_id
+        tx.deferred[renewal(repository_id, blob_id)] = lambda later: touch(later, repository_id, blob_id)
+
+
+def renewal(repository_id: int, blob_id: int) -> Hashable:
+    """The key of a link's renewal among deferred writes."""
+    return "renew-link", repository_id, blob_id
 
 
 def segments(tx: Transaction, object_key: str, plain_offset: int, limit: int) -> Sequence[Segment]:

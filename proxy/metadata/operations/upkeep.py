@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import delete, insert, select, true, update
 
+from proxy.metadata.operations.blobs import renewal
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
     blob_of,
@@ -93,6 +94,8 @@ def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> Sequence
         .limit(limit)
     ).all()
     for link in unused:
+        if renewal(link.repository_id, link.blob_id) in tx.pending:
+            continue  # somebody was answered that it is there
         tx.connection.execute(
             delete(blob_links).where(
                 blob_links.c.repository_id == link.repository_id, blob_links.c.blob_id == link.blob_id
