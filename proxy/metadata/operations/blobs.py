@@ -16,6 +16,7 @@ from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, CreateOnPush, Mounted, Segment
 
 RENEW_SECONDS = 3600.0  # a blob's grace is renewed by a write at most this often
+OUTDATED_MAX = 1000  # repositories that are named when their blob changes: some milliseconds of look-ups
 
 # Asked at every layer of every pull: made once, as making a statement costs as much as running it.
 _SEEN = (
@@ -31,6 +32,13 @@ _SEEN = (
     )
 )
 
+_LINKED_BY = (
+    select(repositories.c.account, repositories.c.name)
+    .join(blob_links, blob_links.c.repository_id == repositories.c.repository_id)
+    .join(blobs, blobs.c.blob_id == blob_links.c.blob_id)
+    .where(blobs.c.object_key == bindparam("key"))
+    .limit(bindparam("limit"))
+)
 _LINK = insert(blob_links)
 _COUNT_LINK = (
     update(blobs)
@@ -154,7 +162,27 @@ def quarantine(tx: Transaction, object_key: str, reason: str) -> None:
         .values(quarantined_for=reason[:1000])
     )
     if result.rowcount:
-        tx.changes.everything = True  # any number of repositories may link it, and it is rare
+        outdate_blob(tx, object_key)
+
+
+def outdate_blob(tx: Transaction, object_key: str) -> None:
+    """Announce that the blob's row has changed to those repositories that link it; beyond `OUTDATED_MAX`, to all.
+
+    Called after the row was written: its lock orders this with a mount elsewhere, whose link is either seen here or
+    made by one who has seen the new row."""
+    linked = tx.connection.execute(_LINKED_BY, {"key": object_key, "limit": OUTDATED_MAX + 1}).all()
+    if len(linked) > OUTDATED_MAX:
+        tx.changes.everything = True
+    else:
+        tx.changes.repositories.update((row.account, row.name) for row in linked)
+
+
+def outdate_healed(tx: Transaction, object_key: str, discard: str | None) -> None:
+    """The same for a session's commit if it healed a blob, which then discards another object than the session's own:
+    no other commit outdates anything. A repeated commit announces it as well, since the service that committed may have
+    been killed before it did."""
+    if discard is not None and discard != object_key:
+        outdate_blob(tx, object_key)
 
 
 def link_blob(tx: Transaction, repository_id: int, blob_id: int) -> None:

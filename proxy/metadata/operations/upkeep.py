@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import delete, insert, select, true, update
 
-from proxy.metadata.operations.blobs import renewal
+from proxy.metadata.operations.blobs import outdate_blob, renewal
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
     blob_of,
@@ -152,7 +152,8 @@ def replace_data_key(tx: Transaction, object_key: str, old: EncryptedDataKey, ne
             .values(**data_key_columns(new))
         )
         if result.rowcount:
-            tx.changes.everything = table is blobs
+            if table is blobs:
+                outdate_blob(tx, object_key)
             return True
     return False
 
@@ -176,7 +177,7 @@ def replace_object(tx: Transaction, object_key: str, blob: Blob) -> bool:
         return False
     delete_segments(tx, [object_key])
     insert_segments(tx, sealed.object_key, sealed.segments)
-    tx.changes.everything = True
+    outdate_blob(tx, sealed.object_key)
     return True
 
 

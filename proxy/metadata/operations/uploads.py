@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
 
-from proxy.metadata.operations.blobs import link_blob, link_new_blob
+from proxy.metadata.operations.blobs import link_blob, link_new_blob, outdate_healed
 from proxy.metadata.operations.createonpush import need_or_make_repository
 from proxy.metadata.operations.framehashes import end_append, put_page
 from proxy.metadata.operations.layerparts import add_part, parts_of
@@ -248,7 +248,7 @@ def commit_upload(
 ) -> tuple[Blob, str | None]:
     row = _row(tx, upload_id)
     if row.state == UPLOAD_COMMITTED and row.committed == digest:
-        tx.changes.everything = True  # as if it were done now: whoever did it may not have told anybody
+        outdate_healed(tx, row.object_key, row.discard)
         return _blob(tx, row, digest), row.discard
     _held(row, fence)
     repository_id = need_repository(tx, row.account, row.repository)
@@ -271,7 +271,8 @@ def close_upload(
     if row is not None and (row.account, row.repository, row.committed) == (account, repository, digest):
         if row.state == UPLOAD_OPEN and (row.fence, row.last_fence) == (0, 1):
             return None, _keep(tx, row, digest, need_repository(tx, account, repository), b"")
-        tx.changes.everything = row.state == UPLOAD_COMMITTED  # as in `commit_upload`
+        if row.state == UPLOAD_COMMITTED:
+            outdate_healed(tx, row.object_key, row.discard)
     return lease_upload(tx, account, repository, upload_id, seconds, holder), None
 
 
@@ -313,11 +314,11 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int, hash_
         discard = row.object_key if there.quarantined_for is None else there.object_key
         if there.quarantined_for is not None:
             tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(quarantined_for=None, **facts))
-            tx.changes.everything = True
         delete_segments(tx, [discard])
         link_blob(tx, repository_id, blob_id)
     closed = {"id": row.upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now}
     tx.connection.execute(_COMMIT, closed)
+    outdate_healed(tx, row.object_key, discard)
     return discard
 
 

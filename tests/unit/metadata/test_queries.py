@@ -63,7 +63,7 @@ from proxy.metadata.sessions import UNINDEXED
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Changes, Registry, Transaction
 from proxy.model.errors import Failure
-from proxy.model.records import FRAME_PAGE, CreateOnPush, KeyRecord, Pull, Sealing, SentPart
+from proxy.model.records import FRAME_PAGE, CreateOnPush, EncryptedDataKey, KeyRecord, Pull, Sealing, SentPart
 
 R = "team/app"
 FULL_PAGE = bytes(FRAME_PAGE * 32)
@@ -93,9 +93,14 @@ class Push:
         rules = (CreateOnPush.YES, sealing, in_parts)
         return uploads.begin_upload(self.tx, ACCOUNT, R, "sha256", key, DATA_KEY, "arn", 4096, *rules)
 
-    def blob(self, name: str) -> Any:
-        leased = uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0, "me")
+    def lease(self) -> Any:
+        return uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0, "me")
+
+    def commit(self, leased: Any, name: str) -> Any:
         return uploads.commit_upload(self.tx, leased.upload_id, leased.fence, digest(name), append(0, 9), b"s")[0]
+
+    def blob(self, name: str) -> Any:
+        return self.commit(self.lease(), name)
 
     def put(self, content: bytes, *tags: str) -> str:
         prepared = pushes.examine(ACCOUNT, R, content, None, digest(content), tags, CreateOnPush.YES)
@@ -439,9 +444,52 @@ def test_one_more_layer_outdates_nothing_that_is_kept_and_one_that_was_healed_do
         blobs.mount_blob(tx, ACCOUNT, "b/b", digest("two"), R, CreateOnPush.NO)
         assert not tx.changes
         blobs.quarantine(tx, two.sealed.object_key, "a bad frame")
+        healed = push.lease()
+        for closing in (healed, healed):  # whoever committed may have been killed before it announced anything
+            tx.changes = Changes()
+            push.commit(closing, "two")
+            assert tx.changes == Changes(repositories={(ACCOUNT, R), (ACCOUNT, "b/b")})
+
+
+def test_a_repeated_commit_that_healed_nothing_outdates_nothing(connection: Connection) -> None:
+    """By whichever request it is repeated, and whether the layer was new or there before."""
+    with connection.begin():
+        tx = Transaction(connection, 1_800_000_000.0, Registry())
+        accounts.bootstrap(tx, ACCOUNT)
+        push = Push(tx)
+        closed = [push.lease(), push.lease()]
+        for leased in closed:
+            push.commit(leased, "one")
         tx.changes = Changes()
-        push.blob("two")
-        assert tx.changes.everything
+        for leased in closed:
+            push.commit(leased, "one")
+            uploads.close_upload(tx, ACCOUNT, R, leased.upload_id, digest("one"), 30.0, "another")
+        assert not tx.changes
+
+
+@pytest.mark.parametrize(("named", "everything"), [(2, False), (1, True)])
+def test_a_changed_blob_outdates_those_who_link_it_or_everything_where_they_are_too_many_to_name(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, named: int, everything: bool
+) -> None:
+    """By its new key, its new object or its quarantine."""
+    monkeypatch.setattr(blobs, "OUTDATED_MAX", named)
+    with connection.begin():
+        tx = Transaction(connection, 1_800_000_000.0, Registry())
+        accounts.bootstrap(tx, ACCOUNT)
+        blob = Push(tx).blob("one")
+        for name in ("b/b", "c/c"):
+            repositories.create_repository(tx, ACCOUNT, {"repositoryName": name})
+        blobs.mount_blob(tx, ACCOUNT, "b/b", digest("one"), R, CreateOnPush.NO)
+        key, new = blob.sealed.object_key, EncryptedDataKey("raw", b"key-2", b"wrapped")
+        outdated = Changes(everything=True) if everything else Changes(repositories={(ACCOUNT, R), (ACCOUNT, "b/b")})
+        for change in (
+            partial(upkeep.replace_data_key, tx, key, DATA_KEY, new),
+            partial(upkeep.replace_object, tx, key, blob),
+            partial(blobs.quarantine, tx, key, "a bad frame"),
+        ):
+            tx.changes = Changes()
+            change()
+            assert tx.changes == outdated
 
 
 @pytest.mark.needs(postgresql.PROGRAM)
