@@ -177,7 +177,7 @@ class Metadata(Protocol):
         """UploadNotFound also when it belongs to another repository, or has been swept."""
 
     async def lease_upload(self, account: str, repository: str, upload_id: str, *, seconds: float) -> Upload:
-        """Take the session for one append: a new `fence`. UploadConflict while another lease lives, UploadNotFound."""
+        """Take the session for one append: a new `fence`. UploadInUse while another lease lives, UploadNotFound."""
 
     async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:
         """Keep the lease during a long append. UploadConflict when it was lost."""

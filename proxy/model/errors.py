@@ -81,7 +81,8 @@ class Code(StrEnum):
     STORE_UNAVAILABLE = "StoreUnavailable"
     TAG_INVALID = "TagInvalid"
     UNSUPPORTED = "Unsupported"
-    UPLOAD_CONFLICT = "UploadConflict"  # another writer holds the session; fields["offset"] is the true end
+    UPLOAD_CONFLICT = "UploadConflict"  # this request no longer holds the session; fields["offset"] is the true end
+    UPLOAD_IN_USE = "UploadInUse"  # another request holds it, for fields["seconds"] at most; fields["offset"] as above
 
 
 class Failure(Exception):

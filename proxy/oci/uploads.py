@@ -20,7 +20,7 @@ from proxy.oci.call import BodyCut, Call, check_encoding, gone, receive
 from proxy.oci.errors import API_VERSION
 from proxy.registry.append import Append, see_through
 
-POSITIONAL = (Code.INVALID_LAYER_PART, Code.UPLOAD_CONFLICT)
+POSITIONAL = (Code.INVALID_LAYER_PART, Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE)
 """Failures whose answer says where the upload stands."""
 
 PULL = ("ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer")

@@ -129,7 +129,7 @@ class Uploads:
         """Take the session for one request's bytes, of which there will be `length` if that is known.
 
         `start` is where the client believes the session stands; elsewhere is InvalidLayerPart with the true end.
-        `closing` is the digest that the request will commit, None when it only appends. UploadConflict while another
+        `closing` is the digest that the request will commit, None when it only appends. UploadInUse while another
         request writes; UploadNotFound, also for a session that was committed as something else or as what is gone,
         or that is the other door's.
         """
@@ -189,7 +189,7 @@ class Uploads:
         """Append a part of `length` bytes that begins at byte `first`; the session as it is then.
 
         The last part come again, as after a lost answer, changes nothing. InvalidLayerPart for any other place than
-        the session's end, with the last byte that is there; LimitExceeded, UploadNotFound, UploadConflict.
+        the session's end, with the last byte that is there; LimitExceeded, UploadNotFound, UploadInUse, UploadConflict.
         """
         append = await self.append(account, repository, upload_id, length=length, in_parts=True)
         async with append:

@@ -88,9 +88,11 @@ class TestUploads:
     async def test_one_lease_at_a_time_and_a_later_one_has_a_higher_fence(self, world: World) -> None:
         upload = await world.begin()
         first = await world.lease(upload, seconds=10)
-        failure = await refused(Code.UPLOAD_CONFLICT, world.lease(upload))
-        assert failure.fields["offset"] == 0
-        world.clock.now += 10.5
+        failure = await refused(Code.UPLOAD_IN_USE, world.lease(upload))
+        assert (failure.fields["offset"], failure.fields["seconds"]) == (0, 10)
+        world.clock.now += 9.7
+        assert (await refused(Code.UPLOAD_IN_USE, world.lease(upload))).fields["seconds"] == 1
+        world.clock.now += 0.8
         second = await world.lease(upload)
         assert second.fence > first.fence > 0
 
@@ -110,7 +112,7 @@ class TestUploads:
             world.metadata.commit_upload(uid, lost, digest=digest("x"), segment=None, hash_state=b""),
         )
         await world.metadata.release_upload(uid, lost)
-        await refused(Code.UPLOAD_CONFLICT, world.lease(upload))
+        await refused(Code.UPLOAD_IN_USE, world.lease(upload))
 
     async def test_a_renewed_lease_lives_on_and_a_released_one_is_free_at_once(self, world: World) -> None:
         upload = await world.begin()
@@ -118,7 +120,7 @@ class TestUploads:
         world.clock.now += 9
         await world.metadata.renew_upload(upload.upload_id, leased.fence, seconds=10)
         world.clock.now += 9
-        await refused(Code.UPLOAD_CONFLICT, world.lease(upload))
+        await refused(Code.UPLOAD_IN_USE, world.lease(upload))
         await world.metadata.release_upload(upload.upload_id, leased.fence)
         await world.lease(upload)
 
@@ -169,7 +171,7 @@ class TestUploads:
     async def test_a_session_that_somebody_writes_to_is_not_closed_beside_it(self, world: World) -> None:
         upload = await finished(world, "one")
         await world.lease(upload, seconds=10)
-        failure = await refused(Code.UPLOAD_CONFLICT, close(world, upload, "one"))
+        failure = await refused(Code.UPLOAD_IN_USE, close(world, upload, "one"))
         assert failure.fields["offset"] == 5
 
     async def test_of_many_who_close_a_session_or_go_on_with_it_one_does(self, world: World) -> None:

@@ -7,6 +7,7 @@ is checked in the very update that records the append. `begin_upload`, `lease_up
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
@@ -178,7 +179,10 @@ def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str,
         need_repository(tx, account, repository)
         row = _visible(tx, account, repository, upload_id)
         if row.state != UPLOAD_COMMITTED:
-            raise _conflict(row, "another request is writing to this upload")
+            left = max(1, math.ceil(row.lease_until - tx.now))
+            raise Failure(
+                Code.UPLOAD_IN_USE, "another request writes to this upload", seconds=left, offset=row.plain_size
+            )
     return _upload(tx, row)
 
 
