@@ -30,7 +30,7 @@ from proxy.metadata.columns import RowId
 from proxy.metadata.columns import metadata as metadata
 from proxy.metadata.columns import name as _name
 
-HEAD = "0007"
+HEAD = "0010"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(
@@ -209,8 +209,11 @@ image_blobs = Table(
     metadata,
     Column("image_id", RowId, ForeignKey("images.image_id"), primary_key=True),
     Column("blob_id", RowId, ForeignKey("blobs.blob_id"), primary_key=True),
-    Index("ix_image_blobs_blob_id", "blob_id"),
+    Column("repository_id", RowId, nullable=False, server_default="0"),  # the image's, which never changes
+    Index("ix_image_blobs_blob_id_repository_id", "blob_id", "repository_id"),
 )
+"""The repository's id is here so that whether any image of a repository needs a blob costs one probe of an index, in
+how many other repositories the blob may be used."""
 
 image_children = Table(
     "image_children",
@@ -288,6 +291,15 @@ master_keys = Table(
     Column("created_at", Float, nullable=False, index=True),
 )
 """The keys that small values are sealed under, by name: what every process must have, checked at its start."""
+
+reserved_objects = Table(
+    "reserved_objects",
+    metadata,
+    Column("object_key", _name(32), primary_key=True),
+    Column("until", Float, nullable=False, index=True),
+)
+"""Keys of objects that are being written and have no other row yet, as those of a reseal: the sweep takes no object
+that is named here. A row that names such an object is written only while its reservation is here, and in its place."""
 
 open_objects = Table(
     "open_objects",

@@ -179,6 +179,21 @@ class PushedManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class Removed:
+    """What one batch of the sweep removed: how many rows, by kind, and the keys of objects that no row names any more,
+    to delete. `corrected` rows had a wrong counter by which something would have been removed, and are right now."""
+
+    rows: Mapping[str, int]
+    object_keys: tuple[str, ...] = ()
+    corrected: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing was due. A batch without keys may have removed rows all the same."""
+        return not any(self.rows.values()) and not self.corrected
+
+
+@dataclass(frozen=True, slots=True)
 class Miscount:
     """A counter that is not what there is. `noun` is its table, `key` its row, `shown` the row's name for people."""
 

@@ -1,7 +1,8 @@
 """Counters against what they count: a part of `wharfage check`, quick or not.
 
-A counter that is wrong lets too many in, or keeps some out; nothing else hangs on it. Operations may go on meanwhile:
-each page, and each correction, is of one moment.
+Of accounts, repositories and images a counter that is wrong lets too many in, or keeps some out. By those of layers the
+sweep finds what it may remove: too low, they have it look in vain; too high, a layer stays for ever. Operations may go
+on meanwhile: each page, and each correction, is of one moment.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from proxy.metadata.contract import Metadata
 from proxy.upkeep.check import CheckReport
 from proxy.upkeep.progress import Progress
 
-NOUNS = {"accounts": "repositories", "repositories": "images", "images": "tags"}  # and what is counted of each
+NOUNS = {  # and what is counted of each
+    "accounts": "repositories",
+    "repositories": "images",
+    "images": "tags",
+    "blob_links": "images that need it",
+    "blobs": "repositories that hold it",
+}
 ROWS = 500  # of which one page counts: at a million images some 2,000 calls
 
 

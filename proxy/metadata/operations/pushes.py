@@ -222,7 +222,8 @@ def _insert(
     )
     image_id: int = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
     if blob_ids:
-        run(insert(image_blobs), [{"image_id": image_id, "blob_id": blob_id} for blob_id in blob_ids.values()])
+        made = {"image_id": image_id, "repository_id": repository_id}
+        run(insert(image_blobs), [made | {"blob_id": blob_id} for blob_id in blob_ids.values()])
         for media_type, some in _by_type(facts, blob_ids):
             run(
                 update(blob_links)

@@ -59,7 +59,7 @@ async def renewed(world: World) -> None:
 
 
 async def collect(world: World) -> int:
-    return len(await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9))
+    return len((await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys)
 
 
 async def is_there(world: World, name: str) -> None:

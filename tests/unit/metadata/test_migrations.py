@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fill
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -207,3 +208,21 @@ def test_on_postgresql_readers_go_on_while_rows_are_counted_and_what_is_cut_off_
         others = {"include_name": lambda name, kind, parents: name not in roster.own.tables}
         assert compare_metadata(MigrationContext.configure(connection, opts=others), schema.metadata) == []
     reader.dispose()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs(postgresql.PROGRAM))])
+def test_blobs_of_images_of_before_know_their_repository(tmp_path: Path, kind: str) -> None:
+    def opened() -> SqliteDatabase | PostgresqlDatabase:
+        return SqliteDatabase(tmp_path / "m.db") if kind == "sqlite" else PostgresqlDatabase(url)
+
+    url = postgresql_database(tmp_path) if kind == "postgresql" else ""
+    fill.fill(url or tmp_path / "m.db", fill.Size(3, 2, 4, 1), revision="0007")
+    database = opened()
+    try:
+        wrong = text(
+            "SELECT count(*), sum(CASE WHEN b.repository_id = i.repository_id THEN 0 ELSE 1 END)"
+            " FROM image_blobs b JOIN images i ON i.image_id = b.image_id"
+        )
+        assert tuple(database.read(lambda connection: connection.execute(wrong).one())) == (22, 0)
+    finally:
+        database.close()

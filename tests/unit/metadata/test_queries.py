@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine, delete, event, update
 
 from harness import postgresql
 from harness.iampeople import KEY, people
@@ -52,6 +52,7 @@ from proxy.metadata.operations import (
     repositories,
     repositorysettings,
     repositorytags,
+    reservations,
     scanning,
     upkeep,
     uploads,
@@ -59,6 +60,8 @@ from proxy.metadata.operations import (
 from proxy.metadata.operations import policies as ecr_policies
 from proxy.metadata.operations.iam import IAM, accesskeys, roles
 from proxy.metadata.postgresql import PostgresqlDatabase
+from proxy.metadata.schema import blob_links
+from proxy.metadata.schema import blobs as schema_blobs
 from proxy.metadata.sessions import UNINDEXED
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Changes, Registry, Transaction
@@ -67,7 +70,8 @@ from proxy.model.records import FRAME_PAGE, CreateOnPush, EncryptedDataKey, KeyR
 
 R = "team/app"
 FULL_PAGE = bytes(FRAME_PAGE * 32)
-SMALL = {"turns", "accounts", "alembic_version", "master_keys"}  # a row a task, an account, a database, a rotation
+SMALL = {"turns", "accounts", "alembic_version", "master_keys", "reserved_objects"}
+"""A row a task, an account, a database, a rotation, a reseal."""
 
 
 @pytest.fixture
@@ -158,6 +162,25 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         removal.give_to_nobody(tx, repositories.need_repository(tx, ACCOUNT, R))
         removal.remove_deleted(tx, 100)
 
+    def replaced() -> None:
+        reservations.reserve_object(tx, blob.sealed.object_key, 1.0)
+        upkeep.replace_object(tx, "none", blob)
+
+    def expired() -> None:
+        reservations.reserve_object(tx, "e" * 32, -1.0)
+        upkeep.expire_uploads(tx, -1.0, 100)
+
+    def recounted() -> None:
+        for noun, found in counts.NOUNS.items():
+            counts.recount(tx, noun, "/".join("1" for _ in found.key))
+
+    def miscounted() -> None:
+        """Of one image the link counts no use, of another the link is gone."""
+        tx.connection.execute(update(blob_links).where(blob_links.c.repository_id == 1).values(uses=0, touched_at=0.0))
+        tx.connection.execute(delete(blob_links).where(blob_links.c.blob_id == 1))
+        tx.connection.execute(update(schema_blobs).where(schema_blobs.c.blob_id == 1).values(links=0, touched_at=0.0))
+        assert upkeep.collect_blobs(tx, -1.0, 100).corrected > 1
+
     def put_images() -> None:
         for content in (index_manifest([one, two], y=1), index_manifest([two], z=1)):
             for tag in ("a", "b"):
@@ -220,10 +243,13 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "delete_tag": lambda: manifests.delete_tag(tx, ACCOUNT, R, "v3"),
         "take_turn": lambda: upkeep.take_turn(tx, "sweep", 1.0),
         "hold_blobs": lambda: upkeep.hold_blobs(tx, -1.0),
+        "reserve_object": lambda: list(map(partial(reservations.reserve_object, tx, seconds=1.0), ["f" * 32] * 2)),
+        "any_reserved": lambda: reservations.any_reserved(tx),
         "known_objects": lambda: upkeep.known_objects(tx, [key, "0" * 32]),
         "objects": lambda: upkeep.objects(tx, "", 9),
         "replace_data_key": lambda: upkeep.replace_data_key(tx, key, DATA_KEY, DATA_KEY),
-        "replace_object": lambda: upkeep.replace_object(tx, "none", blob),
+        "replace_object": replaced,
+        "release_object": lambda: reservations.release_object(tx, "f" * 32),
         "key_records": lambda: keys.key_records(tx),
         "record_key": lambda: [
             keys.record_key(tx, KeyRecord(name, "wharfage", b"check", DATA_KEY, "arn", True), replaces)
@@ -240,7 +266,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "open_objects": lambda: openobjects.open_objects(tx, "", 9),
         "drop_open_object": lambda: openobjects.drop_open_object(tx, key),
         "miscounts": lambda: [counts.miscounts(tx, noun, "", 9) for noun in counts.NOUNS],
-        "recount": lambda: list(map(partial(counts.recount, tx, key="1"), counts.NOUNS)),
+        "recount": recounted,
         "take_tokens": lambda: [rates.take_tokens(tx, ACCOUNT, "PutImage", 10.0, 10.0, most) for most in (1, 2)],
         "ping": lambda: upkeep.ping(tx),
         "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),
@@ -310,8 +336,8 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
             tx, ACCOUNT, {**named, "layerDigest": digest("one")}
         ),
         "BatchDeleteImage": lambda: images.batch_delete_image(tx, ACCOUNT, {**named, **ids}),
-        "expire_uploads": lambda: upkeep.expire_uploads(tx, -1.0, 100),
-        "collect_blobs": lambda: upkeep.collect_blobs(tx, -1.0, 100),
+        "expire_uploads": expired,
+        "collect_blobs": miscounted,
         "DeleteRepository": lambda: repositories.delete_repository(tx, ACCOUNT, {**named, "force": True}),
         "remove_deleted": removed,
     }
@@ -488,6 +514,7 @@ def test_a_changed_blob_outdates_those_who_link_it_or_everything_where_they_are_
             partial(blobs.quarantine, tx, key, "a bad frame"),
         ):
             tx.changes = Changes()
+            reservations.reserve_object(tx, key, 60.0)  # for the new object
             change()
             assert tx.changes == outdated
 
