@@ -173,6 +173,7 @@ class MetadataClient:
         sealing: Sealing = Sealing.AES_GCM,
         in_parts: bool = False,
         encryption: str = "",
+        opened_by: str = "",
     ) -> Upload:
         return await self._ask(
             "begin_upload",
@@ -188,6 +189,7 @@ class MetadataClient:
             sealing=sealing,
             in_parts=in_parts,
             encryption=encryption,
+            opened_by=opened_by,
         )
 
     async def upload(self, account: str, repository: str, upload_id: str) -> Upload:

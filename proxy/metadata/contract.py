@@ -144,7 +144,8 @@ class Metadata(Protocol):
     async def mount_blob(
         self, account: str, repository: str, digest: str, source: str | None, *, create: CreateOnPush
     ) -> Mounted:
-        """Link a blob that some (or the named) repository of the account holds. `NO`: not there, upload it."""
+        """Link a blob that some (or the named) repository of the account holds. `NO`: not there, upload it.
+        LimitExceeded where the repository's bytes would be too many."""
 
     async def unlink_blob(self, account: str, repository: str, digest: str) -> None:
         """RepositoryNotFound, LayersNotFound, LayerInUse."""
@@ -167,8 +168,10 @@ class Metadata(Protocol):
         sealing: Sealing = Sealing.AES_GCM,
         in_parts: bool = False,
         encryption: str = "",
+        opened_by: str = "",
     ) -> Upload:
-        """Open a session with a fresh UUID at offset 0. RepositoryNotFound where `create` makes none.
+        """Open a session with a fresh UUID at offset 0. RepositoryNotFound where `create` makes none; LimitExceeded
+        where the principal with the id `opened_by` has too many open.
 
         `in_parts`: it is UploadLayerPart's, each append of it a part under the quotas. `encryption` is the KMS key that
         the data key is under, empty for the server's own; EncryptionDiffers, with the repository's, when that is
@@ -190,7 +193,7 @@ class Metadata(Protocol):
         self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
     ) -> Upload:
         """Record a finished append and let the lease go. `segment` must begin at the row's offsets. UploadConflict;
-        LimitExceeded for a part past the quotas.
+        LimitExceeded for bytes, or a part, past the quotas.
 
         `frame_hashes` is the last page of hashes of an object that is not sealed, full or not."""
 

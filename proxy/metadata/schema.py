@@ -30,7 +30,7 @@ from proxy.metadata.columns import RowId
 from proxy.metadata.columns import metadata as metadata
 from proxy.metadata.columns import name as _name
 
-HEAD = "0010"
+HEAD = "0011"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(
@@ -49,6 +49,8 @@ repositories = Table(
     Column("policy_principals", Text),  # JSON, as `model.identity.BoundPolicy.principals`
     Column("lifecycle_policy", Text),  # verbatim
     Column("images", Integer, nullable=False, server_default="0"),
+    Column("bytes", BigInteger, nullable=False, server_default="0"),  # `operations.usage` says of what
+    Column("manifest_bytes", BigInteger, nullable=False, server_default="0"),
     Column("encryption", Text, nullable=False, server_default=""),  # KMS key of its data keys; empty: the server's own
     UniqueConstraint("account", "name"),
 )
@@ -152,6 +154,9 @@ uploads = Table(
     Column("small_parts", Integer, nullable=False, server_default="0"),  # too small to have another after them
     Column("last_part_at", BigInteger, nullable=False, server_default="0"),
     Column("state_before", LargeBinary),  # the hash state before the last part
+    Column("opened_by", _name(128), nullable=False, server_default=""),  # the unique id of a principal
+    Column("created_at", Float, nullable=False, server_default="0"),
+    Index("ix_uploads_opened_by_state", "opened_by", "state"),
     Index("ix_uploads_state_touched_at", "state", "touched_at"),
     Index("ix_uploads_account_repository_state", "account", "repository", "state"),
 )

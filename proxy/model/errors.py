@@ -103,6 +103,17 @@ class Failure(Exception):
         return f"{self.code}: {self.message}" + (f" ({self.hint})" if self.hint else "")
 
 
+def upload_not_found(upload_id: str, repository: str, account: str) -> Failure:
+    """ECR's own text for an upload session that is not there."""
+    return Failure(
+        Code.UPLOAD_NOT_FOUND,
+        f"Upload with id '{upload_id}' could not be found for the repository with name '{repository}'"
+        f" in the registry with id '{account}'",
+        uploadId=upload_id,
+        repositoryName=repository,
+    )
+
+
 def repository_not_found(name: str, account: str) -> Failure:
     """ECR's own text for a repository that is not there."""
     return Failure(

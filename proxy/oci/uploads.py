@@ -124,7 +124,11 @@ async def _begin(call: Call, algorithm: str) -> web.StreamResponse:
 
 async def _opened(call: Call, algorithm: str) -> Upload:
     upload = await call.rooms.uploads.begin(
-        call.account, call.repository, algorithm=algorithm, may_create=await call.may("ecr:CreateRepository")
+        call.account,
+        call.repository,
+        algorithm=algorithm,
+        may_create=await call.may("ecr:CreateRepository"),
+        opened_by=call.caller.principal.principal_id,
     )
     call.told.created_repository = upload.created_repository
     return upload

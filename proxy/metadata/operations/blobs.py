@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
+from proxy.metadata.operations import usage
 from proxy.metadata.operations.createonpush import encryption_to_be, need_or_make_repository
 from proxy.metadata.operations.removal import DELETED
 from proxy.metadata.operations.repositories import encryption_of, find_repository, need_repository
@@ -112,7 +113,7 @@ def mount_blob(
         need_repository(tx, account, repository)
     own = encryption_to_be(tx, account, repository) if target is None else encryption_of(tx, target)
     row = tx.connection.execute(
-        select(blobs.c.blob_id, blobs.c.links).where(
+        select(blobs.c.blob_id, blobs.c.links, blobs.c.size).where(
             blobs.c.account == account,
             blobs.c.digest == digest,
             blobs.c.encryption == own,
@@ -126,14 +127,15 @@ def mount_blob(
         if holder is None or not _linked(tx, holder, row.blob_id):
             return Mounted.NO
     target, created = need_or_make_repository(tx, account, repository, create)
-    link_blob(tx, target, row.blob_id)
+    if link_blob(tx, target, row.blob_id):
+        usage.count_link(tx, account, repository, target, row.size)
     return Mounted.CREATED if created else Mounted.LINKED
 
 
 def unlink_blob(tx: Transaction, account: str, repository: str, digest: str) -> None:
     repository_id = need_repository(tx, account, repository)
     row = tx.connection.execute(
-        select(blobs.c.blob_id, blob_links.c.uses)
+        select(blobs.c.blob_id, blobs.c.size, blob_links.c.uses)
         .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
         .where(blobs.c.account == account, blobs.c.digest == digest, blob_links.c.repository_id == repository_id)
     ).one_or_none()
@@ -152,6 +154,7 @@ def unlink_blob(tx: Transaction, account: str, repository: str, digest: str) -> 
     tx.connection.execute(
         update(blobs).where(blobs.c.blob_id == row.blob_id).values(links=blobs.c.links - 1, touched_at=tx.now)
     )
+    usage.uncount_links(tx, [(repository_id, row.size)])
     tx.changed(account, repository)
 
 
@@ -185,11 +188,13 @@ def outdate_healed(tx: Transaction, object_key: str, discard: str | None) -> Non
         outdate_blob(tx, object_key)
 
 
-def link_blob(tx: Transaction, repository_id: int, blob_id: int) -> None:
-    """Make the link, or renew its grace."""
-    if not touch(tx, repository_id, blob_id):
-        link_new_blob(tx, repository_id, blob_id)
-        tx.connection.execute(_COUNT_LINK, {"blob": blob_id, "now": tx.now})
+def link_blob(tx: Transaction, repository_id: int, blob_id: int) -> bool:
+    """Make the link, or renew its grace; whether it was made."""
+    if touch(tx, repository_id, blob_id):
+        return False
+    link_new_blob(tx, repository_id, blob_id)
+    tx.connection.execute(_COUNT_LINK, {"blob": blob_id, "now": tx.now})
+    return True
 
 
 def link_new_blob(tx: Transaction, repository_id: int, blob_id: int) -> None:

@@ -2,8 +2,9 @@
 
     accounts.repositories    repositories.images    images.tags, and images.tagged: whether there is one
     blob_links.uses: images of the repository that need the blob    blobs.links: repositories that hold it
+    repositories.bytes, repositories.manifest_bytes, accounts.bytes: `usage` says of what
 
-By the last two the sweep finds what it may remove. What is left of deleted repositories (`removal`) is nobody's, and
+By uses and links the sweep finds what it may remove. What is left of deleted repositories (`removal`) is nobody's, and
 counted no more, but for the links that still hold blobs.
 """
 
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     ColumnElement,
     ScalarSelect,
     Select,
     case,
+    cast,
     func,
     insert,
     literal,
@@ -29,7 +32,16 @@ from sqlalchemy import (
 
 from proxy.metadata.identities import accounts
 from proxy.metadata.operations.removal import DELETED
-from proxy.metadata.schema import blob_links, blobs, image_blobs, images, repositories, tags
+from proxy.metadata.schema import (
+    UPLOAD_OPEN,
+    blob_links,
+    blobs,
+    image_blobs,
+    images,
+    repositories,
+    tags,
+    uploads,
+)
 from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Miscount
@@ -56,6 +68,39 @@ _USES = _counted(
     image_blobs.c.blob_id == blob_links.c.blob_id, image_blobs.c.repository_id == blob_links.c.repository_id
 )
 _LINKS = _counted(blob_links.c.blob_id == blobs.c.blob_id)
+
+# Bytes, as `usage` counts them.
+BLOBS_SUMMED = 200_000
+"""Of an account with more, the bytes are taken for right: to sum them keeps a transaction open for too long."""
+
+
+def _sum(column: Column[Any], *same: ColumnElement[bool]) -> ScalarSelect[int]:
+    return select(cast(func.coalesce(func.sum(column), 0), BigInteger)).where(*same).scalar_subquery()
+
+
+_MANIFESTS = _sum(images.c.manifest_size, images.c.repository_id == repositories.c.repository_id)
+_IN_REPOSITORY = (
+    _sum(
+        blobs.c.size,
+        blobs.c.blob_id == blob_links.c.blob_id,
+        blob_links.c.repository_id == repositories.c.repository_id,
+    )
+    + _MANIFESTS
+    + _sum(
+        uploads.c.plain_size,
+        uploads.c.account == repositories.c.account,
+        uploads.c.repository == repositories.c.name,
+        uploads.c.state == UPLOAD_OPEN,
+    )
+)
+_STORED = select(blobs.c.size).where(blobs.c.account == accounts.c.account).limit(BLOBS_SUMMED).correlate(accounts)
+_SUMMED = _STORED.subquery("limited")
+_IN_ACCOUNT = (
+    select(cast(func.coalesce(func.sum(_SUMMED.c.size), 0), BigInteger)).scalar_subquery()
+    + _sum(repositories.c.manifest_bytes, repositories.c.account == accounts.c.account)
+    + _sum(uploads.c.plain_size, uploads.c.account == accounts.c.account, uploads.c.state == UPLOAD_OPEN)
+)
+_TOO_MANY = select(func.count()).select_from(_STORED.subquery("limited")).scalar_subquery() >= BLOBS_SUMMED
 
 NOUNS = {
     "accounts": _Noun(
@@ -118,6 +163,28 @@ NOUNS = {
             (blobs.c.account + "/" + blobs.c.digest).label("shown"),
         ),
         {"links": _LINKS},
+    ),
+    "repository_bytes": _Noun(
+        (repositories.c.repository_id,),
+        select(
+            repositories.c.repository_id,
+            repositories.c.bytes.label("kept"),
+            _IN_REPOSITORY.label("counted"),
+            ((repositories.c.bytes == _IN_REPOSITORY) & (repositories.c.manifest_bytes == _MANIFESTS)).label("stands"),
+            (repositories.c.account + "/" + repositories.c.name).label("shown"),
+        ).where(repositories.c.account != DELETED),
+        {"bytes": _IN_REPOSITORY, "manifest_bytes": _MANIFESTS},
+    ),
+    "account_bytes": _Noun(
+        (accounts.c.account,),
+        select(
+            accounts.c.account,
+            accounts.c.bytes.label("kept"),
+            _IN_ACCOUNT.label("counted"),
+            ((accounts.c.bytes == _IN_ACCOUNT) | _TOO_MANY).label("stands"),
+            accounts.c.account.label("shown"),
+        ),
+        {"bytes": _IN_ACCOUNT},
     ),
 }
 

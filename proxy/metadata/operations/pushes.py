@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import bindparam, insert, select, update
 
-from proxy.metadata.operations import mutability
+from proxy.metadata.operations import mutability, usage
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.createonpush import need_or_make_repository
 from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
@@ -195,6 +195,7 @@ def _insert(
     if not counted.rowcount:
         holder = f"The repository with name '{repository}' in the registry with id '{account}'"
         raise quotas.exceeded(holder, "images", most)
+    usage.count_manifest(tx, account, repository, repository_id, len(content))
     known = run(
         update(manifest_bytes).where(manifest_bytes.c.digest == digest).values(images=manifest_bytes.c.images + 1)
     )

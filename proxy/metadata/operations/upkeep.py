@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, true, update
 
-from proxy.metadata.operations import counts, reservations
+from proxy.metadata.operations import counts, reservations, usage
 from proxy.metadata.operations.blobs import outdate_blob, renewal
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
@@ -40,6 +40,7 @@ _UNUSED = (
     select(
         blob_links.c.repository_id,
         blob_links.c.blob_id,
+        blobs.c.size,
         repositories.c.account,
         repositories.c.name,
         select(image_blobs.c.image_id)
@@ -48,6 +49,7 @@ _UNUSED = (
         .label("needed"),
     )
     .join(repositories, repositories.c.repository_id == blob_links.c.repository_id)
+    .join(blobs, blobs.c.blob_id == blob_links.c.blob_id)
     .where(blob_links.c.uses == 0, blob_links.c.touched_at <= bindparam("before"))
     .order_by(blob_links.c.touched_at)
     .limit(bindparam("most"))
@@ -56,6 +58,8 @@ _FREE = (
     select(
         blobs.c.blob_id,
         blobs.c.object_key,
+        blobs.c.account,
+        blobs.c.size,
         select(blob_links.c.blob_id).where(blob_links.c.blob_id == blobs.c.blob_id).exists().label("linked"),
         select(image_blobs.c.image_id).where(image_blobs.c.blob_id == blobs.c.blob_id).exists().label("needed"),
     )
@@ -101,7 +105,14 @@ def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> Removed:
         ("committed-upload", UPLOAD_COMMITTED, COMMITTED_SECONDS),
     ):
         over = tx.connection.execute(
-            select(uploads.c.upload_id, uploads.c.object_key, uploads.c.discard)
+            select(
+                uploads.c.upload_id,
+                uploads.c.object_key,
+                uploads.c.discard,
+                uploads.c.account,
+                uploads.c.repository,
+                uploads.c.plain_size,
+            )
             .where(
                 uploads.c.state == state,
                 uploads.c.touched_at <= tx.now - idle,
@@ -117,6 +128,9 @@ def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> Removed:
                 gone = [row.object_key for row in over]
                 delete_segments(tx, gone)
                 keys += gone
+            if state == UPLOAD_OPEN:
+                for row in over:
+                    usage.uncount_upload(tx, row)
             tx.connection.execute(delete(uploads).where(uploads.c.upload_id.in_([row.upload_id for row in over])))
             rows[kind] = len(over)
             left -= len(over)
@@ -142,6 +156,7 @@ def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> Removed:
     if gone:
         tx.connection.execute(_UNLINK, [{"repository": row.repository_id, "blob": row.blob_id} for row in gone])
         tx.connection.execute(_COUNT_DOWN, [{"blob": row.blob_id} for row in gone])
+        usage.uncount_links(tx, [(row.repository_id, row.size) for row in gone])
         for row in gone:
             tx.changed(row.account, row.name)
     used = [row for row in unused if row.needed]
@@ -156,6 +171,7 @@ def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> Removed:
             counts.recount_links(tx, row.blob_id)
     if free:
         delete_segments(tx, [row.object_key for row in free])
+        usage.uncount_blobs(tx, [(row.account, row.size) for row in free])
         tx.connection.execute(delete(blobs).where(blobs.c.blob_id.in_([row.blob_id for row in free])))
     return Removed(
         {"blob-link": len(gone), "blob": len(free)},

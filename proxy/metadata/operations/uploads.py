@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
 
+from proxy.metadata.operations import usage
 from proxy.metadata.operations.blobs import link_blob, link_new_blob, outdate_healed
 from proxy.metadata.operations.createonpush import need_or_make_repository
 from proxy.metadata.operations.framehashes import end_append, put_page
@@ -31,6 +32,7 @@ from proxy.metadata.operations.upkeep import COMMITTED_SECONDS
 from proxy.metadata.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, repositories, uploads
 from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
+from proxy.model.errors import upload_not_found as _not_found
 from proxy.model.records import FRAME_HASH, FRAME_PAGE, Blob, CreateOnPush, EncryptedDataKey, Sealing, Segment, Upload
 
 # Every step of every push: made once, as making a statement costs as much as running it.
@@ -108,6 +110,7 @@ def begin_upload(
     sealing: Sealing = Sealing.AES_GCM,
     in_parts: bool = False,
     encryption: str = "",
+    opened_by: str = "",
 ) -> Upload:
     """Asked again with the same object key, it is the same session. EncryptionDiffers takes back a repository that was
     made here: whoever asks again, with a data key under its key, makes it anew."""
@@ -146,6 +149,7 @@ def begin_upload(
                 lease_until=0.0,
                 touched_at=tx.now,
                 parts=0 if in_parts else None,
+                **usage.opened(tx, opened_by),
             ),
         ).one()
     elif not created:  # the answer was lost: both were made in one moment, or the repository was there
@@ -183,13 +187,14 @@ def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str,
             raise Failure(
                 Code.UPLOAD_IN_USE, "another request writes to this upload", seconds=left, offset=row.plain_size
             )
-    return _upload(tx, row)
+    return usage.limited(tx, row, _upload(tx, row))
 
 
 def renew_upload(tx: Transaction, upload_id: str, fence: int, seconds: float) -> None:
     result = tx.connection.execute(
         update(uploads)
         .where(uploads.c.upload_id == upload_id, uploads.c.fence == fence, uploads.c.state == UPLOAD_OPEN)
+        .where(usage.is_young(tx))
         .values(lease_until=tx.now + seconds, touched_at=tx.now)
     )
     if not result.rowcount or not fence:
@@ -287,8 +292,8 @@ def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str
         raise _not_found(upload_id, repository, account)
     # The row stays, closed, until the sweep has seen to it that the object is gone as well.
     tx.connection.execute(update(uploads).where(uploads.c.upload_id == upload_id).values(state=UPLOAD_CLOSED))
-    object_key: str = row.object_key
-    return object_key
+    usage.uncount_upload(tx, row)
+    return str(row.object_key)
 
 
 def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int, hash_state: bytes) -> str | None:
@@ -319,7 +324,7 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int, hash_
         if there.quarantined_for is not None:
             tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(quarantined_for=None, **facts))
         delete_segments(tx, [discard])
-        link_blob(tx, repository_id, blob_id)
+        usage.uncount_upload(tx, row, linked=link_blob(tx, repository_id, blob_id))
     closed = {"id": row.upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now}
     tx.connection.execute(_COMMIT, closed)
     outdate_healed(tx, row.object_key, discard)
@@ -341,6 +346,7 @@ def _append(
         raise _conflict(row, "the append does not begin where this upload ends")
     if row.parts is not None:
         add_part(tx, row, segment)
+    usage.count_append(tx, row.account, row.repository, segment.plain_length)
     insert_segments(tx, row.object_key, [segment])
     end_append(tx, row, segment, frame_hashes)
     facts = {"id": row.upload_id, "plain": segment.plain_length, "stored": segment.stored_length, "now": tx.now}
@@ -371,16 +377,6 @@ def _visible(tx: Transaction, account: str, repository: str, upload_id: str) -> 
     if row.state == UPLOAD_COMMITTED and row.touched_at <= tx.now - COMMITTED_SECONDS:
         raise _not_found(upload_id, repository, account)
     return row
-
-
-def _not_found(upload_id: str, repository: str, account: str) -> Failure:
-    return Failure(
-        Code.UPLOAD_NOT_FOUND,
-        f"Upload with id '{upload_id}' could not be found for the repository with name '{repository}'"
-        f" in the registry with id '{account}'",
-        uploadId=upload_id,
-        repositoryName=repository,
-    )
 
 
 def _conflict(row: FoundRow, message: str) -> Failure:

@@ -66,12 +66,14 @@ from proxy.metadata.sessions import UNINDEXED
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Changes, Registry, Transaction
 from proxy.model.errors import Failure
+from proxy.model.quotas import Quotas
 from proxy.model.records import FRAME_PAGE, CreateOnPush, EncryptedDataKey, KeyRecord, Pull, Sealing, SentPart
 
 R = "team/app"
+LIMITED = Quotas(repository_bytes=2**40, account_bytes=2**40)
 FULL_PAGE = bytes(FRAME_PAGE * 32)
-SMALL = {"turns", "accounts", "alembic_version", "master_keys", "reserved_objects"}
-"""A row a task, an account, a database, a rotation, a reseal."""
+SMALL = {"turns", "accounts", "alembic_version", "master_keys", "reserved_objects", "limited"}
+"""A row a task, an account, a database, a rotation, a reseal; and subqueries under a limit of their own."""
 
 
 @pytest.fixture
@@ -95,7 +97,8 @@ class Push:
     def begin(self, sealing: Sealing = Sealing.AES_GCM, *, in_parts: bool = False) -> Any:
         key = next(self.keys)
         rules = (CreateOnPush.YES, sealing, in_parts)
-        return uploads.begin_upload(self.tx, ACCOUNT, R, "sha256", key, DATA_KEY, "arn", 4096, *rules)
+        about = ("sha256", key, DATA_KEY, "arn", 4096)
+        return uploads.begin_upload(self.tx, ACCOUNT, R, *about, *rules, opened_by="AIDA")
 
     def lease(self) -> Any:
         return uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0, "me")
@@ -353,7 +356,7 @@ def _faults(connection: Connection, fault: Callable[[Connection, str, Any], Iter
 
     found: list[str] = []
     with connection.begin():
-        tx = Transaction(connection, 1_800_000_000.0, Registry())
+        tx = Transaction(connection, 1_800_000_000.0, Registry(quotas=LIMITED))
         every = _every(tx)
         assert every.keys() == INTERNAL.keys() | ECR.keys() | {f"iam.{name}" for name in IAM}
         event.listen(connection, "before_cursor_execute", note)
