@@ -204,7 +204,8 @@ def _rows(size: Size) -> Iterator[tuple[Table, Row]]:
             yield schema.manifest_bytes, {"digest": digest, "content": content, "images": 1}
             yield schema.images, _image(image_id, repository_id, digest, len(content), len(tags))
             for needed in (layer_id, blob_id):
-                yield schema.image_blobs, {"image_id": image_id, "blob_id": needed}
+                ids = {"image_id": image_id, "blob_id": needed, "repository_id": repository_id}
+                yield schema.image_blobs, ids
             for tag in tags:
                 yield (
                     schema.tags,

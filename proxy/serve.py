@@ -67,8 +67,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         run = functools.partial(_worker, config, data, listening, tls)
         count = config.server.workers or len(os.sched_getaffinity(0))
         roles += [Role(f"worker{number}", "worker", run) for number in range(count)]
-        observe.wipe_metrics(data.metrics)
-        observe.share_metrics(data.metrics, "supervisor")
+        observe.share_metrics("supervisor", [role.name for role in roles])
         scheme = "https" if config.server.tls_cert else "http"
         datadir.replace_private(data.address, f"{scheme}://{reachable_address(config, listening)}".encode())
         _warn(config, [sock.getsockname()[0] for sock in listening])

@@ -206,6 +206,14 @@ class QuotaSettings:
     layer_mib: int = _key(52_000, "most MiB of a layer, through the API", _between(1, 2**30))
     pull_time_exclusions: int = _key(100, "most principals whose pulls are not recorded", _between(0, 100_000))
     creation_templates: int = _key(100, "most repository creation templates of a registry", _between(0, 100_000))
+    repository_bytes: int = _key(
+        0, "most bytes in a repository: layers, manifests and open uploads; 0: no limit", _between(0, 2**60)
+    )
+    account_bytes: int = _key(
+        0, "the same of an account, a layer that several repositories link counted once", _between(0, 2**60)
+    )
+    open_uploads: int = _key(1_000, "most open uploads of a principal", _between(1, 1_000_000))
+    upload_hours: float = _key(168.0, "after which an upload ends, however busy it is", _between(1, 8760))
     preset: str = _key(
         "none",
         "request rates to begin with: none, or ecr (ECR's own, an account and operation)",

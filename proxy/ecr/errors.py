@@ -204,7 +204,7 @@ def _failure(failure: Failure) -> WireError:
         return WireError(
             400, failure.code.value, failure.message, {"kmsError": str(kms_error)} if kms_error is not None else {}
         )
-    if failure.code is Code.UPLOAD_CONFLICT:  # until the other request has ended, or its lease
+    if failure.code in (Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE):  # until the other request, or its lease, has ended
         return WireError(500, Code.SERVER.value, TRY_AGAIN)
     if failure.code is Code.INVALID_LAYER_PART:
         return WireError(400, failure.code.value, failure.message, _where(failure))

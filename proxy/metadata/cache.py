@@ -104,6 +104,9 @@ class CachedMetadata:
         self.collect_blobs = inner.collect_blobs
         self.remove_deleted = inner.remove_deleted
         self.known_objects = inner.known_objects
+        self.reserve_object = inner.reserve_object
+        self.release_object = inner.release_object
+        self.any_reserved = inner.any_reserved
         self.objects = inner.objects
         self.replace_data_key = inner.replace_data_key
         self.replace_object = inner.replace_object

@@ -37,6 +37,7 @@ from proxy.model.records import (
     Pull,
     PushedManifest,
     Referrer,
+    Removed,
     SealedObject,
     Sealing,
     Segment,
@@ -174,6 +175,7 @@ class MetadataClient:
         sealing: Sealing = Sealing.AES_GCM,
         in_parts: bool = False,
         encryption: str = "",
+        opened_by: str = "",
     ) -> Upload:
         return await self._ask(
             "begin_upload",
@@ -189,6 +191,7 @@ class MetadataClient:
             sealing=sealing,
             in_parts=in_parts,
             encryption=encryption,
+            opened_by=opened_by,
         )
 
     async def upload(self, account: str, repository: str, upload_id: str) -> Upload:
@@ -308,16 +311,9 @@ class MetadataClient:
     async def referrers(
         self, account: str, repository: str, digest: str, *, artifact_type: str | None, last: str, limit: int
     ) -> tuple[Sequence[Referrer], bool]:
-        return await self._ask(
-            "referrers",
-            tuple[Sequence[Referrer], bool],
-            account=account,
-            repository=repository,
-            digest=digest,
-            artifact_type=artifact_type,
-            last=last,
-            limit=limit,
-        )
+        asked = {"account": account, "repository": repository, "digest": digest, "artifact_type": artifact_type}
+        wanted = tuple[Sequence[Referrer], bool]
+        return await self._ask("referrers", wanted, last=last, limit=limit, **asked)
 
     async def take_turn(self, task: str, *, seconds: float) -> bool:
         return await self._ask("take_turn", bool, task=task, seconds=seconds)
@@ -325,17 +321,26 @@ class MetadataClient:
     async def hold_blobs(self, *, seconds: float) -> None:
         await self._ask("hold_blobs", None, seconds=seconds)
 
-    async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Sequence[str]:
-        return await self._ask("expire_uploads", Sequence[str], idle_seconds=idle_seconds, limit=limit)
+    async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Removed:
+        return await self._ask("expire_uploads", Removed, idle_seconds=idle_seconds, limit=limit)
 
-    async def collect_blobs(self, *, grace_seconds: float, limit: int) -> Sequence[str]:
-        return await self._ask("collect_blobs", Sequence[str], grace_seconds=grace_seconds, limit=limit)
+    async def collect_blobs(self, *, grace_seconds: float, limit: int) -> Removed:
+        return await self._ask("collect_blobs", Removed, grace_seconds=grace_seconds, limit=limit)
 
     async def remove_deleted(self, *, limit: int) -> int:
         return await self._ask("remove_deleted", int, limit=limit)
 
     async def known_objects(self, keys: Sequence[str]) -> Sequence[str]:
         return await self._ask("known_objects", Sequence[str], keys=keys)
+
+    async def reserve_object(self, object_key: str, *, seconds: float) -> None:
+        await self._ask("reserve_object", None, object_key=object_key, seconds=seconds)
+
+    async def release_object(self, object_key: str) -> None:
+        await self._ask("release_object", None, object_key=object_key)
+
+    async def any_reserved(self) -> bool:
+        return await self._ask("any_reserved", bool)
 
     async def objects(self, *, after: str, limit: int) -> Sequence[tuple[Blob, bool]]:
         return await self._ask("objects", Sequence[tuple[Blob, bool]], after=after, limit=limit)

@@ -35,6 +35,7 @@ from proxy.model.records import (
     Pull,
     PushedManifest,
     Referrer,
+    Removed,
     SealedObject,
     Sealing,
     Segment,
@@ -143,7 +144,8 @@ class Metadata(Protocol):
     async def mount_blob(
         self, account: str, repository: str, digest: str, source: str | None, *, create: CreateOnPush
     ) -> Mounted:
-        """Link a blob that some (or the named) repository of the account holds. `NO`: not there, upload it."""
+        """Link a blob that some (or the named) repository of the account holds. `NO`: not there, upload it.
+        LimitExceeded where the repository's bytes would be too many."""
 
     async def unlink_blob(self, account: str, repository: str, digest: str) -> None:
         """RepositoryNotFound, LayersNotFound, LayerInUse."""
@@ -166,8 +168,10 @@ class Metadata(Protocol):
         sealing: Sealing = Sealing.AES_GCM,
         in_parts: bool = False,
         encryption: str = "",
+        opened_by: str = "",
     ) -> Upload:
-        """Open a session with a fresh UUID at offset 0. RepositoryNotFound where `create` makes none.
+        """Open a session with a fresh UUID at offset 0. RepositoryNotFound where `create` makes none; LimitExceeded
+        where the principal with the id `opened_by` has too many open.
 
         `in_parts`: it is UploadLayerPart's, each append of it a part under the quotas. `encryption` is the KMS key that
         the data key is under, empty for the server's own; EncryptionDiffers, with the repository's, when that is
@@ -178,8 +182,7 @@ class Metadata(Protocol):
 
     async def lease_upload(self, account: str, repository: str, upload_id: str, *, seconds: float) -> Upload:
         """Take the session for one append: a new `fence`, and the object key to go on under, which is another one where
-        the last writer may still write (`operations.uploads`). UploadConflict while another lease lives,
-        UploadNotFound.
+        the last writer may still write (`operations.uploads`). UploadInUse while another lease lives, UploadNotFound.
         """
 
     async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:
@@ -200,7 +203,7 @@ class Metadata(Protocol):
         settled: bool = True,
     ) -> Upload:
         """Record a finished append and let the lease go. `segment` must begin at the row's offsets. UploadConflict;
-        LimitExceeded for a part past the quotas.
+        LimitExceeded for bytes, or a part, past the quotas.
 
         `object_key` is where the object is from here on, if not where it was. Not `settled`: a request to the store may
         still be on its way. `frame_hashes` is the last page of hashes of an object that is not sealed, full or not."""
@@ -294,21 +297,33 @@ class Metadata(Protocol):
     async def hold_blobs(self, *, seconds: float) -> None:
         """Until then no blob is removed: `collect_blobs` finds nothing. A backup renews this while it copies."""
 
-    async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Sequence[str]:
-        """Close sessions untouched for so long (committed ones after an hour); returns object keys to delete."""
+    async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Removed:
+        """Remove sessions untouched for so long (committed ones after an hour), open ones first, and reservations that
+        have ended. Rows of "open-upload", "closed-upload", "committed-upload" and "reservation"."""
 
-    async def collect_blobs(self, *, grace_seconds: float, limit: int) -> Sequence[str]:
-        """Remove blobs that nothing links and whose grace is over; returns object keys to delete.
+    async def collect_blobs(self, *, grace_seconds: float, limit: int) -> Removed:
+        """Remove blobs that nothing links and whose grace is over. Rows of "blob-link" and "blob".
 
         A repository's link ends with the last manifest that used it, once its grace is over; never while an upload or
-        a push that needs it may still come (the grace), so a blob that awaits its manifest stays.
+        a push that needs it may still come (the grace), so a blob that awaits its manifest stays. What an image needs
+        stays whatever its counters say: they are corrected.
         """
 
     async def remove_deleted(self, *, limit: int) -> int:
         """Remove about so many rows of repositories that were deleted; returns how many, 0 when none are left."""
 
     async def known_objects(self, keys: Sequence[str]) -> Sequence[str]:
-        """Those of `keys` that a blob row or an open session owns; the rest are orphans (once old enough)."""
+        """Those of `keys` that a blob row, an open session or a reservation owns; the rest are orphans (once old
+        enough)."""
+
+    async def reserve_object(self, object_key: str, *, seconds: float) -> None:
+        """Make the object known for so long, before it is written: its row comes after it (reseal)."""
+
+    async def release_object(self, object_key: str) -> None:
+        """End a reservation. Idempotent."""
+
+    async def any_reserved(self) -> bool:
+        """Whether there is any reservation."""
 
     async def objects(self, *, after: str, limit: int) -> Sequence[tuple[Blob, bool]]:
         """Every blob by object key, in order, beyond `after`; whether it is quarantined (check, rewrap, reseal)."""
@@ -317,7 +332,8 @@ class Metadata(Protocol):
         """Rewrap: swap a blob's (or open session's) wrapped key. False when it was no longer `old`."""
 
     async def replace_object(self, object_key: str, blob: Blob) -> bool:
-        """Reseal: point a blob's row at a new object with one message. False when it was no longer at `object_key`."""
+        """Reseal: point a blob's row at a new object with one message, in the place of that object's reservation. False
+        when it was no longer at `object_key`, or the reservation has ended: nothing was changed."""
 
     # ---- keys -----------------------------------------------------------------------------------------------------
     async def key_records(self) -> Sequence[KeyRecord]:
@@ -340,8 +356,8 @@ class Metadata(Protocol):
 
     # ---- counters -------------------------------------------------------------------------------------------------
     async def miscounts(self, noun: str, *, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
-        """Of a page of "accounts", "repositories" or "images" those whose counter is wrong, and what is `after` for
-        the next page; None: this was the last."""
+        """Of a page of "accounts", "repositories", "images", "blob_links" or "blobs" those whose counter is wrong, and
+        what is `after` for the next page; None: this was the last."""
 
     async def recount(self, noun: str, key: str) -> None:
         """Count what that row has anew."""

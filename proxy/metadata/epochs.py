@@ -49,8 +49,9 @@ class Epochs:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(self._descriptor).st_size < _LENGTH:
-                os.ftruncate(self._descriptor, _LENGTH)
+            found = os.fstat(self._descriptor)
+            if found.st_size < _LENGTH or found.st_blocks * 512 < _LENGTH:
+                os.posix_fallocate(self._descriptor, 0, _LENGTH)  # writing to a hole of a full disk is a SIGBUS
             self._map = mmap.mmap(self._descriptor, _LENGTH)
         except BaseException:
             os.close(self._descriptor)

@@ -30,7 +30,7 @@ from proxy.metadata.columns import RowId
 from proxy.metadata.columns import metadata as metadata
 from proxy.metadata.columns import name as _name
 
-HEAD = "0008"
+HEAD = "0011"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(
@@ -49,6 +49,8 @@ repositories = Table(
     Column("policy_principals", Text),  # JSON, as `model.identity.BoundPolicy.principals`
     Column("lifecycle_policy", Text),  # verbatim
     Column("images", Integer, nullable=False, server_default="0"),
+    Column("bytes", BigInteger, nullable=False, server_default="0"),  # `operations.usage` says of what
+    Column("manifest_bytes", BigInteger, nullable=False, server_default="0"),
     Column("encryption", Text, nullable=False, server_default=""),  # KMS key of its data keys; empty: the server's own
     UniqueConstraint("account", "name"),
 )
@@ -153,6 +155,9 @@ uploads = Table(
     Column("last_part_at", BigInteger, nullable=False, server_default="0"),
     Column("state_before", LargeBinary),  # the hash state before the last part
     Column("settled_fence", Integer, nullable=False, server_default="0"),  # newest whose holder left nothing in flight
+    Column("opened_by", _name(128), nullable=False, server_default=""),  # the unique id of a principal
+    Column("created_at", Float, nullable=False, server_default="0"),
+    Index("ix_uploads_opened_by_state", "opened_by", "state"),
     Index("ix_uploads_state_touched_at", "state", "touched_at"),
     Index("ix_uploads_account_repository_state", "account", "repository", "state"),
 )
@@ -210,8 +215,11 @@ image_blobs = Table(
     metadata,
     Column("image_id", RowId, ForeignKey("images.image_id"), primary_key=True),
     Column("blob_id", RowId, ForeignKey("blobs.blob_id"), primary_key=True),
-    Index("ix_image_blobs_blob_id", "blob_id"),
+    Column("repository_id", RowId, nullable=False, server_default="0"),  # the image's, which never changes
+    Index("ix_image_blobs_blob_id_repository_id", "blob_id", "repository_id"),
 )
+"""The repository's id is here so that whether any image of a repository needs a blob costs one probe of an index, in
+how many other repositories the blob may be used."""
 
 image_children = Table(
     "image_children",
@@ -289,6 +297,15 @@ master_keys = Table(
     Column("created_at", Float, nullable=False, index=True),
 )
 """The keys that small values are sealed under, by name: what every process must have, checked at its start."""
+
+reserved_objects = Table(
+    "reserved_objects",
+    metadata,
+    Column("object_key", _name(32), primary_key=True),
+    Column("until", Float, nullable=False, index=True),
+)
+"""Keys of objects that are being written and have no other row yet, as those of a reseal: the sweep takes no object
+that is named here. A row that names such an object is written only while its reservation is here, and in its place."""
 
 open_objects = Table(
     "open_objects",

@@ -12,16 +12,18 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import InternalError, OperationalError
 
+from proxy import observe
 from proxy.metadata.deadlines import NEVER, Deadline
 from proxy.metadata.transaction import Changes, MustLast, Registry, Transaction
 from proxy.model.errors import Code, Failure
@@ -29,6 +31,9 @@ from proxy.model.errors import Code, Failure
 Result = TypeVar("Result")
 Clock = Callable[[], float]
 
+DEFERRED_MAX = 10_000  # writes that reads may have pending, 2 MB or so
+DEFERRED_BATCH = 200  # of them in one transaction, for which other writes wait: some milliseconds
+RETRY_SECONDS = 10.0  # after one that failed: a full disk, a database that is away
 GROUP = 64  # writes a commit may carry: bounds how long the first of them waits for the last
 
 
@@ -40,6 +45,7 @@ class Told:
     services: tuple[str, ...]
 
 
+_Deferred = dict[Hashable, Callable[[Transaction], object]]
 Committed = Callable[[Changes, Told | None], Awaitable[None] | None]
 """Called on the event loop. What it returns ends when nobody uses what is outdated; None: nobody does now."""
 
@@ -110,15 +116,17 @@ class Store:
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._closed = False
         self._settling: set[asyncio.Task[None]] = set()
+        self._deferred: _Deferred = {}  # changed on the loop only; the writing thread looks keys up
+        self._writing_deferred: asyncio.Task[None] | None = None
         self._writer = threading.Thread(target=self._write_for_ever, name="metadata-write", daemon=True)
         self._writer.start()
 
     async def read(self, run: Callable[[Transaction], Result]) -> Result:
-        """Run in a read transaction: one snapshot. What it leaves in `afterwards` is written before this returns."""
+        """Run in a read transaction: one snapshot. What it defers is written in the background."""
         loop = asyncio.get_running_loop()
-        result, afterwards = await loop.run_in_executor(self._readers, self._read, run)
-        for follow in afterwards:
-            await self.write(follow)
+        result, deferred = await loop.run_in_executor(self._readers, self._read, run)
+        if deferred and not self._closed:
+            self._defer(deferred)
         return result
 
     async def compute(self, run: Callable[[], Result]) -> Result:
@@ -159,6 +167,9 @@ class Store:
         if self._closed:
             return
         self._closed = True
+        if self._writing_deferred is not None:
+            self._writing_deferred.cancel()  # a batch that is queued is still written
+            await asyncio.wait([self._writing_deferred])
         self._queue.put(None)
         await asyncio.to_thread(self._writer.join)
         await asyncio.gather(*self._settling, return_exceptions=True)
@@ -168,12 +179,42 @@ class Store:
         self._readers.shutdown()
         self._database.close()
 
-    def _read(self, run: Callable[[Transaction], Result]) -> tuple[Result, list[Callable[[Transaction], None]]]:
-        def once(connection: Connection) -> tuple[Result, list[Callable[[Transaction], None]]]:
+    def _read(self, run: Callable[[Transaction], Result]) -> tuple[Result, _Deferred]:
+        def once(connection: Connection) -> tuple[Result, _Deferred]:
             transaction = Transaction(connection, self._now(connection), self._registry)
-            return run(transaction), transaction.afterwards
+            return run(transaction), transaction.deferred
 
         return self._database.read(once)
+
+    def _defer(self, deferred: _Deferred) -> None:
+        """On the loop. Beyond `DEFERRED_MAX` the rest is dropped: the next read about the same defers it anew."""
+        for key, run in deferred.items():
+            if len(self._deferred) < DEFERRED_MAX:
+                self._deferred.setdefault(key, run)
+        if self._writing_deferred is None or self._writing_deferred.done():
+            self._writing_deferred = asyncio.create_task(self._write_deferred())
+
+    async def _write_deferred(self) -> None:
+        """Until nothing is pending. What fails stays so, and is tried again."""
+        failed = False
+        while batch := dict(islice(self._deferred.items(), DEFERRED_BATCH)):
+            try:
+                await self.write(partial(_run_batch, batch))
+            except Exception as error:
+                observe.metrics.deferred_writes.labels("failed").inc()
+                if not failed:
+                    observe.log.warning(
+                        "what reads have left to write could not be written; it is tried again",
+                        pending=len(self._deferred),
+                        error=str(error),
+                    )
+                failed = True
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            failed = False
+            observe.metrics.deferred_writes.labels("written").inc(len(batch))
+            for key in batch:
+                del self._deferred[key]
 
     def _write_for_ever(self) -> None:
         last = False
@@ -272,10 +313,15 @@ class Store:
     def _run(self, write: _Write, connection: Connection) -> tuple[Any, Changes]:
         now = self._now(connection)
         write.deadline.check(now)
-        transaction = Transaction(connection, now, self._registry, durable=write.durable)
+        transaction = Transaction(connection, now, self._registry, durable=write.durable, pending=self._deferred)
         result = write.run(transaction)
         write.changed = bool(transaction.changes)
         return result, transaction.changes
+
+
+def _run_batch(batch: _Deferred, tx: Transaction) -> None:
+    for run in batch.values():
+        run(tx)
 
 
 class _OneFailed(Exception):

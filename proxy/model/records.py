@@ -139,7 +139,8 @@ class Upload:
 
     `hash_state` is what `_speedups` exported, sealed (it holds up to 127 bytes of plaintext). `fence` names the append
     that holds the session, 0 when nobody does. `committed` is the digest once the closing PUT has succeeded. `parts` is
-    None for a session that docker's door began. `created_repository` is said by the call that began it alone.
+    None for a session that docker's door began. `created_repository` is said by the call that began it alone,
+    `bytes_left` by the one that leased it: what the quotas leave, None where there are none.
     """
 
     upload_id: str
@@ -152,6 +153,7 @@ class Upload:
     committed: str | None = None
     parts: LayerParts | None = None
     created_repository: bool = False
+    bytes_left: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,21 @@ class PushedManifest:
     subject: str | None
     tags: tuple[str, ...]
     created_repository: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What one batch of the sweep removed: how many rows, by kind, and the keys of objects that no row names any more,
+    to delete. `corrected` rows had a wrong counter by which something would have been removed, and are right now."""
+
+    rows: Mapping[str, int]
+    object_keys: tuple[str, ...] = ()
+    corrected: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing was due. A batch without keys may have removed rows all the same."""
+        return not any(self.rows.values()) and not self.corrected
 
 
 @dataclass(frozen=True, slots=True)

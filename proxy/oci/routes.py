@@ -191,7 +191,7 @@ def _failed(failure: Failure, route: Route | None, call: Call | None) -> web.Res
         size = uploads.standing(failure)
         if size is not None:
             response.headers.update(uploads.position(call, call.reference, size))
-    if response.status >= 500:
+    if response.status >= 500 and failure.code is not Code.UPLOAD_IN_USE:
         observe.log.error("a request could not be done", error=str(failure), cause=repr(failure.__cause__))
     else:
         observe.note(error=failure.code)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,13 +24,14 @@ from proxy.blob.buffers import BufferPool
 from proxy.blob.hashers import Hasher, new_hasher
 from proxy.blob.keys import DataKeys
 from proxy.blob.objects import BlobWriter, begin_append, open_object
-from proxy.blob.plain import last_page_offset
 from proxy.blob.slots import Source
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest
+from proxy.model.quotas import require_bytes
 from proxy.model.records import Blob, Fence, SealedObject, Segment, Upload
 from proxy.registry.hashstate import open_state, seal_state
+from proxy.registry.unrecorded import WithLast, with_segment
 from proxy.storage.base import Appender, ObjectMissing, ObjectStore, WriteLease
 
 LEASE_SECONDS = 10.0
@@ -89,14 +90,17 @@ class Append:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.abandon()
+        await self.fail(error)
 
     async def write(self, chunk: bytes | memoryview) -> None:
-        """Take the next bytes. SizeInvalid past the length that was declared, UploadConflict when the lease is lost."""
+        """Take the next bytes. SizeInvalid past the length that was declared, LimitExceeded past what the quotas leave,
+        UploadConflict when the lease is lost."""
         if self.upload.committed is not None or not len(chunk):
             return
         if self._length is not None and self.received + len(chunk) > self._length:
             raise Failure(Code.SIZE_INVALID, f"the body is longer than the {self._length} bytes that were declared")
+        if self._length is None:
+            require_bytes(self.upload.bytes_left, self.received + len(chunk))
         self._check_lease()
         writer = self._writer or await self._open()
         try:
@@ -206,7 +210,7 @@ class Append:
                 await self._give_up()
             raise
         if hasher.name != digest.algorithm:
-            await self._check_other(digest, _with_segment(sealed, segment, self._appender.key), segment)
+            await self._check_other(digest, with_segment(sealed, segment, self._appender.key), segment)
         self._recording = True
         blob, leftover = await rooms.metadata.commit_upload(
             self.upload.upload_id,
@@ -229,6 +233,14 @@ class Append:
             return
         self._ended = True
         await see_through(self._clean_up())
+
+    async def fail(self, error: BaseException | None) -> None:
+        """Abandon; past a quota of bytes also end the session, so that what it recorded does not count any longer."""
+        ends = not self._ended and isinstance(error, Failure) and "bytes_quota" in error.fields
+        if not ends:
+            return await self.abandon()
+        self._ended = True
+        await see_through(self._clean_up(ends=True))
 
     async def _open(self) -> BlobWriter:
         upload, rooms = self.upload, self._rooms
@@ -274,7 +286,7 @@ class Append:
         rooms = self._rooms
         hasher = new_hasher(digest.algorithm)
         hashes = self._writer.last_hashes if self._writer is not None else b""
-        tables = _WithLast(rooms.metadata, self.upload.sealed.object_key, last, sealed.frame_length, hashes)
+        tables = WithLast(rooms.metadata, self.upload.sealed.object_key, last, sealed.frame_length, hashes)
         async with await open_object(rooms.store, sealed, keys=rooms.keys, tables=tables, pool=rooms.pool) as reader:
             await reader.verify(hasher)
         try:
@@ -295,12 +307,16 @@ class Append:
         )
 
     async def _give_up(self) -> None:
-        """The session cannot go on: end it, unless another append holds it by now, and remove its object."""
-        upload = self.upload
+        """The session cannot go on: end it and remove its object."""
         self._recording = True
         if self._appender is not None:
             with contextlib.suppress(Failure, ObjectMissing):
                 await self._appender.abandon()
+        await self._end_session()
+
+    async def _end_session(self) -> None:
+        """Unless another append holds it by now."""
+        upload = self.upload
         with contextlib.suppress(Failure):  # the sweep takes what stays
             key = await self._rooms.metadata.cancel_upload(
                 upload.account, upload.repository, upload.upload_id, fence=upload.fence
@@ -334,7 +350,7 @@ class Append:
             self._renewing.cancel()
             await asyncio.wait((self._renewing,))
 
-    async def _clean_up(self) -> None:
+    async def _clean_up(self, *, ends: bool = False) -> None:
         try:
             if self._writer is not None:
                 await self._writer.abandon()
@@ -342,33 +358,12 @@ class Append:
                 await self._appender.abandon()
         finally:
             await self._end()
+            if ends:
+                await self._end_session()
             with contextlib.suppress(Failure):  # a lease ends by itself
                 await self._rooms.metadata.release_upload(
                     self.upload.upload_id, self.upload.fence, settled=self._appender is None and not self._opening
                 )
-
-
-class _WithLast:
-    """The tables of an object as they will be once its last segment is recorded, and perhaps its key changed."""
-
-    def __init__(
-        self, metadata: Metadata, recorded_key: str, last: Segment | None, frame_length: int, hashes: bytes
-    ) -> None:
-        self._metadata = metadata
-        self._key = recorded_key
-        self._last = last
-        self._hashes = hashes
-        self._hashes_at = last_page_offset(last, frame_length) if last is not None and hashes else None
-
-    async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
-        if self._last is not None and plain_offset >= self._last.plain_offset:
-            return (self._last,)
-        return await self._metadata.segments(self._key, plain_offset, limit)
-
-    async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
-        if plain_offset == self._hashes_at:
-            return self._hashes
-        return await self._metadata.frame_hashes(self._key, plain_offset, fresh=fresh)
 
 
 async def delete_object(store: ObjectStore, key: str) -> None:
@@ -402,16 +397,3 @@ def _check_digest(hasher: Hasher, digest: Digest) -> None:
             Code.INVALID_LAYER,
             f"Digest {digest} does not match the uploaded content, whose digest is {digest.algorithm}:{found}",
         )
-
-
-def _with_segment(sealed: SealedObject, segment: Segment | None, object_key: str) -> SealedObject:
-    if segment is None:
-        return sealed
-    return dataclasses.replace(
-        sealed,
-        object_key=object_key,
-        plain_size=sealed.plain_size + segment.plain_length,
-        stored_size=sealed.stored_size + segment.stored_length,
-        segment_count=sealed.segment_count + 1,
-        segments=(*sealed.segments, segment) if len(sealed.segments) == sealed.segment_count < 64 else sealed.segments,
-    )

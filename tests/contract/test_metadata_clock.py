@@ -86,14 +86,14 @@ async def test_a_lease_that_has_ended_is_taken_over_in_time_through_the_other(pl
 async def test_no_session_blob_turn_or_hold_ends_early_through_the_other(place: Place, first: int) -> None:
     mine, other = place.worlds[first], place.worlds[1 - first]
     upload = await mine.begin()
-    assert await other.metadata.expire_uploads(idle_seconds=10.0, limit=10) == ()
+    assert (await other.metadata.expire_uploads(idle_seconds=10.0, limit=10)).done
     await mine.metadata.upload(upload.account, upload.repository, upload.upload_id)
     await mine.commit("layer")
-    assert await other.metadata.collect_blobs(grace_seconds=10.0, limit=10) == ()
+    assert (await other.metadata.collect_blobs(grace_seconds=10.0, limit=10)).done
     assert await mine.metadata.take_turn("sweep", seconds=10.0)
     assert not await other.metadata.take_turn("sweep", seconds=10.0)
     await mine.metadata.hold_blobs(seconds=10.0)
-    assert await other.metadata.collect_blobs(grace_seconds=0.0, limit=10) == ()
+    assert (await other.metadata.collect_blobs(grace_seconds=0.0, limit=10)).done
 
 
 async def test_a_repeated_closing_put_is_answered_for_its_hour_by_both(place: Place) -> None:

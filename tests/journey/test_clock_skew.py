@@ -104,10 +104,10 @@ async def test_what_one_service_leases_or_touches_is_not_taken_over_or_swept_ear
         with pytest.raises(Failure) as caught:
             await other.lease(leased, seconds=10.0)
         assert caught.value.code is Code.UPLOAD_CONFLICT
-        assert await other.metadata.expire_uploads(idle_seconds=10.0, limit=10) == ()
+        assert (await other.metadata.expire_uploads(idle_seconds=10.0, limit=10)).done
         await mine.metadata.renew_upload(leased.upload_id, leased.fence, seconds=10.0)
         await mine.commit("layer", repository="other/app")
-        assert await other.metadata.collect_blobs(grace_seconds=10.0, limit=10) == ()
+        assert (await other.metadata.collect_blobs(grace_seconds=10.0, limit=10)).done
         task = f"task of {id(mine)}"
         assert await mine.metadata.take_turn(task, seconds=10.0)
         assert not await other.metadata.take_turn(task, seconds=10.0)

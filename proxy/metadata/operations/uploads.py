@@ -25,11 +25,13 @@ DELETE finds what was to go, a part has a number that no completion names, a wri
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
 
-from proxy.metadata.operations.blobs import link_blob, link_new_blob
+from proxy.metadata.operations import usage
+from proxy.metadata.operations.blobs import link_blob, link_new_blob, outdate_healed
 from proxy.metadata.operations.createonpush import need_or_make_repository
 from proxy.metadata.operations.framehashes import end_append, put_page
 from proxy.metadata.operations.layerparts import add_part, parts_of
@@ -50,6 +52,7 @@ from proxy.metadata.operations.upkeep import COMMITTED_SECONDS
 from proxy.metadata.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, repositories, uploads
 from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
+from proxy.model.errors import upload_not_found as _not_found
 from proxy.model.records import (
     FRAME_HASH,
     FRAME_PAGE,
@@ -140,6 +143,7 @@ def begin_upload(
     sealing: Sealing = Sealing.AES_GCM,
     in_parts: bool = False,
     encryption: str = "",
+    opened_by: str = "",
 ) -> Upload:
     """Asked again with the same object key, it is the same session. EncryptionDiffers takes back a repository that was
     made here: whoever asks again, with a data key under its key, makes it anew."""
@@ -178,6 +182,7 @@ def begin_upload(
                 lease_until=0.0,
                 touched_at=tx.now,
                 parts=0 if in_parts else None,
+                **usage.opened(tx, opened_by),
             ),
         ).one()
     elif not created:  # the answer was lost: both were made in one moment, or the repository was there
@@ -212,16 +217,20 @@ def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str,
         need_repository(tx, account, repository)
         row = _visible(tx, account, repository, upload_id)
         if row.state != UPLOAD_COMMITTED:
-            raise _conflict(row, "another request is writing to this upload")
+            left = max(1, math.ceil(row.lease_until - tx.now))
+            raise Failure(
+                Code.UPLOAD_IN_USE, "another request writes to this upload", seconds=left, offset=row.plain_size
+            )
     elif row.settled_fence != row.last_fence - 1:
         row = _leave_key(tx, row)
-    return _upload(tx, row)
+    return usage.limited(tx, row, _upload(tx, row))
 
 
 def renew_upload(tx: Transaction, upload_id: str, fence: int, seconds: float) -> None:
     result = tx.connection.execute(
         update(uploads)
         .where(uploads.c.upload_id == upload_id, uploads.c.fence == fence, uploads.c.state == UPLOAD_OPEN)
+        .where(usage.is_young(tx))
         .values(lease_until=tx.now + seconds, touched_at=tx.now)
     )
     if not result.rowcount or not fence:
@@ -302,7 +311,7 @@ def commit_upload(
 ) -> tuple[Blob, str | None]:
     row = _row(tx, upload_id)
     if row.state == UPLOAD_COMMITTED and row.committed == digest:
-        tx.changes.everything = True  # as if it were done now: whoever did it may not have told anybody
+        outdate_healed(tx, row.object_key, row.discard)
         return _blob(tx, row, digest), row.discard
     _held(row, fence)
     row = _change_key(tx, row, fence, object_key)
@@ -326,7 +335,8 @@ def close_upload(
     if row is not None and (row.account, row.repository, row.committed) == (account, repository, digest):
         if row.state == UPLOAD_OPEN and (row.fence, row.last_fence) == (0, 1):
             return None, _keep(tx, row, digest, need_repository(tx, account, repository), b"")
-        tx.changes.everything = row.state == UPLOAD_COMMITTED  # as in `commit_upload`
+        if row.state == UPLOAD_COMMITTED:
+            outdate_healed(tx, row.object_key, row.discard)
     return lease_upload(tx, account, repository, upload_id, seconds, holder), None
 
 
@@ -339,8 +349,8 @@ def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str
         _held(row, fence)
     # The row stays, closed, until the sweep has seen to it that the object is gone as well.
     tx.connection.execute(update(uploads).where(uploads.c.upload_id == upload_id).values(state=UPLOAD_CLOSED))
-    object_key: str = row.object_key
-    return object_key
+    usage.uncount_upload(tx, row)
+    return str(row.object_key)
 
 
 def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int, hash_state: bytes) -> str | None:
@@ -370,11 +380,11 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int, hash_
         discard = row.object_key if there.quarantined_for is None else there.object_key
         if there.quarantined_for is not None:
             tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(quarantined_for=None, **facts))
-            tx.changes.everything = True
         delete_segments(tx, [discard])
-        link_blob(tx, repository_id, blob_id)
+        usage.uncount_upload(tx, row, linked=link_blob(tx, repository_id, blob_id))
     closed = {"id": row.upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now}
     tx.connection.execute(_COMMIT, closed)
+    outdate_healed(tx, row.object_key, discard)
     return discard
 
 
@@ -394,6 +404,7 @@ def _append(
         raise _conflict(row, "the append does not begin where this upload ends")
     if row.parts is not None:
         add_part(tx, row, segment)
+    usage.count_append(tx, row.account, row.repository, segment.plain_length)
     insert_segments(tx, row.object_key, [segment])
     end_append(tx, row, segment, frame_hashes)
     facts = {"id": row.upload_id, "plain": segment.plain_length, "stored": segment.stored_length, "now": tx.now}
@@ -457,16 +468,6 @@ def _visible(tx: Transaction, account: str, repository: str, upload_id: str) -> 
     if row.state == UPLOAD_COMMITTED and row.touched_at <= tx.now - COMMITTED_SECONDS:
         raise _not_found(upload_id, repository, account)
     return row
-
-
-def _not_found(upload_id: str, repository: str, account: str) -> Failure:
-    return Failure(
-        Code.UPLOAD_NOT_FOUND,
-        f"Upload with id '{upload_id}' could not be found for the repository with name '{repository}'"
-        f" in the registry with id '{account}'",
-        uploadId=upload_id,
-        repositoryName=repository,
-    )
 
 
 def _conflict(row: FoundRow, message: str) -> Failure:

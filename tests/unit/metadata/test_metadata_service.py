@@ -332,7 +332,7 @@ class TestClient:
         assert leased.fence > json.loads(lost[0])["fence"]
         with pytest.raises(Failure) as caught:
             await world.lease(upload)
-        assert caught.value.code is Code.UPLOAD_CONFLICT
+        assert caught.value.code is Code.UPLOAD_IN_USE
         await client.close()
 
     async def test_a_write_whose_answer_was_lost_is_asked_for_under_the_id_it_had(

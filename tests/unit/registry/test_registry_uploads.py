@@ -194,7 +194,7 @@ async def test_a_second_writer_is_refused_with_the_true_offset_and_the_first_goe
     await keep(bench, upload_id, CONTENT[:HALF])
     first = await bench.registry.uploads.append(ACCOUNT, REPOSITORY, upload_id)
     async with first:
-        failure = await fails(keep(bench, upload_id, b"intruder"), Code.UPLOAD_CONFLICT)
+        failure = await fails(keep(bench, upload_id, b"intruder"), Code.UPLOAD_IN_USE)
         assert failure.fields["offset"] == HALF
         await first.write(CONTENT[HALF:])
         await first.keep()
@@ -212,7 +212,7 @@ async def test_a_lease_is_renewed_while_an_append_is_slow(bench: Bench, monkeypa
     async with first:
         await first.write(CONTENT[:HALF])
         await bench.faults.called("renew_upload", 6)
-        await fails(keep(bench, upload_id, b"intruder"), Code.UPLOAD_CONFLICT)
+        await fails(keep(bench, upload_id, b"intruder"), Code.UPLOAD_IN_USE)
         await first.write(CONTENT[HALF:])
         await first.keep()
     await commit(bench, upload_id)
