@@ -219,6 +219,15 @@ class QuotaSettings:
     )
 
 
+# Colons stand outside of every part, so that no wildcard takes in another account's number.
+_KMS_KEY = r"arn:aws[a-z0-9-]*:kms:[a-z0-9*-]+:[0-9*]{1,12}:(key|alias)/[\w/*-]+|alias/[\w/*-]+"
+
+
+def _kms_keys(values: Any) -> str | None:
+    bad = [value for value in values if not re.fullmatch(_KMS_KEY, value, re.ASCII)]
+    return f"{bad[0]!r} is neither a KMS key's ARN nor alias/NAME; * stands for any letters" if bad else None
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     provider: str = _key(
@@ -242,6 +251,11 @@ class Keys:
     )
     kms_access_key_id: str = _key("", "kms: empty takes the usual AWS chain (environment, profile, role)")
     kms_secret_access_key: str = _key("", "kms: goes with kms_access_key_id", secret=True)
+    allowed: tuple[str, ...] = _key(
+        (),
+        "kms: keys that anyone may name for repositories: ARNs, alias/NAME, * for any letters; others need kms: rights",
+        _kms_keys,
+    )
     cache_seconds: float = _key(300.0, "how long an unwrapped data key stays in memory", _between(0, 86_400))
     access_key_id: str = _key(
         "",
