@@ -95,6 +95,7 @@ class Storage:
     secret_access_key: str = _key("", "s3: goes with access_key_id", secret=True)
     addressing: str = _key("path", "s3: path (HOST/bucket) or virtual (bucket.HOST)", _one_of("path", "virtual"))
     ca_bundle: str = _key("", "s3: PEM file of the authorities that vouch for https endpoints; empty is the system's")
+    plaintext: bool = _key(False, "s3: allow http:// off loopback, where the network itself encrypts")
     checksum: str = _key("crc32", "s3: what the store verifies: crc32, or md5 for older ones", _one_of("crc32", "md5"))
     part_mib: int = _key(8, "s3: MiB of a part; 10,000 of them are the largest layer", _between(5, 1024))
     buffers_mib: int = _key(64, "s3: MiB of parts that a node's workers hold together, in all", _between(5, 65_536))
@@ -139,7 +140,9 @@ class Metadata:
         "seconds for which known answers serve on while no service reaches PostgreSQL",
         _between(0, 86_400),
     )
-    plaintext: bool = _key(False, "allow TCP off loopback without TLS, where the network itself encrypts")
+    plaintext: bool = _key(
+        False, "allow services and PostgreSQL off loopback without TLS, where the network itself encrypts"
+    )
     path: str = _key("", "the SQLite file; empty is <data>/metadata.db")
     database: str = _key(
         "",
@@ -249,6 +252,7 @@ class Keys:
         "kms: its address; empty is AWS",
         _matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
     )
+    plaintext: bool = _key(False, "kms: allow http:// off loopback, where the network itself encrypts")
     kms_access_key_id: str = _key("", "kms: empty takes the usual AWS chain (environment, profile, role)")
     kms_secret_access_key: str = _key("", "kms: goes with kms_access_key_id", secret=True)
     allowed: tuple[str, ...] = _key(

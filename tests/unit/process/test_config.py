@@ -117,7 +117,8 @@ def test_a_bad_secret_is_not_repeated() -> None:
 )
 def test_of_a_database_only_its_place_is_shown(url: str) -> None:
     """A PostgreSQL's URL is described without user, password and query."""
-    text = config.describe(config.load(environ={"WHARFAGE_METADATA_DATABASE": url}))
+    environ = {"WHARFAGE_METADATA_DATABASE": url, "WHARFAGE_METADATA_PLAINTEXT": "true"}
+    text = config.describe(config.load(environ=environ))
     assert "hid" not in text
     assert '://***@db.example:5432/rows"' in text
 
