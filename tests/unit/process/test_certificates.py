@@ -212,6 +212,24 @@ async def test_a_changed_pair_is_taken_and_a_broken_one_is_not(tmp_path: Path) -
         reloading.cancel()
 
 
+async def test_a_worker_that_starts_after_the_change_shows_the_new_pair(tmp_path: Path) -> None:
+    """Its context is that of its server's start, however long ago that was."""
+    one = await asyncio.to_thread(make_self_signed, tmp_path / "one", "localhost")
+    two = await asyncio.to_thread(make_self_signed, tmp_path / "two", "localhost")
+    context = await asyncio.to_thread(server_context, one[1], one[2])
+    wanted = ssl.PEM_cert_to_DER_cert((await asyncio.to_thread(two[1].read_text)).partition("-----END")[0] + _END)
+    reloading = asyncio.create_task(reload_on_change(context, two[1], two[2], seconds=60))
+    try:
+        async with listening(closes, ssl=context) as port, asyncio.timeout(10):
+            while await peer_certificate(port) != wanted:  # noqa: ASYNC110 - it shows only to who connects
+                await asyncio.sleep(0.02)
+    finally:
+        reloading.cancel()
+
+
+_END = "-----END CERTIFICATE-----\n"
+
+
 async def closes(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.close()
 
