@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 
 from proxy import config
+from proxy.blob.kms import Kms
+from proxy.blob.kms import Place as KmsPlace
 from proxy.config import ConfigError
 from proxy.plaintext import bare_postgresql
+from proxy.storage.bucket import Bucket
+from proxy.storage.bucket import Place as BucketPlace
 
 S3 = {"storage.backend": "s3", "storage.bucket": "layers"}
 LINKED = S3 | {"storage.sealing": "none", "storage.redirect": True}
@@ -102,3 +106,16 @@ def test_what_the_url_does_not_say_libpq_takes_from_the_environment(
     environ: dict[str, str], url: str, bare: str | None
 ) -> None:
     assert bare_postgresql(url, environ) == bare
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_KMS"])
+async def test_an_empty_endpoint_is_aws_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """README has people export AWS_ENDPOINT_URL for the aws command, in the shell from which a server may start."""
+    monkeypatch.setenv(name, "http://store.internal")
+    for asked in (Kms(KmsPlace("alias/a", "us-east-1")), Bucket(BucketPlace("layers"))):
+        found = (await asked._client.get()).meta.endpoint_url
+        await asked.close()
+        assert found.startswith("https://")
+        assert found.endswith(".amazonaws.com")
