@@ -134,8 +134,9 @@ dist: $(SUPPLY)/.ready  ## a release in dist/: sdist and wheels, each tried in a
 	$(SUPPLY)/bin/python -m build --no-isolation --outdir build/dist . >build/dist.log || { cat build/dist.log; false; }
 	WHARFAGE_PURE=1 $(SUPPLY)/bin/python -m build --no-isolation --wheel --outdir build/dist . >build/dist.log || { cat build/dist.log; false; }
 	mv build/dist/*.tar.gz build/dist/*-none-any.whl dist/
-	# manylinux: which one, the C library of this machine says
-	PATH=$(SUPPLY)/bin:$$PATH $(SUPPLY)/bin/auditwheel repair --wheel-dir dist build/dist/*.whl
+	# manylinux: which one, the C library of this machine says; where there is none to be had, the wheel is for machines like this
+	PATH=$(SUPPLY)/bin:$$PATH $(SUPPLY)/bin/auditwheel repair --wheel-dir dist build/dist/*.whl \
+	  || { echo "*** no manylinux wheel: this one is for machines like this one ***"; mv build/dist/*.whl dist/; }
 	$(PYTHON) release/contents.py dist/*.tar.gz dist/*.whl
 	$(PYTHON) release/trial.py requirements.lock dist/*.whl
 	$(MAKE) --no-print-directory sbom
