@@ -4,8 +4,8 @@
 `sealing = "none"`, signatures, and every row with its secrets' ciphertexts. Loopback and unix sockets are no such
 lines; a name other than localhost may lead anywhere. Must not open a connection or look up a name.
 
-What libpq does of itself without being asked (`sslmode=prefer`) protects from nobody who is in the line, so that
-PostgreSQL counts as encrypted from `require` on; `verify-full` is what proves the server.
+libpq's default (`sslmode=prefer`) falls back to plaintext, so PostgreSQL counts as encrypted from `require` on. Only
+`verify-full` authenticates the server.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def bare_postgresql(url: str, environ: Mapping[str, str]) -> str | None:
     given = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
     if given.get("sslmode", environ.get("PGSSLMODE", "prefer")) in _ENCRYPTED_MODES:
         return None
-    if given.get("sslrootcert", environ.get("PGSSLROOTCERT", "")) == "system":  # with which libpq goes no other way
+    if given.get("sslrootcert", environ.get("PGSSLROOTCERT", "")) == "system":  # libpq then requires verify-full
         return None
     if given.get("gssencmode", environ.get("PGGSSENCMODE", "")) == "require":
         return None

@@ -228,7 +228,7 @@ _KMS_KEY = r"arn:aws[a-z0-9-]*:kms:[a-z0-9*-]+:[0-9*]{1,12}:(key|alias)/[\w/*-]+
 
 def _kms_keys(values: Any) -> str | None:
     bad = [value for value in values if not re.fullmatch(_KMS_KEY, value, re.ASCII)]
-    return f"{bad[0]!r} is neither a KMS key's ARN nor alias/NAME; * stands for any letters" if bad else None
+    return f"{bad[0]!r} is neither a KMS key's ARN nor alias/NAME; * matches any letters" if bad else None
 
 
 @dataclass(frozen=True, slots=True)

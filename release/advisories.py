@@ -3,7 +3,7 @@
     python release/advisories.py LOCK…
 
 pip-audit ends with status 0 and "No known vulnerabilities found" also where its service knew none of the packages, or
-could not be reached for them: that is no audit, and is told apart here.
+could not be reached for them. This script reports that case as NOT AUDITED.
 """
 
 from __future__ import annotations

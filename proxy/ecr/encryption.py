@@ -1,8 +1,8 @@
 """Keys of repositories' own: encryptionConfiguration as it is asked for and as it is kept, with the KMS key's ARN,
 which was found to be usable; and what is answered once it is not any more.
 
-ECR asks KMS with the rights of who creates a repository; here KMS is asked with the server's own (`blob.kmskeys`), once
-`keyrights` has found that the caller may name the key.
+ECR calls KMS with the permissions of the caller; this server uses its own (`blob.kmskeys`), once `keyrights` has found
+that the caller may name the key.
 Where no key is named it is the server's own, as AWS's managed key `aws/ecr` is an account's. KMS_DSSE is refused, as
 outside of AWS's GovCloud. Source: ECR User Guide, "Encryption at rest"; API reference, "EncryptionConfiguration".
 """
@@ -94,7 +94,8 @@ async def _settled(
 async def _arn(keys: DataKeys, rights: KeyRights, ask: Ask, name: str, sealed_for: str) -> str:
     """The ARN of the key of that name, which the caller may use; empty is the server's own. AccessDenied, Kms.
 
-    What KMS says of an id or an alias has to be known before its key is: it reaches nobody who may not hear it."""
+    KMS has to resolve an id or an alias before its ARN can be checked: its refusal is reported to permitted callers only.
+    """
     if is_key_arn(name):
         await rights.require(ask, name, name)
     try:

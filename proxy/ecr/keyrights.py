@@ -1,13 +1,13 @@
 """Which KMS keys a caller may name for repositories: those that the operator allows, and those of its own account.
 
-KMS is asked with the server's credentials (`blob.kmskeys`). Without this check, everyone who may create a repository
-could use every key that the server may use, another tenant's too, and find out which keys there are. A key may be named
-that `[keys] allowed` lists, by anyone; any other where the caller's own policies allow ACTIONS on the key's ARN, as ECR
-wants it of who creates a repository. Policies of one account never reach a key of another account: its number is part
-of the key's ARN. An explicit deny wins over both.
+The server calls KMS with its own credentials (`blob.kmskeys`). Without this check, any caller that may create a
+repository could use every key that the server may use, another tenant's too, and find out which keys exist. Any caller
+may name a key that `[keys] allowed` lists. Any other key requires that the caller's own policies allow ACTIONS on the
+key's ARN, as ECR requires it. Policies of one account never grant a key of another account, whose number is part of the
+key's ARN. An explicit deny wins over both.
 
-Called by `encryption` for CreateRepository and creation templates, and only where a key is named: the server's own
-needs no right. Source: ECR User Guide, "Encryption at rest", "Required IAM permissions".
+`encryption` calls it for CreateRepository and creation templates, only where a key is named: the server's own key
+requires no permission. Source: ECR User Guide, "Encryption at rest", "Required IAM permissions".
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class KeyRights:
                 raise Failure(Code.ACCESS_DENIED, decision.message if name == arn else _refusal(ask, name))
 
     async def require_unknown(self, ask: Ask, name: str) -> None:
-        """AccessDenied unless the caller may hear that no key of that id or alias can be used: one who may use only
-        some keys does not learn which others there are."""
+        """AccessDenied unless the caller's policies would allow a key of that id or alias. Call it before reporting
+        that KMS refused the name, so that a caller without permissions does not learn which keys exist."""
         kind = "" if name.startswith("alias/") else "key/"
         await self.require(ask, f"arn:aws:kms:{ask.region}:{ask.caller.account}:{kind}{name}", name)
 
 
 def _refusal(ask: Ask, name: str) -> str:
-    """The same sentence for every reason: it tells neither the key's ARN nor whether there is a key of that name."""
+    """The same sentence for every reason, so that it reveals neither the key's ARN nor whether the name is a key's."""
     return f"User: {ask.caller.arn} is not authorized to perform: {ACTIONS[0]} on resource: {name}"

@@ -1,4 +1,4 @@
-"""What is refused before a door is asked, the form of every answer that no door gives, and what each answer carries.
+"""What is refused before a door is asked, the form of every answer that no door gives, and the headers of all answers.
 
 The form is the registry's own error body, or the control plane's where that door failed. Promises: nothing of what was
 sent comes back but one short line; a bug's text stays in the log. Must not know how a connection is held.

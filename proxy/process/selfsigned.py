@@ -1,16 +1,16 @@
 """A small CA and a certificate under it, for a first try of TLS.
 
-    ca.crt       the CA: what clients are told to trust; it vouches for the names of server.crt, and for no others
+    ca.crt       the CA, which clients trust; constrained to the names of server.crt
     server.crt   the certificate and then the CA
     server.key   0600  its key
 
-Both end after a year. The CA signs once: its key never reaches the disk, and is dropped when the certificate is signed,
-so that nobody who reads this directory can make another certificate that clients believe. What is not good any more (30
-days before the end, for another host, of a release that kept the CA's key) is made anew at a start, with a new CA that
-clients have to be told to trust: the log says so.
+Both expire after a year. The CA signs once: its key is never written to disk, and is discarded when the certificate is
+signed, so that reading this directory does not allow to make another certificate that clients accept. A start replaces
+both within 30 days of their end, for another host name, and where an earlier release stored the CA's key. Clients then
+have to trust a new CA; the log says so.
 
 Promises: `openssl verify -CAfile ca.crt server.crt` holds, for the listening host, localhost, this machine's name and
-what else was asked for. Loaded only when asked for: nothing else needs X.509. Source: RFC 5280 4.2.1.10.
+`more`. Imported only where it is used: nothing else needs X.509. Source: RFC 5280 4.2.1.10.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def make_self_signed(directory: Path, host: str, more: Sequence[str] = ()) -> tu
     (directory / "ca.key").unlink(missing_ok=True)
     if was_there:
         observe.log.warning(
-            "a new CA was made: clients have to be told to trust it instead of the old one",
+            "a new CA was made: clients have to trust it instead of the old one",
             why=stale,
             file=str(ca_crt),
             until=f"{leaf.not_valid_after_utc:%Y-%m-%d}",
@@ -74,7 +74,7 @@ def _staleness(directory: Path, names: Sequence[str], now: datetime.datetime) ->
     if not (ca_crt.exists() and crt.exists() and key.exists()):
         return "a file of the old one is missing"
     if (directory / "ca.key").exists():
-        return "the old one was made by a release that kept its key"
+        return "the old one was made by a release that stored its key"
     try:
         authority = x509.load_pem_x509_certificate(ca_crt.read_bytes())
         leaf = x509.load_pem_x509_certificate(crt.read_bytes())

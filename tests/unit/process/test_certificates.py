@@ -138,7 +138,7 @@ def _lose(folder: Path) -> None:
     ("change", "why"),
     [
         (_expire, "the old one ends on"),
-        (_keep_its_key, "a release that kept its key"),
+        (_keep_its_key, "a release that stored its key"),
         (_mix, "do not belong together"),
         (_spoil, "do not belong together"),
         (_lose, "a file of the old one is missing"),
