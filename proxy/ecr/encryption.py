@@ -94,7 +94,7 @@ async def _settled(
 async def _arn(keys: DataKeys, rights: KeyRights, ask: Ask, name: str, sealed_for: str) -> str:
     """The ARN of the key of that name, which the caller may use; empty is the server's own. AccessDenied, Kms.
 
-    KMS has to resolve an id or an alias before its ARN can be checked: its refusal is reported to permitted callers only.
+    KMS has to resolve an id or an alias before its ARN can be checked; permitted callers alone see its refusal.
     """
     if is_key_arn(name):
         await rights.require(ask, name, name)
