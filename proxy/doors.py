@@ -182,6 +182,7 @@ def router(
         clock=time.time,
         rates=rates,
         pulls=pulls,
+        allowed_keys=config.keys.allowed,
     )
 
     linked = downloads.door(

@@ -188,13 +188,21 @@ def _warn(config: Config, hosts: Sequence[str]) -> None:
             "--insecure-registry; use --tls-cert and --tls-key, or --tls-self-signed for a first try",
             addresses=off_loopback,
         )
-    if config.metadata.plaintext:
-        observe.log.warning("[metadata] plaintext: names, rows and the shared secret travel as they are")
+    for section, what in _PLAINTEXT.items():
+        if getattr(config, section).plaintext:
+            observe.log.warning(f"[{section}] plaintext: {what} travel as they are")
     if twin.implementation == "pure":
         observe.log.warning(
             f"!!! PURE PYTHON: bytes are hashed at {twin.measure():,.0f} MB/s a core, because {twin.reason}. "
             "With a C compiler and Python's headers, install wharfage again for full speed !!!"
         )
+
+
+_PLAINTEXT = {
+    "metadata": "names, rows and the shared secret",
+    "storage": "objects and signed requests",
+    "keys": "data keys",
+}
 
 
 def _is_loopback(host: str) -> bool:

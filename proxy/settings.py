@@ -95,6 +95,7 @@ class Storage:
     secret_access_key: str = _key("", "s3: goes with access_key_id", secret=True)
     addressing: str = _key("path", "s3: path (HOST/bucket) or virtual (bucket.HOST)", _one_of("path", "virtual"))
     ca_bundle: str = _key("", "s3: PEM file of the authorities that vouch for https endpoints; empty is the system's")
+    plaintext: bool = _key(False, "s3: allow http:// off loopback, where the network itself encrypts")
     checksum: str = _key("crc32", "s3: what the store verifies: crc32, or md5 for older ones", _one_of("crc32", "md5"))
     part_mib: int = _key(8, "s3: MiB of a part; 10,000 of them are the largest layer", _between(5, 1024))
     buffers_mib: int = _key(64, "s3: MiB of parts that a node's workers hold together, in all", _between(5, 65_536))
@@ -139,7 +140,9 @@ class Metadata:
         "seconds for which known answers serve on while no service reaches PostgreSQL",
         _between(0, 86_400),
     )
-    plaintext: bool = _key(False, "allow TCP off loopback without TLS, where the network itself encrypts")
+    plaintext: bool = _key(
+        False, "allow services and PostgreSQL off loopback without TLS, where the network itself encrypts"
+    )
     path: str = _key("", "the SQLite file; empty is <data>/metadata.db")
     database: str = _key(
         "",
@@ -227,6 +230,15 @@ class QuotaSettings:
     )
 
 
+# Colons stand outside of every part, so that no wildcard takes in another account's number.
+_KMS_KEY = r"arn:aws[a-z0-9-]*:kms:[a-z0-9*-]+:[0-9*]{1,12}:(key|alias)/[\w/*-]+|alias/[\w/*-]+"
+
+
+def _kms_keys(values: Any) -> str | None:
+    bad = [value for value in values if not re.fullmatch(_KMS_KEY, value, re.ASCII)]
+    return f"{bad[0]!r} is neither a KMS key's ARN nor alias/NAME; * matches any letters" if bad else None
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     provider: str = _key(
@@ -248,8 +260,14 @@ class Keys:
         "kms: its address; empty is AWS",
         _matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
     )
+    plaintext: bool = _key(False, "kms: allow http:// off loopback, where the network itself encrypts")
     kms_access_key_id: str = _key("", "kms: empty takes the usual AWS chain (environment, profile, role)")
     kms_secret_access_key: str = _key("", "kms: goes with kms_access_key_id", secret=True)
+    allowed: tuple[str, ...] = _key(
+        (),
+        "kms: keys that anyone may name for repositories: ARNs, alias/NAME, * for any letters; others need kms: rights",
+        _kms_keys,
+    )
     cache_seconds: float = _key(300.0, "how long an unwrapped data key stays in memory", _between(0, 86_400))
     access_key_id: str = _key(
         "",

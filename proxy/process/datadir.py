@@ -9,7 +9,7 @@
       cache/                  0700  copies of objects of an S3 store, as they are there; may be removed
       store-id                0600  the name that the store must have: another one is not what the rows are about
       audit/                  0700  the audit trail and its lock; full files are numbered, the newest first
-      tls/                          what --tls-self-signed made: ca.crt, ca.key, server.crt, server.key
+      tls/                          what --tls-self-signed made: ca.crt, server.crt, server.key
       restoring                     only while `wharfage restore` is not at its end: nobody else works here
       run/                    0700  of this run only: metadata.sock, epochs, node-epochs, parts/, address
 

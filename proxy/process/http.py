@@ -217,10 +217,10 @@ class HttpServer(web.Server):
 
 
 class _Request(web.Request):
-    """aiohttp's request, whose answers name this program and no version of anything, and say when they are the last."""
+    """aiohttp's request, whose answers have the headers that all have, and say when they are the last."""
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        response.headers["Server"] = "wharfage"
+        refusals.add_common_headers(response)
         is_leaving = isinstance(self.protocol, _Connection) and self.protocol.server.leaving
         if is_leaving or self.method == "CONNECT":  # behind which aiohttp's parser takes nothing for a request any more
             response.force_close()

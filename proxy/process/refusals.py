@@ -1,4 +1,4 @@
-"""What is refused before a door is asked, and the form of every answer that no door gives.
+"""What is refused before a door is asked, the form of every answer that no door gives, and the headers of all answers.
 
 The form is the registry's own error body, or the control plane's where that door failed. Promises: nothing of what was
 sent comes back but one short line; a bug's text stays in the log. Must not know how a connection is held.
@@ -19,7 +19,22 @@ HEADER_BYTES = 32 * 1024
 
 AUTHORIZATION_BYTES = 16 * 1024
 
+BROWSER_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+}
+"""Of every answer. A pusher chooses a manifest's media type, `text/html` too: a browser that is led to it takes it for
+nothing else, runs nothing of it and gives it no origin."""
+
 _QUOTED = re.compile(r""":?\s*\bb['"]""")
+
+
+def add_common_headers(response: web.StreamResponse) -> None:
+    """The program's name without a version, and `BROWSER_HEADERS` but for those that the door set: a page for browsers
+    brings a policy of its own."""
+    response.headers["Server"] = "wharfage"
+    for name, value in BROWSER_HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 def over_limit(request: web.Request) -> web.Response | None:
@@ -46,7 +61,8 @@ def raw(status: int, message: str) -> bytes:
     """An error as it stands on the wire, and the end of its connection, for who never sent a whole request."""
     body, words = error_body(message), http.HTTPStatus(status).phrase
     head = f"HTTP/1.1 {status} {words}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return head.encode() + b"Connection: close\r\n\r\n" + body
+    more = "".join(f"{name}: {value}\r\n" for name, value in BROWSER_HEADERS.items())
+    return f"{head}{more}Connection: close\r\n\r\n".encode() + body
 
 
 def internal_error(door: str, request: web.BaseRequest) -> web.Response:

@@ -63,7 +63,7 @@ async def test_a_lease_that_one_service_gave_is_not_taken_over_early_through_the
     leased = await holder.lease(await holder.begin(), seconds=10.0)
     with pytest.raises(Failure) as caught:
         await other.lease(leased, seconds=10.0)
-    assert caught.value.code is Code.UPLOAD_CONFLICT
+    assert caught.value.code is Code.UPLOAD_IN_USE
     await holder.metadata.renew_upload(leased.upload_id, leased.fence, seconds=10.0)
     with pytest.raises(Failure):
         await other.lease(leased, seconds=10.0)

@@ -13,7 +13,7 @@ import base64
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,7 @@ async def whole_registry(
     pulls: PullTimes | None = None,
     clock: Callable[[], float] = time.time,
     now: Callable[[], float] = time.time,
+    allowed_keys: Sequence[str] = (),
 ) -> AsyncIterator[WholeRegistry]:
     """`clock` is that of links to layers, `now` docker's door's. With metadata of its own, docker's door gives answers
     again as in a worker."""
@@ -216,6 +217,7 @@ async def whole_registry(
             clock=time.time,
             rates=limited,
             pulls=pulls,
+            allowed_keys=allowed_keys,
         )
         images = Images(metadata, keys, region=REGION, create_on_push=create_on_push, pulls=pulls)
         door = routes.door(

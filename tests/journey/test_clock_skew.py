@@ -103,7 +103,7 @@ async def test_what_one_service_leases_or_touches_is_not_taken_over_or_swept_ear
         leased = await mine.lease(await mine.begin(), seconds=10.0)
         with pytest.raises(Failure) as caught:
             await other.lease(leased, seconds=10.0)
-        assert caught.value.code is Code.UPLOAD_CONFLICT
+        assert caught.value.code is Code.UPLOAD_IN_USE
         assert (await other.metadata.expire_uploads(idle_seconds=10.0, limit=10)).done
         await mine.metadata.renew_upload(leased.upload_id, leased.fence, seconds=10.0)
         await mine.commit("layer", repository="other/app")
