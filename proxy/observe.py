@@ -110,6 +110,12 @@ class Metrics:
         self.grace_answers = counter(
             "wharfage_grace_answers_total", "Kept answers used while no metadata service reached its database"
         )
+        self.lease_refused = level(
+            "wharfage_metadata_lease_refused", "Whether this node is granted no lease because it confirms changes late"
+        )
+        self.lagging_nodes = level(
+            "wharfage_metadata_lagging_nodes", "Nodes that this service grants no lease because they lag", "node"
+        )
         self.worker_restarts = counter(
             "wharfage_worker_restarts_total", "Processes that died and were restarted", "role"
         )

@@ -33,6 +33,8 @@ REQUEST_HEADER = "X-Wharfage-Request"
 """Carries the id under which a write's answer is kept: 32 hexadecimal digits."""
 WITHIN_HEADER = "X-Wharfage-Within"
 """Seconds after which a write is not to be done any more: whoever asked for it has gone on without."""
+NODE_HEADER = "X-Wharfage-Node"
+"""What a node that subscribes is called in logs and metrics; its leases are refused under this name when it lags."""
 REACHES = "reaches_database"
 """Asked of a service by another one (`grace`), beside the operations."""
 
