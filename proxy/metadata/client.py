@@ -65,6 +65,7 @@ class MetadataClient:
             addresses, secret=secret, connections=connections, timeout=timeout, patience=patience, first=first
         )
         self._ask = self._services.ask
+        self.follow = self._services.follow
         self.close = self._services.close
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
