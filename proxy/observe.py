@@ -131,6 +131,12 @@ class Metrics:
             "wharfage_metadata_unasked_services",
             "Other metadata services that this one cannot ask: above 0 there is no outage_grace",
         )
+        self.lease_refused = level(
+            "wharfage_metadata_lease_refused", "Whether this node is granted no lease because it confirms changes late"
+        )
+        self.lagging_nodes = level(
+            "wharfage_metadata_lagging_nodes", "Nodes that this service grants no lease because they lag", "node"
+        )
         self.worker_restarts = counter(
             "wharfage_worker_restarts_total", "Processes that died and were restarted", "role"
         )

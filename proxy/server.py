@@ -31,7 +31,7 @@ from proxy.process.http import HttpServer, Limits
 from proxy.process.tls import reload_on_change, server_context
 from proxy.registry.pulltimes import PullTimes
 from proxy.rooms import open_rooms
-from proxy.service import metadata_addresses, trusted_authorities, wait_for_metadata
+from proxy.service import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
 from proxy.settings import Config
 from proxy.trails import open_trail
 from proxy.upkeep.schedule import run_tasks
@@ -67,7 +67,7 @@ def metadata_tls(cert: Path, key: Path) -> ssl.SSLContext:
 async def watch_metadata(config: Config, data: DataDirectory, stop: asyncio.Event, ready: Callable[[], None]) -> None:
     """Keep the epoch page of a node whose metadata services are elsewhere, until `stop`."""
     page = await asyncio.to_thread(Epochs, data.node_epochs)
-    watch = Watch(page, metadata_addresses(config, data), secret=config.metadata.secret or None)
+    watch = Watch(page, metadata_addresses(config, data), secret=config.metadata.secret or None, name=node_name(config))
     watching = asyncio.create_task(watch.run(), name="watch")
     ready()  # workers work without: they only keep nothing then
     stopping = asyncio.create_task(stop.wait())

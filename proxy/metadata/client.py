@@ -68,6 +68,7 @@ class MetadataClient:
         )
         self._ask = self._services.ask
         self.now = self._services.now
+        self.follow = self._services.follow
         self.close = self._services.close
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:

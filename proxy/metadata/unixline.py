@@ -20,31 +20,37 @@ _TIME = wire.TIME_HEADER.lower().encode()
 
 
 class UnixLines:
-    """Lines to the socket at `path`, at most `connections`; `timeout` is of each question, in seconds. Make it inside a
-    running loop."""
+    """Connections to the socket at `path`, at most `connections`. Make it inside a running loop."""
 
-    def __init__(self, path: str, secret: str | None, *, connections: int, timeout: float) -> None:
+    def __init__(self, path: str, secret: str | None, *, connections: int) -> None:
         self._path = path
-        self._timeout = timeout
         self._always = "Host: metadata\r\n" + (f"{wire.SECRET_HEADER}: {secret}\r\n" if secret else "")
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(connections)
         self._free: list[_Line] = []
 
-    async def post(self, operation: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes, str | None]:
-        """Status, body and time of the answer. OSError, TimeoutError; ValueError for what is no answer."""
+    async def post(
+        self, operation: str, body: bytes, headers: Mapping[str, str], *, connect_within: float, within: float
+    ) -> tuple[int, bytes, str | None]:
+        """Status, body and time of the answer. OSError, TimeoutError (no connection was free and could be made in time,
+        or no answer came, counted from now in seconds); ValueError for what is no answer."""
+        began = self._loop.time()
         more = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         head = f"POST /v1/{operation} HTTP/1.1\r\n{self._always}{more}Content-Length: {len(body)}\r\n\r\n"
-        async with self._room:
-            line = self._take() or await self._connect()
+        async with asyncio.timeout(min(connect_within, within)):
+            await self._room.acquire()
+        try:
+            line = self._take() or await self._connect(began + min(connect_within, within))
             try:
-                return await line.ask(head.encode() + body, within=self._timeout)
+                return await line.ask(head.encode() + body, within=began + within - self._loop.time())
             finally:
                 if line.stays:
                     line.free_since = self._loop.time()
                     self._free.append(line)
                 else:
                     line.close()
+        finally:
+            self._room.release()
 
     async def close(self) -> None:
         while self._free:
@@ -61,8 +67,8 @@ class UnixLines:
                 return line
         return None
 
-    async def _connect(self) -> _Line:
-        async with asyncio.timeout(CONNECT_SECONDS):
+    async def _connect(self, deadline: float) -> _Line:
+        async with asyncio.timeout_at(min(self._loop.time() + CONNECT_SECONDS, deadline)):
             _, line = await self._loop.create_unix_connection(lambda: _Line(self._loop), self._path)
         return line
 
