@@ -218,6 +218,18 @@ def router(
     return route
 
 
+def probes_only(
+    route: Callable[[web.Request], tuple[str, Door]],
+) -> Callable[[web.Request], tuple[str, Door]]:
+    """Of a table of paths, those that probe."""
+
+    def probing(request: web.Request) -> tuple[str, Door]:
+        name, found = route(request)
+        return (name, found) if name == "probe" else ("none", _nothing_here)
+
+    return probing
+
+
 def _uploads(config: Config, own: Rooms) -> Uploads:
     return Uploads(
         own.metadata,

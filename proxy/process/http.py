@@ -25,8 +25,11 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy import observe
-from proxy.process import forwarded, listening, logline, refusals
+from proxy.process import draining, forwarded, listening, logline, refusals
 from proxy.process.again import KEEP, KeptAnswers, name_of
+from proxy.process.connections import Admission, ConnectionLimiter
+from proxy.process.handshakes import TlsListener
+from proxy.process.limitedconnection import LimitedConnection
 from proxy.process.refusals import HEADER_BYTES
 from proxy.process.stillness import Stillness
 from proxy.process.straight import StraightBody, straight_body
@@ -47,12 +50,15 @@ Route = Callable[[web.Request], tuple[str, Door]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds, and the networks (`10.0.0.0/8`) of proxies whose X-Forwarded headers are believed."""
+    """Seconds, the networks (`10.0.0.0/8`) of proxies whose X-Forwarded headers are believed, and how many connections
+    there may be (`connections`)."""
 
     header_seconds: float = 10.0
     body_seconds: float = 60.0
     keepalive_seconds: float = 75.0
     trusted_proxies: Sequence[str] = ()
+    connections: int = 10_000
+    connections_per_client: int = 1_000
 
 
 class HttpServer(web.Server):
@@ -75,7 +81,8 @@ class HttpServer(web.Server):
         self._route = route
         self._trusted = forwarded.networks(limits.trusted_proxies)
         self._watch: asyncio.Task[None] | None = None
-        self._listeners: list[asyncio.Server] = []
+        self.limiter = ConnectionLimiter(limits.connections, limits.connections_per_client)
+        self._listeners: list[asyncio.Server | TlsListener] = []
         self._sockets: list[socket.socket] = []
         self._encrypted = False
         self._counts = logline.Counts()
@@ -84,12 +91,13 @@ class HttpServer(web.Server):
     async def begin(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Accept connections on a listening socket; it is closed by `finish`."""
         loop = asyncio.get_running_loop()
-        handshake = self.limits.header_seconds if tls is not None else None
         self._sockets.append(sock)
         self._encrypted = self._encrypted or tls is not None
-        self._listeners.append(
-            await loop.create_server(self, sock=sock, ssl=tls, backlog=1024, ssl_handshake_timeout=handshake)
-        )
+        if tls is None:
+            self._listeners.append(await loop.create_server(self, sock=sock, backlog=1024))
+        else:
+            seconds = self.limits.header_seconds
+            self._listeners.append(TlsListener(sock, tls, self, self.limiter, self.client_of, seconds))
         if self._watch is None:
             self._watch = loop.create_task(self._cut_still_bodies(), name="cut still bodies")
 
@@ -104,9 +112,17 @@ class HttpServer(web.Server):
         request just now, are heard for a moment. With 0 seconds neither is waited for.
         """
         self.say_goodbye()
-        await self._stop_accepting(min(seconds, listening.HANDSHAKE_SECONDS), min(seconds, _ACCEPT_SECONDS))
-        await self._wait_for_ends(seconds, min(seconds, _LAST_REQUEST_SECONDS))
-        late = [task for each in self.connections if not _is_idle(each) and (task := each._task_handler) is not None]
+        handshake, accept = min(seconds, listening.HANDSHAKE_SECONDS), min(seconds, _ACCEPT_SECONDS)
+        await draining.stop_accepting(self._sockets, self._listeners, handshake, accept)
+        idle = min(seconds, _LAST_REQUEST_SECONDS)
+        await draining.wait_for_ends(lambda: self.connections, seconds, idle, encrypted=self._encrypted)
+        for listener in self._listeners:
+            if isinstance(listener, TlsListener):
+                await listener.finish()
+        self._sockets.clear()
+        self._listeners.clear()
+        busy = [each for each in self.connections if not draining.is_idle(each)]
+        late = [task for each in busy if (task := each._task_handler) is not None]
         for task in late:
             task.cancel()
         if late:
@@ -118,43 +134,14 @@ class HttpServer(web.Server):
         self.kept.settle()
         await self.shutdown(0)
 
-    async def _stop_accepting(self, handshake: float, accept: float) -> None:
-        for sock in self._sockets:
-            listening.refuse(sock)
-        await asyncio.sleep(handshake)
-        deadline = self._loop.time() + accept
-        while any(map(listening.is_awaited, self._sockets)) and self._loop.time() < deadline:  # noqa: ASYNC110 - the kernel sets no event
-            await asyncio.sleep(0.005)  # the loop accepts meanwhile
-        for listener in self._listeners:
-            listener.close()
-        for sock in self._sockets:  # the loop has let go of the port; so do we
-            sock.close()
-        self._listeners.clear()
-        self._sockets.clear()
-        await asyncio.sleep(0)  # connections accepted in this turn of the loop begin their requests
+    def __call__(self, begins: Callable[[], None] | None = None) -> RequestHandler:
+        return _Connection(self, begins, loop=self._loop, **self._kwargs)
 
-    async def _wait_for_ends(self, seconds: float, idle_seconds: float) -> None:
-        """Until no connection is left, or for so long; one that idles for `idle_seconds` is closed.
-
-        With TLS at least `idle_seconds`: a connection counts here when its handshake is over. aiohttp's `pre_shutdown`
-        is no help: each connection would ignore what still comes, and bodies under way never end.
-        """
-        idle_since: dict[RequestHandler, float] = {}
-        now = self._loop.time()
-        deadline, earliest = now + seconds, now + (idle_seconds if self._encrypted else 0)
-        while True:
-            now = self._loop.time()
-            for each in self.connections:
-                if not _is_idle(each):
-                    idle_since.pop(each, None)
-                elif now - idle_since.setdefault(each, now) >= idle_seconds:
-                    each.force_close()
-            if now >= deadline or (now >= earliest and not self.connections):
-                return
-            await asyncio.sleep(0.02)
-
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+    def client_of(self, peer: Any) -> str:
+        """How the limiter counts a connection of that peer; empty for a trusted proxy's."""
+        if self._trusted and forwarded.is_in(peer, self._trusted):
+            return ""
+        return forwarded.client_of(peer[0] if isinstance(peer, tuple) else None)
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.Request:
         told: dict[str, str] = {}
@@ -167,13 +154,15 @@ class HttpServer(web.Server):
         observe.begin_request(observe.new_request_id())
         begun = time.perf_counter()
         name, door = self._route(request)
-        if isinstance(request.protocol, _Connection) and request.protocol.name is not None:
-            request[KEEP] = partial(self.kept.keep, request.protocol.name, name)
+        connection = request.protocol
+        if isinstance(connection, _Connection) and connection.name is not None:
+            request[KEEP] = partial(self.kept.keep, connection.name, name)
         status = _GONE
         response: web.StreamResponse | None = None
         observe.metrics.http_requests_running.inc()
+        counted = connection.begin_request(name, request) if isinstance(connection, _Connection) else ""
         try:
-            refusal = refusals.over_limit(request)
+            refusal = refusals.over_limit(request) if counted is not None else refusals.busy(name, request)
             response = refusal if refusal is not None else await door(request)
             status = response.status
             return response
@@ -203,6 +192,8 @@ class HttpServer(web.Server):
         finally:
             seconds = time.perf_counter() - begun
             observe.metrics.http_requests_running.dec()
+            if isinstance(connection, _Connection):
+                connection.end_request(counted)
             self._counts.of(name, request, status).one(seconds)
             if name != "probe" and observe.is_info_written():
                 logline.write(name, request, response, status, seconds)
@@ -221,15 +212,15 @@ class _Request(web.Request):
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         response.headers["Server"] = "wharfage"
-        is_leaving = isinstance(self.protocol, _Connection) and self.protocol.server.leaving
-        if is_leaving or self.method == "CONNECT":  # behind which aiohttp's parser takes nothing for a request any more
+        is_last = isinstance(self.protocol, _Connection) and (self.protocol.server.leaving or not self.protocol.taken)
+        if is_last or self.method == "CONNECT":  # behind which aiohttp's parser takes nothing for a request any more
             response.force_close()
             response.headers["Connection"] = "close"
         elif KEEP in self:
             self[KEEP](self, response)
 
 
-class _Connection(RequestHandler):
+class _Connection(LimitedConnection):
     """aiohttp's connection, with a clock on headers and bodies and our error form."""
 
     __slots__ = (
@@ -244,8 +235,10 @@ class _Connection(RequestHandler):
         "server",
     )
 
-    def __init__(self, server: HttpServer, *, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
-        super().__init__(server, loop=loop, **settings)
+    def __init__(
+        self, server: HttpServer, begins: Callable[[], None] | None, *, loop: asyncio.AbstractEventLoop, **settings: Any
+    ) -> None:
+        super().__init__(server, server.limiter, server.client_of, begins, loop=loop, **settings)
         self.server = server
         self._straight: StraightBody | None = None
         self._limits = server.limits
@@ -261,6 +254,8 @@ class _Connection(RequestHandler):
         peer = self.peername
         self._peer = f"{peer[0] if isinstance(peer, tuple) else ''} {self.ssl_context is not None}".encode()
         self._start_header_clock()
+        if self.admitted() is Admission.REFUSED:
+            self._refuse("too many connections", 503, refusals.BUSY_TEXT)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_header_clock()
@@ -307,13 +302,14 @@ class _Connection(RequestHandler):
     def _answer_again(self, name: bytes) -> bool:
         """Whether the request of that name is known and has been answered."""
         transport, server = self.transport, self.server
-        if transport is None or self._close or self._force_close or server.leaving:
+        if transport is None or self._close or self._force_close or server.leaving or not self.taken:
             return False
         if transport.get_write_buffer_size() or (answer := server.kept.find(name)) is None:
             return False  # who takes nothing of its answers is not given more
         transport.write(answer)
         self._stop_header_clock()
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self.idle_since = self._loop.time()
+        self._next_keepalive_close_time = self.idle_since + self._keepalive_timeout
         return True
 
     def _has_ended(self, data: bytes) -> bool:
@@ -404,7 +400,7 @@ class _Connection(RequestHandler):
             return
         observe.metrics.http_rejected.labels(reason).inc()
         observe.log.warning("a connection was cut", why=reason, client=str(self.peername))
-        if self._stillness.received:
+        if self._stillness.received or status == 503:
             self.transport.write(refusals.raw(status, message))
         self.force_close()
 
@@ -413,8 +409,3 @@ def straight(request: web.Request) -> StraightBody | None:
     """What is left of a request's body, to be read straight; None where it is to be read as aiohttp has it."""
     connection = request.protocol
     return connection.straight(request) if isinstance(connection, _Connection) else None
-
-
-def _is_idle(connection: RequestHandler) -> bool:
-    """Between requests, or before the first."""
-    return not connection._request_in_progress and not connection._messages

@@ -1,0 +1,89 @@
+"""What one client may cost a real server: connections, bodies before their proof, failed logins."""
+
+from __future__ import annotations
+
+import http.client
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+
+from harness.server import Server, free_port
+
+GREEDY, OTHER = "127.0.0.2", "127.0.0.3"  # two clients: all of 127.0.0.0/8 is this machine
+FILES = 1024
+IDLE = 3000
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """This process may hold what the greedy client does."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < IDLE + FILES:
+        pytest.skip(f"needs a limit of {IDLE + FILES} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def dial(server: Server, client: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=30, source_address=(client, 0))
+
+
+def status(server: Server, client: str, path: str, port: int = 0) -> int:
+    """Of a GET on a connection of its own."""
+    line = http.client.HTTPConnection("127.0.0.1", port or server.port, timeout=30, source_address=(client, 0))
+    with closing(line):
+        line.request("GET", path)
+        answer = line.getresponse()
+        answer.read()
+        return answer.status
+
+
+@pytest.mark.usefixtures("many_files")
+def test_three_thousand_idle_connections_at_a_limit_of_1024_files_keep_nobody_out(start_server: Start) -> None:
+    """Other clients and probes are answered, and a connection with a request under way is not closed."""
+    server = start_server(workers=2, files=FILES)
+    with ExitStack() as held:
+        busy = held.enter_context(closing(dial(server, GREEDY)))
+        busy.sendall(b"GET /v2/ HTTP/1.1\r\nHost: registry\r\nContent-Length: 1\r\n\r\n")  # its body never comes
+        for _ in range(IDLE):
+            held.enter_context(closing(dial(server, GREEDY)))
+        for _ in range(50):
+            assert status(server, OTHER, "/v2/") == 401
+            assert status(server, OTHER, "/healthz") == 200
+        assert busy.recv(100).startswith(b"HTTP/1.1 401 ")
+        for worker in server.workers():
+            assert worker.num_fds() < FILES
+            assert worker.rlimit(resource.RLIMIT_NOFILE) == (FILES, FILES)
+    assert server.daemon.process.poll() is None
+
+
+def test_the_file_limit_is_raised_to_what_the_system_allows(start_server: Start) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    server = start_server(workers=1, extra={"WHARFAGE_SERVER_PROBES": ""})
+    [worker] = server.workers()
+    assert worker.rlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+
+
+def test_probes_have_a_listener_of_their_own_where_one_is_set(start_server: Start) -> None:
+    """It answers probes and nothing else, also while every connection of the other one is busy."""
+    port = free_port()
+    limits = {"WHARFAGE_SERVER_PROBES": f"127.0.0.1:{port}", "WHARFAGE_SERVER_CONNECTIONS": "2"}
+    server = start_server(workers=1, extra=limits)
+    with ExitStack() as held:
+        for _ in range(2):
+            line = held.enter_context(closing(dial(server, GREEDY)))
+            line.sendall(b"POST / HTTP/1.1\r\nHost: registry\r\nContent-Length: 10000\r\n\r\nAction=")
+        deadline = time.monotonic() + 20
+        while status(server, OTHER, "/v2/") != 503:
+            assert time.monotonic() < deadline
+        found = {path: status(server, OTHER, path, port) for path in ("/healthz", "/readyz", "/metrics", "/v2/")}
+        assert found == {"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v2/": 404}
+        assert status(server, OTHER, "/readyz") == 200  # by the reserve
+    assert server.stop() == 0
