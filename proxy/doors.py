@@ -39,6 +39,7 @@ from proxy.model.records import Sealing
 from proxy.oci import routes as oci
 from proxy.process.facts import path_of
 from proxy.process.http import Door
+from proxy.process.unproven import UnprovenBytes
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.pulltimes import PullTimes
@@ -111,7 +112,12 @@ def issuers_authorities(ca_bundle: str) -> ssl.SSLContext:
 
 
 def router(
-    config: Config, own: Rooms, trail: Trail, leaving: Callable[[], bool], pulls: PullTimes
+    config: Config,
+    own: Rooms,
+    trail: Trail,
+    leaving: Callable[[], bool],
+    pulls: PullTimes,
+    unproven: UnprovenBytes | None = None,
 ) -> Callable[[web.Request], tuple[str, Door]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
@@ -165,6 +171,8 @@ def router(
             clock=time.time,
             callers=callers,
             uses=LastUses(own.metadata.note_key_use, time.time),
+            unproven=unproven,
+            folder=own.run,
         ),
         keys=own.keys,
         tokens=issued,

@@ -30,6 +30,7 @@ from proxy.metadata.watch import Watch
 from proxy.process.datadir import DataDirectory
 from proxy.process.http import HttpServer, Limits
 from proxy.process.tls import reload_on_change, server_context
+from proxy.process.unproven import UnprovenBytes
 from proxy.registry.pulltimes import PullTimes
 from proxy.rooms import open_rooms
 from proxy.service import metadata_addresses, trusted_authorities, wait_for_metadata
@@ -133,8 +134,9 @@ async def serve_worker(
             return
         await own.agreement.begin()
         pulls = PullTimes(own.metadata.note_pulls, time.time)
-        route = router(config, own, trail, stop.is_set, pulls)
-        server = HttpServer(route, _limits(config))
+        unproven = UnprovenBytes()
+        route = router(config, own, trail, stop.is_set, pulls, unproven)
+        server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
         duties: list[asyncio.Task[None]] = [
             asyncio.create_task(

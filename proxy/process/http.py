@@ -29,10 +29,12 @@ from proxy.process import draining, forwarded, listening, logline, refusals
 from proxy.process.again import KEEP, KeptAnswers, name_of
 from proxy.process.connections import Admission, ConnectionLimiter
 from proxy.process.handshakes import TlsListener
+from proxy.process.headerclock import HeaderClock
 from proxy.process.limitedconnection import LimitedConnection
 from proxy.process.refusals import HEADER_BYTES
 from proxy.process.stillness import Stillness
 from proxy.process.straight import StraightBody, straight_body
+from proxy.process.unproven import UnprovenBytes
 
 READ_BYTES = 64 * 1024  # received ahead of a busy door, twice this a connection: part of a push's 3 MiB
 _PARSING = dict[str, Any](
@@ -66,7 +68,7 @@ class HttpServer(web.Server):
     `begin` once a socket on its loop; `say_goodbye` before `finish`, which drains.
     """
 
-    def __init__(self, route: Route, limits: Limits) -> None:
+    def __init__(self, route: Route, limits: Limits, unproven: UnprovenBytes | None = None) -> None:
         super().__init__(
             self._answer,  # type: ignore[arg-type]  # our factory makes web.Request, of which BaseRequest is the base
             request_factory=self._request,
@@ -77,6 +79,7 @@ class HttpServer(web.Server):
             read_bufsize=READ_BYTES,
         )
         self.limits = limits
+        self.unproven = unproven or UnprovenBytes()
         self.leaving = False
         self._route = route
         self._trusted = forwarded.networks(limits.trusted_proxies)
@@ -225,8 +228,7 @@ class _Connection(LimitedConnection):
 
     __slots__ = (
         "_between",
-        "_header_bytes",
-        "_header_timer",
+        "_header",
         "_limits",
         "_peer",
         "_stillness",
@@ -242,8 +244,6 @@ class _Connection(LimitedConnection):
         self.server = server
         self._straight: StraightBody | None = None
         self._limits = server.limits
-        self._header_timer: asyncio.TimerHandle | None = None
-        self._header_bytes = 0
         self._stillness = Stillness(server.limits.body_seconds, loop.time())
         self.name: bytes | None = None  # of the request under way, where its answer may be kept (`again`)
         self._between = True  # not a byte was fed to the parser that belongs to no whole request
@@ -253,12 +253,13 @@ class _Connection(LimitedConnection):
         super().connection_made(transport)
         peer = self.peername
         self._peer = f"{peer[0] if isinstance(peer, tuple) else ''} {self.ssl_context is not None}".encode()
-        self._start_header_clock()
+        self._header = HeaderClock(self._limits.header_seconds, self.server.unproven, self.client, self._header_is_late)
+        self._header.start()
         if self.admitted() is Admission.REFUSED:
             self._refuse("too many connections", 503, refusals.BUSY_TEXT)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._stop_header_clock()
+        self._header.stop()
         super().connection_lost(exc)
 
     def straight(self, request: web.Request) -> StraightBody | None:
@@ -291,13 +292,12 @@ class _Connection(LimitedConnection):
         is_kept = self._between and name is not None and self.server.kept.came_before(name)
         self.name = name if is_kept else None
         if self._request_count != before:
-            self._stop_header_clock()
+            self._header.stop()
             self._break_body()
         elif data and self._waiter is not None and not self._waiter.done():  # idle: so this is part of a header
-            self._start_header_clock()
-            self._header_bytes += len(data)
-            if self._header_bytes > HEADER_BYTES:
-                self._refuse("header too large", 431, "The request's header is larger than 32 KiB.")
+            self._header.start()
+            if (refusal := self._header.refusal(len(data))) is not None:
+                self._refuse(*refusal)
 
     def _answer_again(self, name: bytes) -> bool:
         """Whether the request of that name is known and has been answered."""
@@ -307,7 +307,7 @@ class _Connection(LimitedConnection):
         if transport.get_write_buffer_size() or (answer := server.kept.find(name)) is None:
             return False  # who takes nothing of its answers is not given more
         transport.write(answer)
-        self._stop_header_clock()
+        self._header.stop()
         self.idle_since = self._loop.time()
         self._next_keepalive_close_time = self.idle_since + self._keepalive_timeout
         return True
@@ -379,23 +379,12 @@ class _Connection(LimitedConnection):
         response.force_close()
         return response
 
-    def _start_header_clock(self) -> None:
-        if self._header_timer is None:
-            self._header_timer = self._loop.call_later(self._limits.header_seconds, self._header_is_late)
-
-    def _stop_header_clock(self) -> None:
-        self._header_bytes = 0
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
-
     def _header_is_late(self) -> None:
-        self._header_timer = None
         self._refuse("header too slow", 408, "The request's header did not come in time.")
 
     def _refuse(self, reason: str, status: int, message: str) -> None:
         """End a connection whose request never became whole."""
-        self._stop_header_clock()
+        self._header.stop()
         if self.transport is None:
             return
         observe.metrics.http_rejected.labels(reason).inc()
