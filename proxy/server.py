@@ -29,6 +29,7 @@ from proxy.metadata.transaction import Registry
 from proxy.metadata.watch import Watch
 from proxy.process.datadir import DataDirectory
 from proxy.process.http import HttpServer, Limits
+from proxy.process.memory import give_memory_back
 from proxy.process.tls import reload_on_change, server_context
 from proxy.process.unproven import UnprovenBytes
 from proxy.registry.pulltimes import PullTimes
@@ -156,6 +157,7 @@ async def serve_worker(
                 name="upkeep",
             ),
             asyncio.create_task(own.agreement.watch(), name="agreement"),
+            asyncio.create_task(give_memory_back(server.load), name="memory"),
         ]
         if tls is not None and config.server.tls_cert:
             pair = Path(config.server.tls_cert), Path(config.server.tls_key)

@@ -56,6 +56,7 @@ class ConnectionLimiter:
         self._per_client = per_client
         self._held: dict[str, set[Connection]] = {}
         self._count = 0
+        self._peak = 0
         self._reserve: dict[Connection, None] = {}  # in the order in which they came
         self._ranked: deque[tuple[float, Connection]] = deque()
         self._rank_after = 0.0
@@ -63,6 +64,11 @@ class ConnectionLimiter:
 
     def __len__(self) -> int:
         return self._count
+
+    def peak(self) -> int:
+        """The most since it was last asked."""
+        peak, self._peak = self._peak, self._count
+        return peak
 
     def add(self, connection: Connection, now: float) -> Admission:
         """A new connection, or once more one of the reserve. `now` is the loop's time."""
@@ -116,6 +122,7 @@ class ConnectionLimiter:
     def _hold(self, connection: Connection) -> None:
         self._held.setdefault(connection.client, set()).add(connection)
         self._count += 1
+        self._peak = max(self._peak, self._count)
 
     def _of_the_greediest(self, client: str, now: float) -> Connection | None:
         """The next to be closed for a connection of `client`; None where only clients with fewer than it have idle

@@ -140,6 +140,11 @@ class HttpServer(web.Server):
     def __call__(self, begins: Callable[[], None] | None = None) -> RequestHandler:
         return _Connection(self, begins, loop=self._loop, **self._kwargs)
 
+    def load(self) -> tuple[int, int]:
+        """Bytes of connections and what is not proven, roughly: the most since it was last asked, and now."""
+        peak = self.limiter.peak() * READ_BYTES + self.unproven.peak()
+        return peak, len(self.limiter) * READ_BYTES + self.unproven.used
+
     def client_of(self, peer: Any) -> str:
         """How the limiter counts a connection of that peer; empty for a trusted proxy's."""
         if self._trusted and forwarded.is_in(peer, self._trusted):

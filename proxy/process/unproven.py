@@ -61,6 +61,12 @@ class UnprovenBytes:
         self._held: dict[str, dict[Charge, None]] = {}  # by client, in the order in which they began
         self._sums: dict[str, int] = {}
         self.used = 0
+        self._peak = 0
+
+    def peak(self) -> int:
+        """The most since it was last asked."""
+        peak, self._peak = self._peak, self.used
+        return peak
 
     def charge(self, client: str, evict: Callable[[], None], now: float) -> Charge:
         """Of nothing yet. `client` is empty where many share one address (a trusted proxy): only the worker's budget
@@ -82,6 +88,7 @@ class UnprovenBytes:
                 return False
         charge.size += count
         self.used += count
+        self._peak = max(self._peak, self.used)
         self._sums[client] = self._sums.get(client, 0) + count
         self._held.setdefault(client, {})[charge] = None
         return True

@@ -57,6 +57,7 @@ from proxy.model.identity import (
 )
 from proxy.model.names import Digest, repository_arn
 from proxy.model.records import Upload
+from proxy.process.unproven import UnprovenBytes
 from proxy.registry.uploads import Uploads
 
 ACCOUNT = "123456789012"
@@ -200,7 +201,9 @@ class Answer:
 class AwsDoor:
     """A door that listens. `clock_shift` seconds are added to the door's clock, not to the clients'."""
 
-    def __init__(self, url: str = "", suffix: str = "", access: Access | None = None) -> None:
+    def __init__(
+        self, url: str = "", suffix: str = "", access: Access | None = None, unproven: UnprovenBytes | None = None
+    ) -> None:
         keys = [("master-1", bytes(range(32)))]
         self.secrets = SmallSealer(keys, "access-key-secret")
         self.sessions = Sessions(SmallSealer(keys, "session-credentials"))
@@ -224,6 +227,7 @@ class AwsDoor:
                 region=REGION,
                 clock=self.clock,
                 callers=Callers(self.metadata),
+                unproven=unproven,
             ),
             keys=local,
             tokens=self.tokens,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import resource
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from datetime import UTC, datetime
 
 import pytest
 
@@ -87,3 +89,64 @@ def test_probes_have_a_listener_of_their_own_where_one_is_set(start_server: Star
         assert found == {"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v2/": 404}
         assert status(server, OTHER, "/readyz") == 200  # by the reserve
     assert server.stop() == 0
+
+
+BODIES = 200
+BODY = b'{"a":"' + b"a" * 1_000_000 + b'"}'
+MIB = 2**20
+
+
+def forged(server: Server, body: bytes = BODY) -> bytes:
+    """The head of a call that names a real access key and has a wrong signature."""
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    scope = f"{server.credentials()[0]}/{moment[:8]}/us-east-1/ecr/aws4_request"
+    signed = f"Credential={scope}, SignedHeaders=host;x-amz-date;x-amz-target, Signature={'0' * 64}"
+    lines = (
+        "POST / HTTP/1.1",
+        f"Host: {server.address}",
+        "X-Amz-Target: AmazonEC2ContainerRegistry_V20150921.DescribeRepositories",
+        f"X-Amz-Date: {moment}",
+        f"Authorization: AWS4-HMAC-SHA256 {signed}",
+        f"Content-Length: {len(body)}",
+    )
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def unauthenticated(server: Server) -> bytes:
+    lines = ("PUT /v2/a/b/manifests/c HTTP/1.1", f"Host: {server.address}", f"Content-Length: {len(BODY)}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@pytest.mark.parametrize("head", [forged, unauthenticated])
+def test_bodies_that_nobody_proves_cost_a_bounded_sum_which_is_given_back(
+    start_server: Start, head: Callable[[Server], bytes]
+) -> None:
+    """200 of 1 MB, all but their last byte: other clients are served meanwhile, and then memory is what it was."""
+    server = start_server(workers=1)
+    assert server.password()
+    [worker] = server.workers()
+    idle = worker.memory_info().rss
+    most = 0
+    with ExitStack() as held:
+        lines = [held.enter_context(closing(dial(server, GREEDY))) for _ in range(BODIES)]
+        for line in lines:
+            line.setblocking(False)
+        unsent = dict.fromkeys(lines, head(server) + BODY[:-1])
+        deadline = time.monotonic() + 3
+        while unsent and time.monotonic() < deadline:
+            for line in select.select([], list(unsent), [], 0.1)[1]:
+                with suppress(BlockingIOError):
+                    try:
+                        unsent[line] = unsent[line][line.send(unsent[line]) :]
+                    except ConnectionError:  # it was refused
+                        unsent[line] = b""
+                if not unsent[line]:
+                    del unsent[line]
+            most = max(most, worker.memory_info().rss)
+        assert server.password()
+        most = max(most, worker.memory_info().rss)
+    assert most - idle < 64 * MIB, f"{(most - idle) / MIB:.0f} MiB"
+    deadline = time.monotonic() + 30
+    while (kept := worker.memory_info().rss - idle) > 16 * MIB:
+        assert time.monotonic() < deadline, f"{kept / MIB:.0f} MiB are kept"
+        time.sleep(0.2)
