@@ -19,6 +19,7 @@ from proxy.audit.trail import Trail
 from proxy.auth import layerlinks, secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
+from proxy.auth.failedlogins import FailedLogins
 from proxy.auth.identity import Identity
 from proxy.auth.rates import Rates
 from proxy.blob.format import FRAME_LENGTH
@@ -125,6 +126,7 @@ def router(
     callers = Callers(own.metadata)
     limited = rates_of(config)
     rates = Rates(limited, own.metadata) if limited else None
+    logins = FailedLogins(config.server.login_failures)
     issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
     endpoints = Endpoints(hosts, config.server.url.rstrip("/"))
     uploads = _uploads(config, own)
@@ -152,6 +154,7 @@ def router(
         stall_seconds=config.server.body_seconds,
         rates=rates,
         epochs=own.epochs,
+        logins=logins,
     )
     key_secrets = own.agreement.sealer(secrets.PURPOSE)
     opened = sessions.Sessions(own.agreement.sealer(sessions.PURPOSE))
@@ -173,6 +176,7 @@ def router(
             uses=LastUses(own.metadata.note_key_use, time.time),
             unproven=unproven,
             folder=own.run,
+            logins=logins,
         ),
         keys=own.keys,
         tokens=issued,

@@ -70,6 +70,12 @@ class Server:
         "most connections of a client (an IPv4 address, an IPv6 /64) a worker; requests at once behind trusted_proxies",
         _between(1, 1_000_000),
     )
+    login_failures: int = _key(
+        20,
+        "failed logins of a client, or for a key, in 15 minutes, after which each further one costs a growing wait; "
+        "0 is no limit",
+        _between(0, 1_000_000),
+    )
     probes: str = _key(
         "",
         "HOST:PORT of a listener of its own for /healthz, /readyz and /metrics, which the limits do not touch",

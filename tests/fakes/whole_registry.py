@@ -26,6 +26,7 @@ from proxy.auth import layerlinks, secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.failedlogins import FailedLogins
 from proxy.auth.identity import Identity
 from proxy.auth.layerlinks import LayerLinks
 from proxy.auth.rates import Rates
@@ -138,6 +139,7 @@ async def whole_registry(
     pulls: PullTimes | None = None,
     clock: Callable[[], float] = time.time,
     now: Callable[[], float] = time.time,
+    logins: FailedLogins | None = None,
 ) -> AsyncIterator[WholeRegistry]:
     """`clock` is that of links to layers, `now` docker's door's. With metadata of its own, docker's door gives answers
     again as in a worker."""
@@ -230,6 +232,7 @@ async def whole_registry(
             stall_seconds=stall_seconds,
             rates=limited,
             epochs=epochs,
+            logins=logins,
         )
 
         def route(request: web.Request) -> tuple[str, Door]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import resource
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 
@@ -37,11 +38,11 @@ def dial(server: Server, client: str) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout=30, source_address=(client, 0))
 
 
-def status(server: Server, client: str, path: str, port: int = 0) -> int:
+def status(server: Server, client: str, path: str, port: int = 0, headers: Mapping[str, str] | None = None) -> int:
     """Of a GET on a connection of its own."""
     line = http.client.HTTPConnection("127.0.0.1", port or server.port, timeout=30, source_address=(client, 0))
     with closing(line):
-        line.request("GET", path)
+        line.request("GET", path, headers=headers or {})
         answer = line.getresponse()
         answer.read()
         return answer.status
@@ -150,3 +151,24 @@ def test_bodies_that_nobody_proves_cost_a_bounded_sum_which_is_given_back(
     while (kept := worker.memory_info().rss - idle) > 16 * MIB:
         assert time.monotonic() < deadline, f"{kept / MIB:.0f} MiB are kept"
         time.sleep(0.2)
+
+
+def login(server: Server, client: str, password: str) -> int:
+    basic = base64.b64encode(f"AWS:{password}".encode()).decode()
+    return status(server, client, "/v2/", headers={"Authorization": f"Basic {basic}"})
+
+
+def test_a_client_that_fails_to_log_in_has_to_wait_and_others_do_not(start_server: Start) -> None:
+    """With `login_failures` as set; what was counted stands in the metrics."""
+    server = start_server(workers=1, extra={"WHARFAGE_SERVER_LOGIN_FAILURES": "3"})
+    password = server.password()
+    assert [login(server, GREEDY, "wrong") for _ in range(6)] == [401] * 4 + [429] * 2
+    assert login(server, OTHER, password) == 200
+    assert login(server, GREEDY, password) == 200
+    line = http.client.HTTPConnection(server.address, timeout=30)
+    with closing(line):
+        line.request("GET", "/metrics")
+        said = line.getresponse().read().decode()
+    assert 'wharfage_logins_failed_total{door="oci"} 4.0' in said
+    assert 'wharfage_logins_refused_total{door="oci"} 2.0' in said
+    assert "logins are refused for a while" in server.daemon.log.read_text()
