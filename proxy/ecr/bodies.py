@@ -18,7 +18,8 @@ from aiohttp import web
 
 from proxy import observe
 from proxy.ecr.errors import Unreadable, WireError, not_readable, throttled, too_large
-from proxy.process import forwarded
+from proxy.process import forwarded, http
+from proxy.process.boundedreads import UNPROVEN_BYTES
 from proxy.process.unproven import Charge, UnprovenBytes
 
 Given = TypeVar("Given")
@@ -45,8 +46,6 @@ async def charged(request: web.Request, budget: UnprovenBytes) -> AsyncIterator[
     charge = budget.charge(forwarded.client_of(request.remote), give_up, loop.time())
     _cover(charge, request.content.total_bytes)
     try:
-        if not request.content.is_eof():
-            request.protocol.pause_reading()
         async with scope:
             yield charge
     except TimeoutError:
@@ -55,18 +54,12 @@ async def charged(request: web.Request, budget: UnprovenBytes) -> AsyncIterator[
         raise _slow("body given up for another") from None
     finally:
         charge.release()
-        _resume(request)
 
 
 def _cover(charge: Charge, count: int) -> None:
     if not charge.cover(count, asyncio.get_running_loop().time()):
         observe.metrics.http_rejected.labels("too many unproven bytes").inc()
         raise throttled("Too many bytes are under way that are not proven yet.", BUDGET_RETRY_SECONDS)
-
-
-def _resume(request: web.Request) -> None:
-    if request.protocol._reading_paused and not request.content.is_eof():
-        request.protocol.resume_reading()
 
 
 async def chunks(request: web.Request, limit: int, charge: Charge) -> AsyncGenerator[bytes, None]:
@@ -80,7 +73,7 @@ async def chunks(request: web.Request, limit: int, charge: Charge) -> AsyncGener
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # an interim line is not the answer's beginning
-    _resume(request)
+    http.want_body(request, UNPROVEN_BYTES)
     waited, marked = 0.0, 0  # seconds and bytes since the floor was last looked at
     try:
         while True:

@@ -3,7 +3,8 @@
 Promises: a request's header comes within `header_seconds` and `HEADER_BYTES` or its connection is cut; a body that
 stands still for `body_seconds` is cut, and looks to its door like a client that went away, as does a client that takes
 nothing of its answer for so long; what cannot be parsed is answered in the registry's own error form; bodies are never
-inflated; paths reach the doors raw. No `Expect` is answered here: a door sends 100-continue when it wants the body.
+inflated; paths reach the doors raw. No `Expect` is answered here: a door sends 100-continue when it wants the body,
+and of no body is more read than came with its header before the door calls `want_body`.
 Must not know any door's protocol beyond that error form.
 """
 
@@ -27,6 +28,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from proxy import observe
 from proxy.process import draining, forwarded, listening, logline, refusals
 from proxy.process.again import KEEP, KeptAnswers, name_of
+from proxy.process.boundedreads import read_buffer
 from proxy.process.connections import Admission, ConnectionLimiter
 from proxy.process.handshakes import TlsListener
 from proxy.process.headerclock import HeaderClock
@@ -85,6 +87,7 @@ class HttpServer(web.Server):
         self._trusted = forwarded.networks(limits.trusted_proxies)
         self._watch: asyncio.Task[None] | None = None
         self.limiter = ConnectionLimiter(limits.connections, limits.connections_per_client)
+        self.read_buffer = read_buffer()
         self._listeners: list[asyncio.Server | TlsListener] = []
         self._sockets: list[socket.socket] = []
         self._encrypted = False
@@ -245,7 +248,7 @@ class _Connection(LimitedConnection):
     def __init__(
         self, server: HttpServer, begins: Callable[[], None] | None, *, loop: asyncio.AbstractEventLoop, **settings: Any
     ) -> None:
-        super().__init__(server, server.limiter, server.client_of, begins, loop=loop, **settings)
+        super().__init__(server, server.limiter, server.client_of, begins, server.read_buffer, loop=loop, **settings)
         self.server = server
         self._straight: StraightBody | None = None
         self._limits = server.limits
@@ -299,6 +302,7 @@ class _Connection(LimitedConnection):
         if self._request_count != before:
             self._header.stop()
             self._break_body()
+            self.hold_body()
         elif data and self._waiter is not None and not self._waiter.done():  # idle: so this is part of a header
             self._header.start()
             if (refusal := self._header.refusal(len(data))) is not None:
@@ -397,6 +401,12 @@ class _Connection(LimitedConnection):
         if self._stillness.received or status == 503:
             self.transport.write(refusals.raw(status, message))
         self.force_close()
+
+
+def want_body(request: web.Request, at_a_time: int) -> None:
+    """To be called by a door before it reads a body, which then comes so many bytes at a time (`boundedreads`)."""
+    if isinstance(request.protocol, _Connection):
+        request.protocol.want_body(at_a_time)
 
 
 def straight(request: web.Request) -> StraightBody | None:

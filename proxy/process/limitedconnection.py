@@ -1,4 +1,4 @@
-"""aiohttp's connection, counted by the limiter: what `connections` needs to know of it, and what it does with it.
+"""aiohttp's connection within limits: counted by the limiter (`connections`), and read little by little at first.
 
 `http` adds clocks and error forms. A connection that is not `taken` is of the limiter's reserve: it is closed after one
 answer, which is 503 unless it was a probe's. Must not know a request's meaning.
@@ -15,13 +15,14 @@ from aiohttp.web_protocol import RequestHandler
 
 from proxy import observe
 from proxy.process import forwarded
+from proxy.process.boundedreads import FIRST_BYTES, BoundedReads
 from proxy.process.connections import Admission, ConnectionLimiter
 
 
 class LimitedConnection(RequestHandler):
     """`client` and `idle_since` as `connections.Connection` has them."""
 
-    __slots__ = ("_begins", "_client_of", "_limiter", "client", "idle_since", "taken")
+    __slots__ = ("_begins", "_client_of", "_limiter", "client", "idle_since", "reads", "taken")
 
     def __init__(
         self,
@@ -29,21 +30,25 @@ class LimitedConnection(RequestHandler):
         limiter: ConnectionLimiter,
         client_of: Callable[[object], str],
         begins: Callable[[], None] | None,
+        buffer: memoryview,
         *,
         loop: asyncio.AbstractEventLoop,
         **settings: Any,
     ) -> None:
-        """`begins` is called when the connection is made: its handshake, which was counted in its stead, is over."""
+        """`begins` is called when the connection is made: its handshake, which was counted in its stead, is over.
+        `buffer` is that of `BoundedReads`."""
         super().__init__(server, loop=loop, **settings)
         self._limiter = limiter
         self._client_of = client_of
         self._begins = begins
+        self.reads = BoundedReads(self, buffer)
         self.client = ""
         self.idle_since = loop.time()
         self.taken = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        transport.set_protocol(self.reads)
         self.client = self._client_of(self.peername)
         if self._begins is not None:
             self._begins()
@@ -74,8 +79,20 @@ class LimitedConnection(RequestHandler):
             return None
         return client
 
+    def hold_body(self) -> None:
+        """Of the request that has just been handed out, read no more until its door wants its body."""
+        if self._messages and not self._messages[-1][1].is_eof():
+            self.pause_reading()
+
+    def want_body(self, at_a_time: int) -> None:
+        """Read the body of the request under way, so many bytes at a time."""
+        self.reads.wants(at_a_time)
+        if self._reading_paused and self.transport is not None:
+            self.resume_reading()
+
     def end_request(self, client: str | None) -> None:
         self.idle_since = self._loop.time()
+        self.want_body(FIRST_BYTES)  # what is left of one that no door wanted
         if client:
             self._limiter.end_request(client)
 

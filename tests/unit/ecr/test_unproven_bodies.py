@@ -174,29 +174,6 @@ async def test_a_body_that_is_longer_than_its_charge_is_proven_and_read_whole(
     assert budget.peak() <= CHARGE_MAX
 
 
-async def test_nothing_is_read_of_a_body_before_its_key_was_looked_up(
-    door: AwsDoor, budget: UnprovenBytes, begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A metadata service that hangs makes no connection fill its buffers; then the body is read as ever."""
-    asked, release = asyncio.Event(), asyncio.Event()
-    real = door.metadata.access_key
-
-    async def access_key(access_key_id: str) -> object:
-        asked.set()
-        await release.wait()
-        return await real(access_key_id)
-
-    monkeypatch.setattr(door.metadata, "access_key", access_key)
-    lines, body = json_call(door)
-    reader, writer = await begin(lines, body, 100)
-    await asyncio.wait_for(asked.wait(), 20)
-    writer.write(body[100:])
-    await asyncio.sleep(0.2)
-    assert budget.used <= 100
-    release.set()
-    assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"\r\n"), 20)
-
-
 async def test_who_is_refused_before_the_body_can_still_be_answered_on_the_connection(
     door: AwsDoor, budget: UnprovenBytes
 ) -> None:

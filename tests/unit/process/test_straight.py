@@ -20,6 +20,7 @@ from aiohttp import web
 from fakes.http_door import Line, get, serving
 
 from proxy.process import http
+from proxy.process.boundedreads import BODY_BYTES
 from proxy.process.selfsigned import make_self_signed
 from proxy.process.straight import LEAST, WAITED_SECONDS, Drawn
 from proxy.process.tls import server_context
@@ -77,6 +78,7 @@ class Taker:
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         if request.method == "GET":
             return web.Response(text="hello")
+        http.want_body(request, BODY_BYTES)
         while True:
             body = http.straight(request)
             if body is not None:
