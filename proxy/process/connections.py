@@ -12,7 +12,9 @@
 
 Promises: a connection with a request under way is never closed for another. Connections of trusted proxies carry many
 clients, so they are closed last and have no limit each; requests through them are counted by the forwarded client
-(`begin_request`). Must not know how a connection is held, or HTTP.
+(`begin_request`). Reading on after an early refusal, so that the client sees the answer and not a reset, is bounded as
+well (`may_linger`): chunks of one byte make it cost more than the request did. Must not know how a connection is held,
+or HTTP.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from heapq import nsmallest
 from typing import Protocol
 
 RESERVE = 64  # connections over the limit that are read until it is known whether they probe
+LINGERS = 256  # connections read on after an early refusal, for LINGER_SECONDS each
+LINGERS_PER_CLIENT = 32
+LINGER_SECONDS = 5.0
 _RANKED = 256  # idle connections ranked at a time: ranking 10,000 takes some 10 ms
 _RANK_PAUSE = 10e-6  # seconds a connection held, without another ranking after one that found nothing to close
 
@@ -61,6 +66,7 @@ class ConnectionLimiter:
         self._ranked: deque[tuple[float, Connection]] = deque()
         self._rank_after = 0.0
         self._running: Counter[str] = Counter()
+        self._lingers: deque[tuple[float, str]] = deque()  # until when, and of which client
 
     def __len__(self) -> int:
         return self._count
@@ -102,6 +108,16 @@ class ConnectionLimiter:
         self._running[client] -= 1
         if not self._running[client]:
             del self._running[client]
+
+    def may_linger(self, client: str, now: float) -> bool:
+        """Whether a connection of `client` may be read on for LINGER_SECONDS; it counts for so long."""
+        while self._lingers and self._lingers[0][0] <= now:
+            self._lingers.popleft()
+        own = sum(client == each for _, each in self._lingers) if client else 0
+        if len(self._lingers) >= LINGERS or own >= LINGERS_PER_CLIENT:
+            return False
+        self._lingers.append((now + LINGER_SECONDS, client))
+        return True
 
     def _admit(self, connection: Connection, now: float) -> bool:
         own = self._held.get(connection.client, set())

@@ -45,7 +45,6 @@ _PARSING = dict[str, Any](
 _SMALL_BODY = 32 * 1024 * 1024  # for `request.read()`; streamed bodies have no limit here
 _ACCEPT_SECONDS = 2.0  # in which connections that wait are accepted before the port is let go of
 _LAST_REQUEST_SECONDS = 0.5  # an idle connection is closed so long after the port: a request may be on its way
-_LINGER_SECONDS = 5.0  # reading on after an early refusal, so that the client sees the answer and not a reset
 _GONE = 499  # in log and metrics only: the client left before its answer was whole (nginx's number)
 
 Door = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -77,7 +76,6 @@ class HttpServer(web.Server):
             keepalive_timeout=limits.keepalive_seconds,
             access_log=None,
             **_PARSING,
-            lingering_time=_LINGER_SECONDS,
             read_bufsize=READ_BYTES,
         )
         self.limits = limits

@@ -12,7 +12,7 @@ from fakes.http_door import Door, Line, get, serving
 
 from proxy import observe
 from proxy.process import connections, handshakes
-from proxy.process.connections import RESERVE, Admission, ConnectionLimiter
+from proxy.process.connections import LINGER_SECONDS, LINGERS, LINGERS_PER_CLIENT, RESERVE, Admission, ConnectionLimiter
 from proxy.process.forwarded import client_of
 from proxy.process.selfsigned import make_self_signed
 from proxy.process.tls import server_context
@@ -123,6 +123,14 @@ def test_requests_through_a_proxy_are_counted_by_the_client_it_forwards() -> Non
     assert limiter.begin_request("b")
     limiter.end_request("a")
     assert limiter.begin_request("a")
+
+
+def test_few_connections_are_read_on_after_a_refusal_and_fewer_of_one_client() -> None:
+    limiter = ConnectionLimiter(1000, 1000)
+    assert sum(limiter.may_linger("a", 0) for _ in range(1000)) == LINGERS_PER_CLIENT
+    assert sum(limiter.may_linger(f"b{number}", 1) for number in range(1000)) == LINGERS - LINGERS_PER_CLIENT
+    assert not limiter.may_linger("", 1)
+    assert limiter.may_linger("a", LINGER_SECONDS)
 
 
 def test_the_reserve_is_bounded_and_its_oldest_without_a_request_goes_first() -> None:
