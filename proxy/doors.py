@@ -19,6 +19,7 @@ from proxy.audit.trail import Trail
 from proxy.auth import layerlinks, secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
+from proxy.auth.failedlogins import FailedLogins
 from proxy.auth.identity import Identity
 from proxy.auth.rates import Rates
 from proxy.blob.format import FRAME_LENGTH
@@ -40,6 +41,7 @@ from proxy.model.records import Sealing
 from proxy.oci import routes as oci
 from proxy.process.facts import path_of
 from proxy.process.http import Door
+from proxy.process.unproven import UnprovenBytes
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.pulltimes import PullTimes
@@ -116,7 +118,12 @@ def issuers_authorities(ca_bundle: str) -> ssl.SSLContext:
 
 
 def router(
-    config: Config, own: Rooms, trail: Trail, leaving: Callable[[], bool], pulls: PullTimes
+    config: Config,
+    own: Rooms,
+    trail: Trail,
+    leaving: Callable[[], bool],
+    pulls: PullTimes,
+    unproven: UnprovenBytes | None = None,
 ) -> Callable[[web.Request], tuple[str, Door]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
@@ -124,6 +131,7 @@ def router(
     callers = Callers(own.metadata)
     limited = rates_of(config)
     rates = Rates(limited, own.metadata) if limited else None
+    logins = FailedLogins(config.server.login_failures)
     issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
     endpoints = Endpoints(hosts, config.server.url.rstrip("/"))
     uploads = _uploads(config, own)
@@ -151,6 +159,7 @@ def router(
         stall_seconds=config.server.body_seconds,
         rates=rates,
         epochs=own.epochs,
+        logins=logins,
     )
     key_secrets = own.agreement.sealer(secrets.PURPOSE)
     opened = sessions.Sessions(own.agreement.sealer(sessions.PURPOSE))
@@ -170,6 +179,9 @@ def router(
             clock=time.time,
             callers=callers,
             uses=LastUses(own.metadata.note_key_use, time.time),
+            unproven=unproven,
+            folder=own.run,
+            logins=logins,
         ),
         keys=own.keys,
         tokens=issued,
@@ -222,6 +234,18 @@ def router(
         return "none", _nothing_here
 
     return route
+
+
+def probes_only(
+    route: Callable[[web.Request], tuple[str, Door]],
+) -> Callable[[web.Request], tuple[str, Door]]:
+    """Of a table of paths, those that probe."""
+
+    def probing(request: web.Request) -> tuple[str, Door]:
+        name, found = route(request)
+        return (name, found) if name == "probe" else ("none", _nothing_here)
+
+    return probing
 
 
 def _uploads(config: Config, own: Rooms) -> Uploads:

@@ -114,6 +114,10 @@ class Metrics:
         self.cache_evicted = counter("wharfage_cache_evicted_total", "What made room in the cache", "kind")
         self.cache_dropped = counter("wharfage_cache_dropped_total", "Cached bytes that were wrong, and dropped")
         self.throttled = counter("wharfage_throttled_total", "Requests refused for their rate", "operation")
+        self.logins_failed = counter("wharfage_logins_failed_total", "Passwords and signatures that failed", "door")
+        self.logins_refused = counter(
+            "wharfage_logins_refused_total", "Logins refused for those that failed before", "door"
+        )
         self.metadata_cache = counter("wharfage_metadata_cache_total", "Answers asked of the metadata cache", "result")
         self.deferred_writes = counter(
             "wharfage_deferred_writes_total",

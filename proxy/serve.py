@@ -25,6 +25,7 @@ from proxy.model.errors import Failure
 from proxy.process import datadir, supervisor
 from proxy.process.child import live
 from proxy.process.datadir import DataDirectory
+from proxy.process.filelimit import connections_within, raise_file_limit
 from proxy.process.supervisor import Lifeline, Role
 from proxy.process.tls import server_context
 from proxy.service import metadata_addresses
@@ -53,18 +54,30 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
             issuers_authorities(config.sts.oidc_ca_bundle)  # read, or refused, before anything forks
     roles: list[Role] = []
     listening: list[socket.socket] = []
+    probing: list[socket.socket] = []
+    bound: list[socket.socket] = []  # both, for those to close that serve neither
+    files = raise_file_limit()
     if metadata:
         if config.metadata.listen and config.metadata.tls_cert:
             server.metadata_tls(Path(config.metadata.tls_cert), Path(config.metadata.tls_key))  # or refused here
-        roles.append(Role("metadata", "metadata", functools.partial(_metadata, config, data, listening), stops=0))
+        roles.append(Role("metadata", "metadata", functools.partial(_metadata, config, data, bound), stops=0))
     if workers and config.metadata.url:
         metadata_addresses(config, data)  # its authorities are read, or refused, before anything forks
         watch.silence(data.node_epochs)  # workers may be faster than the process that keeps it
-        roles.append(Role("watch", "watch", functools.partial(_watch, config, data, listening), stops=0))
+        roles.append(Role("watch", "watch", functools.partial(_watch, config, data, bound), stops=0))
     if workers:
         config, tls = _with_tls(config, data)
+        config = _with_file_limit(config, files)
         listening += bind(config.server.listen)
-        run = functools.partial(_worker, config, data, listening, tls)
+        bound += listening
+        if config.server.probes:
+            try:
+                probing += bind(config.server.probes)
+            except OSError:
+                _close(bound)
+                raise
+            bound += probing
+        run = functools.partial(_worker, config, data, listening, probing, tls)
         count = config.server.workers or len(os.sched_getaffinity(0))
         roles += [Role(f"worker{number}", "worker", run) for number in range(count)]
         observe.share_metrics("supervisor", [role.name for role in roles])
@@ -75,7 +88,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         roles,
         drain_seconds=config.server.drain_delay_seconds + config.server.drain_seconds,
         ready=functools.partial(_greet, config, data, listening, sum(role.kind == "worker" for role in roles), say),
-        stopping=functools.partial(_close, listening),
+        stopping=functools.partial(_close, bound),
     )
 
 
@@ -126,8 +139,8 @@ def _close(listening: Sequence[socket.socket]) -> None:
         sock.close()
 
 
-def _metadata(config: Config, data: DataDirectory, listening: Sequence[socket.socket], lifeline: Lifeline) -> None:
-    _close(listening)
+def _metadata(config: Config, data: DataDirectory, bound: Sequence[socket.socket], lifeline: Lifeline) -> None:
+    _close(bound)
     masters = keyring.master_keys(config, data)
     try:
         live(lambda stop: server.serve_metadata(config, data, masters, stop, lifeline.tell_ready), lifeline)
@@ -136,8 +149,8 @@ def _metadata(config: Config, data: DataDirectory, listening: Sequence[socket.so
         raise SystemExit(1) from failure
 
 
-def _watch(config: Config, data: DataDirectory, listening: Sequence[socket.socket], lifeline: Lifeline) -> None:
-    _close(listening)
+def _watch(config: Config, data: DataDirectory, bound: Sequence[socket.socket], lifeline: Lifeline) -> None:
+    _close(bound)
     live(lambda stop: server.watch_metadata(config, data, stop, lifeline.tell_ready), lifeline)
 
 
@@ -145,6 +158,7 @@ def _worker(
     config: Config,
     data: DataDirectory,
     listening: Sequence[socket.socket],
+    probing: Sequence[socket.socket],
     tls: ssl.SSLContext | None,
     lifeline: Lifeline,
 ) -> None:
@@ -153,13 +167,22 @@ def _worker(
     try:
         live(
             lambda stop: server.serve_worker(
-                config, data, masters, listening, tls, stop, lifeline.tell_ready, epochs=epochs
+                config, data, masters, listening, tls, stop, lifeline.tell_ready, epochs=epochs, probing=probing
             ),
             lifeline,
         )
     except Failure as failure:
         observe.log.error(failure.message, hint=failure.hint)
         raise SystemExit(1) from failure
+
+
+def _with_file_limit(config: Config, files: int) -> Config:
+    """The settings with as many connections as that many files allow."""
+    wanted = config.server.connections
+    found = connections_within(files, wanted)
+    if found < wanted and "server.connections" in config.sources:
+        observe.log.warning("fewer connections than set: the limit of open files", connections=found, files=files)
+    return dataclasses.replace(config, server=dataclasses.replace(config.server, connections=found))
 
 
 def _with_tls(config: Config, data: DataDirectory) -> tuple[Config, ssl.SSLContext | None]:

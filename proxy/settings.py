@@ -62,6 +62,25 @@ class Server:
         60.0, "how long a body, sent or taken, may stand still before it is cut", _between(0.1, 3600)
     )
     keepalive_seconds: float = _key(75.0, "how long an idle connection stays open", _between(0, 86_400))
+    connections: int = _key(
+        10_000, "most connections of a worker; fewer where the limit of open files is low", _between(1, 1_000_000)
+    )
+    connections_per_client: int = _key(
+        1_000,
+        "most connections of a client (an IPv4 address, an IPv6 /64) a worker; requests at once behind trusted_proxies",
+        _between(1, 1_000_000),
+    )
+    login_failures: int = _key(
+        20,
+        "failed logins of a client, or for a key, in 15 minutes, after which each further one costs a growing wait; "
+        "0 is no limit",
+        _between(0, 1_000_000),
+    )
+    probes: str = _key(
+        "",
+        "HOST:PORT of a listener of its own for /healthz, /readyz and /metrics, which the limits do not touch",
+        lambda v: _ADDRESS(v) if v else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,10 @@ BROWSER_HEADERS = {
 }
 """Of every answer. A pusher chooses a manifest's media type, `text/html` too: a browser that is led to it takes it for
 nothing else, runs nothing of it and gives it no origin."""
+RETRY_SECONDS = 2
+"""Retry-After of what is refused for the number of connections."""
+
+BUSY_TEXT = "The server has as many connections as it may hold. Try again."
 
 _QUOTED = re.compile(r""":?\s*\bb['"]""")
 
@@ -62,21 +66,35 @@ def raw(status: int, message: str) -> bytes:
     body, words = error_body(message), http.HTTPStatus(status).phrase
     head = f"HTTP/1.1 {status} {words}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     more = "".join(f"{name}: {value}\r\n" for name, value in BROWSER_HEADERS.items())
-    return f"{head}{more}Connection: close\r\n\r\n".encode() + body
+    again = f"Retry-After: {RETRY_SECONDS}\r\n" if status in (429, 503) else ""
+    return f"{head}{more}{again}Connection: close\r\n\r\n".encode() + body
+
+
+def busy(door: str, request: web.BaseRequest) -> web.Response:
+    """503 with Retry-After: more connections or requests than the limits allow."""
+    response = _failed(door, request, 503, "ServiceUnavailable", "UNAVAILABLE", BUSY_TEXT)
+    response.headers["Retry-After"] = str(RETRY_SECONDS)
+    return response
 
 
 def internal_error(door: str, request: web.BaseRequest) -> web.Response:
-    """What is told of a bug, in the form that the door's clients can read: the query protocol's is XML, and who speaks
-    JSON names a target."""
+    """What is told of a bug."""
     message = f"The server failed; its log has the reason under request id {observe.request_id()}."
+    return _failed(door, request, 500, "InternalFailure", "UNKNOWN", message, json_name="ServerException")
+
+
+def _failed(
+    door: str, request: web.BaseRequest, status: int, name: str, code: str, message: str, *, json_name: str = ""
+) -> web.Response:
+    """In the form that the door's clients can read: the query protocol's is XML, and who speaks JSON names a target."""
     if door == "ecr" and "X-Amz-Target" not in request.headers:
-        told = f"<Error><Type>Receiver</Type><Code>InternalFailure</Code><Message>{message}</Message></Error>"
-        body = f"<ErrorResponse>{told}<RequestId>{observe.request_id()}</RequestId></ErrorResponse>".encode()
-        return web.Response(status=500, body=body, content_type="text/xml")
+        told = f"<Error><Type>Receiver</Type><Code>{name}</Code><Message>{message}</Message></Error>"
+        xml = f"<ErrorResponse>{told}<RequestId>{observe.request_id()}</RequestId></ErrorResponse>".encode()
+        return web.Response(status=status, body=xml, content_type="text/xml")
     if door == "ecr":
-        body = json.dumps({"__type": "ServerException", "message": message}).encode()
-        return web.Response(status=500, body=body, content_type="application/x-amz-json-1.1")
-    return web.Response(status=500, body=error_body(message, "UNKNOWN"), content_type="application/json")
+        body = json.dumps({"__type": json_name or name, "message": message}).encode()
+        return web.Response(status=status, body=body, content_type="application/x-amz-json-1.1")
+    return web.Response(status=status, body=error_body(message, code), content_type="application/json")
 
 
 def short(what: object) -> str:

@@ -26,6 +26,7 @@ from proxy.auth import layerlinks, secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.failedlogins import FailedLogins
 from proxy.auth.identity import Identity
 from proxy.auth.layerlinks import LayerLinks
 from proxy.auth.rates import Rates
@@ -139,6 +140,7 @@ async def whole_registry(
     clock: Callable[[], float] = time.time,
     now: Callable[[], float] = time.time,
     allowed_keys: Sequence[str] = (),
+    logins: FailedLogins | None = None,
 ) -> AsyncIterator[WholeRegistry]:
     """`clock` is that of links to layers, `now` docker's door's. With metadata of its own, docker's door gives answers
     again as in a worker."""
@@ -232,6 +234,7 @@ async def whole_registry(
             stall_seconds=stall_seconds,
             rates=limited,
             epochs=epochs,
+            logins=logins,
         )
 
         def route(request: web.Request) -> tuple[str, Door]:

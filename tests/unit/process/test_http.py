@@ -11,6 +11,8 @@ from aiohttp import web
 from fakes.http_door import LARGE, Answer, Door, Line, get, serving
 
 from proxy import observe
+from proxy.process.boundedreads import FIRST_BYTES
+from proxy.process.connections import LINGERS_PER_CLIENT
 from proxy.process.refusals import AUTHORIZATION_BYTES, HEADER_BYTES
 
 CHUNKED = b"PUT /body HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
@@ -157,6 +159,37 @@ async def test_bad_chunk_framing_that_comes_with_the_header_is_400(bad: bytes) -
         assert is_oci_error(await line.ask(CHUNKED + bad), 400)
         assert await line.is_closed()
     assert door.bodies.empty()
+
+
+async def test_a_body_in_chunks_of_a_byte_arrives_whole() -> None:
+    """Also where more of them come with the header than are left as pieces, and more behind."""
+    door, body = Door(), bytes(range(256)) * 200
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    async with serving(door) as (_, connect):
+        head = b"PUT /body HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert (await (await connect()).ask(head + chunks + b"0\r\n\r\n"))[0] == 200
+    assert door.bodies.get_nowait() == body
+
+
+async def test_of_a_body_that_no_door_wants_little_is_read_and_its_client_hears_the_answer() -> None:
+    """Past what came with the header, only so that the answer is not lost to a reset; and of few at a time."""
+    door = Door()
+    async with serving(door) as (server, connect):
+        head = b"PUT /slow HTTP/1.1\r\nHost: r\r\nContent-Length: 1000000\r\n\r\n"
+        lines = [await connect() for _ in range(LINGERS_PER_CLIENT + 1)]
+        for line in lines:
+            line.writer.write(head + bytes(999_999))
+        while len(door.seen) < len(lines):  # noqa: ASYNC110 - the door sets one event for all
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert max(request.content.total_bytes for request in door.seen) <= FIRST_BYTES
+        assert len(server.limiter._lingers) == 0
+        door.release.set()
+        for line in lines[:-1]:
+            assert (await line.answer())[0] == 200
+        await asyncio.sleep(0)
+        assert len(server.limiter._lingers) == LINGERS_PER_CLIENT
+        assert max(request.content.total_bytes for request in door.seen[:-1]) > FIRST_BYTES
 
 
 async def test_a_body_that_ends_early_is_an_error_to_its_door() -> None:
