@@ -1,14 +1,15 @@
 """The password of `docker login`: a sealed token that names a principal for twelve hours.
 
     token  = sealed word (`sealedjson`) of the claims
-    claims = {"v": 1, "p": principal id, "a": account, "r": region, "i": issued, "e": expires}, times in epoch seconds
-             {"v": 2, …, "s": session (`sessions.pack`)} for who asked with temporary credentials
+    claims = {"v": 3, "p": principal id, "a": account, "r": region, "k": id of the access key that it was asked with,
+              "i": issued, "e": expires, and of temporary credentials "s": session (`sessions.pack`)}  in epoch seconds
 
 Stateless: any worker of any node reads it, all having the same keys, also after a restart. It names who asks and says
-nothing of what they may do, so permissions are those of the moment, and a principal that is gone takes its tokens
-along. Of a session it carries all that narrows it: the token can do what the session could, never more, and as at AWS
-it outlives it. It holds no `:` (the aws CLI splits at it) and stays below 4 KB (credential stores). Must not know HTTP
-or rows.
+nothing of what they may do, so permissions are those of the moment, and a principal or a long-lived key that is gone
+takes its tokens along. Of a session it carries all that narrows it: the token can do what the session could, never
+more, and as at AWS it outlives it. Tokens of older releases ("v" 1, and 2 with a session) name no key, and are good
+until they expire. It holds no `:` (the aws CLI splits at it) and stays below 4 KB (credential stores). Must not know
+HTTP or rows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.revocation import issue_time
 from proxy.auth.sealedjson import open_document, seal_document
 from proxy.auth.sessions import pack, unpack
 from proxy.model.identity import Principal, Session
@@ -24,8 +26,8 @@ from proxy.model.identity import Principal, Session
 PURPOSE = "authorization-token"
 LIFETIME = 12 * 3600
 TOKEN_MAX = 4096
-CLAIMS_VERSION = 1
-SESSION_CLAIMS_VERSION = 2
+CLAIMS_VERSION = 3
+_WITH_SESSION = 2  # of the versions before, the one that always has a session; 1 never has one
 
 
 class TokenInvalid(Exception):
@@ -38,7 +40,8 @@ class TokenExpired(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TokenClaims:
-    """What a token says. `issued` and `expires` are epoch seconds; `version` is that of the claims."""
+    """What a token says. `issued` and `expires` are epoch seconds; `version` is that of the claims. `access_key_id` is
+    empty where an older release made it."""
 
     principal_id: str
     account: str
@@ -47,6 +50,7 @@ class TokenClaims:
     expires: float
     version: int = CLAIMS_VERSION
     session: Session | None = None
+    access_key_id: str = ""
 
 
 class Tokens:
@@ -56,23 +60,30 @@ class Tokens:
         self._sealer = sealer
 
     def issue(
-        self, principal: Principal, account: str, region: str, now: float, session: Session | None = None
+        self,
+        principal: Principal,
+        account: str,
+        region: str,
+        now: float,
+        session: Session | None = None,
+        access_key_id: str = "",
     ) -> tuple[str, float]:
         """A token for `principal`, as it is in `session`, good in `region`, and when it ends (epoch seconds).
+        `access_key_id` is the key that it is asked with.
 
         ValueError when the session says more than a credential store takes."""
-        issued = int(now)
-        expires = issued + LIFETIME
+        expires = int(now) + LIFETIME
         claims: dict[str, Any] = {
             "v": CLAIMS_VERSION,
             "p": principal.principal_id,
             "a": account,
             "r": region,
-            "i": issued,
+            "k": access_key_id,
+            "i": issue_time(principal, now),
             "e": expires,
         }
         if session is not None:
-            claims |= {"v": SESSION_CLAIMS_VERSION, "s": pack(session)}
+            claims["s"] = pack(session)
         token = seal_document(self._sealer, claims)
         if len(token) > TOKEN_MAX:
             raise ValueError(f"a token of {len(token)} bytes would not fit a credential store")
@@ -102,8 +113,9 @@ def check_time(claims: TokenClaims, now: float) -> None:
 
 def _claims(document: dict[str, Any]) -> TokenClaims:
     version = document["v"]
-    if version not in (CLAIMS_VERSION, SESSION_CLAIMS_VERSION):
+    if version not in (1, _WITH_SESSION, CLAIMS_VERSION):
         raise ValueError("claims of another version")
+    has_session = "s" in document if version == CLAIMS_VERSION else version == _WITH_SESSION
     return TokenClaims(
         principal_id=str(document["p"]),
         account=str(document["a"]),
@@ -111,5 +123,6 @@ def _claims(document: dict[str, Any]) -> TokenClaims:
         issued=float(document["i"]),
         expires=float(document["e"]),
         version=version,
-        session=unpack(document["s"]) if version == SESSION_CLAIMS_VERSION else None,
+        session=unpack(document["s"]) if has_session else None,
+        access_key_id=str(document["k"]) if version == CLAIMS_VERSION else "",
     )
