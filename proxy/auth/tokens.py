@@ -1,14 +1,15 @@
 """The password of `docker login`: a sealed token that names a principal for twelve hours.
 
     token  = sealed word (`sealedjson`) of the claims
-    claims = {"v": 3, "p": principal id, "a": account, "r": region, "k": id of the access key that it was asked with,
-              "i": issued, "e": expires, and of temporary credentials "s": session (`sessions.pack`)}  in epoch seconds
+    claims = {"v": 1, "p": principal id, "a": account, "r": region, "k": id of the access key that it was asked with,
+              "i": issued, "e": expires}, times in epoch seconds
+             {"v": 2, …, "s": session (`sessions.pack`)} for who asked with temporary credentials
 
 Stateless: any worker of any node reads it, all having the same keys, also after a restart. It names who asks and says
 nothing of what they may do, so permissions are those of the moment, and a principal or a long-lived key that is gone
 takes its tokens along. Of a session it carries all that narrows it: the token can do what the session could, never
-more, and as at AWS it outlives it. Tokens of older releases ("v" 1, and 2 with a session) name no key, and are good
-until they expire. It holds no `:` (the aws CLI splits at it) and stays below 4 KB (credential stores). Must not know
+more, and as at AWS it outlives it. Tokens of older releases name no key, and are good until they expire; an older
+release takes ours, and does not look at the key. It holds no `:` (the aws CLI splits at it) and stays below 4 KB (credential stores). Must not know
 HTTP or rows.
 """
 
@@ -26,8 +27,8 @@ from proxy.model.identity import Principal, Session
 PURPOSE = "authorization-token"
 LIFETIME = 12 * 3600
 TOKEN_MAX = 4096
-CLAIMS_VERSION = 3
-_WITH_SESSION = 2  # of the versions before, the one that always has a session; 1 never has one
+CLAIMS_VERSION = 1
+SESSION_CLAIMS_VERSION = 2
 
 
 class TokenInvalid(Exception):
@@ -83,7 +84,7 @@ class Tokens:
             "e": expires,
         }
         if session is not None:
-            claims["s"] = pack(session)
+            claims |= {"v": SESSION_CLAIMS_VERSION, "s": pack(session)}
         token = seal_document(self._sealer, claims)
         if len(token) > TOKEN_MAX:
             raise ValueError(f"a token of {len(token)} bytes would not fit a credential store")
@@ -113,9 +114,8 @@ def check_time(claims: TokenClaims, now: float) -> None:
 
 def _claims(document: dict[str, Any]) -> TokenClaims:
     version = document["v"]
-    if version not in (1, _WITH_SESSION, CLAIMS_VERSION):
+    if version not in (CLAIMS_VERSION, SESSION_CLAIMS_VERSION):
         raise ValueError("claims of another version")
-    has_session = "s" in document if version == CLAIMS_VERSION else version == _WITH_SESSION
     return TokenClaims(
         principal_id=str(document["p"]),
         account=str(document["a"]),
@@ -123,6 +123,6 @@ def _claims(document: dict[str, Any]) -> TokenClaims:
         issued=float(document["i"]),
         expires=float(document["e"]),
         version=version,
-        session=unpack(document["s"]) if has_session else None,
-        access_key_id=str(document["k"]) if version == CLAIMS_VERSION else "",
+        session=unpack(document["s"]) if version == SESSION_CLAIMS_VERSION else None,
+        access_key_id=str(document.get("k", "")),
     )
