@@ -9,8 +9,8 @@ Stateless: any worker of any node reads it, all having the same keys, also after
 nothing of what they may do, so permissions are those of the moment, and a principal or a long-lived key that is gone
 takes its tokens along. Of a session it carries all that narrows it: the token can do what the session could, never
 more, and as at AWS it outlives it. Tokens of older releases name no key, and are good until they expire; an older
-release takes ours, and does not look at the key. It holds no `:` (the aws CLI splits at it) and stays below 4 KB (credential stores). Must not know
-HTTP or rows.
+release takes ours, and does not look at the key. It holds no `:` (the aws CLI splits at it) and stays below 4 KB
+(credential stores). Must not know HTTP or rows.
 """
 
 from __future__ import annotations

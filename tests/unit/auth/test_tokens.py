@@ -177,7 +177,6 @@ def test_a_text_over_the_limit_is_invalid_before_it_is_decoded() -> None:
         "list",
         "too-few",
         "other-version",
-        "no-key",
         "no-session",
         "bad-session",
         "no-time",
