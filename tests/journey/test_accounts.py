@@ -409,6 +409,46 @@ async def test_what_a_principal_holds_is_revoked_from_the_next_request_on(world:
     assert await dead(held, tokens | {"ann": await world.password(key)}) == gone - {"ann"}
 
 
+async def test_who_may_not_create_some_repositories_makes_no_template_that_would(world: World) -> None:
+    """An explicit deny of any name under the template's prefix refuses it, be it the caller's or the registry's: of
+    making repositories, or of what the template gives them."""
+    full = document("Allow", "ecr:*", Resource="*")
+    here = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository"
+    no_prod = document("Deny", "ecr:CreateRepository", Resource=f"{here}/prod/secret-*")
+    no_policies = document("Deny", "ecr:SetRepositoryPolicy", Resource=f"{here}/*/secret")
+    key = await world.user(ACCOUNT, "ann", full, no_prod, no_policies)
+
+    async def said(prefix: str, **more: Any) -> str:
+        try:
+            asked = {"prefix": prefix, "appliedFor": ["CREATE_ON_PUSH"], **more}
+            await world.aws(key, "CreateRepositoryCreationTemplate", **asked)
+        except ClientError as error:
+            return str(error.response["Error"]["Message"])
+        await world.aws(key, "DeleteRepositoryCreationTemplate", prefix=prefix)
+        return ""
+
+    policy = {"repositoryPolicy": document("Allow", PULL, Principal="*")}
+    assert await said("dev") == ""
+    assert await said("prod-old/") == ""
+    for prefix in ("prod", "prod/", "ROOT"):
+        refusal = await said(prefix)
+        below = "*" if prefix == "ROOT" else "prod/*"
+        assert refusal.startswith(
+            f"User: arn:aws:iam::{ACCOUNT}:user/ann is not authorized to perform: ecr:CreateRepository on resource: "
+            f"{here}/{below} with an explicit deny"
+        )
+    assert "ecr:SetRepositoryPolicy" in await said("dev", **policy)
+    await world.aws(key, "CreateRepositoryCreationTemplate", prefix="dev", appliedFor=["CREATE_ON_PUSH"])
+    code, refusal = await world.refused(key, "UpdateRepositoryCreationTemplate", prefix="dev", **policy)
+    assert (code, "ecr:SetRepositoryPolicy" in refusal) == ("AccessDeniedException", True)
+    await world.aws(
+        world.owner,
+        "PutRegistryPolicy",
+        policyText=document("Deny", "ecr:CreateRepository", Principal="*", Resource=f"{here}/test/x"),
+    )
+    assert "ecr:CreateRepository" in await said("test")
+
+
 async def test_who_denies_everybody_needs_force_and_may_still_delete_it(world: World) -> None:
     text = document("Deny", "ecr:SetRepositoryPolicy", Principal="*")
     asking = {"repositoryName": "team/app", "policyText": text}
