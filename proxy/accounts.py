@@ -1,4 +1,4 @@
-"""The commands about accounts, and about who may do what: account, whoami, policy.
+"""The commands about accounts, and about who may do what: account, whoami, policy, credentials, revoke.
 
 What they do lies in `visit`, which is loaded when it is needed.
 """
@@ -157,5 +157,68 @@ def explain(
     sys.exit(0 if told.explanation.decision.allowed else 1)
 
 
-COMMANDS: tuple[click.Command, ...] = (account, whoami, policy)
+@click.group()
+def credentials() -> None:
+    """The access keys: which there are, and the administrator's own."""
+
+
+@credentials.command()
+@shared
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def report(file: Path | None, data: str | None, as_json: bool) -> None:
+    """List every access key of every account: whose it is, its age, status and last use, and the policies it acts by.
+
+    Keys that [identity] key_days will end within 14 days are named on standard error. Works while the server runs, and
+    when it does not.
+
+    \b
+    Examples:
+      wharfage credentials report --data /srv/wharfage
+      wharfage credentials report --json | jq -r '.[] | select(.last_used == null) | .access_key_id'
+    """
+    from proxy.visit import credentials as keys
+
+    found = checked(lambda: keys.report(load(file, data, {}), warn=partial(click.echo, err=True)))
+    click.echo(json.dumps(found, indent=1) if as_json else keys.as_table(found))
+
+
+@credentials.command()
+@shared
+def rotate(file: Path | None, data: str | None) -> None:
+    """Make a new key for the administrator, write it to DATA/credentials, and delete the one that was there.
+
+    Passwords for docker that were made with the old key end with it. A key that WHARFAGE_ACCESS_KEY_ID gives is changed
+    there instead.
+
+    \b
+    Example:
+      wharfage credentials rotate --data /srv/wharfage
+    """
+    from proxy.visit import credentials as keys
+
+    click.echo(json.dumps(checked(lambda: keys.rotate(load(file, data, {})))))
+
+
+@click.command()
+@shared
+@click.argument("principal", metavar="PRINCIPAL")
+def revoke(file: Path | None, data: str | None, principal: str) -> None:
+    """End all that a principal holds: from the next request on, on every node, none of it is taken any more.
+
+    PRINCIPAL is the ARN of a user, a role, an account's root, or of a role's session. Access keys are made inactive;
+    sessions, passwords for docker and links to layers that were issued before are refused. What is issued afterwards
+    counts: an access key that somebody makes active again, a role that is taken again. Policies stay as they are.
+
+    \b
+    Examples:
+      wharfage revoke arn:aws:iam::123456789012:user/ci
+      wharfage revoke arn:aws:sts::123456789012:assumed-role/node/i-0123 --data /srv/wharfage
+    """
+    from proxy.visit import credentials as keys
+
+    found = load(file, data, {})
+    click.echo(json.dumps(checked(lambda: keys.revoke(found, principal, hint=partial(click.echo, err=True)))))
+
+
+COMMANDS: tuple[click.Command, ...] = (account, whoami, policy, credentials, revoke)
 """For `cli`."""

@@ -104,7 +104,14 @@ async def metadata_service(
         advertise=config.metadata.advertise,
         outage_grace=config.metadata.outage_grace,
         trusted=trusted_authorities(config),
-        registry=Registry(config.registry.region, repository_uri(config), config.registry.account, quotas_of(config)),
+        registry=Registry(
+            config.registry.region,
+            repository_uri(config),
+            config.registry.account,
+            quotas_of(config),
+            key_seconds=config.identity.key_days * 86_400 or None,
+            lasting_key=config.keys.access_key_id,
+        ),
         prepare=partial(administrator.first_start, config, data, masters),
     )
     try:

@@ -301,6 +301,15 @@ class Keys:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    key_days: int = _key(
+        0,
+        "days after which an access key is refused, but for WHARFAGE_ACCESS_KEY_ID; 0: never",
+        _between(0, 36_500),
+    )
+
+
 # Without a comma in the path: in a variable that is where the list is split.
 _ISSUER = r"https://(\*\.)?[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:\d{1,5})?(/[\w.~!$&'()+;=:@-]+)*/?"
 
@@ -362,6 +371,7 @@ class Config:
     registry: Registry
     quotas: QuotaSettings
     keys: Keys
+    identity: Identity
     sts: Sts
     uploads: Uploads
     sweep: Sweep
@@ -379,6 +389,7 @@ SECTIONS: dict[str, type[Any]] = {
     "registry": Registry,
     "quotas": QuotaSettings,
     "keys": Keys,
+    "identity": Identity,
     "sts": Sts,
     "uploads": Uploads,
     "sweep": Sweep,

@@ -56,8 +56,11 @@ class Access:
         resource: str,
         facts: RequestFacts,
         extra: Context | None = None,
+        *,
+        below: bool = False,
     ) -> Decision:
-        """Whether `caller` may do `action` on `resource`: a whole ARN, or `*` where the action has no resource type.
+        """Whether `caller` may do `action` on `resource`: a whole ARN, or `*` where the action has no resource type;
+        with `below` on everything that the star at its end stands for (`decision.Question`).
 
         `extra` are condition keys of this request alone (aws:RequestTag/…, aws:TagKeys, ecr:AccountSetting), in lower
         case. MetadataUnavailable when what has a say cannot be looked up.
@@ -65,7 +68,7 @@ class Access:
         seen = self._seen.get(caller)
         if seen is None:
             seen = self._seen[caller] = _Seen(caller)
-        question = seen.questions.get((action, resource)) or seen.ask(caller, action, resource)
+        question = seen.questions.get((action, resource, below)) or seen.ask(caller, action, resource, below)
         registry: RegistryAccess | None = None
         repository: RepositoryAccess | None = None
         if question.account:
@@ -89,7 +92,7 @@ class Access:
         """Whether what was just decided may be otherwise later, though nothing it hung on has changed. True as well of
         what was not decided lately."""
         seen = self._seen.get(caller)
-        question = seen.questions.get((action, resource)) if seen is not None else None
+        question = seen.questions.get((action, resource, False)) if seen is not None else None
         return question is None or question.is_timed
 
     async def require(
@@ -99,9 +102,11 @@ class Access:
         resource: str,
         facts: RequestFacts,
         extra: Context | None = None,
+        *,
+        below: bool = False,
     ) -> None:
         """Failure AccessDenied, in AWS's words, unless `decide` allows it."""
-        decision = await self.decide(caller, action, resource, facts, extra)
+        decision = await self.decide(caller, action, resource, facts, extra, below=below)
         if not decision.allowed:
             raise Failure(Code.ACCESS_DENIED, decision.message)
 
@@ -119,13 +124,13 @@ class _Seen:
 
     def __init__(self, caller: Caller) -> None:
         self._layers = caller_layers(caller)
-        self.questions: dict[tuple[str, str], _Asked] = {}
+        self.questions: dict[tuple[str, str, bool], _Asked] = {}
 
-    def ask(self, caller: Caller, action: str, resource: str) -> _Asked:
+    def ask(self, caller: Caller, action: str, resource: str, below: bool) -> _Asked:
         """What has not been asked yet."""
         if len(self.questions) >= QUESTIONS_KEPT:
             self.questions.clear()
-        found = self.questions[action, resource] = _Asked(caller, self._layers, action, resource)
+        found = self.questions[action, resource, below] = _Asked(caller, self._layers, action, resource, below)
         return found
 
 
@@ -136,14 +141,15 @@ class _Asked:
     """
 
     __slots__ = (
-        "_action", "_callers", "_facts", "_keys", "_layers", "_registry", "_repository", "_resource",
+        "_action", "_below", "_callers", "_facts", "_keys", "_layers", "_registry", "_repository", "_resource",
         "account", "decisions", "is_timed", "repository",
     )  # fmt: skip
 
-    def __init__(self, caller: Caller, layers: tuple[Layer, ...], action: str, resource: str) -> None:
+    def __init__(self, caller: Caller, layers: tuple[Layer, ...], action: str, resource: str, below: bool) -> None:
         """`account` is empty where neither registry nor repository has a say, `repository` where it names none."""
         self._action = action
         self._resource = resource
+        self._below = below
         self._callers = layers
         has_a_say = action.startswith("ecr:") and action.lower() not in IDENTITY_ALONE
         self.account = resource_account(resource, caller) if has_a_say else ""
@@ -177,7 +183,7 @@ class _Asked:
         """The decision, made anew."""
         tags = self._repository.tags if self._repository is not None else ()
         context = request_context(caller, facts, self._resource, tags, extra)
-        question = Question(self._action, self._resource, context)
+        question = Question(self._action, self._resource, context, self._below)
         return settle(caller, question, self._layers, is_own(caller, self._resource, self._registry))
 
     def keep(self, values: Hashable, decision: Decision) -> None:

@@ -1,19 +1,22 @@
 """Whoever asks, as one object that stays the same for as long as nothing about them changed.
 
 Decisions are kept by a caller's identity (`auth.policy`), so the same credentials must give the same `Caller` while
-what their account says of them is the same. Every door gets its callers here: signed requests and docker's password.
-Kept are a bounded number, the least recently seen go first. Look-ups are passed in; nothing is answered without one, so
-that a change counts from the next request on.
+what their account says of them is the same. Every door gets its callers here: signed requests, docker's password and
+links to layers, so this is where credentials end with their principal, with the long-lived key behind them (deleted,
+inactive, expired), and by a revocation. Kept are a bounded number, the least recently seen go first. Look-ups are
+passed in; nothing is answered without one, so that a change counts from the next request on.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from proxy.model.identity import AttachedPolicy, Caller, Principal, Session
+from proxy.auth.revocation import is_revoked
+from proxy.model.identity import AccessKey, AttachedPolicy, Caller, Principal, Session
 
 CALLERS_KEPT = 4096  # some 500 bytes each beyond the principals, which the metadata cache holds anyway
 
@@ -23,31 +26,57 @@ class Lookups(Protocol):
 
     async def principal(self, principal_id: str) -> Principal | None: ...
 
+    async def access_key(self, access_key_id: str) -> AccessKey | None: ...
+
     async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]: ...
 
 
 class Callers:
     """One worker's callers. To be shared by all its doors."""
 
-    def __init__(self, lookups: Lookups, keep: int = CALLERS_KEPT) -> None:
+    def __init__(self, lookups: Lookups, clock: Callable[[], float] = time.time, *, keep: int = CALLERS_KEPT) -> None:
+        """`clock` tells epoch seconds."""
         self._lookups = lookups
+        self._clock = clock
         self._keep = keep
-        self._kept: OrderedDict[tuple[str, str, Session | None], _Kept] = OrderedDict()
+        self._kept: OrderedDict[_Name, _Kept] = OrderedDict()
 
     async def find(
-        self, principal_id: str, account: str, *, session: Session | None = None, access_key_id: str = ""
+        self,
+        principal_id: str,
+        account: str,
+        *,
+        session: Session | None = None,
+        access_key_id: str = "",
+        issued: float | None = None,
     ) -> Caller | None:
-        """The caller behind a principal's unique id, in that session. None: it is deleted, disabled, or of another
-        account than the credentials say, which do not count then. The look-ups' failures pass through."""
-        principal = await self._lookups.principal(principal_id)
-        if principal is None or principal.account != account:
+        """The caller behind a principal's unique id, in that session, or with that long-lived key. `issued` is when the
+        docker password or the link was made that says so.
+
+        None: the principal is deleted, disabled, or of another account than the credentials say, the key is not in
+        force, or they are revoked; they do not count then. The look-ups' failures pass through."""
+        expires = None
+        if session is None and access_key_id:
+            key = await self._lookups.access_key(access_key_id)
+            if key is None or key.principal.principal_id != principal_id or self._is_over(key):
+                return None
+            principal: Principal | None = key.principal
+            expires = key.expires
+        else:
+            principal = await self._lookups.principal(principal_id)
+        if principal is None or principal.account != account or is_revoked(principal, session, issued):
             return None
         narrowed = await self._narrowed(account, session) if session is not None else None
-        return self._one(principal, session, narrowed, access_key_id)
+        return self._one(principal, session, narrowed, access_key_id, issued, expires)
 
-    def of_key(self, principal: Principal, access_key_id: str) -> Caller:
-        """The caller with a long-lived key, whose principal has just been looked up with it."""
-        return self._one(principal, None, None, access_key_id)
+    def of_key(self, key: AccessKey) -> Caller | None:
+        """The caller with a long-lived key that has just been looked up. None: its age has ended it."""
+        return (
+            None if self._is_over(key) else self._one(key.principal, None, None, key.access_key_id, None, key.expires)
+        )
+
+    def _is_over(self, key: AccessKey) -> bool:
+        return key.expires is not None and self._clock() >= key.expires
 
     async def _narrowed(self, account: str, session: Session) -> tuple[AttachedPolicy, ...] | None:
         if not session.policy and not session.policy_arns:
@@ -63,18 +92,23 @@ class Callers:
         session: Session | None,
         narrowed: tuple[AttachedPolicy, ...] | None,
         access_key_id: str,
+        issued: float | None,
+        expires: float | None,
     ) -> Caller:
-        name = (access_key_id, principal.principal_id, session)
+        name = (access_key_id, principal.principal_id, session, issued)
         kept = self._kept.get(name)
-        if kept is not None and kept.is_still(principal, narrowed):
+        if kept is not None and kept.is_still(principal, narrowed, expires):
             self._kept.move_to_end(name)
             return kept.caller
-        caller = Caller(principal, session, narrowed, access_key_id)
+        caller = Caller(principal, session, narrowed, access_key_id, issued, expires)
         self._kept[name] = _Kept(caller, principal)
         self._kept.move_to_end(name)
         if len(self._kept) > self._keep:
             self._kept.popitem(last=False)
         return caller
+
+
+_Name = tuple[str, str, Session | None, float | None]
 
 
 @dataclass(slots=True)
@@ -84,9 +118,11 @@ class _Kept:
     caller: Caller
     seen: Principal
 
-    def is_still(self, principal: Principal, narrowed: tuple[AttachedPolicy, ...] | None) -> bool:
+    def is_still(
+        self, principal: Principal, narrowed: tuple[AttachedPolicy, ...] | None, expires: float | None
+    ) -> bool:
         if self.seen is not principal:
             if self.caller.principal != principal:
                 return False
             self.seen = principal
-        return self.caller.session_policies == narrowed
+        return self.caller.session_policies == narrowed and self.caller.key_expires == expires

@@ -1,9 +1,10 @@
 """Who asks at /v2/: HTTP Basic, user `AWS`, the token as password.
 
 Reading a token costs one AES-GCM and one inflate; claims of tokens seen lately are kept by the token's hash, so a
-request usually costs one SHA-256 of the header and one look-up of the principal. The look-up is made on every request,
-hence a principal that was removed is refused by the next one. A token that a session fetched gives that session back,
-with its policies of this moment. No text or exception here carries the header or token.
+request usually costs one SHA-256 of the header and one look-up, of the access key that the token was fetched with. It
+is made on every request, hence a token whose key or principal is gone is refused by the next one. A token that a
+session fetched gives that session back, with its policies of this moment. No text or exception here carries the header
+or token.
 """
 
 from __future__ import annotations
@@ -61,14 +62,21 @@ class Identity:
         # Region-bound like ECR's: two regions may share a master key.
         if claims.region != self._region:
             raise Unauthenticated
-        caller = await self._callers.find(claims.principal_id, claims.account, session=claims.session)
+        caller = await self._callers.find(
+            claims.principal_id,
+            claims.account,
+            session=claims.session,
+            access_key_id=claims.access_key_id,
+            issued=claims.issued,
+        )
         if caller is None:
             raise Unauthenticated
         return caller
 
-    def good_until(self, header: str) -> float:
-        """When the token of a header that has just been authenticated ends, in epoch seconds."""
-        return self._claims(_password(header)).expires
+    def good_until(self, header: str, caller: Caller) -> float:
+        """When the token of a header that has just been authenticated as `caller`'s ends by itself, epoch seconds."""
+        expires = self._claims(_password(header)).expires
+        return expires if caller.key_expires is None else min(expires, caller.key_expires)
 
     def _claims(self, token: str) -> TokenClaims:
         now = self._clock()

@@ -2,11 +2,11 @@
 
     token  = sealed word (`sealedjson`) of the claims
     claims = {"v": 1, "p": principal id, "a": its account, "k": access key id, "s": session, where there is one,
-              "g": region, "r": registry, "n": repository, "d": digest, "e": expires}, times in epoch seconds
+              "g": region, "r": registry, "n": repository, "d": digest, "i": issued, "e": expires}, in epoch seconds
 
 As AWS's pre-signed links it needs no other credentials, is good from any address, and goes on for its time when a
-policy changes. It ends at once with the principal that asked for it, and with the layer's being in that repository. It
-is a secret: it goes into no log. Must not know HTTP or rows.
+policy changes. It ends at once with the principal and the long-lived key that asked for it, and with the layer's being
+in that repository. It is a secret: it goes into no log. Must not know HTTP or rows.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.revocation import issue_time
 from proxy.auth.sealedjson import open_document, seal_document
 from proxy.auth.sessions import pack, unpack
 from proxy.model.identity import Caller, Session
@@ -30,7 +31,7 @@ class LinkInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LayerLink:
-    """What a token says: who asked, and for which layer of whose repository."""
+    """What a token says: who asked, and for which layer of whose repository. `issued` is epoch seconds."""
 
     principal_id: str
     principal_account: str
@@ -38,6 +39,7 @@ class LayerLink:
     session: Session | None
     account: str
     repository: str
+    issued: float
 
 
 class LayerLinks:
@@ -57,6 +59,7 @@ class LayerLinks:
             "r": account,
             "n": repository,
             "d": digest,
+            "i": issue_time(caller.principal, now),
             "e": int(now) + LIFETIME,
         }
         if caller.session is not None:
@@ -72,6 +75,7 @@ class LayerLinks:
             if (found["v"], found["g"], found["d"]) != (_VERSION, self._region, digest) or now >= found["e"]:
                 raise LinkInvalid
             session = unpack(found["s"]) if "s" in found else None
-            return LayerLink(found["p"], found["a"], found["k"], session, found["r"], found["n"])
+            issued = float(found.get("i", found["e"] - LIFETIME))  # older releases leave it out
+            return LayerLink(found["p"], found["a"], found["k"], session, found["r"], found["n"], issued)
         except (ValueError, TypeError, KeyError):
             raise LinkInvalid from None

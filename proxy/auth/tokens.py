@@ -1,14 +1,16 @@
 """The password of `docker login`: a sealed token that names a principal for twelve hours.
 
     token  = sealed word (`sealedjson`) of the claims
-    claims = {"v": 1, "p": principal id, "a": account, "r": region, "i": issued, "e": expires}, times in epoch seconds
+    claims = {"v": 1, "p": principal id, "a": account, "r": region, "k": id of the access key that it was asked with,
+              "i": issued, "e": expires}, times in epoch seconds
              {"v": 2, …, "s": session (`sessions.pack`)} for who asked with temporary credentials
 
 Stateless: any worker of any node reads it, all having the same keys, also after a restart. It names who asks and says
-nothing of what they may do, so permissions are those of the moment, and a principal that is gone takes its tokens
-along. Of a session it carries all that narrows it: the token can do what the session could, never more, and as at AWS
-it outlives it. It holds no `:` (the aws CLI splits at it) and stays below 4 KB (credential stores). Must not know HTTP
-or rows.
+nothing of what they may do, so permissions are those of the moment, and a principal or a long-lived key that is gone
+takes its tokens along. Of a session it carries all that narrows it: the token can do what the session could, never
+more, and as at AWS it outlives it. Tokens of older releases name no key, and are good until they expire; an older
+release takes ours, and does not look at the key. It holds no `:` (the aws CLI splits at it) and stays below 4 KB
+(credential stores). Must not know HTTP or rows.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.revocation import issue_time
 from proxy.auth.sealedjson import open_document, seal_document
 from proxy.auth.sessions import pack, unpack
 from proxy.model.identity import Principal, Session
@@ -38,7 +41,8 @@ class TokenExpired(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TokenClaims:
-    """What a token says. `issued` and `expires` are epoch seconds; `version` is that of the claims."""
+    """What a token says. `issued` and `expires` are epoch seconds; `version` is that of the claims. `access_key_id` is
+    empty where an older release made it."""
 
     principal_id: str
     account: str
@@ -47,6 +51,7 @@ class TokenClaims:
     expires: float
     version: int = CLAIMS_VERSION
     session: Session | None = None
+    access_key_id: str = ""
 
 
 class Tokens:
@@ -56,19 +61,26 @@ class Tokens:
         self._sealer = sealer
 
     def issue(
-        self, principal: Principal, account: str, region: str, now: float, session: Session | None = None
+        self,
+        principal: Principal,
+        account: str,
+        region: str,
+        now: float,
+        session: Session | None = None,
+        access_key_id: str = "",
     ) -> tuple[str, float]:
         """A token for `principal`, as it is in `session`, good in `region`, and when it ends (epoch seconds).
+        `access_key_id` is the key that it is asked with.
 
         ValueError when the session says more than a credential store takes."""
-        issued = int(now)
-        expires = issued + LIFETIME
+        expires = int(now) + LIFETIME
         claims: dict[str, Any] = {
             "v": CLAIMS_VERSION,
             "p": principal.principal_id,
             "a": account,
             "r": region,
-            "i": issued,
+            "k": access_key_id,
+            "i": issue_time(principal, now),
             "e": expires,
         }
         if session is not None:
@@ -112,4 +124,5 @@ def _claims(document: dict[str, Any]) -> TokenClaims:
         expires=float(document["e"]),
         version=version,
         session=unpack(document["s"]) if version == SESSION_CLAIMS_VERSION else None,
+        access_key_id=str(document.get("k", "")),
     )

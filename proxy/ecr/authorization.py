@@ -60,7 +60,12 @@ def authorization_data(ask: Ask, tokens: Tokens, endpoints: Endpoints, request: 
     """InvalidParameter for `registryIds` that are not a list of 1 to 10, or that have no address here."""
     try:
         password, expires = tokens.issue(
-            ask.caller.principal, ask.caller.account, ask.region, ask.facts.now, ask.caller.session
+            ask.caller.principal,
+            ask.caller.account,
+            ask.region,
+            ask.facts.now,
+            ask.caller.session,
+            ask.caller.access_key_id,
         )
     except ValueError as error:
         raise Failure(

@@ -112,7 +112,11 @@ def door(
             raise Failure(Code.ACCESS_DENIED, REFUSED_TEXT) from None
         told.account, told.repository = found.account, found.repository
         told.caller = await callers.find(
-            found.principal_id, found.principal_account, session=found.session, access_key_id=found.access_key_id
+            found.principal_id,
+            found.principal_account,
+            session=found.session,
+            access_key_id=found.access_key_id,
+            issued=found.issued,
         )
         if told.caller is None or not (await metadata.registry_access(found.account)).exists:
             raise Failure(Code.ACCESS_DENIED, REFUSED_TEXT)

@@ -170,7 +170,7 @@ def tagging(ask: Ask) -> Sequence[tuple[str, str]]:
 
 
 def making_by_template(ask: Ask) -> Sequence[tuple[str, str]]:
-    """Whoever says what repositories will be like must be allowed to make such ones under the prefix."""
+    """Whoever says what repositories will be like must be allowed to make such ones, whichever under the prefix."""
     prefix = ask.parameters.get("prefix")
     if not isinstance(prefix, str) or "*" in prefix or "?" in prefix:
         raise invalid("prefix", "Member must be a prefix of repository names")

@@ -79,13 +79,15 @@ TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
 @dataclass(frozen=True, slots=True)
 class Route:
     """An operation: whose registry it is about, on which ARNs its action, `ecr:` and its own name, must be allowed,
-    with which condition keys of its own, and which other actions must be allowed on what; how much of a body is read,
-    and what the caller gave that the answer says again. `action` is another's name, where ECR has none of its own."""
+    with which condition keys of its own, and which other actions must be allowed on what, or on all names `below` an
+    ARN that ends in a star; how much of a body is read, and what the caller gave that the answer says again. `action`
+    is another's name, where ECR has none of its own."""
 
     registry: Callable[[Mapping[str, Any], Caller], str]
     resources: Callable[[Ask], Sequence[str]]
     keys: Callable[[Ask], Keys] = no_keys
     also: Callable[[Ask], Sequence[tuple[str, str]]] = nothing_else
+    below: Callable[[Ask], Sequence[tuple[str, str]]] = nothing_else
     action: str = ""
     service: Service = ECR
     echo: Callable[[Ask, Mapping[str, Any]], Mapping[str, Any]] = nothing_again
@@ -128,9 +130,9 @@ ROUTES: Mapping[str, Route] = {
     "DeleteRegistryPolicy": Route(own_registry, whole_registry),
     "PutAccountSetting": Route(own_registry, whole_registry, given_setting),
     "GetAccountSetting": Route(own_registry, whole_registry, given_setting),
-    "CreateRepositoryCreationTemplate": Route(own_registry, whole_registry, given_tags, making_by_template),
+    "CreateRepositoryCreationTemplate": Route(own_registry, whole_registry, given_tags, below=making_by_template),
     "DescribeRepositoryCreationTemplates": Route(own_registry, whole_registry),
-    "UpdateRepositoryCreationTemplate": Route(own_registry, whole_registry, given_tags, making_by_template),
+    "UpdateRepositoryCreationTemplate": Route(own_registry, whole_registry, given_tags, below=making_by_template),
     "DeleteRepositoryCreationTemplate": Route(own_registry, whole_registry),
     "RegisterPullTimeUpdateExclusion": Route(own_registry, whole_registry),
     "DeregisterPullTimeUpdateExclusion": Route(own_registry, whole_registry),
@@ -234,6 +236,8 @@ def door(
             await metadata.repositories_access(account, [repository_named(resource) for resource in told.resources])
         for action, resource in (*own, *route.also(ask)):
             await access.require(caller, action, resource, told.facts, conditions)
+        for action, resource in route.below(ask):
+            await access.require(caller, action, resource, told.facts, conditions, below=True)
         return ask
 
     async def done(ask: Ask, request: web.Request) -> Mapping[str, Any]:

@@ -81,7 +81,7 @@ class Signatures:
         self._sessions = sessions
         self._region = region
         self._clock = clock
-        self._callers = callers or Callers(lookups)
+        self._callers = callers or Callers(lookups, clock)
         self._uses = uses
         self.unproven = unproven or UnprovenBytes()
         self._logins = logins or FailedLogins(0)
@@ -151,7 +151,8 @@ class Signatures:
             observe.metrics.logins_refused.labels("ecr").inc()
             raise throttled(TOO_MANY_TEXT, seconds)
         row = await self._lookups.access_key(claim.access_key_id)
-        if row is None:
+        caller = self._callers.of_key(row) if row is not None else None
+        if row is None or caller is None:
             raise Refused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
         try:
             key = self._keys.get(
@@ -165,7 +166,7 @@ class Signatures:
                 "The access key cannot be read by this server.",
                 hint=f"no master key here opens the secret of {row.access_key_id}: {error}",
             ) from None
-        return _Held(self._callers.of_key(row.principal, row.access_key_id), key)
+        return _Held(caller, key)
 
     async def _session(self, claim: Claim) -> _Held:
         name = hashlib.sha256(claim.token.encode("utf-8", "surrogateescape")).digest()
@@ -180,7 +181,7 @@ class Signatures:
             caller = await self._callers.find(
                 found.principal_id, found.account, session=found.session, access_key_id=found.access_key_id
             )
-        if caller is None:  # the token of another key, or whose principal is gone
+        if caller is None:  # the token of another key, or whose principal is gone, or that is revoked
             raise Refused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
         return _Held(caller, self._keys.get(claim, name, lambda: found.secret))
 

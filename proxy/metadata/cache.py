@@ -74,6 +74,8 @@ class CachedMetadata:
         self.create_account = inner.create_account
         self.accounts = inner.accounts
         self.close_account = inner.close_account
+        self.credentials = inner.credentials
+        self.revoke = inner.revoke
         self.segments = inner.segments
         self.bind_repository_policy = inner.bind_repository_policy
         self.blob_holders = inner.blob_holders

@@ -17,11 +17,13 @@ from proxy.model.identity import (
     Account,
     AttachedPolicy,
     BoundPolicy,
+    Credential,
     IamResource,
     OidcProvider,
     Principal,
     RegistryAccess,
     RepositoryAccess,
+    Revocation,
     Role,
 )
 from proxy.model.records import (
@@ -128,6 +130,12 @@ class MetadataClient:
 
     async def close_account(self, account: str) -> Account:
         return await self._ask("close_account", Account, account=account)
+
+    async def credentials(self, *, after: str, limit: int) -> Sequence[Credential]:
+        return await self._ask("credentials", Sequence[Credential], after=after, limit=limit)
+
+    async def revoke(self, arn: str) -> Revocation:
+        return await self._ask("revoke", Revocation, arn=arn)
 
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         _check_operation(operation)

@@ -17,11 +17,13 @@ from proxy.model.identity import (
     Account,
     AttachedPolicy,
     BoundPolicy,
+    Credential,
     IamResource,
     OidcProvider,
     Principal,
     RegistryAccess,
     RepositoryAccess,
+    Revocation,
     Role,
 )
 from proxy.model.records import (
@@ -117,6 +119,13 @@ class Metadata(Protocol):
 
     async def close_account(self, account: str) -> Account:
         """From the next request on nothing of it is served; it stays closed. NoSuchEntity, UnmodifiableEntity."""
+
+    async def credentials(self, *, after: str, limit: int) -> Sequence[Credential]:
+        """Long-lived keys of all accounts by id, in order, beyond `after`."""
+
+    async def revoke(self, arn: str) -> Revocation:
+        """End what a user, a role, a role's session or an account's root holds, from the next request on: its keys are
+        inactive, its temporary credentials refused. InvalidInput, NoSuchEntity, LimitExceeded."""
 
     # ---- ECR operations -------------------------------------------------------------------------------------------
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

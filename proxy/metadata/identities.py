@@ -56,6 +56,7 @@ principals = Table(
     Column("enabled", Boolean, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("tags", Text),
+    Column("revoked", Text),  # JSON, as `model.identity.Principal.revoked`
     Column("boundary_arn", _name(2048), index=True),
     Column("description", Text),  # this and the rest: roles only
     Column("trust_policy", Text),

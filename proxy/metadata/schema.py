@@ -30,7 +30,7 @@ from proxy.metadata.columns import RowId
 from proxy.metadata.columns import metadata as metadata
 from proxy.metadata.columns import name as _name
 
-HEAD = "0011"
+HEAD = "0013"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(
@@ -254,6 +254,8 @@ creation_templates = Table(
     Column("lifecycle_policy", Text),
     Column("resource_tags", Text),  # JSON, as it was given
     Column("custom_role_arn", _name(2048)),
+    Column("repository_policy_principals", Text),  # JSON, as `model.identity.BoundPolicy.principals`
+    Column("custom_role_id", _name(128)),  # whom that ARN stood for as it was saved; empty for no role
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
 )

@@ -22,12 +22,21 @@ FoundRow: TypeAlias = Any
 @dataclass(frozen=True, slots=True)
 class Registry:
     """What ECR answers say about this registry, and how much it may hold. `repository_uri` has the fields {account},
-    {region} and {name}; `account` is the default one, whose registry a bare host is."""
+    {region} and {name}; `account` is the default one, whose registry a bare host is. Access keys end `key_seconds`
+    after they were made (None: they do not), but for `lasting_key`, the id of the one that the settings give."""
 
     region: str = "us-east-1"
     repository_uri: str = "{account}.dkr.ecr.{region}.amazonaws.com/{name}"
     account: str = ""
     quotas: Quotas = ECR_QUOTAS
+    key_seconds: float | None = None
+    lasting_key: str = ""
+
+    def key_expires(self, access_key_id: str, created: float) -> float | None:
+        """When a key ends by its age, in epoch seconds."""
+        if self.key_seconds is None or access_key_id == self.lasting_key:
+            return None
+        return created + self.key_seconds
 
 
 @dataclass(slots=True)

@@ -47,7 +47,9 @@ class Principal:
     """A user, a role or an account's root, with all that its own account says of it at this moment.
 
     `principal_id` is unique for ever (AIDA…, AROA…; the account's number for its root); `arn` holds the path and may be
-    made anew for somebody else. `policies` are its own and its groups', managed and inline."""
+    made anew for somebody else. `policies` are its own and its groups', managed and inline. `revoked` says which of its
+    temporary credentials do not count any more: (session name, or empty for all of them, and the epoch second up to
+    which they were issued)."""
 
     principal_id: str
     account: str
@@ -57,6 +59,7 @@ class Principal:
     tags: Tags = ()
     policies: tuple[AttachedPolicy, ...] = ()
     boundary: AttachedPolicy | None = None
+    revoked: tuple[tuple[str, float], ...] = ()
 
 
 class SessionKind(StrEnum):
@@ -92,12 +95,16 @@ class Caller:
     """Who makes a request: a principal of this moment, directly or in a session.
 
     `session_policies` are the documents of `session.policy` and `session.policy_arns`, looked up at this moment; None
-    where nothing narrows the session. Compared by identity: one that is kept is the same as long as nothing changed."""
+    where nothing narrows the session. `password_issued` is when docker's password was made, None for a signed request;
+    `key_expires` when the long-lived key behind it ends by its age. Compared by identity: one that is kept is the same
+    as long as nothing changed."""
 
     principal: Principal
     session: Session | None = None
     session_policies: tuple[AttachedPolicy, ...] | None = None
     access_key_id: str = ""
+    password_issued: float | None = None
+    key_expires: float | None = None
 
     @property
     def account(self) -> str:
@@ -111,6 +118,12 @@ class Caller:
         return self.principal.arn
 
     @property
+    def token_issued(self) -> float | None:
+        """aws:TokenIssueTime, in epoch seconds: when the session's credentials were issued, also where docker's
+        password was made with them later; of a long-lived key's password, when that was made."""
+        return self.session.issued if self.session is not None else self.password_issued
+
+    @property
     def user_id(self) -> str:
         """aws:userid: AIDA…, AROA…:session name, or the account's number for root."""
         if self.session is not None and self.session.kind is SessionKind.ROLE:
@@ -120,11 +133,40 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """A long-lived key that is in force. The secret is sealed under the master key; SigV4 needs it back."""
+    """A long-lived key that is active. The secret is sealed under the master key; SigV4 needs it back. It ends by its
+    age at `expires`, in epoch seconds; None: it does not."""
 
     access_key_id: str
     sealed_secret: bytes
     principal: Principal
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A long-lived key as a report lists it, times in epoch seconds. `is_open`: its account is not closed. `policies`
+    are the ARNs of managed policies and the names of inline ones, its user's and the user's groups'."""
+
+    access_key_id: str
+    principal_arn: str
+    is_active: bool
+    is_open: bool
+    created: float
+    expires: float | None
+    last_used: float | None
+    last_service: str
+    last_region: str
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """What was revoked: keys that were active and are not any more, and all temporary credentials of the principal, or
+    of its session of that name, that were issued up to `issued_until` (epoch seconds)."""
+
+    principal_arn: str
+    access_key_ids: tuple[str, ...]
+    issued_until: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ async def _answer(
         else:
             told.done()
             if password is not None:
-                await call.lasts(route.action, identity.good_until(password))
+                await call.lasts(route.action, identity.good_until(password, caller))
         return response
     except Unauthenticated:
         _tell_who_is_nobody(rooms, request, told)

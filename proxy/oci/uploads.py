@@ -26,13 +26,20 @@ POSITIONAL = (Code.INVALID_LAYER_PART, Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE)
 PULL = ("ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer")
 """What a caller needs where a blob that it mounts comes from."""
 
+UPLOAD = ("ecr:UploadLayerPart", "ecr:CompleteLayerUpload")
+"""What a caller needs, beside the route's own action, where a blob becomes a repository's in one request."""
+
 
 async def post(call: Call) -> web.StreamResponse:
-    """end-4a, end-4b (monolithic), end-11 (mount)."""
+    """end-4a, end-4b (monolithic), end-11 (mount).
+
+    A mount makes a blob the repository's as an upload does, so it needs the same rights there; where the right to pull
+    from the source is what lacks, it becomes an upload."""
     check_encoding(call.request)
     mount = call.query.get("mount")
     if mount:
         digest = parse_digest(mount)
+        await call.require(*UPLOAD)
         if await _mount(call, digest):
             return _created(call, digest)
         return await _begin(call, digest.algorithm)
@@ -136,7 +143,7 @@ async def _opened(call: Call, algorithm: str) -> Upload:
 
 async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
     call.told.layer = str(digest)
-    await call.require("ecr:UploadLayerPart", "ecr:CompleteLayerUpload")
+    await call.require(*UPLOAD)
     upload = await _opened(call, digest.algorithm)
     try:
         append = await call.rooms.uploads.append(

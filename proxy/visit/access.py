@@ -20,6 +20,8 @@ from proxy.rooms import Rooms
 from proxy.settings import Config
 from proxy.visit.visiting import CannotVisit, existing, visiting
 
+ROTATE = "`wharfage credentials rotate` makes a new one"
+
 
 def export_keys(config: Config) -> list[dict[str, str]]:
     """All master keys, the active first. `CannotVisit` if there are none yet."""
@@ -61,8 +63,10 @@ def token(config: Config) -> str:
         found = await own.metadata.access_key(key[0])
         if found is None:
             raise CannotVisit(f"the access key {key[0]} of {data.credentials} is not known to this registry")
-        issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
-        return issued.issue(found.principal, config.registry.account, config.registry.region, time.time())[0]
+        issued, region, now = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE)), config.registry.region, time.time()
+        if found.expires is not None and now >= found.expires:
+            raise CannotVisit(f"the access key {key[0]} is older than [identity] key_days allows: {ROTATE}")
+        return issued.issue(found.principal, config.registry.account, region, now, None, found.access_key_id)[0]
 
     return asyncio.run(visiting(config, run))
 

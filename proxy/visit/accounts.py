@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import os
 import ssl
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from proxy.audit.events import Happened, Outsider
 from proxy.auth import secrets
 from proxy.doors import hosts_of, public_address
 from proxy.metadata.operations.accounts import ADMINISTRATOR
@@ -22,8 +18,8 @@ from proxy.process import datadir
 from proxy.process.datadir import DataDirectory
 from proxy.rooms import Rooms
 from proxy.settings import Config
-from proxy.trails import open_trail
 from proxy.visit.access import administrator_key
+from proxy.visit.audited import audited
 from proxy.visit.visiting import CannotVisit, Say, existing, visiting
 
 
@@ -47,7 +43,7 @@ def create(config: Config, account: str, *, hint: Say) -> dict[str, Any]:
             "secret_access_key": secret,
         }
 
-    made = asyncio.run(_told(config, account, "CreateAccount", run))
+    made = asyncio.run(audited(config, account, "CreateAccount", {"account": account}, run))
     hint(_reached(config, account))
     return made
 
@@ -74,7 +70,7 @@ def close(config: Config, account: str) -> dict[str, Any]:
                 raise CannotVisit(failure.message) from None
             raise
 
-    return asyncio.run(_told(config, account, "CloseAccount", run))
+    return asyncio.run(audited(config, account, "CloseAccount", {"account": account}, run))
 
 
 def whoami(config: Config, profile: str | None) -> dict[str, str]:
@@ -166,42 +162,3 @@ def _reached(config: Config, account: str) -> str:
             f"yours, and let {account}.dkr.ecr.{hosts.region}.SUFFIX lead to this server. The AWS API works without."
         )
     return f"docker reaches it at {hosts.registry(account, port_of(public_address(config).partition('://')[2]))}"
-
-
-async def _told(config: Config, account: str, operation: str, run: Callable[[Rooms], Any]) -> dict[str, Any]:
-    """`run` in rooms, and the audit trail of this machine told of it."""
-    error, message = "InternalFailure", ""
-    try:
-        found: dict[str, Any] = await visiting(config, run)
-        error = ""
-        return found
-    except CannotVisit as refused:
-        error, message = "Refused", str(refused)
-        raise
-    finally:
-        if config.audit.to == "file":  # standard output is the server's
-            async with open_trail(config, existing(config)) as trail:
-                await trail.record(
-                    Happened(
-                        source="organizations",
-                        name=operation,
-                        caller=Outsider("AWSService", (("invokedBy", "wharfage account"), ("userName", _user()))),
-                        account=account,
-                        region=config.registry.region,
-                        moment=time.time(),
-                        source_ip="",
-                        user_agent="wharfage account",
-                        request_id="",
-                        read_only=False,
-                        error=error,
-                        message=message,
-                        parameters={"account": account},
-                    )
-                )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in a container
-        return f"uid {os.getuid()}"

@@ -27,6 +27,8 @@ class AskedAccess(Access):
         resource: str,
         facts: RequestFacts,
         extra: Mapping[str, Sequence[str]] | None = None,
+        *,
+        below: bool = False,
     ) -> Decision:
         self.asked.append((action, resource))
         self.keys.append(extra or {})

@@ -158,6 +158,11 @@ def fits_resource(one: dict[str, Any], question: Question, variables: bool) -> b
     expanded = [expand(each, question.context, variables) for each in patterns]
     if not named and one["Effect"] == "Allow" and None in expanded:
         return False
+    if question.below:
+        needs_all = named == (one["Effect"] == "Allow")
+        asked = list_of(question.resource)
+        fit = holds_all if needs_all else meets
+        return named == any(each is not None and fit(each, asked) for each in expanded)
     return named == any(each is not None and like(each, question.resource) for each in expanded)
 
 
@@ -257,6 +262,28 @@ def like(pattern: Pattern, value: str) -> bool:
         return "".join(map(str, pattern)) == value
     parts = [".*" if each is ANY else "." if each is ONE else re.escape(str(each)) for each in pattern]
     return re.fullmatch("".join(parts), value, re.DOTALL) is not None
+
+
+def meets(one: Pattern, other: Pattern) -> bool:
+    """Whether some text is what both say, by trying what each star may take, cell by cell."""
+    row = [True]
+    for cell in other:
+        row.append(row[-1] and cell is ANY)
+    for mine in one:
+        last, row = row, [row[0] and mine is ANY]
+        for place, cell in enumerate(other):
+            alone = (mine is ANY and last[place + 1]) or (cell is ANY and row[place])
+            through = last[place] and (mine in (ANY, ONE) or cell in (ANY, ONE) or mine == cell)
+            both = (mine is ANY and row[place]) or (cell is ANY and last[place + 1])
+            row.append(alone or through or both)
+    return row[-1]
+
+
+def holds_all(pattern: Pattern, asked: Pattern) -> bool:
+    """Whether it matches whatever begins as `asked`, which ends in a star: the hardest is a character it does not name,
+    any number of times."""
+    prefix = "".join(map(str, asked[:-1]))
+    return all(like(pattern, prefix + chr(0xFFFF) * more) for more in range(len(pattern) + 2))
 
 
 def arn_like(pattern: Pattern, value: str) -> bool:

@@ -109,7 +109,7 @@ class SignedDoor:
             self.sessions,
             region=REGION,
             clock=self.now,
-            callers=Callers(self.people),
+            callers=Callers(self.people, self.now),
             uses=self.uses,
         )
         self.callers: list[Caller] = []

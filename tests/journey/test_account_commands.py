@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -290,3 +292,79 @@ def test_what_cannot_be_asked_ends_with_status_2(
     assert said in done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
+
+
+# ---- keys -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_lists_every_key_with_its_use_and_what_it_acts_by(server: Server) -> None:
+    """As a table, and as JSON for programs; no secret is in either."""
+    iam = client(server, "iam", server.credentials())
+    iam.create_user(UserName="reported")
+    made = iam.create_access_key(UserName="reported")["AccessKey"]
+    iam.attach_user_policy(UserName="reported", PolicyArn="arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly")
+    iam.update_access_key(UserName="reported", AccessKeyId=made["AccessKeyId"], Status="Inactive")
+    done = wharfage("credentials", "report", "--json", "--data", server.data)
+    found = {each["access_key_id"]: each for each in json.loads(done.stdout)}
+    told = found[made["AccessKeyId"]]
+    assert (told["principal"], told["status"]) == (f"arn:aws:iam::{DEFAULT}:user/reported", "inactive")
+    assert (told["age_days"], told["expires"], told["last_used"]) == (0, None, None)
+    assert told["policies"] == ["arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly"]
+    assert found[server.credentials()[0]]["status"] == "active"
+    table = wharfage("credentials", "report", "--data", server.data).stdout
+    [line] = [each for each in table.splitlines() if made["AccessKeyId"] in each]
+    assert line.split()[2:] == ["inactive", "0", "d", "-", "never", "AmazonEC2ContainerRegistryPullOnly"]
+    assert made["SecretAccessKey"] not in done.stdout + table
+
+
+def test_a_user_is_revoked_while_the_server_runs_and_the_trail_says_so(server: Server) -> None:
+    iam = client(server, "iam", server.credentials())
+    iam.create_user(UserName="leaver")
+    iam.attach_user_policy(UserName="leaver", PolicyArn="arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly")
+    made = iam.create_access_key(UserName="leaver")["AccessKey"]
+    key, arn = (made["AccessKeyId"], made["SecretAccessKey"]), f"arn:aws:iam::{DEFAULT}:user/leaver"
+    password = password_at(server.url, *key)
+    assert status_of(server, password) == 200
+    done = wharfage("revoke", arn, "--data", server.data)
+    assert json.loads(done.stdout)["access_keys_made_inactive"] == [key[0]]
+    assert "revoke those too" in done.stderr
+    assert status_of(server, password) == 401
+    with pytest.raises(ClientError) as caught:
+        client(server, "sts", key).get_caller_identity()
+    assert caught.value.response["Error"]["Code"] == "InvalidClientTokenId"
+    events = [json.loads(line) for line in (server.data / "audit" / "audit.jsonl").read_text().splitlines()]
+    [told] = [each for each in events if each["requestParameters"] == {"principal": arn}]
+    assert (told["eventName"], told["userIdentity"]["invokedBy"]) == ("RevokePrincipal", "wharfage revoke")
+    nobody = wharfage("revoke", f"arn:aws:iam::{DEFAULT}:user/none", "--data", server.data, ok=False)
+    assert (nobody.returncode, "There is no principal" in nobody.stderr) == (1, True)
+
+
+def test_keys_are_listed_revoked_and_made_anew_without_a_server(tmp_path: Path) -> None:
+    """The administrator that was revoked has a new key in its credentials file, and the old one is gone. A key of the
+    age that [identity] key_days names is refused by the next server; the one that the settings give is not."""
+    data = tmp_path / "data"
+    Server.start(data, workers=1).stop()
+    soon = {"WHARFAGE_IDENTITY_KEY_DAYS": "3"}
+    done = wharfage("credentials", "report", "--json", "--data", data, extra=soon)
+    [old] = json.loads(done.stdout)
+    assert (old["status"], old["expires"] > old["created"]) == ("active", True)
+    assert f"{old['access_key_id']} of {old['principal']} expires in 2 days" in done.stderr
+    assert json.loads(wharfage("revoke", old["principal"], "--data", data).stdout)["access_keys_made_inactive"]
+    assert json.loads(wharfage("credentials", "report", "--json", "--data", data).stdout)[0]["status"] == "inactive"
+    made = json.loads(wharfage("credentials", "rotate", "--data", data).stdout)
+    assert made["replaces"] == old["access_key_id"]
+    [new] = json.loads(wharfage("credentials", "report", "--json", "--data", data).stdout)
+    assert (new["access_key_id"], new["status"]) == (made["access_key_id"], "active")
+    with contextlib.closing(sqlite3.connect(data / "metadata.db")) as rows, rows:
+        rows.execute("UPDATE access_keys SET created_at = created_at - 4 * 86400")
+    server = Server.start(data, workers=1, extra=soon)
+    try:
+        with pytest.raises(ClientError) as caught:
+            client(server, "sts", server.credentials()).get_caller_identity()
+        assert caught.value.response["Error"]["Code"] == "InvalidClientTokenId"
+        expired = wharfage("token", "--data", data, ok=False, extra=soon)
+        assert (expired.returncode, "credentials rotate" in expired.stderr) == (1, True)
+        wharfage("credentials", "rotate", "--data", data, extra=soon)
+        assert client(server, "sts", server.credentials()).get_caller_identity()["Account"] == DEFAULT
+    finally:
+        assert server.stop() == 0

@@ -48,19 +48,23 @@ class World:
         self.owner = owner
         self.other = other
 
-    async def aws(self, key: Key, operation: str, service: str = "ecr", **parameters: Any) -> dict[str, Any]:
+    async def aws(
+        self, key: tuple[str, ...], operation: str, service: str = "ecr", **parameters: Any
+    ) -> dict[str, Any]:
+        """`key` may have a session's token."""
         client = _session.client(
             service,
             endpoint_url=self.registry.url,
             region_name=REGION,
             aws_access_key_id=key[0],
             aws_secret_access_key=key[1],
+            aws_session_token=key[2] if len(key) > 2 else None,
             config=Config(retries={"total_max_attempts": 1}),
         )
         answer: dict[str, Any] = await asyncio.to_thread(client._make_api_call, operation, parameters)
         return answer
 
-    async def refused(self, key: Key, operation: str, **parameters: Any) -> tuple[str, str]:
+    async def refused(self, key: tuple[str, ...], operation: str, **parameters: Any) -> tuple[str, str]:
         with pytest.raises(ClientError) as caught:
             await self.aws(key, operation, **parameters)
         return caught.value.response["Error"]["Code"], caught.value.response["Error"]["Message"]
@@ -77,7 +81,7 @@ class World:
                 await iam(account, "PutUserPolicy", given)
         return await self.registry.give_key(account, name)
 
-    async def password(self, key: Key) -> str:
+    async def password(self, key: tuple[str, ...]) -> str:
         data = (await self.aws(key, "GetAuthorizationToken"))["authorizationData"][0]
         return base64.b64decode(data["authorizationToken"]).decode().removeprefix("AWS:")
 
@@ -274,6 +278,175 @@ async def test_a_password_that_a_session_fetched_can_do_what_the_session_could_a
         assert (await pull(http))[0] == 200
         status, said = await push(http)
         assert (status, "because no session policy allows" in said) == (403, True)
+
+
+async def answered(http: aiohttp.ClientSession) -> int:
+    async with http.get("/v2/team/app/manifests/v1") as answer:
+        return answer.status
+
+
+async def test_a_password_carries_the_key_that_made_it_and_dies_with_it(world: World) -> None:
+    """Made inactive or deleted, from the next request on; active again, the password counts again."""
+    key = await world.user(ACCOUNT, "ann", POWER_USER)
+    iam, mine = world.registry.metadata.iam, {"UserName": "ann", "AccessKeyId": key[0]}
+    async with await world.docker(key) as http, await world.docker(world.owner) as other:
+        assert await answered(http) == 200
+        for status, answer in (("Inactive", 401), ("Active", 200)):
+            await iam(ACCOUNT, "UpdateAccessKey", {**mine, "Status": status})
+            assert await answered(http) == answer
+        await iam(ACCOUNT, "DeleteAccessKey", mine)
+        assert await answered(http) == 401
+        assert await answered(other) == 200
+
+
+async def test_a_link_to_a_layer_dies_with_the_key_that_asked_for_it(world: World) -> None:
+    key = await world.user(ACCOUNT, "ann", POWER_USER)
+    asked = {"repositoryName": "team/app", "layerDigest": digest_of(LAYER)}
+    path = (await world.aws(key, "GetDownloadUrlForLayer", **asked))["downloadUrl"].partition("/layers/")[2]
+    url = f"{world.registry.url}/layers/{path}"
+    gone = {"UserName": "ann", "AccessKeyId": key[0]}
+    async with aiohttp.ClientSession() as http:
+        for status in (200, 403):
+            async with http.get(url) as answer:
+                assert answer.status == status
+            await world.registry.metadata.iam(ACCOUNT, "UpdateAccessKey", {**gone, "Status": "Inactive"})
+
+
+def older_than(moment: float) -> str:
+    """AWS's AWSRevokeOlderSessions."""
+    before = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+    return document("Deny", "*", Resource="*", Condition={"DateLessThan": {"aws:TokenIssueTime": before}})
+
+
+async def test_a_policy_on_the_token_issue_time_revokes_passwords_that_are_older(world: World) -> None:
+    """A password of a long-lived key was issued when it was made, one of a session when the session was, whenever it
+    was made. A signature of the key itself has no such time."""
+    key = await world.user(ACCOUNT, "ann", POWER_USER)
+    metadata = world.registry.metadata
+    ann = (await metadata.iam(ACCOUNT, "GetUser", {"UserName": "ann"}))["User"]["UserId"]
+    principal, now = await metadata.principal(ann), time.time()
+    old_session, new_session = [Session(SessionKind.USER, "", now - ago, now + 900) for ago in (600, 60)]
+    issue = world.registry.tokens.issue
+    passwords = {
+        "old": issue(principal, ACCOUNT, REGION, now - 600, None, key[0])[0],
+        "new": issue(principal, ACCOUNT, REGION, now - 60, None, key[0])[0],
+        "of an old session": issue(principal, ACCOUNT, REGION, now - 60, old_session, "ASIAOLD")[0],
+        "of a new session": issue(principal, ACCOUNT, REGION, now - 30, new_session, "ASIANEW")[0],
+    }
+
+    async def answers() -> dict[str, int]:
+        found = {}
+        for name, password in passwords.items():
+            async with world.session(password) as http:
+                found[name] = await answered(http)
+        return found
+
+    assert set((await answers()).values()) == {200}
+    given = {"UserName": "ann", "PolicyName": "AWSRevokeOlderSessions", "PolicyDocument": older_than(now - 300)}
+    await metadata.iam(ACCOUNT, "PutUserPolicy", given)
+    assert await answers() == {"old": 403, "new": 200, "of an old session": 403, "of a new session": 200}
+    assert (await world.aws(key, "DescribeRepositories"))["repositories"]
+
+
+@pytest.mark.parametrize("who", ["user", "role", "session"])
+async def test_what_a_principal_holds_is_revoked_from_the_next_request_on(world: World, who: str) -> None:
+    """A user's keys, sessions and passwords; a role's sessions, or the one that is named, and their passwords. What is
+    issued afterwards counts at once."""
+    metadata, now = world.registry.metadata, time.time()
+    key = await world.user(ACCOUNT, "ann", POWER_USER)
+    await metadata.iam(
+        ACCOUNT,
+        "CreateRole",
+        {"RoleName": "ci", "AssumeRolePolicyDocument": document("Allow", "sts:AssumeRole", Principal={"AWS": ACCOUNT})},
+    )
+    await metadata.iam(ACCOUNT, "AttachRolePolicy", {"RoleName": "ci", "PolicyArn": POWER_USER})
+    role = f"arn:aws:iam::{ACCOUNT}:role/ci"
+
+    async def keys() -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {"ann": key}
+        given = (await world.aws(key, "GetSessionToken", "sts"))["Credentials"]
+        found["ann's session"] = (given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
+        for name in ("one", "two"):
+            given = await world.aws(world.owner, "AssumeRole", "sts", RoleArn=role, RoleSessionName=name)
+            given = given["Credentials"]
+            found[name] = (given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
+        return found
+
+    async def passwords(held: dict[str, tuple[str, ...]]) -> dict[str, str]:
+        return {name: await world.password(each) for name, each in held.items()}
+
+    async def dead(held: dict[str, tuple[str, ...]], tokens: dict[str, str]) -> set[str]:
+        """Which do not count any more; a key and its password agree."""
+        found = set()
+        for name, each in held.items():
+            async with world.session(tokens[name]) as http:
+                status = await answered(http)
+            if status == 401:
+                assert (await world.refused(each, "DescribeRepositories"))[0] == "UnrecognizedClientException", name
+                found.add(name)
+            else:
+                assert (status, bool(await world.aws(each, "DescribeRepositories"))) == (200, True), name
+        return found
+
+    held = await keys()
+    tokens = await passwords(held)
+    assert await dead(held, tokens) == set()
+    arn, gone = {
+        "user": (f"arn:aws:iam::{ACCOUNT}:user/ann", {"ann", "ann's session"}),
+        "role": (role, {"one", "two"}),
+        "session": (f"arn:aws:sts::{ACCOUNT}:assumed-role/ci/one", {"one"}),
+    }[who]
+    done = await metadata.revoke(arn)
+    assert done.access_key_ids == ((key[0],) if who == "user" else ())
+    assert done.issued_until > now
+    assert await dead(held, tokens) == gone
+    active = {"UserName": "ann", "AccessKeyId": key[0], "Status": "Active"}
+    await metadata.iam(ACCOUNT, "UpdateAccessKey", active)
+    async with world.session(tokens["ann"]) as http:
+        assert await answered(http) == (401 if who == "user" else 200)
+    later = await keys()
+    assert await dead(later, await passwords(later)) == set()
+    assert await dead(held, tokens | {"ann": await world.password(key)}) == gone - {"ann"}
+
+
+async def test_who_may_not_create_some_repositories_makes_no_template_that_would(world: World) -> None:
+    """An explicit deny of any name under the template's prefix refuses it, be it the caller's or the registry's: of
+    making repositories, or of what the template gives them."""
+    full = document("Allow", "ecr:*", Resource="*")
+    here = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository"
+    no_prod = document("Deny", "ecr:CreateRepository", Resource=f"{here}/prod/secret-*")
+    no_policies = document("Deny", "ecr:SetRepositoryPolicy", Resource=f"{here}/*/secret")
+    key = await world.user(ACCOUNT, "ann", full, no_prod, no_policies)
+
+    async def said(prefix: str, **more: Any) -> str:
+        try:
+            asked = {"prefix": prefix, "appliedFor": ["CREATE_ON_PUSH"], **more}
+            await world.aws(key, "CreateRepositoryCreationTemplate", **asked)
+        except ClientError as error:
+            return str(error.response["Error"]["Message"])
+        await world.aws(key, "DeleteRepositoryCreationTemplate", prefix=prefix)
+        return ""
+
+    policy = {"repositoryPolicy": document("Allow", PULL, Principal="*")}
+    assert await said("dev") == ""
+    assert await said("prod-old/") == ""
+    for prefix in ("prod", "prod/", "ROOT"):
+        refusal = await said(prefix)
+        below = "*" if prefix == "ROOT" else "prod/*"
+        assert refusal.startswith(
+            f"User: arn:aws:iam::{ACCOUNT}:user/ann is not authorized to perform: ecr:CreateRepository on resource: "
+            f"{here}/{below} with an explicit deny"
+        )
+    assert "ecr:SetRepositoryPolicy" in await said("dev", **policy)
+    await world.aws(key, "CreateRepositoryCreationTemplate", prefix="dev", appliedFor=["CREATE_ON_PUSH"])
+    code, refusal = await world.refused(key, "UpdateRepositoryCreationTemplate", prefix="dev", **policy)
+    assert (code, "ecr:SetRepositoryPolicy" in refusal) == ("AccessDeniedException", True)
+    await world.aws(
+        world.owner,
+        "PutRegistryPolicy",
+        policyText=document("Deny", "ecr:CreateRepository", Principal="*", Resource=f"{here}/test/x"),
+    )
+    assert "ecr:CreateRepository" in await said("test")
 
 
 async def test_who_denies_everybody_needs_force_and_may_still_delete_it(world: World) -> None:

@@ -130,6 +130,7 @@ _BLOB, _UPLOAD, _MANIFEST = (f"/v2/<name>/{each}<reference>" for each in ("blobs
 _APP = f"/v2/{REPOSITORY}"
 _BEGIN = "/v2/<name>/blobs/uploads/"
 _PULL = ("ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer")
+_UPLOAD_RIGHTS = ("ecr:InitiateLayerUpload", "ecr:UploadLayerPart", "ecr:CompleteLayerUpload")
 
 DOCKER: Sequence[Docker] = (
     Docker("GET", "/v2/", "/v2/", (), 200),
@@ -217,8 +218,26 @@ async def test_a_mount_without_the_right_to_pull_links_nothing(doors: Doors, mis
     before = await doors.rows()
     assert (await doors.docker("POST", target, password)).status == 202
     assert (await doors.rows())["blob_links"] == before["blob_links"]
-    await doors.permit(allow(["ecr:InitiateLayerUpload", *_PULL], Resource="*"))
+    await doors.permit(allow([*_UPLOAD_RIGHTS, *_PULL], Resource="*"))
     assert (await doors.docker("POST", target, password)).status == 201
+
+
+@pytest.mark.parametrize("missing", _UPLOAD_RIGHTS)
+async def test_a_mount_without_the_right_to_upload_is_denied_and_links_nothing(doors: Doors, missing: str) -> None:
+    """Whether the blob could be mounted or not: what an upload needs on the target, a mount needs there too."""
+    password = await _password_of_nobody(doors)
+    await settle(doors.registry.metadata, [("ecr", "CreateRepository", {"repositoryName": "into/this"})])
+    source = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{REPOSITORY}"
+    await doors.permit(
+        allow([each for each in _UPLOAD_RIGHTS if each != missing], Resource="*"), allow(list(_PULL), Resource=source)
+    )
+    before = await doors.rows()
+    for digest in (digest_of(LAYER), digest_of(b"nowhere")):
+        for origin in ("", f"&from={REPOSITORY}"):
+            answer = await doors.docker("POST", f"/v2/into/this/blobs/uploads/?mount={digest}{origin}", password)
+            assert _is_refused(answer), answer
+            assert missing in answer.body.decode()
+    assert await doors.rows() == before
 
 
 def _is_refused(answer: Answer) -> bool:

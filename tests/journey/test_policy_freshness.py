@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from harness import cluster as clusters
 from harness.cluster import Cluster
 from harness.lines import Line, line_to_each_worker
 from harness.policies import LOGIN, PULL, PULL_ONLY, allow, policy
+from harness.programs import run
 from harness.registry import OCI_MANIFEST, image_manifest
 from harness.server import Server, password_at
 
@@ -41,6 +43,12 @@ class Places:
     servers: Sequence[Server]
     key: tuple[str, str]
     lines: Callable[[str], contextlib.AbstractContextManager[Sequence[Line]]]
+    settings: Mapping[str, str]
+
+    def revoke(self, principal: str) -> None:
+        """By the command, run as on the first node."""
+        where = self.servers[0].data
+        run(sys.executable, "-m", "proxy", "revoke", principal, "--data", where, extra=dict(self.settings))
 
     def call(self, where: Server, call: Call) -> Any:
         """As the administrator, by boto3; a policy that is not text yet becomes it."""
@@ -57,11 +65,20 @@ class Places:
         return client._make_api_call(operation, given)
 
 
+WHERE = pytest.mark.parametrize(
+    "where",
+    [
+        "on_one_machine",
+        pytest.param("on_three_nodes", marks=[pytest.mark.clients, pytest.mark.needs("weed", "nginx", "postgres")]),
+    ],
+)
+
+
 @pytest.fixture(scope="module")
 def on_one_machine(start_server: Callable[..., Server]) -> Places:
     """Two workers, which connections fall to as the kernel likes."""
     server = start_server(workers=2)
-    return Places([server], server.credentials(), lambda password: line_to_each_worker(server, password, 2))
+    return Places([server], server.credentials(), lambda password: line_to_each_worker(server, password, 2), {})
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +88,8 @@ def on_three_nodes(cluster: Cluster) -> Places:
         with contextlib.ExitStack() as stack:
             yield [stack.enter_context(contextlib.closing(Line(node, password))) for node in cluster.nodes]
 
-    return Places(cluster.nodes, (clusters.ACCESS_KEY_ID, clusters.SECRET_ACCESS_KEY), lines)
+    key = (clusters.ACCESS_KEY_ID, clusters.SECRET_ACCESS_KEY)
+    return Places(cluster.nodes, key, lines, cluster.node_settings(cluster.nodes[0].data))
 
 
 def grants(user: str, repository: str) -> list[tuple[str, Call, Call]]:
@@ -108,13 +126,7 @@ def grants(user: str, repository: str) -> list[tuple[str, Call, Call]]:
     ]
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "on_one_machine",
-        pytest.param("on_three_nodes", marks=[pytest.mark.clients, pytest.mark.needs("weed", "nginx", "postgres")]),
-    ],
-)
+@WHERE
 def test_each_kind_of_permission_counts_at_once_everywhere(where: str, request: pytest.FixtureRequest) -> None:
     places: Places = request.getfixturevalue(where)
     draw = random.Random(5)
@@ -138,6 +150,48 @@ def test_each_kind_of_permission_counts_at_once_everywhere(where: str, request: 
                 everywhere(lines, 403, f"taking: {what}")
         _delete(places, user)
         everywhere(lines, 401, "deleting the user")
+
+
+@WHERE
+def test_a_password_ends_with_its_key_and_by_a_revocation_at_once_everywhere(
+    where: str, request: pytest.FixtureRequest
+) -> None:
+    """Made inactive, or deleted; or all that its user holds revoked by the command, of which a key that is made active
+    again brings nothing back that was issued before."""
+    places: Places = request.getfixturevalue(where)
+    draw = random.Random(6)
+    name = uuid.uuid4().hex[:8]
+    user, repository = f"bob-{name}", f"fresh/{name}"
+    password = _prepare(places, user, repository)
+    may_pull = policy(allow(PULL, Resource="*"))
+    places.call(
+        places.servers[0],
+        ("iam", "PutUserPolicy", {"UserName": user, "PolicyName": "pull", "PolicyDocument": may_pull}),
+    )
+    [key] = places.call(places.servers[0], ("iam", "ListAccessKeys", {"UserName": user}))["AccessKeyMetadata"]
+    mine = {"UserName": user, "AccessKeyId": key["AccessKeyId"]}
+    path = f"/v2/{repository}/manifests/v1"
+
+    def everywhere(lines: Sequence[Line], status: int, after: str) -> None:
+        for line in draw.sample(lines, len(lines)):
+            answer = line.ask("GET", path, headers={"Accept": OCI_MANIFEST})
+            assert answer.status == status, f"{answer.status} after {after}: {answer.body[:400]!r}"
+
+    def changed(operation: str, **parameters: str) -> None:
+        places.call(draw.choice(places.servers), ("iam", operation, {**mine, **parameters}))
+
+    with places.lines(password) as lines:
+        everywhere(lines, 200, "nothing")
+        changed("UpdateAccessKey", Status="Inactive")
+        everywhere(lines, 401, "making its key inactive")
+        changed("UpdateAccessKey", Status="Active")
+        everywhere(lines, 200, "making its key active")
+        places.revoke(f"arn:aws:iam::{ACCOUNT}:user/{user}")
+        everywhere(lines, 401, "revoking all that its user holds")
+        changed("UpdateAccessKey", Status="Active")
+        everywhere(lines, 401, "making its key active after a revocation")
+        changed("DeleteAccessKey")
+        everywhere(lines, 401, "deleting its key")
 
 
 def _prepare(places: Places, user: str, repository: str) -> str:

@@ -118,7 +118,7 @@ async def test_a_web_identitys_answer_is_its_models_output(tmp_path: Path, issue
 
 
 class _Broken(AskedAccess):
-    async def decide(self, *asked: Any) -> Decision:
+    async def decide(self, *asked: Any, below: bool = False) -> Decision:
         raise RuntimeError("a bug, and text that nobody may see")
 
 

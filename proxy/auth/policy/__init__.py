@@ -1,6 +1,7 @@
 """The evaluator: what IAM's policy language says to a request. Pure: clock and look-ups are passed in.
 
     matching    wildcards, in linear time
+    overlap     wildcards against wildcards: what stands for many names at once
     values      what the values of conditions mean: numbers, instants, addresses, ARNs
     context     the condition keys that a request fills
     variables   texts of policies that a request fills in

@@ -186,7 +186,9 @@ _PRINCIPAL_KEYS: Mapping[str, Callable[[Caller, RequestFacts], str | None]] = {
     "aws:sourceidentity": lambda caller, facts: (
         (caller.session.source_identity or None) if caller.session is not None else None
     ),
-    "aws:tokenissuetime": lambda caller, facts: moment(caller.session.issued) if caller.session is not None else None,
+    "aws:tokenissuetime": lambda caller, facts: (
+        moment(caller.token_issued) if caller.token_issued is not None else None
+    ),
     "aws:userid": lambda caller, facts: caller.user_id,
     "aws:username": lambda caller, facts: (
         caller.principal.name if caller.principal.kind is PrincipalKind.USER else None

@@ -60,11 +60,15 @@ _ALLOWING = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`action` as `ecr:PutImage`, `resource` a whole ARN or `*` for actions without a resource type."""
+    """`action` as `ecr:PutImage`, `resource` a whole ARN or `*` for actions without a resource type.
+
+    `below`: the ARN ends in a star, and the question is about all resources that it stands for at once. A statement
+    allows it that names every one, and denies it that names any."""
 
     action: str
     resource: str
     context: Context
+    below: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def settle(
     caller: Caller, question: Question, layers: Sequence[Layer], own: bool, trace: Trace | None = None
 ) -> Decision:
     """The decision over `layers`, which are the caller's and the resource's; `own`: these are of one account."""
-    request = Request(caller, question.action.lower(), question.resource, question.context)
+    request = Request(caller, question.action.lower(), question.resource, question.context, below=question.below)
     weighed = weigh(request, layers, trace)
     if weighed.denied is not None:
         return denied(caller.arn, question, weighed.denied)

@@ -21,7 +21,8 @@ from weakref import WeakValueDictionary
 from proxy.auth.policy.conditions import Condition
 from proxy.auth.policy.context import Context
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.matching import Matcher, glob
+from proxy.auth.policy.matching import Matcher, Wild, glob
+from proxy.auth.policy.overlap import covers, overlaps
 from proxy.auth.policy.principals import Principals, compile_principals
 from proxy.auth.policy.variables import Template
 
@@ -103,6 +104,21 @@ class Statement:
     def names_action(self, action: str) -> bool:
         """`action` in lower case."""
         return self.actions.name(action) != self.negated_actions
+
+    def names_below(self, prefix: str, context: Context) -> bool:
+        """Of all resources whose ARN begins with `prefix`: whether it names every one, where it allows, or any one,
+        where it denies. Several Resources that cover them only together do not."""
+        if self.resources is None:
+            return False
+        filled = [each.tokens(context) for each in self.resources]
+        if None in filled and self.negated_resources and self.allows:
+            return False
+        patterns = [each for each in filled if each is not None]
+        if self.allows != self.negated_resources:
+            found = any(covers(each, prefix) for each in patterns)
+        else:
+            found = any(overlaps(each, (prefix, Wild.STAR)) for each in patterns)
+        return found != self.negated_resources
 
     def names_resource(self, resource: str, context: Context) -> bool:
         """False where the statement has neither Resource nor NotResource."""

@@ -125,13 +125,15 @@ class Weighed:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Who asks what of which resource. `caller` is None for a web identity, which `federated` names the provider of."""
+    """Who asks what of which resource. `caller` is None for a web identity, which `federated` names the provider of.
+    `below`: of all resources whose ARN is `resource` with any text in its last star's place."""
 
     caller: Caller | None
     action: str  # in lower case
     resource: str
     context: Context
     federated: str = ""
+    below: bool = False
 
 
 def weigh(request: Request, layers: Sequence[Layer], trace: Trace | None = None) -> Weighed:
@@ -215,6 +217,9 @@ def _match(statement: Statement, kind: Kind, request: Request, mine: Collection[
         return Element.ACTION
     if statement.resources is None:
         if kind not in _OF_ONE_RESOURCE:
+            return Element.RESOURCE
+    elif request.below:
+        if not statement.names_below(request.resource.removesuffix("*"), request.context):
             return Element.RESOURCE
     elif not statement.names_resource(request.resource, request.context):
         return Element.RESOURCE

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from proxy.auth.access import Access
 from proxy.auth.policy.context import RequestFacts
+from proxy.auth.revocation import issue_time
 from proxy.auth.sessions import Sessions, reaches
 from proxy.ecr.lastuse import LastUses
 from proxy.ecr.sts import assume
@@ -89,8 +90,7 @@ class Sts:
         seconds: int = parameters.get("DurationSeconds") or USER_SECONDS
         if caller.principal.kind is PrincipalKind.ROOT:
             seconds = min(seconds, ROOT_SECONDS)
-        issued = int(facts.now)
-        session = Session(SessionKind.USER, "", issued, issued + seconds)
+        session = Session(SessionKind.USER, "", issue_time(caller.principal, facts.now), int(facts.now) + seconds)
         return {"Credentials": assume.wire_credentials(self._sessions.issue(caller.principal, session))}
 
     async def _access_key_info(self, caller: Caller, access_key_id: str, facts: RequestFacts) -> Mapping[str, Any]:

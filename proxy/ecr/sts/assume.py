@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from proxy import observe
 from proxy.auth.policy.context import RequestFacts, request_context
 from proxy.auth.policy.trust import decide_trust
+from proxy.auth.revocation import issue_time
 from proxy.auth.sessions import Credentials, Sessions
 from proxy.auth.webidentity import WebIdentity, admitted, prove, read_token, session_keys, trust_keys
 from proxy.ecr.lastuse import LastUses
@@ -144,12 +145,11 @@ class Assuming:
         seconds = role_seconds(parameters.get("DurationSeconds"), role.max_session_seconds, chained=chained)
         await self._check_policies(role.principal.account, asked.policy_arns)
         name = parameters["RoleSessionName"]
-        issued = int(facts.now)
         session = Session(
             SessionKind.ROLE,
             name,
-            issued,
-            issued + seconds,
+            issue_time(role.principal, facts.now, name),
+            int(facts.now) + seconds,
             policy=asked.policy,
             policy_arns=asked.policy_arns,
             tags=asked.tags,

@@ -45,14 +45,18 @@ _ID_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # as in AWS's own unique ids
 
 
 def access_key(tx: Transaction, access_key_id: str) -> AccessKey | None:
-    """None for one that is unknown or not active, or whose account is closed."""
+    """None for one that is unknown or not active, or whose account is closed. That its age ends it is the caller's to
+    see, who keeps this answer."""
     row = tx.connection.execute(
-        select(access_keys.c.sealed_secret, access_keys.c.principal_id).where(
+        select(access_keys.c.sealed_secret, access_keys.c.principal_id, access_keys.c.created_at).where(
             access_keys.c.access_key_id == access_key_id, access_keys.c.active
         )
     ).one_or_none()
     held = None if row is None else principal(tx, row.principal_id)
-    return None if row is None or held is None else AccessKey(access_key_id, row.sealed_secret, held)
+    if row is None or held is None:
+        return None
+    expires = tx.registry.key_expires(access_key_id, row.created_at)
+    return AccessKey(access_key_id, row.sealed_secret, held, expires)
 
 
 def principal(tx: Transaction, principal_id: str) -> Principal | None:
@@ -88,6 +92,7 @@ def described(tx: Transaction, row: FoundRow) -> Principal:
         read_tags(row.tags),
         tuple(found),
         boundary[0] if boundary else None,
+        read_revoked(row.revoked),
     )
 
 
@@ -217,6 +222,11 @@ def bound(tx: Transaction, text: str | None, principals_of_it: str | None) -> Bo
 
 def read_tags(text: str | None) -> Tags:
     return tuple((key, value) for key, value in json.loads(text)) if text else ()
+
+
+def read_revoked(text: str | None) -> tuple[tuple[str, float], ...]:
+    """`Principal.revoked` as a row holds it."""
+    return tuple((name, until) for name, until in json.loads(text)) if text else ()
 
 
 def unique_id(prefix: str) -> str:

@@ -185,7 +185,7 @@ async def test_what_is_kept_of_one_question_is_bounded() -> None:
     access, one = Access(Said()), caller(statement(Resource="*", Condition=condition))
     for at in range(VALUES_KEPT + 10):
         await access.decide(one, "ecr:PutImage", REPOSITORY, replace(FACTS, user_agent=f"agent {at}"))
-        assert len(access._seen[one].questions["ecr:PutImage", REPOSITORY].decisions) <= VALUES_KEPT
+        assert len(access._seen[one].questions["ecr:PutImage", REPOSITORY, False].decisions) <= VALUES_KEPT
 
 
 async def test_a_decision_is_made_once_while_all_that_it_hung_on_is_equal() -> None:
@@ -216,3 +216,14 @@ async def test_what_is_kept_of_all_callers_together_is_bounded(monkeypatch: pyte
         assert (await access.decide(one, "ecr:PutImage", REPOSITORY, facts)).allowed
         kept = sum(len(each.decisions) for seen in access._seen.values() for each in seen.questions.values())
         assert kept == (at + 1) % 21  # all are dropped with the first too many, and none sooner
+
+
+async def test_all_names_below_a_prefix_are_another_question_than_the_one_that_is_spelled_so() -> None:
+    access, everything = Access(Said()), f"{REPOSITORY}/*"
+    one = caller(statement(Resource="*"), statement("Deny", Resource=f"{REPOSITORY}/secret"))
+    assert (await access.decide(one, "ecr:PutImage", everything, FACTS)).allowed
+    decision = await access.decide(one, "ecr:PutImage", everything, FACTS, below=True)
+    assert (decision.allowed, decision.explicit) == (False, True)
+    assert (await access.decide(one, "ecr:PutImage", everything, FACTS)).allowed
+    with pytest.raises(Failure, match="explicit deny"):
+        await access.require(one, "ecr:PutImage", everything, FACTS, below=True)

@@ -6,25 +6,34 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from proxy.auth.callers import Callers
-from proxy.model.identity import AttachedPolicy, Principal, PrincipalKind, Session, SessionKind
+from proxy.model.identity import AccessKey, AttachedPolicy, Principal, PrincipalKind, Session, SessionKind
 
 ACCOUNT = "123456789012"
 ALICE = Principal("AIDAALICE", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/alice", "alice")
 ROLE = Principal("AROAROLE", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:role/ci", "ci", PrincipalKind.ROLE)
 SESSION = Session(SessionKind.ROLE, "job-1", 1000.0, 2000.0)
 PULLS = f"arn:aws:iam::{ACCOUNT}:policy/pulls"
+NOW = 1500.0
+
+
+def key(access_key_id: str, principal: Principal = ALICE, expires: float | None = None) -> AccessKey:
+    return AccessKey(access_key_id, b"sealed", principal, expires)
 
 
 class Known:
-    """Principals and policies in dicts; `asked` counts look-ups of documents."""
+    """Principals, keys and policies in dicts; `asked` counts look-ups of documents."""
 
     def __init__(self) -> None:
         self.principals = {each.principal_id: each for each in (ALICE, ROLE)}
+        self.keys = {"AKIAONE": key("AKIAONE")}
         self.documents = {PULLS: AttachedPolicy("{}", "pulls", PULLS)}
         self.asked = 0
 
     async def principal(self, principal_id: str) -> Principal | None:
         return self.principals.get(principal_id)
+
+    async def access_key(self, access_key_id: str) -> AccessKey | None:
+        return self.keys.get(access_key_id)
 
     async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]:
         self.asked += 1
@@ -67,10 +76,11 @@ async def test_a_principal_that_changed_is_another_caller() -> None:
 
 async def test_a_key_has_a_caller_of_its_own() -> None:
     callers = Callers(Known())
-    one = callers.of_key(ALICE, "AKIAONE")
+    one = callers.of_key(key("AKIAONE"))
+    assert one is not None
     assert one.access_key_id == "AKIAONE"
-    assert callers.of_key(ALICE, "AKIAONE") is one
-    assert callers.of_key(ALICE, "AKIATWO") is not one
+    assert callers.of_key(key("AKIAONE")) is one
+    assert callers.of_key(key("AKIATWO")) is not one
 
 
 async def test_a_session_that_nothing_narrows_has_no_policies_of_its_own() -> None:
@@ -114,8 +124,80 @@ async def test_sessions_of_one_role_are_different_callers() -> None:
 
 async def test_no_more_callers_are_kept_than_the_bound() -> None:
     callers = Callers(Known(), keep=2)
-    first, second = (callers.of_key(ALICE, name) for name in ("AKIA1", "AKIA2"))
-    assert callers.of_key(ALICE, "AKIA1") is first
-    callers.of_key(ALICE, "AKIA3")
-    assert callers.of_key(ALICE, "AKIA1") is first
-    assert callers.of_key(ALICE, "AKIA2") is not second
+    first, second = (callers.of_key(key(name)) for name in ("AKIA1", "AKIA2"))
+    assert callers.of_key(key("AKIA1")) is first
+    callers.of_key(key("AKIA3"))
+    assert callers.of_key(key("AKIA1")) is first
+    assert callers.of_key(key("AKIA2")) is not second
+
+
+async def test_a_caller_by_key_is_nobody_once_that_key_is_gone_or_somebody_elses() -> None:
+    known = Known()
+    callers = Callers(known)
+    found = await callers.find("AIDAALICE", ACCOUNT, access_key_id="AKIAONE", issued=1000.0)
+    assert found is not None
+    assert (found.principal, found.access_key_id, found.password_issued) == (ALICE, "AKIAONE", 1000.0)
+    assert await callers.find("AIDAALICE", ACCOUNT, access_key_id="AKIAONE", issued=1000.0) is found
+    known.keys["AKIAONE"] = key("AKIAONE", ROLE)
+    assert await callers.find("AIDAALICE", ACCOUNT, access_key_id="AKIAONE", issued=1000.0) is None
+    known.keys.clear()
+    assert await callers.find("AIDAALICE", ACCOUNT, access_key_id="AKIAONE", issued=1000.0) is None
+
+
+async def test_a_key_ends_at_its_age_to_the_second_for_signatures_and_passwords() -> None:
+    known, now = Known(), NOW
+    known.keys["AKIAONE"] = old = key("AKIAONE", expires=NOW + 10)
+    callers = Callers(known, lambda: now)
+    found = await callers.find("AIDAALICE", ACCOUNT, access_key_id="AKIAONE", issued=1000.0)
+    assert found is not None
+    assert found.key_expires == NOW + 10
+    assert callers.of_key(old) is not None
+    now = NOW + 10
+    assert callers.of_key(old) is None
+    assert await callers.find("AIDAALICE", ACCOUNT, access_key_id="AKIAONE", issued=1000.0) is None
+
+
+async def test_a_key_whose_end_was_moved_is_another_caller() -> None:
+    callers = Callers(Known(), lambda: NOW)
+    one = callers.of_key(key("AKIAONE", expires=NOW + 10))
+    other = callers.of_key(key("AKIAONE", expires=NOW + 20))
+    assert other is not None
+    assert (other is not one, other.key_expires) == (True, NOW + 20)
+
+
+async def test_passwords_of_one_key_are_different_callers_with_a_token_issue_time_each() -> None:
+    callers = Callers(Known())
+    one, other = [
+        await callers.find("AIDAALICE", ACCOUNT, access_key_id="AKIAONE", issued=issued) for issued in (1000.0, 1001.0)
+    ]
+    assert one is not None
+    assert other is not None
+    assert (one.token_issued, other.token_issued) == (1000.0, 1001.0)
+
+
+async def test_a_password_of_a_session_was_issued_when_the_session_was() -> None:
+    found = await Callers(Known()).find("AROAROLE", ACCOUNT, session=SESSION, access_key_id="ASIAX", issued=1900.0)
+    assert found is not None
+    assert found.token_issued == SESSION.issued
+
+
+async def test_what_was_issued_before_a_revocation_is_nobodys() -> None:
+    """Of a session it is the session's own time that counts, whenever a password was made with it."""
+    known = Known()
+    callers = Callers(known)
+    known.principals = {each.principal_id: replace(each, revoked=(("", 1000.0),)) for each in (ALICE, ROLE)}
+    known.keys["AKIAONE"] = key("AKIAONE", known.principals["AIDAALICE"])
+    assert await callers.find("AIDAALICE", ACCOUNT, issued=1000.0) is None
+    assert await callers.find("AIDAALICE", ACCOUNT, access_key_id="AKIAONE", issued=1000.0) is None
+    assert await callers.find("AROAROLE", ACCOUNT, session=SESSION, issued=1900.0) is None
+    assert await callers.find("AIDAALICE", ACCOUNT, access_key_id="AKIAONE", issued=1001.0) is not None
+    assert await callers.find("AROAROLE", ACCOUNT, session=replace(SESSION, issued=1001.0)) is not None
+    assert callers.of_key(known.keys["AKIAONE"]) is not None
+
+
+async def test_a_revoked_session_leaves_the_roles_others_alone() -> None:
+    known = Known()
+    known.principals["AROAROLE"] = replace(ROLE, revoked=(("job-1", 1000.0),))
+    callers = Callers(known)
+    assert await callers.find("AROAROLE", ACCOUNT, session=SESSION) is None
+    assert await callers.find("AROAROLE", ACCOUNT, session=replace(SESSION, name="job-2")) is not None

@@ -14,7 +14,7 @@ from proxy.auth.envelope import SmallSealer
 from proxy.auth.identity import EXPIRED_TEXT, HEADER_MAX, Identity, Unauthenticated
 from proxy.auth.tokens import LIFETIME, TokenClaims, Tokens
 from proxy.model.errors import Code, Failure
-from proxy.model.identity import AttachedPolicy, Principal, Session, SessionKind
+from proxy.model.identity import AccessKey, AttachedPolicy, Principal, Session, SessionKind
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -37,20 +37,29 @@ class House:
     def __init__(self, keep: int = 8) -> None:
         self.now = 1_800_000_000.0
         self.principals: dict[str, Principal] = {"AIDAANNA": ANNA}
+        self.keys = {"AKIAANNA": AccessKey("AKIAANNA", b"sealed", ANNA)}
         self.looked_up = 0
         self.tokens = CountingTokens(SmallSealer([("k", bytes(32))], "authorization-token"))
-        self.identity = Identity(Callers(self), self.tokens, lambda: self.now, region=REGION, keep=keep)
+        self.identity = Identity(
+            Callers(self, lambda: self.now), self.tokens, lambda: self.now, region=REGION, keep=keep
+        )
         self.documents: dict[str, AttachedPolicy] = {}
 
     async def principal(self, principal_id: str) -> Principal | None:
         self.looked_up += 1
         return self.principals.get(principal_id)
 
+    async def access_key(self, access_key_id: str) -> AccessKey | None:
+        self.looked_up += 1
+        return self.keys.get(access_key_id)
+
     async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]:
         return [self.documents[arn] for arn in arns if arn in self.documents]
 
-    def token(self, region: str = REGION, account: str = ACCOUNT, session: Session | None = None) -> str:
-        return self.tokens.issue(ANNA, account, region, self.now, session)[0]
+    def token(
+        self, region: str = REGION, account: str = ACCOUNT, session: Session | None = None, key: str = "AKIAANNA"
+    ) -> str:
+        return self.tokens.issue(ANNA, account, region, self.now, session, "ASIAANNA" if session else key)[0]
 
 
 def basic(user: str, password: str) -> str:
@@ -68,7 +77,7 @@ async def test_one_that_asks_again_is_the_same_object_until_it_changes() -> None
     header = basic("AWS", house.token())
     first = await house.identity.authenticate_basic(header)
     assert await house.identity.authenticate_basic(header) is first
-    house.principals["AIDAANNA"] = replace(ANNA, policies=())
+    house.keys["AKIAANNA"] = AccessKey("AKIAANNA", b"sealed", replace(ANNA, policies=()))
     assert (await house.identity.authenticate_basic(header)).principal.policies == ()
 
 
@@ -129,11 +138,44 @@ async def test_any_user_but_aws_is_unauthenticated(user: str) -> None:
         await house.identity.authenticate_basic(basic(user, house.token()))
 
 
-async def test_a_removed_principal_is_refused_by_the_very_next_request() -> None:
+async def test_a_password_whose_key_is_gone_is_refused_by_the_very_next_request() -> None:
     house = House()
     header = basic("AWS", house.token())
     await house.identity.authenticate_basic(header)
+    house.keys.clear()
+    with pytest.raises(Unauthenticated):
+        await house.identity.authenticate_basic(header)
+
+
+async def test_a_password_of_a_session_whose_principal_is_gone_is_refused_by_the_very_next_request() -> None:
+    house = House()
+    header = basic("AWS", house.token(session=Session(SessionKind.ROLE, "ci", house.now, house.now + 900)))
+    await house.identity.authenticate_basic(header)
     house.principals.clear()
+    with pytest.raises(Unauthenticated):
+        await house.identity.authenticate_basic(header)
+
+
+async def test_a_password_without_a_key_as_older_releases_made_it_goes_on_with_its_principal() -> None:
+    house = House()
+    house.keys.clear()
+    header = basic("AWS", house.token(key=""))
+    caller = await house.identity.authenticate_basic(header)
+    assert (caller.access_key_id, caller.token_issued) == ("", house.now)
+    house.principals.clear()
+    with pytest.raises(Unauthenticated):
+        await house.identity.authenticate_basic(header)
+
+
+async def test_a_password_is_good_until_it_or_its_key_ends() -> None:
+    house = House()
+    header = basic("AWS", house.token())
+    caller = await house.identity.authenticate_basic(header)
+    assert house.identity.good_until(header, caller) == house.now + LIFETIME
+    house.keys["AKIAANNA"] = AccessKey("AKIAANNA", b"sealed", ANNA, house.now + 60)
+    caller = await house.identity.authenticate_basic(header)
+    assert house.identity.good_until(header, caller) == house.now + 60
+    house.now += 60
     with pytest.raises(Unauthenticated):
         await house.identity.authenticate_basic(header)
 
@@ -162,7 +204,7 @@ async def test_an_expired_token_is_denied_in_the_words_of_ecr(seen_before: bool)
     assert (caught.value.code, caught.value.message) == (Code.ACCESS_DENIED, EXPIRED_TEXT)
 
 
-async def test_a_token_is_opened_once_and_its_principal_looked_up_each_time() -> None:
+async def test_a_token_is_opened_once_and_its_key_looked_up_each_time() -> None:
     house = House()
     header = basic("AWS", house.token())
     for _ in range(3):
@@ -180,7 +222,7 @@ async def test_no_more_tokens_are_kept_than_the_bound() -> None:
 
 async def test_a_failing_look_up_passes_through() -> None:
     class Down(House):
-        async def principal(self, principal_id: str) -> Principal | None:
+        async def access_key(self, access_key_id: str) -> AccessKey | None:
             raise Failure(Code.METADATA_UNAVAILABLE, "no answer")
 
     house = Down()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import random
 import string
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.identities import ADMINISTRATORS
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.sessions import packed_percent
+from proxy.auth.sessions import pack, packed_percent
 from proxy.auth.tokens import LIFETIME, TOKEN_MAX, TokenClaims, TokenExpired, TokenInvalid, Tokens
 from proxy.model.identity import Principal, Session, SessionKind
 
@@ -32,9 +33,34 @@ def sealed(claims: bytes) -> str:
 
 
 def test_a_token_names_its_principal_account_region_and_time() -> None:
-    token, expires = tokens().issue(ANNA, "123456789012", "us-east-1", NOW)
+    token, expires = tokens().issue(ANNA, "123456789012", "us-east-1", NOW, None, "AKIAANNA")
     assert expires == 1_800_000_000 + LIFETIME
-    assert tokens().read(token, NOW) == TokenClaims("AIDAANNA", "123456789012", "us-east-1", 1_800_000_000, expires, 1)
+    assert tokens().read(token, NOW) == TokenClaims(
+        "AIDAANNA", "123456789012", "us-east-1", 1_800_000_000, expires, access_key_id="AKIAANNA"
+    )
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_token_of_an_older_release_is_read_until_it_expires_and_names_no_key(version: int) -> None:
+    expires = NOW // 1 + LIFETIME
+    claims: dict[str, object] = {"v": version, "p": "AIDAANNA", "a": "1", "r": "us-east-1", "i": NOW // 1, "e": expires}
+    session = Session(SessionKind.ROLE, "ci", NOW // 1, NOW // 1 + 900) if version == 2 else None
+    if session is not None:
+        claims["s"] = pack(session)
+    old = sealed(zlib.compress(json.dumps(claims).encode()))
+    assert tokens().read(old, NOW) == TokenClaims(
+        "AIDAANNA", "1", "us-east-1", NOW // 1, expires, version, session, access_key_id=""
+    )
+    with pytest.raises(TokenExpired):
+        tokens().read(old, expires)
+
+
+def test_a_token_that_is_issued_after_a_revocation_is_dated_after_it_and_ends_no_later() -> None:
+    revoked = dataclasses.replace(ANNA, revoked=(("", NOW + 60),))
+    token, expires = tokens().issue(revoked, "123456789012", "us-east-1", NOW)
+    claims = tokens().read(token, NOW)
+    assert (claims.issued, claims.expires) == (1_800_000_061, 1_800_000_000 + LIFETIME)
+    assert claims.expires == expires
 
 
 def test_a_token_of_a_session_carries_it_whole_and_outlives_it() -> None:
@@ -145,7 +171,18 @@ def test_a_text_over_the_limit_is_invalid_before_it_is_decoded() -> None:
         zlib.compress(b" " * 1_000_000 + b"{}"),
         zlib.compress(b"{}")[:-3],
     ],
-    ids=["raw", "text", "list", "too-few", "other-version", "no-session", "bad-session", "no-time", "bomb", "cut"],
+    ids=[
+        "raw",
+        "text",
+        "list",
+        "too-few",
+        "other-version",
+        "no-session",
+        "bad-session",
+        "no-time",
+        "bomb",
+        "cut",
+    ],
 )
 def test_sealed_claims_that_we_never_write_are_invalid(claims: bytes) -> None:
     with pytest.raises(TokenInvalid):

@@ -96,6 +96,8 @@ class Recorded(Access):
         resource: str,
         facts: RequestFacts,
         extra: Mapping[str, Sequence[str]] | None = None,
+        *,
+        below: bool = False,
     ) -> Decision:
         self.asked.append((action, resource, extra or {}))
         return Decision(action not in self.refused, "" if action not in self.refused else f"not {action}")

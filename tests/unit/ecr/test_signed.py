@@ -336,3 +336,25 @@ def damaged(text: str, chance: random.Random) -> str:
         some = chance.choice(ODD)
         text = text[:at] + some + text[at + chance.randrange(3) :]
     return text
+
+
+# ---- keys that end --------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_that_its_age_has_ended_is_refused_as_one_that_is_unknown(door: SignedDoor) -> None:
+    held = door.people.keys[KEY[0]]
+    door.people.keys[KEY[0]] = replace(held, expires=door.now() + 100)
+    assert (await door.send(door.signed(), b"{}")).status == 200
+    door.people.keys[KEY[0]] = replace(held, expires=door.now() - 0.001)
+    answer = await door.send(door.signed(), b"{}")
+    assert (answer.status, answer.said) == (403, INVALID)
+
+
+async def test_a_session_that_was_issued_before_a_revocation_is_refused_as_invalid(door: SignedDoor) -> None:
+    key = door.session()
+    assert (await door.send(door.signed(key=key), b"{}")).status == 200
+    door.people.principals["AROAROLE"] = replace(ROLE, revoked=(("job-1", door.now()),))
+    answer = await door.send(door.signed(key=key), b"{}")
+    assert (answer.status, answer.said) == (403, INVALID)
+    other = door.session(name="job-2")
+    assert (await door.send(door.signed(key=other), b"{}")).status == 200

@@ -19,6 +19,7 @@ LAYER = b"a layer"
 DIGEST = digest_of(LAYER)
 TARGET, SOURCE, EVERY = (f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{name}" for name in ("team/app", "team/base", "*"))
 PULL = ("BatchCheckLayerAvailability", "GetDownloadUrlForLayer")
+UPLOAD = ("InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload")
 UPLOADS = "/v2/team/app/blobs/uploads/"
 
 
@@ -59,22 +60,27 @@ TABLE = [
         "POST",
         f"{UPLOADS}?digest={digest_of(b'x')}",
         b"x",
-        [
-            (action, TARGET)
-            for action in ("InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload", "CreateRepository")
-        ],
+        [(action, TARGET) for action in (*UPLOAD, "CreateRepository")],
     ),
     (
         "POST",
         f"{UPLOADS}?mount={DIGEST}&from=team/base",
         b"",
-        [("InitiateLayerUpload", TARGET), *((action, SOURCE) for action in PULL), ("CreateRepository", TARGET)],
+        [
+            *((action, TARGET) for action in UPLOAD),
+            *((action, SOURCE) for action in PULL),
+            ("CreateRepository", TARGET),
+        ],
     ),
     (
         "POST",
         f"{UPLOADS}?mount={DIGEST}",
         b"",
-        [("InitiateLayerUpload", TARGET), *((action, TARGET) for action in PULL), ("CreateRepository", TARGET)],
+        [
+            *((action, TARGET) for action in UPLOAD),
+            *((action, TARGET) for action in PULL),
+            ("CreateRepository", TARGET),
+        ],
     ),
     ("GET", "{upload}", b"", [("UploadLayerPart", TARGET)]),
     ("PATCH", "{upload}", b"x", [("UploadLayerPart", TARGET)]),

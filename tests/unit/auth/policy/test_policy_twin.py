@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from fakes.naive_policy import Verdict, judge
@@ -31,6 +32,22 @@ def test_evaluator_and_twin_agree(shard: int, request: pytest.FixtureRequest) ->
         assert agree(decision, verdict), told(f"{seed}, pair {number}", pair, decision, verdict)
         seen["allowed" if verdict.allowed else "denied" if verdict.explicit else "not allowed"] += 1
     assert min(seen[kind] for kind in ("allowed", "denied", "not allowed")) > count / 40, f"one-sided draw: {seen}"
+
+
+def test_evaluator_and_twin_agree_about_all_names_below_a_prefix(request: pytest.FixtureRequest) -> None:
+    seed = str(request.config.getoption("--policy-seed") or time.time_ns())
+    print(f"--policy-seed {seed}")  # noqa: T201 - shown with a failure
+    seen: Counter[str] = Counter()
+    for number, pair in enumerate(pairs(seed, request.config.getoption("--policy-pairs") // 10)):
+        head, slash, _ = pair.question.resource.rpartition("/")
+        if not slash:
+            continue
+        below = replace(pair.question, resource=f"{head}/*", below=True)
+        verdict = judge(pair.caller, below, None, pair.registry)
+        decision = decide(pair.caller, below, None, pair.registry)
+        assert agree(decision, verdict), told(f"{seed}, pair {number}, below", pair, decision, verdict)
+        seen["allowed" if verdict.allowed else "denied" if verdict.explicit else "not allowed"] += 1
+    assert min(seen[kind] for kind in ("allowed", "denied", "not allowed")) > 20, f"one-sided draw: {seen}"
 
 
 def agree(decision: Decision, verdict: Verdict) -> bool:

@@ -1,0 +1,115 @@
+"""What opens an installation besides its key files: the long-lived keys in a list, and what a principal holds, revoked.
+
+A revocation of a user or an account's root makes its keys inactive; that of a role, or of one of its sessions by name,
+concerns temporary credentials alone. Those are known by when they were issued (`auth.revocation`), so that nothing has
+to be kept of each. Asked by commands on the data directory only: no policy is asked here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from sqlalchemy import select, update
+
+from proxy.auth.revocation import MARGIN_SECONDS
+from proxy.metadata.identities import access_keys, accounts, principals
+from proxy.metadata.operations.iam import names
+from proxy.metadata.operations.identity import described, read_revoked
+from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.model.errors import Code, Failure
+from proxy.model.identity import Credential, PrincipalKind, Revocation
+
+KEPT_SECONDS = 3 * 86_400
+"""After which an entry is of no use: a session lasts 36 hours at most, and docker's password 12 hours beyond it."""
+SESSIONS_MAX = 100
+"""Entries of one role: every decision about it carries them."""
+
+_ROOT = re.compile(r"arn:aws:iam::([0-9]{12}):root", re.ASCII)
+_NAMED = re.compile(r"arn:aws:iam::([0-9]{12}):(?:user|role)/[!-~]{1,640}", re.ASCII)
+_SESSION = re.compile(r"arn:aws:sts::([0-9]{12}):assumed-role/([\w+=,.@-]{1,64})/([\w+=,.@-]{1,64})", re.ASCII)
+
+
+def list_credentials(tx: Transaction, after: str, limit: int) -> Sequence[Credential]:
+    """Keys by id, in order, beyond `after`; those of all accounts."""
+    rows = tx.connection.execute(
+        select(access_keys, accounts.c.closed_at)
+        .join(principals, principals.c.principal_id == access_keys.c.principal_id)
+        .join(accounts, accounts.c.account == principals.c.account)
+        .where(access_keys.c.access_key_id > after)
+        .order_by(access_keys.c.access_key_id)
+        .limit(limit)
+    ).all()
+    holders = tx.connection.execute(
+        select(principals).where(principals.c.principal_id.in_({row.principal_id for row in rows}))
+    )
+    held = {row.principal_id: described(tx, row) for row in holders}
+    return [
+        Credential(
+            access_key_id=row.access_key_id,
+            principal_arn=held[row.principal_id].arn,
+            is_active=row.active,
+            is_open=row.closed_at is None,
+            created=row.created_at,
+            expires=tx.registry.key_expires(row.access_key_id, row.created_at),
+            last_used=row.last_used_at,
+            last_service=row.last_used_service or "",
+            last_region=row.last_used_region or "",
+            policies=tuple(each.arn or each.name for each in held[row.principal_id].policies),
+        )
+        for row in rows
+    ]
+
+
+def revoke(tx: Transaction, arn: str) -> Revocation:
+    """End what a user, a role, a role's session or an account's root holds; a second time, what was issued since.
+    Failure(InvalidInput) for what is no such ARN, NoSuchEntity for one that is not there, LimitExceeded."""
+    row, session = _principal(tx, arn)
+    until = tx.now + MARGIN_SECONDS
+    others = [
+        (name, at)
+        for name, at in read_revoked(row.revoked)
+        if at + KEPT_SECONDS > tx.now and session and name != session
+    ]
+    if len(others) >= SESSIONS_MAX:
+        raise Failure(
+            Code.LIMIT_EXCEEDED,
+            f"{SESSIONS_MAX} sessions of {row.arn} are revoked already: revoke the role itself.",
+        )
+    mine = access_keys.c.principal_id == row.principal_id
+    active = select(access_keys.c.access_key_id).where(mine, access_keys.c.active)
+    keys = sorted(tx.connection.execute(active).scalars())
+    tx.connection.execute(update(access_keys).where(mine).values(active=False))
+    tx.connection.execute(
+        update(principals)
+        .where(principals.c.principal_id == row.principal_id)
+        .values(revoked=json.dumps([*others, (session, until)], separators=(",", ":")))
+    )
+    tx.changes.identity = True
+    return Revocation(arn, tuple(keys), until)
+
+
+def _principal(tx: Transaction, arn: str) -> tuple[FoundRow, str]:
+    """The row, and the session's name where it is one."""
+    root, named, session = _ROOT.fullmatch(arn), _NAMED.fullmatch(arn), _SESSION.fullmatch(arn)
+    if root is not None:
+        row = tx.connection.execute(select(principals).where(principals.c.principal_id == root[1])).one_or_none()
+    elif session is not None:
+        row = names.find(tx, session[1], names.ROLE, session[2])
+        row = row if row is not None and row.name == session[2] else None
+    elif named is not None:
+        row = tx.connection.execute(
+            select(principals).where(
+                principals.c.account == named[1], principals.c.arn == arn, principals.c.kind != PrincipalKind.ROOT
+            )
+        ).one_or_none()
+    else:
+        raise Failure(
+            Code.INVALID_INPUT,
+            f"{arn[:256]!r} is no principal: write arn:aws:iam::ACCOUNT:user/NAME, …:role/NAME, …:root, or "
+            "arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION",
+        )
+    if row is None:
+        raise Failure(Code.NO_SUCH_ENTITY, f"There is no principal {arn} here.")
+    return row, session[3] if session is not None else ""
