@@ -11,6 +11,7 @@ from typing import Any
 
 from proxy.metadata.addresses import Address
 from proxy.metadata.asking import CONNECTIONS, PATIENCE_SECONDS, Services
+from proxy.metadata.openobjects import OpenObjectRows
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import (
     AccessKey,
@@ -30,11 +31,9 @@ from proxy.model.records import (
     Blob,
     CreateOnPush,
     EncryptedDataKey,
-    Fence,
     KeyRecord,
     Miscount,
     Mounted,
-    OpenObject,
     Page,
     Pull,
     PushedManifest,
@@ -43,7 +42,6 @@ from proxy.model.records import (
     SealedObject,
     Sealing,
     Segment,
-    SentPart,
     StoredManifest,
     Upload,
 )
@@ -72,6 +70,15 @@ class MetadataClient:
         self.now = self._services.now
         self.follow = self._services.follow
         self.close = self._services.close
+        rows = OpenObjectRows(self._services)
+        self.open_object = rows.open_object
+        self.keep_open_object = rows.keep_open_object
+        self.cut_open_object = rows.cut_open_object
+        self.reserve_part_numbers = rows.reserve_part_numbers
+        self.open_object_parts = rows.open_object_parts
+        self.open_object_tail = rows.open_object_tail
+        self.drop_open_object = rows.drop_open_object
+        self.open_objects = rows.open_objects
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
         return await self._ask("access_key", AccessKey | None, access_key_id=access_key_id)
@@ -374,55 +381,6 @@ class MetadataClient:
 
     async def open_uploads(self, *, after: str, limit: int) -> Sequence[SealedObject]:
         return await self._ask("open_uploads", Sequence[SealedObject], after=after, limit=limit)
-
-    async def open_object(self, object_key: str) -> OpenObject | None:
-        return await self._ask("open_object", OpenObject | None, object_key=object_key)
-
-    async def keep_open_object(
-        self,
-        object_key: str,
-        fence: Fence,
-        *,
-        part_size: int,
-        upload_id: str,
-        parts: Sequence[SentPart],
-        tail_offset: int,
-        tail: bytes,
-        next_number: int,
-        final_size: int | None = None,
-    ) -> None:
-        await self._ask(
-            "keep_open_object",
-            None,
-            object_key=object_key,
-            fence=fence,
-            part_size=part_size,
-            upload_id=upload_id,
-            parts=parts,
-            tail_offset=tail_offset,
-            tail=tail,
-            next_number=next_number,
-            final_size=final_size,
-        )
-
-    async def cut_open_object(self, object_key: str, fence: Fence, offset: int, *, numbers: int) -> OpenObject | None:
-        asked = {"object_key": object_key, "fence": fence, "offset": offset, "numbers": numbers}
-        return await self._ask("cut_open_object", OpenObject | None, **asked)
-
-    async def reserve_part_numbers(self, object_key: str, fence: Fence, *, numbers: int) -> int:
-        return await self._ask("reserve_part_numbers", int, object_key=object_key, fence=fence, numbers=numbers)
-
-    async def open_object_parts(self, object_key: str) -> Sequence[SentPart]:
-        return await self._ask("open_object_parts", Sequence[SentPart], object_key=object_key)
-
-    async def open_object_tail(self, object_key: str, offset: int) -> Sequence[tuple[int, bytes]]:
-        return await self._ask("open_object_tail", Sequence[tuple[int, bytes]], object_key=object_key, offset=offset)
-
-    async def drop_open_object(self, object_key: str, fence: Fence | None = None) -> bool:
-        return await self._ask("drop_open_object", bool, object_key=object_key, fence=fence)
-
-    async def open_objects(self, after: str, limit: int) -> Sequence[OpenObject]:
-        return await self._ask("open_objects", Sequence[OpenObject], after=after, limit=limit)
 
     async def miscounts(self, noun: str, *, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
         wanted = tuple[Sequence[Miscount], str | None]

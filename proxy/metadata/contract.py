@@ -191,7 +191,7 @@ class Metadata(Protocol):
 
     async def lease_upload(self, account: str, repository: str, upload_id: str, *, seconds: float) -> Upload:
         """Take the session for one append: a new `fence`, and the object key to go on under, which is another one where
-        the last writer may still write (`operations.uploads`). UploadInUse while another lease lives, UploadNotFound.
+        the last writer may still write (`operations.handover`). UploadInUse while another lease lives, UploadNotFound.
         """
 
     async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:

@@ -5,7 +5,7 @@ Begun by `uploads.Uploads.append`; then `write`… and one of `keep` (record wha
 abandons what was neither kept nor committed, whatever is cancelled meanwhile, and nothing stays open or leased.
 
 Only the holder of the session's lease writes to its object: the lease is renewed while the append runs, and once it
-may be over the store is asked for nothing more, not even to undo what this append did (`operations.uploads` draws the
+may be over the store is asked for nothing more, not even to undo what this append did (`operations.handover` draws the
 states). Bytes that a failed append stored past the row's offset are cut off by the next one.
 """
 

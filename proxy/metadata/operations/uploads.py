@@ -2,25 +2,8 @@
 
 A session is a row that any worker continues. Whoever appends holds its fence, a number that grows with every lease and
 is checked in the very update that records the append. `begin_upload`, `lease_upload`, `advance_upload` and
-`commit_upload` may be asked twice: a lost answer is given again.
-
-An object's key belongs to the fences that hand it over in order. A lease that ends by an append that was recorded,
-every request to the store answered, is settled: the next one goes on under the same key. After any other end (it ran
-out, the append failed, a request's answer never came) a writer may still be about to write under the key, so that
-`lease_upload` moves the session away from it:
-
-                        recorded so far                        the next lease
-    open, settled       anything                               same key
-    open, not settled   nothing                                new key
-                        a tail in rows, no part sent           new key, the rows moved to it
-                        parts of a multipart upload            same key and upload, part numbers never used before
-                        an upload whose completion was sent    same key: completing it again makes the same object
-                        a finished object                      same key, never written again: bytes go to a new key
-                        a file                                 same key: a living writer holds the file's lock
-
-What lies under a key that was left is the sweep's. No key that a session has left, or that a blob's row names, is ever
-written again, so that a request that arrives late changes nothing that counts: a PUT or a completion makes an orphan, a
-DELETE finds what was to go, a part has a number that no completion names, a write to rows finds another fence.
+`commit_upload` may be asked twice: a lost answer is given again. Which object key a lease goes on
+under is `handover`'s to say.
 """
 
 from __future__ import annotations
@@ -34,8 +17,8 @@ from proxy.metadata.operations import usage
 from proxy.metadata.operations.blobs import link_blob, link_new_blob, outdate_healed
 from proxy.metadata.operations.createonpush import need_or_make_repository
 from proxy.metadata.operations.framehashes import end_append, put_page
-from proxy.metadata.operations.layerparts import add_part, parts_of
-from proxy.metadata.operations.openobjects import forget_rows, move_rows, needs_new_key
+from proxy.metadata.operations.handover import change_key, leave_key
+from proxy.metadata.operations.layerparts import add_part
 from proxy.metadata.operations.repositories import encryption_of, need_repository
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
@@ -44,11 +27,18 @@ from proxy.metadata.operations.sealed import (
     data_key_columns,
     delete_segments,
     insert_segments,
-    move_segments,
     segments_of,
     upload_object,
 )
-from proxy.metadata.operations.upkeep import COMMITTED_SECONDS
+from proxy.metadata.operations.uploadrows import (
+    BY_ID,
+    conflict,
+    need_held,
+    need_row,
+    need_visible,
+    only_segment,
+    upload_of,
+)
 from proxy.metadata.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, repositories, uploads
 from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
@@ -65,7 +55,6 @@ from proxy.model.records import (
 )
 
 # Every step of every push: made once, as making a statement costs as much as running it.
-_BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))
 _BY_KEY = select(*UPLOAD_COLUMNS).where(uploads.c.object_key == bindparam("key"))
 _OPEN = insert(uploads).returning(*UPLOAD_COLUMNS)
 _LEASE = (
@@ -188,12 +177,12 @@ def begin_upload(
     elif not created:  # the answer was lost: both were made in one moment, or the repository was there
         made_at = select(repositories.c.created_at).where(repositories.c.repository_id == repository_id)
         created = bool(tx.connection.execute(made_at).scalar() == row.touched_at)
-    return replace(_upload(tx, row), created_repository=created)
+    return replace(upload_of(tx, row), created_repository=created)
 
 
 def upload(tx: Transaction, account: str, repository: str, upload_id: str) -> Upload:
     need_repository(tx, account, repository)
-    return _upload(tx, _visible(tx, account, repository, upload_id))
+    return upload_of(tx, need_visible(tx, account, repository, upload_id))
 
 
 def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str, seconds: float, holder: str) -> Upload:
@@ -215,15 +204,15 @@ def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str,
     ).one_or_none()
     if row is None:
         need_repository(tx, account, repository)
-        row = _visible(tx, account, repository, upload_id)
+        row = need_visible(tx, account, repository, upload_id)
         if row.state != UPLOAD_COMMITTED:
             left = max(1, math.ceil(row.lease_until - tx.now))
             raise Failure(
                 Code.UPLOAD_IN_USE, "another request writes to this upload", seconds=left, offset=row.plain_size
             )
     elif row.settled_fence != row.last_fence - 1:
-        row = _leave_key(tx, row)
-    return usage.limited(tx, row, _upload(tx, row))
+        row = leave_key(tx, row)
+    return usage.limited(tx, row, upload_of(tx, row))
 
 
 def renew_upload(tx: Transaction, upload_id: str, fence: int, seconds: float) -> None:
@@ -234,12 +223,12 @@ def renew_upload(tx: Transaction, upload_id: str, fence: int, seconds: float) ->
         .values(lease_until=tx.now + seconds, touched_at=tx.now)
     )
     if not result.rowcount or not fence:
-        raise _conflict(_row(tx, upload_id), "the lease on this upload was lost")
+        raise conflict(need_row(tx, upload_id), "the lease on this upload was lost")
 
 
 def keep_frame_hashes(tx: Transaction, upload_id: str, fence: int, plain_offset: int, hashes: bytes) -> None:
-    row = _row(tx, upload_id)
-    _held(row, fence)
+    row = need_row(tx, upload_id)
+    need_held(row, fence)
     past = plain_offset - row.plain_size
     if row.sealing != Sealing.NONE or past < 0 or past % (FRAME_PAGE * row.frame_length):
         raise Failure(Code.INVALID_PARAMETER, "no page of frames of this upload begins there")
@@ -278,16 +267,17 @@ def _advance(
     object_key: str,
     settled: bool,
 ) -> Upload:
-    row = _row(tx, upload_id)
+    row = need_row(tx, upload_id)
     done = (row.plain_size, row.stored_size) == (
         segment.plain_offset + segment.plain_length,
         segment.stored_offset + segment.stored_length,
     )
     if done and row.state == UPLOAD_OPEN and not row.fence and fence and row.last_fence == fence:
-        return _upload(tx, row)  # the answer to this very append was lost
-    row = _change_key(tx, row, fence, object_key)
+        return upload_of(tx, row)  # the answer to this very append was lost
+    need_held(row, fence)
+    row = change_key(tx, row, object_key)
     row = _append(tx, row, fence, segment, hashes, hash_state, digest, settled)
-    return _upload(tx, row, _only(row, segment))
+    return upload_of(tx, row, only_segment(row, segment))
 
 
 def release_upload(tx: Transaction, upload_id: str, fence: int, settled: bool = False) -> None:
@@ -309,17 +299,17 @@ def commit_upload(
     frame_hashes: bytes = b"",
     object_key: str = "",
 ) -> tuple[Blob, str | None]:
-    row = _row(tx, upload_id)
+    row = need_row(tx, upload_id)
     if row.state == UPLOAD_COMMITTED and row.committed == digest:
         outdate_healed(tx, row.object_key, row.discard)
         return _blob(tx, row, digest), row.discard
-    _held(row, fence)
-    row = _change_key(tx, row, fence, object_key)
+    need_held(row, fence)
+    row = change_key(tx, row, object_key)
     repository_id = need_repository(tx, row.account, row.repository)
     found = None
     if segment is not None:
         row = _append(tx, row, fence, segment, frame_hashes, None)
-        found = _only(row, segment)
+        found = only_segment(row, segment)
     discard = _keep(tx, row, digest, repository_id, hash_state)
     if discard == row.object_key:  # another one is there, and stays
         return _blob(tx, row, digest), discard
@@ -331,7 +321,7 @@ def close_upload(
 ) -> tuple[Upload | None, str | None]:
     """A session is finished when the first lease that it ever gave has ended with `finish_upload`, and there was no
     other: nobody else can have written to its object."""
-    row = tx.connection.execute(_BY_ID, {"id": upload_id}).one_or_none()
+    row = tx.connection.execute(BY_ID, {"id": upload_id}).one_or_none()
     if row is not None and (row.account, row.repository, row.committed) == (account, repository, digest):
         if row.state == UPLOAD_OPEN and (row.fence, row.last_fence) == (0, 1):
             return None, _keep(tx, row, digest, need_repository(tx, account, repository), b"")
@@ -342,11 +332,11 @@ def close_upload(
 
 def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str, fence: int | None = None) -> str:
     need_repository(tx, account, repository)
-    row = _visible(tx, account, repository, upload_id)
+    row = need_visible(tx, account, repository, upload_id)
     if row.state != UPLOAD_OPEN:
         raise _not_found(upload_id, repository, account)
     if fence is not None:
-        _held(row, fence)
+        need_held(row, fence)
     # The row stays, closed, until the sweep has seen to it that the object is gone as well.
     tx.connection.execute(update(uploads).where(uploads.c.upload_id == upload_id).values(state=UPLOAD_CLOSED))
     usage.uncount_upload(tx, row)
@@ -399,9 +389,9 @@ def _append(
     settled: bool = True,
 ) -> FoundRow:
     """With a hash state it is an append of its own, and frees the session; without, a commit's last one."""
-    _held(row, fence)
+    need_held(row, fence)
     if segment.plain_offset != row.plain_size or segment.stored_offset != row.stored_size:
-        raise _conflict(row, "the append does not begin where this upload ends")
+        raise conflict(row, "the append does not begin where this upload ends")
     if row.parts is not None:
         add_part(tx, row, segment)
     usage.count_append(tx, row.account, row.repository, segment.plain_length)
@@ -413,86 +403,6 @@ def _append(
     settled_fence = fence if settled else row.settled_fence
     ends = {"hashed": hash_state, "as_digest": finished, "settled": settled_fence}
     return tx.connection.execute(_APPEND_AND_FREE, facts | ends).one()
-
-
-def _leave_key(tx: Transaction, row: FoundRow) -> FoundRow:
-    """Of a session that was leased anew after a lease that was not settled: see the module."""
-    key: str = row.object_key
-    if not row.segment_count:
-        forget_rows(tx, key)
-        delete_segments(tx, [key])  # hashes of frames that no append recorded
-    elif not needs_new_key(tx, key, row.stored_size):
-        return row
-    new_key = tx.new_upload_id().hex
-    move_rows(tx, key, new_key, row.stored_size)
-    return _set_key(tx, row, new_key)
-
-
-def _change_key(tx: Transaction, row: FoundRow, fence: int, object_key: str) -> FoundRow:
-    """For a writer that went on under another key than the one whose object was finished."""
-    if not object_key or object_key == row.object_key:
-        return row
-    _held(row, fence)
-    return _set_key(tx, row, object_key)
-
-
-def _set_key(tx: Transaction, row: FoundRow, object_key: str) -> FoundRow:
-    move_segments(tx, row.object_key, object_key)
-    return tx.connection.execute(
-        update(uploads)
-        .where(uploads.c.upload_id == row.upload_id)
-        .values(object_key=object_key)
-        .returning(*UPLOAD_COLUMNS)
-    ).one()
-
-
-def _held(row: FoundRow, fence: int) -> None:
-    """A lease that has run out but was taken by nobody still counts: its holder's bytes are the last ones."""
-    if row.state == UPLOAD_CLOSED:
-        raise _not_found(row.upload_id, row.repository, row.account)
-    if row.state != UPLOAD_OPEN or not fence or row.fence != fence:
-        raise _conflict(row, "the lease on this upload was lost")
-
-
-def _row(tx: Transaction, upload_id: str) -> FoundRow:
-    row = tx.connection.execute(_BY_ID, {"id": upload_id}).one_or_none()
-    if row is None:
-        raise Failure(Code.UPLOAD_NOT_FOUND, f"Upload with id '{upload_id}' could not be found", uploadId=upload_id)
-    return row
-
-
-def _visible(tx: Transaction, account: str, repository: str, upload_id: str) -> FoundRow:
-    row = tx.connection.execute(_BY_ID, {"id": upload_id}).one_or_none()
-    if row is None or row.account != account or row.repository != repository or row.state == UPLOAD_CLOSED:
-        raise _not_found(upload_id, repository, account)
-    if row.state == UPLOAD_COMMITTED and row.touched_at <= tx.now - COMMITTED_SECONDS:
-        raise _not_found(upload_id, repository, account)
-    return row
-
-
-def _conflict(row: FoundRow, message: str) -> Failure:
-    return Failure(Code.UPLOAD_CONFLICT, message, offset=row.plain_size)
-
-
-def _only(row: FoundRow, segment: Segment) -> tuple[Segment, ...] | None:
-    """What a row that has this last segment has of them, if that is all; None: to be looked up."""
-    return (segment,) if row.segment_count == 1 else None
-
-
-def _upload(tx: Transaction, row: FoundRow, found: tuple[Segment, ...] | None = None) -> Upload:
-    if found is None:
-        found = segments_of(tx, row.object_key) if row.segment_count else ()
-    return Upload(
-        upload_id=row.upload_id,
-        account=row.account,
-        repository=row.repository,
-        algorithm=row.algorithm,
-        sealed=upload_object(row, found),
-        hash_state=row.hash_state,
-        fence=row.fence,
-        committed=row.committed if row.state == UPLOAD_COMMITTED else None,
-        parts=parts_of(tx, row),
-    )
 
 
 def _named(upload: FoundRow, digest: str) -> dict[str, str]:
