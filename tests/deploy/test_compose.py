@@ -83,6 +83,14 @@ def test_nginx_trusts_and_is_trusted_by_the_right_addresses(services: dict[str, 
     assert {services[name]["environment"]["WHARFAGE_SERVER_TRUSTED_PROXIES"] for name in PROXIES} == {own}
 
 
+def test_metadata_services_say_where_the_other_one_may_ask_them(services: dict[str, Any]) -> None:
+    """By its own name, at the port that it listens on, in a network that both are in: else there is no outage_grace."""
+    for name in SERVICES:
+        port = services[name]["command"][-1].rpartition(":")[2]
+        assert services[name]["environment"]["WHARFAGE_METADATA_ADVERTISE"] == f"http://{name}:{port}"
+        assert "inside" in services[name]["networks"]
+
+
 def test_no_fixed_address_is_given_to_another_container(whole: dict[str, Any]) -> None:
     """Fixed ones are all different, in the subnet, and outside of the range that the rest is served from."""
     [pool] = whole["networks"]["inside"]["ipam"]["config"]

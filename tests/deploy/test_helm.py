@@ -276,6 +276,26 @@ def test_proxies_know_each_metadata_service_by_its_name(rendered: dict[str, list
 
 
 @chosen
+def test_metadata_services_may_ask_each_other_and_know_who_signed_their_certificates(
+    rendered: dict[str, list[Object]], name: str
+) -> None:
+    """Else there is no outage_grace: the network policy lets them, and the authority is there for them as for nodes."""
+    pod = pods(rendered[name])["metadata"]
+    [container] = pod["spec"]["containers"]
+    maps = {each["metadata"]["name"]: each["data"] for each in of(rendered[name], "ConfigMap")}
+    given: Object = {}
+    for source in container["envFrom"]:
+        given |= maps[source["configMapRef"]["name"]]
+    if SETS[name]["metadata"].get("tls"):
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert str(Path(given["WHARFAGE_METADATA_CA_BUNDLE"]).parent) in mounts
+    for each in of(rendered[name], "NetworkPolicy"):
+        if is_part(each["spec"]["podSelector"]["matchLabels"], pod["metadata"]["labels"]):
+            sources = [one["podSelector"]["matchLabels"] for one in each["spec"]["ingress"][0]["from"]]
+            assert any(is_part(source, pod["metadata"]["labels"]) for source in sources)
+
+
+@chosen
 def test_pods_have_no_rights_and_get_the_time_that_a_drain_takes(rendered: dict[str, list[Object]], name: str) -> None:
     """Non-root, read-only, no capability, the default seccomp profile; grace longer than delay and drain."""
     found = pods(rendered[name])
