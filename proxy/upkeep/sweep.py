@@ -31,7 +31,7 @@ from proxy.upkeep.schedule import Task
 
 BATCH = 500  # objects listed at a time
 ROUNDS = 40  # batches of them in one turn: 20,000 objects, some seconds of work
-ROWS = 200  # removed in one transaction, for which other writes wait
+ROWS = 100  # removed in one transaction, for which other writes wait
 DELETIONS = 8  # objects deleted at once: each waits for a request or three, or for the disk
 ORPHAN_AGE_MIN = 3600.0  # seconds
 TURN_SECONDS = 300.0  # in which a turn must have ended, be the store ever so slow

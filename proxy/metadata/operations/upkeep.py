@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, true, update
@@ -68,10 +69,6 @@ _FREE = (
     .order_by(blobs.c.touched_at)
     .limit(bindparam("most"))
 )
-_UNLINK = delete(blob_links).where(
-    blob_links.c.repository_id == bindparam("repository"), blob_links.c.blob_id == bindparam("blob")
-)
-_COUNT_DOWN = update(blobs).where(blobs.c.blob_id == bindparam("blob")).values(links=blobs.c.links - 1)
 
 
 def take_turn(tx: Transaction, task: str, seconds: float) -> bool:
@@ -155,8 +152,7 @@ def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> Removed:
     unused = tx.connection.execute(_UNUSED, {"before": before, "most": limit}).all()
     gone = [row for row in unused if not (row.needed or renewal(row.repository_id, row.blob_id) in tx.pending)]
     if gone:
-        tx.connection.execute(_UNLINK, [{"repository": row.repository_id, "blob": row.blob_id} for row in gone])
-        tx.connection.execute(_COUNT_DOWN, [{"blob": row.blob_id} for row in gone])
+        _unlink(tx, [(row.repository_id, row.blob_id) for row in gone])
         usage.uncount_links(tx, [(row.repository_id, row.size) for row in gone])
         for row in gone:
             tx.changed(row.account, row.name)
@@ -179,6 +175,21 @@ def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> Removed:
         tuple(row.object_key for row in free),
         len(used) + len(found) - len(free),
     )
+
+
+def _unlink(tx: Transaction, links: Sequence[tuple[int, int]]) -> None:
+    """Remove links, (repository id, blob id), and count them down: a statement for each repository, and for each number
+    of links that one blob loses."""
+    by_repository: dict[int, list[int]] = {}
+    for repository_id, blob_id in links:
+        by_repository.setdefault(repository_id, []).append(blob_id)
+    for repository_id, some in by_repository.items():
+        these = blob_links.c.repository_id == repository_id, blob_links.c.blob_id.in_(some)
+        tx.connection.execute(delete(blob_links).where(*these))
+    lost = Counter(blob_id for _, blob_id in links)
+    for count in sorted(set(lost.values())):
+        some = [blob_id for blob_id, number in lost.items() if number == count]
+        tx.connection.execute(update(blobs).where(blobs.c.blob_id.in_(some)).values(links=blobs.c.links - count))
 
 
 def known_objects(tx: Transaction, keys: Sequence[str]) -> Sequence[str]:
