@@ -7,6 +7,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from harness.lines import Line
 from harness.programs import run
 from harness.server import Server, password_at, status_of
 
@@ -48,6 +50,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def created(data: Path, account: str) -> tuple[dict[str, Any], str]:
     done = wharfage("account", "create", "--data", data, account)
     return json.loads(done.stdout), done.stderr
+
+
+def test_a_list_says_how_many_bytes_each_account_holds_and_may_hold(server: Server) -> None:
+    """Also of an upload that is still open."""
+    created(server.data, "333333333333")
+    with closing(Line(server, server.password())) as line:
+        at = line.begin("team/bytes")
+        line.ask("PATCH", at, b"x" * 1234, {"Content-Type": "application/octet-stream"}).expect(202)
+    said = wharfage("account", "list", "--data", server.data, extra={"WHARFAGE_QUOTAS_ACCOUNT_BYTES": "5000"}).stdout
+    listed = {each["account"]: (each["bytes"], each["bytes_quota"]) for each in json.loads(said)}
+    assert (listed[DEFAULT], listed["333333333333"]) == ((1234, 5000), (0, 5000))
 
 
 def test_an_account_is_opened_used_and_closed_while_the_server_runs(server: Server) -> None:
