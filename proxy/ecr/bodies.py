@@ -18,8 +18,9 @@ from aiohttp import web
 
 from proxy import observe
 from proxy.ecr.errors import Unreadable, WireError, not_readable, throttled, too_large
-from proxy.process import forwarded, http
+from proxy.process import http
 from proxy.process.boundedreads import UNPROVEN_BYTES
+from proxy.process.limitedconnection import client_of
 from proxy.process.unproven import Charge, UnprovenBytes
 
 Given = TypeVar("Given")
@@ -43,7 +44,7 @@ async def charged(request: web.Request, budget: UnprovenBytes) -> AsyncIterator[
         scope.reschedule(loop.time())
 
     scope = asyncio.timeout(None)
-    charge = budget.charge(forwarded.client_of(request.remote), give_up, loop.time())
+    charge = budget.charge(client_of(request), give_up, loop.time())
     _cover(charge, request.content.total_bytes)
     try:
         async with scope:

@@ -34,8 +34,8 @@ from proxy.ecr.services import Service
 from proxy.ecr.spool import Spool
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, Caller
-from proxy.process import forwarded
 from proxy.process.facts import path_of
+from proxy.process.limitedconnection import client_of
 from proxy.process.unproven import Charge, UnprovenBytes
 
 UNKNOWN_KEY_TEXT = "The security token included in the request is invalid."
@@ -118,7 +118,7 @@ class Signatures:
             skew_minutes=service.skew_minutes,
             presigned_seconds=service.presigned_seconds,
         )
-        client = forwarded.client_of(request.remote)
+        client = client_of(request)
         async with charged(request, self.unproven) as charge:
             try:
                 held = await self._session(claim) if claim.token else await self._long_lived(claim, client)

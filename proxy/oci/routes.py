@@ -32,9 +32,9 @@ from proxy.oci.again import Standing, again
 from proxy.oci.call import GONE_STATUS, Call, Rooms, expects_continue
 from proxy.oci.errors import API_VERSION
 from proxy.oci.told import AUTHENTICATE, CUT, Told, tell
-from proxy.process import forwarded
 from proxy.process.again import AGAIN, KEEP
 from proxy.process.facts import facts_of, path_of
+from proxy.process.limitedconnection import client_of
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
@@ -112,7 +112,7 @@ def door(
         """What a request without a password that counts is answered. One with a token of ours is never refused for
         what others at its address do: a token cannot be guessed, and opening it costs next to nothing."""
         if "Authorization" in request.headers:
-            client = forwarded.client_of(request.remote)
+            client = client_of(request)
             if seconds := slowed.wait(client):
                 observe.metrics.logins_refused.labels("oci").inc()
                 return errors.answer(Failure(Code.THROTTLING, TOO_MANY_TEXT, seconds=seconds))

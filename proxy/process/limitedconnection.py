@@ -75,8 +75,7 @@ class LimitedConnection(RequestHandler):
         if not self.taken and self.admitted() is not Admission.TAKEN:
             observe.metrics.http_rejected.labels("too many connections").inc()
             return None
-        is_forwarded = not self.client and isinstance(self.peername, tuple) and request.remote != self.peername[0]
-        client = forwarded.client_of(request.remote) if is_forwarded else ""
+        client = "" if self.client else client_of(request)
         if client and not self._limiter.begin_request(client):
             observe.metrics.http_rejected.labels("too many requests of a client").inc()
             return None
@@ -123,3 +122,14 @@ class LimitedConnection(RequestHandler):
         observe.metrics.http_rejected.labels("idle, closed for another").inc()
         if self.transport is not None:
             self.transport.abort()
+
+
+def client_of(request: web.Request) -> str:
+    """How the client of a request is counted: by its connection's address, or the one that a trusted proxy forwards.
+    Empty, for many or none, where the proxy forwards none."""
+    connection = request.protocol
+    if isinstance(connection, LimitedConnection):
+        peer = connection.peername
+        if connection.client or not isinstance(peer, tuple) or request.remote == peer[0]:
+            return connection.client
+    return forwarded.client_of(request.remote)

@@ -14,6 +14,7 @@ from proxy import observe
 from proxy.process import connections, handshakes
 from proxy.process.connections import LINGER_SECONDS, LINGERS, LINGERS_PER_CLIENT, RESERVE, Admission, ConnectionLimiter
 from proxy.process.forwarded import client_of
+from proxy.process.limitedconnection import client_of as client_of_request
 from proxy.process.selfsigned import make_self_signed
 from proxy.process.tls import server_context
 
@@ -360,3 +361,25 @@ async def test_without_a_file_left_accepting_goes_on_a_moment_later(
         line = await connect()
         await line.writer.start_tls(trust, server_hostname="127.0.0.1")
         assert (await line.ask(get()))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("trusted", "headers", "client"),
+    [
+        pytest.param((), {"X-Forwarded-For": "198.51.100.1"}, "127.0.0.1", id="not-trusted"),
+        pytest.param(("127.0.0.1",), {"X-Forwarded-For": "2001:db8::1"}, "2001:db8::/64", id="forwarded"),
+        pytest.param(("127.0.0.1",), {}, "", id="forwards-none"),
+    ],
+)
+async def test_a_requests_client_is_who_the_proxy_forwards_and_never_the_proxy(
+    trusted: tuple[str, ...], headers: dict[str, str], client: str
+) -> None:
+    """A proxy that forwards nobody is many clients, of which none is counted."""
+    door = Door()
+    async with serving(door, trusted_proxies=trusted) as (_, connect):
+        line = await connect()
+        line.writer.write(get("/slow", **headers))
+        await door.entered.wait()
+        assert client_of_request(door.seen[0]) == client
+        door.release.set()
+        await line.answer()
