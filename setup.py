@@ -2,10 +2,12 @@
 
 A machine without a C compiler, or without Python.h, gets a package without it: the pure twin runs, and both this
 build and every start-up say so aloud. Any other failure is an error, so that a slow registry is never a surprise.
+WHARFAGE_PURE=1, which chooses the pure twin at run time, builds a wheel without it for any platform.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import sysconfig
@@ -39,23 +41,20 @@ class BuildNative(build_ext):  # type: ignore[misc]
         return None
 
 
-setup(
-    ext_modules=cythonize(  # type: ignore[no-untyped-call]
-        [
-            Extension(
-                "_speedups.native",
-                [
-                    "_speedups/native.pyx",
-                    "_speedups/sha2.c",
-                    "_speedups/together.c",
-                    "_speedups/crc32.c",
-                    "_speedups/writes.c",
-                ],
-                depends=["_speedups/sha2.h", "_speedups/together.h", "_speedups/crc32.h", "_speedups/writes.h"],
-                extra_compile_args=["-O3", "-pthread"],
-                extra_link_args=["-pthread"],
-            )
-        ],
-    ),
-    cmdclass={"build_ext": BuildNative},
-)
+def extensions() -> list[Extension]:
+    if os.environ.get("WHARFAGE_PURE") == "1":
+        return []
+    sources = ["native.pyx", "sha2.c", "together.c", "crc32.c", "writes.c"]
+    headers = ["sha2.h", "together.h", "crc32.h", "writes.h"]
+    native = Extension(
+        "_speedups.native",
+        [f"_speedups/{name}" for name in sources],
+        depends=[f"_speedups/{name}" for name in headers],
+        extra_compile_args=["-O3", "-pthread"],
+        extra_link_args=["-pthread"],
+    )
+    found: list[Extension] = cythonize([native])  # type: ignore[no-untyped-call]
+    return found
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildNative})

@@ -22,7 +22,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import Connection, Table, create_engine, inspect
+from sqlalchemy import Connection, Table, create_engine, insert, inspect
 from tqdm import tqdm  # type: ignore[import-untyped]  # ships no types
 
 from proxy.metadata import migrations, schema
@@ -122,7 +122,10 @@ def _made(database: Path | str, revision: str) -> Mapping[str, set[str]]:
             migrations.upgrade(connection)
         finally:
             schema.HEAD = head
-        bootstrap(Transaction(connection, NOW, Registry(account=ACCOUNT)), ACCOUNT)
+        if revision == head:
+            bootstrap(Transaction(connection, NOW, Registry(account=ACCOUNT)), ACCOUNT)
+        else:  # operations know the newest schema alone
+            connection.execute(insert(schema.identities.accounts).values(account=ACCOUNT, created_at=NOW))
         found = _columns(connection)
         connection.commit()
     engine.dispose()
@@ -204,7 +207,8 @@ def _rows(size: Size) -> Iterator[tuple[Table, Row]]:
             yield schema.manifest_bytes, {"digest": digest, "content": content, "images": 1}
             yield schema.images, _image(image_id, repository_id, digest, len(content), len(tags))
             for needed in (layer_id, blob_id):
-                yield schema.image_blobs, {"image_id": image_id, "blob_id": needed}
+                ids = {"image_id": image_id, "blob_id": needed, "repository_id": repository_id}
+                yield schema.image_blobs, ids
             for tag in tags:
                 yield (
                     schema.tags,

@@ -4,7 +4,8 @@ The rooms, from the street down (imports go down only; names joined by `|` never
 
     __main__ > cli > keeping | accounts | rigging > flags > rig | visit > serve > server > doors > rooms > administrator
              > stores | keyring | trails > service | probes > oci | ecr > pulls > upkeep > registry > blob
-             > storage | metadata | process > auth | audit > shapes > observe > config > settings > model > _speedups
+             > storage | metadata | process > auth | audit > shapes > observe > config > plaintext > settings > model
+             > _speedups
 
 `tests/unit/house/test_import_direction.py` reads this drawing and holds every module to it.
 

@@ -11,12 +11,12 @@ import dataclasses
 import difflib
 import json
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from proxy.plaintext import bare_lines
 from proxy.settings import SECTIONS, Config, Keys
 
 PREFIX = "WHARFAGE_"
@@ -84,7 +84,7 @@ def load(
         sources=sources,
         warnings=tuple(warnings),
     )
-    _check_together(config)
+    _check_together(config, environ)
     return config
 
 
@@ -181,7 +181,7 @@ def _from_text(name: str, text: str, where: str) -> Any:
         return text  # of the wrong type: `_checked` says so, naming the place
 
 
-def _check_together(config: Config) -> None:
+def _check_together(config: Config, environ: Mapping[str, str]) -> None:
     server, keys, storage = config.server, config.keys, config.storage
     if storage.backend == "s3" and not storage.bucket:
         raise ConfigError('[storage] bucket: backend = "s3" needs the name of one')
@@ -236,24 +236,8 @@ def _check_together(config: Config) -> None:
     urls = [each.strip() for each in metadata.url.split(",") if each.strip().startswith("http")]
     if (metadata.listen or urls) and len(metadata.secret) < 16:
         raise ConfigError("[metadata] secret: a metadata service on TCP needs one of at least 16 characters")
-    if not metadata.plaintext:
-        bare = [each for each in urls if each.startswith("http:") and not _on_loopback(each[7:].rstrip("/"))]
-        if bare:
-            raise ConfigError(
-                f"[metadata] url: {bare[0]} leaves this machine without TLS, and the secret does not encrypt: use "
-                "https:// (with ca_bundle, if the authority is yours), or plaintext = true where the network encrypts"
-            )
-        if metadata.listen and not metadata.tls_cert and not _on_loopback(metadata.listen):
-            raise ConfigError(
-                f"[metadata] listen: {metadata.listen} is reached from other machines, and the secret does not "
-                "encrypt: give tls_cert and tls_key, or plaintext = true where the network encrypts"
-            )
-
-
-def _on_loopback(address: str) -> bool:
-    """Of HOST:PORT or HOST, as text: a name other than localhost may lead anywhere."""
-    host = address.rpartition(":")[0] if not address.endswith("]") and ":" in address else address
-    return host in ("localhost", "[::1]") or bool(re.fullmatch(r"127\.\d+\.\d+\.\d+", host))
+    for complaint in bare_lines(config, environ):
+        raise ConfigError(complaint)
 
 
 def _variables() -> dict[str, str]:

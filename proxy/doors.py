@@ -19,6 +19,7 @@ from proxy.audit.trail import Trail
 from proxy.auth import layerlinks, secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
+from proxy.auth.failedlogins import FailedLogins
 from proxy.auth.identity import Identity
 from proxy.auth.rates import Rates
 from proxy.blob.format import FRAME_LENGTH
@@ -33,12 +34,14 @@ from proxy.ecr.query import QueryDoors
 from proxy.ecr.signed import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
+from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts, port_of
 from proxy.model.quotas import ECR_RATES, MIB, Quotas, Rate
 from proxy.model.records import Sealing
 from proxy.oci import routes as oci
 from proxy.process.facts import path_of
 from proxy.process.http import Door
+from proxy.process.unproven import UnprovenBytes
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.pulltimes import PullTimes
@@ -67,6 +70,10 @@ def quotas_of(config: Config) -> Quotas:
         layer_bytes=given.layer_mib * MIB,
         pull_time_exclusions=given.pull_time_exclusions,
         creation_templates=given.creation_templates,
+        repository_bytes=given.repository_bytes,
+        account_bytes=given.account_bytes,
+        open_uploads=given.open_uploads,
+        upload_seconds=given.upload_hours * 3600,
     )
 
 
@@ -111,7 +118,12 @@ def issuers_authorities(ca_bundle: str) -> ssl.SSLContext:
 
 
 def router(
-    config: Config, own: Rooms, trail: Trail, leaving: Callable[[], bool], pulls: PullTimes
+    config: Config,
+    own: Rooms,
+    trail: Trail,
+    leaving: Callable[[], bool],
+    pulls: PullTimes,
+    unproven: UnprovenBytes | None = None,
 ) -> Callable[[web.Request], tuple[str, Door]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
@@ -119,6 +131,7 @@ def router(
     callers = Callers(own.metadata)
     limited = rates_of(config)
     rates = Rates(limited, own.metadata) if limited else None
+    logins = FailedLogins(config.server.login_failures)
     issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
     endpoints = Endpoints(hosts, config.server.url.rstrip("/"))
     uploads = _uploads(config, own)
@@ -146,6 +159,7 @@ def router(
         stall_seconds=config.server.body_seconds,
         rates=rates,
         epochs=own.epochs,
+        logins=logins,
     )
     key_secrets = own.agreement.sealer(secrets.PURPOSE)
     opened = sessions.Sessions(own.agreement.sealer(sessions.PURPOSE))
@@ -165,6 +179,9 @@ def router(
             clock=time.time,
             callers=callers,
             uses=LastUses(own.metadata.note_key_use, time.time),
+            unproven=unproven,
+            folder=own.run,
+            logins=logins,
         ),
         keys=own.keys,
         tokens=issued,
@@ -177,6 +194,7 @@ def router(
         clock=time.time,
         rates=rates,
         pulls=pulls,
+        allowed_keys=config.keys.allowed,
     )
 
     linked = downloads.door(
@@ -218,6 +236,18 @@ def router(
     return route
 
 
+def probes_only(
+    route: Callable[[web.Request], tuple[str, Door]],
+) -> Callable[[web.Request], tuple[str, Door]]:
+    """Of a table of paths, those that probe."""
+
+    def probing(request: web.Request) -> tuple[str, Door]:
+        name, found = route(request)
+        return (name, found) if name == "probe" else ("none", _nothing_here)
+
+    return probing
+
+
 def _uploads(config: Config, own: Rooms) -> Uploads:
     return Uploads(
         own.metadata,
@@ -239,7 +269,12 @@ async def _knows(own: Rooms) -> str | None:
         while own.epochs is None or not (own.epochs.in_grace() and own.epochs.speaks()):
             if (await asyncio.wait({asking}, timeout=_GRACE_LOOK_SECONDS))[0]:
                 await asking
-                return None
+                try:
+                    return "; ".join(await own.metadata.warnings()) or None
+                except Failure as failure:
+                    if failure.code is Code.UNKNOWN_OPERATION:  # a service of an earlier release
+                        return None
+                    raise
         return "grace: no metadata service reaches its database; what was known is served on"
     finally:
         asking.cancel()

@@ -3,8 +3,8 @@
 Promises: every metric is a row of `Metrics`, and a test fails when a row is unused or a metric lives elsewhere; every
 log line of a request carries its id and the facts that were noted about it; no value of a secret-looking key is logged.
 
-All processes of one server write their metrics to one directory, each under its own stable name, so that a restarted
-worker goes on counting where its predecessor ended and the number of files is bounded. Must not know HTTP.
+All processes of one server count in memory that they share, each under its own stable name, so that a restarted worker
+goes on counting where its predecessor ended and the number of files is bounded. Must not know HTTP.
 
 To add a metric: one line in `Metrics`, and `observe.metrics.<name>.inc()` where the thing happens. Don't keep a metric
 or a labelled child at import time: `share_metrics` makes them anew.
@@ -18,21 +18,25 @@ import logging
 import os
 import secrets
 import select
+import struct
 import sys
 import threading
 from bisect import bisect_left
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, TextIO
 
 import prometheus_client
+import prometheus_client.multiprocess
 import prometheus_client.values
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
@@ -83,6 +87,10 @@ class Metrics:
         self.blobs_quarantined = counter("wharfage_blobs_quarantined_total", "Blobs hidden until pushed again")
         self.uploads = counter("wharfage_uploads_total", "Upload sessions ended", "outcome")
         self.sweep_removed = counter("wharfage_sweep_removed_total", "Objects and rows the sweep removed", "kind")
+        self.sweep_rows_removed = counter("wharfage_sweep_rows_removed_total", "Rows the sweep removed", "kind")
+        self.sweep_corrected = counter(
+            "wharfage_sweep_corrected_total", "Layers that the sweep kept for their images, against wrong counters"
+        )
         self.audit_events = counter("wharfage_audit_events_total", "Events written to the audit trail")
         self.audit_lost = counter("wharfage_audit_lost_total", "Events that the audit trail could not take")
         self.s3_requests = counter(
@@ -106,9 +114,32 @@ class Metrics:
         self.cache_evicted = counter("wharfage_cache_evicted_total", "What made room in the cache", "kind")
         self.cache_dropped = counter("wharfage_cache_dropped_total", "Cached bytes that were wrong, and dropped")
         self.throttled = counter("wharfage_throttled_total", "Requests refused for their rate", "operation")
+        self.logins_failed = counter("wharfage_logins_failed_total", "Passwords and signatures that failed", "door")
+        self.logins_refused = counter(
+            "wharfage_logins_refused_total", "Logins refused for those that failed before", "door"
+        )
         self.metadata_cache = counter("wharfage_metadata_cache_total", "Answers asked of the metadata cache", "result")
+        self.deferred_writes = counter(
+            "wharfage_deferred_writes_total",
+            "Writes that reads left to the background, and batches of them that failed",
+            "outcome",
+        )
         self.grace_answers = counter(
             "wharfage_grace_answers_total", "Kept answers used while no metadata service reached its database"
+        )
+        self.metadata_clock_offset = latest(
+            "wharfage_metadata_clock_offset_seconds",
+            "How far the metadata service's clock is ahead of its database's; below 0: behind",
+        )
+        self.metadata_unasked_services = latest(
+            "wharfage_metadata_unasked_services",
+            "Other metadata services that this one cannot ask: above 0 there is no outage_grace",
+        )
+        self.lease_refused = level(
+            "wharfage_metadata_lease_refused", "Whether this node is granted no lease because it confirms changes late"
+        )
+        self.lagging_nodes = level(
+            "wharfage_metadata_lagging_nodes", "Nodes that this service grants no lease because they lag", "node"
         )
         self.worker_restarts = counter(
             "wharfage_worker_restarts_total", "Processes that died and were restarted", "role"
@@ -149,23 +180,29 @@ class Tally:
 
 _registry = CollectorRegistry()
 metrics = Metrics(_registry)
-_shared: Path | None = None
 _process = "solo"
+_files: dict[str, int] = {}
+"""Descriptors of prometheus_client's files by its names for them (kind, mode of a gauge, process)."""
 
 
-def share_metrics(directory: Path, process: str) -> None:
-    """Count into files of `directory`, as `process` (a stable name without `_`, such as `worker0`).
+def share_metrics(process: str, children: Sequence[str] = ()) -> None:
+    """Count in shared memory, as `process` (a stable name without `_`, such as `worker0`).
 
-    The supervisor calls it once before it forks; a child then calls `name_process`. prometheus_client takes the place
-    of its files from a variable of its own, which is therefore set here.
+    The supervisor calls it once before it forks `children`; a child then calls `name_process`. prometheus_client takes
+    the folder of its files from a variable of its own, which is therefore set here; it is none.
     """
-    global _registry, _shared
-    directory.mkdir(parents=True, exist_ok=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    global _registry
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = ""
+    for each in (process, *children):
+        for kind in ("counter", "histogram", "gauge_livesum", "gauge_mostrecent"):  # what `Metrics` makes
+            name = f"{kind}_{each}.db"
+            _files[name] = os.memfd_create(name)
+            os.ftruncate(_files[name], _FILE_BYTES)
+            _empty(name)
     name_process(process)
+    prometheus_client.values.MmapedDict = prometheus_client.multiprocess.MmapedDict = _InMemory  # type: ignore[attr-defined]
     prometheus_client.values.ValueClass = prometheus_client.values.MultiProcessValue(lambda: _process)  # type: ignore[no-untyped-call]
     _registry = CollectorRegistry()
-    _shared = directory
     Metrics.__init__(metrics, _registry)
 
 
@@ -179,23 +216,45 @@ def name_process(process: str) -> None:
 
 def forget_process(process: str) -> None:
     """Drop the levels (not the counts) of a process that has died."""
-    if _shared is not None:
-        mark_process_dead(process, str(_shared))  # type: ignore[no-untyped-call]
-
-
-def wipe_metrics(directory: Path) -> None:
-    """Begin at zero: a server's start, before `share_metrics`."""
-    for file in directory.glob("*.db"):
-        file.unlink()
+    name = f"gauge_livesum_{process}.db"
+    if name in _files:
+        _empty(name)
 
 
 def render_metrics() -> bytes:
     """Prometheus' text form, summed over all processes. Reads files: call it off the event loop."""
-    if _shared is None:
+    if not _files:
         return prometheus_client.generate_latest(_registry)
     everyone = CollectorRegistry()
-    MultiProcessCollector(everyone, str(_shared))  # type: ignore[no-untyped-call]
+    everyone.register(_Shared())
     return prometheus_client.generate_latest(everyone)
+
+
+_FILE_BYTES = 1 << 16  # at first; prometheus_client doubles it as labels come
+
+
+class _InMemory(MmapedDict):
+    """One of `_files`. prometheus_client maps files that are sparse: on a disk that is full, the first write to a new
+    page of one ends the process by SIGBUS, in the midst of whatever it serves."""
+
+    def __init__(self, filename: str, read_mode: bool = False) -> None:
+        super().__init__(f"/proc/self/fd/{_files[filename]}", read_mode)  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def read_all_values_from_file(filename: str) -> Any:
+        return MmapedDict.read_all_values_from_file(f"/proc/self/fd/{_files[filename]}")  # type: ignore[no-untyped-call]
+
+
+class _Shared(Collector):
+    def collect(self) -> Iterable[Metric]:
+        found: Iterable[Metric] = MultiProcessCollector.merge(list(_files))  # type: ignore[no-untyped-call]
+        return found
+
+
+def _empty(name: str) -> None:
+    """Drop the values of a file that no process has mapped: it begins with the number of its bytes in use, which count
+    themselves and some padding."""
+    os.pwrite(_files[name], struct.pack("ii", 8, 0), 0)
 
 
 def note(**facts: object) -> None:

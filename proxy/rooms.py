@@ -48,7 +48,7 @@ async def open_rooms(
 ) -> AsyncIterator[Rooms]:
     """Store, keys and metadata for a `with` block; with `epochs`, metadata that answers again what is unchanged.
     `fills_cache` as `make_store` has it."""
-    client = metadata_client(config, data)
+    client = metadata_client(config, data, epochs)
     store = await make_store(config, data, client, fills_cache=fills_cache)
     cached = CachedMetadata(client, epochs)
     links = make_links(config)

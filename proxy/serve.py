@@ -25,6 +25,7 @@ from proxy.model.errors import Failure
 from proxy.process import datadir, supervisor
 from proxy.process.child import live
 from proxy.process.datadir import DataDirectory
+from proxy.process.filelimit import connections_within, raise_file_limit
 from proxy.process.supervisor import Lifeline, Role
 from proxy.process.tls import server_context
 from proxy.service import metadata_addresses
@@ -53,22 +54,33 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
             issuers_authorities(config.sts.oidc_ca_bundle)  # read, or refused, before anything forks
     roles: list[Role] = []
     listening: list[socket.socket] = []
+    probing: list[socket.socket] = []
+    bound: list[socket.socket] = []  # both, for those to close that serve neither
+    files = raise_file_limit()
     if metadata:
         if config.metadata.listen and config.metadata.tls_cert:
             server.metadata_tls(Path(config.metadata.tls_cert), Path(config.metadata.tls_key))  # or refused here
-        roles.append(Role("metadata", "metadata", functools.partial(_metadata, config, data, listening), stops=0))
+        roles.append(Role("metadata", "metadata", functools.partial(_metadata, config, data, bound), stops=0))
     if workers and config.metadata.url:
         metadata_addresses(config, data)  # its authorities are read, or refused, before anything forks
         watch.silence(data.node_epochs)  # workers may be faster than the process that keeps it
-        roles.append(Role("watch", "watch", functools.partial(_watch, config, data, listening), stops=0))
+        roles.append(Role("watch", "watch", functools.partial(_watch, config, data, bound), stops=0))
     if workers:
         config, tls = _with_tls(config, data)
+        config = _with_file_limit(config, files)
         listening += bind(config.server.listen)
-        run = functools.partial(_worker, config, data, listening, tls)
+        bound += listening
+        if config.server.probes:
+            try:
+                probing += bind(config.server.probes)
+            except OSError:
+                _close(bound)
+                raise
+            bound += probing
+        run = functools.partial(_worker, config, data, listening, probing, tls)
         count = config.server.workers or len(os.sched_getaffinity(0))
         roles += [Role(f"worker{number}", "worker", run) for number in range(count)]
-        observe.wipe_metrics(data.metrics)
-        observe.share_metrics(data.metrics, "supervisor")
+        observe.share_metrics("supervisor", [role.name for role in roles])
         scheme = "https" if config.server.tls_cert else "http"
         datadir.replace_private(data.address, f"{scheme}://{reachable_address(config, listening)}".encode())
         _warn(config, [sock.getsockname()[0] for sock in listening])
@@ -76,7 +88,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         roles,
         drain_seconds=config.server.drain_delay_seconds + config.server.drain_seconds,
         ready=functools.partial(_greet, config, data, listening, sum(role.kind == "worker" for role in roles), say),
-        stopping=functools.partial(_close, listening),
+        stopping=functools.partial(_close, bound),
     )
 
 
@@ -127,8 +139,8 @@ def _close(listening: Sequence[socket.socket]) -> None:
         sock.close()
 
 
-def _metadata(config: Config, data: DataDirectory, listening: Sequence[socket.socket], lifeline: Lifeline) -> None:
-    _close(listening)
+def _metadata(config: Config, data: DataDirectory, bound: Sequence[socket.socket], lifeline: Lifeline) -> None:
+    _close(bound)
     masters = keyring.master_keys(config, data)
     try:
         live(lambda stop: server.serve_metadata(config, data, masters, stop, lifeline.tell_ready), lifeline)
@@ -137,8 +149,8 @@ def _metadata(config: Config, data: DataDirectory, listening: Sequence[socket.so
         raise SystemExit(1) from failure
 
 
-def _watch(config: Config, data: DataDirectory, listening: Sequence[socket.socket], lifeline: Lifeline) -> None:
-    _close(listening)
+def _watch(config: Config, data: DataDirectory, bound: Sequence[socket.socket], lifeline: Lifeline) -> None:
+    _close(bound)
     live(lambda stop: server.watch_metadata(config, data, stop, lifeline.tell_ready), lifeline)
 
 
@@ -146,6 +158,7 @@ def _worker(
     config: Config,
     data: DataDirectory,
     listening: Sequence[socket.socket],
+    probing: Sequence[socket.socket],
     tls: ssl.SSLContext | None,
     lifeline: Lifeline,
 ) -> None:
@@ -154,13 +167,22 @@ def _worker(
     try:
         live(
             lambda stop: server.serve_worker(
-                config, data, masters, listening, tls, stop, lifeline.tell_ready, epochs=epochs
+                config, data, masters, listening, tls, stop, lifeline.tell_ready, epochs=epochs, probing=probing
             ),
             lifeline,
         )
     except Failure as failure:
         observe.log.error(failure.message, hint=failure.hint)
         raise SystemExit(1) from failure
+
+
+def _with_file_limit(config: Config, files: int) -> Config:
+    """The settings with as many connections as that many files allow."""
+    wanted = config.server.connections
+    found = connections_within(files, wanted)
+    if found < wanted and "server.connections" in config.sources:
+        observe.log.warning("fewer connections than set: the limit of open files", connections=found, files=files)
+    return dataclasses.replace(config, server=dataclasses.replace(config.server, connections=found))
 
 
 def _with_tls(config: Config, data: DataDirectory) -> tuple[Config, ssl.SSLContext | None]:
@@ -189,13 +211,21 @@ def _warn(config: Config, hosts: Sequence[str]) -> None:
             "--insecure-registry; use --tls-cert and --tls-key, or --tls-self-signed for a first try",
             addresses=off_loopback,
         )
-    if config.metadata.plaintext:
-        observe.log.warning("[metadata] plaintext: names, rows and the shared secret travel as they are")
+    for section, what in _PLAINTEXT.items():
+        if getattr(config, section).plaintext:
+            observe.log.warning(f"[{section}] plaintext: {what} travel as they are")
     if twin.implementation == "pure":
         observe.log.warning(
             f"!!! PURE PYTHON: bytes are hashed at {twin.measure():,.0f} MB/s a core, because {twin.reason}. "
             "With a C compiler and Python's headers, install wharfage again for full speed !!!"
         )
+
+
+_PLAINTEXT = {
+    "metadata": "names, rows and the shared secret",
+    "storage": "objects and signed requests",
+    "keys": "data keys",
+}
 
 
 def _is_loopback(host: str) -> bool:

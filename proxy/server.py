@@ -15,27 +15,32 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from proxy import administrator
 from proxy.blob.masterfile import MasterKeys
 from proxy.config import ConfigError
-from proxy.doors import quotas_of, repository_uri, router
+from proxy.doors import probes_only, quotas_of, repository_uri, router
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.service import Service, start_service
 from proxy.metadata.transaction import Registry
 from proxy.metadata.watch import Watch
 from proxy.process.datadir import DataDirectory
 from proxy.process.http import HttpServer, Limits
+from proxy.process.memory import give_memory_back
 from proxy.process.tls import reload_on_change, server_context
+from proxy.process.unproven import UnprovenBytes
 from proxy.registry.pulltimes import PullTimes
 from proxy.rooms import open_rooms
-from proxy.service import metadata_addresses, trusted_authorities, wait_for_metadata
+from proxy.service import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
 from proxy.settings import Config
 from proxy.trails import open_trail
 from proxy.upkeep.schedule import run_tasks
 from proxy.upkeep.sweep import sweep_tasks
+
+PROBE_CONNECTIONS = 64  # at `[server] probes`: one client's, too, as long as another does not need them
 
 # ---- the metadata process -----------------------------------------------------------------------------------------
 
@@ -67,7 +72,7 @@ def metadata_tls(cert: Path, key: Path) -> ssl.SSLContext:
 async def watch_metadata(config: Config, data: DataDirectory, stop: asyncio.Event, ready: Callable[[], None]) -> None:
     """Keep the epoch page of a node whose metadata services are elsewhere, until `stop`."""
     page = await asyncio.to_thread(Epochs, data.node_epochs)
-    watch = Watch(page, metadata_addresses(config, data), secret=config.metadata.secret or None)
+    watch = Watch(page, metadata_addresses(config, data), secret=config.metadata.secret or None, name=node_name(config))
     watching = asyncio.create_task(watch.run(), name="watch")
     ready()  # workers work without: they only keep nothing then
     stopping = asyncio.create_task(stop.wait())
@@ -128,14 +133,19 @@ async def serve_worker(
     ready: Callable[[], None],
     *,
     epochs: Epochs | None,
+    probing: Sequence[socket.socket] = (),
 ) -> None:
-    """Answer docker and aws on the listening sockets until `stop`, then drain."""
+    """Answer docker and aws on the listening sockets until `stop`, then drain; probes on those `probing`, in plain
+    HTTP, until the end."""
     async with open_rooms(config, data, masters, epochs=epochs) as own, open_trail(config, data) as trail:
         if not await wait_for_metadata(own.metadata, stop):
             return
         await own.agreement.begin()
         pulls = PullTimes(own.metadata.note_pulls, time.time)
-        server = HttpServer(router(config, own, trail, stop.is_set, pulls), _limits(config))
+        unproven = UnprovenBytes()
+        route = router(config, own, trail, stop.is_set, pulls, unproven)
+        server = HttpServer(route, _limits(config), unproven)
+        prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
         duties: list[asyncio.Task[None]] = [
             asyncio.create_task(
                 run_tasks(
@@ -146,7 +156,7 @@ async def serve_worker(
                         every=config.sweep.interval_seconds,
                         upload_idle=config.uploads.idle_hours * 3600,
                         grace=config.sweep.grace_hours * 3600,
-                        now=time.time,
+                        now=own.metadata.now,
                     ),
                     random=random.random,
                     clock=time.monotonic,
@@ -154,17 +164,21 @@ async def serve_worker(
                 name="upkeep",
             ),
             asyncio.create_task(own.agreement.watch(), name="agreement"),
+            asyncio.create_task(give_memory_back(server.load), name="memory"),
         ]
         if tls is not None and config.server.tls_cert:
             pair = Path(config.server.tls_cert), Path(config.server.tls_key)
             duties.append(asyncio.create_task(reload_on_change(tls, *pair), name="certificate"))
         for sock in listening:
             await server.begin(sock, tls)
+        for sock in probing:
+            await prober.begin(sock)
         ready()
         await stop.wait()
         server.say_goodbye()
         await asyncio.sleep(config.server.drain_delay_seconds)  # /readyz says draining, all else goes on
         await server.finish(config.server.drain_seconds)
+        await prober.finish(0)
         await pulls.close()
         for duty in duties:
             duty.cancel()
@@ -173,4 +187,11 @@ async def serve_worker(
 
 def _limits(config: Config) -> Limits:
     server = config.server
-    return Limits(server.header_seconds, server.body_seconds, server.keepalive_seconds, server.trusted_proxies)
+    return Limits(
+        server.header_seconds,
+        server.body_seconds,
+        server.keepalive_seconds,
+        server.trusted_proxies,
+        server.connections,
+        server.connections_per_client,
+    )

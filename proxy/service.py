@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import ssl
 import time
 from functools import cache
@@ -13,6 +14,7 @@ from proxy.metadata import addresses
 from proxy.metadata.addresses import Address
 from proxy.metadata.client import MetadataClient
 from proxy.metadata.contract import Metadata
+from proxy.metadata.epochs import Epochs
 from proxy.model.errors import Code, Failure
 from proxy.process.datadir import DataDirectory
 from proxy.settings import Config
@@ -26,11 +28,20 @@ def metadata_addresses(config: Config, data: DataDirectory) -> tuple[Address, ..
     return addresses.parse(url, trusted_authorities(config))
 
 
-def metadata_client(config: Config, data: DataDirectory) -> MetadataClient:
-    """Made inside a running loop. Of several services each process asks one drawn at random, until it fails."""
-    return MetadataClient(
+def metadata_client(config: Config, data: DataDirectory, page: Epochs | None = None) -> MetadataClient:
+    """Made inside a running loop. Of several services a process asks the one that its node's epoch page names, or
+    without a page one drawn at random, until it fails."""
+    client = MetadataClient(
         metadata_addresses(config, data), secret=config.metadata.secret or None, first=secrets.randbelow(2**16)
     )
+    if page is not None:
+        client.follow(page.service)
+    return client
+
+
+def node_name(config: Config) -> str:
+    """What metadata services call this node: its host's name, and the port that tells it from others there."""
+    return f"{socket.gethostname()}:{config.server.listen.rpartition(':')[2]}"
 
 
 def trusted_authorities(config: Config) -> ssl.SSLContext | None:

@@ -62,6 +62,25 @@ class Server:
         60.0, "how long a body, sent or taken, may stand still before it is cut", _between(0.1, 3600)
     )
     keepalive_seconds: float = _key(75.0, "how long an idle connection stays open", _between(0, 86_400))
+    connections: int = _key(
+        10_000, "most connections of a worker; fewer where the limit of open files is low", _between(1, 1_000_000)
+    )
+    connections_per_client: int = _key(
+        1_000,
+        "most connections of a client (an IPv4 address, an IPv6 /64) a worker; requests at once behind trusted_proxies",
+        _between(1, 1_000_000),
+    )
+    login_failures: int = _key(
+        20,
+        "failed logins of a client, or for a key, in 15 minutes, after which each further one costs a growing wait; "
+        "0 is no limit",
+        _between(0, 1_000_000),
+    )
+    probes: str = _key(
+        "",
+        "HOST:PORT of a listener of its own for /healthz, /readyz and /metrics, which the limits do not touch",
+        lambda v: _ADDRESS(v) if v else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +114,7 @@ class Storage:
     secret_access_key: str = _key("", "s3: goes with access_key_id", secret=True)
     addressing: str = _key("path", "s3: path (HOST/bucket) or virtual (bucket.HOST)", _one_of("path", "virtual"))
     ca_bundle: str = _key("", "s3: PEM file of the authorities that vouch for https endpoints; empty is the system's")
+    plaintext: bool = _key(False, "s3: allow http:// off loopback, where the network itself encrypts")
     checksum: str = _key("crc32", "s3: what the store verifies: crc32, or md5 for older ones", _one_of("crc32", "md5"))
     part_mib: int = _key(8, "s3: MiB of a part; 10,000 of them are the largest layer", _between(5, 1024))
     buffers_mib: int = _key(64, "s3: MiB of parts that a node's workers hold together, in all", _between(5, 65_536))
@@ -139,7 +159,9 @@ class Metadata:
         "seconds for which known answers serve on while no service reaches PostgreSQL",
         _between(0, 86_400),
     )
-    plaintext: bool = _key(False, "allow TCP off loopback without TLS, where the network itself encrypts")
+    plaintext: bool = _key(
+        False, "allow services and PostgreSQL off loopback without TLS, where the network itself encrypts"
+    )
     path: str = _key("", "the SQLite file; empty is <data>/metadata.db")
     database: str = _key(
         "",
@@ -206,6 +228,14 @@ class QuotaSettings:
     layer_mib: int = _key(52_000, "most MiB of a layer, through the API", _between(1, 2**30))
     pull_time_exclusions: int = _key(100, "most principals whose pulls are not recorded", _between(0, 100_000))
     creation_templates: int = _key(100, "most repository creation templates of a registry", _between(0, 100_000))
+    repository_bytes: int = _key(
+        0, "most bytes in a repository: layers, manifests and open uploads; 0: no limit", _between(0, 2**60)
+    )
+    account_bytes: int = _key(
+        0, "the same of an account, a layer that several repositories link counted once", _between(0, 2**60)
+    )
+    open_uploads: int = _key(1_000, "most open uploads of a principal", _between(1, 1_000_000))
+    upload_hours: float = _key(168.0, "after which an upload ends, however busy it is", _between(1, 8760))
     preset: str = _key(
         "none",
         "request rates to begin with: none, or ecr (ECR's own, an account and operation)",
@@ -217,6 +247,15 @@ class QuotaSettings:
         "of 50, PutImage=none without a limit",
         _rates,
     )
+
+
+# Colons stand outside of every part, so that no wildcard takes in another account's number.
+_KMS_KEY = r"arn:aws[a-z0-9-]*:kms:[a-z0-9*-]+:[0-9*]{1,12}:(key|alias)/[\w/*-]+|alias/[\w/*-]+"
+
+
+def _kms_keys(values: Any) -> str | None:
+    bad = [value for value in values if not re.fullmatch(_KMS_KEY, value, re.ASCII)]
+    return f"{bad[0]!r} is neither a KMS key's ARN nor alias/NAME; * matches any letters" if bad else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +279,14 @@ class Keys:
         "kms: its address; empty is AWS",
         _matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
     )
+    plaintext: bool = _key(False, "kms: allow http:// off loopback, where the network itself encrypts")
     kms_access_key_id: str = _key("", "kms: empty takes the usual AWS chain (environment, profile, role)")
     kms_secret_access_key: str = _key("", "kms: goes with kms_access_key_id", secret=True)
+    allowed: tuple[str, ...] = _key(
+        (),
+        "kms: keys that anyone may name for repositories: ARNs, alias/NAME, * for any letters; others need kms: rights",
+        _kms_keys,
+    )
     cache_seconds: float = _key(300.0, "how long an unwrapped data key stays in memory", _between(0, 86_400))
     access_key_id: str = _key(
         "",

@@ -148,6 +148,7 @@ class Kms:
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=self._answer_seconds,
                 max_pool_connections=CONNECTIONS,
+                ignore_configured_endpoint_urls=True,  # AWS_ENDPOINT_URL of a shell is for commands, and may be http://
                 connector_args={"keepalive_timeout": 30.0},
             ),
         )

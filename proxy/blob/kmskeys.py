@@ -31,7 +31,7 @@ class KmsKeys:
     """`Provider` of one KMS key (new data keys), of repositories' own, and of every key that a row names (old ones).
 
     KMS is asked with the server's credentials, whoever asks us: ECR asks it with those of who creates a repository, and
-    by a grant from then on. Which keys repositories may have is therefore said by the keys' policies on the server."""
+    by a grant from then on. `ecr.keyrights` says which of the keys that the server may use a caller may name."""
 
     def __init__(
         self, kms: Kms, probe: str, *, clock: Callable[[], float] = time.monotonic, cache_seconds: float = CACHE_SECONDS

@@ -1,26 +1,70 @@
 """The bytes of a request's body, as they come and within bounds.
 
-`100-continue` goes out when the first of them is wanted, so that whoever is refused before has sent nothing. Nothing is
-inflated or taken out of another framing than HTTP's own (`aws-chunked`).
+Until a body is proven, what came of it is charged (`unproven`), and it must bring `FLOOR_BYTES` in each `FLOOR_SECONDS`
+that it is waited for. `100-continue` goes out when the first of its bytes are wanted, so that who is refused before has
+sent nothing; nothing more is read from the connection until then. Nothing is inflated or taken out of another framing
+than HTTP's own (`aws-chunked`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TypeVar
 
 from aiohttp import web
 
-from proxy.ecr.errors import Unreadable, WireError, not_readable, too_large
+from proxy import observe
+from proxy.ecr.errors import Unreadable, WireError, not_readable, throttled, too_large
+from proxy.process import forwarded, http
+from proxy.process.boundedreads import UNPROVEN_BYTES
+from proxy.process.unproven import Charge, UnprovenBytes
 
 Given = TypeVar("Given")
 Done = TypeVar("Done")
+FLOOR_SECONDS = 10.0
+FLOOR_BYTES = 10 * 1024  # 1 KiB a second
+BUDGET_RETRY_SECONDS = 1
 INLINE_MAX = 256 * 1024  # bytes of JSON that the loop itself reads or writes: some 2 ms
 
 
-async def chunks(request: web.Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """Pieces of at most what the connection buffers (128 KiB). Unreadable for more than `limit` bytes in all."""
+@contextlib.asynccontextmanager
+async def charged(request: web.Request, budget: UnprovenBytes) -> AsyncIterator[Charge]:
+    """A charge for the request's body, for a `with` block that releases it once the body is proven. Unreadable: 429
+    where there is no space for it, 408 where it was given up for another one; SDKs try both again."""
+    loop = asyncio.get_running_loop()
+    was_given_up = False
+
+    def give_up() -> None:
+        nonlocal was_given_up
+        was_given_up = True
+        scope.reschedule(loop.time())
+
+    scope = asyncio.timeout(None)
+    charge = budget.charge(forwarded.client_of(request.remote), give_up, loop.time())
+    _cover(charge, request.content.total_bytes)
+    try:
+        async with scope:
+            yield charge
+    except TimeoutError:
+        if not was_given_up:
+            raise
+        raise _slow("body given up for another") from None
+    finally:
+        charge.release()
+
+
+def _cover(charge: Charge, count: int) -> None:
+    if not charge.cover(count, asyncio.get_running_loop().time()):
+        observe.metrics.http_rejected.labels("too many unproven bytes").inc()
+        raise throttled("Too many bytes are under way that are not proven yet.", BUDGET_RETRY_SECONDS)
+
+
+async def chunks(request: web.Request, limit: int, charge: Charge) -> AsyncGenerator[bytes, None]:
+    """Pieces of at most what the connection buffers (128 KiB). Unreadable for more than `limit` bytes in all, and for
+    fewer than the floor."""
     codings = ",".join(request.headers.getall("Content-Encoding", ())).lower()
     if any(coding.strip() not in ("", "identity") for coding in codings.split(",")):
         raise Unreadable(WireError(415, "SerializationException", "The request body must not be encoded."))
@@ -29,21 +73,38 @@ async def chunks(request: web.Request, limit: int) -> AsyncGenerator[bytes, None
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # an interim line is not the answer's beginning
-    came = 0
+    http.want_body(request, UNPROVEN_BYTES)
+    waited, marked = 0.0, 0  # seconds and bytes since the floor was last looked at
     try:
-        while chunk := await request.content.readany():
-            came += len(chunk)
-            if came > limit:
+        while True:
+            began = time.monotonic()
+            async with asyncio.timeout(FLOOR_SECONDS - waited):
+                chunk = await request.content.readany()
+            if not chunk:
+                return
+            charge.received += len(chunk)
+            if charge.received > limit:
                 raise too_large(limit)
+            _cover(charge, charge.received)
+            waited += time.monotonic() - began
+            if charge.received - marked >= FLOOR_BYTES:
+                waited, marked = 0.0, charge.received
             yield chunk
+    except TimeoutError:
+        raise _slow("body too slow") from None
     except web.RequestPayloadError:
         raise not_readable("The request body is not framed as HTTP says.") from None
 
 
-async def whole(request: web.Request, limit: int) -> bytes:
+def _slow(reason: str) -> Unreadable:
+    observe.metrics.http_rejected.labels(reason).inc()
+    return Unreadable(WireError(408, "RequestTimeoutException", "The request body did not come in time."))
+
+
+async def whole(request: web.Request, limit: int, charge: Charge) -> bytes:
     """All of a body that nobody has signed. Unreadable."""
     body = bytearray()
-    async for chunk in chunks(request, limit):
+    async for chunk in chunks(request, limit, charge):
         body += chunk
     return bytes(body)
 

@@ -9,8 +9,9 @@ once, with its hint; the hint stays inside.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
@@ -38,6 +39,8 @@ _OF_QUERY = {
     Code.UNMODIFIABLE_ENTITY: 400,
     Code.VALIDATION_ERROR: 400,
 }
+
+_UNREADABLE = {400: "MalformedInput", 408: "RequestTimeout", 429: Code.THROTTLING.value}
 
 TRY_AGAIN = "The service is temporarily unavailable. Please try again."
 
@@ -92,6 +95,7 @@ class WireError:
     name: str
     message: str
     fields: Mapping[str, object] = field(default_factory=dict)  # other members of the error's shape
+    retry_after: int = 0  # seconds; 0: not said
 
 
 class Unreadable(Exception):
@@ -111,6 +115,11 @@ def too_large(limit: int) -> Unreadable:
     return Unreadable(
         WireError(413, "RequestEntityTooLargeException", f"The request body is larger than {limit} bytes.")
     )
+
+
+def throttled(message: str, seconds: float) -> Unreadable:
+    """429 with Retry-After: what is refused before it is read, for whom it comes from. SDKs try again."""
+    return Unreadable(WireError(429, Code.THROTTLING.value, message, retry_after=max(1, math.ceil(seconds))))
 
 
 def unknown_operation(name: str) -> Failure:
@@ -134,8 +143,7 @@ def ecr_error(error: Failure | Refused | Unreadable) -> WireError:
 def query_error(error: Failure | Refused | Unreadable) -> WireError:
     """How STS and IAM name what went wrong."""
     if isinstance(error, Unreadable):
-        name = "MalformedInput" if error.error.status == 400 else "RequestEntityTooLarge"
-        return WireError(error.error.status, name, error.error.message)
+        return replace(error.error, name=_UNREADABLE.get(error.error.status, "RequestEntityTooLarge"))
     if isinstance(error, Refused):
         status, name = _QUERY_NAMES[error.reason]
         return WireError(status, name, error.message)
@@ -148,25 +156,24 @@ def query_error(error: Failure | Refused | Unreadable) -> WireError:
 
 def render_json(error: WireError, request_id: str) -> web.Response:
     body = json.dumps({"__type": error.name, "message": error.message, **error.fields})
-    return json_answer(body.encode(), request_id, error.status)
+    return _with_retry(json_answer(body.encode(), request_id, error.status), error)
 
 
 def render_xml(error: WireError, service: str, request_id: str) -> web.Response:
     """`service` is `sts` or `iam`, whose namespace the answer is in."""
     side = "Sender" if error.status < 500 else "Receiver"
-    return xml_answer(
+    document = (
         f'<ErrorResponse xmlns="{namespace(service)}"><Error><Type>{side}</Type><Code>{text(error.name)}</Code>'
-        f"<Message>{text(error.message)}</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>",
-        request_id,
-        error.status,
+        f"<Message>{text(error.message)}</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>"
     )
+    return _with_retry(xml_answer(document, request_id, error.status), error)
 
 
 def render_query_json(error: WireError, request_id: str) -> web.Response:
     """What `render_xml` says, for who accepts JSON."""
     side = "Sender" if error.status < 500 else "Receiver"
     said = {"Error": {"Type": side, "Code": error.name, "Message": error.message}, "RequestId": request_id}
-    return query_json_answer(json.dumps(said), request_id, error.status)
+    return _with_retry(query_json_answer(json.dumps(said), request_id, error.status), error)
 
 
 def json_answer(body: bytes, request_id: str, status: int = 200) -> web.Response:
@@ -181,6 +188,12 @@ def query_json_answer(document: str, request_id: str, status: int = 200) -> web.
     return _with_id(
         web.Response(status=status, body=document.encode(), headers={"Content-Type": QUERY_JSON_TYPE}), request_id
     )
+
+
+def _with_retry(response: web.Response, error: WireError) -> web.Response:
+    if error.retry_after:
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
 
 
 def _with_id(response: web.Response, request_id: str) -> web.Response:
@@ -204,7 +217,7 @@ def _failure(failure: Failure) -> WireError:
         return WireError(
             400, failure.code.value, failure.message, {"kmsError": str(kms_error)} if kms_error is not None else {}
         )
-    if failure.code is Code.UPLOAD_CONFLICT:  # until the other request has ended, or its lease
+    if failure.code in (Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE):  # until the other request, or its lease, has ended
         return WireError(500, Code.SERVER.value, TRY_AGAIN)
     if failure.code is Code.INVALID_LAYER_PART:
         return WireError(400, failure.code.value, failure.message, _where(failure))

@@ -87,7 +87,9 @@ class Layers:
     async def initiate(self, ask: Ask) -> Mapping[str, Any]:
         """As `Uploads.begin_parts`."""
         validate(ask.operation, ask.parameters)
-        upload_id, size = await self._uploads.begin_parts(ask.account, ask.parameters["repositoryName"])
+        upload_id, size = await self._uploads.begin_parts(
+            ask.account, ask.parameters["repositoryName"], opened_by=ask.caller.principal.principal_id
+        )
         return {"uploadId": upload_id, "partSize": size}
 
     async def add_part(self, ask: Ask, content: Spool | None) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from aiohttp import web
 from proxy import observe
 from proxy.auth.policy.context import RequestFacts
 from proxy.auth.sigv4 import Reason, Refused
-from proxy.ecr.bodies import whole
+from proxy.ecr.bodies import charged, whole
 from proxy.ecr.errors import WireError, query_json_answer, render_query_json, render_xml, xml_answer
 from proxy.ecr.services import STS, Service
 from proxy.ecr.signed import Signatures, claim_of
@@ -102,7 +102,8 @@ async def _read(
     except Refused as refused:
         if refused.reason is not Reason.MISSING or service is not STS:
             raise
-        form = _form(request, await whole(request, UNSIGNED_MAX))
+        async with charged(request, signatures.unproven) as charge:
+            form = _form(request, await whole(request, UNSIGNED_MAX, charge))
         if form.get("Action") not in UNSIGNED:
             raise
         return None, form

@@ -37,6 +37,7 @@ from proxy.ecr.errors import (
     render_json,
     unknown_operation,
 )
+from proxy.ecr.keyrights import KeyRights
 from proxy.ecr.layers import UPLOAD_PART, Layers, taken_part
 from proxy.ecr.lockout import refuse_lock_out
 from proxy.ecr.parameters import (
@@ -160,10 +161,12 @@ def door(
     clock: Callable[[], float],
     rates: Rates | None = None,
     pulls: PullTimes | None = None,
+    allowed_keys: Sequence[str] = (),
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds. `rates`, where there
     are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
-    are got."""
+    are got. `allowed_keys` as in `[keys] allowed`."""
+    key_rights = KeyRights(access, allowed_keys)
     hosts = endpoints.hosts
     large = Places(LARGE_AT_ONCE, LARGE_AT_ONCE - 1)
 
@@ -249,7 +252,7 @@ def door(
             return await layers.download_url(ask, request)
         if ask.operation == "SetRepositoryPolicy" and ask.parameters.get("force") is not True:
             await refuse_lock_out(ask, metadata)
-        found = await encryption.call(keys, metadata, ask)
+        found = await encryption.call(keys, key_rights, metadata, ask)
         if pulls is not None and ask.operation == "BatchGetImage":
             for image in found["images"]:
                 name, digest = image["repositoryName"], image["imageId"]["imageDigest"]

@@ -1,18 +1,20 @@
 """A signed request, proven and then read: the step from aiohttp to a caller and the bytes that it vouches for.
 
 In the order that costs least: head, scope, date, the access key's row or the session token, and only then the body,
-which is bounded and hashed as it arrives. Two ways to take a body: `read`, small and whole, of which nothing is looked
-at before its signature was checked; `stream`, large and piece by piece, of which nothing may be *kept* before `prove`
-has returned. Must not know operations.
+which is charged (`bodies`), bounded and hashed as it arrives. Two ways to take a body: `read`, whole, of which nothing
+is looked at before its signature was checked; `stream`, large and piece by piece, of which nothing may be *kept* before
+`prove` has returned. Must not know operations.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import tempfile
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
@@ -20,19 +22,25 @@ from aiohttp import web
 from proxy import observe
 from proxy.auth.callers import Callers, Lookups
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.failedlogins import FailedLogins
 from proxy.auth.secrets import open_secret
 from proxy.auth.sessions import SessionCredentials, SessionExpired, SessionInvalid, Sessions, check_time
 from proxy.auth.signingkeys import SigningKeys
 from proxy.auth.sigv4 import Claim, Headers, Reason, Refused, check_claim, check_signature, read_claim
-from proxy.ecr.bodies import chunks
+from proxy.ecr.bodies import charged, chunks
+from proxy.ecr.errors import throttled
 from proxy.ecr.lastuse import LastUses
 from proxy.ecr.services import Service
+from proxy.ecr.spool import Spool
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, Caller
+from proxy.process import forwarded
 from proxy.process.facts import path_of
+from proxy.process.unproven import Charge, UnprovenBytes
 
 UNKNOWN_KEY_TEXT = "The security token included in the request is invalid."
 EXPIRED_TEXT = "The security token included in the request is expired"
+TOO_MANY_TEXT = "Too many signatures that did not match came from this address. Try again later."
 OPENED_KEPT = 512  # session tokens, some 6 KB each at most
 
 Place = Callable[["SignedBody"], Awaitable[Callable[[], None]]]
@@ -58,10 +66,15 @@ class Signatures:
         clock: Callable[[], float],
         callers: Callers | None = None,
         uses: LastUses | None = None,
+        unproven: UnprovenBytes | None = None,
+        folder: Path | None = None,
+        logins: FailedLogins | None = None,
     ) -> None:
         """`secrets` opens what `auth.secrets` sealed; `clock` tells epoch seconds.
 
         `callers` are those of all doors (None: of these signatures alone); `uses` hears of every key that was proven.
+        `unproven` is charged for bodies that are not; long ones are set aside in `folder` (None: the system's own).
+        `logins` slows down clients whose signatures fail (None: nobody).
         """
         self._lookups = lookups
         self._secrets = secrets
@@ -70,6 +83,9 @@ class Signatures:
         self._clock = clock
         self._callers = callers or Callers(lookups, clock)
         self._uses = uses
+        self.unproven = unproven or UnprovenBytes()
+        self._logins = logins or FailedLogins(0)
+        self._folder = folder or Path(tempfile.gettempdir())
         self._keys = SigningKeys()
         self._opened: OrderedDict[bytes, SessionCredentials] = OrderedDict()
 
@@ -78,15 +94,14 @@ class Signatures:
     ) -> tuple[Caller, bytes]:
         """Who signed the request, and its whole body, which waits for its `place`. Refused, Unreadable, or Failure of a
         look-up."""
-        whole = bytearray()
-        async with self.stream(request, claim, service) as body:
+        async with Spool(self._folder) as spool, self.stream(request, claim, service) as body:
             proven = await place(body) if place is not None else None
             async for chunk in body:
-                whole += chunk
+                await spool.write(chunk)
             caller = await body.prove()
             if proven is not None:
                 proven()
-            return caller, bytes(whole)
+            return caller, b"".join([piece async for piece in spool.content()])
 
     @contextlib.asynccontextmanager
     async def stream(self, request: web.Request, claim: Claim, service: Service) -> AsyncIterator[SignedBody]:
@@ -103,16 +118,38 @@ class Signatures:
             skew_minutes=service.skew_minutes,
             presigned_seconds=service.presigned_seconds,
         )
-        held = await self._session(claim) if claim.token else await self._long_lived(claim)
-        async with contextlib.aclosing(chunks(request, service.body_max)) as pieces:
-            body = SignedBody(request, claim, pieces, held)
-            yield body
+        client = forwarded.client_of(request.remote)
+        async with charged(request, self.unproven) as charge:
+            try:
+                held = await self._session(claim) if claim.token else await self._long_lived(claim, client)
+            except Refused as refused:
+                if refused.reason is Reason.UNKNOWN_KEY:
+                    self._failed(client, claim)
+                raise
+            async with contextlib.aclosing(chunks(request, service.body_max, charge)) as pieces:
+                body = SignedBody(request, claim, pieces, held, charge)
+                try:
+                    yield body
+                except Refused:
+                    if body.is_refused:
+                        self._failed(client, claim, claim.access_key_id)
+                    raise
         if not body.is_proven:
             raise RuntimeError("the body of a signed request was used without a proof")
-        if self._uses is not None and not claim.token:
-            self._uses.seen(claim.access_key_id, claim.region, claim.service)
+        if not claim.token:
+            self._logins.proven(client, claim.access_key_id)
+            if self._uses is not None:
+                self._uses.seen(claim.access_key_id, claim.region, claim.service)
 
-    async def _long_lived(self, claim: Claim) -> _Held:
+    def _failed(self, client: str, claim: Claim, key: str = "") -> None:
+        """`key` is one that exists. A session's is as much of a secret as its token, and is not slowed down."""
+        observe.metrics.logins_failed.labels("ecr").inc()
+        self._logins.failed(client, "" if claim.token else key)
+
+    async def _long_lived(self, claim: Claim, client: str) -> _Held:
+        if seconds := self._logins.wait(client, claim.access_key_id):
+            observe.metrics.logins_refused.labels("ecr").inc()
+            raise throttled(TOO_MANY_TEXT, seconds)
         row = await self._lookups.access_key(claim.access_key_id)
         caller = self._callers.of_key(row) if row is not None else None
         if row is None or caller is None:
@@ -172,14 +209,21 @@ class _Held:
 class SignedBody:
     """Chunks of a body, hashed as they pass. Iterate once, then `prove`; what came before may be kept only then."""
 
-    def __init__(self, request: web.Request, claim: Claim, pieces: AsyncIterator[bytes], held: _Held) -> None:
-        self.is_proven = False
-        self.received = 0  # bytes
+    def __init__(
+        self, request: web.Request, claim: Claim, pieces: AsyncIterator[bytes], held: _Held, charge: Charge
+    ) -> None:
+        self.is_proven = self.is_refused = False
+        self._charge = charge
         self._request = request
         self._claim = claim
         self._held = held
         self._hash = hashlib.sha256()
         self._pieces = pieces
+
+    @property
+    def received(self) -> int:
+        """Bytes of it so far."""
+        return self._charge.received
 
     @property
     def account(self) -> str:
@@ -191,7 +235,6 @@ class SignedBody:
 
     async def __anext__(self) -> bytes:
         chunk = await anext(self._pieces)
-        self.received += len(chunk)
         self._hash.update(chunk)
         return chunk
 
@@ -199,6 +242,7 @@ class SignedBody:
         """Who signed all of the request; reads on to its end. Refused when the signature does not hold."""
         async for _ in self:
             pass
+        self.is_refused = True
         check_signature(
             self._claim,
             self._held.key,
@@ -208,7 +252,8 @@ class SignedBody:
             headers=header_lines(self._request),
             body_sha256=self._hash.hexdigest(),
         )
-        self.is_proven = True
+        self.is_proven, self.is_refused = True, False
+        self._charge.release()
         observe.note(principal=self._held.caller.arn)
         return self._held.caller
 

@@ -4,7 +4,8 @@ What a request brings may be kept only once its signature is proven, and SDKs th
 bytes before the upload that they are for. Held whole they would cost 20 MiB of memory a request; written into the
 upload as they come, they would let whoever knows a key's id take uploads' leases and put bytes into their objects.
 So they lie here meanwhile, each frame under a key that is made for this one spool and never leaves this process.
-What is short never leaves memory. Turned down: two ways to take a part, by the order of its members.
+What is shorter than a frame never leaves memory; a frame is what an unproven request is charged at most (`unproven`).
+Turned down: two ways to take a part, by the order of its members.
 
 Words: `write`…, `content`; `async with` gives everything back.
 """
@@ -24,9 +25,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.model.errors import Code, Failure
+from proxy.process.unproven import CHARGE_MAX
 from proxy.registry.append import see_through
 
-FRAME = 256 * 1024
+FRAME = CHARGE_MAX
 _STORED = FRAME + 16  # with GCM's tag
 
 
@@ -36,7 +38,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.length = 0
         self._folder = folder
-        self._cipher = AESGCM(AESGCM.generate_key(256))
+        self._cipher: AESGCM | None = None
         self._tail = bytearray()
         self._frames = 0
         self._read: bytes = b""
@@ -82,7 +84,8 @@ class Spool:
             ) from error
 
     def _set_aside(self, frame: bytes) -> None:
-        if self._file < 0:
+        if self._cipher is None:
+            self._cipher = AESGCM(AESGCM.generate_key(256))
             self._file, name = tempfile.mkstemp(dir=self._folder)
             os.unlink(name)
         sealed = self._cipher.encrypt(_nonce(self._frames), frame, None)
@@ -91,6 +94,8 @@ class Spool:
         self._frames += 1
 
     def _fetch(self, number: int) -> None:
+        if self._cipher is None:
+            raise ValueError("nothing was set aside")
         sealed = os.pread(self._file, _STORED, number * _STORED)
         self._read = self._cipher.decrypt(_nonce(number), sealed, None)
 

@@ -13,7 +13,7 @@ import aiohttp
 from proxy.metadata import wire
 
 KEEPALIVE_SECONDS = 15.0
-_CONNECT_SECONDS = 2.0  # a machine that is gone answers nothing at all
+CONNECT_SECONDS = 2.0  # a machine that is gone answers nothing at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def connect(
         )
     return aiohttp.ClientSession(
         connector=connector,
-        timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS),
         headers={wire.SECRET_HEADER: secret} if secret else {},
         cookie_jar=aiohttp.DummyCookieJar(),
     )

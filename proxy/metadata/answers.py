@@ -2,7 +2,8 @@
 
 The answer lies beside what was written, in the same transaction, under the id that the asker made; whoever asks again
 under it, at any service, gets that answer, after all who keep what the write outdated have been told once more (the
-service that did it may have died before it had told them). Kept for `KEEP_SECONDS`, longer than anybody asks again.
+service that did it may have died before it had told them). Kept for `KEEP_SECONDS`, longer than a request may be on its
+way (`deadlines.AGE_MAX_SECONDS`): none is done again because its answer was forgotten.
 Writes that find by themselves that they were done (an upload's) need none of this. Must not know any operation.
 """
 

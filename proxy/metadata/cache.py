@@ -106,6 +106,9 @@ class CachedMetadata:
         self.collect_blobs = inner.collect_blobs
         self.remove_deleted = inner.remove_deleted
         self.known_objects = inner.known_objects
+        self.reserve_object = inner.reserve_object
+        self.release_object = inner.release_object
+        self.any_reserved = inner.any_reserved
         self.objects = inner.objects
         self.replace_data_key = inner.replace_data_key
         self.replace_object = inner.replace_object
@@ -117,6 +120,8 @@ class CachedMetadata:
         self.recount = inner.recount
         self.take_tokens = inner.take_tokens
         self.ping = inner.ping
+        self.warnings = inner.warnings
+        self.now = inner.now
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
         async def ask() -> AccessKey | None:

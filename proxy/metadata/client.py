@@ -11,6 +11,7 @@ from typing import Any
 
 from proxy.metadata.addresses import Address
 from proxy.metadata.asking import CONNECTIONS, PATIENCE_SECONDS, Services
+from proxy.metadata.openobjects import OpenObjectRows
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import (
     AccessKey,
@@ -33,15 +34,14 @@ from proxy.model.records import (
     KeyRecord,
     Miscount,
     Mounted,
-    OpenObject,
     Page,
     Pull,
     PushedManifest,
     Referrer,
+    Removed,
     SealedObject,
     Sealing,
     Segment,
-    SentPart,
     StoredManifest,
     Upload,
 )
@@ -67,7 +67,18 @@ class MetadataClient:
             addresses, secret=secret, connections=connections, timeout=timeout, patience=patience, first=first
         )
         self._ask = self._services.ask
+        self.now = self._services.now
+        self.follow = self._services.follow
         self.close = self._services.close
+        rows = OpenObjectRows(self._services)
+        self.open_object = rows.open_object
+        self.keep_open_object = rows.keep_open_object
+        self.cut_open_object = rows.cut_open_object
+        self.reserve_part_numbers = rows.reserve_part_numbers
+        self.open_object_parts = rows.open_object_parts
+        self.open_object_tail = rows.open_object_tail
+        self.drop_open_object = rows.drop_open_object
+        self.open_objects = rows.open_objects
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
         return await self._ask("access_key", AccessKey | None, access_key_id=access_key_id)
@@ -180,6 +191,7 @@ class MetadataClient:
         sealing: Sealing = Sealing.AES_GCM,
         in_parts: bool = False,
         encryption: str = "",
+        opened_by: str = "",
     ) -> Upload:
         return await self._ask(
             "begin_upload",
@@ -195,6 +207,7 @@ class MetadataClient:
             sealing=sealing,
             in_parts=in_parts,
             encryption=encryption,
+            opened_by=opened_by,
         )
 
     async def upload(self, account: str, repository: str, upload_id: str) -> Upload:
@@ -213,9 +226,18 @@ class MetadataClient:
         )
 
     async def advance_upload(
-        self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
+        self,
+        upload_id: str,
+        fence: int,
+        *,
+        segment: Segment,
+        hash_state: bytes,
+        frame_hashes: bytes = b"",
+        object_key: str = "",
+        settled: bool = True,
     ) -> Upload:
         facts = {"segment": segment, "hash_state": hash_state, "frame_hashes": frame_hashes}
+        facts |= {"object_key": object_key, "settled": settled}
         return await self._ask("advance_upload", Upload, upload_id=upload_id, fence=fence, **facts)
 
     async def finish_upload(
@@ -231,8 +253,8 @@ class MetadataClient:
         wanted = tuple[Upload | None, str | None]
         return await self._ask("close_upload", wanted, seconds=seconds, holder=secrets.token_hex(16), **asked)
 
-    async def release_upload(self, upload_id: str, fence: int) -> None:
-        await self._ask("release_upload", None, upload_id=upload_id, fence=fence)
+    async def release_upload(self, upload_id: str, fence: int, *, settled: bool = False) -> None:
+        await self._ask("release_upload", None, upload_id=upload_id, fence=fence, settled=settled)
 
     async def commit_upload(
         self,
@@ -243,6 +265,7 @@ class MetadataClient:
         segment: Segment | None,
         hash_state: bytes,
         frame_hashes: bytes = b"",
+        object_key: str = "",
     ) -> tuple[Blob, str | None]:
         return await self._ask(
             "commit_upload",
@@ -253,10 +276,12 @@ class MetadataClient:
             segment=segment,
             hash_state=hash_state,
             frame_hashes=frame_hashes,
+            object_key=object_key,
         )
 
-    async def cancel_upload(self, account: str, repository: str, upload_id: str) -> str:
-        return await self._ask("cancel_upload", str, account=account, repository=repository, upload_id=upload_id)
+    async def cancel_upload(self, account: str, repository: str, upload_id: str, *, fence: int | None = None) -> str:
+        asked = {"account": account, "repository": repository, "upload_id": upload_id, "fence": fence}
+        return await self._ask("cancel_upload", str, **asked)
 
     async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:
         return await self._ask("manifest", StoredManifest, account=account, repository=repository, reference=reference)
@@ -302,16 +327,9 @@ class MetadataClient:
     async def referrers(
         self, account: str, repository: str, digest: str, *, artifact_type: str | None, last: str, limit: int
     ) -> tuple[Sequence[Referrer], bool]:
-        return await self._ask(
-            "referrers",
-            tuple[Sequence[Referrer], bool],
-            account=account,
-            repository=repository,
-            digest=digest,
-            artifact_type=artifact_type,
-            last=last,
-            limit=limit,
-        )
+        asked = {"account": account, "repository": repository, "digest": digest, "artifact_type": artifact_type}
+        wanted = tuple[Sequence[Referrer], bool]
+        return await self._ask("referrers", wanted, last=last, limit=limit, **asked)
 
     async def take_turn(self, task: str, *, seconds: float) -> bool:
         return await self._ask("take_turn", bool, task=task, seconds=seconds)
@@ -319,17 +337,26 @@ class MetadataClient:
     async def hold_blobs(self, *, seconds: float) -> None:
         await self._ask("hold_blobs", None, seconds=seconds)
 
-    async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Sequence[str]:
-        return await self._ask("expire_uploads", Sequence[str], idle_seconds=idle_seconds, limit=limit)
+    async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Removed:
+        return await self._ask("expire_uploads", Removed, idle_seconds=idle_seconds, limit=limit)
 
-    async def collect_blobs(self, *, grace_seconds: float, limit: int) -> Sequence[str]:
-        return await self._ask("collect_blobs", Sequence[str], grace_seconds=grace_seconds, limit=limit)
+    async def collect_blobs(self, *, grace_seconds: float, limit: int) -> Removed:
+        return await self._ask("collect_blobs", Removed, grace_seconds=grace_seconds, limit=limit)
 
     async def remove_deleted(self, *, limit: int) -> int:
         return await self._ask("remove_deleted", int, limit=limit)
 
     async def known_objects(self, keys: Sequence[str]) -> Sequence[str]:
         return await self._ask("known_objects", Sequence[str], keys=keys)
+
+    async def reserve_object(self, object_key: str, *, seconds: float) -> None:
+        await self._ask("reserve_object", None, object_key=object_key, seconds=seconds)
+
+    async def release_object(self, object_key: str) -> None:
+        await self._ask("release_object", None, object_key=object_key)
+
+    async def any_reserved(self) -> bool:
+        return await self._ask("any_reserved", bool)
 
     async def objects(self, *, after: str, limit: int) -> Sequence[tuple[Blob, bool]]:
         return await self._ask("objects", Sequence[tuple[Blob, bool]], after=after, limit=limit)
@@ -355,45 +382,6 @@ class MetadataClient:
     async def open_uploads(self, *, after: str, limit: int) -> Sequence[SealedObject]:
         return await self._ask("open_uploads", Sequence[SealedObject], after=after, limit=limit)
 
-    async def open_object(self, object_key: str) -> OpenObject | None:
-        return await self._ask("open_object", OpenObject | None, object_key=object_key)
-
-    async def keep_open_object(
-        self,
-        object_key: str,
-        *,
-        part_size: int,
-        upload_id: str,
-        parts: Sequence[SentPart],
-        tail_offset: int,
-        tail: bytes,
-    ) -> None:
-        await self._ask(
-            "keep_open_object",
-            None,
-            object_key=object_key,
-            part_size=part_size,
-            upload_id=upload_id,
-            parts=parts,
-            tail_offset=tail_offset,
-            tail=tail,
-        )
-
-    async def cut_open_object(self, object_key: str, offset: int) -> OpenObject | None:
-        return await self._ask("cut_open_object", OpenObject | None, object_key=object_key, offset=offset)
-
-    async def open_object_parts(self, object_key: str) -> Sequence[SentPart]:
-        return await self._ask("open_object_parts", Sequence[SentPart], object_key=object_key)
-
-    async def open_object_tail(self, object_key: str, offset: int) -> Sequence[tuple[int, bytes]]:
-        return await self._ask("open_object_tail", Sequence[tuple[int, bytes]], object_key=object_key, offset=offset)
-
-    async def drop_open_object(self, object_key: str) -> None:
-        await self._ask("drop_open_object", None, object_key=object_key)
-
-    async def open_objects(self, after: str, limit: int) -> Sequence[OpenObject]:
-        return await self._ask("open_objects", Sequence[OpenObject], after=after, limit=limit)
-
     async def miscounts(self, noun: str, *, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
         wanted = tuple[Sequence[Miscount], str | None]
         return await self._ask("miscounts", wanted, noun=noun, after=after, limit=limit)
@@ -404,11 +392,14 @@ class MetadataClient:
     async def take_tokens(
         self, account: str, name: str, *, per_second: float, burst: float, most: int
     ) -> tuple[int, float]:
-        asked = {"account": account, "name": name, "per_second": per_second, "burst": burst, "most": most}
-        return await self._ask("take_tokens", tuple[int, float], **asked)
+        bucket = {"account": account, "name": name, "per_second": per_second, "burst": burst}
+        return await self._ask("take_tokens", tuple[int, float], most=most, **bucket)
 
     async def ping(self) -> None:
         await self._ask("ping", None)
+
+    async def warnings(self) -> Sequence[str]:
+        return await self._ask("warnings", Sequence[str])
 
 
 def _check_operation(name: str) -> None:

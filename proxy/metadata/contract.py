@@ -37,6 +37,7 @@ from proxy.model.records import (
     Pull,
     PushedManifest,
     Referrer,
+    Removed,
     SealedObject,
     Sealing,
     Segment,
@@ -152,7 +153,8 @@ class Metadata(Protocol):
     async def mount_blob(
         self, account: str, repository: str, digest: str, source: str | None, *, create: CreateOnPush
     ) -> Mounted:
-        """Link a blob that some (or the named) repository of the account holds. `NO`: not there, upload it."""
+        """Link a blob that some (or the named) repository of the account holds. `NO`: not there, upload it.
+        LimitExceeded where the repository's bytes would be too many."""
 
     async def unlink_blob(self, account: str, repository: str, digest: str) -> None:
         """RepositoryNotFound, LayersNotFound, LayerInUse."""
@@ -175,8 +177,10 @@ class Metadata(Protocol):
         sealing: Sealing = Sealing.AES_GCM,
         in_parts: bool = False,
         encryption: str = "",
+        opened_by: str = "",
     ) -> Upload:
-        """Open a session with a fresh UUID at offset 0. RepositoryNotFound where `create` makes none.
+        """Open a session with a fresh UUID at offset 0. RepositoryNotFound where `create` makes none; LimitExceeded
+        where the principal with the id `opened_by` has too many open.
 
         `in_parts`: it is UploadLayerPart's, each append of it a part under the quotas. `encryption` is the KMS key that
         the data key is under, empty for the server's own; EncryptionDiffers, with the repository's, when that is
@@ -186,7 +190,9 @@ class Metadata(Protocol):
         """UploadNotFound also when it belongs to another repository, or has been swept."""
 
     async def lease_upload(self, account: str, repository: str, upload_id: str, *, seconds: float) -> Upload:
-        """Take the session for one append: a new `fence`. UploadConflict while another lease lives, UploadNotFound."""
+        """Take the session for one append: a new `fence`, and the object key to go on under, which is another one where
+        the last writer may still write (`operations.handover`). UploadInUse while another lease lives, UploadNotFound.
+        """
 
     async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:
         """Keep the lease during a long append. UploadConflict when it was lost."""
@@ -195,12 +201,21 @@ class Metadata(Protocol):
         """Keep a full page of a long append's hashes, which counts once the append does. UploadConflict."""
 
     async def advance_upload(
-        self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
+        self,
+        upload_id: str,
+        fence: int,
+        *,
+        segment: Segment,
+        hash_state: bytes,
+        frame_hashes: bytes = b"",
+        object_key: str = "",
+        settled: bool = True,
     ) -> Upload:
         """Record a finished append and let the lease go. `segment` must begin at the row's offsets. UploadConflict;
-        LimitExceeded for a part past the quotas.
+        LimitExceeded for bytes, or a part, past the quotas.
 
-        `frame_hashes` is the last page of hashes of an object that is not sealed, full or not."""
+        `object_key` is where the object is from here on, if not where it was. Not `settled`: a request to the store may
+        still be on its way. `frame_hashes` is the last page of hashes of an object that is not sealed, full or not."""
 
     async def finish_upload(
         self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
@@ -215,8 +230,9 @@ class Metadata(Protocol):
         has leased since, what `commit_upload` does; None, and the key of an object to delete. With any other what
         `lease_upload` does; the session, and None."""
 
-    async def release_upload(self, upload_id: str, fence: int) -> None:
-        """Let the lease go with nothing recorded. Idempotent, never fails on a lost lease."""
+    async def release_upload(self, upload_id: str, fence: int, *, settled: bool = False) -> None:
+        """Let the lease go with nothing recorded. Idempotent, never fails on a lost lease. `settled`: nothing was asked
+        of the store."""
 
     async def commit_upload(
         self,
@@ -227,16 +243,19 @@ class Metadata(Protocol):
         segment: Segment | None,
         hash_state: bytes,
         frame_hashes: bytes = b"",
+        object_key: str = "",
     ) -> tuple[Blob, str | None]:
-        """Make the session's object the repository's blob `digest`; `segment` is the last append, if it wrote any.
+        """Make the session's object the repository's blob `digest`; `segment` is the last append, if it wrote any, and
+        `object_key` as of `advance_upload`.
 
         Returns the blob, and the key of an object to delete: this upload's own when the digest was there already
         (the first stays), the old corrupt one when this push healed a quarantined blob. Committed sessions answer
         `upload` with `committed` set for an hour.
         """
 
-    async def cancel_upload(self, account: str, repository: str, upload_id: str) -> str:
-        """Close a session; returns the key of its object, to delete. UploadNotFound."""
+    async def cancel_upload(self, account: str, repository: str, upload_id: str, *, fence: int | None = None) -> str:
+        """Close a session; returns the key of its object, to delete. UploadNotFound; UploadConflict unless it is open
+        under `fence`, where one is given."""
 
     # ---- manifests ------------------------------------------------------------------------------------------------
     async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:
@@ -287,21 +306,33 @@ class Metadata(Protocol):
     async def hold_blobs(self, *, seconds: float) -> None:
         """Until then no blob is removed: `collect_blobs` finds nothing. A backup renews this while it copies."""
 
-    async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Sequence[str]:
-        """Close sessions untouched for so long (committed ones after an hour); returns object keys to delete."""
+    async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Removed:
+        """Remove sessions untouched for so long (committed ones after an hour), open ones first, and reservations that
+        have ended. Rows of "open-upload", "closed-upload", "committed-upload" and "reservation"."""
 
-    async def collect_blobs(self, *, grace_seconds: float, limit: int) -> Sequence[str]:
-        """Remove blobs that nothing links and whose grace is over; returns object keys to delete.
+    async def collect_blobs(self, *, grace_seconds: float, limit: int) -> Removed:
+        """Remove blobs that nothing links and whose grace is over. Rows of "blob-link" and "blob".
 
         A repository's link ends with the last manifest that used it, once its grace is over; never while an upload or
-        a push that needs it may still come (the grace), so a blob that awaits its manifest stays.
+        a push that needs it may still come (the grace), so a blob that awaits its manifest stays. What an image needs
+        stays whatever its counters say: they are corrected.
         """
 
     async def remove_deleted(self, *, limit: int) -> int:
         """Remove about so many rows of repositories that were deleted; returns how many, 0 when none are left."""
 
     async def known_objects(self, keys: Sequence[str]) -> Sequence[str]:
-        """Those of `keys` that a blob row or an open session owns; the rest are orphans (once old enough)."""
+        """Those of `keys` that a blob row, an open session or a reservation owns; the rest are orphans (once old
+        enough)."""
+
+    async def reserve_object(self, object_key: str, *, seconds: float) -> None:
+        """Make the object known for so long, before it is written: its row comes after it (reseal)."""
+
+    async def release_object(self, object_key: str) -> None:
+        """End a reservation. Idempotent."""
+
+    async def any_reserved(self) -> bool:
+        """Whether there is any reservation."""
 
     async def objects(self, *, after: str, limit: int) -> Sequence[tuple[Blob, bool]]:
         """Every blob by object key, in order, beyond `after`; whether it is quarantined (check, rewrap, reseal)."""
@@ -310,7 +341,8 @@ class Metadata(Protocol):
         """Rewrap: swap a blob's (or open session's) wrapped key. False when it was no longer `old`."""
 
     async def replace_object(self, object_key: str, blob: Blob) -> bool:
-        """Reseal: point a blob's row at a new object with one message. False when it was no longer at `object_key`."""
+        """Reseal: point a blob's row at a new object with one message, in the place of that object's reservation. False
+        when it was no longer at `object_key`, or the reservation has ended: nothing was changed."""
 
     # ---- keys -----------------------------------------------------------------------------------------------------
     async def key_records(self) -> Sequence[KeyRecord]:
@@ -333,8 +365,8 @@ class Metadata(Protocol):
 
     # ---- counters -------------------------------------------------------------------------------------------------
     async def miscounts(self, noun: str, *, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
-        """Of a page of "accounts", "repositories" or "images" those whose counter is wrong, and what is `after` for
-        the next page; None: this was the last."""
+        """Of a page of "accounts", "repositories", "images", "blob_links" or "blobs" those whose counter is wrong, and
+        what is `after` for the next page; None: this was the last."""
 
     async def recount(self, noun: str, key: str) -> None:
         """Count what that row has anew."""
@@ -347,5 +379,11 @@ class Metadata(Protocol):
 
     async def ping(self) -> None:
         """For /readyz."""
+
+    async def warnings(self) -> Sequence[str]:
+        """What is amiss at the service that answers, though it works; for /readyz."""
+
+    def now(self) -> float:
+        """The database's time, epoch seconds, as services told it; 0.0 before their first answer."""
 
     async def close(self) -> None: ...

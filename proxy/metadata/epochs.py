@@ -13,6 +13,7 @@ begins to write a page counts all up, so that what was missed before is made goo
 | 32792       | 8        | the page's name, random, 0 until it is asked for                |
 | 32800       | 8        | 1 while the lease is of grace: no service reaches the database  |
 | 32808       | 8        | `now()` until which the service has lent to other nodes         |
+| 32816       | 8        | 1 + the number of the service that the node is attached to, or 0 |
 
 Where services on other machines may write (`invalidation`), the page speaks only under a lease; where the lease has run
 out, nothing kept is used. Each counter is written by one process, aligned, in one store of the machine; a reader never
@@ -33,8 +34,8 @@ from proxy.metadata.transaction import Changes
 
 MAGIC = 0x31_48_43_50_45_46_48_57  # b"WHFEPCH1", little-endian
 STRIPES = 4096  # 32 KiB; two busy repositories share a stripe once in 4096, and then only cost each other a question
-_IDENTITY, _LEASE, _NAME, _GRACE, _LENT = 1, 2 + STRIPES, 3 + STRIPES, 4 + STRIPES, 5 + STRIPES
-_LENGTH = 8 * (6 + STRIPES)
+_IDENTITY, _LEASE, _NAME, _GRACE, _LENT, _SERVICE = 1, *range(2 + STRIPES, 7 + STRIPES)
+_LENGTH = 8 * (7 + STRIPES)
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # of the machine; on Linux it counts sleep as well
 
 
@@ -49,8 +50,9 @@ class Epochs:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(self._descriptor).st_size < _LENGTH:
-                os.ftruncate(self._descriptor, _LENGTH)
+            found = os.fstat(self._descriptor)
+            if found.st_size < _LENGTH or found.st_blocks * 512 < _LENGTH:
+                os.posix_fallocate(self._descriptor, 0, _LENGTH)  # writing to a hole of a full disk is a SIGBUS
             self._map = mmap.mmap(self._descriptor, _LENGTH)
         except BaseException:
             os.close(self._descriptor)
@@ -95,6 +97,16 @@ class Epochs:
 
     def forget_lent(self) -> None:
         self._counters[_LENT] = 0
+
+    def service(self) -> int | None:
+        """Which of the node's services grants its leases (its place in `[metadata] url`), so that calls go there too.
+        None: none yet, or this machine's own."""
+        number = self._counters[_SERVICE]
+        return number - 1 if number else None
+
+    def set_service(self, number: int | None) -> None:
+        """The writer's part, on a node whose services are elsewhere."""
+        self._counters[_SERVICE] = 0 if number is None else number + 1
 
     def claim(self) -> bool:
         """Whether this process is the page's one writer now; the claim ends with it, or with `close`."""

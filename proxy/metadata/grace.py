@@ -28,6 +28,10 @@ _SESSIONS_MAX = 64  # addresses of services, of which some are of the past where
 _REMEMBERED = 1024  # registrations that we gave up
 
 
+class Refused(Exception):
+    """A service answers this one with an error: its sentence."""
+
+
 class Grace:
     """`seconds` of it at most; 0: none. `begin` inside a running loop, `close` at the end."""
 
@@ -105,16 +109,24 @@ class Grace:
             await session.close()
         self._sessions.clear()
 
+    async def ask(self, address: str, question: Mapping[str, Any]) -> dict[str, bool]:
+        """What a service says. aiohttp.ClientError, TimeoutError, Refused; ValueError, KeyError and TypeError for what
+        is no answer, RuntimeError when its session had to make room."""
+        parsed, session = await self._session(address)
+        async with session.post(parsed.base + wire.REACHES, json=question) as response:
+            said = await response.json()
+            if response.status != 200:
+                raise Refused(said["message"])
+            if not all(type(said[name]) is bool for name in ("reaches", "gave_up")):
+                raise ValueError(said)
+            return dict(said)
+
     async def _ask(self, address: str, question: Mapping[str, Any]) -> dict[str, bool] | None:
+        """The same; None when it says nothing."""
         try:
-            parsed, session = await self._session(address)
-            async with session.post(parsed.base + wire.REACHES, json=question) as response:
-                said = await response.json()
-                if response.status == 200 and all(type(said[name]) is bool for name in ("reaches", "gave_up")):
-                    return dict(said)
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, RuntimeError):
-            pass  # it says nothing (RuntimeError: its session had to make room)
-        return None
+            return await self.ask(address, question)
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, RuntimeError, Refused):
+            return None
 
     async def _session(self, address: str) -> tuple[Address, aiohttp.ClientSession]:
         """ValueError for what is not one address."""

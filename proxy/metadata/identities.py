@@ -8,6 +8,7 @@ policy is bound to) are JSON.
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -38,6 +39,7 @@ accounts = Table(
     Column("blob_mounting", String(8), nullable=False, server_default="ENABLED"),
     Column("basic_scan_type", String(16), nullable=False, server_default="AWS_NATIVE"),
     Column("repositories", Integer, nullable=False, server_default="0"),
+    Column("bytes", BigInteger, nullable=False, server_default="0"),  # `operations.usage` says of what
 )
 
 # Users, roles and each account's root. `tags` is [[key, value], …].

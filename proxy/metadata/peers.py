@@ -27,6 +27,7 @@ from proxy.metadata.invalidation import LEASE_SECONDS, OUTLAST_SECONDS, RENEW_SE
 from proxy.metadata.lines import Line, apart
 from proxy.metadata.nodes import Nodes
 from proxy.metadata.postgresql import application_name
+from proxy.metadata.reachability import Reachability
 from proxy.metadata.store import Told
 from proxy.metadata.transaction import Changes
 from proxy.metadata.waits import Waits
@@ -79,6 +80,8 @@ class Peers:
         self.grace = grace
         self.address = address
         self._clock = clock
+        self._reachability = Reachability(grace, address, self._addresses, clock)
+        self.warnings = self._reachability.warnings
         self.nodes = Nodes(page, self.lease, now)
         self.registration = ""
         self.known: dict[str, Peer] = {}
@@ -108,13 +111,18 @@ class Peers:
         """To another service that has lost the database (`grace`)."""
         return self.grace.answer(question, self.reaches(), self.known)
 
+    def _addresses(self) -> Mapping[str, str] | None:
+        """Of the other registered services; None while the database is not reached."""
+        return {each: peer.address for each, peer in self.known.items()} if self.reaches() else None
+
     async def begin(self, seconds: float) -> None:
         """Register. MetadataUnavailable when that cannot be done in time."""
         self._running = asyncio.create_task(self._run(), name="peers")
         if self.grace.seconds:
-            going_on = asyncio.create_task(self._go_on(), name="grace")
-            self._tasks.add(going_on)
-            going_on.add_done_callback(self._tasks.discard)
+            for name, running in (("grace", self._go_on()), ("reachability", self._reachability.run())):
+                task = asyncio.create_task(running, name=name)
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
         waiting = asyncio.create_task(self._registered.wait())
         await asyncio.wait({waiting, self._running}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()

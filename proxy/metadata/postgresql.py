@@ -14,19 +14,20 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, TextClause, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from proxy import observe
 from proxy.metadata import migrations, roster, sessions
+from proxy.metadata.clock import SAMPLE_SECONDS, Clock, ClockOffset, RemoteClock, elapsed
 from proxy.metadata.invalidation import compact, encode
 from proxy.metadata.sessions import gone, is_lost, let_go
 from proxy.metadata.store import Told
@@ -46,6 +47,7 @@ _MIGRATING = {
     **dict.fromkeys(("statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"), "0"),
     **dict.fromkeys(sessions.UNINDEXED, "on"),
 }  # a large table takes its time, and is read in whole
+_NOW = "now"  # in a writing session's `info`: the time of its transaction
 _NEWS_BYTES = 7900  # PostgreSQL takes 8000
 
 
@@ -76,6 +78,7 @@ class PostgresqlDatabase:
         start_seconds: float = START_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
+        wall: Clock = time.time,
     ) -> None:
         self._patience = patience
         self._start_seconds = start_seconds
@@ -93,6 +96,9 @@ class PostgresqlDatabase:
         self._lost_at: float | None = None  # since when PostgreSQL does not answer
         self._not_before = 0.0  # no attempt to connect until then
         self._expire_at = 0.0
+        self._time = RemoteClock()
+        self._offset = ClockOffset(wall)
+        self._sample_at = 0.0
         self._migrated = False
         self._start(clock() + start_seconds)
 
@@ -125,7 +131,7 @@ class PostgresqlDatabase:
                 transaction = connection.begin()
                 try:
                     connection.execute(roster.LOCK, {"lock": roster.WRITING})
-                    connection.execute(roster.NOTE, {"id": request})
+                    self._read_time(connection, roster.NOTE, {"id": request})
                     result = run(connection)
                     undecided = request  # from here on it may be committed, whatever we hear
                     transaction.commit()
@@ -142,6 +148,14 @@ class PostgresqlDatabase:
                 self._recover(error, turns, had_session=connection is not None)
         return result  # type: ignore[return-value]  # set by the run whose commit ended the loop
 
+    def now(self, connection: Connection | None = None) -> float:
+        found: float | None = None if connection is None else connection.info.get(_NOW)
+        return self._time.now() if found is None else found
+
+    def warnings(self) -> Sequence[str]:
+        found = self._offset.warning()
+        return (found,) if found else ()
+
     def announce(self, connection: Connection, changes: Changes) -> Told | None:
         self._number += 1
         news = compact({"f": self._process, "n": self._number, "c": encode(changes)})
@@ -151,14 +165,17 @@ class PostgresqlDatabase:
         return Told(self._number, roster.told(connection.execute(roster.TELL, known).one()))
 
     def beat(self) -> None:
-        """Connect again when the line was lost; remove old request ids. Never raises."""
-        if self._lost_at is None and self._clock() < self._expire_at:
+        """Connect again when the line was lost; read the time; remove old request ids. Never raises."""
+        now = self._clock()
+        if self._lost_at is None and now < min(self._expire_at, self._sample_at):
             return
         try:
-            connection = self._writer(self._clock())
+            connection = self._writer(now)
             with connection.begin():
-                connection.execute(roster.EXPIRE)
-            self._expire_at = self._clock() + _EXPIRE_SECONDS
+                self._read_time(connection, roster.TIME)
+                if now >= self._expire_at:
+                    connection.execute(roster.EXPIRE)
+                    self._expire_at = now + _EXPIRE_SECONDS
         except DBAPIError as error:
             self._drop_writer()
             self._note_lost(error)
@@ -169,6 +186,18 @@ class PostgresqlDatabase:
         for connection in [*self._reading, *([self._writing] if self._writing else [])]:
             let_go(connection)
         self._engine.dispose()
+
+    def _read_time(
+        self, connection: Connection, statement: TextClause, values: Mapping[str, Any] | None = None
+    ) -> None:
+        """Run a statement of the writing session that gives the time, which is its transaction's from then on."""
+        sent = elapsed()
+        found: float = connection.execute(statement, values).scalar_one()
+        wall, received = self._offset.wall(), elapsed()
+        connection.info[_NOW] = found
+        self._time.observe(found, sent, received)
+        self._offset.note(wall, found, sent, received)
+        self._sample_at = self._clock() + SAMPLE_SECONDS
 
     # ---- sessions -------------------------------------------------------------------------------------------------
 
@@ -276,6 +305,7 @@ class PostgresqlDatabase:
                 text("SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting(:name) = 'off'"),
                 {"name": "synchronous_commit"},
             )
+            self._read_time(connection, roster.TIME)
         if not self._migrated:
             self._migrate(connection)
             self._migrated = True

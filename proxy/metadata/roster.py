@@ -19,11 +19,11 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    insert,
     select,
     text,
 )
 
+from proxy.metadata.clock import STEP_SECONDS
 from proxy.metadata.transaction import FoundRow
 
 own = MetaData()
@@ -61,7 +61,14 @@ DROP_TENURES = text(f"DROP TABLE {TENURES}")
 LOCK = text("SELECT pg_advisory_xact_lock(:lock)")
 HOLD = text("SELECT pg_advisory_lock(:lock)")
 LET_GO = text("SELECT pg_advisory_unlock_all()")
-NOTE = insert(requests).values(request_id=bindparam("id"))
+NOTE = text(
+    "INSERT INTO requests (request_id, made_at) SELECT :id, greatest(statement_timestamp(), (SELECT max(made_at)"
+    " FROM requests WHERE made_at <= statement_timestamp() + make_interval(secs => :step)))"
+    " RETURNING extract(epoch FROM made_at)::float8"
+).bindparams(step=STEP_SECONDS)
+"""Gives the transaction's time (`clock`): PostgreSQL's, and never before that of a transaction which was committed
+earlier. A row from further ahead is of a clock that was set back."""
+TIME = text("SELECT extract(epoch FROM clock_timestamp())::float8")
 NOTED = select(requests.c.request_id).where(requests.c.request_id == bindparam("id"))
 EXPIRE = delete(requests).where(text("made_at < now() - interval '10 minutes'"))  # longer than anybody asks for one
 TELL = text(

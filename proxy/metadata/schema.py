@@ -49,6 +49,8 @@ repositories = Table(
     Column("policy_principals", Text),  # JSON, as `model.identity.BoundPolicy.principals`
     Column("lifecycle_policy", Text),  # verbatim
     Column("images", Integer, nullable=False, server_default="0"),
+    Column("bytes", BigInteger, nullable=False, server_default="0"),  # `operations.usage` says of what
+    Column("manifest_bytes", BigInteger, nullable=False, server_default="0"),
     Column("encryption", Text, nullable=False, server_default=""),  # KMS key of its data keys; empty: the server's own
     UniqueConstraint("account", "name"),
 )
@@ -152,6 +154,10 @@ uploads = Table(
     Column("small_parts", Integer, nullable=False, server_default="0"),  # too small to have another after them
     Column("last_part_at", BigInteger, nullable=False, server_default="0"),
     Column("state_before", LargeBinary),  # the hash state before the last part
+    Column("settled_fence", Integer, nullable=False, server_default="0"),  # newest whose holder left nothing in flight
+    Column("opened_by", _name(128), nullable=False, server_default=""),  # the unique id of a principal
+    Column("created_at", Float, nullable=False, server_default="0"),
+    Index("ix_uploads_opened_by_state", "opened_by", "state"),
     Index("ix_uploads_state_touched_at", "state", "touched_at"),
     Index("ix_uploads_account_repository_state", "account", "repository", "state"),
 )
@@ -209,8 +215,11 @@ image_blobs = Table(
     metadata,
     Column("image_id", RowId, ForeignKey("images.image_id"), primary_key=True),
     Column("blob_id", RowId, ForeignKey("blobs.blob_id"), primary_key=True),
-    Index("ix_image_blobs_blob_id", "blob_id"),
+    Column("repository_id", RowId, nullable=False, server_default="0"),  # the image's, which never changes
+    Index("ix_image_blobs_blob_id_repository_id", "blob_id", "repository_id"),
 )
+"""The repository's id is here so that whether any image of a repository needs a blob costs one probe of an index, in
+how many other repositories the blob may be used."""
 
 image_children = Table(
     "image_children",
@@ -291,6 +300,15 @@ master_keys = Table(
 )
 """The keys that small values are sealed under, by name: what every process must have, checked at its start."""
 
+reserved_objects = Table(
+    "reserved_objects",
+    metadata,
+    Column("object_key", _name(32), primary_key=True),
+    Column("until", Float, nullable=False, index=True),
+)
+"""Keys of objects that are being written and have no other row yet, as those of a reseal: the sweep takes no object
+that is named here. A row that names such an object is written only while its reservation is here, and in its place."""
+
 open_objects = Table(
     "open_objects",
     metadata,
@@ -298,6 +316,10 @@ open_objects = Table(
     Column("part_size", BigInteger, nullable=False),
     Column("upload_id", Text, nullable=False),  # of the store's multipart upload; empty while there is none
     Column("touched_at", Float, nullable=False),
+    Column("session_id", _name(36), nullable=False, server_default=""),  # the upload session that wrote the row last,
+    Column("fence", Integer, nullable=False, server_default="0"),  # under this lease of it
+    Column("next_number", Integer, nullable=False, server_default="1"),  # of a part: free, with all that follow
+    Column("final_size", BigInteger),  # set once the multipart upload's completion may have been sent
 )
 """Unfinished objects of a store that cannot append (S3), with their parts and tails: what `storage.base.OpenObjects`
 keeps."""
@@ -306,7 +328,8 @@ open_parts = Table(
     "open_parts",
     metadata,
     Column("object_key", _name(32), primary_key=True),
-    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),  # in the object, from 1
+    Column("number", Integer, nullable=False, server_default="0"),  # by which the store knows the part
     Column("etag", Text, nullable=False),
     Column("checksum", String(64), nullable=False),
 )

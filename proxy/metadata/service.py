@@ -2,9 +2,9 @@
 
 `POST /v1/<operation>` with a JSON object of its parameters answers its result; an ECR operation takes
 `{"account", "parameters"}`. Errors are `{"__type", "message", "hint", …fields}` with 400, or 500 for our own faults.
-Listens on a unix socket (0600), on TCP, or on both; where there is a shared secret, every request must carry it. The
-answer to a write goes out after it is durable and nobody keeps what it outdates (`invalidation`): `GET /v1/watch` is
-where nodes are told. Must not know any operation's meaning.
+Listens on a unix socket (0600), on TCP, or on both; where there is a shared secret, every request must carry it, but
+for `/readyz` and `/metrics` (`status`). The answer to a write goes out after it is durable and nobody keeps what it
+outdates (`invalidation`): `GET /v1/watch` is where nodes are told. Must not know any operation's meaning.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from sqlalchemy.exc import DataError
 
 from proxy import observe
 from proxy.metadata import epochs as epoch_page
-from proxy.metadata import wire
+from proxy.metadata import status, wire
 from proxy.metadata.answers import once, request_id
+from proxy.metadata.clock import Clock
+from proxy.metadata.deadlines import Deadline, read_deadline
 from proxy.metadata.epochs import Epochs
 from proxy.metadata.grace import Grace
 from proxy.metadata.nodes import Nodes
@@ -50,7 +52,7 @@ if TYPE_CHECKING:  # the driver is loaded by those who use it
 REGISTER_SECONDS = 15.0  # in which other services must let this one join
 BACKLOG = 1024
 _JSON = "application/json"
-_SECRET, _REQUEST, _WITHIN = (name.lower() for name in (wire.SECRET_HEADER, wire.REQUEST_HEADER, wire.WITHIN_HEADER))
+_SECRET, _REQUEST = wire.SECRET_HEADER.lower(), wire.REQUEST_HEADER.lower()
 KEEPALIVE_SECONDS = 75.0  # longer than the client's 15: it is the client that lets go of an idle connection
 
 
@@ -127,6 +129,7 @@ async def start_service(
     trusted: ssl.SSLContext | None = None,
     registry: Registry | None = None,
     clock: Callable[[], float] = time.time,
+    database_time: Callable[[], float] | None = None,
     shutdown_seconds: float = 10.0,
     prepare: Callable[[Service], Awaitable[None]] | None = None,
 ) -> Service:
@@ -136,6 +139,7 @@ async def start_service(
     `alone` is of SQLite: whoever asks is on this machine, and so is what they store. `tls` is what it shows on TCP.
     `advertise` is the URL at which other services over the same PostgreSQL may ask this one; `trusted` vouches for
     theirs. For `outage_grace` seconds without any database, nodes use on what they keep.
+    `clock` is this machine's, and SQLite's; `database_time` is for tests, in the place of any database's own time.
     `prepare` runs before anybody can ask: what it makes (the administrator) is there for the first request.
     ValueError for TCP without a secret. All cached answers of this machine are out of date from here on.
     """
@@ -143,7 +147,7 @@ async def start_service(
     if not secret and not all(each.startswith("unix:") for each in places):
         raise ValueError("a metadata service on TCP needs a shared secret")
     process = secrets.token_hex(16)
-    page, opened, listening = await asyncio.to_thread(_open, database, process, epochs, places, alone)
+    page, opened, listening = await asyncio.to_thread(_open, database, process, epochs, places, alone, clock)
     address = places[0] if places[0].startswith("unix:") else "{}:{}".format(*listening[0].getsockname()[:2])
     if not advertise and not places[0].startswith(("unix:", "0.0.0.0:", "[::]:", ":")):
         advertise = f"{'https' if tls else 'http'}://{places[0].rpartition(':')[0]}:{address.rpartition(':')[2]}"
@@ -153,10 +157,10 @@ async def start_service(
         peers = _peers(database, process, page, grace, advertise)
     nodes = peers.nodes if peers is not None else Nodes(page, _for_ever, epoch_page.now)
     committed = peers.committed if peers is not None else partial(_committed, page, nodes)
-    store = Store(opened, registry=registry, clock=clock, committed=committed)
+    store = Store(opened, registry=registry, clock=database_time, committed=committed)
     answer = answering(store, peers, secret)
     runner = web.AppRunner(
-        application(answer, nodes, secret),
+        application(answer, nodes, store, peers, secret),
         access_log=None,
         keepalive_timeout=KEEPALIVE_SECONDS,
         shutdown_timeout=shutdown_seconds,
@@ -182,22 +186,22 @@ async def start_service(
 
 
 def _open(
-    database: Path | str, process: str, epochs: Path | None, places: Sequence[str], alone: bool
+    database: Path | str, process: str, epochs: Path | None, places: Sequence[str], alone: bool, clock: Clock
 ) -> tuple[Epochs | None, Database, list[socket.socket]]:
     """What a start does on the disk, and on the line to the database."""
     page = Epochs(epochs) if epochs is not None else None
-    opened = _database(database, process, page, alone)
+    opened = _database(database, process, page, alone, clock)
     return page, opened, [_unix_socket(at[5:]) if at.startswith("unix:") else _tcp_socket(at) for at in places]
 
 
-def _database(where: Path | str, process: str, page: Epochs | None, alone: bool) -> Database:
+def _database(where: Path | str, process: str, page: Epochs | None, alone: bool, clock: Clock) -> Database:
     if isinstance(where, str):
         from proxy.metadata.postgresql import PostgresqlDatabase  # the driver is loaded by those who use it
 
         if page is not None:
             page.lend(1)  # until there is a registration
-        return PostgresqlDatabase(where, process=process)
-    opened = SqliteDatabase(where, alone=alone)
+        return PostgresqlDatabase(where, process=process, wall=clock)
+    opened = SqliteDatabase(where, alone=alone, clock=clock)
     if page is not None:
         page.bump_all()
         page.lend(0)  # whoever writes this file is on this machine
@@ -225,67 +229,69 @@ def _for_ever() -> tuple[int, bool]:
 def answering(store: Store, peers: Peers | None, secret: str | None) -> Answer:
     """What an operation answers to whoever has the secret, errors too."""
 
-    async def answer(name: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str, bytes]:
+    async def answer(name: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         try:
             _authenticate(headers, secret)
             if name == wire.REACHES:  # asked by another service (`grace`)
                 result = _dumped(peers.answer(_loaded(body)) if peers is not None else {})
+            elif name == wire.WARNINGS:
+                result = _dumped(warnings(store, peers))
             else:
-                asked = _Asked(request_id(headers.get(_REQUEST)), _until(headers))
+                asked = _Asked(request_id(headers.get(_REQUEST)), read_deadline(headers, store.now()))
                 result = await _run(store, name, body, asked)
         except Failure as failure:
-            return _refusal(failure, 500 if failure.code is Code.SERVER else 400)
+            return _refusal(failure, store, 500 if failure.code is Code.SERVER else 400)
         except UnicodeEncodeError:
-            return _refusal(Failure(Code.INVALID_PARAMETER, "a text in the request is not valid Unicode"), 400)
+            return _refusal(Failure(Code.INVALID_PARAMETER, "a text in the request is not valid Unicode"), store)
         except DataError:  # PostgreSQL: a NUL in a text, or what its column does not hold
-            return _refusal(Failure(Code.INVALID_PARAMETER, "a value in the request cannot be stored"), 400)
+            return _refusal(Failure(Code.INVALID_PARAMETER, "a value in the request cannot be stored"), store)
         except Exception:  # a fault of ours: it is logged here, and the proxy only learns that it happened
             observe.log.exception("metadata operation failed", operation=name)
-            return _refusal(Failure(Code.SERVER, "internal error of the metadata service"), 500)
-        return 200, _JSON if result[:1] != b"\0" else "application/octet-stream", result
+            return _refusal(Failure(Code.SERVER, "internal error of the metadata service"), store, 500)
+        return 200, _fields(store, _JSON if result[:1] != b"\0" else "application/octet-stream"), result
 
     return answer
 
 
-def application(answer: Answer, nodes: Nodes, secret: str | None) -> web.Application:
+def warnings(store: Store, peers: Peers | None) -> Sequence[str]:
+    """What is amiss though all works."""
+    return [*store.warnings(), *(peers.warnings() if peers is not None else ())]
+
+
+def application(answer: Answer, nodes: Nodes, store: Store, peers: Peers | None, secret: str | None) -> web.Application:
     app = web.Application(client_max_size=BODY_MAX)
 
     async def watch(request: web.Request) -> web.StreamResponse:
         try:
             _authenticate(request.headers, secret)
         except Failure as failure:
-            return _response(*_refusal(failure, 400))
+            return _response(*_refusal(failure, store))
         return await nodes.serve(request)
 
     async def operation(request: web.Request) -> web.Response:
         try:
-            _authenticate(request.headers, secret)  # before anything more of it is read
+            _authenticate(request.headers, secret)  # before anything more of it is read, and
+            read_deadline(request.headers, store.now())  # that it is in time, again when it has come whole
             body = await request.read()
         except Failure as failure:
-            return _response(*_refusal(failure, 400))
+            return _response(*_refusal(failure, store))
         except web.HTTPRequestEntityTooLarge:
             refusal = Failure(Code.INVALID_PARAMETER, f"a request has at most {BODY_MAX} bytes")
-            return _response(*_refusal(refusal, 413))
+            return _response(*_refusal(refusal, store, 413))
         return _response(*await answer(request.match_info["operation"], request.headers, body))
 
     app.router.add_get("/v1/watch", watch)
     app.router.add_post("/v1/{operation}", operation)
+    status.add_routes(app, store, partial(warnings, store, peers))
     return app
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a request says of itself: its id, and until when (`time.monotonic`) it is to be begun."""
+    """What a request says of itself: its id, and until when it is to be begun."""
 
     request: str | None
-    until: float
-
-
-def _until(headers: Mapping[str, str]) -> float:
-    try:
-        return time.monotonic() + float(headers.get(_WITHIN, "inf"))
-    except ValueError:
-        raise Failure(Code.INVALID_PARAMETER, f"{wire.WITHIN_HEADER} is a number of seconds") from None
+    deadline: Deadline
 
 
 async def _run(store: Store, name: str, body: bytes, asked: _Asked) -> bytes:
@@ -303,8 +309,8 @@ async def _in_transaction(store: Store, name: str, operation: Operation, run: Ca
     if not operation.write:
         return await store.read(run)
     if asked.request is None or operation.settles:
-        return await store.write(run, until=asked.until, durable=operation.durable)
-    return await store.write(partial(once, request=asked.request, operation=name, run=run), until=asked.until)
+        return await store.write(run, deadline=asked.deadline, durable=operation.durable)
+    return await store.write(partial(once, request=asked.request, operation=name, run=run), deadline=asked.deadline)
 
 
 async def _api(store: Store, name: str, body: Mapping[str, Any], asked: _Asked) -> Any:
@@ -355,18 +361,23 @@ def _loaded(content: bytes) -> Mapping[str, Any]:
     return body
 
 
-def _refusal(failure: Failure, status: int) -> tuple[int, str, bytes]:
+def _fields(store: Store, kind: str) -> dict[str, str]:
+    """An answer's headers; its time is that of its end."""
+    return {"Content-Type": kind, wire.TIME_HEADER: f"{store.now():.3f}"}
+
+
+def _refusal(failure: Failure, store: Store, status: int = 400) -> tuple[int, Mapping[str, str], bytes]:
     fields = {name: value for name, value in failure.fields.items() if name not in ("__type", "message", "hint")}
     told = {**fields, "__type": str(failure.code), "message": failure.message, "hint": failure.hint}
-    return status, _JSON, _dumped(told)
+    return status, _fields(store, _JSON), _dumped(told)
 
 
 def _dumped(data: Any) -> bytes:
     return json.dumps(data, separators=(",", ":")).encode()
 
 
-def _response(status: int, kind: str, content: bytes) -> web.Response:
-    return web.Response(body=content, status=status, content_type=kind)
+def _response(status: int, fields: Mapping[str, str], content: bytes) -> web.Response:
+    return web.Response(body=content, status=status, headers=fields)
 
 
 def _unix_socket(path: str) -> socket.socket:

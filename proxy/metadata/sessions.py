@@ -1,7 +1,7 @@
 """How sessions of PostgreSQL are opened, and what their errors mean.
 
 Promises: a dead line is noticed within seconds on both sides; a writing session that its service leaves in the middle
-of a transaction is ended by PostgreSQL, so that it holds the other services for 2 s and no longer; no part of the URL
+of a transaction is ended by PostgreSQL, so that it holds the other services for 1 s and no longer; no part of the URL
 is repeated in an error. Must not know what sessions are used for.
 """
 
@@ -29,7 +29,7 @@ _OPTIONS = " ".join(
     for setting in (
         "lock_timeout=10s",
         "statement_timeout=25s",  # the proxies wait 30
-        "idle_in_transaction_session_timeout=2s",  # one cut off in mid-write must not hold all others
+        "idle_in_transaction_session_timeout=1s",  # one that stops in mid-write must not hold all others
         "tcp_keepalives_idle=5",  # and these four let PostgreSQL see that a machine is dead: its lock is then free
         "tcp_keepalives_interval=2",
         "tcp_keepalives_count=3",

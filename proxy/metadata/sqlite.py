@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from proxy.metadata import migrations
+from proxy.metadata.clock import Clock, SteadyClock
 from proxy.metadata.store import Told
 from proxy.metadata.transaction import Changes
 from proxy.model.errors import Code, Failure
@@ -39,13 +41,14 @@ class SqliteDatabase:
     """`store.Database` on one file, opened or made (0600) and migrated. Blocks: make it at start.
 
     `alone`: whoever is told of a write dies with this machine, so that one which need not be durable may be lost with
-    it; else all are."""
+    it; else all are. `clock` is the machine's, and so the database's."""
 
     readers = 2  # reads are short, and the interpreter runs one at a time anyway
     beat_seconds: float | None = None
 
-    def __init__(self, path: Path, *, alone: bool = False) -> None:
+    def __init__(self, path: Path, *, alone: bool = False, clock: Clock = time.time) -> None:
         self._alone = alone
+        self._time = SteadyClock(clock)
         self._durable = True  # what `_PRAGMAS` say
         self._engine = sqlite_engine(path)
         _migrate(path)
@@ -64,6 +67,12 @@ class SqliteDatabase:
             self._be_durable(connection, durable or not self._alone)
             with connection.begin():
                 return run(connection)
+
+    def now(self, connection: Connection | None = None) -> float:
+        return self._time.now()
+
+    def warnings(self) -> Sequence[str]:
+        return ()
 
     def announce(self, connection: Connection, changes: Changes) -> Told | None:
         """This is the only service that writes the file."""

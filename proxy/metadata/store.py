@@ -10,26 +10,30 @@ Must not know what the operations do.
 from __future__ import annotations
 
 import asyncio
-import math
 import queue
 import threading
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import InternalError, OperationalError
 
+from proxy import observe
+from proxy.metadata.deadlines import NEVER, Deadline
 from proxy.metadata.transaction import Changes, MustLast, Registry, Transaction
 from proxy.model.errors import Code, Failure
 
 Result = TypeVar("Result")
 Clock = Callable[[], float]
 
+DEFERRED_MAX = 10_000  # writes that reads may have pending, 2 MB or so
+DEFERRED_BATCH = 200  # of them in one transaction, for which other writes wait: some milliseconds
+RETRY_SECONDS = 10.0  # after one that failed: a full disk, a database that is away
 GROUP = 64  # writes a commit may carry: bounds how long the first of them waits for the last
 
 
@@ -41,6 +45,7 @@ class Told:
     services: tuple[str, ...]
 
 
+_Deferred = dict[Hashable, Callable[[Transaction], object]]
 Committed = Callable[[Changes, Told | None], Awaitable[None] | None]
 """Called on the event loop. What it returns ends when nobody uses what is outdated; None: nobody does now."""
 
@@ -63,6 +68,13 @@ class Database(Protocol):
         MetadataUnavailable. May run it again, once it is certain that the run before was undone. One that need not be
         durable may be lost with the machine until a later one is that has to be."""
 
+    def now(self, connection: Connection | None = None) -> float:
+        """The database's time, epoch seconds: in a write's transaction that of the transaction, which is never before
+        an earlier one's; else as far as it is known."""
+
+    def warnings(self) -> Sequence[str]:
+        """What is amiss though all works, for /readyz."""
+
     def announce(self, connection: Connection, changes: Changes) -> Told | None:
         """Last in a write's transaction: tell other services what it changes. None where there can be none."""
 
@@ -76,7 +88,7 @@ class _Write:
     run: Callable[[Transaction], Any]
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
-    until: float
+    deadline: Deadline
     durable: bool
     result: Any = None
     error: BaseException | None = None
@@ -84,14 +96,16 @@ class _Write:
 
 
 class Store:
-    """An open database and its threads. `close` ends them; what was queued is finished first."""
+    """An open database and its threads. `close` ends them; what was queued is finished first.
+
+    `clock` is what tests give in the place of the database's own time."""
 
     def __init__(
         self,
         database: Database,
         *,
         registry: Registry | None = None,
-        clock: Clock = time.time,
+        clock: Clock | None = None,
         committed: Committed = lambda changes, told: None,
     ) -> None:
         self._database = database
@@ -102,15 +116,17 @@ class Store:
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._closed = False
         self._settling: set[asyncio.Task[None]] = set()
+        self._deferred: _Deferred = {}  # changed on the loop only; the writing thread looks keys up
+        self._writing_deferred: asyncio.Task[None] | None = None
         self._writer = threading.Thread(target=self._write_for_ever, name="metadata-write", daemon=True)
         self._writer.start()
 
     async def read(self, run: Callable[[Transaction], Result]) -> Result:
-        """Run in a read transaction: one snapshot. What it leaves in `afterwards` is written before this returns."""
+        """Run in a read transaction: one snapshot. What it defers is written in the background."""
         loop = asyncio.get_running_loop()
-        result, afterwards = await loop.run_in_executor(self._readers, self._read, run)
-        for follow in afterwards:
-            await self.write(follow)
+        result, deferred = await loop.run_in_executor(self._readers, self._read, run)
+        if deferred and not self._closed:
+            self._defer(deferred)
         return result
 
     async def compute(self, run: Callable[[], Result]) -> Result:
@@ -118,29 +134,42 @@ class Store:
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
     async def write(
-        self, run: Callable[[Transaction], Result], *, until: float = math.inf, durable: bool = True
+        self, run: Callable[[Transaction], Result], *, deadline: Deadline = NEVER, durable: bool = True
     ) -> Result:
         """Run in a write transaction; durable when this returns, unless it need not be and finds no reason why it must.
-        A cancelled caller's write may still happen, though none begins after `until` (of `time.monotonic`):
-        MetadataUnavailable. It is looked at when nobody else writes, so that a write whose caller has gone on never
-        comes after what the caller did next."""
+        A cancelled caller's write may still happen, though none begins after its deadline: MetadataUnavailable. That is
+        looked at before a transaction is begun, which then costs nothing, and in it, when nobody else writes: so a
+        write whose caller has gone on never comes after what the caller did next."""
         try:
-            return await self._written(run, until, durable)
+            return await self._written(run, deadline, durable)
         except MustLast:
-            return await self._written(run, until, True)
+            return await self._written(run, deadline, True)
 
-    async def _written(self, run: Callable[[Transaction], Result], until: float, durable: bool) -> Result:
+    async def _written(self, run: Callable[[Transaction], Result], deadline: Deadline, durable: bool) -> Result:
         if self._closed:
             raise Failure(Code.METADATA_UNAVAILABLE, "the metadata service is stopping")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Result] = loop.create_future()
-        self._queue.put(_Write(run, loop, answer, until, durable))
+        self._queue.put(_Write(run, loop, answer, deadline, durable))
         return await answer
+
+    def now(self) -> float:
+        """The database's time, as far as it is known outside of a transaction."""
+        return self._now(None)
+
+    def _now(self, connection: Connection | None) -> float:
+        return self._database.now(connection) if self._clock is None else self._clock()
+
+    def warnings(self) -> Sequence[str]:
+        return self._database.warnings()
 
     async def close(self) -> None:
         if self._closed:
             return
         self._closed = True
+        if self._writing_deferred is not None:
+            self._writing_deferred.cancel()  # a batch that is queued is still written
+            await asyncio.wait([self._writing_deferred])
         self._queue.put(None)
         await asyncio.to_thread(self._writer.join)
         await asyncio.gather(*self._settling, return_exceptions=True)
@@ -150,12 +179,42 @@ class Store:
         self._readers.shutdown()
         self._database.close()
 
-    def _read(self, run: Callable[[Transaction], Result]) -> tuple[Result, list[Callable[[Transaction], None]]]:
-        def once(connection: Connection) -> tuple[Result, list[Callable[[Transaction], None]]]:
-            transaction = Transaction(connection, self._clock(), self._registry)
-            return run(transaction), transaction.afterwards
+    def _read(self, run: Callable[[Transaction], Result]) -> tuple[Result, _Deferred]:
+        def once(connection: Connection) -> tuple[Result, _Deferred]:
+            transaction = Transaction(connection, self._now(connection), self._registry)
+            return run(transaction), transaction.deferred
 
         return self._database.read(once)
+
+    def _defer(self, deferred: _Deferred) -> None:
+        """On the loop. Beyond `DEFERRED_MAX` the rest is dropped: the next read about the same defers it anew."""
+        for key, run in deferred.items():
+            if len(self._deferred) < DEFERRED_MAX:
+                self._deferred.setdefault(key, run)
+        if self._writing_deferred is None or self._writing_deferred.done():
+            self._writing_deferred = asyncio.create_task(self._write_deferred())
+
+    async def _write_deferred(self) -> None:
+        """Until nothing is pending. What fails stays so, and is tried again."""
+        failed = False
+        while batch := dict(islice(self._deferred.items(), DEFERRED_BATCH)):
+            try:
+                await self.write(partial(_run_batch, batch))
+            except Exception as error:
+                observe.metrics.deferred_writes.labels("failed").inc()
+                if not failed:
+                    observe.log.warning(
+                        "what reads have left to write could not be written; it is tried again",
+                        pending=len(self._deferred),
+                        error=str(error),
+                    )
+                failed = True
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            failed = False
+            observe.metrics.deferred_writes.labels("written").inc(len(batch))
+            for key in batch:
+                del self._deferred[key]
 
     def _write_for_ever(self) -> None:
         last = False
@@ -182,16 +241,31 @@ class Store:
                 first.loop.call_soon_threadsafe(self._settle, group, changes, told)
 
     def _write_group(self, group: list[_Write]) -> tuple[Changes, Told | None]:
-        durable = any(write.durable for write in group)
-        try:
+        for run in (self._run_all, self._run_each):
+            live = self._in_time(group)
+            if not live:
+                break
             try:
-                return self._database.write(partial(self._run_all, group), durable=durable)
+                return self._database.write(partial(run, live), durable=any(write.durable for write in live))
             except _OneFailed:
-                return self._database.write(partial(self._run_each, group), durable=durable)
-        except BaseException as error:  # whatever it was, none of the group may take itself for committed: tell all
-            for write in group:
-                write.error = error
-            return Changes(), None
+                continue
+            except BaseException as error:  # whatever it was, none of them may take itself for committed: tell all
+                for write in live:
+                    write.error = error
+                break
+        return Changes(), None
+
+    def _in_time(self, group: list[_Write]) -> list[_Write]:
+        """Those whose clients still wait; the others have their answer, and cost no transaction."""
+        now, found = self.now(), []
+        for write in group:
+            try:
+                write.deadline.check(now)
+            except Failure as failure:
+                write.error = failure
+            else:
+                found.append(write)
+        return found
 
     def _settle(self, group: list[_Write], changes: Changes, told: Told | None) -> None:
         """On the loop: everybody's answer, or for writes that changed something the wait for it."""
@@ -237,12 +311,17 @@ class Store:
         return changes, self._database.announce(connection, changes) if changes else None
 
     def _run(self, write: _Write, connection: Connection) -> tuple[Any, Changes]:
-        if time.monotonic() > write.until:
-            raise Failure(Code.METADATA_UNAVAILABLE, "the database was busy for too long; try again")
-        transaction = Transaction(connection, self._clock(), self._registry, durable=write.durable)
+        now = self._now(connection)
+        write.deadline.check(now)
+        transaction = Transaction(connection, now, self._registry, durable=write.durable, pending=self._deferred)
         result = write.run(transaction)
         write.changed = bool(transaction.changes)
         return result, transaction.changes
+
+
+def _run_batch(batch: _Deferred, tx: Transaction) -> None:
+    for run in batch.values():
+        run(tx)
 
 
 class _OneFailed(Exception):

@@ -7,7 +7,7 @@ changed; the store tells the epoch page after the commit, before anybody is answ
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -62,15 +62,18 @@ class MustLast(Exception):
 
 @dataclass(slots=True)
 class Transaction:
-    """`now` is epoch seconds. `afterwards` holds what a read wants written before it is answered. What is written is
-    `durable` once it is answered, or else as a `Database` says."""
+    """`now` is epoch seconds. What is written is `durable` once it is answered, or else as a `Database` says.
+
+    `deferred` holds what this read wants written some time after it, by a key that says what it is about: a second one
+    about the same is not needed. `pending` holds what earlier reads of this service deferred and is not written yet."""
 
     connection: Connection
     now: float
     registry: Registry
     new_upload_id: Callable[[], uuid.UUID] = uuid.uuid4
     changes: Changes = field(default_factory=Changes)
-    afterwards: list[Callable[[Transaction], None]] = field(default_factory=list)
+    deferred: dict[Hashable, Callable[[Transaction], object]] = field(default_factory=dict)
+    pending: Mapping[Hashable, Callable[[Transaction], object]] = field(default_factory=dict)
     durable: bool = True
 
     def changed(self, account: str, repository: str) -> None:

@@ -24,8 +24,8 @@ _FIRST = re.compile(r"POST /v1/([A-Za-z0-9_.]+) HTTP/1\.1")
 _OTHERS = {"transfer-encoding", "content-encoding", "connection", "expect", "upgrade"}  # headers that ask for more
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
-Answer = Callable[[str, Mapping[str, str], bytes], Awaitable[tuple[int, str, bytes]]]
-"""Status, Content-Type and body, of an operation, headers (names in lower case) and body."""
+Answer = Callable[[str, Mapping[str, str], bytes], Awaitable[tuple[int, Mapping[str, str], bytes]]]
+"""Status, headers and body, of an operation, headers (names in lower case) and body."""
 
 
 class UnixSite(web.SockSite):
@@ -99,10 +99,10 @@ class _Connection(RequestHandler):
 
     async def _give(self, operation: str, headers: Mapping[str, str], body: bytes) -> None:
         try:
-            status, kind, content = await self._answer(operation, headers, body)
+            status, fields, content = await self._answer(operation, headers, body)
             if self.transport is not None:
-                line, length = f"HTTP/1.1 {status} {_REASONS[status]}", len(content)
-                head = f"{line}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+                lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+                head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{lines}Content-Length: {len(content)}\r\n\r\n"
                 self.transport.write(head.encode() + content)
         except BaseException:
             self.force_close()

@@ -16,34 +16,41 @@ from proxy.metadata import wire
 CONNECT_SECONDS = 2.0
 IDLE_SECONDS = 15.0  # for which an unused line is kept; the service keeps it for longer
 HEAD_MAX = 64 * 1024  # bytes
+_TIME = wire.TIME_HEADER.lower().encode()
 
 
 class UnixLines:
-    """Lines to the socket at `path`, at most `connections`; `timeout` is of each question, in seconds. Make it inside a
-    running loop."""
+    """Connections to the socket at `path`, at most `connections`. Make it inside a running loop."""
 
-    def __init__(self, path: str, secret: str | None, *, connections: int, timeout: float) -> None:
+    def __init__(self, path: str, secret: str | None, *, connections: int) -> None:
         self._path = path
-        self._timeout = timeout
         self._always = "Host: metadata\r\n" + (f"{wire.SECRET_HEADER}: {secret}\r\n" if secret else "")
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(connections)
         self._free: list[_Line] = []
 
-    async def post(self, operation: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Status and body of the answer. OSError, TimeoutError; ValueError for what is no answer."""
+    async def post(
+        self, operation: str, body: bytes, headers: Mapping[str, str], *, connect_within: float, within: float
+    ) -> tuple[int, bytes, str | None]:
+        """Status, body and time of the answer. OSError, TimeoutError (no connection was free and could be made in time,
+        or no answer came, counted from now in seconds); ValueError for what is no answer."""
+        began = self._loop.time()
         more = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         head = f"POST /v1/{operation} HTTP/1.1\r\n{self._always}{more}Content-Length: {len(body)}\r\n\r\n"
-        async with self._room:
-            line = self._take() or await self._connect()
+        async with asyncio.timeout(min(connect_within, within)):
+            await self._room.acquire()
+        try:
+            line = self._take() or await self._connect(began + min(connect_within, within))
             try:
-                return await line.ask(head.encode() + body, within=self._timeout)
+                return await line.ask(head.encode() + body, within=began + within - self._loop.time())
             finally:
                 if line.stays:
                     line.free_since = self._loop.time()
                     self._free.append(line)
                 else:
                     line.close()
+        finally:
+            self._room.release()
 
     async def close(self) -> None:
         while self._free:
@@ -60,8 +67,8 @@ class UnixLines:
                 return line
         return None
 
-    async def _connect(self) -> _Line:
-        async with asyncio.timeout(CONNECT_SECONDS):
+    async def _connect(self, deadline: float) -> _Line:
+        async with asyncio.timeout_at(min(self._loop.time() + CONNECT_SECONDS, deadline)):
             _, line = await self._loop.create_unix_connection(lambda: _Line(self._loop), self._path)
         return line
 
@@ -77,9 +84,10 @@ class _Line(asyncio.Protocol):
         self._came = bytearray()
         self._status, self._begin, self._end = 0, 0, 0  # of the answer, and where in `_came` its body lies
         self._keeps = False  # the service said nothing of an end
-        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self._time: str | None = None
+        self._answer: asyncio.Future[tuple[int, bytes, str | None]] | None = None
 
-    async def ask(self, question: bytes, *, within: float) -> tuple[int, bytes]:
+    async def ask(self, question: bytes, *, within: float) -> tuple[int, bytes, str | None]:
         if self._transport is None:
             raise ConnectionResetError("the line was never made")
         self.stays, self._end = False, 0
@@ -110,7 +118,7 @@ class _Line(asyncio.Protocol):
         if len(self._came) < self._end or self._answer is None or self._answer.done():
             return
         self.stays = self._keeps and len(self._came) == self._end
-        self._answer.set_result((self._status, bytes(self._came[self._begin : self._end])))
+        self._answer.set_result((self._status, bytes(self._came[self._begin : self._end]), self._time))
 
     def _read_head(self) -> bool:
         """Whether it has come whole."""
@@ -120,7 +128,7 @@ class _Line(asyncio.Protocol):
                 self._fail(ValueError("an answer's header is too long"))
             return False
         try:
-            self._status, length, self._keeps = _parsed(bytes(self._came[:found]))
+            self._status, length, self._keeps, self._time = _parsed(bytes(self._came[:found]))
         except (ValueError, KeyError):
             self._fail(ValueError("an answer that is not HTTP, or does not say its length"))
             return False
@@ -133,9 +141,11 @@ class _Line(asyncio.Protocol):
             self._answer.set_exception(error)
 
 
-def _parsed(head: bytes) -> tuple[int, int, bool]:
-    """Status, length of the body, and whether the line stays. ValueError, KeyError."""
+def _parsed(head: bytes) -> tuple[int, int, bool, str | None]:
+    """Status, length of the body, whether the line stays, and the service's time. ValueError, KeyError."""
     first, *lines = head.lower().split(b"\r\n")
     fields = {name: value.strip() for name, _, value in (line.partition(b":") for line in lines)}
     version, status = first.split(b" ", 2)[:2]
-    return int(status), int(fields[b"content-length"]), version == b"http/1.1" and fields.get(b"connection") != b"close"
+    keeps = version == b"http/1.1" and fields.get(b"connection") != b"close"
+    told = fields.get(_TIME)
+    return int(status), int(fields[b"content-length"]), keeps, None if told is None else told.decode("ascii")

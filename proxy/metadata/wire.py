@@ -32,9 +32,18 @@ SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, not a se
 REQUEST_HEADER = "X-Wharfage-Request"
 """Carries the id under which a write's answer is kept: 32 hexadecimal digits."""
 WITHIN_HEADER = "X-Wharfage-Within"
-"""Seconds after which a write is not to be done any more: whoever asked for it has gone on without."""
+"""Seconds after which a request is not to be begun any more: whoever asked for it has gone on without. They count from
+what `MADE_HEADER` says, and without it from the receipt."""
+MADE_HEADER = "X-Wharfage-Made"
+"""When a request was made, by the database's time as far as its sender knows it; 0 when it does not (`deadlines`)."""
+TIME_HEADER = "X-Wharfage-Time"
+"""In each answer: the database's time as it was written."""
+NODE_HEADER = "X-Wharfage-Node"
+"""What a node that subscribes is called in logs and metrics; its leases are refused under this name when it lags."""
 REACHES = "reaches_database"
 """Asked of a service by another one (`grace`), beside the operations."""
+WARNINGS = "warnings"
+"""Beside the operations: what is amiss at a service though it works, as a list of sentences."""
 
 
 RAW_FROM = 4096  # bytes, or characters of a text, from which on they are sent as they are

@@ -81,7 +81,8 @@ class Code(StrEnum):
     STORE_UNAVAILABLE = "StoreUnavailable"
     TAG_INVALID = "TagInvalid"
     UNSUPPORTED = "Unsupported"
-    UPLOAD_CONFLICT = "UploadConflict"  # another writer holds the session; fields["offset"] is the true end
+    UPLOAD_CONFLICT = "UploadConflict"  # this request no longer holds the session; fields["offset"] is the true end
+    UPLOAD_IN_USE = "UploadInUse"  # another request holds it, for fields["seconds"] at most; fields["offset"] as above
 
 
 class Failure(Exception):
@@ -100,6 +101,17 @@ class Failure(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+def upload_not_found(upload_id: str, repository: str, account: str) -> Failure:
+    """ECR's own text for an upload session that is not there."""
+    return Failure(
+        Code.UPLOAD_NOT_FOUND,
+        f"Upload with id '{upload_id}' could not be found for the repository with name '{repository}'"
+        f" in the registry with id '{account}'",
+        uploadId=upload_id,
+        repositoryName=repository,
+    )
 
 
 def repository_not_found(name: str, account: str) -> Failure:

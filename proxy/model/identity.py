@@ -180,12 +180,14 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account of this installation; times in epoch seconds, `closed` None while it is open."""
+    """An account of this installation; times in epoch seconds, `closed` None while it is open, `bytes` as quotas count
+    them."""
 
     account: str
     created: float
     closed: float | None = None
     alias: str = ""
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,14 @@ class Quotas:
     """In a registry."""
     creation_templates: int = 100
     """In a registry. ECR states none."""
+    repository_bytes: int = 0
+    """Of layers and manifests in a repository, open uploads included; this and the rest are not ECR's. 0: no quota."""
+    account_bytes: int = 0
+    """The same of all repositories of an account, a layer that several link counted once."""
+    open_uploads: int = 1_000
+    """Of a principal."""
+    upload_seconds: float = 7 * 86_400.0
+    """How long an upload may be open, however often it is appended to."""
 
 
 ECR_QUOTAS = Quotas()
@@ -64,3 +72,19 @@ ECR_RATES: Mapping[str, Rate] = {
 def exceeded(holder: str, held: str, most: int) -> Failure:
     """ECR's text for one more than `most` of what `holder` (a sentence's beginning) holds."""
     return Failure(Code.LIMIT_EXCEEDED, f"{holder} already has the maximum allowed number of {held} which is '{most}'")
+
+
+def require_bytes(left: int | None, wanted: int) -> None:
+    """Failure(LimitExceeded) where quotas of bytes leave less than is wanted; `left` None: there are none."""
+    if left is not None and wanted > left:
+        raise bytes_exceeded("This upload's repository or registry", left)
+
+
+def bytes_exceeded(holder: str, most: int) -> Failure:
+    """`most` is a quota, or what is left of one. The field tells it from other limits: its upload has ended."""
+    return Failure(
+        Code.LIMIT_EXCEEDED,
+        f"{holder} would hold more bytes than its quota allows",
+        hint="what is deleted counts until the sweep has removed it; `wharfage account list` says what is held",
+        bytes_quota=most,
+    )

@@ -139,7 +139,8 @@ class Upload:
 
     `hash_state` is what `_speedups` exported, sealed (it holds up to 127 bytes of plaintext). `fence` names the append
     that holds the session, 0 when nobody does. `committed` is the digest once the closing PUT has succeeded. `parts` is
-    None for a session that docker's door began. `created_repository` is said by the call that began it alone.
+    None for a session that docker's door began. `created_repository` is said by the call that began it alone,
+    `bytes_left` by the one that leased it: what the quotas leave, None where there are none.
     """
 
     upload_id: str
@@ -152,6 +153,16 @@ class Upload:
     committed: str | None = None
     parts: LayerParts | None = None
     created_repository: bool = False
+    bytes_left: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The right to write to an upload session's object: the session, and the number that its lease was granted
+    under."""
+
+    upload_id: str
+    number: int
 
 
 class ImageKind(StrEnum):
@@ -176,6 +187,21 @@ class PushedManifest:
     subject: str | None
     tags: tuple[str, ...]
     created_repository: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What one batch of the sweep removed: how many rows, by kind, and the keys of objects that no row names any more,
+    to delete. `corrected` rows had a wrong counter by which something would have been removed, and are right now."""
+
+    rows: Mapping[str, int]
+    object_keys: tuple[str, ...] = ()
+    corrected: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing was due. A batch without keys may have removed rows all the same."""
+        return not any(self.rows.values()) and not self.corrected
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,14 +280,18 @@ TAIL_PIECE = 2**20
 class SentPart:
     """A part that the store of an unfinished object has taken: what completing the object must name."""
 
-    number: int  # from 1
+    position: int  # in the object, from 1
+    number: int  # by which the store knows it: grows with the position, never used twice in one multipart upload
     etag: str
     checksum: str  # as the store verified it; "" for a kind that completing does not name
 
 
 @dataclass(frozen=True, slots=True)
 class OpenObject:
-    """An unfinished object of a store that cannot append (S3): `part_count` equal parts, then a tail in rows."""
+    """An unfinished object of a store that cannot append (S3): `part_count` equal parts, then a tail in rows.
+
+    With `final_size` its completion was requested: the multipart upload takes no more parts, and completing it again
+    from the recorded parts makes the same object of that size."""
 
     object_key: str
     part_size: int
@@ -269,3 +299,5 @@ class OpenObject:
     part_count: int
     stored_size: int  # parts and tail
     touched_at: float  # epoch seconds
+    next_number: int = 1  # of a part: no writer has used it, nor a higher one
+    final_size: int | None = None

@@ -24,6 +24,7 @@ from proxy.model.names import repository_arn
 from proxy.oci.again import SECONDS, Standing
 from proxy.oci.told import Told
 from proxy.process import http
+from proxy.process.boundedreads import BODY_BYTES
 from proxy.registry.append import Append
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -155,6 +156,7 @@ async def receive(request: web.Request, append: Append) -> None:
 
 
 async def _invite(request: web.Request) -> None:
+    http.want_body(request, BODY_BYTES)
     if expects_continue(request):
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # as aiohttp does: the answer itself has not begun

@@ -57,6 +57,7 @@ _OWN: Mapping[Code, tuple[int, str]] = {
     Code.UNKNOWN_OPERATION: (404, "UNSUPPORTED"),
     Code.UNSUPPORTED: (415, "UNSUPPORTED"),
     Code.UPLOAD_CONFLICT: (409, "BLOB_UPLOAD_INVALID"),
+    Code.UPLOAD_IN_USE: (503, "UNAVAILABLE"),  # not TOOMANYREQUESTS, after which docker gives up
     Code.UPLOAD_NOT_FOUND: (404, "BLOB_UPLOAD_UNKNOWN"),
     Code.VALIDATION: (400, "UNSUPPORTED"),
 }

@@ -20,6 +20,7 @@ from aiohttp import web
 from proxy import observe
 from proxy.audit.trail import Trail
 from proxy.auth.access import Access
+from proxy.auth.failedlogins import FailedLogins
 from proxy.auth.identity import Identity, Unauthenticated
 from proxy.auth.rates import Rates
 from proxy.metadata.contract import Looks
@@ -31,11 +32,14 @@ from proxy.oci.again import Standing, again
 from proxy.oci.call import GONE_STATUS, Call, Rooms, expects_continue
 from proxy.oci.errors import API_VERSION
 from proxy.oci.told import AUTHENTICATE, CUT, Told, tell
+from proxy.process import forwarded
 from proxy.process.again import AGAIN, KEEP
 from proxy.process.facts import facts_of, path_of
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads
+
+TOO_MANY_TEXT = "too many passwords that do not count came from this address; try again later"
 
 Function = Callable[[Call], Awaitable[web.StreamResponse]]
 
@@ -90,6 +94,7 @@ def door(
     stall_seconds: float = 60.0,
     rates: Rates | None = None,
     epochs: Looks | None = None,
+    logins: FailedLogins | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What answers everything under `/v2`.
 
@@ -97,8 +102,23 @@ def door(
     `stall_seconds` how long a client may take no byte of a blob; `clock` tells epoch seconds. `trail` is told of every
     decision. `rates`, where there are any, count whoever has shown who they are, before it is asked whether they may:
     what an account is refused costs it as well, and nobody else. With `epochs`, answers may be given again (`again`).
+    `logins` slows down clients whose passwords do not count (None: nobody).
     """
     rooms = Rooms(uploads, blobs, images, access, hosts, stall_seconds, rates, epochs)
+
+    slowed = logins or FailedLogins(0)
+
+    def refused(request: web.Request) -> web.StreamResponse:
+        """What a request without a password that counts is answered. One with a token of ours is never refused for
+        what others at its address do: a token cannot be guessed, and opening it costs next to nothing."""
+        if "Authorization" in request.headers:
+            client = forwarded.client_of(request.remote)
+            if seconds := slowed.wait(client):
+                observe.metrics.logins_refused.labels("oci").inc()
+                return errors.answer(Failure(Code.THROTTLING, TOO_MANY_TEXT, seconds=seconds))
+            observe.metrics.logins_failed.labels("oci").inc()
+            slowed.failed(client)
+        return errors.unauthenticated(realm or _address(request))
 
     async def handle(request: web.Request) -> web.StreamResponse:
         facts = facts_of(request, now=clock(), region=hosts.region)
@@ -106,7 +126,7 @@ def door(
         look = epochs.look() if epochs is not None and KEEP in request else None
         standing = Standing(look) if look is not None else None
         try:
-            response = await _answer(rooms, identity, realm, request, told, standing)
+            response = await _answer(rooms, identity, refused, request, told, standing)
             status = response.status
         except (ConnectionError, asyncio.CancelledError):
             told.failed(CUT, "the connection ended before the answer")
@@ -126,7 +146,7 @@ def door(
 async def _answer(
     rooms: Rooms,
     identity: Identity,
-    realm: str | None,
+    refused: Callable[[web.Request], web.StreamResponse],
     request: web.Request,
     told: Told,
     standing: Standing | None,
@@ -165,7 +185,7 @@ async def _answer(
         return response
     except Unauthenticated:
         _tell_who_is_nobody(rooms, request, told)
-        return errors.unauthenticated(realm or _address(request))
+        return refused(request)
     except Failure as failure:
         if told.caller is None:
             _tell_who_is_nobody(rooms, request, told)
@@ -191,7 +211,7 @@ def _failed(failure: Failure, route: Route | None, call: Call | None) -> web.Res
         size = uploads.standing(failure)
         if size is not None:
             response.headers.update(uploads.position(call, call.reference, size))
-    if response.status >= 500:
+    if response.status >= 500 and failure.code is not Code.UPLOAD_IN_USE:
         observe.log.error("a request could not be done", error=str(failure), cause=repr(failure.__cause__))
     else:
         observe.note(error=failure.code)

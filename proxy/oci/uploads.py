@@ -20,7 +20,7 @@ from proxy.oci.call import BodyCut, Call, check_encoding, gone, receive
 from proxy.oci.errors import API_VERSION
 from proxy.registry.append import Append, see_through
 
-POSITIONAL = (Code.INVALID_LAYER_PART, Code.UPLOAD_CONFLICT)
+POSITIONAL = (Code.INVALID_LAYER_PART, Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE)
 """Failures whose answer says where the upload stands."""
 
 PULL = ("ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer")
@@ -131,7 +131,11 @@ async def _begin(call: Call, algorithm: str) -> web.StreamResponse:
 
 async def _opened(call: Call, algorithm: str) -> Upload:
     upload = await call.rooms.uploads.begin(
-        call.account, call.repository, algorithm=algorithm, may_create=await call.may("ecr:CreateRepository")
+        call.account,
+        call.repository,
+        algorithm=algorithm,
+        may_create=await call.may("ecr:CreateRepository"),
+        opened_by=call.caller.principal.principal_id,
     )
     call.told.created_repository = upload.created_repository
     return upload

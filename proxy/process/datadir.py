@@ -9,9 +9,9 @@
       cache/                  0700  copies of objects of an S3 store, as they are there; may be removed
       store-id                0600  the name that the store must have: another one is not what the rows are about
       audit/                  0700  the audit trail and its lock; full files are numbered, the newest first
-      tls/                          what --tls-self-signed made: ca.crt, ca.key, server.crt, server.key
+      tls/                          what --tls-self-signed made: ca.crt, server.crt, server.key
       restoring                     only while `wharfage restore` is not at its end: nobody else works here
-      run/                    0700  of this run only: metadata.sock, epochs, node-epochs, metrics/, parts/, address
+      run/                    0700  of this run only: metadata.sock, epochs, node-epochs, parts/, address
 
 A backup is everything but `run` and `cache`. Promises: files that hold secrets are 0600 from their first byte and
 appear whole or not at all; what is there is never overwritten. Must not know what the rooms write into their parts.
@@ -57,7 +57,6 @@ class DataDirectory:
     run: Path
     epochs: Path
     node_epochs: Path
-    metrics: Path
     parts: Path
     address: Path
     metadata_socket: str  # may be a short alias of <run>/metadata.sock
@@ -85,7 +84,6 @@ def open_data(config: Config) -> DataDirectory:
         run=run,
         epochs=run / "epochs",
         node_epochs=run / "node-epochs",
-        metrics=run / "metrics",
         parts=run / "parts",
         address=run / "address",
         metadata_socket=_socket_path(run / "metadata.sock"),

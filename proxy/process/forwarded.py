@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from multidict import MultiMapping
@@ -19,6 +20,21 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def networks(trusted: Iterable[str]) -> list[Network]:
     """From addresses and networks such as 10.0.0.0/8."""
     return [ipaddress.ip_network(network, strict=False) for network in trusted]
+
+
+@lru_cache(4096)
+def client_of(address: str | None) -> str:
+    """How a client is counted against limits: its IPv4 address, or the /64 of its IPv6 one, of which a host has all.
+    Empty for what is no IP address, as of a unix socket."""
+    try:
+        found = ipaddress.ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False))
 
 
 def is_in(peer: Any, trusted: Sequence[Network]) -> bool:

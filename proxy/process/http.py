@@ -3,7 +3,8 @@
 Promises: a request's header comes within `header_seconds` and `HEADER_BYTES` or its connection is cut; a body that
 stands still for `body_seconds` is cut, and looks to its door like a client that went away, as does a client that takes
 nothing of its answer for so long; what cannot be parsed is answered in the registry's own error form; bodies are never
-inflated; paths reach the doors raw. No `Expect` is answered here: a door sends 100-continue when it wants the body.
+inflated; paths reach the doors raw. No `Expect` is answered here: a door sends 100-continue when it wants the body,
+and of no body is more read than came with its header before the door calls `want_body`.
 Must not know any door's protocol beyond that error form.
 """
 
@@ -25,11 +26,17 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy import observe
-from proxy.process import forwarded, listening, logline, refusals
+from proxy.process import draining, forwarded, listening, logline, refusals
 from proxy.process.again import KEEP, KeptAnswers, name_of
+from proxy.process.boundedreads import read_buffer
+from proxy.process.connections import Admission, ConnectionLimiter
+from proxy.process.handshakes import TlsListener
+from proxy.process.headerclock import HeaderClock
+from proxy.process.limitedconnection import LimitedConnection
 from proxy.process.refusals import HEADER_BYTES
 from proxy.process.stillness import Stillness
 from proxy.process.straight import StraightBody, straight_body
+from proxy.process.unproven import UnprovenBytes
 
 READ_BYTES = 64 * 1024  # received ahead of a busy door, twice this a connection: part of a push's 3 MiB
 _PARSING = dict[str, Any](
@@ -38,7 +45,6 @@ _PARSING = dict[str, Any](
 _SMALL_BODY = 32 * 1024 * 1024  # for `request.read()`; streamed bodies have no limit here
 _ACCEPT_SECONDS = 2.0  # in which connections that wait are accepted before the port is let go of
 _LAST_REQUEST_SECONDS = 0.5  # an idle connection is closed so long after the port: a request may be on its way
-_LINGER_SECONDS = 5.0  # reading on after an early refusal, so that the client sees the answer and not a reset
 _GONE = 499  # in log and metrics only: the client left before its answer was whole (nginx's number)
 
 Door = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -47,12 +53,15 @@ Route = Callable[[web.Request], tuple[str, Door]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds, and the networks (`10.0.0.0/8`) of proxies whose X-Forwarded headers are believed."""
+    """Seconds, the networks (`10.0.0.0/8`) of proxies whose X-Forwarded headers are believed, and how many connections
+    there may be (`connections`)."""
 
     header_seconds: float = 10.0
     body_seconds: float = 60.0
     keepalive_seconds: float = 75.0
     trusted_proxies: Sequence[str] = ()
+    connections: int = 10_000
+    connections_per_client: int = 1_000
 
 
 class HttpServer(web.Server):
@@ -60,22 +69,24 @@ class HttpServer(web.Server):
     `begin` once a socket on its loop; `say_goodbye` before `finish`, which drains.
     """
 
-    def __init__(self, route: Route, limits: Limits) -> None:
+    def __init__(self, route: Route, limits: Limits, unproven: UnprovenBytes | None = None) -> None:
         super().__init__(
             self._answer,  # type: ignore[arg-type]  # our factory makes web.Request, of which BaseRequest is the base
             request_factory=self._request,
             keepalive_timeout=limits.keepalive_seconds,
             access_log=None,
             **_PARSING,
-            lingering_time=_LINGER_SECONDS,
             read_bufsize=READ_BYTES,
         )
         self.limits = limits
+        self.unproven = unproven or UnprovenBytes()
         self.leaving = False
         self._route = route
         self._trusted = forwarded.networks(limits.trusted_proxies)
         self._watch: asyncio.Task[None] | None = None
-        self._listeners: list[asyncio.Server] = []
+        self.limiter = ConnectionLimiter(limits.connections, limits.connections_per_client)
+        self.read_buffer = read_buffer()
+        self._listeners: list[asyncio.Server | TlsListener] = []
         self._sockets: list[socket.socket] = []
         self._encrypted = False
         self._counts = logline.Counts()
@@ -84,12 +95,13 @@ class HttpServer(web.Server):
     async def begin(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Accept connections on a listening socket; it is closed by `finish`."""
         loop = asyncio.get_running_loop()
-        handshake = self.limits.header_seconds if tls is not None else None
         self._sockets.append(sock)
         self._encrypted = self._encrypted or tls is not None
-        self._listeners.append(
-            await loop.create_server(self, sock=sock, ssl=tls, backlog=1024, ssl_handshake_timeout=handshake)
-        )
+        if tls is None:
+            self._listeners.append(await loop.create_server(self, sock=sock, backlog=1024))
+        else:
+            seconds = self.limits.header_seconds
+            self._listeners.append(TlsListener(sock, tls, self, self.limiter, self.client_of, seconds))
         if self._watch is None:
             self._watch = loop.create_task(self._cut_still_bodies(), name="cut still bodies")
 
@@ -104,9 +116,17 @@ class HttpServer(web.Server):
         request just now, are heard for a moment. With 0 seconds neither is waited for.
         """
         self.say_goodbye()
-        await self._stop_accepting(min(seconds, listening.HANDSHAKE_SECONDS), min(seconds, _ACCEPT_SECONDS))
-        await self._wait_for_ends(seconds, min(seconds, _LAST_REQUEST_SECONDS))
-        late = [task for each in self.connections if not _is_idle(each) and (task := each._task_handler) is not None]
+        handshake, accept = min(seconds, listening.HANDSHAKE_SECONDS), min(seconds, _ACCEPT_SECONDS)
+        await draining.stop_accepting(self._sockets, self._listeners, handshake, accept)
+        idle = min(seconds, _LAST_REQUEST_SECONDS)
+        await draining.wait_for_ends(lambda: self.connections, seconds, idle, encrypted=self._encrypted)
+        for listener in self._listeners:
+            if isinstance(listener, TlsListener):
+                await listener.finish()
+        self._sockets.clear()
+        self._listeners.clear()
+        busy = [each for each in self.connections if not draining.is_idle(each)]
+        late = [task for each in busy if (task := each._task_handler) is not None]
         for task in late:
             task.cancel()
         if late:
@@ -118,43 +138,19 @@ class HttpServer(web.Server):
         self.kept.settle()
         await self.shutdown(0)
 
-    async def _stop_accepting(self, handshake: float, accept: float) -> None:
-        for sock in self._sockets:
-            listening.refuse(sock)
-        await asyncio.sleep(handshake)
-        deadline = self._loop.time() + accept
-        while any(map(listening.is_awaited, self._sockets)) and self._loop.time() < deadline:  # noqa: ASYNC110 - the kernel sets no event
-            await asyncio.sleep(0.005)  # the loop accepts meanwhile
-        for listener in self._listeners:
-            listener.close()
-        for sock in self._sockets:  # the loop has let go of the port; so do we
-            sock.close()
-        self._listeners.clear()
-        self._sockets.clear()
-        await asyncio.sleep(0)  # connections accepted in this turn of the loop begin their requests
+    def __call__(self, begins: Callable[[], None] | None = None) -> RequestHandler:
+        return _Connection(self, begins, loop=self._loop, **self._kwargs)
 
-    async def _wait_for_ends(self, seconds: float, idle_seconds: float) -> None:
-        """Until no connection is left, or for so long; one that idles for `idle_seconds` is closed.
+    def load(self) -> tuple[int, int]:
+        """Bytes of connections and what is not proven, roughly: the most since it was last asked, and now."""
+        peak = self.limiter.peak() * READ_BYTES + self.unproven.peak()
+        return peak, len(self.limiter) * READ_BYTES + self.unproven.used
 
-        With TLS at least `idle_seconds`: a connection counts here when its handshake is over. aiohttp's `pre_shutdown`
-        is no help: each connection would ignore what still comes, and bodies under way never end.
-        """
-        idle_since: dict[RequestHandler, float] = {}
-        now = self._loop.time()
-        deadline, earliest = now + seconds, now + (idle_seconds if self._encrypted else 0)
-        while True:
-            now = self._loop.time()
-            for each in self.connections:
-                if not _is_idle(each):
-                    idle_since.pop(each, None)
-                elif now - idle_since.setdefault(each, now) >= idle_seconds:
-                    each.force_close()
-            if now >= deadline or (now >= earliest and not self.connections):
-                return
-            await asyncio.sleep(0.02)
-
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+    def client_of(self, peer: Any) -> str:
+        """How the limiter counts a connection of that peer; empty for a trusted proxy's."""
+        if self._trusted and forwarded.is_in(peer, self._trusted):
+            return ""
+        return forwarded.client_of(peer[0] if isinstance(peer, tuple) else None)
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.Request:
         told: dict[str, str] = {}
@@ -167,13 +163,15 @@ class HttpServer(web.Server):
         observe.begin_request(observe.new_request_id())
         begun = time.perf_counter()
         name, door = self._route(request)
-        if isinstance(request.protocol, _Connection) and request.protocol.name is not None:
-            request[KEEP] = partial(self.kept.keep, request.protocol.name, name)
+        connection = request.protocol
+        if isinstance(connection, _Connection) and connection.name is not None:
+            request[KEEP] = partial(self.kept.keep, connection.name, name)
         status = _GONE
         response: web.StreamResponse | None = None
         observe.metrics.http_requests_running.inc()
+        counted = connection.begin_request(name, request) if isinstance(connection, _Connection) else ""
         try:
-            refusal = refusals.over_limit(request)
+            refusal = refusals.over_limit(request) if counted is not None else refusals.busy(name, request)
             response = refusal if refusal is not None else await door(request)
             status = response.status
             return response
@@ -203,6 +201,8 @@ class HttpServer(web.Server):
         finally:
             seconds = time.perf_counter() - begun
             observe.metrics.http_requests_running.dec()
+            if isinstance(connection, _Connection):
+                connection.end_request(counted)
             self._counts.of(name, request, status).one(seconds)
             if name != "probe" and observe.is_info_written():
                 logline.write(name, request, response, status, seconds)
@@ -217,25 +217,24 @@ class HttpServer(web.Server):
 
 
 class _Request(web.Request):
-    """aiohttp's request, whose answers name this program and no version of anything, and say when they are the last."""
+    """aiohttp's request, whose answers have the headers that all have, and say when they are the last."""
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        response.headers["Server"] = "wharfage"
-        is_leaving = isinstance(self.protocol, _Connection) and self.protocol.server.leaving
-        if is_leaving or self.method == "CONNECT":  # behind which aiohttp's parser takes nothing for a request any more
+        refusals.add_common_headers(response)
+        is_last = isinstance(self.protocol, _Connection) and (self.protocol.server.leaving or not self.protocol.taken)
+        if is_last or self.method == "CONNECT":  # behind which aiohttp's parser takes nothing for a request any more
             response.force_close()
             response.headers["Connection"] = "close"
         elif KEEP in self:
             self[KEEP](self, response)
 
 
-class _Connection(RequestHandler):
+class _Connection(LimitedConnection):
     """aiohttp's connection, with a clock on headers and bodies and our error form."""
 
     __slots__ = (
         "_between",
-        "_header_bytes",
-        "_header_timer",
+        "_header",
         "_limits",
         "_peer",
         "_stillness",
@@ -244,13 +243,13 @@ class _Connection(RequestHandler):
         "server",
     )
 
-    def __init__(self, server: HttpServer, *, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
-        super().__init__(server, loop=loop, **settings)
+    def __init__(
+        self, server: HttpServer, begins: Callable[[], None] | None, *, loop: asyncio.AbstractEventLoop, **settings: Any
+    ) -> None:
+        super().__init__(server, server.limiter, server.client_of, begins, server.read_buffer, loop=loop, **settings)
         self.server = server
         self._straight: StraightBody | None = None
         self._limits = server.limits
-        self._header_timer: asyncio.TimerHandle | None = None
-        self._header_bytes = 0
         self._stillness = Stillness(server.limits.body_seconds, loop.time())
         self.name: bytes | None = None  # of the request under way, where its answer may be kept (`again`)
         self._between = True  # not a byte was fed to the parser that belongs to no whole request
@@ -260,10 +259,13 @@ class _Connection(RequestHandler):
         super().connection_made(transport)
         peer = self.peername
         self._peer = f"{peer[0] if isinstance(peer, tuple) else ''} {self.ssl_context is not None}".encode()
-        self._start_header_clock()
+        self._header = HeaderClock(self._limits.header_seconds, self.server.unproven, self.client, self._header_is_late)
+        self._header.start()
+        if self.admitted() is Admission.REFUSED:
+            self._refuse("too many connections", 503, refusals.BUSY_TEXT)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._stop_header_clock()
+        self._header.stop()
         super().connection_lost(exc)
 
     def straight(self, request: web.Request) -> StraightBody | None:
@@ -296,24 +298,25 @@ class _Connection(RequestHandler):
         is_kept = self._between and name is not None and self.server.kept.came_before(name)
         self.name = name if is_kept else None
         if self._request_count != before:
-            self._stop_header_clock()
+            self._header.stop()
             self._break_body()
+            self.hold_body()
         elif data and self._waiter is not None and not self._waiter.done():  # idle: so this is part of a header
-            self._start_header_clock()
-            self._header_bytes += len(data)
-            if self._header_bytes > HEADER_BYTES:
-                self._refuse("header too large", 431, "The request's header is larger than 32 KiB.")
+            self._header.start()
+            if (refusal := self._header.refusal(len(data))) is not None:
+                self._refuse(*refusal)
 
     def _answer_again(self, name: bytes) -> bool:
         """Whether the request of that name is known and has been answered."""
         transport, server = self.transport, self.server
-        if transport is None or self._close or self._force_close or server.leaving:
+        if transport is None or self._close or self._force_close or server.leaving or not self.taken:
             return False
         if transport.get_write_buffer_size() or (answer := server.kept.find(name)) is None:
             return False  # who takes nothing of its answers is not given more
         transport.write(answer)
-        self._stop_header_clock()
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._header.stop()
+        self.idle_since = self._loop.time()
+        self._next_keepalive_close_time = self.idle_since + self._keepalive_timeout
         return True
 
     def _has_ended(self, data: bytes) -> bool:
@@ -383,38 +386,28 @@ class _Connection(RequestHandler):
         response.force_close()
         return response
 
-    def _start_header_clock(self) -> None:
-        if self._header_timer is None:
-            self._header_timer = self._loop.call_later(self._limits.header_seconds, self._header_is_late)
-
-    def _stop_header_clock(self) -> None:
-        self._header_bytes = 0
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
-
     def _header_is_late(self) -> None:
-        self._header_timer = None
         self._refuse("header too slow", 408, "The request's header did not come in time.")
 
     def _refuse(self, reason: str, status: int, message: str) -> None:
         """End a connection whose request never became whole."""
-        self._stop_header_clock()
+        self._header.stop()
         if self.transport is None:
             return
         observe.metrics.http_rejected.labels(reason).inc()
         observe.log.warning("a connection was cut", why=reason, client=str(self.peername))
-        if self._stillness.received:
+        if self._stillness.received or status == 503:
             self.transport.write(refusals.raw(status, message))
         self.force_close()
+
+
+def want_body(request: web.Request, at_a_time: int) -> None:
+    """To be called by a door before it reads a body, which then comes so many bytes at a time (`boundedreads`)."""
+    if isinstance(request.protocol, _Connection):
+        request.protocol.want_body(at_a_time)
 
 
 def straight(request: web.Request) -> StraightBody | None:
     """What is left of a request's body, to be read straight; None where it is to be read as aiohttp has it."""
     connection = request.protocol
     return connection.straight(request) if isinstance(connection, _Connection) else None
-
-
-def _is_idle(connection: RequestHandler) -> bool:
-    """Between requests, or before the first."""
-    return not connection._request_in_progress and not connection._messages

@@ -77,6 +77,7 @@ class StraightBody(asyncio.BufferedProtocol):
         self._body = body
         self._heard = heard
         self._ended = ended
+        self._instead_of: asyncio.BaseProtocol = connection
         self._sink: Sink | None = None
         self._room: memoryview | None = None
         self._got = 0  # bytes in the room
@@ -96,6 +97,7 @@ class StraightBody(asyncio.BufferedProtocol):
         """From here on nothing is read but into the door's own buffers."""
         if self._transport is not None:
             self._transport.pause_reading()
+            self._instead_of = self._transport.get_protocol()
             self._transport.set_protocol(self)
 
     async def read_all(self, sink: Sink) -> bool:
@@ -115,7 +117,7 @@ class StraightBody(asyncio.BufferedProtocol):
         """Give the connection back, the body read or not."""
         if self._lost or self._transport is None:
             return
-        self._transport.set_protocol(self._connection)
+        self._transport.set_protocol(self._instead_of)
         if self.left:
             self._transport.resume_reading()
         else:

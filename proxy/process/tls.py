@@ -28,25 +28,27 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 async def reload_on_change(context: ssl.SSLContext, cert: Path, key: Path, *, seconds: float = RELOAD_SECONDS) -> None:
-    """For ever: have the live context hand new connections to one of the new pair when either file has changed.
+    """For ever: have the live context hand new connections to one of the new pair when either file has changed, since
+    the live one was made or later: a worker that is started again has that of its server's start.
 
     The live one is not loaded anew: a handshake in that instant would see the new certificate with the old key."""
-    loaded = told = await asyncio.to_thread(_states, cert, key)
+    loaded: tuple[_State, ...] | None = None
+    told: tuple[_State, ...] | None = None
     while True:
-        await asyncio.sleep(seconds)
         found = await asyncio.to_thread(_states, cert, key)
-        if found == loaded or None in found:  # a file that is being replaced may be missing for a moment
-            continue
-        try:
-            fresh = await asyncio.to_thread(server_context, cert, key)
-        except (OSError, ssl.SSLError) as error:  # one of the pair may have come first: tried again until they fit
-            if found != told:
-                observe.log.warning("the new certificate does not fit yet; the old one stays", why=str(error))
-            told = found
-            continue
-        loaded = found
-        context.sni_callback = partial(_hand_over, fresh)
-        observe.log.info("the certificate was read again", file=str(cert))
+        if found != loaded and None not in found:  # a file that is being replaced may be missing for a moment
+            try:
+                fresh = await asyncio.to_thread(server_context, cert, key)
+            except (OSError, ssl.SSLError) as error:  # one of the pair may have come first: tried again until they fit
+                if found != told:
+                    observe.log.warning("the new certificate does not fit yet; the old one stays", why=str(error))
+                told = found
+            else:
+                if loaded is not None:
+                    observe.log.info("the certificate was read again", file=str(cert))
+                loaded = found
+                context.sni_callback = partial(_hand_over, fresh)
+        await asyncio.sleep(seconds)
 
 
 def _hand_over(to: ssl.SSLContext, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, live: object) -> None:

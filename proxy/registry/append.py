@@ -5,7 +5,8 @@ Begun by `uploads.Uploads.append`; then `write`… and one of `keep` (record wha
 abandons what was neither kept nor committed, whatever is cancelled meanwhile, and nothing stays open or leased.
 
 Only the holder of the session's lease writes to its object: the lease is renewed while the append runs, and once it
-may be over nothing more is written. Bytes that a failed append stored past the row's offset are cut off again.
+may be over the store is asked for nothing more, not even to undo what this append did (`operations.handover` draws the
+states). Bytes that a failed append stored past the row's offset are cut off by the next one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,14 +24,15 @@ from proxy.blob.buffers import BufferPool
 from proxy.blob.hashers import Hasher, new_hasher
 from proxy.blob.keys import DataKeys
 from proxy.blob.objects import BlobWriter, begin_append, open_object
-from proxy.blob.plain import last_page_offset
 from proxy.blob.slots import Source
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest
-from proxy.model.records import Blob, SealedObject, Segment, Upload
+from proxy.model.quotas import require_bytes
+from proxy.model.records import Blob, Fence, SealedObject, Segment, Upload
 from proxy.registry.hashstate import open_state, seal_state
-from proxy.storage.base import Appender, ObjectMissing, ObjectStore
+from proxy.registry.unrecorded import WithLast, with_segment
+from proxy.storage.base import Appender, ObjectMissing, ObjectStore, WriteLease
 
 LEASE_SECONDS = 10.0
 """How long a dead worker's session stays closed to others, less the grace; renewed three times in it."""
@@ -72,7 +74,9 @@ class Append:
         self._writer: BlobWriter | None = None
         self._clock = asyncio.get_running_loop().time  # kept: to ask for the loop is a system call in Python 3.11
         self._lease_until = leased_at + LEASE_SECONDS
+        self._lease = WriteLease(Fence(upload.upload_id, upload.fence), self._check_lease)
         self._recording = False  # a row may already count what this append stored
+        self._opening = False  # the store may have been asked for something
         self._ended = upload.committed is not None
         self._renewing = None if self._ended else asyncio.create_task(self._renew(), name="renew upload lease")
 
@@ -86,14 +90,17 @@ class Append:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.abandon()
+        await self.fail(error)
 
     async def write(self, chunk: bytes | memoryview) -> None:
-        """Take the next bytes. SizeInvalid past the length that was declared, UploadConflict when the lease is lost."""
+        """Take the next bytes. SizeInvalid past the length that was declared, LimitExceeded past what the quotas leave,
+        UploadConflict when the lease is lost."""
         if self.upload.committed is not None or not len(chunk):
             return
         if self._length is not None and self.received + len(chunk) > self._length:
             raise Failure(Code.SIZE_INVALID, f"the body is longer than the {self._length} bytes that were declared")
+        if self._length is None:
+            require_bytes(self.upload.bytes_left, self.received + len(chunk))
         self._check_lease()
         writer = self._writer or await self._open()
         try:
@@ -157,7 +164,13 @@ class Append:
             )
         else:
             kept = await metadata.advance_upload(
-                upload.upload_id, upload.fence, segment=segment, hash_state=state, frame_hashes=hashes
+                upload.upload_id,
+                upload.fence,
+                segment=segment,
+                hash_state=state,
+                frame_hashes=hashes,
+                object_key=self._appender.key,
+                settled=self._appender.settled,
             )
         await self._end()
         return kept
@@ -183,20 +196,21 @@ class Append:
             _check_digest(hasher, digest)
         self._check_lease()
         if self._appender is None:
+            self._opening = True
             self._appender = await self._resume()
         try:
             await self._appender.finish()
         except ObjectMissing:
             raise await self._lost() from None
-        except Failure:
-            if self._appender.resumable:
+        except Failure as failure:
+            if self._appender.resumable or failure.code is Code.UPLOAD_CONFLICT:
                 self._recording = True  # what rows counted stays as it is: the closing request may come again
             else:
                 # The store has given the object up, and with it what earlier appends had recorded.
                 await self._give_up()
             raise
         if hasher.name != digest.algorithm:
-            await self._check_other(digest, _with_segment(sealed, segment), segment)
+            await self._check_other(digest, with_segment(sealed, segment, self._appender.key), segment)
         self._recording = True
         blob, leftover = await rooms.metadata.commit_upload(
             self.upload.upload_id,
@@ -205,6 +219,7 @@ class Append:
             segment=segment,
             hash_state=b"",
             frame_hashes=self._writer.last_hashes if self._writer is not None else b"",
+            object_key=self._appender.key,
         )
         await self._end()
         observe.metrics.uploads.labels("committed").inc()
@@ -219,9 +234,18 @@ class Append:
         self._ended = True
         await see_through(self._clean_up())
 
+    async def fail(self, error: BaseException | None) -> None:
+        """Abandon; past a quota of bytes also end the session, so that what it recorded does not count any longer."""
+        ends = not self._ended and isinstance(error, Failure) and "bytes_quota" in error.fields
+        if not ends:
+            return await self.abandon()
+        self._ended = True
+        await see_through(self._clean_up(ends=True))
+
     async def _open(self) -> BlobWriter:
         upload, rooms = self.upload, self._rooms
         self._hasher = self._begin_hash()
+        self._opening = True
         self._appender = await (self._resume() if upload.sealed.segment_count else self._begin())
         self._writer = await begin_append(
             self._appender,
@@ -240,22 +264,15 @@ class Append:
         )
 
     async def _begin(self) -> Appender:
-        """A worker killed during the first append left an object of which no row counts a byte: it is begun anew."""
-        key = self.upload.sealed.object_key
-        try:
-            return await self._rooms.store.begin(key, self._length, unused=self.upload.fence == FIRST_FENCE)
-        except Failure as failure:
-            if failure.code is not Code.STORE_UNAVAILABLE:
-                raise
-            try:
-                return await self._rooms.store.resume(key, 0)
-            except ObjectMissing:
-                raise failure from None
+        """Under a key that nobody has written under: the lease left any other."""
+        return await self._rooms.store.begin(
+            self.upload.sealed.object_key, self._length, unused=True, lease=self._lease
+        )
 
     async def _resume(self) -> Appender:
         sealed = self.upload.sealed
         try:
-            return await self._rooms.store.resume(sealed.object_key, sealed.stored_size)
+            return await self._rooms.store.resume(sealed.object_key, sealed.stored_size, lease=self._lease)
         except ObjectMissing:
             raise await self._lost() from None
 
@@ -269,7 +286,7 @@ class Append:
         rooms = self._rooms
         hasher = new_hasher(digest.algorithm)
         hashes = self._writer.last_hashes if self._writer is not None else b""
-        tables = _WithLast(rooms.metadata, last, sealed.frame_length, hashes)
+        tables = WithLast(rooms.metadata, self.upload.sealed.object_key, last, sealed.frame_length, hashes)
         async with await open_object(rooms.store, sealed, keys=rooms.keys, tables=tables, pool=rooms.pool) as reader:
             await reader.verify(hasher)
         try:
@@ -291,13 +308,19 @@ class Append:
 
     async def _give_up(self) -> None:
         """The session cannot go on: end it and remove its object."""
-        upload = self.upload
         self._recording = True
         if self._appender is not None:
             with contextlib.suppress(Failure, ObjectMissing):
-                await self._appender.pause()
+                await self._appender.abandon()
+        await self._end_session()
+
+    async def _end_session(self) -> None:
+        """Unless another append holds it by now."""
+        upload = self.upload
         with contextlib.suppress(Failure):  # the sweep takes what stays
-            key = await self._rooms.metadata.cancel_upload(upload.account, upload.repository, upload.upload_id)
+            key = await self._rooms.metadata.cancel_upload(
+                upload.account, upload.repository, upload.upload_id, fence=upload.fence
+            )
             await delete_object(self._rooms.store, key)
         observe.metrics.uploads.labels("failed").inc()
 
@@ -327,50 +350,20 @@ class Append:
             self._renewing.cancel()
             await asyncio.wait((self._renewing,))
 
-    async def _clean_up(self) -> None:
+    async def _clean_up(self, *, ends: bool = False) -> None:
         try:
             if self._writer is not None:
                 await self._writer.abandon()
-            if self._appender is not None:
-                await self._undo(self._appender)
+            if self._appender is not None and not self._recording:
+                await self._appender.abandon()
         finally:
             await self._end()
+            if ends:
+                await self._end_session()
             with contextlib.suppress(Failure):  # a lease ends by itself
-                await self._rooms.metadata.release_upload(self.upload.upload_id, self.upload.fence)
-
-    async def _undo(self, appender: Appender) -> None:
-        sealed = self.upload.sealed
-        if self._recording:
-            await appender.pause()
-        elif not sealed.segment_count:
-            await appender.abandon()
-        else:
-            past = appender.offset > sealed.stored_size
-            with contextlib.suppress(ObjectMissing):  # the next append is told
-                await appender.pause()
-            if past:
-                with contextlib.suppress(Failure, ObjectMissing):  # the next append cuts it, or the sweep
-                    await (await self._rooms.store.resume(sealed.object_key, sealed.stored_size)).pause()
-
-
-class _WithLast:
-    """The tables of an object as they will be once its last segment is recorded."""
-
-    def __init__(self, metadata: Metadata, last: Segment | None, frame_length: int, hashes: bytes) -> None:
-        self._metadata = metadata
-        self._last = last
-        self._hashes = hashes
-        self._hashes_at = last_page_offset(last, frame_length) if last is not None and hashes else None
-
-    async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
-        if self._last is not None and plain_offset >= self._last.plain_offset:
-            return (self._last,)
-        return await self._metadata.segments(object_key, plain_offset, limit)
-
-    async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
-        if plain_offset == self._hashes_at:
-            return self._hashes
-        return await self._metadata.frame_hashes(object_key, plain_offset, fresh=fresh)
+                await self._rooms.metadata.release_upload(
+                    self.upload.upload_id, self.upload.fence, settled=self._appender is None and not self._opening
+                )
 
 
 async def delete_object(store: ObjectStore, key: str) -> None:
@@ -404,15 +397,3 @@ def _check_digest(hasher: Hasher, digest: Digest) -> None:
             Code.INVALID_LAYER,
             f"Digest {digest} does not match the uploaded content, whose digest is {digest.algorithm}:{found}",
         )
-
-
-def _with_segment(sealed: SealedObject, segment: Segment | None) -> SealedObject:
-    if segment is None:
-        return sealed
-    return dataclasses.replace(
-        sealed,
-        plain_size=sealed.plain_size + segment.plain_length,
-        stored_size=sealed.stored_size + segment.stored_length,
-        segment_count=sealed.segment_count + 1,
-        segments=(*sealed.segments, segment) if len(sealed.segments) == sealed.segment_count < 64 else sealed.segments,
-    )

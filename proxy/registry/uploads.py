@@ -18,8 +18,9 @@ from proxy.blob.buffers import BufferPool
 from proxy.blob.hashers import Hasher, new_hasher
 from proxy.blob.keys import DataKeys
 from proxy.metadata.contract import Metadata
-from proxy.model.errors import Code, Failure
+from proxy.model.errors import Code, Failure, upload_not_found
 from proxy.model.names import DIGEST_HEX, Digest, is_upload_id, repository_arn
+from proxy.model.quotas import require_bytes
 from proxy.model.records import NO_DATA_KEY, LayerParts, Sealing, Upload, create_on_push
 from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS, Append, Rooms, delete_object
 from proxy.registry.hashstate import open_state
@@ -64,8 +65,10 @@ class Uploads:
         algorithm: str = "sha256",
         may_create: bool = True,
         in_parts: bool = False,
+        opened_by: str = "",
     ) -> Upload:
-        """Open a session. RepositoryNotFound when it may not be created, DigestInvalid for an unknown algorithm, Kms.
+        """Open a session. RepositoryNotFound when it may not be created, DigestInvalid for an unknown algorithm, Kms;
+        LimitExceeded where the principal with the id `opened_by` has too many open.
 
         Its data key is made under the repository's own KMS key where it has one; then it is sealed in any case."""
         if algorithm not in DIGEST_HEX:
@@ -76,15 +79,22 @@ class Uploads:
             )
         encryption = (await self._rooms.metadata.repository_access(account, repository)).encryption
         try:
-            return await self._begin(account, repository, algorithm, may_create, in_parts, encryption)
+            return await self._begin(account, repository, algorithm, may_create, in_parts, opened_by, encryption)
         except Failure as failure:
             if failure.code is not Code.ENCRYPTION_DIFFERS:
                 raise
             own = str(failure.fields["encryption"])  # it was made, or made anew, a moment ago
-        return await self._begin(account, repository, algorithm, may_create, in_parts, own)
+        return await self._begin(account, repository, algorithm, may_create, in_parts, opened_by, own)
 
     async def _begin(
-        self, account: str, repository: str, algorithm: str, may_create: bool, in_parts: bool, encryption: str
+        self,
+        account: str,
+        repository: str,
+        algorithm: str,
+        may_create: bool,
+        in_parts: bool,
+        opened_by: str,
+        encryption: str,
     ) -> Upload:
         sealed_for = repository_arn(self._region, account, repository)
         sealing = Sealing.AES_GCM if encryption else self._sealing
@@ -103,12 +113,13 @@ class Uploads:
             sealing=sealing,
             in_parts=in_parts,
             encryption=encryption,
+            opened_by=opened_by,
         )
 
-    async def begin_parts(self, account: str, repository: str) -> tuple[str, int]:
+    async def begin_parts(self, account: str, repository: str, *, opened_by: str = "") -> tuple[str, int]:
         """Open a session for the API's parts: its id, and how many bytes are to be sent at once. RepositoryNotFound:
         as at AWS, only docker's push may create one."""
-        upload = await self.begin(account, repository, may_create=False, in_parts=True)
+        upload = await self.begin(account, repository, may_create=False, in_parts=True, opened_by=opened_by)
         return upload.upload_id, _parts(upload).size
 
     async def status(self, account: str, repository: str, upload_id: str) -> Upload:
@@ -129,7 +140,7 @@ class Uploads:
         """Take the session for one request's bytes, of which there will be `length` if that is known.
 
         `start` is where the client believes the session stands; elsewhere is InvalidLayerPart with the true end.
-        `closing` is the digest that the request will commit, None when it only appends. UploadConflict while another
+        `closing` is the digest that the request will commit, None when it only appends. UploadInUse while another
         request writes; UploadNotFound, also for a session that was committed as something else or as what is gone,
         or that is the other door's.
         """
@@ -181,6 +192,12 @@ class Uploads:
                 f"the chunk begins at byte {start}, the upload stands at {upload.sealed.plain_size}",
                 lastValidByteReceived=upload.sealed.plain_size - 1,
             )
+        if length is not None and not in_parts:
+            try:
+                require_bytes(upload.bytes_left, length)
+            except Failure as failure:
+                await append.fail(failure)
+                raise
         return append
 
     async def add_part(
@@ -189,7 +206,7 @@ class Uploads:
         """Append a part of `length` bytes that begins at byte `first`; the session as it is then.
 
         The last part come again, as after a lost answer, changes nothing. InvalidLayerPart for any other place than
-        the session's end, with the last byte that is there; LimitExceeded, UploadNotFound, UploadConflict.
+        the session's end, with the last byte that is there; LimitExceeded, UploadNotFound, UploadInUse, UploadConflict.
         """
         append = await self.append(account, repository, upload_id, length=length, in_parts=True)
         async with append:
@@ -199,6 +216,7 @@ class Uploads:
                 if await self._is_last(upload, parts, content):
                     return upload
             elif first == end and length:
+                require_bytes(upload.bytes_left, length)
                 async for piece in content:
                     await append.write(piece)
                 if append.received != length:
@@ -280,10 +298,4 @@ def _check_id(account: str, repository: str, upload_id: str) -> None:
 
 
 def _not_found(account: str, repository: str, upload_id: str) -> Failure:
-    return Failure(
-        Code.UPLOAD_NOT_FOUND,
-        f"Upload with id '{upload_id}' could not be found for the repository with name '{repository}'"
-        f" in the registry with id '{account}'",
-        uploadId=upload_id,
-        repositoryName=repository,
-    )
+    return upload_not_found(upload_id, repository, account)

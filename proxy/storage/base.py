@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from proxy.model.records import OpenObject, SentPart
+from proxy.model.records import Fence, OpenObject, SentPart
 
 KEY = re.compile(r"[0-9a-f]{32}", re.ASCII)
 """An object key: 128 random bits in lower-case hex. Stores refuse anything else with ValueError."""
@@ -50,20 +50,38 @@ class Into:
     produce: Callable[[memoryview, Callable[[memoryview], None]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class WriteLease:
+    """The right to write to an upload session's object while its lease lasts: `check` raises Failure(UPLOAD_CONFLICT)
+    once that may be over, and then nothing more is asked of the store."""
+
+    fence: Fence
+    check: Callable[[], None]
+
+
+UNSHARED = WriteLease(Fence("", 0), lambda: None)
+"""For an object that one process writes from begin to finish, and that no session names."""
+
 Production = tuple[Callable[[], memoryview], Into]
 """What `append` takes: both ways, of which one is run, once."""
 
 
 class Appender(Protocol):
-    """One stretch of writing to one object by one caller. `offset` is the stored length so far.
+    """One stretch of writing to one object by one caller. `offset` is the stored length so far, `key` where the object
+    is: another one than was resumed where that was finished already, which is never written again.
+
+    `settled`, once the stretch has ended: every request to the store has been answered. If not, one may still arrive,
+    and who goes on takes another key.
 
     `append` and `finish` raise ObjectMissing when what was stored before is not there any more, or another's is: it
     cannot go on, and nothing was touched. `resumable` is said after a `finish` that failed with a `Failure`: True, and
-    the object is as unfinished as it was; `pause` then leaves it for a later `resume` at an offset where an earlier
-    stretch paused (or 0), and `finish` again; `abandon` removes it. False: it is given up already."""
+    the object is as unfinished as it was, for a later `resume` at an offset where an earlier stretch paused. False: it
+    is given up already."""
 
+    key: str
     offset: int
     resumable: bool
+    settled: bool
 
     async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
         """Run `produce` off the event loop and store what it returns after all that was stored before; its length.
@@ -88,9 +106,11 @@ class Appender(Protocol):
         """Make the object whole and durable (fsync of file and each new directory, or the store's own answer)."""
 
     async def abandon(self) -> None:
-        """Give the object up and free what it held. Safe to call twice, after a failure, and under cancellation.
+        """Give up what this stretch wrote and free what it held: an object that it began is removed, one that it
+        resumed is there for the next `resume` as it was before. Safe to call twice, after a failure, and under
+        cancellation.
 
-        After a `pause` or `finish` that succeeded it does nothing: the object is the session's, or the row's."""
+        After a `pause` or a `finish` that succeeded it does nothing: the object is the session's, or the row's."""
 
 
 class ObjectReader(Protocol):
@@ -115,14 +135,16 @@ class ObjectReader(Protocol):
 
 
 class ObjectStore(Protocol):
-    async def begin(self, key: str, expected_size: int | None = None, *, unused: bool = False) -> Appender:
+    async def begin(
+        self, key: str, expected_size: int | None = None, *, unused: bool = False, lease: WriteLease = UNSHARED
+    ) -> Appender:
         """Start a new object. A key that exists already is an error: nothing is ever clobbered.
 
         `unused` says that nobody has ever begun it: a store that would have to ask need not look."""
 
-    async def resume(self, key: str, offset: int) -> Appender:
-        """Go on with an unfinished object at `offset`; bytes past it are dropped. `ObjectMissing` when the object is
-        gone or shorter than `offset` (its tail did not survive a power cut)."""
+    async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> Appender:
+        """Go on with an object at `offset`; bytes past it are dropped. `ObjectMissing` when the object is gone or
+        shorter than `offset` (its tail did not survive a power cut)."""
 
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> ObjectReader:
         """Open for reading; `fresh` reads past every cache. Raises `ObjectMissing`.
@@ -156,8 +178,9 @@ class SignedLinks(Protocol):
 class OpenObjects(Protocol):
     """Where a store that cannot append keeps what it needs to go on with an unfinished object, on any node.
 
-    The metadata service is one (`metadata.client`). Every call is one durable transaction that may be asked twice.
-    Offsets are stored bytes; `tail` is bytes as they are to be stored, in pieces of at most `TAIL_PIECE`.
+    The metadata service is one (`metadata.client`). Every call is one durable transaction that may be asked twice, and
+    one that changes rows is Failure(UPLOAD_CONFLICT) unless the session is open under `fence`. Offsets are stored
+    bytes; `tail` is bytes as they are to be stored, in pieces of at most `TAIL_PIECE`.
     """
 
     async def open_object(self, object_key: str) -> OpenObject | None: ...
@@ -165,19 +188,29 @@ class OpenObjects(Protocol):
     async def keep_open_object(
         self,
         object_key: str,
+        fence: Fence,
         *,
         part_size: int,
         upload_id: str,
         parts: Sequence[SentPart],
         tail_offset: int,
         tail: bytes,
+        next_number: int,
+        final_size: int | None = None,
     ) -> None:
         """Record parts that were sent, and a piece of the tail in the place of whatever lay from `tail_offset` on.
 
-        Tails of before the sent parts stay until `cut_open_object` confirms that nobody goes back to them."""
+        Tails of before the sent parts stay until `cut_open_object` confirms that nobody goes back to them.
+        `next_number` is the lowest part number that was never used. With `final_size` the parts are all of the object,
+        and the multipart upload is about to be completed."""
 
-    async def cut_open_object(self, object_key: str, offset: int) -> OpenObject | None:
-        """Make the object end at `offset`. None, with nothing changed, when what lies before it is not all there."""
+    async def cut_open_object(self, object_key: str, fence: Fence, offset: int, *, numbers: int) -> OpenObject | None:
+        """Make the object end at `offset`, and reserve so many part numbers from its `next_number` on. None, with
+        nothing changed, when what lies before the offset is not all there. One whose completion was requested is not
+        cut."""
+
+    async def reserve_part_numbers(self, object_key: str, fence: Fence, *, numbers: int) -> int:
+        """The first of so many more part numbers that nobody else uses."""
 
     async def open_object_parts(self, object_key: str) -> Sequence[SentPart]: ...
 
@@ -185,7 +218,8 @@ class OpenObjects(Protocol):
         """Some pieces of the tail from `offset` on, in order, about `TAIL_PIECE` bytes: (offset, bytes). Empty at its
         end."""
 
-    async def drop_open_object(self, object_key: str) -> None: ...
+    async def drop_open_object(self, object_key: str, fence: Fence | None = None) -> bool:
+        """Without a fence only where no open session has the object: False, and the rows stay."""
 
     async def open_objects(self, after: str, limit: int) -> Sequence[OpenObject]:
         """In key order beyond `after`."""

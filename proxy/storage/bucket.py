@@ -201,6 +201,7 @@ class Bucket:
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 connect_timeout=CONNECT_SECONDS,
+                ignore_configured_endpoint_urls=True,  # AWS_ENDPOINT_URL of a shell is for commands, and may be http://
                 read_timeout=3600.0,  # `once` and `in_time` look at the clock: they know how long a body is
                 max_pool_connections=0,  # without a bound: slow readers must not keep writers from the store
                 connector_args={"keepalive_timeout": 30.0},

@@ -23,7 +23,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from proxy import observe
-from proxy.storage.base import KEY, Appender, ObjectReader, ObjectStore, StoredObject, Strays
+from proxy.storage.base import (
+    KEY,
+    UNSHARED,
+    Appender,
+    ObjectReader,
+    ObjectStore,
+    StoredObject,
+    Strays,
+    WriteLease,
+)
 from proxy.storage.cachedir import RESERVE, CacheDirectory
 from proxy.storage.cachefile import EXTENT, CacheFile
 from proxy.storage.cachefill import CachedObject, Filling
@@ -61,14 +70,16 @@ class CachedStore:
         self._settled = False
         self._open: dict[str, CachedObject] = {}
 
-    async def begin(self, key: str, expected_size: int | None = None, *, unused: bool = False) -> Appender:
-        return await self.inner.begin(key, expected_size, unused=unused)
+    async def begin(
+        self, key: str, expected_size: int | None = None, *, unused: bool = False, lease: WriteLease = UNSHARED
+    ) -> Appender:
+        return await self.inner.begin(key, expected_size, unused=unused, lease=lease)
 
-    async def resume(self, key: str, offset: int) -> Appender:
+    async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> Appender:
         """What was kept of the object goes: it may be written anew from its start."""
         _check_key(key)
         await self.forget(key)
-        return await self.inner.resume(key, offset)
+        return await self.inner.resume(key, offset, lease=lease)
 
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> ObjectReader:
         """With the right `size`, or when it is kept, nobody is asked. An object that is kept is found, also when the

@@ -25,7 +25,7 @@ from typing import Self
 from proxy.model.errors import Code, Failure
 from proxy.storage import blocks
 from proxy.storage.atonce import AtOnce
-from proxy.storage.base import KEY, Into, ObjectMissing, Production, StoredObject, Strays
+from proxy.storage.base import KEY, UNSHARED, Into, ObjectMissing, Production, StoredObject, Strays, WriteLease
 from proxy.storage.offloop import finish_anyway, obtain
 from proxy.storage.threads import DRAWERS, Job, Threads
 from proxy.storage.tree import Tree, failure
@@ -65,7 +65,9 @@ class FilesystemStore:
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")
 
-    async def begin(self, key: str, expected_size: int | None = None, *, unused: bool = False) -> FilesystemAppender:
+    async def begin(
+        self, key: str, expected_size: int | None = None, *, unused: bool = False, lease: WriteLease = UNSHARED
+    ) -> FilesystemAppender:
         _check_key(key)
 
         def make() -> int:
@@ -77,10 +79,12 @@ class FilesystemStore:
         most = None if expected_size is None else expected_size + expected_size // 1000 + SEALED
         return FilesystemAppender(self._tree, self._writers, self._drawers, key, fd, 0, most)
 
-    async def resume(self, key: str, offset: int) -> FilesystemAppender:
+    async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> FilesystemAppender:
+        """Failure(STORE_UNAVAILABLE) while another process has the file open to write, which holds its lock: so one
+        that was stopped for longer than its lease writes over nobody's bytes when it goes on."""
         _check_key(key)
         fd = await self._writers.obtain(lambda: self._tree.reopen(key, offset), os.close)
-        return FilesystemAppender(self._tree, self._writers, self._drawers, key, fd, offset)
+        return FilesystemAppender(self._tree, self._writers, self._drawers, key, fd, offset, resumed=True)
 
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> FilesystemReader:
         """`fresh` drops what the page cache holds of the file, so that its bytes come from the disk."""
@@ -126,16 +130,27 @@ class FilesystemAppender:
     """One writer of one file. After `pause` or a `finish` that succeeded, `abandon` leaves the object alone."""
 
     def __init__(
-        self, tree: Tree, threads: Threads, drawers: Threads, key: str, fd: int, offset: int, most: int | None = None
+        self,
+        tree: Tree,
+        threads: Threads,
+        drawers: Threads,
+        key: str,
+        fd: int,
+        offset: int,
+        most: int | None = None,
+        *,
+        resumed: bool = False,
     ) -> None:
         """`most` is how long the object will be at most, where that is known; a hint."""
+        self.key = key
         self.offset = offset
+        self.settled = True
         self.resumable = False  # after a failed fsync the kernel forgets what it could not write: nobody tries again
         self._tree = tree
         self._threads = threads
         self._drawers = drawers
-        self._key = key
         self._fd = fd
+        self._resumed_at = offset if resumed else None
         self._closed = False  # set on the loop, before the thread that closes `_fd` is asked to
         self._broken = False  # bytes past `offset` may have been written
         self._job: Job[int] | None = None
@@ -144,7 +159,7 @@ class FilesystemAppender:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "broken" if self._broken else "open"
-        return f"<FilesystemAppender {self._key} at {self.offset}, {state}>"
+        return f"<FilesystemAppender {self.key} at {self.offset}, {state}>"
 
     async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
         return await self._append(self._threads, lambda offset: self._store(produce(), offset))
@@ -213,7 +228,7 @@ class FilesystemAppender:
         await self._end(self._finish)
 
     async def abandon(self) -> None:
-        await self._end(self._abandon)
+        await self._end(self._abandon if self._resumed_at is None else self._cut_back)
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -246,14 +261,19 @@ class FilesystemAppender:
 
     def _finish(self) -> None:
         try:
-            self._tree.make_durable(self._key, self._fd, self.offset, spare=self._allocated > self.offset)
+            self._tree.make_durable(self.key, self._fd, self.offset, spare=self._allocated > self.offset)
         except BaseException:
             self._abandon()
             raise
         os.close(self._fd)
 
+    def _cut_back(self) -> None:
+        self._broken, self.offset = True, self._resumed_at or 0
+        with contextlib.suppress(Failure):  # the next resume cuts it
+            self._pause()
+
     def _abandon(self) -> None:
-        self._tree.forget(self._key, self._fd)
+        self._tree.forget(self.key, self._fd)
 
 
 class FilesystemReader:

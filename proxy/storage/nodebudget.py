@@ -45,8 +45,9 @@ class NodeBudget:
         self._clock = clock
         self._file = os.open(folder / "table", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         length = 8 * (1 + _ROW * ROWS)
-        if os.fstat(self._file).st_size < length:
-            os.ftruncate(self._file, length)
+        found = os.fstat(self._file)
+        if found.st_size < length or found.st_blocks * 512 < length:
+            os.posix_fallocate(self._file, 0, length)  # writing to a hole of a full disk is a SIGBUS
         self._map = mmap.mmap(self._file, length)
         self._words = memoryview(self._map).cast("Q")
         self._bells: dict[int, int] = {}

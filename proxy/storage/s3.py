@@ -1,9 +1,9 @@
 """Objects in a bucket of any S3-compatible store: `<prefix><key>`, written once under their final key, never copied.
 
 Less than one part goes as one PutObject when the object is finished, or when its first stretch pauses: bytes seldom
-follow, and if they do it is taken back. More goes as a multipart upload of equal parts, each sent while the next one
-fills. Every body carries a checksum that the store verifies. Payloads are not hashed for
-the signature: each frame of them is authenticated when it is read.
+follow, and if they do all goes on under a new key. More goes as a multipart upload of equal parts, each sent while the
+next one fills. Every body carries a checksum that the store verifies. Payloads are not hashed for the signature: each
+frame of them is authenticated when it is read.
 
 S3 cannot append. What a paused object needs is kept in `OpenObjects`, the rows of the metadata service: the parts sent,
 and the tail that is no part yet. Rows, not a tail object in the bucket: a push in many small requests then costs
@@ -26,18 +26,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from proxy.model.errors import Code, Failure
-from proxy.model.records import OpenObject
-from proxy.storage.base import KEY, ObjectMissing, OpenObjects, StoredObject, Strays
+from proxy.storage.base import KEY, UNSHARED, ObjectMissing, OpenObjects, StoredObject, Strays, WriteLease
 from proxy.storage.bucket import Body, Bucket, unavailable
 from proxy.storage.partbuffers import Budget, OwnBudget, PartBuffers
 from proxy.storage.s3append import S3Appender
-from proxy.storage.s3early import EARLY
+from proxy.storage.s3lease import FencedRows, LeasedBucket
 from proxy.storage.s3marker import Mark
-from proxy.storage.s3parts import Parts
+from proxy.storage.s3parts import NUMBERS, Parts
 from proxy.storage.s3read import S3Reader
 from proxy.storage.s3sums import Crc32, Summed, sums
 from proxy.storage.s3tools import Tools
-from proxy.storage.s3whole import MAX_PARTS
+from proxy.storage.s3whole import MAX_PARTS, complete
 from proxy.storage.threads import DRAWERS, Threads
 
 THREADS = min(16, os.cpu_count() or 1)  # that hash and seal: more would share cores and caches, and wait for nothing
@@ -77,23 +76,16 @@ class S3Store:
         self._part_size = part_size
         self._threads = Threads(threads, "store-write")
         self._drawers = Threads(DRAWERS, "store-draw")
-        rows = asyncio.Semaphore(PIECES)
-        self._tools = Tools(
-            bucket,
-            objects,
-            self.buffers,
-            self._threads,
-            self._drawers,
-            sums(checksum, crc32),
-            stall_seconds,
-            rows,
-            self._mark,
-        )
+        self._new_sum = sums(checksum, crc32)
+        self._stall_seconds = stall_seconds
+        self._pieces = asyncio.Semaphore(PIECES)
         self._probe = f"{prefix}probe-{secrets.token_hex(8)}"
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")
 
-    async def begin(self, key: str, expected_size: int | None = None, *, unused: bool = False) -> S3Appender:
+    async def begin(
+        self, key: str, expected_size: int | None = None, *, unused: bool = False, lease: WriteLease = UNSHARED
+    ) -> S3Appender:
         """Parts are larger than usual when `expected_size` would not fit `MAX_PARTS` of them."""
         _check_key(key)
         if unused:
@@ -107,42 +99,40 @@ class S3Store:
         part_size = self._part_size
         if expected_size is not None and expected_size > part_size * (MAX_PARTS * 99 // 100):  # sealing adds a little
             part_size = -(-expected_size // (MAX_PARTS * 99 // 100 * MIB)) * MIB
-        name = self._prefix + key
-        parts = Parts(self._tools, key, name, part_size=part_size, expected_size=expected_size)
-        appender = S3Appender(self._tools, key, name, parts, first=True)
+        tools = self._tools(lease)
+        parts = Parts(tools, key, self._prefix + key, part_size=part_size, expected_size=expected_size)
+        appender = S3Appender(tools, self._prefix, key, parts, first=True)
         await appender.reserve()
         return appender
 
-    async def resume(self, key: str, offset: int) -> S3Appender:
-        """A finished object (an early one, or one whose row was never committed) goes on anywhere: it is taken back
-        first, which of a large one is work."""
+    async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> S3Appender:
+        """A finished object (an early one, or one whose row was never committed) goes on under a new key, with its
+        bytes before `offset`, which of a large one is work."""
         _check_key(key)
-        name = self._prefix + key
-        found = await self._objects.cut_open_object(key, offset)
+        name, tools = self._prefix + key, self._tools(lease)
+        found = await tools.rows.cut(key, offset, numbers=NUMBERS)
         if found is not None:
             await self._mark.vouch(fresh=False)  # what rows hold is to be put there
-            if found.upload_id and not found.part_count:
-                await self._begin_upload_anew(key, found)
+        if found is not None and found.final_size is None:
             parts = Parts(
-                self._tools,
+                tools,
                 key,
                 name,
                 part_size=found.part_size,
                 upload_id=found.upload_id if found.part_count else "",
                 offset=offset,
-                kept=True,
+                next_number=found.next_number,
             )
-            return S3Appender(self._tools, key, name, parts)
-        size = await self._size(key)
+            return S3Appender(tools, self._prefix, key, parts)
+        size = found.final_size if found is not None else await self._size(key)
+        if found is not None and size is not None:  # the completion was asked for, and perhaps never done
+            await complete(tools.bucket, name, found.upload_id, await tools.rows.parts(key), size)
         if size is None:
             await self._mark.vouch()
         if size is None or offset > size:
             raise ObjectMissing(key)
-        parts = Parts(self._tools, key, name, part_size=self._part_size)
-        if not offset:
-            await self._bucket.ask("delete_object", Key=name)
-            return S3Appender(self._tools, key, name, parts)
-        appender = S3Appender(self._tools, key, name, parts, whole=size)
+        parts = Parts(tools, key, name, part_size=self._part_size)
+        appender = S3Appender(tools, self._prefix, key, parts, whole=size)
         if offset < size:
             await appender.shorten(offset)
         return appender
@@ -167,7 +157,7 @@ class S3Store:
             await self._bucket.ask("delete_object", Key=full)
         else:
             await self._mark.vouch()
-        uploads = [state.upload_id] if state is not None and state.upload_id not in ("", EARLY) else []
+        uploads = [state.upload_id] if state is not None and state.upload_id else []
         if not found and not uploads:  # a crash may have left an upload that no row names
             uploads = [upload_id async for name, upload_id, _ in self._uploads(full) if name == full]
         for upload_id in uploads:
@@ -211,11 +201,8 @@ class S3Store:
         after = ""
         while page := await self._objects.open_objects(after, PAGE):
             for found in page:
-                if found.touched_at >= before or found.upload_id == EARLY:  # that is an open one's
-                    continue
-                if await self._size(found.object_key) is not None:
-                    await self._objects.drop_open_object(found.object_key)
-                    rows += 1
+                if found.touched_at < before and await self._size(found.object_key) is not None:
+                    rows += await self._objects.drop_open_object(found.object_key)
             after = page[-1].object_key
         return Strays(uploads, rows)
 
@@ -227,7 +214,7 @@ class S3Store:
             await self._mark.vouch()
             body = memoryview(self._probe.encode())
             try:
-                verified = await Summed(self._tools.new_sum).of(body)
+                verified = await Summed(self._new_sum).of(body)
                 await self._bucket.ask("put_object", Key=self._probe, Body=Body(body), **verified)
                 answer = await self._bucket.ask("get_object", Key=self._probe)
                 async with self._bucket.in_time(), answer["Body"] as stream:
@@ -249,16 +236,18 @@ class S3Store:
         self.buffers.close()
         await self._bucket.close()
 
-    async def _begin_upload_anew(self, key: str, found: OpenObject) -> None:
-        """None of its parts is needed: an early object, or an upload that a lost answer completed and what it made,
-        are in the way."""
-        full = self._prefix + key
-        if found.upload_id != EARLY:
-            with contextlib.suppress(ObjectMissing):
-                await self._bucket.ask("abort_multipart_upload", Key=full, UploadId=found.upload_id)
-        await self._bucket.ask("delete_object", Key=full)
-        await self._objects.keep_open_object(
-            key, part_size=found.part_size, upload_id="", parts=(), tail_offset=found.stored_size, tail=b""
+    def _tools(self, lease: WriteLease) -> Tools:
+        return Tools(
+            LeasedBucket(self._bucket, lease),
+            FencedRows(self._objects, lease),
+            self._bucket,
+            self.buffers,
+            self._threads,
+            self._drawers,
+            self._new_sum,
+            self._stall_seconds,
+            self._pieces,
+            self._mark,
         )
 
     async def _size(self, key: str) -> int | None:

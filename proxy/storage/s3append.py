@@ -1,13 +1,16 @@
 """Writing one object to S3, in stretches: append, pause, finish, abandon, and what a stalled client leaves.
 
 Only `offset` counts: what an append that failed or was cancelled brought is nowhere. How bytes become parts is for
-`Parts` to know.
+`Parts` to know. An object that is finished is never written again: bytes that come after all go to a new key, with
+those before them. Nothing is removed but what this stretch itself began, and nothing is asked of the store once the
+lease is over (`s3lease`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -15,7 +18,7 @@ from typing import Any
 from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import Into, ObjectMissing, Production
-from proxy.storage.s3early import EARLY, EARLY_MOST, put_early, read_back, send_again
+from proxy.storage.s3early import EARLY_MOST, put_early, read_back, send_again
 from proxy.storage.s3parts import Parts
 from proxy.storage.s3sums import Summed
 from proxy.storage.s3tools import Taken, Tools, begin, see_through, take_each, take_one
@@ -28,18 +31,20 @@ class S3Appender:
     """One writer of one object. After `pause` or a `finish` that succeeded, `abandon` leaves the object alone."""
 
     def __init__(
-        self, tools: Tools, key: str, name: str, parts: Parts, *, whole: int | None = None, first: bool = False
+        self, tools: Tools, prefix: str, key: str, parts: Parts, *, whole: int | None = None, first: bool = False
     ) -> None:
-        """`name` is the key in the bucket, `parts` where this stretch begins; `whole` are the bytes of an object that
-        is finished, `first` says that this is the first stretch of all."""
+        """`prefix` and `key` are the name in the bucket, `parts` where this stretch begins; `whole` are the bytes of an
+        object that is finished, `first` says that this is the first stretch of all."""
+        self.key = key
         self.offset = parts.border + parts.fill if whole is None else whole
+        self.settled = True
         self._tools = tools
-        self._key = key
-        self._name = name
+        self._prefix = prefix
         self._parts = parts
         self._whole = whole is not None
         self._first = first
-        self._put = False  # an object may lie under the final key
+        self._begun = first  # under this key by this stretch: nobody else needs what lies there
+        self._put = False  # an object may lie under the key
         self._job: Job[Taken] | None = None
         self._spilling: asyncio.Task[None] | None = None
         self._clock = StallClock(tools.stall_seconds, self._on_stall)
@@ -47,7 +52,7 @@ class S3Appender:
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "broken" if self._broken else "open"
-        return f"<S3Appender {self._key} at {self.offset}, {state}>"
+        return f"<S3Appender {self.key} at {self.offset}, {state}>"
 
     async def reserve(self) -> None:
         """Take the first part's buffer, before there is a byte for it: who waits for one has nothing in memory yet."""
@@ -112,28 +117,24 @@ class S3Appender:
         try:
             await self._take_back(offset)
         except BaseException:
-            await self.pause()
+            await self.abandon()
             raise
         self._watch()
 
     async def _take_back(self, offset: int) -> None:
-        """Make the finished object an unfinished one of `offset` bytes. It is removed once rows hold them, or tell of
-        parts that do; should this end between the two, it is in the way, and they say so or replace it."""
-        parts = Parts(self._tools, self._key, self._name, part_size=self._parts.part_size)
-        if offset < parts.part_size:
+        """Go on from the finished object's first `offset` bytes under a new key."""
+        key = secrets.token_hex(16)
+        parts = Parts(self._tools, key, self._prefix + key, part_size=self._parts.part_size)
+        if not offset:
+            await parts.take()
+        elif offset < parts.part_size:
             await read_back(self._tools, self._name, self.offset, parts, offset)
         else:
             await send_again(self._tools, self._name, self.offset, parts, offset)
-        self._parts, self._whole, self.offset, self._put = parts, False, offset, True
-        await parts.keep()
-        await self._tools.bucket.ask("delete_object", Key=self._name)
-        self._put = False
-        if parts.upload_id == EARLY:
-            parts.upload_id = ""
-            await parts.keep()
+        self.key, self._parts, self._whole, self.offset, self._begun = key, parts, False, offset, True
 
     async def _put_early(self, whole: bool) -> bool:
-        """Whether all that there is lies now under the final key; if not, it goes into rows."""
+        """Whether all that there is lies now under the key, as an object; if not, it goes into rows."""
         parts = self._parts
         if not self._first or parts.kept or not self.offset:
             return False
@@ -148,7 +149,7 @@ class S3Appender:
             return True
         self._put, view = True, parts.gathered
         if not await put_early(self._tools, self._name, view, await parts.summed.of(view)):
-            parts.upload_id = EARLY
+            self.settled = False  # the PUT may arrive yet
             return False
         parts.give_back()
         return True
@@ -198,7 +199,7 @@ class S3Appender:
                 self._put, view = True, parts.gathered
                 await put_whole(self._tools.bucket, self._name, view, await parts.summed.of(view))
         except Failure as failure:
-            if failure.code in (Code.STORE_UNAVAILABLE, Code.METADATA_UNAVAILABLE):
+            if failure.code in (Code.STORE_UNAVAILABLE, Code.METADATA_UNAVAILABLE, Code.UPLOAD_CONFLICT):
                 self.resumable = True
                 await self._let_go()
             else:
@@ -213,9 +214,9 @@ class S3Appender:
         parts.give_back()
         if parts.kept:
             try:
-                await self._tools.objects.drop_open_object(self._key)
+                await self._tools.rows.drop(self.key)
             except Failure as failure:
-                observe.log.warning("rows of a finished object stay", object_key=self._key, reason=str(failure))
+                observe.log.warning("rows of a finished object stay", object_key=self.key, reason=str(failure))
 
     async def _complete(self) -> None:
         await self._parts.send_last()
@@ -224,21 +225,25 @@ class S3Appender:
 
     async def _abandon(self) -> None:
         await self._let_go()
-        if self._whole:
-            return
+        if self._whole or not self._begun:
+            return  # another stretch's: the next resume cuts off what this one sent
         parts = self._parts
         try:
-            if parts.upload_id not in ("", EARLY):
+            if parts.upload_id:
                 await parts.abort()
-            if self._put or parts.upload_id == EARLY:
+            if self._put:
                 with contextlib.suppress(ObjectMissing):
                     await self._tools.bucket.ask("delete_object", Key=self._name)
             if parts.kept:
-                await self._tools.objects.drop_open_object(self._key)
+                await self._tools.rows.drop(self.key)
         except Failure as failure:
             observe.log.warning(
-                "what an abandoned object left is the sweep's", object_key=self._key, reason=str(failure)
+                "what an abandoned object left is the sweep's", object_key=self.key, reason=str(failure)
             )
+
+    @property
+    def _name(self) -> str:
+        return self._prefix + self.key
 
     def _check_usable(self) -> None:
         if self._ended:

@@ -1,10 +1,9 @@
 """An object that is put before its time: all that a first stretch brought, under the final key.
 
 docker sends a layer in one request and closes it in another that brings none: most layers are whole when their first
-stretch pauses, and need no rows. Bytes that come after all take the object back: rows hold what it held, or tell of
-parts that do, before it goes; below a part with `EARLY` in the place of an upload's id until it has gone. So whoever
-finds that there removes what lies under the key, and needs nothing of it. It is written once a session at most, never
-replaced, and counts only as its session's row says.
+stretch pauses, and need no rows. It is put once a session at most, is never written again nor removed by a writer, and
+counts only as its session's row says. Where bytes come after all, what it holds is read back, or sent again as parts,
+under a new key, and the session's row names that one once the append is recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from proxy.storage.s3read import S3Reader
 from proxy.storage.s3tools import Tools
 from proxy.storage.s3whole import put_whole
 
-EARLY = "early"
 EARLY_MOST = 256 * 2**20
 """Bytes. Of a larger object the tail that rows hold is a small part of the work, and to take it back is more of it."""
 
@@ -40,20 +38,19 @@ async def read_back(tools: Tools, name: str, size: int, parts: Parts, stop: int)
     Failure(STORE_UNAVAILABLE)."""
     buffer = await tools.buffers.take(parts.part_size)
     try:
-        async with S3Reader(tools.bucket, name, size, tools.mark) as reader:
+        async with S3Reader(tools.source, name, size, tools.mark) as reader:
             await _read(reader, memoryview(buffer)[:stop], 0, name)
     except BaseException:
         tools.buffers.let_go(parts.part_size)  # a line may still fill it
         raise
     parts.adopt(buffer, stop)
-    parts.upload_id = EARLY
 
 
 async def send_again(tools: Tools, name: str, size: int, parts: Parts, stop: int) -> None:
     """The same of a part or more, as parts of an upload. A failure leaves a stray upload at worst, which the sweep
     takes."""
     try:
-        async with S3Reader(tools.bucket, name, size, tools.mark) as reader:
+        async with S3Reader(tools.source, name, size, tools.mark) as reader:
             reader.will_read(0, stop)
             while (at := parts.border + parts.fill) < stop:
                 room = (await parts.room())[parts.fill : parts.fill + stop - at]

@@ -6,6 +6,10 @@
 
 `border` is where the part begins that fills now. The carry is what one append gave beyond that part's end; it lies in
 the next buffer before anything else does. Must not know how rows are kept, nor whose turn it is (`s3append`).
+
+A multipart upload that rows know is continued by one lease after another. Each takes part numbers that none before it
+can have used, reserved in rows `NUMBERS` at a time: a part that a stopped writer sends late takes no other's place, and
+is in no completion.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from proxy.model.records import TAIL_PIECE, SentPart
@@ -21,9 +26,10 @@ from proxy.storage.base import ObjectMissing
 from proxy.storage.partbuffers import Buffer
 from proxy.storage.s3sums import Summed
 from proxy.storage.s3tools import Tools, begin, fill_hole
-from proxy.storage.s3whole import check_number, complete, etag_of, find_complete, put_part
+from proxy.storage.s3whole import check_number, complete, put_part
 
 UNKNOWN_SECONDS = 60.0  # for which the store may hold an upload that no row knows: far below the age of a stray
+NUMBERS = 16  # of parts, reserved at once: what a stretch that fails may waste of the 10,000
 SENDS = 2  # at once: a store answers a part some time after its last byte, and one stream is not to stand still for it
 SLACK = 64 * 1024  # bytes that sealing adds to what was announced, at most, but for 1 %
 
@@ -41,12 +47,13 @@ class Parts:
         upload_id: str = "",
         offset: int = 0,
         expected_size: int | None = None,
-        kept: bool = False,
+        next_number: int | None = None,
     ) -> None:
-        """`name` is the key in the bucket; `kept` says that rows know the object."""
+        """`name` is the key in the bucket. `next_number` is of an object that rows know: the first of `NUMBERS` that
+        were reserved; None for a key that no other stretch ever writes under before this one has paused."""
         self.part_size = part_size
         self.upload_id = upload_id
-        self.kept = kept
+        self.kept = next_number is not None
         self.border = offset // part_size * part_size
         self.in_rows = offset
         self.fill = offset - self.border
@@ -57,13 +64,15 @@ class Parts:
         self._key = key
         self._name = name
         self._opened_at = 0.0  # by the monotonic clock
+        self._continues = bool(upload_id)  # a multipart upload that rows know has parts of
         self._size = part_size  # of the buffer that is held, or will be taken
         if expected_size is not None:
             self._size = min(part_size, expected_size + expected_size // 100 + SLACK)
         self._sent: list[SentPart] = []  # of this stretch, in order
         self._recorded = 0  # of them, how many rows know
         self._sending: deque[asyncio.Task[SentPart]] = deque()
-        self._is_gone = False  # the upload, when the last part was to be sent
+        self._next_number = next_number or 1
+        self._numbers_end = None if next_number is None else next_number + NUMBERS
 
     def __repr__(self) -> str:
         return f"<Parts of {self._key}: {self.border} sent, {self.fill} gathered, {self.in_rows} known to rows>"
@@ -107,9 +116,9 @@ class Parts:
 
     async def send(self) -> None:
         """Start sending the part that is full, once fewer are on their way than may be."""
-        number = self.border // self.part_size + 1
-        check_number(number, self.part_size)
+        check_number(self._next_number, self.part_size)
         await self.settle(SENDS - 1)
+        number = await self._take_number()
         if not self.upload_id:
             await self._open_upload()
         elif not self.kept and time.monotonic() - self._opened_at > UNKNOWN_SECONDS:
@@ -117,7 +126,9 @@ class Parts:
         await self.fill_hole()
         buffer, self.buffer = self.buffer or bytearray(), None
         summed, self.summed = self.summed, Summed(self._tools.new_sum)
-        self._sending.append(begin(self._send_part(number, buffer, self._size, self.part_size, summed), "send a part"))
+        position = self.border // self.part_size + 1
+        sending = self._send_part(position, number, buffer, self._size, self.part_size, summed)
+        self._sending.append(begin(sending, "send a part"))
         self.border += self.part_size
         self.in_rows = self.border
         self.fill = 0
@@ -128,7 +139,16 @@ class Parts:
         answer = await self._tools.bucket.ask("create_multipart_upload", Key=self._name, **more)
         self.upload_id, self._opened_at = answer["UploadId"], time.monotonic()
 
-    async def _send_part(self, number: int, buffer: Buffer, size: int, length: int, summed: Summed) -> SentPart:
+    async def _take_number(self) -> int:
+        if self._next_number == self._numbers_end:
+            self._next_number = await self._tools.rows.reserve(self._key, numbers=NUMBERS)
+            self._numbers_end = self._next_number + NUMBERS
+        self._next_number += 1
+        return self._next_number - 1
+
+    async def _send_part(
+        self, position: int, number: int, buffer: Buffer, size: int, length: int, summed: Summed
+    ) -> SentPart:
         view = memoryview(buffer)[:length]
         try:
             verified = await summed.of(view)
@@ -137,7 +157,7 @@ class Parts:
             self._tools.buffers.let_go(size)  # the transport may still look at it
             raise
         self._tools.buffers.give(buffer, size)
-        return SentPart(number, etag, verified.get("ChecksumCRC32", ""))
+        return SentPart(position, number, etag, verified.get("ChecksumCRC32", ""))
 
     async def settle(self, left: int = 0) -> None:
         """Wait until so many parts are on their way, in order; raises what became of one."""
@@ -149,33 +169,30 @@ class Parts:
         """What is gathered, as the last part, beside those on their way."""
         if not self.fill or self.buffer is None:
             return await self.settle()
-        number = self.border // self.part_size + 1
-        check_number(number, self.part_size)
+        check_number(self._next_number, self.part_size)
+        number = await self._take_number()
         buffer, self.buffer = self.buffer, None
-        last = begin(self._send_part(number, buffer, self._size, self.fill, self.summed), "send the last part")
+        position = self.border // self.part_size + 1
+        sending = self._send_part(position, number, buffer, self._size, self.fill, self.summed)
+        last = begin(sending, "send the last part")
         try:
             await self.settle()
         except BaseException:
             last.cancel()
             await asyncio.wait((last,))
             raise
-        try:
-            part = await last
-        except ObjectMissing:  # perhaps an earlier finish completed the upload, and its answer was lost
-            part = SentPart(number, await asyncio.to_thread(etag_of, memoryview(buffer)[: self.fill]), "")
-            self._is_gone = True
-        self._sent.append(part)
+        self._sent.append(await last)
 
     async def put_together(self, size: int) -> None:
-        """Make all parts an object of `size` bytes. ObjectMissing, Failure(STORE_UNAVAILABLE)."""
-        parts = self._sent
-        if not parts or parts[0].number > 1:
-            earlier = await self._tools.objects.open_object_parts(self._key)
-            parts = [*(part for part in earlier if not parts or part.number < parts[0].number), *parts]
-        if self._is_gone:  # not to be asked again: a store may say yes to an upload that it completed from other parts
-            await find_complete(self._tools.bucket, self._name, parts, size)
-        else:
-            await complete(self._tools.bucket, self._name, self.upload_id, parts, size)
+        """Make all parts an object of `size` bytes. ObjectMissing, Failure(STORE_UNAVAILABLE).
+
+        Of an upload that earlier leases sent parts of, rows know first what is to be put together: whoever goes on may
+        ask for the same once more, and sends it no other part."""
+        parts: Sequence[SentPart] = self._sent
+        if self._continues:
+            await self._keep(self.in_rows, b"", final_size=size)
+            parts = await self._tools.rows.parts(self._key)
+        await complete(self._tools.bucket, self._name, self.upload_id, parts, size)
 
     async def abort(self) -> None:
         """Of an upload that is open, nothing stays in the store. Failure(STORE_UNAVAILABLE)."""
@@ -190,7 +207,10 @@ class Parts:
         self.give_back()
 
     async def keep(self) -> None:
-        """All that there is, so that any node can go on with it."""
+        """All that there is, so that any node can go on with it. No part is on its way any more: numbers that were
+        reserved and not used are free again."""
+        if self._numbers_end is not None:
+            self._numbers_end = self._next_number
         if not await self.keep_tail():  # a piece tells rows all
             await self._keep(self.in_rows, b"")
 
@@ -199,19 +219,21 @@ class Parts:
         begun, stop = self.in_rows, self.border + self.fill
         while self.buffer is not None and self.in_rows < stop:
             end = min(self.in_rows + TAIL_PIECE, stop)
-            async with self._tools.rows:
+            async with self._tools.pieces:
                 await self._keep(self.in_rows, bytes(self.gathered[self.in_rows - self.border : end - self.border]))
             self.in_rows = end
         return self.in_rows > begun
 
-    async def _keep(self, tail_offset: int, tail: bytes) -> None:
-        await self._tools.objects.keep_open_object(
+    async def _keep(self, tail_offset: int, tail: bytes, final_size: int | None = None) -> None:
+        await self._tools.rows.keep(
             self._key,
             part_size=self.part_size,
             upload_id=self.upload_id,
             parts=self._sent[self._recorded :],
             tail_offset=tail_offset,
             tail=tail,
+            next_number=self._numbers_end or self._next_number,
+            final_size=final_size,
         )
         self._recorded = len(self._sent)
         self.kept = True

@@ -1,4 +1,4 @@
-"""What all appenders of an S3 store share: the tools, made once by the store, and how a thread and an end are run.
+"""What all appenders of an S3 store share, and how a thread and an end are run.
 
 Must not know what an appender holds.
 """
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from proxy.model.errors import Code, Failure
-from proxy.storage.base import Into, OpenObjects, Production
+from proxy.storage.base import Into, Production
 from proxy.storage.bucket import Bucket
 from proxy.storage.partbuffers import PartBuffers
+from proxy.storage.s3lease import FencedRows, LeasedBucket
 from proxy.storage.s3marker import Mark
 from proxy.storage.s3sums import Sum, Summed
 from proxy.storage.threads import Threads
@@ -23,14 +24,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    bucket: Bucket
-    objects: OpenObjects
+    """Made by the store for each stretch of writing: `bucket` and `rows` are under its lease."""
+
+    bucket: LeasedBucket
+    rows: FencedRows
+    source: Bucket  # to read objects that were finished before
     buffers: PartBuffers
     threads: Threads
     drawers: Threads  # a job there takes as long as many of the others
     new_sum: Callable[[], Sum]
     stall_seconds: float
-    rows: asyncio.Semaphore  # for pieces of tails: each costs the metadata service some times its size while it comes
+    pieces: asyncio.Semaphore  # of tails: each costs the metadata service some times its size while it comes
     mark: Mark
 
 
@@ -79,8 +83,8 @@ async def fill_hole(tools: Tools, key: str, border: int, stop: int, buffer: memo
     buffer."""
     at = border
     while at < stop:
-        async with tools.rows:
-            pieces = await tools.objects.open_object_tail(key, at)
+        async with tools.pieces:
+            pieces = await tools.rows.tail(key, at)
         for start, piece in pieces:
             end = min(start + len(piece), stop)
             if start != at:

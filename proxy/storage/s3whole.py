@@ -1,9 +1,9 @@
 """The requests that bring bytes and make an object of S3 whole, and what to believe when their answer is lost.
 
-All may be sent again. An answer that was lost, or that says that somebody was there before, is settled by what lies
-under the key: its size, and its ETag where that is an MD5 (of the body, or of the parts' MD5s). So a writer whose lease
-is over never passes its successor's bytes off as its own, nor replaces them: ObjectMissing says that what was to be
-there is not, for good. A 200 that brings no ETag (an error in its body, a gateway's page) is no answer yet.
+All may be sent again. An answer that was lost, or that says that an object was there before, is settled by what lies
+under the key: its size, and its ETag where that is an MD5 (of the body, or of the parts' MD5s). So no writer passes
+another's bytes off as its own, nor replaces them where the store knows `If-None-Match`: ObjectMissing says that what
+was to be there is not, for good. A 200 that brings no ETag (an error in its body, a gateway's page) is no answer yet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 from proxy.model.errors import Code, Failure
 from proxy.model.records import SentPart
 from proxy.storage.base import ObjectMissing
-from proxy.storage.bucket import Body, Bucket, Busy, Refused
+from proxy.storage.bucket import Body, Busy, Refused
+from proxy.storage.s3lease import Requests
 
 MAX_PARTS = 10_000  # of a multipart upload, by S3's own limit
 
@@ -31,7 +32,7 @@ def check_number(number: int, part_size: int) -> None:
         )
 
 
-async def put_whole(bucket: Bucket, name: str, view: memoryview, verified: dict[str, Any]) -> None:
+async def put_whole(bucket: Requests, name: str, view: memoryview, verified: dict[str, Any]) -> None:
     """One PutObject of all the bytes, unless an object lies there already. Failure(STORE_UNAVAILABLE); ObjectMissing
     where another's does."""
 
@@ -49,7 +50,7 @@ async def put_whole(bucket: Bucket, name: str, view: memoryview, verified: dict[
 
 
 async def put_part(
-    bucket: Bucket, name: str, upload_id: str, number: int, view: memoryview, verified: dict[str, Any]
+    bucket: Requests, name: str, upload_id: str, number: int, view: memoryview, verified: dict[str, Any]
 ) -> str:
     """One UploadPart; its ETag. Failure(STORE_UNAVAILABLE); ObjectMissing when there is no such upload any more."""
 
@@ -64,7 +65,7 @@ async def put_part(
     return await bucket.until_answered("upload_part", once)
 
 
-async def complete(bucket: Bucket, name: str, upload_id: str, parts: Sequence[SentPart], size: int) -> None:
+async def complete(bucket: Requests, name: str, upload_id: str, parts: Sequence[SentPart], size: int) -> None:
     """Put `parts` together, an object of `size` bytes. Failure(STORE_UNAVAILABLE); ObjectMissing when upload and
     object are gone, or another's lies there."""
     named = [
@@ -86,21 +87,12 @@ async def complete(bucket: Bucket, name: str, upload_id: str, parts: Sequence[Se
     await bucket.until_answered("complete_multipart_upload", once)
 
 
-async def find_complete(bucket: Bucket, name: str, parts: Sequence[SentPart], size: int) -> None:
-    """Make sure that the object lies there, of these very parts; where ETags do not tell, it counts as another.
-    ObjectMissing, Failure(STORE_UNAVAILABLE)."""
-    etag = _joint_etag(parts)
-    if etag is None:
-        raise ObjectMissing(name)
-    await bucket.until_answered("head_object", lambda: _need_own(bucket, name, size, etag))
-
-
 def etag_of(view: memoryview) -> str:
     """The ETag that S3 gives these bytes, as an object or a part."""
     return f'"{hashlib.md5(view, usedforsecurity=False).hexdigest()}"'
 
 
-async def _need_own(bucket: Bucket, name: str, size: int, etag: str | None) -> None:
+async def _need_own(bucket: Requests, name: str, size: int, etag: str | None) -> None:
     found = await bucket.once("head_object", missing=True, Key=name)
     if found.get("ContentLength") != size or (etag is not None and found.get("ETag") != etag):
         raise ObjectMissing(name)

@@ -3,7 +3,9 @@
 Promises: a blob is readable at every instant; the new object is durable and its digest right before its row points at
 it; the old object is deleted `LINGER_SECONDS` after, so that a reader who has just seen the old row still finds it.
 It can be broken off anywhere and gone on with (`rotate` None): a blob whose header names the active master key was
-sealed after the rotation and is passed over. What an interruption leaves in the store is an orphan for the sweep.
+sealed after the rotation and is passed over. The key of a new object is reserved before its first byte is written, so
+that the sweep leaves it however long that takes (S3 dates an object of parts from its beginning), and a row is pointed
+at it only while it is. What an interruption leaves in the store is an orphan for the sweep, `RESERVED_SECONDS` later.
 Damaged blobs are named and left as they are: `check` is who judges them. Blobs that are not sealed have no key to leak:
 they are counted and stay as they are. What is under a repository's own KMS key never was under the master key that has
 leaked: it is passed over too.
@@ -33,6 +35,9 @@ from proxy.upkeep.progress import Findings, Progress, all_blobs
 
 DOING = "sealing blobs anew"
 LINGER_SECONDS = 2.0  # a reader opens the object within milliseconds of reading its row, and may then take its time
+RESERVED_SECONDS = 2 * 86_400.0
+"""In which one blob must have been sealed anew: ECR's largest layer at 300 KB/s. One that takes longer is named, and
+stays as it was."""
 
 _ENDS_THE_RUN = (Code.METADATA_UNAVAILABLE, Code.STORE_FULL, Code.STORE_UNAVAILABLE)
 
@@ -86,7 +91,13 @@ async def reseal(
             if quarantined or blob.sealed.sealing is Sealing.NONE or await _is_current(keys, blob):
                 continue
             try:
-                new = await _copy(metadata, store, keys, pool, blob, new_key(), tell)
+                key = new_key()
+                await metadata.reserve_object(key, seconds=RESERVED_SECONDS)
+                try:
+                    new = await _copy(metadata, store, keys, pool, blob, key, tell)
+                except BaseException:
+                    await see_through(_release(metadata, key))
+                    raise
                 if await _point(metadata, store, report, blob, new):
                     superseded.append((clock() + linger, blob.sealed.object_key))
             except (ObjectMissing, Failure) as error:
@@ -187,9 +198,19 @@ async def _point(metadata: Metadata, store: ObjectStore, report: ResealReport, b
         report.resealed += 1
         report.resealed_bytes += blob.size
         return True
-    report.changed += 1
+    if await metadata.known_objects([blob.sealed.object_key]):
+        reason = f"sealing it took longer than {RESERVED_SECONDS / 3600:.0f} hours"
+        report.failed.add(blob.sealed.object_key, blob.digest, reason)
+    else:
+        report.changed += 1
     await delete_object(store, new.object_key)
     return False
+
+
+async def _release(metadata: Metadata, object_key: str) -> None:
+    """Of an object that was abandoned. If this fails, the reservation ends by itself."""
+    with contextlib.suppress(Failure):
+        await metadata.release_object(object_key)
 
 
 async def _is_current(keys: DataKeys, blob: Blob) -> bool:

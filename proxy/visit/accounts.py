@@ -135,6 +135,8 @@ def _described(config: Config, account: Account) -> dict[str, Any]:
         "default": account.account == config.registry.account,
         "created": _moment(account.created),
         "closed": None if account.closed is None else _moment(account.closed),
+        "bytes": account.bytes,
+        "bytes_quota": config.quotas.account_bytes or None,
     }
 
 

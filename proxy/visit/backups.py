@@ -205,7 +205,7 @@ async def _copy_rows(rows: Path | str, target: Path, tell: Callable[[Progress], 
 def secret_places(data: DataDirectory) -> dict[str, Path]:
     """What a registry cannot be had back without, besides rows and objects: each file's name in a backup, its place."""
     places = {"keys/master.json": data.master_keys, "credentials": data.credentials}
-    return places | {f"tls/{each}": data.tls / each for each in ("ca.crt", "ca.key", "server.crt", "server.key")}
+    return places | {f"tls/{each}": data.tls / each for each in ("ca.crt", "server.crt", "server.key")}
 
 
 def _secret_files(data: DataDirectory) -> dict[str, bytes]:

@@ -154,9 +154,9 @@ async def damage(own: Rooms, target: ObjectStore, each: Wanted) -> str:
 async def _end_uploads(own: Rooms) -> int:
     """Close every open session and delete what it has in the store: no store but this one could go on with it."""
     ended = 0
-    while keys := await own.metadata.expire_uploads(idle_seconds=0.0, limit=sweep.BATCH):
-        ended += len(keys)
-        await sweep.delete_all(own.store, keys, "upload")
+    while not (gone := await own.metadata.expire_uploads(idle_seconds=0.0, limit=sweep.ROWS)).done:
+        ended += gone.rows.get("open-upload", 0)
+        await sweep.delete_all(own.store, gone.object_keys, "upload")
     return ended
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 
 from proxy import stores
 from proxy.auth import secrets as stored_secrets
@@ -30,7 +29,7 @@ def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
         with shown() as tell:
             if quick:
                 report = await quick_check.check_quickly(
-                    own.metadata, own.store, repair=repair, grace=grace, now=time.time, progress=tell
+                    own.metadata, own.store, repair=repair, grace=grace, now=own.metadata.now, progress=tell
                 )
             else:
                 report = await checking.check(
@@ -40,7 +39,7 @@ def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
                     own.pool,
                     repair=repair,
                     grace=grace,
-                    now=time.time,
+                    now=own.metadata.now,
                     progress=tell,
                 )
             await counting.check_counts(own.metadata, report, repair=repair, progress=tell)

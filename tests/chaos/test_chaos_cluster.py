@@ -1,4 +1,5 @@
-"""A storm over three nodes: every part of the cluster dies or stands still, every line fails, and nothing is lost.
+"""A storm over three nodes: every part of the cluster dies or stands still, every line fails, and nothing is lost,
+though one metadata service's clock is 20 s off.
 
 Actors ask nginx and each node at random, request by request, so that what one node acknowledged another must show at
 once. Afterwards each acknowledged image is pulled from every node by itself and `wharfage check` finds all well. The
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import postgresql
+from harness import faketime, postgresql
 from harness.cluster import Cluster
 from harness.registry import Registry
 from harness.seaweed import Seaweed
@@ -28,6 +29,7 @@ ACTORS = 6
 ANSWER_SECONDS = 30.0  # in which an actor wants an answer
 SETTLE_SECONDS = 12.0  # longer than a metadata service goes on with a request whose asker is gone (4 s and a pause)
 BACK_SECONDS = 60.0
+SKEW_SECONDS = 20.0  # by which the second service's clock is wrong
 SAY_EVERY = 10.0
 
 
@@ -41,7 +43,7 @@ class Ground:
     yard: LineYard
 
     @classmethod
-    def begin(cls, folder: Path) -> Ground:
+    def begin(cls, folder: Path, seed: int) -> Ground:
         rows, yard = postgresql.Cluster.start(), LineYard()
         with contextlib.ExitStack() as undo:
             undo.callback(rows.remove)
@@ -49,7 +51,13 @@ class Ground:
             seaweed = Seaweed.start(folder / "seaweed")
             undo.callback(seaweed.stop)
             (folder / "cluster").mkdir()
-            cluster = Cluster.begin(folder / "cluster", rows, seaweed, through=yard.through)
+            cluster = Cluster.begin(
+                folder / "cluster",
+                rows,
+                seaweed,
+                through=yard.through,
+                skews=(0.0, SKEW_SECONDS if seed % 2 else -SKEW_SECONDS),
+            )
             undo.pop_all()
         return cls(cluster, rows, seaweed, yard)
 
@@ -61,14 +69,14 @@ class Ground:
 
 
 @pytest.fixture
-async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
-    made = await asyncio.to_thread(Ground.begin, tmp_path)
+async def ground(tmp_path: Path, seed: int) -> AsyncIterator[Ground]:
+    made = await asyncio.to_thread(Ground.begin, tmp_path, seed)
     yield made
     await asyncio.to_thread(made.end)
 
 
 @pytest.mark.chaos
-@pytest.mark.needs("weed", "nginx", "postgres")
+@pytest.mark.needs("weed", "nginx", "postgres", faketime.PROGRAM)
 @pytest.mark.timeout(0)
 async def test_a_storm_over_three_nodes_loses_nothing_and_no_node_shows_what_is_past(
     ground: Ground, seed: int, request: pytest.FixtureRequest

@@ -88,9 +88,11 @@ class TestUploads:
     async def test_one_lease_at_a_time_and_a_later_one_has_a_higher_fence(self, world: World) -> None:
         upload = await world.begin()
         first = await world.lease(upload, seconds=10)
-        failure = await refused(Code.UPLOAD_CONFLICT, world.lease(upload))
-        assert failure.fields["offset"] == 0
-        world.clock.now += 10.5
+        failure = await refused(Code.UPLOAD_IN_USE, world.lease(upload))
+        assert (failure.fields["offset"], failure.fields["seconds"]) == (0, 10)
+        world.clock.now += 9.7
+        assert (await refused(Code.UPLOAD_IN_USE, world.lease(upload))).fields["seconds"] == 1
+        world.clock.now += 0.8
         second = await world.lease(upload)
         assert second.fence > first.fence > 0
 
@@ -110,7 +112,7 @@ class TestUploads:
             world.metadata.commit_upload(uid, lost, digest=digest("x"), segment=None, hash_state=b""),
         )
         await world.metadata.release_upload(uid, lost)
-        await refused(Code.UPLOAD_CONFLICT, world.lease(upload))
+        await refused(Code.UPLOAD_IN_USE, world.lease(upload))
 
     async def test_a_renewed_lease_lives_on_and_a_released_one_is_free_at_once(self, world: World) -> None:
         upload = await world.begin()
@@ -118,7 +120,7 @@ class TestUploads:
         world.clock.now += 9
         await world.metadata.renew_upload(upload.upload_id, leased.fence, seconds=10)
         world.clock.now += 9
-        await refused(Code.UPLOAD_CONFLICT, world.lease(upload))
+        await refused(Code.UPLOAD_IN_USE, world.lease(upload))
         await world.metadata.release_upload(upload.upload_id, leased.fence)
         await world.lease(upload)
 
@@ -169,7 +171,7 @@ class TestUploads:
     async def test_a_session_that_somebody_writes_to_is_not_closed_beside_it(self, world: World) -> None:
         upload = await finished(world, "one")
         await world.lease(upload, seconds=10)
-        failure = await refused(Code.UPLOAD_CONFLICT, close(world, upload, "one"))
+        failure = await refused(Code.UPLOAD_IN_USE, close(world, upload, "one"))
         assert failure.fields["offset"] == 5
 
     async def test_of_many_who_close_a_session_or_go_on_with_it_one_does(self, world: World) -> None:
@@ -275,7 +277,9 @@ class TestUploads:
         await refused(Code.UPLOAD_NOT_FOUND, world.metadata.cancel_upload(ACCOUNT, REPOSITORY, upload.upload_id))
         await refused(Code.UPLOAD_NOT_FOUND, world.lease(upload))
         assert await world.metadata.known_objects([upload.sealed.object_key]) == ()
-        assert await world.metadata.expire_uploads(idle_seconds=HOUR, limit=9) == (upload.sealed.object_key,)
+        assert (await world.metadata.expire_uploads(idle_seconds=HOUR, limit=9)).object_keys == (
+            upload.sealed.object_key,
+        )
 
     async def test_sessions_of_a_deleted_repository_end_with_it(self, world: World) -> None:
         upload = await world.begin()
@@ -289,9 +293,11 @@ class TestUploads:
         )
         await world.begin()
         await refused(Code.UPLOAD_NOT_FOUND, world.metadata.upload(ACCOUNT, REPOSITORY, upload.upload_id))
-        assert await world.metadata.expire_uploads(idle_seconds=HOUR, limit=9) == ()
+        assert (await world.metadata.expire_uploads(idle_seconds=HOUR, limit=9)).object_keys == ()
         world.clock.now += 6
-        assert await world.metadata.expire_uploads(idle_seconds=HOUR, limit=9) == (upload.sealed.object_key,)
+        assert (await world.metadata.expire_uploads(idle_seconds=HOUR, limit=9)).object_keys == (
+            upload.sealed.object_key,
+        )
 
     async def test_idle_sessions_expire_but_not_under_a_lease_nor_with_their_blob(self, world: World) -> None:
         idle, leased = await world.begin(), await world.begin()
@@ -299,7 +305,9 @@ class TestUploads:
         await world.lease(leased, seconds=10 * HOUR)
         world.clock.now += 2 * HOUR
         fresh = await world.begin()
-        assert await world.metadata.expire_uploads(idle_seconds=HOUR, limit=100) == (idle.sealed.object_key,)
+        assert (await world.metadata.expire_uploads(idle_seconds=HOUR, limit=100)).object_keys == (
+            idle.sealed.object_key,
+        )
         await refused(Code.UPLOAD_NOT_FOUND, world.metadata.upload(ACCOUNT, REPOSITORY, idle.upload_id))
         await world.metadata.upload(ACCOUNT, REPOSITORY, fresh.upload_id)
         assert await world.metadata.blob(ACCOUNT, REPOSITORY, digest("kept")) == blob
@@ -402,19 +410,23 @@ class TestUpkeep:
         await world.metadata.hold_blobs(seconds=20)
         await world.metadata.hold_blobs(seconds=1)
         world.clock.now += 15
-        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == ()
+        assert (await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys == ()
         await world.metadata.hold_blobs(seconds=20)
         world.clock.now += 15
-        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == ()
+        assert (await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys == ()
         world.clock.now += 6
-        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == (blob.sealed.object_key,)
+        assert (await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys == (
+            blob.sealed.object_key,
+        )
 
     async def test_a_blob_goes_when_nothing_uses_it_and_its_grace_is_over(self, world: World) -> None:
         blob, _ = await world.commit("layer")
         world.clock.now += 23 * HOUR
-        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == ()
+        assert (await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys == ()
         world.clock.now += 2 * HOUR
-        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == (blob.sealed.object_key,)
+        assert (await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys == (
+            blob.sealed.object_key,
+        )
         await refused(Code.LAYERS_NOT_FOUND, world.metadata.blob(ACCOUNT, REPOSITORY, digest("layer")))
         assert await world.metadata.segments(blob.sealed.object_key, 0) == ()
 
@@ -422,10 +434,14 @@ class TestUpkeep:
         blob, _ = await world.commit("layer")
         world.clock.now += 23 * HOUR
         await world.metadata.blob(ACCOUNT, REPOSITORY, digest("layer"))
+        for task in ("one", "two"):  # each service writes what its reads deferred before it
+            await world.metadata.take_turn(task, seconds=1)
         world.clock.now += 23 * HOUR
-        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == ()
+        assert (await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys == ()
         world.clock.now += 2 * HOUR
-        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == (blob.sealed.object_key,)
+        assert (await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys == (
+            blob.sealed.object_key,
+        )
 
     async def test_a_mount_and_a_second_commit_renew_the_grace(self, world: World) -> None:
         await world.commit("a")
@@ -434,33 +450,33 @@ class TestUpkeep:
         await world.metadata.mount_blob(ACCOUNT, REPOSITORY, digest("a"), REPOSITORY, create=CreateOnPush.NO)
         await world.commit("b")
         world.clock.now += 2 * HOUR
-        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == ()
+        assert (await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys == ()
 
     async def test_what_a_manifest_uses_stays_and_its_grace_begins_with_the_manifests_end(self, world: World) -> None:
         image = await world.image("app")
         world.clock.now += 100 * HOUR
-        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == ()
+        assert (await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys == ()
         await world.metadata.delete_manifest(ACCOUNT, REPOSITORY, image.digest)
         world.clock.now += 23 * HOUR
-        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == ()
+        assert (await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys == ()
         world.clock.now += 2 * HOUR
-        assert len(await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)) == 2
+        assert len((await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys) == 2
 
     async def test_one_repositorys_link_ends_while_another_keeps_the_blob(self, world: World) -> None:
         await world.image("app")
         await world.metadata.mount_blob(ACCOUNT, "b/b", digest("app-layer"), None, create=CreateOnPush.YES)
         world.clock.now += 25 * HOUR
-        assert await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == ()
+        assert (await world.metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys == ()
         await refused(Code.LAYERS_NOT_FOUND, world.metadata.blob(ACCOUNT, "b/b", digest("app-layer")))
         await world.metadata.blob(ACCOUNT, REPOSITORY, digest("app-layer"))
 
     async def test_blobs_of_a_deleted_repository_go_after_their_grace(self, world: World) -> None:
         await world.image("app", ["v1"])
         await world.call("DeleteRepository", repositoryName=REPOSITORY, force=True)
-        assert await world.metadata.collect_blobs(grace_seconds=HOUR, limit=9) == ()
+        assert (await world.metadata.collect_blobs(grace_seconds=HOUR, limit=9)).object_keys == ()
         world.clock.now += 2 * HOUR
-        assert len(await world.metadata.collect_blobs(grace_seconds=HOUR, limit=1)) == 1
-        assert len(await world.metadata.collect_blobs(grace_seconds=HOUR, limit=9)) == 1
+        assert len((await world.metadata.collect_blobs(grace_seconds=HOUR, limit=1)).object_keys) == 1
+        assert len((await world.metadata.collect_blobs(grace_seconds=HOUR, limit=9)).object_keys) == 1
         assert await world.metadata.objects(after="", limit=9) == ()
 
     async def test_objects_of_blobs_and_open_sessions_are_known_and_others_are_orphans(self, world: World) -> None:
@@ -499,10 +515,14 @@ class TestUpkeep:
             blob.sealed, object_key=world.object_key(), segments=(Segment(0, 10, 0, 222, b"new"),), stored_size=222
         )
         anew = replace(blob, sealed=sealed)
+        assert not await world.metadata.replace_object(blob.sealed.object_key, anew), "its object may be gone"
+        assert await world.metadata.blob(ACCOUNT, REPOSITORY, digest("layer")) == blob
+        await world.metadata.reserve_object(sealed.object_key, seconds=HOUR)
         assert await world.metadata.replace_object(blob.sealed.object_key, anew)
         assert not await world.metadata.replace_object(blob.sealed.object_key, anew)
         assert await world.metadata.blob(ACCOUNT, REPOSITORY, digest("layer")) == anew
         assert await world.metadata.segments(blob.sealed.object_key, 0) == ()
+        assert not await world.metadata.any_reserved(), "its row has taken the reservation's place"
 
     async def test_ping_answers(self, world: World) -> None:
         await world.metadata.ping()

@@ -32,6 +32,7 @@ from proxy.metadata.service import Service
 from proxy.metadata.transaction import Transaction
 from proxy.metadata.wire import REQUEST_HEADER
 from proxy.model.errors import Code, Failure
+from proxy.model.records import Fence
 
 ONE, OTHER = "1" * 32, "2" * 32
 
@@ -94,15 +95,21 @@ async def test_a_piece_of_a_tail_that_is_asked_again_late_takes_nothing_away_fro
     world: World, sockets: list[Path]
 ) -> None:
     """A service that stood still while the client went on with another one, and then does what it was asked."""
-    key, other = world.object_key(), MetadataClient(f"unix:{sockets[-1]}")
+    session = await world.lease(await world.begin())
+    key, other = session.sealed.object_key, MetadataClient(f"unix:{sockets[-1]}")
+    fence = Fence(session.upload_id, session.fence)
+    wire = {"upload_id": fence.upload_id, "number": fence.number}
     first = {"part_size": 100, "upload_id": "", "parts": [], "tail_offset": 0, "tail": "QUFB"}
-    assert (await post(sockets[-1], "keep_open_object", ONE, object_key=key, **first))[0] == 200
-    await other.keep_open_object(key, part_size=100, upload_id="", parts=(), tail_offset=3, tail=b"BBB")
+    first |= {"fence": wire, "next_number": 1, "final_size": None}
+    cut = {"object_key": key, "fence": wire, "offset": 3, "numbers": 1}
+    facts: dict[str, Any] = {"part_size": 100, "upload_id": "", "parts": (), "tail_offset": 3, "next_number": 1}
+    assert await post(sockets[-1], "keep_open_object", ONE, object_key=key, **first) == (200, None)
+    await other.keep_open_object(key, fence, tail=b"BBB", **facts)
     assert (await post(sockets[0], "keep_open_object", ONE, object_key=key, **first))[0] == 200
     assert await other.open_object_tail(key, 0) == ((0, b"AAA"), (3, b"BBB"))
-    assert (await post(sockets[-1], "cut_open_object", OTHER, object_key=key, offset=3))[0] == 200
-    await other.keep_open_object(key, part_size=100, upload_id="", parts=(), tail_offset=3, tail=b"CCC")
-    assert (await post(sockets[0], "cut_open_object", OTHER, object_key=key, offset=3))[0] == 200
+    assert (await post(sockets[-1], "cut_open_object", OTHER, **cut))[0] == 200
+    await other.keep_open_object(key, fence, tail=b"CCC", **facts)
+    assert (await post(sockets[0], "cut_open_object", OTHER, **cut))[0] == 200
     assert await other.open_object_tail(key, 0) == ((0, b"AAA"), (3, b"CCC"))
     await other.close()
 

@@ -136,13 +136,13 @@ async def test_pages_are_kept_only_by_who_holds_the_session_whole_and_in_their_p
 
 async def test_what_a_failed_append_kept_is_written_over_or_goes_with_the_next(world: World) -> None:
     leased = await begin(world)
-    key = leased.sealed.object_key
     for page in range(3):
         await world.metadata.keep_frame_hashes(
             leased.upload_id, leased.fence, plain_offset=page * PAGE, hashes=hashes("x")
         )
     await world.metadata.release_upload(leased.upload_id, leased.fence)
     leased = await world.lease(leased)
+    key = leased.sealed.object_key
     await world.metadata.advance_upload(
         leased.upload_id, leased.fence, segment=plain_append(0, 1), hash_state=b"", frame_hashes=hashes("a", 1)
     )
@@ -171,10 +171,10 @@ async def test_hashes_go_with_their_session_their_blob_and_a_second_copy_of_it(w
     gone = [discarded]
     assert await metadata.frame_hashes(kept, 0, fresh=True) == hashes("a", 2)
     world.clock.now += 2 * HOUR
-    assert idle.sealed.object_key in await metadata.expire_uploads(idle_seconds=HOUR, limit=9)
+    assert idle.sealed.object_key in (await metadata.expire_uploads(idle_seconds=HOUR, limit=9)).object_keys
     gone.append(idle.sealed.object_key)
     world.clock.now += 30 * HOUR
-    assert await metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9) == (kept,)
+    assert (await metadata.collect_blobs(grace_seconds=24 * HOUR, limit=9)).object_keys == (kept,)
     gone.append(kept)
     for key in gone:
         assert await metadata.frame_hashes(key, 0, fresh=True) == b""

@@ -36,7 +36,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     url, clock = await asyncio.to_thread(postgresql_database, tmp_path), Clock()
     services = await asyncio.gather(
         *(
-            start_service(database=url, listen=f"unix:{tmp_path}/{name}", clock=clock, shutdown_seconds=1.0)
+            start_service(database=url, listen=f"unix:{tmp_path}/{name}", database_time=clock, shutdown_seconds=1.0)
             for name in ("one", "two")
         )
     )
@@ -87,13 +87,13 @@ async def test_a_hold_at_one_service_stops_the_removal_of_blobs_at_the_other_at_
     await one.commit("layer")
     place.clock.now += 100
     await one.metadata.hold_blobs(seconds=10)
-    assert await two.metadata.collect_blobs(grace_seconds=50, limit=10) == ()
+    assert (await two.metadata.collect_blobs(grace_seconds=50, limit=10)).object_keys == ()
     place.clock.now += 5
     await two.metadata.hold_blobs(seconds=10)
     place.clock.now += 6
-    assert await one.metadata.collect_blobs(grace_seconds=50, limit=10) == ()
+    assert (await one.metadata.collect_blobs(grace_seconds=50, limit=10)).object_keys == ()
     place.clock.now += 5
-    assert len(await one.metadata.collect_blobs(grace_seconds=50, limit=10)) == 1
+    assert len((await one.metadata.collect_blobs(grace_seconds=50, limit=10)).object_keys) == 1
 
 
 async def test_a_hold_and_a_removal_at_two_services_come_one_after_the_other(place: Place) -> None:
@@ -105,7 +105,7 @@ async def test_a_hold_and_a_removal_at_two_services_come_one_after_the_other(pla
         removed: list[str] = []
 
         async def remove(removed: list[str] = removed) -> None:
-            removed += await two.metadata.collect_blobs(grace_seconds=50, limit=10)
+            removed += (await two.metadata.collect_blobs(grace_seconds=50, limit=10)).object_keys
 
         removing = asyncio.create_task(remove())
         await one.metadata.hold_blobs(seconds=10)
@@ -114,7 +114,7 @@ async def test_a_hold_and_a_removal_at_two_services_come_one_after_the_other(pla
         assert len(removed) + len(there) == 1
         place.clock.now += 20
         if there:
-            assert await one.metadata.collect_blobs(grace_seconds=50, limit=10) == tuple(there)
+            assert (await one.metadata.collect_blobs(grace_seconds=50, limit=10)).object_keys == tuple(there)
 
 
 async def test_one_turn_is_given_by_two_services_to_one_caller(place: Place) -> None:

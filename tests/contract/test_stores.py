@@ -272,7 +272,7 @@ async def test_a_paused_object_goes_on_at_its_offset(store: ObjectStore) -> None
     assert appender.offset == 5
     await appender.append(gives(b"and more"))
     await appender.finish()
-    assert await get(store, key()) == b"kept and more"
+    assert await get(store, appender.key) == b"kept and more"
 
 
 @pytest.mark.parametrize("size", [5, 11_000_000])
@@ -291,7 +291,7 @@ async def test_what_may_be_all_is_gone_on_with_cut_and_finished_whether_it_is_wh
         if more:
             await appender.append(gives(more))
         await appender.finish()
-        assert await get(store, key(number)) == content[:kept] + more
+        assert await get(store, appender.key) == content[:kept] + more
 
 
 async def test_resume_drops_what_lies_past_the_offset(store: ObjectStore) -> None:
@@ -303,7 +303,7 @@ async def test_resume_drops_what_lies_past_the_offset(store: ObjectStore) -> Non
     appender = await store.resume(key(), 8)
     await appender.append(gives(b"!"))
     await appender.finish()
-    assert await get(store, key()) == b"recorded!"
+    assert await get(store, appender.key) == b"recorded!"
 
 
 async def test_resume_says_that_the_tail_is_lost(store: ObjectStore) -> None:
@@ -327,6 +327,22 @@ async def test_abandon_leaves_nothing(store: ObjectStore) -> None:
     with pytest.raises(ObjectMissing):
         await store.open(key())
     assert not await store.delete(key())
+
+
+async def test_abandoning_a_stretch_that_went_on_leaves_the_object_as_it_was(store: ObjectStore) -> None:
+    """Whether it was finished before, or paused."""
+    appender = await store.begin(key())
+    await appender.append(gives(b"recorded"))
+    await appender.pause()
+    for _ in range(2):
+        appender = await store.resume(key(), 8)
+        await appender.append(gives(b", never recorded"))
+        await appender.abandon()
+        await appender.abandon()
+    appender = await store.resume(key(), 8)
+    await appender.append(gives(b"!"))
+    await appender.finish()
+    assert await get(store, appender.key) == b"recorded!"
 
 
 async def test_abandon_after_finish_or_pause_keeps_the_object(store: ObjectStore) -> None:
@@ -500,4 +516,4 @@ async def test_no_stray_is_taken_of_what_is_whole_or_goes_on(store: ObjectStore)
     await appender.append(gives(b"on"))
     await appender.finish()
     assert await get(store, key(1)) == b"whole"
-    assert await get(store, key(2)) == b"going on"
+    assert await get(store, appender.key) == b"going on"

@@ -73,6 +73,7 @@ KMS: Object = {
 }
 BARE: Object = {
     **LEAST,
+    "s3": {"bucket": "layers", "existingSecret": "s3", "endpoint": "http://s3.internal:8333", "plaintext": True},
     "serviceAccount": {"create": False},
     "proxy": {"podDisruptionBudget": {"enabled": False}, "cacheMiB": 0},
     "service": {"type": "LoadBalancer", "port": 8080},
@@ -163,7 +164,7 @@ def test_what_was_asked_for_is_rendered(rendered: dict[str, list[Object]], name:
 def test_every_variable_is_a_setting_and_all_go_together(rendered: dict[str, list[Object]], name: str) -> None:
     """What a container would have in its environment is taken by the program itself."""
     maps = {each["metadata"]["name"]: each["data"] for each in of(rendered[name], "ConfigMap")}
-    secret = {"url": "postgresql://a:b@c/d", "access-key-id": "AKIA7777777777777777"}
+    secret = {"url": "postgresql://a:b@c/d?sslmode=verify-full", "access-key-id": "AKIA7777777777777777"}
     for pod in pods(rendered[name]).values():
         [container] = pod["spec"]["containers"]
         variables: dict[str, object] = {}
@@ -348,6 +349,7 @@ def test_the_ingress_shows_no_metrics(rendered: dict[str, list[Object]]) -> None
         ({"proxy": {"cacheMiB": 32}}, "cacheMiB"),
         ({"backup": {"enabled": True}}, "a backup needs both"),
         ({"s3": {"bucket": "layers", "caFile": "s3.crt"}}, "s3.caFile is a file of it"),
+        ({"s3": {"bucket": "layers", "endpoint": "http://s3:8333"}}, "or say s3.plaintext: true"),
         ({"settings": {"LOG_LEVEL": "debug"}}, "LOG_LEVEL"),
         ({"ingress": {"enabled": True}}, "ingress.tls.secretName"),
     ],

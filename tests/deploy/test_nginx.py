@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import random
 import re
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,3 +131,43 @@ def test_readyz_is_open_and_metrics_are_not(nginx: DeployedNginx, authority: tup
         line.request("GET", path)
         assert line.getresponse().status == status
         line.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A node that answers nothing; it accepts when the test does."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        sock.settimeout(20)
+        yield sock
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"limit_conn connections 1000;": "limit_conn connections 2;"}, id="at-once"),
+        pytest.param({"rate=500r/s;": "rate=1r/m;", "burst=2000 nodelay;": "burst=1 nodelay;"}, id="in-a-second"),
+    ],
+)
+def test_one_client_over_the_limits_is_429_in_the_registrys_form(
+    authority: tuple[Path, Path, Path], silent: socket.socket, tmp_path: Path, more: dict[str, str]
+) -> None:
+    """Two requests pass, the third is refused; what asks for readiness is not counted."""
+    trust = ssl.create_default_context(cafile=str(authority[0]))
+    node = f"127.0.0.1:{silent.getsockname()[1]}"
+    nginx = DeployedNginx.start(tmp_path / "home", [node], authority[1], authority[2], more=more)
+    accepted: list[socket.socket] = []
+    lines = [http.client.HTTPSConnection(urlsplit(nginx.url).netloc, context=trust, timeout=10) for _ in range(4)]
+    try:
+        for line, path in zip(lines, ("/readyz", "/v2/", "/v2/", "/v2/"), strict=True):
+            line.request("GET", path)
+            if line is not lines[-1]:
+                accepted.append(silent.accept()[0])  # it has passed nginx
+        answer = lines[-1].getresponse()
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "2")
+        assert json.loads(answer.read())["errors"][0]["code"] == "TOOMANYREQUESTS"
+    finally:
+        for line in lines:
+            line.close()
+        for each in accepted:
+            each.close()
+        nginx.stop()

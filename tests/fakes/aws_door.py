@@ -30,6 +30,7 @@ from harness.identities import ADMINISTRATORS
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.failedlogins import FailedLogins
 from proxy.auth.layerlinks import LayerLinks
 from proxy.auth.secrets import seal_secret
 from proxy.auth.sessions import Sessions
@@ -57,6 +58,7 @@ from proxy.model.identity import (
 )
 from proxy.model.names import Digest, repository_arn
 from proxy.model.records import Upload
+from proxy.process.unproven import UnprovenBytes
 from proxy.registry.uploads import Uploads
 
 ACCOUNT = "123456789012"
@@ -200,7 +202,14 @@ class Answer:
 class AwsDoor:
     """A door that listens. `clock_shift` seconds are added to the door's clock, not to the clients'."""
 
-    def __init__(self, url: str = "", suffix: str = "", access: Access | None = None) -> None:
+    def __init__(
+        self,
+        url: str = "",
+        suffix: str = "",
+        access: Access | None = None,
+        unproven: UnprovenBytes | None = None,
+        logins: FailedLogins | None = None,
+    ) -> None:
         keys = [("master-1", bytes(range(32)))]
         self.secrets = SmallSealer(keys, "access-key-secret")
         self.sessions = Sessions(SmallSealer(keys, "session-credentials"))
@@ -224,6 +233,8 @@ class AwsDoor:
                 region=REGION,
                 clock=self.clock,
                 callers=Callers(self.metadata),
+                unproven=unproven,
+                logins=logins,
             ),
             keys=local,
             tokens=self.tokens,
@@ -289,9 +300,11 @@ class AwsDoor:
         SigV4Auth(Credentials(*key), service, region).add_auth(request)
         return [("Host", host), *((name, str(value)) for name, value in request.headers.items())]
 
-    async def send(self, lines: Sequence[tuple[str, str]], body: bytes = b"{}", *, target: str = "/") -> Answer:
-        """Send these header lines and this body, and read until the server closes."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+    async def send(
+        self, lines: Sequence[tuple[str, str]], body: bytes = b"{}", *, target: str = "/", client: str = "127.0.0.1"
+    ) -> Answer:
+        """Send these header lines and this body from `client`'s address, and read until the server closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._server.port, local_addr=(client, 0))
         try:
             chunked = any(name == "Transfer-Encoding" for name, _ in lines)
             framing = [] if chunked else [("Content-Length", str(len(body)))]

@@ -14,6 +14,8 @@ from typing import Any
 
 from aiohttp import web
 
+from proxy.process import http
+from proxy.process.boundedreads import BODY_BYTES
 from proxy.process.http import HttpServer, Limits
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -35,6 +37,7 @@ class Door:
         self.entered.set()
         match request.path:
             case "/body":
+                http.want_body(request, BODY_BYTES)
                 try:
                     body = await request.content.read()
                 except Exception as error:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from proxy.storage.base import KEY, Into, ObjectMissing, Production, StoredObject, Strays
+from proxy.storage.base import KEY, UNSHARED, Into, ObjectMissing, Production, StoredObject, Strays, WriteLease
 
 
 @dataclass(slots=True)
@@ -48,7 +48,9 @@ class MemoryStore:
         self._pool = ThreadPoolExecutor(8, "memory-store")
         self._counting = threading.Lock()
 
-    async def begin(self, key: str, expected_size: int | None = None, *, unused: bool = False) -> MemoryAppender:
+    async def begin(
+        self, key: str, expected_size: int | None = None, *, unused: bool = False, lease: WriteLease = UNSHARED
+    ) -> MemoryAppender:
         _check_key(key)
         if key in self.objects:
             raise FileExistsError(f"{key} exists already")
@@ -56,12 +58,12 @@ class MemoryStore:
         self._modified[key] = self._clock()
         return MemoryAppender(self, key, 0)
 
-    async def resume(self, key: str, offset: int) -> MemoryAppender:
+    async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> MemoryAppender:
         _check_key(key)
         if key not in self.objects or len(self.objects[key]) < offset:
             raise ObjectMissing(key)
         del self.objects[key][offset:]
-        return MemoryAppender(self, key, offset)
+        return MemoryAppender(self, key, offset, resumed=True)
 
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> MemoryReader:
         _check_key(key)
@@ -96,11 +98,13 @@ class MemoryStore:
 
 
 class MemoryAppender:
-    def __init__(self, store: MemoryStore, key: str, offset: int) -> None:
+    def __init__(self, store: MemoryStore, key: str, offset: int, *, resumed: bool = False) -> None:
+        self.key = key
         self.offset = offset
+        self.settled = True
+        self._resumed_at = offset if resumed else None
         self.resumable = False
         self._store = store
-        self._key = key
         self._open = True
         self._job: Future[int] | None = None
         store.open_appenders += 1
@@ -120,7 +124,7 @@ class MemoryAppender:
             raise RuntimeError("this stretch of writing has ended")
         if self._job is not None and not self._job.done():
             raise RuntimeError("one append at a time")
-        store, key, offset = self._store, self._key, self.offset
+        store, key, offset = self._store, self.key, self.offset
 
         def run() -> int:
             try:
@@ -152,13 +156,19 @@ class MemoryAppender:
     async def finish(self) -> None:
         if not self._open:
             raise RuntimeError("this stretch of writing has ended")
-        await self._end(lambda: self._store.finished.add(self._key))
+        await self._end(lambda: self._store.finished.add(self.key))
 
     async def abandon(self) -> None:
-        await self._end(lambda: self._store.objects.pop(self._key, None))
+        await self._end(self._give_up)
 
     def _cut(self) -> None:
-        del self._store.objects[self._key][self.offset :]
+        del self._store.objects[self.key][self.offset :]
+
+    def _give_up(self) -> None:
+        if self._resumed_at is None:
+            self._store.objects.pop(self.key, None)
+        elif self.key in self._store.objects:
+            del self._store.objects[self.key][self._resumed_at :]
 
     async def _end(self, how: Callable[[], object]) -> None:
         """Close once, after the thread that still runs, whatever is cancelled."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from proxy.storage.base import Appender, ObjectReader, ObjectStore, StoredObject, Strays
+from proxy.storage.base import UNSHARED, Appender, ObjectReader, ObjectStore, StoredObject, Strays, WriteLease
 
 
 class WatchedStore:
@@ -35,11 +35,13 @@ class WatchedStore:
     def bytes_read(self) -> int:
         return sum(stop - start for start, stop in self.reads)
 
-    async def begin(self, key: str, expected_size: int | None = None, *, unused: bool = False) -> Appender:
-        return await self.inner.begin(key, expected_size, unused=unused)
+    async def begin(
+        self, key: str, expected_size: int | None = None, *, unused: bool = False, lease: WriteLease = UNSHARED
+    ) -> Appender:
+        return await self.inner.begin(key, expected_size, unused=unused, lease=lease)
 
-    async def resume(self, key: str, offset: int) -> Appender:
-        return await self.inner.resume(key, offset)
+    async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> Appender:
+        return await self.inner.resume(key, offset, lease=lease)
 
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> ObjectReader:
         self.asked += size is None

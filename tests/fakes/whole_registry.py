@@ -13,7 +13,7 @@ import base64
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from proxy.auth import layerlinks, secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
+from proxy.auth.failedlogins import FailedLogins
 from proxy.auth.identity import Identity
 from proxy.auth.layerlinks import LayerLinks
 from proxy.auth.rates import Rates
@@ -138,6 +139,8 @@ async def whole_registry(
     pulls: PullTimes | None = None,
     clock: Callable[[], float] = time.time,
     now: Callable[[], float] = time.time,
+    allowed_keys: Sequence[str] = (),
+    logins: FailedLogins | None = None,
 ) -> AsyncIterator[WholeRegistry]:
     """`clock` is that of links to layers, `now` docker's door's. With metadata of its own, docker's door gives answers
     again as in a worker."""
@@ -216,6 +219,7 @@ async def whole_registry(
             clock=time.time,
             rates=limited,
             pulls=pulls,
+            allowed_keys=allowed_keys,
         )
         images = Images(metadata, keys, region=REGION, create_on_push=create_on_push, pulls=pulls)
         door = routes.door(
@@ -230,6 +234,7 @@ async def whole_registry(
             stall_seconds=stall_seconds,
             rates=limited,
             epochs=epochs,
+            logins=logins,
         )
 
         def route(request: web.Request) -> tuple[str, Door]:

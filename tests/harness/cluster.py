@@ -15,12 +15,12 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import balancer, postgresql
+from harness import balancer, faketime, postgresql
 from harness.programs import ROOT, Daemon, run
 from harness.seaweed import Seaweed
 from harness.server import START_SECONDS, Server, free_port, password_at
@@ -51,6 +51,7 @@ class Cluster:
     nodes: list[Server]
     service_ports: list[int]
     port: int
+    skews: Sequence[float] = ()
     services: list[Daemon | None] = field(default_factory=list)
     nginx: Daemon | None = None
     secret: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -67,8 +68,10 @@ class Cluster:
         workers: int = 1,
         through: Through = directly,
         watched: bool = False,
+        skews: Sequence[float] = (),
     ) -> Cluster:
-        """All parts running and ready. `folder` is there and empty: it names the database and the bucket's prefix."""
+        """All parts running and ready. `folder` is there and empty: it names the database and the bucket's prefix.
+        `skews` are the seconds by which services' clocks are ahead, by number; 0.0 or none: right."""
         name = f"{folder.name}-{secrets.token_hex(4)}"
         store = seaweed.settings(f"{name}/")
         made = cls(
@@ -78,6 +81,7 @@ class Cluster:
             through=through,
             workers=workers,
             watched=watched,
+            skews=skews,
             nodes=[],
             service_ports=[free_port() for _ in range(services)],
             port=free_port(),
@@ -133,6 +137,8 @@ class Cluster:
         listen = f"127.0.0.1:{self.service_ports[number]}"
         database = self._line(data.name, "postgresql", self.database)
         extra = self._settings() | {"WHARFAGE_METADATA_DATABASE": database}
+        if number < len(self.skews) and self.skews[number]:
+            extra |= faketime.skewed(self.skews[number])
         said = log.stat().st_size if (log := _log(data)).exists() else 0  # by the one before
         daemon = self._run("metadata", "--data", str(data), "--listen", listen, log=data, extra=extra)
         self.services[number] = daemon

@@ -73,7 +73,7 @@ async def postgresql_service(folder: Path, clock: Clock, registry: Registry | No
             database=url,
             listen=f"unix:{folder}/{name}.sock",
             epochs=folder / page,
-            clock=clock,
+            database_time=clock,
             registry=registry,
             shutdown_seconds=1.0,
         )
@@ -221,6 +221,7 @@ class World:
         create: bool | CreateOnPush = True,
         sealing: Sealing = Sealing.AES_GCM,
         in_parts: bool = False,
+        opened_by: str = "",
     ) -> Upload:
         return await self.metadata.begin_upload(
             ACCOUNT,
@@ -233,6 +234,7 @@ class World:
             create=_rule(create),
             sealing=sealing,
             in_parts=in_parts,
+            opened_by=opened_by,
         )
 
     async def lease(self, upload: Upload, seconds: float = 30.0) -> Upload:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import NamedTuple
 
 from proxy.storage.s3 import S3Store
 
@@ -15,12 +16,20 @@ KEY = "ab" * 16
 Make = Callable[..., S3Store]
 
 
-async def put(store: S3Store, key: str, content: bytes, start: int = 0, step: int = 1_000_003) -> None:
-    """From `start` on, in pieces that no part's border meets."""
+class Given(NamedTuple):
+    """What a stretch left: where, and whether as a finished object."""
+
+    key: str
+    whole: bool
+
+
+async def put(store: S3Store, key: str, content: bytes, start: int = 0, step: int = 1_000_003) -> str:
+    """From `start` on, in pieces that no part's border meets; the key under which the object is finished."""
     appender = await (store.resume(key, start) if start else store.begin(key))
     for at in range(start, len(content), step):
         await appender.append(lambda at=at: memoryview(content)[at : at + step])  # type: ignore[misc]  # a default binds it
     await appender.finish()
+    return appender.key
 
 
 async def get(store: S3Store, key: str, step: int = MIB) -> bytes:
@@ -32,10 +41,11 @@ async def get(store: S3Store, key: str, step: int = MIB) -> bytes:
     return bytes(content)
 
 
-async def give(store: S3Store, key: str, content: bytes, start: int, stop: int, *, whole: bool = False) -> bool:
-    """One request's stretch: [start, stop), then pause; what that says."""
+async def give(store: S3Store, key: str, content: bytes, start: int, stop: int, *, whole: bool = False) -> Given:
+    """One request's stretch: [start, stop), then pause."""
     appender = await (store.resume(key, start) if start else store.begin(key))
     for at in range(start, stop, MIB):
         piece = memoryview(content)[at : min(at + MIB, stop)]
         await appender.append(lambda piece=piece: piece)  # type: ignore[misc]  # a default binds it
-    return await appender.pause(whole=whole)
+    finished = await appender.pause(whole=whole)
+    return Given(appender.key, finished)

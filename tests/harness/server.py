@@ -51,8 +51,9 @@ class Server:
         extra: Mapping[str, str] | None = None,
         flags: Sequence[str] = (),
         watched: bool = False,
+        files: int | None = None,
     ) -> Server:
-        server = cls.begin(data, workers=workers, port=port, extra=extra, flags=flags, watched=watched)
+        server = cls.begin(data, workers=workers, port=port, extra=extra, flags=flags, watched=watched, files=files)
         try:
             server.daemon.wait_until(server.is_ready, START_SECONDS)
         except BaseException:
@@ -70,14 +71,17 @@ class Server:
         extra: Mapping[str, str] | None = None,
         flags: Sequence[str] = (),
         watched: bool = False,
+        files: int | None = None,
     ) -> Server:
-        """As `start`, without waiting for it."""
+        """As `start`, without waiting for it. `files` is the system's limit of open files for each process."""
         address = f"127.0.0.1:{port or free_port()}"
         program = [str(ROOT / "tests" / "harness" / "serve_watched.py")] if watched else ["-m", "proxy"]
         serve = ["serve", "--data", str(data), "--listen", address, "--workers", str(workers), *flags]
-        return cls(
-            Daemon.start([sys.executable, *program, *serve], data.with_name(f"{data.name}.log"), extra), address, data
-        )
+        limited = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"] if files else []
+        command = [*limited, sys.executable, *program, *serve]
+        # All tests come from one address: a wrong password in one is no reason to refuse another.
+        settings = {"WHARFAGE_SERVER_LOGIN_FAILURES": "0", **(extra or {})}
+        return cls(Daemon.start(command, data.with_name(f"{data.name}.log"), settings), address, data)
 
     @property
     def url(self) -> str:

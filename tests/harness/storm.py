@@ -204,7 +204,7 @@ class Actor:
             location = (await self._ask("POST", "blobs/uploads/", 202)).headers["Location"]
             chunks = [content] if way == "patch" else cut(content, self.draw) if way == "chunks" else []
             for chunk in chunks:
-                answer = await self._ask("PATCH", location, 202, 409, 416, body=chunk)
+                answer = await self._ask("PATCH", location, 202, 409, 416, 503, body=chunk)
                 if answer.status != 202:
                     break
                 location = answer.headers["Location"]
@@ -212,15 +212,15 @@ class Actor:
                 last = content if way == "put" else None
                 joined = f"{location}{'&' if '?' in location else '?'}digest={digest}"
                 try:
-                    answer = await self._ask("PUT", joined, 201, *((409,) if self._repeated else ()), body=last)
+                    answer = await self._ask("PUT", joined, 201, *((409, 503) if self._repeated else ()), body=last)
                 except Unanswered:
                     # As proxies do: the closing PUT is asked again. It may also have to be sent anew.
-                    await self._ask("PUT", joined, 201, 409, 416, 404, 400, body=last)
+                    await self._ask("PUT", joined, 201, 409, 503, 416, 404, 400, body=last)
                     head = await self._ask("HEAD", f"blobs/{digest}", 200, 404)
                     if head.status == 404:
                         continue
                 else:
-                    if answer.status == 409:  # the first one still holds the session, dead or alive
+                    if answer.status != 201:  # the first one still holds the session, dead or alive
                         continue
                 return
         raise Unanswered
@@ -245,7 +245,7 @@ class Actor:
             answer = await self.registry.ask(method, full, body=body, headers=headers)
         except TROUBLE as error:
             raise Unanswered from error
-        if answer.status in NO_ANSWER:
+        if answer.status in NO_ANSWER and answer.status not in statuses:
             raise Unanswered
         assert answer.status in statuses, f"{method} {full}: {answer.status}, not {statuses}: {answer.body[:300]!r}"
         return answer

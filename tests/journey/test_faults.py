@@ -20,6 +20,7 @@ from harness.lines import Line, OpenPatch, line_to_each_worker, owners
 from harness.programs import Daemon
 from harness.registry import Answer, digest_of
 from harness.server import Server, free_port
+from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS
 
 WORKERS = 3
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -114,7 +115,7 @@ def test_of_two_writers_on_one_session_one_is_told_where_it_truly_stands(
     location = lines[0].begin(repository)
     slow = hold(three_workers, token, lines[0], location, len(content), content[:MIB])
 
-    loser = lines[1].ask("PATCH", location, b"other", OCTETS).expect(409, 416)
+    loser = lines[1].ask("PATCH", location, b"other", OCTETS).expect(503)
     assert loser.headers["Range"] in ("0-0", "0--1")
 
     slow.send(content[MIB:])
@@ -133,7 +134,7 @@ def hold(server: Server, token: str, line: Line, location: str, length: int, fir
         patch = OpenPatch(server, token, location, length)
         patch.send(first)
         while not patch.is_answered():
-            if line.ask("PATCH", location, b"", OCTETS).status in (409, 416):
+            if line.ask("PATCH", location, b"", OCTETS).status == 503:
                 return patch
             assert time.monotonic() < deadline
         patch.cut()
@@ -203,13 +204,13 @@ def test_an_upload_whose_worker_was_killed_goes_on_at_another(
 
 
 def until_lease_ends(line: Line, location: str, content: bytes, headers: dict[str, str]) -> Answer:
-    """The dead writer's lease and its store's time-out come first: until then 409 says so."""
+    """The dead writer's lease and its store's time-out come first: until then 503 says how long they last at most."""
     deadline = time.monotonic() + 120
     while True:
         answer = line.ask("PATCH", location, content, headers)
         if answer.status == 202:
             return answer
-        answer.expect(409, 416)
+        assert 1 <= int(answer.expect(503).headers["Retry-After"]) <= LEASE_SECONDS + STORE_GRACE_SECONDS
         assert time.monotonic() < deadline
         time.sleep(0.2)
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +23,7 @@ from harness.metadata import postgresql_database
 from harness.programs import Daemon, run
 from harness.registry import OCI_MANIFEST, image_manifest
 from harness.server import Server, free_port
+from proxy.metadata.epochs import Epochs
 from proxy.process.selfsigned import make_self_signed
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
@@ -26,6 +31,9 @@ pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 SECRET = "a-shared-secret-of-some-length"
 CONFIG = b'{"architecture": "amd64", "os": "linux"}'
 KIND = {"Content-Type": OCI_MANIFEST}
+SPREAD_SECONDS = 90.0  # nodes compare each 5 to 15 s, and two may move at once
+HUNG_SECONDS = 6.0  # for which a service is stopped
+HUNG_WAIT = 3.0  # in which each request is answered meanwhile; the aim is 1.5, the rest is for a busy machine
 WHARFAGE = [sys.executable, "-m", "proxy"]
 
 
@@ -128,8 +136,8 @@ def test_without_a_database_pulls_go_on_pushes_are_refused_readyz_says_why_and_i
             assert line.ask("GET", path, headers={"Accept": OCI_MANIFEST}).expect(200).body == newer
 
 
-def until(fulfilled: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+def until(fulfilled: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
     while not fulfilled():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -159,6 +167,77 @@ def test_what_one_node_acknowledges_the_other_reads_also_when_a_service_is_kille
         assert float(hits[0].split()[-1]) > 20
     assert [node.daemon.stop() for node in nodes] == [0, 0]
     assert services[1].stop() == 0
+
+
+@pytest.mark.parametrize("hung", [0, 1])
+def test_a_service_that_hangs_holds_no_request_of_any_node_for_long(
+    place: tuple[list[Daemon], list[Server]], repository: str, hung: int
+) -> None:
+    """Stopped, it keeps its connections and answers nothing; woken up, it serves on and nothing is undone. Nodes spread
+    over both before, and after."""
+    services, nodes = place
+    until(lambda: attachments(nodes) == {0, 1}, SPREAD_SECONDS)
+    password = nodes[0].password()
+    longest: dict[str, float] = {}
+    number = iter(range(10**6))
+    paths = [f"/v2/{repository}/manifests/node{at}" for at in range(len(nodes))]
+    with contextlib.closing(Line(nodes[0], password)) as line:
+        line.push_blob(repository, CONFIG)
+        for path in paths:
+            line.ask("PUT", path, image_manifest(CONFIG, []), KIND).expect(201)
+    failures: list[str] = []
+    acknowledged: dict[str, bytes] = {}
+    over = threading.Event()
+
+    def ask(server: Server, name: str, method: str, path: str) -> None:
+        with contextlib.closing(Line(server, password)) as line:
+            while not over.is_set():
+                body = image_manifest(CONFIG, [], annotations={"n": str(next(number))}) if method == "PUT" else b""
+                began = time.monotonic()
+                answer = line.ask(method, path, body, KIND if body else {"Accept": OCI_MANIFEST})
+                longest[name] = max(longest.get(name, 0.0), time.monotonic() - began)
+                if answer.status not in (200, 201):
+                    failures.append(f"{name}: {answer.status} {answer.body!r}")
+                elif body:
+                    acknowledged[path] = body
+                time.sleep(0.01)
+
+    asking = [
+        threading.Thread(target=ask, args=(server, f"{method} by node {at}", method, paths[at]))
+        for at, server in enumerate(nodes)
+        for method in ("HEAD", "GET", "PUT")
+    ]
+    for thread in asking:
+        thread.start()
+    try:
+        time.sleep(1.0)  # all are under way, and nodes keep what they were told
+        os.killpg(services[hung].process.pid, signal.SIGSTOP)
+        time.sleep(HUNG_SECONDS)
+        assert attachments(nodes) == {1 - hung}
+    finally:
+        os.killpg(services[hung].process.pid, signal.SIGCONT)
+        time.sleep(1.0)
+        over.set()
+        for thread in asking:
+            thread.join()
+    logging.getLogger(__name__).info("longest waits: %s", longest)
+    assert failures == []
+    assert max(longest.values()) < HUNG_WAIT, longest
+    for server in nodes:
+        with contextlib.closing(Line(server, password)) as line:
+            for path, content in acknowledged.items():
+                assert line.ask("GET", path, headers={"Accept": OCI_MANIFEST}).expect(200).body == content
+    until(lambda: attachments(nodes) == {0, 1}, SPREAD_SECONDS)
+
+
+def attachments(nodes: list[Server]) -> set[int | None]:
+    """The services that the nodes get their leases from."""
+    pages = [Epochs(node.data / "run" / "node-epochs") for node in nodes]
+    try:
+        return {page.service() for page in pages}
+    finally:
+        for page in pages:
+            page.close()
 
 
 def test_a_backup_is_made_beside_a_service_and_on_a_node_that_knows_the_database(

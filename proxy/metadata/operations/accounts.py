@@ -97,7 +97,7 @@ def create_account(
 def list_accounts(tx: Transaction) -> Sequence[Account]:
     """All of them, also closed ones, in order."""
     rows = tx.connection.execute(select(accounts).order_by(accounts.c.account))
-    return [Account(row.account, row.created_at, row.closed_at, row.alias or "") for row in rows]
+    return [Account(row.account, row.created_at, row.closed_at, row.alias or "", row.bytes) for row in rows]
 
 
 def close_account(tx: Transaction, account: str) -> Account:
@@ -116,7 +116,7 @@ def close_account(tx: Transaction, account: str) -> Account:
         tx.connection.execute(update(accounts).where(accounts.c.account == account).values(closed_at=tx.now))
         row = tx.connection.execute(mine).one()
     tx.changes.everything = True  # keys, roles, and each of its repositories; whoever closed it may still wait for all
-    return Account(row.account, row.created_at, row.closed_at, row.alias or "")
+    return Account(row.account, row.created_at, row.closed_at, row.alias or "", row.bytes)
 
 
 def _opened(tx: Transaction, account: str) -> float | None:

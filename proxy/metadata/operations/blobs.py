@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
+from proxy.metadata.operations import usage
 from proxy.metadata.operations.createonpush import encryption_to_be, need_or_make_repository
 from proxy.metadata.operations.removal import DELETED
 from proxy.metadata.operations.repositories import encryption_of, find_repository, need_repository
 from proxy.metadata.operations.sealed import BLOB_COLUMNS, blob_of, segments_from, segments_of
 from proxy.metadata.schema import blob_links, blobs, repositories
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, CreateOnPush, Mounted, Segment
 
 RENEW_SECONDS = 3600.0  # a blob's grace is renewed by a write at most this often
+OUTDATED_MAX = 1000  # repositories that are named when their blob changes: some milliseconds of look-ups
 
 # Asked at every layer of every pull: made once, as making a statement costs as much as running it.
 _SEEN = (
-    select(*BLOB_COLUMNS, blob_links.c.repository_id, blob_links.c.touched_at)
+    select(*BLOB_COLUMNS, blob_links.c.repository_id, blob_links.c.uses, blob_links.c.touched_at)
     .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
     .join(repositories, repositories.c.repository_id == blob_links.c.repository_id)
     .where(
@@ -31,6 +33,13 @@ _SEEN = (
     )
 )
 
+_LINKED_BY = (
+    select(repositories.c.account, repositories.c.name)
+    .join(blob_links, blob_links.c.repository_id == repositories.c.repository_id)
+    .join(blobs, blobs.c.blob_id == blob_links.c.blob_id)
+    .where(blobs.c.object_key == bindparam("key"))
+    .limit(bindparam("limit"))
+)
 _LINK = insert(blob_links)
 _COUNT_LINK = (
     update(blobs)
@@ -50,15 +59,25 @@ def blob(tx: Transaction, account: str, repository: str, digest: str) -> Blob:
     if row is None:
         need_repository(tx, account, repository)
         raise layers_not_found([digest], repository, account)
-    if row.touched_at <= tx.now - RENEW_SECONDS:
-        repository_id, blob_id = row.repository_id, row.blob_id
-
-        def renew(later: Transaction) -> None:
-            if not touch(later, repository_id, blob_id):  # swept between the two transactions
-                raise layers_not_found([digest], repository, account)
-
-        tx.afterwards.append(renew)
+    defer_renewal(tx, row)
     return blob_of(row, segments_of(tx, row.object_key))
+
+
+def defer_renewal(tx: Transaction, link: FoundRow) -> None:
+    """Renew the grace of a link that this read has found, if no image uses it: a used one's begins when that ends.
+
+    A read that says a layer is there lets a client skip its upload, so the layer must then stay for the grace (24 h).
+    The read does not wait for the renewal, which is due an hour after the last one, 23 h before the grace ends: `Store`
+    tries it again until it is written, and until then this service's `collect_blobs` leaves the link alone. Where a
+    service dies before it could write, the next read finds the renewal still due."""
+    if not link.uses and link.touched_at <= tx.now - RENEW_SECONDS:
+        repository_id, blob_id = link.repository_id, link.blob_id
+        tx.deferred[renewal(repository_id, blob_id)] = lambda later: touch(later, repository_id, blob_id)
+
+
+def renewal(repository_id: int, blob_id: int) -> Hashable:
+    """The key of a link's renewal among deferred writes."""
+    return "renew-link", repository_id, blob_id
 
 
 def segments(tx: Transaction, object_key: str, plain_offset: int, limit: int) -> Sequence[Segment]:
@@ -94,7 +113,7 @@ def mount_blob(
         need_repository(tx, account, repository)
     own = encryption_to_be(tx, account, repository) if target is None else encryption_of(tx, target)
     row = tx.connection.execute(
-        select(blobs.c.blob_id, blobs.c.links).where(
+        select(blobs.c.blob_id, blobs.c.links, blobs.c.size).where(
             blobs.c.account == account,
             blobs.c.digest == digest,
             blobs.c.encryption == own,
@@ -108,14 +127,15 @@ def mount_blob(
         if holder is None or not _linked(tx, holder, row.blob_id):
             return Mounted.NO
     target, created = need_or_make_repository(tx, account, repository, create)
-    link_blob(tx, target, row.blob_id)
+    if link_blob(tx, target, row.blob_id):
+        usage.count_link(tx, account, repository, target, row.size)
     return Mounted.CREATED if created else Mounted.LINKED
 
 
 def unlink_blob(tx: Transaction, account: str, repository: str, digest: str) -> None:
     repository_id = need_repository(tx, account, repository)
     row = tx.connection.execute(
-        select(blobs.c.blob_id, blob_links.c.uses)
+        select(blobs.c.blob_id, blobs.c.size, blob_links.c.uses)
         .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
         .where(blobs.c.account == account, blobs.c.digest == digest, blob_links.c.repository_id == repository_id)
     ).one_or_none()
@@ -134,6 +154,7 @@ def unlink_blob(tx: Transaction, account: str, repository: str, digest: str) -> 
     tx.connection.execute(
         update(blobs).where(blobs.c.blob_id == row.blob_id).values(links=blobs.c.links - 1, touched_at=tx.now)
     )
+    usage.uncount_links(tx, [(repository_id, row.size)])
     tx.changed(account, repository)
 
 
@@ -144,14 +165,36 @@ def quarantine(tx: Transaction, object_key: str, reason: str) -> None:
         .values(quarantined_for=reason[:1000])
     )
     if result.rowcount:
-        tx.changes.everything = True  # any number of repositories may link it, and it is rare
+        outdate_blob(tx, object_key)
 
 
-def link_blob(tx: Transaction, repository_id: int, blob_id: int) -> None:
-    """Make the link, or renew its grace."""
-    if not touch(tx, repository_id, blob_id):
-        link_new_blob(tx, repository_id, blob_id)
-        tx.connection.execute(_COUNT_LINK, {"blob": blob_id, "now": tx.now})
+def outdate_blob(tx: Transaction, object_key: str) -> None:
+    """Announce that the blob's row has changed to those repositories that link it; beyond `OUTDATED_MAX`, to all.
+
+    Called after the row was written: its lock orders this with a mount elsewhere, whose link is either seen here or
+    made by one who has seen the new row."""
+    linked = tx.connection.execute(_LINKED_BY, {"key": object_key, "limit": OUTDATED_MAX + 1}).all()
+    if len(linked) > OUTDATED_MAX:
+        tx.changes.everything = True
+    else:
+        tx.changes.repositories.update((row.account, row.name) for row in linked)
+
+
+def outdate_healed(tx: Transaction, object_key: str, discard: str | None) -> None:
+    """The same for a session's commit if it healed a blob, which then discards another object than the session's own:
+    no other commit outdates anything. A repeated commit announces it as well, since the service that committed may have
+    been killed before it did."""
+    if discard is not None and discard != object_key:
+        outdate_blob(tx, object_key)
+
+
+def link_blob(tx: Transaction, repository_id: int, blob_id: int) -> bool:
+    """Make the link, or renew its grace; whether it was made."""
+    if touch(tx, repository_id, blob_id):
+        return False
+    link_new_blob(tx, repository_id, blob_id)
+    tx.connection.execute(_COUNT_LINK, {"blob": blob_id, "now": tx.now})
+    return True
 
 
 def link_new_blob(tx: Transaction, repository_id: int, blob_id: int) -> None:

@@ -1,8 +1,11 @@
 """Counters of quotas beside what they count: read through by `wharfage check`, counted anew where they are wrong.
 
     accounts.repositories    repositories.images    images.tags, and images.tagged: whether there is one
+    blob_links.uses: images of the repository that need the blob    blobs.links: repositories that hold it
+    repositories.bytes, repositories.manifest_bytes, accounts.bytes: `usage` says of what
 
-What is left of deleted repositories (`removal`) is nobody's, and counted no more.
+By uses and links the sweep finds what it may remove. What is left of deleted repositories (`removal`) is nobody's, and
+counted no more, but for the links that still hold blobs.
 """
 
 from __future__ import annotations
@@ -11,39 +14,99 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ScalarSelect, Select, case, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    ScalarSelect,
+    Select,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 
 from proxy.metadata.identities import accounts
 from proxy.metadata.operations.removal import DELETED
-from proxy.metadata.schema import images, repositories, tags
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.schema import (
+    UPLOAD_OPEN,
+    blob_links,
+    blobs,
+    image_blobs,
+    images,
+    repositories,
+    tags,
+    uploads,
+)
+from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Miscount
 
 
 @dataclass(frozen=True, slots=True)
 class _Noun:
-    """`rows` have `key`, `kept`, `counted`, `stands` (the counter is right) and `shown`."""
+    """`rows` have the columns of `key`, `kept`, `counted`, `stands` (the counter is right) and `shown`."""
 
-    key: Column[Any]
+    key: tuple[Column[Any], ...]
     rows: Select[Any]
     corrected: Mapping[str, Any]
 
 
-def _counted(owned: Column[Any], by: Column[Any]) -> ScalarSelect[int]:
-    return select(func.count()).where(owned == by).scalar_subquery()
+def _counted(*same: ColumnElement[bool]) -> ScalarSelect[int]:
+    return select(func.count()).where(*same).scalar_subquery()
 
 
-_REPOSITORIES = _counted(repositories.c.account, accounts.c.account)
-_IMAGES = _counted(images.c.repository_id, repositories.c.repository_id)
-_TAGS = _counted(tags.c.image_id, images.c.image_id)
+_REPOSITORIES = _counted(repositories.c.account == accounts.c.account)
+_IMAGES = _counted(images.c.repository_id == repositories.c.repository_id)
+_TAGS = _counted(tags.c.image_id == images.c.image_id)
 _TAGGED = case((_TAGS > 0, 1), else_=0)
+_USES = _counted(
+    image_blobs.c.blob_id == blob_links.c.blob_id, image_blobs.c.repository_id == blob_links.c.repository_id
+)
+_LINKS = _counted(blob_links.c.blob_id == blobs.c.blob_id)
+
+# Bytes, as `usage` counts them.
+BLOBS_SUMMED = 200_000
+"""Of an account with more, the bytes are taken for right: to sum them keeps a transaction open for too long."""
+
+
+def _sum(column: Column[Any], *same: ColumnElement[bool]) -> ScalarSelect[int]:
+    return select(cast(func.coalesce(func.sum(column), 0), BigInteger)).where(*same).scalar_subquery()
+
+
+_MANIFESTS = _sum(images.c.manifest_size, images.c.repository_id == repositories.c.repository_id)
+_IN_REPOSITORY = (
+    _sum(
+        blobs.c.size,
+        blobs.c.blob_id == blob_links.c.blob_id,
+        blob_links.c.repository_id == repositories.c.repository_id,
+    )
+    + _MANIFESTS
+    + _sum(
+        uploads.c.plain_size,
+        uploads.c.account == repositories.c.account,
+        uploads.c.repository == repositories.c.name,
+        uploads.c.state == UPLOAD_OPEN,
+    )
+)
+_STORED = select(blobs.c.size).where(blobs.c.account == accounts.c.account).limit(BLOBS_SUMMED).correlate(accounts)
+_SUMMED = _STORED.subquery("limited")
+_IN_ACCOUNT = (
+    select(cast(func.coalesce(func.sum(_SUMMED.c.size), 0), BigInteger)).scalar_subquery()
+    + _sum(repositories.c.manifest_bytes, repositories.c.account == accounts.c.account)
+    + _sum(uploads.c.plain_size, uploads.c.account == accounts.c.account, uploads.c.state == UPLOAD_OPEN)
+)
+_TOO_MANY = select(func.count()).select_from(_STORED.subquery("limited")).scalar_subquery() >= BLOBS_SUMMED
 
 NOUNS = {
     "accounts": _Noun(
-        accounts.c.account,
+        (accounts.c.account,),
         select(
-            accounts.c.account.label("key"),
+            accounts.c.account,
             accounts.c.repositories.label("kept"),
             _REPOSITORIES.label("counted"),
             (accounts.c.repositories == _REPOSITORIES).label("stands"),
@@ -52,9 +115,9 @@ NOUNS = {
         {"repositories": _REPOSITORIES},
     ),
     "repositories": _Noun(
-        repositories.c.repository_id,
+        (repositories.c.repository_id,),
         select(
-            repositories.c.repository_id.label("key"),
+            repositories.c.repository_id,
             repositories.c.images.label("kept"),
             _IMAGES.label("counted"),
             (repositories.c.images == _IMAGES).label("stands"),
@@ -63,9 +126,9 @@ NOUNS = {
         {"images": _IMAGES},
     ),
     "images": _Noun(
-        images.c.image_id,
+        (images.c.image_id,),
         select(
-            images.c.image_id.label("key"),
+            images.c.image_id,
             images.c.tags.label("kept"),
             _TAGS.label("counted"),
             ((images.c.tags == _TAGS) & (images.c.tagged == _TAGGED)).label("stands"),
@@ -75,21 +138,93 @@ NOUNS = {
         .where(repositories.c.account != DELETED),
         {"tags": _TAGS, "tagged": _TAGGED},
     ),
+    "blob_links": _Noun(
+        (blob_links.c.repository_id, blob_links.c.blob_id),
+        select(
+            blob_links.c.repository_id,
+            blob_links.c.blob_id,
+            blob_links.c.uses.label("kept"),
+            _USES.label("counted"),
+            (blob_links.c.uses == _USES).label("stands"),
+            (repositories.c.account + "/" + repositories.c.name + "@" + blobs.c.digest).label("shown"),
+        )
+        .join(repositories, repositories.c.repository_id == blob_links.c.repository_id)
+        .join(blobs, blobs.c.blob_id == blob_links.c.blob_id)
+        .where(repositories.c.account != DELETED),
+        {"uses": _USES},
+    ),
+    "blobs": _Noun(
+        (blobs.c.blob_id,),
+        select(
+            blobs.c.blob_id,
+            blobs.c.links.label("kept"),
+            _LINKS.label("counted"),
+            (blobs.c.links == _LINKS).label("stands"),
+            (blobs.c.account + "/" + blobs.c.digest).label("shown"),
+        ),
+        {"links": _LINKS},
+    ),
+    "repository_bytes": _Noun(
+        (repositories.c.repository_id,),
+        select(
+            repositories.c.repository_id,
+            repositories.c.bytes.label("kept"),
+            _IN_REPOSITORY.label("counted"),
+            ((repositories.c.bytes == _IN_REPOSITORY) & (repositories.c.manifest_bytes == _MANIFESTS)).label("stands"),
+            (repositories.c.account + "/" + repositories.c.name).label("shown"),
+        ).where(repositories.c.account != DELETED),
+        {"bytes": _IN_REPOSITORY, "manifest_bytes": _MANIFESTS},
+    ),
+    "account_bytes": _Noun(
+        (accounts.c.account,),
+        select(
+            accounts.c.account,
+            accounts.c.bytes.label("kept"),
+            _IN_ACCOUNT.label("counted"),
+            ((accounts.c.bytes == _IN_ACCOUNT) | _TOO_MANY).label("stands"),
+            accounts.c.account.label("shown"),
+        ),
+        {"bytes": _IN_ACCOUNT},
+    ),
 }
 
 
 def miscounts(tx: Transaction, noun: str, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
     found = _noun(noun)
-    rows = tx.connection.execute(
-        found.rows.where(found.key > _key(found, after or "0")).order_by(found.key).limit(limit)
-    ).all()
-    wrong = tuple(Miscount(noun, str(row.key), row.shown, row.kept, row.counted) for row in rows if not row.stands)
-    return wrong, str(rows[-1].key) if len(rows) == limit else None
+    rows = tx.connection.execute(found.rows.where(_beyond(found, after)).order_by(*found.key).limit(limit)).all()
+    wrong = tuple(Miscount(noun, _text(found, row), row.shown, row.kept, row.counted) for row in rows if not row.stands)
+    return wrong, _text(found, rows[-1]) if len(rows) == limit else None
 
 
 def recount(tx: Transaction, noun: str, key: str) -> None:
+    """A row's grace begins anew: by its wrong counter it may have been due for long."""
     found = _noun(noun)
-    tx.connection.execute(update(found.key.table).where(found.key == _key(found, key)).values(found.corrected))
+    table = found.key[0].table
+    renewed = {"touched_at": tx.now} if "touched_at" in table.c else {}
+    this = (column == value for column, value in zip(found.key, _values(found, key), strict=True))
+    tx.connection.execute(update(table).where(*this).values(**found.corrected, **renewed))
+
+
+def recount_uses(tx: Transaction, repository_id: int, blob_id: int) -> None:
+    recount(tx, "blob_links", f"{repository_id}/{blob_id}")
+
+
+def recount_links(tx: Transaction, blob_id: int) -> None:
+    recount(tx, "blobs", str(blob_id))
+
+
+def restore_links(tx: Transaction, blob_id: int) -> None:
+    """Make the links that are missing of repositories whose images need the blob."""
+    linked = select(blob_links.c.blob_id).where(
+        blob_links.c.blob_id == image_blobs.c.blob_id, blob_links.c.repository_id == image_blobs.c.repository_id
+    )
+    missing = (
+        select(image_blobs.c.repository_id, image_blobs.c.blob_id, func.count(), literal(tx.now))
+        .where(image_blobs.c.blob_id == blob_id, ~linked.exists())
+        .group_by(image_blobs.c.blob_id, image_blobs.c.repository_id)
+    )
+    columns = ["repository_id", "blob_id", "uses", "touched_at"]
+    tx.connection.execute(insert(blob_links).from_select(columns, missing))
 
 
 def _noun(name: str) -> _Noun:
@@ -98,9 +233,22 @@ def _noun(name: str) -> _Noun:
     return NOUNS[name]
 
 
-def _key(noun: _Noun, text: str) -> str | int:
-    if noun.key is accounts.c.account:
-        return text
-    if not text.isdecimal():
+def _beyond(noun: _Noun, after: str) -> ColumnElement[bool]:
+    values = _values(noun, after or "/".join("0" for _ in noun.key))
+    if len(noun.key) == 1:
+        return noun.key[0] > values[0]
+    return tuple_(*noun.key) > tuple_(*map(literal, values))
+
+
+def _text(noun: _Noun, row: FoundRow) -> str:
+    """A row's key: the numbers of its columns with a slash between them, or an account."""
+    return "/".join(str(row[place]) for place in range(len(noun.key)))
+
+
+def _values(noun: _Noun, text: str) -> Sequence[str | int]:
+    if noun.key[0] is accounts.c.account:
+        return [text]
+    numbers = text.split("/")
+    if len(numbers) != len(noun.key) or not all(number.isdecimal() for number in numbers):
         raise Failure(Code.INVALID_PARAMETER, f"{text!r} is no row's number")
-    return int(text)
+    return [int(number) for number in numbers]

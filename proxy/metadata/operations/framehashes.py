@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, delete, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from proxy.metadata.schema import frame_hashes as pages
 from proxy.metadata.transaction import FoundRow, Transaction
@@ -58,6 +58,10 @@ def end_append(tx: Transaction, upload: FoundRow, segment: Segment, last: bytes)
 
 def drop_pages(tx: Transaction, object_keys: Sequence[str]) -> None:
     tx.connection.execute(delete(pages).where(pages.c.object_key.in_(object_keys)))
+
+
+def move_pages(tx: Transaction, object_key: str, new_key: str) -> None:
+    tx.connection.execute(update(pages).where(pages.c.object_key == object_key).values(object_key=new_key))
 
 
 def _count(tx: Transaction, object_key: str, start: int, stop: int) -> int:

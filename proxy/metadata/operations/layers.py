@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select
 
+from proxy.metadata.operations.blobs import defer_renewal
 from proxy.metadata.operations.images import DIGEST
 from proxy.metadata.operations.repositories import Parameters, named_repository
 from proxy.metadata.schema import blob_links, blobs
@@ -16,7 +17,15 @@ from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure
 
 _LINKED = (
-    select(blobs.c.digest, blobs.c.size, blob_links.c.uses, blob_links.c.media_type)
+    select(
+        blobs.c.digest,
+        blobs.c.size,
+        blob_links.c.repository_id,
+        blob_links.c.blob_id,
+        blob_links.c.uses,
+        blob_links.c.media_type,
+        blob_links.c.touched_at,
+    )
     .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
     .where(
         blobs.c.account == bindparam("account"),
@@ -44,6 +53,7 @@ def batch_check_layer_availability(tx: Transaction, account: str, parameters: Pa
         if row is None:
             found.append({"layerDigest": digest, "layerAvailability": "UNAVAILABLE"})
         else:
+            defer_renewal(tx, row)
             layer = {"layerDigest": digest, "layerAvailability": "AVAILABLE", "layerSize": row.size}
             found.append(layer | ({"mediaType": row.media_type} if row.media_type else {}))
     return {"layers": found, "failures": failures}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, case, delete, select, update
 
+from proxy.metadata.operations import usage
 from proxy.metadata.operations.repositories import need_repository
 from proxy.metadata.schema import (
     blob_links,
@@ -117,7 +118,8 @@ def remove_image(tx: Transaction, repository_id: int, image_id: int, digest: str
     run(delete(image_blobs).where(image_blobs.c.image_id == image_id))
     run(delete(image_children).where(image_children.c.image_id == image_id))
     run(delete(tags).where(tags.c.image_id == image_id))
-    run(delete(images).where(images.c.image_id == image_id))
+    size = run(delete(images).where(images.c.image_id == image_id).returning(images.c.manifest_size)).scalar_one()
+    usage.uncount_manifest(tx, repository_id, size)
     run(
         update(repositories)
         .where(repositories.c.repository_id == repository_id)

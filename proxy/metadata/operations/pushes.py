@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import bindparam, insert, select, update
 
-from proxy.metadata.operations import mutability
+from proxy.metadata.operations import mutability, usage
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.createonpush import need_or_make_repository
 from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
@@ -195,6 +195,7 @@ def _insert(
     if not counted.rowcount:
         holder = f"The repository with name '{repository}' in the registry with id '{account}'"
         raise quotas.exceeded(holder, "images", most)
+    usage.count_manifest(tx, account, repository, repository_id, len(content))
     known = run(
         update(manifest_bytes).where(manifest_bytes.c.digest == digest).values(images=manifest_bytes.c.images + 1)
     )
@@ -222,7 +223,8 @@ def _insert(
     )
     image_id: int = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
     if blob_ids:
-        run(insert(image_blobs), [{"image_id": image_id, "blob_id": blob_id} for blob_id in blob_ids.values()])
+        made = {"image_id": image_id, "repository_id": repository_id}
+        run(insert(image_blobs), [made | {"blob_id": blob_id} for blob_id in blob_ids.values()])
         for media_type, some in _by_type(facts, blob_ids):
             run(
                 update(blob_links)

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from proxy.metadata import paging
 from proxy.metadata.identities import accounts
-from proxy.metadata.operations import mutability
+from proxy.metadata.operations import mutability, usage
 from proxy.metadata.operations.removal import AT_ONCE, give_to_nobody, remove
 from proxy.metadata.schema import (
     UPLOAD_CLOSED,
@@ -153,11 +153,13 @@ def delete_repository(tx: Transaction, account: str, parameters: Parameters) -> 
             " because it still contains images",
         )
     run = tx.connection.execute
-    run(
+    ended = run(
         update(uploads)
         .where(uploads.c.account == account, uploads.c.repository == name, uploads.c.state == UPLOAD_OPEN)
         .values(state=UPLOAD_CLOSED)
+        .returning(uploads.c.plain_size)
     )
+    usage.uncount_repository(tx, account, key, sum(ended.scalars()))
     answer = _described(tx, row)
     run(delete(repository_tags).where(repository_tags.c.repository_id == key))
     give_to_nobody(tx, key)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from proxy.metadata.operations.framehashes import drop_pages
+from proxy.metadata.operations.framehashes import drop_pages, move_pages
 from proxy.metadata.schema import blobs, segments, uploads
 from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.records import Blob, EncryptedDataKey, SealedObject, Sealing, Segment
@@ -129,6 +129,12 @@ def insert_segments(tx: Transaction, object_key: str, some: Sequence[Segment]) -
                 for each in some
             ],
         )
+
+
+def move_segments(tx: Transaction, object_key: str, new_key: str) -> None:
+    """With the hashes of their frames: the same object goes on under another key."""
+    tx.connection.execute(update(segments).where(segments.c.object_key == object_key).values(object_key=new_key))
+    move_pages(tx, object_key, new_key)
 
 
 def delete_segments(tx: Transaction, object_keys: Sequence[str]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select, true, update
+from sqlalchemy import bindparam, delete, insert, select, true, update
 
+from proxy.metadata.operations import counts, reservations, usage
+from proxy.metadata.operations.blobs import outdate_blob, renewal
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
     blob_of,
@@ -20,17 +22,56 @@ from proxy.metadata.schema import (
     UPLOAD_OPEN,
     blob_links,
     blobs,
+    image_blobs,
+    open_objects,
     repositories,
+    reserved_objects,
     turns,
     uploads,
 )
 from proxy.metadata.transaction import Transaction
-from proxy.model.records import Blob, EncryptedDataKey
+from proxy.model.records import Blob, EncryptedDataKey, Removed
 
 HOLD = "hold-blobs"  # no upkeep task: the row of `turns` that says until when no blob may go
 _HELD = select(turns.c.until).where(turns.c.task == HOLD).with_for_update()
 """Its lock puts a hold and a removal in order where writes are not serial by themselves."""
 COMMITTED_SECONDS = 3600.0  # for so long a committed session answers a repeated closing PUT
+
+_UNUSED = (
+    select(
+        blob_links.c.repository_id,
+        blob_links.c.blob_id,
+        blobs.c.size,
+        repositories.c.account,
+        repositories.c.name,
+        select(image_blobs.c.image_id)
+        .where(image_blobs.c.blob_id == blob_links.c.blob_id, image_blobs.c.repository_id == blob_links.c.repository_id)
+        .exists()
+        .label("needed"),
+    )
+    .join(repositories, repositories.c.repository_id == blob_links.c.repository_id)
+    .join(blobs, blobs.c.blob_id == blob_links.c.blob_id)
+    .where(blob_links.c.uses == 0, blob_links.c.touched_at <= bindparam("before"))
+    .order_by(blob_links.c.touched_at)
+    .limit(bindparam("most"))
+)
+_FREE = (
+    select(
+        blobs.c.blob_id,
+        blobs.c.object_key,
+        blobs.c.account,
+        blobs.c.size,
+        select(blob_links.c.blob_id).where(blob_links.c.blob_id == blobs.c.blob_id).exists().label("linked"),
+        select(image_blobs.c.image_id).where(image_blobs.c.blob_id == blobs.c.blob_id).exists().label("needed"),
+    )
+    .where(blobs.c.links == 0, blobs.c.touched_at <= bindparam("before"))
+    .order_by(blobs.c.touched_at)
+    .limit(bindparam("most"))
+)
+_UNLINK = delete(blob_links).where(
+    blob_links.c.repository_id == bindparam("repository"), blob_links.c.blob_id == bindparam("blob")
+)
+_COUNT_DOWN = update(blobs).where(blobs.c.blob_id == bindparam("blob")).values(links=blobs.c.links - 1)
 
 
 def take_turn(tx: Transaction, task: str, seconds: float) -> bool:
@@ -53,74 +94,114 @@ def hold_blobs(tx: Transaction, seconds: float) -> None:
         tx.connection.execute(update(turns).where(turns.c.task == HOLD).values(until=tx.now + seconds))
 
 
-def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> Sequence[str]:
-    """A session under a live lease stays, however old."""
-    over: list[tuple[str, str | None]] = []
-    gone: list[str] = []
-    for state, idle in ((UPLOAD_CLOSED, 0.0), (UPLOAD_COMMITTED, COMMITTED_SECONDS), (UPLOAD_OPEN, idle_seconds)):
-        if len(over) >= limit:
-            break
-        rows = tx.connection.execute(
-            select(uploads.c.upload_id, uploads.c.object_key, uploads.c.discard)
+def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> Removed:
+    """Open sessions first: they hold bytes, and a flood of committed ones must not keep them. A session under a live
+    lease stays, however old. Reservations that have ended go too; their objects are orphans from then on."""
+    rows: dict[str, int] = {}
+    keys: list[str] = []
+    left = limit
+    for kind, state, idle in (
+        ("open-upload", UPLOAD_OPEN, idle_seconds),
+        ("closed-upload", UPLOAD_CLOSED, 0.0),
+        ("committed-upload", UPLOAD_COMMITTED, COMMITTED_SECONDS),
+    ):
+        over = tx.connection.execute(
+            select(
+                uploads.c.upload_id,
+                uploads.c.object_key,
+                uploads.c.discard,
+                uploads.c.account,
+                uploads.c.repository,
+                uploads.c.plain_size,
+            )
             .where(
                 uploads.c.state == state,
                 uploads.c.touched_at <= tx.now - idle,
                 (uploads.c.fence == 0) | (uploads.c.lease_until <= tx.now),
             )
             .order_by(uploads.c.touched_at)
-            .limit(limit - len(over))
+            .limit(left)
         ).all()
-        # A committed session's own object is a blob's now; only what its commit made useless is still to delete.
-        over += [(row.upload_id, row.discard if state == UPLOAD_COMMITTED else row.object_key) for row in rows]
-        gone += [row.object_key for row in rows if state != UPLOAD_COMMITTED]
-    delete_segments(tx, gone)
-    tx.connection.execute(delete(uploads).where(uploads.c.upload_id.in_([upload_id for upload_id, _ in over])))
-    return tuple(key for _, key in over if key is not None)
+        if over:
+            if state == UPLOAD_COMMITTED:  # its object is a blob's now; its segments are that blob's too
+                keys += [row.discard for row in over if row.discard is not None]
+            else:
+                gone = [row.object_key for row in over]
+                delete_segments(tx, gone)
+                keys += gone
+            if state == UPLOAD_OPEN:
+                for row in over:
+                    usage.uncount_upload(tx, row)
+            tx.connection.execute(delete(uploads).where(uploads.c.upload_id.in_([row.upload_id for row in over])))
+            rows[kind] = len(over)
+            left -= len(over)
+        if not left:
+            return Removed(rows, tuple(keys))
+    ended = reservations.remove_ended(tx, left)
+    if ended:
+        rows["reservation"] = ended
+    return Removed(rows, tuple(keys))
 
 
-def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> Sequence[str]:
+def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> Removed:
+    """Counters only say where to look: what `image_blobs` names stays, and its counters are corrected. A link whose
+    renewal is pending stays as well: somebody was answered that the layer is there."""
     held = tx.connection.execute(_HELD).scalar()
     if held is None:
         tx.connection.execute(insert(turns).values(task=HOLD, until=0.0))  # for a later hold to wait for
     elif held > tx.now:
-        return ()
+        return Removed({})
     before = tx.now - grace_seconds
-    unused = tx.connection.execute(
-        select(blob_links.c.repository_id, blob_links.c.blob_id, repositories.c.account, repositories.c.name)
-        .join(repositories, repositories.c.repository_id == blob_links.c.repository_id)
-        .where(blob_links.c.uses == 0, blob_links.c.touched_at <= before)
-        .order_by(blob_links.c.touched_at)
-        .limit(limit)
-    ).all()
-    for link in unused:
-        tx.connection.execute(
-            delete(blob_links).where(
-                blob_links.c.repository_id == link.repository_id, blob_links.c.blob_id == link.blob_id
-            )
-        )
-        tx.connection.execute(update(blobs).where(blobs.c.blob_id == link.blob_id).values(links=blobs.c.links - 1))
-        tx.changed(link.account, link.name)
-    free = tx.connection.execute(
-        select(blobs.c.blob_id, blobs.c.object_key)
-        .where(blobs.c.links == 0, blobs.c.touched_at <= before)
-        .order_by(blobs.c.touched_at)
-        .limit(limit)
-    ).all()
-    delete_segments(tx, [row.object_key for row in free])
-    tx.connection.execute(delete(blobs).where(blobs.c.blob_id.in_([row.blob_id for row in free])))
-    return tuple(row.object_key for row in free)
+    unused = tx.connection.execute(_UNUSED, {"before": before, "most": limit}).all()
+    gone = [row for row in unused if not (row.needed or renewal(row.repository_id, row.blob_id) in tx.pending)]
+    if gone:
+        tx.connection.execute(_UNLINK, [{"repository": row.repository_id, "blob": row.blob_id} for row in gone])
+        tx.connection.execute(_COUNT_DOWN, [{"blob": row.blob_id} for row in gone])
+        usage.uncount_links(tx, [(row.repository_id, row.size) for row in gone])
+        for row in gone:
+            tx.changed(row.account, row.name)
+    used = [row for row in unused if row.needed]
+    for row in used:
+        counts.recount_uses(tx, row.repository_id, row.blob_id)
+    found = tx.connection.execute(_FREE, {"before": before, "most": limit}).all()
+    free = [row for row in found if not (row.linked or row.needed)]
+    for row in found:
+        if row.needed:
+            counts.restore_links(tx, row.blob_id)
+        if row.linked or row.needed:
+            counts.recount_links(tx, row.blob_id)
+    if free:
+        delete_segments(tx, [row.object_key for row in free])
+        usage.uncount_blobs(tx, [(row.account, row.size) for row in free])
+        tx.connection.execute(delete(blobs).where(blobs.c.blob_id.in_([row.blob_id for row in free])))
+    return Removed(
+        {"blob-link": len(gone), "blob": len(free)},
+        tuple(row.object_key for row in free),
+        len(used) + len(found) - len(free),
+    )
 
 
 def known_objects(tx: Transaction, keys: Sequence[str]) -> Sequence[str]:
     owned: set[str] = set()
     for start in range(0, len(keys), 500):  # SQLite of old takes 999 values in a statement
         some = list(keys[start : start + 500])
-        owned |= set(tx.connection.execute(select(blobs.c.object_key).where(blobs.c.object_key.in_(some))).scalars())
+        for table in (blobs, reserved_objects):
+            named = select(table.c.object_key).where(table.c.object_key.in_(some))
+            owned |= set(tx.connection.execute(named).scalars())
         owned |= set(
             tx.connection.execute(
                 select(uploads.c.object_key).where(uploads.c.object_key.in_(some), uploads.c.state == UPLOAD_OPEN)
             ).scalars()
         )
+        writing = (
+            select(open_objects.c.object_key)
+            .join(
+                uploads,
+                (uploads.c.upload_id == open_objects.c.session_id) & (uploads.c.fence == open_objects.c.fence),
+            )
+            .where(open_objects.c.object_key.in_(some), uploads.c.state == UPLOAD_OPEN, uploads.c.fence != 0)
+        )
+        owned |= set(tx.connection.execute(writing).scalars())
     return tuple(key for key in keys if key in owned)
 
 
@@ -149,13 +230,18 @@ def replace_data_key(tx: Transaction, object_key: str, old: EncryptedDataKey, ne
             .values(**data_key_columns(new))
         )
         if result.rowcount:
-            tx.changes.everything = table is blobs
+            if table is blobs:
+                outdate_blob(tx, object_key)
             return True
     return False
 
 
 def replace_object(tx: Transaction, object_key: str, blob: Blob) -> bool:
+    """The reservation of the new key becomes the blob's row, in this transaction: without one the sweep may have
+    deleted the new object, and nothing is changed."""
     sealed = blob.sealed
+    if not reservations.is_reserved(tx, sealed.object_key):
+        return False
     result = tx.connection.execute(
         update(blobs)
         .where(blobs.c.object_key == object_key, blobs.c.digest == blob.digest)
@@ -169,11 +255,12 @@ def replace_object(tx: Transaction, object_key: str, blob: Blob) -> bool:
             **data_key_columns(sealed.data_key),
         )
     )
+    reservations.release_object(tx, sealed.object_key)
     if not result.rowcount:
         return False
     delete_segments(tx, [object_key])
     insert_segments(tx, sealed.object_key, sealed.segments)
-    tx.changes.everything = True
+    outdate_blob(tx, sealed.object_key)
     return True
 
 

@@ -2,19 +2,23 @@
 
 A session is a row that any worker continues. Whoever appends holds its fence, a number that grows with every lease and
 is checked in the very update that records the append. `begin_upload`, `lease_upload`, `advance_upload` and
-`commit_upload` may be asked twice: a lost answer is given again.
+`commit_upload` may be asked twice: a lost answer is given again. Which object key a lease goes on
+under is `handover`'s to say.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
 
-from proxy.metadata.operations.blobs import link_blob, link_new_blob
+from proxy.metadata.operations import usage
+from proxy.metadata.operations.blobs import link_blob, link_new_blob, outdate_healed
 from proxy.metadata.operations.createonpush import need_or_make_repository
 from proxy.metadata.operations.framehashes import end_append, put_page
-from proxy.metadata.operations.layerparts import add_part, parts_of
+from proxy.metadata.operations.handover import change_key, leave_key
+from proxy.metadata.operations.layerparts import add_part
 from proxy.metadata.operations.repositories import encryption_of, need_repository
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
@@ -26,14 +30,31 @@ from proxy.metadata.operations.sealed import (
     segments_of,
     upload_object,
 )
-from proxy.metadata.operations.upkeep import COMMITTED_SECONDS
+from proxy.metadata.operations.uploadrows import (
+    BY_ID,
+    conflict,
+    need_held,
+    need_row,
+    need_visible,
+    only_segment,
+    upload_of,
+)
 from proxy.metadata.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, repositories, uploads
 from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
-from proxy.model.records import FRAME_HASH, FRAME_PAGE, Blob, CreateOnPush, EncryptedDataKey, Sealing, Segment, Upload
+from proxy.model.errors import upload_not_found as _not_found
+from proxy.model.records import (
+    FRAME_HASH,
+    FRAME_PAGE,
+    Blob,
+    CreateOnPush,
+    EncryptedDataKey,
+    Sealing,
+    Segment,
+    Upload,
+)
 
 # Every step of every push: made once, as making a statement costs as much as running it.
-_BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))
 _BY_KEY = select(*UPLOAD_COLUMNS).where(uploads.c.object_key == bindparam("key"))
 _OPEN = insert(uploads).returning(*UPLOAD_COLUMNS)
 _LEASE = (
@@ -66,7 +87,11 @@ _APPEND = (
     .returning(*UPLOAD_COLUMNS)
 )
 _APPEND_AND_FREE = _APPEND.values(
-    hash_state=bindparam("hashed"), fence=0, lease_until=0.0, committed=bindparam("as_digest")
+    hash_state=bindparam("hashed"),
+    fence=0,
+    lease_until=0.0,
+    committed=bindparam("as_digest"),
+    settled_fence=bindparam("settled"),
 )
 _COMMIT = (
     update(uploads)
@@ -107,6 +132,7 @@ def begin_upload(
     sealing: Sealing = Sealing.AES_GCM,
     in_parts: bool = False,
     encryption: str = "",
+    opened_by: str = "",
 ) -> Upload:
     """Asked again with the same object key, it is the same session. EncryptionDiffers takes back a repository that was
     made here: whoever asks again, with a data key under its key, makes it anew."""
@@ -145,23 +171,25 @@ def begin_upload(
                 lease_until=0.0,
                 touched_at=tx.now,
                 parts=0 if in_parts else None,
+                **usage.opened(tx, opened_by),
             ),
         ).one()
     elif not created:  # the answer was lost: both were made in one moment, or the repository was there
         made_at = select(repositories.c.created_at).where(repositories.c.repository_id == repository_id)
         created = bool(tx.connection.execute(made_at).scalar() == row.touched_at)
-    return replace(_upload(tx, row), created_repository=created)
+    return replace(upload_of(tx, row), created_repository=created)
 
 
 def upload(tx: Transaction, account: str, repository: str, upload_id: str) -> Upload:
     need_repository(tx, account, repository)
-    return _upload(tx, _visible(tx, account, repository, upload_id))
+    return upload_of(tx, need_visible(tx, account, repository, upload_id))
 
 
 def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str, seconds: float, holder: str) -> Upload:
     """A committed session comes back as it is, with no fence: there is nothing to append to.
 
-    `holder` is new with every lease; asked again by the same, whose answer was lost, it is given a lease again.
+    `holder` is new with every lease; asked again by the same, whose answer was lost, it is given a lease again. Where
+    the lease before was not settled, the session may have another object key than it had.
     """
     row = tx.connection.execute(
         _LEASE,
@@ -176,25 +204,31 @@ def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str,
     ).one_or_none()
     if row is None:
         need_repository(tx, account, repository)
-        row = _visible(tx, account, repository, upload_id)
+        row = need_visible(tx, account, repository, upload_id)
         if row.state != UPLOAD_COMMITTED:
-            raise _conflict(row, "another request is writing to this upload")
-    return _upload(tx, row)
+            left = max(1, math.ceil(row.lease_until - tx.now))
+            raise Failure(
+                Code.UPLOAD_IN_USE, "another request writes to this upload", seconds=left, offset=row.plain_size
+            )
+    elif row.settled_fence != row.last_fence - 1:
+        row = leave_key(tx, row)
+    return usage.limited(tx, row, upload_of(tx, row))
 
 
 def renew_upload(tx: Transaction, upload_id: str, fence: int, seconds: float) -> None:
     result = tx.connection.execute(
         update(uploads)
         .where(uploads.c.upload_id == upload_id, uploads.c.fence == fence, uploads.c.state == UPLOAD_OPEN)
+        .where(usage.is_young(tx))
         .values(lease_until=tx.now + seconds, touched_at=tx.now)
     )
     if not result.rowcount or not fence:
-        raise _conflict(_row(tx, upload_id), "the lease on this upload was lost")
+        raise conflict(need_row(tx, upload_id), "the lease on this upload was lost")
 
 
 def keep_frame_hashes(tx: Transaction, upload_id: str, fence: int, plain_offset: int, hashes: bytes) -> None:
-    row = _row(tx, upload_id)
-    _held(row, fence)
+    row = need_row(tx, upload_id)
+    need_held(row, fence)
     past = plain_offset - row.plain_size
     if row.sealing != Sealing.NONE or past < 0 or past % (FRAME_PAGE * row.frame_length):
         raise Failure(Code.INVALID_PARAMETER, "no page of frames of this upload begins there")
@@ -204,36 +238,54 @@ def keep_frame_hashes(tx: Transaction, upload_id: str, fence: int, plain_offset:
 
 
 def advance_upload(
-    tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, frame_hashes: bytes = b""
+    tx: Transaction,
+    upload_id: str,
+    fence: int,
+    segment: Segment,
+    hash_state: bytes,
+    frame_hashes: bytes = b"",
+    object_key: str = "",
+    settled: bool = True,
 ) -> Upload:
-    return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, None)
+    return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, None, object_key, settled)
 
 
 def finish_upload(
     tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
 ) -> Upload:
-    return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, digest)
+    return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, digest, "", True)
 
 
 def _advance(
-    tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, hashes: bytes, digest: str | None
+    tx: Transaction,
+    upload_id: str,
+    fence: int,
+    segment: Segment,
+    hash_state: bytes,
+    hashes: bytes,
+    digest: str | None,
+    object_key: str,
+    settled: bool,
 ) -> Upload:
-    row = _row(tx, upload_id)
+    row = need_row(tx, upload_id)
     done = (row.plain_size, row.stored_size) == (
         segment.plain_offset + segment.plain_length,
         segment.stored_offset + segment.stored_length,
     )
     if done and row.state == UPLOAD_OPEN and not row.fence and fence and row.last_fence == fence:
-        return _upload(tx, row)  # the answer to this very append was lost
-    row = _append(tx, row, fence, segment, hashes, hash_state, digest)
-    return _upload(tx, row, _only(row, segment))
+        return upload_of(tx, row)  # the answer to this very append was lost
+    need_held(row, fence)
+    row = change_key(tx, row, object_key)
+    row = _append(tx, row, fence, segment, hashes, hash_state, digest, settled)
+    return upload_of(tx, row, only_segment(row, segment))
 
 
-def release_upload(tx: Transaction, upload_id: str, fence: int) -> None:
+def release_upload(tx: Transaction, upload_id: str, fence: int, settled: bool = False) -> None:
+    values = {"fence": 0, "lease_until": 0.0, "touched_at": tx.now} | ({"settled_fence": fence} if settled else {})
     tx.connection.execute(
         update(uploads)
         .where(uploads.c.upload_id == upload_id, uploads.c.fence == fence, uploads.c.state == UPLOAD_OPEN)
-        .values(fence=0, lease_until=0.0, touched_at=tx.now)
+        .values(**values)
     )
 
 
@@ -245,17 +297,19 @@ def commit_upload(
     segment: Segment | None,
     hash_state: bytes,
     frame_hashes: bytes = b"",
+    object_key: str = "",
 ) -> tuple[Blob, str | None]:
-    row = _row(tx, upload_id)
+    row = need_row(tx, upload_id)
     if row.state == UPLOAD_COMMITTED and row.committed == digest:
-        tx.changes.everything = True  # as if it were done now: whoever did it may not have told anybody
+        outdate_healed(tx, row.object_key, row.discard)
         return _blob(tx, row, digest), row.discard
-    _held(row, fence)
+    need_held(row, fence)
+    row = change_key(tx, row, object_key)
     repository_id = need_repository(tx, row.account, row.repository)
     found = None
     if segment is not None:
         row = _append(tx, row, fence, segment, frame_hashes, None)
-        found = _only(row, segment)
+        found = only_segment(row, segment)
     discard = _keep(tx, row, digest, repository_id, hash_state)
     if discard == row.object_key:  # another one is there, and stays
         return _blob(tx, row, digest), discard
@@ -267,23 +321,26 @@ def close_upload(
 ) -> tuple[Upload | None, str | None]:
     """A session is finished when the first lease that it ever gave has ended with `finish_upload`, and there was no
     other: nobody else can have written to its object."""
-    row = tx.connection.execute(_BY_ID, {"id": upload_id}).one_or_none()
+    row = tx.connection.execute(BY_ID, {"id": upload_id}).one_or_none()
     if row is not None and (row.account, row.repository, row.committed) == (account, repository, digest):
         if row.state == UPLOAD_OPEN and (row.fence, row.last_fence) == (0, 1):
             return None, _keep(tx, row, digest, need_repository(tx, account, repository), b"")
-        tx.changes.everything = row.state == UPLOAD_COMMITTED  # as in `commit_upload`
+        if row.state == UPLOAD_COMMITTED:
+            outdate_healed(tx, row.object_key, row.discard)
     return lease_upload(tx, account, repository, upload_id, seconds, holder), None
 
 
-def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str) -> str:
+def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str, fence: int | None = None) -> str:
     need_repository(tx, account, repository)
-    row = _visible(tx, account, repository, upload_id)
+    row = need_visible(tx, account, repository, upload_id)
     if row.state != UPLOAD_OPEN:
         raise _not_found(upload_id, repository, account)
+    if fence is not None:
+        need_held(row, fence)
     # The row stays, closed, until the sweep has seen to it that the object is gone as well.
     tx.connection.execute(update(uploads).where(uploads.c.upload_id == upload_id).values(state=UPLOAD_CLOSED))
-    object_key: str = row.object_key
-    return object_key
+    usage.uncount_upload(tx, row)
+    return str(row.object_key)
 
 
 def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int, hash_state: bytes) -> str | None:
@@ -313,11 +370,11 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int, hash_
         discard = row.object_key if there.quarantined_for is None else there.object_key
         if there.quarantined_for is not None:
             tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(quarantined_for=None, **facts))
-            tx.changes.everything = True
         delete_segments(tx, [discard])
-        link_blob(tx, repository_id, blob_id)
+        usage.uncount_upload(tx, row, linked=link_blob(tx, repository_id, blob_id))
     closed = {"id": row.upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now}
     tx.connection.execute(_COMMIT, closed)
+    outdate_healed(tx, row.object_key, discard)
     return discard
 
 
@@ -329,78 +386,23 @@ def _append(
     frame_hashes: bytes,
     hash_state: bytes | None,
     finished: str | None = None,
+    settled: bool = True,
 ) -> FoundRow:
     """With a hash state it is an append of its own, and frees the session; without, a commit's last one."""
-    _held(row, fence)
+    need_held(row, fence)
     if segment.plain_offset != row.plain_size or segment.stored_offset != row.stored_size:
-        raise _conflict(row, "the append does not begin where this upload ends")
+        raise conflict(row, "the append does not begin where this upload ends")
     if row.parts is not None:
         add_part(tx, row, segment)
+    usage.count_append(tx, row.account, row.repository, segment.plain_length)
     insert_segments(tx, row.object_key, [segment])
     end_append(tx, row, segment, frame_hashes)
     facts = {"id": row.upload_id, "plain": segment.plain_length, "stored": segment.stored_length, "now": tx.now}
     if hash_state is None:
         return tx.connection.execute(_APPEND, facts).one()
-    return tx.connection.execute(_APPEND_AND_FREE, facts | {"hashed": hash_state, "as_digest": finished}).one()
-
-
-def _held(row: FoundRow, fence: int) -> None:
-    """A lease that has run out but was taken by nobody still counts: its holder's bytes are the last ones."""
-    if row.state == UPLOAD_CLOSED:
-        raise _not_found(row.upload_id, row.repository, row.account)
-    if row.state != UPLOAD_OPEN or not fence or row.fence != fence:
-        raise _conflict(row, "the lease on this upload was lost")
-
-
-def _row(tx: Transaction, upload_id: str) -> FoundRow:
-    row = tx.connection.execute(_BY_ID, {"id": upload_id}).one_or_none()
-    if row is None:
-        raise Failure(Code.UPLOAD_NOT_FOUND, f"Upload with id '{upload_id}' could not be found", uploadId=upload_id)
-    return row
-
-
-def _visible(tx: Transaction, account: str, repository: str, upload_id: str) -> FoundRow:
-    row = tx.connection.execute(_BY_ID, {"id": upload_id}).one_or_none()
-    if row is None or row.account != account or row.repository != repository or row.state == UPLOAD_CLOSED:
-        raise _not_found(upload_id, repository, account)
-    if row.state == UPLOAD_COMMITTED and row.touched_at <= tx.now - COMMITTED_SECONDS:
-        raise _not_found(upload_id, repository, account)
-    return row
-
-
-def _not_found(upload_id: str, repository: str, account: str) -> Failure:
-    return Failure(
-        Code.UPLOAD_NOT_FOUND,
-        f"Upload with id '{upload_id}' could not be found for the repository with name '{repository}'"
-        f" in the registry with id '{account}'",
-        uploadId=upload_id,
-        repositoryName=repository,
-    )
-
-
-def _conflict(row: FoundRow, message: str) -> Failure:
-    return Failure(Code.UPLOAD_CONFLICT, message, offset=row.plain_size)
-
-
-def _only(row: FoundRow, segment: Segment) -> tuple[Segment, ...] | None:
-    """What a row that has this last segment has of them, if that is all; None: to be looked up."""
-    return (segment,) if row.segment_count == 1 else None
-
-
-def _upload(tx: Transaction, row: FoundRow, found: tuple[Segment, ...] | None = None) -> Upload:
-    if found is None:
-        found = segments_of(tx, row.object_key) if row.segment_count else ()
-    return Upload(
-        upload_id=row.upload_id,
-        account=row.account,
-        repository=row.repository,
-        algorithm=row.algorithm,
-        sealed=upload_object(row, found),
-        hash_state=row.hash_state,
-        fence=row.fence,
-        committed=row.committed if row.state == UPLOAD_COMMITTED else None,
-        parts=parts_of(tx, row),
-    )
+    settled_fence = fence if settled else row.settled_fence
+    ends = {"hashed": hash_state, "as_digest": finished, "settled": settled_fence}
+    return tx.connection.execute(_APPEND_AND_FREE, facts | ends).one()
 
 
 def _named(upload: FoundRow, digest: str) -> dict[str, str]:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-from fakes.asked_doors import raw_request, written
+from fakes.keyed_registry import OWN, REPOSITORY, Clock, KeyedRegistry, encryption_in, said
 from fakes.kms_door import ARN as SERVERS
-from fakes.kms_door import KmsDoor, kms_door
-from fakes.memory_line import Answer, Line
+from fakes.kms_door import kms_door
 from fakes.oci_words import EMPTY_CONFIG, OCI_IMAGE, digest_of, image, push_blob, push_image
-from fakes.signer import Credentials, Scope, signed
-from fakes.whole_registry import ACCOUNT, WholeRegistry, whole_registry
+from fakes.signer import Credentials
+from fakes.whole_registry import ACCOUNT, whole_registry
 
 from proxy.blob.kmskeys import CHECK_SECONDS, KmsKeys
 from proxy.model.records import Sealing
 
-OWN = "arn:aws:kms:us-east-1:123456789012:key/own"
-REPOSITORY = "own/app"
+OTHER = "arn:aws:kms:us-east-1:123456789012:key/other"
 LAYER = b"a layer of own/app"
 CACHE_SECONDS = 300.0
 
@@ -33,60 +30,17 @@ TEMPLATE: dict[str, Any] = {
 }
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Registry:
-    """A whole registry with its KMS, asked as an administrator."""
-
-    def __init__(self, registry: WholeRegistry, kms: KmsDoor, clock: Clock, who: Credentials) -> None:
-        self.whole = registry
-        self.kms = kms
-        self.clock = clock
-        self._who = who
-        self._line = Line(registry.server)
-
-    async def ask(self, operation: str, **parameters: Any) -> Answer:
-        lines, body = written("ecr", operation, parameters)
-        sent = signed("POST", "/", lines, body, self._who, Scope("ecr"))
-        answer = await self._line.ask(raw_request("POST", "/", sent, body))
-        assert answer is not None
-        return answer
-
-    async def create(self, name: str = REPOSITORY, kind: str = "KMS", key: str = "") -> Answer:
-        configuration = {"encryptionType": kind, **({"kmsKey": key} if key else {})}
-        return await self.ask("CreateRepository", repositoryName=name, encryptionConfiguration=configuration)
-
-    async def close(self) -> None:
-        await self._line.close()
-
-
 @pytest.fixture
-async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
+async def registry(tmp_path: Path) -> AsyncIterator[KeyedRegistry]:
     clock = Clock()
     async with kms_door() as door:
         door.named |= {OWN: OWN, "own": OWN, "alias/own": OWN}
         kms = KmsKeys(door.kms(patience=0.5), "probe", clock=clock, cache_seconds=CACHE_SECONDS)
         async with whole_registry(tmp_path, kms=kms) as whole:
-            made = Registry(whole, door, clock, Credentials(*await whole.give_key(ACCOUNT, "administrator")))
+            made = KeyedRegistry(whole, door, clock, Credentials(*await whole.give_key(ACCOUNT, "administrator")))
             yield made
             await made.close()
         await kms.close()
-
-
-def said(answer: Answer) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(answer.body)
-    return found
-
-
-def encryption_in(answer: Answer) -> dict[str, str]:
-    assert answer.status == 200, answer.body
-    found: dict[str, str] = said(answer)["repository"]["encryptionConfiguration"]
-    return found
 
 
 def _levels(logged: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -95,14 +49,14 @@ def _levels(logged: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["own", "alias/own", OWN])
-async def test_a_key_is_shown_by_its_arn_however_it_was_named(registry: Registry, name: str) -> None:
+async def test_a_key_is_shown_by_its_arn_however_it_was_named(registry: KeyedRegistry, name: str) -> None:
     kept = {"encryptionType": "KMS", "kmsKey": OWN}
     assert encryption_in(await registry.create(key=name)) == kept
     described = said(await registry.ask("DescribeRepositories", repositoryNames=[REPOSITORY]))
     assert described["repositories"][0]["encryptionConfiguration"] == kept
 
 
-async def test_without_a_key_it_is_the_servers_own(registry: Registry) -> None:
+async def test_without_a_key_it_is_the_servers_own(registry: KeyedRegistry) -> None:
     assert encryption_in(await registry.create()) == {"encryptionType": "KMS", "kmsKey": SERVERS}
     assert encryption_in(await registry.create("plain/app", "AES256")) == {"encryptionType": "AES256"}
 
@@ -117,7 +71,7 @@ async def test_without_a_key_it_is_the_servers_own(registry: Registry) -> None:
         ("InvalidKeyUsageException", "InvalidKeyUsageException"),
     ],
 )
-async def test_a_key_that_cannot_be_used_makes_no_repository(registry: Registry, code: str, words: str) -> None:
+async def test_a_key_that_cannot_be_used_makes_no_repository(registry: KeyedRegistry, code: str, words: str) -> None:
     registry.kms.refused[OWN] = code
     with structlog.testing.capture_logs() as logged:
         answer = await registry.create(key="alias/own")
@@ -128,7 +82,7 @@ async def test_a_key_that_cannot_be_used_makes_no_repository(registry: Registry,
     assert said(await registry.ask("DescribeRepositories"))["repositories"] == []
 
 
-async def test_the_servers_own_key_that_cannot_be_used_is_the_operators_to_mend(registry: Registry) -> None:
+async def test_the_servers_own_key_that_cannot_be_used_is_the_operators_to_mend(registry: KeyedRegistry) -> None:
     registry.kms.refused[SERVERS] = "DisabledException"
     with structlog.testing.capture_logs() as logged:
         answer = await registry.create()
@@ -139,7 +93,7 @@ async def test_the_servers_own_key_that_cannot_be_used_is_the_operators_to_mend(
     assert "the key is disabled" in said(templated)["message"]
 
 
-async def test_a_kms_that_does_not_answer_is_a_fault_of_ours(registry: Registry) -> None:
+async def test_a_kms_that_does_not_answer_is_a_fault_of_ours(registry: KeyedRegistry) -> None:
     registry.kms.refuse = "KMSInternalException"
     with structlog.testing.capture_logs() as logged:
         answer = await registry.create(key=OWN)
@@ -160,7 +114,7 @@ async def test_a_kms_that_does_not_answer_is_a_fault_of_ours(registry: Registry)
     ],
 )
 async def test_what_cannot_be_is_refused_before_kms_is_asked(
-    registry: Registry, configuration: object, member: str
+    registry: KeyedRegistry, configuration: object, member: str
 ) -> None:
     answer = await registry.ask("CreateRepository", repositoryName=REPOSITORY, encryptionConfiguration=configuration)
     assert (answer.status, said(answer)["__type"]) == (400, "InvalidParameterException")
@@ -171,7 +125,7 @@ async def test_what_cannot_be_is_refused_before_kms_is_asked(
 async def test_without_a_kms_a_key_of_it_is_refused_in_words(tmp_path: Path) -> None:
     async with whole_registry(tmp_path) as whole, kms_door() as unused:
         who = Credentials(*await whole.give_key(ACCOUNT, "administrator"))
-        registry = Registry(whole, unused, Clock(), who)
+        registry = KeyedRegistry(whole, unused, Clock(), who)
         with structlog.testing.capture_logs() as logged:
             answer = await registry.create()
         assert _levels(logged) == ["info"]
@@ -183,10 +137,12 @@ async def test_without_a_kms_a_key_of_it_is_refused_in_words(tmp_path: Path) -> 
         await registry.close()
 
 
-async def test_what_is_pushed_is_under_the_repositorys_key_and_shared_where_it_is_the_same(registry: Registry) -> None:
+async def test_what_is_pushed_is_under_the_repositorys_key_and_shared_where_it_is_the_same(
+    registry: KeyedRegistry,
+) -> None:
     """Two repositories of one key hold a layer once; another key and none have it again, each for itself."""
-    registry.kms.named["alias/other"] = "arn:other"
-    registry.kms.named["arn:other"] = "arn:other"
+    registry.kms.named["alias/other"] = OTHER
+    registry.kms.named[OTHER] = OTHER
     for name, key in (("own/app", "own"), ("own/again", "alias/own"), ("other/app", "alias/other")):
         encryption_in(await registry.create(name, key=key))
     names = ("own/app", "own/again", "other/app", "none/app")
@@ -196,14 +152,14 @@ async def test_what_is_pushed_is_under_the_repositorys_key_and_shared_where_it_i
         sealed = {name: (await registry.whole.metadata.blob(ACCOUNT, name, digest_of(LAYER))).sealed for name in names}
         assert sealed["own/app"] == sealed["own/again"]
         assert len({each.object_key for each in sealed.values()}) == 3
-        assert [sealed[name].data_key.provider_info.decode() for name in names[:3]] == [OWN, OWN, "arn:other"]
+        assert [sealed[name].data_key.provider_info.decode() for name in names[:3]] == [OWN, OWN, OTHER]
         assert sealed["none/app"].data_key.provider_id == "wharfage"
         for name in names:
             async with http.get(f"/v2/{name}/blobs/{digest_of(LAYER)}") as answer:
                 assert await answer.read() == LAYER
 
 
-async def test_a_mount_from_a_repository_of_another_key_is_an_upload(registry: Registry) -> None:
+async def test_a_mount_from_a_repository_of_another_key_is_an_upload(registry: KeyedRegistry) -> None:
     for name in ("own/app", "own/again"):
         encryption_in(await registry.create(name, key=OWN))
     async with registry.whole.client() as http:
@@ -223,7 +179,7 @@ async def test_a_mount_from_a_repository_of_another_key_is_an_upload(registry: R
         assert await mount("none/again") == 201
 
 
-async def test_a_key_that_is_disabled_hides_its_images_until_it_is_enabled(registry: Registry) -> None:
+async def test_a_key_that_is_disabled_hides_its_images_until_it_is_enabled(registry: KeyedRegistry) -> None:
     """Once what was kept of it has gone: manifests, layers and BatchGetImage; and nothing new is taken."""
     encryption_in(await registry.create(key="alias/own"))
     async with registry.whole.client() as http:
@@ -269,7 +225,7 @@ async def test_a_key_that_is_disabled_hides_its_images_until_it_is_enabled(regis
         assert [each["imageId"]["imageTag"] for each in (await batch())["images"]] == ["v1"]
 
 
-async def test_while_kms_is_away_manifests_go_on(registry: Registry) -> None:
+async def test_while_kms_is_away_manifests_go_on(registry: KeyedRegistry) -> None:
     """Nobody has taken the key away, and what is kept of it may still open the layers."""
     encryption_in(await registry.create(key=OWN))
     async with registry.whole.client() as http:
@@ -280,7 +236,7 @@ async def test_while_kms_is_away_manifests_go_on(registry: Registry) -> None:
             assert answer.status == 200
 
 
-async def test_many_pulls_cost_kms_one_look(registry: Registry) -> None:
+async def test_many_pulls_cost_kms_one_look(registry: KeyedRegistry) -> None:
     encryption_in(await registry.create(key=OWN))
     async with registry.whole.client() as http:
         await push_image(http, REPOSITORY, "v1", [LAYER])
@@ -292,7 +248,7 @@ async def test_many_pulls_cost_kms_one_look(registry: Registry) -> None:
 
 
 async def test_a_repository_that_changes_its_key_under_an_upload_begins_with_the_new_one(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
+    registry: KeyedRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker may have seen it a moment before: what the rows say counts."""
     encryption_in(await registry.create(key=OWN))
@@ -313,7 +269,7 @@ async def test_what_has_a_key_of_its_own_is_sealed_where_nothing_else_is(tmp_pat
         door.named[OWN] = OWN
         kms = KmsKeys(door.kms(), "probe")
         async with whole_registry(tmp_path, kms=kms, sealing=Sealing.NONE) as whole:
-            registry = Registry(whole, door, Clock(), Credentials(*await whole.give_key(ACCOUNT, "administrator")))
+            registry = KeyedRegistry(whole, door, Clock(), Credentials(*await whole.give_key(ACCOUNT, "administrator")))
             encryption_in(await registry.create(key=OWN))
             async with whole.client() as http:
                 for name, sealing in ((REPOSITORY, Sealing.AES_GCM), ("none/app", Sealing.NONE)):
@@ -324,7 +280,9 @@ async def test_what_has_a_key_of_its_own_is_sealed_where_nothing_else_is(tmp_pat
         await kms.close()
 
 
-async def test_a_push_that_a_template_makes_a_repository_for_is_under_the_templates_key(registry: Registry) -> None:
+async def test_a_push_that_a_template_makes_a_repository_for_is_under_the_templates_key(
+    registry: KeyedRegistry,
+) -> None:
     """A template that names no key has the server's own from then on."""
     made: dict[str, Any] = {"appliedFor": ["CREATE_ON_PUSH"], "customRoleArn": f"arn:aws:iam::{ACCOUNT}:role/maker"}
     for prefix, given in (("own", {"kmsKey": OWN}), ("managed", {})):
@@ -349,7 +307,7 @@ async def test_a_push_that_a_template_makes_a_repository_for_is_under_the_templa
                 assert mounted.status == status
 
 
-async def test_every_operation_that_needs_the_key_says_what_kms_said(registry: Registry) -> None:
+async def test_every_operation_that_needs_the_key_says_what_kms_said(registry: KeyedRegistry) -> None:
     encryption_in(await registry.create(key=OWN))
     async with registry.whole.client() as http:
         for content in (EMPTY_CONFIG, LAYER):

@@ -16,6 +16,7 @@ import pytest
 from fakes.signed_door import ALICE, KEY, PART_MAX, SignedDoor, read_answer
 
 from proxy.auth.sigv4 import MISMATCH_TEXT
+from proxy.process.boundedreads import FIRST_BYTES
 
 MISMATCH = {"reason": "mismatch", "message": MISMATCH_TEXT}
 
@@ -127,3 +128,34 @@ async def test_a_part_of_twenty_mebibytes_takes_less_than_three(
         assert [members for members, _ in door.kept] == [{"partFirstByte": 0, "uploadId": "u"}]
     else:
         assert (answer.said, door.kept) == (MISMATCH, [])
+
+
+async def test_while_a_key_is_looked_up_no_more_of_the_body_is_read(
+    door: SignedDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A metadata service that hangs makes no connection fill its buffers; then the body is read as ever."""
+    asked, release = asyncio.Event(), asyncio.Event()
+    real = door.people.access_key
+
+    async def access_key(access_key_id: str) -> Any:
+        asked.set()
+        await release.wait()
+        return await real(access_key_id)
+
+    monkeypatch.setattr(door.people, "access_key", access_key)
+    body = json.dumps({"a": "a" * 900_000}).encode()
+    sent = asyncio.create_task(door.send(door.signed(body), body))
+    await asyncio.wait_for(asked.wait(), 20)
+    [connection] = door._server.connections
+    await asyncio.sleep(0.2)
+    request = connection._current_request
+    assert request is not None
+    assert request.content.total_bytes <= FIRST_BYTES
+    release.set()
+    assert (await sent).status == 200
+
+
+async def test_an_unknown_keys_body_is_read_off_so_that_its_sender_hears_why(door: SignedDoor) -> None:
+    body = json.dumps({"a": "a" * 900_000}).encode()
+    answer = await door.send(door.signed(body, key=("AKIAUNKNOWN00000", "x")), body)
+    assert (answer.status, answer.said["reason"]) == (403, "unknown key")

@@ -14,7 +14,7 @@ import proxy
 ROOT = Path(proxy.__file__).resolve().parents[1]
 SOURCES = sorted(
     path
-    for folder in ("proxy", "_speedups", "tests", "bench")
+    for folder in ("proxy", "_speedups", "tests", "bench", "release")
     for path in (ROOT / folder).rglob("*.py")
     if "__pycache__" not in path.parts
 )

@@ -27,7 +27,7 @@ from proxy.metadata.sqlite import SqliteDatabase
 from proxy.metadata.transaction import Transaction
 from proxy.metadata.unixdoor import BODY_MAX
 from proxy.metadata.watch import Watch
-from proxy.metadata.wire import REACHES, REQUEST_HEADER, SECRET_HEADER
+from proxy.metadata.wire import MADE_HEADER, REACHES, REQUEST_HEADER, SECRET_HEADER, TIME_HEADER, WITHIN_HEADER
 from proxy.model.errors import Code, Failure
 from proxy.process.selfsigned import make_self_signed
 from proxy.process.tls import server_context
@@ -332,7 +332,7 @@ class TestClient:
         assert leased.fence > json.loads(lost[0])["fence"]
         with pytest.raises(Failure) as caught:
             await world.lease(upload)
-        assert caught.value.code is Code.UPLOAD_CONFLICT
+        assert caught.value.code is Code.UPLOAD_IN_USE
         await client.close()
 
     async def test_a_write_whose_answer_was_lost_is_asked_for_under_the_id_it_had(
@@ -348,6 +348,26 @@ class TestClient:
         assert await client.take_turn("sweep", seconds=1)
         assert await client.take_turn("sweep", seconds=1)
         assert ids[0] == ids[1] != ids[2]
+
+    async def test_a_repeated_request_says_that_it_was_made_when_it_was_made_first(
+        self, faulty: Callable[[Answer], Awaitable[MetadataClient]]
+    ) -> None:
+        """By the time that an answer told; its client waits for it for longer since then."""
+        stamps: list[tuple[float, float]] = []
+
+        async def answer(number: int, request: web.Request) -> web.StreamResponse:
+            stamps.append((float(request.headers[MADE_HEADER]), float(request.headers[WITHIN_HEADER])))
+            if number == 2:
+                await asyncio.sleep(0.2)
+                return cut(request)
+            return web.json_response(True, headers={TIME_HEADER: "1000000.0"})
+
+        client = await faulty(answer)
+        for _ in range(2):
+            assert await client.take_turn("sweep", seconds=1)
+        assert stamps[0][0] == 0.0
+        assert stamps[1][0] == stamps[2][0] >= 1_000_000.0
+        assert stamps[2][1] >= stamps[1][1] + 0.2
 
     async def test_a_service_that_never_answers_is_unavailable_in_bounded_time(
         self, faulty: Callable[[Answer], Awaitable[MetadataClient]]

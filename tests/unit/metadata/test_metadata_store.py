@@ -230,18 +230,6 @@ async def test_a_cancelled_writers_write_is_whole_and_told_to_the_epochs(store: 
     assert {("a", "one"), ("a", "two")} == set().union(*(each.repositories for each in changes))
 
 
-async def test_a_read_may_leave_a_write_that_is_done_before_it_answers(store: Store) -> None:
-    def ask(tx: Transaction) -> list[str]:
-        def leave(later: Transaction) -> None:
-            adding("left")(later)
-
-        tx.afterwards.append(leave)
-        return names(tx)
-
-    assert await store.read(ask) == []
-    assert await store.read(names) == ["left"]
-
-
 async def test_closing_finishes_what_was_queued_and_refuses_the_rest(store: Store) -> None:
     release, busy = await hold(store)
     queued = asyncio.create_task(store.write(adding("one")))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fill
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -18,7 +19,7 @@ from harness import postgresql
 from harness.metadata import postgresql_database
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
 from proxy.metadata import migrations, roster, schema
-from proxy.metadata.operations import accounts, identity
+from proxy.metadata.operations import accounts, counts, identity
 from proxy.metadata.operations.iam import IAM
 from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine
@@ -264,3 +265,44 @@ def test_policies_of_before_are_bound_to_whom_their_sessions_and_templates_name_
             ]
             assert run("SELECT custom_role_id FROM creation_templates").scalar_one() == "AROACI"
     engine.dispose()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs(postgresql.PROGRAM))])
+def test_blobs_of_images_of_before_know_their_repository(tmp_path: Path, kind: str) -> None:
+    def opened() -> SqliteDatabase | PostgresqlDatabase:
+        return SqliteDatabase(tmp_path / "m.db") if kind == "sqlite" else PostgresqlDatabase(url)
+
+    url = postgresql_database(tmp_path) if kind == "postgresql" else ""
+    fill.fill(url or tmp_path / "m.db", fill.Size(3, 2, 4, 1), revision="0007")
+    database = opened()
+    try:
+        wrong = text(
+            "SELECT count(*), sum(CASE WHEN b.repository_id = i.repository_id THEN 0 ELSE 1 END)"
+            " FROM image_blobs b JOIN images i ON i.image_id = b.image_id"
+        )
+        assert tuple(database.read(lambda connection: connection.execute(wrong).one())) == (22, 0)
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs(postgresql.PROGRAM))])
+def test_bytes_of_repositories_and_accounts_of_before_are_counted(tmp_path: Path, kind: str) -> None:
+    def opened() -> SqliteDatabase | PostgresqlDatabase:
+        return SqliteDatabase(tmp_path / "m.db") if kind == "sqlite" else PostgresqlDatabase(url)
+
+    url = postgresql_database(tmp_path) if kind == "postgresql" else ""
+    fill.fill(url or tmp_path / "m.db", fill.Size(3, 2, 4, 1), revision="0007")
+    database = opened()
+    try:
+
+        def ask(connection: Connection) -> tuple[list[object], int, int]:
+            tx = Transaction(connection, 0.0, Registry())
+            wrong = [counts.miscounts(tx, noun, "", 99)[0] for noun in ("repository_bytes", "account_bytes")]
+            run = connection.execute
+            least = run(text("SELECT min(bytes), min(manifest_bytes) FROM repositories")).one()
+            return wrong, *least
+
+        wrong, held, manifests = database.read(ask)
+        assert (wrong, held > manifests > 0) == ([(), ()], True)
+    finally:
+        database.close()

@@ -34,7 +34,7 @@ from proxy.metadata.postgresql import PostgresqlDatabase
 from proxy.metadata.schema import metadata
 from proxy.metadata.sqlite import SqliteDatabase
 from proxy.model.errors import Failure
-from proxy.model.records import KeyRecord, Sealing, SentPart
+from proxy.model.records import Fence, KeyRecord, Sealing, SentPart
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
@@ -65,12 +65,19 @@ async def source(tmp_path: Path) -> Path:
     await world.image("signature", subject=subject, annotations={"a": "ü"})
     await world.put(index_manifest([pushed[0].digest]), ["latest"])
     leased = await world.lease(await world.begin(sealing=Sealing.NONE))
-    await client.advance_upload(
-        leased.upload_id, leased.fence, segment=plain_append(0, 5), hash_state=b"", frame_hashes=b"h" * 32
-    )
     keeper = MetadataClient(f"unix:{tmp_path}/m.sock")
     await keeper.keep_open_object(
-        "1" * 32, part_size=10, upload_id="id", parts=[SentPart(1, '"e"', "c")], tail_offset=10, tail=b"\x00sealed"
+        "1" * 32,
+        Fence(leased.upload_id, leased.fence),
+        part_size=10,
+        upload_id="id",
+        parts=[SentPart(1, 1, '"e"', "c")],
+        tail_offset=10,
+        tail=b"\x00sealed",
+        next_number=2,
+    )
+    await client.advance_upload(
+        leased.upload_id, leased.fence, segment=plain_append(0, 5), hash_state=b"", frame_hashes=b"h" * 32
     )
     await keeper.record_key(KeyRecord("k", "aws-kms", b"\x00check", DATA_KEY, "arn", True), replaces=None)
     await keeper.close()

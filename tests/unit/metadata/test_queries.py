@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine, delete, event, update
 
 from harness import postgresql
 from harness.iampeople import KEY, people
@@ -53,6 +53,7 @@ from proxy.metadata.operations import (
     repositories,
     repositorysettings,
     repositorytags,
+    reservations,
     scanning,
     upkeep,
     uploads,
@@ -60,15 +61,20 @@ from proxy.metadata.operations import (
 from proxy.metadata.operations import policies as ecr_policies
 from proxy.metadata.operations.iam import IAM, accesskeys, roles
 from proxy.metadata.postgresql import PostgresqlDatabase
+from proxy.metadata.schema import blob_links
+from proxy.metadata.schema import blobs as schema_blobs
 from proxy.metadata.sessions import UNINDEXED
 from proxy.metadata.sqlite import sqlite_engine
 from proxy.metadata.transaction import Changes, Registry, Transaction
 from proxy.model.errors import Failure
-from proxy.model.records import FRAME_PAGE, CreateOnPush, KeyRecord, Pull, Sealing, SentPart
+from proxy.model.quotas import Quotas
+from proxy.model.records import FRAME_PAGE, CreateOnPush, EncryptedDataKey, Fence, KeyRecord, Pull, Sealing, SentPart
 
 R = "team/app"
+LIMITED = Quotas(repository_bytes=2**40, account_bytes=2**40)
 FULL_PAGE = bytes(FRAME_PAGE * 32)
-SMALL = {"turns", "accounts", "alembic_version", "master_keys"}  # a row a task, an account, a database, a rotation
+SMALL = {"turns", "accounts", "alembic_version", "master_keys", "reserved_objects", "limited"}
+"""A row a task, an account, a database, a rotation, a reseal; and subqueries under a limit of their own."""
 
 
 @pytest.fixture
@@ -92,11 +98,17 @@ class Push:
     def begin(self, sealing: Sealing = Sealing.AES_GCM, *, in_parts: bool = False) -> Any:
         key = next(self.keys)
         rules = (CreateOnPush.YES, sealing, in_parts)
-        return uploads.begin_upload(self.tx, ACCOUNT, R, "sha256", key, DATA_KEY, "arn", 4096, *rules)
+        about = ("sha256", key, DATA_KEY, "arn", 4096)
+        return uploads.begin_upload(self.tx, ACCOUNT, R, *about, *rules, opened_by="AIDA")
+
+    def lease(self) -> Any:
+        return uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0, "me")
+
+    def commit(self, leased: Any, name: str) -> Any:
+        return uploads.commit_upload(self.tx, leased.upload_id, leased.fence, digest(name), append(0, 9), b"s")[0]
 
     def blob(self, name: str) -> Any:
-        leased = uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0, "me")
-        return uploads.commit_upload(self.tx, leased.upload_id, leased.fence, digest(name), append(0, 9), b"s")[0]
+        return self.commit(self.lease(), name)
 
     def put(self, content: bytes, *tags: str) -> str:
         prepared = pushes.examine(ACCOUNT, R, content, None, digest(content), tags, CreateOnPush.YES)
@@ -125,6 +137,8 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     leased = uploads.lease_upload(tx, ACCOUNT, R, plain_id, 30.0, "me")
     plain, plain_fence = leased.sealed, leased.fence
     key, uid, f = blob.sealed.object_key, advanced.upload_id, fence
+    holder = uploads.lease_upload(tx, ACCOUNT, R, push.begin().upload_id, 30.0, "me")
+    held = Fence(holder.upload_id, holder.fence)
     named = {"repositoryName": R}
     ids = {"imageIds": [{"imageTag": "v2"}, {"imageDigest": one}, {"imageTag": "v2", "imageDigest": one}]}
 
@@ -153,6 +167,25 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         push.image("six", "v6")
         removal.give_to_nobody(tx, repositories.need_repository(tx, ACCOUNT, R))
         removal.remove_deleted(tx, 100)
+
+    def replaced() -> None:
+        reservations.reserve_object(tx, blob.sealed.object_key, 1.0)
+        upkeep.replace_object(tx, "none", blob)
+
+    def expired() -> None:
+        reservations.reserve_object(tx, "e" * 32, -1.0)
+        upkeep.expire_uploads(tx, -1.0, 100)
+
+    def recounted() -> None:
+        for noun, found in counts.NOUNS.items():
+            counts.recount(tx, noun, "/".join("1" for _ in found.key))
+
+    def miscounted() -> None:
+        """Of one image the link counts no use, of another the link is gone."""
+        tx.connection.execute(update(blob_links).where(blob_links.c.repository_id == 1).values(uses=0, touched_at=0.0))
+        tx.connection.execute(delete(blob_links).where(blob_links.c.blob_id == 1))
+        tx.connection.execute(update(schema_blobs).where(schema_blobs.c.blob_id == 1).values(links=0, touched_at=0.0))
+        assert upkeep.collect_blobs(tx, -1.0, 100).corrected > 1
 
     def put_images() -> None:
         for content in (index_manifest([one, two], y=1), index_manifest([two], z=1)):
@@ -218,10 +251,13 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "delete_tag": lambda: manifests.delete_tag(tx, ACCOUNT, R, "v3"),
         "take_turn": lambda: upkeep.take_turn(tx, "sweep", 1.0),
         "hold_blobs": lambda: upkeep.hold_blobs(tx, -1.0),
+        "reserve_object": lambda: list(map(partial(reservations.reserve_object, tx, seconds=1.0), ["f" * 32] * 2)),
+        "any_reserved": lambda: reservations.any_reserved(tx),
         "known_objects": lambda: upkeep.known_objects(tx, [key, "0" * 32]),
         "objects": lambda: upkeep.objects(tx, "", 9),
         "replace_data_key": lambda: upkeep.replace_data_key(tx, key, DATA_KEY, DATA_KEY),
-        "replace_object": lambda: upkeep.replace_object(tx, "none", blob),
+        "replace_object": replaced,
+        "release_object": lambda: reservations.release_object(tx, "f" * 32),
         "key_records": lambda: keys.key_records(tx),
         "record_key": lambda: [
             keys.record_key(tx, KeyRecord(name, "wharfage", b"check", DATA_KEY, "arn", True), replaces)
@@ -231,14 +267,17 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "replace_sealed_secret": lambda: keys.replace_sealed_secret(tx, "AKIA", b"old", b"new"),
         "open_uploads": lambda: keys.open_uploads(tx, "0", 9),
         "open_object": lambda: openobjects.open_object(tx, key),
-        "keep_open_object": lambda: openobjects.keep_open_object(tx, key, 9, "u", [SentPart(1, "e", "")], 9, b"tail"),
-        "cut_open_object": lambda: openobjects.cut_open_object(tx, key, 11),
+        "keep_open_object": lambda: openobjects.keep_open_object(
+            tx, key, held, 9, "u", [SentPart(1, 1, "e", "")], 9, b"tail", 2
+        ),
+        "cut_open_object": lambda: openobjects.cut_open_object(tx, key, held, 11, 16),
+        "reserve_part_numbers": lambda: openobjects.reserve_part_numbers(tx, key, held, 16),
         "open_object_parts": lambda: openobjects.open_object_parts(tx, key),
         "open_object_tail": lambda: openobjects.open_object_tail(tx, key, 9),
         "open_objects": lambda: openobjects.open_objects(tx, "", 9),
         "drop_open_object": lambda: openobjects.drop_open_object(tx, key),
         "miscounts": lambda: [counts.miscounts(tx, noun, "", 9) for noun in counts.NOUNS],
-        "recount": lambda: list(map(partial(counts.recount, tx, key="1"), counts.NOUNS)),
+        "recount": recounted,
         "take_tokens": lambda: [rates.take_tokens(tx, ACCOUNT, "PutImage", 10.0, 10.0, most) for most in (1, 2)],
         "ping": lambda: upkeep.ping(tx),
         "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),
@@ -308,8 +347,8 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
             tx, ACCOUNT, {**named, "layerDigest": digest("one")}
         ),
         "BatchDeleteImage": lambda: images.batch_delete_image(tx, ACCOUNT, {**named, **ids}),
-        "expire_uploads": lambda: upkeep.expire_uploads(tx, -1.0, 100),
-        "collect_blobs": lambda: upkeep.collect_blobs(tx, -1.0, 100),
+        "expire_uploads": expired,
+        "collect_blobs": miscounted,
         "DeleteRepository": lambda: repositories.delete_repository(tx, ACCOUNT, {**named, "force": True}),
         "remove_deleted": removed,
     }
@@ -325,7 +364,7 @@ def _faults(connection: Connection, fault: Callable[[Connection, str, Any], Iter
 
     found: list[str] = []
     with connection.begin():
-        tx = Transaction(connection, 1_800_000_000.0, Registry())
+        tx = Transaction(connection, 1_800_000_000.0, Registry(quotas=LIMITED))
         every = _every(tx)
         assert every.keys() == INTERNAL.keys() | ECR.keys() | {f"iam.{name}" for name in IAM}
         event.listen(connection, "before_cursor_execute", note)
@@ -442,9 +481,53 @@ def test_one_more_layer_outdates_nothing_that_is_kept_and_one_that_was_healed_do
         blobs.mount_blob(tx, ACCOUNT, "b/b", digest("two"), R, CreateOnPush.NO)
         assert not tx.changes
         blobs.quarantine(tx, two.sealed.object_key, "a bad frame")
+        healed = push.lease()
+        for closing in (healed, healed):  # whoever committed may have been killed before it announced anything
+            tx.changes = Changes()
+            push.commit(closing, "two")
+            assert tx.changes == Changes(repositories={(ACCOUNT, R), (ACCOUNT, "b/b")})
+
+
+def test_a_repeated_commit_that_healed_nothing_outdates_nothing(connection: Connection) -> None:
+    """By whichever request it is repeated, and whether the layer was new or there before."""
+    with connection.begin():
+        tx = Transaction(connection, 1_800_000_000.0, Registry())
+        accounts.bootstrap(tx, ACCOUNT)
+        push = Push(tx)
+        closed = [push.lease(), push.lease()]
+        for leased in closed:
+            push.commit(leased, "one")
         tx.changes = Changes()
-        push.blob("two")
-        assert tx.changes.everything
+        for leased in closed:
+            push.commit(leased, "one")
+            uploads.close_upload(tx, ACCOUNT, R, leased.upload_id, digest("one"), 30.0, "another")
+        assert not tx.changes
+
+
+@pytest.mark.parametrize(("named", "everything"), [(2, False), (1, True)])
+def test_a_changed_blob_outdates_those_who_link_it_or_everything_where_they_are_too_many_to_name(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, named: int, everything: bool
+) -> None:
+    """By its new key, its new object or its quarantine."""
+    monkeypatch.setattr(blobs, "OUTDATED_MAX", named)
+    with connection.begin():
+        tx = Transaction(connection, 1_800_000_000.0, Registry())
+        accounts.bootstrap(tx, ACCOUNT)
+        blob = Push(tx).blob("one")
+        for name in ("b/b", "c/c"):
+            repositories.create_repository(tx, ACCOUNT, {"repositoryName": name})
+        blobs.mount_blob(tx, ACCOUNT, "b/b", digest("one"), R, CreateOnPush.NO)
+        key, new = blob.sealed.object_key, EncryptedDataKey("raw", b"key-2", b"wrapped")
+        outdated = Changes(everything=True) if everything else Changes(repositories={(ACCOUNT, R), (ACCOUNT, "b/b")})
+        for change in (
+            partial(upkeep.replace_data_key, tx, key, DATA_KEY, new),
+            partial(upkeep.replace_object, tx, key, blob),
+            partial(blobs.quarantine, tx, key, "a bad frame"),
+        ):
+            tx.changes = Changes()
+            reservations.reserve_object(tx, key, 60.0)  # for the new object
+            change()
+            assert tx.changes == outdated
 
 
 @pytest.mark.needs(postgresql.PROGRAM)

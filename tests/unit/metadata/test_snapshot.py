@@ -33,7 +33,7 @@ from proxy.metadata.postgresql import reading_engine
 from proxy.metadata.snapshot import LEFT_OUT, snapshot, stored
 from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine
 from proxy.model.errors import Failure
-from proxy.model.records import SentPart
+from proxy.model.records import Fence, SentPart
 
 Told = tuple[str, int, int]
 
@@ -50,15 +50,17 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     pushed = [await world.image(f"i{number}", [f"v{number}"]) for number in range(12)]
     await world.put(index_manifest([pushed[0].digest]), ["latest"])
     leased = await world.lease(await world.begin())
-    await client.advance_upload(leased.upload_id, leased.fence, segment=append(0, 5), hash_state=b"half")
     await client.keep_open_object(  # type: ignore[attr-defined]  # the client keeps open objects, too
         leased.sealed.object_key,
+        Fence(leased.upload_id, leased.fence),
         part_size=10,
         upload_id="id",
-        parts=[SentPart(1, '"e"', "c")],
+        parts=[SentPart(1, 1, '"e"', "c")],
         tail_offset=10,
         tail=b"x",
+        next_number=2,
     )
+    await client.advance_upload(leased.upload_id, leased.fence, segment=append(0, 5), hash_state=b"half")
     await client.take_turn("sweep", seconds=9)
     yield world
     await client.close()

@@ -181,7 +181,7 @@ async def raw(tmp_path: Path) -> AsyncIterator[Raw]:
             await writer.wait_closed()
 
         servers.append(await asyncio.start_unix_server(serve, tmp_path / "raw.sock"))
-        opened.append(UnixLines(str(tmp_path / "raw.sock"), None, connections=2, timeout=0.5))
+        opened.append(UnixLines(str(tmp_path / "raw.sock"), None, connections=2))
         return opened[-1]
 
     yield start
@@ -210,7 +210,7 @@ WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull"
 async def test_half_an_answer_is_none(raw: Raw, answer: bytes, closes: bool, error: type[Exception]) -> None:
     lines = await raw(answer, closes)
     with pytest.raises(error):
-        await lines.post("ping", b"{}", {})
+        await lines.post("ping", b"{}", {}, connect_within=0.5, within=0.5)
     assert not lines._free
 
 
@@ -222,7 +222,8 @@ async def test_half_an_answer_is_none(raw: Raw, answer: bytes, closes: bool, err
 async def test_only_a_line_that_is_between_questions_is_kept(raw: Raw, answer: bytes, kept: int) -> None:
     lines = await raw(answer, False)
     for _ in range(2):
-        assert await lines.post("ping", b"{}", {}) == (200, b"null")
+        answered = await lines.post("ping", b"{}", {}, connect_within=0.5, within=0.5)
+        assert answered == (200, b"null", None)
     assert len(lines._free) == kept
 
 

@@ -12,6 +12,8 @@ from fakes.oci_words import begin_upload, body, close, code_of, digest_of, patch
 from fakes.raw_http import Raw
 from fakes.whole_registry import ACCOUNT, WholeRegistry, whole_registry
 
+from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS
+
 REPOSITORY = "team/app"
 CONTENT = os.urandom(3_000_000)
 
@@ -180,7 +182,7 @@ async def test_a_client_that_leaves_during_its_patch_finds_what_arrived(
         await line.send(CONTENT[:1_500_000])
         await asyncio.sleep(0.3)  # so that the server has read it all; less is kept when it has not
     for _ in range(100):
-        async with http.patch(location, data=b"") as answer:  # 409 while the lost append ends
+        async with http.patch(location, data=b"") as answer:  # 503 while the lost append ends
             if answer.status == 202 and answer.headers["Range"] != "0-0":
                 kept = int(answer.headers["Range"].partition("-")[2]) + 1
                 break
@@ -200,8 +202,11 @@ async def test_of_two_writers_on_one_session_one_is_told_where_it_stands(
         await line.request("PATCH", location, {"Content-Length": "10", "Expect": "100-continue"})
         assert (await line.head()).startswith("HTTP/1.1 100")  # it holds the session now
         async with http.patch(location, data=b"z" * 10) as answer:
-            assert answer.status == 409
+            assert (answer.status, await code_of(answer)) == (503, "UNAVAILABLE")  # which every client tries again
+            assert 1 <= int(answer.headers["Retry-After"]) <= LEASE_SECONDS + STORE_GRACE_SECONDS
             assert answer.headers["Range"] == "0-9"
+        async with http.put(f"{location}?digest={digest_of(b'x' * 10)}") as answer:
+            assert (answer.status, "Retry-After" in answer.headers) == (503, True)
         await line.send(b"y" * 10)
         assert (await line.head()).startswith("HTTP/1.1 202")
     assert await close(http, location, digest_of(b"x" * 10 + b"y" * 10)) == 201

@@ -13,7 +13,9 @@ from fakes.http_door import Line, get, serving
 
 from harness.logs import log_to
 from proxy import observe
+from proxy.process import http
 from proxy.process.again import AGAIN, BODY_MAX, REQUEST_MAX, KeptAnswers
+from proxy.process.boundedreads import BODY_BYTES
 from proxy.process.logline import Counts
 
 STATUS = {"/304": 304, "/404": 404}
@@ -42,6 +44,7 @@ class Door:
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request.raw_path)
+        http.want_body(request, BODY_BYTES)
         await request.read()
         if request.raw_path == "/head":
             response = web.StreamResponse(headers={"Content-Type": "a/b"})
@@ -224,7 +227,7 @@ async def test_a_connection_whose_first_request_is_known_has_no_header_to_be_lat
             0.05
         )  # the door's task waits for it by then; if not, the parser has it, and stops the clock
         await line.ask(get())
-        assert [each._header_timer for each in server.connections] == [None, None]  # type: ignore[attr-defined]
+        assert [each._header._timer for each in server.connections] == [None, None]  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -117,7 +117,8 @@ def test_a_bad_secret_is_not_repeated() -> None:
 )
 def test_of_a_database_only_its_place_is_shown(url: str) -> None:
     """A PostgreSQL's URL is described without user, password and query."""
-    text = config.describe(config.load(environ={"WHARFAGE_METADATA_DATABASE": url}))
+    environ = {"WHARFAGE_METADATA_DATABASE": url, "WHARFAGE_METADATA_PLAINTEXT": "true"}
+    text = config.describe(config.load(environ=environ))
     assert "hid" not in text
     assert '://***@db.example:5432/rows"' in text
 
@@ -315,9 +316,27 @@ def test_s3_settings_that_do_not_fit_together_are_refused(tmp_path: Path, text: 
         ('provider = "kms"\nkey_id = "alias/registry"\nkms_access_key_id = "A"', "go together"),
         ('provider = "kms"\nkey_id = "two words"', "a key id, an ARN"),
         ('endpoint = "http://127.0.0.1:5000"', "goes with key_id"),
+        ('allowed = ["alias/registry"]', "goes with key_id"),
+        ('key_id = "alias/registry"\nallowed = ["registry"]', "'registry' is neither a KMS key's ARN nor alias/NAME"),
+        ('key_id = "alias/registry"\nallowed = ["*"]', "neither a KMS key's ARN"),
+        ('key_id = "alias/registry"\nallowed = ["arn:aws:kms:*"]', "neither a KMS key's ARN"),
     ],
-    ids=["no-key", "unknown", "half-a-key", "bad-key", "no-key-for-it"],
+    ids=["no-key", "unknown", "half-a-key", "bad-key", "no-key-for-it", "no-key-to-allow", "id", "all", "no-account"],
 )
 def test_key_settings_that_do_not_fit_together_are_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         config.load(written(tmp_path, f"[keys]\n{text}\n"), environ={})
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        "arn:aws:kms:us-east-1:444455556666:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "arn:aws:kms:*:444455556666:key/*",
+        "arn:aws-cn:kms:cn-north-1:444455556666:alias/registry-*",
+        "alias/team/registry",
+    ],
+)
+def test_keys_that_anyone_may_name_are_arns_and_aliases(allowed: str) -> None:
+    found = config.load(flags={"keys.key_id": "alias/registry", "keys.allowed": (allowed,)}, environ={})
+    assert found.keys.allowed == (allowed,)

@@ -11,7 +11,11 @@ from aiohttp import web
 from fakes.http_door import LARGE, Answer, Door, Line, get, serving
 
 from proxy import observe
+from proxy.process.boundedreads import FIRST_BYTES
+from proxy.process.connections import LINGERS_PER_CLIENT
 from proxy.process.refusals import AUTHORIZATION_BYTES, HEADER_BYTES
+
+CHUNKED = b"PUT /body HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
 
 
 def is_oci_error(answer: Answer, status: int) -> bool:
@@ -46,6 +50,42 @@ async def test_the_server_header_names_no_version() -> None:
         for request in (get(), get("/broken"), b"GET / HTTP/1.1\r\nHost : r\r\n\r\n"):
             _, headers, _ = await (await connect()).ask(request)
             assert headers["server"] == "wharfage"
+
+
+def is_inert(answer: Answer) -> bool:
+    """Whether a browser runs nothing of it, frames it nowhere and takes it for nothing but its type."""
+    told = (answer[1].get("x-content-type-options"), answer[1].get("content-security-policy"))
+    return told == ("nosniff", "default-src 'none'; frame-ancestors 'none'; sandbox")
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(get(), id="answer"),
+        pytest.param(get("/ecr"), id="control-plane"),
+        pytest.param(get("/broken"), id="bug"),
+        pytest.param(get(Authorization="a" * (AUTHORIZATION_BYTES + 1)), id="header-too-large"),
+        pytest.param(CHUNKED + b"zz\r\n", id="bad-body"),
+        pytest.param(b"complete nonsense\r\n\r\n", id="not-http"),
+        pytest.param(b"GET / HTTP/1.1\r\nHos", id="header-too-slow"),
+    ],
+)
+async def test_a_browser_is_given_nothing_to_run(request_bytes: bytes) -> None:
+    """By any answer, a refusal too, whether a door, the server or the connection gives it."""
+    async with serving(Door(), header_seconds=0.5) as (_, connect):
+        assert is_inert(await (await connect()).ask(request_bytes))
+
+
+async def test_a_door_may_say_itself_what_a_browser_may_run() -> None:
+    """What is for a browser brings a policy of its own."""
+
+    async def page(request: web.Request) -> web.StreamResponse:
+        return web.Response(text="<p>", headers={"Content-Security-Policy": "default-src 'self'"})
+
+    async with serving(page) as (_, connect):
+        _, headers, _ = await (await connect()).ask(get())
+    assert headers["content-security-policy"] == "default-src 'self'"
+    assert headers["x-content-type-options"] == "nosniff"
 
 
 async def test_a_path_reaches_the_door_raw() -> None:
@@ -88,7 +128,6 @@ async def test_what_is_not_http_is_400_in_the_registrys_form_and_ends_the_connec
     assert door.seen == []
 
 
-CHUNKED = b"PUT /body HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
 BAD_CHUNKS = [
     pytest.param(b"zz\r\nabc\r\n0\r\n\r\n", id="size-not-hexadecimal"),
     pytest.param(b"-3\r\nabc\r\n0\r\n\r\n", id="negative-size"),
@@ -120,6 +159,37 @@ async def test_bad_chunk_framing_that_comes_with_the_header_is_400(bad: bytes) -
         assert is_oci_error(await line.ask(CHUNKED + bad), 400)
         assert await line.is_closed()
     assert door.bodies.empty()
+
+
+async def test_a_body_in_chunks_of_a_byte_arrives_whole() -> None:
+    """Also where more of them come with the header than are left as pieces, and more behind."""
+    door, body = Door(), bytes(range(256)) * 200
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    async with serving(door) as (_, connect):
+        head = b"PUT /body HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert (await (await connect()).ask(head + chunks + b"0\r\n\r\n"))[0] == 200
+    assert door.bodies.get_nowait() == body
+
+
+async def test_of_a_body_that_no_door_wants_little_is_read_and_its_client_hears_the_answer() -> None:
+    """Past what came with the header, only so that the answer is not lost to a reset; and of few at a time."""
+    door = Door()
+    async with serving(door) as (server, connect):
+        head = b"PUT /slow HTTP/1.1\r\nHost: r\r\nContent-Length: 1000000\r\n\r\n"
+        lines = [await connect() for _ in range(LINGERS_PER_CLIENT + 1)]
+        for line in lines:
+            line.writer.write(head + bytes(999_999))
+        while len(door.seen) < len(lines):  # noqa: ASYNC110 - the door sets one event for all
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert max(request.content.total_bytes for request in door.seen) <= FIRST_BYTES
+        assert len(server.limiter._lingers) == 0
+        door.release.set()
+        for line in lines[:-1]:
+            assert (await line.answer())[0] == 200
+        await asyncio.sleep(0)
+        assert len(server.limiter._lingers) == LINGERS_PER_CLIENT
+        assert max(request.content.total_bytes for request in door.seen[:-1]) > FIRST_BYTES
 
 
 async def test_a_body_that_ends_early_is_an_error_to_its_door() -> None:

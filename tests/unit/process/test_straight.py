@@ -19,7 +19,8 @@ import uvloop
 from aiohttp import web
 from fakes.http_door import Line, get, serving
 
-from proxy.process import http
+from proxy.process import http, limitedconnection
+from proxy.process.boundedreads import BODY_BYTES
 from proxy.process.selfsigned import make_self_signed
 from proxy.process.straight import LEAST, WAITED_SECONDS, Drawn
 from proxy.process.tls import server_context
@@ -77,6 +78,7 @@ class Taker:
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         if request.method == "GET":
             return web.Response(text="hello")
+        http.want_body(request, BODY_BYTES)
         while True:
             body = http.straight(request)
             if body is not None:
@@ -269,10 +271,10 @@ async def test_a_body_that_is_refused_half_way_is_read_off_and_the_connection_go
 
 
 @on_both_loops
-async def test_a_body_that_is_refused_and_never_ends_ends_its_connection() -> None:
+async def test_a_body_that_is_refused_and_never_ends_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limitedconnection, "LINGER_SECONDS", 0.2)
     door = Taker(most=1_000_000)
-    async with serving(door) as (server, connect):
-        server._kwargs["lingering_time"] = 0.2
+    async with serving(door) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT[:-1])
         await door.stopped.wait()

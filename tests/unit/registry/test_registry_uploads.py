@@ -123,7 +123,10 @@ async def test_a_push_cancelled_at_any_phase_leaves_nothing_open_and_can_be_fini
         assert offset >= acknowledged
         await commit(bench, upload_id, CONTENT[offset:], offset)
     assert await pull(bench) == CONTENT
-    assert len(bench.files()) == 1
+    # An append that was cancelled while it was recorded leaves its object to the sweep: it may be written yet.
+    names = [path.name for path in bench.files()]
+    assert len(await bench.registry.metadata.known_objects(names)) == 1
+    assert len(names) == 1 or (journey.startswith("keep") and len(names) == 2)
 
 
 async def test_a_failed_fsync_ends_the_session_and_leaves_no_object(bench: Bench) -> None:
@@ -191,7 +194,7 @@ async def test_a_second_writer_is_refused_with_the_true_offset_and_the_first_goe
     await keep(bench, upload_id, CONTENT[:HALF])
     first = await bench.registry.uploads.append(ACCOUNT, REPOSITORY, upload_id)
     async with first:
-        failure = await fails(keep(bench, upload_id, b"intruder"), Code.UPLOAD_CONFLICT)
+        failure = await fails(keep(bench, upload_id, b"intruder"), Code.UPLOAD_IN_USE)
         assert failure.fields["offset"] == HALF
         await first.write(CONTENT[HALF:])
         await first.keep()
@@ -209,7 +212,7 @@ async def test_a_lease_is_renewed_while_an_append_is_slow(bench: Bench, monkeypa
     async with first:
         await first.write(CONTENT[:HALF])
         await bench.faults.called("renew_upload", 6)
-        await fails(keep(bench, upload_id, b"intruder"), Code.UPLOAD_CONFLICT)
+        await fails(keep(bench, upload_id, b"intruder"), Code.UPLOAD_IN_USE)
         await first.write(CONTENT[HALF:])
         await first.keep()
     await commit(bench, upload_id)
@@ -239,14 +242,18 @@ async def test_a_lease_runs_out_when_it_cannot_be_renewed(bench: Bench, monkeypa
         await fails(append.write(CONTENT[HALF:]), Code.UPLOAD_CONFLICT)
 
 
-async def test_what_a_killed_worker_left_of_a_first_append_is_overwritten(bench: Bench) -> None:
+async def test_what_a_killed_worker_left_of_a_first_append_is_never_written_over(bench: Bench) -> None:
+    """It may not be dead: the next append begins under a key of its own, and the sweep takes what is left."""
     upload_id = await begin(bench)
-    upload = await bench.registry.uploads.status(ACCOUNT, REPOSITORY, upload_id)
-    appender = await bench.registry.store.begin(upload.sealed.object_key)
+    first = await bench.registry.metadata.lease_upload(ACCOUNT, REPOSITORY, upload_id, seconds=0.0)
+    appender = await bench.registry.store.begin(first.sealed.object_key)
     await appender.append(lambda: memoryview(b"left over" * 1000))
     await appender.pause()
     await commit(bench, upload_id, CONTENT)
     assert await pull(bench) == CONTENT
+    names = [path.name for path in bench.files()]
+    assert first.sealed.object_key in names
+    assert first.sealed.object_key not in await bench.registry.metadata.known_objects(names)
 
 
 async def test_an_upload_whose_bytes_did_not_survive_is_gone(bench: Bench) -> None:

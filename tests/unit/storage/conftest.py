@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +12,7 @@ import pytest
 from fakes.memory_open_objects import MemoryOpenObjects
 
 from harness.caches import behind, cache, disk, written  # noqa: F401  # fixtures of what tests the cache
+from harness.disks import mounted
 from harness.faultline import FaultLine, fault_line
 from harness.s3stores import PART, Make
 from harness.seaweed import Seaweed
@@ -46,12 +46,5 @@ async def make(seaweed: Seaweed, line: FaultLine) -> AsyncIterator[Make]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 4 MiB, which is a tmpfs."""
-    where = tmp_path / "disk"
-    where.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(where)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
-    yield where
-    subprocess.run(["umount", "-l", str(where)], check=True)
+    with mounted(tmp_path / "disk", 4) as where:
+        yield where

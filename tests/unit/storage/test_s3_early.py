@@ -1,10 +1,10 @@
-"""Objects that are whole when their first stretch pauses: gone on with, cut, cancelled, and met by late writers."""
+"""Objects that are whole when their first stretch pauses, and never written again: bytes that come after all, cuts,
+cancellations, and late writers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,10 +14,9 @@ from fakes.memory_open_objects import MemoryOpenObjects
 from harness.faultline import FaultLine
 from harness.s3stores import DATA, KEY, MIB, PART, Make, get, give, put
 from proxy.model.errors import Code, Failure
-from proxy.storage.base import ObjectMissing, Strays
+from proxy.storage.base import ObjectMissing
 from proxy.storage.s3 import S3Store
 from proxy.storage.s3append import S3Appender
-from proxy.storage.s3early import EARLY
 
 EARLIER, LATER = 2 * MIB, 3 * MIB  # where the first stretch ends, and the second
 of_both_kinds = pytest.mark.parametrize("earlier", [EARLIER, 2 * PART + EARLIER], ids=["small", "in parts"])
@@ -49,7 +48,7 @@ def made(line: FaultLine) -> list[str]:
 @pytest.mark.parametrize("size", [1, EARLIER, PART - 1, PART, PART + 1, 2 * PART, 2 * PART + EARLIER])
 async def test_rows_never_see_an_object_that_its_first_stretch_put(make: Make, size: int) -> None:
     store = make()
-    assert await give(store, KEY, DATA, 0, size, whole=True)
+    assert (await give(store, KEY, DATA, 0, size, whole=True)).whole
     assert await rows_of(store).open_object(KEY) is None
     assert await get(store, KEY) == DATA[:size]
     assert [stored.size async for stored in store.list()] == [size]
@@ -70,7 +69,7 @@ async def test_what_is_not_all_or_too_large_goes_into_rows(make: Make, monkeypat
     for whole, size, early in ((False, PART, False), (True, PART, False), (False, EARLIER, True)):
         store, key = make(), f"{size + whole:032x}"
         monkeypatch.setattr("proxy.storage.s3append.EARLY_MOST", PART - 1)
-        assert await give(store, key, DATA, 0, size, whole=whole) is early
+        assert (await give(store, key, DATA, 0, size, whole=whole)).whole is early
         assert (await rows_of(store).open_object(key) is None) is early
 
 
@@ -94,14 +93,14 @@ async def test_bytes_that_come_after_all_make_parts_of_a_large_object_again_once
 ) -> None:
     await give(make(), KEY, DATA, 0, stop, whole=True)
     line.requests.clear()
-    await give(make(), KEY, DATA, stop, stop + MIB, whole=True)
-    assert made(line) == ["HEAD", "GET", "POST", *["PUT"] * (stop // PART), "DELETE"]
-    await give(make(), KEY, DATA, stop + MIB, stop + 2 * MIB)
+    key = (await give(make(), KEY, DATA, stop, stop + MIB, whole=True)).key
+    assert made(line) == ["HEAD", "GET", "POST", *["PUT"] * (stop // PART)]
+    await give(make(), key, DATA, stop + MIB, stop + 2 * MIB)
     assert made(line) == []
-    await put(make(), KEY, DATA, start=stop + 2 * MIB)
-    assert await get(make(), KEY) == DATA
+    await put(make(), key, DATA, start=stop + 2 * MIB)
+    assert await get(make(), key) == DATA
     store = make()
-    assert [stored.size async for stored in store.list()] == [len(DATA)]
+    assert sorted([stored.size async for stored in store.list()]) == [stop, len(DATA)]
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["never done", "done, answer lost"])
@@ -125,16 +124,17 @@ async def test_an_object_that_could_not_be_put_together_leaves_nothing_and_begin
     assert await get(store, KEY) == DATA
 
 
-async def test_bytes_that_come_after_all_take_the_object_back_once(make: Make, line: FaultLine) -> None:
+async def test_bytes_that_come_after_all_go_on_under_a_new_key_once(make: Make, line: FaultLine) -> None:
     await give(make(), KEY, DATA, 0, EARLIER)
     line.requests.clear()
-    await give(make(), KEY, DATA, EARLIER, LATER)
-    assert made(line) == ["HEAD", "GET", "DELETE"]
-    await give(make(), KEY, DATA, LATER, LATER + MIB)
+    key = (await give(make(), KEY, DATA, EARLIER, LATER)).key
+    assert made(line) == ["HEAD", "GET"]
+    assert (await give(make(), key, DATA, LATER, LATER + MIB)).key == key != KEY
     assert made(line) == []
-    await (await make().resume(KEY, LATER + MIB)).finish()
+    await (await make().resume(key, LATER + MIB)).finish()
     assert made(line) == ["PUT"]
-    assert await get(make(), KEY) == DATA[: LATER + MIB]
+    assert await get(make(), key) == DATA[: LATER + MIB]
+    assert await get(make(), KEY) == DATA[:EARLIER]
 
 
 async def test_a_closing_stretch_with_bytes_ends_in_one_object_of_all(make: Make) -> None:
@@ -142,9 +142,7 @@ async def test_a_closing_stretch_with_bytes_ends_in_one_object_of_all(make: Make
     for key, size in ((KEY, LATER), ("cd" * 16, len(DATA))):
         await give(make(), key, DATA, 0, EARLIER)
         store = make()
-        await put(store, key, DATA[:size], start=EARLIER)
-        assert await get(store, key) == DATA[:size]
-        assert [stored.size async for stored in store.list()] == [LATER, len(DATA)][: 1 if key == KEY else 2]
+        assert await get(store, await put(store, key, DATA[:size], start=EARLIER)) == DATA[:size]
         assert store.buffers.held == 0
 
 
@@ -162,35 +160,39 @@ async def test_a_finished_object_is_cut_inside(make: Make, stop: int, size: int)
     """An append that was put and never recorded: its row stands before its end."""
     await give(make(), KEY, DATA, 0, size, whole=True)
     store = make()
-    await put(store, KEY, DATA[:stop] + b"other", start=stop)
-    assert await get(store, KEY) == DATA[:stop] + b"other"
+    key = await put(store, KEY, DATA[:stop] + b"other", start=stop)
+    assert await get(store, key) == DATA[:stop] + b"other"
     assert store.buffers.held == 0
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["never done", "done, answer lost"])
-async def test_a_pause_that_meets_an_outage_keeps_its_bytes_in_rows(make: Make, line: FaultLine, lost: bool) -> None:
-    """Whether or not an object lies in the way, the next stretch goes on."""
+async def test_a_pause_that_meets_an_outage_keeps_its_bytes_in_rows_and_is_not_settled(
+    make: Make, line: FaultLine, lost: bool
+) -> None:
+    """Whether or not the object was put. The session's rows move to a new key then, so that it is in nobody's way."""
     first = await make(patience=0.5).begin(KEY)
     await more(first, 0, EARLIER)
     if lost:
         line.lose_answers, line.lose_to = 1000, b"PUT /"
     else:
         line.mode = "refuse"
-    await first.pause()
+    assert not await first.pause()
+    assert not first.settled
     line.mode, line.lose_answers = "open", 0
-    await put(make(), KEY, DATA[:LATER], start=EARLIER)
-    assert await get(make(), KEY) == DATA[:LATER]
+    kept = await rows_of(make()).open_object(KEY)
+    assert kept is not None
+    assert (kept.stored_size, kept.upload_id) == (EARLIER, "")
 
 
 @pytest.mark.parametrize(
     ("earlier", "request_line"),
     [
-        *((EARLIER, verb) for verb in (b"HEAD /", b"GET /", b"DELETE /")),
-        *((2 * PART + EARLIER, verb) for verb in (b"HEAD /", b"GET /", b"POST /", b"PUT /", b"DELETE /")),
+        *((EARLIER, verb) for verb in (b"HEAD /", b"GET /")),
+        *((2 * PART + EARLIER, verb) for verb in (b"HEAD /", b"GET /", b"POST /", b"PUT /")),
     ],
 )
 @pytest.mark.parametrize("done", [False, True], ids=["never done", "done, answer lost"])
-async def test_a_worker_that_dies_taking_an_object_back_leaves_it_to_the_next(
+async def test_a_worker_that_dies_reading_an_object_back_leaves_it_to_the_next(
     make: Make, line: FaultLine, earlier: int, request_line: bytes, done: bool
 ) -> None:
     """At each of its requests to the store: it never comes to the next one."""
@@ -205,14 +207,12 @@ async def test_a_worker_that_dies_taking_an_object_back_leaves_it_to_the_next(
         await more(await store.resume(KEY, earlier), earlier, earlier + MIB)
     assert failed.value.code is Code.STORE_UNAVAILABLE
     line.lose_answers = line.false_answers = 0
-    await put(make(), KEY, DATA[: earlier + MIB], start=earlier)
-    assert await get(make(), KEY) == DATA[: earlier + MIB]
+    key = await put(make(), KEY, DATA[: earlier + MIB], start=earlier)
+    assert await get(make(), key) == DATA[: earlier + MIB]
 
 
-@pytest.mark.parametrize(
-    ("earlier", "call"), [(EARLIER + kind, call) for kind in (0, 2 * PART) for call in range(3 if kind else 4)]
-)
-async def test_rows_that_fail_while_an_object_is_taken_back_leave_it_to_the_next(
+@pytest.mark.parametrize(("earlier", "call"), [(EARLIER + kind, call) for kind in (0, 2 * PART) for call in range(3)])
+async def test_rows_that_fail_while_an_object_goes_on_elsewhere_leave_it_to_the_next(
     make: Make, monkeypatch: pytest.MonkeyPatch, earlier: int, call: int
 ) -> None:
     """At each of the writes to them; what the failed stretch held is free again."""
@@ -235,8 +235,8 @@ async def test_rows_that_fail_while_an_object_is_taken_back_leave_it_to_the_next
     assert calls > call
     assert Failure in map(type, failures)
     assert store.buffers.held == 0
-    await put(make(), KEY, DATA[: earlier + MIB], start=earlier)
-    assert await get(make(), KEY) == DATA[: earlier + MIB]
+    key = await put(make(), KEY, DATA[: earlier + MIB], start=earlier)
+    assert await get(make(), key) == DATA[: earlier + MIB]
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.002, 0.005, 0.01, 0.02, 0.04])
@@ -267,8 +267,8 @@ async def test_a_cancelled_stretch_holds_nothing_and_the_next_goes_on(
         await appender.pause()
     assert store.buffers.held == 0
     start = earlier - MIB if verb == "cut" else earlier
-    await put(make(), KEY, DATA[: earlier + MIB], start=start)
-    assert await get(make(), KEY) == DATA[: earlier + MIB]
+    key = await put(make(), KEY, DATA[: earlier + MIB], start=start)
+    assert await get(make(), key) == DATA[: earlier + MIB]
 
 
 async def test_a_late_early_put_never_replaces_its_successors(make: Make) -> None:
@@ -283,26 +283,21 @@ async def test_a_late_early_put_never_replaces_its_successors(make: Make) -> Non
     assert await get(make(), KEY) == DATA[:EARLIER]
 
 
-async def test_a_session_that_never_counted_the_early_object_begins_anew(make: Make) -> None:
+async def test_the_key_of_a_finished_object_is_never_begun_again(make: Make) -> None:
     await give(make(), KEY, DATA, 0, EARLIER)
     with pytest.raises(Failure, match="already"):
         await make().begin(KEY)
-    again = await make().resume(KEY, 0)
-    await more(again, MIB, LATER)
-    await again.finish()
-    assert await get(make(), KEY) == DATA[MIB:LATER]
 
 
-async def test_rows_of_an_early_object_are_no_strays_and_go_with_it(make: Make, line: FaultLine) -> None:
-    """They hold what the object in their way does not."""
-    first = await make(patience=0.3).begin(KEY)
-    await more(first, 0, EARLIER)
-    line.lose_answers, line.lose_to = 1000, b"PUT /"
-    await first.pause()
-    line.lose_answers = 0
+@pytest.mark.parametrize("size", [EARLIER, 2 * PART + EARLIER], ids=["small", "in parts"])
+async def test_a_stretch_that_goes_on_elsewhere_and_is_abandoned_takes_what_it_made_with_it(
+    make: Make, size: int
+) -> None:
+    await give(make(), KEY, DATA, 0, size, whole=True)
     store = make()
-    [kept] = await rows_of(store).open_objects("", 9)
-    assert (kept.upload_id, kept.stored_size) == (EARLY, EARLIER)
-    assert await store.remove_strays(time.time() + 60) == Strays()
-    assert await store.delete(KEY)
-    assert [stored async for stored in store.list()] == []
+    appender = await store.resume(KEY, size)
+    await more(appender, size, size + MIB)
+    await appender.abandon()
+    assert appender.key != KEY
+    assert [(stored.key, stored.size) async for stored in store.list()] == [(KEY, size)]
+    assert await get(store, KEY) == DATA[:size]

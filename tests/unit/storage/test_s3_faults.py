@@ -131,8 +131,8 @@ async def test_a_finish_that_met_an_outage_can_be_done_later(
 ) -> None:
     """By another node, from the offset at which rows know the object to be; nothing was given up."""
     await give(make(), KEY, DATA, 0, size - MIB)
-    await give(make(), KEY, DATA, size - MIB, size)
-    closing = await make(patience=1.0).resume(KEY, size)
+    key = (await give(make(), KEY, DATA, size - MIB, size)).key
+    closing = await make(patience=1.0).resume(key, size)
     if lost:
         line.lose_answers, line.lose_to = 1000, COMPLETE if size > PART else WHOLE
     else:
@@ -143,9 +143,9 @@ async def test_a_finish_that_met_an_outage_can_be_done_later(
     assert closing.resumable
     await closing.pause()
     line.mode, line.lose_answers = "open", 0
-    again = await make().resume(KEY, size)
+    again = await make().resume(key, size)
     await again.finish()
-    assert await get(make(), KEY) == DATA[:size]
+    assert await get(make(), key) == DATA[:size]
 
 
 async def test_a_finish_that_met_an_outage_in_its_last_part_drops_just_that_stretch(
@@ -290,21 +290,20 @@ async def _works(store: S3Store) -> None:
     await store.close()
 
 
-async def test_bytes_that_come_again_after_a_lost_completion_begin_the_upload_anew(make: Make, line: FaultLine) -> None:
-    """The first request of an upload closed it, and its answer was lost: other sealed bytes come with the next."""
-    store = make(patience=1.0)
-    first = await store.begin(KEY)
-    for at in range(0, 7 * MIB, MIB):
-        await first.append(lambda at=at: memoryview(DATA)[at : at + MIB])  # type: ignore[misc]  # a default binds it
+async def test_bytes_that_come_after_a_completion_that_was_asked_for_go_on_under_a_new_key(
+    make: Make, line: FaultLine
+) -> None:
+    """The closing request brought the last bytes, and the completion's answer was lost: other sealed bytes come with
+    the next, which completes the upload as it was asked for and leaves what that made."""
+    await give(make(), KEY, DATA, 0, 7 * MIB)
+    closing = await make(patience=1.0).resume(KEY, 7 * MIB)
+    await closing.append(lambda: memoryview(DATA)[7 * MIB : 8 * MIB])
     line.lose_answers, line.lose_to = 1000, COMPLETE
     with pytest.raises(Failure):
-        await first.finish()
-    await first.pause()
+        await closing.finish()
     line.lose_answers = 0
-    other = DATA[1 : 1 + 7 * MIB]
-    second = await make().resume(KEY, 0)
-    for at in range(0, len(other), MIB):
-        await second.append(lambda at=at: memoryview(other)[at : at + MIB])  # type: ignore[misc]  # a default binds it
-    await second.finish()
-    assert await get(make(), KEY) == other
-    assert [stored.finished async for stored in make().list()] == [True]
+    other = DATA[: 7 * MIB] + DATA[:MIB]
+    key = await put(make(), KEY, other, start=7 * MIB)
+    assert key != KEY
+    assert await get(make(), key) == other
+    assert await get(make(), KEY) == DATA[: 8 * MIB]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from harness.s3stores import DATA, KEY, MIB, Make, get, give, put
+from proxy.model.records import Fence
 from proxy.storage.base import Strays
 from proxy.storage.s3 import S3Store
 
@@ -19,6 +20,12 @@ def later() -> float:
 async def stray(store: S3Store, key: str) -> None:
     """A multipart upload that no row names: its maker died before it could write one."""
     await store._bucket.ask("create_multipart_upload", Key=store._prefix + key)
+
+
+async def rows_of_a_finished_object(store: S3Store) -> None:
+    await store._objects.keep_open_object(
+        KEY, Fence("", 0), part_size=MIB, upload_id="", parts=(), tail_offset=0, tail=b"x", next_number=1
+    )
 
 
 async def uploads(store: S3Store) -> int:
@@ -45,7 +52,7 @@ async def test_young_strays_stay(make: Make) -> None:
     store = make()
     await stray(store, OTHER)
     await put(store, KEY, DATA[:MIB])
-    await store._objects.keep_open_object(KEY, part_size=MIB, upload_id="", parts=(), tail_offset=0, tail=b"x")
+    await rows_of_a_finished_object(store)
     assert await store.remove_strays(time.time() - 3600) == Strays()
     assert await uploads(store) == 1
 
@@ -54,7 +61,7 @@ async def test_rows_of_a_finished_object_go_and_it_stays(make: Make) -> None:
     """Those of an unfinished one are all it has."""
     store = make()
     await put(store, KEY, DATA[:MIB])
-    await store._objects.keep_open_object(KEY, part_size=MIB, upload_id="", parts=(), tail_offset=0, tail=b"x")
+    await rows_of_a_finished_object(store)
     await give(store, OPEN, DATA, 0, MIB)
     assert await store.remove_strays(later()) == Strays(rows=1)
     assert await store._objects.open_object(KEY) is None

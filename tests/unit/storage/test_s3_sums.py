@@ -77,9 +77,9 @@ async def test_each_body_goes_with_the_sum_of_its_bytes(
             await asyncio.sleep(0.15)
         if stretches > 1 and number % (len(steps) // stretches) == 1:
             await appender.pause()
-            appender = await make(checksum=kind).resume(KEY, stop)
+            appender = await make(checksum=kind).resume(appender.key, stop)
     await appender.finish()
-    assert await get(store, KEY) == DATA[:LENGTH]
+    assert await get(store, appender.key) == DATA[:LENGTH]
     assert sorted(seen[-3:]) == [LENGTH - 2 * PART, PART, PART]  # on their way beside each other
 
 

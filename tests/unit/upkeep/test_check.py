@@ -255,7 +255,7 @@ async def test_what_is_deleted_meanwhile_is_not_missed(house: House, monkeypatch
         if key == blob.sealed.object_key:
             house.clock.now += 2 * DAY
             await house.blob(keeper.digest)  # renews its grace
-            for gone in await house.metadata.collect_blobs(grace_seconds=DAY, limit=10):
+            for gone in (await house.metadata.collect_blobs(grace_seconds=DAY, limit=10)).object_keys:
                 await house.store.delete(gone)
         return await open_object(key, fresh=fresh)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import AsyncGenerator
 
 import pytest
 
-from harness.metadata import ACCOUNT, REPOSITORY
+from harness.metadata import ACCOUNT, CONFIG, IMAGE, REPOSITORY
 from harness.upkeep import DAY, HOUR, House
 from proxy import observe
 from proxy.model.errors import Code, Failure
+from proxy.model.records import CreateOnPush
 from proxy.storage.base import ObjectMissing, ObjectStore, StoredObject, Strays
 from proxy.upkeep import sweep
 from proxy.upkeep.sweep import OrphanWalk, collect_blobs, expire_uploads, remove_orphans, remove_strays, sweep_tasks
@@ -18,6 +21,10 @@ from proxy.upkeep.sweep import OrphanWalk, collect_blobs, expire_uploads, remove
 def removed(kind: str) -> float:
     """What the metric says of that kind so far."""
     return float(observe.metrics.sweep_removed.labels(kind)._value.get())
+
+
+def removed_rows(kind: str) -> float:
+    return float(observe.metrics.sweep_rows_removed.labels(kind)._value.get())
 
 
 async def test_an_abandoned_upload_goes_with_its_object(house: House) -> None:
@@ -37,6 +44,79 @@ async def test_an_abandoned_upload_goes_with_its_object(house: House) -> None:
         await house.uploads.status(ACCOUNT, REPOSITORY, old.upload_id)
     assert gone.value.code is Code.UPLOAD_NOT_FOUND
     await house.append(young, b", still")
+
+
+async def test_committed_sessions_hold_up_neither_each_other_nor_abandoned_ones(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn goes on past batches that leave no object to delete, until nothing is due. Each row is counted."""
+    monkeypatch.setattr(sweep, "ROWS", 2)
+    for number in range(7):
+        await house.push(b"layer %d" % number)
+    left = [await house.append(await house.uploads.begin(ACCOUNT, REPOSITORY), b"abandoned") for _ in range(3)]
+    house.clock.now += 2 * DAY
+    before = {kind: removed_rows(kind) for kind in ("open-upload", "committed-upload")}
+    assert await expire_uploads(house.metadata, house.store, idle=DAY) == 3
+    assert removed_rows("open-upload") - before["open-upload"] == 3
+    assert removed_rows("committed-upload") - before["committed-upload"] == 7
+    assert not set(await house.objects()) & {upload.sealed.object_key for upload in left}
+    assert (await house.metadata.expire_uploads(idle_seconds=DAY, limit=1)).done
+
+
+async def test_abandoned_sessions_go_before_committed_ones(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that were touched later, in a turn that has time for one batch only."""
+    monkeypatch.setattr(sweep, "ROWS", 2)
+    for number in range(3):
+        await house.push(b"layer %d" % number)
+    house.clock.now += 10
+    for _ in range(2):
+        await house.append(await house.uploads.begin(ACCOUNT, REPOSITORY), b"abandoned")
+    house.clock.now += 2 * DAY
+    assert await expire_uploads(house.metadata, house.store, idle=DAY, within=0) == 2
+    rest = await house.metadata.expire_uploads(idle_seconds=DAY, limit=9)
+    assert (rest.rows, rest.object_keys) == ({"committed-upload": 3}, ())
+
+
+async def test_a_turn_ends_when_its_time_is_over(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is the next turn's. One batch is always done."""
+    monkeypatch.setattr(sweep, "ROWS", 1)
+    for number in range(3):
+        await house.push(b"unused %d" % number)
+    house.clock.now += 2 * DAY
+    assert await collect_blobs(house.metadata, house.store, grace=DAY, within=0) == 1
+    assert await collect_blobs(house.metadata, house.store, grace=DAY) == 2
+
+
+async def test_links_that_go_without_a_blob_do_not_end_the_turn(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blob that another repository holds stays; the batch that only unlinks it is followed by the next."""
+    monkeypatch.setattr(sweep, "ROWS", 1)
+    held = await house.push(b"held")
+    await house.metadata.mount_blob(ACCOUNT, "b/b", held.digest, REPOSITORY, create=CreateOnPush.YES)
+    await house.metadata.put_manifest(
+        ACCOUNT,
+        "b/b",
+        content=(
+            content := json.dumps(
+                {
+                    "schemaVersion": 2,
+                    "mediaType": IMAGE,
+                    "config": {"mediaType": CONFIG, "digest": held.digest, "size": held.size},
+                    "layers": [],
+                }
+            ).encode()
+        ),
+        media_type=IMAGE,
+        digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
+        tags=[],
+        create=CreateOnPush.NO,
+    )
+    house.clock.now += 10
+    unused = await house.push(b"unused")
+    house.clock.now += 2 * DAY
+    before = removed_rows("blob-link")
+    assert await collect_blobs(house.metadata, house.store, grace=DAY) == 1
+    assert removed_rows("blob-link") - before == 2
+    assert await house.objects() == [held.sealed.object_key] != [unused.sealed.object_key]
 
 
 async def test_an_unlinked_blob_goes_after_its_grace(house: House) -> None:
@@ -171,6 +251,23 @@ async def test_strays_are_taken_past_the_grace_and_counted_by_kind(
     assert (removed("stray-upload") - before[0], removed("stray-row") - before[1]) == (3, 2)
     await remove_strays(house.metadata, house.store, grace=0, now=house.clock)
     assert asked == [house.clock.now - DAY, house.clock.now - HOUR]
+
+
+async def test_no_stray_is_taken_while_an_object_is_reserved(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its upload to S3 is one that no row of open objects names, however long it goes on."""
+    asked: list[float] = []
+
+    async def strays(before: float) -> Strays:
+        asked.append(before)
+        return Strays(uploads=1)
+
+    monkeypatch.setattr(house.store, "remove_strays", strays)
+    await house.push(b"blob")
+    await house.metadata.reserve_object("f" * 32, seconds=DAY)
+    assert await remove_strays(house.metadata, house.store, grace=HOUR, now=house.clock) == 0
+    await house.metadata.release_object("f" * 32)
+    assert await remove_strays(house.metadata, house.store, grace=HOUR, now=house.clock) == 1
+    assert len(asked) == 1
 
 
 async def test_the_tasks_do_it_all(house: House) -> None:

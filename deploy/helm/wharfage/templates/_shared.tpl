@@ -63,6 +63,9 @@ helm.sh/chart: {{ printf "%s-%s" $top.Chart.Name $top.Chart.Version | replace "+
 {{- if and .Values.metadata.tls.existingSecret .Values.metadata.plaintext -}}
 {{- fail "metadata.plaintext and metadata.tls.existingSecret: choose one" -}}
 {{- end -}}
+{{- if and (hasPrefix "http:" .Values.s3.endpoint) (not .Values.s3.plaintext) -}}
+{{- fail "s3.endpoint: give https://, or say s3.plaintext: true where the network encrypts" -}}
+{{- end -}}
 {{- if and .Values.s3.caFile (not .Values.authorities.existingConfigMap) -}}
 {{- fail "authorities.existingConfigMap: s3.caFile is a file of it" -}}
 {{- end -}}

@@ -1,0 +1,258 @@
+"""A request that is read long after it was sent does nothing, whatever held it: a line, a queue, a stopped service."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from sqlalchemy import func, select
+
+from harness import postgresql
+from harness.metadata import (
+    ACCOUNT,
+    REPOSITORY,
+    SERVICES,
+    Clock,
+    World,
+    digest,
+    index_manifest,
+    on_each_service,
+    plain_client,
+    postgresql_database,
+)
+from harness.nodes import SECRET, Killable, again_until_done
+from proxy.metadata import answers, schema
+from proxy.metadata.client import MetadataClient
+from proxy.metadata.deadlines import AGE_MAX_SECONDS, Deadline
+from proxy.metadata.service import start_service
+from proxy.metadata.transaction import Transaction
+from proxy.metadata.unixdoor import BODY_MAX
+from proxy.metadata.wire import MADE_HEADER, REQUEST_HEADER, SECRET_HEADER, WITHIN_HEADER
+from proxy.model.errors import Code, Failure
+
+ONE = "1" * 32
+TURN = {"task": "sweep", "seconds": 60.0}
+
+
+@pytest.fixture(params=on_each_service())
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    clock = Clock()
+    service = await SERVICES[request.param](tmp_path, clock)
+    client = await plain_client(tmp_path)
+    yield World(client, service, clock)
+    await client.close()
+    await service.close()
+
+
+@pytest.fixture
+async def sockets(world: World, tmp_path: Path) -> list[Path]:
+    """Of all services of the world."""
+    found = [tmp_path / "m.sock", tmp_path / "second.sock"]
+    return await asyncio.to_thread(lambda: [path for path in found if path.exists()])
+
+
+async def post(socket: Path, operation: str, headers: dict[str, str], **parameters: Any) -> tuple[int, Any]:
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session,
+        session.post(f"http://metadata/v1/{operation}", json=parameters, headers=headers) as response,
+    ):
+        return response.status, await response.json()
+
+
+def made(world: World, *, ago: float = 0.0, request: str = ONE, within: float | None = None) -> dict[str, str]:
+    stamped = {REQUEST_HEADER: request, MADE_HEADER: f"{world.clock.now - ago:.3f}"}
+    return stamped if within is None else stamped | {WITHIN_HEADER: str(within)}
+
+
+def is_refused(answer: tuple[int, Any]) -> bool:
+    return answer[0] == 400 and answer[1]["__type"] == "MetadataUnavailable" and answer[1]["expired"] is True
+
+
+async def test_a_write_that_is_delivered_after_its_first_answer_was_forgotten_is_not_done_a_second_time(
+    world: World, sockets: list[Path]
+) -> None:
+    """A line held one copy, or a stopped service had it unread; the other copy was answered, eleven minutes ago."""
+    assert world.service is not None
+    headers = made(world)
+    assert await post(sockets[0], "take_turn", headers, **TURN) == (200, True)
+    assert await post(sockets[-1], "take_turn", headers, **TURN) == (200, True)  # its first answer
+    world.clock.now += answers.KEEP_SECONDS + 60.0
+    for number in range(4):
+        await world.metadata.take_turn(f"t{number}", seconds=1.0)
+    found = await world.service.store.read(
+        lambda tx: tx.connection.execute(
+            select(func.count()).select_from(schema.answers).where(schema.answers.c.request_id == ONE)
+        ).scalar_one()
+    )
+    assert found == 0
+    assert is_refused(await post(sockets[-1], "take_turn", headers, **TURN))
+    assert await post(sockets[-1], "take_turn", made(world, request="2" * 32), **TURN) == (200, True)
+
+
+@pytest.mark.parametrize(
+    ("ago", "within", "refused"),
+    [
+        (AGE_MAX_SECONDS - 1, None, False),
+        (AGE_MAX_SECONDS + 1, None, True),
+        (AGE_MAX_SECONDS + 1, 300.0, True),
+        (5.0, 4.5, True),
+        (4.0, 4.5, False),
+        (-30.0, 4.5, False),  # from a client that is ahead of a clock which was set back
+    ],
+)
+async def test_a_request_is_refused_that_is_older_than_a_minute_or_than_its_client_waits_for(
+    world: World, sockets: list[Path], ago: float, within: float | None, refused: bool
+) -> None:
+    """Reads too: nobody takes their answer."""
+    headers = made(world, ago=ago, within=within)
+    assert is_refused(await post(sockets[0], "take_turn", headers, **TURN)) is refused
+    assert is_refused(await post(sockets[0], "ping", headers)) is refused
+
+
+@pytest.mark.parametrize("header", [MADE_HEADER, WITHIN_HEADER])
+@pytest.mark.parametrize("value", ["soon", "nan", ""])
+async def test_a_time_that_is_no_number_is_bad_input(
+    world: World, sockets: list[Path], header: str, value: str
+) -> None:
+    status, answer = await post(sockets[0], "take_turn", {header: value}, **TURN)
+    assert (status, answer["__type"]) == (400, "InvalidParameterException")
+
+
+async def test_a_request_that_comes_too_late_is_refused_before_its_body_is_read(tmp_path: Path) -> None:
+    """Over TCP, of a body that never comes."""
+    service = await start_service(database=tmp_path / "m.db", listen="127.0.0.1:0", secret=SECRET)
+    host, _, port = service.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    late = f"{SECRET_HEADER}: {SECRET}\r\n{MADE_HEADER}: {time.time() - 61:.3f}\r\n"
+    writer.write(f"POST /v1/take_turn HTTP/1.1\r\nHost: x\r\n{late}Content-Length: {BODY_MAX}\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"X-Wharfage-Time: " in head
+    writer.transport.abort()
+    await service.close()
+
+
+@pytest.mark.parametrize("step", [-3600.0, -20.0, 20.0, 3600.0])
+async def test_a_step_of_the_databases_clock_fails_no_call(world: World, step: float) -> None:
+    """What clients take for the time is put right by the first answer, and one that was refused for it asks again."""
+    for number in range(4):
+        assert await world.metadata.take_turn(f"a{number}", seconds=1.0)
+    world.clock.now += step
+    for number in range(4):
+        assert await world.metadata.take_turn(f"b{number}", seconds=1.0)
+
+
+async def test_many_first_calls_of_a_client_at_once_are_all_answered(world: World, sockets: list[Path]) -> None:
+    """It knows no time yet: each is refused once, and made again."""
+    client = MetadataClient(f"unix:{sockets[0]}", patience=0.0)
+    assert await asyncio.gather(*(client.take_turn(f"t{number}", seconds=1.0) for number in range(20))) == [True] * 20
+    await client.close()
+
+
+async def test_writes_that_are_given_up_in_a_queue_cost_no_transaction(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that still has time goes on alone; the writer is not begun for the others."""
+    assert world.service is not None
+    store = world.service.store
+    transactions = 0
+    write = store._database.write
+
+    def counted(run: Any, *, durable: bool = True) -> Any:
+        nonlocal transactions
+        transactions += 1
+        return write(run, durable=durable)
+
+    monkeypatch.setattr(store._database, "write", counted)
+    for lasting in (0, 1):
+        transactions = 0
+        release, begun = threading.Event(), threading.Event()
+
+        def wait(tx: Transaction, release: threading.Event = release, begun: threading.Event = begun) -> None:
+            begun.set()
+            release.wait(10)
+
+        busy = asyncio.create_task(store.write(wait))
+        await asyncio.to_thread(begun.wait, 10)
+        deadline = Deadline(time.monotonic() + 0.05, math.inf)
+        late = [asyncio.create_task(store.write(lambda tx: None, deadline=deadline)) for _ in range(20)]
+        live = [asyncio.create_task(store.write(lambda tx: "done")) for _ in range(lasting)]
+        await asyncio.sleep(0.1)
+        release.set()
+        await busy
+        for failure in await asyncio.gather(*late, return_exceptions=True):
+            assert isinstance(failure, Failure)
+            assert failure.code is Code.METADATA_UNAVAILABLE
+        assert await asyncio.gather(*live) == ["done"] * lasting
+        assert transactions == 1 + lasting
+
+
+async def test_a_write_that_a_paused_machine_had_in_its_queue_is_left_though_no_clock_of_it_went_on(
+    world: World,
+) -> None:
+    """The database's did."""
+    assert world.service is not None
+    store = world.service.store
+    release, begun = threading.Event(), threading.Event()
+
+    def wait(tx: Transaction) -> None:
+        begun.set()
+        release.wait(10)
+
+    busy = asyncio.create_task(store.write(wait))
+    await asyncio.to_thread(begun.wait, 10)
+    deadline = Deadline(math.inf, world.clock.now + 4.5)
+    late = asyncio.create_task(store.write(lambda tx: None, deadline=deadline))
+    await asyncio.sleep(0)
+    world.clock.now += 5.0
+    release.set()
+    await busy
+    with pytest.raises(Failure) as caught:
+        await late
+    assert caught.value.fields == {"expired": True}
+
+
+async def test_a_client_knows_the_databases_time_from_its_answers(world: World, sockets: list[Path]) -> None:
+    """By which a node's sweep tells what is past its grace; nothing is, before there was an answer."""
+    client = MetadataClient(f"unix:{sockets[0]}")
+    assert client.now() == 0.0
+    await client.ping()
+    assert client.now() == pytest.approx(world.clock.now, abs=2.0)
+    await client.close()
+
+
+@pytest.mark.needs(postgresql.PROGRAM)
+async def test_what_a_stopped_service_had_unread_is_not_done_when_it_goes_on(tmp_path: Path) -> None:
+    """A tag is deleted through a service that stands still, in vain; then it is set again through another one."""
+    url = await asyncio.to_thread(postgresql_database, tmp_path)
+    stopped, other = [Killable(url, tmp_path, name) for name in ("stopped", "other")]
+    for service in (stopped, other):
+        await service.start()
+    client = MetadataClient(f"http://{stopped.address}", secret=SECRET, timeout=0.5, patience=0.1)
+    setter = World(MetadataClient(f"http://{other.address}", secret=SECRET, patience=20.0))
+    try:
+        await setter.put(index_manifest([]), ["v"], create=True)
+        await client.ping()
+        await stopped.send(signal.SIGSTOP)
+        with pytest.raises(Failure) as caught:
+            await client.delete_tag(ACCOUNT, REPOSITORY, "v")
+        assert caught.value.code is Code.METADATA_UNAVAILABLE
+        newer = index_manifest([], annotations={"new": "er"})
+        await again_until_done(lambda: setter.put(newer, ["v"]))
+        await stopped.send(signal.SIGCONT)
+        await again_until_done(lambda: client.take_turn("after it", seconds=1.0))  # what came before is decided
+        assert (await setter.metadata.manifest(ACCOUNT, REPOSITORY, "v")).digest == digest(newer)
+    finally:
+        await client.close()
+        await setter.metadata.close()
+        for service in (stopped, other):
+            await service.kill()
