@@ -33,7 +33,7 @@ class AttachedPolicy:
 @dataclass(frozen=True, slots=True)
 class BoundPolicy:
     """A policy that names principals (of a repository, a registry, a role's trust): its text as it was given, and the
-    unique id that each user's or role's ARN in it stood for when it was saved.
+    unique id that each ARN in it stood for when it was saved, of a user, a role, or for a role's session that role's.
 
     A principal matches by that id, not by its ARN: one deleted and made anew is somebody else. An empty id stands for
     one that does not exist any more."""

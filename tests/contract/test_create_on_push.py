@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from harness.iamshapes import Asked
 from harness.metadata import ACCOUNT, REPOSITORY, World, digest, index_manifest
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import BoundPolicy
 from proxy.model.records import CreateOnPush, Mounted
 
 YES, BY_TEMPLATE, NO = CreateOnPush.YES, CreateOnPush.BY_TEMPLATE, CreateOnPush.NO
+TRUST = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"}]}'
 ADMINISTRATOR = f"arn:aws:iam::{ACCOUNT}:user/administrator"
 
 
@@ -110,12 +112,43 @@ async def test_where_there_are_none_the_setting_says(world: World) -> None:
     assert (await described(world, "a/b"))["imageTagMutability"] == "MUTABLE"
 
 
-async def test_a_template_whose_policy_names_who_is_not_there_makes_nothing(world: World) -> None:
-    await template(world, "prod", repositoryPolicy=policy(ADMINISTRATOR + "2"))
-    why = await refused(Code.INVALID_PARAMETER, world.begin("prod/app", create=YES))
-    assert "prefix 'prod' names a principal that is not there" in why
-    assert "administrator2" not in why
-    assert (await world.call("DescribeRepositories"))["repositories"] == []
+async def test_a_template_whose_policy_names_who_is_not_there_is_refused(world: World) -> None:
+    why = await refused(Code.INVALID_PARAMETER, template(world, "prod", repositoryPolicy=policy(ADMINISTRATOR + "2")))
+    assert "Principal not found" in why
+
+
+@pytest.mark.parametrize(
+    ("noun", "member", "value"),
+    [
+        ("User", "repositoryPolicy", f"arn:aws:iam::{ACCOUNT}:user/ci"),
+        ("Role", "repositoryPolicy", f"arn:aws:iam::{ACCOUNT}:role/ci"),
+        ("Role", "repositoryPolicy", f"arn:aws:sts::{ACCOUNT}:assumed-role/ci/build"),
+        ("Role", "customRoleArn", f"arn:aws:iam::{ACCOUNT}:role/ci"),
+    ],
+    ids=["user", "role", "session", "role-it-works-by"],
+)
+async def test_a_template_whose_people_are_gone_makes_nothing_also_for_others_of_their_names(
+    world: World, noun: str, member: str, value: str
+) -> None:
+    """Whom a template names is found when it is saved: who is made anew under the name is not who was meant."""
+    iam, update = Asked(world.metadata, ACCOUNT), "UpdateRepositoryCreationTemplate"
+    trust = {"AssumeRolePolicyDocument": TRUST} if noun == "Role" else {}
+    first = (await iam(f"Create{noun}", **{f"{noun}Name": "ci"}, **trust))[noun][f"{noun}Id"]
+    given = {member: policy(value) if member == "repositoryPolicy" else value}
+    await template(world, "prod", **given)
+    await world.begin("prod/before", create=YES)
+    for operation, more in ((f"Delete{noun}", {}), (f"Create{noun}", trust)):
+        await iam(operation, **{f"{noun}Name": "ci"}, **more)
+        why = await refused(Code.INVALID_PARAMETER, world.begin("prod/app", create=YES))
+        assert "prefix 'prod'" in why
+        assert "names a principal that is not there" in why
+        [shown] = (await world.call("DescribeRepositoryCreationTemplates"))["repositoryCreationTemplates"]
+        assert first in shown[member]
+        assert value not in shown[member]
+    await world.call(update, prefix="prod", description="another one")
+    await refused(Code.INVALID_PARAMETER, world.begin("prod/app", create=YES))
+    await world.call(update, prefix="prod", **given)  # now it is the other one who is meant
+    await world.begin("prod/app", create=YES)
 
 
 async def test_whoever_made_a_repository_by_a_push_is_told_so(world: World) -> None:

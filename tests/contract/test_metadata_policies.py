@@ -12,6 +12,7 @@ import botocore.validate
 import pytest
 from sqlalchemy import delete, update
 
+from harness.iamshapes import Asked
 from harness.metadata import ACCOUNT, REPOSITORY, World, digest
 from proxy.metadata.identities import accounts, attached_policies, principals
 from proxy.metadata.transaction import Transaction
@@ -117,6 +118,29 @@ class TestRepositoryPolicies:
         await refused(
             Code.INVALID_PARAMETER, world.call("SetRepositoryPolicy", repositoryName=REPOSITORY, policyText=shown)
         )
+
+    async def test_a_roles_session_is_bound_to_the_role_of_that_moment(self, world: World) -> None:
+        """Made anew under its name, the role is somebody else, also by its sessions; the policy shows the old one's."""
+        iam = Asked(world.metadata, ACCOUNT)
+        trust = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"}]}'
+        session = f"arn:aws:sts::{ACCOUNT}:assumed-role/ci/build"
+        asking = {"repositoryName": REPOSITORY, "policyText": policy(session)}
+        assert session in await refused(Code.INVALID_PARAMETER, world.call("SetRepositoryPolicy", **asking))
+        made = (await iam("CreateRole", RoleName="ci", Path="/build/", AssumeRolePolicyDocument=trust))["Role"]
+        await call(world, "SetRepositoryPolicy", **asking)
+        assert (await call(world, "GetRepositoryPolicy", repositoryName=REPOSITORY))["policyText"] == policy(session)
+        access = await world.metadata.repository_access(ACCOUNT, REPOSITORY)
+        assert access.policy == BoundPolicy(policy(session), ((session, made["RoleId"]),))
+        await iam("DeleteRole", RoleName="ci")
+        await iam("CreateRole", RoleName="ci", Path="/build/", AssumeRolePolicyDocument=trust)
+        await world.call("TagResource", resourceArn=ARN, tags=[])
+        access = await world.metadata.repository_access(ACCOUNT, REPOSITORY)
+        assert access.policy == BoundPolicy(policy(session), ((session, ""),))
+        shown = (await call(world, "GetRepositoryPolicy", repositoryName=REPOSITORY))["policyText"]
+        assert json.loads(shown)["Statement"][0]["Principal"]["AWS"] == [f"{made['RoleId']}:build"]
+        wrong_case = policy(session.replace("/ci/", "/CI/"))
+        asking = {"repositoryName": REPOSITORY, "policyText": wrong_case}
+        await refused(Code.INVALID_PARAMETER, world.call("SetRepositoryPolicy", **asking))
 
     @pytest.mark.parametrize(
         ("text", "why"),

@@ -176,7 +176,7 @@ def concerns(caller: Caller, one: dict[str, Any], policy: BoundPolicy) -> bool:
         return True  # NotPrincipal: "will always deny any IAM principal that has a permissions boundary policy"
     exceptions = aws_principals(one["NotPrincipal"])
     if in_role(caller):  # "all principals except the assumed-role user": its role and account stand beside it only
-        return caller.arn not in exceptions
+        return not (caller.arn in exceptions and is_bound(caller, caller.arn, policy))
     return not any(names_itself(caller, each, policy) for each in exceptions)
 
 
@@ -200,11 +200,12 @@ def names_itself(caller: Caller, entry: str, policy: BoundPolicy) -> bool:
     """A user, a role for all its sessions, one session, or an account for its root user."""
     if caller.principal.kind is PrincipalKind.ROOT:
         return names_account(caller, entry)
-    return entry == caller.arn if ":assumed-role/" in entry else is_bound(caller, entry, policy)
+    return (":assumed-role/" not in entry or entry == caller.arn) and is_bound(caller, entry, policy)
 
 
 def is_bound(caller: Caller, entry: str, policy: BoundPolicy) -> bool:
-    """A user's or role's ARN "transforms to the unique principal ID when you save the policy"."""
+    """A user's or role's ARN "transforms to the unique principal ID when you save the policy"; a session's stands for
+    its role's."""
     return dict(policy.principals).get(entry) == caller.principal.principal_id
 
 
@@ -218,7 +219,7 @@ def direct(caller: Caller, one: dict[str, Any], policy: BoundPolicy) -> bool:
         for key in keys
     )
     return (narrowed and "*" in entries) or any(
-        entry == caller.arn if in_role(caller) else is_bound(caller, entry, policy) for entry in entries
+        (entry == caller.arn or not in_role(caller)) and is_bound(caller, entry, policy) for entry in entries
     )
 
 

@@ -127,9 +127,14 @@ def principal_type(one: Caller) -> str:
 
 
 def bound(text: str, ids: Mapping[str, str] = UNIQUE_IDS) -> BoundPolicy:
-    """Every user's and role's ARN in `text` with its unique id in `ids`: empty for one that is gone."""
+    """Every user's and role's ARN in `text` with its unique id in `ids`, and every session's with its role's: empty for
+    one that is gone."""
     arns = sorted(set(re.findall(r"arn:aws:iam::\d{12}:(?:user|role)/[\w/+=,.@-]+", text)))
-    return BoundPolicy(text, tuple((arn, ids.get(arn, "")) for arn in arns))
+    sessions = set(re.findall(r"(arn:aws:sts::(\d{12}):assumed-role/([\w+=,.@-]+)/[\w+=,.@-]+)", text))
+    roles = {(arn.split(":")[4], arn.rpartition("/")[2]): arn for arn in ids if ":role/" in arn}
+    found = [(arn, ids.get(arn, "")) for arn in arns]
+    found += [(arn, ids.get(roles.get((account, name), ""), "")) for arn, account, name in sorted(sessions)]
+    return BoundPolicy(text, tuple(found))
 
 
 def document(*statements: dict[str, Any], version: str | None = "2012-10-17") -> str:

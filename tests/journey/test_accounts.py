@@ -449,6 +449,41 @@ async def test_who_may_not_create_some_repositories_makes_no_template_that_would
     assert "ecr:CreateRepository" in await said("test")
 
 
+async def test_a_role_made_anew_under_its_name_is_somebody_else_also_by_its_sessions(world: World) -> None:
+    """A repository's policy and a role's trust policy that name a session mean the role of the moment they were set."""
+    iam, session = world.registry.metadata.iam, f"arn:aws:sts::{ACCOUNT}:assumed-role/ci/one"
+    trust = document("Allow", "sts:AssumeRole", Principal={"AWS": ACCOUNT})
+    target = f"arn:aws:iam::{ACCOUNT}:role/target"
+
+    async def assumed() -> tuple[str, ...]:
+        asked = {"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/ci", "RoleSessionName": "one"}
+        given = (await world.aws(world.owner, "AssumeRole", "sts", **asked))["Credentials"]
+        return given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"]
+
+    async def may() -> tuple[bool, bool]:
+        """Whether a session of that name may list the repository's images, and take the other role."""
+        key, found = await assumed(), []
+        for service, operation, asked in (
+            ("ecr", "ListImages", {"repositoryName": "team/app"}),
+            ("sts", "AssumeRole", {"RoleArn": target, "RoleSessionName": "further"}),
+        ):
+            try:
+                found.append(bool(await world.aws(key, operation, service, **asked)))
+            except ClientError as error:
+                found.append(not error.response["Error"]["Code"].startswith("AccessDenied"))
+        return found[0], found[1]
+
+    await iam(ACCOUNT, "CreateRole", {"RoleName": "ci", "AssumeRolePolicyDocument": trust})
+    named = document("Allow", "ecr:ListImages", Principal={"AWS": session})
+    await world.aws(world.owner, "SetRepositoryPolicy", repositoryName="team/app", policyText=named)
+    by_session = document("Allow", "sts:AssumeRole", Principal={"AWS": session})
+    await iam(ACCOUNT, "CreateRole", {"RoleName": "target", "AssumeRolePolicyDocument": by_session})
+    assert await may() == (True, True)
+    await iam(ACCOUNT, "DeleteRole", {"RoleName": "ci"})
+    await iam(ACCOUNT, "CreateRole", {"RoleName": "ci", "AssumeRolePolicyDocument": trust})
+    assert await may() == (False, False)
+
+
 async def test_who_denies_everybody_needs_force_and_may_still_delete_it(world: World) -> None:
     text = document("Deny", "ecr:SetRepositoryPolicy", Principal="*")
     asking = {"repositoryName": "team/app", "policyText": text}

@@ -14,9 +14,9 @@ from proxy.auth.policy.documents import compile_document
 
 
 def principals_of(text: str) -> list[str]:
-    """The ARNs of users and roles in Principal and NotPrincipal, in order, each once. PolicyError."""
+    """The ARNs of users, roles and roles' sessions in Principal and NotPrincipal, in order, each once. PolicyError."""
     named = frozenset[str]().union(
-        *(each.principals.named for each in compile_document(text).statements if each.principals is not None)
+        *(each.principals.bound for each in compile_document(text).statements if each.principals is not None)
     )
     return list(dict.fromkeys(arn for _, _, arn in _principal_texts(text) if arn in named))
 

@@ -1,7 +1,7 @@
 """The Principal element: who is named, and how strongly a caller is meant by it.
 
-Users and roles are known by the unique id that their ARN stood for when the policy was saved; everybody else by the
-text of their ARN. No wildcard stands within an ARN here; `*` alone is everyone.
+Users, roles and roles' sessions are known by the unique id of the user or role that their ARN stood for when the policy
+was saved; everybody else by the text of their ARN. No wildcard stands within an ARN here; `*` alone is everyone.
 
 Source: IAM User Guide, "AWS JSON policy elements: Principal", "NotPrincipal".
 """
@@ -37,7 +37,8 @@ class Meant(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principals:
-    """One Principal or NotPrincipal element. `named` are users' and roles' ARNs, `sessions` those of sessions."""
+    """One Principal or NotPrincipal element. `named` are users' and roles' ARNs, `sessions` those of sessions: of
+    roles, and of federated users, whom there are none of here."""
 
     everyone: bool = False
     accounts: frozenset[str] = frozenset()
@@ -48,8 +49,9 @@ class Principals:
     canonical: frozenset[str] = frozenset()
 
     def mean(self, caller: Caller, mine: Collection[str]) -> Meant:
-        """`mine` are the ARNs that stand for the caller's user or role in the policy that this element is from."""
-        if self.sessions and role_session(caller) is not None and caller.arn in self.sessions:
+        """`mine` are the ARNs that stand for the caller's user or role, or for sessions of that role, in the policy
+        that this element is from."""
+        if self._names_session(caller, mine):
             return Meant.DIRECTLY
         if not self.named.isdisjoint(mine):
             return Meant.DIRECTLY if caller.principal.kind is PrincipalKind.USER else Meant.ROLE
@@ -72,10 +74,20 @@ class Principals:
         if self.named.isdisjoint(mine):
             return False
         session = role_session(caller)
-        if session is None or caller.arn in self.sessions:
+        if session is None or self._names_session(caller, mine):
             return True
         of_the_role = caller.arn.removesuffix(session.name)
         return not any(each.startswith(of_the_role) for each in self.sessions)
+
+    @property
+    def bound(self) -> frozenset[str]:
+        """The ARNs that stand for a user or a role, which a policy is bound to as it is saved."""
+        return self.named | {each for each in self.sessions if ":assumed-role/" in each}
+
+    def _names_session(self, caller: Caller, mine: Collection[str]) -> bool:
+        return (
+            bool(self.sessions) and role_session(caller) is not None and caller.arn in self.sessions.intersection(mine)
+        )
 
 
 def role_session(caller: Caller) -> Session | None:

@@ -1,4 +1,4 @@
-"""Stored policies that name principals: users' and roles' ARNs bound, as they are saved, to unique ids.
+"""Stored policies that name principals: ARNs of users, roles and their sessions, bound to unique ids as they are saved.
 
 Who is deleted and made anew under the same name is somebody else: what a policy allowed stays with the id. Read back, a
 policy is the text that was given, but for who has a new ARN since (it stands there) and who is gone (there stands the
@@ -8,6 +8,7 @@ id), as at AWS. Source: IAM User Guide, "AWS JSON policy elements: Principal".
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from sqlalchemy import select
 
@@ -20,18 +21,13 @@ from proxy.model.identity import Tags
 
 
 def bind(tx: Transaction, document: Document, text: str) -> Tags:
-    """The unique ids of the users and roles that a policy names, by ARN; `document` is its compiled `text`.
+    """The unique ids of the users and roles that a policy names, by ARN, and by the ARNs of roles' sessions;
+    `document` is its compiled `text`.
 
     PolicyError, in IAM's words, for a user, a role or an account that is not there."""
     run = tx.connection.execute
     named = principals_of(text)
-    owners = sorted({arn.split(":")[4] for arn in named})
-    rows = run(
-        select(principals.c.arn, principals.c.principal_id).where(
-            principals.c.account.in_(owners), principals.c.arn.in_(named)
-        )
-    )
-    found = {row.arn: row.principal_id for row in rows}
+    found = ids_of(tx, named)
     for arn in named:
         if arn not in found:
             raise _nobody(arn)
@@ -42,6 +38,30 @@ def bind(tx: Transaction, document: Document, text: str) -> Tags:
     for number in sorted(meant.keys() - there):
         raise _nobody(meant[number])
     return tuple((arn, found[arn]) for arn in named)
+
+
+def ids_of(tx: Transaction, named: Sequence[str]) -> dict[str, str]:
+    """The unique ids that ARNs of users, roles and roles' sessions stand for now; those that are not there are left
+    out. A session's ARN has its role's name without the path, in the same case."""
+    run = tx.connection.execute
+    owners = sorted({arn.split(":")[4] for arn in named})
+    rows = run(
+        select(principals.c.arn, principals.c.principal_id).where(
+            principals.c.account.in_(owners), principals.c.arn.in_(named)
+        )
+    )
+    found: dict[str, str] = {row.arn: row.principal_id for row in rows}
+    sessions = {arn: (arn.split(":")[4], arn.split("/")[1]) for arn in named if ":assumed-role/" in arn}
+    if sessions:
+        keys = sorted({f"role/{name.lower()}" for _, name in sessions.values()})
+        rows = run(
+            select(principals.c.account, principals.c.name, principals.c.principal_id).where(
+                principals.c.account.in_(owners), principals.c.name_key.in_(keys)
+            )
+        )
+        roles = {(row.account, row.name): row.principal_id for row in rows}
+        found |= {arn: roles[role] for arn, role in sessions.items() if role in roles}
+    return found
 
 
 def stored(bound: Tags) -> str | None:
@@ -59,8 +79,27 @@ def shown(tx: Transaction, text: str, saved: str | None) -> str:
         select(principals.c.principal_id, principals.c.arn).where(principals.c.principal_id.in_(ids))
     )
     now = {row.principal_id: row.arn for row in rows}
-    moved = {arn: now.get(found, found) for arn, found in bound if now.get(found) != arn}
+    moved = {}
+    for arn, found in bound:
+        if ":assumed-role/" not in arn:
+            moved[arn] = now.get(found, found)
+        elif found not in now:  # a role's name does not change
+            moved[arn] = f"{found}:{arn.rpartition('/')[2]}"
+    moved = {arn: told for arn, told in moved.items() if told != arn}
     return rebound_text(text, moved) if moved else text
+
+
+def is_whole(tx: Transaction, saved: str | None) -> bool:
+    """Whether everybody is still there whom a stored policy was bound to."""
+    ids = {found for _, found in json.loads(saved or "[]")}
+    there = tx.connection.execute(select(principals.c.principal_id).where(principals.c.principal_id.in_(ids))).scalars()
+    return ids <= set(there)
+
+
+def role_now(tx: Transaction, principal_id: str) -> str | None:
+    """The ARN that a role has now; None for one that is gone."""
+    found = select(principals.c.arn).where(principals.c.principal_id == principal_id)
+    return tx.connection.execute(found).scalar()
 
 
 def _nobody(arn: str) -> PolicyError:

@@ -14,12 +14,11 @@ from typing import Any
 
 from sqlalchemy import select
 
-from proxy.metadata.operations.creationtemplates import ROOT, settings_of
-from proxy.metadata.operations.policies import set_repository_policy
+from proxy.metadata.operations.creationtemplates import ROOT, need_all_there, settings_of
+from proxy.metadata.operations.policies import give_repository_policy
 from proxy.metadata.operations.repositories import find_repository, make_repository, need_repository
 from proxy.metadata.schema import creation_templates
 from proxy.metadata.transaction import FoundRow, Transaction
-from proxy.model.errors import Code, Failure
 from proxy.model.records import CreateOnPush
 
 
@@ -63,16 +62,10 @@ def _has_templates(tx: Transaction, account: str) -> bool:
 
 
 def _make(tx: Transaction, account: str, name: str, template: FoundRow) -> int:
+    need_all_there(tx, template)
     settings: Mapping[str, Any] = settings_of(template)
     made = make_repository(tx, account, name, {**settings, "tags": settings.get("resourceTags")})
     policy = settings.get("repositoryPolicy")
     if policy is not None:
-        try:
-            set_repository_policy(tx, account, {"repositoryName": name, "policyText": policy})
-        except Failure as failure:  # its grammar was checked: somebody whom it names is gone
-            raise Failure(
-                Code.INVALID_PARAMETER,
-                f"The repository with name '{name}' cannot be created: the policy of the repository creation template "
-                f"with prefix '{template.prefix}' names a principal that is not there",
-            ) from failure
+        give_repository_policy(tx, account, name, policy, template.repository_policy_principals)
     return made

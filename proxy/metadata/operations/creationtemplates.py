@@ -2,7 +2,9 @@
 
 A template stands for every name under its prefix, to whose end a `/` is assumed, and the longest prefix counts; ROOT
 stands for all names. `prod` and `prod/` are one prefix, kept as it was spelled. What a template says is held against
-its grammar when it is saved; whom its policy names is found when a repository is made. Sources: botocore's `ecr` model;
+its grammar when it is saved, and whom its policy and `customRoleArn` name is bound then: who is made anew under a name
+later is somebody else, and no repository is made any more for whom the template's author did not mean. Sources:
+botocore's `ecr` model;
 ECR User Guide, "Templates to control repositories created during a pull through cache, create on push, or replication
 action".
 """
@@ -20,6 +22,8 @@ from proxy.auth.policy.errors import PolicyError
 from proxy.auth.policy.validation import ecr_failure, validate
 from proxy.auth.policy.weighing import Kind
 from proxy.metadata import paging
+from proxy.metadata.operations import bindings
+from proxy.metadata.operations.policies import bind_repository_policy
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, check_settings, check_tags
 from proxy.metadata.schema import creation_templates
 from proxy.metadata.transaction import FoundRow, Transaction
@@ -59,7 +63,7 @@ def create_template(tx: Transaction, account: str, parameters: Parameters) -> di
     most = tx.registry.quotas.creation_templates
     if held >= most:
         raise quotas.exceeded(f"The registry with id '{account}'", "repository creation templates", most)
-    row = {"created_at": tx.now, "updated_at": tx.now, **_row(parameters)}
+    row = {"created_at": tx.now, "updated_at": tx.now, **_row(parameters), **_bound(tx, account, parameters)}
     tx.connection.execute(insert(creation_templates).values(account=account, prefix=prefix, **row))
     return _answer(tx, account, prefix)
 
@@ -77,14 +81,14 @@ def describe_templates(tx: Transaction, account: str, parameters: Parameters) ->
         rows = tx.connection.execute(
             listed.where(creation_templates.c.prefix.in_(spelled)).order_by(creation_templates.c.prefix)
         ).all()
-        return {"registryId": account, "repositoryCreationTemplates": [_described(row) for row in rows]}
+        return {"registryId": account, "repositoryCreationTemplates": [_described(tx, row) for row in rows]}
     listing = ("DescribeRepositoryCreationTemplates", account)
     limit = parameters.get("maxResults") or DEFAULT_PAGE
     after = paging.read(listing, token, 1)[0] if token else ""
     rows = tx.connection.execute(
         listed.where(creation_templates.c.prefix > after).order_by(creation_templates.c.prefix).limit(limit + 1)
     ).all()
-    answer = {"registryId": account, "repositoryCreationTemplates": [_described(row) for row in rows[:limit]]}
+    answer = {"registryId": account, "repositoryCreationTemplates": [_described(tx, row) for row in rows[:limit]]}
     if len(rows) > limit:
         answer["nextToken"] = paging.issue(listing, [rows[limit - 1].prefix])
     return answer
@@ -100,14 +104,28 @@ def update_template(tx: Transaction, account: str, parameters: Parameters) -> di
         held.pop("imageTagMutabilityExclusionFilters", None)
     settings = held | given
     _check(account, settings)
-    tx.connection.execute(_of(update(creation_templates), row).values(updated_at=tx.now, **_row(settings)))
+    changed = {**_row(settings), **_bound(tx, account, given)}
+    tx.connection.execute(_of(update(creation_templates), row).values(updated_at=tx.now, **changed))
     return _answer(tx, account, row.prefix)
 
 
 def delete_template(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = _need(tx, account, parameters["prefix"])
     tx.connection.execute(_of(delete(creation_templates), row))
-    return {"registryId": account, "repositoryCreationTemplate": _described(row)}
+    return {"registryId": account, "repositoryCreationTemplate": _described(tx, row)}
+
+
+def need_all_there(tx: Transaction, row: FoundRow) -> None:
+    """InvalidParameter where somebody is gone whom the template was bound to."""
+    gone = "" if bindings.is_whole(tx, row.repository_policy_principals) else "the policy"
+    if row.custom_role_id and bindings.role_now(tx, row.custom_role_id) is None:
+        gone = "customRoleArn"
+    if gone:
+        raise Failure(
+            Code.INVALID_PARAMETER,
+            f"No repository can be created by the repository creation template with prefix '{row.prefix}': {gone} of "
+            "it names a principal that is not there",
+        )
 
 
 def settings_of(row: FoundRow) -> dict[str, Any]:
@@ -214,10 +232,27 @@ def _row(settings: Parameters) -> dict[str, Any]:
     }
 
 
-def _described(row: FoundRow) -> dict[str, Any]:
+def _bound(tx: Transaction, account: str, given: Parameters) -> dict[str, Any]:
+    """The columns of whom the members that are given name; what is not given stays bound as it was."""
+    row: dict[str, Any] = {}
+    policy, role = given.get("repositoryPolicy"), given.get("customRoleArn")
+    if policy is not None:
+        bound = bind_repository_policy(tx, account, policy).principals if policy else ()
+        row["repository_policy_principals"] = bindings.stored(bound)
+    if role is not None:
+        row["custom_role_id"] = bindings.ids_of(tx, [role]).get(role, "") if role else None
+    return row
+
+
+def _described(tx: Transaction, row: FoundRow) -> dict[str, Any]:
+    settings = settings_of(row)
+    if row.repository_policy:
+        settings["repositoryPolicy"] = bindings.shown(tx, row.repository_policy, row.repository_policy_principals)
+    if row.custom_role_id:
+        settings["customRoleArn"] = bindings.role_now(tx, row.custom_role_id) or row.custom_role_id
     dates = {"createdAt": row.created_at, "updatedAt": row.updated_at}
-    return {"prefix": row.prefix, "resourceTags": [], **settings_of(row), **dates}
+    return {"prefix": row.prefix, "resourceTags": [], **settings, **dates}
 
 
 def _answer(tx: Transaction, account: str, prefix: str) -> dict[str, Any]:
-    return {"registryId": account, "repositoryCreationTemplate": _described(_need(tx, account, prefix))}
+    return {"registryId": account, "repositoryCreationTemplate": _described(tx, _need(tx, account, prefix))}

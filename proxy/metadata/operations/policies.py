@@ -69,6 +69,16 @@ def bind_repository_policy(tx: Transaction, account: str, text: str) -> BoundPol
     return BoundPolicy(text, _bound(tx, account, text, Kind.REPOSITORY))
 
 
+def give_repository_policy(tx: Transaction, account: str, name: str, text: str, saved: str | None) -> None:
+    """A policy that was bound before, as `bindings.stored` has it, to a repository that is just made."""
+    tx.connection.execute(
+        update(repositories)
+        .where(repositories.c.account == account, repositories.c.name == name)
+        .values(policy=text, policy_principals=saved)
+    )
+    tx.changed(account, name)
+
+
 def open_account(tx: Transaction, account: str) -> FoundRow:
     """The row of an account whose registry is asked. AccessDenied for none: its keys do not count, so nobody asks."""
     row = tx.connection.execute(

@@ -229,6 +229,10 @@ async def test_the_session_carries_policy_arns_tags_and_source_identity(world: S
 # ---- roles taken by roles -------------------------------------------------------------------------------------------
 
 
+BUILD = f"arn:aws:sts::{ACCOUNT}:assumed-role/first/build"
+BUILD_OF_FIRST = ((BUILD, "AROAFIRST"),)
+
+
 async def chained(world: StsWorld, **parameters: Any) -> Caller:
     """A session of the role `first`, taken by Anna, whose tag team goes on and whose tag cost does not."""
     first = world.new_role("first", trust({"AWS": ACCOUNT}, EVERYTHING))
@@ -238,7 +242,7 @@ async def chained(world: StsWorld, **parameters: Any) -> Caller:
 
 
 async def test_transitive_tags_go_on_and_others_end(world: StsWorld) -> None:
-    second = world.new_role("second", trust({"AWS": f"arn:aws:sts::{ACCOUNT}:assumed-role/first/build"}, EVERYTHING))
+    second = world.new_role("second", trust({"AWS": BUILD}, EVERYTHING), bound=BUILD_OF_FIRST)
     answer = await world.assume(await chained(world), second, Tags=[{"Key": "stage", "Value": "b"}])
     session = world.opened(answer).session
     assert session.tags == (("Team", "a"), ("stage", "b"))
@@ -247,7 +251,7 @@ async def test_transitive_tags_go_on_and_others_end(world: StsWorld) -> None:
 
 
 async def test_tags_that_only_go_on_need_the_right_to_tag_too(world: StsWorld) -> None:
-    second = world.new_role("second", trust({"AWS": f"arn:aws:sts::{ACCOUNT}:assumed-role/first/build"}))
+    second = world.new_role("second", trust({"AWS": BUILD}), bound=BUILD_OF_FIRST)
     refused = await failure(world.assume(await chained(world), second))
     assert "sts:TagSession" in refused.message
 
@@ -262,7 +266,7 @@ async def test_a_transitive_tag_may_not_be_given_another_value(world: StsWorld) 
 
 
 async def test_a_source_identity_goes_on_and_cannot_become_another(world: StsWorld) -> None:
-    second = world.new_role("second", trust({"AWS": f"arn:aws:sts::{ACCOUNT}:assumed-role/first/build"}, EVERYTHING))
+    second = world.new_role("second", trust({"AWS": BUILD}, EVERYTHING), bound=BUILD_OF_FIRST)
     caller = await chained(world, SourceIdentity="anna")
     assert world.opened(await world.assume(caller, second)).session.source_identity == "anna"
     assert world.opened(await world.assume(caller, second, SourceIdentity="anna")).session.source_identity == "anna"
@@ -270,9 +274,7 @@ async def test_a_source_identity_goes_on_and_cannot_become_another(world: StsWor
 
 
 async def test_a_chain_of_roles_lasts_an_hour_at_most(world: StsWorld) -> None:
-    second = world.new_role(
-        "second", trust({"AWS": f"arn:aws:sts::{ACCOUNT}:assumed-role/first/build"}, EVERYTHING), seconds=43200
-    )
+    second = world.new_role("second", trust({"AWS": BUILD}, EVERYTHING), seconds=43200, bound=BUILD_OF_FIRST)
     caller = await chained(world)
     assert world.opened(await world.assume(caller, second)).session.expires == int(NOW) + 3600
     refused = await failure(world.assume(caller, second, DurationSeconds=3601))

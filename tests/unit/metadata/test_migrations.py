@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -208,6 +209,62 @@ def test_on_postgresql_readers_go_on_while_rows_are_counted_and_what_is_cut_off_
         others = {"include_name": lambda name, kind, parents: name not in roster.own.tables}
         assert compare_metadata(MigrationContext.configure(connection, opts=others), schema.metadata) == []
     reader.dispose()
+
+
+def test_policies_of_before_are_bound_to_whom_their_sessions_and_templates_name_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, role = "123456789012", "arn:aws:iam::123456789012:role/build/ci"
+    session, gone = (f"arn:aws:sts::{account}:assumed-role/{name}/build" for name in ("ci", "gone"))
+    user = f"arn:aws:iam::{account}:user/ann"
+
+    def policy(*named: str) -> str:
+        return json.dumps({"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": {"AWS": named}}})
+
+    people = [("AROACI", "role", role, "ci"), ("AIDAANN", "user", user, "ann")]
+    engine = sqlite_engine(tmp_path / "m.db")
+    with engine.connect() as connection:
+        connection.info["writing"] = True
+        with connection.begin():
+            monkeypatch.setattr(schema, "HEAD", "0007")
+            migrations.upgrade(connection)
+            run = connection.exec_driver_sql
+            run("INSERT INTO accounts (account, created_at) VALUES (?, 1)", (account,))
+            for principal_id, kind, arn, name in people:
+                row = (principal_id, account, kind, arn, name, f"{kind}/{name}", policy(session))
+                run(
+                    "INSERT INTO principals (principal_id, account, kind, arn, name, name_key, enabled, created_at,"
+                    " trust_policy) VALUES (?, ?, ?, ?, ?, ?, 1, 1, ?)",
+                    row,
+                )
+            run(
+                "INSERT INTO repositories (account, name, created_at, tag_mutability, scan_on_push, encryption_type,"
+                " policy, policy_principals) VALUES (?, 'a', 1, 'MUTABLE', 0, 'AES256', ?, ?)",
+                (account, policy(user, session, gone), json.dumps([[user, "AIDAFORMER"]])),
+            )
+            run(
+                "INSERT INTO creation_templates (account, prefix, applied_for, tag_mutability, encryption_type,"
+                " repository_policy, custom_role_arn, created_at, updated_at)"
+                " VALUES (?, 'prod', '[]', 'MUTABLE', 'AES256', ?, ?, 1, 1)",
+                (account, policy(user, session, account, user + "2"), role),
+            )
+            monkeypatch.undo()
+            migrations.upgrade(connection)
+            found = [
+                json.loads(run(query).scalar_one())
+                for query in (
+                    "SELECT policy_principals FROM repositories",
+                    "SELECT trust_policy_principals FROM principals WHERE name = 'ci'",
+                    "SELECT repository_policy_principals FROM creation_templates",
+                )
+            ]
+            assert found == [
+                [[user, "AIDAFORMER"], [session, "AROACI"], [gone, ""]],
+                [[session, "AROACI"]],
+                [[user, "AIDAANN"], [session, "AROACI"], [user + "2", ""]],
+            ]
+            assert run("SELECT custom_role_id FROM creation_templates").scalar_one() == "AROACI"
+    engine.dispose()
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs(postgresql.PROGRAM))])

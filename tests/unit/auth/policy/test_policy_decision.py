@@ -50,7 +50,7 @@ BOB = Principal("AIDABOB", HOME, BOB_ARN, "bob")
 APP = Principal("AROAAPP", HOME, APP_ARN, "app", PrincipalKind.ROLE)
 ROOT = Principal(HOME, HOME, ROOT_ARN, "root", PrincipalKind.ROOT)
 BUILD = Session(SessionKind.ROLE, "build", 1.0, 2.0)
-BOUND = ((BOB_ARN, "AIDABOB"), (APP_ARN, "AROAAPP"))
+BOUND = ((BOB_ARN, "AIDABOB"), (APP_ARN, "AROAAPP"), (APP_SESSION, "AROAAPP"))
 
 
 def user(*policies: AttachedPolicy, boundary: AttachedPolicy | None = None) -> Caller:
@@ -363,3 +363,14 @@ def test_a_session_of_a_user_is_the_user_itself() -> None:
     caller = Caller(BOB, Session(SessionKind.USER, "bob", 1.0, 2.0))
     assert ask(caller, repository(to({"AWS": BOB_ARN}))).allowed
     assert f"User: {BOB_ARN} " in ask(caller).message
+
+
+@pytest.mark.parametrize("holder", ["AROAOTHER", ""], ids=["another role's", "a role's that is gone"])
+def test_a_session_that_stood_for_a_role_of_before_is_not_the_one_of_its_name(holder: str) -> None:
+    """Neither granted to, nor spared by a NotPrincipal."""
+    stale = ((APP_ARN, "AROAAPP"), (APP_SESSION, holder))
+    assert ask(role(), repository(to({"AWS": APP_SESSION}))).allowed
+    assert not ask(role(), repository(to({"AWS": APP_SESSION}), bound=stale)).allowed
+    spared = to(None, "Deny", NotPrincipal={"AWS": [APP_SESSION, APP_ARN, ROOT_ARN]})
+    assert ask(role(allow()), repository(spared)).allowed
+    assert ask(role(allow()), repository(spared, bound=stale)).explicit

@@ -32,8 +32,9 @@ def test_only_a_roles_session_is_a_principal_of_its_own() -> None:
         ({"AWS": [HOME, BOB.arn]}, USER, [BOB.arn], True),
         ({"AWS": [HOME, BOB.arn]}, KEYED, [BOB.arn], True),
         ({"AWS": [HOME, APP.arn]}, SESSION, [APP.arn], True),
-        ({"AWS": [HOME, APP.arn, BUILD]}, SESSION, [APP.arn], True),
-        ({"AWS": [HOME, APP.arn, BUILD + "2"]}, SESSION, [APP.arn], False),
+        ({"AWS": [HOME, APP.arn, BUILD]}, SESSION, [APP.arn, BUILD], True),
+        ({"AWS": [HOME, APP.arn, BUILD]}, SESSION, [APP.arn], False),  # it was another role's session
+        ({"AWS": [HOME, APP.arn, BUILD + "2"]}, SESSION, [APP.arn, BUILD + "2"], False),
         ({"AWS": [HOME, BUILD]}, SESSION, [], False),
     ],
 )

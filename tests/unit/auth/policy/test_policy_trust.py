@@ -31,9 +31,9 @@ TARGET = Principal("AROATARGET", HOME, f"arn:aws:iam::{HOME}:role/target", "targ
 BOB = Principal("AIDABOB", HOME, f"arn:aws:iam::{HOME}:user/bob", "bob")
 APP = Principal("AROAAPP", HOME, f"arn:aws:iam::{HOME}:role/app", "app", PrincipalKind.ROLE)
 EVE = Principal("AIDAEVE", OTHER, f"arn:aws:iam::{OTHER}:user/eve", "eve")
-BOUND = tuple((each.arn, each.principal_id) for each in (BOB, APP, EVE))
-BUILD = Session(SessionKind.ROLE, "build", 1.0, 2.0)
 SESSION = f"arn:aws:sts::{HOME}:assumed-role/app/build"
+BOUND = (*((each.arn, each.principal_id) for each in (BOB, APP, EVE)), (SESSION, APP.principal_id))
+BUILD = Session(SessionKind.ROLE, "build", 1.0, 2.0)
 
 
 def policy(*statements: dict[str, Any]) -> str:

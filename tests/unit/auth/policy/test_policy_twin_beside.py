@@ -101,7 +101,7 @@ def test_a_text_names_its_users_and_roles_and_shows_who_is_gone(drawn: Iterator[
         for policy in [each.policy for each in (pair.repository, pair.registry) if each is not None and each.policy]:
             parsed = json.loads(policy.text)
             entries = [entry for one in as_list(parsed["Statement"]) for entry in entries_of(one)]
-            named = list(dict.fromkeys(entry for entry in entries if re.search(":(user|role)/", entry)))
+            named = list(dict.fromkeys(entry for entry in entries if re.search(":(user|role|assumed-role)/", entry)))
             assert principals_of(policy.text) == named
             assert rebound_text(policy.text, {}) == policy.text
             gone = {arn: f"AIDA{number}" for number, arn in enumerate(named[::2])}
