@@ -1,0 +1,362 @@
+"""Schedules of writers that wake up late: what was answered 201 stays what it was.
+
+Two or three writers, the sweep and a client that cancels work on one upload session with the real appender, the real
+operations on rows, and a bucket in memory. Hypothesis decides about each of their requests: done, done with its answer
+lost, never done, or done long after its sender gave up; and when time passes, when a writer's process ends, and what
+the store knows of conditions. Then all that is on its way arrives, in any order, and every blob that was committed must
+be there, byte for byte. `--schedules` says how many; `make fuzz` runs more of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import pytest
+from fakes.held_requests import OWNER, Fate, HeldBucket, HeldMetadata, Request, Requests
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, delete, select
+from sqlalchemy.pool import StaticPool
+
+from proxy.auth.envelope import SmallSealer
+from proxy.blob.buffers import BufferPool
+from proxy.metadata import schema
+from proxy.metadata.operations.accounts import bootstrap
+from proxy.metadata.transaction import Registry, Transaction
+from proxy.model.errors import Failure
+from proxy.model.names import parse_digest
+from proxy.model.records import Sealing
+from proxy.registry.uploads import Uploads
+from proxy.storage.base import ObjectMissing
+from proxy.storage.partbuffers import OwnBudget
+from proxy.storage.s3 import S3Store
+from proxy.storage.threads import Job
+from proxy.upkeep import sweep
+
+T = TypeVar("T")
+ACCOUNT, REPOSITORY = "123456789012", "team/app"
+PART = 1000
+FRAME = 256
+EPOCH = 1_800_000_000.0
+HOUR = 3600.0
+IDLE, GRACE = 24 * HOUR, 24 * HOUR
+WRITERS = ("a", "b", "c")
+TURNS = 60  # of the loop: what a writer does between two of its requests ends in far fewer
+
+ENGINE = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+KEPT = {"accounts", "principals", "repositories"}
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Its time passes only when it is told so, and its threads are itself."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> Any:
+        done: Future[T] = Future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return asyncio.wrap_future(done, loop=self)
+
+
+class Inline:
+    """`storage.threads.Threads` on the loop."""
+
+    def give(self, work: Callable[[], T]) -> Job[T]:
+        job: Job[T] = Job()
+        try:
+            job._result = work()
+        except Exception as error:
+            job.end(error)
+        else:
+            job.end()
+        return job
+
+    def close(self) -> None:
+        """There are none."""
+
+
+class World:
+    """One session, and all who work on it."""
+
+    def __init__(self, loop: VirtualLoop, *, conditional: bool, checks_parts: bool) -> None:
+        self.loop = loop
+        self.requests = Requests()
+        self.metadata = HeldMetadata(self.requests, ENGINE, self.now, self._done)
+        self.bucket = HeldBucket(self.requests, self.now, conditional=conditional, checks_parts=checks_parts)
+        self.store = S3Store(
+            self.bucket,  # type: ignore[arg-type]  # what appenders use of one
+            self.metadata,
+            part_size=PART,
+            budget=OwnBudget(64 * PART),
+            stall_seconds=5.0,
+        )
+        self.store._threads.close()
+        self.store._drawers.close()
+        self.store._threads = self.store._drawers = Inline()  # type: ignore[assignment]  # the same verbs
+        self.uploads = Uploads(
+            self.metadata,  # type: ignore[arg-type]  # each call by its name
+            self.store,
+            None,  # type: ignore[arg-type]  # nothing is sealed: mixed bytes show as they are
+            SmallSealer([("key", bytes(32))], "states"),
+            region="us-east-1",
+            frame_length=FRAME,
+            create_on_push=True,
+            pool=BufferPool(slot_bytes=1024),
+            sealing=Sealing.NONE,
+        )
+        self.upload_id = ""
+        self.recorded: dict[bytes, bytes] = {b"": b""}  # by the hash state of a session: what it holds
+        self.writing: dict[str, bytes] = {}  # by writer: what the session will hold once its append is recorded
+        self.committed: dict[str, bytes] = {}  # by digest: what it must be
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.numbers = 0
+        self.cancelled = False
+
+    def now(self) -> float:
+        return EPOCH + self.loop.now
+
+    def _done(self, owner: str, name: str, parameters: dict[str, Any], result: Any) -> None:
+        if name in ("advance_upload", "finish_upload"):
+            self.recorded[parameters["hash_state"]] = self.writing[owner]
+        elif name == "commit_upload":
+            self.committed[parameters["digest"]] = self.writing[owner]
+        elif name == "cancel_upload":
+            self.cancelled = True
+        elif name == "close_upload" and result[0] is None:
+            self.committed[parameters["digest"]] = self.writing[owner]
+
+    def start(self, writer: str, work: Coroutine[Any, Any, None]) -> None:
+        if writer in self.tasks and not self.tasks[writer].done():
+            work.close()
+            return
+
+        async def run() -> None:
+            OWNER.set(writer)
+            with contextlib.suppress(Failure, ObjectMissing):
+                await work
+
+        self.tasks[writer] = self.loop.create_task(run(), context=None)
+
+    async def append(self, writer: str, length: int, *, close: bool, pause: bool) -> None:
+        """One request: `length` bytes that nobody else sends, kept or committed as what the session then holds."""
+        self.numbers += 1
+        fresh = hashlib.sha256(f"{writer}{self.numbers}".encode()).digest() * (length // 32 + 1)
+        append = await self.uploads.append(ACCOUNT, REPOSITORY, self.upload_id, length=None)
+        async with append:
+            content = self.recorded[append.upload.hash_state] + fresh[:length]
+            self.writing[writer] = content
+            for at in range(len(content) - length, len(content), 300):
+                await append.write(content[at : at + 300][: len(content) - at])
+                if pause and at > len(content) - length:
+                    await asyncio.sleep(7.0)  # its client stalls
+            if close:
+                await append.commit(parse_digest(f"sha256:{hashlib.sha256(content).hexdigest()}"))
+            else:
+                await append.keep(whole=not pause)
+
+    async def close_by_rows(self, writer: str) -> None:
+        """A closing request without bytes."""
+        status = await self.uploads.status(ACCOUNT, REPOSITORY, self.upload_id)
+        content = self.recorded[status.hash_state]
+        self.writing[writer] = content
+        digest = parse_digest(f"sha256:{hashlib.sha256(content).hexdigest()}")
+        await self.uploads.close(ACCOUNT, REPOSITORY, self.upload_id, digest)
+
+    async def cancel(self) -> None:
+        await self.uploads.cancel(ACCOUNT, REPOSITORY, self.upload_id)
+
+    async def sweep(self) -> None:
+        await sweep.expire_uploads(self.metadata, self.store, idle=IDLE)  # type: ignore[arg-type]  # by name
+        await sweep.remove_orphans(self.metadata, self.store, sweep.OrphanWalk(), grace=GRACE, now=self.now)  # type: ignore[arg-type]  # by name
+        await sweep.remove_strays(self.metadata, self.store, grace=GRACE, now=self.now)  # type: ignore[arg-type]  # by name
+
+    async def settle(self) -> None:
+        """Until everybody waits for a request or for time."""
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    async def crash(self, writer: str) -> None:
+        """Its process ends: nothing more comes from it but what it had sent."""
+        task = self.tasks.pop(writer, None)
+        if task is None or task.done():
+            return
+        self.requests.abandon(writer)
+        self.requests.dead.add(writer)  # what its cleaning up would ask for never leaves the dead process
+        await self._see_end(task)
+        self.requests.dead.discard(writer)
+        self.requests.abandon(writer)
+
+    async def _see_end(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        while not task.done():
+            await self.settle()
+            self.loop.now += 1.0
+
+    async def deliver(self, request: Request, fate: Fate) -> None:
+        self.requests.decide(request, fate)
+        await self.settle()
+
+    def of(self, writer: str) -> list[Request]:
+        return [request for request in self.requests.pending if request.owner == writer]
+
+    def check(self) -> None:
+        """Every blob that was committed lies there, byte for byte."""
+        with ENGINE.begin() as connection:
+            keys = dict(
+                tuple(row) for row in connection.execute(select(schema.blobs.c.digest, schema.blobs.c.object_key))
+            )
+        for digest, content in self.committed.items():
+            assert digest in keys, f"{digest} has no row"
+            found = self.bucket.objects.get(keys[digest])
+            assert found is not None, f"the object of {digest} is gone"
+            assert found[0] == content, f"the object of {digest} holds other bytes"
+
+    async def end(self) -> None:
+        self.requests.dead |= set(self.tasks)
+        for writer, task in self.tasks.items():
+            self.requests.abandon(writer)
+            await self._see_end(task)
+
+
+LENGTHS = st.sampled_from([1, 300, PART - 1, PART, PART + 1, 2 * PART + 300])
+WRITER = st.sampled_from(WRITERS)
+FATES = st.sampled_from([Fate.DONE] * 6 + [Fate.ANSWER_LOST, Fate.LOST, Fate.HELD, Fate.HELD])
+STEPS = st.one_of(
+    st.tuples(st.just("append"), WRITER, LENGTHS, st.booleans(), st.sampled_from([False, False, True])),
+    st.tuples(st.just("close"), WRITER),
+    st.tuples(st.just("run"), WRITER, st.integers(1, 40)),
+    st.tuples(st.just("run"), WRITER, st.integers(1, 40)),
+    st.tuples(st.just("decide"), st.integers(0, 9), FATES),
+    st.tuples(st.just("late"), st.integers(0, 9)),
+    st.tuples(st.just("time"), st.sampled_from([4.0, 6.0, 16.0, 16.0, 16.0])),
+    st.tuples(st.just("crash"), WRITER),
+    st.tuples(
+        st.just("day"),
+    ),
+    st.tuples(
+        st.just("cancel"),
+    ),
+)
+SCHEDULES = st.tuples(st.booleans(), st.booleans(), st.lists(STEPS, min_size=4, max_size=40))
+
+
+def clean() -> None:
+    with ENGINE.begin() as connection:
+        schema.metadata.create_all(connection)
+        for table in reversed(schema.metadata.sorted_tables):
+            if table.name not in KEPT:
+                connection.execute(delete(table))
+
+
+async def follow(world: World, steps: list[tuple[Any, ...]]) -> None:
+    requests = world.requests
+    for kind, *of in steps:
+        if kind == "append":
+            writer, length, close, pause = of
+            world.start(writer, world.append(writer, length, close=close, pause=pause))
+        elif kind == "close":
+            world.start(of[0], world.close_by_rows(of[0]))
+        elif kind == "cancel":
+            world.start("client", world.cancel())
+        elif kind == "run":
+            for _ in range(of[1]):
+                if not (mine := world.of(of[0])):
+                    break
+                await world.deliver(mine[0], Fate.DONE)
+        elif kind == "decide" and requests.pending:
+            await world.deliver(requests.pending[of[0] % len(requests.pending)], of[1])
+        elif kind == "late" and requests.held:
+            requests.deliver_late(requests.held[of[0] % len(requests.held)])
+        elif kind == "time":
+            world.loop.now += of[0]
+        elif kind == "crash":
+            await world.crash(of[0])
+        elif kind == "day":
+            world.loop.now += 25 * HOUR
+            world.start("sweep", world.sweep())
+        await world.settle()
+        world.check()
+
+
+async def finish(world: World) -> None:
+    """Everybody goes on undisturbed, then all that was held arrives, and the sweep comes twice."""
+    requests = world.requests
+    for _ in range(400):
+        if not requests.pending:
+            if all(task.done() for task in world.tasks.values()):
+                break
+            world.loop.now += 7.0
+            await world.settle()
+            continue
+        await world.deliver(requests.pending[0], Fate.DONE)
+    world.check()
+    while requests.held:
+        requests.deliver_late(requests.held[-1])
+    world.check()
+    for _ in range(2):
+        world.loop.now += 25 * HOUR
+        world.start("sweep", world.sweep())
+        await world.settle()
+        while requests.pending:
+            await world.deliver(requests.pending[0], Fate.DONE)
+    world.check()
+
+
+def explore(conditional: bool, checks_parts: bool, steps: list[tuple[Any, ...]]) -> World:
+    loop = VirtualLoop()
+
+    async def run() -> World:
+        world = World(loop, conditional=conditional, checks_parts=checks_parts)
+        OWNER.set("client")
+        begun = loop.create_task(world.uploads.begin(ACCOUNT, REPOSITORY))
+        await world.settle()
+        while world.requests.pending:
+            await world.deliver(world.requests.pending[0], Fate.DONE)
+        world.upload_id = (await begun).upload_id
+        try:
+            await follow(world, steps)
+            await finish(world)
+        finally:
+            await world.end()
+        return world
+
+    clean()
+    try:
+        return loop.run_until_complete(run())
+    finally:
+        loop.close()
+
+
+def test_what_was_committed_stays_whatever_arrives_late(request: pytest.FixtureRequest) -> None:
+    clean()
+    with ENGINE.begin() as connection:
+        bootstrap(Transaction(connection, EPOCH, Registry(account=ACCOUNT)), ACCOUNT)
+    committed = runs = 0
+
+    @seed(request.config.getoption("--fuzz-seed"))
+    @settings(
+        max_examples=request.config.getoption("--schedules"),
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(SCHEDULES)
+    def schedules(schedule: tuple[bool, bool, list[tuple[Any, ...]]]) -> None:
+        nonlocal committed, runs
+        committed += bool(explore(*schedule).committed)
+        runs += 1
+
+    schedules()
+    assert committed > runs // 5  # schedules in which nothing is ever answered prove nothing
