@@ -60,13 +60,13 @@ async def test_a_lease_that_one_service_gave_is_not_taken_over_early_through_the
     place: Place, first: int
 ) -> None:
     holder, other = place.worlds[first], place.worlds[1 - first]
-    leased = await holder.lease(await holder.begin(), seconds=10.0)
+    leased = await holder.lease(await holder.begin(), seconds=18.0)
     with pytest.raises(Failure) as caught:
-        await other.lease(leased, seconds=10.0)
+        await other.lease(leased, seconds=18.0)
     assert caught.value.code is Code.UPLOAD_IN_USE
-    await holder.metadata.renew_upload(leased.upload_id, leased.fence, seconds=10.0)
+    await holder.metadata.renew_upload(leased.upload_id, leased.fence, seconds=18.0)
     with pytest.raises(Failure):
-        await other.lease(leased, seconds=10.0)
+        await other.lease(leased, seconds=18.0)
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["leased by the right one", "leased by the wrong one"])
@@ -76,7 +76,7 @@ async def test_a_lease_that_has_ended_is_taken_over_in_time_through_the_other(pl
     began = time.monotonic()
     while True:
         with suppress(Failure):
-            assert (await other.lease(leased, seconds=10.0)).fence != leased.fence
+            assert (await other.lease(leased, seconds=18.0)).fence != leased.fence
             return
         assert time.monotonic() - began < 5.0
         await asyncio.sleep(0.05)
@@ -86,13 +86,13 @@ async def test_a_lease_that_has_ended_is_taken_over_in_time_through_the_other(pl
 async def test_no_session_blob_turn_or_hold_ends_early_through_the_other(place: Place, first: int) -> None:
     mine, other = place.worlds[first], place.worlds[1 - first]
     upload = await mine.begin()
-    assert (await other.metadata.expire_uploads(idle_seconds=10.0, limit=10)).done
+    assert (await other.metadata.expire_uploads(idle_seconds=18.0, limit=10)).done
     await mine.metadata.upload(upload.account, upload.repository, upload.upload_id)
     await mine.commit("layer")
-    assert (await other.metadata.collect_blobs(grace_seconds=10.0, limit=10)).done
-    assert await mine.metadata.take_turn("sweep", seconds=10.0)
-    assert not await other.metadata.take_turn("sweep", seconds=10.0)
-    await mine.metadata.hold_blobs(seconds=10.0)
+    assert (await other.metadata.collect_blobs(grace_seconds=18.0, limit=10)).done
+    assert await mine.metadata.take_turn("sweep", seconds=18.0)
+    assert not await other.metadata.take_turn("sweep", seconds=18.0)
+    await mine.metadata.hold_blobs(seconds=18.0)
     assert (await other.metadata.collect_blobs(grace_seconds=0.0, limit=10)).done
 
 

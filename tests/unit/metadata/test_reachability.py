@@ -67,9 +67,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     app.router.add_post(f"/v1/{REACHES}", reaches)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "0.0.0.0", port := free_port(), ssl_context=server_context(cert, key))  # 127.0.0.2 too
+    site = web.TCPSite(runner, "0.0.0.0", 0, ssl_context=server_context(cert, key))  # 127.0.0.2 too
     await site.start()
-    made = World(port, ca)
+    made = World(runner.addresses[0][1], ca)
     yield made
     await made.close()
     await runner.cleanup()
