@@ -30,6 +30,7 @@ from proxy.model.errors import Code, Failure
 Result = TypeVar("Result")
 Clock = Callable[[], float]
 
+READER_SECONDS = 8.0  # for which a read waits for a free reader: the proxies' patience
 GROUP = 64  # writes a commit may carry: bounds how long the first of them waits for the last
 
 
@@ -98,6 +99,7 @@ class Store:
         self._registry = registry or Registry()
         self._clock = clock
         self._committed = committed
+        self._free_readers = asyncio.Semaphore(database.readers)
         self._readers = ThreadPoolExecutor(database.readers, thread_name_prefix="metadata-read")
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._closed = False
@@ -106,9 +108,18 @@ class Store:
         self._writer.start()
 
     async def read(self, run: Callable[[Transaction], Result]) -> Result:
-        """Run in a read transaction: one snapshot. What it leaves in `afterwards` is written before this returns."""
+        """Run in a read transaction: one snapshot. What it leaves in `afterwards` is written before this returns.
+        MetadataUnavailable when no reader is free in time."""
         loop = asyncio.get_running_loop()
-        result, afterwards = await loop.run_in_executor(self._readers, self._read, run)
+        try:
+            async with asyncio.timeout(READER_SECONDS):
+                await self._free_readers.acquire()
+        except TimeoutError:
+            raise Failure(Code.METADATA_UNAVAILABLE, "the database was busy for too long; try again") from None
+        try:
+            result, afterwards = await loop.run_in_executor(self._readers, self._read, run)
+        finally:
+            self._free_readers.release()
         for follow in afterwards:
             await self.write(follow)
         return result
