@@ -23,7 +23,8 @@ twice.
 4. A row is removed before its service is given up, on condition that the counter still stands. When a service renews
    and does not confirm for `FENCE_SECONDS`, its row is barred: it cannot be renewed any more, and writers go on waiting
    for it until OUTLAST is over and it is removed. A writer that does not hear its own news bars nobody, but begins a
-   fresh session. A renewal that finds no row, or a barred one, says that writes may have been missed: the service
+   fresh session; FENCE counts from when a commit that stalls last held the lock of NOTIFY: nobody can confirm then.
+   A renewal that finds no row, or a barred one, says that writes may have been missed: the service
    registers anew, see 2. Nothing else tells it. Who answers though it does not renew is told that the database is
    reached, and OUTLAST is waited from then on: it may be in grace.
 
@@ -48,7 +49,7 @@ them.
 11. The service waits for a node's confirmation until the lease that it granted has ended, also when the line was cut,
    or the node went to another service meanwhile. A lease that lapsed and comes again on the same line proves all that
    it did before, since every change came before it. None is granted while a change stands unconfirmed for
-   `TARDY_SECONDS`.
+   `TARDY_SECONDS`, nor to a node that confirmed late three times in a row (`lag`).
 12. A service that starts waits, before it answers its first write, until leases that its predecessor granted have
    ended: their latest end stands in its page.
 

@@ -47,9 +47,9 @@ class Line:
         async with asyncio.timeout(_CONNECT_SECONDS):
             return cls(await AsyncConnection.connect(**parameters, autocommit=True))
 
-    async def ask(self, statement: LiteralString, *values: Any) -> list[Any]:
+    async def ask(self, statement: LiteralString, *values: Any, seconds: float = _STATEMENT_SECONDS) -> list[Any]:
         """The rows. psycopg.Error, TimeoutError: the session is of no use then."""
-        return await self._bounded(self._rows(statement, values), _STATEMENT_SECONDS)
+        return await self._bounded(self._rows(statement, values), seconds)
 
     async def transact(self, seconds: float, *statements: tuple[LiteralString, tuple[Any, ...]]) -> None:
         """All in one transaction."""

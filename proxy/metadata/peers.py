@@ -1,9 +1,9 @@
 """This service among the others over one PostgreSQL: its registration, the news between them, who is given up.
 
-`invalidation` has the rules (1 to 8). Two sessions of its own: one listens, one renews, confirms and removes; without
-either this service has no lease. Promises: `confirmed` ends only when no other service's nodes can use what a write has
-outdated; it never waits for a dead service longer than its lease. All on one event loop; the writing thread only hands
-in what it told. Must not know operations.
+`invalidation` has the rules (1 to 8). Three sessions of its own: one listens, one renews and removes, one confirms;
+without any of them this service has no lease. Promises: `confirmed` ends only when no other service's nodes can use
+what a write has outdated; it never waits for a dead service longer than its lease; no commit that stalls costs another
+service its lease. All on one event loop; the writing thread only hands in what it told. Must not know operations.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from proxy.metadata.postgresql import application_name
 from proxy.metadata.reachability import Reachability
 from proxy.metadata.store import Told
 from proxy.metadata.transaction import Changes
-from proxy.metadata.waits import Waits
-from proxy.model.errors import Code, Failure
+from proxy.metadata.waits import Waits, unconfirmed
 
 _LEASE = int(LEASE_SECONDS * 1e9)
 _LEAVE_SECONDS = 1.0
 _REGISTER_SECONDS = 12.0  # the lock of writes is waited for 10
 _HELLO = -1  # renewals of a service that has just said that it is there
 _PAUSE_SECONDS = 0.1  # between two attempts to connect
+_NOTIFY_SECONDS = 12.0  # NOTIFY waits for commits that announce, for as long as lock_timeout (10 s) lets it
+_DUE_PAUSE = 0.05  # at least, between two looks at the roster
 _UNHEARD_SECONDS = 1.0  # in which our own news should have been settled by the writing thread
 # Renewals need no disk: a crash of PostgreSQL that undoes some ends this session as well. A registration does: who
 # holds a lease by it must be known to the first who writes after the crash.
@@ -93,6 +94,8 @@ class Peers:
         self._spared: set[str] = set()  # whom we did not remove: whether they are there, the next roster tells
         self._owed: dict[str, int] = {}  # process of a writer → the number we can confirm
         self._owing = asyncio.Event()
+        self._notifying_since: float | None = None  # a NOTIFY of ours that PostgreSQL has not answered
+        self._stalled_at = -invalidation.FENCE_SECONDS  # when one had not been answered for too long, last
         self._settled: set[int] = set()  # numbers of our own that we were told of and have not heard yet
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard = 0  # the highest number of our own that came back to us
@@ -149,7 +152,7 @@ class Peers:
                     line = await Line.open(self._parameters)
                     await line.ask(roster.REMOVE, self.registration)
                     line.close()
-        self._waits.close(_unconfirmed("this service ends"))
+        self._waits.close(unconfirmed("this service ends"))
 
     # ---- writes ---------------------------------------------------------------------------------------------------
 
@@ -177,7 +180,7 @@ class Peers:
                     await self._registered.wait()
                     await asyncio.sleep(max(0.0, self.grace.owes()))
         except TimeoutError:
-            raise _unconfirmed("other services could not be asked to confirm it") from None
+            raise unconfirmed("other services could not be asked to confirm it") from None
         finally:
             self._waits.forget(self.known)
 
@@ -206,7 +209,7 @@ class Peers:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _session(self) -> None:
-        listening, control = await Line.open(self._parameters), await Line.open(self._parameters)
+        listening, control, notifying = [await Line.open(self._parameters) for _ in range(3)]
         try:
             async with asyncio.TaskGroup() as tasks:
                 for channel in (roster.CHANNEL, roster.own_channel(self._process)):
@@ -214,11 +217,11 @@ class Peers:
                 tasks.create_task(self._listen(listening))
                 await self._register(control)
                 await self._begin_registration(control)
-                tasks.create_task(self._confirm(control))
+                tasks.create_task(self._confirm(notifying))
                 tasks.create_task(self._renew(control))
         finally:
-            listening.close()
-            control.close()
+            for line in (listening, control, notifying):
+                line.close()
 
     async def _register(self, control: Line) -> None:
         registration, page = secrets.token_hex(16), self._page.name() if self._page is not None else ""
@@ -250,7 +253,9 @@ class Peers:
 
     async def _renew(self, control: Line) -> None:
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            now = self._clock()
+            due = min((peer.since + OUTLAST_SECONDS - now for peer in self.known.values()), default=RENEW_SECONDS)
+            await asyncio.sleep(min(RENEW_SECONDS, max(due, _DUE_PAUSE)))  # writes wait for who is due
             await self._renew_once(control)
 
     async def _renew_once(self, control: Line) -> None:
@@ -316,7 +321,7 @@ class Peers:
                 del self.known[registration]
                 self._waits.outlasted(registration)
         renewing = {each for each, peer in self.known.items() if peer.renewals != roster.BARRED}
-        slow = self._waits.slow(renewing, began)
+        slow = self._waits.slow(renewing, began, self._stall())
         if slow and self._heard < self._waits.first():  # it is we who are deaf: a fresh session, and nobody's fault
             raise psycopg.OperationalError("our own news does not come back to us")
         for registration in slow:
@@ -326,6 +331,17 @@ class Peers:
             self.grace.give_up(registration)
             await control.ask(roster.BAR, registration)
         self._waits.note_missing(self.known, began)
+
+    def _stall(self) -> float:
+        """When a stalled commit, ours or another's, last held NOTIFY's lock, so that nobody could confirm: not theirs.
+
+        While a write waits for others, a NOTIFY of our own is under way as well."""
+        now = self._clock()
+        if self._notifying_since is not None and now - self._notifying_since > RENEW_SECONDS:
+            self._stalled_at = now
+        elif self._waits.first():
+            self._owe(self._process, 0)
+        return self._stalled_at
 
     async def _give_up(self, control: Line, registration: str, peer: Peer, hears: bool) -> bool:
         """`hears` that we reach the database."""
@@ -392,19 +408,17 @@ class Peers:
         self._owed[process] = max(number, self._owed.get(process, 0))
         self._owing.set()
 
-    async def _confirm(self, control: Line) -> None:
+    async def _confirm(self, notifying: Line) -> None:
         while True:
             await self._owing.wait()
             self._owing.clear()
             owed, self._owed = self._owed, {}
             for process, number in owed.items():
                 news = compact({"r": self.registration, "n": number})
-                await control.ask(roster.NOTIFY, roster.own_channel(process), news)
-
-
-def _unconfirmed(why: str) -> Failure:
-    return Failure(
-        Code.METADATA_UNAVAILABLE,
-        f"the write is done and not yet confirmed everywhere: {why}",
-        hint="ask again: it is not done twice",
-    )
+                self._notifying_since = self._clock()
+                try:
+                    await notifying.ask(roster.NOTIFY, roster.own_channel(process), news, seconds=_NOTIFY_SECONDS)
+                except psycopg.errors.LockNotAvailable:  # a commit stalls
+                    self._owe(process, number)
+                finally:
+                    self._notifying_since = None

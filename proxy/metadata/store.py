@@ -34,6 +34,7 @@ Clock = Callable[[], float]
 DEFERRED_MAX = 10_000  # writes that reads may have pending, 2 MB or so
 DEFERRED_BATCH = 200  # of them in one transaction, for which other writes wait: some milliseconds
 RETRY_SECONDS = 10.0  # after one that failed: a full disk, a database that is away
+READER_SECONDS = 8.0  # for which a read waits for a free reader: the proxies' patience
 GROUP = 64  # writes a commit may carry: bounds how long the first of them waits for the last
 
 
@@ -112,6 +113,7 @@ class Store:
         self._registry = registry or Registry()
         self._clock = clock
         self._committed = committed
+        self._free_readers = asyncio.Semaphore(database.readers)
         self._readers = ThreadPoolExecutor(database.readers, thread_name_prefix="metadata-read")
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._closed = False
@@ -122,9 +124,18 @@ class Store:
         self._writer.start()
 
     async def read(self, run: Callable[[Transaction], Result]) -> Result:
-        """Run in a read transaction: one snapshot. What it defers is written in the background."""
+        """Run in a read transaction: one snapshot. What it defers is written in the background. MetadataUnavailable when
+        no reader is free in time."""
         loop = asyncio.get_running_loop()
-        result, deferred = await loop.run_in_executor(self._readers, self._read, run)
+        try:
+            async with asyncio.timeout(READER_SECONDS):
+                await self._free_readers.acquire()
+        except TimeoutError:
+            raise Failure(Code.METADATA_UNAVAILABLE, "the database was busy for too long; try again") from None
+        try:
+            result, deferred = await loop.run_in_executor(self._readers, self._read, run)
+        finally:
+            self._free_readers.release()
         if deferred and not self._closed:
             self._defer(deferred)
         return result

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from proxy.metadata.invalidation import FENCE_SECONDS, OUTLAST_SECONDS
 from proxy.metadata.store import Told
-from proxy.model.errors import Failure
+from proxy.model.errors import Code, Failure
 
 _CONFIRMED_MAX = 256  # registrations whose last number is remembered; most are of the past
 
@@ -59,13 +59,14 @@ class Waits:
         """Nobody uses what was kept by it: it has confirmed all that there ever was."""
         self._end(registration, None)
 
-    def slow(self, known: Collection[str], began: float) -> set[str]:
-        """Who is in the roster that was asked for then, and has been waited for too long."""
+    def slow(self, known: Collection[str], began: float, stalled: float) -> set[str]:
+        """Who is in the roster that was asked for then, and has been waited for too long, counted from when nobody
+        could confirm, last."""
         return {
             each
             for wait in self._waits
             for each in wait.services
-            if each in known and began - wait.began > FENCE_SECONDS
+            if each in known and began - max(wait.began, stalled) > FENCE_SECONDS
         }
 
     def note_missing(self, known: Collection[str], began: float) -> None:
@@ -97,3 +98,12 @@ class Waits:
                     self._waits.discard(wait)
                     if not wait.done.done():
                         wait.done.set_result(None)
+
+
+def unconfirmed(why: str) -> Failure:
+    """The answer to a write that is committed, while others may use what it has outdated."""
+    return Failure(
+        Code.METADATA_UNAVAILABLE,
+        f"the write is done and not yet confirmed everywhere: {why}",
+        hint="ask again: it is not done twice",
+    )

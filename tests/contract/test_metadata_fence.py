@@ -18,12 +18,14 @@ import pytest
 from fakes.cut_line import CutLine
 
 from harness import postgresql
+from harness.faultline import fault_line
 from harness.listening import listening
 from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgresql_database
 from harness.nodes import again_until_done, node, start, until
 from harness.postgresql import Cluster
 from proxy.metadata import peers
 from proxy.metadata.epochs import Epochs
+from proxy.metadata.invalidation import FENCE_SECONDS
 from proxy.metadata.roster import BARRED
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
@@ -217,3 +219,67 @@ async def test_a_service_keeps_its_lease_while_it_gives_up_many_that_died_at_onc
     assert all(spoke)
     page.close()
     await service.close()
+
+
+async def test_a_commit_that_stalls_costs_no_other_service_its_lease(tmp_path: Path) -> None:
+    """It holds the lock of NOTIFY, so that nobody can confirm anything: a fault of the database, not of the others'."""
+    cluster = await asyncio.to_thread(Cluster.start)
+    try:
+        url = await asyncio.to_thread(cluster.database, "rows")
+        local = f"{url}?options=-c%20synchronous_commit%3Dlocal"  # services' commits wait for no standby
+        writer, other = [await start(local, tmp_path, name) for name in ("a", "b")]
+        async with fault_line(int(other.address.rpartition(":")[2])) as line:
+            at_writer = await node(tmp_path, "na", [writer.address], [writer.address])
+            cut = await node(tmp_path, "cut", [f"127.0.0.1:{line.port}"], [other.address])
+            healthy = await node(tmp_path, "nb", [other.address], [other.address])
+            await at_writer.world.put(numbered(0), ["v"], create=True)
+            assert writer._peers is not None
+            assert other._peers is not None
+            theirs, registration = writer._peers, other._peers.registration
+            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as stalled:
+                await stalled.execute("CREATE TABLE others (n bigint)")
+                await asyncio.to_thread(_await_standby, cluster, "nobody")
+                for number in range(1, 20):
+                    await until(lambda: cut.page.speaks() and healthy.page.speaks())
+                    # The other service confirms when the lease of its silent node has ended: commits stall by then.
+                    line.mode = "silent"
+                    first = asyncio.create_task(at_writer.world.put(numbered(number), ["v"]))
+                    await until(lambda: bool(theirs._waits.first()) or first.done())  # noqa: B023  # waited for here
+                    stalling = asyncio.create_task(stalled.execute(ANNOUNCE))
+                    await asyncio.wait({stalling, first}, timeout=0.1)
+                    if not first.done() and not stalling.done():
+                        break
+                    await asyncio.to_thread(_await_standby, cluster, "")
+                    await stalling
+                    line.mode = "open"
+                    await asyncio.to_thread(_await_standby, cluster, "nobody")
+                second = asyncio.create_task(again_until_done(lambda: at_writer.world.put(numbered(100), ["v"])))
+                try:
+                    began = time.monotonic()
+                    while time.monotonic() - began < 2 * FENCE_SECONDS:
+                        assert registration in theirs.known
+                        assert theirs.known[registration].renewals != BARRED
+                        assert other._peers.reaches()
+                        await asyncio.sleep(0.02)
+                    assert not first.done()
+                finally:
+                    await asyncio.to_thread(_await_standby, cluster, "")
+                await asyncio.gather(first, second, stalling)
+            assert other._peers.registration == registration
+            for one in (at_writer, healthy):
+                assert (await one.world.metadata.manifest(ACCOUNT, REPOSITORY, "v")).digest == digest(numbered(100))
+            for each in (at_writer, cut, healthy, writer, other):
+                await each.close()
+    finally:
+        await asyncio.to_thread(cluster.remove)
+
+
+ANNOUNCE = "WITH done AS (INSERT INTO others VALUES (1) RETURNING 1) SELECT pg_notify('another', '') FROM done"
+
+
+def _await_standby(cluster: Cluster, name: str) -> None:
+    """Have commits wait for a standby of that name, which there is not; empty: for none."""
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+        connection.execute("SELECT pg_reload_conf()")
+        connection.execute("CHECKPOINT")  # the checkpointer has read it then
