@@ -108,7 +108,7 @@ async def _pausing_store(config: Config, data: DataDirectory, client: MetadataCl
 def make_unpaused_store(config: Config, data: DataDirectory, store_id: str) -> ObjectStore:
     """For whoever copies objects into the store and finishes each one at once: asks no metadata service."""
     if config.storage.backend == "filesystem":
-        return FilesystemStore(data.objects, store_id=store_id)
+        return FilesystemStore(data.objects, store_id=store_id, drafts=True)
     from proxy.storage.partbuffers import OwnBudget  # loaded by those who want it
 
     budget = OwnBudget(config.storage.buffers_mib * 2**20)

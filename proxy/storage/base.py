@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -31,6 +31,8 @@ class StoredObject:
     size: int
     modified_at: float  # epoch seconds
     finished: bool  # False where the store can tell that `finish` was never called; a filesystem can't and says True
+    atomic: bool = field(default=True, compare=False)
+    """It got its key in one step, when all of it was durable: its size alone tells whether it is whole."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,13 @@ class FilesystemStore:
         min_free: int = MIN_FREE,
         check_lasts: float = CHECK_LASTS,
         fsync: Callable[[int], None] = os.fsync,
+        drafts: bool = False,
     ) -> None:
+        """With `drafts`, for copies, an object is written under another name and gets its key when all of it is on
+        disk, in the place of what is there."""
         self._tree = Tree(root, fsync, store_id)
         self._check_lasts = check_lasts
+        self._drafts = drafts
         self._min_free = min_free
         self._readers = ThreadPoolExecutor(threads, "store-read")
         self._writers = Threads(threads, "store-write")
@@ -75,9 +79,19 @@ class FilesystemStore:
                 self._tree.need_room(expected_size + self._min_free)
             return self._tree.create(key)
 
-        fd = await self._writers.obtain(make, lambda fd: self._tree.forget(key, fd))
+        def draft() -> tuple[int, str]:
+            if expected_size is not None:
+                self._tree.need_room(expected_size + self._min_free)
+            return self._tree.create_draft(key)
+
+        files: Tree | _Draft = self._tree
+        if self._drafts:
+            fd, name = await self._writers.obtain(draft, lambda made: self._tree.forget_draft(made[1], made[0]))
+            files = _Draft(self._tree, name)
+        else:
+            fd = await self._writers.obtain(make, lambda fd: self._tree.forget(key, fd))
         most = None if expected_size is None else expected_size + expected_size // 1000 + SEALED
-        return FilesystemAppender(self._tree, self._writers, self._drawers, key, fd, 0, most)
+        return FilesystemAppender(files, self._writers, self._drawers, key, fd, 0, most)
 
     async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> FilesystemAppender:
         """Failure(STORE_UNAVAILABLE) while another process has the file open to write, which holds its lock: so one
@@ -103,8 +117,8 @@ class FilesystemStore:
                 yield stored
 
     async def remove_strays(self, before: float) -> Strays:
-        """An unfinished object is a file like any other: nothing lies beside it."""
-        return Strays()
+        """Drafts of copies that were broken off. Any other unfinished object is a file like all."""
+        return Strays(await self._writers.give(partial(self._tree.remove_drafts, before)).finish())
 
     async def check(self) -> None:
         """Write, sync, read and remove a small file; StoreFull when less than `min_free` bytes are left."""
@@ -126,12 +140,26 @@ class FilesystemStore:
         self._tree.close()
 
 
+class _Draft:
+    """What a `FilesystemAppender` asks of the tree, of a file that is still a draft."""
+
+    def __init__(self, tree: Tree, name: str) -> None:
+        self._tree = tree
+        self._name = name
+
+    def make_durable(self, key: str, fd: int, size: int, *, spare: bool = False) -> None:
+        self._tree.place_draft(self._name, key, fd, size, spare=spare)
+
+    def forget(self, key: str, fd: int) -> None:
+        self._tree.forget_draft(self._name, fd)
+
+
 class FilesystemAppender:
     """One writer of one file. After `pause` or a `finish` that succeeded, `abandon` leaves the object alone."""
 
     def __init__(
         self,
-        tree: Tree,
+        tree: Tree | _Draft,
         threads: Threads,
         drawers: Threads,
         key: str,

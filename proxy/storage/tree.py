@@ -3,6 +3,8 @@
     <root>/                0700, made at the first use
       <abc>/               the key's first 3 hex digits: 4,096 folders, about 2,400 files each at 10 million objects
         <key>              0600, 32 hex digits; written in place, under its final name, never renamed
+      drafts/              copies on their way (`create_draft`): <key>.<16 hex digits>, renamed to <abc>/<key>, 0400,
+                           once they are on disk. So a read-only object is whole if it is as long as it should be
       probe.<pid>          there for an instant while the store is checked
       wharfage-store       which store this is (`marker`)
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 import stat
 import threading
 from collections.abc import Callable
@@ -28,6 +31,7 @@ from proxy.model.errors import Code, Failure
 from proxy.storage import marker
 from proxy.storage.base import KEY, ObjectMissing, StoredObject
 
+DRAFTS = "drafts"
 _BLOCK = 64 * 1024  # bytes: the largest block of a file system
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER = _DIRECTORY | os.O_NOFOLLOW
@@ -64,6 +68,85 @@ class Tree:
         finally:
             _close(folder)
         return self._lock(fd)
+
+    def create_draft(self, key: str) -> tuple[int, str]:
+        """A new file, and its name among the drafts."""
+        name, folder = f"{key}.{secrets.token_hex(8)}", -1
+        try:
+            self._vouch()
+            _make_folder(DRAFTS, self._root_fd)
+            folder = os.open(DRAFTS, _FOLDER, dir_fd=self._root_fd)
+            fd = os.open(name, _NEW, 0o600, dir_fd=folder)
+        except OSError as error:
+            raise failure(error, "making a draft") from error
+        finally:
+            _close(folder)
+        return self._lock(fd), name
+
+    def place_draft(self, name: str, key: str, fd: int, size: int, *, spare: bool = False) -> None:
+        """Give a draft its key, once it is on disk; what is there already is replaced."""
+        drafts = folder = -1
+        try:
+            found = os.fstat(fd)
+            if found.st_nlink == 0 or found.st_size != size:
+                raise Failure(Code.STORE_UNAVAILABLE, f"a draft holds {found.st_size} bytes where {size} were written")
+            if spare:
+                os.ftruncate(fd, size)
+            os.fchmod(fd, 0o400)
+            self._fsync(fd)
+            folder = self._folder(key, make=True)
+            drafts = os.open(DRAFTS, _FOLDER, dir_fd=self._root_fd)
+            os.rename(name, key, src_dir_fd=drafts, dst_dir_fd=folder)
+            self._fsync(folder)
+            number = int(key[:3], 16)
+            if not self._folder_synced[number]:
+                self._fsync(self._root_fd)
+                self._folder_synced[number] = 1
+        except OSError as error:
+            raise failure(error, "making a copy durable") from error
+        finally:
+            _close(drafts)
+            _close(folder)
+
+    def forget_draft(self, name: str, fd: int) -> None:
+        """As `forget`. A draft that has its key already is none."""
+        folder = -1
+        try:
+            folder = os.open(DRAFTS, _FOLDER, dir_fd=self._root_fd)
+            os.unlink(name, dir_fd=folder)
+        except OSError:
+            return
+        finally:
+            _close(folder)
+            os.close(fd)
+
+    def remove_drafts(self, before: float) -> int:
+        """Those untouched since, of writers that are dead: a live one holds its lock."""
+        folder = -1
+        removed = 0
+        try:
+            self._vouch()
+            folder = os.open(DRAFTS, _FOLDER, dir_fd=self._root_fd)
+            for name in os.listdir(folder):
+                found = _regular(name, folder)
+                if found is None or found.st_mtime > before:
+                    continue
+                fd = os.open(name, _READ, dir_fd=folder)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(name, dir_fd=folder)
+                    removed += 1
+                except BlockingIOError:
+                    continue
+                finally:
+                    os.close(fd)
+        except FileNotFoundError:
+            return removed
+        except OSError as error:
+            raise failure(error, "removing drafts") from error
+        finally:
+            _close(folder)
+        return removed
 
     def reopen(self, key: str, offset: int) -> int:
         fd = self._lock(self._open_file(key, _AGAIN))
@@ -151,7 +234,7 @@ class Tree:
         try:
             fd = os.open(folder, _FOLDER, dir_fd=self._root_fd)
             return [
-                StoredObject(key, found.st_size, found.st_mtime, True)
+                StoredObject(key, found.st_size, found.st_mtime, True, not found.st_mode & 0o200)
                 for key in sorted(os.listdir(fd))
                 if KEY.fullmatch(key) and key > after and key.startswith(folder) and (found := _regular(key, fd))
             ]

@@ -1,10 +1,11 @@
 """Objects from one store to another, as they are: sealed bytes under the same keys, never opened on the way.
 
-Promises: what the target has already, whole by its size, is not copied again, so that a run which was broken off is
-gone on with; a few objects are copied at once, each through one buffer, whatever their size; an object is whole and
-durable in the target or not counted. One that cannot be read while its store answers is named, and the others go on; a
-store that fails ends the run. With `verify`, each object is looked at in the target, and copied once more if it is bad
-there (a power cut may have kept a file's length and lost its bytes).
+Promises: what the target has already, put there in one step and whole by its size, is not copied again, so that a run
+which was broken off is gone on with; a few objects are copied at once, each through one buffer, whatever their size; an
+object is whole and durable in the target or not counted. One that cannot be read while its store answers is named, and
+the others go on; a store that fails ends the run. With `verify`, each object is looked at in the target, and copied
+once more if it is bad there. A file that an earlier release put there may have kept its length and lost its bytes in a
+power cut: it is copied again.
 """
 
 from __future__ import annotations
@@ -128,15 +129,13 @@ class _Run:
 
     async def take(self, each: Wanted, found: StoredObject | None, view: memoryview) -> None:
         """One object, whatever the target has of it."""
-        whole = found is not None and found.finished and found.size == each.size
+        whole = found is not None and found.finished and found.atomic and found.size == each.size
         if whole and not await self._wrong(each):
             self.report.there += 1
             self.report.there_bytes += each.size
             self.tell(each.size)
             return
-        if found is not None:
-            await self.target.delete(each.key)
-        if not await self._copied(each, view):
+        if not await self._copied(each, view, replaces=found is not None):
             return
         if wrong := await self._wrong(each):
             self.report.bad.add(each.key, each.digest, wrong)
@@ -147,13 +146,15 @@ class _Run:
     async def _wrong(self, each: Wanted) -> str:
         return "" if self.verify is None else await self.verify(each)
 
-    async def _copied(self, each: Wanted, view: memoryview) -> bool:
+    async def _copied(self, each: Wanted, view: memoryview, *, replaces: bool) -> bool:
         """False when the source does not give it; the report then says why."""
         try:
             async with await _asked(self.source.open(each.key)) as reader:
                 if reader.size != each.size:
                     self.report.wrong_size.add(each.key, each.digest, _sizes(reader.size, each.size))
                     return False
+                if replaces:  # and can be, as the source has it
+                    await self.target.delete(each.key)
                 await self._pour(each, reader, view)
                 return True
         except _SourceFailed as failed:

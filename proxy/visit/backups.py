@@ -142,8 +142,9 @@ async def _make(
     if plan.inventory:
         report = await find_objects(wanted(listed, hidden), own.store, progress=tell)
     else:
-        target = FilesystemStore(plan.folder / "objects", store_id=plan.store_id)
+        target = FilesystemStore(plan.folder / "objects", store_id=plan.store_id, drafts=True)
         try:
+            await target.remove_strays(time.time())  # nobody else writes here: the folder is held
             report = await copy_objects(
                 _with_rows(own, wanted(listed, hidden)),
                 own.store,

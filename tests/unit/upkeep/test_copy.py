@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -277,3 +278,52 @@ async def test_objects_are_found_by_the_stores_list_alone(source: MemoryStore) -
     assert {found.object_key for found in report.missing.named} == {key(3), key(4)}
     assert [found.object_key for found in report.wrong_size.named] == [key(2)]
     assert report.there == len(SIZES) - 3
+
+
+async def test_a_file_of_the_right_size_that_was_not_put_there_in_one_step_is_copied_again(
+    source: MemoryStore, tmp_path: Path
+) -> None:
+    """As an earlier release's, of which a power cut kept the length and lost the bytes; the next run believes ours."""
+    old = FilesystemStore(tmp_path / "b")
+    await put(old, key(3), bytes(SIZES[3]))
+    await old.close()
+    target = FilesystemStore(tmp_path / "b", drafts=True)
+    try:
+        report = await run(source, target)
+        assert (report.copied, report.there) == (len(SIZES), 0)
+        assert (tmp_path / "b" / key(3)[:3] / key(3)).read_bytes() == bytes(source.objects[key(3)])
+        report = await run(source, target)
+        assert (report.copied, report.there) == (0, len(SIZES))
+    finally:
+        await target.close()
+
+
+async def test_a_copy_has_its_key_only_once_it_is_on_disk(tmp_path: Path) -> None:
+    """Killed before, or with an fsync that fails, it leaves no object; what it leaves is removed as a stray."""
+    synced: list[tuple[str, bool]] = []
+    path = tmp_path / "b" / key(6)[:3] / key(6)
+
+    def fsync(fd: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{fd}"), path.exists()))
+        if len([name for name, _ in synced if "/drafts/" in name]) == 1:
+            raise OSError(5, "on purpose")
+
+    (tmp_path / "b" / "drafts").mkdir(parents=True)
+    target = FilesystemStore(tmp_path / "b", drafts=True, fsync=fsync)
+    try:
+        with pytest.raises(Failure):
+            await put(target, key(6), b"bytes")
+        assert not path.exists()
+        assert list((tmp_path / "b" / "drafts").iterdir()) == []
+        await put(target, key(6), b"bytes")
+        named = next(place for place, (_, exists) in enumerate(synced) if exists)
+        assert "/drafts/" in synced[named - 1][0], "the file is synced before it has its name"
+        assert synced[named][0] == str(path.parent), "its folder after"
+        assert path.stat().st_mode & 0o777 == 0o400
+        (tmp_path / "b" / "drafts" / f"{key(1)}.0123456789abcdef").write_bytes(b"of a dead process")
+        running = await target.begin(key(2))
+        assert (await target.remove_strays(2e9)).uploads == 1
+        await running.finish()
+        assert [stored.key async for stored in target.list()] == sorted([key(2), key(6)])
+    finally:
+        await target.close()
