@@ -1,16 +1,15 @@
 """A blob as an HTTP answer, whichever door gives it: HEAD, GET with ranges, what a client knows already.
 
 A byte goes out only after its frame authenticated, or held against its hash. The first run of frames is opened before
-the status line, so a bad start is a clean error; later, only a connection that breaks off is honest. Kept buffers go to
-the socket without a copy: the transport is told to keep nothing back (`set_write_buffer_limits(0)`) and is drained
-before the next run overwrites.
+the status line, so a bad start is a clean error; later, only a connection that breaks off is honest. Bytes go from a
+kept buffer to the socket without a copy; a client that does not take them gives the buffer back (`process.bodywriter`),
+and what it has not taken is read and opened again when it does.
 With `[storage] redirect`, a GET of a blob that is not sealed is answered by the store: 307 and a signed link.
 Must not know who asks, or why they may. Source: RFC 9110 sections 13 and 14.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -23,6 +22,7 @@ from proxy import observe
 from proxy.model.errors import Failure
 from proxy.model.ranges import parse_range
 from proxy.model.records import Blob
+from proxy.process.bodywriter import BodyWriter
 from proxy.registry.blobs import Blobs, OpenBlob
 
 # A digest names its bytes for ever; who may have them is asked at each request, hence private.
@@ -98,52 +98,41 @@ async def _send(pull: Pull, response: web.StreamResponse, opened: OpenBlob, part
     async with contextlib.aclosing(first):
         opening = await anext(first, memoryview(b""))  # a bad first frame is a clean error: nothing has been sent
         await response.prepare(request)
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("the client left before the first byte")
-        # Of a TLS transport 0 means "never ready"; what it takes it has encrypted, so it holds no buffer of ours.
-        transport.set_write_buffer_limits(0 if transport.get_extra_info("ssl_object") is None else 1)
+        writer = BodyWriter(request, opened, pull.blob.sealed.frame_length, pull.stall_seconds)
         try:
-            await _write_part(pull, parts[0], opening, first)
+            await _write_part(pull, writer, parts[0], opening, first)
             for part in parts[1:]:
                 async with contextlib.aclosing(opened.runs(part.start, part.stop)) as runs:
-                    await _write_part(pull, part, memoryview(b""), runs)
+                    await _write_part(pull, writer, part, memoryview(b""), runs)
             await response.write_eof()
         except BaseException as error:
             # Whatever it was, a body that ends here must not look whole.
-            transport.abort()
+            writer.abort()
             if isinstance(error, (Failure, TimeoutError)):
                 observe.log.warning("a blob's body was broken off", digest=opened.blob.digest, error=str(error))
                 raise ConnectionAbortedError("the body was broken off") from error
             raise
-        transport.set_write_buffer_limits()
+        writer.end()
     observe.metrics.blob_bytes.labels("out").inc(sum(part.stop - part.start for part in parts))
 
 
 async def _write_part(
     pull: Pull,
+    writer: BodyWriter,
     part: _Part,
     opening: memoryview,
     runs: AsyncGenerator[memoryview, None],
 ) -> None:
     if part.before:
-        await _write(pull, part.before)
+        await writer.write(part.before)
+    at = part.start
     if len(opening):
-        await _write(pull, opening)
-        pull.told.bytes_out += len(opening)
+        at += await writer.write_run(opening, at)
+        pull.told.bytes_out += at - part.start
     async for run in runs:
-        await _write(pull, run)
-        pull.told.bytes_out += len(run)
-
-
-async def _write(pull: Pull, data: bytes | memoryview) -> None:
-    """Returns once the transport has let go of `data`. TimeoutError when the client takes nothing for too long; a
-    timer is set only where there is something to wait for."""
-    request = pull.request
-    await request.writer.write(data, drain=False)  # type: ignore[call-arg]  # aiohttp has one kind of writer
-    if request.transport is None or request.transport.get_write_buffer_size():
-        async with asyncio.timeout(pull.stall_seconds):
-            await request.writer.drain()
+        taken = await writer.write_run(run, at)
+        at += taken
+        pull.told.bytes_out += taken
 
 
 def _headers(pull: Pull) -> dict[str, str]:

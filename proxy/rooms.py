@@ -9,7 +9,7 @@ from pathlib import Path
 
 from proxy import keyring
 from proxy.blob.agreement import Agreement
-from proxy.blob.buffers import BufferPool
+from proxy.blob.buffers import PULL_BYTES, BufferPool
 from proxy.blob.keys import DataKeys
 from proxy.blob.masterfile import MasterKeys
 from proxy.metadata.cache import CachedMetadata
@@ -54,7 +54,9 @@ async def open_rooms(
     links = make_links(config)
     try:
         async with keyring.open_keys(config, masters, cached) as keys:
-            yield Rooms(store, keys.data, keys.agreement, cached, BufferPool(), data.run, links, epochs)
+            yield Rooms(
+                store, keys.data, keys.agreement, cached, BufferPool(read_bytes=PULL_BYTES), data.run, links, epochs
+            )
     finally:
         await client.close()
         if links is not None:

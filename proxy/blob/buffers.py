@@ -2,25 +2,38 @@
 
 A buffer is given back only when nobody can touch it any more: the thread that used it has ended and the transport has
 drained. Whoever isn't sure lets go of it instead; it is then freed when the last reference goes, and never reused.
+
+Reads that are pulls share a budget: `begin_read` waits its turn, first come first served, and `end_read` passes it on.
+Whoever holds a turn gives it back before it waits for a client for long, so that the turn of all others comes.
 """
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
 
 from proxy.blob.format import HEADER_MAX
 
 RUN_BYTES = 1024 * 1024  # frames are stored and read about a MiB at a time
 SLOT_BYTES = RUN_BYTES + HEADER_MAX + 4096  # and a header before them, and up to 128 frames' own fields
 """The size of a slot. A stream holds at most two: 2.02 MiB."""
+PULL_BYTES = 128 * 2**20  # of a worker's pulls that hold buffers: 62 of them; further ones wait their turn
+READ_SLOTS = 2  # of a read: stored bytes, and the plaintext
 
 
 class BufferPool:
     """Up to `keep` idle buffers of `slot_bytes`. Belongs to one event loop. `lent` counts those in use."""
 
-    def __init__(self, slot_bytes: int = SLOT_BYTES, keep: int = 32) -> None:
+    def __init__(self, slot_bytes: int = SLOT_BYTES, keep: int = 32, *, read_bytes: int | None = None) -> None:
+        """`read_bytes` is the budget of all reads that `begin_read` lets in, None for no bound."""
         self.slot_bytes = slot_bytes
         self.lent = 0
+        self.reads = 0  # that hold buffers
+        self.waiting = 0  # reads that wait for their turn
         self._keep = keep
         self._idle: list[bytearray] = []
+        self._most_reads = None if read_bytes is None else max(1, read_bytes // (READ_SLOTS * slot_bytes))
+        self._turns = None if self._most_reads is None else asyncio.Semaphore(self._most_reads)
 
     def take(self) -> bytearray:
         self.lent += 1
@@ -35,3 +48,29 @@ class BufferPool:
     def let_go(self, buffer: bytearray) -> None:
         """Not for reuse: a thread or a transport may still hold it."""
         self.lent -= 1
+
+    async def begin_read(self, count: int) -> list[bytearray]:
+        """Up to `READ_SLOTS` buffers for a read, once those that came before it have had theirs."""
+        if self._turns is not None:
+            self.waiting += 1
+            try:
+                await self._turns.acquire()
+            finally:
+                self.waiting -= 1
+        self.reads += 1
+        return [self.take() for _ in range(count)]
+
+    def end_read(self, buffers: Iterable[bytearray], *, clean: bool) -> None:
+        """`clean`: nobody may touch them from here on; otherwise they are let go."""
+        for buffer in buffers:
+            if clean:
+                self.give(buffer)
+            else:
+                self.let_go(buffer)
+        self.reads -= 1
+        if self._turns is not None:
+            self._turns.release()
+
+    def is_scarce(self) -> bool:
+        """Whether more than half of the budget is taken: then no read should keep its buffers while it waits."""
+        return self._most_reads is not None and 2 * self.reads > self._most_reads

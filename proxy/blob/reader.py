@@ -30,6 +30,7 @@ SegmentSource = Callable[[int], Awaitable[Sequence[Segment]]]
 """Plain offset → a page of segments, from the one that holds it on, in order."""
 
 SMALL = 64 * 1024  # stored bytes up to which a whole object gets buffers of its own instead of slots
+_ALL_FRAMES = 2**20  # more than fit a run
 LOOP_SECONDS = 0.002
 """A run is opened on the event loop, where it takes 50 to 250 µs with the CPU's vector and AES instructions. Without
 them it takes longer than this, and a reader that sees so goes on in a thread. CPU, not the clock: on a busy machine the
@@ -97,19 +98,21 @@ class BlobReader:
         self._segments = segments
         self._pool = pool
         self._in_thread = False
+        self._held: list[bytearray] = []  # what `runs` holds: the stored bytes first, the plaintext last
+        self._untaken = -1  # since `release_buffers`: bytes of the last view; -1 where it was not called
+        self._most_frames = _ALL_FRAMES  # of the next run
 
     async def runs(self, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
         """The plaintext [start, stop) in order, in views of about 1 MiB at most.
 
-        A view is valid until the next step, before which the transport must have let go of it. Iterate to the end, or
-        close the iterator: only after a clean end are the buffers used again.
+        A view is valid until the next step or `release_buffers`, before which the transport must have let go of it.
+        Iterate to the end, or close the iterator: only after a clean end are the buffers used again.
         """
         if not 0 <= start <= stop <= self._sealed.plain_size:
             raise ValueError(f"no range {start} to {stop} in {self._sealed.plain_size} bytes")
         if start == stop:
             return
-        buffers = self._take()
-        stored, plain = buffers[0], buffers[-1]
+        self._most_frames = _ALL_FRAMES
         clean = False
         try:
             async with contextlib.aclosing(self._walk(start)) as segments:
@@ -122,14 +125,36 @@ class BlobReader:
                     first, last = layout.frames_of(low - at, high - at)
                     if low == start:
                         self._tell(segment, layout, first, last, stop - high)
-                    for run in self._split(segment, layout, first, last):
-                        length = await self._open(run, stored, plain)
-                        yield memoryview(plain)[max(low - run.plain_at, 0) : min(high - run.plain_at, length)]
+                    while first < last:
+                        run = next(self._split(segment, layout, first, min(last, first + self._most_frames)))
+                        if not self._held:
+                            self._held = await self._begin_read()
+                        plain = self._held[-1]
+                        length = await self._open(run, self._held[0], plain)
+                        self._untaken = -1
+                        end = min(high - run.plain_at, length)
+                        yield memoryview(plain)[max(low - run.plain_at, 0) : end]
+                        first += run.count + run.final
+                        if self._untaken < 0:
+                            self._most_frames = min(2 * self._most_frames, _ALL_FRAMES)
+                        elif self._untaken:
+                            low = run.plain_at + end - self._untaken
+                            first, last = layout.frames_of(low - at, high - at)
                     if high == stop:
                         break
             clean = True
         finally:
-            self._give(clean, buffers)
+            self._end_read(clean)
+
+    def release_buffers(self, untaken: int) -> None:
+        """Give the buffers of `runs` back for as long as it takes until its next step, which begins with the last
+        `untaken` bytes of the view anew, in a run of one frame. Between two steps only; nobody may touch the view."""
+        self._untaken, self._most_frames = untaken, 1
+        self._end_read(True)
+
+    def is_scarce(self) -> bool:
+        """Whether others wait for buffers, or soon may."""
+        return self._pool.is_scarce()
 
     async def verify(self, hasher: Hasher | None = None, *, progress: Callable[[int], None] | None = None) -> int:
         """Open every frame, the empty ones too, and check that the object is the sum of its segments.
@@ -284,6 +309,17 @@ class BlobReader:
         length = open_run(view, memoryview(plain))
         self._in_thread = time.thread_time() - began > LOOP_SECONDS
         return length
+
+    async def _begin_read(self) -> list[bytearray]:
+        """As `_take`, in its turn."""
+        if self._sealed.stored_size <= SMALL:
+            return self._take()
+        return await self._pool.begin_read(1 if self._opener.in_place else 2)
+
+    def _end_read(self, clean: bool) -> None:
+        held, self._held = self._held, []
+        if held and self._sealed.stored_size > SMALL:
+            self._pool.end_read(held, clean=clean)
 
     def _take(self) -> list[bytearray]:
         """One buffer, or two: stored bytes in the first, plaintext in the last."""

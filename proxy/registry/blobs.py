@@ -128,3 +128,11 @@ class OpenBlob:
         except Failure as failure:
             await self._blobs._judge(self.blob, failure)
             raise
+
+    def release_buffers(self, untaken: int) -> None:
+        """As `BlobReader` has it."""
+        self._reader.release_buffers(untaken)
+
+    def is_scarce(self) -> bool:
+        """As `BlobReader` has it."""
+        return self._reader.is_scarce()

@@ -1,0 +1,72 @@
+"""The budget of buffers that pulls share: turns in order, none lost by a cancellation, none held for a client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+from fakes.memory_store import MemoryStore
+from fakes.sealed import write_messages
+
+from proxy.blob.buffers import BufferPool
+from proxy.blob.keys import DataKey
+from proxy.blob.sealedreader import open_sealed
+
+SLOT = 4096
+
+
+async def test_reads_over_the_budget_have_their_turns_in_the_order_in_which_they_came() -> None:
+    pool = BufferPool(SLOT, read_bytes=2 * SLOT)
+    held, turns = await pool.begin_read(2), list[int]()
+
+    async def read(number: int) -> None:
+        buffers = await pool.begin_read(2)
+        turns.append(number)
+        await asyncio.sleep(0)
+        pool.end_read(buffers, clean=True)
+
+    reading = [asyncio.create_task(read(number)) for number in range(5)]
+    await asyncio.sleep(0)
+    assert (pool.waiting, pool.lent, turns) == (5, 2, [])
+    pool.end_read(held, clean=True)
+    await asyncio.gather(*reading)
+    assert turns == [0, 1, 2, 3, 4]
+    assert (pool.waiting, pool.lent, pool.reads) == (0, 0, 0)
+
+
+async def test_a_read_that_is_cancelled_as_it_waits_loses_nobody_a_turn() -> None:
+    pool = BufferPool(SLOT, read_bytes=2 * SLOT)
+    held = await pool.begin_read(2)
+    first, second = asyncio.create_task(pool.begin_read(2)), asyncio.create_task(pool.begin_read(2))
+    await asyncio.sleep(0)
+    pool.end_read(held, clean=True)  # the first has its turn, and does not know it yet
+    first.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        pool.end_read(await first, clean=True)
+    pool.end_read(await asyncio.wait_for(second, 5), clean=True)
+    assert (pool.waiting, pool.lent, pool.reads) == (0, 0, 0)
+
+
+async def test_a_reader_that_released_its_buffers_goes_on_with_what_was_not_taken(
+    memory: MemoryStore, data_key: DataKey
+) -> None:
+    """Each view is taken in part and released: nothing is held meanwhile, and each byte comes once, in order."""
+    pool = BufferPool(SLOT, read_bytes=2 * SLOT)
+    whole = os.urandom(80_000)
+    written = await write_messages(memory, [[whole[:30_000]], [whole[30_000:]]], data_key, pool=pool)
+    async with await open_sealed(
+        memory, written.sealed, data_key=written.data_key, segments=written.segments, pool=pool
+    ) as reader:
+        got, step = b"", 0
+        async for view in reader.runs(100, 79_000):
+            step += 1
+            taken = max(1, len(view) - step * 37 % len(view))
+            got += bytes(view[:taken])
+            if step % 3:
+                reader.release_buffers(len(view) - taken)
+                assert (pool.lent, pool.reads) == (0, 0)
+            else:
+                got += bytes(view[taken:])
+        assert got == whole[100:79_000]
+    assert (pool.lent, pool.reads) == (0, 0)
