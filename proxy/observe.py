@@ -93,6 +93,9 @@ class Metrics:
         )
         self.audit_events = counter("wharfage_audit_events_total", "Events written to the audit trail")
         self.audit_lost = counter("wharfage_audit_lost_total", "Events that the audit trail could not take")
+        self.audit_omitted = counter(
+            "wharfage_audit_omitted_total", "Events of unauthenticated requests that were counted, not written"
+        )
         self.s3_requests = counter(
             "wharfage_s3_requests_total", "Requests made of the S3 store", "operation", "outcome"
         )

@@ -24,7 +24,8 @@ from yarl import URL
 from harness.issuer import Issuer
 from harness.programs import Daemon
 from harness.server import Server, free_port
-from proxy.audit.trail import RotatedFile, WrittenTrail
+from proxy.audit.outputs import RotatedFile
+from proxy.audit.trail import OMITTED, WrittenTrail
 from proxy.ecr.sts.issuers import Issuers
 from proxy.shapes import models
 
@@ -212,3 +213,39 @@ def test_the_trail_goes_where_the_settings_say(tmp_path: Path, to: str) -> None:
         assert [each["eventName"] for each in events_of(out)] == ["GetAuthorizationToken"]
     else:
         assert '"eventVersion"' not in out.read_text()
+
+
+def test_a_flood_of_wrong_passwords_leaves_the_main_log_as_it_was(tmp_path: Path) -> None:
+    """Its lines go to a bounded file of their own; those it has no room for are counted there."""
+    settings = {
+        "WHARFAGE_AUDIT_ROTATE_MIB": "1",
+        "WHARFAGE_AUDIT_KEEP": "0",
+        "WHARFAGE_AUDIT_UNAUTHENTICATED_PER_SECOND": "5",
+        "WHARFAGE_SERVER_LOGIN_FAILURES": "0",
+    }
+    server = Server.start(tmp_path / "data", workers=1, extra=settings)
+    folder = tmp_path / "data" / "audit"
+    try:
+        server.password()
+        asyncio.run(_wrong_passwords(server.url, 2000))
+    finally:
+        assert server.stop() == 0
+    assert [each["eventName"] for each in events_of(folder / "audit.jsonl")] == ["GetAuthorizationToken"]
+    told = events_of(folder / "unauthenticated.jsonl")
+    omitted = [each["requestParameters"]["omittedEvents"] for each in told if each["eventName"] == OMITTED]
+    assert len(told) - len(omitted) + sum(omitted) == 2000
+    assert len(told) < 500
+    assert max(map(len, (folder / "unauthenticated.jsonl").read_bytes().splitlines())) < 4096
+    assert {each["userIdentity"]["type"] for each in told} == {"Unknown", "AWSService"}
+
+
+async def _wrong_passwords(url: str, count: int) -> None:
+    header = {"Authorization": "Basic " + base64.b64encode(b"AWS:wrong").decode(), "User-Agent": "x" * 8000}
+    async with aiohttp.ClientSession(url, headers=header) as http:
+
+        async def send() -> None:
+            for _ in range(count // 20):
+                async with http.get("/v2/team/app/manifests/v1") as answer:
+                    assert answer.status == 401
+
+        await asyncio.gather(*(send() for _ in range(20)))

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from harness.happenings import CREATED
-from proxy.audit.trail import PENDING_MAX, NoTrail, RotatedFile, WrittenTrail
+from proxy.audit.outputs import RotatedFile
+from proxy.audit.trail import PENDING_MAX, NoTrail, WrittenTrail
 
 
 class Written:
@@ -188,7 +189,7 @@ def test_several_processes_share_a_trail_and_lose_no_line(tmp_path: Path) -> Non
 def test_batches_of_several_processes_leave_one_standard_output_whole(tmp_path: Path) -> None:
     """Also batches that a pipe takes in pieces."""
     script = (
-        "import sys; from pathlib import Path; from proxy.audit.trail import StandardOutput\n"
+        "import sys; from pathlib import Path; from proxy.audit.outputs import StandardOutput\n"
         "out = StandardOutput(Path(sys.argv[1]))\n"
         "for _ in range(20): out.write(b''.join(b'%d' % int(sys.argv[2]) * 999 + b'\\n' for _ in range(100)))\n"
     )
