@@ -1,9 +1,10 @@
-"""What events are written to: a file that is rotated, or standard output.
+"""What events are written to: a file that is rotated, or standard output; both chain their lines (`chain`).
 
 A write is one append of whole lines, under a lock file that all processes of the machine take.
 
     audit.jsonl          what is written now, mode 0600
     audit.jsonl.1 … .N   what was, the newest first; N is `keep`
+    audit.jsonl.lock     the lock; inside, the head of the chain
 
 Rotation renames; each process notices by the inode that its file is no longer the one of that name. Blocking, for one
 thread.
@@ -18,19 +19,26 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from proxy.audit.chain import HEAD_BYTES, Head, digest_of, link, link_of, parse, read_head
+
+TAIL_BYTES = 1 << 20  # read of a file whose last line is not the head: some lines of 64 KiB at most
+
 
 class StandardOutput:
     """Writes to what the process was started with. A pipe takes a batch in pieces: `lock` keeps others' out of it."""
 
     def __init__(self, lock: Path) -> None:
-        self._lock = _open_lock(lock)
+        self._lock = open_lock(lock)
         self._descriptor = os.dup(sys.stdout.fileno())
 
     def write(self, lines: bytes) -> None:
-        rest = memoryview(lines)
-        with _held(self._lock):
+        with held(self._lock):
+            head = _head(self._lock) or Head()
+            linked, number, digest = link(lines, head.number, head.digest)
+            rest = memoryview(linked)
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
+            _write_head(self._lock, Head(number, digest))
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -59,16 +67,41 @@ class RotatedFile:
 
     def _append(self, lines: bytes) -> None:
         if self._lock < 0:
-            self._lock = _open_lock(Path(f"{self._path}.lock"))
-        with _held(self._lock):
+            self._lock = open_lock(lock_of(self._path))
+        with held(self._lock):
             size = self._open()
-            if size and size + len(lines) > self._rotate_bytes:
+            head, is_cut = self._last(size)
+            linked, number, digest = link(lines, head.number, head.digest)
+            if size and size + len(linked) > self._rotate_bytes:
                 self._rotate()
                 size = self._open()
-            written = os.write(self._descriptor, lines)
-            if written != len(lines):
+            elif is_cut:
+                linked = b"\n" + linked
+            if not size:  # killed after the append, it has not been written to a file that the head does not know
+                _write_head(self._lock, Head(head.number, head.digest, self._inode, 0))
+            written = os.write(self._descriptor, linked)
+            if written != len(linked):
                 os.ftruncate(self._descriptor, size)
-                raise OSError(f"only {written} of {len(lines)} bytes were taken")
+                raise OSError(f"only {written} of {len(linked)} bytes were taken")
+            _write_head(self._lock, Head(number, digest, self._inode, size + written))
+
+    def _last(self, size: int) -> tuple[Head, bool]:
+        """The line to chain the next one behind; whether the file ends within a line.
+
+        That is the head. A file that has grown past it is believed, for its writer was killed before it could say so;
+        where less is there than the head says, the chain goes on from the head, and the gap shows."""
+        head = _head(self._lock)
+        if head is not None and head.inode == self._inode and head.size == size:
+            return head, False
+        tail = _tail(self._path, size)
+        is_cut = not tail.endswith(b"\n") if tail else False
+        if head is not None and (head.inode != self._inode or size < head.size):
+            return head, is_cut
+        if not tail:
+            return head or Head(), False
+        lines = tail.removesuffix(b"\n").split(b"\n")
+        numbers = (found[0] for line in reversed(lines) if (found := link_of(parse(line))) is not None)
+        return Head(next(numbers, head.number if head is not None else 0), digest_of(lines[-1])), is_cut
 
     def close(self) -> None:
         self._let_go()
@@ -104,14 +137,33 @@ class RotatedFile:
             self._path.unlink()
 
 
-def _open_lock(path: Path) -> int:
+def lock_of(path: Path) -> Path:
+    return Path(f"{path}.lock")
+
+
+def open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 @contextlib.contextmanager
-def _held(lock: int) -> Iterator[None]:
+def held(lock: int) -> Iterator[None]:
     fcntl.flock(lock, fcntl.LOCK_EX)  # for one append or a rename
     try:
         yield
     finally:
         fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _head(lock: int) -> Head | None:
+    return read_head(os.pread(lock, HEAD_BYTES, 0))
+
+
+def _write_head(lock: int, head: Head) -> None:
+    with contextlib.suppress(OSError):  # a full disk: the next writer finds the last line in the file
+        os.pwrite(lock, head.encode(), 0)
+
+
+def _tail(path: Path, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, size - TAIL_BYTES))
+        return file.read(TAIL_BYTES)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -249,3 +250,55 @@ async def _wrong_passwords(url: str, count: int) -> None:
                     assert answer.status == 401
 
         await asyncio.gather(*(send() for _ in range(20)))
+
+
+def _verify(*given: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", "audit", "verify", *given], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_audit_verify_names_the_line_that_was_changed_or_removed(tmp_path: Path) -> None:
+    """While the server runs, over a kill of everything and the start after it, and of copies."""
+    data, path = tmp_path / "data", tmp_path / "data" / "audit" / "audit.jsonl"
+    server = Server.start(data, workers=2)
+    try:
+        for _ in range(3):
+            server.password()
+    finally:
+        server.daemon.kill()
+    again = Server.start(data, workers=2)
+    try:
+        for _ in range(3):
+            again.password()
+        asyncio.run(_wrong_passwords(again.url, 20))
+        assert _verify("--data", str(data))[0] == 0
+    finally:
+        assert again.stop() == 0
+    status, said = _verify("--data", str(data))
+    assert status == 0, said
+    assert f"{path}: whole: 6 lines in 1 files\n" in said
+    assert f"{path.with_name('unauthenticated.jsonl')}: whole: " in said
+    lines = path.read_bytes().splitlines(keepends=True)
+    copy = tmp_path / "audit.jsonl"
+    copy.write_bytes(b"".join(lines))
+    assert _verify(str(copy))[0] == 0
+    copy.write_bytes(b"".join([*lines[:2], lines[2].replace(b"127.0.0.1", b"127.0.0.9"), *lines[3:]]))
+    status, said = _verify(str(copy))
+    assert status == 1
+    assert "line 3: was changed" in said
+    path.write_bytes(b"".join([*lines[:1], *lines[3:]]))
+    status, said = _verify("--data", str(data))
+    assert status == 1
+    assert "line 2: 2 lines before it were removed" in said
+    path.write_bytes(b"".join(lines[:4]))
+    status, said = _verify("--data", str(data))
+    assert status == 1
+    assert "line 4: the newest 2 lines were removed after it" in said
+
+
+def test_audit_verify_without_a_log_says_so_in_one_line(tmp_path: Path) -> None:
+    status, said = _verify("--data", str(tmp_path))
+    assert (status, said.count("\n")) == (1, 1)
+    assert "there is no audit log" in said
