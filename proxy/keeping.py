@@ -1,4 +1,4 @@
-"""The commands that keep what is stored, or take it elsewhere: migrate-storage, backup, restore.
+"""The commands that keep what is stored, or take it elsewhere: migrate-storage, backup, restore, audit.
 
 What they do lies in `visit`, which is loaded when it is needed.
 """
@@ -128,5 +128,35 @@ def _passphrase(file: Path | None, *, confirm: bool) -> Callable[[], str]:
     return lambda: str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
 
 
-COMMANDS: tuple[click.Command, ...] = (migrate_storage, backup, restore)
+@click.group()
+def audit() -> None:
+    """What is in the audit log, and whether it is as it was written."""
+
+
+@audit.command()
+@shared
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
+def verify(file: Path | None, data: str | None, files: tuple[Path, ...]) -> None:
+    """Follow the hash chain over the lines of the audit log: was one changed, removed or inserted since?
+
+    Without FILE: both logs of the data directory, while the server runs, and when it does not. With FILEs: copies, as
+    they were collected from files or from standard output; those of one log are ordered by their numbers.
+
+    A copy elsewhere is what a log is compared with in the end: who may write the data directory can compute the whole
+    chain anew. Of copies nothing says that the newest lines are there.
+
+    Exit status: 0 all is whole, 1 a line was changed, removed or inserted: the first one is named.
+
+    \b
+    Examples:
+      wharfage audit verify --data /srv/wharfage
+      wharfage audit verify /mnt/collected/audit.jsonl*
+    """
+    from proxy.visit import auditlogs
+
+    found = load(file, data, {})
+    sys.exit(checked(lambda: auditlogs.verify(found, files, click.echo)))
+
+
+COMMANDS: tuple[click.Command, ...] = (migrate_storage, backup, restore, audit)
 """For `cli`."""

@@ -93,6 +93,7 @@ class Metrics:
         )
         self.audit_events = counter("wharfage_audit_events_total", "Events written to the audit trail")
         self.audit_lost = counter("wharfage_audit_lost_total", "Events that the audit trail could not take")
+        self.audit_omitted = counter("wharfage_audit_omitted_total", "Events without a caller that were only counted")
         self.s3_requests = counter(
             "wharfage_s3_requests_total", "Requests made of the S3 store", "operation", "outcome"
         )
@@ -141,9 +142,7 @@ class Metrics:
         self.lagging_nodes = level(
             "wharfage_metadata_lagging_nodes", "Nodes that this service grants no lease because they lag", "node"
         )
-        self.worker_restarts = counter(
-            "wharfage_worker_restarts_total", "Processes that died and were restarted", "role"
-        )
+        self.worker_restarts = counter("wharfage_worker_restarts_total", "Processes restarted after they died", "role")
 
 
 class Tally:

@@ -352,6 +352,12 @@ class Audit:
     file: str = _key("", "the trail's file; empty is <data>/audit/audit.jsonl")
     rotate_mib: int = _key(64, "MiB after which the file makes way for a new one", _between(1, 65_536))
     keep: int = _key(10, "how many full files stay", _between(0, 10_000))
+    unauthenticated_mib: int = _key(
+        64, "MiB of all files of events whose caller was not authenticated", _between(1, 65_536)
+    )
+    unauthenticated_per_second: float = _key(
+        10.0, "such events written a second by each worker; the others are only counted", _between(0, 100_000)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from proxy.audit.trail import NoTrail, RotatedFile, StandardOutput, Trail, WrittenTrail
+from proxy.audit.outputs import RotatedFile, StandardOutput
+from proxy.audit.trail import NoTrail, Trail, WrittenTrail
 from proxy.process.datadir import DataDirectory
 from proxy.settings import Config
+
+UNAUTHENTICATED_FILES = 4  # a quarter of `[audit] unauthenticated_mib` each: what is dropped at once is a quarter
 
 
 @contextlib.asynccontextmanager
@@ -18,14 +21,24 @@ async def open_trail(config: Config, data: DataDirectory) -> AsyncIterator[Trail
     if asked.to == "none":
         yield NoTrail()
         return
-    out: RotatedFile | StandardOutput = (
-        StandardOutput(data.run / "audit.lock")
-        if asked.to == "stdout"
-        else RotatedFile(data.audit, rotate_bytes=asked.rotate_mib << 20, keep=asked.keep)
+    out: RotatedFile | StandardOutput
+    unauthenticated: RotatedFile | StandardOutput
+    if asked.to == "stdout":
+        out = unauthenticated = StandardOutput(data.run / "audit.lock")
+    else:
+        out = RotatedFile(data.audit, rotate_bytes=asked.rotate_mib << 20, keep=asked.keep)
+        unauthenticated = RotatedFile(
+            data.unauthenticated,
+            rotate_bytes=(asked.unauthenticated_mib << 20) // UNAUTHENTICATED_FILES,
+            keep=UNAUTHENTICATED_FILES - 1,
+        )
+    trail = WrittenTrail(
+        out.write, write_unauthenticated=unauthenticated.write, per_second=asked.unauthenticated_per_second
     )
-    trail = WrittenTrail(out.write)
     try:
         yield trail
     finally:
         await asyncio.to_thread(trail.close)
         out.close()
+        if unauthenticated is not out:
+            unauthenticated.close()

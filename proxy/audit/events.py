@@ -21,6 +21,8 @@ from proxy.model.identity import Caller, PrincipalKind, SessionKind
 
 EVENT_VERSION = "1.11"
 EVENT_MAX = 64 * 1024  # bytes of a line; parameters that make it longer are left out and said to be
+UNAUTHENTICATED_EVENT_MAX = 16 * 1024  # and of one whose caller was not authenticated
+VALUE_MAX = 1024  # bytes on the line of each value that such a caller chose; the rest is cut and said to be
 _CALLERS_KEPT = 4096  # and so many beginnings of events, of some 900 bytes each
 
 # Members of inputs and outputs that are secret, or bytes of what is stored; compared in lower case.
@@ -111,9 +113,12 @@ class Lines:
         self._count = itertools.count()
 
     def line(self, happened: Happened) -> bytes:
-        """One event and its line feed; at most `EVENT_MAX` bytes."""
+        """One event and its line feed; at most `EVENT_MAX` bytes, `UNAUTHENTICATED_EVENT_MAX` without a caller."""
+        limit = EVENT_MAX
+        if happened.caller is None:
+            happened, limit = _bounded(happened), UNAUTHENTICATED_EVENT_MAX
         text = self._text(happened, self._common(happened))
-        if len(text) > EVENT_MAX:
+        if len(text) > limit:
             omitted = None if happened.parameters is None else _OMITTED
             shorter = happened._replace(
                 resources=happened.resources[:20],
@@ -242,6 +247,34 @@ def _json(given: Mapping[str, Any] | LaidOut | None) -> str:
     if given is None:
         return "null"
     return given if isinstance(given, LaidOut) else lay_out(given)
+
+
+def _bounded(happened: Happened) -> Happened:
+    """Without values over `VALUE_MAX`: whoever may connect chooses them."""
+    parameters = happened.parameters
+    return happened._replace(
+        user_agent=_cut(happened.user_agent),
+        message=_cut(happened.message),
+        parameters=parameters if parameters is None or isinstance(parameters, LaidOut) else _cut(parameters),
+    )
+
+
+def _cut(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, str):
+        if len(_quoted(value)) - 2 <= VALUE_MAX:
+            return value
+        kept = value[:VALUE_MAX]
+        mark = f"... (cut, {len(value)} characters)"
+        while len(_quoted(kept + mark)) - 2 > VALUE_MAX:
+            kept = kept[: len(kept) * 15 // 16]
+        return kept + mark
+    if depth > 8:
+        return value  # which is not shown either
+    if isinstance(value, Mapping):
+        return {name: _cut(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_cut(item, depth + 1) for item in value]
+    return value
 
 
 def _shown(value: Any, depth: int = 0) -> Any:

@@ -8,7 +8,8 @@
       objects/                      the filesystem store: objects, and the name of the store
       cache/                  0700  copies of objects of an S3 store, as they are there; may be removed
       store-id                0600  the name that the store must have: another one is not what the rows are about
-      audit/                  0700  the audit trail and its lock; full files are numbered, the newest first
+      audit/                  0700  the audit trail and its lock; full files are numbered, the newest first; beside it
+                                    that of unauthenticated requests
       tls/                          what --tls-self-signed made: ca.crt, server.crt, server.key
       restoring                     only while `wharfage restore` is not at its end: nobody else works here
       run/                    0700  of this run only: metadata.sock, epochs, node-epochs, parts/, address
@@ -49,6 +50,7 @@ class DataDirectory:
     cache: Path
     store_id: Path
     audit: Path
+    unauthenticated: Path
     master_keys: Path
     database: Path
     credentials: Path
@@ -70,12 +72,16 @@ def open_data(config: Config) -> DataDirectory:
     objects = Path(config.storage.path).absolute() if config.storage.path else root / "objects"
     for directory in (root, run, keys.parent):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    audit = Path(config.audit.file).absolute() if config.audit.file else root / "audit" / "audit.jsonl"
     return DataDirectory(
         root=root,
         objects=objects,
         cache=Path(config.cache.directory).absolute() if config.cache.directory else root / "cache",
         store_id=root / "store-id",
-        audit=Path(config.audit.file).absolute() if config.audit.file else root / "audit" / "audit.jsonl",
+        audit=audit,
+        unauthenticated=audit.with_name(
+            f"{audit.stem}-unauthenticated{audit.suffix}" if config.audit.file else "unauthenticated.jsonl"
+        ),
         master_keys=keys,
         database=Path(config.metadata.path).absolute() if config.metadata.path else root / "metadata.db",
         credentials=root / "credentials",

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +25,8 @@ from yarl import URL
 from harness.issuer import Issuer
 from harness.programs import Daemon
 from harness.server import Server, free_port
-from proxy.audit.trail import RotatedFile, WrittenTrail
+from proxy.audit.outputs import RotatedFile
+from proxy.audit.trail import OMITTED, WrittenTrail
 from proxy.ecr.sts.issuers import Issuers
 from proxy.shapes import models
 
@@ -212,3 +214,91 @@ def test_the_trail_goes_where_the_settings_say(tmp_path: Path, to: str) -> None:
         assert [each["eventName"] for each in events_of(out)] == ["GetAuthorizationToken"]
     else:
         assert '"eventVersion"' not in out.read_text()
+
+
+def test_a_flood_of_wrong_passwords_leaves_the_main_log_as_it_was(tmp_path: Path) -> None:
+    """Its lines go to a bounded file of their own; those it has no room for are counted there."""
+    settings = {
+        "WHARFAGE_AUDIT_ROTATE_MIB": "1",
+        "WHARFAGE_AUDIT_KEEP": "0",
+        "WHARFAGE_AUDIT_UNAUTHENTICATED_PER_SECOND": "5",
+        "WHARFAGE_SERVER_LOGIN_FAILURES": "0",
+    }
+    server = Server.start(tmp_path / "data", workers=1, extra=settings)
+    folder = tmp_path / "data" / "audit"
+    try:
+        server.password()
+        asyncio.run(_wrong_passwords(server.url, 2000))
+    finally:
+        assert server.stop() == 0
+    assert [each["eventName"] for each in events_of(folder / "audit.jsonl")] == ["GetAuthorizationToken"]
+    told = events_of(folder / "unauthenticated.jsonl")
+    omitted = [each["requestParameters"]["omittedEvents"] for each in told if each["eventName"] == OMITTED]
+    assert len(told) - len(omitted) + sum(omitted) == 2000
+    assert len(told) < 500
+    assert max(map(len, (folder / "unauthenticated.jsonl").read_bytes().splitlines())) < 4096
+    assert {each["userIdentity"]["type"] for each in told} == {"Unknown", "AWSService"}
+
+
+async def _wrong_passwords(url: str, count: int) -> None:
+    header = {"Authorization": "Basic " + base64.b64encode(b"AWS:wrong").decode(), "User-Agent": "x" * 8000}
+    async with aiohttp.ClientSession(url, headers=header) as http:
+
+        async def send() -> None:
+            for _ in range(count // 20):
+                async with http.get("/v2/team/app/manifests/v1") as answer:
+                    assert answer.status == 401
+
+        await asyncio.gather(*(send() for _ in range(20)))
+
+
+def _verify(*given: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", "audit", "verify", *given], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_audit_verify_names_the_line_that_was_changed_or_removed(tmp_path: Path) -> None:
+    """While the server runs, over a kill of everything and the start after it, and of copies."""
+    data, path = tmp_path / "data", tmp_path / "data" / "audit" / "audit.jsonl"
+    server = Server.start(data, workers=2)
+    try:
+        for _ in range(3):
+            server.password()
+    finally:
+        server.daemon.kill()
+    again = Server.start(data, workers=2)
+    try:
+        for _ in range(3):
+            again.password()
+        asyncio.run(_wrong_passwords(again.url, 20))
+        assert _verify("--data", str(data))[0] == 0
+    finally:
+        assert again.stop() == 0
+    status, said = _verify("--data", str(data))
+    assert status == 0, said
+    assert f"{path}: whole: 6 lines in 1 files\n" in said
+    assert f"{path.with_name('unauthenticated.jsonl')}: whole: " in said
+    lines = path.read_bytes().splitlines(keepends=True)
+    copy = tmp_path / "audit.jsonl"
+    copy.write_bytes(b"".join(lines))
+    assert _verify(str(copy))[0] == 0
+    copy.write_bytes(b"".join([*lines[:2], lines[2].replace(b"127.0.0.1", b"127.0.0.9"), *lines[3:]]))
+    status, said = _verify(str(copy))
+    assert status == 1
+    assert "line 3: was changed" in said
+    path.write_bytes(b"".join([*lines[:1], *lines[3:]]))
+    status, said = _verify("--data", str(data))
+    assert status == 1
+    assert "line 2: 2 lines before it were removed" in said
+    path.write_bytes(b"".join(lines[:4]))
+    status, said = _verify("--data", str(data))
+    assert status == 1
+    assert "line 4: the newest 2 lines were removed after it" in said
+
+
+def test_audit_verify_without_a_log_says_so_in_one_line(tmp_path: Path) -> None:
+    status, said = _verify("--data", str(tmp_path))
+    assert (status, said.count("\n")) == (1, 1)
+    assert "there is no audit log" in said

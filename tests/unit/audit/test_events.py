@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from harness.happenings import ACCOUNT, ANNA, CI, CREATED, REPOSITORY
-from proxy.audit.events import EVENT_MAX, Happened, Lines, lay_out, user_identity
+from proxy.audit.events import (
+    EVENT_MAX,
+    UNAUTHENTICATED_EVENT_MAX,
+    VALUE_MAX,
+    Happened,
+    Lines,
+    lay_out,
+    user_identity,
+)
 from proxy.model.identity import Caller, Session, SessionKind
 
 
@@ -125,6 +133,30 @@ def test_an_event_stays_in_bounds_whatever_is_long() -> None:
     )
     assert len(line) <= EVENT_MAX
     json.loads(line)
+
+
+@pytest.mark.parametrize("letter", ["x", "\xff", "\U0001f40b", "\n"])
+def test_no_value_of_an_unauthenticated_caller_takes_more_than_a_kibibyte_of_its_line(letter: str) -> None:
+    long = letter * 5000
+    given = {"RoleArn": long, "Tags": [{"Key": long}], "Short": "kept"}
+    line = Lines().line(
+        CREATED._replace(caller=None, user_agent=long, message=long, error="E", parameters=given, response=None)
+    )
+    told = json.loads(line)
+    parameters = told["requestParameters"]
+    values = [told["userAgent"], told["errorMessage"], parameters["roleArn"], parameters["tags"][0]["key"]]
+    for value in values:
+        assert len(json.dumps(value)) - 2 <= VALUE_MAX
+        assert value.startswith(letter)
+        assert value.endswith("... (cut, 5000 characters)")
+    assert parameters["short"] == "kept"
+
+
+def test_the_line_of_an_unauthenticated_caller_is_bounded_however_many_values_it_has() -> None:
+    given = {f"Member{number}": "x" * 1000 for number in range(100)}
+    line = Lines().line(CREATED._replace(caller=None, parameters=given))
+    assert len(line) <= UNAUTHENTICATED_EVENT_MAX
+    assert json.loads(line)["requestParameters"] == {"omitted": "too large for an event"}
 
 
 def test_parameters_that_were_laid_out_before_stand_as_they_would_have() -> None:

@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from harness.happenings import CREATED
-from proxy.audit.trail import PENDING_MAX, NoTrail, RotatedFile, WrittenTrail
+from proxy.audit.chain import START, link
+from proxy.audit.outputs import RotatedFile
+from proxy.audit.trail import PENDING_MAX, NoTrail, WrittenTrail
+from proxy.audit.verification import verify_files, verify_log
 
 
 class Written:
@@ -120,52 +123,63 @@ async def test_a_mistake_of_ours_in_one_batch_is_told_and_holds_up_nobody(monkey
     await asyncio.to_thread(trail.close)
 
 
+def line(number: int) -> bytes:
+    return b'{"n":%d}\n' % number
+
+
+def numbers(path: Path) -> list[int]:
+    return [json.loads(each)["n"] for each in path.read_bytes().splitlines()]
+
+
+LINE_BYTES = len(link(line(1), 0, START)[0])  # of one with a chain
+
+
 def test_the_file_is_private_and_full_ones_make_way(tmp_path: Path) -> None:
     path = tmp_path / "made" / "audit.jsonl"
-    out = RotatedFile(path, rotate_bytes=10, keep=2)
+    out = RotatedFile(path, rotate_bytes=2 * LINE_BYTES, keep=2)
     for number in range(8):
-        out.write(b"%d234\n" % number)
+        out.write(line(number))
     out.close()
-    assert path.read_bytes() == b"6234\n7234\n"
-    assert Path(f"{path}.1").read_bytes() == b"4234\n5234\n"
-    assert Path(f"{path}.2").read_bytes() == b"2234\n3234\n"
+    assert numbers(path) == [6, 7]
+    assert numbers(Path(f"{path}.1")) == [4, 5]
+    assert numbers(Path(f"{path}.2")) == [2, 3]
     assert not Path(f"{path}.3").exists()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_without_kept_files_a_full_one_goes(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
-    out = RotatedFile(path, rotate_bytes=5, keep=0)
-    out.write(b"1234\n")
-    out.write(b"5678\n")
+    out = RotatedFile(path, rotate_bytes=LINE_BYTES, keep=0)
+    out.write(line(1))
+    out.write(line(2))
     out.close()
-    assert path.read_bytes() == b"5678\n"
+    assert numbers(path) == [2]
     assert sorted(each.name for each in tmp_path.iterdir()) == ["audit.jsonl", "audit.jsonl.lock"]
 
 
 def test_a_file_that_was_taken_away_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
-    out = RotatedFile(path, rotate_bytes=100, keep=1)
-    out.write(b"1\n")
+    out = RotatedFile(path, rotate_bytes=1000, keep=1)
+    out.write(line(1))
     os.rename(path, tmp_path / "taken")
-    out.write(b"2\n")
+    out.write(line(2))
     out.close()
-    assert path.read_bytes() == b"2\n"
+    assert numbers(path) == [2]
 
 
 def test_a_folder_that_was_taken_away_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "audit" / "audit.jsonl"
-    out = RotatedFile(path, rotate_bytes=100, keep=1)
-    out.write(b"1\n")
+    out = RotatedFile(path, rotate_bytes=1000, keep=1)
+    out.write(line(1))
     os.rename(path.parent, tmp_path / "taken")
-    out.write(b"2\n")
+    out.write(line(2))
     out.close()
-    assert path.read_bytes() == b"2\n"
+    assert numbers(path) == [2]
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def _append(path: Path, name: int) -> None:
-    out = RotatedFile(path, rotate_bytes=3000, keep=1000)
+    out = RotatedFile(path, rotate_bytes=20_000, keep=1000)
     for number in range(300):
         out.write(json.dumps({"from": name, "number": number}).encode() + b"\n")
 
@@ -183,14 +197,17 @@ def test_several_processes_share_a_trail_and_lose_no_line(tmp_path: Path) -> Non
     assert len(files) > 3
     told = [json.loads(line) for each in files for line in each.read_bytes().splitlines()]
     assert sorted((each["from"], each["number"]) for each in told) == [(n, i) for n in range(3) for i in range(300)]
+    verified = verify_log(path)
+    assert (verified.fault, verified.lines, verified.starts) == ("", 900, 1)
 
 
 def test_batches_of_several_processes_leave_one_standard_output_whole(tmp_path: Path) -> None:
     """Also batches that a pipe takes in pieces."""
     script = (
-        "import sys; from pathlib import Path; from proxy.audit.trail import StandardOutput\n"
+        "import sys; from pathlib import Path; from proxy.audit.outputs import StandardOutput\n"
         "out = StandardOutput(Path(sys.argv[1]))\n"
-        "for _ in range(20): out.write(b''.join(b'%d' % int(sys.argv[2]) * 999 + b'\\n' for _ in range(100)))\n"
+        "line = b'{\"n\":%d}\\n' % (int(sys.argv[2]) * 10 ** 998)\n"
+        "for _ in range(20): out.write(line * 100)\n"
     )
     reading, writing = os.pipe()
     others = [
@@ -202,8 +219,11 @@ def test_batches_of_several_processes_leave_one_standard_output_whole(tmp_path: 
         lines = pipe.read().splitlines()
     assert [each.wait(60) for each in others] == [0, 0]
     assert len(lines) == 4000
-    assert {bytes(set(line)) for line in lines} == {b"1", b"2"}
-    assert all(len(set(lines[at : at + 100])) == 1 for at in range(0, 4000, 100))
+    assert min(len(line) for line in lines) > 1000
+    assert all(len({line[:6] for line in lines[at : at + 100]}) == 1 for at in range(0, 4000, 100))
+    assert {line[:6] for line in lines} == {b'{"n":1', b'{"n":2'}
+    (tmp_path / "collected").write_bytes(b"".join(line + b"\n" for line in lines))
+    assert verify_files([tmp_path / "collected"]).fault == ""
 
 
 @pytest.mark.parametrize("data", [False, True])
