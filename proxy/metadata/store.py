@@ -124,8 +124,8 @@ class Store:
         self._writer.start()
 
     async def read(self, run: Callable[[Transaction], Result]) -> Result:
-        """Run in a read transaction: one snapshot. What it defers is written in the background. MetadataUnavailable when
-        no reader is free in time."""
+        """Run in a read transaction: one snapshot. What it defers is written in the background. MetadataUnavailable
+        when no reader is free in time."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(READER_SECONDS):

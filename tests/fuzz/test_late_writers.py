@@ -60,7 +60,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> Any:  # type: ignore[override]  # any
         done: Future[T] = Future()
         try:
             done.set_result(func(*args))
@@ -96,7 +96,7 @@ class World:
         self.bucket = HeldBucket(self.requests, self.now, conditional=conditional, checks_parts=checks_parts)
         self.store = S3Store(
             self.bucket,  # type: ignore[arg-type]  # what appenders use of one
-            self.metadata,
+            self.metadata,  # type: ignore[arg-type]  # each call by its name
             part_size=PART,
             budget=OwnBudget(64 * PART),
             stall_seconds=5.0,
@@ -121,7 +121,6 @@ class World:
         self.committed: dict[str, bytes] = {}  # by digest: what it must be
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.numbers = 0
-        self.cancelled = False
 
     def now(self) -> float:
         return EPOCH + self.loop.now
@@ -129,11 +128,7 @@ class World:
     def _done(self, owner: str, name: str, parameters: dict[str, Any], result: Any) -> None:
         if name in ("advance_upload", "finish_upload"):
             self.recorded[parameters["hash_state"]] = self.writing[owner]
-        elif name == "commit_upload":
-            self.committed[parameters["digest"]] = self.writing[owner]
-        elif name == "cancel_upload":
-            self.cancelled = True
-        elif name == "close_upload" and result[0] is None:
+        elif name == "commit_upload" or (name == "close_upload" and result[0] is None):
             self.committed[parameters["digest"]] = self.writing[owner]
 
     def start(self, writer: str, work: Coroutine[Any, Any, None]) -> None:
@@ -213,9 +208,8 @@ class World:
     def check(self) -> None:
         """Every blob that was committed lies there, byte for byte."""
         with ENGINE.begin() as connection:
-            keys = dict(
-                tuple(row) for row in connection.execute(select(schema.blobs.c.digest, schema.blobs.c.object_key))
-            )
+            rows = connection.execute(select(schema.blobs.c.digest, schema.blobs.c.object_key))
+            keys = {row.digest: row.object_key for row in rows}
         for digest, content in self.committed.items():
             assert digest in keys, f"{digest} has no row"
             found = self.bucket.objects.get(keys[digest])
@@ -235,8 +229,9 @@ FATES = st.sampled_from([Fate.DONE] * 6 + [Fate.ANSWER_LOST, Fate.LOST, Fate.HEL
 STEPS = st.one_of(
     st.tuples(st.just("append"), WRITER, LENGTHS, st.booleans(), st.sampled_from([False, False, True])),
     st.tuples(st.just("close"), WRITER),
-    st.tuples(st.just("run"), WRITER, st.integers(1, 40)),
-    st.tuples(st.just("run"), WRITER, st.integers(1, 40)),
+    st.tuples(st.just("run"), WRITER, st.integers(1, 20)),
+    st.tuples(st.just("run"), WRITER, st.just(100)),
+    st.tuples(st.just("run"), WRITER, st.just(100)),
     st.tuples(st.just("decide"), st.integers(0, 9), FATES),
     st.tuples(st.just("late"), st.integers(0, 9)),
     st.tuples(st.just("time"), st.sampled_from([4.0, 6.0, 16.0, 16.0, 16.0])),
@@ -289,17 +284,25 @@ async def follow(world: World, steps: list[tuple[Any, ...]]) -> None:
         world.check()
 
 
-async def finish(world: World) -> None:
-    """Everybody goes on undisturbed, then all that was held arrives, and the sweep comes twice."""
-    requests = world.requests
-    for _ in range(400):
-        if not requests.pending:
-            if all(task.done() for task in world.tasks.values()):
-                break
+async def go_on(world: World) -> None:
+    """Everybody, undisturbed and to the end."""
+    for _ in range(1000):
+        if world.requests.pending:
+            await world.deliver(world.requests.pending[0], Fate.DONE)
+        elif all(task.done() for task in world.tasks.values()):
+            break
+        else:
             world.loop.now += 7.0
             await world.settle()
-            continue
-        await world.deliver(requests.pending[0], Fate.DONE)
+
+
+async def finish(world: World) -> None:
+    """Everybody goes on, a client closes the session, then all that was held arrives, and the sweep comes twice."""
+    requests = world.requests
+    await go_on(world)
+    world.loop.now += 16.0
+    world.start("last", world.append("last", 300, close=True, pause=False))
+    await go_on(world)
     world.check()
     while requests.held:
         requests.deliver_late(requests.held[-1])
@@ -307,9 +310,7 @@ async def finish(world: World) -> None:
     for _ in range(2):
         world.loop.now += 25 * HOUR
         world.start("sweep", world.sweep())
-        await world.settle()
-        while requests.pending:
-            await world.deliver(requests.pending[0], Fate.DONE)
+        await go_on(world)
     world.check()
 
 
@@ -359,4 +360,4 @@ def test_what_was_committed_stays_whatever_arrives_late(request: pytest.FixtureR
         runs += 1
 
     schedules()
-    assert committed > runs // 5  # schedules in which nothing is ever answered prove nothing
+    assert committed > runs // 2  # schedules in which nothing is ever answered prove nothing
