@@ -200,6 +200,8 @@ def _check_together(config: Config, environ: Mapping[str, str]) -> None:
         raise ConfigError(
             '[storage] redirect: clients cannot open sealed objects: set sealing = "none" as well, or leave it out'
         )
+    if config.audit.required and config.audit.to == "none":
+        raise ConfigError('[audit] required: there is no log to require: set to = "file" or "stdout"')
     if storage.public_endpoint and not storage.redirect:
         raise ConfigError("[storage] public_endpoint: goes with redirect = true only")
     if bool(storage.access_key_id) != bool(storage.secret_access_key):

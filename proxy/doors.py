@@ -214,6 +214,7 @@ def router(
         "metadata": partial(_knows, own),
         "key": own.agreement.check,
         "key_provider": own.keys.check,
+        "audit": trail.check,
     }
     asked: dict[str, Door] = {
         "/healthz": probes.healthz,

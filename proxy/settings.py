@@ -352,6 +352,7 @@ class Audit:
     file: str = _key("", "the trail's file; empty is <data>/audit/audit.jsonl")
     rotate_mib: int = _key(64, "MiB after which the file makes way for a new one", _between(1, 65_536))
     keep: int = _key(10, "how many full files stay", _between(0, 10_000))
+    required: bool = _key(False, "refuse writes (503) while their events cannot be written; reads go on")
     unauthenticated_mib: int = _key(
         64, "MiB of all files of events whose caller was not authenticated", _between(1, 65_536)
     )

@@ -10,6 +10,7 @@ from proxy.audit.outputs import RotatedFile, StandardOutput
 from proxy.audit.trail import NoTrail, Trail, WrittenTrail
 from proxy.process.datadir import DataDirectory
 from proxy.settings import Config
+from proxy.storage.blocks import allocate
 
 UNAUTHENTICATED_FILES = 4  # a quarter of `[audit] unauthenticated_mib` each: what is dropped at once is a quarter
 
@@ -26,14 +27,22 @@ async def open_trail(config: Config, data: DataDirectory) -> AsyncIterator[Trail
     if asked.to == "stdout":
         out = unauthenticated = StandardOutput(data.run / "audit.lock")
     else:
-        out = RotatedFile(data.audit, rotate_bytes=asked.rotate_mib << 20, keep=asked.keep)
+        out = RotatedFile(
+            data.audit,
+            rotate_bytes=asked.rotate_mib << 20,
+            keep=asked.keep,
+            allocate=allocate if asked.required else None,
+        )
         unauthenticated = RotatedFile(
             data.unauthenticated,
             rotate_bytes=(asked.unauthenticated_mib << 20) // UNAUTHENTICATED_FILES,
             keep=UNAUTHENTICATED_FILES - 1,
         )
     trail = WrittenTrail(
-        out.write, write_unauthenticated=unauthenticated.write, per_second=asked.unauthenticated_per_second
+        out.write,
+        write_unauthenticated=unauthenticated.write,
+        per_second=asked.unauthenticated_per_second,
+        prepare=out.prepare if asked.required else None,
     )
     try:
         yield trail

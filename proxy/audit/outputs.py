@@ -16,10 +16,14 @@ import contextlib
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from proxy.audit.chain import HEAD_BYTES, Head, digest_of, link, link_of, parse, read_head
+
+RESERVED_BYTES = 1 << 20
+"""Of disk blocks past the end of a log that is required: for the events of writes that are under way when the disk is
+full, some 800 of them."""
 
 TAIL_BYTES = 1 << 20  # read of a file whose last line is not the head: some lines of 64 KiB at most
 
@@ -40,6 +44,9 @@ class StandardOutput:
                 rest = rest[os.write(self._descriptor, rest) :]
             _write_head(self._lock, Head(number, digest))
 
+    def prepare(self, length: int) -> None:
+        """Nothing can be known of a pipe before it is written to."""
+
     def close(self) -> None:
         os.close(self._descriptor)
         os.close(self._lock)
@@ -48,8 +55,13 @@ class StandardOutput:
 class RotatedFile:
     """Appends to `path`; past `rotate_bytes` it makes way for a new one, and `keep` old ones stay."""
 
-    def __init__(self, path: Path, *, rotate_bytes: int, keep: int) -> None:
+    def __init__(
+        self, path: Path, *, rotate_bytes: int, keep: int, allocate: Callable[[int, int, int], bool] | None = None
+    ) -> None:
+        """`allocate` takes disk blocks of a descriptor, at, length, without a change of its size (None: never)."""
         self._path = path
+        self._allocate = allocate
+        self._is_short = False  # of the blocks that it wants to have ahead
         self._rotate_bytes = rotate_bytes
         self._keep = keep
         self._descriptor = -1
@@ -58,22 +70,40 @@ class RotatedFile:
 
     def write(self, lines: bytes) -> None:
         """One append. OSError; a part that a full disk took is cut off again."""
+        self._with_folder(lambda: self._append(lines))
+
+    def prepare(self, length: int) -> None:
+        """The file is open and has blocks ahead for so many bytes and `RESERVED_BYTES`, which an append then needs not
+        find. OSError."""
+        self._with_folder(lambda: self._reserve(length + RESERVED_BYTES))
+
+    def _with_folder(self, run: Callable[[], None]) -> None:
         try:
-            self._append(lines)
+            run()
         except FileNotFoundError:  # the first one, or somebody took the folder away, lock and all
             self.close()
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._append(lines)
+            run()
 
-    def _append(self, lines: bytes) -> None:
+    def _reserve(self, length: int) -> None:
+        self._is_short = True
+        with self._locked():
+            size = self._open()
+            if self._allocate is not None and os.fstat(self._descriptor).st_blocks * 512 < size + length:
+                self._allocate(self._descriptor, size, length + RESERVED_BYTES // 4)
+        self._is_short = False
+
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
         if self._lock < 0:
             self._lock = open_lock(lock_of(self._path))
-        with held(self._lock):
+        return held(self._lock)
+
+    def _append(self, lines: bytes) -> None:
+        with self._locked():
             size = self._open()
             head, is_cut = self._last(size)
             linked, number, digest = link(lines, head.number, head.digest)
-            if size and size + len(linked) > self._rotate_bytes:
-                self._rotate()
+            if size and size + len(linked) > self._rotate_bytes and self._rotated(size):
                 size = self._open()
             elif is_cut:
                 linked = b"\n" + linked
@@ -127,6 +157,29 @@ class RotatedFile:
         found = os.fstat(self._descriptor)
         self._inode = found.st_ino
         return found.st_size
+
+    def _rotated(self, size: int) -> bool:
+        """Whether there is a new file. A log that wants blocks ahead goes on in the full one where a new one gets
+        none."""
+        if self._allocate is None:
+            self._rotate()
+            return True
+        if self._is_short:
+            return False
+        draft = Path(f"{self._path}.new")
+        try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._allocate(descriptor, 0, RESERVED_BYTES + RESERVED_BYTES // 4)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            return False
+        os.ftruncate(self._descriptor, size)  # gives back what it had ahead, where the file system knows it so
+        self._rotate()
+        os.replace(draft, self._path)
+        return True
 
     def _rotate(self) -> None:
         for number in range(self._keep, 0, -1):

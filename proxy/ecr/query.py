@@ -9,7 +9,7 @@ fields are nobody's members and passed over.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -59,8 +59,15 @@ class QueryDoors:
     iam: IamDoor
 
 
-async def answer_query(request: web.Request, doors: QueryDoors, signatures: Signatures, told: Told) -> web.Response:
-    """`told` hears what was asked. Refused, Unreadable, Failure."""
+async def answer_query(
+    request: web.Request,
+    doors: QueryDoors,
+    signatures: Signatures,
+    told: Told,
+    before_write: Callable[[], Awaitable[None]],
+) -> web.Response:
+    """`told` hears what was asked; `before_write` is awaited where it changes something. Refused, Unreadable,
+    Failure."""
     service, facts = told.service, told.facts
     caller, form = await _read(request, service, signatures)
     told.came_from(caller)
@@ -70,6 +77,8 @@ async def answer_query(request: web.Request, doors: QueryDoors, signatures: Sign
     if isinstance(role := parameters.get("RoleArn"), str):
         told.takes(role)
     validate(action, parameters, service.name)
+    if not told.is_read:
+        await before_write()
     if service is STS or caller is None:
         found = await doors.sts.answer(action, caller, parameters, facts)
     else:

@@ -178,7 +178,7 @@ def door(
             told.account = hosts.account_of(request.host)  # one of another region is not ours
             if service is ECR:
                 return json_answer(await call(request, told), request_id)
-            return await answer_query(request, query_doors, signatures, told)
+            return await answer_query(request, query_doors, signatures, told, trail.require)
         except (Failure, Refused, Unreadable) as error:
             wire = ecr_error(error) if service is ECR else query_error(error)
             told.failed(wire)
@@ -238,6 +238,8 @@ def door(
             await access.require(caller, action, resource, told.facts, conditions)
         for action, resource in route.below(ask):
             await access.require(caller, action, resource, told.facts, conditions, below=True)
+        if not told.is_read:
+            await trail.require()
         return ask
 
     async def done(ask: Ask, request: web.Request) -> Mapping[str, Any]:

@@ -56,6 +56,10 @@ class Told:
         if caller is not None:
             self.account = caller.account
 
+    @property
+    def is_read(self) -> bool:
+        return self.operation.startswith(_READS)
+
     def done(self, response: Mapping[str, Any]) -> None:
         if self.caller is None and "SubjectFromWebIdentityToken" in response:
             self.caller = _web_identity(response)
@@ -80,7 +84,7 @@ def _web_identity(response: Mapping[str, Any]) -> Outsider:
 
 
 async def tell(trail: Trail, told: Told) -> None:
-    reads = told.operation.startswith(_READS)
+    reads = told.is_read
     gives = told.operation in _GIVES_CREDENTIALS
     shows = not reads or (gives and told.service is STS)
     happened = Happened(

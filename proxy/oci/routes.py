@@ -126,7 +126,7 @@ def door(
         look = epochs.look() if epochs is not None and KEEP in request else None
         standing = Standing(look) if look is not None else None
         try:
-            response = await _answer(rooms, identity, refused, request, told, standing)
+            response = await _answer(rooms, identity, refused, trail.require, request, told, standing)
             status = response.status
         except (ConnectionError, asyncio.CancelledError):
             told.failed(CUT, "the connection ended before the answer")
@@ -147,6 +147,7 @@ async def _answer(
     rooms: Rooms,
     identity: Identity,
     refused: Callable[[web.Request], web.StreamResponse],
+    before_write: Callable[[], Awaitable[None]],
     request: web.Request,
     told: Told,
     standing: Standing | None,
@@ -175,6 +176,8 @@ async def _answer(
             if rooms.rates is not None:
                 await rooms.rates.require(caller, told.operation)
             await call.require(route.action)
+        if route.method not in ("GET", "HEAD"):
+            await before_write()
         response = await route.function(call)
         if response.status == GONE_STATUS:
             told.failed(CUT, "the client left before its body was whole")

@@ -28,35 +28,38 @@ async def audited(
     source: str = "organizations",
     command: str = "wharfage account",
 ) -> T:
-    """`run` in rooms; its event is written in the end, whatever came of it. `account` is the one concerned."""
-    error, message = "InternalFailure", ""
-    try:
-        found = await visiting(config, run)
-        error = ""
-        return found
-    except (CannotVisit, Failure) as refused:
-        error, message = "Refused", str(refused)
-        raise
-    finally:
-        if config.audit.to == "file":  # standard output is the server's
-            async with open_trail(config, existing(config)) as trail:
-                await trail.record(
-                    Happened(
-                        source=source,
-                        name=operation,
-                        caller=Outsider("AWSService", (("invokedBy", command), ("userName", _user()))),
-                        account=account,
-                        region=config.registry.region,
-                        moment=time.time(),
-                        source_ip="",
-                        user_agent=command,
-                        request_id="",
-                        read_only=False,
-                        error=error,
-                        message=message,
-                        parameters=dict(parameters),
-                    )
+    """`run` in rooms; its event is written in the end, whatever came of it. `account` is the one concerned. Failure
+    before anything is done, where the log is required and cannot be written."""
+    if config.audit.to != "file":  # standard output is the server's
+        return await visiting(config, run)
+    async with open_trail(config, existing(config)) as trail:
+        await trail.require()
+        error, message = "InternalFailure", ""
+        try:
+            found = await visiting(config, run)
+            error = ""
+            return found
+        except (CannotVisit, Failure) as refused:
+            error, message = "Refused", str(refused)
+            raise
+        finally:
+            await trail.record(
+                Happened(
+                    source=source,
+                    name=operation,
+                    caller=Outsider("AWSService", (("invokedBy", command), ("userName", _user()))),
+                    account=account,
+                    region=config.registry.region,
+                    moment=time.time(),
+                    source_ip="",
+                    user_agent=command,
+                    request_id="",
+                    read_only=False,
+                    error=error,
+                    message=message,
+                    parameters=dict(parameters),
                 )
+            )
 
 
 def _user() -> str:

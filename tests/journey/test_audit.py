@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import http.client
 import json
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,13 @@ from fakes.oci_words import OCI_IMAGE, digest_of, image, push_image
 from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 from yarl import URL
 
+from harness.disks import fill, mounted
 from harness.issuer import Issuer
+from harness.lines import Line
 from harness.programs import Daemon
 from harness.server import Server, free_port
 from proxy.audit.outputs import RotatedFile
-from proxy.audit.trail import OMITTED, WrittenTrail
+from proxy.audit.trail import LOST, OMITTED, WrittenTrail
 from proxy.ecr.sts.issuers import Issuers
 from proxy.shapes import models
 
@@ -302,3 +306,67 @@ def test_audit_verify_without_a_log_says_so_in_one_line(tmp_path: Path) -> None:
     status, said = _verify("--data", str(tmp_path))
     assert (status, said.count("\n")) == (1, 1)
     assert "there is no audit log" in said
+
+
+def readiness(address: str, query: str = "") -> tuple[int, dict[str, Any]]:
+    with closing(http.client.HTTPConnection(address, timeout=30)) as line:
+        line.request("GET", f"/readyz{query}")
+        answer = line.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def test_on_a_full_disk_a_required_log_refuses_writes_and_reads_go_on_until_there_is_space(tmp_path: Path) -> None:
+    """Each write that was answered as done is in the log, before and after."""
+    with mounted(tmp_path / "disk", 4) as disk:
+        log = disk / "audit.jsonl"
+        settings = {"WHARFAGE_AUDIT_REQUIRED": "true", "WHARFAGE_AUDIT_FILE": str(log)}
+        server = Server.start(tmp_path / "data", workers=2, extra=settings)
+        try:
+            key = server.credentials()
+            ecr = boto3.client(
+                "ecr",
+                endpoint_url=server.url,
+                region_name="us-east-1",
+                aws_access_key_id=key[0],
+                aws_secret_access_key=key[1],
+                config=Config(retries={"total_max_attempts": 1}),
+            )
+            password, made = server.password(), []
+            ecr.create_repository(repositoryName="team/first")
+            made.append("team/first")
+            filler = fill(disk)
+            refused = 0
+            for number in range(3000):
+                with contextlib.suppress(ClientError):
+                    ecr.create_repository(repositoryName=f"team/app{number}")
+                    made.append(f"team/app{number}")
+                    continue
+                refused += 1
+                if refused == 5:
+                    break
+            assert refused == 5
+            found = [each["repositoryName"] for each in ecr.describe_repositories(maxResults=1000)["repositories"]]
+            assert sorted(found) == sorted(made)  # what was refused was not done
+            with closing(Line(server, password)) as line:
+                answer = line.ask("POST", "/v2/team/first/blobs/uploads/").expect(503)
+                assert b"audit log cannot be written" in answer.body
+                line.ask("GET", "/v2/team/first/tags/list").expect(200)
+            status, parts = readiness(server.address)
+            assert (status, parts["ready"]) == (503, False)
+            assert "audit log cannot be written" in parts["audit"]
+            assert readiness(server.address, "?exclude=audit")[0] == 200
+            filler.unlink()
+            ecr.create_repository(repositoryName="team/last")
+            made.append("team/last")
+            assert readiness(server.address)[0] == 200
+        finally:
+            assert server.stop() == 0
+        told = [
+            each["requestParameters"]["repositoryName"]
+            for each in events_of(log)
+            if each["eventName"] == "CreateRepository" and "errorCode" not in each
+        ]
+        assert told == made
+        assert LOST in {each["eventName"] for each in events_of(log)}
+        status, said = _verify(str(log))
+        assert status == 0, said

@@ -15,6 +15,7 @@ from harness.disks import fill, mounted
 from proxy.audit.chain import START, digest_of
 from proxy.audit.outputs import RotatedFile, lock_of
 from proxy.audit.verification import by_log, files_of, verify_files, verify_log
+from proxy.storage.blocks import allocate
 
 
 def line(number: int) -> bytes:
@@ -134,9 +135,10 @@ def test_a_line_that_a_kill_cut_is_told_and_is_no_tampering(path: Path, cut: int
     assert (last.interrupted, found.interrupted) == ((1, 1) if cut > 1 else (0, 0))
 
 
+@pytest.mark.parametrize("ahead", [None, allocate])
 @pytest.mark.parametrize("rotate_bytes", [1 << 20, 1])
 def test_a_writer_that_was_killed_at_any_moment_breaks_no_chain(
-    path: Path, monkeypatch: pytest.MonkeyPatch, rotate_bytes: int
+    path: Path, monkeypatch: pytest.MonkeyPatch, rotate_bytes: int, ahead: Callable[[int, int, int], bool] | None
 ) -> None:
     """Before and after each change that it makes to a file."""
     steps = [(os, "write"), (os, "pwrite"), (os, "replace")]
@@ -152,7 +154,7 @@ def test_a_writer_that_was_killed_at_any_moment_breaks_no_chain(
 
                 with monkeypatch.context() as broken:
                     broken.setattr(os, name, killed)
-                    out = RotatedFile(path, rotate_bytes=rotate_bytes, keep=99)
+                    out = RotatedFile(path, rotate_bytes=rotate_bytes, keep=99, allocate=ahead)
                     with contextlib.suppress(KeyboardInterrupt):
                         out.write(line(number))
                     out.close()

@@ -16,7 +16,7 @@ import pytest
 from harness.happenings import CREATED
 from proxy.audit.chain import START, link
 from proxy.audit.outputs import RotatedFile
-from proxy.audit.trail import PENDING_MAX, NoTrail, WrittenTrail
+from proxy.audit.trail import LOST, PENDING_MAX, NoTrail, WrittenTrail
 from proxy.audit.verification import verify_files, verify_log
 
 
@@ -95,15 +95,21 @@ async def test_past_the_bound_reads_wait_for_the_disk_too() -> None:
     assert written.events == PENDING_MAX + 2
 
 
-async def test_a_trail_that_cannot_be_written_holds_nobody_up_and_goes_on_later() -> None:
+async def test_a_trail_that_cannot_be_written_holds_nobody_up_and_goes_on_with_the_count_of_what_was_lost() -> None:
     written = Written()
     trail = WrittenTrail(written.write)
     written.fails = OSError(28, "No space left on device")
     await trail.record(CREATED)
+    await trail.record(CREATED)
+    assert await trail.check() == "events are lost: [Errno 28] No space left on device"
+    await trail.require()
     written.fails = None
     await trail.record(CREATED)
-    assert written.events == 1
+    assert await trail.check() is None
     await asyncio.to_thread(trail.close)
+    gap, event = (json.loads(each) for each in b"".join(written.batches).splitlines())
+    assert (gap["eventName"], gap["requestParameters"]) == (LOST, {"lostEvents": 2})
+    assert event["eventName"] == "CreateRepository"
 
 
 async def test_no_trail_takes_everything() -> None:
@@ -119,8 +125,11 @@ async def test_a_mistake_of_ours_in_one_batch_is_told_and_holds_up_nobody(monkey
         await trail.note(CREATED._replace(data=True))
         await asyncio.wait_for(trail.record(CREATED), 10)
     await asyncio.wait_for(trail.record(CREATED), 10)
-    assert written.events == 1
     await asyncio.to_thread(trail.close)
+    assert [json.loads(each)["eventName"] for each in b"".join(written.batches).splitlines()] == [
+        LOST,
+        "CreateRepository",
+    ]
 
 
 def line(number: int) -> bytes:

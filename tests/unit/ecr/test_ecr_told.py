@@ -133,3 +133,24 @@ def test_whatever_stands_for_a_role_changes_no_account(role: str) -> None:
     told = Told(STS, ACCOUNT, RequestFacts(0, "", True, "", REGION), "r")
     told.takes(role)
     assert told.account == ACCOUNT
+
+
+@pytest.mark.parametrize(
+    ("operation", "service", "given", "code"),
+    [
+        ("CreateRepository", "ecr", {"repositoryName": "team/app"}, "ServerException"),
+        ("CreateUser", "iam", {"UserName": "anna"}, "InternalFailure"),
+        ("DescribeRepositories", "ecr", {}, ""),
+        ("GetAuthorizationToken", "ecr", {}, ""),
+        ("GetCallerIdentity", "sts", {}, ""),
+    ],
+)
+async def test_while_the_log_cannot_be_written_writes_are_refused_before_anything_is_done(
+    door: AwsDoor, operation: str, service: str, given: dict[str, Any], code: str
+) -> None:
+    door.trail.fails = Failure(Code.STORE_UNAVAILABLE, "the audit log cannot be written")
+    assert await call(door, operation, service=service, **given) == code
+    assert door.trail.required == bool(code)
+    door.trail.fails = None
+    if service == "ecr" and code:
+        assert await call(door, operation, service=service, **given) == ""  # nothing of it was there

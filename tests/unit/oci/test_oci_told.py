@@ -16,6 +16,7 @@ from fakes.oci_words import OCI_IMAGE, OCI_INDEX, begin_upload, body, digest_of,
 from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 from proxy.audit.events import Happened
+from proxy.model.errors import Code, Failure
 
 LAYER = b"a layer"
 DIGEST = digest_of(LAYER)
@@ -241,6 +242,12 @@ class _HeldTrail:
     async def note(self, happened: Happened) -> None:
         raise AssertionError("a write is recorded")
 
+    async def require(self) -> None:
+        pass
+
+    async def check(self) -> str | None:
+        return None
+
     def note_at_once(self, happened: Happened) -> bool:
         raise AssertionError("a write is recorded")
 
@@ -271,3 +278,22 @@ async def test_a_push_that_makes_its_repository_is_an_event_of_that_too(
     assert made["requestID"] == pushes[0]["requestID"]
     assert [each["eventName"] for each in pushes] == ["PutImage" if content else "InitiateLayerUpload"] * 2
     assert trail.kept == trail.happened
+
+
+@pytest.mark.parametrize("row", TABLE, ids=[f"{row[0]} {row[1]}" for row in TABLE])
+async def test_while_the_log_cannot_be_written_writes_are_503_and_reads_go_on(
+    http: aiohttp.ClientSession, trail: HeardTrail, row: tuple[str, str, bytes, str, dict[str, Any], tuple[int, int]]
+) -> None:
+    method, path, content = row[:3]
+    upload = await begin_upload(http, "team/app") if "{upload}" in path else ""
+    address = path.format(upload=upload) if upload else f"/v2/team/app/{path}"
+    before = trail.required
+    trail.fails = Failure(Code.STORE_UNAVAILABLE, "the audit log cannot be written")
+    headers = {"Content-Type": OCI_IMAGE} if method == "PUT" and content == MANIFEST else {}
+    async with http.request(method, address, data=content or None, headers=headers) as answer:
+        if method in ("GET", "HEAD"):
+            assert answer.status in (200, 204)
+        else:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
+            assert (await answer.json())["errors"][0]["code"] == "UNAVAILABLE"
+    assert trail.required - before == (method not in ("GET", "HEAD"))

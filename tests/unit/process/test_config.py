@@ -340,3 +340,10 @@ def test_key_settings_that_do_not_fit_together_are_refused(tmp_path: Path, text:
 def test_keys_that_anyone_may_name_are_arns_and_aliases(allowed: str) -> None:
     found = config.load(flags={"keys.key_id": "alias/registry", "keys.allowed": (allowed,)}, environ={})
     assert found.keys.allowed == (allowed,)
+
+
+def test_a_required_audit_log_must_be_somewhere(tmp_path: Path) -> None:
+    file = tmp_path / "wharfage.toml"
+    file.write_text('[audit]\nto = "none"\nrequired = true\n')
+    with pytest.raises(ConfigError, match=r"\[audit\] required: there is no log to require"):
+        config.load(file, environ={})
