@@ -19,6 +19,7 @@ from functools import partial
 
 from harness.cluster import Cluster
 from harness.faultline import FaultLine
+from harness.lateline import LateLine
 from harness.postgresql import Cluster as Rows
 from harness.programs import Daemon
 from harness.seaweed import Seaweed
@@ -32,14 +33,14 @@ class LineYard:
     """Lines by name, `open` until somebody sets their mode. `through` is what a cluster asks them by."""
 
     def __init__(self) -> None:
-        self.lines: dict[str, FaultLine] = {}
+        self.lines: dict[str, LateLine] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lines")
         self._thread.start()
 
     def through(self, name: str, port: int) -> int:
         if name not in self.lines:
-            line = FaultLine(port)
+            line = LateLine(port)
             asyncio.run_coroutine_threadsafe(line.open(), self._loop).result(10)
             self.lines[name] = line
         return self.lines[name].port
@@ -48,6 +49,10 @@ class LineYard:
         """Open it; what it held is cut, never passed late."""
         line.mode, line.cut_after = "open", None
         self._loop.call_soon_threadsafe(line.cut)
+
+    def deliver(self, line: LateLine) -> list[str]:
+        """What the line has held, as `LateLine.deliver`."""
+        return asyncio.run_coroutine_threadsafe(line.deliver(), self._loop).result(60)
 
     def close(self) -> None:
         for line in self.lines.values():
