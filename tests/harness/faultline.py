@@ -112,6 +112,8 @@ class FaultLine:
             if self.mode in _ANSWERS:
                 await _say(writer, _answer(*_ANSWERS[self.mode]))
                 return
+            if await self._hold(data, reader):
+                return
             if self.lose_answers and self.lose_to and self.lose_to in data:
                 self._losing.add(writer)
             elif self.false_answers and self.false_to and self.false_to in data:
@@ -122,6 +124,10 @@ class FaultLine:
                 self._lying.add(writer)
             out.write(data)
             await out.drain()
+
+    async def _hold(self, data: bytes, reader: asyncio.StreamReader) -> bool:
+        """For `lateline`: whether the request that `data` begins has been taken, and its connection is to be cut."""
+        return False
 
     async def _back(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passed = 0

@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
@@ -54,16 +55,17 @@ class Line:
 
 
 class OpenPatch:
-    """A PATCH whose body is still on its way: `send` more of it, then `finish` or `cut`."""
+    """A PATCH, or a PUT, whose body is still on its way: `send` more of it, then `finish` or `cut`."""
 
-    def __init__(self, server: Server, password: str, location: str, length: int) -> None:
+    def __init__(self, server: Server, password: str, location: str, length: int, method: str = "PATCH") -> None:
         host, _, port = server.address.partition(":")
         self.sock = socket.create_connection((host, int(port)), timeout=60)
         self.local_port: int = self.sock.getsockname()[1]
         basic = base64.b64encode(f"AWS:{password}".encode()).decode()
         path = location.removeprefix(server.url)
+        self._method = method
         self.sock.sendall(
-            f"PATCH {path} HTTP/1.1\r\nHost: {server.address}\r\nAuthorization: Basic {basic}\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: {server.address}\r\nAuthorization: Basic {basic}\r\n"
             f"Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n".encode()
         )
 
@@ -71,13 +73,24 @@ class OpenPatch:
         """Whether something came back already."""
         return bool(select.select([self.sock], [], [], 0)[0])
 
+    def is_taken(self) -> bool:
+        """Whether the server's process has read all that was sent: nothing of it waits in the kernel at either end."""
+        server_port: int = self.sock.getpeername()[1]
+        ends = {(self.local_port, server_port), (server_port, self.local_port)}
+        waiting = []
+        for row in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            local, remote, _, queues = row.split()[1:5]
+            if (int(local.split(":")[1], 16), int(remote.split(":")[1], 16)) in ends:
+                waiting.append(queues)
+        return waiting == ["00000000:00000000"] * 2
+
     def send(self, content: bytes) -> None:
         self.sock.sendall(content)
 
     def finish(self) -> Answer:
         """Wait for the answer; a connection that was cut raises ConnectionError or http.client's own."""
         with self.sock:
-            answer = http.client.HTTPResponse(self.sock, method="PATCH")
+            answer = http.client.HTTPResponse(self.sock, method=self._method)
             try:
                 answer.begin()
                 return Answer(answer.status, dict(answer.headers), answer.read())

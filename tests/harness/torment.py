@@ -1,4 +1,5 @@
-"""What befalls a cluster, drawn from a seed: parts are killed and started again, processes stand still, lines fail.
+"""What befalls a cluster, drawn from a seed: parts are killed and started again, processes stand still, lines fail, and
+what nodes send to the store arrives when they have long given it up.
 
 Three hands work at once, each with its own draws: one on the nodes, one on the metadata services and PostgreSQL, one on
 the S3 store and on the lines. Each undoes what it did before it draws again, so that troubles overlap but never pile
@@ -19,10 +20,13 @@ from functools import partial
 
 from harness.cluster import Cluster
 from harness.faultline import FaultLine
+from harness.lateline import LateLine
 from harness.postgresql import Cluster as Rows
 from harness.programs import Daemon
 from harness.seaweed import Seaweed
 
+STANDSTILL_SECONDS = 20.0  # longer than any lease
+LATE_SECONDS = 60.0  # how late a request may arrive
 BACK_SECONDS = 90.0  # in which a part that was killed must be ready again, whatever else goes wrong meanwhile
 
 Say = Callable[[str], None]
@@ -32,14 +36,15 @@ class LineYard:
     """Lines by name, `open` until somebody sets their mode. `through` is what a cluster asks them by."""
 
     def __init__(self) -> None:
-        self.lines: dict[str, FaultLine] = {}
+        self.lines: dict[str, LateLine] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lines")
         self._thread.start()
+        self._deliveries: set[asyncio.Task[list[str]]] = set()
 
     def through(self, name: str, port: int) -> int:
         if name not in self.lines:
-            line = FaultLine(port)
+            line = LateLine(port)
             asyncio.run_coroutine_threadsafe(line.open(), self._loop).result(10)
             self.lines[name] = line
         return self.lines[name].port
@@ -48,6 +53,27 @@ class LineYard:
         """Open it; what it held is cut, never passed late."""
         line.mode, line.cut_after = "open", None
         self._loop.call_soon_threadsafe(line.cut)
+
+    def deliver(self, line: LateLine) -> list[str]:
+        """What the line has held, as `LateLine.deliver`."""
+        return asyncio.run_coroutine_threadsafe(line.deliver(), self._loop).result(60)
+
+    def deliver_later(self, line: LateLine, seconds: float) -> None:
+        def begin() -> None:
+            task = self._loop.create_task(line.deliver())
+            self._deliveries.add(task)
+            task.add_done_callback(self._deliveries.discard)
+
+        self._loop.call_soon_threadsafe(self._loop.call_later, seconds, begin)
+
+    def deliver_all(self) -> list[str]:
+        """At once, whatever all lines still hold; nothing is on its way any more."""
+        delivered = [one for line in self.lines.values() for one in self.deliver(line)]
+        asyncio.run_coroutine_threadsafe(self._delivered(), self._loop).result(60)
+        return delivered
+
+    async def _delivered(self) -> None:
+        await asyncio.gather(*self._deliveries)
 
     def close(self) -> None:
         for line in self.lines.values():
@@ -59,12 +85,14 @@ class LineYard:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One thing that can happen: `begin` and `end` block; `weight` is how often it is drawn."""
+    """One thing that can happen: `begin` and `end` block; `weight` is how often it is drawn, `seconds` how long it
+    lasts where that is not drawn."""
 
     name: str
     weight: int
     begin: Callable[[], None]
     end: Callable[[], None]
+    seconds: float | None = None
 
 
 class Torment:
@@ -76,6 +104,7 @@ class Torment:
         self._seaweed = seaweed
         self._yard = yard
         self.told: dict[str, int] = {}
+        self._delays = random.Random(draw.getrandbits(64))
         self._hands: Sequence[tuple[Sequence[Trouble], random.Random]] = [
             (troubles, random.Random(draw.getrandbits(64)))
             for troubles in (self._of_nodes(), self._of_rows(), [*self._of_the_store(), *self._of_lines()])
@@ -92,11 +121,12 @@ class Torment:
         while True:
             pause, lasts = draw.uniform(1.0, 6.0), draw.uniform(0.1, 3.0)
             [trouble] = draw.choices(troubles, [each.weight for each in troubles])
+            lasts = trouble.seconds or lasts
             if await _is_set(stop, pause):
                 return
             say(f"{trouble.name}, for {lasts:.1f} s")
             await asyncio.to_thread(trouble.begin)
-            await asyncio.sleep(lasts)
+            await _is_set(stop, lasts)  # a long one ends with the storm
             await asyncio.to_thread(trouble.end)
             self.told[trouble.name] = self.told.get(trouble.name, 0) + 1
 
@@ -106,7 +136,7 @@ class Torment:
         for number, node in enumerate(self._cluster.nodes):
             back = partial(_until_ready, partial(self._cluster.start_node, number))
             found.append(Trouble(f"node{number} killed", 5, partial(self._cluster.kill_node, number), back))
-            found.append(_standstill(f"node{number}", 2, partial(getattr, node, "daemon")))
+            found += _standstills(f"node{number}", partial(getattr, node, "daemon"))
         return found
 
     def _of_rows(self) -> list[Trouble]:
@@ -114,7 +144,7 @@ class Torment:
         for number in range(len(self._cluster.services)):
             back = partial(_until_ready, partial(self._cluster.start_service, number))
             found.append(Trouble(f"service{number} killed", 4, partial(self._cluster.kill_service, number), back))
-            found.append(_standstill(f"service{number}", 2, partial(self._cluster.services.__getitem__, number)))
+            found += _standstills(f"service{number}", partial(self._cluster.services.__getitem__, number))
         kill = partial(self._rows.stop, signal.SIGKILL)
         found.append(Trouble("PostgreSQL killed", 3, kill, self._rows.resume))
         found.append(Trouble("PostgreSQL stopped", 2, self._rows.stop, self._rows.resume))
@@ -132,23 +162,46 @@ class Torment:
             if name.endswith("-s3"):
                 cut = partial(setattr, line, "cut_after", 300_000)
                 found.append(Trouble(f"line {name}: cut in mid-answer", 2, cut, mend))
+                late = partial(setattr, line, "holds", _EverySecondWrite())
+                found.append(Trouble(f"line {name}: delivers late", 4, late, partial(self._end_late, line)))
         return found
+
+    def _end_late(self, line: LateLine) -> None:
+        line.holds = None
+        self._yard.deliver_later(line, self._delays.uniform(1.0, LATE_SECONDS))
+
+
+class _EverySecondWrite:
+    """Of what makes, changes or removes objects, health checks' own excepted: a try again is let through, so that a
+    node goes on while its first request waits."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def __call__(self, method: str, target: str) -> bool:
+        if method not in ("PUT", "POST", "DELETE") or "/probe-" in target:
+            return False
+        self._seen += 1
+        return self._seen % 2 == 1
 
 
 def _set(line: FaultLine, mode: str) -> None:
     line.mode = mode
 
 
-def _standstill(name: str, weight: int, daemon: Callable[[], Daemon | None]) -> Trouble:
-    """All of a part's processes stop, as on a machine that is paused, and go on as if nothing had been."""
+def _standstills(name: str, daemon: Callable[[], Daemon | None]) -> list[Trouble]:
+    """All of a part's processes stop, as on a machine that is paused, and go on as if nothing had been; for a moment,
+    or for longer than a lease."""
 
     def signal_all(number: signal.Signals) -> None:
         if (one := daemon()) is not None:
             os.killpg(one.process.pid, number)
 
-    return Trouble(
-        f"{name} stands still", weight, partial(signal_all, signal.SIGSTOP), partial(signal_all, signal.SIGCONT)
-    )
+    stop, go_on = partial(signal_all, signal.SIGSTOP), partial(signal_all, signal.SIGCONT)
+    return [
+        Trouble(f"{name} stands still", 2, stop, go_on),
+        Trouble(f"{name} stands still for long", 1, stop, go_on, STANDSTILL_SECONDS),
+    ]
 
 
 def _until_ready(start: Callable[[], None]) -> None:
