@@ -91,11 +91,12 @@ bench-rooms: $(VENV)/.test  ## hash, seal, open, policy, token, answer: beside t
 bench-size: $(VENV)/.test $(TOOLS)/.aws $(TOOLS)/.debian  ## a million images beside 200 repositories, on DATABASE (sqlite): long
 	$(BIN)/python bench/registry_size.py --database $(or $(DATABASE),sqlite)
 
-fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator and its twin, and requests (REQUESTS) to all doors, and runs (RUNS) beside a model
+fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator and its twin, requests (REQUESTS) to all doors, runs (RUNS) beside a model, SCHEDULES of late writers
 	$(BIN)/python -m pytest -n $(JOBS) --timeout 3600 --fuzz-requests $(or $(REQUESTS),1000000) --fuzz-seed $(or $(SEED),0) \
 	  $(PYTEST_FLAGS) tests/fuzz/test_doors_fuzz.py  # by itself: it looks at its processes' memory
 	$(BIN)/python -m pytest -n $(JOBS) --timeout 3600 --policy-pairs $(or $(PAIRS),1000000) --model-runs $(or $(RUNS),2000) \
-	  $(PYTEST_FLAGS) tests/unit/auth/policy/test_policy_twin.py tests/fuzz/test_registry_model.py
+	  --schedules $(or $(SCHEDULES),20000) $(PYTEST_FLAGS) \
+	  tests/unit/auth/policy/test_policy_twin.py tests/fuzz/test_registry_model.py tests/fuzz/test_late_writers.py
 
 mutants: $(VENV)/.test  ## small wrong changes to the evaluator, each of which its tests must notice: a quarter of an hour
 	$(BIN)/python tests/mutation/run.py --jobs $(JOBS)

@@ -14,7 +14,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -28,6 +27,7 @@ from proxy.metadata.lines import Line, apart
 from proxy.metadata.nodes import Nodes
 from proxy.metadata.postgresql import application_name
 from proxy.metadata.reachability import Reachability
+from proxy.metadata.roster import Peer
 from proxy.metadata.store import Told
 from proxy.metadata.transaction import Changes
 from proxy.metadata.waits import Waits, unconfirmed
@@ -40,20 +40,8 @@ _PAUSE_SECONDS = 0.1  # between two attempts to connect
 _NOTIFY_SECONDS = 12.0  # NOTIFY waits for commits that announce, for as long as lock_timeout (10 s) lets it
 _DUE_PAUSE = 0.05  # at least, between two looks at the roster
 _UNHEARD_SECONDS = 1.0  # in which our own news should have been settled by the writing thread
-# Renewals need no disk: a crash of PostgreSQL that undoes some ends this session as well. A registration does: who
-# holds a lease by it must be known to the first who writes after the crash.
+# Renewals need no disk: a crash of PostgreSQL that undoes some ends this session too. A registration does need one.
 _OPTIONS = "-c synchronous_commit=off"
-
-
-@dataclass(slots=True)
-class Peer:
-    """A registration of another service, as we saw it: `since` is when its counter was first seen as it is."""
-
-    renewals: int
-    since: float
-    process: str
-    address: str
-    told: bool = False  # that we reach the database, before it is given up
 
 
 class _Fenced(Exception):

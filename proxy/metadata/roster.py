@@ -6,6 +6,7 @@ schema's own migrations, since no other database knows them. Must not know when 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import LiteralString
 
 from sqlalchemy import (
@@ -99,3 +100,14 @@ def own_channel(process: str) -> str:
 
 def told(row: FoundRow) -> tuple[str, ...]:
     return tuple(row.told)
+
+
+@dataclass(slots=True)
+class Peer:
+    """A registration of another service, as we saw it: `since` is when its counter was first seen as it is."""
+
+    renewals: int
+    since: float
+    process: str
+    address: str
+    told: bool = False  # that we reach the database, before it is given up

@@ -158,7 +158,7 @@ class FakeUploads:
     def __init__(self, metadata: FakeMetadata) -> None:
         self._metadata = metadata
 
-    async def begin_parts(self, account: str, repository: str) -> tuple[str, int]:
+    async def begin_parts(self, account: str, repository: str, *, opened_by: str = "") -> tuple[str, int]:
         raise self._not_found(account, repository)
 
     async def status(self, account: str, repository: str, upload_id: str) -> Upload:

@@ -103,6 +103,8 @@ class Requests:
         for request in [each for each in self.pending if each.owner == owner]:
             self.pending.remove(request)
             self.held.append(request)
+            if not request.answer.done():
+                request.answer.set_exception(request.silent)
 
 
 class HeldMetadata:
