@@ -1,6 +1,6 @@
 """Schedules of writers that wake up late: what was answered 201 stays what it was.
 
-Two or three writers, the sweep and a client that cancels work on one upload session with the real appender, the real
+Three writers, the sweep and a client that cancels work on one upload session with the real appender, the real
 operations on rows, and a bucket in memory. Hypothesis decides about each of their requests: done, done with its answer
 lost, never done, or done long after its sender gave up; and when time passes, when a writer's process ends, and what
 the store knows of conditions. Then all that is on its way arrives, in any order, and every blob that was committed must
@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 from fakes.held_requests import OWNER, Fate, HeldBucket, HeldMetadata, Request, Requests
@@ -143,7 +143,7 @@ class World:
 
         self.tasks[writer] = self.loop.create_task(run(), context=None)
 
-    async def append(self, writer: str, length: int, *, close: bool, pause: bool) -> None:
+    async def append(self, writer: str, length: int, *, close: bool, stalls: bool) -> None:
         """One request: `length` bytes that nobody else sends, kept or committed as what the session then holds."""
         self.numbers += 1
         fresh = hashlib.sha256(f"{writer}{self.numbers}".encode()).digest() * (length // 32 + 1)
@@ -153,12 +153,12 @@ class World:
             self.writing[writer] = content
             for at in range(len(content) - length, len(content), 300):
                 await append.write(content[at : at + 300][: len(content) - at])
-                if pause and at > len(content) - length:
+                if stalls and at > len(content) - length:
                     await asyncio.sleep(7.0)  # its client stalls
             if close:
                 await append.commit(parse_digest(f"sha256:{hashlib.sha256(content).hexdigest()}"))
             else:
-                await append.keep(whole=not pause)
+                await append.keep(whole=not stalls)
 
     async def close_by_rows(self, writer: str) -> None:
         """A closing request without bytes."""
@@ -201,6 +201,17 @@ class World:
         self.requests.decide(request, fate)
         await self.settle()
 
+    async def run(self, writer: str, most: int) -> None:
+        """So many of its requests, one after the other; for a client that stands still time passes."""
+        for _ in range(most):
+            if mine := self.of(writer):
+                await self.deliver(mine[0], Fate.DONE)
+            elif writer in self.tasks and not self.tasks[writer].done() and most > 50:
+                self.loop.now += 1.0
+                await self.settle()
+            else:
+                break
+
     def of(self, writer: str) -> list[Request]:
         return [request for request in self.requests.pending if request.owner == writer]
 
@@ -222,27 +233,35 @@ class World:
             await self._see_end(task)
 
 
+class Round(NamedTuple):
+    """One writer begins a request, or goes on with the one that it was stopped in: so many of its requests are done,
+    then something happens to it, then time passes."""
+
+    writer: str
+    verb: str
+    length: int
+    stalls: bool  # its client stands still in the middle, so that its stall clock runs
+    done: int
+    then: str
+    seconds: float
+    late: bool  # something that was held arrives at the end
+
+
 LENGTHS = st.sampled_from([1, 300, PART - 1, PART, PART + 1, 2 * PART + 300])
-WRITER = st.sampled_from(WRITERS)
-FATES = st.sampled_from([Fate.DONE] * 6 + [Fate.ANSWER_LOST, Fate.LOST, Fate.HELD, Fate.HELD])
-STEPS = st.one_of(
-    st.tuples(st.just("append"), WRITER, LENGTHS, st.booleans(), st.sampled_from([False, False, True])),
-    st.tuples(st.just("close"), WRITER),
-    st.tuples(st.just("run"), WRITER, st.integers(1, 20)),
-    st.tuples(st.just("run"), WRITER, st.just(100)),
-    st.tuples(st.just("run"), WRITER, st.just(100)),
-    st.tuples(st.just("decide"), st.integers(0, 9), FATES),
-    st.tuples(st.just("late"), st.integers(0, 9)),
-    st.tuples(st.just("time"), st.sampled_from([4.0, 6.0, 16.0, 16.0, 16.0])),
-    st.tuples(st.just("crash"), WRITER),
-    st.tuples(
-        st.just("day"),
-    ),
-    st.tuples(
-        st.just("cancel"),
-    ),
+VERBS = st.sampled_from(["append"] * 4 + ["commit"] * 3 + ["close"] * 2 + ["cancel"])
+THEN = st.sampled_from(["goes on"] * 4 + ["stops"] * 4 + ["is not answered"] * 3 + ["dies"] + ["loses its answer"])
+ROUNDS = st.builds(
+    Round,
+    st.sampled_from(WRITERS),
+    VERBS,
+    LENGTHS,
+    st.sampled_from([False, False, True]),
+    st.integers(0, 14),
+    THEN,
+    st.sampled_from([0.0, 6.0, 16.0, 16.0, 16.0, 25 * HOUR]),
+    st.booleans(),
 )
-SCHEDULES = st.tuples(st.booleans(), st.booleans(), st.lists(STEPS, min_size=4, max_size=40))
+SCHEDULES = st.tuples(st.booleans(), st.booleans(), st.lists(ROUNDS, min_size=2, max_size=8))
 
 
 def clean() -> None:
@@ -253,32 +272,34 @@ def clean() -> None:
                 connection.execute(delete(table))
 
 
-async def follow(world: World, steps: list[tuple[Any, ...]]) -> None:
-    requests = world.requests
-    for kind, *of in steps:
-        if kind == "append":
-            writer, length, close, pause = of
-            world.start(writer, world.append(writer, length, close=close, pause=pause))
-        elif kind == "close":
-            world.start(of[0], world.close_by_rows(of[0]))
-        elif kind == "cancel":
-            world.start("client", world.cancel())
-        elif kind == "run":
-            for _ in range(of[1]):
-                if not (mine := world.of(of[0])):
-                    break
-                await world.deliver(mine[0], Fate.DONE)
-        elif kind == "decide" and requests.pending:
-            await world.deliver(requests.pending[of[0] % len(requests.pending)], of[1])
-        elif kind == "late" and requests.held:
-            requests.deliver_late(requests.held[of[0] % len(requests.held)])
-        elif kind == "time":
-            world.loop.now += of[0]
-        elif kind == "crash":
-            await world.crash(of[0])
-        elif kind == "day":
-            world.loop.now += 25 * HOUR
+async def follow(world: World, rounds: list[Round]) -> None:
+    for each in rounds:
+        writer, length = each.writer, each.length
+        works: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "append": lambda: world.append(writer, length, close=False, stalls=each.stalls),  # noqa: B023 - begun at once
+            "commit": lambda: world.append(writer, length, close=True, stalls=each.stalls),  # noqa: B023
+            "close": lambda: world.close_by_rows(writer),  # noqa: B023
+            "cancel": world.cancel,
+        }
+        world.start(writer, works[each.verb]())
+        await world.settle()
+        await world.run(writer, each.done)
+        if each.then == "is not answered":
+            for request in world.of(writer):
+                await world.deliver(request, Fate.HELD)
+        elif each.then == "loses its answer" and world.of(writer):
+            await world.deliver(world.of(writer)[0], Fate.ANSWER_LOST)
+        elif each.then == "dies":
+            await world.crash(writer)
+        if each.then != "stops":
+            await world.run(writer, 100)
+        world.loop.now += each.seconds
+        if each.seconds > HOUR:
             world.start("sweep", world.sweep())
+            await world.settle()
+            await world.run("sweep", 100)
+        if each.late and world.requests.held:
+            world.requests.deliver_late(world.requests.held[-1])
         await world.settle()
         world.check()
 
@@ -300,7 +321,7 @@ async def finish(world: World) -> None:
     requests = world.requests
     await go_on(world)
     world.loop.now += 16.0
-    world.start("last", world.append("last", 300, close=True, pause=False))
+    world.start("last", world.append("last", 300, close=True, stalls=False))
     await go_on(world)
     world.check()
     while requests.held:
@@ -313,7 +334,7 @@ async def finish(world: World) -> None:
     world.check()
 
 
-def explore(conditional: bool, checks_parts: bool, steps: list[tuple[Any, ...]]) -> World:
+def explore(conditional: bool, checks_parts: bool, rounds: list[Round]) -> World:
     loop = VirtualLoop()
 
     async def run() -> World:
@@ -325,7 +346,7 @@ def explore(conditional: bool, checks_parts: bool, steps: list[tuple[Any, ...]])
             await world.deliver(world.requests.pending[0], Fate.DONE)
         world.upload_id = (await begun).upload_id
         try:
-            await follow(world, steps)
+            await follow(world, rounds)
             await finish(world)
         finally:
             await world.end()
@@ -353,7 +374,7 @@ def test_what_was_committed_stays_whatever_arrives_late(request: pytest.FixtureR
         suppress_health_check=list(HealthCheck),
     )
     @given(SCHEDULES)
-    def schedules(schedule: tuple[bool, bool, list[tuple[Any, ...]]]) -> None:
+    def schedules(schedule: tuple[bool, bool, list[Round]]) -> None:
         nonlocal committed, runs
         committed += bool(explore(*schedule).committed)
         runs += 1
