@@ -261,7 +261,9 @@ ROUNDS = st.builds(
     st.sampled_from([0.0, 6.0, 16.0, 16.0, 16.0, 25 * HOUR]),
     st.booleans(),
 )
-SCHEDULES = st.tuples(st.booleans(), st.booleans(), st.lists(ROUNDS, min_size=2, max_size=8))
+BEFORE = st.sampled_from([0, 300, PART + 300, 2 * PART + 300])
+"""Bytes that the session holds at first, of which whole parts are in a multipart upload and the rest in rows."""
+SCHEDULES = st.tuples(st.booleans(), st.booleans(), BEFORE, st.lists(ROUNDS, min_size=2, max_size=8))
 
 
 def clean() -> None:
@@ -334,7 +336,7 @@ async def finish(world: World) -> None:
     world.check()
 
 
-def explore(conditional: bool, checks_parts: bool, rounds: list[Round]) -> World:
+def explore(conditional: bool, checks_parts: bool, before: int, rounds: list[Round]) -> World:
     loop = VirtualLoop()
 
     async def run() -> World:
@@ -345,6 +347,9 @@ def explore(conditional: bool, checks_parts: bool, rounds: list[Round]) -> World
         while world.requests.pending:
             await world.deliver(world.requests.pending[0], Fate.DONE)
         world.upload_id = (await begun).upload_id
+        if before:
+            world.start("first", world.append("first", before, close=False, stalls=True))
+            await world.run("first", 100)
         try:
             await follow(world, rounds)
             await finish(world)
@@ -374,7 +379,7 @@ def test_what_was_committed_stays_whatever_arrives_late(request: pytest.FixtureR
         suppress_health_check=list(HealthCheck),
     )
     @given(SCHEDULES)
-    def schedules(schedule: tuple[bool, bool, list[Round]]) -> None:
+    def schedules(schedule: tuple[bool, bool, int, list[Round]]) -> None:
         nonlocal committed, runs
         committed += bool(explore(*schedule).committed)
         runs += 1
