@@ -288,7 +288,8 @@ async def follow(world: World, rounds: list[Round]) -> None:
         await world.run(writer, each.done)
         if each.then == "is not answered":
             for request in world.of(writer):
-                await world.deliver(request, Fate.HELD)
+                if request in world.requests.pending:  # one that fails may cancel another
+                    await world.deliver(request, Fate.HELD)
         elif each.then == "loses its answer" and world.of(writer):
             await world.deliver(world.of(writer)[0], Fate.ANSWER_LOST)
         elif each.then == "dies":
