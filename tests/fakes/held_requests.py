@@ -159,7 +159,7 @@ class HeldBucket:
     completion must name the parts that are there."""
 
     def __init__(self, requests: Requests, now: Callable[[], float], *, conditional: bool, checks_parts: bool) -> None:
-        self.objects: dict[str, tuple[bytes, float]] = {}
+        self.objects: dict[str, tuple[bytes, float, str]] = {}  # bytes, when they were put, ETag
         self.uploads: dict[str, tuple[str, dict[int, bytes], float]] = {}
         self.answer_seconds = 5.0
         self.breaker = Breaker(lambda: 0.0)
@@ -199,25 +199,25 @@ class HeldBucket:
         """Nothing is open."""
 
     # ---- the store ------------------------------------------------------------------------------------------------
-    def _put(self, name: str, content: bytes, condition: str | None) -> str:
+    def _put(self, name: str, content: bytes, condition: str | None, etag: str) -> dict[str, Any]:
         if condition and self._conditional and name in self.objects:
             raise Refused("PreconditionFailed", 412)
-        self.objects[name] = content, self._now()
-        return _etag(content)
+        self.objects[name] = content, self._now(), etag
+        return {"ETag": etag}
 
     def _put_object(self, Key: str, Body: bytes, IfNoneMatch: str | None = None, **_: Any) -> dict[str, Any]:
-        return {"ETag": self._put(Key, Body, IfNoneMatch)}
+        return self._put(Key, Body, IfNoneMatch, _etag(Body))
 
     def _head_object(self, Key: str) -> dict[str, Any]:
         if Key not in self.objects:
             raise ObjectMissing(Key)
-        content, _ = self.objects[Key]
-        return {"ContentLength": len(content), "ETag": _etag(content)}
+        content, _, etag = self.objects[Key]
+        return {"ContentLength": len(content), "ETag": etag}
 
     def _get_object(self, Key: str, Range: str | None = None) -> dict[str, Any]:
         if Key not in self.objects:
             raise ObjectMissing(Key)
-        content, _ = self.objects[Key]
+        content, *_ = self.objects[Key]
         start, stop = 0, len(content)
         if Range is not None:
             first, _, last = Range.removeprefix("bytes=").partition("-")
@@ -257,10 +257,11 @@ class HeldBucket:
         named = [(part["PartNumber"], part["ETag"]) for part in MultipartUpload["Parts"]]
         if any(number not in parts or (self._checks_parts and _etag(parts[number]) != etag) for number, etag in named):
             raise Refused("InvalidPart", 400)
-        self._put(Key, b"".join(parts[number] for number, _ in named), IfNoneMatch)
-        del self.uploads[UploadId]
         digests = b"".join(hashlib.md5(parts[number], usedforsecurity=False).digest() for number, _ in named)
-        return {"ETag": f'"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(named)}"'}
+        etag = f'"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(named)}"'
+        answer = self._put(Key, b"".join(parts[number] for number, _ in named), IfNoneMatch, etag)
+        del self.uploads[UploadId]
+        return answer
 
     def _abort_multipart_upload(self, Key: str, UploadId: str) -> dict[str, Any]:
         self._parts(Key, UploadId)

@@ -119,6 +119,7 @@ class World:
         self.recorded: dict[bytes, bytes] = {b"": b""}  # by the hash state of a session: what it holds
         self.writing: dict[str, bytes] = {}  # by writer: what the session will hold once its append is recorded
         self.committed: dict[str, bytes] = {}  # by digest: what it must be
+        self.given_up: list[str] = []  # writers that found bytes missing which the session had recorded
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.numbers = 0
 
@@ -128,6 +129,8 @@ class World:
     def _done(self, owner: str, name: str, parameters: dict[str, Any], result: Any) -> None:
         if name in ("advance_upload", "finish_upload"):
             self.recorded[parameters["hash_state"]] = self.writing[owner]
+        elif name == "cancel_upload" and parameters.get("fence") is not None:
+            self.given_up.append(owner)
         elif name == "commit_upload" or (name == "close_upload" and result[0] is None):
             self.committed[parameters["digest"]] = self.writing[owner]
 
@@ -216,7 +219,8 @@ class World:
         return [request for request in self.requests.pending if request.owner == writer]
 
     def check(self) -> None:
-        """Every blob that was committed lies there, byte for byte."""
+        """Every blob that was committed lies there, byte for byte; and no session lost what was recorded of it."""
+        assert not self.given_up
         with ENGINE.begin() as connection:
             rows = connection.execute(select(schema.blobs.c.digest, schema.blobs.c.object_key))
             keys = {row.digest: row.object_key for row in rows}
