@@ -60,9 +60,12 @@ class BodyWriter:
         self._timer: asyncio.TimerHandle | None = None
         self._unsent = 0  # when the timer looked last
         sock = transport.get_extra_info("socket")
-        self._fd = sock.fileno()
-        with contextlib.suppress(OSError):  # no TCP
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        self._fd = (
+            -1 if sock is None or self._is_tls else sock.fileno()
+        )  # where plain bytes may go; -1: the transport's
+        if sock is not None:
+            with contextlib.suppress(OSError):  # no TCP
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         # Of a TLS transport 0 means "never ready".
         transport.set_write_buffer_limits(1 if self._is_tls else 0)
 
@@ -106,7 +109,7 @@ class BodyWriter:
 
     def _send(self, data: memoryview) -> int:
         """How many bytes the socket took at once. Of a transport that is closing the descriptor may be another's."""
-        if self._is_tls or not self._writer.output_size:
+        if self._fd < 0 or not self._writer.output_size:
             return 0  # the header goes out by the transport, with what follows it
         if self._transport.is_closing():
             raise ClientConnectionResetError("the client left")
