@@ -15,11 +15,21 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, Table, func, insert, select, text
+from sqlalchemy import Connection, Select, Table, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from proxy.metadata import migrations
-from proxy.metadata.schema import blobs, frame_hashes, manifest_bytes, metadata, open_tails
+from proxy.metadata.identities import accounts
+from proxy.metadata.schema import (
+    UPLOAD_OPEN,
+    blobs,
+    frame_hashes,
+    manifest_bytes,
+    metadata,
+    open_tails,
+    repositories,
+    uploads,
+)
 from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine
 from proxy.model.errors import Code, Failure
 
@@ -88,9 +98,25 @@ def kept(table: Table) -> Select[Any]:
 
 
 def _copy(old: Connection, new: Connection, told: Told) -> dict[str, int]:
-    return {
+    copied = {
         table.name: _copy_table(old, new, table, told) for table in metadata.sorted_tables if table.name not in LEFT_OUT
     }
+    _uncount_uploads(old, new)
+    return copied
+
+
+def _uncount_uploads(old: Connection, new: Connection) -> None:
+    """Open uploads count among the bytes of their repository and account (`operations.usage`), and are left out."""
+    held = select(uploads.c.account, uploads.c.repository, func.sum(uploads.c.plain_size).label("bytes"))
+    of_open = held.where(uploads.c.state == UPLOAD_OPEN).group_by(uploads.c.account, uploads.c.repository)
+    for row in old.execute(of_open):
+        count = int(row.bytes)
+        new.execute(
+            update(repositories)
+            .where(repositories.c.account == row.account, repositories.c.name == row.repository)
+            .values(bytes=repositories.c.bytes - count)
+        )
+        new.execute(update(accounts).where(accounts.c.account == row.account).values(bytes=accounts.c.bytes - count))
 
 
 def _copy_table(old: Connection, new: Connection, table: Table, told: Told) -> int:
