@@ -30,6 +30,7 @@ from proxy.metadata import snapshot as snapshots
 from proxy.metadata.columns import metadata
 from proxy.metadata.identities import accounts
 from proxy.metadata.postgresql import reading_engine
+from proxy.metadata.schema import repositories
 from proxy.metadata.snapshot import LEFT_OUT, snapshot, stored
 from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine
 from proxy.model.errors import Failure
@@ -121,6 +122,15 @@ async def test_every_row_of_every_table_comes_along_but_what_is_of_the_moment(
     assert {name for name, rows in after.items() if not rows} == LEFT_OUT & after.keys()
     owned = {row[4] for row in before["blobs"]}
     before["segments"] = [row for row in before["segments"] if row[0] in owned]
+    for table, name in (
+        (accounts, ACCOUNT),
+        (repositories, REPOSITORY),
+    ):  # 5 bytes of the open upload do not come along
+        at = table.c.keys().index("bytes")
+        before[table.name] = [
+            (*row[:at], row[at] - 5, *row[at + 1 :]) if name in row else row  # type: ignore[operator]  # a number
+            for row in before[table.name]
+        ]
     assert {name: rows for name, rows in after.items() if name not in LEFT_OUT} == {
         name: rows for name, rows in before.items() if name not in LEFT_OUT
     }
