@@ -33,6 +33,9 @@ class Stuck:
 
     announce = write
 
+    def now(self, connection: Connection | None = None) -> float:
+        return 0.0
+
     def beat(self) -> None: ...
 
     def close(self) -> None: ...
