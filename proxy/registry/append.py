@@ -38,7 +38,7 @@ LEASE_SECONDS = 10.0
 """How long a dead worker's session stays closed to others, less the grace; renewed three times in it."""
 
 FIRST_FENCE = 1
-"""Of the first lease that a session ever gave: nobody else can have written to its object."""
+"""Of the first lease that a session ever gave: only then may an object be put whole before the session is closed."""
 
 STORE_GRACE_SECONDS = 5.0
 """A write that was sent to the store while the lease lived is over before another may take it."""
