@@ -56,8 +56,10 @@ _OWN: Mapping[Code, tuple[int, str]] = {
     Code.TOO_MANY_TAGS: (400, "TAG_INVALID"),
     Code.UNKNOWN_OPERATION: (404, "UNSUPPORTED"),
     Code.UNSUPPORTED: (415, "UNSUPPORTED"),
-    Code.UPLOAD_CONFLICT: (409, "BLOB_UPLOAD_INVALID"),
-    Code.UPLOAD_IN_USE: (503, "UNAVAILABLE"),  # not TOOMANYREQUESTS, after which docker gives up
+    # Both are the server's business, and pass: 409 and 416 are for a client that is wrong about the offset.
+    # Not TOOMANYREQUESTS, after which docker gives up.
+    Code.UPLOAD_CONFLICT: (503, "UNAVAILABLE"),
+    Code.UPLOAD_IN_USE: (503, "UNAVAILABLE"),
     Code.UPLOAD_NOT_FOUND: (404, "BLOB_UPLOAD_UNKNOWN"),
     Code.VALIDATION: (400, "UNSUPPORTED"),
 }

@@ -210,11 +210,11 @@ def _tell_who_is_nobody(rooms: Rooms, request: web.Request, told: Told) -> None:
 
 def _failed(failure: Failure, route: Route | None, call: Call | None) -> web.Response:
     response = errors.answer(failure, pushing_manifest=route is not None and route.function is manifests.put)
-    if failure.code in uploads.POSITIONAL and call is not None:
+    if failure.code in uploads.POSITIONAL and call is not None and call.reference:
         size = uploads.standing(failure)
         if size is not None:
             response.headers.update(uploads.position(call, call.reference, size))
-    if response.status >= 500 and failure.code is not Code.UPLOAD_IN_USE:
+    if response.status >= 500 and failure.code not in (Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE):
         observe.log.error("a request could not be done", error=str(failure), cause=repr(failure.__cause__))
     else:
         observe.note(error=failure.code)

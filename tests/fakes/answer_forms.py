@@ -103,8 +103,10 @@ def judge(drawn: Drawn, answer: Answer | None, secrets: Secrets) -> str:
 
 
 def _is_taken(drawn: Drawn, answer: Answer) -> bool:
-    """Whether it was told to try again as another request was writing to its upload, for which ECR has no other word.
-    What is really wrong is in the log."""
+    """Whether it was told to try again as another request was writing to its upload: 503 with Retry-After, or the only
+    word that ECR has for it. What is really wrong is in the log."""
+    if answer.status == 503 and answer.headers.get("retry-after"):
+        return b"another request writes to this upload" in answer.body or b"lease on this upload was lost" in answer.body
     is_of_upload = b"UploadLayerPart" in drawn.raw or b"CompleteLayerUpload" in drawn.raw
     return is_of_upload and answer.status == 500 and b"ServerException" in answer.body and b"try again" in answer.body
 
