@@ -32,7 +32,7 @@ from ownservers import Memory, Scale, Storms  # noqa: E402 - as above
 from peers import Peer, distribution, nginx, wharfage, zot  # noqa: E402 - as above
 
 from harness.programs import find  # noqa: E402 - as above
-from proxy.storage.atonce import in_memory  # noqa: E402 - as above
+from proxy.storage.filesystem.nowait import in_memory  # noqa: E402 - as above
 
 GROUPS = ("pull", "ranges", "push", "images", "small", "latency", "memory", "scale")
 ON_REQUEST = ("storms",)

@@ -25,10 +25,10 @@ from psycopg import sql
 from sqlalchemy import Connection, Table, create_engine, insert, inspect
 from tqdm import tqdm  # type: ignore[import-untyped]  # ships no types
 
-from proxy.metadata import migrations, schema
+from proxy.metadata.db import identity_tables, migrations, schema
+from proxy.metadata.db.sqlite import sqlite_engine
+from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.metadata.operations.accounts import bootstrap
-from proxy.metadata.sqlite import sqlite_engine
-from proxy.metadata.transaction import Registry, Transaction
 
 ACCOUNT = "123456789012"
 DEEP, TAGGED = "deep/app", "tagged/app"
@@ -125,7 +125,7 @@ def _made(database: Path | str, revision: str) -> Mapping[str, set[str]]:
         if revision == head:
             bootstrap(Transaction(connection, NOW, Registry(account=ACCOUNT)), ACCOUNT)
         else:  # operations know the newest schema alone
-            connection.execute(insert(schema.identities.accounts).values(account=ACCOUNT, created_at=NOW))
+            connection.execute(insert(identity_tables.accounts).values(account=ACCOUNT, created_at=NOW))
         found = _columns(connection)
         connection.commit()
     engine.dispose()

@@ -20,7 +20,7 @@ from load import Line
 
 from harness.programs import Daemon
 from harness.server import Server, free_port
-from proxy.storage.bucket import Place
+from proxy.storage.s3.bucket import Place
 
 SETTINGS = Path(__file__).resolve().parent / "peers"
 LARGE = 64 * 1024  # of layers, not of links, configs or manifests

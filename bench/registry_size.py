@@ -51,13 +51,13 @@ from harness.postgresql import Cluster  # noqa: E402 - as above
 from harness.programs import find  # noqa: E402 - as above
 from harness.programs import run as run_command  # noqa: E402 - as above
 from harness.server import Server  # noqa: E402 - as above
-from proxy.metadata import schema  # noqa: E402 - as above
+from proxy.jobs.sweep import ROWS  # noqa: E402 - as above
+from proxy.metadata.db import schema  # noqa: E402 - as above
+from proxy.metadata.db.postgresql import PostgresqlDatabase, reading_engine  # noqa: E402 - as above
+from proxy.metadata.db.sqlite import SqliteDatabase, sqlite_engine  # noqa: E402 - as above
+from proxy.metadata.db.transaction import Registry, Transaction  # noqa: E402 - as above
 from proxy.metadata.operations.removal import remove_deleted  # noqa: E402 - as above
 from proxy.metadata.operations.repositories import delete_repository  # noqa: E402 - as above
-from proxy.metadata.postgresql import PostgresqlDatabase, reading_engine  # noqa: E402 - as above
-from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine  # noqa: E402 - as above
-from proxy.metadata.transaction import Registry, Transaction  # noqa: E402 - as above
-from proxy.upkeep.sweep import ROWS  # noqa: E402 - as above
 
 MARK = 1.2
 SHAPES = {

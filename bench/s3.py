@@ -36,8 +36,8 @@ from load import Content  # noqa: E402 - as above
 from peers import Peer, distribution_on_s3, wharfage  # noqa: E402 - as above
 
 from harness.seaweed import Seaweed  # noqa: E402 - as above
-from proxy.storage.bucket import Place  # noqa: E402 - as above
-from proxy.storage.s3line import Body  # noqa: E402 - as above
+from proxy.storage.s3.bucket import Place  # noqa: E402 - as above
+from proxy.storage.s3.connection import Body  # noqa: E402 - as above
 
 OURS, CACHED, LOCAL, THEIRS, BARE = "wharfage", "wharfage-cache", "wharfage-local", "distribution", "bare"
 FILE = "a file"

@@ -35,16 +35,16 @@ from fill import ACCOUNT, NOW, Size, fill, name_of  # noqa: E402 - as above
 from sqlalchemy import Connection, Table, func, insert, select  # noqa: E402 - as above
 
 from harness.postgresql import Cluster  # noqa: E402 - as above
-from proxy.metadata import schema  # noqa: E402 - as above
-from proxy.metadata.client import MetadataClient  # noqa: E402 - as above
+from proxy.jobs.sweep import collect_blobs, expire_uploads, remove_deleted  # noqa: E402 - as above
+from proxy.metadata.client.client import MetadataClient  # noqa: E402 - as above
+from proxy.metadata.db import schema  # noqa: E402 - as above
+from proxy.metadata.db.postgresql import PostgresqlDatabase  # noqa: E402 - as above
+from proxy.metadata.db.sqlite import SqliteDatabase  # noqa: E402 - as above
+from proxy.metadata.db.transaction import Registry, Transaction  # noqa: E402 - as above
 from proxy.metadata.operations.removal import give_to_nobody  # noqa: E402 - as above
-from proxy.metadata.postgresql import PostgresqlDatabase  # noqa: E402 - as above
-from proxy.metadata.service import start_service  # noqa: E402 - as above
-from proxy.metadata.sqlite import SqliteDatabase  # noqa: E402 - as above
-from proxy.metadata.transaction import Registry, Transaction  # noqa: E402 - as above
+from proxy.metadata.service.service import start_service  # noqa: E402 - as above
 from proxy.model.records import CreateOnPush, EncryptedDataKey  # noqa: E402 - as above
-from proxy.storage.filesystem import FilesystemStore  # noqa: E402 - as above
-from proxy.upkeep.sweep import collect_blobs, expire_uploads, remove_deleted  # noqa: E402 - as above
+from proxy.storage.filesystem.store import FilesystemStore  # noqa: E402 - as above
 
 ROWS = 100_000
 MARK = 0.05  # seconds

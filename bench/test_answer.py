@@ -25,8 +25,8 @@ from proxy.audit.trail import NoTrail
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.identity import Identity
-from proxy.metadata.cache import CachedMetadata
-from proxy.metadata.epochs import Epochs
+from proxy.metadata.client.cache import CachedMetadata
+from proxy.metadata.client.epochs import Epochs
 from proxy.model.hosts import Hosts
 from proxy.oci import routes
 

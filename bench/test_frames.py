@@ -23,7 +23,7 @@ import _speedups
 from _speedups import FRAME_OVERHEAD, open_frames, seal_frames
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
-from proxy.blob.sealedreader import open_sealed
+from proxy.blob.sealed_reader import open_sealed
 from proxy.blob.writer import SealedWriter
 from proxy.model.records import EncryptedDataKey
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.filesystem.store import FilesystemStore
 
 MIB = 2**20
 PIECES = 64

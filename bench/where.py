@@ -33,7 +33,13 @@ from harness.programs import run  # noqa: E402 - as above
 
 MIB = 1 << 20
 TOLD = 45  # lines of each list
-STARTING = ("(click/core.py)", "(process/supervisor.py)", "(proxy/cli.py)", "(proxy/serve.py)", "(threading.py)")
+STARTING = (
+    "(click/core.py)",
+    "(runtime/supervisor.py)",
+    "(proxy/cli/main.py)",
+    "(proxy/app/processes.py)",
+    "(threading.py)",
+)
 WAITING = ("PyThread_acquire_lock_timed", "Condition.wait ", "_queue_SimpleQueue_get", "epoll_")  # for work
 WORK = ("pull", "push", "small-push", "ranges", "manifest", "blob", "base")
 

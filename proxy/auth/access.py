@@ -22,7 +22,7 @@ from proxy.auth.policy.context import (
     resource_account,
 )
 from proxy.auth.policy.decision import IDENTITY_ALONE, Decision, Question, is_own, resource_layers, settle
-from proxy.auth.policy.weighing import Layer, caller_layers, keys_read
+from proxy.auth.policy.evaluation import Layer, caller_layers, keys_read
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller, RegistryAccess, RepositoryAccess
 

@@ -23,7 +23,7 @@ from math import ceil
 from typing import Any
 
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.sealedjson import open_document, seal_document
+from proxy.auth.sealed_json import open_document, seal_document
 from proxy.model.identity import Principal, Session, SessionKind, Tags
 
 PURPOSE = "session-credentials"

@@ -20,7 +20,7 @@ from typing import Any
 
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.revocation import issue_time
-from proxy.auth.sealedjson import open_document, seal_document
+from proxy.auth.sealed_json import open_document, seal_document
 from proxy.auth.sessions import pack, unpack
 from proxy.model.identity import Principal, Session
 

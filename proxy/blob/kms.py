@@ -22,8 +22,8 @@ from botocore.exceptions import ClientError
 
 from proxy import observe
 from proxy.model.errors import Code, Failure
-from proxy.storage.breaker import Breaker
-from proxy.storage.patience import NO_CREDENTIALS, Busy, LateClient, Patience, session_of, words_of
+from proxy.storage.s3.circuit_breaker import Breaker
+from proxy.storage.s3.retries import NO_CREDENTIALS, Busy, LateClient, Patience, session_of, words_of
 
 PATIENCE = 6.0  # seconds after its first try in which a request may be tried again
 CONNECT_SECONDS = 2.0

@@ -11,12 +11,12 @@ from typing import Protocol
 
 from _speedups import Hasher
 from proxy.blob.buffers import BufferPool
+from proxy.blob.double_buffer import Source
 from proxy.blob.keys import DataKeys
-from proxy.blob.plainreader import open_plain
-from proxy.blob.plainwriter import KeepPage, PlainWriter
+from proxy.blob.plain_reader import open_plain
+from proxy.blob.plain_writer import KeepPage, PlainWriter
 from proxy.blob.reader import BlobReader
-from proxy.blob.sealedreader import open_sealed
-from proxy.blob.slots import Source
+from proxy.blob.sealed_reader import open_sealed
 from proxy.blob.writer import SealedWriter
 from proxy.model.records import SealedObject, Sealing, Segment
 from proxy.storage.base import Appender, ObjectStore

@@ -14,8 +14,8 @@ from functools import partial
 
 from _speedups import FINAL_OVERHEAD, FRAME_OVERHEAD, PLAIN_AT, Hasher, seal_final, seal_frames
 from proxy.blob.buffers import BufferPool
+from proxy.blob.double_buffer import Filled, Made, Shape, Slots, Source
 from proxy.blob.format import MESSAGE_ID_LENGTH, MessageKey, build_header
-from proxy.blob.slots import Filled, Made, Shape, Slots, Source
 from proxy.model.records import EncryptedDataKey, Segment
 from proxy.storage.base import Appender
 

@@ -19,10 +19,10 @@ from typing import Any
 from aiohttp import web
 
 from proxy.auth.tokens import Tokens
+from proxy.awsmodel.validation import invalid
 from proxy.ecr.parameters import Ask, check_registry
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts, port_of
-from proxy.shapes.validation import invalid
 
 REGISTRY_IDS_MAX = 10
 

@@ -18,10 +18,10 @@ from aiohttp import web
 
 from proxy import observe
 from proxy.ecr.errors import Unreadable, WireError, not_readable, throttled, too_large
-from proxy.process import http
-from proxy.process.boundedreads import UNPROVEN_BYTES
-from proxy.process.limitedconnection import client_of
-from proxy.process.unproven import Charge, UnprovenBytes
+from proxy.http import server
+from proxy.http.bounded_reads import UNPROVEN_BYTES
+from proxy.http.limited_connection import client_of
+from proxy.http.unproven_budget import Charge, UnprovenBytes
 
 Given = TypeVar("Given")
 Done = TypeVar("Done")
@@ -74,7 +74,7 @@ async def chunks(request: web.Request, limit: int, charge: Charge) -> AsyncGener
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # an interim line is not the answer's beginning
-    http.want_body(request, UNPROVEN_BYTES)
+    server.want_body(request, UNPROVEN_BYTES)
     waited, marked = 0.0, 0  # seconds and bytes since the floor was last looked at
     try:
         while True:

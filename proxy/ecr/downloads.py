@@ -13,18 +13,19 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from proxy import observe, pulls
+from proxy import observe
 from proxy.audit.events import Happened
 from proxy.audit.trail import Trail
 from proxy.auth.callers import Callers
-from proxy.auth.layerlinks import LayerLinks, LinkInvalid
+from proxy.auth.layer_links import LayerLinks, LinkInvalid
 from proxy.auth.policy.context import RequestFacts
+from proxy.http import blob_response
+from proxy.http.blob_response import Pull
+from proxy.http.request_info import facts_of, path_of
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
-from proxy.process.facts import facts_of, path_of
-from proxy.pulls import Pull
 from proxy.registry.blobs import Blobs
 
 PATH = "/layers/"
@@ -92,7 +93,7 @@ def door(
             return _refusal(405, "A layer is fetched by GET.", {"Allow": "GET, HEAD"})
         try:
             pull = await opened(request, digest, told)
-            response = pulls.head(pull) if request.method == "HEAD" else await pulls.get(pull)
+            response = blob_response.head(pull) if request.method == "HEAD" else await blob_response.get(pull)
             told.error = ""
             return response
         except Failure as failure:

@@ -17,8 +17,8 @@ from aiohttp import web
 
 from proxy import observe
 from proxy.auth.sigv4 import Reason, Refused
+from proxy.awsmodel.query import namespace, text
 from proxy.model.errors import Code, Failure
-from proxy.shapes.query import namespace, text
 
 JSON_TYPE = "application/x-amz-json-1.1"
 XML_TYPE = "text/xml"

@@ -19,22 +19,22 @@ from typing import Any
 from aiohttp import web
 
 from proxy import observe
-from proxy.auth.layerlinks import LayerLinks
+from proxy.auth.layer_links import LayerLinks
+from proxy.awsmodel import models
+from proxy.awsmodel.validation import invalid, validate
 from proxy.ecr.authorization import Endpoints
+from proxy.ecr.body_limiter import Places
 from proxy.ecr.downloads import link
 from proxy.ecr.parameters import Ask
-from proxy.ecr.places import Places
 from proxy.ecr.services import ECR
-from proxy.ecr.signed import Signatures, claim_of
+from proxy.ecr.signed_request import Signatures, claim_of
 from proxy.ecr.spool import Spool
-from proxy.ecr.streamed import StreamedObject
+from proxy.ecr.streaming_json import StreamedObject
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller
 from proxy.model.names import parse_digest
 from proxy.registry.uploads import Uploads, invalid_part
-from proxy.shapes import models
-from proxy.shapes.validation import invalid, validate
 
 UPLOAD_PART = "UploadLayerPart"
 BLOB = "layerPartBlob"

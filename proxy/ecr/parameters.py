@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from proxy.auth.policy.context import RequestFacts
+from proxy.awsmodel.validation import invalid
 from proxy.ecr.errors import not_readable
 from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
-from proxy.shapes.validation import invalid
 
 DEPTH_MAX = 64  # the deepest input of the API model has 7 levels; whoever encodes it again must not run out of stack
 

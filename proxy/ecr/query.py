@@ -18,15 +18,15 @@ from aiohttp import web
 from proxy import observe
 from proxy.auth.policy.context import RequestFacts
 from proxy.auth.sigv4 import Reason, Refused
+from proxy.awsmodel import models
+from proxy.awsmodel.query import read_action, read_form, read_parameters, render, render_json
+from proxy.awsmodel.validation import validate
+from proxy.ecr.audit_record import Told
 from proxy.ecr.bodies import charged, whole
 from proxy.ecr.errors import WireError, query_json_answer, render_query_json, render_xml, xml_answer
 from proxy.ecr.services import STS, Service
-from proxy.ecr.signed import Signatures, claim_of
-from proxy.ecr.told import Told
+from proxy.ecr.signed_request import Signatures, claim_of
 from proxy.model.identity import Caller
-from proxy.shapes import models
-from proxy.shapes.query import read_action, read_form, read_parameters, render, render_json
-from proxy.shapes.validation import validate
 
 UNSIGNED = frozenset({"AssumeRoleWithWebIdentity"})
 """Actions of STS whose caller shows a token of somebody else instead of a signature."""

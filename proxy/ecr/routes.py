@@ -26,9 +26,11 @@ from proxy.auth.rates import Rates
 from proxy.auth.sigv4 import Refused
 from proxy.auth.tokens import Tokens
 from proxy.blob.keys import DataKeys
-from proxy.ecr import encryption
+from proxy.ecr import repository_keys
+from proxy.ecr.audit_record import Told, tell
 from proxy.ecr.authorization import Endpoints, authorization_data
 from proxy.ecr.bodies import off_loop
+from proxy.ecr.body_limiter import Places
 from proxy.ecr.errors import (
     Unreadable,
     ecr_error,
@@ -37,7 +39,7 @@ from proxy.ecr.errors import (
     render_json,
     unknown_operation,
 )
-from proxy.ecr.keyrights import KeyRights
+from proxy.ecr.key_rights import KeyRights
 from proxy.ecr.layers import UPLOAD_PART, Layers, taken_part
 from proxy.ecr.lockout import refuse_lock_out
 from proxy.ecr.parameters import (
@@ -61,16 +63,14 @@ from proxy.ecr.parameters import (
     tagging,
     whole_registry,
 )
-from proxy.ecr.places import Places
 from proxy.ecr.query import QueryDoors, answer_query, refuse_query
 from proxy.ecr.services import ECR, WITH_MANIFEST, Service, has_large_body, service_of
-from proxy.ecr.signed import Place, Signatures, claim_of
-from proxy.ecr.told import Told, tell
+from proxy.ecr.signed_request import Place, Signatures, claim_of
+from proxy.http.request_info import facts_of
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 from proxy.model.identity import Caller
-from proxy.process.facts import facts_of
-from proxy.registry.pulltimes import PullTimes
+from proxy.registry.pull_times import PullTimes
 
 LARGE_AT_ONCE = 4  # bodies past JSON_MAX that a worker holds, of some 60 MiB each until they are rows; others wait
 TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
@@ -254,7 +254,7 @@ def door(
             return await layers.download_url(ask, request)
         if ask.operation == "SetRepositoryPolicy" and ask.parameters.get("force") is not True:
             await refuse_lock_out(ask, metadata)
-        found = await encryption.call(keys, key_rights, metadata, ask)
+        found = await repository_keys.call(keys, key_rights, metadata, ask)
         if pulls is not None and ask.operation == "BatchGetImage":
             for image in found["images"]:
                 name, digest = image["repositoryName"], image["imageId"]["imageDigest"]

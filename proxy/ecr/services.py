@@ -18,8 +18,8 @@ from urllib.parse import unquote_plus
 
 from aiohttp import web
 
+from proxy.awsmodel.models import VERSIONS
 from proxy.model.manifests import MANIFEST_MAX
-from proxy.shapes.models import VERSIONS
 
 FORM_MAX = 512 * 1024  # a policy has at most 131,072 characters, each of which a form may write as three
 JSON_MAX = 1024 * 1024  # most of the operations that are read whole take no more: 100 image ids are some 30 KiB

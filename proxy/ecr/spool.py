@@ -24,8 +24,8 @@ from typing import Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from proxy.http.unproven_budget import CHARGE_MAX
 from proxy.model.errors import Code, Failure
-from proxy.process.unproven import CHARGE_MAX
 from proxy.registry.append import see_through
 
 FRAME = CHARGE_MAX

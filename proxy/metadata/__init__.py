@@ -1,8 +1,8 @@
-"""The services that own every row, and the only way to ask them.
+"""Metadata: the services that own every row, and the client that calls them.
 
-`contract` is the language: ECR operations as (operation, JSON), and the few internal ones a data plane needs. `client`
-speaks it over HTTP, `cache` answers again what is proven unchanged, `service` + `operations/*` + `store` + `schema` are
-the other side. It never sees a layer's plaintext. Several services may write one PostgreSQL: how answers kept on any
-node stay true is in `invalidation`, done by `peers`, `nodes`, `watch` and `grace`. Doors and journeys import `contract`
-only; `server` wires the rest. May import `model` and `observe`.
+`contract` lists what a proxy can ask; `client/` calls it and caches answers; `service/` answers through `operations/`
+over the rows in `db/`; `cluster/` keeps caches correct where there are several services and nodes. `wire` is the
+encoding between the two, `deadlines` the age of a request. It never sees a layer's plaintext. `oci`, `ecr`, `registry`
+and `jobs` import `contract` only; `app` connects the rest. May import `http`, `runtime`, `auth`, `awsmodel`, `observe`,
+`config` and `model`.
 """

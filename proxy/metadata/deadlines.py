@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proxy.metadata import wire
-from proxy.metadata.clock import RemoteClock
+from proxy.metadata.service.clock import RemoteClock
 from proxy.model.errors import Code, Failure
 
 AGE_MAX_SECONDS = 60.0

@@ -1,7 +1,8 @@
 """Frozen facts that travel between rooms and, as JSON, between the proxy and the metadata service.
 
 Sizes and offsets are bytes; "plain" counts what clients see, "stored" what the object store holds. Times are epoch
-seconds. Encoding to JSON lives with the only two files that need it (`metadata/client`, `metadata/service`).
+seconds. Encoding to JSON lives with the only two files that need it (`metadata.client.client`
+and `metadata.service.service`).
 """
 
 from __future__ import annotations

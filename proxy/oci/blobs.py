@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from proxy import pulls
+from proxy.http import blob_response
+from proxy.http.blob_response import Pull
 from proxy.model.names import parse_digest
 from proxy.oci.call import Call
 from proxy.oci.errors import API_VERSION
-from proxy.pulls import Pull
 
 
 async def head(call: Call) -> web.StreamResponse:
-    return pulls.head(await _pull(call))
+    return blob_response.head(await _pull(call))
 
 
 async def get(call: Call) -> web.StreamResponse:
-    return await pulls.get(await _pull(call))
+    return await blob_response.get(await _pull(call))
 
 
 async def delete(call: Call) -> web.StreamResponse:

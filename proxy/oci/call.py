@@ -16,15 +16,15 @@ from multidict import MultiMapping
 from proxy.auth.access import Access
 from proxy.auth.policy.context import RequestFacts
 from proxy.auth.rates import Rates
+from proxy.http import server
+from proxy.http.bounded_reads import BODY_BYTES
 from proxy.metadata.contract import Looks
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
-from proxy.oci.again import SECONDS, Standing
-from proxy.oci.told import Told
-from proxy.process import http
-from proxy.process.boundedreads import BODY_BYTES
+from proxy.oci.audit_record import Told
+from proxy.oci.cacheability import SECONDS, Standing
 from proxy.registry.append import Append
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -141,7 +141,7 @@ async def receive(request: web.Request, append: Append) -> None:
     """As `body`, all of it into an append: what is long, straight into the append's own buffer."""
     await _invite(request)
     while True:
-        if append.upload.committed is None and (straight := http.straight(request)) is not None:
+        if append.upload.committed is None and (straight := server.straight(request)) is not None:
             straight.begin()
             try:
                 whole = await straight.read_all(append)
@@ -156,7 +156,7 @@ async def receive(request: web.Request, append: Append) -> None:
 
 
 async def _invite(request: web.Request) -> None:
-    http.want_body(request, BODY_BYTES)
+    server.want_body(request, BODY_BYTES)
     if expects_continue(request):
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # as aiohttp does: the answer itself has not begun

@@ -14,13 +14,13 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
+from proxy.http.blob_response import etag_matches
 from proxy.model.errors import Code, Failure
 from proxy.model.manifests import MANIFEST_MAX, OCI_INDEX
 from proxy.model.names import check_tag, is_digest_like, parse_digest
 from proxy.model.records import Page, Referrer, StoredManifest
 from proxy.oci.call import BodyCut, Call, body, check_encoding, gone
 from proxy.oci.errors import API_VERSION
-from proxy.pulls import etag_matches
 
 PAGE_DEFAULT = 100  # as ECR
 PAGE_MAX = 1000  # more is clamped: ECR refuses it, which breaks clients that ask for 10,000

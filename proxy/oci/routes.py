@@ -20,21 +20,21 @@ from aiohttp import web
 from proxy import observe
 from proxy.audit.trail import Trail
 from proxy.auth.access import Access
-from proxy.auth.failedlogins import FailedLogins
+from proxy.auth.failed_logins import FailedLogins
 from proxy.auth.identity import Identity, Unauthenticated
 from proxy.auth.rates import Rates
+from proxy.http.limited_connection import client_of
+from proxy.http.request_info import facts_of, path_of
+from proxy.http.response_cache import AGAIN, KEEP
 from proxy.metadata.contract import Looks
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.names import check_repository
 from proxy.oci import blobs, errors, manifests, uploads
-from proxy.oci.again import Standing, again
+from proxy.oci.audit_record import AUTHENTICATE, CUT, Told, tell
+from proxy.oci.cacheability import Standing, again
 from proxy.oci.call import GONE_STATUS, Call, Rooms, expects_continue
 from proxy.oci.errors import API_VERSION
-from proxy.oci.told import AUTHENTICATE, CUT, Told, tell
-from proxy.process.again import AGAIN, KEEP
-from proxy.process.facts import facts_of, path_of
-from proxy.process.limitedconnection import client_of
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.uploads import Uploads

@@ -21,16 +21,16 @@ from typing import Any, Self
 from proxy import observe
 from proxy.auth.envelope import SmallSealer
 from proxy.blob.buffers import BufferPool
+from proxy.blob.double_buffer import Source
 from proxy.blob.hashers import Hasher, new_hasher
 from proxy.blob.keys import DataKeys
 from proxy.blob.objects import BlobWriter, begin_append, open_object
-from proxy.blob.slots import Source
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest
 from proxy.model.quotas import require_bytes
 from proxy.model.records import Blob, Fence, SealedObject, Segment, Upload
-from proxy.registry.hashstate import open_state, seal_state
+from proxy.registry.hash_state import open_state, seal_state
 from proxy.registry.unrecorded import WithLast, with_segment
 from proxy.storage.base import Appender, ObjectMissing, ObjectStore, WriteLease
 

@@ -15,7 +15,7 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest, repository_arn
 from proxy.model.records import Page, PushedManifest, Referrer, StoredManifest, create_on_push
-from proxy.registry.pulltimes import PullTimes
+from proxy.registry.pull_times import PullTimes
 
 INLINE_MAX = 256 * 1024  # bytes that are hashed on the loop: 0.1 ms with the CPU's extensions, 0.5 ms without
 

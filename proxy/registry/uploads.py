@@ -23,7 +23,7 @@ from proxy.model.names import DIGEST_HEX, Digest, is_upload_id, repository_arn
 from proxy.model.quotas import require_bytes
 from proxy.model.records import NO_DATA_KEY, LayerParts, Sealing, Upload, create_on_push
 from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS, Append, Rooms, delete_object
-from proxy.registry.hashstate import open_state
+from proxy.registry.hash_state import open_state
 from proxy.storage.base import ObjectStore
 
 

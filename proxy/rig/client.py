@@ -3,9 +3,9 @@
 (And, by aiohttp, a GET, HEAD or PUT whose kept connection turns out to be closed, as every HTTP client does.)
 
 Promises: an answer's body is read up to a limit, or given on piece by piece; redirects are followed only for a layer's
-GET, under `address`' rules and without credentials; what goes wrong is a `Failed` whose kind is the status and the
-OCI error code, or a word for what the line did. Each request that was answered is told to `note` with its seconds, the
-body's included.
+GET, under `address`' rules and without credentials; what goes wrong is a `RequestFailed` whose kind is the status and
+the OCI error code, or a word for what the line did. Each request that was answered is told to `note` with its seconds,
+the body's included.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from proxy.rig.address import Reach
-from proxy.rig.challenge import Credentials, Scopes
-from proxy.rig.errors import Failed
+from proxy.upstream.address import Reach
+from proxy.upstream.challenge import Credentials, Scopes
+from proxy.upstream.errors import RequestFailed
 
 ERROR_MOST = 64 << 10  # bytes of an error's body, and of a token's
 BODY_MOST = 4 << 20  # bytes of a manifest or a page: what the specification asks registries to take
@@ -118,7 +118,7 @@ class Client:
     async def layer(
         self, name: str, path: str, *, scopes: Scopes, headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A GET of a blob, its redirects followed; the body is the caller's to read. 200 or 206, else `Failed`."""
+        """A GET of a blob, its redirects followed; the caller reads the body. 200 or 206, else `RequestFailed`."""
         url = self._url(path)
         began = time.monotonic()
         with _translated():
@@ -132,7 +132,7 @@ class Client:
                     yield answer
                     self._note(name, time.monotonic() - began)
                     return
-        raise Failed("redirects", f"more than {HOPS} redirects of one layer")
+        raise RequestFailed("redirects", f"more than {HOPS} redirects of one layer")
 
     def _url(self, to: str | URL) -> URL:
         return to if isinstance(to, URL) else self.reach.base.join(URL(to, encoded=True))
@@ -159,7 +159,7 @@ class Client:
                 if own and answer.status == 401 and not again:
                     challenges = answer.headers.getall("WWW-Authenticate", [])
                     if await self._credentials.learn(challenges, authorization, scopes):
-                        with contextlib.suppress(Failed):
+                        with contextlib.suppress(RequestFailed):
                             await _bounded(answer, ERROR_MOST)  # so that the line can be used again
                         continue
                 yield answer
@@ -171,36 +171,38 @@ class Client:
         began = time.monotonic()
         async with self._session.get(url, headers=headers, allow_redirects=False) as answer:
             if answer.status != 200:
-                raise Failed(f"token {answer.status}", "the realm of tokens gives none; look at user and password")
+                raise RequestFailed(
+                    f"token {answer.status}", "the realm of tokens gives none; look at user and password"
+                )
             body = await _bounded(answer, ERROR_MOST)
         self._note("token", time.monotonic() - began)
         return body
 
 
 async def _bounded(answer: aiohttp.ClientResponse, most: int) -> bytes:
-    """The body, at most so many bytes of it; `Failed` when there is more."""
+    """The body, at most so many bytes of it; `RequestFailed` when there is more."""
     parts, length = [], 0
     async for part in answer.content.iter_any():
         length += len(part)
         if length > most:
-            raise Failed("too-large", f"an answer of more than {most:,} bytes")
+            raise RequestFailed("too-large", f"an answer of more than {most:,} bytes")
         parts.append(part)
     return b"".join(parts)
 
 
-async def _refusal(answer: aiohttp.ClientResponse) -> Failed:
+async def _refusal(answer: aiohttp.ClientResponse) -> RequestFailed:
     """Status and OCI code of an answer that was not wanted (distribution-spec "error codes")."""
     code: Any = ""
-    with contextlib.suppress(Failed, ValueError, LookupError, TypeError, RecursionError, aiohttp.ClientError):
+    with contextlib.suppress(RequestFailed, ValueError, LookupError, TypeError, RecursionError, aiohttp.ClientError):
         code = json.loads(await _bounded(answer, ERROR_MOST))["errors"][0]["code"]
     kind = f"{answer.status} {code}" if isinstance(code, str) and _CODE.fullmatch(code) else f"{answer.status}"
-    return Failed(kind, "--username and --password-stdin say who asks" if answer.status == 401 else "")
+    return RequestFailed(kind, "--username and --password-stdin say who asks" if answer.status == 401 else "")
 
 
-def _unconnected(number: int | None) -> Failed:
+def _unconnected(number: int | None) -> RequestFailed:
     if number in (errno.EMFILE, errno.ENFILE):
-        return Failed("open-files", "the rig may open no more; raise `ulimit -n`, or lower --concurrency")
-    return Failed("connection-refused" if number == errno.ECONNREFUSED else "connect")
+        return RequestFailed("open-files", "the rig may open no more; raise `ulimit -n`, or lower --concurrency")
+    return RequestFailed("connection-refused" if number == errno.ECONNREFUSED else "connect")
 
 
 @contextlib.contextmanager
@@ -209,18 +211,18 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except aiohttp.ClientConnectorCertificateError:
-        raise Failed("tls", "its certificate is not trusted; --ca names the authority's file") from None
+        raise RequestFailed("tls", "its certificate is not trusted; --ca names the authority's file") from None
     except aiohttp.ClientConnectorDNSError:
-        raise Failed("dns", "no such host") from None
+        raise RequestFailed("dns", "no such host") from None
     except aiohttp.ClientSSLError:
-        raise Failed("tls", "no TLS there; --plain-http when that is meant") from None
+        raise RequestFailed("tls", "no TLS there; --plain-http when that is meant") from None
     except aiohttp.ConnectionTimeoutError:
-        raise Failed("connect-timeout") from None
+        raise RequestFailed("connect-timeout") from None
     except aiohttp.ClientConnectorError as error:
         raise _unconnected(error.os_error.errno) from None
     except aiohttp.ClientPayloadError:
-        raise Failed("cut-short", "the line ended within a body") from None
+        raise RequestFailed("cut-short", "the line ended within a body") from None
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, OSError):
-        raise Failed("connection-reset") from None
+        raise RequestFailed("connection-reset") from None
     except (aiohttp.ClientError, asyncio.IncompleteReadError):
-        raise Failed("not-http", "the answer is no HTTP that can be read") from None
+        raise RequestFailed("not-http", "the answer is no HTTP that can be read") from None

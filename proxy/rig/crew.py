@@ -18,11 +18,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from proxy.rig.arrivals import arrivals
-from proxy.rig.errors import Failed
 from proxy.rig.plan import Operation
 from proxy.rig.tally import Tally
+from proxy.upstream.errors import RequestFailed
 
-Act = Callable[[Operation], Awaitable[int]]  # does it; the bytes it moved, or `Failed`
+Act = Callable[[Operation], Awaitable[int]]  # does it; the bytes it moved, or `RequestFailed`
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Pace:
 async def work(
     operations: Iterator[Operation], act: Act, pace: Pace, tally: Tally, stop: asyncio.Event, *, seed: int
 ) -> None:
-    """Do them as `pace` says and count them in `tally`. Raises what is no `Failed`: a mistake of ours."""
+    """Do them as `pace` says and count them in `tally`. Raises what is no `RequestFailed`: a mistake of ours."""
     tally.begin()
     clock, began = tally.clock, tally.began  # the loop's own clock is coarse
     until = began + pace.duration if pace.duration is not None else float("inf")
@@ -52,10 +52,12 @@ async def work(
         try:
             async with asyncio.timeout(pace.timeout):
                 moved = await act(operation)
-        except Failed as failure:
+        except RequestFailed as failure:
             tally.went_wrong(operation.kind, failure)
         except TimeoutError:
-            tally.went_wrong(operation.kind, Failed("timeout", f"an operation took more than {pace.timeout:g} s"))
+            tally.went_wrong(
+                operation.kind, RequestFailed("timeout", f"an operation took more than {pace.timeout:g} s")
+            )
         except asyncio.CancelledError:
             tally.interrupted(operation.kind)
             raise

@@ -16,9 +16,9 @@ from typing import Any
 
 from proxy.model.manifests import DOCKER_IMAGE, DOCKER_LIST, OCI_IMAGE, OCI_INDEX
 from proxy.rig.client import Client
-from proxy.rig.errors import Failed
 from proxy.rig.plan import Target, is_tag
 from proxy.rig.pushing import at_once, reading
+from proxy.upstream.errors import RequestFailed
 
 PAGES = 100  # of one listing
 PAGE = 1000  # tags asked for at once
@@ -90,7 +90,7 @@ class Puller:
         if self._verify and _DIGEST.fullmatch(digest):
             algorithm, _, wanted = digest.partition(":")
             if hashlib.new(algorithm, answer.body).hexdigest() != wanted:
-                raise Failed("wrong-digest", "a manifest is not what its digest says")
+                raise RequestFailed("wrong-digest", "a manifest is not what its digest says")
         return answer.body
 
     async def _image(self, target: Target) -> tuple[Blob, list[Blob], int]:
@@ -99,12 +99,12 @@ class Puller:
         facts, read = _object(body), len(body)
         if isinstance(facts.get("manifests"), list):
             if not facts["manifests"]:
-                raise Failed("bad-manifest", "an index without images")
+                raise RequestFailed("bad-manifest", "an index without images")
             body = await self.manifest(target.repository, _blob(facts["manifests"][0]).digest)
             facts, read = _object(body), read + len(body)
         layers = facts.get("layers")
         if not isinstance(layers, list) or len(layers) > _LAYERS:
-            raise Failed("bad-manifest", f"no list of at most {_LAYERS} layers in a manifest")
+            raise RequestFailed("bad-manifest", f"no list of at most {_LAYERS} layers in a manifest")
         return _blob(facts.get("config")), [_blob(layer) for layer in layers], read
 
     async def _whole(self, repository: str, blob: Blob) -> int:
@@ -113,7 +113,7 @@ class Puller:
         path = f"/v2/{repository}/blobs/{blob.digest}"
         async with self._client.layer("get-blob", path, scopes=reading(repository), headers={}) as answer:
             if answer.status != 200:
-                raise Failed("wrong-range", "a part came where all was asked for")
+                raise RequestFailed("wrong-range", "a part came where all was asked for")
             length = 0
             async for piece in answer.content.iter_any():
                 length += len(piece)
@@ -122,9 +122,9 @@ class Puller:
                 if hasher is not None:
                     hasher.update(piece)
             if length != blob.size:
-                raise Failed("wrong-length", "a blob is not as long as its manifest says")
+                raise RequestFailed("wrong-length", "a blob is not as long as its manifest says")
             if hasher is not None and hasher.hexdigest() != wanted:
-                raise Failed("wrong-digest", "a blob is not what its digest says")
+                raise RequestFailed("wrong-digest", "a blob is not what its digest says")
         return length
 
     async def _part(self, repository: str, blob: Blob, start: int, length: int) -> int:
@@ -134,14 +134,14 @@ class Puller:
         async with self._client.layer("get-range", path, scopes=reading(repository), headers=asked) as answer:
             told = answer.headers.get("Content-Range", "")
             if answer.status != 206 or told.replace(" ", "") != f"bytes{start}-{last}/{blob.size}":
-                raise Failed("wrong-range", "a range was asked for, and something else came")
+                raise RequestFailed("wrong-range", "a range was asked for, and something else came")
             came = 0
             async for piece in answer.content.iter_any():
                 came += len(piece)
                 if came > length:
                     break
             if came != length:
-                raise Failed("wrong-length", "a range is not as long as it was asked for")
+                raise RequestFailed("wrong-length", "a range is not as long as it was asked for")
         return came
 
 
@@ -156,13 +156,13 @@ async def tags(client: Client, repository: str, *, most: int | None = None) -> t
         read += len(answer.body)
         listed = _object(answer.body).get("tags") or []
         if not isinstance(listed, list):
-            raise Failed("bad-listing", "a listing without tags")
+            raise RequestFailed("bad-listing", "a listing without tags")
         found += [tag for tag in listed if is_tag(tag)][: (most or 0) - len(found)]
         link = _NEXT.search(answer.headers.get("Link", ""))
         if link is None or (most is not None and len(found) >= most):
             return found, read
         to = client.reach.page(link[1], answer.url)
-    raise Failed("endless-listing", f"more than {PAGES} pages of tags")
+    raise RequestFailed("endless-listing", f"more than {PAGES} pages of tags")
 
 
 def sizes_of(manifest: bytes) -> list[int] | None:
@@ -170,7 +170,7 @@ def sizes_of(manifest: bytes) -> list[int] | None:
     try:
         layers = _object(manifest).get("layers")
         return [_blob(layer).size for layer in layers] if isinstance(layers, list) else None
-    except Failed:
+    except RequestFailed:
         return None
 
 
@@ -180,7 +180,7 @@ def _object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):
-        raise Failed("bad-json", "a manifest or listing that is no JSON object")
+        raise RequestFailed("bad-json", "a manifest or listing that is no JSON object")
     return facts
 
 
@@ -189,4 +189,4 @@ def _blob(descriptor: object) -> Blob:
         digest, size = descriptor.get("digest"), descriptor.get("size")
         if isinstance(digest, str) and _DIGEST.fullmatch(digest) and type(size) is int and size >= 0:
             return Blob(digest, size)
-    raise Failed("bad-manifest", "a descriptor without a digest of SHA-256 or SHA-512, or without a size")
+    raise RequestFailed("bad-manifest", "a descriptor without a digest of SHA-256 or SHA-512, or without a size")

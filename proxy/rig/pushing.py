@@ -16,8 +16,8 @@ from yarl import URL
 
 from proxy.rig import content, plan
 from proxy.rig.client import Answer, Client
-from proxy.rig.errors import Failed
 from proxy.rig.plan import Layer, Shape
+from proxy.upstream.errors import RequestFailed
 
 T = TypeVar("T")
 _STREAM = {"Content-Type": "application/octet-stream"}
@@ -134,7 +134,7 @@ class Pusher:
     def _next(self, answer: Answer) -> URL:
         location = answer.headers.get("Location", "")
         if not location:
-            raise Failed("no-location", "an upload was answered without saying where it goes on")
+            raise RequestFailed("no-location", "an upload was answered without saying where it goes on")
         return self._client.reach.upload(location, answer.url)
 
 

@@ -18,15 +18,16 @@ import uvloop
 from yarl import URL
 
 from proxy.rig import picture, plan, pulling, report
-from proxy.rig.address import Reach
 from proxy.rig.client import Client
 from proxy.rig.crew import Act, Pace, work
-from proxy.rig.errors import CannotLoad, Failed, WrongLoad
+from proxy.rig.errors import CannotLoad, WrongLoad
 from proxy.rig.live import shown
 from proxy.rig.plan import Operation, Shape, Target
 from proxy.rig.pulling import Puller
 from proxy.rig.pushing import Pusher, put_manifest
 from proxy.rig.tally import Tally
+from proxy.upstream.address import Reach
+from proxy.upstream.errors import RequestFailed
 
 Say = Callable[[str], None]
 PREPARE = "prepare"
@@ -164,7 +165,7 @@ async def _targets(load: Load, client: Client) -> list[Target]:
     repository, names = load.named
     try:
         found = list(names) or (await pulling.tags(client, repository, most=LISTED_MOST))[0]
-    except Failed as failure:
+    except RequestFailed as failure:
         raise CannotLoad(f"the tags of {repository} cannot be listed: {failure}; name some with --tags") from None
     if not found:
         raise CannotLoad(f"{repository} has no tags to pull")
@@ -188,7 +189,7 @@ async def _prepared(
         try:
             found = await puller.manifest(target.repository, target.tag)
             there = pulling.sizes_of(found) == wanted
-        except Failed as failure:
+        except RequestFailed as failure:
             if not failure.kind.startswith("404"):
                 raise
             there = False
@@ -196,7 +197,7 @@ async def _prepared(
             found, sent = await pusher.push(operation.image)
         manifests[operation.image] = found
         if (kept := kept + len(found)) > KEPT_MOST:
-            raise Failed("too-large", "the manifests of so many images; take fewer --images or --layers")
+            raise RequestFailed("too-large", "the manifests of so many images; take fewer --images or --layers")
         return sent
 
     prepares = (replace(operation, kind=PREPARE) for operation in plan.pushes(load.shape.seed))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from proxy.rig.errors import Failed
 from proxy.rig.histogram import Histogram
+from proxy.upstream.errors import RequestFailed
 
 ERROR_KINDS = 64  # of one operation; further ones are "other"
 SLICES = 600  # of time; then each two become one
@@ -85,7 +85,7 @@ class Tally:
         now.done += 1
         now.bytes += moved
 
-    def went_wrong(self, kind: str, failure: Failed) -> None:
+    def went_wrong(self, kind: str, failure: RequestFailed) -> None:
         seen = self._seen(kind)
         seen.failed += 1
         name = failure.kind if failure.kind in seen.errors or len(seen.errors) < ERROR_KINDS else "other"

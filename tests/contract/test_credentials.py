@@ -11,8 +11,8 @@ from harness.iamshapes import Asked
 from harness.metadata import ACCOUNT, World
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
 from proxy.auth.revocation import MARGIN_SECONDS
+from proxy.metadata.db.transaction import Registry
 from proxy.metadata.operations.credentials import KEPT_SECONDS, SESSIONS_MAX
-from proxy.metadata.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Revocation
 

@@ -13,11 +13,11 @@ from sqlalchemy import delete
 from harness.iamshapes import Asked
 from harness.metadata import ACCOUNT, REPOSITORY, World
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
-from proxy.metadata.epochs import Epochs
-from proxy.metadata.identities import attached_policies
+from proxy.metadata.client.epochs import Epochs
+from proxy.metadata.db.identity_tables import attached_policies
+from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.accounts import Bootstrapped
 from proxy.metadata.operations.iam import quotas
-from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Account, Principal
 

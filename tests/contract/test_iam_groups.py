@@ -10,8 +10,8 @@ from sqlalchemy import insert
 from harness.iamshapes import Asked
 from harness.metadata import ACCOUNT, World
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
-from proxy.metadata.identities import attached_policies, inline_policies
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.db.identity_tables import attached_policies, inline_policies
+from proxy.metadata.db.transaction import Transaction
 
 NO_DEVS = ("NoSuchEntity", "The group with name devs cannot be found.")
 # One call of each operation that names a group, but for the name.

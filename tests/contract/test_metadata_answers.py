@@ -26,10 +26,11 @@ from harness.metadata import (
     postgresql_database,
 )
 from harness.nodes import SECRET, Killable, node, start, until
-from proxy.metadata import answers, schema
-from proxy.metadata.client import MetadataClient
-from proxy.metadata.service import Service
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.db import schema
+from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.service import idempotency
+from proxy.metadata.service.service import Service
 from proxy.metadata.wire import REQUEST_HEADER
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Fence
@@ -151,7 +152,7 @@ async def test_answers_are_forgotten_after_a_while_and_never_pile_up(world: Worl
     for number in range(20):
         await world.metadata.take_turn(f"t{number}", seconds=1.0)
     assert await world.service.store.read(kept) == 20
-    world.clock.now += answers.KEEP_SECONDS + 1
+    world.clock.now += idempotency.KEEP_SECONDS + 1
     for number in range(4):
         await world.metadata.take_turn(f"u{number}", seconds=1.0)
     assert await world.service.store.read(kept) == 4

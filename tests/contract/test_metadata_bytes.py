@@ -24,15 +24,15 @@ from harness.metadata import (
     on_each_service,
     plain_client,
 )
-from proxy.metadata.identities import accounts
+from proxy.jobs.check import CheckReport
+from proxy.jobs.counts import check_counts
+from proxy.metadata.db.identity_tables import accounts
+from proxy.metadata.db.schema import repositories
+from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.metadata.operations import counts
-from proxy.metadata.schema import repositories
-from proxy.metadata.transaction import Registry, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
 from proxy.model.records import CreateOnPush, Upload
-from proxy.upkeep.check import CheckReport
-from proxy.upkeep.counts import check_counts
 
 DAY = 86_400.0
 REPOSITORY_QUOTA, ACCOUNT_QUOTA = 2_000, 5_000

@@ -17,10 +17,10 @@ from harness import postgresql
 from harness.logs import log_to
 from harness.metadata import World, append, digest, postgresql_database
 from proxy import observe
-from proxy.metadata.client import MetadataClient
-from proxy.metadata.clock import STEP_SECONDS
-from proxy.metadata.service import Service, start_service
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.service.clock import STEP_SECONDS
+from proxy.metadata.service.service import Service, start_service
 from proxy.model.errors import Code, Failure
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)

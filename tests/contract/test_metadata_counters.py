@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, update
 
 from harness.metadata import ACCOUNT, SERVICES, Clock, World, digest, index_manifest, on_each_service, plain_client
-from proxy.metadata.identities import accounts
-from proxy.metadata.schema import images, repositories, tags
-from proxy.metadata.transaction import Registry, Transaction
+from proxy.jobs.check import CLEAN, DAMAGED, CheckReport
+from proxy.jobs.counts import check_counts
+from proxy.metadata.db.identity_tables import accounts
+from proxy.metadata.db.schema import images, repositories, tags
+from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
 from proxy.model.records import Miscount
-from proxy.upkeep.check import CLEAN, DAMAGED, CheckReport
-from proxy.upkeep.counts import check_counts
 
 REFUSALS = {
     Code.IMAGE_NOT_FOUND,

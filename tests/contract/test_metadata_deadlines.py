@@ -29,12 +29,13 @@ from harness.metadata import (
     postgresql_database,
 )
 from harness.nodes import SECRET, Killable, again_until_done
-from proxy.metadata import answers, schema
-from proxy.metadata.client import MetadataClient
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.db import schema
+from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.deadlines import AGE_MAX_SECONDS, Deadline
-from proxy.metadata.service import start_service
-from proxy.metadata.transaction import Transaction
-from proxy.metadata.unixdoor import BODY_MAX
+from proxy.metadata.service import idempotency
+from proxy.metadata.service.service import start_service
+from proxy.metadata.service.unix import BODY_MAX
 from proxy.metadata.wire import MADE_HEADER, REQUEST_HEADER, SECRET_HEADER, WITHIN_HEADER
 from proxy.model.errors import Code, Failure
 
@@ -84,7 +85,7 @@ async def test_a_write_that_is_delivered_after_its_first_answer_was_forgotten_is
     headers = made(world)
     assert await post(sockets[0], "take_turn", headers, **TURN) == (200, True)
     assert await post(sockets[-1], "take_turn", headers, **TURN) == (200, True)  # its first answer
-    world.clock.now += answers.KEEP_SECONDS + 60.0
+    world.clock.now += idempotency.KEEP_SECONDS + 60.0
     for number in range(4):
         await world.metadata.take_turn(f"t{number}", seconds=1.0)
     found = await world.service.store.read(

@@ -23,10 +23,10 @@ from harness.listening import listening
 from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgresql_database
 from harness.nodes import again_until_done, node, start, until
 from harness.postgresql import Cluster
-from proxy.metadata import peers
-from proxy.metadata.epochs import Epochs
-from proxy.metadata.invalidation import FENCE_SECONDS
-from proxy.metadata.roster import BARRED
+from proxy.metadata.client.epochs import Epochs
+from proxy.metadata.cluster import membership
+from proxy.metadata.cluster.pg_registry import BARRED
+from proxy.metadata.cluster.protocol import FENCE_SECONDS
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
@@ -159,7 +159,7 @@ async def test_the_page_of_a_service_that_has_closed_speaks_for_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though a renewal was under way all the time: its row is gone, and no writer waits for it."""
-    monkeypatch.setattr(peers, "RENEW_SECONDS", 0.0)
+    monkeypatch.setattr(membership, "RENEW_SECONDS", 0.0)
     url = await asyncio.to_thread(postgresql_database, tmp_path)
     for _ in range(10):
         service = await start(url, tmp_path, "s")

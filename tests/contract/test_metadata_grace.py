@@ -15,10 +15,10 @@ from harness.metadata import ACCOUNT, REPOSITORY, World, digest, index_manifest
 from harness.nodes import SECRET, Node, again_until_done, node, start, until
 from harness.postgresql import Cluster
 from proxy import observe
-from proxy.metadata.client import MetadataClient
-from proxy.metadata.grace import Grace
-from proxy.metadata.invalidation import OUTLAST_SECONDS
-from proxy.metadata.service import Service
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.cluster.outage import Grace
+from proxy.metadata.cluster.protocol import OUTLAST_SECONDS
+from proxy.metadata.service.service import Service
 from proxy.model.errors import Code, Failure
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)

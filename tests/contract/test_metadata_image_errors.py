@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.metadata import ACCOUNT, IMAGE, REPOSITORY, World, digest, index_manifest
-from proxy.metadata.transaction import Registry
+from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
 

@@ -19,10 +19,10 @@ from harness.metadata import (
     image_manifest,
     index_manifest,
 )
+from proxy.awsmodel.models import operations
 from proxy.metadata.operations import ECR, images
 from proxy.model.errors import Code, Failure
 from proxy.model.records import CreateOnPush, Page
-from proxy.shapes.models import operations
 
 
 async def refused(code: Code, asking: Awaitable[Any]) -> Failure:

@@ -6,7 +6,7 @@ import pytest
 
 from harness.metadata import ACCOUNT, CONFIG, REPOSITORY, World, append, digest
 from harness.metadata import LAYER as LAYER_TYPE
-from proxy.metadata.transaction import Registry
+from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
 from proxy.model.records import LayerParts, Upload

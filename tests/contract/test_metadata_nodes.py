@@ -18,12 +18,12 @@ from harness.faultline import FaultLine, fault_line
 from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgresql_database
 from harness.nodes import SECRET, Killable, Node, again_until_done, node, start, until
 from harness.postgresql import Cluster
-from proxy.metadata.client import MetadataClient
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.cluster.protocol import OUTLAST_SECONDS
 from proxy.metadata.contract import Metadata
-from proxy.metadata.identities import principals
-from proxy.metadata.invalidation import OUTLAST_SECONDS
-from proxy.metadata.service import Service
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.db.identity_tables import principals
+from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.service.service import Service
 from proxy.model.errors import Code, Failure
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)

@@ -16,8 +16,8 @@ from harness import postgresql
 from harness.metadata import ACCOUNT, REPOSITORY, World, cached_client, digest, index_manifest
 from harness.postgresql import Cluster
 from proxy.metadata.contract import Metadata
-from proxy.metadata.lines import Line
-from proxy.metadata.service import Service, start_service
+from proxy.metadata.db.pg_connection import Line
+from proxy.metadata.service.service import Service, start_service
 from proxy.model.errors import Code, Failure
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)

@@ -14,8 +14,8 @@ from sqlalchemy import delete, update
 
 from harness.iamshapes import Asked
 from harness.metadata import ACCOUNT, REPOSITORY, World, digest
-from proxy.metadata.identities import accounts, attached_policies, principals
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.db.identity_tables import accounts, attached_policies, principals
+from proxy.metadata.db.transaction import Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import BoundPolicy, PolicyScope
 

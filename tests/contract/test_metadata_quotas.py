@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from harness.metadata import ACCOUNT, World
-from proxy.metadata.transaction import Registry
+from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
 

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from harness.metadata import ACCOUNT, REPOSITORY, World, digest
-from proxy.metadata.schema import blob_links, blobs
-from proxy.metadata.transaction import Transaction
+from proxy.jobs.check import CLEAN, DAMAGED, CheckReport
+from proxy.jobs.counts import check_counts
+from proxy.metadata.db.schema import blob_links, blobs
+from proxy.metadata.db.transaction import Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.records import CreateOnPush, Miscount
-from proxy.upkeep.check import CLEAN, DAMAGED, CheckReport
-from proxy.upkeep.counts import check_counts
 
 HOUR = 3600.0
 DAY = 24 * HOUR

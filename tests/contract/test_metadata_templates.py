@@ -10,7 +10,7 @@ import pytest
 
 from harness.answershapes import check, declared
 from harness.metadata import ACCOUNT, World
-from proxy.metadata.transaction import Registry
+from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
 

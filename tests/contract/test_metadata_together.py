@@ -12,8 +12,8 @@ import pytest
 
 from harness import postgresql
 from harness.metadata import ACCOUNT, Clock, World, postgresql_database
-from proxy.metadata.client import MetadataClient
-from proxy.metadata.service import Service, start_service
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.service.service import Service, start_service
 from proxy.model.records import KeyRecord
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)

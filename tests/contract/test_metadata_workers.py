@@ -26,9 +26,9 @@ from harness.metadata import (
     on_each_service,
     plain_client,
 )
-from proxy.metadata.client import MetadataClient
+from proxy.metadata.client.client import MetadataClient
 from proxy.metadata.contract import Metadata
-from proxy.metadata.service import Service
+from proxy.metadata.service.service import Service
 from proxy.model.errors import Code, Failure
 
 SERVE = """

@@ -10,7 +10,7 @@ import pytest
 from fakes.memory_open_objects import MemoryOpenObjects
 
 from harness.metadata import SERVICES, Clock, World, on_each_service
-from proxy.metadata.client import MetadataClient
+from proxy.metadata.client.client import MetadataClient
 from proxy.model.errors import Code, Failure
 from proxy.model.records import TAIL_PIECE, Fence, OpenObject, SentPart
 from proxy.storage.base import OpenObjects

@@ -24,10 +24,10 @@ from fakes.memory_store import MemoryStore
 from harness.productions import both
 from harness.seaweed import Seaweed
 from proxy.storage.base import Into, ObjectMissing, ObjectStore, Production, Strays
-from proxy.storage.bucket import Bucket
-from proxy.storage.cache import CachedStore
-from proxy.storage.filesystem import FilesystemStore
-from proxy.storage.s3 import S3Store
+from proxy.storage.cache.store import CachedStore
+from proxy.storage.filesystem.store import FilesystemStore
+from proxy.storage.s3.bucket import Bucket
+from proxy.storage.s3.store import S3Store
 
 
 def s3_store(folder: Path, request: pytest.FixtureRequest) -> ObjectStore:

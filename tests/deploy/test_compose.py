@@ -14,7 +14,7 @@ import yaml
 from harness.deployed_nginx import CONFIGURATION
 from harness.deployed_settings import settings_of
 from harness.programs import ROOT, run
-from proxy.process.supervisor import KILL_AFTER
+from proxy.runtime.supervisor import KILL_AFTER
 
 pytestmark = pytest.mark.needs("docker-compose")
 

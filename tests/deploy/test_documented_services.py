@@ -23,7 +23,7 @@ from harness import postgresql
 from harness.metadata import postgresql_database
 from harness.programs import ROOT, Daemon
 from harness.server import Server, free_port
-from proxy.process.selfsigned import make_self_signed
+from proxy.http.selfsigned import make_self_signed
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 

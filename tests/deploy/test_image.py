@@ -110,7 +110,7 @@ def test_it_holds_the_native_twin_and_no_tools(docker: Docker) -> None:
     assert "native bytes" in docker("run", "--rm", "--network=host", IMAGE, "version").stdout
     names = names_in(docker)
     assert not {name for name in names if name.startswith(("src", "opt/wharfage/bin/pip", "usr/bin/gcc"))}
-    assert any(name.endswith("/proxy/cli.py") for name in names)
+    assert any(name.endswith("/proxy/cli/main.py") for name in names)
 
 
 def names_in(docker: Docker) -> set[str]:

@@ -21,7 +21,7 @@ from harness.deployed_nginx import CONFIGURATION, DeployedNginx, rendered
 from harness.programs import run
 from harness.registry import Registry
 from harness.server import Server, free_port
-from proxy.process.selfsigned import make_self_signed
+from proxy.http.selfsigned import make_self_signed
 
 pytestmark = pytest.mark.needs("nginx")
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from harness.programs import ROOT
 from proxy import observe
-from proxy.cli import main
+from proxy.cli.main import main
 
 README, DEPLOY, PAGE = (ROOT / name for name in ("README.md", "deploy/README.md", "deploy/OPERATIONS.md"))
 CHART = ROOT / "deploy" / "helm" / "wharfage"

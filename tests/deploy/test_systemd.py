@@ -14,8 +14,8 @@ import pytest
 from harness.programs import ROOT, Daemon, run
 from harness.registry import Registry
 from harness.server import Server, free_port
-from proxy import config, settings
-from proxy.process.supervisor import KILL_AFTER
+from proxy.config import loader, settings
+from proxy.runtime.supervisor import KILL_AFTER
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 SERVING = [path for path in UNITS if "backup" not in path.stem]
@@ -61,7 +61,7 @@ def test_its_command_and_variables_are_ones_that_the_program_has(path: Path, tmp
     helped = run(sys.executable, "-m", "proxy", words[1], "--help").stdout
     assert all(word in helped for word in words[2:] if word.startswith("--"))
     variables = dict(shlex.split(line)[0].split("=", 1) for line in [service.get("Environment", "")] if line)
-    assert config.load(environ=variables).warnings == ()
+    assert loader.load(environ=variables).warnings == ()
 
 
 @serving

@@ -16,7 +16,7 @@ from fakes.memory_line import Answer
 from fakes.odd_wire import Drawn
 
 from harness import answershapes
-from proxy.shapes import models
+from proxy.awsmodel import models
 
 COMMON: Mapping[str, frozenset[str]] = {
     "ecr": frozenset(
@@ -106,7 +106,9 @@ def _is_taken(drawn: Drawn, answer: Answer) -> bool:
     """Whether it was told to try again as another request was writing to its upload: 503 with Retry-After, or the only
     word that ECR has for it. What is really wrong is in the log."""
     if answer.status == 503 and answer.headers.get("retry-after"):
-        return b"another request writes to this upload" in answer.body or b"lease on this upload was lost" in answer.body
+        return (
+            b"another request writes to this upload" in answer.body or b"lease on this upload was lost" in answer.body
+        )
     is_of_upload = b"UploadLayerPart" in drawn.raw or b"CompleteLayerUpload" in drawn.raw
     return is_of_upload and answer.status == 500 and b"ServerException" in answer.body and b"try again" in answer.body
 

@@ -36,9 +36,9 @@ from harness.specimens import (
 )
 from harness.specimens_iam import MADE
 from proxy.auth.secrets import seal_secret
-from proxy.metadata.cache import CachedMetadata
-from proxy.metadata.epochs import Epochs
-from proxy.shapes import models
+from proxy.awsmodel import models
+from proxy.metadata.client.cache import CachedMetadata
+from proxy.metadata.client.epochs import Epochs
 
 for _name in models.VERSIONS:
     models.service(_name)  # read before a loop runs that must not wait

@@ -30,21 +30,22 @@ from harness.identities import ADMINISTRATORS
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.failedlogins import FailedLogins
-from proxy.auth.layerlinks import LayerLinks
+from proxy.auth.failed_logins import FailedLogins
+from proxy.auth.layer_links import LayerLinks
 from proxy.auth.secrets import seal_secret
 from proxy.auth.sessions import Sessions
 from proxy.auth.tokens import Tokens
-from proxy.blob.localkeys import LocalKeys
-from proxy.blob.masterfile import MasterKeys, new_key
+from proxy.blob.local_keys import LocalKeys
+from proxy.blob.master_file import MasterKeys, new_key
 from proxy.ecr import routes
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
 from proxy.ecr.layers import Layers
 from proxy.ecr.query import QueryDoors
-from proxy.ecr.signed import Signatures
+from proxy.ecr.signed_request import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
+from proxy.http.unproven_budget import UnprovenBytes
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure, repository_not_found
 from proxy.model.hosts import Hosts
@@ -58,7 +59,6 @@ from proxy.model.identity import (
 )
 from proxy.model.names import Digest, repository_arn
 from proxy.model.records import Upload
-from proxy.process.unproven import UnprovenBytes
 from proxy.registry.uploads import Uploads
 
 ACCOUNT = "123456789012"

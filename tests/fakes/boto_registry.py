@@ -21,7 +21,7 @@ from fakes.faulty import Faults
 from fakes.kms_door import KmsDoor, kms_door
 from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
-from proxy.blob.kmskeys import KmsKeys
+from proxy.blob.kms_keys import KmsKeys
 from proxy.model.quotas import Quotas
 
 KMS_KEY = "arn:aws:kms:us-east-1:123456789012:key/own"

@@ -20,12 +20,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
+from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.metadata.operations import INTERNAL
-from proxy.metadata.transaction import Registry, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
-from proxy.storage.breaker import Breaker
-from proxy.storage.bucket import Busy, Refused
+from proxy.storage.s3.bucket import Busy, Refused
+from proxy.storage.s3.circuit_breaker import Breaker
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""An HTTP server as `process/http` makes it, in this loop, with a small door behind it and raw lines to it.
+"""An HTTP server as `http/server` makes it, in this loop, with a small door behind it and raw lines to it.
 
 The door remembers what it was asked, and waits, fails or answers largely when the path says so.
 """
@@ -14,9 +14,9 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.process import http
-from proxy.process.boundedreads import BODY_BYTES
-from proxy.process.http import HttpServer, Limits
+from proxy.http import server as http_server
+from proxy.http.bounded_reads import BODY_BYTES
+from proxy.http.server import HttpServer, Limits
 
 Answer = tuple[int, dict[str, str], bytes]
 LARGE = 16 * 1024 * 1024  # more than a loopback connection's two socket buffers take
@@ -37,7 +37,7 @@ class Door:
         self.entered.set()
         match request.path:
             case "/body":
-                http.want_body(request, BODY_BYTES)
+                http_server.want_body(request, BODY_BYTES)
                 try:
                     body = await request.content.read()
                 except Exception as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp.web_protocol import RequestHandler
 
-from proxy.process.http import HttpServer
+from proxy.http.server import HttpServer
 
 PATIENCE_SECONDS = 30.0  # for an answer to a whole request, on a machine that does ten other things
 

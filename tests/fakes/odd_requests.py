@@ -23,7 +23,7 @@ from fakes.signer import Credentials, Lines, Scope, presigned, signed
 
 from harness.specimens import ECR, STS, Specimen
 from harness.specimens_iam import IAM
-from proxy.shapes import models
+from proxy.awsmodel import models
 
 SPECIMENS: Mapping[str, Sequence[Specimen]] = {"ecr": ECR, "sts": STS, "iam": IAM}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.specimens import ACCOUNT, KEY, REGISTRY, REPOSITORY, ROLE, SHARED, repository
 from harness.specimens_iam import OWN, PROVIDER, PULL_ONLY, PULLS, TRUST
-from proxy.shapes import models
+from proxy.awsmodel import models
 
 TEXTS = (
     *("", " ", "\0", "a\0b", "*", "?", "..", "../..", "%2e%2e", "%", "%zz", "+", "&", "=", "a=b&c=d", ";", "/", "//"),

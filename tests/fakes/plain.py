@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import _speedups
 from proxy.blob.buffers import BufferPool
 from proxy.blob.plain import last_page_offset
-from proxy.blob.plainreader import open_plain
-from proxy.blob.plainwriter import PlainWriter
+from proxy.blob.plain_reader import open_plain
+from proxy.blob.plain_writer import PlainWriter
 from proxy.blob.reader import BlobReader
 from proxy.model.records import NO_DATA_KEY, SealedObject, Sealing, Segment
 from proxy.storage.base import ObjectStore

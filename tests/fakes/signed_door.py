@@ -1,4 +1,4 @@
-"""A door that only proves and reads: `ecr/signed.py` behind the real HTTP server, over keys and principals in dicts.
+"""A door that only proves and reads: `ecr/signed_request.py` behind the real HTTP server, keys and principals in dicts.
 
     POST or GET /        read whole: answers who signed, and the body
     POST /part           streamed: a layer part, of which nothing is kept before the proof
@@ -32,10 +32,11 @@ from proxy.auth.secrets import seal_secret
 from proxy.auth.sessions import Sessions
 from proxy.auth.sigv4 import Refused
 from proxy.ecr.errors import Unreadable
-from proxy.ecr.lastuse import LastUses
+from proxy.ecr.last_use import LastUses
 from proxy.ecr.services import ECR, service_of
-from proxy.ecr.signed import Signatures, claim_of
-from proxy.ecr.streamed import StreamedObject
+from proxy.ecr.signed_request import Signatures, claim_of
+from proxy.ecr.streaming_json import StreamedObject
+from proxy.http.server import HttpServer, Limits
 from proxy.model.errors import Failure
 from proxy.model.identity import (
     AccessKey,
@@ -46,7 +47,6 @@ from proxy.model.identity import (
     Session,
     SessionKind,
 )
-from proxy.process.http import HttpServer, Limits
 
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"

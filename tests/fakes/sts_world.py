@@ -14,6 +14,9 @@ from proxy.auth.access import Access
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.policy.context import RequestFacts
 from proxy.auth.sessions import PURPOSE, SessionCredentials, Sessions
+from proxy.awsmodel import models
+from proxy.awsmodel.query import render
+from proxy.awsmodel.validation import validate
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
 from proxy.model.errors import Failure
@@ -30,9 +33,6 @@ from proxy.model.identity import (
     Role,
     Tags,
 )
-from proxy.shapes import models
-from proxy.shapes.query import render
-from proxy.shapes.validation import validate
 
 models.service("sts")  # read before a loop runs that must not wait
 

@@ -26,8 +26,8 @@ from fakes.whole_registry import ACCOUNT, whole_registry
 
 from harness import answershapes
 from proxy.auth.secrets import seal_secret
-from proxy.metadata.cache import CachedMetadata
-from proxy.metadata.epochs import Epochs
+from proxy.metadata.client.cache import CachedMetadata
+from proxy.metadata.client.epochs import Epochs
 from proxy.model.quotas import Quotas
 
 QUOTAS = Quotas(

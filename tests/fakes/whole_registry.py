@@ -22,45 +22,46 @@ import aiohttp
 from aiohttp import web
 
 from proxy.audit.trail import NoTrail, Trail
-from proxy.auth import layerlinks, secrets, sessions, tokens
+from proxy.auth import layer_links as auth_layer_links
+from proxy.auth import secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.failedlogins import FailedLogins
+from proxy.auth.failed_logins import FailedLogins
 from proxy.auth.identity import Identity
-from proxy.auth.layerlinks import LayerLinks
+from proxy.auth.layer_links import LayerLinks
 from proxy.auth.rates import Rates
 from proxy.auth.secrets import seal_secret
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
 from proxy.blob.keys import Provider, Providers
-from proxy.blob.localkeys import LocalKeys
-from proxy.blob.masterfile import MasterKeys
+from proxy.blob.local_keys import LocalKeys
+from proxy.blob.master_file import MasterKeys
 from proxy.ecr import downloads
 from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
 from proxy.ecr.layers import Layers
 from proxy.ecr.query import QueryDoors
-from proxy.ecr.signed import Signatures
+from proxy.ecr.signed_request import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
-from proxy.metadata.client import MetadataClient
-from proxy.metadata.epochs import Epochs
-from proxy.metadata.service import start_service
-from proxy.metadata.transaction import Registry
+from proxy.http.request_info import path_of
+from proxy.http.server import Door, HttpServer, Limits
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.client.epochs import Epochs
+from proxy.metadata.db.transaction import Registry
+from proxy.metadata.service.service import start_service
 from proxy.model.hosts import Hosts
 from proxy.model.quotas import ECR_QUOTAS, Quotas, Rate
 from proxy.model.records import Sealing
 from proxy.oci import routes
-from proxy.process.facts import path_of
-from proxy.process.http import Door, HttpServer, Limits
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
-from proxy.registry.pulltimes import PullTimes
+from proxy.registry.pull_times import PullTimes
 from proxy.registry.uploads import Uploads
 from proxy.storage.base import SignedLinks
-from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.filesystem.store import FilesystemStore
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -191,7 +192,9 @@ async def whole_registry(
         key_secrets = SmallSealer(masters.derive(secrets.PURPOSE), secrets.PURPOSE)
         opened = sessions.Sessions(SmallSealer(masters.derive(sessions.PURPOSE), sessions.PURPOSE))
         endpoints = Endpoints(hosts)
-        layer_links = LayerLinks(SmallSealer(masters.derive(layerlinks.PURPOSE), layerlinks.PURPOSE), REGION)
+        layer_links = LayerLinks(
+            SmallSealer(masters.derive(auth_layer_links.PURPOSE), auth_layer_links.PURPOSE), REGION
+        )
         linked = downloads.door(
             links=layer_links,
             callers=callers,

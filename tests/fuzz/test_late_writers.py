@@ -25,18 +25,18 @@ from sqlalchemy.pool import StaticPool
 
 from proxy.auth.envelope import SmallSealer
 from proxy.blob.buffers import BufferPool
-from proxy.metadata import schema
+from proxy.jobs import sweep
+from proxy.metadata.db import schema
+from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.metadata.operations.accounts import bootstrap
-from proxy.metadata.transaction import Registry, Transaction
 from proxy.model.errors import Failure
 from proxy.model.names import parse_digest
 from proxy.model.records import Sealing
 from proxy.registry.uploads import Uploads
 from proxy.storage.base import ObjectMissing
-from proxy.storage.partbuffers import OwnBudget
-from proxy.storage.s3 import S3Store
+from proxy.storage.s3.part_buffers import OwnBudget
+from proxy.storage.s3.store import S3Store
 from proxy.storage.threads import Job
-from proxy.upkeep import sweep
 
 T = TypeVar("T")
 ACCOUNT, REPOSITORY = "123456789012", "team/app"

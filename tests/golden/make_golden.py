@@ -20,8 +20,8 @@ import _speedups
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import parse_header
 from proxy.blob.keys import DataKey
-from proxy.blob.localkeys import LocalKeys
-from proxy.blob.masterfile import MasterKeys
+from proxy.blob.local_keys import LocalKeys
+from proxy.blob.master_file import MasterKeys
 from proxy.model.records import Segment
 
 FOLDER = Path(__file__).parent

@@ -18,7 +18,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from harness.alwayssent import ALWAYS, BESIDES
-from proxy.shapes import models
+from proxy.awsmodel import models
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),

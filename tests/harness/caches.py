@@ -16,8 +16,8 @@ from fakes.watched_store import WatchedStore
 
 from _speedups import writes
 from proxy import observe
-from proxy.storage.cache import CachedStore
-from proxy.storage.cachefile import CacheFile
+from proxy.storage.cache.file import CacheFile
+from proxy.storage.cache.store import CachedStore
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -67,7 +67,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
         return write(fd, parts)
 
     monkeypatch.setattr(writes, "_write", late)
-    monkeypatch.setattr("proxy.storage.writesbehind.Writes", writes.Writes)
+    monkeypatch.setattr("proxy.storage.cache.writeback.Writes", writes.Writes)
     return made
 
 

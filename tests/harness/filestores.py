@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.filesystem.store import FilesystemStore
 
 KEY = "abcdef0123456789abcdef0123456789"
 OTHER = "0123456789abcdef0123456789abcdef"

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
-from proxy.metadata.operations.iam import IAM, accesskeys
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.operations.iam import IAM, access_keys
 
 KEY = "AKIA1111111111111111"
 _TAGS = [{"Key": "a", "Value": "b"}]
@@ -45,8 +45,8 @@ def people(tx: Transaction, account: str) -> dict[str, Callable[[], object]]:
         call("AddUserToGroup", GroupName="anns", UserName=name)
         call("AddUserToGroup", GroupName=f"{name}s", **ann)
     for number in range(2):
-        accesskeys.create_access_key(tx, account, "ann", f"AKIA{number:016}", b"sealed")
-    accesskeys.create_access_key(tx, account, "two", KEY, b"sealed")
+        access_keys.create_access_key(tx, account, "ann", f"AKIA{number:016}", b"sealed")
+    access_keys.create_access_key(tx, account, "two", KEY, b"sealed")
     boundary = {"PermissionsBoundary": ADMINISTRATOR_ACCESS}
     role = {"RoleName": "ann-role"}
     iam = {

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.iam import IAM, resources
-from proxy.metadata.transaction import Transaction
 
 _PULL_ONLY = "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly"
 _DOCUMENT = json.dumps(

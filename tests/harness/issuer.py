@@ -19,8 +19,8 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from proxy.process.selfsigned import make_self_signed
-from proxy.process.tls import server_context
+from proxy.http.selfsigned import make_self_signed
+from proxy.http.tls import server_context
 
 DISCOVERY = "/.well-known/openid-configuration"
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey

@@ -21,17 +21,17 @@ import pytest
 from sqlalchemy import Connection, create_engine, insert, select
 
 from harness import postgresql
-from proxy.metadata import migrations
-from proxy.metadata.cache import CachedMetadata
-from proxy.metadata.client import MetadataClient
-from proxy.metadata.columns import metadata as tables
+from proxy.metadata.client.cache import CachedMetadata
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.contract import Metadata
-from proxy.metadata.epochs import Epochs
+from proxy.metadata.db import migrations
+from proxy.metadata.db.columns import metadata as tables
+from proxy.metadata.db.schema import blobs
+from proxy.metadata.db.sqlite import SqliteDatabase
+from proxy.metadata.db.transaction import Registry
 from proxy.metadata.operations.accounts import Bootstrapped
-from proxy.metadata.schema import blobs
-from proxy.metadata.service import Service, start_service
-from proxy.metadata.sqlite import SqliteDatabase
-from proxy.metadata.transaction import Registry
+from proxy.metadata.service.service import Service, start_service
 from proxy.model.records import Blob, CreateOnPush, EncryptedDataKey, PushedManifest, Sealing, Segment, Upload
 
 ACCOUNT = "123456789012"

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.metadata import World
-from proxy.metadata.addresses import parse
-from proxy.metadata.cache import CachedMetadata
-from proxy.metadata.client import MetadataClient
-from proxy.metadata.epochs import Epochs
-from proxy.metadata.service import Service, start_service
-from proxy.metadata.watch import Watch
+from proxy.metadata.client.addresses import parse
+from proxy.metadata.client.cache import CachedMetadata
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.client.epochs import Epochs
+from proxy.metadata.cluster.subscriber import Watch
+from proxy.metadata.service.service import Service, start_service
 from proxy.model.errors import Code, Failure
 
 SECRET = "a secret of more than sixteen"

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from proxy.storage.s3 import S3Store
+from proxy.storage.s3.store import S3Store
 
 MIB = 2**20
 PART = 5 * MIB

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from harness.programs import Daemon, find
 from harness.server import free_port
-from proxy.storage.bucket import Place
+from proxy.storage.s3.bucket import Place
 
 ACCESS_KEY, SECRET_KEY = "AKIAWHARFAGETESTS", "a-secret-of-the-tests-only"
 START_SECONDS = 60

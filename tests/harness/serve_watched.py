@@ -15,7 +15,7 @@ from harness.watch import watch  # noqa: E402 - once the path above is set
 
 def main() -> None:
     watch().activate()
-    from proxy.cli import main as wharfage  # after the watch, on purpose
+    from proxy.cli.main import main as wharfage  # after the watch, on purpose
 
     sys.argv[0] = "wharfage"
     wharfage()

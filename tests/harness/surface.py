@@ -8,8 +8,8 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+from proxy.awsmodel.models import operations
 from proxy.ecr.routes import FIXED, ROUTES
-from proxy.shapes.models import operations
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 BEGIN, END = "<!-- operations: python tests/harness/surface.py -->\n", "<!-- /operations -->\n"

@@ -16,14 +16,14 @@ from proxy.auth.envelope import SmallSealer
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
 from proxy.blob.keys import Provider, Providers
-from proxy.blob.localkeys import LocalKeys
-from proxy.blob.masterfile import MasterKeys
-from proxy.metadata.client import MetadataClient
-from proxy.metadata.service import Service, start_service
+from proxy.blob.local_keys import LocalKeys
+from proxy.blob.master_file import MasterKeys
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.service.service import Service, start_service
 from proxy.model.names import parse_digest
 from proxy.model.records import Blob, Sealing, Upload
 from proxy.registry.uploads import Uploads
-from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.filesystem.store import FilesystemStore
 
 HOUR = 3600.0
 DAY = 24 * HOUR

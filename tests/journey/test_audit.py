@@ -31,8 +31,8 @@ from harness.programs import Daemon
 from harness.server import Server, free_port
 from proxy.audit.outputs import RotatedFile
 from proxy.audit.trail import LOST, OMITTED, WrittenTrail
+from proxy.awsmodel import models
 from proxy.ecr.sts.issuers import Issuers
-from proxy.shapes import models
 
 models.service("sts")  # read before a loop runs that must not wait
 models.service("iam")

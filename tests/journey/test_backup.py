@@ -22,7 +22,7 @@ from harness.programs import ROOT, environment
 from harness.registry import Registry
 from harness.server import Server
 from harness.storm import TAGS, Actor, Tally
-from proxy.visit.backups import HOLD_SECONDS
+from proxy.admin.backups import HOLD_SECONDS
 
 LARGE = 900_000  # bytes
 SECOND = 1 / 3600  # hours

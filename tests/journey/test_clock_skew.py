@@ -22,8 +22,8 @@ from harness.metadata import World, postgresql_database
 from harness.programs import Daemon
 from harness.registry import digest_of
 from harness.server import Server, free_port, password_at
-from proxy.blob.masterfile import MasterKeys
-from proxy.metadata.client import MetadataClient
+from proxy.blob.master_file import MasterKeys
+from proxy.metadata.client.client import MetadataClient
 from proxy.model.errors import Code, Failure
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM, faketime.PROGRAM)

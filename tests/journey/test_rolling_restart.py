@@ -29,7 +29,7 @@ from harness.images import check_layout, write_layout
 from harness.programs import Daemon, run
 from harness.registry import Registry
 from harness.server import START_SECONDS, Server, free_port
-from proxy.process.selfsigned import make_self_signed
+from proxy.http.selfsigned import make_self_signed
 
 DELAY = 2.0  # seconds of drain_delay here; nginx keeps idle connections for less, as deploy/nginx.conf says
 SHORT = {"keepalive_timeout 4s;": "keepalive_timeout 1s;"}

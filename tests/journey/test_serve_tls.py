@@ -18,7 +18,7 @@ import pytest
 
 from harness.programs import Daemon, run
 from harness.server import Server, free_port
-from proxy.process.selfsigned import make_self_signed
+from proxy.http.selfsigned import make_self_signed
 
 
 def start(data: Path, ca: Path, *flags: str | Path) -> Server:

@@ -21,8 +21,8 @@ from harness.programs import Daemon
 from harness.registry import OCI_MANIFEST, image_manifest
 from harness.seaweed import Seaweed
 from harness.server import Server, free_port
-from proxy.blob.masterfile import MasterKeys
-from proxy.process.selfsigned import make_self_signed
+from proxy.blob.master_file import MasterKeys
+from proxy.http.selfsigned import make_self_signed
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM, "weed")
 

@@ -25,9 +25,9 @@ from harness.issuer import Issuer
 from harness.specimens import ACCOUNT, ECR, ROLE, STS, Specimen, document, settle
 from harness.specimens_iam import IAM
 from proxy.auth.policy.decision import Decision
+from proxy.awsmodel import models
 from proxy.ecr.routes import ROUTES
 from proxy.ecr.sts.issuers import Issuers
-from proxy.shapes import models
 
 SERVICES: Mapping[str, Sequence[Specimen]] = {"ecr": ECR, "sts": STS, "iam": IAM}
 

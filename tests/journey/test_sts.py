@@ -20,8 +20,8 @@ from fakes.oci_words import digest_of, push_image
 from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 from harness.issuer import DISCOVERY, Issuer, status
+from proxy.awsmodel import models
 from proxy.ecr.sts.issuers import UNVERIFIABLE, Issuers
-from proxy.shapes import models
 
 models.service("sts")  # read before a loop runs that must not wait
 

@@ -23,8 +23,8 @@ from harness.metadata import postgresql_database
 from harness.programs import Daemon, run
 from harness.registry import OCI_MANIFEST, image_manifest
 from harness.server import Server, free_port
-from proxy.metadata.epochs import Epochs
-from proxy.process.selfsigned import make_self_signed
+from proxy.http.selfsigned import make_self_signed
+from proxy.metadata.client.epochs import Epochs
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.auth.policy.context import Context, resource_account
-from proxy.auth.policy.weighing import (
+from proxy.auth.policy.evaluation import (
     Applied,
     Kind,
     Layer,

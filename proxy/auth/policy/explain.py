@@ -12,9 +12,9 @@ from proxy.auth.policy.conditions import Condition
 from proxy.auth.policy.context import Context
 from proxy.auth.policy.decision import Decision, Question, decide
 from proxy.auth.policy.documents import Statement
+from proxy.auth.policy.evaluation import RESOURCE_KINDS, Element, Held, Kind, Layer, Mismatch, Trace
 from proxy.auth.policy.principals import Meant
 from proxy.auth.policy.trust import decide_trust
-from proxy.auth.policy.weighing import RESOURCE_KINDS, Element, Held, Kind, Layer, Mismatch, Trace
 from proxy.model.identity import Caller, RegistryAccess, RepositoryAccess, Role
 
 _SHOWN = 4  # patterns of a long list that are said back

@@ -11,9 +11,9 @@ from functools import lru_cache
 
 from proxy.auth.policy.decision import Decision, Question, settle
 from proxy.auth.policy.documents import Statement, keys_named
-from proxy.auth.policy.places import statement_spans
+from proxy.auth.policy.evaluation import Held, Kind, Layer, Mismatch, caller_layers, resource_layer
 from proxy.auth.policy.principals import Meant
-from proxy.auth.policy.weighing import Held, Kind, Layer, Mismatch, caller_layers, resource_layer
+from proxy.auth.policy.spans import statement_spans
 from proxy.model.identity import BoundPolicy, Caller
 
 _TEXTS = 64  # of policies whose statements' places are kept: those of one simulation, and of its next page

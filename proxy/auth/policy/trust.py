@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from proxy.auth.policy.context import Context
 from proxy.auth.policy.decision import Decision, Question, allowed, both_sides, denied, refused
-from proxy.auth.policy.weighing import Kind, Request, Trace, caller_layers, resource_layer, weigh
+from proxy.auth.policy.evaluation import Kind, Request, Trace, caller_layers, resource_layer, weigh
 from proxy.model.identity import Caller, PrincipalKind, Role
 
 ROOT_MAY_NOT = "Roles may not be assumed by root accounts."

@@ -16,11 +16,11 @@ from functools import cache
 from proxy.auth.policy.decision import V1_ACTIONS
 from proxy.auth.policy.documents import Document, Statement, compile_document
 from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.evaluation import Kind
 from proxy.auth.policy.principals import Principals
-from proxy.auth.policy.weighing import Kind
+from proxy.awsmodel import models
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import PolicyScope
-from proxy.shapes import models
 
 ECR_TEXT_MAX = 10_240  # characters of a repository's or a registry's policy
 

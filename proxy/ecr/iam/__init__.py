@@ -10,4 +10,4 @@ the rows are (they would have to know requests); login profiles, MFA devices, SA
 
 from __future__ import annotations
 
-from proxy.ecr.iam.door import Iam as Iam
+from proxy.ecr.iam.calls import Iam as Iam

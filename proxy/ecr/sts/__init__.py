@@ -19,13 +19,13 @@ from proxy.auth.access import Access
 from proxy.auth.policy.context import RequestFacts
 from proxy.auth.revocation import issue_time
 from proxy.auth.sessions import Sessions, reaches
-from proxy.ecr.lastuse import LastUses
+from proxy.awsmodel.validation import invalid_value
+from proxy.ecr.last_use import LastUses
 from proxy.ecr.sts import assume
-from proxy.ecr.sts.asked import refuse_mfa
 from proxy.ecr.sts.issuers import Issuers
+from proxy.ecr.sts.session_request import refuse_mfa
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, Caller, PrincipalKind, Session, SessionKind
-from proxy.shapes.validation import invalid_value
 
 SERVED = frozenset(
     {"AssumeRole", "AssumeRoleWithWebIdentity", "GetAccessKeyInfo", "GetCallerIdentity", "GetSessionToken"}

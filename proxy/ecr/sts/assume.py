@@ -16,10 +16,11 @@ from proxy.auth.policy.context import RequestFacts, request_context
 from proxy.auth.policy.trust import decide_trust
 from proxy.auth.revocation import issue_time
 from proxy.auth.sessions import Credentials, Sessions
-from proxy.auth.webidentity import WebIdentity, admitted, prove, read_token, session_keys, trust_keys
-from proxy.ecr.lastuse import LastUses
-from proxy.ecr.sts.asked import Asked, read_asked, refuse_mfa, role_seconds
+from proxy.auth.web_identity import WebIdentity, admitted, prove, read_token, session_keys, trust_keys
+from proxy.awsmodel.validation import validate
+from proxy.ecr.last_use import LastUses
 from proxy.ecr.sts.issuers import Issuers
+from proxy.ecr.sts.session_request import Asked, read_asked, refuse_mfa, role_seconds
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import (
     AttachedPolicy,
@@ -31,7 +32,6 @@ from proxy.model.identity import (
     SessionKind,
     Tags,
 )
-from proxy.shapes.validation import validate
 
 _ROLE_ARN = re.compile(r"arn:aws:iam::(\d{12}):role/(?:[\x21-\x7e]+/)?([\w+=,.@-]{1,64})", re.ASCII)
 WEB_IDENTITY_DENIED = "Not authorized to perform sts:AssumeRoleWithWebIdentity"

@@ -25,7 +25,7 @@ import aiohttp
 from yarl import URL
 
 from proxy import observe
-from proxy.auth.webidentity import IdToken, fits, read_keys
+from proxy.auth.web_identity import IdToken, fits, read_keys
 from proxy.model.errors import Code, Failure
 
 ANSWER_MAX = 256 * 1024

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from sqlalchemy import delete, insert, select, update
 
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
-from proxy.metadata.identities import access_keys, accounts, attached_policies, principals
+from proxy.metadata.db.identity_tables import access_keys, accounts, attached_policies, principals
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.identity import described, unique_id
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Account, Principal, PrincipalKind
 

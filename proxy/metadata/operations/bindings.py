@@ -14,9 +14,9 @@ from sqlalchemy import select
 
 from proxy.auth.policy.documents import Document
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.places import principals_of, rebound_text
-from proxy.metadata.identities import accounts, principals
-from proxy.metadata.transaction import Transaction
+from proxy.auth.policy.spans import principals_of, rebound_text
+from proxy.metadata.db.identity_tables import accounts, principals
+from proxy.metadata.db.transaction import Transaction
 from proxy.model.identity import Tags
 
 

@@ -6,13 +6,13 @@ from collections.abc import Hashable, Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
+from proxy.metadata.db.schema import blob_links, blobs, repositories
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import usage
-from proxy.metadata.operations.createonpush import encryption_to_be, need_or_make_repository
+from proxy.metadata.operations.create_on_push import encryption_to_be, need_or_make_repository
 from proxy.metadata.operations.removal import DELETED
 from proxy.metadata.operations.repositories import encryption_of, find_repository, need_repository
 from proxy.metadata.operations.sealed import BLOB_COLUMNS, blob_of, segments_from, segments_of
-from proxy.metadata.schema import blob_links, blobs, repositories
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, CreateOnPush, Mounted, Segment
 

@@ -30,19 +30,10 @@ from sqlalchemy import (
     update,
 )
 
-from proxy.metadata.identities import accounts
+from proxy.metadata.db.identity_tables import accounts
+from proxy.metadata.db.schema import UPLOAD_OPEN, blob_links, blobs, image_blobs, images, repositories, tags, uploads
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.removal import DELETED
-from proxy.metadata.schema import (
-    UPLOAD_OPEN,
-    blob_links,
-    blobs,
-    image_blobs,
-    images,
-    repositories,
-    tags,
-    uploads,
-)
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Miscount
 

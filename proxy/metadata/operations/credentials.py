@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from sqlalchemy import select, update
 
 from proxy.auth.revocation import MARGIN_SECONDS
-from proxy.metadata.identities import access_keys, accounts, principals
+from proxy.metadata.db.identity_tables import access_keys, accounts, principals
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import names
 from proxy.metadata.operations.identity import described, read_revoked
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Credential, PrincipalKind, Revocation
 

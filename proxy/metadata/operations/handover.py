@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from sqlalchemy import update
 
-from proxy.metadata.operations.openobjects import forget_rows, move_rows, needs_new_key
+from proxy.metadata.db.schema import uploads
+from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.open_objects import forget_rows, move_rows, needs_new_key
 from proxy.metadata.operations.sealed import UPLOAD_COLUMNS, delete_segments, move_segments
-from proxy.metadata.schema import uploads
-from proxy.metadata.transaction import FoundRow, Transaction
 
 
 def leave_key(tx: Transaction, row: FoundRow) -> FoundRow:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from sqlalchemy import exists, select
 
 from proxy.auth.managed import AWS_MANAGED
-from proxy.metadata.identities import (
+from proxy.metadata.db.identity_tables import (
     access_keys,
     accounts,
     attached_policies,
@@ -25,8 +25,8 @@ from proxy.metadata.identities import (
     policy_versions,
     principals,
 )
-from proxy.metadata.schema import repositories, repository_tags
-from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.metadata.db.schema import repositories, repository_tags
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.model.identity import (
     AccessKey,
     AttachedPolicy,

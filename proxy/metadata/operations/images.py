@@ -15,13 +15,13 @@ from typing import Any
 
 from sqlalchemy import select
 
-from proxy.metadata import paging
+from proxy.awsmodel.validation import invalid
+from proxy.metadata.db import paging
+from proxy.metadata.db.schema import image_children, images, manifest_bytes, tags
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.manifests import image_not_found_text, remove_image, remove_tag
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, named_repository
-from proxy.metadata.schema import image_children, images, manifest_bytes, tags
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
-from proxy.shapes.validation import invalid
 
 ANSWER_MAX = 8 * 1024 * 1024  # bytes of manifests in one BatchGetImage: a hundred of 4 MiB would be held whole
 TAGS_A_PAGE = 20_000  # in one DescribeImages: a thousand images of a thousand each would be 30 MB

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from proxy.metadata.identities import access_keys
+from proxy.metadata.db.identity_tables import access_keys
+from proxy.metadata.db.schema import UPLOAD_OPEN, master_keys, uploads
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.sealed import UPLOAD_COLUMNS, data_key_columns, upload_object
-from proxy.metadata.schema import UPLOAD_OPEN, master_keys, uploads
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.records import EncryptedDataKey, KeyRecord, SealedObject
 
 RECORDS = 100  # the newest; a row a rotation

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import bindparam, select
 
+from proxy.metadata.db.schema import blob_links, blobs
+from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.blobs import defer_renewal
 from proxy.metadata.operations.images import DIGEST
 from proxy.metadata.operations.repositories import Parameters, named_repository
-from proxy.metadata.schema import blob_links, blobs
-from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure
 
 _LINKED = (

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, case, delete, select, update
 
+from proxy.metadata.db.schema import blob_links, image_blobs, image_children, images, manifest_bytes, repositories, tags
+from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations import usage
 from proxy.metadata.operations.repositories import need_repository
-from proxy.metadata.schema import (
-    blob_links,
-    image_blobs,
-    image_children,
-    images,
-    manifest_bytes,
-    repositories,
-    tags,
-)
-from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.names import is_digest_like
 from proxy.model.records import Page, StoredManifest

@@ -14,9 +14,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from proxy.metadata.transaction import FoundRow
+from proxy.awsmodel.validation import invalid
+from proxy.metadata.db.transaction import FoundRow
 from proxy.model.errors import Code, Failure
-from proxy.shapes.validation import invalid
 
 
 def check(parameters: Mapping[str, Any]) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 from sqlalchemy import select, update
 
 from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.evaluation import Kind
 from proxy.auth.policy.validation import ecr_failure, ecr_principal_failure, validate
-from proxy.auth.policy.weighing import Kind
-from proxy.metadata.identities import accounts
+from proxy.metadata.db.identity_tables import accounts
+from proxy.metadata.db.schema import repositories
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import bindings
 from proxy.metadata.operations.repositories import named_repository
-from proxy.metadata.schema import repositories
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import BoundPolicy, PolicyScope, Tags
 

@@ -14,12 +14,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import bindparam, insert, select, update
 
-from proxy.metadata.operations import mutability, usage
-from proxy.metadata.operations.blobs import layers_not_found
-from proxy.metadata.operations.createonpush import need_or_make_repository
-from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
-from proxy.metadata.operations.repositories import Parameters, named_repository
-from proxy.metadata.schema import (
+from proxy.awsmodel.validation import invalid
+from proxy.metadata.db.schema import (
     blob_links,
     blobs,
     image_blobs,
@@ -29,13 +25,17 @@ from proxy.metadata.schema import (
     repositories,
     tags,
 )
-from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations import mutability, usage
+from proxy.metadata.operations.blobs import layers_not_found
+from proxy.metadata.operations.create_on_push import need_or_make_repository
+from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
+from proxy.metadata.operations.repositories import Parameters, named_repository
 from proxy.model import quotas
 from proxy.model.errors import Code, Failure
 from proxy.model.manifests import MANIFEST_MAX, read_manifest
 from proxy.model.names import Digest, check_tag, parse_digest
 from proxy.model.records import CreateOnPush, ImageKind, ManifestFacts, PushedManifest
-from proxy.shapes.validation import invalid
 
 _MEDIA_TYPE_MAX = 256  # letters that a link's column holds; a longer one is not told
 

@@ -6,8 +6,8 @@ import math
 
 from sqlalchemy import insert, select, update
 
-from proxy.metadata.schema import rates
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.db.schema import rates
+from proxy.metadata.db.transaction import Transaction
 
 SET_BACK_SECONDS = 5.0  # more than services' clocks differ: a row from further ahead is of a clock that was set back
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import select
 
-from proxy.metadata import paging
+from proxy.metadata.db import paging
+from proxy.metadata.db.schema import images
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.repositories import Parameters, find_repository, named_repository
-from proxy.metadata.schema import images
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
 from proxy.model.records import Referrer

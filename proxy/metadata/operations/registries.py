@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.policies import open_account
 from proxy.metadata.operations.repositories import Parameters
-from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Delete, Select, delete, select, update
 
-from proxy.metadata.schema import (
+from proxy.metadata.db.schema import (
     blob_links,
     blobs,
     image_blobs,
@@ -22,7 +22,7 @@ from proxy.metadata.schema import (
     repositories,
     tags,
 )
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.db.transaction import Transaction
 
 DELETED = ""  # the account of repositories that are deleted
 AT_ONCE = 1000  # rows that DeleteRepository removes itself: of most repositories all

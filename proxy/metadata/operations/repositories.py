@@ -10,24 +10,17 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from proxy.metadata import paging
-from proxy.metadata.identities import accounts
+from proxy.awsmodel.validation import invalid
+from proxy.metadata.db import paging
+from proxy.metadata.db.identity_tables import accounts
+from proxy.metadata.db.schema import UPLOAD_CLOSED, UPLOAD_OPEN, images, repositories, repository_tags, uploads
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import mutability, usage
 from proxy.metadata.operations.removal import AT_ONCE, give_to_nobody, remove
-from proxy.metadata.schema import (
-    UPLOAD_CLOSED,
-    UPLOAD_OPEN,
-    images,
-    repositories,
-    repository_tags,
-    uploads,
-)
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model import quotas
 from proxy.model.errors import Code, Failure, repository_not_found
 from proxy.model.names import repository_arn
 from proxy.model.records import Page
-from proxy.shapes.validation import invalid
 
 Parameters = Mapping[str, Any]
 DEFAULT_PAGE = 100

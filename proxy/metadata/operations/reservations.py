@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from sqlalchemy import delete, insert, select, update
 
-from proxy.metadata.schema import reserved_objects
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.db.schema import reserved_objects
+from proxy.metadata.db.transaction import Transaction
 
 
 def reserve_object(tx: Transaction, object_key: str, seconds: float) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import update
 
+from proxy.metadata.db.schema import repositories
+from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.policies import open_account
 from proxy.metadata.operations.repositories import Parameters, named_repository
-from proxy.metadata.schema import repositories
-from proxy.metadata.transaction import Transaction
 
 
 def put_image_scanning_configuration(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from proxy.metadata.operations.framehashes import drop_pages, move_pages
-from proxy.metadata.schema import blobs, segments, uploads
-from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.metadata.db.schema import blobs, segments, uploads
+from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.frame_hashes import drop_pages, move_pages
 from proxy.model.records import Blob, EncryptedDataKey, SealedObject, Sealing, Segment
 
 FIRST_SEGMENTS = 64  # what a SealedObject carries; the rest is asked for by range

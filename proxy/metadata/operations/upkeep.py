@@ -7,17 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, true, update
 
-from proxy.metadata.operations import counts, reservations, usage
-from proxy.metadata.operations.blobs import outdate_blob, renewal
-from proxy.metadata.operations.sealed import (
-    BLOB_COLUMNS,
-    blob_of,
-    data_key_columns,
-    delete_segments,
-    first_segments,
-    insert_segments,
-)
-from proxy.metadata.schema import (
+from proxy.metadata.db.schema import (
     UPLOAD_CLOSED,
     UPLOAD_COMMITTED,
     UPLOAD_OPEN,
@@ -30,7 +20,17 @@ from proxy.metadata.schema import (
     turns,
     uploads,
 )
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.operations import counts, reservations, usage
+from proxy.metadata.operations.blobs import outdate_blob, renewal
+from proxy.metadata.operations.sealed import (
+    BLOB_COLUMNS,
+    blob_of,
+    data_key_columns,
+    delete_segments,
+    first_segments,
+    insert_segments,
+)
 from proxy.model.records import Blob, EncryptedDataKey, Removed
 
 HOLD = "hold-blobs"  # no upkeep task: the row of `turns` that says until when no blob may go

@@ -13,12 +13,14 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
 
+from proxy.metadata.db.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, repositories, uploads
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import usage
 from proxy.metadata.operations.blobs import link_blob, link_new_blob, outdate_healed
-from proxy.metadata.operations.createonpush import need_or_make_repository
-from proxy.metadata.operations.framehashes import end_append, put_page
+from proxy.metadata.operations.create_on_push import need_or_make_repository
+from proxy.metadata.operations.frame_hashes import end_append, put_page
 from proxy.metadata.operations.handover import change_key, leave_key
-from proxy.metadata.operations.layerparts import add_part
+from proxy.metadata.operations.layer_parts import add_part
 from proxy.metadata.operations.repositories import encryption_of, need_repository
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
@@ -30,7 +32,7 @@ from proxy.metadata.operations.sealed import (
     segments_of,
     upload_object,
 )
-from proxy.metadata.operations.uploadrows import (
+from proxy.metadata.operations.upload_rows import (
     BY_ID,
     conflict,
     need_held,
@@ -39,8 +41,6 @@ from proxy.metadata.operations.uploadrows import (
     only_segment,
     upload_of,
 )
-from proxy.metadata.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, repositories, uploads
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.errors import upload_not_found as _not_found
 from proxy.model.records import (

@@ -19,9 +19,9 @@ from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Update, bindparam, func, select, update
 
-from proxy.metadata.identities import accounts
-from proxy.metadata.schema import UPLOAD_COMMITTED, UPLOAD_OPEN, repositories, uploads
-from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.metadata.db.identity_tables import accounts
+from proxy.metadata.db.schema import UPLOAD_COMMITTED, UPLOAD_OPEN, repositories, uploads
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.errors import upload_not_found as not_found
 from proxy.model.quotas import bytes_exceeded

@@ -15,7 +15,7 @@ from harness.disks import fill, mounted
 from proxy.audit.chain import START, digest_of
 from proxy.audit.outputs import RotatedFile, lock_of
 from proxy.audit.verification import by_log, files_of, verify_files, verify_log
-from proxy.storage.blocks import allocate
+from proxy.storage.filesystem.preallocation import allocate
 
 
 def line(number: int) -> bytes:

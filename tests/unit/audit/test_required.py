@@ -15,7 +15,7 @@ from proxy.audit.outputs import RotatedFile
 from proxy.audit.trail import LOST, WrittenTrail
 from proxy.audit.verification import verify_log
 from proxy.model.errors import Code, Failure
-from proxy.storage.blocks import allocate
+from proxy.storage.filesystem.preallocation import allocate
 
 PULLED = CREATED._replace(name="BatchGetImage", data=True, read_only=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.auth.failedlogins import FORGET_SECONDS, LONGEST_SECONDS, FailedLogins
+from proxy.auth.failed_logins import FORGET_SECONDS, LONGEST_SECONDS, FailedLogins
 
 FREE = 4
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.sealedjson import INFLATED_MAX, open_document, seal_document
+from proxy.auth.sealed_json import INFLATED_MAX, open_document, seal_document
 from proxy.auth.sessions import (
     PACKED_MAX,
     PURPOSE,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.auth.signingkeys import SigningKeys, signing_key
+from proxy.auth.signing_keys import SigningKeys, signing_key
 from proxy.auth.sigv4 import (
     Claim,
     Reason,

@@ -15,7 +15,7 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.auth.signingkeys import signing_key
+from proxy.auth.signing_keys import signing_key
 from proxy.auth.sigv4 import MISMATCH_TEXT, Claim, Reason, Refused, check_claim, check_signature, read_claim
 
 KEY_ID = "AKIDEXAMPLE"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from proxy.auth.canonical import canonical_query
-from proxy.auth.signingkeys import signing_key
+from proxy.auth.signing_keys import signing_key
 from proxy.auth.sigv4 import Refused, check_signature, read_claim
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"

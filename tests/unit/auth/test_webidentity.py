@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.issuer import github, kubernetes, public_key, sign
-from proxy.auth.webidentity import (
+from proxy.auth.web_identity import (
     NOT_A_TOKEN,
     WebIdentity,
     admitted,

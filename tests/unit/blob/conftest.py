@@ -11,10 +11,10 @@ from fakes.memory_store import MemoryStore
 
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
-from proxy.blob.localkeys import LocalKeys
-from proxy.blob.masterfile import MasterKeys
+from proxy.blob.local_keys import LocalKeys
+from proxy.blob.master_file import MasterKeys
 from proxy.storage.base import ObjectStore
-from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.filesystem.store import FilesystemStore
 
 ARN = "arn:aws:ecr:us-east-1:123456789012:repository/team/app"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from fakes.kms_door import KmsDoor, kms_door
 
-from proxy.blob.agreement import AMISS_SECONDS, Agreement
-from proxy.blob.kmskeys import KmsKeys
-from proxy.blob.localkeys import LocalKeys
-from proxy.blob.masterfile import MasterKeys
+from proxy.blob.key_consensus import AMISS_SECONDS, Agreement
+from proxy.blob.kms_keys import KmsKeys
+from proxy.blob.local_keys import LocalKeys
+from proxy.blob.master_file import MasterKeys
 from proxy.model.errors import Code, Failure
 from proxy.model.records import KeyRecord
 

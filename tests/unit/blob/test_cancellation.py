@@ -17,7 +17,7 @@ from fakes.sealed import ARN, Given, Written, read_range, sealed_object, write_m
 import _speedups
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
-from proxy.blob.sealedreader import open_sealed
+from proxy.blob.sealed_reader import open_sealed
 from proxy.blob.writer import SealedWriter
 
 F = 1024  # three frames fill a slot

@@ -20,7 +20,7 @@ from proxy import observe
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
 from proxy.blob.reader import LOOP_SECONDS
-from proxy.blob.sealedreader import open_sealed
+from proxy.blob.sealed_reader import open_sealed
 from proxy.model.errors import Code, Failure
 from proxy.model.records import SealedObject
 
@@ -318,6 +318,6 @@ async def test_a_run_that_took_long_moves_the_next_to_a_thread_only_if_it_took_c
             work(2 * LOOP_SECONDS)
         return _speedups.open_frames(*given, **named)
 
-    monkeypatch.setattr("proxy.blob.sealedreader.open_frames", open_slowly)
+    monkeypatch.setattr("proxy.blob.sealed_reader.open_frames", open_slowly)
     assert await read_range(memory, written, 0, len(WHOLE), pool) == WHOLE
     assert seen[:2] == [True, stays]

@@ -16,8 +16,8 @@ from fakes.sealed import Written, read_range, sealed_object
 from _speedups import plain, pure
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
-from proxy.blob.localkeys import LocalKeys
-from proxy.blob.masterfile import MasterKeys
+from proxy.blob.local_keys import LocalKeys
+from proxy.blob.master_file import MasterKeys
 from proxy.model.records import EncryptedDataKey, Segment
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -15,8 +15,8 @@ from proxy.blob import format
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH, FormatError, message_length, parse_header
 from proxy.blob.keys import DataKey
-from proxy.blob.localkeys import LocalKeys
-from proxy.blob.masterfile import MasterKeys
+from proxy.blob.local_keys import LocalKeys
+from proxy.blob.master_file import MasterKeys
 from proxy.model.records import SealedObject, Segment
 
 F = 256

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.blob import keys, localkeys, masterfile
-from proxy.blob.localkeys import LocalKeys
-from proxy.blob.masterfile import KeyFileError, MasterKeys
+from proxy.blob import keys, local_keys, master_file
+from proxy.blob.local_keys import LocalKeys
+from proxy.blob.master_file import KeyFileError, MasterKeys
 from proxy.model.errors import Code, Failure
 from proxy.model.records import EncryptedDataKey
 
@@ -36,7 +36,7 @@ def test_the_first_start_makes_a_private_file_with_one_key(path: Path) -> None:
 
 
 def test_starts_at_once_agree_on_one_key(path: Path) -> None:
-    program = "import sys; from pathlib import Path; from proxy.blob.masterfile import MasterKeys; "
+    program = "import sys; from pathlib import Path; from proxy.blob.master_file import MasterKeys; "
     program += "print(MasterKeys.load_or_create(Path(sys.argv[1])).active.name)"
     running = [
         subprocess.Popen([sys.executable, "-c", program, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -263,14 +263,14 @@ async def test_a_key_of_nobody_we_know_is_a_failure_that_says_so(path: Path, enc
 
 async def test_unwrapped_keys_are_kept_for_so_long_and_so_many(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unwrapped = 0
-    real = localkeys._unwrap
+    real = local_keys._unwrap
 
     def counted(*arguments: object) -> bytes:
         nonlocal unwrapped
         unwrapped += 1
         return real(*arguments)  # type: ignore[arg-type]  # passed through
 
-    monkeypatch.setattr(localkeys, "_unwrap", counted)
+    monkeypatch.setattr(local_keys, "_unwrap", counted)
     monkeypatch.setattr(keys, "CACHE_KEYS", 3)
     clock = Clock()
     local = LocalKeys(await load(path), clock=clock)
@@ -294,12 +294,12 @@ async def test_what_another_process_rotated_wraps_the_next_keys_within_seconds(p
     async def wrapped_by() -> bytes:
         return (await ours.generate(ARN)).encrypted.provider_info[:16]
 
-    clock.now += masterfile.LOOK_SECONDS - 0.01
+    clock.now += master_file.LOOK_SECONDS - 0.01
     assert await wrapped_by() == old.name.encode()
     clock.now += 0.01
     assert await wrapped_by() == theirs.active.name.encode()
     await asyncio.to_thread(path.write_text, "{")
-    clock.now += masterfile.LOOK_SECONDS
+    clock.now += master_file.LOOK_SECONDS
     assert await wrapped_by() == theirs.active.name.encode()
 
 

@@ -19,9 +19,9 @@ from proxy import observe
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey, Providers
 from proxy.blob.kms import Kms
-from proxy.blob.kmskeys import ARN_SECONDS, CHECK_SECONDS, KmsKeys
-from proxy.blob.localkeys import LocalKeys
-from proxy.blob.masterfile import MasterKeys
+from proxy.blob.kms_keys import ARN_SECONDS, CHECK_SECONDS, KmsKeys
+from proxy.blob.local_keys import LocalKeys
+from proxy.blob.master_file import MasterKeys
 from proxy.model.errors import Code, Failure
 from proxy.model.records import EncryptedDataKey
 

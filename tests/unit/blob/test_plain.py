@@ -21,7 +21,7 @@ import _speedups
 from proxy import observe
 from proxy.blob.buffers import BufferPool
 from proxy.blob.plain import PAGE_BYTES, hash_frames, layout_of
-from proxy.blob.plainwriter import KeepPage, PlainWriter
+from proxy.blob.plain_writer import KeepPage, PlainWriter
 from proxy.model.errors import Code, Failure
 from proxy.model.records import FRAME_PAGE, Segment
 from proxy.storage.base import ObjectStore

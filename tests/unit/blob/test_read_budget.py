@@ -11,7 +11,7 @@ from fakes.sealed import write_messages
 
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
-from proxy.blob.sealedreader import open_sealed
+from proxy.blob.sealed_reader import open_sealed
 
 SLOT = 4096
 

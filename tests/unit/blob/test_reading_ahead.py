@@ -11,7 +11,7 @@ from fakes.watched_store import WatchedStore
 
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
-from proxy.blob.sealedreader import open_sealed
+from proxy.blob.sealed_reader import open_sealed
 
 F = 256
 WHOLE = hashlib.shake_256(b"reading ahead").digest(100 * F + 17)

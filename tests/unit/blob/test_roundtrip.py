@@ -15,7 +15,7 @@ import _speedups
 from proxy.blob.buffers import SLOT_BYTES, BufferPool
 from proxy.blob.format import FRAME_LENGTH, FRAME_LENGTH_MAX
 from proxy.blob.keys import DataKey
-from proxy.blob.sealedreader import open_sealed
+from proxy.blob.sealed_reader import open_sealed
 from proxy.blob.writer import SealedWriter
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Segment

@@ -16,7 +16,7 @@ from fakes.oci_words import EMPTY_CONFIG, OCI_IMAGE, digest_of, image, push_blob
 from fakes.signer import Credentials
 from fakes.whole_registry import ACCOUNT, whole_registry
 
-from proxy.blob.kmskeys import CHECK_SECONDS, KmsKeys
+from proxy.blob.kms_keys import CHECK_SECONDS, KmsKeys
 from proxy.model.records import Sealing
 
 OTHER = "arn:aws:kms:us-east-1:123456789012:key/other"

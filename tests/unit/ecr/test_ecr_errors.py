@@ -15,9 +15,9 @@ from fakes.error_scenes import ABSENT, APP, INDEX_DIGEST, SCENES, UNKNOWN_UPLOAD
 
 from harness.answershapes import declared
 from harness.specimens import ACCOUNT, REPOSITORY, SUBJECT
+from proxy.awsmodel import models
 from proxy.ecr.errors import TRY_AGAIN
 from proxy.ecr.routes import ROUTES
-from proxy.shapes import models
 
 _UPSTREAM = "nothing is fetched from another registry"
 _ONE_KIND = "no text of ECR's is known that says it: what is wrong with its input is an InvalidParameterException"

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.awsmodel.query import read_action, read_form
+from proxy.awsmodel.query import read_parameters as read_query
+from proxy.awsmodel.validation import validate
 from proxy.ecr.errors import Unreadable, query_error, render_xml
 from proxy.ecr.parameters import DEPTH_MAX, read_parameters
 from proxy.model.errors import Code, Failure
-from proxy.shapes.query import read_action, read_form
-from proxy.shapes.query import read_parameters as read_query
-from proxy.shapes.validation import validate
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -12,7 +12,7 @@ from fakes.asked_doors import Doors, asked_doors
 from fakes.oci_words import OCI_IMAGE, digest_of, image
 
 from harness.specimens import ACCOUNT, EMPTY_INDEX, FULL_UPLOAD, REPOSITORY
-from proxy.shapes import models
+from proxy.awsmodel import models
 
 NAME = models.shape("ecr", "RepositoryName")["pattern"]
 DIGEST = "[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+"

@@ -11,8 +11,8 @@ from fakes.aws_door import ACCOUNT, ADMIN, ADMIN_KEY, BOB, BOB_KEY, OTHER_ACCOUN
 
 from proxy.audit.events import Outsider
 from proxy.auth.policy.context import RequestFacts
+from proxy.ecr.audit_record import Told
 from proxy.ecr.services import STS
-from proxy.ecr.told import Told
 from proxy.model.errors import Code, Failure
 
 APP = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app"

@@ -14,6 +14,7 @@ from proxy.auth.envelope import SmallSealer
 from proxy.auth.policy.context import RequestFacts
 from proxy.auth.policy.decision import Decision
 from proxy.auth.secrets import PURPOSE, open_secret
+from proxy.awsmodel import models
 from proxy.ecr.iam import Iam
 from proxy.ecr.iam.actions import ACTIONS, Kind
 from proxy.metadata.operations.iam import IAM
@@ -28,7 +29,6 @@ from proxy.model.identity import (
     Session,
     SessionKind,
 )
-from proxy.shapes import models
 
 ACCOUNT = "123456789012"
 IN = f"arn:aws:iam::{ACCOUNT}:"

@@ -16,8 +16,8 @@ from fakes.memory_line import Answer
 from fakes.signer import Credentials
 from fakes.whole_registry import ACCOUNT, whole_registry
 
-from proxy.blob.kmskeys import KmsKeys
-from proxy.ecr.keyrights import ACTIONS
+from proxy.blob.kms_keys import KmsKeys
+from proxy.ecr.key_rights import ACTIONS
 
 SECOND = "210987654321"
 FOREIGN = f"arn:aws:kms:us-east-1:{SECOND}:key/own"

@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from proxy.ecr.lastuse import AGAIN_SECONDS, EVERY_SECONDS, NAMES_KEPT, WAITING_MAX, LastUses
+from proxy.ecr.last_use import AGAIN_SECONDS, EVERY_SECONDS, NAMES_KEPT, WAITING_MAX, LastUses
 from proxy.model.errors import Code, Failure
 
 

@@ -19,7 +19,7 @@ from fakes.oci_words import digest_of
 
 from harness.specimens import ACCOUNT, REPOSITORY, allow
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.layerlinks import LIFETIME, PURPOSE, LayerLinks, LinkInvalid
+from proxy.auth.layer_links import LIFETIME, PURPOSE, LayerLinks, LinkInvalid
 from proxy.model.identity import Caller, Principal, Session, SessionKind
 
 DIGEST = digest_of(LAYER)

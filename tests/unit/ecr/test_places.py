@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.ecr import places as places_of
+from proxy.ecr import body_limiter as places_of
+from proxy.ecr.body_limiter import LOOK_SECONDS, Places
 from proxy.ecr.errors import Unreadable
-from proxy.ecr.places import LOOK_SECONDS, Places
 
 GRACE = 0.2
 LONG = 10.0

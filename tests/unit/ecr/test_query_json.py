@@ -9,10 +9,10 @@ from aiohttp.test_utils import make_mocked_request
 from botocore.parsers import QueryParser
 from botocore.session import get_session
 
+from proxy.awsmodel.query import render, render_json
 from proxy.ecr.errors import query_error, render_query_json
 from proxy.ecr.query import accepts_json
 from proxy.model.errors import Code, Failure
-from proxy.shapes.query import render, render_json
 
 ROLE = {"Path": "/", "RoleName": "ci", "RoleId": "AROA1", "Arn": "arn:<&>", "CreateDate": 1_700_000_000}
 

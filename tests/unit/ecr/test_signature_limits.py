@@ -10,7 +10,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from fakes.aws_door import ADMIN_KEY, EVE_KEY, REGION, Answer, AwsDoor
 
-from proxy.auth.failedlogins import FailedLogins
+from proxy.auth.failed_logins import FailedLogins
 
 FREE = 2
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

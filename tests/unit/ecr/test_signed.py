@@ -22,8 +22,8 @@ from fakes.signed_door import (
 )
 
 from proxy.auth.sigv4 import MISMATCH_TEXT
+from proxy.awsmodel.query import read_form
 from proxy.model.identity import AttachedPolicy
-from proxy.shapes.query import read_form
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
 INVALID = {"reason": "unknown key", "message": "The security token included in the request is invalid."}

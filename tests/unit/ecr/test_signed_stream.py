@@ -16,7 +16,7 @@ import pytest
 from fakes.signed_door import ALICE, KEY, PART_MAX, SignedDoor, read_answer
 
 from proxy.auth.sigv4 import MISMATCH_TEXT
-from proxy.process.boundedreads import FIRST_BYTES
+from proxy.http.bounded_reads import FIRST_BYTES
 
 MISMATCH = {"reason": "mismatch", "message": MISMATCH_TEXT}
 

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.ecr.errors import Unreadable
-from proxy.ecr.streamed import REST_MAX, StreamedObject
+from proxy.ecr.streaming_json import REST_MAX, StreamedObject
 from proxy.model.errors import Code, Failure
 
 BLOB = "layerPartBlob"

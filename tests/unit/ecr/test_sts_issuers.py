@@ -13,7 +13,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from harness.issuer import DISCOVERY, Answer, Issuer, endless, never, public_key, says, sign, status
-from proxy.auth.webidentity import IdToken, prove, read_token
+from proxy.auth.web_identity import IdToken, prove, read_token
 from proxy.ecr.sts.issuers import UNVERIFIABLE, Issuers, is_allowed
 from proxy.model.errors import Code, Failure
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from fakes.sts_world import ACCOUNT, NOW, ROOT, StsWorld, allow, trust, user
 
+from proxy.awsmodel import models
 from proxy.ecr.sts import SERVED
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, Caller, Principal, PrincipalKind, Session, SessionKind
-from proxy.shapes import models
 
 ANNA = user("anna", allow("sts:*"))
 DENIED = user("dora", {"Effect": "Deny", "Action": "*", "Resource": "*"})

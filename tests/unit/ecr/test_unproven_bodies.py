@@ -11,8 +11,8 @@ import pytest
 from fakes.aws_door import ADMIN_KEY, AwsDoor
 
 from proxy.ecr import bodies
-from proxy.process import unproven as unproven_of
-from proxy.process.unproven import CHARGE_MAX, UnprovenBytes
+from proxy.http import unproven_budget as unproven_of
+from proxy.http.unproven_budget import CHARGE_MAX, UnprovenBytes
 
 KIB = 1024
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

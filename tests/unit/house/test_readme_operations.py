@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from harness import surface
+from proxy.awsmodel.models import operations
 from proxy.ecr.routes import FIXED, ROUTES
-from proxy.shapes.models import operations
 
 
 def test_readme_has_the_table_of_operations_that_the_door_serves() -> None:

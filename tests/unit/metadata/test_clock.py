@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.logs import log_to
-from proxy.metadata.clock import OFF_SECONDS, STEP_SECONDS, ClockOffset, RemoteClock, SteadyClock
+from proxy.metadata.service.clock import OFF_SECONDS, STEP_SECONDS, ClockOffset, RemoteClock, SteadyClock
 
 SECONDS = st.floats(0.0, 5.0)
 

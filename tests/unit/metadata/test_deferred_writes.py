@@ -13,11 +13,11 @@ from sqlalchemy import Connection, select
 from harness.metadata import ACCOUNT, REPOSITORY, Clock, World, digest, plain_client, sqlite_service
 from harness.nodes import until
 from proxy import observe
-from proxy.metadata import store as store_module
-from proxy.metadata.schema import blob_links
-from proxy.metadata.sqlite import SqliteDatabase
-from proxy.metadata.store import Store
-from proxy.metadata.transaction import Transaction
+from proxy.metadata.db import store as store_module
+from proxy.metadata.db.schema import blob_links
+from proxy.metadata.db.sqlite import SqliteDatabase
+from proxy.metadata.db.store import Store
+from proxy.metadata.db.transaction import Transaction
 from proxy.model.errors import Code, Failure
 
 HOUR = 3600.0

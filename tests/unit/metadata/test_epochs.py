@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.metadata.epochs import STRIPES, Epochs, now
-from proxy.metadata.transaction import Changes
+from proxy.metadata.client.epochs import STRIPES, Epochs, now
+from proxy.metadata.db.transaction import Changes
 
 A = "123456789012"
 

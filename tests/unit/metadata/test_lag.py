@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.metadata.invalidation import LEASE_SECONDS, TARDY_SECONDS
-from proxy.metadata.lag import LATE_MAX, REFUSAL_SECONDS, Lag
+from proxy.metadata.cluster.lag import LATE_MAX, REFUSAL_SECONDS, Lag
+from proxy.metadata.cluster.protocol import LEASE_SECONDS, TARDY_SECONDS
 
 SECOND = 10**9
 THIRD = SECOND // 3

@@ -12,9 +12,9 @@ import pytest
 
 from harness.identities import ADMINISTRATORS
 from harness.metadata import ACCOUNT, DATA_KEY, IMAGE, Clock, digest
-from proxy.metadata.cache import KEEP_SECONDS, CachedMetadata
-from proxy.metadata.epochs import Epochs
-from proxy.metadata.transaction import Changes
+from proxy.metadata.client.cache import KEEP_SECONDS, CachedMetadata
+from proxy.metadata.client.epochs import Epochs
+from proxy.metadata.db.transaction import Changes
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, AttachedPolicy, Principal, RepositoryAccess
 from proxy.model.records import Blob, KeyRecord, SealedObject, StoredManifest

@@ -17,20 +17,20 @@ from sqlalchemy import Connection
 
 from harness import postgresql
 from harness.metadata import Clock, World, append, digest, postgresql_service, sqlite_service
-from proxy.metadata import service as service_module
-from proxy.metadata.addresses import parse
-from proxy.metadata.client import MetadataClient
-from proxy.metadata.epochs import Epochs
+from proxy.http.selfsigned import make_self_signed
+from proxy.http.tls import server_context
+from proxy.metadata.client.addresses import parse
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.client.epochs import Epochs
+from proxy.metadata.cluster.subscriber import Watch
+from proxy.metadata.db.sqlite import SqliteDatabase
+from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations import INTERNAL, Operation
-from proxy.metadata.service import Service, start_service
-from proxy.metadata.sqlite import SqliteDatabase
-from proxy.metadata.transaction import Transaction
-from proxy.metadata.unixdoor import BODY_MAX
-from proxy.metadata.watch import Watch
+from proxy.metadata.service import service as service_module
+from proxy.metadata.service.service import Service, start_service
+from proxy.metadata.service.unix import BODY_MAX
 from proxy.metadata.wire import MADE_HEADER, REACHES, REQUEST_HEADER, SECRET_HEADER, TIME_HEADER, WITHIN_HEADER
 from proxy.model.errors import Code, Failure
-from proxy.process.selfsigned import make_self_signed
-from proxy.process.tls import server_context
 
 SECRET = "a long enough shared secret"
 FULL, NORMAL = 2, 1  # of SQLite's `synchronous`

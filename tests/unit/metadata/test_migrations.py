@@ -18,20 +18,21 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from harness import postgresql
 from harness.metadata import postgresql_database
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
-from proxy.metadata import migrations, roster, schema
+from proxy.metadata.cluster import pg_registry
+from proxy.metadata.db import migrations, schema
+from proxy.metadata.db.postgresql import PostgresqlDatabase
+from proxy.metadata.db.sqlite import SqliteDatabase, sqlite_engine
+from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.metadata.operations import accounts, counts, identity
 from proxy.metadata.operations.iam import IAM
-from proxy.metadata.postgresql import PostgresqlDatabase
-from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine
-from proxy.metadata.transaction import Registry, Transaction
 from proxy.model.errors import Failure
 
 START = """
 import sys
 from pathlib import Path
-from proxy.metadata.transaction import Registry, Transaction
+from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.model.errors import Failure
-from proxy.metadata.sqlite import SqliteDatabase
+from proxy.metadata.db.sqlite import SqliteDatabase
 sys.stdin.readline()
 asked = SqliteDatabase(Path(sys.argv[1]))
 print("up", "alembic" in sys.modules)
@@ -206,7 +207,7 @@ def test_on_postgresql_readers_go_on_while_rows_are_counted_and_what_is_cut_off_
     PostgresqlDatabase(url).close()
     with reader.connect() as connection:
         assert migrations.at_head(connection)
-        others = {"include_name": lambda name, kind, parents: name not in roster.own.tables}
+        others = {"include_name": lambda name, kind, parents: name not in pg_registry.own.tables}
         assert compare_metadata(MigrationContext.configure(connection, opts=others), schema.metadata) == []
     reader.dispose()
 

@@ -26,13 +26,13 @@ from harness.metadata import (
     postgresql_service,
     sqlite_service,
 )
-from proxy.metadata import move as moving
-from proxy.metadata import snapshot
-from proxy.metadata.client import MetadataClient
-from proxy.metadata.move import move
-from proxy.metadata.postgresql import PostgresqlDatabase
-from proxy.metadata.schema import metadata
-from proxy.metadata.sqlite import SqliteDatabase
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.db import move as moving
+from proxy.metadata.db import snapshot
+from proxy.metadata.db.move import move
+from proxy.metadata.db.postgresql import PostgresqlDatabase
+from proxy.metadata.db.schema import metadata
+from proxy.metadata.db.sqlite import SqliteDatabase
 from proxy.model.errors import Failure
 from proxy.model.records import Fence, KeyRecord, Sealing, SentPart
 

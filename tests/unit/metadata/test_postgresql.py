@@ -21,17 +21,18 @@ from sqlalchemy import Connection, create_engine, insert, select, text, update
 
 from harness import postgresql
 from harness.metadata import postgresql_database
-from proxy.metadata import roster, schema
-from proxy.metadata.postgresql import PATIENCE_SECONDS, PostgresqlDatabase, holds_blobs, holds_keys
-from proxy.metadata.schema import turns
-from proxy.metadata.transaction import Changes
+from proxy.metadata.cluster import pg_registry
+from proxy.metadata.db import schema
+from proxy.metadata.db.postgresql import PATIENCE_SECONDS, PostgresqlDatabase, holds_blobs, holds_keys
+from proxy.metadata.db.schema import turns
+from proxy.metadata.db.transaction import Changes
 from proxy.model.errors import Code, Failure
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
 START = """
 import sys
-from proxy.metadata.postgresql import PostgresqlDatabase, holds_blobs
+from proxy.metadata.db.postgresql import PostgresqlDatabase, holds_blobs
 sys.stdin.readline()
 opened = PostgresqlDatabase(sys.argv[1])
 print("up", "alembic" in sys.modules, flush=True)
@@ -223,7 +224,7 @@ class TestLostAnswers:
         rival.commit()
         database.write(count_up())
         database.beat()
-        assert len(database.read(lambda connection: connection.execute(select(roster.requests)).all())) == 1
+        assert len(database.read(lambda connection: connection.execute(select(pg_registry.requests)).all())) == 1
 
 
 class TestRolledBack:
@@ -434,7 +435,7 @@ class TestSeveralServices:
         database = PostgresqlDatabase(url, process="me")
         last = 0
         with psycopg.connect(url, autocommit=True) as listening:
-            listening.execute(f"LISTEN {roster.CHANNEL}")
+            listening.execute(f"LISTEN {pg_registry.CHANNEL}")
 
             def undone(connection: Connection) -> None:
                 database.announce(connection, Changes(identity=True))
@@ -456,7 +457,7 @@ class TestStart:
     def test_the_migrations_make_the_schema_that_the_code_uses(self, open_database: Open, url: str) -> None:
         open_database(url)
         engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
-        ours = {table.name for table in roster.own.sorted_tables}
+        ours = {table.name for table in pg_registry.own.sorted_tables}
         with engine.connect() as connection:
             context = MigrationContext.configure(
                 connection, opts={"include_name": lambda name, kind, parents: kind != "table" or name not in ours}
@@ -468,7 +469,7 @@ class TestStart:
         self, open_database: Open, url: str
     ) -> None:
         with psycopg.connect(url, autocommit=True) as earlier:
-            earlier.execute("SELECT pg_advisory_lock(%s)", [roster.WRITING])  # held for the life of its session
+            earlier.execute("SELECT pg_advisory_lock(%s)", [pg_registry.WRITING])  # held for the life of its session
             failure = refused(lambda: open_database(url, start_seconds=0.3))
             assert "an earlier release works on this database" in failure.message
             assert earlier.execute("SELECT to_regclass('blobs')").fetchone() == (None,)

@@ -26,46 +26,46 @@ from harness.metadata import (
     plain_append,
     postgresql_database,
 )
-from proxy.metadata import migrations
+from proxy.metadata.db import migrations
+from proxy.metadata.db.pg_sessions import UNINDEXED
+from proxy.metadata.db.postgresql import PostgresqlDatabase
+from proxy.metadata.db.schema import blob_links
+from proxy.metadata.db.schema import blobs as schema_blobs
+from proxy.metadata.db.sqlite import sqlite_engine
+from proxy.metadata.db.transaction import Changes, Registry, Transaction
 from proxy.metadata.operations import (
     ECR,
     INTERNAL,
+    account_settings,
     accounts,
-    accountsettings,
     blobs,
     counts,
-    creationtemplates,
+    creation_templates,
     credentials,
-    framehashes,
+    frame_hashes,
     identity,
     images,
     keys,
     layers,
     manifests,
-    openobjects,
-    pulltimeexclusions,
-    pulltimes,
+    open_objects,
+    pull_time_exclusions,
+    pull_times,
     pushes,
     rates,
     referrers,
     registries,
     removal,
     repositories,
-    repositorysettings,
-    repositorytags,
+    repository_settings,
+    repository_tags,
     reservations,
     scanning,
     upkeep,
     uploads,
 )
 from proxy.metadata.operations import policies as ecr_policies
-from proxy.metadata.operations.iam import IAM, accesskeys, roles
-from proxy.metadata.postgresql import PostgresqlDatabase
-from proxy.metadata.schema import blob_links
-from proxy.metadata.schema import blobs as schema_blobs
-from proxy.metadata.sessions import UNINDEXED
-from proxy.metadata.sqlite import sqlite_engine
-from proxy.metadata.transaction import Changes, Registry, Transaction
+from proxy.metadata.operations.iam import IAM, access_keys, roles
 from proxy.model.errors import Failure
 from proxy.model.quotas import Quotas
 from proxy.model.records import FRAME_PAGE, CreateOnPush, EncryptedDataKey, Fence, KeyRecord, Pull, Sealing, SentPart
@@ -205,8 +205,8 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "role": lambda: identity.role(tx, ACCOUNT, "ann-role"),
         "oidc_provider": lambda: identity.oidc_provider(tx, ACCOUNT, "token.example.com"),
         "bind_repository_policy": lambda: ecr_policies.bind_repository_policy(tx, ACCOUNT, policy),
-        "create_access_key": lambda: accesskeys.create_access_key(tx, ACCOUNT, "two", "AKIA2222", b"sealed"),
-        "note_key_use": lambda: accesskeys.note_key_use(tx, KEY, 1.0, "us-east-1", "ecr"),
+        "create_access_key": lambda: access_keys.create_access_key(tx, ACCOUNT, "two", "AKIA2222", b"sealed"),
+        "note_key_use": lambda: access_keys.note_key_use(tx, KEY, 1.0, "us-east-1", "ecr"),
         "note_role_use": lambda: roles.note_role_use(tx, "AROA", 1.0, "us-east-1"),
         "create_account": lambda: accounts.create_account(tx, "210987654321", "AKIA3333", b"sealed", "boss"),
         "accounts": lambda: accounts.list_accounts(tx),
@@ -215,7 +215,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "revoke": lambda: credentials.revoke(tx, f"arn:aws:iam::{ACCOUNT}:root"),
         "blob": lambda: blobs.blob(tx, ACCOUNT, R, digest("one")),
         "segments": lambda: blobs.segments(tx, key, 5, 64),
-        "frame_hashes": lambda: framehashes.frame_hashes(tx, plain.object_key, 0),
+        "frame_hashes": lambda: frame_hashes.frame_hashes(tx, plain.object_key, 0),
         "keep_frame_hashes": lambda: uploads.keep_frame_hashes(tx, plain_id, plain_fence, 0, FULL_PAGE),
         "blob_holders": lambda: blobs.blob_holders(tx, ACCOUNT, digest("one"), 20),
         "mount_blob": lambda: blobs.mount_blob(tx, ACCOUNT, "b/b", digest("one"), R, CreateOnPush.YES),
@@ -245,7 +245,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "referrers": lambda: [
             referrers.referrers(tx, ACCOUNT, R, digest("subject"), kind, "", 9) for kind in (None, "a/b")
         ],
-        "note_pulls": lambda: pulltimes.note_pulls(
+        "note_pulls": lambda: pull_times.note_pulls(
             tx, [Pull(ACCOUNT, R, one, "arn", 1.0), Pull(ACCOUNT, R, two, "b", 1.0)]
         ),
         "delete_tag": lambda: manifests.delete_tag(tx, ACCOUNT, R, "v3"),
@@ -266,16 +266,16 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "sealed_secrets": lambda: keys.sealed_secrets(tx, "A", 9),
         "replace_sealed_secret": lambda: keys.replace_sealed_secret(tx, "AKIA", b"old", b"new"),
         "open_uploads": lambda: keys.open_uploads(tx, "0", 9),
-        "open_object": lambda: openobjects.open_object(tx, key),
-        "keep_open_object": lambda: openobjects.keep_open_object(
+        "open_object": lambda: open_objects.open_object(tx, key),
+        "keep_open_object": lambda: open_objects.keep_open_object(
             tx, key, held, 9, "u", [SentPart(1, 1, "e", "")], 9, b"tail", 2
         ),
-        "cut_open_object": lambda: openobjects.cut_open_object(tx, key, held, 11, 16),
-        "reserve_part_numbers": lambda: openobjects.reserve_part_numbers(tx, key, held, 16),
-        "open_object_parts": lambda: openobjects.open_object_parts(tx, key),
-        "open_object_tail": lambda: openobjects.open_object_tail(tx, key, 9),
-        "open_objects": lambda: openobjects.open_objects(tx, "", 9),
-        "drop_open_object": lambda: openobjects.drop_open_object(tx, key),
+        "cut_open_object": lambda: open_objects.cut_open_object(tx, key, held, 11, 16),
+        "reserve_part_numbers": lambda: open_objects.reserve_part_numbers(tx, key, held, 16),
+        "open_object_parts": lambda: open_objects.open_object_parts(tx, key),
+        "open_object_tail": lambda: open_objects.open_object_tail(tx, key, 9),
+        "open_objects": lambda: open_objects.open_objects(tx, "", 9),
+        "drop_open_object": lambda: open_objects.drop_open_object(tx, key),
         "miscounts": lambda: [counts.miscounts(tx, noun, "", 9) for noun in counts.NOUNS],
         "recount": recounted,
         "take_tokens": lambda: [rates.take_tokens(tx, ACCOUNT, "PutImage", 10.0, 10.0, most) for most in (1, 2)],
@@ -300,34 +300,34 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "UpdateImageStorageClass": lambda: refused(
             images.update_image_storage_class, {**named, "imageId": ids["imageIds"][2]}
         ),
-        "PutAccountSetting": lambda: accountsettings.put_account_setting(tx, ACCOUNT, {**setting, "value": "ENABLED"}),
-        "GetAccountSetting": lambda: accountsettings.get_account_setting(tx, ACCOUNT, setting),
+        "PutAccountSetting": lambda: account_settings.put_account_setting(tx, ACCOUNT, {**setting, "value": "ENABLED"}),
+        "GetAccountSetting": lambda: account_settings.get_account_setting(tx, ACCOUNT, setting),
         "CreateRepositoryCreationTemplate": lambda: [
-            creationtemplates.create_template(tx, ACCOUNT, {"prefix": each, "appliedFor": ["CREATE_ON_PUSH"]})
+            creation_templates.create_template(tx, ACCOUNT, {"prefix": each, "appliedFor": ["CREATE_ON_PUSH"]})
             for each in ("a", "b")
         ],
         "DescribeRepositoryCreationTemplates": lambda: [
-            creationtemplates.describe_templates(tx, ACCOUNT, asked)
+            creation_templates.describe_templates(tx, ACCOUNT, asked)
             for asked in ({"maxResults": 1}, {"prefixes": ["a", "b"]})
         ],
-        "UpdateRepositoryCreationTemplate": lambda: creationtemplates.update_template(tx, ACCOUNT, {"prefix": "a"}),
+        "UpdateRepositoryCreationTemplate": lambda: creation_templates.update_template(tx, ACCOUNT, {"prefix": "a"}),
         "DeleteRepositoryCreationTemplate": lambda: [
-            creationtemplates.delete_template(tx, ACCOUNT, {"prefix": each}) for each in ("a", "b")
+            creation_templates.delete_template(tx, ACCOUNT, {"prefix": each}) for each in ("a", "b")
         ],
-        "RegisterPullTimeUpdateExclusion": lambda: pulltimeexclusions.register_exclusion(
+        "RegisterPullTimeUpdateExclusion": lambda: pull_time_exclusions.register_exclusion(
             tx, ACCOUNT, {"principalArn": "arn"}
         ),
-        "ListPullTimeUpdateExclusions": lambda: pulltimeexclusions.list_exclusions(tx, ACCOUNT, {}),
-        "DeregisterPullTimeUpdateExclusion": lambda: pulltimeexclusions.deregister_exclusion(
+        "ListPullTimeUpdateExclusions": lambda: pull_time_exclusions.list_exclusions(tx, ACCOUNT, {}),
+        "DeregisterPullTimeUpdateExclusion": lambda: pull_time_exclusions.deregister_exclusion(
             tx, ACCOUNT, {"principalArn": "arn"}
         ),
-        "TagResource": lambda: repositorytags.tag_resource(
+        "TagResource": lambda: repository_tags.tag_resource(
             tx, ACCOUNT, {**arn, "tags": [{"Key": key, "Value": ""} for key in "ab"]}
         ),
-        "ListTagsForResource": lambda: repositorytags.list_tags_for_resource(tx, ACCOUNT, arn),
-        "UntagResource": lambda: repositorytags.untag_resource(tx, ACCOUNT, {**arn, "tagKeys": ["a", "b"]}),
+        "ListTagsForResource": lambda: repository_tags.list_tags_for_resource(tx, ACCOUNT, arn),
+        "UntagResource": lambda: repository_tags.untag_resource(tx, ACCOUNT, {**arn, "tagKeys": ["a", "b"]}),
         "PutImage": put_images,
-        "PutImageTagMutability": lambda: repositorysettings.put_image_tag_mutability(
+        "PutImageTagMutability": lambda: repository_settings.put_image_tag_mutability(
             tx, ACCOUNT, {**named, "imageTagMutability": "MUTABLE"}
         ),
         "ListImageReferrers": lambda: [

@@ -14,11 +14,11 @@ from aiohttp import web
 from harness.logs import log_to
 from harness.server import free_port
 from proxy import observe
-from proxy.metadata.grace import Grace
-from proxy.metadata.reachability import AGAIN_SECONDS, SETTLE_SECONDS, Reachability
+from proxy.http.selfsigned import make_self_signed
+from proxy.http.tls import server_context
+from proxy.metadata.cluster.outage import Grace
+from proxy.metadata.cluster.reachability import AGAIN_SECONDS, SETTLE_SECONDS, Reachability
 from proxy.metadata.wire import REACHES, SECRET_HEADER
-from proxy.process.selfsigned import make_self_signed
-from proxy.process.tls import server_context
 
 SECRET = "a secret of more than sixteen"
 OWN = "https://127.0.0.1:1"

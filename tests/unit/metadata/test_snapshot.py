@@ -26,13 +26,13 @@ from harness.metadata import (
     postgresql_database,
     sqlite_service,
 )
-from proxy.metadata import snapshot as snapshots
-from proxy.metadata.columns import metadata
-from proxy.metadata.identities import accounts
-from proxy.metadata.postgresql import reading_engine
-from proxy.metadata.schema import repositories
-from proxy.metadata.snapshot import LEFT_OUT, snapshot, stored
-from proxy.metadata.sqlite import SqliteDatabase, sqlite_engine
+from proxy.metadata.db import snapshot as snapshots
+from proxy.metadata.db.columns import metadata
+from proxy.metadata.db.identity_tables import accounts
+from proxy.metadata.db.postgresql import reading_engine
+from proxy.metadata.db.schema import repositories
+from proxy.metadata.db.snapshot import LEFT_OUT, snapshot, stored
+from proxy.metadata.db.sqlite import SqliteDatabase, sqlite_engine
 from proxy.model.errors import Failure
 from proxy.model.records import Fence, SentPart
 

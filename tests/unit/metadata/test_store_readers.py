@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from proxy.metadata import store as stores
-from proxy.metadata.store import Store
+from proxy.metadata.db import store as stores
+from proxy.metadata.db.store import Store
 from proxy.model.errors import Code, Failure
 
 

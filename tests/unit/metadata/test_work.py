@@ -14,6 +14,8 @@ from fill import ACCOUNT, DEEP, NOW, Size, config_of, fill, manifest_of, name_of
 from sqlalchemy import Connection
 
 from harness.metadata import digest
+from proxy.metadata.db.sqlite import sqlite_engine
+from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.metadata.operations import (
     blobs,
     identity,
@@ -24,11 +26,9 @@ from proxy.metadata.operations import (
     referrers,
     removal,
     repositories,
-    repositorytags,
+    repository_tags,
     upkeep,
 )
-from proxy.metadata.sqlite import sqlite_engine
-from proxy.metadata.transaction import Registry, Transaction
 from proxy.model.names import repository_arn
 from proxy.model.records import CreateOnPush
 
@@ -72,7 +72,7 @@ OPERATIONS: Mapping[str, Asking] = {
     "BatchCheckLayerAvailability": lambda tx: layers.batch_check_layer_availability(
         tx, ACCOUNT, {**_NAMED, "layerDigests": [config_of(DEEP, number) for number in range(50)]}
     ),
-    "ListTagsForResource": lambda tx: repositorytags.list_tags_for_resource(
+    "ListTagsForResource": lambda tx: repository_tags.list_tags_for_resource(
         tx, ACCOUNT, {"resourceArn": repository_arn("us-east-1", ACCOUNT, DEEP)}
     ),
     "CreateRepository": lambda tx: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "new"}),

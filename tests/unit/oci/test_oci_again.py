@@ -18,11 +18,11 @@ from fakes.oci_words import digest_of
 
 from harness.specimens import ACCOUNT, REPOSITORY
 from proxy import observe
-from proxy.metadata.epochs import Epochs
+from proxy.http.response_cache import KeptAnswers
+from proxy.metadata.client.epochs import Epochs
 from proxy.model.identity import RepositoryAccess
 from proxy.model.quotas import Rate
-from proxy.process.again import KeptAnswers
-from proxy.registry.pulltimes import PullTimes
+from proxy.registry.pull_times import PullTimes
 
 V1 = f"/v2/{REPOSITORY}/manifests/v1"
 BLOB = f"/v2/{REPOSITORY}/blobs/{digest_of(LAYER)}"

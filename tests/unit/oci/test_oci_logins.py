@@ -11,7 +11,7 @@ from fakes.http_door import Answer, Line
 from fakes.whole_registry import WholeRegistry, whole_registry
 
 from proxy import observe
-from proxy.auth.failedlogins import FailedLogins
+from proxy.auth.failed_logins import FailedLogins
 
 FREE = 2
 ATTACKER, OWNER = "127.0.0.2", "127.0.0.3"

@@ -12,7 +12,7 @@ from fakes.oci_words import push_image
 from fakes.whole_registry import ACCOUNT, whole_registry
 
 from proxy.model.records import Pull
-from proxy.registry.pulltimes import PullTimes
+from proxy.registry.pull_times import PullTimes
 
 ADMINISTRATOR = f"arn:aws:iam::{ACCOUNT}:user/administrator"
 

@@ -10,8 +10,8 @@ import structlog
 
 from proxy.model.errors import Code, Failure
 from proxy.model.records import PULL_EVERY_SECONDS, Pull
-from proxy.registry import pulltimes
-from proxy.registry.pulltimes import BATCH_MAX, WAITING_MAX, PullTimes
+from proxy.registry import pull_times
+from proxy.registry.pull_times import BATCH_MAX, WAITING_MAX, PullTimes
 
 ANN, TWO = (f"arn:aws:iam::123456789012:user/{name}" for name in ("ann", "two"))
 APP = ("123456789012", "team/app")
@@ -97,7 +97,7 @@ async def test_no_more_wait_than_the_bound_and_who_came_too_late_is_noted_at_a_l
 
 
 async def test_a_drain_hands_over_what_waits_and_ends_where_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulltimes, "END_SECONDS", 0.05)
+    monkeypatch.setattr(pull_times, "END_SECONDS", 0.05)
     noted = Noted(flush_seconds=3600.0)
     noted.pulled("a")
     await noted.times.close()

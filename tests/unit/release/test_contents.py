@@ -16,10 +16,17 @@ import pytest
 
 from harness.checkout import copy_tracked, tracked
 
-FILES = {"pyproject.toml", "setup.py", "proxy/cli.py", "proxy/py.typed", "_speedups/native.pyx", "tests/test_it.py"}
+FILES = {
+    "pyproject.toml",
+    "setup.py",
+    "proxy/cli/main.py",
+    "proxy/py.typed",
+    "_speedups/native.pyx",
+    "tests/test_it.py",
+}
 PACKED = {name for name in FILES if not name.startswith("tests/")}
 NATIVE = "_speedups/native.cpython-311-x86_64-linux-gnu.so"
-MODULES = {"proxy/cli.py", "proxy/py.typed", "_speedups/native.pyx", "wharfage-1.dist-info/RECORD"}
+MODULES = {"proxy/cli/main.py", "proxy/py.typed", "_speedups/native.pyx", "wharfage-1.dist-info/RECORD"}
 
 
 def sdist(folder: Path, names: Iterable[str]) -> Path:
@@ -65,7 +72,7 @@ def test_an_sdist_has_all_that_a_build_needs_and_nothing_that_lay_about(
     [
         (MODULES, "cp311-cp311-linux_x86_64", "the compiled module is missing"),
         (MODULES | {NATIVE}, "py3-none-any", f"{NATIVE} is in a wheel for any platform"),
-        (MODULES - {"proxy/cli.py"}, "py3-none-any", "proxy/cli.py is missing"),
+        (MODULES - {"proxy/cli/main.py"}, "py3-none-any", "proxy/cli/main.py is missing"),
         (MODULES | {"proxy/stray.py"}, "py3-none-any", "proxy/stray.py is not of the checkout"),
     ],
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from proxy.rig.address import REFUSED, Reach, parse_address, parse_host
-from proxy.rig.errors import Failed
+from proxy.upstream.address import REFUSED, Reach, parse_address, parse_host
+from proxy.upstream.errors import RequestFailed
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_server_sends_us_only_where_the_rules_let_it(what: str, reach: Reach, 
     if fine:
         assert asks[what]().host
         return
-    with pytest.raises(Failed) as raised:
+    with pytest.raises(RequestFailed) as raised:
         asks[what]()
     assert raised.value.kind == REFUSED
     assert "pass" not in raised.value.said
@@ -142,5 +142,5 @@ def test_only_the_registry_itself_is_its_own() -> None:
 
 
 def test_a_refusal_names_the_flag_that_would_let_it_through() -> None:
-    with pytest.raises(Failed, match=r"--allow-host other.example:443"):
+    with pytest.raises(RequestFailed, match=r"--allow-host other.example:443"):
         SECURE.upload("https://other.example/v2/x?secret=1", ASKED[SECURE])

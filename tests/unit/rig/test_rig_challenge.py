@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from proxy.rig.address import Reach
-from proxy.rig.challenge import Credentials, parse_challenges
-from proxy.rig.errors import Failed
+from proxy.upstream.address import Reach
+from proxy.upstream.challenge import Credentials, parse_challenges
+from proxy.upstream.errors import RequestFailed
 
 BEARER = ['Bearer realm="https://auth.example/token",service="far.example",scope="repository:a:pull"']
 PULL, PUSH = ("repository:a:pull",), ("repository:a:pull,push",)
@@ -154,14 +154,14 @@ async def test_what_is_no_token_fails_and_is_sent_nowhere(body: bytes) -> None:
     realm = Realm()
     realm.body = body
     await realm.credentials.learn(BEARER, "", PULL)
-    with pytest.raises(Failed, match="bad-token"):
+    with pytest.raises(RequestFailed, match="bad-token"):
         await realm.credentials.header(PULL)
 
 
 async def test_a_plain_realm_of_an_encrypted_registry_is_told_nothing() -> None:
     realm = Realm()
     await realm.credentials.learn(['Bearer realm="http://far.example/token"'], "", PULL)
-    with pytest.raises(Failed, match="refused-address"):
+    with pytest.raises(RequestFailed, match="refused-address"):
         await realm.credentials.header(PULL)
     assert realm.asked == []
 

@@ -16,17 +16,17 @@ import pytest
 from aiohttp import web
 from fakes.far_registry import FarRegistry
 
-from proxy.process.selfsigned import make_self_signed
-from proxy.process.tls import server_context
+from proxy.http.selfsigned import make_self_signed
+from proxy.http.tls import server_context
 from proxy.rig import pulling
-from proxy.rig.address import Reach, parse_address
 from proxy.rig.client import BODY_MOST, ERROR_MOST, Client
 from proxy.rig.content import digest_of
-from proxy.rig.errors import Failed
 from proxy.rig.plan import Shape, Target
 from proxy.rig.pulling import Puller
 from proxy.rig.pushing import Pusher, put_manifest
 from proxy.rig.sizes import parse_sizes
+from proxy.upstream.address import Reach, parse_address
+from proxy.upstream.errors import RequestFailed
 
 SHAPE = Shape(seed=3, layers=3, sizes=parse_sizes("uniform:100KiB-600KiB"), shared=2, repositories=2)
 BASIC = "Basic bWU6aHVudGVyMg=="  # me:hunter2
@@ -61,8 +61,8 @@ async def at(far: FarRegistry, *, allowed: frozenset[str] = frozenset(), usernam
         yield At(client, noted)
 
 
-async def failure(doing: Any) -> Failed:
-    with pytest.raises(Failed) as raised:
+async def failure(doing: Any) -> RequestFailed:
+    with pytest.raises(RequestFailed) as raised:
         await doing
     return raised.value
 

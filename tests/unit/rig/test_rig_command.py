@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.programs import ROOT
-from proxy.cli import main
+from proxy.cli.main import main
 from proxy.rig import running
 from proxy.rig.running import Load
 
@@ -133,5 +133,7 @@ def test_settings_repeat_what_decides_the_load(loads: list[tuple[Load, dict[str,
 
 def test_the_help_of_the_command_loads_nothing_of_the_rig() -> None:
     """So that every other command stays quick."""
-    script = "import sys, proxy.cli; sys.exit(any(m.startswith('proxy.rig.') or m == 'aiohttp' for m in sys.modules))"
+    script = (
+        "import sys, proxy.cli.main; sys.exit(any(m.startswith('proxy.rig.') or m == 'aiohttp' for m in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

@@ -10,9 +10,9 @@ from fakes.skipping_loop import run, seconds
 
 from proxy.rig import plan
 from proxy.rig.crew import Pace, work
-from proxy.rig.errors import Failed
 from proxy.rig.plan import Operation
 from proxy.rig.tally import Seen, Tally
+from proxy.upstream.errors import RequestFailed
 
 BEGAN = 1000.0  # what the loop's clock says at first
 
@@ -161,7 +161,7 @@ def acted(act: Callable[[Operation], asyncio.Future[int]], pace: Pace) -> Tally:
 
 
 def test_a_failure_is_counted_by_its_kind_and_the_next_goes_on() -> None:
-    tally = acted(broken(Failed("403 DENIED", "a word")), Pace(concurrency=2, count=5))
+    tally = acted(broken(RequestFailed("403 DENIED", "a word")), Pace(concurrency=2, count=5))
     assert tally.operations["push"].errors == {"403 DENIED": 5}
     assert tally.said == {"403 DENIED": "a word"}
 

@@ -13,9 +13,10 @@ from fakes.skipping_loop import run, seconds
 
 from proxy.rig import live, picture, report
 from proxy.rig.crew import Pace
-from proxy.rig.errors import Failed, WrongLoad
+from proxy.rig.errors import WrongLoad
 from proxy.rig.report import Run, as_json, as_text
 from proxy.rig.tally import Tally
+from proxy.upstream.errors import RequestFailed
 
 RUN = Run("1.2.3", "mix", "https://registry.example", 7, {"layers": 10, "rate": None}, "duration", 1.5)
 
@@ -28,8 +29,8 @@ def tally() -> Tally:
         now = 100.0 + number / 100
         told.request("get-blob", number / 2000)
         told.succeeded("pull", number / 1000, 20_000_000)
-    told.went_wrong("pull", Failed("404 MANIFEST_UNKNOWN"))
-    told.went_wrong("pull", Failed("tls", "its certificate is not trusted"))
+    told.went_wrong("pull", RequestFailed("404 MANIFEST_UNKNOWN"))
+    told.went_wrong("pull", RequestFailed("tls", "its certificate is not trusted"))
     for _ in range(3):
         told.not_started("pull")
     told.interrupted("push")
@@ -141,7 +142,7 @@ def watched(sink: io.StringIO, pace: Pace, monkeypatch: pytest.MonkeyPatch, *, q
                 for _ in range(2):
                     told.succeeded("pull", 0.1, 10**9)
                 await asyncio.sleep(1.0)
-            told.went_wrong("pull", Failed("timeout"))
+            told.went_wrong("pull", RequestFailed("timeout"))
             await asyncio.sleep(4.0)
 
     run(all_of_it())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from proxy.rig.errors import Failed
 from proxy.rig.tally import ERROR_KINDS, SLICES, Tally
+from proxy.upstream.errors import RequestFailed
 
 
 class Clock:
@@ -17,7 +17,7 @@ class Clock:
 def test_kinds_of_failures_are_bounded_and_none_is_lost() -> None:
     tally = Tally(Clock())
     for number in range(3 * ERROR_KINDS):
-        tally.went_wrong("pull", Failed(f"5{number:02} X", "said"))
+        tally.went_wrong("pull", RequestFailed(f"5{number:02} X", "said"))
     errors = tally.operations["pull"].errors
     assert len(errors) == ERROR_KINDS + 1
     assert errors["other"] == 2 * ERROR_KINDS
@@ -31,7 +31,7 @@ def test_slices_of_time_double_when_there_are_too_many_and_lose_nothing() -> Non
     for _ in range(10 * SLICES):
         clock.now += 1.0
         tally.succeeded("pull", 0.1, 7)
-    tally.went_wrong("pull", Failed("timeout"))
+    tally.went_wrong("pull", RequestFailed("timeout"))
     assert len(tally.slices) <= SLICES
     assert tally.slice_seconds == 16.0
     assert sum(each.done for each in tally.slices) == 10 * SLICES

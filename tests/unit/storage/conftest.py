@@ -16,8 +16,8 @@ from harness.disks import mounted
 from harness.faultline import FaultLine, fault_line
 from harness.s3stores import PART, Make
 from harness.seaweed import Seaweed
-from proxy.storage.bucket import Bucket
-from proxy.storage.s3 import S3Store
+from proxy.storage.s3.bucket import Bucket
+from proxy.storage.s3.store import S3Store
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from fakes.watched_store import WatchedStore
 
 from harness.caches import AHEAD, DATA, EXTENT, KEY, LENT, MIB, Disk, another, cache_file, counted, filled, read
-from proxy.storage.cache import CachedStore
-from proxy.storage.cachefile import CacheFile
+from proxy.storage.cache.file import CacheFile
+from proxy.storage.cache.store import CachedStore
 
 if TYPE_CHECKING:
     pass

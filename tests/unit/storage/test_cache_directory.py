@@ -16,11 +16,11 @@ import pytest
 from fakes.memory_store import MemoryStore
 from fakes.watched_store import WatchedStore
 
-from proxy.storage import blocks
-from proxy.storage.cache import CachedStore
-from proxy.storage.cachedir import CacheDirectory, NoRoom, Removed
-from proxy.storage.cachefile import CacheFile
-from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.cache.directory import CacheDirectory, NoRoom, Removed
+from proxy.storage.cache.file import CacheFile
+from proxy.storage.cache.store import CachedStore
+from proxy.storage.filesystem import preallocation
+from proxy.storage.filesystem.store import FilesystemStore
 
 KIB, MIB = 2**10, 2**20
 EXTENT = 64 * KIB
@@ -163,7 +163,7 @@ def test_a_file_system_that_cannot_allocate_is_bounded_by_what_is_counted(
     directory: CacheDirectory, tmp_path: Path, now: Now, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor can it give back a part of a file: whole files make room."""
-    monkeypatch.setattr(blocks, "_fallocate", None)
+    monkeypatch.setattr(preallocation, "_fallocate", None)
     for number in range(12):
         now.at += 100
         fill(directory, number, MIB - 8 * KIB)
@@ -236,8 +236,8 @@ import asyncio, random, sys
 from pathlib import Path
 sys.path[:0] = ["tests", "tests/unit/storage"]
 from test_cache_directory import EXTENT, LIMIT, content_of, key
-from proxy.storage.cache import CachedStore
-from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.cache.store import CachedStore
+from proxy.storage.filesystem.store import FilesystemStore
 
 async def main(folder, seed):
     store = CachedStore(FilesystemStore(folder / "behind"), folder / "cache", LIMIT, extent=EXTENT, reserve=0)
@@ -302,8 +302,8 @@ from pathlib import Path
 sys.path[:0] = ["tests", "tests/unit/storage"]
 from fakes.watched_store import WatchedStore
 from test_cache_directory import EXTENT, key
-from proxy.storage.cache import CachedStore
-from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.cache.store import CachedStore
+from proxy.storage.filesystem.store import FilesystemStore
 
 async def main(folder, size, hold_at):
     behind = WatchedStore(FilesystemStore(folder / "behind"))

@@ -32,9 +32,9 @@ from harness.caches import (
 )
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
-from proxy.storage.cache import CachedStore
-from proxy.storage.cachefile import ALIGNED, CacheFile
-from proxy.storage.cachefill import CHUNK
+from proxy.storage.cache.file import ALIGNED, CacheFile
+from proxy.storage.cache.fill import CHUNK
+from proxy.storage.cache.store import CachedStore
 
 if TYPE_CHECKING:
     pass

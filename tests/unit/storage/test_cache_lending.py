@@ -14,8 +14,8 @@ from fakes.watched_store import WatchedStore
 
 from harness.caches import AHEAD, DATA, EXTENT, KEY, LENT, Disk, another, filled, read, until, when
 from proxy.model.errors import Code, Failure
-from proxy.storage.cache import CachedStore
-from proxy.storage.cachewanted import LENT_LEAST
+from proxy.storage.cache.store import CachedStore
+from proxy.storage.cache.waiter import LENT_LEAST
 
 if TYPE_CHECKING:
     pass
@@ -87,7 +87,7 @@ async def test_a_reader_that_comes_slowly_holds_up_no_other_process(
     cache: CachedStore, behind: WatchedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though a fill would wait for it: what another process waits for is fetched at once from then on."""
-    monkeypatch.setattr("proxy.storage.cachefill.HOLD_SECONDS", 30.0)
+    monkeypatch.setattr("proxy.storage.cache.fill.HOLD_SECONDS", 30.0)
     second = another(behind, tmp_path)
     behind.hold_at = LENT
     slow = asyncio.create_task(read(cache, step=LENT, pause=0.5))
@@ -167,7 +167,7 @@ async def test_a_reader_that_comes_slowly_holds_up_no_other_here(
     cache: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What another reader waits for, further on in the same run, is fetched at once."""
-    monkeypatch.setattr("proxy.storage.cachefill.HOLD_SECONDS", 30.0)
+    monkeypatch.setattr("proxy.storage.cache.fill.HOLD_SECONDS", 30.0)
     slow = asyncio.create_task(read(cache, step=LENT, pause=30.0))
     await when(lambda: KEY in cache._open and any(fill._back is not None for fill in cache._open[KEY].fills))
     last = cache._open[KEY].fills[0].stop - 1

@@ -15,14 +15,14 @@ import pytest
 from harness.filestores import KEY, OTHER, get, put
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
-from proxy.storage.filesystem import FilesystemAppender, FilesystemStore
+from proxy.storage.filesystem.store import FilesystemAppender, FilesystemStore
 
 SOURCE = str(Path(__file__).parents[3])
 
 FINISH_TWO = """
 import asyncio, os, sys
 from pathlib import Path
-from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.filesystem.store import FilesystemStore
 
 async def main() -> None:
     store = FilesystemStore(Path(sys.argv[1]))
@@ -230,7 +230,7 @@ async def test_a_process_killed_in_an_append_resumes_at_the_recorded_offset(tmp_
     killed = """
 import asyncio, os, sys
 from pathlib import Path
-from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.filesystem.store import FilesystemStore
 
 async def main() -> None:
     appender = await FilesystemStore(Path(sys.argv[1])).begin(sys.argv[2])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.filestores import KEY, get
-from proxy.storage import blocks
-from proxy.storage.filesystem import ALLOCATED, FilesystemStore
+from proxy.storage.filesystem import preallocation
+from proxy.storage.filesystem.store import ALLOCATED, FilesystemStore
 
 
 def taken(root: Path) -> int:
@@ -22,7 +22,7 @@ def taken(root: Path) -> int:
 @pytest.fixture
 def allocating(tmp_path: Path) -> Path:
     with (tmp_path / "asked").open("wb") as file:
-        if not blocks.allocate(file.fileno(), 0, 4096):
+        if not preallocation.allocate(file.fileno(), 0, 4096):
             pytest.skip("this file system takes no blocks ahead")
     return tmp_path / "root"
 
@@ -75,7 +75,7 @@ async def test_blocks_that_cannot_be_taken_ahead_are_no_failure(
             raise answer
         return answer
 
-    monkeypatch.setattr(blocks, "allocate", allocate)
+    monkeypatch.setattr(preallocation, "allocate", allocate)
     store = FilesystemStore(tmp_path)
     appender = await store.begin(KEY, 2 * ALLOCATED)
     for _ in range(2 * ALLOCATED // 2**20):

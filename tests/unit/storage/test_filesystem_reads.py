@@ -10,8 +10,8 @@ import pytest
 
 from harness.filestores import KEY, put
 from proxy.model.errors import Code, Failure
-from proxy.storage.atonce import AtOnce, in_memory
-from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.filesystem.nowait import AtOnce, in_memory
+from proxy.storage.filesystem.store import FilesystemStore
 
 
 class Preadv:
@@ -118,7 +118,7 @@ def test_a_disk_that_cannot_tell_is_never_read_at_once(
 ) -> None:
     preadv = Preadv(error)
     monkeypatch.setattr(os, "preadv", preadv)
-    monkeypatch.setattr("proxy.storage.atonce.in_memory", lambda fd: False)
+    monkeypatch.setattr("proxy.storage.filesystem.nowait.in_memory", lambda fd: False)
     (tmp_path / "file").write_bytes(b"x" * 10)
     with (tmp_path / "file").open("rb") as file:
         at_once = AtOnce(file.fileno())

@@ -17,11 +17,11 @@ from harness.productions import both
 from harness.s3stores import DATA, KEY, MIB, PART, Make, get, give, put
 from harness.seaweed import Seaweed
 from proxy.model.errors import Code, Failure
-from proxy.storage import partbuffers, s3whole
 from proxy.storage.base import ObjectMissing, Production
-from proxy.storage.bucket import Bucket
-from proxy.storage.partbuffers import OwnBudget
-from proxy.storage.s3 import S3Store
+from proxy.storage.s3 import complete, part_buffers
+from proxy.storage.s3.bucket import Bucket
+from proxy.storage.s3.part_buffers import OwnBudget
+from proxy.storage.s3.store import S3Store
 
 
 @pytest.mark.parametrize("size", [PART - 1, PART, PART + 1, 2 * PART, len(DATA)])
@@ -170,8 +170,8 @@ async def test_a_stream_that_waits_for_a_buffer_keeps_no_memory_of_one_that_was_
         made.append(weakref.ref(buffer))
         return buffer
 
-    monkeypatch.setattr(partbuffers, "_pages", fresh)
-    monkeypatch.setattr(partbuffers, "KEPT_BUDGETS", 0)  # each buffer that is made is a fresh one
+    monkeypatch.setattr(part_buffers, "_pages", fresh)
+    monkeypatch.setattr(part_buffers, "KEPT_BUDGETS", 0)  # each buffer that is made is a fresh one
     store = make(budget=OwnBudget(PART), stall_seconds=60.0)
     places = iter(range(0, 3 * PART, step))
 
@@ -197,7 +197,7 @@ async def test_a_stream_that_waits_for_a_buffer_keeps_no_memory_of_one_that_was_
 
 
 async def test_an_object_beyond_the_last_part_is_too_large(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3whole, "MAX_PARTS", 2)
+    monkeypatch.setattr(complete, "MAX_PARTS", 2)
     appender = await make().begin(KEY)
     with pytest.raises(Failure, match="part_mib") as refused:  # noqa: PT012  # which append is refused is not the point
         for at in range(0, len(DATA), MIB):

@@ -18,11 +18,11 @@ from fakes.memory_open_objects import MemoryOpenObjects
 from harness.faultline import FaultLine, fault_line
 from harness.s3stores import DATA, KEY, MIB, PART, Make, get, give, put
 from harness.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
+from proxy.http.selfsigned import make_self_signed
 from proxy.model.errors import Code, Failure
-from proxy.process.selfsigned import make_self_signed
 from proxy.storage.base import ObjectMissing
-from proxy.storage.bucket import Bucket, Place, load
-from proxy.storage.s3 import S3Store
+from proxy.storage.s3.bucket import Bucket, Place, load
+from proxy.storage.s3.store import S3Store
 
 
 async def test_a_lost_answer_is_settled_by_what_lies_there(make: Make, line: FaultLine) -> None:

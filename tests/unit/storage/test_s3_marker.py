@@ -15,11 +15,12 @@ from fakes.memory_open_objects import MemoryOpenObjects
 from harness.listening import listening
 from harness.seaweed import Seaweed
 from proxy.model.errors import Code, Failure
-from proxy.storage import marker, s3marker
+from proxy.storage import marker
 from proxy.storage.base import ObjectMissing
-from proxy.storage.bucket import Body, Bucket, Place
-from proxy.storage.s3 import S3Store
-from proxy.storage.s3marker import Mark
+from proxy.storage.s3 import marker as s3_marker
+from proxy.storage.s3.bucket import Body, Bucket, Place
+from proxy.storage.s3.marker import Mark
+from proxy.storage.s3.store import S3Store
 
 KEY = "abcdef0123456789abcdef0123456789"
 OTHER = "0123456789abcdef0123456789abcdef"
@@ -44,7 +45,7 @@ async def bucket(seaweed: Seaweed) -> AsyncIterator[Bucket]:
 
 
 async def claimed(seaweed: Seaweed, prefix: str, known: Path, *, first: bool = True) -> str:
-    return await asyncio.to_thread(lambda: s3marker.claim(seaweed.place(), prefix, known, first=lambda: first))
+    return await asyncio.to_thread(lambda: s3_marker.claim(seaweed.place(), prefix, known, first=lambda: first))
 
 
 async def replace_name(bucket: Bucket, prefix: str, content: str | None) -> None:
@@ -171,7 +172,7 @@ async def test_a_name_that_was_seen_is_believed_for_a_while_and_never_for_what_i
     await replace_name(bucket, prefix, f"{KEY}\n")
     await mark.vouch(fresh=False)
     await replace_name(bucket, prefix, None)
-    now += s3marker.VOUCH_LASTS - 0.1
+    now += s3_marker.VOUCH_LASTS - 0.1
     await mark.vouch(fresh=False)
     now += 0.2
     with pytest.raises(Failure, match="not the one"):
@@ -189,7 +190,7 @@ async def test_a_copy_takes_the_name_over_and_nothing_else_gives_its_place_away(
     """Other files under the prefix are no objects; objects without a name are somebody's."""
 
     async def adopt(store_id: str) -> None:
-        await asyncio.to_thread(s3marker.adopt, seaweed.place(), prefix, store_id)
+        await asyncio.to_thread(s3_marker.adopt, seaweed.place(), prefix, store_id)
 
     await bucket.ask("put_object", Key=f"{prefix}readme", Body=Body(memoryview(b"not ours")))
     await adopt(OTHER)

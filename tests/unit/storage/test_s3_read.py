@@ -14,8 +14,8 @@ from fakes.memory_open_objects import MemoryOpenObjects
 from harness.faultline import FaultLine, fault_line
 from harness.seaweed import Seaweed
 from proxy.storage.base import ObjectMissing
-from proxy.storage.bucket import Bucket
-from proxy.storage.s3 import S3Store
+from proxy.storage.s3.bucket import Bucket
+from proxy.storage.s3.store import S3Store
 
 MIB = 2**20
 KEY = "ab" * 16

@@ -12,23 +12,25 @@ from harness.programs import ROOT
 PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from proxy import cli, config, probes, serve, server, stores
-from proxy.process.datadir import open_data
-from proxy.service import metadata_client
+from proxy.app import health, processes, stores, worker
+from proxy.app.metadata import metadata_client
+from proxy.cli import main
+from proxy.config import loader
+from proxy.runtime.data_directory import open_data
 
 bucket = {"storage.bucket": "a-bucket"} if sys.argv[2] == "s3" else {}
-found = config.load(None, {"server.data": sys.argv[1], "storage.backend": sys.argv[2]} | bucket)
+found = loader.load(None, {"server.data": sys.argv[1], "storage.backend": sys.argv[2]} | bucket)
 data = open_data(found)
 stores.preload(found)
 
-async def make():
+async def make_store():
     client = metadata_client(found, data)
     store = await stores.make_store(found, data, client)
     await store.close()
     await client.close()
 
-asyncio.run(make())
-parts = ("aiobotocore", "botocore.client", "botocore.session", "botocore.handlers", "proxy.storage.bucket")
+asyncio.run(make_store())
+parts = ("aiobotocore", "botocore.client", "botocore.session", "botocore.handlers", "proxy.storage.s3.bucket")
 print(sorted(name for name in sys.modules if name.startswith(parts)))
 """
 

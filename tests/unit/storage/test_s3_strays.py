@@ -7,7 +7,7 @@ import time
 from harness.s3stores import DATA, KEY, MIB, Make, get, give, put
 from proxy.model.records import Fence
 from proxy.storage.base import Strays
-from proxy.storage.s3 import S3Store
+from proxy.storage.s3.store import S3Store
 
 OTHER, OPEN = "cd" * 16, "ef" * 16
 

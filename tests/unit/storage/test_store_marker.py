@@ -12,7 +12,7 @@ import pytest
 from proxy.model.errors import Code, Failure
 from proxy.storage import marker
 from proxy.storage.base import ObjectMissing
-from proxy.storage.filesystem import FilesystemStore
+from proxy.storage.filesystem.store import FilesystemStore
 
 KEY = "abcdef0123456789abcdef0123456789"
 OTHER = "0123456789abcdef0123456789abcdef"

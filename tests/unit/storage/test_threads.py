@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.storage.stall import StallClock
+from proxy.storage.s3.stall_clock import StallClock
 from proxy.storage.threads import Job, Threads
 
 

@@ -14,7 +14,7 @@ epoch seconds; documents are percent-encoded in answers. A write that a decision
 from __future__ import annotations
 
 from proxy.metadata.operations.iam import (
-    accesskeys,
+    access_keys,
     aliases,
     attachments,
     groups,
@@ -25,9 +25,9 @@ from proxy.metadata.operations.iam import (
     reports,
     roles,
     simulation,
+    unsupported,
     users,
     versions,
-    without,
 )
 from proxy.metadata.operations.operation import Operation
 
@@ -44,10 +44,10 @@ IAM: dict[str, Operation] = {
     "PutUserPermissionsBoundary": Operation(users.put_user_permissions_boundary, write=True),
     "DeleteUserPermissionsBoundary": Operation(users.delete_user_permissions_boundary, write=True),
     # ---- their keys: CreateAccessKey is `create_access_key`, for secrets come here sealed -------------------------
-    "DeleteAccessKey": Operation(accesskeys.delete_access_key, write=True),
-    "UpdateAccessKey": Operation(accesskeys.update_access_key, write=True),
-    "ListAccessKeys": Operation(accesskeys.list_access_keys),
-    "GetAccessKeyLastUsed": Operation(accesskeys.get_access_key_last_used),
+    "DeleteAccessKey": Operation(access_keys.delete_access_key, write=True),
+    "UpdateAccessKey": Operation(access_keys.update_access_key, write=True),
+    "ListAccessKeys": Operation(access_keys.list_access_keys),
+    "GetAccessKeyLastUsed": Operation(access_keys.get_access_key_last_used),
     # ---- groups ---------------------------------------------------------------------------------------------------
     "CreateGroup": Operation(groups.create_group, write=True),
     "GetGroup": Operation(groups.get_group),
@@ -72,14 +72,14 @@ IAM: dict[str, Operation] = {
     "PutRolePermissionsBoundary": Operation(roles.put_role_permissions_boundary, write=True),
     "DeleteRolePermissionsBoundary": Operation(roles.delete_role_permissions_boundary, write=True),
     # ---- what nobody has here -------------------------------------------------------------------------------------
-    "ListInstanceProfilesForRole": Operation(without.list_instance_profiles_for_role),
-    "ListMFADevices": Operation(without.list_mfa_devices),
-    "ListVirtualMFADevices": Operation(without.list_virtual_mfa_devices),
-    "ListSSHPublicKeys": Operation(without.list_ssh_public_keys),
-    "ListSigningCertificates": Operation(without.list_signing_certificates),
-    "ListServiceSpecificCredentials": Operation(without.list_service_specific_credentials),
-    "GetLoginProfile": Operation(without.login_profile),
-    "DeleteLoginProfile": Operation(without.login_profile),
+    "ListInstanceProfilesForRole": Operation(unsupported.list_instance_profiles_for_role),
+    "ListMFADevices": Operation(unsupported.list_mfa_devices),
+    "ListVirtualMFADevices": Operation(unsupported.list_virtual_mfa_devices),
+    "ListSSHPublicKeys": Operation(unsupported.list_ssh_public_keys),
+    "ListSigningCertificates": Operation(unsupported.list_signing_certificates),
+    "ListServiceSpecificCredentials": Operation(unsupported.list_service_specific_credentials),
+    "GetLoginProfile": Operation(unsupported.login_profile),
+    "DeleteLoginProfile": Operation(unsupported.login_profile),
     # ---- accounts -------------------------------------------------------------------------------------------------
     "CreateAccountAlias": Operation(aliases.create_account_alias, write=True),
     "DeleteAccountAlias": Operation(aliases.delete_account_alias, write=True),

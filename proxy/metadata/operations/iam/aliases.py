@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from proxy.metadata.identities import accounts
+from proxy.metadata.db.identity_tables import accounts
+from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.iam import paging
 from proxy.metadata.operations.iam.names import Parameters
-from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure
 
 

@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import Select, delete, exists, insert, or_, select
 
 from proxy.auth.managed import AWS_MANAGED
-from proxy.metadata.identities import attached_policies, groups, policies, principals
+from proxy.metadata.db.identity_tables import attached_policies, groups, policies, principals
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import names, paging, quotas
 from proxy.metadata.operations.iam.names import Noun, Parameters
 from proxy.metadata.operations.iam.policies import BOUNDARY, PERMISSIONS, need, need_attachable
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 
 _MOST = {

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import select, update
 
 from proxy.auth.managed import AWS_MANAGED
-from proxy.metadata.identities import policies, principals
+from proxy.metadata.db.identity_tables import policies, principals
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam.names import Parameters
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 
 _ARN = re.compile(r"arn:aws:iam::(aws|[0-9]{12}):policy/[\x21-\x7e]+", re.ASCII)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.evaluation import Kind
 from proxy.auth.policy.validation import iam_failure, validate
-from proxy.auth.policy.weighing import Kind
 from proxy.metadata.operations.iam import quotas
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 
-from proxy.metadata.identities import group_members, groups, principals
-from proxy.metadata.operations.iam import holdings, names, paging, quotas, users
+from proxy.metadata.db.identity_tables import group_members, groups, principals
+from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.iam import dependents, names, paging, quotas, users
 from proxy.metadata.operations.iam.names import GROUP, USER, Parameters
 from proxy.metadata.operations.identity import unique_id
-from proxy.metadata.transaction import FoundRow, Transaction
 
 
 def create_group(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def delete_group(tx: Transaction, account: str, parameters: Parameters) -> dict[
     members = select(group_members.c.principal_id).where(group_members.c.group_id == row.group_id).limit(1)
     if tx.connection.execute(members).first() is not None:
         raise names.delete_conflict("remove users from group")
-    holdings.need_none(tx, row.group_id)
+    dependents.need_none(tx, row.group_id)
     tx.connection.execute(delete(groups).where(groups.c.group_id == row.group_id))
     return {}
 

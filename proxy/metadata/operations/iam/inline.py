@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select, update
 
-from proxy.metadata.identities import inline_policies
+from proxy.metadata.db.identity_tables import inline_policies
+from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.iam import names, paging, quotas
 from proxy.metadata.operations.iam.documents import checked_identity_policy
 from proxy.metadata.operations.iam.names import Noun, Parameters
-from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure
 
 Run = Callable[[Transaction, str, Parameters], dict[str, Any]]

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from sqlalchemy import ColumnElement, func, select
 
-from proxy.metadata.identities import groups, principals
-from proxy.metadata.transaction import FoundRow, Transaction
+from proxy.metadata.db.identity_tables import groups, principals
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 
 Parameters = Mapping[str, Any]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from proxy.metadata import paging
+from proxy.metadata.db import paging
 from proxy.metadata.operations.iam.names import Parameters
 from proxy.model.errors import Code, Failure
 

@@ -15,12 +15,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, exists, func, insert, select, update
 
 from proxy.auth.managed import AWS_MANAGED, ManagedPolicy
-from proxy.metadata.identities import attached_policies, groups, policies, policy_versions, principals
+from proxy.metadata.db.identity_tables import attached_policies, groups, policies, policy_versions, principals
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import names, paging, quotas, tags
 from proxy.metadata.operations.iam.documents import checked_managed_policy
 from proxy.metadata.operations.iam.names import Parameters
 from proxy.metadata.operations.identity import unique_id
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 
 PERMISSIONS, BOUNDARY = "PermissionsPolicy", "PermissionsBoundary"  # PolicyUsageFilter

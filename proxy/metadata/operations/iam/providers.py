@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import delete, func, insert, select, update
 
-from proxy.metadata.identities import oidc_providers
+from proxy.metadata.db.identity_tables import oidc_providers
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import paging, quotas, tags
 from proxy.metadata.operations.iam.names import Parameters
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 
 _THUMBPRINTS = 5

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from proxy.auth.managed import AWS_MANAGED
-from proxy.metadata.identities import (
+from proxy.metadata.db.identity_tables import (
     access_keys,
     attached_policies,
     group_members,
@@ -22,11 +22,11 @@ from proxy.metadata.identities import (
     policies,
     principals,
 )
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import boundaries, inline, names, paging, quotas, roles, tags, versions
 from proxy.metadata.operations.iam.attachments import attached_to
 from proxy.metadata.operations.iam.names import Parameters
 from proxy.metadata.operations.iam.policies import shown_with_versions, usages
-from proxy.metadata.transaction import FoundRow, Transaction
 
 _FILTERS = ("User", "Group", "Role", "LocalManagedPolicy", "AWSManagedPolicy")  # in the order of the list
 

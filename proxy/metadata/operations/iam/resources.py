@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy import select
 
-from proxy.metadata.identities import access_keys, groups, oidc_providers, policies, principals
+from proxy.metadata.db.identity_tables import access_keys, groups, oidc_providers, policies, principals
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import names
 from proxy.metadata.operations.identity import read_tags
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.identity import IamResource, PrincipalKind
 
 

@@ -8,13 +8,13 @@ from sqlalchemy import delete, func, insert, select, update
 
 from proxy.auth.policy import validation
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.weighing import Kind
-from proxy.metadata.identities import principals
+from proxy.auth.policy.evaluation import Kind
+from proxy.metadata.db.identity_tables import principals
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import bindings
-from proxy.metadata.operations.iam import boundaries, holdings, names, paging, quotas, tags
+from proxy.metadata.operations.iam import boundaries, dependents, names, paging, quotas, tags
 from proxy.metadata.operations.iam.names import ROLE, Parameters
 from proxy.metadata.operations.identity import unique_id
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import PrincipalKind
 
@@ -88,7 +88,7 @@ def update_assume_role_policy(tx: Transaction, account: str, parameters: Paramet
 def delete_role(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """Failure(DeleteConflict) while policies hang on it. Its sessions end with it."""
     row = names.need(tx, account, ROLE, parameters["RoleName"])
-    holdings.need_none(tx, row.principal_id)
+    dependents.need_none(tx, row.principal_id)
     tx.connection.execute(delete(principals).where(principals.c.principal_id == row.principal_id))
     tx.changes.identity = True
     return {}

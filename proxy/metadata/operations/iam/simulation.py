@@ -21,14 +21,14 @@ from proxy.auth.policy.context import Context, RequestFacts, request_context, re
 from proxy.auth.policy.decision import Question
 from proxy.auth.policy.documents import Document, compile_document, keys_named
 from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.evaluation import Kind
 from proxy.auth.policy.simulate import ALLOWED, Matched, Position, Simulated, simulate
-from proxy.auth.policy.weighing import Kind
+from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.iam import paging
 from proxy.metadata.operations.iam.names import Parameters
+from proxy.metadata.operations.iam.policy_sources import find_source
 from proxy.metadata.operations.iam.resources import source_row
-from proxy.metadata.operations.iam.sources import find_source
 from proxy.metadata.operations.identity import described
-from proxy.metadata.transaction import Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal
 

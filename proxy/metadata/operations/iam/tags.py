@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import update
 
-from proxy.metadata.identities import principals
+from proxy.metadata.db.identity_tables import principals
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import quotas
 from proxy.metadata.operations.iam.names import Parameters
 from proxy.metadata.operations.iam.paging import Paging
 from proxy.metadata.operations.identity import read_tags
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Tags
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 
-from proxy.metadata.identities import access_keys, group_members, principals
-from proxy.metadata.operations.iam import boundaries, holdings, names, paging, quotas, tags
+from proxy.metadata.db.identity_tables import access_keys, group_members, principals
+from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.iam import boundaries, dependents, names, paging, quotas, tags
 from proxy.metadata.operations.iam.names import USER, Parameters
 from proxy.metadata.operations.identity import unique_id
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.identity import PrincipalKind
 
 _KEYS = USER.word + "/", USER.word + "0"  # every user's `name_key` lies between
@@ -70,7 +70,7 @@ def delete_user(tx: Transaction, account: str, parameters: Parameters) -> dict[s
     mine = row.principal_id
     if tx.connection.execute(select(group_members).where(group_members.c.principal_id == mine).limit(1)).first():
         raise names.delete_conflict("remove users from group")
-    holdings.need_none(tx, mine)
+    dependents.need_none(tx, mine)
     if tx.connection.execute(select(access_keys).where(access_keys.c.principal_id == mine).limit(1)).first():
         raise names.delete_conflict("delete access keys")
     tx.connection.execute(delete(principals).where(principals.c.principal_id == mine))

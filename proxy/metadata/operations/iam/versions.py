@@ -11,12 +11,12 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 
 from proxy.auth.managed import AWS_MANAGED
-from proxy.metadata.identities import policies, policy_versions
+from proxy.metadata.db.identity_tables import policies, policy_versions
+from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import paging
 from proxy.metadata.operations.iam.documents import checked_managed_policy
 from proxy.metadata.operations.iam.names import Parameters
 from proxy.metadata.operations.iam.policies import need, need_own, shown_version
-from proxy.metadata.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 
 MOST = 5

@@ -21,8 +21,8 @@ from fakes.policy_people import HOME, arn_of, bound, caller, context, document
 from proxy.auth.policy.decision import Question, decide
 from proxy.auth.policy.documents import compile_document
 from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.evaluation import Kind
 from proxy.auth.policy.validation import ecr_failure, iam_failure, validate
-from proxy.auth.policy.weighing import Kind
 from proxy.model.identity import AttachedPolicy, RegistryAccess, RepositoryAccess
 
 SPOILED, NONSENSE = 6000, 2000

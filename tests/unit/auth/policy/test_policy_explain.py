@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from proxy.auth.policy.decision import Question, decide
+from proxy.auth.policy.evaluation import Kind
 from proxy.auth.policy.explain import explain, explain_trust
 from proxy.auth.policy.lockout import would_lock_out
 from proxy.auth.policy.simulate import Position, simulate
-from proxy.auth.policy.weighing import Kind
 from proxy.model.identity import (
     AttachedPolicy,
     BoundPolicy,

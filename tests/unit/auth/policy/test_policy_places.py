@@ -7,7 +7,7 @@ import json
 import pytest
 
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.places import principals_of, rebound_text, statement_spans
+from proxy.auth.policy.spans import principals_of, rebound_text, statement_spans
 
 BOB = "arn:aws:iam::111122223333:user/bob"
 APP = "arn:aws:iam::111122223333:role/team/app"

@@ -19,8 +19,8 @@ from fakes.policy_pairs import Pair, pairs
 from proxy.auth.policy.decision import decide
 from proxy.auth.policy.explain import explain
 from proxy.auth.policy.lockout import would_lock_out
-from proxy.auth.policy.places import principals_of, rebound_text
 from proxy.auth.policy.simulate import simulate
+from proxy.auth.policy.spans import principals_of, rebound_text
 
 SHARE = 15  # of how many pairs the decision itself is asked
 OUTCOMES = {(True, False): "allowed", (False, True): "explicitDeny", (False, False): "implicitDeny"}

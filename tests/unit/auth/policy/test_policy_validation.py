@@ -8,6 +8,7 @@ import pytest
 
 from proxy.auth.managed import AWS_MANAGED, ManagedPolicy
 from proxy.auth.policy.errors import PolicyError
+from proxy.auth.policy.evaluation import Kind
 from proxy.auth.policy.validation import (
     ecr_actions,
     ecr_failure,
@@ -15,7 +16,6 @@ from proxy.auth.policy.validation import (
     iam_failure,
     validate,
 )
-from proxy.auth.policy.weighing import Kind
 from proxy.model.errors import Code
 from proxy.model.identity import PolicyScope
 

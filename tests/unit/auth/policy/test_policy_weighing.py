@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.auth.policy.principals import Meant
-from proxy.auth.policy.weighing import (
+from proxy.auth.policy.evaluation import (
     Element,
     Kind,
     Layer,
@@ -19,6 +18,7 @@ from proxy.auth.policy.weighing import (
     resource_layer,
     weigh,
 )
+from proxy.auth.policy.principals import Meant
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal
 
 HOME = "111122223333"

@@ -1,0 +1,64 @@
+"""What a process that works with blobs has, put together from the settings: a worker, `check`, `rewrap`, a backup."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.app import keys as app_keys
+from proxy.app.metadata import metadata_client
+from proxy.app.stores import make_links, make_store
+from proxy.blob.buffers import PULL_BYTES, BufferPool
+from proxy.blob.key_consensus import Agreement
+from proxy.blob.keys import DataKeys
+from proxy.blob.master_file import MasterKeys
+from proxy.config.settings import Config
+from proxy.metadata.client.cache import CachedMetadata
+from proxy.metadata.client.epochs import Epochs
+from proxy.metadata.contract import Metadata
+from proxy.runtime.data_directory import DataDirectory
+from proxy.storage.base import ObjectStore, SignedLinks
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """One process's store, keys and rows; `run` is a folder of this run only. `epochs` is None for who answers nobody
+    for long."""
+
+    store: ObjectStore
+    keys: DataKeys
+    agreement: Agreement
+    metadata: Metadata
+    pool: BufferPool
+    run: Path
+    links: SignedLinks | None = None
+    epochs: Epochs | None = None
+
+
+@contextlib.asynccontextmanager
+async def open_rooms(
+    config: Config,
+    data: DataDirectory,
+    masters: MasterKeys | None,
+    *,
+    epochs: Epochs | None = None,
+    fills_cache: bool = True,
+) -> AsyncIterator[Rooms]:
+    """Store, keys and metadata for a `with` block; with `epochs`, metadata that answers again what is unchanged.
+    `fills_cache` as `make_store` has it."""
+    client = metadata_client(config, data, epochs)
+    store = await make_store(config, data, client, fills_cache=fills_cache)
+    cached = CachedMetadata(client, epochs)
+    links = make_links(config)
+    try:
+        async with app_keys.open_keys(config, masters, cached) as keys:
+            yield Rooms(
+                store, keys.data, keys.agreement, cached, BufferPool(read_bytes=PULL_BYTES), data.run, links, epochs
+            )
+    finally:
+        await client.close()
+        if links is not None:
+            await links.close()
+        await store.close()

@@ -1,0 +1,107 @@
+"""Which keys the settings name: the key file, AWS KMS, both; made or refused, and loaded before a fork.
+
+The only place that chooses between the providers. Must not know what is wrapped or sealed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.blob.key_consensus import Agreement, KeyRecords
+from proxy.blob.keys import DataKeys, Providers
+from proxy.blob.local_keys import LocalKeys
+from proxy.blob.master_file import KeyFileError, MasterKeys
+from proxy.config.settings import Config
+from proxy.model.names import repository_arn
+from proxy.runtime.data_directory import DataDirectory
+
+if TYPE_CHECKING:
+    from proxy.blob.kms_keys import KmsKeys
+
+REGISTRY_SECRET = "_registry-secret"  # noqa: S105  # no repository can have this name: the context of what is no blob's
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """`data` wraps the data keys of blobs, `agreement` seals everything small."""
+
+    data: DataKeys
+    agreement: Agreement
+
+
+def master_keys(config: Config, data: DataDirectory) -> MasterKeys | None:
+    """The key file, made at the very first start; None where KMS does without. KeyFileError. Blocks.
+
+    A file is never made beside a metadata service elsewhere, nor under KMS, nor for rows that have a key already.
+    """
+    if os.path.lexists(data.master_keys):
+        return MasterKeys.load(data.master_keys)
+    if config.keys.provider == "kms":
+        return None
+    if not config.metadata.url and not _are_under_a_key(config, data):
+        return MasterKeys.load_or_create(data.master_keys)
+    raise KeyFileError(
+        f"{data.master_keys} is not there, and this registry has keys already: copy that file from a node that serves "
+        'or a backup, mount it ([keys] file), or use [keys] provider = "kms" as the other nodes do; to go back from '
+        "KMS to a key file, make one with `wharfage key new --save`"
+    )
+
+
+def preload(config: Config) -> None:
+    """Load what only KMS needs, before a fork: its client and its model (0.3 s, 30 MB)."""
+    if config.keys.key_id:
+        from proxy.blob import kms
+
+        kms.load()
+
+
+@contextlib.asynccontextmanager
+async def open_keys(config: Config, masters: MasterKeys | None, records: KeyRecords) -> AsyncIterator[Keys]:
+    """For a `with` block, inside a running loop. Nothing is asked yet: see `Agreement.begin`."""
+    context = repository_arn(config.registry.region, config.registry.account, REGISTRY_SECRET)
+    seconds = config.keys.cache_seconds
+    local = LocalKeys(masters, cache_seconds=seconds) if masters is not None else None
+    kms = _kms(config, context) if config.keys.key_id else None
+    prefers_kms = config.keys.provider == "kms"
+    in_force = kms if prefers_kms else local
+    if in_force is None:
+        raise KeyFileError("there is neither a key file nor a KMS key to wrap with")
+    agreement = Agreement(
+        records, masters=masters, kms=kms, prefers_kms=prefers_kms, sealed_for=context, node=socket.gethostname()
+    )
+    try:
+        yield Keys(Providers(in_force, local=local, kms=kms), agreement)
+    finally:
+        if kms is not None:
+            await kms.close()
+
+
+def _kms(config: Config, context: str) -> KmsKeys:
+    from proxy.blob.kms import Kms, Place  # loaded by those who use it
+    from proxy.blob.kms_keys import KmsKeys
+
+    keys = config.keys
+    of_arn = re.match(r"arn:[^:]*:kms:([^:]+):", keys.key_id)
+    place = Place(
+        key_id=keys.key_id,
+        region=keys.region or (of_arn[1] if of_arn else config.registry.region),
+        endpoint=keys.endpoint,
+        access_key_id=keys.kms_access_key_id,
+        secret_access_key=keys.kms_secret_access_key,
+    )
+    return KmsKeys(Kms(place), context, cache_seconds=keys.cache_seconds)
+
+
+def _are_under_a_key(config: Config, data: DataDirectory) -> bool:
+    """Whether there are rows here that need a key which is not: a data directory without its keys, a stand-by."""
+    if config.metadata.database:
+        from proxy.metadata.db.postgresql import holds_keys  # the driver is loaded by those who use it
+
+        return holds_keys(config.metadata.database)
+    return data.database.exists()

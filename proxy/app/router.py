@@ -1,0 +1,287 @@
+"""What a worker serves: the doors, put together over the rooms that they share, and the table of paths.
+
+Who is asked the same thing at every door is one object here: callers, the evaluator, the names of hosts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache, partial
+
+from aiohttp import web
+
+from proxy.app import health
+from proxy.app.context import Rooms
+from proxy.audit.trail import Trail
+from proxy.auth import layer_links, secrets, sessions, tokens
+from proxy.auth.access import Access
+from proxy.auth.callers import Callers
+from proxy.auth.failed_logins import FailedLogins
+from proxy.auth.identity import Identity
+from proxy.auth.rates import Rates
+from proxy.blob.format import FRAME_LENGTH
+from proxy.config.loader import ConfigError
+from proxy.config.settings import Config, parsed_rate
+from proxy.ecr import downloads
+from proxy.ecr import routes as ecr
+from proxy.ecr.authorization import Endpoints
+from proxy.ecr.iam import Iam
+from proxy.ecr.last_use import LastUses
+from proxy.ecr.layers import Layers
+from proxy.ecr.query import QueryDoors
+from proxy.ecr.signed_request import Signatures
+from proxy.ecr.sts import Sts
+from proxy.ecr.sts.issuers import Issuers
+from proxy.http.request_info import path_of
+from proxy.http.server import Door
+from proxy.http.unproven_budget import UnprovenBytes
+from proxy.model.errors import Code, Failure
+from proxy.model.hosts import Hosts, port_of
+from proxy.model.quotas import ECR_RATES, MIB, Quotas, Rate
+from proxy.model.records import Sealing
+from proxy.oci import routes as oci
+from proxy.registry.blobs import Blobs
+from proxy.registry.images import Images
+from proxy.registry.pull_times import PullTimes
+from proxy.registry.uploads import Uploads
+
+STATE_PURPOSE = "upload-state"
+_GRACE_LOOK_SECONDS = 0.1
+
+
+def hosts_of(config: Config) -> Hosts:
+    return Hosts(config.registry.account, config.registry.region, config.registry.suffix)
+
+
+def quotas_of(config: Config) -> Quotas:
+    given = config.quotas
+    return Quotas(
+        repositories=given.repositories,
+        images=given.images,
+        tags=given.tags,
+        layer_part_min=given.layer_part_min_mib * MIB,
+        layer_part_max=given.layer_part_max_mib * MIB,
+        layer_part=given.layer_part_mib * MIB,
+        layer_parts=given.layer_parts,
+        layer_bytes=given.layer_mib * MIB,
+        pull_time_exclusions=given.pull_time_exclusions,
+        creation_templates=given.creation_templates,
+        repository_bytes=given.repository_bytes,
+        account_bytes=given.account_bytes,
+        open_uploads=given.open_uploads,
+        upload_seconds=given.upload_hours * 3600,
+    )
+
+
+def rates_of(config: Config) -> Mapping[str, Rate]:
+    """The request rates in force, by operation. ConfigError for one of what is no operation here."""
+    found = dict(ECR_RATES if config.quotas.preset == "ecr" else {})
+    known = ecr.ROUTES.keys() | {route.action.removeprefix("ecr:") for route in oci.ROUTES if route.action}
+    for text in config.quotas.rates:
+        operation, per_second, burst = parsed_rate(text)
+        if operation not in known:
+            raise ConfigError(f"[quotas] rates: {text}: {operation} is no operation of this registry")
+        found.pop(operation, None)
+        if per_second is not None:
+            found[operation] = Rate(per_second, burst if burst is not None else max(1.0, per_second))
+    return found
+
+
+def public_address(config: Config) -> str:
+    """scheme://host:port that clients use, as far as the settings can tell."""
+    if config.server.url:
+        return config.server.url.rstrip("/")
+    tls = config.server.tls_self_signed or config.server.tls_cert
+    return f"{'https' if tls else 'http'}://{config.server.listen}"
+
+
+def repository_uri(config: Config) -> str:
+    """`metadata.transaction.Registry.repository_uri` of a server with these settings."""
+    scheme, _, host = public_address(config).partition("://")
+    if not config.registry.suffix:
+        return f"{host}/{{name}}"
+    port = port_of(host)
+    return f"{hosts_of(config).registry('{account}', '' if (scheme, port) == ('https', ':443') else port)}/{{name}}"
+
+
+@cache
+def issuers_authorities(ca_bundle: str) -> ssl.SSLContext:
+    """Who vouches for the issuers of web identities: `[sts] oidc_ca_bundle`, empty: the system's. ConfigError."""
+    try:
+        return ssl.create_default_context(cafile=ca_bundle or None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"[sts] oidc_ca_bundle {ca_bundle}: cannot be used: {error}") from error
+
+
+def router(
+    config: Config,
+    own: Rooms,
+    trail: Trail,
+    leaving: Callable[[], bool],
+    pulls: PullTimes,
+    unproven: UnprovenBytes | None = None,
+) -> Callable[[web.Request], tuple[str, Door]]:
+    """The visible table of paths; everything below them is the doors' own."""
+    hosts = hosts_of(config)
+    access = Access(own.metadata)
+    callers = Callers(own.metadata)
+    limited = rates_of(config)
+    rates = Rates(limited, own.metadata) if limited else None
+    logins = FailedLogins(config.server.login_failures)
+    issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
+    endpoints = Endpoints(hosts, config.server.url.rstrip("/"))
+    uploads = _uploads(config, own)
+    blobs = Blobs(
+        own.metadata,
+        own.store,
+        own.keys,
+        own.pool,
+        own.links,
+        create_on_push=config.registry.create_on_push,
+    )
+    links = layer_links.LayerLinks(own.agreement.sealer(layer_links.PURPOSE), hosts.region)
+    docker = oci.door(
+        uploads=uploads,
+        blobs=blobs,
+        images=Images(
+            own.metadata, own.keys, region=hosts.region, create_on_push=config.registry.create_on_push, pulls=pulls
+        ),
+        identity=Identity(callers, issued, time.time, region=hosts.region),
+        access=access,
+        hosts=hosts,
+        clock=time.time,
+        trail=trail,
+        realm=None if hosts.suffix else public_address(config) + "/",
+        stall_seconds=config.server.body_seconds,
+        rates=rates,
+        epochs=own.epochs,
+        logins=logins,
+    )
+    key_secrets = own.agreement.sealer(secrets.PURPOSE)
+    opened = sessions.Sessions(own.agreement.sealer(sessions.PURPOSE))
+    issuers = Issuers(
+        config.sts.oidc_issuers,
+        tls=issuers_authorities(config.sts.oidc_ca_bundle) if config.sts.oidc_issuers else None,
+        clock=time.monotonic,
+    )
+    aws = ecr.door(
+        metadata=own.metadata,
+        access=access,
+        signatures=Signatures(
+            own.metadata,
+            key_secrets,
+            opened,
+            region=hosts.region,
+            clock=time.time,
+            callers=callers,
+            uses=LastUses(own.metadata.note_key_use, time.time),
+            unproven=unproven,
+            folder=own.run,
+            logins=logins,
+        ),
+        keys=own.keys,
+        tokens=issued,
+        endpoints=endpoints,
+        layers=Layers(uploads, own.metadata, links, endpoints, own.run),
+        query_doors=QueryDoors(
+            Sts(own.metadata, opened, access, issuers, time.time), Iam(own.metadata, access, key_secrets)
+        ),
+        trail=trail,
+        clock=time.time,
+        rates=rates,
+        pulls=pulls,
+        allowed_keys=config.keys.allowed,
+    )
+
+    linked = downloads.door(
+        links=links,
+        callers=callers,
+        metadata=own.metadata,
+        blobs=blobs,
+        trail=trail,
+        account=hosts.account,
+        region=hosts.region,
+        clock=time.time,
+        stall_seconds=config.server.body_seconds,
+    )
+
+    parts: dict[str, Callable[[], Awaitable[str | None]]] = {
+        "store": own.store.check,
+        "metadata": partial(_knows, own),
+        "key": own.agreement.check,
+        "key_provider": own.keys.check,
+        "audit": trail.check,
+    }
+    asked: dict[str, Door] = {
+        "/healthz": health.healthz,
+        "/readyz": partial(health.readyz, parts, leaving),
+        "/metrics": health.metrics,
+    }
+
+    def route(request: web.Request) -> tuple[str, Door]:
+        path, query = path_of(request), request.raw_path.partition("?")[2]
+        if path == "/v2" or path.startswith("/v2/"):
+            return "oci", docker
+        if path == "/" and (request.method == "POST" or (request.method == "GET" and query)):
+            return "ecr", aws
+        if path.startswith(downloads.PATH):
+            return "layers", linked
+        if path in asked:
+            return "probe", asked[path]
+        return "none", _nothing_here
+
+    return route
+
+
+def probes_only(
+    route: Callable[[web.Request], tuple[str, Door]],
+) -> Callable[[web.Request], tuple[str, Door]]:
+    """Of a table of paths, those that probe."""
+
+    def probing(request: web.Request) -> tuple[str, Door]:
+        name, found = route(request)
+        return (name, found) if name == "probe" else ("none", _nothing_here)
+
+    return probing
+
+
+def _uploads(config: Config, own: Rooms) -> Uploads:
+    return Uploads(
+        own.metadata,
+        own.store,
+        own.keys,
+        own.agreement.sealer(STATE_PURPOSE),
+        region=config.registry.region,
+        frame_length=FRAME_LENGTH,
+        create_on_push=config.registry.create_on_push,
+        pool=own.pool,
+        sealing=Sealing(config.storage.sealing),
+    )
+
+
+async def _knows(own: Rooms) -> str | None:
+    """In grace this node is of use, and says why it may not be for long, without waiting for services' patience."""
+    asking = asyncio.ensure_future(own.metadata.ping())
+    try:
+        while own.epochs is None or not (own.epochs.in_grace() and own.epochs.speaks()):
+            if (await asyncio.wait({asking}, timeout=_GRACE_LOOK_SECONDS))[0]:
+                await asking
+                try:
+                    return "; ".join(await own.metadata.warnings()) or None
+                except Failure as failure:
+                    if failure.code is Code.UNKNOWN_OPERATION:  # a service of an earlier release
+                        return None
+                    raise
+        return "grace: no metadata service reaches its database; what was known is served on"
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
+async def _nothing_here(request: web.Request) -> web.StreamResponse:
+    body = json.dumps({"errors": [{"code": "UNSUPPORTED", "message": "There is nothing at this path; see /v2/."}]})
+    return web.Response(status=404, text=body, content_type="application/json")

@@ -1,0 +1,163 @@
+"""Which object store the settings name: made, claimed by its name, and loaded before a fork.
+
+The only place that chooses between the stores. Must not know what is kept in one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING
+
+from proxy.app.metadata import metadata_client, wait_for_metadata
+from proxy.blob.hashers import crc32
+from proxy.config.settings import Config
+from proxy.metadata.client.client import MetadataClient
+from proxy.runtime.data_directory import DataDirectory
+from proxy.storage import marker
+from proxy.storage.base import ObjectStore, OpenObjects
+from proxy.storage.filesystem.store import FilesystemStore
+from proxy.storage.null_open_objects import Unpaused
+
+if TYPE_CHECKING:
+    from proxy.storage.s3.bucket import Place
+    from proxy.storage.s3.part_buffers import Budget
+    from proxy.storage.s3.signed_urls import S3Links
+
+
+def claim_store(config: Config, data: DataDirectory) -> str:
+    """Name the store at the first start, know it at all others; its id. Failure StoreUnavailable when it is another.
+
+    Blocks: for the parent, before it forks. A metadata service elsewhere is asked whether it has rows already."""
+
+    def first() -> bool:
+        if config.metadata.url:
+            return asyncio.run(_has_no_blob(config, data))
+        if config.metadata.database:
+            from proxy.metadata.db.postgresql import holds_blobs  # the driver is loaded by those who use it
+
+            return not holds_blobs(config.metadata.database)
+        return not data.database.exists()
+
+    if config.storage.backend == "filesystem":
+        return marker.claim(data.objects, data.store_id, first=first)
+    else:
+        from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
+
+        return s3_marker.claim(_place(config), config.storage.prefix, data.store_id, first=first)
+
+
+def adopt_store(config: Config, data: DataDirectory, store_id: str) -> None:
+    """Let the store of the settings be the one of that id, or a copy of it; as `marker.adopt`. Blocks."""
+    if config.storage.backend == "filesystem":
+        marker.adopt(data.objects, store_id)
+    else:
+        from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
+
+        s3_marker.adopt(_place(config), config.storage.prefix, store_id)
+
+
+async def _has_no_blob(config: Config, data: DataDirectory) -> bool:
+    client = metadata_client(config, data)
+    try:
+        await wait_for_metadata(client, asyncio.Event())
+        return not await client.objects(after="", limit=1)
+    finally:
+        await client.close()
+
+
+def preload(config: Config) -> None:
+    """Load what only some settings need, before a fork: the S3 client and its model (0.3 s, 30 MB)."""
+    if config.storage.backend == "s3":
+        from proxy.storage.s3 import bucket
+
+        bucket.load()
+    if has_cache(config):
+        from proxy.storage.cache import store as cache_store  # noqa: F401  # loaded by those who want it
+
+
+def has_cache(config: Config) -> bool:
+    return config.storage.backend == "s3" and config.cache.mib > 0
+
+
+async def make_store(
+    config: Config, data: DataDirectory, client: MetadataClient, *, fills_cache: bool = True
+) -> ObjectStore:
+    """For doors and upkeep: uploads pause, and what S3 then needs is kept by `client`.
+
+    It is behind this machine's cache if there is one. Without `fills_cache` nothing is read from that nor kept in it;
+    what is deleted goes from it all the same."""
+    store = await _pausing_store(config, data, client)
+    if not has_cache(config):
+        return store
+    from proxy.storage.cache.store import CachedStore  # loaded by those who want it
+
+    return CachedStore(store, data.cache, config.cache.mib * 2**20, fills=fills_cache)
+
+
+async def _pausing_store(config: Config, data: DataDirectory, client: MetadataClient) -> ObjectStore:
+    store_id = await asyncio.to_thread(marker.known_id, data.store_id)
+    if config.storage.backend == "filesystem":
+        return FilesystemStore(data.objects, store_id=store_id)
+    from proxy.storage.s3.node_budget import NodeBudget  # loaded by those who want it
+
+    budget = await asyncio.to_thread(NodeBudget, data.parts, config.storage.buffers_mib * 2**20)
+    return _bucket_store(config, client, store_id, budget)
+
+
+def make_unpaused_store(config: Config, data: DataDirectory, store_id: str) -> ObjectStore:
+    """For whoever copies objects into the store and finishes each one at once: asks no metadata service."""
+    if config.storage.backend == "filesystem":
+        return FilesystemStore(data.objects, store_id=store_id, drafts=True)
+    from proxy.storage.s3.part_buffers import OwnBudget  # loaded by those who want it
+
+    budget = OwnBudget(config.storage.buffers_mib * 2**20)
+    return _bucket_store(config, Unpaused(), store_id, budget, stall_seconds=1e6)
+
+
+def _bucket_store(
+    config: Config, open_objects: OpenObjects, store_id: str | None, budget: Budget, *, stall_seconds: float = 5.0
+) -> ObjectStore:
+    from proxy.storage.s3.bucket import Bucket, load  # loaded by those who want it
+    from proxy.storage.s3.store import S3Store
+
+    storage = config.storage
+    return S3Store(
+        Bucket(_place(config), session=load()),
+        open_objects,
+        prefix=storage.prefix,
+        store_id=store_id,
+        part_size=storage.part_mib * 2**20,
+        budget=budget,
+        checksum=storage.checksum,
+        crc32=crc32,
+        stall_seconds=stall_seconds,
+    )
+
+
+def make_links(config: Config) -> S3Links | None:
+    """What sends clients to the store, when they are to be sent there."""
+    storage = config.storage
+    if not storage.redirect:
+        return None
+    from proxy.storage.s3.bucket import load  # loaded by those who want it
+    from proxy.storage.s3.signed_urls import S3Links
+
+    place = _place(config)
+    public = dataclasses.replace(place, endpoint=storage.public_endpoint or place.endpoint)
+    return S3Links(public, prefix=storage.prefix, session=load())
+
+
+def _place(config: Config) -> Place:
+    from proxy.storage.s3.bucket import Place  # loaded by those who want it
+
+    storage = config.storage
+    return Place(
+        bucket=storage.bucket,
+        endpoint=storage.endpoint,
+        region=storage.region,
+        access_key_id=storage.access_key_id,
+        secret_access_key=storage.secret_access_key,
+        addressing=storage.addressing,
+        ca_bundle=storage.ca_bundle,
+    )

@@ -1,0 +1,197 @@
+"""The composition root: from settings to running processes.
+
+What each process has: the metadata process, the database and its socket; the watch process of a node whose services
+are elsewhere, the epoch page; a worker, one HTTP server whose doors share one store, one pool of buffers and one cached
+view of the metadata services, and the upkeep that takes its turn. The only place that knows all rooms; none of it
+decides anything. All it loads is loaded before the parent forks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from proxy.app import bootstrap
+from proxy.app.audit import open_trail
+from proxy.app.context import open_rooms
+from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
+from proxy.app.router import probes_only, quotas_of, repository_uri, router
+from proxy.blob.master_file import MasterKeys
+from proxy.config.loader import ConfigError
+from proxy.config.settings import Config
+from proxy.http.server import HttpServer, Limits
+from proxy.http.tls import reload_on_change, server_context
+from proxy.http.unproven_budget import UnprovenBytes
+from proxy.jobs.schedule import run_tasks
+from proxy.jobs.sweep import sweep_tasks
+from proxy.metadata.client.epochs import Epochs
+from proxy.metadata.cluster.subscriber import Watch
+from proxy.metadata.db.transaction import Registry
+from proxy.metadata.service.service import Service, start_service
+from proxy.registry.pull_times import PullTimes
+from proxy.runtime.data_directory import DataDirectory
+from proxy.runtime.memory import give_memory_back
+
+PROBE_CONNECTIONS = 64  # at `[server] probes`: one client's, too, as long as another does not need them
+
+# ---- the metadata process -----------------------------------------------------------------------------------------
+
+
+async def serve_metadata(
+    config: Config, data: DataDirectory, masters: MasterKeys | None, stop: asyncio.Event, ready: Callable[[], None]
+) -> None:
+    """Serve rows until `stop`; the account and its administrator are there before `ready` is called."""
+    settings = config.metadata
+    pair = (Path(settings.tls_cert), Path(settings.tls_key)) if settings.listen and settings.tls_cert else None
+    tls = await asyncio.to_thread(metadata_tls, *pair) if pair is not None else None
+    async with metadata_service(config, data, masters, beside=settings.listen, tls=tls):
+        reading = asyncio.create_task(reload_on_change(tls, *pair), name="certificate") if tls and pair else None
+        ready()
+        await stop.wait()
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
+def metadata_tls(cert: Path, key: Path) -> ssl.SSLContext:
+    """What the metadata service shows on TCP. ConfigError."""
+    try:
+        return server_context(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"[metadata] tls_cert {cert}, tls_key {key}: cannot be used: {error}") from error
+
+
+async def watch_metadata(config: Config, data: DataDirectory, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    """Keep the epoch page of a node whose metadata services are elsewhere, until `stop`."""
+    page = await asyncio.to_thread(Epochs, data.node_epochs)
+    watch = Watch(page, metadata_addresses(config, data), secret=config.metadata.secret or None, name=node_name(config))
+    watching = asyncio.create_task(watch.run(), name="watch")
+    ready()  # workers work without: they only keep nothing then
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (watching, stopping):
+        task.cancel()
+    await asyncio.gather(watching, stopping, return_exceptions=True)
+    page.close()
+
+
+@contextlib.asynccontextmanager
+async def metadata_service(
+    config: Config,
+    data: DataDirectory,
+    masters: MasterKeys | None,
+    *,
+    beside: str = "",
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Service]:
+    """A metadata service in this process, for a `with` block: on the data directory's socket, and `beside` it."""
+    service = await start_service(
+        database=config.metadata.database or data.database,
+        listen=f"unix:{data.metadata_socket}",
+        beside=beside,
+        alone=not beside and config.storage.backend == "filesystem",
+        epochs=data.epochs,
+        secret=config.metadata.secret or None,
+        tls=tls,
+        advertise=config.metadata.advertise,
+        outage_grace=config.metadata.outage_grace,
+        trusted=trusted_authorities(config),
+        registry=Registry(
+            config.registry.region,
+            repository_uri(config),
+            config.registry.account,
+            quotas_of(config),
+            key_seconds=config.identity.key_days * 86_400 or None,
+            lasting_key=config.keys.access_key_id,
+        ),
+        prepare=partial(bootstrap.first_start, config, data, masters),
+    )
+    try:
+        yield service
+    finally:
+        await service.close()
+
+
+# ---- a worker -----------------------------------------------------------------------------------------------------
+
+
+async def serve_worker(
+    config: Config,
+    data: DataDirectory,
+    masters: MasterKeys | None,
+    listening: Sequence[socket.socket],
+    tls: ssl.SSLContext | None,
+    stop: asyncio.Event,
+    ready: Callable[[], None],
+    *,
+    epochs: Epochs | None,
+    probing: Sequence[socket.socket] = (),
+) -> None:
+    """Answer docker and aws on the listening sockets until `stop`, then drain; probes on those `probing`, in plain
+    HTTP, until the end."""
+    async with open_rooms(config, data, masters, epochs=epochs) as own, open_trail(config, data) as trail:
+        if not await wait_for_metadata(own.metadata, stop):
+            return
+        await own.agreement.begin()
+        pulls = PullTimes(own.metadata.note_pulls, time.time)
+        unproven = UnprovenBytes()
+        route = router(config, own, trail, stop.is_set, pulls, unproven)
+        server = HttpServer(route, _limits(config), unproven)
+        prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
+        duties: list[asyncio.Task[None]] = [
+            asyncio.create_task(
+                run_tasks(
+                    own.metadata,
+                    sweep_tasks(
+                        own.metadata,
+                        own.store,
+                        every=config.sweep.interval_seconds,
+                        upload_idle=config.uploads.idle_hours * 3600,
+                        grace=config.sweep.grace_hours * 3600,
+                        now=own.metadata.now,
+                    ),
+                    random=random.random,
+                    clock=time.monotonic,
+                ),
+                name="upkeep",
+            ),
+            asyncio.create_task(own.agreement.watch(), name="agreement"),
+            asyncio.create_task(give_memory_back(server.load), name="memory"),
+        ]
+        if tls is not None and config.server.tls_cert:
+            pair = Path(config.server.tls_cert), Path(config.server.tls_key)
+            duties.append(asyncio.create_task(reload_on_change(tls, *pair), name="certificate"))
+        for sock in listening:
+            await server.begin(sock, tls)
+        for sock in probing:
+            await prober.begin(sock)
+        ready()
+        await stop.wait()
+        server.say_goodbye()
+        await asyncio.sleep(config.server.drain_delay_seconds)  # /readyz says draining, all else goes on
+        await server.finish(config.server.drain_seconds)
+        await prober.finish(0)
+        await pulls.close()
+        for duty in duties:
+            duty.cancel()
+        await asyncio.gather(*duties, return_exceptions=True)
+
+
+def _limits(config: Config) -> Limits:
+    server = config.server
+    return Limits(
+        server.header_seconds,
+        server.body_seconds,
+        server.keepalive_seconds,
+        server.trusted_proxies,
+        server.connections,
+        server.connections_per_client,
+    )

@@ -1,0 +1,144 @@
+"""Writing an object that is not sealed: its bytes as they come, and a hash of each frame for its rows.
+
+In the thread of a slot (`slots`) each frame is hashed twice while warm: for the digest, and by itself (`plain`). Pages
+of hashes that are full are kept as they come, so that an append of any length holds little more than one of them; the
+last one is the caller's to record with the append.
+
+Words: `begin`, `write`…, then `finish` or `abandon`, as for a sealed one. Must not know where pages are kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from _speedups import Hasher
+from proxy.blob.buffers import BufferPool
+from proxy.blob.double_buffer import Filled, Made, Shape, Slots, Source
+from proxy.blob.plain import PAGE_BYTES, hash_frames, page_offset
+from proxy.model.records import Segment
+from proxy.storage.base import Appender
+
+KeepPage = Callable[[int, bytes], Awaitable[None]]
+"""(plain offset of its first frame, a full page of hashes); keeping it twice is keeping it once."""
+
+
+class PlainWriter:
+    """One append being written. `plain_length` counts the bytes taken so far; `last_hashes` is good after `finish`.
+
+    A failure or a cancellation leaves it fit for `abandon`; after a cancellation `finish` is good as well and keeps
+    what was taken.
+    """
+
+    def __init__(
+        self,
+        appender: Appender,
+        *,
+        frame_length: int,
+        plain_offset: int,
+        hasher: Hasher,
+        expected: int | None,
+        pool: BufferPool,
+        keep_page: KeepPage,
+    ) -> None:
+        """Use `begin`."""
+        self.last_hashes = b""
+        self._frame_length = frame_length
+        self._segment = Segment(plain_offset, 0, appender.offset, 0, b"")
+        self._hasher = hasher
+        self._keep_page = keep_page
+        self._made: deque[bytes] = deque()  # put in by the threads, one after the other
+        self._hashes = bytearray()  # that no page kept holds
+        self._pages = 0  # kept
+        self._stored_length: int | None = None
+        self._ended = False
+        self._slots = Slots(appender, Shape(frame_length, 0, 0, 0), self._hash, expected=expected, pool=pool)
+
+    def __repr__(self) -> str:
+        return f"<PlainWriter from {self._segment.plain_offset}, {self._slots}>"
+
+    @property
+    def plain_length(self) -> int:
+        return self._slots.plain_length
+
+    @staticmethod
+    async def begin(
+        appender: Appender,
+        *,
+        frame_length: int,
+        plain_offset: int,
+        hasher: Hasher,
+        expected: int | None,
+        pool: BufferPool,
+        keep_page: KeepPage,
+    ) -> PlainWriter:
+        """Start an append at the appender's offset; the parameters are those of `SealedWriter.begin`, but for keys."""
+        return PlainWriter(
+            appender,
+            frame_length=frame_length,
+            plain_offset=plain_offset,
+            hasher=hasher,
+            expected=expected,
+            pool=pool,
+            keep_page=keep_page,
+        )
+
+    async def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Take the chunk's bytes; it is the caller's again. Waits while both slots are full, or a page is kept."""
+        await self._slots.write(chunk)
+        if self._made:
+            await self._keep_full_pages()
+
+    async def room(self) -> memoryview:
+        """Where the next bytes go, at least one; the caller puts them there and says how many by `took`."""
+        if self._made:
+            await self._keep_full_pages()
+        return await self._slots.room()
+
+    async def draw(self, source: Source) -> bool:
+        """As `Slots.draw`."""
+        if self._made:
+            await self._keep_full_pages()
+        return await self._slots.draw(source)
+
+    def took(self, count: int) -> memoryview | None:
+        """So many bytes lie where the last room was; the next one, if there is one without waiting."""
+        return self._slots.took(count)
+
+    async def finish(self) -> Segment:
+        """End the append: all is hashed and stored, though not yet durable. Buffers are given back."""
+        if self._ended:
+            raise RuntimeError("this append has ended")
+        if self._stored_length is None:
+            self._stored_length = await self._slots.finish()
+        await self._keep_full_pages()
+        self.last_hashes = bytes(self._hashes)
+        self._ended = True
+        start = self._segment
+        return Segment(start.plain_offset, self.plain_length, start.stored_offset, self._stored_length, b"")
+
+    async def abandon(self) -> None:
+        """Stop here. Waits for the thread that still stores; should this be cancelled, its buffer follows later."""
+        await self._slots.abandon()
+
+    def _hash(self, view: memoryview, filled: Filled, into: memoryview | None, made: Made | None) -> int:
+        end = filled.frames * self._frame_length + (filled.final or 0)
+        for at in range(0, end, self._frame_length):
+            frame = view[at : min(at + self._frame_length, end)]
+            self._hasher.update(frame)
+            self._made.append(hash_frames(frame, self._frame_length))
+            if into is not None:
+                into[at : at + len(frame)] = frame
+                if made is not None:
+                    made(into[at : at + len(frame)])
+        return end
+
+    async def _keep_full_pages(self) -> None:
+        """All but the last one, be it full."""
+        while self._made:
+            self._hashes += self._made.popleft()
+        while len(self._hashes) > PAGE_BYTES:
+            at = page_offset(self._segment, self._pages, self._frame_length)
+            await self._keep_page(at, bytes(self._hashes[:PAGE_BYTES]))
+            del self._hashes[:PAGE_BYTES]
+            self._pages += 1

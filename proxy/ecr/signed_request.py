@@ -1,0 +1,267 @@
+"""A signed request, proven and then read: the step from aiohttp to a caller and the bytes that it vouches for.
+
+In the order that costs least: head, scope, date, the access key's row or the session token, and only then the body,
+which is charged (`bodies`), bounded and hashed as it arrives. Two ways to take a body: `read`, whole, of which nothing
+is looked at before its signature was checked; `stream`, large and piece by piece, of which nothing may be *kept* before
+`prove` has returned. Must not know operations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from aiohttp import web
+
+from proxy import observe
+from proxy.auth.callers import Callers, Lookups
+from proxy.auth.envelope import SmallSealer
+from proxy.auth.failed_logins import FailedLogins
+from proxy.auth.secrets import open_secret
+from proxy.auth.sessions import SessionCredentials, SessionExpired, SessionInvalid, Sessions, check_time
+from proxy.auth.signing_keys import SigningKeys
+from proxy.auth.sigv4 import Claim, Headers, Reason, Refused, check_claim, check_signature, read_claim
+from proxy.ecr.bodies import charged, chunks
+from proxy.ecr.errors import throttled
+from proxy.ecr.last_use import LastUses
+from proxy.ecr.services import Service
+from proxy.ecr.spool import Spool
+from proxy.http.limited_connection import client_of
+from proxy.http.request_info import path_of
+from proxy.http.unproven_budget import Charge, UnprovenBytes
+from proxy.model.errors import Code, Failure
+from proxy.model.identity import AccessKey, Caller
+
+UNKNOWN_KEY_TEXT = "The security token included in the request is invalid."
+EXPIRED_TEXT = "The security token included in the request is expired"
+TOO_MANY_TEXT = "Too many signatures that did not match came from this address. Try again later."
+OPENED_KEPT = 512  # session tokens, some 6 KB each at most
+
+Place = Callable[["SignedBody"], Awaitable[Callable[[], None]]]
+"""Waits for a body's place among those of its account; what it gives is called once the body is proven (`places`)."""
+
+
+class KeyLookups(Lookups, Protocol):
+    """The part of `metadata.contract.Metadata` that knows keys and who holds them."""
+
+    async def access_key(self, access_key_id: str) -> AccessKey | None: ...
+
+
+class Signatures:
+    """Proves requests; keeps the signing keys of the day and the session tokens seen lately."""
+
+    def __init__(
+        self,
+        lookups: KeyLookups,
+        secrets: SmallSealer,
+        sessions: Sessions,
+        *,
+        region: str,
+        clock: Callable[[], float],
+        callers: Callers | None = None,
+        uses: LastUses | None = None,
+        unproven: UnprovenBytes | None = None,
+        folder: Path | None = None,
+        logins: FailedLogins | None = None,
+    ) -> None:
+        """`secrets` opens what `auth.secrets` sealed; `clock` tells epoch seconds.
+
+        `callers` are those of all doors (None: of these signatures alone); `uses` hears of every key that was proven.
+        `unproven` is charged for bodies that are not; long ones are set aside in `folder` (None: the system's own).
+        `logins` slows down clients whose signatures fail (None: nobody).
+        """
+        self._lookups = lookups
+        self._secrets = secrets
+        self._sessions = sessions
+        self._region = region
+        self._clock = clock
+        self._callers = callers or Callers(lookups, clock)
+        self._uses = uses
+        self.unproven = unproven or UnprovenBytes()
+        self._logins = logins or FailedLogins(0)
+        self._folder = folder or Path(tempfile.gettempdir())
+        self._keys = SigningKeys()
+        self._opened: OrderedDict[bytes, SessionCredentials] = OrderedDict()
+
+    async def read(
+        self, request: web.Request, claim: Claim, service: Service, place: Place | None = None
+    ) -> tuple[Caller, bytes]:
+        """Who signed the request, and its whole body, which waits for its `place`. Refused, Unreadable, or Failure of a
+        look-up."""
+        async with Spool(self._folder) as spool, self.stream(request, claim, service) as body:
+            proven = await place(body) if place is not None else None
+            async for chunk in body:
+                await spool.write(chunk)
+            caller = await body.prove()
+            if proven is not None:
+                proven()
+            return caller, b"".join([piece async for piece in spool.content()])
+
+    @contextlib.asynccontextmanager
+    async def stream(self, request: web.Request, claim: Claim, service: Service) -> AsyncIterator[SignedBody]:
+        """The body of a request as it comes, up to `service.body_max` bytes; who signed it is known by `prove`.
+
+        Refused before the first byte for a claim that cannot hold. Left without an error and without a proof is a
+        mistake of the caller's (RuntimeError)."""
+        check_claim(
+            claim,
+            service=service.name,
+            regions=(self._region, *service.regions),
+            required=service.required,
+            now=self._clock(),
+            skew_minutes=service.skew_minutes,
+            presigned_seconds=service.presigned_seconds,
+        )
+        client = client_of(request)
+        async with charged(request, self.unproven) as charge:
+            try:
+                held = await self._session(claim) if claim.token else await self._long_lived(claim, client)
+            except Refused as refused:
+                if refused.reason is Reason.UNKNOWN_KEY:
+                    self._failed(client, claim)
+                raise
+            async with contextlib.aclosing(chunks(request, service.body_max, charge)) as pieces:
+                body = SignedBody(request, claim, pieces, held, charge)
+                try:
+                    yield body
+                except Refused:
+                    if body.is_refused:
+                        self._failed(client, claim, claim.access_key_id)
+                    raise
+        if not body.is_proven:
+            raise RuntimeError("the body of a signed request was used without a proof")
+        if not claim.token:
+            self._logins.proven(client, claim.access_key_id)
+            if self._uses is not None:
+                self._uses.seen(claim.access_key_id, claim.region, claim.service)
+
+    def _failed(self, client: str, claim: Claim, key: str = "") -> None:
+        """`key` is one that exists. A session's is as much of a secret as its token, and is not slowed down."""
+        observe.metrics.logins_failed.labels("ecr").inc()
+        self._logins.failed(client, "" if claim.token else key)
+
+    async def _long_lived(self, claim: Claim, client: str) -> _Held:
+        if seconds := self._logins.wait(client, claim.access_key_id):
+            observe.metrics.logins_refused.labels("ecr").inc()
+            raise throttled(TOO_MANY_TEXT, seconds)
+        row = await self._lookups.access_key(claim.access_key_id)
+        caller = self._callers.of_key(row) if row is not None else None
+        if row is None or caller is None:
+            raise Refused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
+        try:
+            key = self._keys.get(
+                claim,
+                row.sealed_secret,
+                lambda: open_secret(self._secrets, row.access_key_id, row.sealed_secret),
+            )
+        except ValueError as error:
+            raise Failure(
+                Code.SERVER,
+                "The access key cannot be read by this server.",
+                hint=f"no master key here opens the secret of {row.access_key_id}: {error}",
+            ) from None
+        return _Held(caller, key)
+
+    async def _session(self, claim: Claim) -> _Held:
+        name = hashlib.sha256(claim.token.encode("utf-8", "surrogateescape")).digest()
+        try:
+            found = self._open(claim.token, name)
+        except SessionExpired:
+            raise Refused(Reason.EXPIRED, EXPIRED_TEXT) from None
+        except SessionInvalid:
+            raise Refused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT) from None
+        caller = None
+        if found.access_key_id == claim.access_key_id:
+            caller = await self._callers.find(
+                found.principal_id, found.account, session=found.session, access_key_id=found.access_key_id
+            )
+        if caller is None:  # the token of another key, or whose principal is gone, or that is revoked
+            raise Refused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
+        return _Held(caller, self._keys.get(claim, name, lambda: found.secret))
+
+    def _open(self, token: str, name: bytes) -> SessionCredentials:
+        found = self._opened.get(name)
+        if found is None:
+            found = self._sessions.open(token, self._clock())
+            self._opened[name] = found
+            if len(self._opened) > OPENED_KEPT:
+                self._opened.popitem(last=False)
+        else:
+            check_time(found.session, self._clock())
+            self._opened.move_to_end(name)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Whom a claim names, and the key that it must have been signed with."""
+
+    caller: Caller
+    key: bytes = field(repr=False)
+
+
+class SignedBody:
+    """Chunks of a body, hashed as they pass. Iterate once, then `prove`; what came before may be kept only then."""
+
+    def __init__(
+        self, request: web.Request, claim: Claim, pieces: AsyncIterator[bytes], held: _Held, charge: Charge
+    ) -> None:
+        self.is_proven = self.is_refused = False
+        self._charge = charge
+        self._request = request
+        self._claim = claim
+        self._held = held
+        self._hash = hashlib.sha256()
+        self._pieces = pieces
+
+    @property
+    def received(self) -> int:
+        """Bytes of it so far."""
+        return self._charge.received
+
+    @property
+    def account(self) -> str:
+        """Of whom the request names; that it is from there is known once it is proven."""
+        return self._held.caller.account
+
+    def __aiter__(self) -> SignedBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await anext(self._pieces)
+        self._hash.update(chunk)
+        return chunk
+
+    async def prove(self) -> Caller:
+        """Who signed all of the request; reads on to its end. Refused when the signature does not hold."""
+        async for _ in self:
+            pass
+        self.is_refused = True
+        check_signature(
+            self._claim,
+            self._held.key,
+            method=self._request.method,
+            path=path_of(self._request),
+            query=self._request.raw_path.partition("?")[2],
+            headers=header_lines(self._request),
+            body_sha256=self._hash.hexdigest(),
+        )
+        self.is_proven, self.is_refused = True, False
+        self._charge.release()
+        observe.note(principal=self._held.caller.arn)
+        return self._held.caller
+
+
+def claim_of(request: web.Request) -> Claim:
+    """What the request says of itself; Refused when there is nothing that could be checked (MISSING: not signed)."""
+    return read_claim(header_lines(request), request.raw_path.partition("?")[2])
+
+
+def header_lines(request: web.Request) -> Headers:
+    return tuple(request.headers.items())

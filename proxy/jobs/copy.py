@@ -1,0 +1,233 @@
+"""Objects from one store to another, as they are: sealed bytes under the same keys, never opened on the way.
+
+Promises: what the target has already, put there in one step and whole by its size, is not copied again, so that a run
+which was broken off is gone on with; a few objects are copied at once, each through one buffer, whatever their size; an
+object is whole and durable in the target or not counted. One that cannot be read while its store answers is named, and
+the others go on; a store that fails ends the run. With `verify`, each object is looked at in the target, and copied
+once more if it is bad there. A file that an earlier release put there may have kept its length and lost its bytes in a
+power cut: it is copied again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from proxy.jobs.progress import Findings, Progress
+from proxy.jobs.sweep import batches
+from proxy.model.errors import Code, Failure
+from proxy.model.records import Blob
+from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore, StoredObject
+
+T = TypeVar("T")
+
+PARALLEL = 8  # objects at once: small ones wait for an fsync or a request each, behind others' bytes
+BUFFER = 2**20  # bytes of each
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An object that the target shall have; `size` is what its row says."""
+
+    key: str
+    size: int
+    digest: str = ""
+    blob: Blob | None = None  # its row, where `verify` needs it
+
+
+@dataclass(slots=True)
+class CopyReport:
+    copied: int = 0
+    copied_bytes: int = 0  # stored
+    there: int = 0  # before we came
+    there_bytes: int = 0
+    gone: int = 0  # deleted or replaced while we copied: nobody wants them any more
+    missing: Findings = field(default_factory=Findings)  # not in the source, and a row is about it
+    wrong_size: Findings = field(default_factory=Findings)  # not as long as its row says
+    unreadable: Findings = field(default_factory=Findings)  # the source's store answers, but for this one
+    bad: Findings = field(default_factory=Findings)  # in the target, copied twice, and not what its row says
+
+    @property
+    def lacking(self) -> int:
+        return self.missing.count + self.wrong_size.count + self.unreadable.count + self.bad.count
+
+
+async def copy_objects(
+    wanted: AsyncGenerator[Wanted, None],
+    source: ObjectStore,
+    target: ObjectStore,
+    *,
+    total: int,
+    progress: Callable[[Progress], None],
+    still_wanted: Callable[[str], Awaitable[bool]] | None = None,
+    verify: Callable[[Wanted], Awaitable[str]] | None = None,
+    parallel: int = PARALLEL,
+) -> CopyReport:
+    """`wanted` comes in the order of keys, `total` stored bytes of it. `still_wanted` is asked of an object that the
+    source has not; None: they all are. `verify` gives what is wrong with an object in the target, "" if nothing is.
+
+    Failure StoreFull, StoreUnavailable: the run can be gone on with.
+    """
+    run = _Run(source, target, CopyReport(), total, progress, still_wanted, verify)
+    queue: asyncio.Queue[tuple[Wanted, StoredObject | None] | None] = asyncio.Queue(parallel)
+
+    async def work() -> None:
+        buffer = bytearray(BUFFER)
+        while (each := await queue.get()) is not None:
+            await run.take(*each, memoryview(buffer))
+
+    run.tell(0)
+    try:
+        async with asyncio.TaskGroup() as group, contextlib.aclosing(_beside(wanted, target)) as walk:
+            for _ in range(parallel):
+                group.create_task(work())
+            async for each in walk:
+                await queue.put(each)
+            for _ in range(parallel):
+                await queue.put(None)
+    except BaseExceptionGroup as failed:
+        raise _first(failed) from None
+    return run.report
+
+
+async def find_objects(
+    wanted: AsyncGenerator[Wanted, None], store: ObjectStore, *, progress: Callable[[Progress], None]
+) -> CopyReport:
+    """Which of the objects are in the store, by its list alone: `there`, or missing, or of a wrong size."""
+    report = CopyReport()
+    async with contextlib.aclosing(_beside(wanted, store)) as walk:
+        async for each, found in walk:
+            if found is None or not found.finished:
+                report.missing.add(each.key, each.digest, "is missing")
+            elif found.size != each.size:
+                report.wrong_size.add(each.key, each.digest, _sizes(found.size, each.size))
+            else:
+                report.there += 1
+                report.there_bytes += each.size
+            progress(Progress("looking for objects", report.there + report.lacking, 0, "objects"))
+    return report
+
+
+@dataclass(slots=True)
+class _Run:
+    source: ObjectStore
+    target: ObjectStore
+    report: CopyReport
+    total: int
+    progress: Callable[[Progress], None]
+    still_wanted: Callable[[str], Awaitable[bool]] | None
+    verify: Callable[[Wanted], Awaitable[str]] | None
+    done: int = 0
+
+    def tell(self, more: int) -> None:
+        self.done += more
+        self.progress(Progress("copying objects", self.done, max(self.total, self.done), "bytes"))
+
+    async def take(self, each: Wanted, found: StoredObject | None, view: memoryview) -> None:
+        """One object, whatever the target has of it."""
+        whole = found is not None and found.finished and found.atomic and found.size == each.size
+        if whole and not await self._wrong(each):
+            self.report.there += 1
+            self.report.there_bytes += each.size
+            self.tell(each.size)
+            return
+        if not await self._copied(each, view, replaces=found is not None):
+            return
+        if wrong := await self._wrong(each):
+            self.report.bad.add(each.key, each.digest, wrong)
+        else:
+            self.report.copied += 1
+            self.report.copied_bytes += each.size
+
+    async def _wrong(self, each: Wanted) -> str:
+        return "" if self.verify is None else await self.verify(each)
+
+    async def _copied(self, each: Wanted, view: memoryview, *, replaces: bool) -> bool:
+        """False when the source does not give it; the report then says why."""
+        try:
+            async with await _asked(self.source.open(each.key)) as reader:
+                if reader.size != each.size:
+                    self.report.wrong_size.add(each.key, each.digest, _sizes(reader.size, each.size))
+                    return False
+                if replaces:  # and can be, as the source has it
+                    await self.target.delete(each.key)
+                await self._pour(each, reader, view)
+                return True
+        except _SourceFailed as failed:
+            if isinstance(failed.error, ObjectMissing):
+                if self.still_wanted is None or await self.still_wanted(each.key):
+                    self.report.missing.add(each.key, each.digest, "is missing")
+                else:
+                    self.report.gone += 1
+            else:
+                await self.source.check()  # a store that is down ends the run here
+                self.report.unreadable.add(each.key, each.digest, failed.error.message)
+            return False
+
+    async def _pour(self, each: Wanted, reader: ObjectReader, view: memoryview) -> None:
+        appender = await self.target.begin(each.key, each.size)
+        try:
+            at = 0
+            while at < each.size:
+                got = await _asked(reader.read_into(view, at))
+                if not got:
+                    raise _SourceFailed(Failure(Code.STORE_UNAVAILABLE, f"it ends at {at} of {each.size} bytes"))
+                await appender.append(partial(_part, view, got))
+                at += got
+                self.tell(got)
+            await appender.finish()
+        except BaseException:
+            await appender.abandon()
+            raise
+
+
+def _part(view: memoryview, length: int) -> memoryview:
+    return view[:length]
+
+
+class _SourceFailed(Exception):
+    """What the source raised; anything else comes from the target, and ends the run."""
+
+    def __init__(self, error: ObjectMissing | Failure) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+async def _asked(question: Awaitable[T]) -> T:
+    try:
+        return await question
+    except (ObjectMissing, Failure) as error:
+        raise _SourceFailed(error) from error
+
+
+async def _beside(
+    wanted: AsyncGenerator[Wanted, None], store: ObjectStore
+) -> AsyncGenerator[tuple[Wanted, StoredObject | None], None]:
+    """Each wanted object with what the store lists under its key. Both walks are in the order of keys."""
+    async with contextlib.aclosing(wanted), contextlib.aclosing(_listed(store)) as listing:
+        head = await anext(listing, None)
+        async for each in wanted:
+            while head is not None and head.key < each.key:
+                head = await anext(listing, None)
+            yield each, head if head is not None and head.key == each.key else None
+
+
+async def _listed(store: ObjectStore) -> AsyncGenerator[StoredObject, None]:
+    async with contextlib.aclosing(batches(store, "")) as listing:
+        async for batch in listing:
+            for found in batch:
+                yield found
+
+
+def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One of several failures speaks for all: they have one cause, most often a store that is gone or full."""
+    error = failed.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _sizes(found: int, wanted: int) -> str:
+    return f"{found} bytes where its row says {wanted}"

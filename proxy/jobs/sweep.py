@@ -1,0 +1,238 @@
+"""What nobody needs any more: abandoned uploads, rows of deleted repositories, unlinked blobs past their grace, objects
+that no row owns.
+
+A turn of a task goes on, batch by batch, until nothing is due or its time is over. Writes are serial, so a batch is
+short, and after each the task pauses for as long as the batch took: other writes have half of the time, and none waits
+for more than one batch (`bench/sweep.py` measures it).
+
+Promises: a row is removed first and its object after, so that nothing that can still be asked for loses its bytes; an
+object whose deletion fails or is lost becomes an orphan and is taken as one. Orphans are judged in the order list,
+then rows: an object is listed, is old, and only then is no row found for it. None younger than `ORPHAN_AGE_MIN` is
+taken, whatever the grace (an upload's or a reseal's object may be older than its row). With not one blob row there is
+no telling a wrong database from an emptied one, and no orphan is taken. All are counted by kind: upload, blob, orphan
+(an object), unfinished (of which the store knows that it was never finished), stray-upload and stray-row (what lies
+beside objects, see `storage.base.ObjectStore.remove_strays`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from proxy import observe
+from proxy.jobs.schedule import Task
+from proxy.metadata.contract import Metadata
+from proxy.model.errors import Failure
+from proxy.model.records import Removed
+from proxy.storage.base import ObjectStore, StoredObject
+
+BATCH = 500  # objects listed at a time
+ROUNDS = 40  # batches of them in one turn: 20,000 objects, some seconds of work
+ROWS = 100  # removed in one transaction, for which other writes wait
+DELETIONS = 8  # objects deleted at once: each waits for a request or three, or for the disk
+ORPHAN_AGE_MIN = 3600.0  # seconds
+TURN_SECONDS = 300.0  # in which a turn must have ended, be the store ever so slow
+WORK_SECONDS = 240.0  # after which a turn begins no further batch: what is left is the next one's
+PAUSE_MAX = 1.0  # seconds after a batch, however long it took
+
+
+@dataclass(slots=True)
+class OrphanWalk:
+    """Where a walk over the whole store has come to; it begins anew at the end."""
+
+    after: str = ""
+
+
+def sweep_tasks(
+    metadata: Metadata,
+    store: ObjectStore,
+    *,
+    every: float,
+    upload_idle: float,
+    grace: float,
+    now: Callable[[], float],
+) -> tuple[Task, ...]:
+    """The sweep as tasks for `schedule`; all in seconds, `now` is epoch seconds."""
+    walk = OrphanWalk()
+    return (
+        Task("sweep-uploads", every, TURN_SECONDS, lambda: expire_uploads(metadata, store, idle=upload_idle)),
+        Task("sweep-repositories", every, TURN_SECONDS, lambda: remove_deleted(metadata)),
+        Task("sweep-blobs", every, TURN_SECONDS, lambda: collect_blobs(metadata, store, grace=grace)),
+        Task("sweep-orphans", every, TURN_SECONDS, lambda: remove_orphans(metadata, store, walk, grace=grace, now=now)),
+        Task("sweep-strays", every, TURN_SECONDS, lambda: remove_strays(metadata, store, grace=grace, now=now)),
+    )
+
+
+async def expire_uploads(metadata: Metadata, store: ObjectStore, *, idle: float, within: float = WORK_SECONDS) -> int:
+    """Remove sessions untouched for `idle` seconds; returns the objects deleted."""
+    return await _remove_rows(
+        store, "upload", lambda: metadata.expire_uploads(idle_seconds=idle, limit=ROWS), within=within
+    )
+
+
+async def remove_deleted(metadata: Metadata, *, within: float = WORK_SECONDS) -> int:
+    """Remove what is left of deleted repositories; returns the rows removed."""
+    removed = 0
+
+    async def once() -> Removed:
+        nonlocal removed
+        gone = await metadata.remove_deleted(limit=ROWS)
+        removed += gone
+        return Removed({"deleted-repository": gone})
+
+    async with contextlib.aclosing(_until_done(once, within)) as turn:
+        async for _ in turn:
+            pass
+    return removed
+
+
+async def collect_blobs(metadata: Metadata, store: ObjectStore, *, grace: float, within: float = WORK_SECONDS) -> int:
+    """Remove blobs that nothing has linked for `grace` seconds; returns the objects deleted."""
+    return await _remove_rows(
+        store, "blob", lambda: metadata.collect_blobs(grace_seconds=grace, limit=ROWS), within=within
+    )
+
+
+async def _remove_rows(
+    store: ObjectStore, kind: str, remove: Callable[[], Awaitable[Removed]], *, within: float
+) -> int:
+    deleted = 0
+    async with contextlib.aclosing(_until_done(remove, within)) as turn:
+        async for batch in turn:
+            deleted += await delete_all(store, batch.object_keys, kind)
+    return deleted
+
+
+async def _until_done(remove: Callable[[], Awaitable[Removed]], within: float) -> AsyncGenerator[Removed, None]:
+    """Batches until one finds nothing due, or so many seconds have passed; one at least. Rows are counted by kind."""
+    clock = asyncio.get_running_loop().time
+    began, rows, corrected = clock(), Counter[str](), 0
+    try:
+        while True:
+            asked = clock()
+            batch = await remove()
+            took = clock() - asked
+            if batch.done:
+                return
+            rows.update(batch.rows)
+            corrected += batch.corrected
+            yield batch
+            if clock() >= began + within:
+                observe.log.info("the sweep's turn is over and more may be due", seconds=within)
+                return
+            await asyncio.sleep(min(took, PAUSE_MAX))
+    finally:
+        for kind, count in rows.items():
+            observe.metrics.sweep_rows_removed.labels(kind).inc(count)
+        if rows:
+            observe.log.info("the sweep removed rows", **{kind.replace("-", "_"): n for kind, n in rows.items() if n})
+        if corrected:
+            observe.metrics.sweep_corrected.inc(corrected)
+            observe.log.warning(
+                "counters of layers that images need were wrong, and are corrected",
+                count=corrected,
+                hint="wharfage check --quick --repair counts all others",
+            )
+
+
+async def remove_orphans(
+    metadata: Metadata, store: ObjectStore, walk: OrphanWalk, *, grace: float, now: Callable[[], float]
+) -> int:
+    """Go `ROUNDS` batches further through the store; returns the objects deleted."""
+    if not await metadata.objects(after="", limit=1):
+        return 0
+    removed, rounds = 0, 0
+    async with contextlib.aclosing(batches(store, walk.after)) as listing:
+        async for batch in listing:
+            _, old = await find_orphans(metadata, batch, grace=grace, now=now())
+            removed += await delete_orphans(store, old)
+            walk.after = batch[-1].key
+            rounds += 1
+            if rounds == ROUNDS:
+                return removed
+    walk.after = ""
+    return removed
+
+
+async def remove_strays(metadata: Metadata, store: ObjectStore, *, grace: float, now: Callable[[], float]) -> int:
+    """Of what dead writers left beside objects, that which is past its grace; returns how many."""
+    if not await metadata.objects(after="", limit=1):
+        return 0
+    if await metadata.any_reserved():
+        return 0  # uploads to S3 of an object that is reserved look like strays there
+    strays = await store.remove_strays(now() - max(grace, ORPHAN_AGE_MIN))
+    for kind, count in (("stray-upload", strays.uploads), ("stray-row", strays.rows)):
+        _count(kind, count)
+    return strays.uploads + strays.rows
+
+
+async def find_orphans(
+    metadata: Metadata, listed: Sequence[StoredObject], *, grace: float, now: float
+) -> tuple[list[StoredObject], list[StoredObject]]:
+    """Of objects just listed, those without a row: (in their grace, past it)."""
+    owned = set(await metadata.known_objects([stored.key for stored in listed]))
+    without = [stored for stored in listed if stored.key not in owned]
+    latest = now - max(grace, ORPHAN_AGE_MIN)
+    old = [stored for stored in without if stored.modified_at <= latest]
+    return [stored for stored in without if stored.modified_at > latest], old
+
+
+async def batches(store: ObjectStore, after: str, size: int = BATCH) -> AsyncGenerator[list[StoredObject], None]:
+    """The store's objects beyond `after`, so many at a time."""
+    batch: list[StoredObject] = []
+    listing = store.list(after)
+    try:
+        async for stored in listing:
+            batch.append(stored)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    finally:
+        await _close(listing)
+    if batch:
+        yield batch
+
+
+async def delete_all(store: ObjectStore, keys: Sequence[str], kind: str) -> int:
+    """Delete objects whose rows are gone. One that cannot be deleted now is left to the walk over orphans."""
+    removed = 0
+    left = iter(keys)
+
+    async def work() -> None:
+        nonlocal removed
+        for key in left:
+            try:
+                gone = await store.delete(key)
+                removed += gone  # after the wait: the others count here too
+            except Failure as failure:
+                observe.log.warning("an object could not be deleted", object_key=key, reason=str(failure))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(DELETIONS, len(keys))):
+                group.create_task(work())
+    finally:
+        _count(kind, removed)
+    return removed
+
+
+async def delete_orphans(store: ObjectStore, orphans: Sequence[StoredObject]) -> int:
+    """As `delete_all`, by what they are."""
+    removed = 0
+    for kind, finished in (("orphan", True), ("unfinished", False)):
+        removed += await delete_all(store, [stored.key for stored in orphans if stored.finished is finished], kind)
+    return removed
+
+
+def _count(kind: str, removed: int) -> None:
+    if removed:
+        observe.metrics.sweep_removed.labels(kind).inc(removed)
+        observe.log.info("the sweep removed objects", kind=kind, count=removed)
+
+
+async def _close(listing: AsyncIterator[StoredObject]) -> None:
+    if isinstance(listing, AsyncGenerator):
+        await listing.aclose()

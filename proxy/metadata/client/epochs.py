@@ -1,0 +1,176 @@
+"""The epoch page: how every worker of a node learns, without asking, that a cached answer is out of date.
+
+A file of 8-byte counters that all processes map: one for identities, the rest striped by (account, repository). Its one
+writer (the metadata service, or on a node without one `watch`) counts a stripe up after a commit and before its answer;
+a reader takes the stripe's epoch *before* it asks for the row, and may use the row again while the epoch stands. Who
+begins to write a page counts all up, so that what was missed before is made good before anything is used again.
+
+| offset      | length   | what                                                            |
+| 0           | 8        | `MAGIC`, which says the layout                                  |
+| 8           | 8        | the identity stripe                                             |
+| 16          | 8 × 4096 | repository stripes, by crc32 of account, "/", name              |
+| 32784       | 8        | the lease: `now()` until which the page speaks, 0: always       |
+| 32792       | 8        | the page's name, random, 0 until it is asked for                |
+| 32800       | 8        | 1 while the lease is of grace: no service reaches the database  |
+| 32808       | 8        | `now()` until which the service has lent to other nodes         |
+| 32816       | 8        | 1 + the number of the service that the node is attached to, or 0 |
+
+Where services on other machines may write (`invalidation`), the page speaks only under a lease; where the lease has run
+out, nothing kept is used. Each counter is written by one process, aligned, in one store of the machine; a reader never
+sees half of one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import secrets
+import time
+import zlib
+from pathlib import Path
+
+from proxy.metadata.db.transaction import Changes
+
+MAGIC = 0x31_48_43_50_45_46_48_57  # b"WHFEPCH1", little-endian
+STRIPES = 4096  # 32 KiB; two busy repositories share a stripe once in 4096, and then only cost each other a question
+_IDENTITY, _LEASE, _NAME, _GRACE, _LENT, _SERVICE = 1, *range(2 + STRIPES, 7 + STRIPES)
+_LENGTH = 8 * (7 + STRIPES)
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # of the machine; on Linux it counts sleep as well
+
+
+def now() -> int:
+    """Nanoseconds, the same in every process of this machine."""
+    return time.clock_gettime_ns(_CLOCK)
+
+
+class Epochs:
+    """The mapped page. Opening creates the file (0600) and never shortens one that another process has mapped."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            found = os.fstat(self._descriptor)
+            if found.st_size < _LENGTH or found.st_blocks * 512 < _LENGTH:
+                os.posix_fallocate(self._descriptor, 0, _LENGTH)  # writing to a hole of a full disk is a SIGBUS
+            self._map = mmap.mmap(self._descriptor, _LENGTH)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        self._counters = memoryview(self._map).cast("Q")
+        if self._counters[0] not in (0, MAGIC):
+            self.close()
+            raise ValueError(f"{path} is not an epoch page of this version")
+        self._counters[0] = MAGIC
+
+    def identity(self) -> int:
+        return self._counters[_IDENTITY]
+
+    def repository(self, account: str, name: str) -> int:
+        return self._counters[_stripe(account, name)]
+
+    def speaks(self) -> bool:
+        """Whether epochs that stand prove anything now: no other machine's service can have written meanwhile."""
+        until = self._counters[_LEASE]
+        return until == 0 or now() < until
+
+    def look(self) -> Look | None:
+        """What the page says now of identities, for an answer that may be given again; None while it proves nothing,
+        or nothing but what was valid when the database was lost."""
+        return Look(self._counters) if self.speaks() and not self.in_grace() else None
+
+    def lend(self, until: int, *, grace: bool = False) -> None:
+        """The writer's part: the page speaks until then, 0: always, 1: no more."""
+        self._counters[_GRACE] = grace
+        self._counters[_LEASE] = until
+
+    def in_grace(self) -> bool:
+        """Whether what the page proves is what was valid when the database was lost."""
+        return self._counters[_GRACE] == 1
+
+    def lent(self) -> int:
+        """Until when other nodes may use what they keep by this page's service, or by the one before it."""
+        return self._counters[_LENT]
+
+    def note_lent(self, until: int) -> None:
+        self._counters[_LENT] = max(until, self._counters[_LENT])
+
+    def forget_lent(self) -> None:
+        self._counters[_LENT] = 0
+
+    def service(self) -> int | None:
+        """Which of the node's services grants its leases (its place in `[metadata] url`), so that calls go there too.
+        None: none yet, or this machine's own."""
+        number = self._counters[_SERVICE]
+        return number - 1 if number else None
+
+    def set_service(self, number: int | None) -> None:
+        """The writer's part, on a node whose services are elsewhere."""
+        self._counters[_SERVICE] = 0 if number is None else number + 1
+
+    def claim(self) -> bool:
+        """Whether this process is the page's one writer now; the claim ends with it, or with `close`."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def name(self) -> str:
+        """Which page this is, among those of all machines. The writer asks; it makes the name when there is none."""
+        if not self._counters[_NAME]:
+            self._counters[_NAME] = secrets.randbits(63) | 1
+        return f"{self._counters[_NAME]:016x}"
+
+    def bump(self, changes: Changes) -> None:
+        """The writer's part: after a commit, before any answer. One process, one thread at a time."""
+        if changes.everything:
+            self.bump_all()
+            return
+        if changes.identity:
+            self._counters[_IDENTITY] += 1
+        for stripe in {_stripe(account, name) for account, name in changes.repositories}:
+            self._counters[stripe] += 1
+
+    def bump_all(self) -> None:
+        for stripe in range(_IDENTITY, 2 + STRIPES):
+            self._counters[stripe] += 1
+
+    def close(self) -> None:
+        self._counters.release()
+        self._map.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class Look:
+    """What a page said before something was asked: all that was learnt since is good for as long as this stands."""
+
+    __slots__ = ("_counters", "_seen")
+
+    def __init__(self, counters: memoryview) -> None:
+        """Use `Epochs.look`, before a principal is looked up."""
+        self._counters = counters
+        self._seen = [(_IDENTITY, counters[_IDENTITY])]
+
+    def take_in(self, account: str, repository: str) -> None:
+        """That registry and that repository as well, before either is looked up."""
+        for name in ("", repository):
+            stripe = _stripe(account, name)
+            self._seen.append((stripe, self._counters[stripe]))
+
+    def stands(self) -> bool:
+        """Whether nothing of it has changed, and the page can tell."""
+        counters = self._counters
+        until = counters[_LEASE]
+        if (until and now() >= until) or counters[_GRACE]:
+            return False
+        for stripe, epoch in self._seen:  # noqa: SIM110 - a generator takes twice as long, on each repeated request
+            if counters[stripe] != epoch:
+                return False
+        return True
+
+
+def _stripe(account: str, name: str) -> int:
+    return 2 + zlib.crc32(f"{account}/{name}".encode()) % STRIPES

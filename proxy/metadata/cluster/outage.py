@@ -1,0 +1,139 @@
+"""When the whole database is gone: whether this service may go on granting what was valid when it lost contact.
+
+`invalidation` has the rule. Each other service that was registered at the last renewal is asked directly: does it not
+reach the database either, and had it not lost sight of us by then? All must say so, and each "no" is good for a lease.
+Promises: a service that said "no" answers no write before the asker's lease has ended (`owes`). Must not know how
+the database is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+
+from proxy import observe
+from proxy.metadata import wire
+from proxy.metadata.client.addresses import Address, connect, parse
+from proxy.metadata.cluster.protocol import OUTLAST_SECONDS
+
+_ASK_SECONDS = 0.5  # a service that takes longer has said nothing
+_TELL_SECONDS = 0.2  # our own renewals wait for it
+_SESSIONS_MAX = 64  # addresses of services, of which some are of the past where each start has its own
+_REMEMBERED = 1024  # registrations that we gave up
+
+
+class Refused(Exception):
+    """A service answers this one with an error: its sentence."""
+
+
+class Grace:
+    """`seconds` of it at most; 0: none. `begin` inside a running loop, `close` at the end."""
+
+    def __init__(
+        self, seconds: float, *, secret: str | None, trusted: ssl.SSLContext | None, clock: Callable[[], float]
+    ) -> None:
+        self.seconds = seconds
+        self._secret = secret
+        self._trusted = trusted
+        self._clock = clock
+        self._said_no = -OUTLAST_SECONDS
+        self._gave_up: OrderedDict[str, None] = OrderedDict()
+        self._warned = False
+        self._told_up = False  # another service reaches the database, while we do not
+        self._sessions: dict[str, tuple[Address, aiohttp.ClientSession]] = {}
+
+    # ---- asked --------------------------------------------------------------------------------------------------
+
+    def answer(self, question: Mapping[str, Any], reaches: bool, registered: Container[str]) -> dict[str, bool]:
+        """To {"of": registration}, or {"up": true}: the asker reaches the database. `registered` is who was so when we
+        read the roster last: anybody may have given up who is not, and writes may have been answered since."""
+        if question.get("up") is True:
+            self._told_up = True
+        if not reaches:
+            self._said_no = self._clock()
+        asker = str(question.get("of"))
+        return {"reaches": reaches, "gave_up": asker in self._gave_up or asker not in registered}
+
+    def owes(self) -> float:
+        """Seconds for which no write may be answered and nobody given up: somebody goes on by our word."""
+        return self._said_no + OUTLAST_SECONDS - self._clock()
+
+    def give_up(self, registration: str) -> None:
+        """Before its row is removed: whether that was done may never be heard."""
+        self._gave_up[registration] = None
+        if len(self._gave_up) > _REMEMBERED:
+            self._gave_up.popitem(last=False)
+
+    def keep(self, registration: str) -> None:
+        """Its row is certain not to have been removed by us."""
+        self._gave_up.pop(registration, None)
+
+    def reached(self) -> None:
+        """We reach the database."""
+        self._told_up = False
+
+    # ---- asking -------------------------------------------------------------------------------------------------
+
+    async def may_go_on(self, registration: str, others: Sequence[str], lost_for: float) -> bool:
+        """Whether all `others` (addresses) say that nobody reaches the database."""
+        if lost_for > self.seconds or self._told_up or "" in others:
+            return False
+        answers = await asyncio.gather(*(self._ask(other, {"of": registration}) for other in others))
+        return all(said is not None and not said["reaches"] and not said["gave_up"] for said in answers)
+
+    def look(self, own: str, others: Sequence[str]) -> None:
+        """Say, once, that there is no grace where this service is one of several and cannot be asked by them."""
+        if self.seconds and others and not own and not self._warned:
+            self._warned = True
+            observe.log.warning(
+                "there is no outage_grace for any of several metadata services, because this one cannot be asked: "
+                "give it [metadata] listen, or advertise where it listens on all addresses; or set outage_grace = 0"
+            )
+
+    async def tell_up(self, address: str) -> bool:
+        """To a service whose registration is to be removed: we reach the database. Whether it heard that."""
+        if address:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TELL_SECONDS):
+                    return await self._ask(address, {"up": True}) is not None
+        return False
+
+    async def close(self) -> None:
+        for _, session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    async def ask(self, address: str, question: Mapping[str, Any]) -> dict[str, bool]:
+        """What a service says. aiohttp.ClientError, TimeoutError, Refused; ValueError, KeyError and TypeError for what
+        is no answer, RuntimeError when its session had to make room."""
+        parsed, session = await self._session(address)
+        async with session.post(parsed.base + wire.REACHES, json=question) as response:
+            said = await response.json()
+            if response.status != 200:
+                raise Refused(said["message"])
+            if not all(type(said[name]) is bool for name in ("reaches", "gave_up")):
+                raise ValueError(said)
+            return dict(said)
+
+    async def _ask(self, address: str, question: Mapping[str, Any]) -> dict[str, bool] | None:
+        """The same; None when it says nothing."""
+        try:
+            return await self.ask(address, question)
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, RuntimeError, Refused):
+            return None
+
+    async def _session(self, address: str) -> tuple[Address, aiohttp.ClientSession]:
+        """ValueError for what is not one address."""
+        if address not in self._sessions:
+            (parsed,) = parse(address, self._trusted)
+            while len(self._sessions) >= _SESSIONS_MAX:
+                _, oldest = self._sessions.pop(next(iter(self._sessions)))
+                await oldest.close()
+            self._sessions[address] = parsed, connect(parsed, self._secret, connections=2, timeout=_ASK_SECONDS)
+        return self._sessions[address]

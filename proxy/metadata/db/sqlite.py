@@ -1,0 +1,156 @@
+"""Rows in a file: one machine's database.
+
+Promises: a write is on disk when it returns (WAL, synchronous=FULL), unless it need not be: then it is as soon as a
+later one is (synchronous=NORMAL: what is synced then is the log, in order, up to there). Reads have one snapshot and
+wait for no write; two starts at once are safe. All that is SQLite's own is in this file. Must not know what the
+operations do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from proxy.metadata.db import migrations
+from proxy.metadata.db.store import Told
+from proxy.metadata.db.transaction import Changes
+from proxy.metadata.service.clock import Clock, SteadyClock
+from proxy.model.errors import Code, Failure
+
+Result = TypeVar("Result")
+
+_BUSY_SECONDS = 20  # another process holds the write lock only while it migrates or checks
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-32768")
+
+
+# Tables are made anew in a migration, while rows of others refer to them; `_migrate` looks at all of them at its end.
+_MIGRATING = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF", "cache_size=-262144")
+
+
+class SqliteDatabase:
+    """`store.Database` on one file, opened or made (0600) and migrated. Blocks: make it at start.
+
+    `alone`: whoever is told of a write dies with this machine, so that one which need not be durable may be lost with
+    it; else all are. `clock` is the machine's, and so the database's."""
+
+    readers = 2  # reads are short, and the interpreter runs one at a time anyway
+    beat_seconds: float | None = None
+
+    def __init__(self, path: Path, *, alone: bool = False, clock: Clock = time.time) -> None:
+        self._alone = alone
+        self._time = SteadyClock(clock)
+        self._durable = True  # what `_PRAGMAS` say
+        self._engine = sqlite_engine(path)
+        _migrate(path)
+        self._local = threading.local()
+        self._connections: list[Connection] = []
+
+    def read(self, run: Callable[[Connection], Result]) -> Result:
+        connection = self._connection()
+        with _plainly(), connection.begin():
+            return run(connection)
+
+    def write(self, run: Callable[[Connection], Result], *, durable: bool = True) -> Result:
+        with _plainly():
+            connection = self._connection()
+            connection.info["writing"] = True
+            self._be_durable(connection, durable or not self._alone)
+            with connection.begin():
+                return run(connection)
+
+    def now(self, connection: Connection | None = None) -> float:
+        return self._time.now()
+
+    def warnings(self) -> Sequence[str]:
+        return ()
+
+    def announce(self, connection: Connection, changes: Changes) -> Told | None:
+        """This is the only service that writes the file."""
+        return None
+
+    def beat(self) -> None:
+        """Nothing is due on a file."""
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        self._engine.dispose()
+
+    def _be_durable(self, connection: Connection, durable: bool) -> None:
+        """Of the writing connection, whose thread alone comes here."""
+        if durable is not self._durable:
+            driver: Any = connection.connection.driver_connection
+            driver.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}").close()
+            self._durable = durable
+
+    def _connection(self) -> Connection:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._engine.connect()
+            self._connections.append(connection)
+        return connection
+
+
+def sqlite_engine(path: Path, pragmas: Sequence[str] = _PRAGMAS) -> Engine:
+    """An engine with transactions that are SQLite's own: BEGIN for reads, BEGIN IMMEDIATE for writes."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=NullPool,
+        connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _(connection: Any, record: Any) -> None:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info.get("writing") else "BEGIN")
+
+    return engine
+
+
+def _migrate(path: Path) -> None:
+    """Two starts at once are safe: a file lock lets one migrate, the other then finds it done."""
+    with open(path.with_name(path.name + ".lock"), "a", opener=_private) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with sqlite_engine(path, _MIGRATING).connect() as connection:
+            connection.info["writing"] = True
+            with connection.begin():
+                if not migrations.at_head(connection):
+                    migrations.upgrade(connection)
+                    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+                    if broken is not None:
+                        raise Failure(Code.SERVER, f"the migrated database refers to rows that are not there: {broken}")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """The database's own troubles as failures that a proxy understands."""
+    try:
+        yield
+    except OperationalError as error:
+        text = str(error.orig)
+        if "full" in text:
+            raise Failure(
+                Code.STORE_FULL, "no room left for metadata", hint="free space where the database lies; reads go on"
+            ) from error
+        if "locked" in text or "busy" in text:
+            raise Failure(Code.METADATA_UNAVAILABLE, "the database is busy; try again") from error
+        raise

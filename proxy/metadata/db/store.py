@@ -1,0 +1,361 @@
+"""The threads that use the database, and the commits that writes share.
+
+Promises: the event loop never waits for the database; writes are serial, and those that queue up while one commits
+share the next commit, in which one failing leaves the others alone; what `committed` gives is
+awaited after the commit and before those of its callers go on whose writes changed what others keep, while the next
+group is written. Which database it is lies behind `Database` (`sqlite`, `postgresql`).
+Must not know what the operations do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import InternalError, OperationalError
+
+from proxy import observe
+from proxy.metadata.db.transaction import Changes, MustLast, Registry, Transaction
+from proxy.metadata.deadlines import NEVER, Deadline
+from proxy.model.errors import Code, Failure
+
+Result = TypeVar("Result")
+Clock = Callable[[], float]
+
+DEFERRED_MAX = 10_000  # writes that reads may have pending, 2 MB or so
+DEFERRED_BATCH = 200  # of them in one transaction, for which other writes wait: some milliseconds
+RETRY_SECONDS = 10.0  # after one that failed: a full disk, a database that is away
+READER_SECONDS = 8.0  # for which a read waits for a free reader: the proxies' patience
+GROUP = 64  # writes a commit may carry: bounds how long the first of them waits for the last
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Whom a committed write told of its changes (registrations of other services), and under which number."""
+
+    number: int
+    services: tuple[str, ...]
+
+
+_Deferred = dict[Hashable, Callable[[Transaction], object]]
+Committed = Callable[[Changes, Told | None], Awaitable[None] | None]
+"""Called on the event loop. What it returns ends when nobody uses what is outdated; None: nobody does now."""
+
+
+class Database(Protocol):
+    """Where rows lie. Its own troubles come as `Failure`: StoreFull, MetadataUnavailable.
+
+    `readers` threads call `read`; one other thread makes all calls of `write` and `beat`.
+    """
+
+    readers: int
+    beat_seconds: float | None
+    """How long the writing thread may be idle before it calls `beat`; None: as long as it likes."""
+
+    def read(self, run: Callable[[Connection], Result]) -> Result:
+        """What `run` gives in a read transaction: one snapshot. May run it again."""
+
+    def write(self, run: Callable[[Connection], Result], *, durable: bool = True) -> Result:
+        """What `run` gave in a transaction that is durable now; nothing of it happened when this raises anything but
+        MetadataUnavailable. May run it again, once it is certain that the run before was undone. One that need not be
+        durable may be lost with the machine until a later one is that has to be."""
+
+    def now(self, connection: Connection | None = None) -> float:
+        """The database's time, epoch seconds: in a write's transaction that of the transaction, which is never before
+        an earlier one's; else as far as it is known."""
+
+    def warnings(self) -> Sequence[str]:
+        """What is amiss though all works, for /readyz."""
+
+    def announce(self, connection: Connection, changes: Changes) -> Told | None:
+        """Last in a write's transaction: tell other services what it changes. None where there can be none."""
+
+    def beat(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Write:
+    run: Callable[[Transaction], Any]
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Any]
+    deadline: Deadline
+    durable: bool
+    result: Any = None
+    error: BaseException | None = None
+    changed: bool = False
+
+
+class Store:
+    """An open database and its threads. `close` ends them; what was queued is finished first.
+
+    `clock` is what tests give in the place of the database's own time."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        registry: Registry | None = None,
+        clock: Clock | None = None,
+        committed: Committed = lambda changes, told: None,
+    ) -> None:
+        self._database = database
+        self._registry = registry or Registry()
+        self._clock = clock
+        self._committed = committed
+        self._free_readers = asyncio.Semaphore(database.readers)
+        self._readers = ThreadPoolExecutor(database.readers, thread_name_prefix="metadata-read")
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._closed = False
+        self._settling: set[asyncio.Task[None]] = set()
+        self._deferred: _Deferred = {}  # changed on the loop only; the writing thread looks keys up
+        self._writing_deferred: asyncio.Task[None] | None = None
+        self._writer = threading.Thread(target=self._write_for_ever, name="metadata-write", daemon=True)
+        self._writer.start()
+
+    async def read(self, run: Callable[[Transaction], Result]) -> Result:
+        """Run in a read transaction: one snapshot. What it defers is written in the background. MetadataUnavailable
+        when no reader is free in time."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(READER_SECONDS):
+                await self._free_readers.acquire()
+        except TimeoutError:
+            raise Failure(Code.METADATA_UNAVAILABLE, "the database was busy for too long; try again") from None
+        try:
+            result, deferred = await loop.run_in_executor(self._readers, self._read, run)
+        finally:
+            self._free_readers.release()
+        if deferred and not self._closed:
+            self._defer(deferred)
+        return result
+
+    async def compute(self, run: Callable[[], Result]) -> Result:
+        """Run something that takes time but no database, off the loop and not in the writer's way."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+
+    async def write(
+        self, run: Callable[[Transaction], Result], *, deadline: Deadline = NEVER, durable: bool = True
+    ) -> Result:
+        """Run in a write transaction; durable when this returns, unless it need not be and finds no reason why it must.
+        A cancelled caller's write may still happen, though none begins after its deadline: MetadataUnavailable. That is
+        looked at before a transaction is begun, which then costs nothing, and in it, when nobody else writes: so a
+        write whose caller has gone on never comes after what the caller did next."""
+        try:
+            return await self._written(run, deadline, durable)
+        except MustLast:
+            return await self._written(run, deadline, True)
+
+    async def _written(self, run: Callable[[Transaction], Result], deadline: Deadline, durable: bool) -> Result:
+        if self._closed:
+            raise Failure(Code.METADATA_UNAVAILABLE, "the metadata service is stopping")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Result] = loop.create_future()
+        self._queue.put(_Write(run, loop, answer, deadline, durable))
+        return await answer
+
+    def now(self) -> float:
+        """The database's time, as far as it is known outside of a transaction."""
+        return self._now(None)
+
+    def _now(self, connection: Connection | None) -> float:
+        return self._database.now(connection) if self._clock is None else self._clock()
+
+    def warnings(self) -> Sequence[str]:
+        return self._database.warnings()
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._writing_deferred is not None:
+            self._writing_deferred.cancel()  # a batch that is queued is still written
+            await asyncio.wait([self._writing_deferred])
+        self._queue.put(None)
+        await asyncio.to_thread(self._writer.join)
+        await asyncio.gather(*self._settling, return_exceptions=True)
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        self._readers.shutdown()
+        self._database.close()
+
+    def _read(self, run: Callable[[Transaction], Result]) -> tuple[Result, _Deferred]:
+        def once(connection: Connection) -> tuple[Result, _Deferred]:
+            transaction = Transaction(connection, self._now(connection), self._registry)
+            return run(transaction), transaction.deferred
+
+        return self._database.read(once)
+
+    def _defer(self, deferred: _Deferred) -> None:
+        """On the loop. Beyond `DEFERRED_MAX` the rest is dropped: the next read about the same defers it anew."""
+        for key, run in deferred.items():
+            if len(self._deferred) < DEFERRED_MAX:
+                self._deferred.setdefault(key, run)
+        if self._writing_deferred is None or self._writing_deferred.done():
+            self._writing_deferred = asyncio.create_task(self._write_deferred())
+
+    async def _write_deferred(self) -> None:
+        """Until nothing is pending. What fails stays so, and is tried again."""
+        failed = False
+        while batch := dict(islice(self._deferred.items(), DEFERRED_BATCH)):
+            try:
+                await self.write(partial(_run_batch, batch))
+            except Exception as error:
+                observe.metrics.deferred_writes.labels("failed").inc()
+                if not failed:
+                    observe.log.warning(
+                        "what reads have left to write could not be written; it is tried again",
+                        pending=len(self._deferred),
+                        error=str(error),
+                    )
+                failed = True
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            failed = False
+            observe.metrics.deferred_writes.labels("written").inc(len(batch))
+            for key in batch:
+                del self._deferred[key]
+
+    def _write_for_ever(self) -> None:
+        last = False
+        while not last:
+            try:
+                first = self._queue.get(timeout=self._database.beat_seconds)
+            except queue.Empty:
+                self._database.beat()
+                continue
+            if first is None:
+                return
+            group = [first]
+            while len(group) < GROUP:
+                try:
+                    more = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    last = True
+                    break
+                group.append(more)
+            changes, told = self._write_group(group)
+            with suppress(RuntimeError):  # its loop has ended, and with it whoever waited
+                first.loop.call_soon_threadsafe(self._settle, group, changes, told)
+
+    def _write_group(self, group: list[_Write]) -> tuple[Changes, Told | None]:
+        for run in (self._run_all, self._run_each):
+            live = self._in_time(group)
+            if not live:
+                break
+            try:
+                return self._database.write(partial(run, live), durable=any(write.durable for write in live))
+            except _OneFailed:
+                continue
+            except BaseException as error:  # whatever it was, none of them may take itself for committed: tell all
+                for write in live:
+                    write.error = error
+                break
+        return Changes(), None
+
+    def _in_time(self, group: list[_Write]) -> list[_Write]:
+        """Those whose clients still wait; the others have their answer, and cost no transaction."""
+        now, found = self.now(), []
+        for write in group:
+            try:
+                write.deadline.check(now)
+            except Failure as failure:
+                write.error = failure
+            else:
+                found.append(write)
+        return found
+
+    def _settle(self, group: list[_Write], changes: Changes, told: Told | None) -> None:
+        """On the loop: everybody's answer, or for writes that changed something the wait for it."""
+        waiting = self._committed(changes, told) if changes else None
+        if waiting is None:
+            return _answer(group)
+        _answer([write for write in group if not write.changed])
+        task = asyncio.ensure_future(_answer_after(waiting, [write for write in group if write.changed]))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    def _run_all(self, group: list[_Write], connection: Connection) -> tuple[Changes, Told | None]:
+        """The writes of the group with nothing between them: seldom does one fail, and then all is undone."""
+        changes = Changes()
+        for write in group:
+            try:
+                write.result, more = self._run(write, connection)
+            except (OperationalError, InternalError):
+                raise
+            except Exception as error:
+                if len(group) == 1:
+                    raise
+                raise _OneFailed from error
+            changes.add(more)
+        return changes, self._database.announce(connection, changes) if changes else None
+
+    def _run_each(self, group: list[_Write], connection: Connection) -> tuple[Changes, Told | None]:
+        """The same, each behind a savepoint of its own."""
+        changes = Changes()
+        for write in group:
+            write.error = None
+            savepoint = connection.begin_nested()
+            try:
+                write.result, more = self._run(write, connection)
+            except (OperationalError, InternalError):
+                raise  # the database itself: a full disk, a time-out may have ended the whole transaction
+            except Exception as error:  # whatever an operation raises is its caller's answer, not the writer's end
+                savepoint.rollback()
+                write.error = error
+            else:
+                savepoint.commit()
+                changes.add(more)
+        return changes, self._database.announce(connection, changes) if changes else None
+
+    def _run(self, write: _Write, connection: Connection) -> tuple[Any, Changes]:
+        now = self._now(connection)
+        write.deadline.check(now)
+        transaction = Transaction(connection, now, self._registry, durable=write.durable, pending=self._deferred)
+        result = write.run(transaction)
+        write.changed = bool(transaction.changes)
+        return result, transaction.changes
+
+
+def _run_batch(batch: _Deferred, tx: Transaction) -> None:
+    for run in batch.values():
+        run(tx)
+
+
+class _OneFailed(Exception):
+    """One write of several: the others are to be done without it."""
+
+
+async def _answer_after(waiting: Awaitable[None], group: list[_Write]) -> None:
+    try:
+        await waiting
+    except BaseException as error:  # the write is there, and not acknowledged
+        for write in group:
+            write.error = write.error or error
+        if not isinstance(error, Exception):
+            raise
+    finally:
+        _answer(group)
+
+
+def _answer(group: list[_Write]) -> None:
+    for write in group:
+        if write.answer.done():
+            continue  # cancelled
+        if write.error is not None:
+            write.answer.set_exception(write.error)
+        else:
+            write.answer.set_result(write.result)

@@ -1,0 +1,39 @@
+"""The policies that count for a user, group or role, by its ARN: what a simulation and its context keys begin with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.operations.iam import names
+from proxy.metadata.operations.iam.resources import source_row
+from proxy.metadata.operations.identity import described, held_policies
+from proxy.model.errors import Code, Failure
+from proxy.model.identity import AttachedPolicy, Principal
+
+_ARN = re.compile(r"arn:aws:iam::[0-9]{12}:(user|group|role)/(?:[\x21-\x7e]*/)?([\w+=,.@-]+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`principal` is None for a group, which nobody is."""
+
+    policies: tuple[AttachedPolicy, ...]
+    boundary: AttachedPolicy | None
+    principal: Principal | None
+
+
+def find_source(tx: Transaction, account: str, arn: str) -> Source:
+    """Failure(InvalidInput) for what names no user, group or role, NoSuchEntity for one that is not there."""
+    named = _ARN.fullmatch(arn)
+    if named is None:
+        raise Failure(Code.INVALID_INPUT, f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
+    row = source_row(tx, account, arn)
+    if row is None:
+        noun = {noun.word: noun for noun in (names.USER, names.GROUP, names.ROLE)}[named[1]]
+        raise names.no_such(noun, named[2])
+    if named[1] == names.GROUP.word:
+        return Source(tuple(held_policies(tx, row.group_id, row.arn)), None, None)
+    principal = described(tx, row)
+    return Source(principal.policies, principal.boundary, principal)

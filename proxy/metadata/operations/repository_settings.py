@@ -1,0 +1,26 @@
+"""The ECR operations that change a repository's settings, each a whole one: PutImageTagMutability."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import update
+
+from proxy.metadata.db.schema import repositories
+from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.operations import mutability
+from proxy.metadata.operations.repositories import Parameters, named_repository
+
+
+def put_image_tag_mutability(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
+    """Holds from the next push on; tags stay where they are. Filters that are not given again are gone."""
+    name, row = named_repository(tx, account, parameters)
+    mutability.check(parameters)
+    tx.connection.execute(
+        update(repositories)
+        .where(repositories.c.repository_id == row.repository_id)
+        .values(**mutability.columns(parameters))
+    )
+    answer = {"registryId": account, "repositoryName": name, "imageTagMutability": parameters["imageTagMutability"]}
+    filters = parameters.get("imageTagMutabilityExclusionFilters")
+    return answer | ({"imageTagMutabilityExclusionFilters": filters} if filters else {})

@@ -1,0 +1,65 @@
+"""Request ids: a write is done once, however often it is asked for, and its answer is not lost with the line.
+
+The answer lies beside what was written, in the same transaction, under the id that the asker made; whoever asks again
+under it, at any service, gets that answer, after all who keep what the write outdated have been told once more (the
+service that did it may have died before it had told them). Kept for `KEEP_SECONDS`, longer than a request may be on its
+way (`deadlines.AGE_MAX_SECONDS`): none is done again because its answer was forgotten.
+Writes that find by themselves that they were done (an upload's) need none of this. Must not know any operation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, select
+
+from proxy.metadata import wire
+from proxy.metadata.cluster import protocol
+from proxy.metadata.db.schema import answers
+from proxy.metadata.db.transaction import Transaction
+from proxy.model.errors import Code, Failure
+
+KEEP_SECONDS = 600.0
+ANSWER_MAX = 1 << 20  # bytes, compressed; the largest list that a write answers is of 1,000 names
+_FORGET = 8  # old answers that each new one takes with it: they never pile up, and no write pays for many
+
+_FIND = select(answers.c.answer).where(answers.c.request_id == bindparam("id"))
+_KEEP = insert(answers)
+_OLD = (
+    select(answers.c.request_id)
+    .where(answers.c.made_at < bindparam("before"))
+    .order_by(answers.c.made_at)
+    .limit(_FORGET)
+)
+
+
+def request_id(text: str | None) -> str | None:
+    """A well-formed id, or None; Failure for anything else."""
+    if text is None or re.fullmatch("[0-9a-f]{32}", text):
+        return text
+    raise Failure(Code.INVALID_PARAMETER, "a request id is 32 hexadecimal digits")
+
+
+def once(tx: Transaction, request: str, operation: str, run: Callable[[Transaction], Any]) -> Any:
+    """The encoded answer of `run`, or of the run that was done under this id before."""
+    kept = tx.connection.execute(_FIND, {"id": request}).scalar()
+    if kept is not None:
+        stored = json.loads(zlib.decompress(kept))
+        if stored["operation"] != operation:
+            raise Failure(Code.INVALID_PARAMETER, f"this request id was {stored['operation']}'s")
+        tx.changes.add(protocol.decode(stored["changes"]))
+        return stored["answer"]
+    answer = wire.encode(run(tx))
+    stored = {"operation": operation, "answer": answer, "changes": protocol.encode(tx.changes)}
+    content = zlib.compress(protocol.compact(stored).encode(), 1)
+    if len(content) > ANSWER_MAX:
+        raise Failure(Code.LIMIT_EXCEEDED, "the answer to this request would be too large", hint="ask for less at once")
+    tx.connection.execute(_KEEP, {"request_id": request, "made_at": tx.now, "answer": content})
+    old = tx.connection.execute(_OLD, {"before": tx.now - KEEP_SECONDS}).scalars().all()
+    if old:
+        tx.connection.execute(delete(answers).where(answers.c.request_id.in_(old)))
+    return answer

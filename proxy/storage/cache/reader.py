@@ -1,0 +1,258 @@
+"""Readers of what `cache` keeps: each read is of bytes that are there, that are fetched, or of the store behind.
+
+How far ahead of a reader is fetched is decided here: see `cache`, whose promises these are. Must not know how bytes are
+fetched (`cachefill`), nor which of them may stay (`cachedir`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+from proxy import observe
+from proxy.model.errors import Failure
+from proxy.storage.base import ObjectMissing, ObjectReader
+from proxy.storage.cache.fill import CachedObject, Fill, Unkept
+from proxy.storage.filesystem.store import FilesystemReader
+
+if TYPE_CHECKING:
+    from proxy.storage.cache.store import CachedStore
+
+MIB = 2**20
+AHEAD_FIRST = 16 * MIB
+AHEAD_MOST = 64 * MIB
+FIRST_LOOK, LAST_LOOK = 0.002, 0.02  # seconds between two looks at what another process fetches
+
+
+class CachedReader:
+    """One reader of an object. What is not kept it has fetched, and it goes on at the store behind when that fails."""
+
+    def __init__(self, store: CachedStore, of: CachedObject) -> None:
+        self.size = of.file.size
+        self._store = store
+        self._of = of
+        self._file = of.file
+        self._disk = FilesystemReader(store.readers, os.dup(of.file.fd), of.file.data_at + of.file.size)
+        self._behind: ObjectReader | None = None
+        self._planned = (0, 0)
+        self._straight = 0  # bytes read in a row
+        self._next = 0  # where the next read of the row begins
+        self._pause = FIRST_LOOK
+        self._waits_since: float | None = None
+        self._awaits = False  # what another process fetches, and has it know
+        self._full_until = 0  # extents of this row before that one were there when they were looked at
+        self._absent_until = 0  # up to there bytes were not kept when this reader first looked
+        self._sure_until = 0  # up to there all of this row was there, and nothing is to be fetched yet
+        self._counted = {"hit": 0, "miss": 0, "behind": 0}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        how = "closed" if self._closed else "behind the cache" if self._behind else f"at {self._next}"
+        return f"<CachedReader {self._of.key} of {self.size} bytes, {how}>"
+
+    def will_read(self, start: int, stop: int) -> None:
+        self._planned = start, min(stop, self.size)
+        if self._behind is not None:
+            self._behind.will_read(start, stop)
+
+    async def read_into(self, view: memoryview, offset: int) -> int:
+        """As the store behind has it: ObjectMissing, Failure."""
+        if self._closed:
+            raise RuntimeError("the object is closed")
+        wanted = min(len(view), self.size - offset)
+        if wanted <= 0:
+            return 0
+        if offset != self._next:
+            self._straight = self._absent_until = self._full_until = self._sure_until = 0
+        done = 0
+        try:
+            while done < wanted and self._behind is None:
+                done += await self._some(view[done:wanted], offset + done)
+        except (Unkept, OSError):
+            await self._go_behind(offset + done)
+        if self._behind is not None:
+            while done < wanted:
+                got = await self._behind.read_into(view[done:wanted], offset + done)
+                if not got:
+                    break
+                done += got
+            self._counted["behind"] += done
+        self._next = offset + done
+        self._straight += done
+        return done
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._await_no_others()
+        for result, count in self._counted.items():
+            if count:
+                observe.metrics.cache_bytes.labels(result).inc(count)
+        try:
+            await self._disk.close()
+        finally:
+            try:
+                await self._store.release(self._of)
+            finally:
+                if self._behind is not None:
+                    await self._behind.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def _some(self, view: memoryview, at: int) -> int:
+        """Bytes that are there, or that were waited for; perhaps none."""
+        file, stop = self._file, at + len(view)
+        if stop <= self._sure_until and (got := await self._kept(view, at)):
+            self._count(at, got)
+            return got
+        first = at // file.extent
+        horizon = self._horizon(at, stop)
+        counts = await self._look(first, horizon)
+        end = file.reach(counts, first, at, stop)
+        if end == at:
+            self._full_until = 0
+        self._have_fetched(counts, first, horizon, stop)
+        fill = self._of.fill_of(first)
+        if end == at:
+            self._absent_until = max(self._absent_until, horizon * file.extent)
+            got = await self._arrival(fill, view, at)
+        elif fill is None or not (got := fill.copy(view, at)):
+            got = await self._kept(view[: end - at], at)
+        if got:
+            self._arrived()
+            self._count(at, got)
+        return got
+
+    def _count(self, at: int, got: int) -> None:
+        self._counted["miss" if at < self._absent_until else "hit"] += got
+
+    async def _kept(self, view: memoryview, at: int) -> int:
+        """From the file: all of `view`, or nothing where that was forgotten while it was read. Unkept, OSError."""
+        file, end = self._file, at + len(view)
+        try:
+            got = await self._disk.read_into(view, file.data_at + at)
+        except Failure as error:
+            raise Unkept(str(error)) from error
+        first, last = at // file.extent, -(-end // file.extent)
+        if file.reach(await self._look(first, last), first, at, end) < end:
+            return 0
+        if got < len(view):
+            observe.metrics.cache_dropped.inc()
+            await self._store.forget(self._of.key)
+            raise Unkept("a file of the cache was cut")
+        return got
+
+    def _horizon(self, at: int, stop: int) -> int:
+        """One past the last extent that may be fetched for this reader now."""
+        file, (start, planned) = self._file, self._planned
+        if start <= at < planned:
+            ahead = min(max(4 * self._straight, AHEAD_FIRST), self._store.ahead)
+            until = max(min(stop + ahead, planned), stop)
+        else:
+            until = min(stop + min(2 * self._straight, self._store.ahead), self.size)
+        return -(-until // file.extent)
+
+    def _have_fetched(self, counts: Sequence[int], first: int, horizon: int, stop: int) -> None:
+        """Have the first run fetched that is absent and that nobody fetches yet, when it is wanted now, or when what
+        is there before it has become less than a quarter of what may be fetched ahead: so runs are few and long."""
+        of, file = self._of, self._file
+        extent, passes = max(first, self._full_until), False
+        while extent < horizon:
+            if file.is_full(counts, first, extent):
+                extent += 1
+                if not passes:
+                    self._full_until = extent
+            elif (fill := of.fill_of(extent)) is not None:
+                extent, passes = fill.stop, True
+            else:
+                break
+        known = self._full_until * file.extent
+        self._sure_until = known if known >= self.size else known - self._store.ahead // 4
+        if extent >= horizon:
+            return
+        before = extent * file.extent - stop
+        if before > 0 and before > (horizon * file.extent - stop) // 4:
+            return
+        end, until = extent + 1, min(horizon, of.next_fill(extent))
+        while end < until and not file.is_full(counts, first, end):
+            end += 1
+        self._store.filling.start(of, extent, end)
+
+    async def _arrival(self, fill: Fill | None, view: memoryview, at: int) -> int:
+        """Wait for bytes from `at` on, by `fill` or another process, or until the next look; how many. Its failure."""
+        now = time.perf_counter()
+        if self._waits_since is None:
+            self._waits_since = now
+        left = self._store.wait_most - (now - self._waits_since)
+        if left < 0:
+            raise Unkept("whoever fetches it does not go on")
+        if fill is None:  # another process fetches it, or has died over it: then its locks are free
+            self._awaits = self._file.await_others(True)
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 1.5, LAST_LOOK)
+            return 0
+        return await fill.read_into(view, at, left)
+
+    def _arrived(self) -> None:
+        if self._waits_since is not None:
+            observe.metrics.cache_wait_seconds.observe(time.perf_counter() - self._waits_since)
+            self._waits_since, self._pause = None, FIRST_LOOK
+        self._await_no_others()
+
+    def _await_no_others(self) -> None:
+        if self._awaits:
+            self._awaits = self._file.await_others(False)
+
+    async def _look(self, first: int, stop: int) -> Sequence[int]:
+        counts = self._file.look(first, stop)
+        if counts is None:
+            counts = await asyncio.wrap_future(self._store.readers.submit(self._file.counts, first, stop))
+        return counts
+
+    async def _go_behind(self, at: int) -> None:
+        behind = await self._store.inner.open(self._of.key, size=self.size)
+        if behind.size != self.size:
+            await behind.close()
+            raise ObjectMissing(self._of.key)
+        behind.will_read(max(self._planned[0], at), self._planned[1])
+        self._behind = behind
+        self._await_no_others()
+
+
+class PassingReader:
+    """A reader of the store behind. Without `drops` the cache cannot take the object, with it its bytes are wrong."""
+
+    def __init__(self, store: CachedStore, key: str, behind: ObjectReader, *, drops: bool) -> None:
+        self.size = behind.size
+        self._store = store
+        self._key = key
+        self._behind = behind
+        self._drops = drops
+
+    def will_read(self, start: int, stop: int) -> None:
+        self._behind.will_read(start, stop)
+
+    async def read_into(self, view: memoryview, offset: int) -> int:
+        got = await self._behind.read_into(view, offset)
+        if not self._drops:
+            observe.metrics.cache_bytes.labels("behind").inc(got)
+        elif got:
+            await self._store.drop(self._key, offset, offset + got)
+        return got
+
+    async def close(self) -> None:
+        await self._behind.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()

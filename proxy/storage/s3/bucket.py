@@ -1,0 +1,234 @@
+"""One S3 bucket: every request that a store makes of it, signed, retried, guarded, and its errors as ours.
+
+Promises: a request that met a dead line, a time-out or a busy store is sent again after a pause with jitter, and no try
+begins later than `PATIENCE` after the first; then it is `Failure(STORE_UNAVAILABLE)`. While the store is dead the
+breaker answers in milliseconds. What the store refused (a missing object, a wrong signature) is never asked again. No
+secret is in any text. With `s3session` and `s3direct` the only module that knows aiobotocore; loaded when a store is
+on S3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aiobotocore.config import AioConfig
+from botocore.exceptions import ClientError
+from botocore.handlers import add_expect_header
+
+from proxy import observe
+from proxy.model.errors import Code, Failure
+from proxy.storage.base import ObjectMissing
+from proxy.storage.s3.circuit_breaker import Breaker
+from proxy.storage.s3.connection import Body as Body  # what it sends, for those who ask it
+from proxy.storage.s3.requests import Direct
+from proxy.storage.s3.retries import LINE, NO_CREDENTIALS, LateClient, Patience, session_of, words_of
+from proxy.storage.s3.retries import Busy as Busy  # what a try of those who ask may raise
+from proxy.storage.s3.session import LineSession
+
+T = TypeVar("T")
+
+PATIENCE = 15.0  # seconds after its first try in which a request may be tried again
+CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 5.0  # for an answer's first byte, and between two of its bytes
+SLOWEST = 2**20  # bytes a second at which a body must at least be taken
+LONGEST_PAUSE = 2.0  # seconds between two tries
+_BUSY = {
+    "SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError", "Throttling", "OperationAborted",
+    "ConditionalRequestConflict", "BadDigest", "XAmzContentChecksumMismatch",
+}  # fmt: skip
+"""What another try may mend; a checksum that did not match is the line's doing."""
+_MISSING = {"NoSuchKey", "NoSuchUpload", "404"}
+_HINTS = {
+    "NoSuchBucket": "make the bucket, or name another in [storage] bucket",
+    "AccessDenied": "these credentials need Get, Put, Delete, List and the multipart actions on the bucket",
+    "InvalidAccessKeyId": "see [storage] access_key_id",
+    "SignatureDoesNotMatch": "see [storage] secret_access_key and region",
+    "RequestTimeTooSkewed": "set this machine's clock",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the bucket is and how to ask it; `endpoint` and keys may be empty: AWS, and its usual chain."""
+
+    bucket: str
+    endpoint: str = ""
+    region: str = "us-east-1"
+    access_key_id: str = ""
+    secret_access_key: str = ""
+    addressing: str = "path"  # path or virtual
+    ca_bundle: str = ""
+
+
+class Refused(Exception):
+    """The store answered that it will not. `code` is S3's own."""
+
+    def __init__(self, code: str, status: int) -> None:
+        super().__init__(code, status)
+        self.code = code
+        self.status = status
+
+
+@functools.cache
+def load() -> Any:
+    """As `session_of`, with S3's model."""
+    return session_of("s3", ("service-2", "endpoint-rule-set-1", "paginators-1", "waiters-2"))
+
+
+class Bucket:
+    """Requests of one bucket. Its connections are made as they are needed; `close` ends them."""
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        session: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        patience: float = PATIENCE,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        self.place = place
+        self.breaker = Breaker(clock)
+        self._session = session
+        self._patience = Patience(self.breaker, patience, LONGEST_PAUSE, clock, jitter)
+        self.answer_seconds = answer_seconds
+        self._client = LateClient(self._make)
+        self._direct: Direct | None = None
+
+    async def ask(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
+        """botocore's `operation` on this bucket, until it is answered. ObjectMissing, Failure(STORE_UNAVAILABLE);
+        with `missing`, a 404 is ObjectMissing whatever is missing (HEAD tells no more)."""
+        return await self.until_answered(operation, lambda: self.once(operation, missing=missing, **parameters))
+
+    async def once(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
+        """One try. Raises what a line raises, Busy, Refused, ObjectMissing."""
+        client = await self._client.get()
+        body = parameters.get("Body")
+        seconds = CONNECT_SECONDS + self.answer_seconds + (len(body) / SLOWEST if body is not None else 0.0)
+        if operation == "complete_multipart_upload":
+            seconds += 60.0  # it puts thousands of parts together
+        began = time.perf_counter()
+        outcome = "failed"
+        try:
+            async with asyncio.timeout(seconds):
+                if self._direct is None:
+                    self._direct = await Direct.find(client, self.place.bucket)
+                answer = await self._direct.ask(operation, parameters)
+                if answer is None:
+                    answer = await getattr(client, operation)(Bucket=self.place.bucket, **parameters)
+            outcome = "ok"
+            return answer
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            if code in _MISSING or (status == 404 and missing):
+                outcome = "ok"
+                raise ObjectMissing(parameters.get("Key", "")) from None
+            if code in _BUSY or status in (429, 500, 502, 503, 504):
+                raise Busy(code or str(status)) from None
+            outcome = "refused"
+            raise Refused(code or str(status), status) from None
+        finally:
+            observe.metrics.s3_requests.labels(operation, outcome).inc()
+            observe.metrics.s3_request_seconds.labels(operation).observe(time.perf_counter() - began)
+
+    async def until_answered(self, what: str, once: Callable[[], Awaitable[T]]) -> T:
+        """Run `once`, again after a pause where that may mend it. Failures of a line and of the store as `Failure`;
+        everything else as it is."""
+
+        def silent(error: Exception | None) -> Failure:
+            return unavailable(error, what) if error is not None else _dead()
+
+        try:
+            return await self._patience.until_answered(once, answers=(ObjectMissing, Refused), silent=silent)
+        except Refused as error:
+            raise refused(error) from error
+        except NO_CREDENTIALS as error:
+            raise Failure(
+                Code.STORE_UNAVAILABLE,
+                "there are no credentials for the object store",
+                hint="see [storage] access_key_id",
+            ) from error
+
+    def in_time(self) -> asyncio.Timeout:
+        """For one read of an answer's body: TimeoutError when the line stands still."""
+        return asyncio.timeout(self.answer_seconds)
+
+    async def signed_url(self, operation: str, seconds: int, **parameters: Any) -> str:
+        """The URL with which anybody may do `operation` for so long. Asks nothing of the store, though perhaps of
+        whoever gives out credentials. Failure(STORE_UNAVAILABLE)."""
+        client = await self._client.get()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS + self.answer_seconds):
+                url: str = await client.generate_presigned_url(
+                    operation, Params={"Bucket": self.place.bucket, **parameters}, ExpiresIn=seconds
+                )
+        except (*NO_CREDENTIALS, *LINE) as error:
+            raise Failure(
+                Code.STORE_UNAVAILABLE,
+                "there are no credentials to sign a link to the object store",
+                hint="see [storage] access_key_id",
+            ) from error
+        return url
+
+    async def close(self) -> None:
+        await self._client.close()
+        self._direct = None
+
+    def _make(self) -> Any:
+        place = self.place
+        session = self._session or load()
+        # A wait for "100 Continue" costs a turn of the line with every part, and parts are seldom refused.
+        session.unregister("before-call.s3", add_expect_header)
+        return session.create_client(
+            "s3",
+            region_name=place.region,
+            endpoint_url=place.endpoint or None,
+            aws_access_key_id=place.access_key_id or None,
+            aws_secret_access_key=place.secret_access_key or None,
+            verify=place.ca_bundle or None,
+            config=AioConfig(
+                signature_version="s3v4",  # of links too, which are else signed as in 2006
+                s3={"addressing_style": place.addressing, "payload_signing_enabled": False},
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                connect_timeout=CONNECT_SECONDS,
+                ignore_configured_endpoint_urls=True,  # AWS_ENDPOINT_URL of a shell is for commands, and may be http://
+                read_timeout=3600.0,  # `once` and `in_time` look at the clock: they know how long a body is
+                max_pool_connections=0,  # without a bound: slow readers must not keep writers from the store
+                connector_args={"keepalive_timeout": 30.0},
+                http_session_cls=LineSession,
+            ),
+        )
+
+
+def unavailable(error: Exception, what: str) -> Failure:
+    return Failure(
+        Code.STORE_UNAVAILABLE,
+        f"the object store does not do {what} ({words_of(error)})",
+        hint="try again; see whether the store is up and not overloaded",
+    )
+
+
+def _dead() -> Failure:
+    return Failure(
+        Code.STORE_UNAVAILABLE,
+        "the object store does not answer",
+        hint="it is asked again every second, and used as soon as it answers",
+    )
+
+
+def refused(error: Refused) -> Failure:
+    return Failure(
+        Code.STORE_UNAVAILABLE,
+        f"the object store refused: {error.code} (status {error.status})",
+        hint=_HINTS.get(error.code, "see [storage] in the configuration, and the store's own log"),
+    )

@@ -1,0 +1,123 @@
+"""What all appenders of an S3 store share, and how a thread and an end are run.
+
+Must not know what an appender holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from proxy.model.errors import Code, Failure
+from proxy.storage.base import Into, Production
+from proxy.storage.s3.bucket import Bucket
+from proxy.storage.s3.checksums import Sum, Summed
+from proxy.storage.s3.lease import FencedRows, LeasedBucket
+from proxy.storage.s3.marker import Mark
+from proxy.storage.s3.part_buffers import PartBuffers
+from proxy.storage.threads import Threads
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Made by the store for each stretch of writing: `bucket` and `rows` are under its lease."""
+
+    bucket: LeasedBucket
+    rows: FencedRows
+    source: Bucket  # to read objects that were finished before
+    buffers: PartBuffers
+    threads: Threads
+    drawers: Threads  # a job there takes as long as many of the others
+    new_sum: Callable[[], Sum]
+    stall_seconds: float
+    pieces: asyncio.Semaphore  # of tails: each costs the metadata service some times its size while it comes
+    mark: Mark
+
+
+Taken = tuple[int, bytes, bool]
+"""How many bytes were produced, those of them that did not fit, and whether more may come."""
+
+
+def take_each(
+    following: Callable[[], Production | None], buffer: memoryview, fill: int, summed: Summed, hole: int
+) -> Taken:
+    """In a thread: as `take_one`, of all that `following` gives until it gives None or the buffer is full."""
+    done, carry = 0, b""
+    while fill < len(buffer):
+        if (production := following()) is None:
+            return done, carry, False
+        length, carry, _ = take_one(*production, buffer, fill, summed, hole)
+        done += length
+        fill += length - len(carry)
+    return done, carry, True
+
+
+def take_one(
+    produce: Callable[[], memoryview], into: Into | None, buffer: memoryview, fill: int, summed: Summed, hole: int
+) -> Taken:
+    """In a thread: produce straight into the buffer, or copy as much as there is room for. `summed` counts the buffer's
+    bytes up to there, unless it would have to count some of the first `hole`, which are not in it."""
+    room = buffer[fill:]
+    if into is not None and into.size <= len(room):
+        into.produce(room[: into.size], summed.add if summed.length == fill else _nothing)
+        length, carry = into.size, b""
+    else:
+        view = produce()
+        length, carry = len(view), bytes(view[len(room) :])
+        room[: length - len(carry)] = view[: len(room)]
+    if summed.length >= hole:
+        summed.take(buffer[: fill + length - len(carry)])
+    return length, carry, False
+
+
+def _nothing(made: memoryview) -> None:
+    pass
+
+
+async def fill_hole(tools: Tools, key: str, border: int, stop: int, buffer: memoryview) -> None:
+    """Bring what rows hold of an object between `border`, where its part begins, and `stop` back into that one's
+    buffer."""
+    at = border
+    while at < stop:
+        async with tools.pieces:
+            pieces = await tools.rows.tail(key, at)
+        for start, piece in pieces:
+            end = min(start + len(piece), stop)
+            if start != at:
+                break
+            buffer[start - border : end - border] = memoryview(piece)[: end - start]
+            at = end
+        if not pieces or pieces[0][0] > at:
+            raise Failure(Code.STORE_UNAVAILABLE, "a part of this upload is not in its rows any more")
+
+
+async def see_through(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end whatever cancels the caller; then the cancellation goes on."""
+    ending = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not ending.done():
+        try:
+            await asyncio.wait((ending,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        retrieve(ending)
+        raise cancelled
+    ending.result()
+
+
+def begin(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """A task whose failure is told to whoever waits for it, and to nobody else."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(retrieve)
+    return task
+
+
+def retrieve(task: asyncio.Task[Any]) -> None:
+    """Mark a failure as seen: whoever waits for the task next is told."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,141 @@
+"""Reading one object of S3: ranges, and one stream that goes on where the last read ended.
+
+The first read asks for just its bytes, or for as much as was said to follow; a reader that goes on straight gets
+windows that double up to `WINDOW_MAX`, so that a whole pull costs few requests and a small range no more than it takes.
+A line that is cut or stalls is taken up again by range where it broke off, with the same patience as any request; a
+body is never taken for whole because it ended. An answer that tells of another size than the object was opened with is
+of no object that was asked for. Back-pressure is the line's: what nobody reads is not fetched.
+"""
+
+from __future__ import annotations
+
+import re
+from types import TracebackType
+from typing import Any, Self
+
+from proxy.storage.base import ObjectMissing
+from proxy.storage.s3.bucket import Bucket, Busy, Refused
+from proxy.storage.s3.connection import Answer
+from proxy.storage.s3.marker import Mark
+from proxy.storage.s3.session import stream_of
+
+WINDOW_MAX = 2**30  # bytes asked for at once: back-pressure bounds what is fetched, not this
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
+
+
+class S3Reader:
+    """An open object; `size` is what HEAD said, or a row. One read at a time."""
+
+    def __init__(self, bucket: Bucket, name: str, size: int, mark: Mark) -> None:
+        self.size = size
+        self._bucket = bucket
+        self._mark = mark
+        self._name = name
+        self._window = 0
+        self._stream: Any = None  # the body of the answer that is being read
+        self._at = 0  # where in the object it stands
+        self._stop = 0  # where it ends
+        self._planned = (0, 0)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<S3Reader {self._name} of {self.size} bytes, {'closed' if self._closed else f'at {self._at}'}>"
+
+    def will_read(self, start: int, stop: int) -> None:
+        self._planned = start, min(stop, self.size)
+
+    async def read_into(self, view: memoryview, offset: int) -> int:
+        """ObjectMissing when the object has been deleted since, Failure(STORE_UNAVAILABLE)."""
+        if self._closed:
+            raise RuntimeError("the object is closed")
+        wanted = min(len(view), self.size - offset)
+        if wanted <= 0:
+            return 0
+        if self._at != offset:
+            self._drop()
+            self._at, self._window = offset, 0
+        done = 0
+
+        failed: Exception | None = None
+
+        async def more() -> int:
+            nonlocal done, failed
+            if failed is not None:
+                error, failed = failed, None
+                raise error
+            done += await self._some(view[done:wanted], wanted - done)
+            return done
+
+        while done < wanted:
+            if self._stream is not None:  # as nearly always: what may have to be asked again costs more than a read
+                try:
+                    done += await self._some(view[done:wanted], wanted - done)
+                except Exception as error:
+                    failed = error  # the first try of the following
+                else:
+                    self._bucket.breaker.succeeded()
+                    continue
+            try:
+                await self._bucket.until_answered("get_object", more)
+            except ObjectMissing:
+                await self._mark.vouch()
+                raise
+        return done
+
+    async def close(self) -> None:
+        self._closed = True
+        self._drop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _some(self, view: memoryview, wanted: int) -> int:
+        """At least one byte of the stream into `view`. On any failure the stream is dropped, what came stays."""
+        try:
+            if self._stream is None:
+                await self._ask(wanted)
+            view = view[: self._stop - self._at]
+            if isinstance(self._stream, Answer):
+                got = await self._stream.readinto(view, self._bucket.answer_seconds)
+            else:
+                async with self._bucket.in_time():
+                    got = await self._stream.readinto(view)
+        except BaseException:
+            self._drop()
+            raise
+        if not got:
+            self._drop()
+            raise Busy("the answer ended early")
+        self._at += got
+        if self._at == self._stop:
+            self._drop()
+        return got
+
+    async def _ask(self, wanted: int) -> None:
+        start, planned = self._planned
+        told = planned - self._at if start <= self._at < planned else self._window * 2
+        self._window = min(max(wanted, told), max(wanted, WINDOW_MAX))
+        stop = min(self._at + self._window, self.size)
+        try:
+            answer = await self._bucket.once("get_object", Key=self._name, Range=f"bytes={self._at}-{stop - 1}")
+        except Refused as refused:
+            if refused.status != 416:
+                raise
+            raise ObjectMissing(self._name) from refused  # it ends before, and so is not the one that was opened
+        stated = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
+        self._stream, self._stop = stream_of(answer["Body"]), stop
+        if stated is not None and stated[3] not in ("*", str(self.size)):
+            raise ObjectMissing(self._name)
+        if stated is None or (int(stated[1]), int(stated[2])) != (self._at, stop - 1):
+            raise Busy("the answer is of another range")
+
+    def _drop(self) -> None:
+        """The answer's connection is used again only if all of it was read."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()

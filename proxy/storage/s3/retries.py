@@ -1,0 +1,144 @@
+"""What asking S3 and KMS have in common: a botocore client made late, tries until one is answered, a breaker ahead.
+
+Promises: a try that met a dead line, a time-out or a busy service is made again after a pause with jitter, and none
+begins later than `seconds` after the first; while the service is dead the breaker answers in milliseconds. Must not
+know any operation, nor what its failures are called. Loads aiobotocore.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+from aiobotocore.session import get_session
+from botocore.exceptions import ConnectionError as NoConnection
+from botocore.exceptions import (
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from botocore.parsers import ResponseParserError
+
+from proxy.model.errors import Failure
+from proxy.storage.s3.circuit_breaker import Breaker
+
+T = TypeVar("T")
+
+FIRST_PAUSE = 0.1  # seconds between two tries, doubled each time, times 0.5 to 1.0
+LINE = (
+    aiohttp.ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoConnection,
+    ResponseParserError,
+    OSError,
+    TimeoutError,
+)
+"""What a line that failed raises, and an answer that is not the service's."""
+NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
+
+
+class Busy(Exception):
+    """The service asks to come again later."""
+
+
+def words_of(error: Exception) -> str:
+    """What may be said of a try that was not answered: no text that a library made of addresses and names."""
+    return str(error.args[0]) if isinstance(error, Busy) else type(error).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """`seconds` and `longest_pause` bound the tries; `clock` is monotonic, `jitter` gives 0 to 1."""
+
+    breaker: Breaker
+    seconds: float
+    longest_pause: float
+    clock: Callable[[], float]
+    jitter: Callable[[], float]
+
+    async def until_answered(
+        self,
+        once: Callable[[], Awaitable[T]],
+        *,
+        answers: tuple[type[Exception], ...],
+        silent: Callable[[Exception | None], Failure],
+    ) -> T:
+        """Run `once`, again after a pause where that may mend it. What is in `answers` is one, and raised as it is;
+        `silent` is the failure when there is none: of the last try's error, or of None while the breaker is open."""
+        deadline = self.clock() + self.seconds
+        pause = FIRST_PAUSE
+        while True:
+            if not self.breaker.may_ask():
+                raise silent(None)
+            trying_out = self.breaker.is_open
+            try:
+                answer = await once()
+            except answers:
+                self.breaker.succeeded()
+                raise
+            except (Busy, *LINE) as error:
+                self.breaker.failed()
+                wait = pause * (0.5 + self.jitter() / 2)
+                if trying_out or self.breaker.is_open or self.clock() + wait > deadline:
+                    raise silent(error) from error
+            else:
+                self.breaker.succeeded()
+                return answer
+            await asyncio.sleep(wait)
+            pause = min(pause * 2, self.longest_pause)
+
+
+class LateClient:
+    """A botocore client that `make` creates at its first use. `close` ends its connections; the next use makes another.
+
+    It is made in a thread with a loop of its own, as botocore looks through files on the way. Connections come later,
+    with the first request, in the loop that makes it.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        """`make` gives what aiobotocore's `create_client` does."""
+        self._make = make
+        self._life = contextlib.AsyncExitStack()
+        self._made: Any = None
+        self._making = asyncio.Lock()
+
+    async def get(self) -> Any:
+        if self._made is not None:
+            return self._made
+        async with self._making:
+            if self._made is None:
+                client = await asyncio.to_thread(self._enter)
+                self._life.push_async_exit(client)
+                self._made = client
+        return self._made
+
+    async def close(self) -> None:
+        await self._life.aclose()
+        self._made = None
+
+    def _enter(self) -> Any:
+        making = self._make()
+
+        async def enter() -> Any:
+            return await making.__aenter__()
+
+        return asyncio.run(enter())
+
+
+def session_of(service: str, kinds: Sequence[str]) -> Any:
+    """An aiobotocore session with the service's model read from the disk, which takes 0.1 s: before a fork, or in a
+    thread."""
+    session = get_session()
+    loader = session.get_component("data_loader")
+    for kind in kinds:
+        loader.load_service_model(service, kind)
+    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        loader.load_data(name)
+    return session

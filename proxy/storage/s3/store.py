@@ -1,0 +1,301 @@
+"""Objects in a bucket of any S3-compatible store: `<prefix><key>`, written once under their final key, never copied.
+
+Less than one part goes as one PutObject when the object is finished, or when its first stretch pauses: bytes seldom
+follow, and if they do all goes on under a new key. More goes as a multipart upload of equal parts, each sent while the
+next one fills. Every body carries a checksum that the store verifies. Payloads are not hashed for the signature: each
+frame of them is authenticated when it is read.
+
+S3 cannot append. What a paused object needs is kept in `OpenObjects`, the rows of the metadata service: the parts sent,
+and the tail that is no part yet. Rows, not a tail object in the bucket: a push in many small requests then costs
+S3 requests by its bytes, not by its requests, and completing names the very parts that we sent, so that a late answer
+to a dead worker's request can never get into an object. A tail is kept until the next `resume` shows that nobody goes
+back before it; an offset at which nobody ever paused, inside a part that was sent, is ObjectMissing.
+
+Memory: `PartBuffers`, and for each stream what one `append` gave beyond a part's border.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from proxy.model.errors import Code, Failure
+from proxy.storage.base import KEY, UNSHARED, ObjectMissing, OpenObjects, StoredObject, Strays, WriteLease
+from proxy.storage.s3.append import S3Appender
+from proxy.storage.s3.bucket import Body, Bucket, unavailable
+from proxy.storage.s3.checksums import Crc32, Summed, sums
+from proxy.storage.s3.complete import MAX_PARTS, complete
+from proxy.storage.s3.context import Tools
+from proxy.storage.s3.lease import FencedRows, LeasedBucket
+from proxy.storage.s3.marker import Mark
+from proxy.storage.s3.part_buffers import Budget, OwnBudget, PartBuffers
+from proxy.storage.s3.parts import NUMBERS, Parts
+from proxy.storage.s3.read import S3Reader
+from proxy.storage.threads import DRAWERS, Threads
+
+THREADS = min(16, os.cpu_count() or 1)  # that hash and seal: more would share cores and caches, and wait for nothing
+CHECK_LASTS = 2.0  # seconds for which a good probe answers again: /readyz is open to all
+PAGE = 1000  # keys of one listing
+PIECES = 2  # of tails on their way to or from rows at once, of a MiB each
+MIB = 2**20
+BUDGET = 64 * MIB
+
+
+class S3Store:
+    """An `ObjectStore`. Making one asks nothing of anybody."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        objects: OpenObjects,
+        *,
+        prefix: str = "",
+        store_id: str | None = None,
+        part_size: int = 8 * MIB,
+        budget: Budget | None = None,
+        checksum: str = "crc32",
+        crc32: Crc32 = zlib.crc32,
+        stall_seconds: float = 5.0,
+        threads: int = THREADS,
+    ) -> None:
+        """`store_id` is the name that the store must have (`s3marker.claim`), None for any: in another one nothing is
+        made, listed, or said to be missing. `budget` bounds the bytes of parts, and is closed with the store; without
+        one the store has `BUDGET` for itself. `checksum` is crc32 or md5, and `crc32` what counts the first. An append
+        that does not come for `stall_seconds` gives up its buffer."""
+        self.buffers = PartBuffers(budget or OwnBudget(BUDGET), part_size)
+        self._bucket = bucket
+        self._objects = objects
+        self._prefix = prefix
+        self._mark = Mark(bucket, prefix, store_id)
+        self._part_size = part_size
+        self._threads = Threads(threads, "store-write")
+        self._drawers = Threads(DRAWERS, "store-draw")
+        self._new_sum = sums(checksum, crc32)
+        self._stall_seconds = stall_seconds
+        self._pieces = asyncio.Semaphore(PIECES)
+        self._probe = f"{prefix}probe-{secrets.token_hex(8)}"
+        self._checking = asyncio.Lock()
+        self._checked_at = float("-inf")
+
+    async def begin(
+        self, key: str, expected_size: int | None = None, *, unused: bool = False, lease: WriteLease = UNSHARED
+    ) -> S3Appender:
+        """Parts are larger than usual when `expected_size` would not fit `MAX_PARTS` of them."""
+        _check_key(key)
+        if unused:
+            await self._mark.vouch(fresh=False)
+        else:
+            unfinished, finished, _ = await asyncio.gather(
+                self._objects.open_object(key), self._size(key), self._mark.vouch(fresh=False)
+            )
+            if unfinished is not None or finished is not None:
+                raise Failure(Code.STORE_UNAVAILABLE, "an object lies under this key already")
+        part_size = self._part_size
+        if expected_size is not None and expected_size > part_size * (MAX_PARTS * 99 // 100):  # sealing adds a little
+            part_size = -(-expected_size // (MAX_PARTS * 99 // 100 * MIB)) * MIB
+        tools = self._tools(lease)
+        parts = Parts(tools, key, self._prefix + key, part_size=part_size, expected_size=expected_size)
+        appender = S3Appender(tools, self._prefix, key, parts, first=True)
+        await appender.reserve()
+        return appender
+
+    async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> S3Appender:
+        """A finished object (an early one, or one whose row was never committed) goes on under a new key, with its
+        bytes before `offset`, which of a large one is work."""
+        _check_key(key)
+        name, tools = self._prefix + key, self._tools(lease)
+        found = await tools.rows.cut(key, offset, numbers=NUMBERS)
+        if found is not None:
+            await self._mark.vouch(fresh=False)  # what rows hold is to be put there
+        if found is not None and found.final_size is None:
+            parts = Parts(
+                tools,
+                key,
+                name,
+                part_size=found.part_size,
+                upload_id=found.upload_id if found.part_count else "",
+                offset=offset,
+                next_number=found.next_number,
+            )
+            return S3Appender(tools, self._prefix, key, parts)
+        size = found.final_size if found is not None else await self._size(key)
+        if found is not None and size is not None:  # the completion was asked for, and perhaps never done
+            await complete(tools.bucket, name, found.upload_id, await tools.rows.parts(key), size)
+        if size is None:
+            await self._mark.vouch()
+        if size is None or offset > size:
+            raise ObjectMissing(key)
+        parts = Parts(tools, key, name, part_size=self._part_size)
+        appender = S3Appender(tools, self._prefix, key, parts, whole=size)
+        if offset < size:
+            await appender.shorten(offset)
+        return appender
+
+    async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> S3Reader:
+        """Nothing is cached here: every read is fresh. With a `size` nothing is asked before the first read."""
+        _check_key(key)
+        if size is None or fresh:
+            size = await self._size(key)
+        if size is None:
+            await self._mark.vouch()
+            raise ObjectMissing(key)
+        return S3Reader(self._bucket, self._prefix + key, size, self._mark)
+
+    async def delete(self, key: str) -> bool:
+        """The object, and whatever an unfinished one left in the store and in rows."""
+        _check_key(key)
+        state = await self._objects.open_object(key)
+        full = self._prefix + key
+        found = await self._size(key) is not None
+        if found:
+            await self._bucket.ask("delete_object", Key=full)
+        else:
+            await self._mark.vouch()
+        uploads = [state.upload_id] if state is not None and state.upload_id else []
+        if not found and not uploads:  # a crash may have left an upload that no row names
+            uploads = [upload_id async for name, upload_id, _ in self._uploads(full) if name == full]
+        for upload_id in uploads:
+            with contextlib.suppress(ObjectMissing):
+                await self._bucket.ask("abort_multipart_upload", Key=full, UploadId=upload_id)
+        if state is not None:
+            await self._objects.drop_open_object(key)
+        return found or bool(uploads) or state is not None
+
+    async def list(self, after: str = "") -> AsyncIterator[StoredObject]:
+        """Finished objects, open multipart uploads and kept tails. Holds a page of each, and one entry for every open
+        multipart upload: not every store lists those in key order."""
+        await self._mark.vouch()
+        uploads: dict[str, float] = {}
+        async for name, _, began_at in self._uploads(self._prefix):
+            key = name.removeprefix(self._prefix)
+            if KEY.fullmatch(key) and key > after:
+                uploads[key] = max(began_at, uploads.get(key, 0.0))
+        sources = (self._finished(after), self._kept(after), _each(uploads))
+        heads = [await anext(source, None) for source in sources]
+        while there := [head for head in heads if head is not None]:
+            first = min(there, key=lambda stored: stored.key)  # of equals the first: a finished one comes before
+            yield first
+            for number, head in enumerate(heads):
+                if head is not None and head.key == first.key:
+                    heads[number] = await anext(sources[number], None)
+
+    async def remove_strays(self, before: float) -> Strays:
+        """Uploads are judged in the order list, then row. Rows go once their object is finished, and the object stays:
+        its own row, or the walk over orphans, decides about that."""
+        await self._mark.vouch()
+        uploads = rows = 0
+        async for name, upload_id, began_at in self._uploads(self._prefix):
+            key = name.removeprefix(self._prefix)
+            if began_at < before and KEY.fullmatch(key):
+                state = await self._objects.open_object(key)
+                if state is None or state.upload_id != upload_id:
+                    with contextlib.suppress(ObjectMissing):
+                        await self._bucket.ask("abort_multipart_upload", Key=name, UploadId=upload_id)
+                        uploads += 1
+        after = ""
+        while page := await self._objects.open_objects(after, PAGE):
+            for found in page:
+                if found.touched_at < before and await self._size(found.object_key) is not None:
+                    rows += await self._objects.drop_open_object(found.object_key)
+            after = page[-1].object_key
+        return Strays(uploads, rows)
+
+    async def check(self) -> None:
+        """Write, read and remove a small object of a name that is no key."""
+        async with self._checking:
+            if time.monotonic() - self._checked_at < CHECK_LASTS:
+                return
+            await self._mark.vouch()
+            body = memoryview(self._probe.encode())
+            try:
+                verified = await Summed(self._new_sum).of(body)
+                await self._bucket.ask("put_object", Key=self._probe, Body=Body(body), **verified)
+                answer = await self._bucket.ask("get_object", Key=self._probe)
+                async with self._bucket.in_time(), answer["Body"] as stream:
+                    if await stream.read() != body:
+                        raise Failure(Code.STORE_UNAVAILABLE, "the object store gave back other bytes than it took")
+            except TimeoutError as error:
+                raise unavailable(error, "get_object") from error
+            except ObjectMissing as error:
+                raise Failure(Code.STORE_UNAVAILABLE, "the object store forgot what it had just taken") from error
+            finally:
+                with contextlib.suppress(Failure):
+                    await self._bucket.ask("delete_object", Key=self._probe)
+            self._checked_at = time.monotonic()
+
+    async def close(self) -> None:
+        """Ends threads and connections. Appenders and readers must have been closed."""
+        self._threads.close()
+        self._drawers.close()
+        self.buffers.close()
+        await self._bucket.close()
+
+    def _tools(self, lease: WriteLease) -> Tools:
+        return Tools(
+            LeasedBucket(self._bucket, lease),
+            FencedRows(self._objects, lease),
+            self._bucket,
+            self.buffers,
+            self._threads,
+            self._drawers,
+            self._new_sum,
+            self._stall_seconds,
+            self._pieces,
+            self._mark,
+        )
+
+    async def _size(self, key: str) -> int | None:
+        try:
+            answer = await self._bucket.ask("head_object", missing=True, Key=self._prefix + key)
+        except ObjectMissing:
+            return None
+        return int(answer["ContentLength"])
+
+    async def _finished(self, after: str) -> AsyncIterator[StoredObject]:
+        start = self._prefix + after
+        while True:
+            page = await self._bucket.ask("list_objects_v2", Prefix=self._prefix, StartAfter=start, MaxKeys=PAGE)
+            contents = page.get("Contents", [])
+            for entry in contents:
+                key = entry["Key"].removeprefix(self._prefix)
+                if KEY.fullmatch(key):
+                    yield StoredObject(key, entry["Size"], entry["LastModified"].timestamp(), True)
+            if not page.get("IsTruncated") or not contents:
+                return
+            start = contents[-1]["Key"]
+
+    async def _kept(self, after: str) -> AsyncIterator[StoredObject]:
+        while page := await self._objects.open_objects(after, PAGE):
+            for found in page:
+                yield StoredObject(found.object_key, found.stored_size, found.touched_at, False)
+            after = page[-1].object_key
+
+    async def _uploads(self, prefix: str) -> AsyncIterator[tuple[str, str, float]]:
+        """(name, upload id, epoch seconds) of every open multipart upload under `prefix`, in the store's order."""
+        marker: dict[str, Any] = {}
+        while True:
+            page = await self._bucket.ask("list_multipart_uploads", Prefix=prefix, **marker)
+            for entry in page.get("Uploads", []):
+                yield entry["Key"], entry["UploadId"], entry["Initiated"].timestamp()
+            following = {
+                name: page[f"Next{name}"] for name in ("KeyMarker", "UploadIdMarker") if page.get(f"Next{name}")
+            }
+            if not page.get("IsTruncated") or not following or following == marker:
+                return
+            marker = following
+
+
+async def _each(uploads: dict[str, float]) -> AsyncIterator[StoredObject]:
+    for key in sorted(uploads):
+        yield StoredObject(key, 0, uploads[key], False)
+
+
+def _check_key(key: str) -> None:
+    if not KEY.fullmatch(key):
+        raise ValueError(f"{key[:40]!r} is not an object key")
