@@ -34,7 +34,7 @@ from proxy.model.errors import Code, Failure
 SERVE = """
 import asyncio, sys
 from pathlib import Path
-from proxy.metadata.service import start_service
+from proxy.metadata.service.service import start_service
 
 async def main(folder):
     service = await start_service(

@@ -27,7 +27,7 @@ SECRET = "a secret of more than sixteen"
 _SERVE = """
 import asyncio, sys
 from pathlib import Path
-from proxy.metadata.service import start_service
+from proxy.metadata.service.service import start_service
 
 async def main(database, listen, epochs, secret):
     service = await start_service(database=database, listen=listen, epochs=Path(epochs), secret=secret)

@@ -50,7 +50,8 @@ def test_the_directory_of_a_killed_server_is_waited_for(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path;"
         "from proxy.config import loader; from proxy.runtime import data_directory;"
         f"data = data_directory.open_data(loader.load(flags={{'server.data': {str(tmp_path)!r}}}, environ={{}}));"
-        "data_directory.hold(data); (data.root / 'lock').write_text('999999999'); print('held', flush=True); sys.stdin.read()"
+        "data_directory.hold(data); (data.root / 'lock').write_text('999999999');"
+        "print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", program],
