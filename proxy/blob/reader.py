@@ -98,7 +98,8 @@ class BlobReader:
         self._segments = segments
         self._pool = pool
         self._in_thread = False
-        self._held: list[bytearray] = []  # what `runs` holds: the stored bytes first, the plaintext last
+        self._held: list[bytearray] = []  # by `runs`: the stored bytes first, the plaintext last
+        self._view = memoryview(b"")  # of the plaintext, yielded last
         self._untaken = -1  # since `release_buffers`: bytes of the last view; -1 where it was not called
         self._most_frames = _ALL_FRAMES  # of the next run
 
@@ -129,11 +130,11 @@ class BlobReader:
                         run = next(self._split(segment, layout, first, min(last, first + self._most_frames)))
                         if not self._held:
                             self._held = await self._begin_read()
-                        plain = self._held[-1]
-                        length = await self._open(run, self._held[0], plain)
+                        length = await self._open(run, self._held[0], self._held[-1])
                         self._untaken = -1
                         end = min(high - run.plain_at, length)
-                        yield memoryview(plain)[max(low - run.plain_at, 0) : end]
+                        self._view = memoryview(self._held[-1])[max(low - run.plain_at, 0) : end]
+                        yield self._view
                         first += run.count + run.final
                         if self._untaken < 0:
                             self._most_frames = min(2 * self._most_frames, _ALL_FRAMES)
@@ -147,9 +148,11 @@ class BlobReader:
             self._end_read(clean)
 
     def release_buffers(self, untaken: int) -> None:
-        """Give the buffers of `runs` back for as long as it takes until its next step, which begins with the last
-        `untaken` bytes of the view anew, in a run of one frame. Between two steps only; nobody may touch the view."""
+        """Return the buffers of `runs` until its next step, which yields the last `untaken` bytes of the view once
+        more, in a run of one frame. Between two steps only. The view is released: its holder, who may wait for a client
+        for minutes, would keep the buffer alive."""
         self._untaken, self._most_frames = untaken, 1
+        self._view.release()
         self._end_read(True)
 
     def is_scarce(self) -> bool:

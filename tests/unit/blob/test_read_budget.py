@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 
+import pytest
 from fakes.memory_store import MemoryStore
 from fakes.sealed import write_messages
 
@@ -70,3 +72,33 @@ async def test_a_reader_that_released_its_buffers_goes_on_with_what_was_not_take
                 got += bytes(view[taken:])
         assert got == whole[100:79_000]
     assert (pool.lent, pool.reads) == (0, 0)
+
+
+class Forgetting(BufferPool):
+    """Keeps no buffer idle, and tells which ones it was given back."""
+
+    def __init__(self) -> None:
+        super().__init__(SLOT, keep=0)
+        self.given: list[bytearray] = []
+
+    def give(self, buffer: bytearray) -> None:
+        super().give(buffer)
+        self.given.append(buffer)
+
+
+async def test_a_released_view_does_not_keep_its_buffer_alive(memory: MemoryStore, data_key: DataKey) -> None:
+    """Its holder may wait for a client for minutes, and hold the view in a frame all the time."""
+    pool = Forgetting()
+    written = await write_messages(memory, [[os.urandom(80_000)]], data_key, pool=pool)
+    async with (
+        await open_sealed(
+            memory, written.sealed, data_key=written.data_key, segments=written.segments, pool=pool
+        ) as reader,
+        contextlib.aclosing(reader.runs(0, 80_000)) as runs,
+    ):
+        view = await anext(runs)
+        pool.given.clear()
+        reader.release_buffers(len(view))
+        with pytest.raises(ValueError, match="released"):
+            view[0]
+        assert [sys.getrefcount(pool.given[at]) for at in range(2)] == [2, 2]  # the list's, and the call's own
