@@ -32,8 +32,12 @@ PROVEN_BYTES = 4 * 1024 * 1024  # of which the kernel still has `UNSENT_BYTES`; 
 FAST_CLIENTS = 64  # of a worker: 64 MiB in the kernel
 FIRST_BYTES = 64 * 1024  # sent with the header, copied
 HELD_BYTES = 128 * 1024
-"""Copied for the transport when the socket is full; a TLS transport holds up to two of these. 5,000 slow readers hold
-640 MB of it. A frame of 256 KiB is read again for its second half when the client is slow."""
+"""Copied for the transport when the socket is full; a TLS transport holds it encrypted. 5,000 slow readers hold 640 MB
+of it. A frame of 256 KiB is read again for its second half when the client is slow."""
+TLS_PIECE_BYTES = 32 * 1024
+"""Instead of `HELD_BYTES`, of a client that is slow or has taken less than `TLS_PROVEN_BYTES`: OpenSSL keeps a buffer
+for the largest piece as long as the connection lasts. With 128 KiB, 5,000 slow readers over TLS held 1.9 GB."""
+TLS_PROVEN_BYTES = 512 * 1024
 GRACE_SECONDS = 0.05  # for which a buffer is held for a client that has been fast
 
 
@@ -123,14 +127,20 @@ class BodyWriter:
             done += self._send(run[done:])
             if done == len(run):
                 break
-            piece = bytes(run[done : done + (HELD_BYTES if self._writer.output_size else FIRST_BYTES)])
-            await self._hand_over(piece)
-            done += len(piece)
+            length = min(len(run) - done, self._piece())
+            await self._hand_over(bytes(run[done : done + length]))  # no name: TLS needs it no more while we wait
+            done += length
             if self._transport.get_write_buffer_size():
                 await self._drain(len(run) - done)
                 if self._is_released:
                     break
         return done
+
+    def _piece(self) -> int:
+        """The most that is copied next for the transport."""
+        if self._is_tls and (self._is_slow or self._writer.output_size < TLS_PROVEN_BYTES):
+            return TLS_PIECE_BYTES
+        return HELD_BYTES if self._writer.output_size else FIRST_BYTES
 
     def _send(self, data: memoryview) -> int:
         """How many bytes the socket took at once. The descriptor of a transport that is closing may be another's."""

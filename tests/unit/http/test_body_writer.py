@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -17,10 +19,13 @@ from proxy.http.body_writer import (
     FAST_UNSENT_BYTES,
     HELD_BYTES,
     PROVEN_BYTES,
+    TLS_PIECE_BYTES,
     UNSENT_BYTES,
     BodyWriter,
     Permits,
 )
+from proxy.http.selfsigned import make_self_signed
+from proxy.http.tls import server_context
 
 RUN = memoryview(bytes(1 << 20))
 SIZE = 1 << 36  # more than any of these clients takes
@@ -39,6 +44,16 @@ class Source:
         return False
 
 
+class Recorded(BodyWriter):
+    """Remembers the lengths of what it copied for the transport."""
+
+    pieces: list[int]
+
+    async def _hand_over(self, data: bytes) -> None:
+        self.pieces.append(len(data))
+        await super()._hand_over(data)
+
+
 class Server:
     """Serves one endless body to whoever connects, until its client is gone or `stop` is set."""
 
@@ -48,13 +63,15 @@ class Server:
         self.ended = asyncio.Event()
         self.is_fast = asyncio.Event()
         self.transport: asyncio.Transport | None = None
+        self.pieces: list[int] = []
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()
         response.content_length = SIZE
         await response.prepare(request)
         self.transport = request.transport
-        writer = BodyWriter(request, self.source, 60.0)  # type: ignore[arg-type]  # reads no more than a BaseRequest has
+        writer = Recorded(request, self.source, 60.0)  # type: ignore[arg-type]  # reads no more than a BaseRequest has
+        writer.pieces = self.pieces
         try:
             while not self.stop.is_set():
                 await writer.write_run(RUN)
@@ -158,3 +175,33 @@ async def test_a_client_that_takes_nothing_holds_one_piece() -> None:
         await asyncio.wait_for(server.source.released.wait(), 10)
         assert server.transport is not None
         assert 0 < server.transport.get_write_buffer_size() <= HELD_BYTES
+
+
+@pytest.fixture
+def contexts(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's, and that of a client which trusts it."""
+    authority, certificate, key = make_self_signed(tmp_path, "127.0.0.1")
+    return server_context(certificate, key), ssl.create_default_context(cafile=str(authority))
+
+
+async def test_a_tls_client_that_takes_nothing_is_sent_small_pieces(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    """OpenSSL keeps a buffer of the largest one for the life of the connection."""
+    server = Server()
+    loop = asyncio.get_running_loop()
+    context, trusting = contexts
+    listening = await loop.create_server(web.Server(server), "127.0.0.1", 0, ssl=context)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+    sock.setblocking(False)
+    await loop.sock_connect(sock, listening.sockets[0].getsockname())
+    _, writer = await asyncio.open_connection(sock=sock, ssl=trusting, server_hostname="127.0.0.1", limit=1 << 12)
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        await asyncio.wait_for(server.source.released.wait(), 10)
+        assert set(server.pieces) == {TLS_PIECE_BYTES}
+    finally:
+        writer.transport.abort()
+        await asyncio.wait_for(server.ended.wait(), 10)
+        listening.close()
