@@ -45,7 +45,7 @@ NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _sp
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure lint format bench bench-s3 bench-smoke bench-rooms bench-size fuzz mutants chaos chaos-cluster image image-test lock sbom audit dist tools clean
+.PHONY: help run test test-pure lint format bench bench-s3 bench-smoke bench-rooms bench-readers bench-size fuzz mutants chaos chaos-cluster image image-test lock sbom audit dist tools clean
 
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +87,9 @@ bench-rooms: $(VENV)/.test  ## hash, seal, open, policy, token, answer: beside t
 	  --benchmark-storage file://$(CURDIR)/bench/results/rooms $(PYTEST_FLAGS) \
 	  bench/test_hash.py bench/test_frames.py bench/test_policy.py bench/test_token.py bench/test_answer.py \
 	  $(if $(SAVE),--benchmark-save=$(SAVE),--benchmark-compare)
+
+bench-readers: $(VENV)/.test  ## memory of 1,000 and 5,000 slow readers (READERS) beside fast pulls; MORE='--tls --s3 --finish'
+	$(BIN)/python bench/slow_readers.py $(if $(READERS),--readers $(READERS)) $(MORE)
 
 bench-size: $(VENV)/.test $(TOOLS)/.aws $(TOOLS)/.debian  ## a million images beside 200 repositories, on DATABASE (sqlite): long
 	$(BIN)/python bench/registry_size.py --database $(or $(DATABASE),sqlite)

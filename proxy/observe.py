@@ -102,6 +102,8 @@ class Metrics:
         self.kms_request_seconds = seconds("wharfage_kms_request_seconds", "From request to answer", "operation")
         self.s3_part_bytes = level("wharfage_s3_part_bytes", "Bytes of part buffers held, of [storage] buffers_mib")
         self.s3_part_waiters = level("wharfage_s3_part_waiters", "Pushes that wait for a part's buffer")
+        self.pull_waiters = level("wharfage_pull_waiters", "Pulls that wait for a buffer")
+        self.pull_wait_seconds = seconds("wharfage_pull_wait_seconds", "Pulls' waits for a buffer")
         self.cache_bytes = counter(
             "wharfage_cache_bytes_total",
             "Stored bytes read through the cache: there already (hit), fetched while they were read (miss), or read "
@@ -121,9 +123,7 @@ class Metrics:
         )
         self.metadata_cache = counter("wharfage_metadata_cache_total", "Answers asked of the metadata cache", "result")
         self.deferred_writes = counter(
-            "wharfage_deferred_writes_total",
-            "Writes that reads left to the background, and batches of them that failed",
-            "outcome",
+            "wharfage_deferred_writes_total", "Writes left to the background by reads, and failed batches", "outcome"
         )
         self.grace_answers = counter(
             "wharfage_grace_answers_total", "Kept answers used while no metadata service reached its database"

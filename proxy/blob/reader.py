@@ -31,6 +31,9 @@ SegmentSource = Callable[[int], Awaitable[Sequence[Segment]]]
 
 SMALL = 64 * 1024  # stored bytes up to which a whole object gets buffers of its own instead of slots
 _ALL_FRAMES = 2**20  # more than fit a run
+READ_SECONDS = 30.0
+"""In which the store gives a run of a pull, which holds a turn for a buffer meanwhile. S3 fails by itself after 15 s of
+tries (`s3.bucket`); a file system that hangs never does, and 62 reads of it kept all others from their turn."""
 LOOP_SECONDS = 0.002
 """A run is opened on the event loop, where it takes 50 to 250 µs with the CPU's vector and AES instructions. Without
 them it takes longer than this, and a reader that sees so goes on in a thread. CPU, not the clock: on a busy machine the
@@ -130,7 +133,7 @@ class BlobReader:
                         run = next(self._split(segment, layout, first, min(last, first + self._most_frames)))
                         if not self._held:
                             self._held = await self._begin_read()
-                        length = await self._open(run, self._held[0], self._held[-1])
+                        length = await self._open_in_time(run)
                         self._untaken = -1
                         end = min(high - run.plain_at, length)
                         self._view = memoryview(self._held[-1])[max(low - run.plain_at, 0) : end]
@@ -283,6 +286,18 @@ class BlobReader:
             raise self._corrupt(f"frame {bad.sequence} does not authenticate", run.plain_at) from bad
         except ObjectMissing as error:
             raise self._corrupt("the object is gone", run.plain_at) from error
+
+    async def _open_in_time(self, run: Run) -> int:
+        """As `_open`, into the buffers of `runs`. Failure(STORE_UNAVAILABLE) after `READ_SECONDS`."""
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                return await self._open(run, self._held[0], self._held[-1])
+        except TimeoutError as error:
+            raise Failure(
+                Code.STORE_UNAVAILABLE,
+                f"the store did not give a part of object {self._sealed.object_key} within {READ_SECONDS:.0f} s",
+                hint="look at the disk or network file system that holds the objects, or at S3",
+            ) from error
 
     async def _attempt(
         self,

@@ -8,12 +8,16 @@ import os
 import sys
 
 import pytest
+from fakes.faulty import Faults
 from fakes.memory_store import MemoryStore
 from fakes.sealed import write_messages
 
+from proxy import observe
+from proxy.blob import reader as blob_reader
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
 from proxy.blob.sealed_reader import open_sealed
+from proxy.model.errors import Code, Failure
 
 SLOT = 4096
 
@@ -102,3 +106,42 @@ async def test_a_released_view_does_not_keep_its_buffer_alive(memory: MemoryStor
         with pytest.raises(ValueError, match="released"):
             view[0]
         assert [sys.getrefcount(pool.given[at]) for at in range(2)] == [2, 2]  # the list's, and the call's own
+
+
+async def test_a_store_that_hangs_gives_the_turn_to_the_next_read(
+    memory: MemoryStore, data_key: DataKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blob_reader, "READ_SECONDS", 0.05)
+    pool, faults, whole = BufferPool(SLOT, read_bytes=2 * SLOT), Faults(), os.urandom(80_000)
+    written = await write_messages(memory, [[whole]], data_key, pool=pool)
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    faults.before["reader.read_into"] = hang
+    readers = [
+        await open_sealed(store, written.sealed, data_key=written.data_key, segments=written.segments, pool=pool)
+        for store in (faults.wrap(memory), memory)
+    ]
+    async with readers[0] as hung, readers[1] as other:
+        first = asyncio.ensure_future(anext(hung.runs(0, 80_000)))
+        await faults.called("reader.read_into")
+        async with asyncio.timeout(10):
+            assert b"".join([bytes(view) async for view in other.runs(0, 80_000)]) == whole
+        with pytest.raises(Failure, match="did not give") as failed:
+            await first
+    assert failed.value.code is Code.STORE_UNAVAILABLE
+    assert (pool.lent, pool.reads) == (0, 0)
+
+
+async def test_a_read_that_waits_for_its_turn_is_counted_and_its_seconds_too() -> None:
+    pool = BufferPool(SLOT, read_bytes=2 * SLOT)
+    before = observe.metrics.pull_wait_seconds._sum.get()
+    held = await pool.begin_read(2)
+    reading = asyncio.create_task(pool.begin_read(2))
+    await asyncio.sleep(0.01)
+    assert observe.metrics.pull_waiters._value.get() == 1
+    pool.end_read(held, clean=True)
+    pool.end_read(await reading, clean=True)
+    assert observe.metrics.pull_waiters._value.get() == 0
+    assert observe.metrics.pull_wait_seconds._sum.get() > before
