@@ -45,7 +45,7 @@ NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _sp
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure lint format bench bench-s3 bench-smoke bench-rooms bench-readers bench-size fuzz mutants chaos chaos-cluster image image-test lock sbom audit dist tools clean
+.PHONY: help run test test-pure lint format bench bench-s3 bench-smoke bench-rooms bench-readers bench-size fuzz mutants mutants-late chaos chaos-cluster image image-test lock sbom audit dist tools clean
 
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -103,6 +103,9 @@ fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator 
 
 mutants: $(VENV)/.test  ## small wrong changes to the evaluator, each of which its tests must notice: a quarter of an hour
 	$(BIN)/python tests/mutation/run.py --jobs $(JOBS)
+
+mutants-late: $(VENV)/.test  ## six rules about late writers, each taken away: the schedules must find each within 1,000; a minute
+	$(BIN)/python tests/mutation/late_writers.py
 
 chaos: $(VENV)/.test  ## kill workers, metadata and the whole server at random for CHAOS_SECONDS (default 300)
 	$(BIN)/python -m pytest -m chaos --chaos-seconds $(or $(CHAOS_SECONDS),300) $(PYTEST_FLAGS) tests/chaos/test_chaos.py

@@ -8,7 +8,9 @@ for more than one batch (`bench/sweep.py` measures it).
 Promises: a row is removed first and its object after, so that nothing that can still be asked for loses its bytes; an
 object whose deletion fails or is lost becomes an orphan and is taken as one. Orphans are judged in the order list,
 then rows: an object is listed, is old, and only then is no row found for it. None younger than `ORPHAN_AGE_MIN` is
-taken, whatever the grace (an upload's or a reseal's object may be older than its row). With not one blob row there is
+taken, whatever the grace (an upload's or a reseal's object may be older than its row). An orphan is deleted by the
+ETag of its listing where the store honours that, so that an object put anew under its key meanwhile stays; elsewhere by
+its key, which no other object ever has. With not one blob row there is
 no telling a wrong database from an emptied one, and no orphan is taken. All are counted by kind: upload, blob, orphan
 (an object), unfinished (of which the store knows that it was never finished), stray-upload and stray-row (what lies
 beside objects, see `storage.base.ObjectStore.remove_strays`).
@@ -198,32 +200,38 @@ async def batches(store: ObjectStore, after: str, size: int = BATCH) -> AsyncGen
 
 async def delete_all(store: ObjectStore, keys: Sequence[str], kind: str) -> int:
     """Delete objects whose rows are gone. One that cannot be deleted now is left to the walk over orphans."""
+    return await _delete_seen(store, [(key, "") for key in keys], kind)
+
+
+async def delete_orphans(store: ObjectStore, orphans: Sequence[StoredObject]) -> int:
+    """As `delete_all`, each if it is still the object that was listed."""
     removed = 0
-    left = iter(keys)
+    for kind, finished in (("orphan", True), ("unfinished", False)):
+        seen = [(stored.key, stored.etag) for stored in orphans if stored.finished is finished]
+        removed += await _delete_seen(store, seen, kind)
+    return removed
+
+
+async def _delete_seen(store: ObjectStore, seen: Sequence[tuple[str, str]], kind: str) -> int:
+    """Delete objects by key and ETag; returns how many."""
+    removed = 0
+    left = iter(seen)
 
     async def work() -> None:
         nonlocal removed
-        for key in left:
+        for key, etag in left:
             try:
-                gone = await store.delete(key)
+                gone = await store.delete(key, etag=etag)
                 removed += gone  # after the wait: the others count here too
             except Failure as failure:
                 observe.log.warning("an object could not be deleted", object_key=key, reason=str(failure))
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(DELETIONS, len(keys))):
+            for _ in range(min(DELETIONS, len(seen))):
                 group.create_task(work())
     finally:
         _count(kind, removed)
-    return removed
-
-
-async def delete_orphans(store: ObjectStore, orphans: Sequence[StoredObject]) -> int:
-    """As `delete_all`, by what they are."""
-    removed = 0
-    for kind, finished in (("orphan", True), ("unfinished", False)):
-        removed += await delete_all(store, [stored.key for stored in orphans if stored.finished is finished], kind)
     return removed
 
 

@@ -216,10 +216,10 @@ async def test_an_object_that_cannot_be_deleted_is_left_for_later(
     stubborn = blobs[1].sealed.object_key
     delete = house.store.delete
 
-    async def failing(key: str) -> bool:
+    async def failing(key: str, *, etag: str = "") -> bool:
         if key == stubborn:
             raise Failure(Code.STORE_UNAVAILABLE, "on purpose")
-        return await delete(key)
+        return await delete(key, etag=etag)
 
     house.clock.now += 2 * DAY
     with monkeypatch.context() as patch:
