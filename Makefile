@@ -45,7 +45,7 @@ NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _sp
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure lint format bench bench-s3 bench-smoke bench-rooms bench-readers bench-size fuzz mutants mutants-late chaos chaos-cluster image image-test lock sbom audit dist tools clean
+.PHONY: help run dev test test-fast test-pure lint format docs bench bench-s3 bench-smoke bench-rooms bench-readers bench-size bench-sweep fuzz mutants mutants-late chaos chaos-cluster image image-test lock sbom audit dist tools clean
 
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -53,8 +53,16 @@ help:  ## what can be done here
 run: $(VENV)/.run  ## install into .venv and serve $(DATA) on $(LISTEN)
 	$(BIN)/wharfage serve --data $(DATA) --listen $(LISTEN)
 
+dev: $(VENV)/.run  ## the same, started again when a file under proxy/ or _speedups/ changes
+	$(BIN)/python tests/harness/reload.py proxy _speedups -- $(BIN)/wharfage serve --data $(DATA) --listen $(LISTEN)
+
 test: $(VENV)/.test tools  ## all tests: units, contracts, journeys, real clients, conformance, a minute of chaos
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --benchmark-disable $(PYTEST_FLAGS) tests
+
+test-fast: $(VENV)/.test  ## units and contracts of the packages that differ from BASE (main); two minutes at most
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --benchmark-disable -m 'not clients and not image' \
+	  -k "$$($(BIN)/python tests/harness/changed.py --contracts)" $(PYTEST_FLAGS) \
+	  $$($(BIN)/python tests/harness/changed.py $(or $(BASE),main))
 
 test-pure: $(VENV)/.test  ## the bytes rooms' tests without the compiled extension
 	WHARFAGE_PURE=1 $(BIN)/python -m pytest --benchmark-disable $(PYTEST_FLAGS) tests/unit/speedups tests/unit/blob
@@ -63,6 +71,9 @@ lint: $(VENV)/.test  ## ruff and mypy over everything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.run  ## the tables of docs/ that are made from the code: operations, settings
+	$(BIN)/python tests/harness/surface.py
 
 format: $(VENV)/.test  ## let ruff lay the code out
 	$(BIN)/ruff check --fix .

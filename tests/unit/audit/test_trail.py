@@ -123,8 +123,11 @@ async def test_a_trail_that_cannot_be_written_holds_nobody_up_and_goes_on_with_t
 
 
 async def test_no_trail_takes_everything() -> None:
-    await NoTrail().record(CREATED)
-    await NoTrail().note(CREATED)
+    trail = NoTrail()
+    await trail.record(CREATED)
+    await trail.note(CREATED)
+    assert trail.note_at_once(CREATED)
+    assert await trail.check() is None
 
 
 async def test_a_mistake_of_ours_in_one_batch_is_told_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
