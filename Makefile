@@ -45,7 +45,7 @@ NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _sp
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure lint format bench bench-s3 bench-smoke bench-rooms bench-size fuzz mutants chaos chaos-cluster image image-test lock sbom audit dist tools clean
+.PHONY: help run test test-pure lint format bench bench-s3 bench-smoke bench-rooms bench-size bench-sweep fuzz mutants chaos chaos-cluster image image-test lock sbom audit dist tools clean
 
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -90,6 +90,9 @@ bench-rooms: $(VENV)/.test  ## hash, seal, open, policy, token, answer: beside t
 
 bench-size: $(VENV)/.test $(TOOLS)/.aws $(TOOLS)/.debian  ## a million images beside 200 repositories, on DATABASE (sqlite): long
 	$(BIN)/python bench/registry_size.py --database $(or $(DATABASE),sqlite)
+
+bench-sweep: $(VENV)/.test  ## how long writes wait while 100,000 due rows go, on DATABASE (sqlite): two minutes
+	$(BIN)/python bench/sweep.py --database $(or $(DATABASE),sqlite)
 
 fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator and its twin, requests (REQUESTS) to all doors, runs (RUNS) beside a model, SCHEDULES of late writers
 	$(BIN)/python -m pytest -n $(JOBS) --timeout 3600 --fuzz-requests $(or $(REQUESTS),1000000) --fuzz-seed $(or $(SEED),0) \
