@@ -105,6 +105,9 @@ bench-readers: $(VENV)/.test  ## memory of 1,000 and 5,000 slow readers (READERS
 bench-size: $(VENV)/.test $(TOOLS)/.aws $(TOOLS)/.debian  ## a million images beside 200 repositories, on DATABASE (sqlite): long
 	$(BIN)/python bench/registry_size.py --database $(or $(DATABASE),sqlite)
 
+bench-sweep: $(VENV)/.test  ## how long writes wait while 100,000 due rows go, on DATABASE (sqlite): two minutes
+	$(BIN)/python bench/sweep.py --database $(or $(DATABASE),sqlite)
+
 fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator and its twin, requests (REQUESTS) to all doors, runs (RUNS) beside a model, SCHEDULES of late writers
 	$(BIN)/python -m pytest -n $(JOBS) --timeout 3600 --fuzz-requests $(or $(REQUESTS),1000000) --fuzz-seed $(or $(SEED),0) \
 	  $(PYTEST_FLAGS) tests/fuzz/test_doors_fuzz.py  # by itself: it looks at its processes' memory
