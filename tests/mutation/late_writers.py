@@ -158,6 +158,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     observe.configure_log("console", "error")
+    if not options.names:
+        runs, wrong = find(options.schedules, options.seed)
+        sys.stdout.write(f"unchanged: {runs} schedules, {wrong or 'nothing wrong'}\n")
+        if wrong is not None:
+            return 1
     missed = 0
     for name in options.names or MUTANTS:
         began = time.perf_counter()
