@@ -107,7 +107,9 @@ async def test_a_batch_that_others_wait_long_for_is_followed_by_a_smaller_one() 
     [(40, 0.001, 50), (100, 0.001, 100), (40, 0.015, 40), (40, 0.5, 25), (1, 0.001, 2)],
     ids=["quick", "quick, at most rows", "as aimed at", "slow", "grows from one"],
 )
-def test_the_rows_of_the_next_batch_follow_from_the_time_of_the_last(limit: int, seconds: float, following: int) -> None:
+def test_the_size_of_the_next_batch_follows_from_the_time_of_the_last(
+    limit: int, seconds: float, following: int
+) -> None:
     """More by a quarter after a quick one, half after a slow one, within bounds."""
     assert sweep.next_limit(limit, seconds) == following
 
