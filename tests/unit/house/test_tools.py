@@ -53,7 +53,7 @@ def test_a_changed_file_starts_the_command_again_and_the_end_of_the_loop_ends_it
         ([], ["tests/unit/house"]),
         (["proxy/blob/reader.py", "README.md"], ["tests/unit/blob", "tests/unit/house"]),
         (["proxy/storage/s3/read.py"], ["tests/contract", "tests/unit/house", "tests/unit/storage"]),
-        (["proxy/observe.py", "proxy/blob/reader.py"], ["tests/unit/blob", "tests/unit/house", "tests/unit/http"]),
+        (["proxy/__main__.py", "proxy/blob/reader.py"], ["tests/unit/blob", "tests/unit/house", "tests/unit/http"]),
         (["_speedups/frames.py"], ["tests/unit/blob", "tests/unit/house", "tests/unit/speedups"]),
         (["tests/unit/oci/test_oci_routes.py", "tests/journey/test_s3.py"],
          ["tests/unit/house", "tests/unit/oci/test_oci_routes.py"]),
