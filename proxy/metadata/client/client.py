@@ -11,6 +11,7 @@ from typing import Any
 
 from proxy.metadata.client.addresses import Address
 from proxy.metadata.client.endpoints import CONNECTIONS, PATIENCE_SECONDS, Services
+from proxy.metadata.client.jobs import JobRows
 from proxy.metadata.client.open_objects import OpenObjectRows
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import (
@@ -47,7 +48,7 @@ from proxy.model.records import (
 )
 
 
-class MetadataClient:
+class MetadataClient(JobRows):
     """`contract.Metadata` and `storage.base.OpenObjects`.
 
     `addresses` is `unix:<path>` or `http(s)://host:port`, or several separated by commas, of which the one at `first`
@@ -66,7 +67,7 @@ class MetadataClient:
         self._services = Services(
             addresses, secret=secret, connections=connections, timeout=timeout, patience=patience, first=first
         )
-        self._ask = self._services.ask
+        super().__init__(self._services)
         self.now = self._services.now
         self.follow = self._services.follow
         self.close = self._services.close
