@@ -11,6 +11,8 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -29,6 +31,7 @@ from proxy.config.settings import Config, parsed_rate
 from proxy.ecr import downloads
 from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
+from proxy.ecr.eventbridge import EventBridge
 from proxy.ecr.iam import Iam
 from proxy.ecr.last_use import LastUses
 from proxy.ecr.layers import Layers
@@ -39,6 +42,7 @@ from proxy.ecr.sts.issuers import Issuers
 from proxy.http.request_info import path_of
 from proxy.http.server import Door
 from proxy.http.unproven_budget import UnprovenBytes
+from proxy.jobs.event_targets import EventTargets, tls_context
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts, port_of
 from proxy.model.quotas import ECR_RATES, MIB, Quotas, Rate
@@ -48,6 +52,7 @@ from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.pull_times import PullTimes
 from proxy.registry.uploads import Uploads
+from proxy.upstream.guarded_connector import parse_networks
 
 STATE_PURPOSE = "upload-state"
 _GRACE_LOOK_SECONDS = 0.1
@@ -117,6 +122,27 @@ def issuers_authorities(ca_bundle: str) -> ssl.SSLContext:
         raise ConfigError(f"[sts] oidc_ca_bundle {ca_bundle}: cannot be used: {error}") from error
 
 
+def event_targets_of(config: Config) -> EventTargets:
+    """Where events may go, by these settings. ConfigError."""
+    given = config.events
+    sqs: dict[str, Any] = {"endpoint_url": given.sqs_endpoint} if given.sqs_endpoint else {}
+    if given.sqs_access_key_id:
+        sqs["aws_access_key_id"] = given.sqs_access_key_id
+        sqs["aws_secret_access_key"] = given.sqs_secret_access_key
+    try:
+        allowed = parse_networks(given.allowed_networks)
+    except ValueError as error:
+        raise ConfigError(f"[events] allowed_networks: {error}") from None
+    return EventTargets(
+        allowed=allowed,
+        tls=tls_context(given.ca_bundle, ConfigError),
+        timeout=given.timeout_seconds,
+        folder=Path(given.folder) if given.folder else None,
+        queues=given.sqs_queues,
+        sqs=sqs,
+    )
+
+
 def router(
     config: Config,
     own: Rooms,
@@ -124,6 +150,7 @@ def router(
     leaving: Callable[[], bool],
     pulls: PullTimes,
     unproven: UnprovenBytes | None = None,
+    event_targets: EventTargets | None = None,
 ) -> Callable[[web.Request], tuple[str, Door]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
@@ -195,6 +222,7 @@ def router(
         rates=rates,
         pulls=pulls,
         allowed_keys=config.keys.allowed,
+        event_bridge=EventBridge(own.metadata, access, event_targets or event_targets_of(config), hosts.region),
     )
 
     linked = downloads.door(

@@ -21,15 +21,19 @@ from pathlib import Path
 
 from proxy.app import bootstrap
 from proxy.app.audit import open_trail
-from proxy.app.context import open_rooms
+from proxy.app.context import Rooms, open_rooms
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
-from proxy.app.router import probes_only, quotas_of, repository_uri, router
+from proxy.app.router import event_targets_of, probes_only, quotas_of, repository_uri, router
+from proxy.auth import event_secrets
 from proxy.blob.master_file import MasterKeys
 from proxy.config.loader import ConfigError
 from proxy.config.settings import Config
 from proxy.http.server import HttpServer, Limits
 from proxy.http.tls import reload_on_change, server_context
 from proxy.http.unproven_budget import UnprovenBytes
+from proxy.jobs.event_delivery import EventDelivering
+from proxy.jobs.event_targets import EventTargets
+from proxy.jobs.queue import JobKind, run_queue
 from proxy.jobs.schedule import run_tasks
 from proxy.jobs.sweep import sweep_tasks
 from proxy.metadata.client.epochs import Epochs
@@ -143,7 +147,8 @@ async def serve_worker(
         await own.agreement.begin()
         pulls = PullTimes(own.metadata.note_pulls, time.time)
         unproven = UnprovenBytes()
-        route = router(config, own, trail, stop.is_set, pulls, unproven)
+        targets = event_targets_of(config)
+        route = router(config, own, trail, stop.is_set, pulls, unproven, targets)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
         duties: list[asyncio.Task[None]] = [
@@ -162,6 +167,10 @@ async def serve_worker(
                     clock=time.monotonic,
                 ),
                 name="upkeep",
+            ),
+            asyncio.create_task(
+                run_queue(own.metadata, _kinds(config, own, targets), random=random.random, now=own.metadata.now),
+                name="queue",
             ),
             asyncio.create_task(own.agreement.watch(), name="agreement"),
             asyncio.create_task(give_memory_back(server.load), name="memory"),
@@ -183,6 +192,20 @@ async def serve_worker(
         for duty in duties:
             duty.cancel()
         await asyncio.gather(*duties, return_exceptions=True)
+        await targets.close()
+
+
+def _kinds(config: Config, own: Rooms, targets: EventTargets) -> Sequence[JobKind]:
+    """What this worker does of the queue."""
+    events = EventDelivering(
+        own.metadata,
+        targets,
+        own.agreement.sealer(event_secrets.PURPOSE),
+        region=config.registry.region,
+        clock=time.time,
+        wraps=config.events.format == "cloudevents",
+    )
+    return (events.kind(),)
 
 
 def _limits(config: Config) -> Limits:

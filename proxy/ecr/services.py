@@ -1,6 +1,6 @@
-"""The three services behind this door, and which of them a request is for.
+"""The four services behind this door, and which of them a request is for.
 
-    X-Amz-Target is there          ecr, JSON 1.1
+    X-Amz-Target is there          events or ecr, JSON 1.1, as it says
     else the signature's scope     ecr, sts or iam, as it says
     else Version in the query      the service whose version it is: nothing is signed, as AssumeRoleWithWebIdentity
     else a form, a GET, an Action  sts
@@ -56,7 +56,10 @@ STS = Service(
 )
 IAM = Service("iam", ("host", "x-amz-date"), skew_minutes=5, body_max=FORM_MAX, regions=("us-east-1",))
 
-SERVICES = {service.name: service for service in (ECR, STS, IAM)}
+EVENTS = Service("events", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX)
+EVENTS_TARGET = "AWSEvents."
+
+SERVICES = {service.name: service for service in (ECR, STS, IAM, EVENTS)}
 
 _SCOPE = re.compile(r"Credential=[^/,&\s]{1,128}/[0-9]{8}/[\w-]{1,64}/(ecr|sts|iam)/", re.ASCII)
 _ACTION = re.compile(r"(?:^|&)Action=")
@@ -66,7 +69,7 @@ _VERSION = re.compile(r"(?:^|&)Version=([0-9-]{10})(?:&|$)", re.ASCII)
 def service_of(request: web.Request) -> Service:
     """Whose request this is, as far as its head tells."""
     if "X-Amz-Target" in request.headers:
-        return ECR
+        return EVENTS if request.headers["X-Amz-Target"].startswith(EVENTS_TARGET) else ECR
     query = request.raw_path.partition("?")[2]
     scope = _SCOPE.search(request.headers.get("Authorization", "")) or _SCOPE.search(unquote_plus(query))
     if scope is not None:
@@ -74,7 +77,7 @@ def service_of(request: web.Request) -> Service:
     version = _VERSION.search(query)
     if version is not None:
         for name, known in VERSIONS.items():
-            if known == version[1]:
+            if known == version[1] and name != EVENTS.name:  # which has no query protocol
                 return SERVICES[name]
     is_form = request.content_type == "application/x-www-form-urlencoded"
     return STS if is_form or request.method == "GET" or _ACTION.search(query) else ECR

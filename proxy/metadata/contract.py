@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from proxy.metadata.event_contract import EventRows
 from proxy.metadata.job_contract import JobQueue
 from proxy.model.identity import (
     AccessKey,
@@ -64,7 +65,7 @@ class Looks(Protocol):
         """For identities, before one is looked up; None while nothing can be told."""
 
 
-class Metadata(JobQueue, Protocol):
+class Metadata(JobQueue, EventRows, Protocol):
     # ---- identity -------------------------------------------------------------------------------------------------
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...
 

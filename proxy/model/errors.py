@@ -64,6 +64,10 @@ class Code(StrEnum):
     UNMODIFIABLE_ENTITY = "UnmodifiableEntity"
     VALIDATION_ERROR = "ValidationError"
 
+    # of the `events` model
+    INVALID_EVENT_PATTERN = "InvalidEventPatternException"
+    RESOURCE_NOT_FOUND = "ResourceNotFoundException"
+
     # ours
     BLOB_CORRUPT = "BlobCorrupt"  # a frame did not authenticate, twice; the blob is quarantined
     DIGEST_INVALID = "DigestInvalid"  # not a digest, or an algorithm we do not compute

@@ -129,6 +129,13 @@ class CachedMetadata:
         self.list_jobs = inner.list_jobs
         self.retry_job = inner.retry_job
         self.drop_job = inner.drop_job
+        self.events = inner.events
+        self.next_event = inner.next_event
+        self.dead_event = inner.dead_event
+        self.end_event = inner.end_event
+        self.drop_events = inner.drop_events
+        self.event_secret = inner.event_secret
+        self.put_event_secret = inner.put_event_secret
         self.ping = inner.ping
         self.warnings = inner.warnings
         self.now = inner.now

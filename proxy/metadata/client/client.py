@@ -11,6 +11,7 @@ from typing import Any
 
 from proxy.metadata.client.addresses import Address
 from proxy.metadata.client.endpoints import CONNECTIONS, PATIENCE_SECONDS, Services
+from proxy.metadata.client.events import EventCalls
 from proxy.metadata.client.jobs import JobRows
 from proxy.metadata.client.open_objects import OpenObjectRows
 from proxy.model.errors import Code, Failure
@@ -48,7 +49,7 @@ from proxy.model.records import (
 )
 
 
-class MetadataClient(JobRows):
+class MetadataClient(JobRows, EventCalls):
     """`contract.Metadata` and `storage.base.OpenObjects`.
 
     `addresses` is `unix:<path>` or `http(s)://host:port`, or several separated by commas, of which the one at `first`
