@@ -1,5 +1,5 @@
-"""Work on large buffers: SHA-256 and SHA-512 whose state can be exported, runs of frames sealed and opened in place, and
-writes of buffers to open files.
+"""Work on large buffers: SHA-256 and SHA-512 whose state can be exported, runs of frames sealed and opened in place,
+and writes of buffers to open files.
 
 This module chooses between the compiled implementation (`native`) and the pure one (`pure`): they have the same names
 and the same exported state, and pass the same tests. `implementation` says which one runs, `kernel` which code hashes

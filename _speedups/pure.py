@@ -153,8 +153,8 @@ def _require_libcrypto() -> ctypes.CDLL:
     library = load_libcrypto()
     if library is None:
         raise ImportError(
-            "no way to hash: _speedups.native is not in use, and no libcrypto (OpenSSL 1.1 or 3) offers SHA256_Init and "
-            "SHA512_Init. Install a C compiler and Python's headers and install wharfage again, or install OpenSSL"
+            "no way to hash: _speedups.native is not in use, and no libcrypto (OpenSSL 1.1 or 3) offers SHA256_Init "
+            "and SHA512_Init. Install a C compiler and Python's headers and install wharfage again, or install OpenSSL"
         )
     return library
 

@@ -19,5 +19,8 @@ def new_hasher(algorithm: str) -> Hasher:
 
 
 def resume_hasher(state: bytes) -> Hasher:
-    """The hasher whose `export` made `state`, in any process and either implementation. ValueError when it is not a state."""
+    """The hasher whose `export` made `state`, in any process and either implementation.
+
+    ValueError when it is not a state.
+    """
     return resume(state)
