@@ -10,7 +10,6 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from proxy.app.metadata import metadata_client, wait_for_metadata
-from proxy.blob.hashers import crc32
 from proxy.config.settings import Config
 from proxy.metadata.client.client import MetadataClient
 from proxy.runtime.data_directory import DataDirectory
@@ -157,7 +156,6 @@ def _bucket_store(
         part_size=storage.part_mib * 2**20,
         budget=budget,
         checksum=storage.checksum,
-        crc32=crc32,
         stall_seconds=stall_seconds,
     )
 
