@@ -1,16 +1,15 @@
-"""Every operation of the service by name, and how it is run.
+"""Every operation of the service: one module a noun, one decorated function an operation (`operation` says how).
 
-ECR operations have their own names and take (account, parameters); the internal ones have the names and parameters of
-`contract.Metadata` and of `storage.base.OpenObjects`, and their signatures are their wire form. What is not in `ECR` is
-refused as the model's unknown. One module a noun; functions take a `Transaction` and return records or, for ECR, the
-model's JSON.
+Functions take a `Transaction` and return records or, for ECR, the model's JSON. Importing this package fills the tables
+`INTERNAL` and `ECR`; IAM's is `iam.IAM`. Called by `service`; `client` reads names and signatures. Must not know HTTP.
 """
 
 from __future__ import annotations
 
-from proxy.metadata.operations import (
+from proxy.metadata.operations import (  # noqa: F401 - each registers its operations
     account_settings,
     accounts,
+    append_hashes,
     blobs,
     counts,
     creation_templates,
@@ -38,119 +37,7 @@ from proxy.metadata.operations import (
     upkeep,
     uploads,
 )
-from proxy.metadata.operations.iam import access_keys, resources, roles
+from proxy.metadata.operations.iam import access_keys, resources, roles  # noqa: F401 - as above
+from proxy.metadata.operations.operation import ECR as ECR
+from proxy.metadata.operations.operation import INTERNAL as INTERNAL
 from proxy.metadata.operations.operation import Operation as Operation
-
-ECR: dict[str, Operation] = {
-    "BatchCheckLayerAvailability": Operation(layers.batch_check_layer_availability),
-    "BatchDeleteImage": Operation(images.batch_delete_image, write=True),
-    "BatchGetImage": Operation(images.batch_get_image),
-    "CreateRepository": Operation(repositories.create_repository, write=True),
-    "CreateRepositoryCreationTemplate": Operation(creation_templates.create_template, write=True),
-    "DeleteRegistryPolicy": Operation(policies.delete_registry_policy, write=True),
-    "DeleteRepository": Operation(repositories.delete_repository, write=True),
-    "DeleteRepositoryCreationTemplate": Operation(creation_templates.delete_template, write=True),
-    "DeleteRepositoryPolicy": Operation(policies.delete_repository_policy, write=True),
-    "DeregisterPullTimeUpdateExclusion": Operation(pull_time_exclusions.deregister_exclusion, write=True),
-    "DescribeImages": Operation(images.describe_images),
-    "DescribeRegistry": Operation(registries.describe_registry),
-    "DescribeRepositories": Operation(repositories.describe_repositories),
-    "DescribeRepositoryCreationTemplates": Operation(creation_templates.describe_templates),
-    "GetAccountSetting": Operation(account_settings.get_account_setting),
-    "GetDownloadUrlForLayer": Operation(layers.get_download_url_for_layer),
-    "GetRegistryPolicy": Operation(policies.get_registry_policy),
-    "GetRegistryScanningConfiguration": Operation(scanning.get_registry_scanning_configuration),
-    "GetRepositoryPolicy": Operation(policies.get_repository_policy),
-    "GetSigningConfiguration": Operation(registries.get_signing_configuration),
-    "ListImageReferrers": Operation(referrers.list_image_referrers),
-    "ListImages": Operation(images.list_images),
-    "ListPullTimeUpdateExclusions": Operation(pull_time_exclusions.list_exclusions),
-    "ListTagsForResource": Operation(repository_tags.list_tags_for_resource),
-    "PutAccountSetting": Operation(account_settings.put_account_setting, write=True),
-    "PutImage": Operation(pushes.put_image, write=True, prepare=pushes.examine_image),
-    "PutImageScanningConfiguration": Operation(scanning.put_image_scanning_configuration, write=True),
-    "PutImageTagMutability": Operation(repository_settings.put_image_tag_mutability, write=True),
-    "PutRegistryPolicy": Operation(policies.put_registry_policy, write=True),
-    "RegisterPullTimeUpdateExclusion": Operation(pull_time_exclusions.register_exclusion, write=True),
-    "SetRepositoryPolicy": Operation(policies.set_repository_policy, write=True),
-    "TagResource": Operation(repository_tags.tag_resource, write=True),
-    "UntagResource": Operation(repository_tags.untag_resource, write=True),
-    "UpdateImageStorageClass": Operation(images.update_image_storage_class),
-    "UpdateRepositoryCreationTemplate": Operation(creation_templates.update_template, write=True),
-}
-
-INTERNAL: dict[str, Operation] = {
-    "access_key": Operation(identity.access_key),
-    "principal": Operation(identity.principal),
-    "policy_documents": Operation(identity.policy_documents),
-    "repository_access": Operation(identity.repository_access),
-    "repositories_access": Operation(identity.repositories_access),
-    "registry_access": Operation(identity.registry_access),
-    "bind_repository_policy": Operation(policies.bind_repository_policy),
-    "role": Operation(identity.role),
-    "oidc_provider": Operation(identity.oidc_provider),
-    "create_access_key": Operation(access_keys.create_access_key, write=True),
-    "note_key_use": Operation(access_keys.note_key_use, write=True, settles=True),
-    "note_role_use": Operation(roles.note_role_use, write=True, settles=True),
-    "create_account": Operation(accounts.create_account, write=True),
-    "accounts": Operation(accounts.list_accounts),
-    "close_account": Operation(accounts.close_account, write=True),
-    "credentials": Operation(credentials.list_credentials),
-    "revoke": Operation(credentials.revoke, write=True),
-    "iam_resource": Operation(resources.iam_resource),
-    "blob": Operation(blobs.blob),
-    "segments": Operation(blobs.segments),
-    "frame_hashes": Operation(frame_hashes.frame_hashes),
-    "blob_holders": Operation(blobs.blob_holders),
-    "mount_blob": Operation(blobs.mount_blob, write=True),
-    "unlink_blob": Operation(blobs.unlink_blob, write=True),
-    "quarantine": Operation(blobs.quarantine, write=True),
-    "begin_upload": Operation(uploads.begin_upload, write=True, settles=True, durable=False),
-    "upload": Operation(uploads.upload),
-    "lease_upload": Operation(uploads.lease_upload, write=True, settles=True, durable=False),
-    "renew_upload": Operation(uploads.renew_upload, write=True, settles=True, durable=False),
-    "keep_frame_hashes": Operation(uploads.keep_frame_hashes, write=True, settles=True, durable=False),
-    "advance_upload": Operation(uploads.advance_upload, write=True, settles=True),
-    "finish_upload": Operation(uploads.finish_upload, write=True, settles=True),
-    "close_upload": Operation(uploads.close_upload, write=True, settles=True),
-    "release_upload": Operation(uploads.release_upload, write=True, settles=True, durable=False),
-    "commit_upload": Operation(uploads.commit_upload, write=True, settles=True),
-    "cancel_upload": Operation(uploads.cancel_upload, write=True),
-    "manifest": Operation(manifests.manifest),
-    "put_manifest": Operation(pushes.put_manifest, write=True, prepare=pushes.examine),
-    "note_pulls": Operation(pull_times.note_pulls, write=True, settles=True),
-    "delete_tag": Operation(manifests.delete_tag, write=True),
-    "delete_manifest": Operation(manifests.delete_manifest, write=True),
-    "tags": Operation(manifests.list_tags),
-    "repositories": Operation(repositories.names),
-    "referrers": Operation(referrers.referrers),
-    "take_turn": Operation(upkeep.take_turn, write=True),
-    "hold_blobs": Operation(upkeep.hold_blobs, write=True, settles=True),
-    "expire_uploads": Operation(upkeep.expire_uploads, write=True),
-    "collect_blobs": Operation(upkeep.collect_blobs, write=True),
-    "remove_deleted": Operation(removal.remove_deleted, write=True),
-    "known_objects": Operation(upkeep.known_objects),
-    "reserve_object": Operation(reservations.reserve_object, write=True, settles=True),
-    "release_object": Operation(reservations.release_object, write=True, settles=True),
-    "any_reserved": Operation(reservations.any_reserved),
-    "objects": Operation(upkeep.objects),
-    "replace_data_key": Operation(upkeep.replace_data_key, write=True),
-    "replace_object": Operation(upkeep.replace_object, write=True),
-    "key_records": Operation(keys.key_records),
-    "record_key": Operation(keys.record_key, write=True),
-    "sealed_secrets": Operation(keys.sealed_secrets),
-    "replace_sealed_secret": Operation(keys.replace_sealed_secret, write=True),
-    "open_uploads": Operation(keys.open_uploads),
-    "open_object": Operation(open_objects.open_object),
-    "keep_open_object": Operation(open_objects.keep_open_object, write=True),
-    "cut_open_object": Operation(open_objects.cut_open_object, write=True),
-    "reserve_part_numbers": Operation(open_objects.reserve_part_numbers, write=True),
-    "open_object_parts": Operation(open_objects.open_object_parts),
-    "open_object_tail": Operation(open_objects.open_object_tail),
-    "drop_open_object": Operation(open_objects.drop_open_object, write=True),
-    "open_objects": Operation(open_objects.open_objects),
-    "miscounts": Operation(counts.miscounts),
-    "recount": Operation(counts.recount, write=True, settles=True),
-    "take_tokens": Operation(rates.take_tokens, write=True, settles=True),
-    "ping": Operation(upkeep.ping),
-}
