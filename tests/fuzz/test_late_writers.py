@@ -9,8 +9,8 @@ import pytest
 from fakes.late_writers import SCHEDULES, Round, Schedule, explore, prepare
 from hypothesis import HealthCheck, Phase, example, given, seed, settings
 
-# What it recorded arrives when its sender, begun anew, already sends something else: found by 20,000 schedules, when the
-# model took the second for what was recorded.
+# What it recorded arrives when its sender, begun anew, already sends something else: found by 20,000 schedules, when
+# the model took the second for what was recorded.
 RECORDED_AFTER_DEATH = (
     False,
     False,
