@@ -37,7 +37,7 @@ from proxy.ecr.signed_request import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
 from proxy.http.request_info import path_of
-from proxy.http.server import Door
+from proxy.http.server import Handler
 from proxy.http.unproven_budget import UnprovenBytes
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts, port_of
@@ -124,7 +124,7 @@ def router(
     leaving: Callable[[], bool],
     pulls: PullTimes,
     unproven: UnprovenBytes | None = None,
-) -> Callable[[web.Request], tuple[str, Door]]:
+) -> Callable[[web.Request], tuple[str, Handler]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
     access = Access(own.metadata)
@@ -216,13 +216,13 @@ def router(
         "key_provider": own.keys.check,
         "audit": trail.check,
     }
-    asked: dict[str, Door] = {
+    asked: dict[str, Handler] = {
         "/healthz": health.healthz,
         "/readyz": partial(health.readyz, parts, leaving),
         "/metrics": health.metrics,
     }
 
-    def route(request: web.Request) -> tuple[str, Door]:
+    def route(request: web.Request) -> tuple[str, Handler]:
         path, query = path_of(request), request.raw_path.partition("?")[2]
         if path == "/v2" or path.startswith("/v2/"):
             return "oci", docker
@@ -238,11 +238,11 @@ def router(
 
 
 def probes_only(
-    route: Callable[[web.Request], tuple[str, Door]],
-) -> Callable[[web.Request], tuple[str, Door]]:
+    route: Callable[[web.Request], tuple[str, Handler]],
+) -> Callable[[web.Request], tuple[str, Handler]]:
     """Of a table of paths, those that probe."""
 
-    def probing(request: web.Request) -> tuple[str, Door]:
+    def probing(request: web.Request) -> tuple[str, Handler]:
         name, found = route(request)
         return (name, found) if name == "probe" else ("none", _nothing_here)
 

@@ -175,7 +175,7 @@ async def serve_worker(
             await prober.begin(sock)
         ready()
         await stop.wait()
-        server.say_goodbye()
+        server.announce_close()
         await asyncio.sleep(config.server.drain_delay_seconds)  # /readyz says draining, all else goes on
         await server.finish(config.server.drain_seconds)
         await prober.finish(0)

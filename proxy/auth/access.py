@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 
 from proxy.auth.policy.context import (
     Context,
-    RequestFacts,
+    RequestInfo,
     are_timed,
-    facts_behind,
+    info_behind,
     request_context,
     resource_account,
 )
@@ -54,7 +54,7 @@ class Access:
         caller: Caller,
         action: str,
         resource: str,
-        facts: RequestFacts,
+        info: RequestInfo,
         extra: Context | None = None,
         *,
         below: bool = False,
@@ -77,10 +77,10 @@ class Access:
                 repository = await self._lookups.repository_access(question.account, question.repository)
         if not question.hangs_on(repository, registry):
             question.begin(repository, registry)
-        values = question.values(facts, extra)
+        values = question.values(info, extra)
         decision = question.decisions.get(values)
         if decision is None:
-            decision = question.settle(caller, facts, extra)
+            decision = question.settle(caller, info, extra)
             question.keep(values, decision)
             self._decided += 1
             if self._decided > DECISIONS_KEPT:
@@ -100,13 +100,13 @@ class Access:
         caller: Caller,
         action: str,
         resource: str,
-        facts: RequestFacts,
+        info: RequestInfo,
         extra: Context | None = None,
         *,
         below: bool = False,
     ) -> None:
         """Failure AccessDenied, in AWS's words, unless `decide` allows it."""
-        decision = await self.decide(caller, action, resource, facts, extra, below=below)
+        decision = await self.decide(caller, action, resource, info, extra, below=below)
         if not decision.allowed:
             raise Failure(Code.ACCESS_DENIED, decision.message)
 
@@ -141,7 +141,7 @@ class _Asked:
     """
 
     __slots__ = (
-        "_action", "_below", "_callers", "_facts", "_keys", "_layers", "_registry", "_repository", "_resource",
+        "_action", "_below", "_callers", "_info", "_keys", "_layers", "_registry", "_repository", "_resource",
         "account", "decisions", "is_timed", "repository",
     )  # fmt: skip
 
@@ -162,7 +162,7 @@ class _Asked:
         self._registry = registry
         self._layers = (*self._callers, *resource_layers(self._action, repository, registry))
         self._keys = tuple(sorted(keys_read(self._layers)))
-        self._facts = facts_behind(self._keys)
+        self._info = info_behind(self._keys)
         self.is_timed = are_timed(self._keys)
         self.decisions: dict[Hashable, Decision] = {}
 
@@ -172,17 +172,17 @@ class _Asked:
             return True
         return self._repository == repository and self._registry == registry
 
-    def values(self, facts: RequestFacts, extra: Context | None) -> Hashable:
+    def values(self, info: RequestInfo, extra: Context | None) -> Hashable:
         """All that can differ between two requests with this question, so far as a document reads it."""
-        told = self._facts(facts)
+        told = self._info(info)
         if not extra or not self._keys:
             return told
         return (told, *[tuple(extra.get(key, ())) for key in self._keys])
 
-    def settle(self, caller: Caller, facts: RequestFacts, extra: Context | None) -> Decision:
+    def settle(self, caller: Caller, info: RequestInfo, extra: Context | None) -> Decision:
         """The decision, made anew."""
         tags = self._repository.tags if self._repository is not None else ()
-        context = request_context(caller, facts, self._resource, tags, extra)
+        context = request_context(caller, info, self._resource, tags, extra)
         question = Question(self._action, self._resource, context, self._below)
         return settle(caller, question, self._layers, is_own(caller, self._resource, self._registry))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from proxy.audit.events import Happened, Outsider
 from proxy.audit.trail import Trail
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.ecr.errors import WireError
 from proxy.ecr.services import STS, Service
 from proxy.model.identity import Caller
@@ -25,11 +25,11 @@ _GIVES_CREDENTIALS = frozenset({"GetAuthorizationToken", "GetSessionToken", "Ass
 class Told:
     """One call, filled in while it is answered. `parameters` are shown only once somebody has vouched for them."""
 
-    def __init__(self, service: Service, account: str, facts: RequestFacts, request_id: str) -> None:
+    def __init__(self, service: Service, account: str, info: RequestInfo, request_id: str) -> None:
         """`account` is whom the call concerns as long as nobody has said who asks."""
         self.service = service
         self.account = account
-        self.facts = facts
+        self.info = info
         self.request_id = request_id
         self.operation = UNKNOWN
         self.caller: Caller | Outsider | None = None
@@ -92,10 +92,10 @@ async def tell(trail: Trail, told: Told) -> None:
         name=told.operation,
         caller=told.caller,
         account=told.account,
-        region=told.facts.region,
-        moment=told.facts.now,
-        source_ip=told.facts.source_ip,
-        user_agent=told.facts.user_agent,
+        region=told.info.region,
+        moment=told.info.now,
+        source_ip=told.info.source_ip,
+        user_agent=told.info.user_agent,
         request_id=told.request_id,
         read_only=reads,
         resources=tuple(each for each in told.resources if each != "*"),

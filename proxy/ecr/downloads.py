@@ -18,10 +18,10 @@ from proxy.audit.events import Happened
 from proxy.audit.trail import Trail
 from proxy.auth.callers import Callers
 from proxy.auth.layer_links import LayerLinks, LinkInvalid
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.http import blob_response
 from proxy.http.blob_response import Pull
-from proxy.http.request_info import facts_of, path_of
+from proxy.http.request_info import path_of, request_info_of
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller
@@ -49,8 +49,8 @@ def link(base: str, digest: str, token: str) -> str:
 class _Told:
     """One fetch, filled in while it is answered."""
 
-    def __init__(self, facts: RequestFacts, account: str) -> None:
-        self.facts = facts
+    def __init__(self, info: RequestInfo, account: str) -> None:
+        self.info = info
         self.account = account
         self.caller: Caller | None = None
         self.repository = ""
@@ -76,7 +76,7 @@ def door(
 
     async def handle(request: web.Request) -> web.StreamResponse:
         digest = path_of(request).removeprefix(PATH).replace("%3A", ":").replace("%3a", ":")
-        told, status = _Told(facts_of(request, now=clock(), region=region), account), 500
+        told, status = _Told(request_info_of(request, now=clock(), region=region), account), 500
         try:
             response = await answer(request, digest, told)
             status = response.status
@@ -108,7 +108,7 @@ def door(
     async def opened(request: web.Request, digest: str, told: _Told) -> Pull:
         given = request.query.getall("token", [])
         try:
-            found = links.read(given[0] if len(given) == 1 else "", digest, told.facts.now)
+            found = links.read(given[0] if len(given) == 1 else "", digest, told.info.now)
         except LinkInvalid:
             raise Failure(Code.ACCESS_DENIED, REFUSED_TEXT) from None
         told.account, told.repository = found.account, found.repository
@@ -129,22 +129,22 @@ def door(
 
 
 def _happened(method: str, digest: str, told: _Told, status: int) -> Happened:
-    facts = told.facts
+    info = told.info
     parameters = {"registryId": told.account, "repositoryName": told.repository, "layerDigest": digest}
     return Happened(
         source="ecr",
         name="GetDownloadUrlForLayer",
         caller=told.caller,
         account=told.account,
-        region=facts.region,
-        source_ip=facts.source_ip,
-        user_agent=facts.user_agent,
+        region=info.region,
+        source_ip=info.source_ip,
+        user_agent=info.user_agent,
         read_only=True,
         data=True,
-        resources=(repository_arn(facts.region, told.account, told.repository),) if told.repository else (),
+        resources=(repository_arn(info.region, told.account, told.repository),) if told.repository else (),
         route=f"{method} {_ROUTE}",
         parameters=parameters if told.repository else None,
-        moment=facts.now,
+        moment=info.now,
         request_id=observe.request_id() or "",
         error=told.error,
         message=told.message,

@@ -134,7 +134,7 @@ class Layers:
         """LayersNotFound, LayerInaccessible; `downloads` is where the link leads."""
         found = await self._metadata.call(ask.account, ask.operation, ask.parameters)
         digest: str = found["layerDigest"]
-        token = self._links.issue(ask.caller, ask.account, ask.parameters["repositoryName"], digest, ask.facts.now)
+        token = self._links.issue(ask.caller, ask.account, ask.parameters["repositoryName"], digest, ask.info.now)
         base = self._endpoints.of_links(ask.account, request)
         return found | {"downloadUrl": link(base, digest, token)}
 

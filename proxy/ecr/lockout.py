@@ -23,7 +23,7 @@ async def refuse_lock_out(ask: Ask, metadata: Metadata) -> None:
     bound = await metadata.bind_repository_policy(ask.account, text)
     registry = await metadata.registry_access(ask.account)
     (resource,) = named_repository(ask)
-    context = request_context(ask.caller, ask.facts, resource, held.tags)
+    context = request_context(ask.caller, ask.info, resource, held.tags)
     if would_lock_out(ask.caller, text, bound.principals, held, registry, resource, context):
         raise Failure(
             Code.INVALID_PARAMETER,

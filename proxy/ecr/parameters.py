@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.awsmodel.validation import invalid
 from proxy.ecr.errors import not_readable
 from proxy.model.identity import Caller
@@ -44,7 +44,7 @@ class Ask:
     parameters: Mapping[str, Any]
     account: str
     region: str
-    facts: RequestFacts
+    info: RequestInfo
 
 
 def read_parameters(body: bytes) -> dict[str, Any]:

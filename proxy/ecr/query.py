@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from proxy import observe
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.auth.sigv4 import Reason, Refused
 from proxy.awsmodel import models
 from proxy.awsmodel.query import read_action, read_form, read_parameters, render, render_json
@@ -41,13 +41,13 @@ class StsDoor(Protocol):
     """`caller` is None for who signs nothing."""
 
     async def answer(
-        self, action: str, caller: Caller | None, parameters: Mapping[str, Any], facts: RequestFacts
+        self, action: str, caller: Caller | None, parameters: Mapping[str, Any], info: RequestInfo
     ) -> Mapping[str, Any]: ...
 
 
 class IamDoor(Protocol):
     async def answer(
-        self, action: str, caller: Caller, parameters: Mapping[str, Any], facts: RequestFacts
+        self, action: str, caller: Caller, parameters: Mapping[str, Any], info: RequestInfo
     ) -> Mapping[str, Any]: ...
 
 
@@ -68,7 +68,7 @@ async def answer_query(
 ) -> web.Response:
     """`told` hears what was asked; `before_write` is awaited where it changes something. Refused, Unreadable,
     Failure."""
-    service, facts = told.service, told.facts
+    service, info = told.service, told.info
     caller, form = await _read(request, service, signatures)
     told.came_from(caller)
     told.operation = action = read_action(service.name, form)
@@ -80,9 +80,9 @@ async def answer_query(
     if not told.is_read:
         await before_write()
     if service is STS or caller is None:
-        found = await doors.sts.answer(action, caller, parameters, facts)
+        found = await doors.sts.answer(action, caller, parameters, info)
     else:
-        found = await doors.iam.answer(action, caller, parameters, facts)
+        found = await doors.iam.answer(action, caller, parameters, info)
     told.done(found)
     if accepts_json(request):
         return query_json_answer(render_json(service.name, action, found, told.request_id), told.request_id)

@@ -66,7 +66,7 @@ from proxy.ecr.parameters import (
 from proxy.ecr.query import QueryDoors, answer_query, refuse_query
 from proxy.ecr.services import ECR, WITH_MANIFEST, Service, has_large_body, service_of
 from proxy.ecr.signed_request import Place, Signatures, claim_of
-from proxy.http.request_info import facts_of
+from proxy.http.request_info import request_info_of
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 from proxy.model.identity import Caller
@@ -173,7 +173,7 @@ def door(
     async def answer(request: web.Request) -> web.StreamResponse:
         request_id = observe.request_id() or str(uuid.uuid4())
         service = service_of(request)
-        told = Told(service, hosts.account, facts_of(request, now=clock(), region=hosts.region), request_id)
+        told = Told(service, hosts.account, request_info_of(request, now=clock(), region=hosts.region), request_id)
         try:
             told.account = hosts.account_of(request.host)  # one of another region is not ours
             if service is ECR:
@@ -228,16 +228,16 @@ def door(
         if rates is not None:
             await rates.require(caller, operation)
         told.account = account = route.registry(parameters, caller)
-        ask = Ask(caller, operation, parameters, account, hosts.region, told.facts)
+        ask = Ask(caller, operation, parameters, account, hosts.region, told.info)
         conditions = route.keys(ask)
         told.resources = route.resources(ask)
         own = [(f"ecr:{route.action or operation}", resource) for resource in told.resources]
         if len(own) > 1:  # fetched together, for the decisions to find where they are kept
             await metadata.repositories_access(account, [repository_named(resource) for resource in told.resources])
         for action, resource in (*own, *route.also(ask)):
-            await access.require(caller, action, resource, told.facts, conditions)
+            await access.require(caller, action, resource, told.info, conditions)
         for action, resource in route.below(ask):
-            await access.require(caller, action, resource, told.facts, conditions, below=True)
+            await access.require(caller, action, resource, told.info, conditions, below=True)
         if not told.is_read:
             await trail.require()
         return ask

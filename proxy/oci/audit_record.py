@@ -12,7 +12,7 @@ from functools import lru_cache
 from proxy import observe
 from proxy.audit.events import Happened, LaidOut, lay_out
 from proxy.audit.trail import Trail
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.model.identity import Caller
 from proxy.model.names import is_digest_like, repository_arn
 
@@ -36,7 +36,7 @@ class Told:
         "caller",
         "created_repository",
         "error",
-        "facts",
+        "info",
         "layer",
         "message",
         "method",
@@ -48,11 +48,11 @@ class Told:
         "tags",
     )
 
-    def __init__(self, method: str, account: str, facts: RequestFacts) -> None:
+    def __init__(self, method: str, account: str, info: RequestInfo) -> None:
         """`account` is whose registry the request named, as far as that is known yet."""
         self.method = method
         self.account = account
-        self.facts = facts
+        self.info = info
         self.operation = ""
         self.pattern = ""
         self.caller: Caller | None = None
@@ -90,16 +90,16 @@ async def tell(trail: Trail, told: Told, status: int) -> Happened | None:
     if not told.operation:
         return None
     reads = told.method in ("GET", "HEAD")
-    facts, region = told.facts, told.facts.region
+    info, region = told.info, told.info.region
     happened = Happened(
         source="ecr",
         name=told.operation,
         caller=told.caller,
         account=told.account,
         region=region,
-        moment=facts.now,
-        source_ip=facts.source_ip,
-        user_agent=facts.user_agent,
+        moment=info.now,
+        source_ip=info.source_ip,
+        user_agent=info.user_agent,
         request_id=observe.request_id() or "",
         read_only=reads,
         data=True,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from proxy.audit.events import Happened
 from proxy.audit.trail import Trail
-from proxy.http.response_cache import Again
+from proxy.http.response_cache import Revalidator
 from proxy.metadata.contract import Look
 
 SECONDS = 300.0
@@ -37,7 +37,7 @@ class Standing:
     pulled: Callable[[], None] | None = None
 
 
-def again(standing: Standing, trail: Trail, happened: Happened | None, clock: Callable[[], float]) -> Again:
+def again(standing: Standing, trail: Trail, happened: Happened | None, clock: Callable[[], float]) -> Revalidator:
     """`happened` is what the trail was told of the first one; `clock` tells epoch seconds."""
     return _Given(standing, trail, happened, clock)
 
@@ -54,7 +54,7 @@ class _Given:
         self._alike = happened[:_OWN] if happened is not None else None
         self._end = happened[_OWN + 2 :] if happened is not None else ()
 
-    def give(self, request_id: str) -> bool:
+    def revalidate(self, request_id: str) -> bool:
         now = self._clock()
         if now >= self._until or not self._look.stands():
             return False

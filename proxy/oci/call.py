@@ -14,10 +14,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiMapping
 
 from proxy.auth.access import Access
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.auth.rates import Rates
 from proxy.http import server
 from proxy.http.bounded_reads import BODY_BYTES
+from proxy.http.expect import send_continue
+from proxy.http.limited_connection import read_body
 from proxy.metadata.contract import Looks
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
@@ -54,7 +56,7 @@ class Call:
     request: web.Request
     rooms: Rooms
     caller: Caller
-    facts: RequestFacts
+    info: RequestInfo
     account: str
     repository: str
     reference: str
@@ -75,13 +77,13 @@ class Call:
             return
         if self.repository and await self.rooms.images.hangs_on_key(self.account, self.repository):
             return
-        self.standing.until = min(until, self.facts.now + SECONDS)
+        self.standing.until = min(until, self.info.now + SECONDS)
 
     async def may(self, *actions: str, repository: str = "") -> bool:
         """Whether the caller may do all `actions` on this repository, or another of this registry."""
         resource = self._arn(repository)
         for action in actions:
-            if not (await self.rooms.access.decide(self.caller, action, resource, self.facts)).allowed:
+            if not (await self.rooms.access.decide(self.caller, action, resource, self.info)).allowed:
                 return False
         return True
 
@@ -89,7 +91,7 @@ class Call:
         """Failure AccessDenied unless the caller may do all of them on this repository, or on all for the catalog."""
         resource = self._arn("")
         for action in actions:
-            decision = await self.rooms.access.decide(self.caller, action, resource, self.facts)
+            decision = await self.rooms.access.decide(self.caller, action, resource, self.info)
             if not decision.allowed:
                 raise Failure(Code.ACCESS_DENIED, decision.message, hint=self._elsewhere())
 
@@ -132,21 +134,21 @@ async def body(request: web.Request) -> AsyncIterator[bytes]:
 
     BodyCut when it ends too early; SizeInvalid when its chunks are not framed as HTTP wants.
     """
-    await _invite(request)
+    await _request_body(request)
     while chunk := await _next_chunk(request):
         yield chunk
 
 
 async def receive(request: web.Request, append: Append) -> None:
     """As `body`, all of it into an append: what is long, straight into the append's own buffer."""
-    await _invite(request)
+    await _request_body(request)
     while True:
-        if append.upload.committed is None and (straight := server.straight(request)) is not None:
-            straight.begin()
+        if append.upload.committed is None and (direct_body := server.direct_body(request)) is not None:
+            direct_body.begin()
             try:
-                whole = await straight.read_all(append)
+                whole = await direct_body.read_all(append)
             finally:
-                straight.end()
+                direct_body.end()
             if not whole:
                 raise BodyCut
             return
@@ -155,11 +157,9 @@ async def receive(request: web.Request, append: Append) -> None:
         await append.write(chunk)
 
 
-async def _invite(request: web.Request) -> None:
-    server.want_body(request, BODY_BYTES)
-    if expects_continue(request):
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # as aiohttp does: the answer itself has not begun
+async def _request_body(request: web.Request) -> None:
+    read_body(request, BODY_BYTES)
+    await send_continue(request)
 
 
 async def _next_chunk(request: web.Request) -> bytes:
@@ -172,7 +172,3 @@ async def _next_chunk(request: web.Request) -> bytes:
         if request.transport is None or request.transport.is_closing():
             raise BodyCut from error
         raise Failure(Code.SIZE_INVALID, "the body is not framed as HTTP wants") from error
-
-
-def expects_continue(request: web.Request) -> bool:
-    return request.version >= (1, 1) and request.headers.get("Expect", "").strip().lower() == "100-continue"

@@ -23,9 +23,10 @@ from proxy.auth.access import Access
 from proxy.auth.failed_logins import FailedLogins
 from proxy.auth.identity import Identity, Unauthenticated
 from proxy.auth.rates import Rates
+from proxy.http.expect import expects_continue
 from proxy.http.limited_connection import client_of
-from proxy.http.request_info import facts_of, path_of
-from proxy.http.response_cache import AGAIN, KEEP
+from proxy.http.request_info import path_of, request_info_of
+from proxy.http.response_cache import REVALIDATOR, STORE_RESPONSE
 from proxy.metadata.contract import Looks
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
@@ -33,7 +34,7 @@ from proxy.model.names import check_repository
 from proxy.oci import blobs, errors, manifests, uploads
 from proxy.oci.audit_record import AUTHENTICATE, CUT, Told, tell
 from proxy.oci.cacheability import Standing, again
-from proxy.oci.call import GONE_STATUS, Call, Rooms, expects_continue
+from proxy.oci.call import GONE_STATUS, Call, Rooms
 from proxy.oci.errors import API_VERSION
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -121,9 +122,9 @@ def door(
         return errors.unauthenticated(realm or _address(request))
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        facts = facts_of(request, now=clock(), region=hosts.region)
-        told, status = Told(request.method, hosts.account, facts), 500
-        look = epochs.look() if epochs is not None and KEEP in request else None
+        info = request_info_of(request, now=clock(), region=hosts.region)
+        told, status = Told(request.method, hosts.account, info), 500
+        look = epochs.look() if epochs is not None and STORE_RESPONSE in request else None
         standing = Standing(look) if look is not None else None
         try:
             response = await _answer(rooms, identity, refused, trail.require, request, told, standing)
@@ -134,8 +135,8 @@ def door(
             raise
         finally:
             happened = await tell(trail, told, status)
-        if standing is not None and status in _REPEATED and facts.now < standing.until:
-            response[AGAIN] = again(standing, trail, happened, clock)
+        if standing is not None and status in _REPEATED and info.now < standing.until:
+            response[REVALIDATOR] = again(standing, trail, happened, clock)
         if expects_continue(request) and not request.content.is_eof() and not response.prepared:
             response.force_close()  # a body that was not asked for may come all the same, and is no next request
         return response
@@ -171,7 +172,7 @@ async def _answer(
         standing = standing if route.repeats else None
         if standing is not None and name:
             standing.look.take_in(told.account, name)
-        call = Call(request, rooms, caller, told.facts, told.account, name, reference, told, standing)
+        call = Call(request, rooms, caller, told.info, told.account, name, reference, told, standing)
         if route.action is not None:
             if rooms.rates is not None:
                 await rooms.rates.require(caller, told.operation)

@@ -138,8 +138,8 @@ class SignedDoor:
     def session(self, principal: Principal = ROLE, **other: Any) -> tuple[str, str, str]:
         """(access key id, secret, token) of a fresh session of an hour."""
         now = self.now()
-        facts = Session(SessionKind.ROLE, "job-1", now, now + 3600)
-        made = self.sessions.issue(principal, replace(facts, **other))
+        info = Session(SessionKind.ROLE, "job-1", now, now + 3600)
+        made = self.sessions.issue(principal, replace(info, **other))
         return made.access_key_id, made.secret, made.token
 
     def signed(

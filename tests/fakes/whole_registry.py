@@ -47,7 +47,7 @@ from proxy.ecr.signed_request import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
 from proxy.http.request_info import path_of
-from proxy.http.server import Door, HttpServer, Limits
+from proxy.http.server import Handler, HttpServer, Limits
 from proxy.metadata.client.client import MetadataClient
 from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.db.transaction import Registry
@@ -240,7 +240,7 @@ async def whole_registry(
             logins=logins,
         )
 
-        def route(request: web.Request) -> tuple[str, Door]:
+        def route(request: web.Request) -> tuple[str, Handler]:
             path = path_of(request)
             if path.startswith(downloads.PATH):
                 return "layers", linked

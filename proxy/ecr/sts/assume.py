@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from proxy import observe
-from proxy.auth.policy.context import RequestFacts, request_context
+from proxy.auth.policy.context import RequestInfo, request_context
 from proxy.auth.policy.trust import decide_trust
 from proxy.auth.revocation import issue_time
 from proxy.auth.sessions import Credentials, Sessions
@@ -56,7 +56,7 @@ class Assuming:
         self._issuers = issuers
         self._uses = uses
 
-    async def by_caller(self, caller: Caller, parameters: Mapping[str, Any], facts: RequestFacts) -> Mapping[str, Any]:
+    async def by_caller(self, caller: Caller, parameters: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
         """AssumeRole."""
         arn, account, name = _role_arn(parameters)
         if caller.principal.kind is PrincipalKind.ROOT:
@@ -70,27 +70,27 @@ class Assuming:
         if (external := parameters.get("ExternalId")) is not None:
             keys["sts:externalid"] = (external,)
         role = await self._trusting(
-            caller, "", (account, name, arn), _actions("sts:AssumeRole", asked, source), keys, facts
+            caller, "", (account, name, arn), _actions("sts:AssumeRole", asked, source), keys, info
         )
         chained = caller.session is not None and caller.session.kind is SessionKind.ROLE
-        return await self._issue(role, parameters, asked, source, facts, chained=chained)
+        return await self._issue(role, parameters, asked, source, info, chained=chained)
 
-    async def by_web_identity(self, parameters: Mapping[str, Any], facts: RequestFacts) -> Mapping[str, Any]:
+    async def by_web_identity(self, parameters: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
         """AssumeRoleWithWebIdentity. Nobody has signed the request: the token is all there is."""
         arn, account, name = _role_arn(parameters)
         if parameters.get("ProviderId") is not None:
             raise Failure(
                 Code.VALIDATION_ERROR, "ProviderId is for OAuth 2.0 access tokens, and ID Tokens alone are taken."
             )
-        identity = await self._identity(account, parameters["WebIdentityToken"], facts.now)
+        identity = await self._identity(account, parameters["WebIdentityToken"], info.now)
         _check_set_by_issuer(identity, parameters)
         asked = read_asked(parameters, None, identity.tags, identity.transitive)
         source = identity.source_identity
         federated = identity.provider.arn
         keys = {**_keys(parameters, asked, source), **trust_keys(identity), "aws:federatedprovider": (federated,)}
         actions = _actions("sts:AssumeRoleWithWebIdentity", asked, source)
-        role = await self._trusting(None, federated, (account, name, arn), actions, keys, facts)
-        answer = await self._issue(role, parameters, asked, source, facts, claims=session_keys(identity))
+        role = await self._trusting(None, federated, (account, name, arn), actions, keys, info)
+        answer = await self._issue(role, parameters, asked, source, info, claims=session_keys(identity))
         observe.note(principal=answer["AssumedRoleUser"]["Arn"])  # nobody has signed: this is who asked
         return {
             **answer,
@@ -106,7 +106,7 @@ class Assuming:
         wanted: tuple[str, str, str],
         actions: Sequence[str],
         keys: Mapping[str, tuple[str, ...]],
-        facts: RequestFacts,
+        info: RequestInfo,
     ) -> Role:
         """The role, whose trust policy allows all `actions`; `wanted` is (account, name, ARN). AccessDenied."""
         account, name, arn = wanted
@@ -114,7 +114,7 @@ class Assuming:
         if role is None or role.principal.arn != arn:  # case and path count
             raise _denied(caller, actions[0], arn)
         for action in actions:
-            context = request_context(caller, facts, arn, role.principal.tags, keys)
+            context = request_context(caller, info, arn, role.principal.tags, keys)
             if not decide_trust(caller, federated, role, action, context).allowed:
                 raise _denied(caller, action, arn)
         return role
@@ -137,7 +137,7 @@ class Assuming:
         parameters: Mapping[str, Any],
         asked: Asked,
         source: str,
-        facts: RequestFacts,
+        info: RequestInfo,
         *,
         chained: bool = False,
         claims: Tags = (),
@@ -148,8 +148,8 @@ class Assuming:
         session = Session(
             SessionKind.ROLE,
             name,
-            issue_time(role.principal, facts.now, name),
-            int(facts.now) + seconds,
+            issue_time(role.principal, info.now, name),
+            int(info.now) + seconds,
             policy=asked.policy,
             policy_arns=asked.policy_arns,
             tags=asked.tags,
@@ -164,7 +164,7 @@ class Assuming:
             raise Failure(
                 Code.PACKED_POLICY_TOO_LARGE, "What the ID Token says of its subject is more than a session holds."
             ) from None
-        self._uses.seen(role.principal.principal_id, facts.region)
+        self._uses.seen(role.principal.principal_id, info.region)
         caller = Caller(role.principal, session)
         answer: dict[str, Any] = {
             "Credentials": wire_credentials(credentials),

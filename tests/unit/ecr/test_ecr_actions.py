@@ -198,9 +198,9 @@ async def test_tags_that_have_no_tags_form_are_left_to_the_model(
 async def test_facts_are_those_of_the_connection(door: AwsDoor, access: AskedAccess) -> None:
     lines = [*door.signed(), ("X-Forwarded-For", "198.51.100.1"), ("User-Agent", "aws-cli/2")]
     await door.send(lines)
-    facts = access.facts[-1]
-    assert (facts.source_ip, facts.secure, facts.user_agent, facts.region) == ("127.0.0.1", False, "aws-cli/2", REGION)
-    assert abs(facts.now - door.clock()) < 60
+    info = access.info[-1]
+    assert (info.source_ip, info.secure, info.user_agent, info.region) == ("127.0.0.1", False, "aws-cli/2", REGION)
+    assert abs(info.now - door.clock()) < 60
 
 
 # ---- lock-out -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from fakes.aws_door import ACCOUNT, ADMIN, ADMIN_KEY, BOB, BOB_KEY, OTHER_ACCOUNT, REGION, AwsDoor
 
 from proxy.audit.events import Outsider
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.ecr.audit_record import Told
 from proxy.ecr.services import STS
 from proxy.model.errors import Code, Failure
@@ -115,7 +115,7 @@ async def test_our_own_failure_is_told(door: AwsDoor) -> None:
 
 
 def test_a_web_identity_is_who_its_issuer_said_and_its_roles_account_is_concerned() -> None:
-    told = Told(STS, ACCOUNT, RequestFacts(0, "", True, "", REGION), "r")
+    told = Told(STS, ACCOUNT, RequestInfo(0, "", True, "", REGION), "r")
     told.takes(f"arn:aws:iam::{OTHER_ACCOUNT}:role/ci")
     provider = f"arn:aws:iam::{OTHER_ACCOUNT}:oidc-provider/issuer.example"
     told.done({"SubjectFromWebIdentityToken": "repo:a/b", "Provider": provider, "Audience": "sts.amazonaws.com"})
@@ -130,7 +130,7 @@ def test_a_web_identity_is_who_its_issuer_said_and_its_roles_account_is_concerne
 
 @pytest.mark.parametrize("role", ["", "x", "arn:aws:iam::123:role/a", "a:b:c:d:e:f", "\ud800" * 600])
 def test_whatever_stands_for_a_role_changes_no_account(role: str) -> None:
-    told = Told(STS, ACCOUNT, RequestFacts(0, "", True, "", REGION), "r")
+    told = Told(STS, ACCOUNT, RequestInfo(0, "", True, "", REGION), "r")
     told.takes(role)
     assert told.account == ACCOUNT
 

@@ -11,7 +11,7 @@ import pytest
 
 from proxy.auth.access import Access
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.auth.policy.decision import Decision
 from proxy.auth.secrets import PURPOSE, open_secret
 from proxy.awsmodel import models
@@ -33,7 +33,7 @@ from proxy.model.identity import (
 ACCOUNT = "123456789012"
 IN = f"arn:aws:iam::{ACCOUNT}:"
 BOUNDARY = f"{IN}policy/edge"
-FACTS = RequestFacts(now=1_800_000_000.0, source_ip="192.0.2.1", secure=True, user_agent="aws-cli", region="us-east-1")
+FACTS = RequestInfo(now=1_800_000_000.0, source_ip="192.0.2.1", secure=True, user_agent="aws-cli", region="us-east-1")
 ANN = Principal("AIDAANN", ACCOUNT, f"{IN}user/eng/ann", "ann")
 ROOT = Principal(ACCOUNT, ACCOUNT, f"{IN}root", "root", PrincipalKind.ROOT)
 CI = Principal("AROACI", ACCOUNT, f"{IN}role/ci", "ci", PrincipalKind.ROLE)
@@ -94,7 +94,7 @@ class Recorded(Access):
         caller: Caller,
         action: str,
         resource: str,
-        facts: RequestFacts,
+        info: RequestInfo,
         extra: Mapping[str, Sequence[str]] | None = None,
         *,
         below: bool = False,

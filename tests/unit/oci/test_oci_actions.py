@@ -250,5 +250,5 @@ async def test_policies_learn_where_a_request_came_from_and_by_what_and_no_forge
     forged = {"X-Forwarded-For": "198.51.100.1", "X-Forwarded-Proto": "https", "User-Agent": "docker/29"}
     async with http.get("/v2/team/app/tags/list", headers=forged):
         pass
-    facts = access.facts[-1]
-    assert (facts.source_ip, facts.secure, facts.user_agent, facts.region) == ("127.0.0.1", False, "docker/29", REGION)
+    info = access.info[-1]
+    assert (info.source_ip, info.secure, info.user_agent, info.region) == ("127.0.0.1", False, "docker/29", REGION)

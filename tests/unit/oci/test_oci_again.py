@@ -18,7 +18,7 @@ from fakes.oci_words import digest_of
 
 from harness.specimens import ACCOUNT, REPOSITORY
 from proxy import observe
-from proxy.http.response_cache import KeptAnswers
+from proxy.http.response_cache import ResponseCache
 from proxy.metadata.client.epochs import Epochs
 from proxy.model.identity import RepositoryAccess
 from proxy.model.quotas import Rate
@@ -73,14 +73,14 @@ async def doors(tmp_path: Path, trail: HeardTrail, clock: Clock) -> AsyncIterato
 
 @pytest.fixture(autouse=True)
 def _count_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = KeptAnswers.find
+    lookup = ResponseCache.lookup
 
-    def find_and_settle(self: KeptAnswers, name: bytes) -> bytes | None:
-        answer = find(self, name)
+    def lookup_and_settle(self: ResponseCache, name: bytes) -> bytes | None:
+        answer = lookup(self, name)
         self.settle()
         return answer
 
-    monkeypatch.setattr(KeptAnswers, "find", find_and_settle)
+    monkeypatch.setattr(ResponseCache, "lookup", lookup_and_settle)
 
 
 def given_again() -> float:

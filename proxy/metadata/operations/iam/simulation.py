@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from proxy.auth.policy.context import Context, RequestFacts, request_context, resource_account
+from proxy.auth.policy.context import Context, RequestInfo, request_context, resource_account
 from proxy.auth.policy.decision import Question
 from proxy.auth.policy.documents import Document, compile_document, keys_named
 from proxy.auth.policy.errors import PolicyError
@@ -164,7 +164,7 @@ def _details(found: Simulated) -> dict[str, str]:
 def _context(supposed: _Supposed, caller: Caller, resource: str) -> Context:
     if supposed.principal is None:
         return supposed.given
-    facts = RequestFacts(supposed.now, "", secure=False, user_agent="", region="")
+    facts = RequestInfo(supposed.now, "", secure=False, user_agent="", region="")
     whole = request_context(caller, facts, resource)
     return {**{key: whole[key] for key in whole if key.startswith(_FILLED)}, **supposed.given}
 
