@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.admin.session import CannotVisit, visiting
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.auth.access import repository_named
 from proxy.auth.policy.context import RequestInfo, request_context, resource_account
 from proxy.auth.policy.decision import Question
@@ -52,7 +52,7 @@ def explain(config: Config, principal: str, action: str, resource: str, context:
         )
     keys = {key.lower(): tuple(values) for key, values in context.items()}
 
-    async def run(own: Rooms) -> Told:
+    async def run(own: WorkerContext) -> Told:
         now = time.time()
         caller = await find_caller(own.metadata, principal, now)
         info = RequestInfo(now, "", True, "", config.registry.region)

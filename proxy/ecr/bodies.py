@@ -17,7 +17,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from proxy import observe
-from proxy.ecr.errors import Unreadable, WireError, not_readable, throttled, too_large
+from proxy.ecr.errors import UnreadableRequest, WireError, not_readable, throttled, too_large
 from proxy.http.bounded_reads import UNPROVEN_BYTES
 from proxy.http.expect import send_continue
 from proxy.http.limited_connection import client_of, read_body
@@ -68,7 +68,7 @@ async def chunks(request: web.Request, limit: int, charge: Charge) -> AsyncGener
     fewer than the floor."""
     codings = ",".join(request.headers.getall("Content-Encoding", ())).lower()
     if any(coding.strip() not in ("", "identity") for coding in codings.split(",")):
-        raise Unreadable(WireError(415, "SerializationException", "The request body must not be encoded."))
+        raise UnreadableRequest(WireError(415, "SerializationException", "The request body must not be encoded."))
     if (request.content_length or 0) > limit:
         raise too_large(limit)
     await send_continue(request)
@@ -95,9 +95,9 @@ async def chunks(request: web.Request, limit: int, charge: Charge) -> AsyncGener
         raise not_readable("The request body is not framed as HTTP says.") from None
 
 
-def _slow(reason: str) -> Unreadable:
+def _slow(reason: str) -> UnreadableRequest:
     observe.metrics.http_rejected.labels(reason).inc()
-    return Unreadable(WireError(408, "RequestTimeoutException", "The request body did not come in time."))
+    return UnreadableRequest(WireError(408, "RequestTimeoutException", "The request body did not come in time."))
 
 
 async def whole(request: web.Request, limit: int, charge: Charge) -> bytes:

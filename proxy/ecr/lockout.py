@@ -12,7 +12,7 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 
 
-async def refuse_lock_out(ask: Ask, metadata: Metadata) -> None:
+async def refuse_lockout(ask: Ask, metadata: Metadata) -> None:
     """InvalidParameter for a policy after which the caller could not set another one, or that is none at all.
 
     Whatever else is wrong with the call is left to the operation to say."""

@@ -160,7 +160,7 @@ def given_setting(ask: Ask) -> Keys:
 # ---- and what else ------------------------------------------------------------------------------------------------
 
 
-def nothing_else(ask: Ask) -> Sequence[tuple[str, str]]:
+def no_permissions(ask: Ask) -> Sequence[tuple[str, str]]:
     return ()
 
 
@@ -182,7 +182,7 @@ def making_by_template(ask: Ask) -> Sequence[tuple[str, str]]:
 # ---- what the answer says again -----------------------------------------------------------------------------------
 
 
-def nothing_again(ask: Ask, found: Mapping[str, Any]) -> Mapping[str, Any]:
+def no_echo(ask: Ask, found: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 

@@ -51,10 +51,10 @@ def info_behind(keys: Collection[str]) -> Callable[[RequestInfo], Hashable]:
     """What of a request's facts the values of `keys` come from: equal where those are."""
     others = sorted({_KEYS[key].field for key in keys if key in _KEYS} - {"now"})
     told: Callable[[RequestInfo], Hashable] = attrgetter(*others) if others else lambda info: ()
-    return (lambda info: (int(info.now), told(info))) if are_timed(keys) else told
+    return (lambda info: (int(info.now), told(info))) if any_depends_on_clock(keys) else told
 
 
-def are_timed(keys: Collection[str]) -> bool:
+def any_depends_on_clock(keys: Collection[str]) -> bool:
     """Whether the value of any of these condition keys changes by the clock alone."""
     return "aws:multifactorauthage" in keys or any(_KEYS[key].field == "now" for key in keys if key in _KEYS)
 

@@ -16,7 +16,7 @@ from proxy.auth.envelope import SmallSealer
 from proxy.auth.policy.context import RequestInfo
 from proxy.auth.secrets import seal_secret
 from proxy.ecr.iam.actions import ACTIONS
-from proxy.ecr.iam.required_permissions import questions
+from proxy.ecr.iam.required_permissions import required_permissions
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller, IamResource, PrincipalKind, SessionKind
 
@@ -58,7 +58,7 @@ class Iam:
         _refuse_session_tokens(caller, action)
         if described.own and "UserName" not in parameters and caller.principal.kind is not PrincipalKind.ROOT:
             parameters = {**parameters, "UserName": _own_name(caller)}
-        for asked in await questions(self._rows.iam_resource, caller.account, action, described, parameters):
+        for asked in await required_permissions(self._rows.iam_resource, caller.account, action, described, parameters):
             await self._access.require(caller, asked.action, asked.resource, info, asked.keys)
         if action == "CreateAccessKey":
             return await self._create_access_key(caller.account, parameters.get("UserName"))

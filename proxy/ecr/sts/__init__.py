@@ -36,7 +36,7 @@ USER_SECONDS = 43_200
 ROOT_SECONDS = 3600
 
 
-class Lookups(assume.Lookups, Protocol):
+class StsLookups(assume.RoleLookups, Protocol):
     """The part of `metadata.contract.Metadata` that STS needs."""
 
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...
@@ -48,7 +48,7 @@ class Sts:
     """One worker's STS."""
 
     def __init__(
-        self, lookups: Lookups, sessions: Sessions, access: Access, issuers: Issuers, clock: Callable[[], float]
+        self, lookups: StsLookups, sessions: Sessions, access: Access, issuers: Issuers, clock: Callable[[], float]
     ) -> None:
         """`clock` tells epoch seconds."""
         self._lookups = lookups

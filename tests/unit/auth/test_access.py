@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.auth import access as access_module
-from proxy.auth.access import QUESTIONS_KEPT, VALUES_KEPT, Access, repository_named
+from proxy.auth.access import QUESTIONS_MAX, VALUES_MAX, Access, repository_named
 from proxy.auth.policy.context import RequestInfo
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal, RegistryAccess, RepositoryAccess
@@ -173,19 +173,19 @@ async def test_nothing_is_kept_of_a_caller_that_is_gone() -> None:
 
 async def test_what_is_kept_of_one_caller_is_bounded() -> None:
     access, one = Access(Said()), caller(statement(Resource=REPOSITORY))
-    for at in range(QUESTIONS_KEPT + 10):
+    for at in range(QUESTIONS_MAX + 10):
         decision = await access.decide(one, "ecr:PutImage", f"{REPOSITORY}{at}", FACTS)
         assert not decision.allowed
-        assert len(access._seen[one].questions) <= QUESTIONS_KEPT
+        assert len(access._callers[one].questions) <= QUESTIONS_MAX
     assert (await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS)).allowed
 
 
 async def test_what_is_kept_of_one_question_is_bounded() -> None:
     condition = {"StringLike": {"aws:UserAgent": "*"}}
     access, one = Access(Said()), caller(statement(Resource="*", Condition=condition))
-    for at in range(VALUES_KEPT + 10):
+    for at in range(VALUES_MAX + 10):
         await access.decide(one, "ecr:PutImage", REPOSITORY, replace(FACTS, user_agent=f"agent {at}"))
-        assert len(access._seen[one].questions["ecr:PutImage", REPOSITORY, False].decisions) <= VALUES_KEPT
+        assert len(access._callers[one].questions["ecr:PutImage", REPOSITORY, False].decisions) <= VALUES_MAX
 
 
 async def test_a_decision_is_made_once_while_all_that_it_hung_on_is_equal() -> None:
@@ -207,14 +207,14 @@ async def test_a_key_of_one_request_that_no_document_reads_makes_no_other_decisi
 
 
 async def test_what_is_kept_of_all_callers_together_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access_module, "DECISIONS_KEPT", 20)
+    monkeypatch.setattr(access_module, "DECISIONS_MAX", 20)
     access = Access(Said())
     condition = {"StringLike": {"aws:UserAgent": "*"}}
     callers = [caller(statement(Resource="*", Condition=condition)) for _ in range(50)]
     for at, one in enumerate(callers):
         info = replace(FACTS, user_agent=f"agent {at}")
         assert (await access.decide(one, "ecr:PutImage", REPOSITORY, info)).allowed
-        kept = sum(len(each.decisions) for seen in access._seen.values() for each in seen.questions.values())
+        kept = sum(len(each.decisions) for seen in access._callers.values() for each in seen.questions.values())
         assert kept == (at + 1) % 21  # all are dropped with the first too many, and none sooner
 
 

@@ -16,7 +16,7 @@ from proxy.auth.policy.decision import Decision
 from proxy.auth.secrets import PURPOSE, open_secret
 from proxy.awsmodel import models
 from proxy.ecr.iam import Iam
-from proxy.ecr.iam.actions import ACTIONS, Kind
+from proxy.ecr.iam.actions import ACTIONS, EntityKind
 from proxy.metadata.operations.iam import IAM
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import (
@@ -262,7 +262,7 @@ def test_every_action_is_of_the_model_and_names_its_entity_by_a_member_of_its_in
         assert action.parameter in members or not action.parameter, name
         if "Tags" in members and action.makes:
             assert action.tagging in ACTIONS, name
-        if action.kind in (Kind.USER, Kind.GROUP, Kind.ROLE) and not action.parameter:
+        if action.kind in (EntityKind.USER, EntityKind.GROUP, EntityKind.ROLE) and not action.parameter:
             assert "PathPrefix" in members, name
 
 

@@ -10,7 +10,7 @@ from proxy.auth.policy.decision import Decision
 from proxy.model.identity import Caller, RegistryAccess, RepositoryAccess
 
 
-class AskedAccess(Access):
+class RecordingAccess(Access):
     """`denied` are actions, or (action, resource) pairs; everything else is allowed. `asked` is in order."""
 
     def __init__(self) -> None:
