@@ -45,7 +45,7 @@ NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _sp
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pure lint format bench bench-s3 bench-smoke bench-rooms bench-size fuzz mutants chaos chaos-cluster image image-test lock sbom audit dist tools clean
+.PHONY: help run dev test test-fast test-pure lint format docs bench bench-s3 bench-smoke bench-rooms bench-readers bench-size bench-sweep fuzz mutants mutants-late chaos chaos-cluster image image-test lock sbom audit dist tools clean
 
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -53,8 +53,16 @@ help:  ## what can be done here
 run: $(VENV)/.run  ## install into .venv and serve $(DATA) on $(LISTEN)
 	$(BIN)/wharfage serve --data $(DATA) --listen $(LISTEN)
 
+dev: $(VENV)/.run  ## the same, started again when a file under proxy/ or _speedups/ changes
+	$(BIN)/python tests/harness/reload.py proxy _speedups -- $(BIN)/wharfage serve --data $(DATA) --listen $(LISTEN)
+
 test: $(VENV)/.test tools  ## all tests: units, contracts, journeys, real clients, conformance, a minute of chaos
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --benchmark-disable $(PYTEST_FLAGS) tests
+
+test-fast: $(VENV)/.test  ## units and contracts of the packages that differ from BASE (main); two minutes at most
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --benchmark-disable -m 'not clients and not image' \
+	  -k "$$($(BIN)/python tests/harness/changed.py --contracts)" $(PYTEST_FLAGS) \
+	  $$($(BIN)/python tests/harness/changed.py $(or $(BASE),main))
 
 test-pure: $(VENV)/.test  ## the bytes rooms' tests without the compiled extension
 	WHARFAGE_PURE=1 $(BIN)/python -m pytest --benchmark-disable $(PYTEST_FLAGS) tests/unit/speedups tests/unit/blob
@@ -63,6 +71,9 @@ lint: $(VENV)/.test  ## ruff and mypy over everything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.run  ## the tables of docs/ that are made from the code: operations, settings
+	$(BIN)/python tests/harness/surface.py
 
 format: $(VENV)/.test  ## let ruff lay the code out
 	$(BIN)/ruff check --fix .
@@ -88,8 +99,14 @@ bench-rooms: $(VENV)/.test  ## hash, seal, open, policy, token, answer: beside t
 	  bench/test_hash.py bench/test_frames.py bench/test_policy.py bench/test_token.py bench/test_answer.py \
 	  $(if $(SAVE),--benchmark-save=$(SAVE),--benchmark-compare)
 
+bench-readers: $(VENV)/.test  ## memory of 1,000 and 5,000 slow readers (READERS) beside fast pulls; MORE='--tls --s3 --finish'
+	$(BIN)/python bench/slow_readers.py $(if $(READERS),--readers $(READERS)) $(MORE)
+
 bench-size: $(VENV)/.test $(TOOLS)/.aws $(TOOLS)/.debian  ## a million images beside 200 repositories, on DATABASE (sqlite): long
 	$(BIN)/python bench/registry_size.py --database $(or $(DATABASE),sqlite)
+
+bench-sweep: $(VENV)/.test  ## how long writes wait while 100,000 due rows go, on DATABASE (sqlite): two minutes
+	$(BIN)/python bench/sweep.py --database $(or $(DATABASE),sqlite)
 
 fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator and its twin, requests (REQUESTS) to all doors, runs (RUNS) beside a model, SCHEDULES of late writers
 	$(BIN)/python -m pytest -n $(JOBS) --timeout 3600 --fuzz-requests $(or $(REQUESTS),1000000) --fuzz-seed $(or $(SEED),0) \
@@ -100,6 +117,9 @@ fuzz: $(VENV)/.test  ## at random: a million questions (PAIRS) to the evaluator 
 
 mutants: $(VENV)/.test  ## small wrong changes to the evaluator, each of which its tests must notice: a quarter of an hour
 	$(BIN)/python tests/mutation/run.py --jobs $(JOBS)
+
+mutants-late: $(VENV)/.test  ## six rules about late writers, each taken away: the schedules must find each within 1,000; a minute
+	$(BIN)/python tests/mutation/late_writers.py
 
 chaos: $(VENV)/.test  ## kill workers, metadata and the whole server at random for CHAOS_SECONDS (default 300)
 	$(BIN)/python -m pytest -m chaos --chaos-seconds $(or $(CHAOS_SECONDS),300) $(PYTEST_FLAGS) tests/chaos/test_chaos.py

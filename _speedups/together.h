@@ -4,7 +4,7 @@
  *     thread B ─────────── sha256_together ── hashes A's and its own, side by side ── goes on
  *
  * One stream leaves half of the CPU's SHA unit idle, as each step waits for the one before (1.8 times the bytes by two on
- * a Zen 4, 1.27 on an Intel Xeon: bench/NOTES.md). A thread waits only where another one has hashed a moment ago,
+ * a Zen 4, 1.27 on an Intel Xeon: docs/decisions/performance.md). A thread waits only where another one has hashed a moment ago,
  * and less often each time that nobody came; so a stream that is alone never waits. Longer, and more often, where threads
  * lose their cores to others: `struct manner` of together.c. */
 #ifndef WHARFAGE_TOGETHER_H

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -36,11 +37,16 @@ class Body(Protocol):
 class Line:
     """One kept-alive connection to a server at host:port."""
 
-    def __init__(self, address: str, headers: str = "", *, buffer: int = BUFFER) -> None:
-        """`buffer` is how many bytes of a body it takes at once."""
+    def __init__(
+        self, address: str, headers: str = "", *, buffer: int = BUFFER, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`buffer` is how many bytes of a body it takes at once. What comes over TLS is decrypted, not dropped."""
         host, _, port = address.rpartition(":")
         self.sock = socket.create_connection((host, int(port)), timeout=120)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.drop = DROP
+        if tls is not None:
+            self.sock, self.drop = tls.wrap_socket(self.sock), 0
         self.head = f"Host: {address}\r\n{headers}"
         self.buffer = memoryview(bytearray(buffer))
         self.rest = b""
@@ -94,7 +100,7 @@ class Line:
             raise ValueError("more came than was announced")
         self.rest = b""
         while length:
-            got = self.sock.recv_into(self.buffer, min(length, len(self.buffer)), DROP)
+            got = self.sock.recv_into(self.buffer, min(length, len(self.buffer)), self.drop)
             if not got:
                 raise ConnectionError(f"closed with {length} bytes to come")
             length -= got

@@ -253,6 +253,10 @@ def _greet(
     login = f"docker login -u AWS --password-stdin {host}"
     say(f"Wharfage is ready at {public} ({workers} workers).")
     say(f"  data      {data.root}")
+    if config.storage.backend == "s3":
+        honoured = stores.known_conditions(config, data)
+        where = f"s3://{config.storage.bucket}/{config.storage.prefix}"
+        say(f"  objects   {where} (conditional requests: {'not known' if honoured is None else honoured})")
     if config.server.tls_self_signed:
         folder = f"/etc/docker/certs.d/{host}"
         say(f"  trust     sudo mkdir -p {folder} && sudo cp {data.tls / 'ca.crt'} {folder}/ca.crt")

@@ -21,6 +21,7 @@ from proxy.storage.null_open_objects import Unpaused
 
 if TYPE_CHECKING:
     from proxy.storage.s3.bucket import Place
+    from proxy.storage.s3.conditions import Conditions
     from proxy.storage.s3.part_buffers import Budget
     from proxy.storage.s3.signed_urls import S3Links
 
@@ -44,7 +45,9 @@ def claim_store(config: Config, data: DataDirectory) -> str:
     else:
         from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
 
-        return s3_marker.claim(_place(config), config.storage.prefix, data.store_id, first=first)
+        store_id = s3_marker.claim(_place(config), config.storage.prefix, data.store_id, first=first)
+        _learn_conditions(config, data)
+        return store_id
 
 
 def adopt_store(config: Config, data: DataDirectory, store_id: str) -> None:
@@ -55,6 +58,22 @@ def adopt_store(config: Config, data: DataDirectory, store_id: str) -> None:
         from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
 
         s3_marker.adopt(_place(config), config.storage.prefix, store_id)
+        _learn_conditions(config, data)
+
+
+def _learn_conditions(config: Config, data: DataDirectory) -> None:
+    from proxy.storage.s3.conditions_probe import learn_conditions  # loaded by those who want it
+
+    learn_conditions(_place(config), config.storage.prefix, data.store_conditions)
+
+
+def known_conditions(config: Config, data: DataDirectory) -> Conditions | None:
+    """Which conditional requests the S3 store honours, as `claim_store` recorded it; None where it could not be asked.
+    Blocks."""
+    from proxy.storage.s3.conditions import read_conditions  # loaded by those who want it
+    from proxy.storage.s3.conditions_probe import describe
+
+    return read_conditions(data.store_conditions, describe(_place(config), config.storage.prefix))
 
 
 async def _has_no_blob(config: Config, data: DataDirectory) -> bool:
@@ -102,7 +121,8 @@ async def _pausing_store(config: Config, data: DataDirectory, client: MetadataCl
     from proxy.storage.s3.node_budget import NodeBudget  # loaded by those who want it
 
     budget = await asyncio.to_thread(NodeBudget, data.parts, config.storage.buffers_mib * 2**20)
-    return _bucket_store(config, client, store_id, budget)
+    conditions = await asyncio.to_thread(known_conditions, config, data)
+    return _bucket_store(config, client, store_id, budget, conditions)
 
 
 def make_unpaused_store(config: Config, data: DataDirectory, store_id: str) -> ObjectStore:
@@ -112,18 +132,25 @@ def make_unpaused_store(config: Config, data: DataDirectory, store_id: str) -> O
     from proxy.storage.s3.part_buffers import OwnBudget  # loaded by those who want it
 
     budget = OwnBudget(config.storage.buffers_mib * 2**20)
-    return _bucket_store(config, Unpaused(), store_id, budget, stall_seconds=1e6)
+    return _bucket_store(config, Unpaused(), store_id, budget, known_conditions(config, data), stall_seconds=1e6)
 
 
 def _bucket_store(
-    config: Config, open_objects: OpenObjects, store_id: str | None, budget: Budget, *, stall_seconds: float = 5.0
+    config: Config,
+    open_objects: OpenObjects,
+    store_id: str | None,
+    budget: Budget,
+    conditions: Conditions | None,
+    *,
+    stall_seconds: float = 5.0,
 ) -> ObjectStore:
     from proxy.storage.s3.bucket import Bucket, load  # loaded by those who want it
+    from proxy.storage.s3.conditions import Conditions
     from proxy.storage.s3.store import S3Store
 
     storage = config.storage
     return S3Store(
-        Bucket(_place(config), session=load()),
+        Bucket(_place(config), conditions=conditions or Conditions(), session=load()),
         open_objects,
         prefix=storage.prefix,
         store_id=store_id,

@@ -31,6 +31,9 @@ SegmentSource = Callable[[int], Awaitable[Sequence[Segment]]]
 
 SMALL = 64 * 1024  # stored bytes up to which a whole object gets buffers of its own instead of slots
 _ALL_FRAMES = 2**20  # more than fit a run
+READ_SECONDS = 30.0
+"""In which the store gives a run of a pull, which holds a turn for a buffer meanwhile. S3 fails by itself after 15 s of
+tries (`s3.bucket`); a file system that hangs never does, and 62 reads of it kept all others from their turn."""
 LOOP_SECONDS = 0.002
 """A run is opened on the event loop, where it takes 50 to 250 µs with the CPU's vector and AES instructions. Without
 them it takes longer than this, and a reader that sees so goes on in a thread. CPU, not the clock: on a busy machine the
@@ -98,7 +101,8 @@ class BlobReader:
         self._segments = segments
         self._pool = pool
         self._in_thread = False
-        self._held: list[bytearray] = []  # what `runs` holds: the stored bytes first, the plaintext last
+        self._held: list[bytearray] = []  # by `runs`: the stored bytes first, the plaintext last
+        self._view = memoryview(b"")  # of the plaintext, yielded last
         self._untaken = -1  # since `release_buffers`: bytes of the last view; -1 where it was not called
         self._most_frames = _ALL_FRAMES  # of the next run
 
@@ -129,11 +133,11 @@ class BlobReader:
                         run = next(self._split(segment, layout, first, min(last, first + self._most_frames)))
                         if not self._held:
                             self._held = await self._begin_read()
-                        plain = self._held[-1]
-                        length = await self._open(run, self._held[0], plain)
+                        length = await self._open_in_time(run)
                         self._untaken = -1
                         end = min(high - run.plain_at, length)
-                        yield memoryview(plain)[max(low - run.plain_at, 0) : end]
+                        self._view = memoryview(self._held[-1])[max(low - run.plain_at, 0) : end]
+                        yield self._view
                         first += run.count + run.final
                         if self._untaken < 0:
                             self._most_frames = min(2 * self._most_frames, _ALL_FRAMES)
@@ -147,9 +151,11 @@ class BlobReader:
             self._end_read(clean)
 
     def release_buffers(self, untaken: int) -> None:
-        """Give the buffers of `runs` back for as long as it takes until its next step, which begins with the last
-        `untaken` bytes of the view anew, in a run of one frame. Between two steps only; nobody may touch the view."""
+        """Return the buffers of `runs` until its next step, which yields the last `untaken` bytes of the view once
+        more, in a run of one frame. Between two steps only. The view is released: its holder, who may wait for a client
+        for minutes, would keep the buffer alive."""
         self._untaken, self._most_frames = untaken, 1
+        self._view.release()
         self._end_read(True)
 
     def is_scarce(self) -> bool:
@@ -280,6 +286,18 @@ class BlobReader:
             raise self._corrupt(f"frame {bad.sequence} does not authenticate", run.plain_at) from bad
         except ObjectMissing as error:
             raise self._corrupt("the object is gone", run.plain_at) from error
+
+    async def _open_in_time(self, run: Run) -> int:
+        """As `_open`, into the buffers of `runs`. Failure(STORE_UNAVAILABLE) after `READ_SECONDS`."""
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                return await self._open(run, self._held[0], self._held[-1])
+        except TimeoutError as error:
+            raise Failure(
+                Code.STORE_UNAVAILABLE,
+                f"the store did not give a part of object {self._sealed.object_key} within {READ_SECONDS:.0f} s",
+                hint="look at the disk or network file system that holds the objects, or at S3",
+            ) from error
 
     async def _attempt(
         self,

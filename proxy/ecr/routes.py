@@ -144,7 +144,7 @@ FIXED: Mapping[str, str] = {
     "GetSigningConfiguration": "there is none: SigningConfigurationNotFoundException",
     "UpdateImageStorageClass": "there is one class: ImageStorageClassUpdateNotSupportedException",
 }
-"""What of the table has one answer for every image or registry, and which; README says so."""
+"""What of the table has one answer for every image or registry, and which; docs/compatibility.md says so."""
 
 
 def handler(

@@ -2,7 +2,7 @@
 
 A byte goes out only after its frame authenticated, or held against its hash. The first run of frames is opened before
 the status line, so a bad start is a clean error; later, only a connection that breaks off is honest. Bytes go from a
-kept buffer to the socket without a copy; a client that does not take them gives the buffer back (`process.bodywriter`),
+kept buffer to the socket without a copy; a client that does not take them gives the buffer back (`body_writer`),
 and what it has not taken is read and opened again when it does.
 With `[storage] redirect`, a GET of a blob that is not sealed is answered by the store: 307 and a signed link.
 Must not know who asks, or why they may. Source: RFC 9110 sections 13 and 14.
@@ -60,7 +60,7 @@ class Pull:
     request: web.Request
     blobs: BlobOpener
     blob: Blob
-    told: ByteCounter
+    counter: ByteCounter
     stall_seconds: float
     headers: Mapping[str, str]
 
@@ -115,7 +115,7 @@ async def _send(pull: Pull, response: web.StreamResponse, opened: OpenBlob, part
     async with contextlib.aclosing(first):
         opening = await anext(first, memoryview(b""))  # a bad first frame is a clean error: nothing has been sent
         await response.prepare(request)
-        writer = BodyWriter(request, opened, pull.blob.sealed.frame_length, pull.stall_seconds)
+        writer = BodyWriter(request, opened, pull.stall_seconds)
         try:
             await _write_part(pull, writer, parts[0], opening, first)
             for part in parts[1:]:
@@ -142,14 +142,10 @@ async def _write_part(
 ) -> None:
     if part.before:
         await writer.write(part.before)
-    at = part.start
     if len(opening):
-        at += await writer.write_run(opening, at)
-        pull.told.bytes_out += at - part.start
+        pull.counter.bytes_out += await writer.write_run(opening)
     async for run in runs:
-        taken = await writer.write_run(run, at)
-        at += taken
-        pull.told.bytes_out += taken
+        pull.counter.bytes_out += await writer.write_run(run)
 
 
 def _headers(pull: Pull) -> dict[str, str]:

@@ -1,14 +1,16 @@
 """What nobody needs any more: abandoned uploads, rows of deleted repositories, unlinked blobs past their grace, objects
 that no row owns.
 
-A turn of a task goes on, batch by batch, until nothing is due or its time is over. Writes are serial, so a batch is
-short, and after each the task pauses for as long as the batch took: other writes have half of the time, and none waits
-for more than one batch (`bench/sweep.py` measures it).
+A turn of a task goes on, batch by batch, until nothing is due or its time is over. Writes are serial, so a batch has
+as few rows as keep it near `BATCH_SECONDS`, and after each the task pauses for as long as the batch took: other writes
+have half of the time, and none waits for more than one batch (`make bench-sweep` measures it).
 
 Promises: a row is removed first and its object after, so that nothing that can still be asked for loses its bytes; an
 object whose deletion fails or is lost becomes an orphan and is taken as one. Orphans are judged in the order list,
 then rows: an object is listed, is old, and only then is no row found for it. None younger than `ORPHAN_AGE_MIN` is
-taken, whatever the grace (an upload's or a reseal's object may be older than its row). With not one blob row there is
+taken, whatever the grace (an upload's or a reseal's object may be older than its row). An orphan is deleted by the
+ETag of its listing where the store honours that, so that an object put anew under its key meanwhile stays; elsewhere by
+its key, which no other object ever has. With not one blob row there is
 no telling a wrong database from an emptied one, and no orphan is taken. All are counted by kind: upload, blob, orphan
 (an object), unfinished (of which the store knows that it was never finished), stray-upload and stray-row (what lies
 beside objects, see `storage.base.ObjectStore.remove_strays`).
@@ -31,7 +33,9 @@ from proxy.storage.base import ObjectStore, StoredObject
 
 BATCH = 500  # objects listed at a time
 ROUNDS = 40  # batches of them in one turn: 20,000 objects, some seconds of work
-ROWS = 100  # removed in one transaction, for which other writes wait
+ROWS = 100  # removed in one transaction at most: other writes wait for it
+ROWS_MIN = 25  # below it, the commit costs more than its rows, and the turn does not come to its end
+BATCH_SECONDS = 0.02  # aimed at for one transaction: a write may wait 50 ms, and the disk needs some of it
 DELETIONS = 8  # objects deleted at once: each waits for a request or three, or for the disk
 ORPHAN_AGE_MIN = 3600.0  # seconds
 TURN_SECONDS = 300.0  # in which a turn must have ended, be the store ever so slow
@@ -69,7 +73,7 @@ def sweep_tasks(
 async def expire_uploads(metadata: Metadata, store: ObjectStore, *, idle: float, within: float = WORK_SECONDS) -> int:
     """Remove sessions untouched for `idle` seconds; returns the objects deleted."""
     return await _remove_rows(
-        store, "upload", lambda: metadata.expire_uploads(idle_seconds=idle, limit=ROWS), within=within
+        store, "upload", lambda limit: metadata.expire_uploads(idle_seconds=idle, limit=limit), within=within
     )
 
 
@@ -77,9 +81,9 @@ async def remove_deleted(metadata: Metadata, *, within: float = WORK_SECONDS) ->
     """Remove what is left of deleted repositories; returns the rows removed."""
     removed = 0
 
-    async def once() -> Removed:
+    async def once(limit: int) -> Removed:
         nonlocal removed
-        gone = await metadata.remove_deleted(limit=ROWS)
+        gone = await metadata.remove_deleted(limit=limit)
         removed += gone
         return Removed({"deleted-repository": gone})
 
@@ -92,12 +96,12 @@ async def remove_deleted(metadata: Metadata, *, within: float = WORK_SECONDS) ->
 async def collect_blobs(metadata: Metadata, store: ObjectStore, *, grace: float, within: float = WORK_SECONDS) -> int:
     """Remove blobs that nothing has linked for `grace` seconds; returns the objects deleted."""
     return await _remove_rows(
-        store, "blob", lambda: metadata.collect_blobs(grace_seconds=grace, limit=ROWS), within=within
+        store, "blob", lambda limit: metadata.collect_blobs(grace_seconds=grace, limit=limit), within=within
     )
 
 
 async def _remove_rows(
-    store: ObjectStore, kind: str, remove: Callable[[], Awaitable[Removed]], *, within: float
+    store: ObjectStore, kind: str, remove: Callable[[int], Awaitable[Removed]], *, within: float
 ) -> int:
     deleted = 0
     async with contextlib.aclosing(_until_done(remove, within)) as turn:
@@ -106,15 +110,24 @@ async def _remove_rows(
     return deleted
 
 
-async def _until_done(remove: Callable[[], Awaitable[Removed]], within: float) -> AsyncGenerator[Removed, None]:
-    """Batches until one finds nothing due, or so many seconds have passed; one at least. Rows are counted by kind."""
+def next_limit(limit: int, seconds: float) -> int:
+    """How many rows the batch after one of `limit` rows that took so long may have: half at once, more by a quarter."""
+    if seconds > BATCH_SECONDS:
+        return max(min(ROWS_MIN, ROWS), limit // 2)
+    return min(ROWS, limit + max(1, limit // 4)) if seconds < BATCH_SECONDS / 2 else limit
+
+
+async def _until_done(remove: Callable[[int], Awaitable[Removed]], within: float) -> AsyncGenerator[Removed, None]:
+    """Batches of `remove(limit)` until one finds nothing due, or so many seconds have passed; one at least. Rows are
+    counted by kind."""
     clock = asyncio.get_running_loop().time
-    began, rows, corrected = clock(), Counter[str](), 0
+    began, rows, corrected, limit = clock(), Counter[str](), 0, ROWS
     try:
         while True:
             asked = clock()
-            batch = await remove()
+            batch = await remove(limit)
             took = clock() - asked
+            limit = next_limit(limit, took)
             if batch.done:
                 return
             rows.update(batch.rows)
@@ -198,32 +211,38 @@ async def batches(store: ObjectStore, after: str, size: int = BATCH) -> AsyncGen
 
 async def delete_all(store: ObjectStore, keys: Sequence[str], kind: str) -> int:
     """Delete objects whose rows are gone. One that cannot be deleted now is left to the walk over orphans."""
+    return await _delete_seen(store, [(key, "") for key in keys], kind)
+
+
+async def delete_orphans(store: ObjectStore, orphans: Sequence[StoredObject]) -> int:
+    """As `delete_all`, each if it is still the object that was listed."""
     removed = 0
-    left = iter(keys)
+    for kind, finished in (("orphan", True), ("unfinished", False)):
+        seen = [(stored.key, stored.etag) for stored in orphans if stored.finished is finished]
+        removed += await _delete_seen(store, seen, kind)
+    return removed
+
+
+async def _delete_seen(store: ObjectStore, seen: Sequence[tuple[str, str]], kind: str) -> int:
+    """Delete objects by key and ETag; returns how many."""
+    removed = 0
+    left = iter(seen)
 
     async def work() -> None:
         nonlocal removed
-        for key in left:
+        for key, etag in left:
             try:
-                gone = await store.delete(key)
+                gone = await store.delete(key, etag=etag)
                 removed += gone  # after the wait: the others count here too
             except Failure as failure:
                 observe.log.warning("an object could not be deleted", object_key=key, reason=str(failure))
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(DELETIONS, len(keys))):
+            for _ in range(min(DELETIONS, len(seen))):
                 group.create_task(work())
     finally:
         _count(kind, removed)
-    return removed
-
-
-async def delete_orphans(store: ObjectStore, orphans: Sequence[StoredObject]) -> int:
-    """As `delete_all`, by what they are."""
-    removed = 0
-    for kind, finished in (("orphan", True), ("unfinished", False)):
-        removed += await delete_all(store, [stored.key for stored in orphans if stored.finished is finished], kind)
     return removed
 
 

@@ -99,11 +99,11 @@ def handler(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What answers everything under `/v2`.
 
-    `realm` is the registry's address in the 401 challenge, the one that was asked for when there is none;
-    `stall_seconds` how long a client may take no byte of a blob; `clock` tells epoch seconds. `trail` is told of every
-    decision. `rates`, where there are any, count whoever has shown who they are, before it is asked whether they may:
-    what an account is refused costs it as well, and nobody else. With `epochs`, answers may be given again (`revalidator`).
-    `logins` slows down clients whose passwords do not count (None: nobody).
+    `realm` is the registry's address in the 401 challenge; None takes the address of the request. A client that takes
+    no byte of a blob for `stall_seconds` is disconnected. `clock` returns epoch seconds. Every decision is recorded in
+    `trail`. `rates` counts a request after authentication and before authorisation, so that denied requests count
+    against the account that sent them. With `epochs`, responses may be cached (`revalidator`). `logins` slows down
+    clients that send wrong passwords (None: no limit).
     """
     services = OciServices(uploads, blobs, images, access, hosts, stall_seconds, rates, epochs)
 

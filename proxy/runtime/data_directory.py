@@ -8,6 +8,7 @@
       objects/                      the filesystem store: objects, and the name of the store
       cache/                  0700  copies of objects of an S3 store, as they are there; may be removed
       store-id                0600  the name that the store must have: another one is not what the rows are about
+      store-conditions        0600  which conditional requests an S3 store honours; removed, it is found out again
       audit/                  0700  the audit trail and its lock; full files are numbered, the newest first; beside it
                                     that of unauthenticated requests
       tls/                          what --tls-self-signed made: ca.crt, server.crt, server.key
@@ -49,6 +50,7 @@ class DataDirectory:
     objects: Path
     cache: Path
     store_id: Path
+    store_conditions: Path
     audit: Path
     unauthenticated: Path
     master_keys: Path
@@ -78,6 +80,7 @@ def open_data(config: Config) -> DataDirectory:
         objects=objects,
         cache=Path(config.cache.directory).absolute() if config.cache.directory else root / "cache",
         store_id=root / "store-id",
+        store_conditions=root / "store-conditions",
         audit=audit,
         unauthenticated=audit.with_name(
             f"{audit.stem}-unauthenticated{audit.suffix}" if config.audit.file else "unauthenticated.jsonl"

@@ -33,6 +33,8 @@ class StoredObject:
     finished: bool  # False where the store can tell that `finish` was never called; a filesystem can't and says True
     atomic: bool = field(default=True, compare=False)
     """It got its key in one step, when all of it was durable: its size alone tells whether it is whole."""
+    etag: str = field(default="", compare=False)
+    """The store's own identity of these bytes under this key; empty where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +156,12 @@ class ObjectStore(Protocol):
         `size` is what a row says that is stored. A store that would have to ask may take it for the truth, and then
         raises `ObjectMissing` at the first read when there is no object, or none of that size."""
 
-    async def delete(self, key: str) -> bool:
-        """Remove an object, finished or not. False when there was none."""
+    async def delete(self, key: str, *, etag: str = "") -> bool:
+        """Remove an object, finished or not. False when there was none.
+
+        `etag` is that of the object which the caller saw (`StoredObject.etag`): another one that is there by now
+        stays, and the answer is False, where the store honours such a condition. Elsewhere the key alone decides, which
+        no two objects ever share."""
 
     def list(self, after: str = "") -> AsyncIterator[StoredObject]:
         """Every object with a key beyond `after`, in key order, in bounded memory."""

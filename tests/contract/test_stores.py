@@ -27,12 +27,13 @@ from proxy.storage.base import Into, ObjectMissing, ObjectStore, Production, Str
 from proxy.storage.cache.store import CachedStore
 from proxy.storage.filesystem.store import FilesystemStore
 from proxy.storage.s3.bucket import Bucket
+from proxy.storage.s3.conditions import ALL
 from proxy.storage.s3.store import S3Store
 
 
 def s3_store(folder: Path, request: pytest.FixtureRequest) -> ObjectStore:
     seaweed: Seaweed = request.getfixturevalue("seaweed")
-    return S3Store(Bucket(seaweed.place()), MemoryOpenObjects(time.time), prefix=f"{uuid.uuid4().hex}/")
+    return S3Store(Bucket(seaweed.place(), conditions=ALL), MemoryOpenObjects(time.time), prefix=f"{uuid.uuid4().hex}/")
 
 
 def cached(folder: Path, inner: ObjectStore) -> ObjectStore:

@@ -1,10 +1,14 @@
-"""Several metadata services set up as deploy/README.md says: they can ask each other, and so there is a grace."""
+"""Several metadata services set up as docs/cluster.md says: they can ask each other, and so there is a grace.
+
+The page's commands make the role, the database, the bucket and the certificates, with names that lead to this machine.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import ssl
@@ -20,17 +24,21 @@ import pytest
 from fakes.cut_line import CutLine
 
 from harness import postgresql
-from harness.metadata import postgresql_database
-from harness.programs import ROOT, Daemon
+from harness.programs import ROOT, TOOLS, Daemon, run
+from harness.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 from harness.server import Server, free_port
-from proxy.http.selfsigned import make_self_signed
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
 SECRET = "a-shared-secret-of-some-length"
-_BLOCKS = re.findall(r"```toml\n(.*?)```", (ROOT / "deploy" / "README.md").read_text(), re.DOTALL)
-SERVICE, NODE = _BLOCKS
+_PAGE = (ROOT / "docs" / "cluster.md").read_text()
+SERVICE, NODE = re.findall(r"```toml\n(.*?)```", _PAGE, re.DOTALL)
 """What the page shows of a service's wharfage.toml and of a node's."""
+ROLE_AND_DATABASE, BUCKET, CERTIFICATES = re.findall(r"```sh\n(.*?)```", _PAGE, re.DOTALL)
+
+
+def typed(commands: str, folder: Path, **variables: str) -> None:
+    run("bash", "-euo", "pipefail", "-c", commands, cwd=folder, extra=variables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +71,35 @@ class Place:
 
 
 @pytest.fixture
-def database() -> Iterator[CutLine]:
-    line = CutLine(postgresql.shared().port)
-    yield line
-    line.close()
+def database(tmp_path: Path) -> Iterator[CutLine]:
+    """To a database that the page's commands made."""
+    cluster = postgresql.Cluster.start()
+    try:
+        typed(ROLE_AND_DATABASE.replace("db.internal", "127.0.0.1"), tmp_path, PGPORT=str(cluster.port))
+        line = CutLine(cluster.port)
+        yield line
+        line.close()
+    finally:
+        cluster.stop()
+        cluster.remove()
 
 
 @pytest.fixture
 def place(tmp_path: Path, database: CutLine, request: pytest.FixtureRequest) -> Iterator[Place]:
     """`request.param`: keys that services do not get after all."""
-    ca, cert, key = make_self_signed(tmp_path / "tls", "127.0.0.1")
+    tls = tmp_path / "tls"
+    tls.mkdir()
+    typed(CERTIFICATES.replace("DNS:%s", "DNS:%s,IP:127.0.0.1"), tls)
+    ca = tls / "ca.crt"
     ports = [free_port(), free_port()]
-    paths = {"/etc/wharfage/tls.crt": cert, "/etc/wharfage/tls.key": key, "/etc/wharfage/ca.crt": ca}
 
     def written(text: str, name: str, port: int = 0, without: tuple[str, ...] = ()) -> Path:
+        own = tls / f"metadata{ports.index(port) + 1 if port else 1}.internal"
+        paths = {
+            "/etc/wharfage/tls.crt": f"{own}.crt",
+            "/etc/wharfage/tls.key": f"{own}.key",
+            "/etc/wharfage/ca.crt": ca,
+        }
         for shown, path in paths.items():
             text = text.replace(shown, str(path))
         text = text.replace("0.0.0.0:5050", f"0.0.0.0:{port}")
@@ -88,11 +111,11 @@ def place(tmp_path: Path, database: CutLine, request: pytest.FixtureRequest) -> 
         assert tomllib.loads(file.read_text())["metadata"]
         return file
 
-    url = f"postgresql://postgres@127.0.0.1:{database.port}/{postgresql_database(tmp_path).rpartition('/')[2]}"
+    url = f"postgresql://wharfage:change-me@127.0.0.1:{database.port}/wharfage"
     secrets = {"WHARFAGE_METADATA_SECRET": SECRET, "WHARFAGE_STORAGE_PATH": str(tmp_path / "objects")}
     services: list[Daemon] = []
 
-    def run(name: str, command: str, file: Path, more: dict[str, str], *words: str) -> tuple[Daemon, Path]:
+    def started(name: str, command: str, file: Path, more: dict[str, str], *words: str) -> tuple[Daemon, Path]:
         data = tmp_path / name
         if services:
             (data / "keys").mkdir(parents=True, mode=0o700)
@@ -104,13 +127,13 @@ def place(tmp_path: Path, database: CutLine, request: pytest.FixtureRequest) -> 
     with contextlib.ExitStack() as ends:
         for number, port in enumerate(ports):
             file = written(SERVICE, f"service{number}", port, getattr(request, "param", ()))
-            daemon, _ = run(f"service{number}", "metadata", file, {"WHARFAGE_METADATA_DATABASE": url})
+            daemon, _ = started(f"service{number}", "metadata", file, {"WHARFAGE_METADATA_DATABASE": url})
             ends.callback(daemon.kill)
             services.append(daemon)
             daemon.wait_until(lambda: "is ready" in daemon.log.read_text())  # noqa: B023  # waited for here
         address = f"127.0.0.1:{free_port()}"
         words = ("--listen", address, "--workers", "1")
-        daemon, data = run("node", "proxy", written(NODE, "node"), {}, *words)
+        daemon, data = started("node", "proxy", written(NODE, "node"), {}, *words)
         ends.callback(daemon.kill)
         node = Server(daemon, address, data)
         daemon.wait_until(node.is_ready)
@@ -150,3 +173,18 @@ def test_services_without_the_authority_say_what_is_missing_in_their_log_a_metri
         metrics = place.ask("/metrics", number)[1].decode()
         assert "\nwharfage_metadata_unasked_services 1.0\n" in metrics
         assert "\nwharfage_metadata_clock_offset_seconds " in metrics
+
+
+@pytest.mark.needs("weed", "aws")
+def test_the_command_for_the_bucket_makes_it(tmp_path: Path) -> None:
+    store = Seaweed.start(tmp_path / "weed")
+    try:
+        key = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_DEFAULT_REGION": "us-east-1"}
+        typed(
+            BUCKET.replace("https://s3.internal", store.url),
+            tmp_path,
+            PATH=f"{TOOLS}{os.pathsep}{os.environ['PATH']}",
+            **key,
+        )
+    finally:
+        store.stop()

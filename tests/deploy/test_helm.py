@@ -78,10 +78,8 @@ BARE: Object = {
     "proxy": {"podDisruptionBudget": {"enabled": False}, "cacheMiB": 0},
     "service": {"type": "LoadBalancer", "port": 8080},
 }
-SHOWN: Object = yaml.safe_load(
-    (ROOT / "deploy" / "README.md").read_text().partition("```yaml\n")[2].partition("```")[0]
-)
-"""The values that deploy/README.md shows."""
+SHOWN: Object = yaml.safe_load((ROOT / "docs" / "install.md").read_text().partition("```yaml\n")[2].partition("```")[0])
+"""The values that docs/install.md shows."""
 SETS = {"shown": SHOWN, "least": LEAST, "encrypted": ENCRYPTED, "all": ALL, "kms": KMS, "bare": BARE}
 USUAL = {"PodDisruptionBudget", "NetworkPolicy", "ServiceAccount"}
 SECRETS = {"admin", "keys", "s3", "shared", "database", "internal-tls", "certificate", "pull", "passphrase"}

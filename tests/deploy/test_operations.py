@@ -1,4 +1,4 @@
-"""deploy/OPERATIONS.md and alerts.yaml: every metric explained, alerts on what there is, commands that we have."""
+"""docs/operations.md and alerts.yaml: every metric explained, alerts on what there is; commands of all pages exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from harness.programs import ROOT
 from proxy import observe
 from proxy.cli.main import main
 
-README, DEPLOY, PAGE = (ROOT / name for name in ("README.md", "deploy/README.md", "deploy/OPERATIONS.md"))
+PAGE = ROOT / "docs" / "operations.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))]
 CHART = ROOT / "deploy" / "helm" / "wharfage"
 RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
@@ -59,7 +60,7 @@ def test_every_metric_is_explained_with_its_labels_and_no_other() -> None:
     assert told == {name_of(metric): set(metric._labelnames) for metric in METRICS}
 
 
-@pytest.mark.parametrize("path", [README, DEPLOY, PAGE], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_metric_that_is_named_is_there(path: Path) -> None:
     assert set(NAME.findall(path.read_text())) <= {name_of(metric) for metric in METRICS}
 
@@ -107,7 +108,7 @@ def test_the_page_tells_what_each_alert_means_in_the_rules_order() -> None:
 def commands() -> list[str]:
     """Every `wharfage …` that the pages show, in blocks or in a line, without what is left to the reader."""
     found = set()
-    for path in (README, DEPLOY, PAGE):
+    for path in PAGES:
         text = path.read_text()
         inline = re.findall(r"`((?:\.venv/bin/)?wharfage [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
         blocks = re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
@@ -133,29 +134,3 @@ def parse(words: list[str]) -> None:
         command = command.commands[words.pop(0)]
     if any(word.startswith("-") for word in words) or not [each for each in command.params if each.required]:
         command.make_context("wharfage", words)
-
-
-# ---- links ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", [README, DEPLOY, PAGE], ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_leads_somewhere(path: Path) -> None:
-    broken = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
-        file, _, anchor = target.partition("#")
-        there = path.parent / file if file else path
-        if not there.exists() or (anchor and anchor not in anchors(there)):
-            broken.append(target)
-    assert not broken
-
-
-def anchors(path: Path) -> set[str]:
-    """As GitHub makes them of headings."""
-    titles = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-@pytest.mark.parametrize("path", [README, DEPLOY, PAGE], ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_file_that_is_named_is_there(path: Path) -> None:
-    named = re.findall(r"`((?:proxy|deploy|tests|bench)/[\w./-]*\w)`", path.read_text())
-    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -26,6 +26,7 @@ from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.bucket import Busy, Refused
 from proxy.storage.s3.circuit_breaker import Breaker
+from proxy.storage.s3.conditions import ALL, Conditions
 
 T = TypeVar("T")
 
@@ -155,14 +156,15 @@ class HeldMetadata:
 
 
 class HeldBucket:
-    """`storage.bucket.Bucket` of one bucket in memory. `conditional`: it knows `If-None-Match`; `checks_parts`: a
-    completion must name the parts that are there."""
+    """`storage.s3.bucket.Bucket` of one bucket in memory. `conditional`: it honours conditional requests, and is known
+    to; if not, it ignores them. `checks_parts`: a completion must name the parts that are there."""
 
     def __init__(self, requests: Requests, now: Callable[[], float], *, conditional: bool, checks_parts: bool) -> None:
         self.objects: dict[str, tuple[bytes, float, str]] = {}  # bytes, when they were put, ETag
         self.uploads: dict[str, tuple[str, dict[int, bytes], float]] = {}
         self.answer_seconds = 5.0
         self.breaker = Breaker(lambda: 0.0)
+        self.conditions = ALL if conditional else Conditions()
         self._requests = requests
         self._now = now
         self._conditional = conditional
@@ -228,7 +230,12 @@ class HeldBucket:
             "ContentRange": f"bytes {start}-{stop - 1}/{len(content)}",
         }
 
-    def _delete_object(self, Key: str) -> dict[str, Any]:
+    def _delete_object(self, Key: str, IfMatch: str | None = None) -> dict[str, Any]:
+        if IfMatch and self._conditional:
+            if Key not in self.objects:
+                raise ObjectMissing(Key)
+            if self.objects[Key][2] != IfMatch:
+                raise Refused("PreconditionFailed", 412)
         self.objects.pop(Key, None)
         return {}
 
@@ -272,8 +279,9 @@ class HeldBucket:
         names = sorted(name for name in self.objects if name.startswith(Prefix) and name > StartAfter)
         return {
             "Contents": [
-                {"Key": name, "Size": len(self.objects[name][0]), "LastModified": _Moment(self.objects[name][1])}
+                {"Key": name, "Size": len(content), "LastModified": _Moment(put_at), "ETag": etag}
                 for name in names
+                for content, put_at, etag in [self.objects[name]]
             ]
         }
 

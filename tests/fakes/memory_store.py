@@ -72,7 +72,7 @@ class MemoryStore:
         self.fresh_opens += fresh
         return MemoryReader(self, key, fresh)
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str, *, etag: str = "") -> bool:
         _check_key(key)
         self.finished.discard(key)
         return self.objects.pop(key, None) is not None

@@ -48,8 +48,8 @@ class WatchedStore:
         self.opened += 1
         return WatchedReader(self, await self.inner.open(key, fresh=fresh, size=size))
 
-    async def delete(self, key: str) -> bool:
-        return await self.inner.delete(key)
+    async def delete(self, key: str, *, etag: str = "") -> bool:
+        return await self.inner.delete(key, etag=etag)
 
     def list(self, after: str = "") -> AsyncIterator[StoredObject]:
         return self.inner.list(after)

@@ -14,6 +14,7 @@ import os
 import resource
 import selectors
 import socket
+import ssl
 import time
 from collections.abc import Sequence
 
@@ -64,8 +65,18 @@ class _Reader:
 class SlowReaders:
     """Readers of `path` at `address` (host:port), which serves `content`."""
 
-    def __init__(self, address: str, path: str, password: str, content: Content, *, hashes: bool = False) -> None:
+    def __init__(
+        self,
+        address: str,
+        path: str,
+        password: str,
+        content: Content,
+        *,
+        hashes: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """`hashes` has each reader compute the digest of what it took, for `finish`."""
+        self._tls = tls
         host, _, port = address.rpartition(":")
         self._to = host, int(port)
         basic = base64.b64encode(f"AWS:{password}".encode()).decode()
@@ -84,6 +95,8 @@ class SlowReaders:
             sock.bind((f"127.0.0.{2 + len(self._readers) // PER_ADDRESS}", 0))
             sock.settimeout(60)
             sock.connect(self._to)
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock)
             sock.sendall(self._request)
             sock.setblocking(False)
             self._readers.append(_Reader(sock, hashes=self._hashes))
@@ -109,7 +122,8 @@ class SlowReaders:
                 selector.register(reader.sock, selectors.EVENT_READ, reader)
             while waiting and time.monotonic() < deadline:
                 for key, _ in selector.select(1.0):
-                    self._take(key.data, 2**16)
+                    while self._take(key.data, 2**16):  # what a TLS socket has decrypted wakes no selector
+                        pass
                     if key.data.taken == self._content.size:
                         selector.unregister(key.fileobj)
                         waiting.discard(key.data)
@@ -124,7 +138,9 @@ class SlowReaders:
         self._readers.clear()
 
     def _take(self, reader: _Reader, most: int) -> int:
-        with contextlib.suppress(BlockingIOError):
+        if reader.taken == self._content.size:
+            return 0
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
             data = reader.sock.recv(most)
             if not data:
                 raise ConnectionError(f"a reader's connection ended after {reader.taken} bytes: {reader.head[:200]!r}")

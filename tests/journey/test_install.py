@@ -18,7 +18,7 @@ VERSION = """
 import sys
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
 sys.argv = ["wharfage", "version"]
-from proxy.cli import main
+from proxy.cli.main import main
 main()
 """
 

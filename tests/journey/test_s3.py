@@ -53,6 +53,13 @@ def test_an_image_of_small_and_large_layers_comes_back_and_the_check_is_clean(
 
 
 @pytest.mark.needs("weed")
+def test_a_start_says_which_conditional_requests_the_store_honours(s3_server: Server) -> None:
+    """Of a real SeaweedFS all three, recorded for later starts; the probe leaves no object."""
+    assert "(conditional requests: put complete delete)" in s3_server.daemon.log.read_text()
+    assert (s3_server.data / "store-conditions").read_text().splitlines()[1] == "put complete delete"
+
+
+@pytest.mark.needs("weed")
 @pytest.mark.parametrize(
     ("size", "expected"),
     [

@@ -106,9 +106,9 @@ class CachedStore:
             await self.release(found)
             raise
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str, *, etag: str = "") -> bool:
         _check_key(key)
-        deleted = await self.inner.delete(key)
+        deleted = await self.inner.delete(key, etag=etag)
         await self.forget(key)
         return deleted
 

@@ -106,7 +106,8 @@ class FilesystemStore:
         opened = await obtain(self._readers, lambda: self._tree.open(key, fresh), lambda opened: os.close(opened[0]))
         return FilesystemReader(self._readers, *opened)
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str, *, etag: str = "") -> bool:
+        """A file has no ETag: the key decides."""
         _check_key(key)
         return await self._writers.give(partial(self._tree.remove, key)).finish()
 

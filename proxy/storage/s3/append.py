@@ -179,6 +179,7 @@ class S3Appender:
             await self._parts.settle()
             while self._parts.carry:
                 await self._parts.room()
+            await self._parts.settle()  # a carry of a part or more: that part was begun now
             self._whole = await self._put_early(whole)
             if not self._whole:
                 await self._parts.keep()

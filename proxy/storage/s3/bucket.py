@@ -25,6 +25,7 @@ from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.circuit_breaker import Breaker
+from proxy.storage.s3.conditions import Conditions
 from proxy.storage.s3.connection import Body as Body  # what it sends, for those who ask it
 from proxy.storage.s3.requests import Direct
 from proxy.storage.s3.retries import LINE, NO_CREDENTIALS, LateClient, Patience, session_of, words_of
@@ -88,6 +89,7 @@ class Bucket:
         self,
         place: Place,
         *,
+        conditions: Conditions = Conditions(),  # noqa: B008 - frozen
         session: Any = None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -95,6 +97,7 @@ class Bucket:
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.place = place
+        self.conditions = conditions
         self.breaker = Breaker(clock)
         self._session = session
         self._patience = Patience(self.breaker, patience, LONGEST_PAUSE, clock, jitter)
@@ -133,7 +136,7 @@ class Bucket:
                 raise ObjectMissing(parameters.get("Key", "")) from None
             if code in _BUSY or status in (429, 500, 502, 503, 504):
                 raise Busy(code or str(status)) from None
-            outcome = "refused"
+            outcome = "ok" if status == 412 else "refused"  # a condition that does not hold is an answer
             raise Refused(code or str(status), status) from None
         finally:
             observe.metrics.s3_requests.labels(operation, outcome).inc()

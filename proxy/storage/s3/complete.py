@@ -20,6 +20,7 @@ from proxy.storage.s3.bucket import Body, Busy, Refused
 from proxy.storage.s3.lease import Requests
 
 MAX_PARTS = 10_000  # of a multipart upload, by S3's own limit
+_ABSENT: dict[str, Any] = {"IfNoneMatch": "*"}
 
 
 def check_number(number: int, part_size: int) -> None:
@@ -35,10 +36,11 @@ def check_number(number: int, part_size: int) -> None:
 async def put_whole(bucket: Requests, name: str, view: memoryview, verified: dict[str, Any]) -> None:
     """One PutObject of all the bytes, unless an object lies there already. Failure(STORE_UNAVAILABLE); ObjectMissing
     where another's does."""
+    condition = _ABSENT if bucket.conditions.put else {}
 
     async def once() -> None:
         try:
-            answer = await bucket.once("put_object", Key=name, Body=Body(view), IfNoneMatch="*", **verified)
+            answer = await bucket.once("put_object", Key=name, Body=Body(view), **condition, **verified)
             if not answer.get("ETag"):
                 raise Busy("an answer without an ETag")  # the next try meets what this one left, if it left something
         except Refused as refused:
@@ -72,13 +74,19 @@ async def complete(bucket: Requests, name: str, upload_id: str, parts: Sequence[
         {"PartNumber": part.number, "ETag": part.etag} | ({"ChecksumCRC32": part.checksum} if part.checksum else {})
         for part in parts
     ]
+    condition = _ABSENT if bucket.conditions.complete else {}
 
     async def once() -> None:
         try:
             answer = await bucket.once(
-                "complete_multipart_upload", Key=name, UploadId=upload_id, MultipartUpload={"Parts": named}
+                "complete_multipart_upload", Key=name, UploadId=upload_id, MultipartUpload={"Parts": named}, **condition
             )
         except ObjectMissing:  # no such upload any more: completed by a try whose answer was lost?
+            await _need_own(bucket, name, size, _joint_etag(parts))
+            return
+        except Refused as refused:  # an object is there: this one, or another's
+            if refused.status != 412:
+                raise
             await _need_own(bucket, name, size, _joint_etag(parts))
             return
         if not answer.get("ETag"):

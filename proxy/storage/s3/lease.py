@@ -14,12 +14,15 @@ from typing import Any, Protocol, TypeVar
 from proxy.model.records import OpenObject, SentPart
 from proxy.storage.base import OpenObjects, WriteLease
 from proxy.storage.s3.bucket import Bucket
+from proxy.storage.s3.conditions import Conditions
 
 T = TypeVar("T")
 
 
 class Requests(Protocol):
     """What appenders ask of a bucket; `bucket.Bucket` is one."""
+
+    conditions: Conditions
 
     async def ask(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]: ...
 
@@ -36,6 +39,7 @@ class LeasedBucket:
     def __init__(self, bucket: Bucket, lease: WriteLease) -> None:
         self._bucket = bucket
         self._check = lease.check
+        self.conditions = bucket.conditions
         self.until_answered = bucket.until_answered
         self.in_time = bucket.in_time
 

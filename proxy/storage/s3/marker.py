@@ -83,7 +83,9 @@ class Mark:
             try:
                 await self._bucket.once("put_object", Key=self._prefix + marker.NAME, Body=body, IfNoneMatch="*")
             except Refused as refused:
-                if refused.status != 412:
+                if refused.status in (400, 501):  # it does not implement the condition: of two nodes the later one wins
+                    await self._bucket.once("put_object", Key=self._prefix + marker.NAME, Body=body)
+                elif refused.status != 412:
                     raise
 
         await self._bucket.until_answered("put_object", once)

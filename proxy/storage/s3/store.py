@@ -28,7 +28,7 @@ from typing import Any
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import KEY, UNSHARED, ObjectMissing, OpenObjects, StoredObject, Strays, WriteLease
 from proxy.storage.s3.append import S3Appender
-from proxy.storage.s3.bucket import Body, Bucket, unavailable
+from proxy.storage.s3.bucket import Body, Bucket, Refused, unavailable
 from proxy.storage.s3.checksums import Crc32, Summed, sums
 from proxy.storage.s3.complete import MAX_PARTS, complete
 from proxy.storage.s3.context import Tools
@@ -147,25 +147,31 @@ class S3Store:
             raise ObjectMissing(key)
         return S3Reader(self._bucket, self._prefix + key, size, self._mark)
 
-    async def delete(self, key: str) -> bool:
-        """The object, and whatever an unfinished one left in the store and in rows."""
+    async def delete(self, key: str, *, etag: str = "") -> bool:
+        """The object, and whatever an unfinished one left in the store and in rows.
+
+        Where the store honours it, the request carries the ETag of the object that was seen: `etag`, or what HEAD
+        shows now. So an object that is put under this key between the look and the request stays, also when the request
+        arrives long after it was sent. Elsewhere the key alone decides: it was drawn at random for one object, and no
+        other is ever put under it."""
         _check_key(key)
         state = await self._objects.open_object(key)
         full = self._prefix + key
-        found = await self._size(key) is not None
-        if found:
-            await self._bucket.ask("delete_object", Key=full)
+        head = await self._head(key)
+        if head is not None:
+            if not await self._delete_seen(key, etag or str(head.get("ETag", ""))):
+                return False
         else:
             await self._mark.vouch()
         uploads = [state.upload_id] if state is not None and state.upload_id else []
-        if not found and not uploads:  # a crash may have left an upload that no row names
+        if head is None and not uploads:  # a crash may have left an upload that no row names
             uploads = [upload_id async for name, upload_id, _ in self._uploads(full) if name == full]
         for upload_id in uploads:
             with contextlib.suppress(ObjectMissing):
                 await self._bucket.ask("abort_multipart_upload", Key=full, UploadId=upload_id)
         if state is not None:
             await self._objects.drop_open_object(key)
-        return found or bool(uploads) or state is not None
+        return head is not None or bool(uploads) or state is not None
 
     async def list(self, after: str = "") -> AsyncIterator[StoredObject]:
         """Finished objects, open multipart uploads and kept tails. Holds a page of each, and one entry for every open
@@ -250,12 +256,36 @@ class S3Store:
             self._mark,
         )
 
-    async def _size(self, key: str) -> int | None:
+    async def _delete_seen(self, key: str, etag: str) -> bool:
+        """Delete the object of that ETag; False where another one is there, which stays."""
+        name = self._prefix + key
+        if not etag or not self._bucket.conditions.delete:
+            await self._bucket.ask("delete_object", Key=name)
+            return True
+
+        async def once() -> bool:
+            try:
+                await self._bucket.once("delete_object", Key=name, IfMatch=etag)
+            except ObjectMissing:
+                return True
+            except Refused as refused:
+                if refused.status != 412:
+                    raise
+                return False
+            return True
+
+        # a 412 may also say that an earlier try, whose answer was lost, has deleted it
+        return await self._bucket.until_answered("delete_object", once) or await self._head(key) is None
+
+    async def _head(self, key: str) -> dict[str, Any] | None:
         try:
-            answer = await self._bucket.ask("head_object", missing=True, Key=self._prefix + key)
+            return await self._bucket.ask("head_object", missing=True, Key=self._prefix + key)
         except ObjectMissing:
             return None
-        return int(answer["ContentLength"])
+
+    async def _size(self, key: str) -> int | None:
+        head = await self._head(key)
+        return None if head is None else int(head["ContentLength"])
 
     async def _finished(self, after: str) -> AsyncIterator[StoredObject]:
         start = self._prefix + after
@@ -265,7 +295,8 @@ class S3Store:
             for entry in contents:
                 key = entry["Key"].removeprefix(self._prefix)
                 if KEY.fullmatch(key):
-                    yield StoredObject(key, entry["Size"], entry["LastModified"].timestamp(), True)
+                    at = entry["LastModified"].timestamp()
+                    yield StoredObject(key, entry["Size"], at, True, etag=entry.get("ETag", ""))
             if not page.get("IsTruncated") or not contents:
                 return
             start = contents[-1]["Key"]

@@ -1,4 +1,7 @@
-"""What README tells a newcomer to type, typed: in a copy of the tracked files, with a real docker and the real aws."""
+"""What README and docs tell a newcomer to type, typed: in a copy of the tracked files, with a real docker and aws.
+
+Pages whose commands belong to other machines than a newcomer's are in ELSEWHERE, with the test that looks after them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkout import copy_tracked
+from harness.checkout import copy_tracked, tracked
 from harness.engines import Docker
 from harness.images import tree
 from harness.programs import ROOT, TOOLS, Daemon, run
@@ -47,9 +50,20 @@ class Newcomer:
         )
 
 
-def blocks() -> list[str]:
-    """README's shell blocks in order."""
-    return re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+def blocks(page: str = "README.md") -> list[str]:
+    """A page's shell blocks in order."""
+    return re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+ELSEWHERE = {
+    "docs/cluster.md": "tests/deploy/test_documented_services.py",
+    "docs/install.md": "tests/deploy/test_operations.py",  # they change the machine: only parsed there
+}
+PAGES = [
+    page
+    for page in tracked()
+    if (page == "README.md" or (page.startswith("docs/") and page.endswith(".md"))) and blocks(page)
+]
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +107,18 @@ def test_the_token_that_readme_offers_logs_in(newcomer: Newcomer) -> None:
     assert "Login Succeeded" in said
 
 
-def test_every_other_block_of_readme_runs(newcomer: Newcomer) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ELSEWHERE])
+def test_every_other_block_of_a_page_runs(newcomer: Newcomer, page: str) -> None:
     """But `make run`, which runs already."""
-    others = [block for block in blocks() if "docker push" not in block]
+    others = [block for block in blocks(page) if "docker push" not in block]
     assert others
     for block in others:
         newcomer.type("\n".join(line for line in block.splitlines() if not line.startswith("make run")))
+
+
+def test_the_pages_whose_commands_run_elsewhere_are_there_with_their_tests() -> None:
+    assert ELSEWHERE.keys() <= set(PAGES)
+    assert all((ROOT / test).is_file() for test in ELSEWHERE.values())
 
 
 def test_what_was_pushed_stands_the_check(newcomer: Newcomer) -> None:
@@ -106,8 +126,11 @@ def test_what_was_pushed_stands_the_check(newcomer: Newcomer) -> None:
     assert re.search(r"[1-9]\d* blobs ok .* 0 damaged", said), said
 
 
-def test_every_target_that_readme_names_is_there() -> None:
-    named = set(re.findall(r"`make ([\w-]+)`", (ROOT / "README.md").read_text()))
-    assert named
+def test_every_target_that_a_page_names_is_there() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set()
+    for page in tracked():
+        if page == "README.md" or (page.startswith("docs/") and page.endswith(".md")):
+            named |= set(re.findall(r"`make ([\w-]+)", (ROOT / page).read_text()))
+    assert named
     assert named <= targets

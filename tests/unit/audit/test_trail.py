@@ -16,7 +16,7 @@ import pytest
 from harness.happenings import CREATED
 from proxy.audit.chain import START, link
 from proxy.audit.outputs import RotatedFile
-from proxy.audit.trail import LOST, PENDING_MAX, NoTrail, WrittenTrail
+from proxy.audit.trail import APPEND_EVENTS, LOST, PENDING_MAX, NoTrail, WrittenTrail
 from proxy.audit.verification import verify_files, verify_log
 
 
@@ -58,6 +58,16 @@ async def test_noted_events_go_out_together_with_the_next_recorded_one() -> None
     assert written.events == 0
     await trail.record(CREATED)
     assert (written.events, len(written.batches)) == (6, 1)
+    await asyncio.to_thread(trail.close)
+
+
+async def test_many_events_are_appended_in_bounded_pieces() -> None:
+    written = Written()
+    trail = WrittenTrail(written.write, batch_seconds=3600)
+    for _ in range(3 * APPEND_EVENTS):
+        await trail.note(CREATED)
+    await trail.record(CREATED)
+    assert [lines.count(b"\n") for lines in written.batches] == [APPEND_EVENTS] * 3 + [1]
     await asyncio.to_thread(trail.close)
 
 
@@ -113,8 +123,11 @@ async def test_a_trail_that_cannot_be_written_holds_nobody_up_and_goes_on_with_t
 
 
 async def test_no_trail_takes_everything() -> None:
-    await NoTrail().record(CREATED)
-    await NoTrail().note(CREATED)
+    trail = NoTrail()
+    await trail.record(CREATED)
+    await trail.note(CREATED)
+    assert trail.try_enqueue(CREATED)
+    assert await trail.check() is None
 
 
 async def test_a_mistake_of_ours_in_one_batch_is_told_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

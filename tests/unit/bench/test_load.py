@@ -18,17 +18,25 @@ from harness.programs import Daemon
 
 
 @contextmanager
-def answering(*answers: bytes) -> Iterator[str]:
-    """A server that takes one connection, answers each request with the next of these, and closes."""
+def answering(*answers: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
+    """A server that takes one connection, answers each request with the next of these, and closes. Requests are added
+    to `asked`, also those that come after the last answer."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         connection, _ = listening.accept()
         with connection:
             for answer in answers:
-                while not connection.recv(65536).endswith(b"\r\n\r\n"):
-                    pass
+                request = b""
+                while not request.endswith(b"\r\n\r\n"):
+                    if not (came := connection.recv(65536)):
+                        return
+                    request += came
+                if asked is not None:
+                    asked.append(request)
                 connection.sendall(answer)
+            if asked is not None and (more := connection.recv(65536)):
+                asked.append(more)
 
     serving = threading.Thread(target=serve)
     serving.start()
@@ -81,8 +89,11 @@ def test_a_layer_has_the_digest_that_it_says(size: int) -> None:
 
 
 def test_a_closed_loop_asks_as_often_as_it_was_told_to() -> None:
-    with answering(*[ok(b"{}")] * 5) as address:
+    asked: list[bytes] = []
+    with answering(*[ok(b"{}")] * 5, asked=asked) as address:
         closed_loop(peer(address), Request("GET", "/", 2), 1, 5)
+    assert len(asked) == 5
+    assert all(each.startswith(b"GET / HTTP/1.1\r\n") for each in asked)
 
 
 def test_an_open_loop_tells_how_long_each_answer_took() -> None:

@@ -66,7 +66,7 @@ def test_what_a_locked_package_needs_is_locked_too() -> None:
                 assert all(version in needed.specifier for version in found), f"{name} needs {needed}"
 
 
-@pytest.mark.parametrize("file", ["deploy/Dockerfile", "deploy/README.md"])
+@pytest.mark.parametrize("file", ["deploy/Dockerfile", "docs/install.md"])
 def test_both_are_installed_by_their_hashes(file: str) -> None:
     """And the package itself without asking an index for anything more."""
     text = re.sub(r"\s*\\\n\s*", " ", (ROOT / file).read_text())

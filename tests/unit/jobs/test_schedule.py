@@ -191,4 +191,6 @@ async def test_cancelling_ends_the_running_task_first() -> None:
 
 
 async def test_no_tasks_is_no_schedule() -> None:
-    await run_tasks(cast(Metadata, Turns()), [], random=lambda: 0, clock=lambda: 0)
+    turns = Turns()
+    await run_tasks(cast(Metadata, turns), [], random=lambda: 0, clock=lambda: 0)
+    assert turns.asked == []

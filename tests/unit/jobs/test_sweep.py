@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator
@@ -85,6 +86,32 @@ async def test_a_turn_ends_when_its_time_is_over(house: House, monkeypatch: pyte
     house.clock.now += 2 * DAY
     assert await collect_blobs(house.metadata, house.store, grace=DAY, within=0) == 1
     assert await collect_blobs(house.metadata, house.store, grace=DAY) == 2
+
+
+async def test_a_batch_that_others_wait_long_for_is_followed_by_a_smaller_one() -> None:
+    """Half as many rows after each slow batch, down to `ROWS_MIN`: so a write that waits for one waits less."""
+    asked: list[int] = []
+
+    class SlowDatabase:
+        async def remove_deleted(self, *, limit: int) -> int:
+            asked.append(limit)
+            await asyncio.sleep(sweep.BATCH_SECONDS * 1.5)
+            return int(len(asked) < 4)
+
+    await sweep.remove_deleted(SlowDatabase())  # type: ignore[arg-type]  # the one call of it that is made
+    assert asked == [sweep.ROWS, 50, 25, sweep.ROWS_MIN]
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds", "following"),
+    [(40, 0.001, 50), (100, 0.001, 100), (40, 0.015, 40), (40, 0.5, 25), (1, 0.001, 2)],
+    ids=["quick", "quick, at most rows", "as aimed at", "slow", "grows from one"],
+)
+def test_the_size_of_the_next_batch_follows_from_the_time_of_the_last(
+    limit: int, seconds: float, following: int
+) -> None:
+    """More by a quarter after a quick one, half after a slow one, within bounds."""
+    assert sweep.next_limit(limit, seconds) == following
 
 
 async def test_links_that_go_without_a_blob_do_not_end_the_turn(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,10 +243,10 @@ async def test_an_object_that_cannot_be_deleted_is_left_for_later(
     stubborn = blobs[1].sealed.object_key
     delete = house.store.delete
 
-    async def failing(key: str) -> bool:
+    async def failing(key: str, *, etag: str = "") -> bool:
         if key == stubborn:
             raise Failure(Code.STORE_UNAVAILABLE, "on purpose")
-        return await delete(key)
+        return await delete(key, etag=etag)
 
     house.clock.now += 2 * DAY
     with monkeypatch.context() as patch:

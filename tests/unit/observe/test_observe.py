@@ -22,7 +22,7 @@ ROOM = Path(proxy.__file__).parent
 SOURCES = {
     path: path.read_text()
     for path in ROOM.rglob("*.py")
-    if path != ROOM / "observe.py" and "migrations" not in path.parts
+    if path.parent != ROOM / "observe" and "migrations" not in path.parts
 }
 TABLE = vars(observe.Metrics(CollectorRegistry()))
 

@@ -17,6 +17,7 @@ from harness.faultline import FaultLine, fault_line
 from harness.s3stores import PART, Make
 from harness.seaweed import Seaweed
 from proxy.storage.s3.bucket import Bucket
+from proxy.storage.s3.conditions import ALL
 from proxy.storage.s3.store import S3Store
 
 
@@ -33,7 +34,7 @@ async def make(seaweed: Seaweed, line: FaultLine) -> AsyncIterator[Make]:
 
     def store(*, patience: float = 15.0, answer_seconds: float = 5.0, **more: object) -> S3Store:
         place = dataclasses.replace(seaweed.place(), endpoint=line.url)
-        bucket = Bucket(place, patience=patience, answer_seconds=answer_seconds)
+        bucket = Bucket(place, conditions=ALL, patience=patience, answer_seconds=answer_seconds)
         made.append(S3Store(bucket, rows, prefix=prefix, part_size=PART, **more))  # type: ignore[arg-type]  # passed through
         return made[-1]
 

@@ -91,6 +91,15 @@ async def test_a_stalled_store_is_given_up_in_time(make: Make, line: FaultLine) 
     assert await get(make(), KEY) == b"there"
 
 
+async def test_one_append_of_two_parts_and_more_is_kept_by_a_pause(make: Make) -> None:
+    """A part that the pause itself begins to send is waited for, and recorded."""
+    appender = await make().begin(KEY)
+    await appender.append(lambda: memoryview(DATA)[: 11 * MIB])
+    assert not await appender.pause()
+    await put(make(), KEY, DATA, start=11 * MIB)
+    assert await get(make(), KEY) == DATA
+
+
 COMPLETE, WHOLE = b"<CompleteMultipartUpload", b"PUT /"
 
 

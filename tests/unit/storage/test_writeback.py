@@ -89,3 +89,4 @@ async def test_closing_tells_those_who_still_wait(file: int) -> None:
     await asyncio.sleep(0)
     await behind.close()
     await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    assert all(each.done() and each.exception() is None for each in waiting)

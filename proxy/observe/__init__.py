@@ -1,13 +1,14 @@
 """What can be seen from outside: the log and the metrics, each set up in one place.
 
-Promises: every metric is a row of `Metrics`, and a test fails when a row is unused or a metric lives elsewhere; every
-log line of a request carries its id and the facts that were noted about it; no value of a secret-looking key is logged.
+Promises: every metric is a row of `metrics_table`, and a test fails when a row is unused or a metric lives elsewhere;
+every log line of a request carries its id and the facts that were noted about it; no value of a secret-looking key is
+logged.
 
 All processes of one server count in memory that they share, each under its own stable name, so that a restarted worker
 goes on counting where its predecessor ended and the number of files is bounded. Must not know HTTP.
 
-To add a metric: one line in `Metrics`, and `observe.metrics.<name>.inc()` where the thing happens. Don't keep a metric
-or a labelled child at import time: `share_metrics` makes them anew.
+To add a metric: one line in `metrics_table`. Don't keep a metric or a labelled child at import time: `share_metrics`
+makes them anew.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import select
 import struct
 import sys
 import threading
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -32,16 +32,16 @@ import prometheus_client
 import prometheus_client.multiprocess
 import prometheus_client.values
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
+from proxy.observe.metrics_table import Metrics as Metrics
+from proxy.observe.metrics_table import Tally as Tally
 
-# From a cached answer on loopback (0.1 ms) to a layer of 50 GB on a slow line.
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 300, 1800)
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 # What a key's name must not contain for its value to be written down.
 _SECRET_WORDS = ("secret", "password", "authorization", "credential", "token", "signature", "plaintext")
@@ -52,129 +52,6 @@ _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 log: Any = structlog.get_logger()
 """`log.info("sentence", key=value)`; in a request its id and noted facts come along."""
-
-
-class Metrics:
-    """The table: attribute = kind(name, what it counts, labels…)."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, what: str, *labels: str) -> Counter:
-            return Counter(name, what, labels, registry=registry)
-
-        def seconds(name: str, what: str, *labels: str) -> Histogram:
-            return Histogram(name, what, labels, registry=registry, buckets=_SECONDS)
-
-        def level(name: str, what: str, *labels: str) -> Gauge:
-            return Gauge(name, what, labels, registry=registry, multiprocess_mode="livesum")
-
-        def latest(name: str, what: str, *labels: str) -> Gauge:
-            return Gauge(name, what, labels, registry=registry, multiprocess_mode="mostrecent")
-
-        self.http_requests = counter("wharfage_http_requests_total", "Requests answered", "door", "method", "status")
-        self.http_request_seconds = seconds("wharfage_http_request_seconds", "From request line to last byte", "door")
-        self.http_requests_running = level("wharfage_http_requests_running", "Requests being answered now")
-        self.http_answered_again = counter(
-            "wharfage_http_answered_again_total", "Requests whose answer was kept from the same request, and still held"
-        )
-        self.http_rejected = counter(
-            "wharfage_http_rejected_total",
-            "Connections cut: no whole request came, or its answer was not taken",
-            "reason",
-        )
-        self.blob_bytes = counter("wharfage_blob_bytes_total", "Plain bytes of blobs, in and out", "direction")
-        self.blob_redirects = counter("wharfage_blob_redirects_total", "Blobs fetched from the store itself, by a link")
-        self.frames_rejected = counter("wharfage_frames_rejected_total", "Stored frames that did not authenticate")
-        self.blobs_quarantined = counter("wharfage_blobs_quarantined_total", "Blobs hidden until pushed again")
-        self.uploads = counter("wharfage_uploads_total", "Upload sessions ended", "outcome")
-        self.sweep_removed = counter("wharfage_sweep_removed_total", "Objects and rows the sweep removed", "kind")
-        self.sweep_rows_removed = counter("wharfage_sweep_rows_removed_total", "Rows the sweep removed", "kind")
-        self.sweep_corrected = counter(
-            "wharfage_sweep_corrected_total", "Layers that the sweep kept for their images, against wrong counters"
-        )
-        self.audit_events = counter("wharfage_audit_events_total", "Events written to the audit trail")
-        self.audit_lost = counter("wharfage_audit_lost_total", "Events that the audit trail could not take")
-        self.audit_omitted = counter("wharfage_audit_omitted_total", "Events without a caller that were only counted")
-        self.s3_requests = counter(
-            "wharfage_s3_requests_total", "Requests made of the S3 store", "operation", "outcome"
-        )
-        self.s3_request_seconds = seconds("wharfage_s3_request_seconds", "From request to answer", "operation")
-        self.kms_requests = counter("wharfage_kms_requests_total", "Requests made of KMS", "operation", "outcome")
-        self.kms_request_seconds = seconds("wharfage_kms_request_seconds", "From request to answer", "operation")
-        self.s3_part_bytes = level("wharfage_s3_part_bytes", "Bytes of part buffers held, of [storage] buffers_mib")
-        self.s3_part_waiters = level("wharfage_s3_part_waiters", "Pushes that wait for a part's buffer")
-        self.cache_bytes = counter(
-            "wharfage_cache_bytes_total",
-            "Stored bytes read through the cache: there already (hit), fetched while they were read (miss), or read "
-            "past it because it could not take them (behind)",
-            "result",
-        )
-        self.cache_filled_bytes = counter("wharfage_cache_filled_bytes_total", "Bytes fetched from the store to keep")
-        self.cache_fills = counter("wharfage_cache_fills_total", "Runs of extents fetched", "outcome")
-        self.cache_wait_seconds = seconds("wharfage_cache_wait_seconds", "Readers' waits for what was being fetched")
-        self.cache_held_bytes = latest("wharfage_cache_held_bytes", "Disk that the cache takes, as last counted")
-        self.cache_evicted = counter("wharfage_cache_evicted_total", "What made room in the cache", "kind")
-        self.cache_dropped = counter("wharfage_cache_dropped_total", "Cached bytes that were wrong, and dropped")
-        self.throttled = counter("wharfage_throttled_total", "Requests refused for their rate", "operation")
-        self.logins_failed = counter("wharfage_logins_failed_total", "Passwords and signatures that failed", "door")
-        self.logins_refused = counter(
-            "wharfage_logins_refused_total", "Logins refused for those that failed before", "door"
-        )
-        self.metadata_cache = counter("wharfage_metadata_cache_total", "Answers asked of the metadata cache", "result")
-        self.deferred_writes = counter(
-            "wharfage_deferred_writes_total",
-            "Writes that reads left to the background, and batches of them that failed",
-            "outcome",
-        )
-        self.grace_answers = counter(
-            "wharfage_grace_answers_total", "Kept answers used while no metadata service reached its database"
-        )
-        self.metadata_clock_offset = latest(
-            "wharfage_metadata_clock_offset_seconds",
-            "How far the metadata service's clock is ahead of its database's; below 0: behind",
-        )
-        self.metadata_unasked_services = latest(
-            "wharfage_metadata_unasked_services",
-            "Other metadata services that this one cannot ask: above 0 there is no outage_grace",
-        )
-        self.lease_refused = level(
-            "wharfage_metadata_lease_refused", "Whether this node is granted no lease because it confirms changes late"
-        )
-        self.lagging_nodes = level(
-            "wharfage_metadata_lagging_nodes", "Nodes that this service grants no lease because they lag", "node"
-        )
-        self.worker_restarts = counter("wharfage_worker_restarts_total", "Processes restarted after they died", "role")
-
-
-class Tally:
-    """Requests of one kind, counted together: a metric takes a microsecond each time, and such a request has four.
-
-    `settle` puts into the metrics what `add` has taken since; nobody sees it there before."""
-
-    __slots__ = ("_buckets", "_counters", "_number", "_seconds", "_took")
-
-    def __init__(self, counters: Sequence[Counter], took: Histogram) -> None:
-        """Children, where a metric has labels."""
-        self._counters = counters
-        self._took = took
-        self._number = 0
-        self._seconds = 0.0
-        self._buckets = [0] * (len(_SECONDS) + 1)
-
-    def add(self, seconds: float) -> bool:
-        """Whether it is the first one since `settle`."""
-        self._number += 1
-        self._seconds += seconds
-        self._buckets[bisect_left(_SECONDS, seconds)] += 1
-        return self._number == 1
-
-    def settle(self) -> None:
-        for counter in self._counters:
-            counter.inc(self._number)
-        self._took._sum.inc(self._seconds)  # what `observe` does, for many at once
-        for bucket, number in enumerate(self._buckets):
-            if number:
-                self._took._buckets[bucket].inc(number)
-        self._number, self._seconds, self._buckets = 0, 0.0, [0] * len(self._buckets)
 
 
 _registry = CollectorRegistry()

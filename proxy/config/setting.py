@@ -1,0 +1,38 @@
+"""How a setting is declared: its default, its meaning, its check. Used by every module of sections in this package.
+
+A check takes the value and says what is wrong with it, or None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import field
+from typing import Any
+
+
+def between(low: float, high: float) -> Callable[[Any], str | None]:
+    return lambda value: None if low <= value <= high else f"must be between {low:g} and {high:g}"
+
+
+def matches(pattern: str, what: str) -> Callable[[Any], str | None]:
+    return lambda value: None if re.fullmatch(pattern, value, re.ASCII) else f"must be {what}"
+
+
+def one_of(*values: str) -> Callable[[Any], str | None]:
+    return lambda value: None if value in values else f"must be one of {', '.join(values)}"
+
+
+def setting(
+    default: Any, meaning: str, check: Callable[[Any], str | None] | None = None, *, secret: bool = False
+) -> Any:
+    return field(default=default, metadata={"meaning": meaning, "check": check, "secret": secret})
+
+
+ADDRESS = matches(r"(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}", "HOST:PORT, such as 127.0.0.1:5000")
+_NETWORK = r"[0-9a-fA-F.:]+(/\d{1,3})?"
+
+
+def networks(values: Any) -> str | None:
+    bad = [value for value in values if not re.fullmatch(_NETWORK, value)]
+    return f"{bad[0]!r} is neither an address nor a network such as 10.0.0.0/8" if bad else None
