@@ -110,8 +110,8 @@ class Requests:
 
 class HeldMetadata:
     """`contract.Metadata` and `model.open_objects.OpenObjects` over one database: the real operations, each in a
-    transaction, once it is delivered. `sent` is called with each that is sent; what it returns, with the result if it is
-    done."""
+    transaction, once it is delivered. `sent` is called with each that is sent; what it returns is called with the
+    result of one that is done."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ ARN = "arn:aws:kms:us-east-1:123456789012:key/of-the-tests"
 _STATUS = {"KMSInternalException": 500, "DependencyTimeoutException": 503}
 
 
-class KmsDoor:
+class FakeKms:
     def __init__(self) -> None:
         self.arn = ARN
         self.named = {ARN: ARN}  # what a key may be asked for by, and its ARN
@@ -84,8 +84,8 @@ class KmsDoor:
 
 
 @contextlib.asynccontextmanager
-async def kms_door() -> AsyncIterator[KmsDoor]:
-    door = KmsDoor()
+async def fake_kms() -> AsyncIterator[FakeKms]:
+    door = FakeKms()
     app = web.Application()
     app.router.add_post("/", door.answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
