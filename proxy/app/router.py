@@ -33,6 +33,7 @@ from proxy.ecr.iam import Iam
 from proxy.ecr.last_use import LastUses
 from proxy.ecr.layers import Layers
 from proxy.ecr.query import QueryDoors
+from proxy.ecr.secretsmanager import SecretsManager
 from proxy.ecr.signed_request import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
@@ -197,6 +198,11 @@ def router(
         rates=rates,
         pulls=pulls,
         allowed_keys=config.keys.allowed,
+        json_services={
+            "secretsmanager": SecretsManager(
+                own.metadata, access, own.agreement.sealer(secrets.VALUE_PURPOSE), region=hosts.region
+            )
+        },
     )
 
     linked = downloads.door(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from proxy.metadata.secrets_contract import Secrets
+from proxy.metadata.secrets_contract import Secrets as Secrets
 from proxy.model.identity import (
     AccessKey,
     Account,

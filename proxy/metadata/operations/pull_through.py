@@ -14,13 +14,13 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 
 from proxy.awsmodel.validation import invalid
+from proxy.metadata.contract import Secrets
 from proxy.metadata.db import paging
 from proxy.metadata.db.secret_tables import pull_through_rules as rules
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.operation import Caching, Scope, ecr_operation, operation
 from proxy.metadata.operations.policies import open_account
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters
-from proxy.metadata.secrets_contract import Secrets
 from proxy.model import quotas
 from proxy.model.errors import Code, Failure
 from proxy.model.pull_through import ROOT, PullThroughRule

@@ -14,12 +14,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, tuple_, update
 
+from proxy.metadata.contract import Secrets
 from proxy.metadata.db.secret_tables import secret_versions, secrets
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.metadata.operations.policies import open_account
 from proxy.metadata.operations.secret_lists import DAY, describe, list_secrets, list_versions, tags_of
-from proxy.metadata.secrets_contract import Secrets
 from proxy.model.errors import Code, Failure
 from proxy.model.secrets import CURRENT, PREVIOUS, SecretHead, SecretVersion, parse_secret_arn
 
