@@ -130,6 +130,16 @@ class CachedMetadata:
         self.miscounts = inner.miscounts
         self.recount = inner.recount
         self.take_tokens = inner.take_tokens
+        self.due_kinds = inner.due_kinds
+        self.claim_jobs = inner.claim_jobs
+        self.renew_job = inner.renew_job
+        self.finish_job = inner.finish_job
+        self.fail_job = inner.fail_job
+        self.release_job = inner.release_job
+        self.job_counts = inner.job_counts
+        self.list_jobs = inner.list_jobs
+        self.retry_job = inner.retry_job
+        self.drop_job = inner.drop_job
         self.ping = inner.ping
         self.warnings = inner.warnings
         self.now = inner.now
