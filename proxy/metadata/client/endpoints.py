@@ -18,6 +18,7 @@ import io
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -86,17 +87,19 @@ class Services:
         pause = _FIRST_PAUSE
         attempts = refusals = corrections = 0
         while True:
-            self._follow()
+            if self._attached is not None:
+                self._follow()
             number = self.current
             left = deadline - time.monotonic()
             within = min(self._attempt, left) if attempts and not self._is_one else self._attempt
             try:
                 # What a service does not begin in time it leaves: another one may have done it by then, and more that
                 # came after it.
-                sent, stamped = elapsed(), self._time.at(made)
+                sent = elapsed() if attempts or corrections else made
+                stamped = self._time.at(made)
                 within_made = sent - made + within * _BEGIN_WITHIN
-                status, content, answered_at = await self._post(
-                    number,
+                post = self._lines[number].post if self._attached is None else partial(self._post, number)
+                status, content, answered_at = await post(
                     operation,
                     body,
                     {wire.REQUEST_HEADER: request, **deadlines.stamp(stamped, within_made)},
@@ -149,8 +152,6 @@ class Services:
     ) -> tuple[int, bytes, str | None]:
         """As `UnixLines.post` at that service. TimeoutError also when the node leaves it meanwhile."""
         post = self._lines[number].post
-        if self._attached is None:
-            return await post(operation, body, headers, connect_within=connect_within, within=within)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
         async with asyncio.timeout(None) as leaving:
