@@ -267,7 +267,7 @@ async def _knows(own: Rooms) -> str | None:
     """In grace this node is of use, and says why it may not be for long, without waiting for services' patience."""
     asking = asyncio.ensure_future(own.metadata.ping())
     try:
-        while own.epochs is None or not (own.epochs.in_grace() and own.epochs.speaks()):
+        while own.epochs is None or not (own.epochs.in_grace() and own.epochs.lease_valid()):
             if (await asyncio.wait({asking}, timeout=_GRACE_LOOK_SECONDS))[0]:
                 await asking
                 try:

@@ -56,7 +56,7 @@ class _Given:
 
     def give(self, request_id: str) -> bool:
         now = self._clock()
-        if now >= self._until or not self._look.stands():
+        if now >= self._until or not self._look.is_current():
             return False
         if self._alike is not None:
             happened = Happened._make((*self._alike, now, request_id, *self._end))
