@@ -50,7 +50,7 @@ async def open_context(
     `fills_cache` as `make_store` has it."""
     client = metadata_client(config, data, epochs)
     store = await make_store(config, data, client, fills_cache=fills_cache)
-    cached = CachedMetadata(client, epochs)
+    cached = CachedMetadata.wrap(client, epochs)
     links = make_links(config)
     try:
         async with app_keys.open_keys(config, masters, cached) as keys:

@@ -279,7 +279,7 @@ async def _check_metadata(context: WorkerContext) -> str | None:
     """In grace this node is of use, and says why it may not be for long, without waiting for services' patience."""
     asking = asyncio.ensure_future(context.metadata.ping())
     try:
-        while context.epochs is None or not (context.epochs.in_grace() and context.epochs.speaks()):
+        while context.epochs is None or not (context.epochs.in_grace() and context.epochs.lease_valid()):
             if (await asyncio.wait({asking}, timeout=_GRACE_LOOK_SECONDS))[0]:
                 await asking
                 try:

@@ -54,7 +54,7 @@ class Look(Protocol):
     def take_in(self, account: str, repository: str) -> None:
         """That registry and that repository as well: to be called before either is asked about."""
 
-    def stands(self) -> bool:
+    def is_current(self) -> bool:
         """Whether nothing of it has changed since, and that can be told."""
 
 
