@@ -46,10 +46,10 @@ def straight_body(
 class Sink(Protocol):
     """What takes a body."""
 
-    async def room(self) -> memoryview:
+    async def reserve(self) -> memoryview:
         """Where the next bytes go, at least one."""
 
-    def took(self, count: int) -> memoryview | None:
+    def commit(self, count: int) -> memoryview | None:
         """So many bytes lie at the start of the last room; the next room, if there is one without waiting."""
 
     async def draw(self, source: Callable[[Sequence[memoryview]], int]) -> bool:
@@ -108,7 +108,7 @@ class StraightBody(asyncio.BufferedProtocol):
             if may_draw and is_fast and self._transport is not None and not self._transport.is_closing():
                 may_draw, is_fast = await self._draw(sink, self._transport)
             else:
-                room, began = await sink.room(), time.monotonic()
+                room, began = await sink.reserve(), time.monotonic()
                 await self._read(sink, room)
                 is_fast = time.monotonic() - began < WAITED_SECONDS
         return not self.left
@@ -157,7 +157,7 @@ class StraightBody(asyncio.BufferedProtocol):
             self._room = None
             self._transport.pause_reading()
             if self._got:
-                sink.took(self._got)
+                sink.commit(self._got)
 
     def _count(self, nbytes: int) -> None:
         self.left -= nbytes
@@ -180,7 +180,7 @@ class StraightBody(asyncio.BufferedProtocol):
         if self._room is None or self._sink is None or self._transport is None or self._got < len(self._room):
             return
         count, self._got = self._got, 0
-        room = self._sink.took(count)
+        room = self._sink.commit(count)
         if room is not None and self.left:
             self._room = room[: self.left]
         else:

@@ -88,7 +88,7 @@ async def put(call: Call) -> web.StreamResponse:
         except BodyCut:
             await append.keep()
             return gone()
-        await append.commit(digest)
+        await append.commit_blob(digest)
     return _created(call, digest)
 
 
@@ -151,7 +151,7 @@ async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
         )
         async with append:
             await _receive(call, append)
-            await append.commit(digest)
+            await append.commit_blob(digest)
     except BodyCut:
         await see_through(_forget(call, upload.upload_id))
         return gone()
