@@ -11,7 +11,7 @@ from proxy.app import keys as app_keys
 from proxy.app.metadata import metadata_client
 from proxy.app.stores import make_links, make_store
 from proxy.blob.buffers import PULL_BYTES, BufferPool
-from proxy.blob.key_consensus import Agreement
+from proxy.blob.key_consensus import KeyConsensus
 from proxy.blob.keys import DataKeys
 from proxy.blob.master_file import MasterKeys
 from proxy.config.settings import Config
@@ -29,7 +29,7 @@ class WorkerContext:
 
     store: ObjectStore
     keys: DataKeys
-    agreement: Agreement
+    agreement: KeyConsensus
     metadata: Metadata
     pool: BufferPool
     run: Path
