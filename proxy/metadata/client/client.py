@@ -48,7 +48,7 @@ from proxy.model.records import (
 
 
 class MetadataClient:
-    """`contract.Metadata` and `storage.base.OpenObjects`.
+    """`contract.Metadata` and `model.open_objects.OpenObjects`.
 
     `addresses` is `unix:<path>` or `http(s)://host:port`, or several separated by commas, of which the one at `first`
     is asked until it fails. Make it inside a running loop."""
