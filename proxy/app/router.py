@@ -33,6 +33,7 @@ from proxy.ecr.iam import Iam
 from proxy.ecr.last_use import LastUses
 from proxy.ecr.layers import Layers
 from proxy.ecr.query import QueryHandlers
+from proxy.ecr.secretsmanager import SecretsManager
 from proxy.ecr.signed_request import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
@@ -70,6 +71,8 @@ def quotas_of(config: Config) -> Quotas:
         layer_bytes=given.layer_mib * MIB,
         pull_time_exclusions=given.pull_time_exclusions,
         creation_templates=given.creation_templates,
+        pull_through_rules=given.pull_through_rules,
+        secrets=given.secrets,
         repository_bytes=given.repository_bytes,
         account_bytes=given.account_bytes,
         open_uploads=given.open_uploads,
@@ -199,6 +202,11 @@ def router(
         rates=rates,
         pulls=pulls,
         allowed_keys=config.keys.allowed,
+        json_services={
+            "secretsmanager": SecretsManager(
+                context.metadata, access, context.agreement.sealer(secrets.VALUE_PURPOSE), region=hosts.region
+            )
+        },
     )
 
     linked = downloads.handler(

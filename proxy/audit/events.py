@@ -29,6 +29,8 @@ _CALLERS_MAX = 4096  # and so many beginnings of events, of some 900 bytes each
 _NEVER = frozenset(
     {
         "secretaccesskey",
+        "secretstring",
+        "secretbinary",
         "sessiontoken",
         "webidentitytoken",
         "authorizationtoken",

@@ -19,7 +19,9 @@ from proxy.model.identity import Caller
 UNKNOWN = "Unknown"  # in eventName: what was asked was not read, for nobody vouched for it
 
 _READS = ("Get", "List", "Describe", "BatchGet", "BatchCheck", "Simulate", "Generate", "Assume", "Decode")
-_GIVES_CREDENTIALS = frozenset({"GetAuthorizationToken", "GetSessionToken", "AssumeRole", "AssumeRoleWithWebIdentity"})
+_GIVES_CREDENTIALS = frozenset(
+    {"GetAuthorizationToken", "GetSecretValue", "GetSessionToken", "AssumeRole", "AssumeRoleWithWebIdentity"}
+)
 
 
 class ApiAuditRecord:

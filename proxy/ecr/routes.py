@@ -1,6 +1,7 @@
 """POST / - the AWS door. The table below is all that it serves of `ecr`.
 
     X-Amz-Target: AmazonEC2ContainerRegistry_V20150921.<Operation>     JSON 1.1, signed for `ecr`
+    X-Amz-Target: secretsmanager.<Operation>                           JSON 1.1 of another service (`json_services`)
     no target, signed for `sts` or `iam`, or of their Version          the query protocol (`query`), also by GET
 
 Each request: signature, body, rate, policy, then the metadata service, which speaks the same language. Promises:
@@ -39,6 +40,7 @@ from proxy.ecr.errors import (
     render_json,
     unknown_operation,
 )
+from proxy.ecr.json_services import JsonService, answer_json
 from proxy.ecr.key_rights import KeyRights
 from proxy.ecr.layers import UPLOAD_PART, Layers, taken_part
 from proxy.ecr.lockout import refuse_lockout
@@ -64,7 +66,7 @@ from proxy.ecr.parameters import (
     whole_registry,
 )
 from proxy.ecr.query import QueryHandlers, answer_query, refuse_query
-from proxy.ecr.services import ECR, WITH_MANIFEST, ApiService, has_large_body, service_of
+from proxy.ecr.services import ECR, WITH_MANIFEST, ApiService, has_large_body, service_of, speaks_json
 from proxy.ecr.signed_request import Admit, Signatures, claim_of
 from proxy.http.request_info import request_info_of
 from proxy.metadata.contract import Metadata
@@ -162,10 +164,11 @@ def handler(
     rates: RateLimiter | None = None,
     pulls: PullTimes | None = None,
     allowed_keys: Sequence[str] = (),
+    json_services: Mapping[str, JsonService] = {},
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds. `rates`, where there
     are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
-    are got. `allowed_keys` as in `[keys] allowed`."""
+    are got. `allowed_keys` as in `[keys] allowed`; `json_services` are those of `services.TARGETS`, by name."""
     key_rights = KeyRights(access, allowed_keys)
     hosts = endpoints.hosts
     large = BodyLimiter(LARGE_AT_ONCE, LARGE_AT_ONCE - 1)
@@ -180,11 +183,15 @@ def handler(
             record.account = hosts.account_of(request.host)  # one of another region is not ours
             if service is ECR:
                 return json_answer(await call(request, record), request_id)
+            if speaks_json(service):
+                beside = json_services[service.name]
+                return json_answer(await answer_json(request, beside, signatures, record, trail.require), request_id)
             return await answer_query(request, query_handlers, signatures, record, trail.require)
         except (Failure, SignatureRefused, UnreadableRequest) as error:
-            wire = ecr_error(error) if service is ECR else query_error(error)
+            as_json = speaks_json(service)
+            wire = ecr_error(error) if as_json else query_error(error)
             record.failed(wire)
-            return render_json(wire, request_id) if service is ECR else refuse_query(request, service, wire, request_id)
+            return render_json(wire, request_id) if as_json else refuse_query(request, service, wire, request_id)
         finally:
             await emit(trail, record)
 

@@ -1,6 +1,6 @@
-"""The three services behind this door, and which of them a request is for.
+"""The services behind this door, and which of them a request is for.
 
-    X-Amz-Target is there          ecr, JSON 1.1
+    X-Amz-Target                   its service, JSON 1.1: secretsmanager, or ecr
     else the signature's scope     ecr, sts or iam, as it says
     else Version in the query      the service whose version it is: nothing is signed, as AssumeRoleWithWebIdentity
     else a form, a GET, an Action  sts
@@ -56,6 +56,13 @@ STS = ApiService(
 )
 IAM = ApiService("iam", ("host", "x-amz-date"), skew_minutes=5, body_max=FORM_MAX, regions=("us-east-1",))
 
+SECRETS_MANAGER = ApiService(
+    "secretsmanager", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX
+)
+
+TARGETS = {"secretsmanager": SECRETS_MANAGER}
+"""What stands before the dot in X-Amz-Target, of services beside ecr."""
+
 SERVICES = {service.name: service for service in (ECR, STS, IAM)}
 
 _SCOPE = re.compile(r"Credential=[^/,&\s]{1,128}/[0-9]{8}/[\w-]{1,64}/(ecr|sts|iam)/", re.ASCII)
@@ -66,7 +73,7 @@ _VERSION = re.compile(r"(?:^|&)Version=([0-9-]{10})(?:&|$)", re.ASCII)
 def service_of(request: web.Request) -> ApiService:
     """Whose request this is, as far as its head tells."""
     if "X-Amz-Target" in request.headers:
-        return ECR
+        return TARGETS.get(request.headers["X-Amz-Target"].partition(".")[0], ECR)
     query = request.raw_path.partition("?")[2]
     scope = _SCOPE.search(request.headers.get("Authorization", "")) or _SCOPE.search(unquote_plus(query))
     if scope is not None:
@@ -74,10 +81,15 @@ def service_of(request: web.Request) -> ApiService:
     version = _VERSION.search(query)
     if version is not None:
         for name, known in VERSIONS.items():
-            if known == version[1]:
+            if known == version[1] and name in SERVICES:
                 return SERVICES[name]
     is_form = request.content_type == "application/x-www-form-urlencoded"
     return STS if is_form or request.method == "GET" or _ACTION.search(query) else ECR
+
+
+def speaks_json(service: ApiService) -> bool:
+    """JSON 1.1, or the query protocol."""
+    return service.name not in (STS.name, IAM.name)
 
 
 def has_large_body(request: web.Request, service: ApiService) -> bool:

@@ -21,7 +21,9 @@ from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, AttachedPolicy, Principal, RegistryAccess, RepositoryAccess, Role
+from proxy.model.pull_through import PullThroughRule
 from proxy.model.records import Blob, KeyRecord, StoredManifest
+from proxy.model.secrets import SecretVersion
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -56,6 +58,8 @@ class CachedMetadata:
         self._roles: _Recent[tuple[str, str], Role] = _Recent(entries, clock)
         self._repositories: _Recent[tuple[str, str], RepositoryAccess] = _Recent(entries, clock)
         self._registries: _Recent[str, RegistryAccess] = _Recent(entries, clock)
+        self._rules: _Recent[str, Sequence[PullThroughRule]] = _Recent(entries, clock)
+        self._current_secrets: _Recent[tuple[str, str], SecretVersion] = _Recent(entries, clock)
         self._key_records: _Recent[None, Sequence[KeyRecord]] = _Recent(1, clock)
         self._shared = _Shared(POLICIES)
         self._contents = _Contents(manifest_bytes)
@@ -115,10 +119,27 @@ class CachedMetadata:
         self.record_key = inner.record_key
         self.sealed_secrets = inner.sealed_secrets
         self.replace_sealed_secret = inner.replace_sealed_secret
+        self.secret = inner.secret
+        self.find_secret_version = inner.find_secret_version
+        self.read_secrets = inner.read_secrets
+        self.write_secrets = inner.write_secrets
+        self.sealed_versions = inner.sealed_versions
+        self.replace_sealed_version = inner.replace_sealed_version
+        self.remove_secrets = inner.remove_secrets
         self.open_uploads = inner.open_uploads
         self.miscounts = inner.miscounts
         self.recount = inner.recount
         self.take_tokens = inner.take_tokens
+        self.due_kinds = inner.due_kinds
+        self.claim_jobs = inner.claim_jobs
+        self.renew_job = inner.renew_job
+        self.finish_job = inner.finish_job
+        self.fail_job = inner.fail_job
+        self.release_job = inner.release_job
+        self.job_counts = inner.job_counts
+        self.list_jobs = inner.list_jobs
+        self.retry_job = inner.retry_job
+        self.drop_job = inner.drop_job
         self.ping = inner.ping
         self.warnings = inner.warnings
         self.now = inner.now
@@ -176,6 +197,24 @@ class CachedMetadata:
         if found is None:
             found = await self._inner.registry_access(account)
             self._registries.put(account, epoch, found if found.exists else None)
+        return found
+
+    async def pull_through_rules(self, account: str) -> Sequence[PullThroughRule]:
+        """Also that there are none, which each pull asks: one entry an account."""
+        epoch = self._epoch(account, "")
+        found = self._counted(self._rules.get(account, epoch))
+        if found is None:
+            found = await self._inner.pull_through_rules(account)
+            self._rules.put(account, epoch, found)
+        return found
+
+    async def secret_version(self, account: str, arn: str) -> SecretVersion | None:
+        """Still sealed: every login at an upstream asks for it."""
+        epoch = self._epoch(account, "")
+        found = self._counted(self._current_secrets.get((account, arn), epoch))
+        if found is None:
+            found = await self._inner.secret_version(account, arn)
+            self._current_secrets.put((account, arn), epoch, found)
         return found
 
     async def blob(self, account: str, repository: str, digest: str) -> Blob:
