@@ -1,4 +1,4 @@
-"""jobs list, retry and drop: the durable queue through the running server's metadata service, or our own."""
+"""jobs list, retry and drop: the durable queue through the running server's metadata service, or our context."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from proxy.admin.session import visiting
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.config.settings import Config
 from proxy.metadata.job_contract import JobQueue
 from proxy.model.jobs import Job
@@ -20,9 +20,9 @@ _PAGE = 1000
 def listed(config: Config, kind: str, account: str, dead: bool | None, limit: int) -> list[dict[str, Any]]:
     """By id, `limit` at most."""
 
-    async def run(own: Rooms) -> list[dict[str, Any]]:
+    async def run(context: WorkerContext) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        async for job in _each(own.metadata, kind, account, dead):
+        async for job in _each(context.metadata, kind, account, dead):
             found.append(_described(job))
             if len(found) >= limit:
                 break
@@ -48,9 +48,9 @@ def _changed(
     account: str,
     change: Callable[[JobQueue], Callable[[int], Awaitable[bool]]],
 ) -> int:
-    async def run(own: Rooms) -> int:
-        chosen = ids or [job.job_id async for job in _each(own.metadata, kind, account, True)]
-        return sum([await change(own.metadata)(job_id) for job_id in chosen])
+    async def run(context: WorkerContext) -> int:
+        chosen = ids or [job.job_id async for job in _each(context.metadata, kind, account, True)]
+        return sum([await change(context.metadata)(job_id) for job_id in chosen])
 
     return asyncio.run(visiting(config, run))
 

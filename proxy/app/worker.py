@@ -20,20 +20,18 @@ from functools import partial
 from pathlib import Path
 
 from proxy.app import bootstrap
-from proxy.app.audit import open_trail
-from proxy.app.context import Rooms, open_rooms
+from proxy.app.audit import open_audit_log
+from proxy.app.context import open_context
+from proxy.app.events import event_jobs, make_event_targets
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
-from proxy.app.router import event_targets_of, probes_only, quotas_of, repository_uri, router
-from proxy.auth import event_secrets
+from proxy.app.router import probes_only, quotas_of, repository_uri, router
 from proxy.blob.master_file import MasterKeys
 from proxy.config.loader import ConfigError
 from proxy.config.settings import Config
 from proxy.http.server import HttpServer, Limits
 from proxy.http.tls import reload_on_change, server_context
 from proxy.http.unproven_budget import UnprovenBytes
-from proxy.jobs.event_delivery import EventDelivering
-from proxy.jobs.event_targets import EventTargets
-from proxy.jobs.queue import JobKind, run_queue
+from proxy.jobs.queue import run_queue
 from proxy.jobs.schedule import run_tasks
 from proxy.jobs.sweep import sweep_tasks
 from proxy.metadata.client.epochs import Epochs
@@ -141,27 +139,27 @@ async def serve_worker(
 ) -> None:
     """Answer docker and aws on the listening sockets until `stop`, then drain; probes on those `probing`, in plain
     HTTP, until the end."""
-    async with open_rooms(config, data, masters, epochs=epochs) as own, open_trail(config, data) as trail:
-        if not await wait_for_metadata(own.metadata, stop):
+    async with open_context(config, data, masters, epochs=epochs) as context, open_audit_log(config, data) as trail:
+        if not await wait_for_metadata(context.metadata, stop):
             return
-        await own.agreement.begin()
-        pulls = PullTimes(own.metadata.note_pulls, time.time)
+        await context.agreement.begin()
+        pulls = PullTimes(context.metadata.note_pulls, time.time)
         unproven = UnprovenBytes()
-        targets = event_targets_of(config)
-        route = router(config, own, trail, stop.is_set, pulls, unproven, targets)
+        targets = make_event_targets(config)
+        route = router(config, context, trail, stop.is_set, pulls, unproven, targets)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
         duties: list[asyncio.Task[None]] = [
             asyncio.create_task(
                 run_tasks(
-                    own.metadata,
+                    context.metadata,
                     sweep_tasks(
-                        own.metadata,
-                        own.store,
+                        context.metadata,
+                        context.store,
                         every=config.sweep.interval_seconds,
                         upload_idle=config.uploads.idle_hours * 3600,
                         grace=config.sweep.grace_hours * 3600,
-                        now=own.metadata.now,
+                        now=context.metadata.now,
                     ),
                     random=random.random,
                     clock=time.monotonic,
@@ -169,10 +167,15 @@ async def serve_worker(
                 name="upkeep",
             ),
             asyncio.create_task(
-                run_queue(own.metadata, _kinds(config, own, targets), random=random.random, now=own.metadata.now),
+                run_queue(
+                    context.metadata,
+                    [event_jobs(config, context, targets)],
+                    random=random.random,
+                    now=context.metadata.now,
+                ),
                 name="queue",
             ),
-            asyncio.create_task(own.agreement.watch(), name="agreement"),
+            asyncio.create_task(context.agreement.watch(), name="agreement"),
             asyncio.create_task(give_memory_back(server.load), name="memory"),
         ]
         if tls is not None and config.server.tls_cert:
@@ -184,7 +187,7 @@ async def serve_worker(
             await prober.begin(sock)
         ready()
         await stop.wait()
-        server.say_goodbye()
+        server.announce_close()
         await asyncio.sleep(config.server.drain_delay_seconds)  # /readyz says draining, all else goes on
         await server.finish(config.server.drain_seconds)
         await prober.finish(0)
@@ -193,19 +196,6 @@ async def serve_worker(
             duty.cancel()
         await asyncio.gather(*duties, return_exceptions=True)
         await targets.close()
-
-
-def _kinds(config: Config, own: Rooms, targets: EventTargets) -> Sequence[JobKind]:
-    """What this worker does of the queue."""
-    events = EventDelivering(
-        own.metadata,
-        targets,
-        own.agreement.sealer(event_secrets.PURPOSE),
-        region=config.registry.region,
-        clock=time.time,
-        wraps=config.events.format == "cloudevents",
-    )
-    return (events.kind(),)
 
 
 def _limits(config: Config) -> Limits:

@@ -2,28 +2,19 @@
 
     X-Amz-Target: AWSEvents.<Operation>
 
-Each call: signature, body, the model, the policy evaluator (`events:<Operation>` on the rule's ARN), then the rows.
+`json_services` has read the call; here are the policy evaluator (`events:<Operation>` on the rule's ARN), and the rows.
 PutTargets refuses what no event may go to. Only the default event bus exists. Source: botocore's `events` model;
 Service Authorization Reference, "Amazon EventBridge".
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from aiohttp import web
-
-from proxy import observe
 from proxy.auth.access import Access
-from proxy.auth.policy.context import RequestFacts
-from proxy.awsmodel.validation import validate
-from proxy.ecr.audit_record import Told
+from proxy.auth.policy.context import RequestInfo
 from proxy.ecr.errors import unknown_operation
-from proxy.ecr.parameters import read_parameters
-from proxy.ecr.services import EVENTS, EVENTS_TARGET
-from proxy.ecr.signed_request import Signatures, claim_of
 from proxy.jobs.event_delivery import check_target
 from proxy.jobs.event_targets import EventTargets
 from proxy.model.errors import Code, Failure
@@ -60,20 +51,22 @@ class Rows(Protocol):
 class EventBridge:
     """One worker's answers."""
 
-    def __init__(self, rows: Rows, access: Access, targets: EventTargets, region: str) -> None:
+    def __init__(self, rows: Rows, access: Access, targets: EventTargets, *, region: str) -> None:
         self._rows = rows
         self._access = access
         self._targets = targets
         self._region = region
 
     async def answer(
-        self, operation: str, caller: Caller, parameters: Mapping[str, Any], facts: RequestFacts
-    ) -> Mapping[str, Any]:
-        """The output of `operation`, whose `parameters` have been validated against the model. Failure."""
-        resource, keys = self._resource(operation, caller.account, parameters), _condition_keys(parameters)
-        await self._access.require(caller, f"events:{operation}", resource, facts, keys)
-        if operation == "PutRule" and parameters.get("Tags"):
-            await self._access.require(caller, "events:TagResource", resource, facts, keys)
+        self, action: str, caller: Caller, parameters: Mapping[str, Any], info: RequestInfo
+    ) -> tuple[Mapping[str, Any], str]:
+        """As `json_services.JsonService` has it."""
+        if action not in OPERATIONS:
+            raise unknown_operation(action)
+        resource, keys = self._resource(action, caller.account, parameters), _condition_keys(parameters)
+        await self._access.require(caller, f"events:{action}", resource, info, keys)
+        if action == "PutRule" and parameters.get("Tags"):
+            await self._access.require(caller, "events:TagResource", resource, info, keys)
         bus = parameters.get("EventBusName") or "default"
         if bus not in ("default", f"arn:aws:events:{self._region}:{caller.account}:event-bus/default"):
             raise Failure(Code.RESOURCE_NOT_FOUND, f"Event bus {bus} does not exist.")
@@ -82,7 +75,7 @@ class EventBridge:
                 check_target(self._targets, target, caller.account, self._region)
             except ValueError as error:
                 raise Failure(Code.VALIDATION, f"Target {target['Id']}: Arn {target['Arn'][:256]} {error}.") from None
-        return await self._rows.events(caller.account, operation, parameters)
+        return await self._rows.events(caller.account, action, parameters), resource
 
     def _resource(self, operation: str, account: str, parameters: Mapping[str, Any]) -> str:
         if operation in _WITHOUT_RESOURCE:
@@ -91,36 +84,6 @@ class EventBridge:
         if given:
             return given
         return f"arn:aws:events:{self._region}:{account}:rule/{parameters.get('Name') or parameters.get('Rule')}"
-
-
-async def answer_events(
-    request: web.Request,
-    bridge: EventBridge,
-    signatures: Signatures,
-    told: Told,
-    before_write: Callable[[], Awaitable[None]],
-) -> bytes:
-    """`told` hears what was asked; `before_write` is awaited where it changes something. Refused, Unreadable,
-    Failure."""
-    operation = request.headers["X-Amz-Target"].removeprefix(EVENTS_TARGET)
-    told.names(operation)
-    caller, body = await signatures.read(request, claim_of(request), EVENTS)
-    told.came_from(caller)
-    if operation not in OPERATIONS:
-        raise unknown_operation(operation)
-    observe.note(operation=operation)
-    told.parameters = parameters = read_parameters(body)
-    try:
-        validate(operation, parameters, "events")
-    except Failure as failure:
-        if failure.code is Code.VALIDATION_ERROR:  # as the query protocol spells it
-            raise Failure(Code.VALIDATION, failure.message) from failure
-        raise
-    if not told.is_read and operation != "TestEventPattern":
-        await before_write()
-    found = await bridge.answer(operation, caller, parameters, told.facts)
-    told.done(found)
-    return json.dumps(found, separators=(",", ":")).encode()
 
 
 def _condition_keys(parameters: Mapping[str, Any]) -> Keys:

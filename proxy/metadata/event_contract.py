@@ -1,20 +1,16 @@
-"""The part of `contract.Metadata` about events: rules (`ecr.eventbridge`), deliveries (`jobs.event_delivery`), secrets.
+"""The part of `contract.Metadata` about events: deliveries (`jobs.event_delivery`) and secrets.
 
-`operations.events` and `operations.event_rules` say what each does.
+`operations.events` says what each does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from proxy.model.events import EventDelivery, EventSecret
 
 
 class EventRows(Protocol):
-    async def events(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Run an operation of botocore's `events` model that the caller was allowed."""
-
     async def next_event(self, account: str, target: int, repository: str) -> EventDelivery | None:
         """None: nothing is left, or the target is gone."""
 

@@ -172,11 +172,11 @@ def _text_fits(operator: str, operand: Any, value: str) -> bool:
 def _wildcard_parts(text: str) -> list[str]:
     """What stands between the stars; a backslash takes a star or a backslash for itself."""
     parts = [""]
-    for each in re.findall(r"\\[*\\]|[\s\S]", text):
-        if each == "*":
+    for piece in re.findall(r"\\[*\\]|[\s\S]", text):
+        if piece == "*":
             parts.append("")
         else:
-            parts[-1] += each[-1]
+            parts[-1] += piece[-1]
     return parts
 
 

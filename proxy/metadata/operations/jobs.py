@@ -17,8 +17,10 @@ from typing import Any
 
 from sqlalchemy import String, and_, bindparam, delete, func, insert, literal, select, tuple_, update
 
+from proxy.metadata.contract import JobQueue
 from proxy.metadata.db.job_tables import DEAD, LIVE, jobs
 from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.operation import operation
 from proxy.model.jobs import Job, JobCount
 
 PROBES = 256  # shares that a claim looks at, at most: the next one goes on after them
@@ -126,6 +128,7 @@ def enqueue_dead(tx: Transaction, job: Job, key: str, subject: Mapping[str, Any]
     )
 
 
+@operation(JobQueue)
 def due_kinds(tx: Transaction, kinds: Sequence[str]) -> Sequence[str]:
     """Those of `kinds` of which some job is due: what a runner asks before it claims, which is a write."""
     return tuple(
@@ -137,6 +140,7 @@ def due_kinds(tx: Transaction, kinds: Sequence[str]) -> Sequence[str]:
     )
 
 
+@operation(JobQueue, write=True)
 def claim_jobs(
     tx: Transaction,
     kind: str,
@@ -177,11 +181,13 @@ def claim_jobs(
     return tuple(found), at
 
 
+@operation(JobQueue, write=True, settles=True)
 def renew_job(tx: Transaction, job_id: int, fence: int, seconds: float) -> bool:
     """False when the lease is lost: whoever held it stops."""
     return _change(tx, job_id, fence, due_at=tx.now + seconds)
 
 
+@operation(JobQueue, write=True, settles=True)
 def finish_job(tx: Transaction, job_id: int, fence: int, revision: int) -> None:
     """It is done, unless it was enqueued again since `revision`: then it is due. Nothing for who lost the lease."""
     held = {"b_id": job_id, "b_fence": fence}
@@ -190,17 +196,20 @@ def finish_job(tx: Transaction, job_id: int, fence: int, revision: int) -> None:
         _change(tx, job_id, fence, due_at=tx.now, fence=0, attempts=0, error="", created_at=tx.now)
 
 
+@operation(JobQueue, write=True)
 def fail_job(tx: Transaction, job_id: int, fence: int, error: str, seconds: float | None) -> None:
     """It is tried again in `seconds`; None: it is dead. Nothing for who lost the lease."""
     state, due = (DEAD, tx.now) if seconds is None else (LIVE, tx.now + seconds)
     _change(tx, job_id, fence, state=state, due_at=due, fence=0, attempts=jobs.c.attempts + 1, error=error[:ERROR_MAX])
 
 
+@operation(JobQueue, write=True, settles=True)
 def release_job(tx: Transaction, job_id: int, fence: int, seconds: float) -> None:
     """It is due again in `seconds`, and no attempt is counted: a node that stops, a receiver that said when."""
     _change(tx, job_id, fence, due_at=tx.now + seconds, fence=0)
 
 
+@operation(JobQueue)
 def job_counts(tx: Transaction) -> Sequence[JobCount]:
     """By kind and state, of an index alone: a million jobs take some 0.1 s."""
     found = []
@@ -218,7 +227,10 @@ def job_counts(tx: Transaction) -> Sequence[JobCount]:
     return tuple(found)
 
 
-def list_jobs(tx: Transaction, after: int, limit: int, kind: str, account: str, dead: bool | None) -> Sequence[Job]:
+@operation(JobQueue)
+def list_jobs(
+    tx: Transaction, after: int, limit: int, kind: str = "", account: str = "", dead: bool | None = None
+) -> Sequence[Job]:
     """By id beyond `after`; of a kind, an account or a state where one is given (empty, None: all)."""
     wanted = [jobs.c.job_id > after]
     wanted += [jobs.c.kind + "" == kind] if kind else []
@@ -229,6 +241,7 @@ def list_jobs(tx: Transaction, after: int, limit: int, kind: str, account: str, 
     return tuple(_job(row) for row in rows)
 
 
+@operation(JobQueue, write=True)
 def retry_job(tx: Transaction, job_id: int) -> bool:
     """Due now, with its attempts forgotten; who works on it may finish. False when there is none."""
     return bool(
@@ -238,6 +251,7 @@ def retry_job(tx: Transaction, job_id: int) -> bool:
     )
 
 
+@operation(JobQueue, write=True)
 def drop_job(tx: Transaction, job_id: int) -> bool:
     """Who works on it loses its lease. False when there is none."""
     return bool(tx.connection.execute(delete(jobs).where(jobs.c.job_id == job_id)).rowcount)

@@ -26,6 +26,7 @@ from harness.metadata import (
     plain_append,
     postgresql_database,
 )
+from harness.pullthrough import of_pull_through
 from proxy.metadata.db import migrations
 from proxy.metadata.db.pg_sessions import UNINDEXED
 from proxy.metadata.db.postgresql import PostgresqlDatabase
@@ -38,6 +39,7 @@ from proxy.metadata.operations import (
     INTERNAL,
     account_settings,
     accounts,
+    append_hashes,
     blobs,
     counts,
     creation_templates,
@@ -259,7 +261,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "blob": lambda: blobs.blob(tx, ACCOUNT, R, digest("one")),
         "segments": lambda: blobs.segments(tx, key, 5, 64),
         "frame_hashes": lambda: frame_hashes.frame_hashes(tx, plain.object_key, 0),
-        "keep_frame_hashes": lambda: uploads.keep_frame_hashes(tx, plain_id, plain_fence, 0, FULL_PAGE),
+        "keep_frame_hashes": lambda: append_hashes.keep_frame_hashes(tx, plain_id, plain_fence, 0, FULL_PAGE),
         "blob_holders": lambda: blobs.blob_holders(tx, ACCOUNT, digest("one"), 20),
         "mount_blob": lambda: blobs.mount_blob(tx, ACCOUNT, "b/b", digest("one"), R, CreateOnPush.YES),
         "unlink_blob": lambda: blobs.unlink_blob(tx, ACCOUNT, R, digest("loose")),
@@ -308,6 +310,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         ],
         "sealed_secrets": lambda: keys.sealed_secrets(tx, "A", 9),
         "replace_sealed_secret": lambda: keys.replace_sealed_secret(tx, "AKIA", b"old", b"new"),
+        **of_pull_through(tx, ACCOUNT),
         "open_uploads": lambda: keys.open_uploads(tx, "0", 9),
         "open_object": lambda: open_objects.open_object(tx, key),
         "keep_open_object": lambda: open_objects.keep_open_object(
