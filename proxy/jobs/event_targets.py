@@ -8,11 +8,11 @@ answer only its status counts. Called by `ecr.eventbridge` (`refusal`) and `even
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fnmatch
 import os
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import aiohttp
 from yarl import URL
 
 from proxy.model.events import Destination, TargetKind
+from proxy.storage.s3.retries import LazyClient, make_session
 from proxy.upstream.guarded_connector import AddressRefused, Network, check_literal, guarded_connector
 
 USER_AGENT = "Wharfage-Events"
@@ -50,8 +51,7 @@ class EventTargets:
         self._queues = queues
         self._sqs = dict(sqs or {})
         self._sessions: dict[str, aiohttp.ClientSession] = {}
-        self._clients: dict[str, Any] = {}
-        self._stack = contextlib.AsyncExitStack()
+        self._clients: dict[str, LazyClient] = {}  # of queues, by region
 
     def refusal(self, destination: Destination) -> str | None:
         """Why no rule may name it; None: it may, as far as its address alone tells."""
@@ -65,7 +65,8 @@ class EventTargets:
             fine = url.scheme in ("http", "https") and bool(url.host) and url.user is None and url.password is None
         except ValueError:
             fine = False
-        if not fine or url.fragment or not destination.address.isascii() or not destination.address.isprintable():
+        text = destination.address
+        if not fine or url.fragment or " " in text or not text.isascii() or not text.isprintable():
             return "is no address such as https://HOST/PATH"
         if url.scheme == "http" and not self._allowed:
             return "is not https://, and [events] allowed_networks is empty"
@@ -95,7 +96,8 @@ class EventTargets:
     async def close(self) -> None:
         for session in self._sessions.values():
             await session.close()
-        await self._stack.aclose()
+        for client in self._clients.values():
+            await client.close()
 
     async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> None:
         session = self._sessions.get(url.scheme)
@@ -113,7 +115,7 @@ class EventTargets:
 
         _, _, _, region, account, name = arn.split(":")
         try:
-            client = await self._client(region)
+            client = await self._clients.setdefault(region, LazyClient(partial(self._make, region))).get()
             url = (await client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account))["QueueUrl"]
             fifo = name.endswith(".fifo")
             more = {"MessageGroupId": about["group"], "MessageDeduplicationId": about["id"]} if fifo else {}
@@ -121,13 +123,10 @@ class EventTargets:
         except (BotoCoreError, ClientError) as error:
             raise NotDelivered(f"{type(error).__name__}: {error}"[:500]) from None
 
-    async def _client(self, region: str) -> Any:
-        if region not in self._clients:
-            from aiobotocore.session import get_session  # loaded where there are queues
-
-            made = get_session().create_client("sqs", region_name=region, **self._sqs)
-            self._clients[region] = await self._stack.enter_async_context(made)
-        return self._clients[region]
+    def _make(self, region: str) -> Any:
+        """In a thread, as it reads files."""
+        session = make_session("sqs", ("service-2", "endpoint-rule-set-1", "paginators-1"))
+        return session.create_client("sqs", region_name=region, **self._sqs)
 
 
 def tls_context(ca_bundle: str, failed: Callable[[str], Exception]) -> ssl.SSLContext:
