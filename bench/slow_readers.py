@@ -4,11 +4,11 @@
                                   [--tls] [--finish]
 
 Starts a server of its own (with --s3 a SeaweedFS behind it, and the local cache unless --no-cache), pushes one layer,
-and pulls it fast alone, then beside each number of readers. The marks: 1,000 readers within 500 MB of anonymous and shared memory,
-summed over all the server's processes, and 5,000 within 1.5 GB; each is answered 200 and gets right bytes in every
-period; with --finish each then takes the whole layer (choose a small one: `--mib 8`). A fast pull beside 1,000 is
-slowed by no more than a tenth, which only a machine at rest can show; of CPU-s/GB the slow readers' own part is taken
-off. TCP is what the kernel says all sockets of the machine hold, both ends. Needs two descriptors a reader.
+and pulls it fast alone, then beside each number of readers. The marks: 1,000 readers within 500 MB of anonymous and
+shared memory, summed over all the server's processes, and 5,000 within 1.5 GB; each is answered 200 and gets right
+bytes in every period; with --finish each then takes the whole layer (choose a small one: `--mib 8`). A fast pull beside
+1,000 is slowed by no more than a tenth, which only a machine at rest can show; of CPU-s/GB the slow readers' own part
+is taken off. TCP is what the kernel says all sockets of the machine hold, both ends. Needs two descriptors a reader.
 """
 
 from __future__ import annotations
