@@ -36,7 +36,7 @@ class StandardOutput:
         self._descriptor = os.dup(sys.stdout.fileno())
 
     def write(self, lines: bytes) -> None:
-        with held(self._lock):
+        with locked(self._lock):
             head = _head(self._lock) or Head()
             linked, number, digest = link(lines, head.number, head.digest)
             rest = memoryview(linked)
@@ -97,7 +97,7 @@ class RotatedFile:
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         if self._lock < 0:
             self._lock = open_lock(lock_of(self._path))
-        return held(self._lock)
+        return locked(self._lock)
 
     def _append(self, lines: bytes) -> None:
         with self._locked():
@@ -203,7 +203,7 @@ def open_lock(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def held(lock: int) -> Iterator[None]:
+def locked(lock: int) -> Iterator[None]:
     fcntl.flock(lock, fcntl.LOCK_EX)  # for one append or a rename
     try:
         yield

@@ -109,8 +109,9 @@ class Requests:
 
 
 class HeldMetadata:
-    """`contract.Metadata` and `storage.base.OpenObjects` over one database: the real operations, each in a transaction,
-    once it is delivered. `sent` is called with each that is sent; what it returns, with the result if it is done."""
+    """`contract.Metadata` and `model.open_objects.OpenObjects` over one database: the real operations, each in a
+    transaction, once it is delivered. `sent` is called with each that is sent; what it returns is called with the
+    result of one that is done."""
 
     def __init__(
         self,
@@ -194,7 +195,7 @@ class HeldBucket:
                 raise Failure(Code.STORE_UNAVAILABLE, f"refused: {refused.code}") from refused
         raise Failure(Code.STORE_UNAVAILABLE, f"the object store does not do {what}")
 
-    def in_time(self) -> asyncio.Timeout:
+    def read_timeout(self) -> asyncio.Timeout:
         return asyncio.timeout(None)
 
     async def close(self) -> None:

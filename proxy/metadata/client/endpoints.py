@@ -40,7 +40,7 @@ _LARGE = 2**20  # bytes of a body from which on aiohttp wants a file; a manifest
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
-class Services:
+class EndpointPool:
     """The services of an installation. `current` is the place of the one that is asked until it fails, first `first`.
 
     `addresses` as `client.MetadataClient` takes them. Make it inside a running loop."""
@@ -79,7 +79,7 @@ class Services:
         if not self._is_one:
             self._attached = attached
 
-    async def ask(self, operation: str, wanted: Any, **parameters: Any) -> Any:
+    async def ask(self, operation: str, wanted: Any, parameters: Mapping[str, Any]) -> Any:
         """What `operation` answers, decoded as `wanted` says. Its Failure, or MetadataUnavailable."""
         body = wire.dump(parameters)
         request, made = secrets.token_hex(16), elapsed()

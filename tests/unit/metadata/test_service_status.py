@@ -18,7 +18,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 async def test_without_the_secret_it_says_how_it_is_and_nothing_of_its_rows(tmp_path: Path) -> None:
     """A probe has none: `/readyz` says whether the database answers, `/metrics` counts. All else is refused."""
     service = await start_service(database=tmp_path / "m.db", listen="127.0.0.1:0", secret=SECRET)
-    client = MetadataClient(f"http://{service.address}", secret=SECRET)
+    client = MetadataClient.connect(f"http://{service.address}", secret=SECRET)
     try:
         await service.bootstrap(ACCOUNT, access_key_id="AKIASECRETLY", sealed_secret=b"sealed")
         await World(client).commit("layer")
