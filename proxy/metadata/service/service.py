@@ -39,6 +39,7 @@ from proxy.metadata.db.transaction import Changes, Registry
 from proxy.metadata.deadlines import Deadline, read_deadline
 from proxy.metadata.operations import ECR, INTERNAL, Operation, keys
 from proxy.metadata.operations.accounts import Bootstrapped, bootstrap
+from proxy.metadata.operations.event_rules import EVENTS
 from proxy.metadata.operations.iam import IAM
 from proxy.metadata.service import status
 from proxy.metadata.service.clock import Clock
@@ -317,7 +318,7 @@ async def _in_transaction(store: Store, name: str, operation: Operation, run: Ca
 async def _api(store: Store, name: str, body: Mapping[str, Any], asked: _Asked) -> Any:
     """An operation of a public API: `CreateRepository` of `ecr`, or `iam.CreateUser`."""
     service, _, operation_name = name.rpartition(".")
-    known: Mapping[str, Operation] = {"": ECR, "iam": IAM}.get(service, {})
+    known: Mapping[str, Operation] = {"": ECR, "iam": IAM, "events": EVENTS}.get(service, {})
     operation = known.get(operation_name)
     if operation is None:
         raise unknown_operation(name)
