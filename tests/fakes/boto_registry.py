@@ -142,7 +142,7 @@ async def boto_registry(folder: Path, quotas: Quotas = SMALL) -> AsyncIterator[B
     clock, rows, objects = Clock(), Faults(), Faults()
     async with kms_door() as door:
         door.named |= {KMS_KEY: KMS_KEY}
-        kms = KmsKeys(door.kms(patience=0.5), "probe", clock=clock, cache_seconds=CACHE_SECONDS)
+        kms = KmsKeys(door.kms(retry_seconds=0.5), "probe", clock=clock, cache_seconds=CACHE_SECONDS)
         async with whole_registry(
             folder, kms=kms, quotas=quotas, wrap_metadata=rows.wrap, wrap_store=objects.wrap
         ) as whole:
