@@ -52,7 +52,7 @@ async def _administrator(
     account, host = config.registry.account, socket.gethostname()
     given = (config.keys.access_key_id, config.keys.secret_access_key) if config.keys.access_key_id else None
     if given is None and found.settled:
-        await asyncio.to_thread(_tell_useless, data.credentials, found.access_key_ids)
+        await asyncio.to_thread(_warn_of_useless_credentials, data.credentials, found.access_key_ids)
         return
     key, fresh = (given, False) if given else await asyncio.to_thread(_credentials, data.credentials)
     sealed = secrets.seal_secret(agreement.sealer(secrets.PURPOSE), *key)
@@ -99,7 +99,7 @@ def _credentials(path: Path) -> tuple[tuple[str, str], bool]:
     return made, True
 
 
-def _tell_useless(path: Path, in_force: tuple[str, ...]) -> None:
+def _warn_of_useless_credentials(path: Path, in_force: tuple[str, ...]) -> None:
     found = data_directory.read_credentials(path)
     if found is not None and found[0] not in in_force:
         observe.log.warning(

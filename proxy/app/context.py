@@ -23,7 +23,7 @@ from proxy.storage.base import ObjectStore, SignedLinks
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
+class WorkerContext:
     """One process's store, keys and rows; `run` is a folder of this run only. `epochs` is None for who answers nobody
     for long."""
 
@@ -38,23 +38,23 @@ class Rooms:
 
 
 @contextlib.asynccontextmanager
-async def open_rooms(
+async def open_context(
     config: Config,
     data: DataDirectory,
     masters: MasterKeys | None,
     *,
     epochs: Epochs | None = None,
     fills_cache: bool = True,
-) -> AsyncIterator[Rooms]:
+) -> AsyncIterator[WorkerContext]:
     """Store, keys and metadata for a `with` block; with `epochs`, metadata that answers again what is unchanged.
     `fills_cache` as `make_store` has it."""
     client = metadata_client(config, data, epochs)
     store = await make_store(config, data, client, fills_cache=fills_cache)
-    cached = CachedMetadata(client, epochs)
+    cached = CachedMetadata.wrap(client, epochs)
     links = make_links(config)
     try:
         async with app_keys.open_keys(config, masters, cached) as keys:
-            yield Rooms(
+            yield WorkerContext(
                 store, keys.data, keys.agreement, cached, BufferPool(read_bytes=PULL_BYTES), data.run, links, epochs
             )
     finally:

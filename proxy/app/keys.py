@@ -28,7 +28,7 @@ REGISTRY_SECRET = "_registry-secret"  # noqa: S105  # no repository can have thi
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class KeyServices:
     """`data` wraps the data keys of blobs, `agreement` seals everything small."""
 
     data: DataKeys
@@ -62,7 +62,7 @@ def preload(config: Config) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_keys(config: Config, masters: MasterKeys | None, records: KeyRecords) -> AsyncIterator[Keys]:
+async def open_keys(config: Config, masters: MasterKeys | None, records: KeyRecords) -> AsyncIterator[KeyServices]:
     """For a `with` block, inside a running loop. Nothing is asked yet: see `KeyConsensus.begin`."""
     context = repository_arn(config.registry.region, config.registry.account, REGISTRY_SECRET)
     seconds = config.keys.cache_seconds
@@ -76,7 +76,7 @@ async def open_keys(config: Config, masters: MasterKeys | None, records: KeyReco
         records, masters=masters, kms=kms, prefers_kms=prefers_kms, sealed_for=context, node=socket.gethostname()
     )
     try:
-        yield Keys(Providers(in_force, local=local, kms=kms), agreement)
+        yield KeyServices(Providers(in_force, local=local, kms=kms), agreement)
     finally:
         if kms is not None:
             await kms.close()

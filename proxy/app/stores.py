@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from proxy.app.metadata import metadata_client, wait_for_metadata
 from proxy.config.settings import Config
 from proxy.metadata.client.client import MetadataClient
+from proxy.model.open_objects import OpenObjects
 from proxy.runtime.data_directory import DataDirectory
 from proxy.storage import marker
-from proxy.storage.base import ObjectStore, OpenObjects
+from proxy.storage.base import ObjectStore
 from proxy.storage.filesystem.store import FilesystemStore
 from proxy.storage.null_open_objects import NullOpenObjects
 

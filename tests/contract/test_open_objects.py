@@ -12,8 +12,8 @@ from fakes.memory_open_objects import MemoryOpenObjects
 from harness.metadata import SERVICES, Clock, World, on_each_service
 from proxy.metadata.client.client import MetadataClient
 from proxy.model.errors import Code, Failure
+from proxy.model.open_objects import OpenObjects
 from proxy.model.records import TAIL_PIECE, Fence, OpenObject, SentPart
-from proxy.storage.base import OpenObjects
 
 KEY, OTHER = "1" * 32, "2" * 32
 ONE, TWO = SentPart(1, 1, '"e1"', "c1"), SentPart(2, 17, '"e2"', "c2")
@@ -36,7 +36,7 @@ async def held(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         yield Held(memory, Fence("session", 2), Fence("session", 1))
         return
     service = await SERVICES[request.param](tmp_path, Clock())
-    client = MetadataClient(f"unix:{tmp_path}/m.sock", patience=2.0)
+    client = MetadataClient.connect(f"unix:{tmp_path}/m.sock", patience=2.0)
     world = World(client, service)
     await world.bootstrap()
     first = await world.lease(await world.begin())

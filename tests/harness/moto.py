@@ -1,7 +1,7 @@
 """A KMS: moto's server on a free loopback port, stopped by its pid. Its keys live in its memory, and end with it.
 
 An outage is therefore a line that is cut (`harness.faultline`), never a stop. moto holds wrapped keys to their key and
-their encryption context; it knows no policies and lets disabled keys work, for which there is `fakes.kms_door`.
+their encryption context; it knows no policies and lets disabled keys work, for which there is `fakes.fake_kms`.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class House:
 async def open_house(folder: Path, kms: Provider | None = None) -> AsyncIterator[House]:
     clock = Clock()
     service = await start_service(database=folder / "m.db", listen=f"unix:{folder}/m.sock", clock=clock)
-    metadata = MetadataClient(f"unix:{folder}/m.sock", patience=2.0)
+    metadata = MetadataClient.connect(f"unix:{folder}/m.sock", patience=2.0)
     store = FilesystemStore(folder / "store")
     masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
     local = LocalKeys(masters)

@@ -25,11 +25,12 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from proxy.metadata.db import job_tables as job_tables  # whoever copies or compares all tables has these too
 from proxy.metadata.db.columns import RowId
 from proxy.metadata.db.columns import metadata as metadata
 from proxy.metadata.db.columns import name as _name
 
-HEAD = "0013"
+HEAD = "0022"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(
@@ -320,8 +321,8 @@ open_objects = Table(
     Column("next_number", Integer, nullable=False, server_default="1"),  # of a part: free, with all that follow
     Column("final_size", BigInteger),  # set once the multipart upload's completion may have been sent
 )
-"""Unfinished objects of a store that cannot append (S3), with their parts and tails: what `storage.base.OpenObjects`
-keeps."""
+"""Unfinished objects of a store that cannot append (S3), with their parts and tails: what
+`model.open_objects.OpenObjects` keeps."""
 
 open_parts = Table(
     "open_parts",

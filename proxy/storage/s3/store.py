@@ -25,7 +25,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from proxy.model.errors import Code, Failure
-from proxy.storage.base import KEY, UNSHARED, ObjectMissing, OpenObjects, StoredObject, Strays, WriteLease
+from proxy.model.open_objects import OpenObjects
+from proxy.storage.base import KEY, UNSHARED, ObjectMissing, StoredObject, Strays, WriteLease
 from proxy.storage.s3.append import S3Appender
 from proxy.storage.s3.bucket import Body, Bucket, Refused, unavailable
 from proxy.storage.s3.checksums import Summed, sums

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes.kms_door import KmsDoor, kms_door
+from fakes.fake_kms import FakeKms, fake_kms
 
 from proxy.blob.key_consensus import AMISS_SECONDS, KeyConsensus
 from proxy.blob.kms_keys import KmsKeys
@@ -52,7 +52,7 @@ class Records:
 class Nodes:
     """Nodes of one registry, each with a folder of its own."""
 
-    def __init__(self, folder: Path, door: KmsDoor) -> None:
+    def __init__(self, folder: Path, door: FakeKms) -> None:
         self.folder = folder
         self.records = Records()
         self.clock = Clock()
@@ -94,7 +94,7 @@ class Nodes:
 
 @pytest.fixture
 async def nodes(tmp_path: Path) -> AsyncIterator[Nodes]:
-    async with kms_door() as door:
+    async with fake_kms() as door:
         made = Nodes(tmp_path, door)
         yield made
         await made.close()

@@ -291,7 +291,7 @@ async def test_a_hash_state_of_another_key_or_upload_is_refused(bench: Bench) ->
     await keep(bench, one, CONTENT[:HALF])
     await keep(bench, other, CONTENT[:HALF])
     state = (await bench.registry.uploads.status(ACCOUNT, REPOSITORY, other)).hash_state
-    sealer = bench.registry.uploads._rooms.state_sealer
+    sealer = bench.registry.uploads._context.state_sealer
     with pytest.raises(ValueError, match="authenticate"):
         sealer.open(state, one.encode())
     assert sealer.open(state, other.encode())
