@@ -99,7 +99,11 @@ class Storage:
         "crc32", "s3: what the store verifies: crc32, or md5 for older ones", one_of("crc32", "md5")
     )
     part_mib: int = setting(8, "s3: MiB of a part; 10,000 of them are the largest layer", between(5, 1024))
-    buffers_mib: int = setting(64, "s3: MiB of parts that a node's workers hold together, in all", between(5, 65_536))
+    buffers_mib: int = setting(
+        64,
+        "s3: MiB of parts that a node's workers hold together; each has an even share, two parts at least",
+        between(5, 65_536),
+    )
 
 
 def _a_cache(value: Any) -> str | None:
