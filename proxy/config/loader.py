@@ -95,11 +95,19 @@ def describe(config: Config) -> str:
         lines.append(f"[{section}]")
         for f in dataclasses.fields(kind):
             value = getattr(getattr(config, section), f.name)
-            shown = json.dumps(_masked(value) if f.metadata["secret"] and value else value, ensure_ascii=False)
+            shown = json.dumps(
+                _masked(value) if f.metadata["secret"] and value else value, ensure_ascii=False, default=_as_table
+            )
             source = config.sources.get(f"{section}.{f.name}", "default")
             lines.append(f"{f.name} = {shown}".ljust(44) + f"  # {source}; {f.metadata['meaning']}")
         lines.append("")
     return "\n".join(lines)
+
+
+def _as_table(value: Any) -> dict[str, Any]:
+    """An entry of a list that is more than a text, without what is as by default."""
+    defaults = {f.name: f.default for f in dataclasses.fields(value)}
+    return {name: each for name, each in dataclasses.asdict(value).items() if each != defaults[name]}
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -137,6 +145,11 @@ def _checked(name: str, value: Any, where: str) -> Any:
     row = _field(name)
     kind = type(row.default)
     shown = "" if row.metadata["secret"] else f", not {value!r}"
+    if row.metadata["read"] is not None:
+        try:
+            return row.metadata["read"](value)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from None
     if kind is float and type(value) is int:
         value = float(value)
     if kind is tuple and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):

@@ -56,6 +56,7 @@ from proxy.ecr.parameters import (
     making_by_template,
     named_repository,
     no_keys,
+    none_but_own,
     nothing_again,
     nothing_else,
     own_registry,
@@ -65,6 +66,8 @@ from proxy.ecr.parameters import (
     tagging,
     whole_registry,
 )
+from proxy.ecr.pull_through import OPERATIONS as RULE_OPERATIONS
+from proxy.ecr.pull_through import PullThrough
 from proxy.ecr.query import QueryDoors, answer_query, refuse_query
 from proxy.ecr.services import ECR, WITH_MANIFEST, Service, has_large_body, service_of, speaks_json
 from proxy.ecr.signed_request import Place, Signatures, claim_of
@@ -136,6 +139,11 @@ ROUTES: Mapping[str, Route] = {
     "DescribeRepositoryCreationTemplates": Route(own_registry, whole_registry),
     "UpdateRepositoryCreationTemplate": Route(own_registry, whole_registry, given_tags, below=making_by_template),
     "DeleteRepositoryCreationTemplate": Route(own_registry, whole_registry),
+    "CreatePullThroughCacheRule": Route(none_but_own, whole_registry),
+    "DescribePullThroughCacheRules": Route(none_but_own, whole_registry),
+    "UpdatePullThroughCacheRule": Route(none_but_own, whole_registry),
+    "DeletePullThroughCacheRule": Route(none_but_own, whole_registry),
+    "ValidatePullThroughCacheRule": Route(none_but_own, whole_registry),
     "RegisterPullTimeUpdateExclusion": Route(own_registry, whole_registry),
     "DeregisterPullTimeUpdateExclusion": Route(own_registry, whole_registry),
     "ListPullTimeUpdateExclusions": Route(own_registry, whole_registry),
@@ -165,10 +173,12 @@ def door(
     pulls: PullTimes | None = None,
     allowed_keys: Sequence[str] = (),
     json_services: Mapping[str, JsonService] = {},
+    pull_through: PullThrough | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds. `rates`, where there
     are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
-    are got. `allowed_keys` as in `[keys] allowed`; `json_services` are those of `services.TARGETS`, by name."""
+    are got. `allowed_keys` as in `[keys] allowed`; `json_services` are those of `services.TARGETS`, by name;
+    `pull_through` answers what rows alone cannot about its rules."""
     key_rights = KeyRights(access, allowed_keys)
     hosts = endpoints.hosts
     large = Places(LARGE_AT_ONCE, LARGE_AT_ONCE - 1)
@@ -261,6 +271,8 @@ def door(
             return await layers.download_url(ask, request)
         if ask.operation == "SetRepositoryPolicy" and ask.parameters.get("force") is not True:
             await refuse_lock_out(ask, metadata)
+        if pull_through is not None and ask.operation in RULE_OPERATIONS:
+            return await pull_through.call(ask)
         found = await repository_keys.call(keys, key_rights, metadata, ask)
         if pulls is not None and ask.operation == "BatchGetImage":
             for image in found["images"]:
