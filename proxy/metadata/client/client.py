@@ -11,6 +11,7 @@ from typing import Any
 
 from proxy.metadata.client.addresses import Address
 from proxy.metadata.client.endpoints import CONNECTIONS, PATIENCE_SECONDS, Services
+from proxy.metadata.client.mirror_rows import MirrorRowsClient
 from proxy.metadata.client.open_objects import OpenObjectRows
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import (
@@ -79,6 +80,13 @@ class MetadataClient:
         self.open_object_tail = rows.open_object_tail
         self.drop_open_object = rows.drop_open_object
         self.open_objects = rows.open_objects
+        mirrored = MirrorRowsClient(self._services)
+        self.import_manifest = mirrored.import_manifest
+        self.absent_blob = mirrored.absent_blob
+        self.mirrored_tag = mirrored.mirrored_tag
+        self.note_tag_checked = mirrored.note_tag_checked
+        self.lease_fetch = mirrored.lease_fetch
+        self.end_fetch = mirrored.end_fetch
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
         return await self._ask("access_key", AccessKey | None, access_key_id=access_key_id)

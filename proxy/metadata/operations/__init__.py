@@ -9,6 +9,7 @@ model's JSON.
 from __future__ import annotations
 
 from proxy.metadata.operations import (
+    absent,
     account_settings,
     accounts,
     blobs,
@@ -21,6 +22,7 @@ from proxy.metadata.operations import (
     keys,
     layers,
     manifests,
+    mirror,
     open_objects,
     policies,
     pull_time_exclusions,
@@ -118,6 +120,12 @@ INTERNAL: dict[str, Operation] = {
     "cancel_upload": Operation(uploads.cancel_upload, write=True),
     "manifest": Operation(manifests.manifest),
     "put_manifest": Operation(pushes.put_manifest, write=True, prepare=pushes.examine),
+    "absent_blob": Operation(absent.absent_blob),
+    "import_manifest": Operation(mirror.import_manifest, write=True, prepare=pushes.examine),
+    "mirrored_tag": Operation(mirror.mirrored_tag),
+    "note_tag_checked": Operation(mirror.note_tag_checked, write=True, settles=True),
+    "lease_fetch": Operation(mirror.lease_fetch, write=True, settles=True, durable=False),
+    "end_fetch": Operation(mirror.end_fetch, write=True, settles=True, durable=False),
     "note_pulls": Operation(pull_times.note_pulls, write=True, settles=True),
     "delete_tag": Operation(manifests.delete_tag, write=True),
     "delete_manifest": Operation(manifests.delete_manifest, write=True),
