@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -88,7 +88,7 @@ class LayerBody:
         self._answer = answer
         self._skip = skip
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """`UpstreamFailed` (UNAVAILABLE) where it breaks off."""
         with translated():
             async for chunk in self._answer.content.iter_any():
