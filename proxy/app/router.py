@@ -70,6 +70,8 @@ def quotas_of(config: Config) -> Quotas:
         layer_bytes=given.layer_mib * MIB,
         pull_time_exclusions=given.pull_time_exclusions,
         creation_templates=given.creation_templates,
+        pull_through_rules=given.pull_through_rules,
+        secrets=given.secrets,
         repository_bytes=given.repository_bytes,
         account_bytes=given.account_bytes,
         open_uploads=given.open_uploads,

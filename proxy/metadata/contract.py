@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from proxy.metadata.mirror_contract import MirrorRows
+from proxy.metadata.secrets_contract import SecretsMetadata
 from proxy.model.identity import (
     AccessKey,
     Account,
@@ -64,7 +65,7 @@ class Looks(Protocol):
         """For identities, before one is looked up; None while nothing can be told."""
 
 
-class Metadata(MirrorRows, Protocol):
+class Metadata(MirrorRows, SecretsMetadata, Protocol):
     # ---- identity -------------------------------------------------------------------------------------------------
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...
 

@@ -38,10 +38,11 @@ class PullThroughRule:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCredential:
-    """What a rule logs in with: the two members of its secret."""
+    """What a rule logs in with: the two members of its secret. `version` is another once the secret has changed."""
 
     username: str
     access_token: str
+    version: str = ""
 
     def __repr__(self) -> str:  # a log line or a failed assertion must not show the token
         return f"UpstreamCredential(username={self.username!r}, access_token=...)"

@@ -22,7 +22,9 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, AttachedPolicy, Principal, RegistryAccess, RepositoryAccess, Role
 from proxy.model.mirror import MirroredTag
+from proxy.model.pull_through import PullThroughRule, choose
 from proxy.model.records import Blob, KeyRecord, StoredManifest
+from proxy.model.secrets import SecretVersion
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -58,6 +60,8 @@ class CachedMetadata:
         self._roles: _Recent[tuple[str, str], Role] = _Recent(entries, clock)
         self._repositories: _Recent[tuple[str, str], RepositoryAccess] = _Recent(entries, clock)
         self._registries: _Recent[str, RegistryAccess] = _Recent(entries, clock)
+        self._rules: _Recent[str, Sequence[PullThroughRule]] = _Recent(entries, clock)
+        self._current_secrets: _Recent[tuple[str, str], SecretVersion] = _Recent(entries, clock)
         self._key_records: _Recent[None, Sequence[KeyRecord]] = _Recent(1, clock)
         self._shared = _Shared(POLICIES)
         self._contents = _Contents(manifest_bytes)
@@ -122,6 +126,12 @@ class CachedMetadata:
         self.record_key = inner.record_key
         self.sealed_secrets = inner.sealed_secrets
         self.replace_sealed_secret = inner.replace_sealed_secret
+        self.secret = inner.secret
+        self.read_secrets = inner.read_secrets
+        self.write_secrets = inner.write_secrets
+        self.sealed_versions = inner.sealed_versions
+        self.replace_sealed_version = inner.replace_sealed_version
+        self.remove_secrets = inner.remove_secrets
         self.open_uploads = inner.open_uploads
         self.miscounts = inner.miscounts
         self.recount = inner.recount
@@ -183,6 +193,31 @@ class CachedMetadata:
         if found is None:
             found = await self._inner.registry_access(account)
             self._registries.put(account, epoch, found if found.exists else None)
+        return found
+
+    async def pull_through_rules(self, account: str) -> Sequence[PullThroughRule]:
+        """Also that there are none, which each pull asks: one entry an account."""
+        epoch = self._epoch(account, "")
+        found = self._counted(self._rules.get(account, epoch))
+        if found is None:
+            found = await self._inner.pull_through_rules(account)
+            self._rules.put(account, epoch, found)
+        return found
+
+    async def pull_through_rule(self, account: str, repository: str) -> PullThroughRule | None:
+        return choose(await self.pull_through_rules(account), repository)
+
+    async def secret_version(
+        self, account: str, arn: str, *, version_id: str = "", stage: str = "", accessed: bool = False
+    ) -> SecretVersion | None:
+        """Kept is the current version, still sealed, which every login at an upstream asks for."""
+        if version_id or stage or accessed:
+            return await self._inner.secret_version(account, arn, version_id=version_id, stage=stage, accessed=accessed)
+        epoch = self._epoch(account, "")
+        found = self._counted(self._current_secrets.get((account, arn), epoch))
+        if found is None:
+            found = await self._inner.secret_version(account, arn)
+            self._current_secrets.put((account, arn), epoch, found)
         return found
 
     async def blob(self, account: str, repository: str, digest: str) -> Blob:

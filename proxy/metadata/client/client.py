@@ -13,6 +13,7 @@ from proxy.metadata.client.addresses import Address
 from proxy.metadata.client.endpoints import CONNECTIONS, PATIENCE_SECONDS, Services
 from proxy.metadata.client.mirror_rows import MirrorRowsClient
 from proxy.metadata.client.open_objects import OpenObjectRows
+from proxy.metadata.client.secret_rows import SecretRows
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import (
     AccessKey,
@@ -48,7 +49,7 @@ from proxy.model.records import (
 )
 
 
-class MetadataClient:
+class MetadataClient(SecretRows):
     """`contract.Metadata` and `storage.base.OpenObjects`.
 
     `addresses` is `unix:<path>` or `http(s)://host:port`, or several separated by commas, of which the one at `first`

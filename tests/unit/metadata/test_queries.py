@@ -26,6 +26,7 @@ from harness.metadata import (
     plain_append,
     postgresql_database,
 )
+from harness.pullthrough import of_pull_through
 from proxy.metadata.db import migrations
 from proxy.metadata.db.pg_sessions import UNINDEXED
 from proxy.metadata.db.postgresql import PostgresqlDatabase
@@ -265,6 +266,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         ],
         "sealed_secrets": lambda: keys.sealed_secrets(tx, "A", 9),
         "replace_sealed_secret": lambda: keys.replace_sealed_secret(tx, "AKIA", b"old", b"new"),
+        **of_pull_through(tx, ACCOUNT),
         "open_uploads": lambda: keys.open_uploads(tx, "0", 9),
         "open_object": lambda: open_objects.open_object(tx, key),
         "keep_open_object": lambda: open_objects.keep_open_object(
