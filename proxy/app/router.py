@@ -46,6 +46,7 @@ from proxy.model.records import Sealing
 from proxy.oci import routes as oci
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
+from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.pull_times import PullTimes
 from proxy.registry.uploads import Uploads
 
@@ -126,6 +127,7 @@ def router(
     leaving: Callable[[], bool],
     pulls: PullTimes,
     unproven: UnprovenBytes | None = None,
+    mirror: Mirror | None = None,
 ) -> Callable[[web.Request], tuple[str, Door]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
@@ -136,7 +138,7 @@ def router(
     logins = FailedLogins(config.server.login_failures)
     issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
     endpoints = Endpoints(hosts, config.server.url.rstrip("/"))
-    uploads = _uploads(config, own)
+    uploads = make_uploads(config, own)
     blobs = Blobs(
         own.metadata,
         own.store,
@@ -162,6 +164,7 @@ def router(
         rates=rates,
         epochs=own.epochs,
         logins=logins,
+        mirror=mirror,
     )
     key_secrets = own.agreement.sealer(secrets.PURPOSE)
     opened = sessions.Sessions(own.agreement.sealer(sessions.PURPOSE))
@@ -209,6 +212,7 @@ def router(
         region=hosts.region,
         clock=time.time,
         stall_seconds=config.server.body_seconds,
+        mirror=mirror,
     )
 
     parts: dict[str, Callable[[], Awaitable[str | None]]] = {
@@ -251,7 +255,7 @@ def probes_only(
     return probing
 
 
-def _uploads(config: Config, own: Rooms) -> Uploads:
+def make_uploads(config: Config, own: Rooms) -> Uploads:
     return Uploads(
         own.metadata,
         own.store,

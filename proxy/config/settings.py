@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.config.pull_through_settings import PullThrough
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
 
 
@@ -367,6 +368,7 @@ class Config:
     sts: Sts
     uploads: Uploads
     sweep: Sweep
+    pull_through: PullThrough
     audit: Audit
     log: Log
     sources: Mapping[str, str]
@@ -385,6 +387,7 @@ SECTIONS: dict[str, type[Any]] = {
     "sts": Sts,
     "uploads": Uploads,
     "sweep": Sweep,
+    "pull_through": PullThrough,
     "audit": Audit,
     "log": Log,
 }

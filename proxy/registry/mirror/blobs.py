@@ -44,7 +44,7 @@ Name = tuple[str, str, str]  # account, repository, digest
 
 
 class Layers:
-    """One worker's. `folder` is of this run, for spools and the relay's socket."""
+    """One worker's. `folder` is of this run, for spools, and `sockets` for the relay's: the same in every worker."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Layers:
         uploads: Uploads,
         upstreams: Upstreams,
         folder: Path,
+        sockets: Path,
         *,
         early_ranges: bool = True,
     ) -> None:
@@ -61,6 +62,7 @@ class Layers:
         self._uploads = uploads
         self._upstreams = upstreams
         self._folder = folder
+        self._sockets = sockets
         self._early_ranges = early_ranges
         self._address = ""
         self._server: asyncio.Server | None = None
@@ -69,7 +71,7 @@ class Layers:
 
     async def begin(self) -> None:
         """Serve other workers."""
-        path = self._folder / f"fetch-{secrets.token_hex(8)}.sock"
+        path = self._sockets / f"f-{secrets.token_hex(4)}.sock"
         self._server = await relay.serve(path, lambda *name: self._fetches.get(name))
         self._address = str(path)
 

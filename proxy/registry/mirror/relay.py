@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,17 @@ async def serve(path: Path, find: Callable[[str, str, str], Fetch | None]) -> as
         finally:
             writer.close()
 
-    return await asyncio.start_unix_server(answer, path, limit=_LINE)
+    return await asyncio.start_unix_server(answer, sock=await asyncio.to_thread(_bound, path), limit=_LINE)
+
+
+def _bound(path: Path) -> socket.socket:
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        found.bind(str(path))
+    except BaseException:
+        found.close()
+        raise
+    return found
 
 
 async def _answer(
