@@ -15,7 +15,7 @@ from proxy.auth.pull_through import UpstreamCredentials
 from proxy.auth.secrets import VALUE_PURPOSE
 from proxy.config.pull_through_settings import RULE_KEYS, PullThrough
 from proxy.config.settings import Config
-from proxy.model.pull_through import PullThroughRule
+from proxy.model.pull_through import PullThroughRule, choose
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.mirror.blobs import Layers
@@ -38,12 +38,15 @@ async def open_mirror(config: Config, own: Rooms, sockets: Path) -> AsyncIterato
         found = await secrets.of(rule)
         return Credential(found.username, found.access_token) if found is not None else None
 
+    async def rule(account: str, repository: str) -> PullThroughRule | None:
+        return choose(await own.metadata.pull_through_rules(account), repository)
+
     upstreams = Upstreams(upstream_of(given), credential, time.monotonic)
     layers = Layers(own.metadata, blobs, uploads, upstreams, own.run, sockets, early_ranges=given.early_ranges)
     manifests = Manifests(own.metadata, images, upstreams, policy_of(given), time.time)
     await layers.begin()
     try:
-        yield Mirror(own.metadata, images, own.metadata.pull_through_rule, manifests, layers)
+        yield Mirror(own.metadata, images, rule, manifests, layers)
     finally:
         await layers.close()
         await upstreams.close()

@@ -19,7 +19,7 @@ from proxy import observe
 from proxy.app import keys, stores, worker
 from proxy.app.metadata import metadata_addresses
 from proxy.app.router import hosts_of, issuers_authorities, rates_of
-from proxy.blob import twin
+from proxy.blob import hashers
 from proxy.config.loader import ConfigError
 from proxy.config.settings import Config
 from proxy.http.tls import server_context
@@ -215,9 +215,9 @@ def _warn(config: Config, hosts: Sequence[str]) -> None:
     for section, what in _PLAINTEXT.items():
         if getattr(config, section).plaintext:
             observe.log.warning(f"[{section}] plaintext: {what} travel as they are")
-    if twin.implementation == "pure":
+    if hashers.implementation == "pure":
         observe.log.warning(
-            f"!!! PURE PYTHON: bytes are hashed at {twin.measure():,.0f} MB/s a core, because {twin.reason}. "
+            f"!!! PURE PYTHON: bytes are hashed at {hashers.measure():,.0f} MB/s a core, because {hashers.reason}. "
             "With a C compiler and Python's headers, install wharfage again for full speed !!!"
         )
 

@@ -10,12 +10,12 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from proxy.app.metadata import metadata_client, wait_for_metadata
-from proxy.blob.hashers import crc32
 from proxy.config.settings import Config
 from proxy.metadata.client.client import MetadataClient
+from proxy.model.open_objects import OpenObjects
 from proxy.runtime.data_directory import DataDirectory
 from proxy.storage import marker
-from proxy.storage.base import ObjectStore, OpenObjects
+from proxy.storage.base import ObjectStore
 from proxy.storage.filesystem.store import FilesystemStore
 from proxy.storage.null_open_objects import Unpaused
 
@@ -157,7 +157,6 @@ def _bucket_store(
         part_size=storage.part_mib * 2**20,
         budget=budget,
         checksum=storage.checksum,
-        crc32=crc32,
         stall_seconds=stall_seconds,
     )
 

@@ -288,13 +288,13 @@ def version() -> None:
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
-    from proxy.blob import twin
+    from proxy.blob import hashers
 
     try:
         number = installed("wharfage")
     except PackageNotFoundError:  # run from a checkout
         number = "0 (not installed)"
-    click.echo(f"wharfage {number}, Python {sys.version.split()[0]}, {twin.implementation} bytes")
+    click.echo(f"wharfage {number}, Python {sys.version.split()[0]}, {hashers.implementation} bytes")
 
 
 def _serve(found: Config, *, metadata: bool, workers: bool) -> NoReturn:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from proxy.metadata.mirror_contract import MirrorRows
-from proxy.metadata.secrets_contract import SecretsMetadata
+from proxy.metadata.mirror_contract import Mirrored
+from proxy.metadata.secrets_contract import Secrets
 from proxy.model.identity import (
     AccessKey,
     Account,
@@ -65,8 +65,9 @@ class Looks(Protocol):
         """For identities, before one is looked up; None while nothing can be told."""
 
 
-class Metadata(MirrorRows, SecretsMetadata, Protocol):
-    # ---- identity -------------------------------------------------------------------------------------------------
+class Identity(Protocol):
+    """Who somebody is, and what users, repositories and registries say about access."""
+
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...
 
     async def principal(self, principal_id: str) -> Principal | None:
@@ -95,8 +96,9 @@ class Metadata(MirrorRows, SecretsMetadata, Protocol):
     async def iam_resource(self, account: str, kind: str, name: str) -> IamResource | None:
         """An IAM entity of the account, as decisions about it need it; see `operations.iam.resources` for `kind`."""
 
-    async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Run an operation of botocore's `iam` model that the caller was allowed. Times are epoch seconds."""
+
+class Accounts(Protocol):
+    """Accounts, and the keys of those in them."""
 
     async def create_access_key(
         self, account: str, user_name: str | None, access_key_id: str, sealed_secret: bytes
@@ -129,11 +131,10 @@ class Metadata(MirrorRows, SecretsMetadata, Protocol):
         """End what a user, a role, a role's session or an account's root holds, from the next request on: its keys are
         inactive, its temporary credentials refused. InvalidInput, NoSuchEntity, LimitExceeded."""
 
-    # ---- ECR operations -------------------------------------------------------------------------------------------
-    async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Run an operation of botocore's `ecr` model. Input is validated against the model; times are epoch seconds."""
 
-    # ---- blobs ----------------------------------------------------------------------------------------------------
+class Blobs(Protocol):
+    """Layers as a repository sees them."""
+
     async def blob(self, account: str, repository: str, digest: str) -> Blob:
         """The blob as that repository sees it. RepositoryNotFound, LayersNotFound (also when quarantined).
 
@@ -164,7 +165,10 @@ class Metadata(MirrorRows, SecretsMetadata, Protocol):
     async def quarantine(self, object_key: str, reason: str) -> None:
         """Hide the blob that lies under this key until a fresh push of its digest heals it. Idempotent."""
 
-    # ---- uploads (design: upload sessions) ------------------------------------------------------------------------
+
+class Uploads(Protocol):
+    """Upload sessions. Whoever appends holds the `fence` of a lease; see `operations.uploads`."""
+
     async def begin_upload(
         self,
         account: str,
@@ -259,7 +263,10 @@ class Metadata(MirrorRows, SecretsMetadata, Protocol):
         """Close a session; returns the key of its object, to delete. UploadNotFound; UploadConflict unless it is open
         under `fence`, where one is given."""
 
-    # ---- manifests ------------------------------------------------------------------------------------------------
+
+class Manifests(Protocol):
+    """Images, their tags, and lists of them."""
+
     async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:
         """By tag or digest. RepositoryNotFound, ImageNotFound."""
 
@@ -301,7 +308,10 @@ class Metadata(MirrorRows, SecretsMetadata, Protocol):
 
         An unknown repository has no referrers: an empty list, not an error (the spec's MUST)."""
 
-    # ---- upkeep ---------------------------------------------------------------------------------------------------
+
+class Upkeep(Protocol):
+    """What jobs ask: sweeps, checks, rewrapping, resealing."""
+
     async def take_turn(self, task: str, *, seconds: float) -> bool:
         """True for one caller at a time: the one that runs this upkeep task for the next `seconds`."""
 
@@ -346,7 +356,20 @@ class Metadata(MirrorRows, SecretsMetadata, Protocol):
         """Reseal: point a blob's row at a new object with one message, in the place of that object's reservation. False
         when it was no longer at `object_key`, or the reservation has ended: nothing was changed."""
 
-    # ---- keys -----------------------------------------------------------------------------------------------------
+    async def open_uploads(self, *, after: str, limit: int) -> Sequence[SealedObject]:
+        """The objects of open sessions by object key, in order, beyond `after`; without their segments."""
+
+    async def miscounts(self, noun: str, *, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
+        """Of a page of "accounts", "repositories", "images", "blob_links" or "blobs" those whose counter is wrong, and
+        what is `after` for the next page; None: this was the last."""
+
+    async def recount(self, noun: str, key: str) -> None:
+        """Count what that row has anew."""
+
+
+class Keys(Protocol):
+    """The keys that small values are sealed under, and what is sealed under them."""
+
     async def key_records(self) -> Sequence[KeyRecord]:
         """The keys that small values are sealed under: the active one first, then the newest, 100 at most."""
 
@@ -362,18 +385,16 @@ class Metadata(MirrorRows, SecretsMetadata, Protocol):
     async def replace_sealed_secret(self, access_key_id: str, old: bytes, new: bytes) -> bool:
         """False when it was no longer `old`."""
 
-    async def open_uploads(self, *, after: str, limit: int) -> Sequence[SealedObject]:
-        """The objects of open sessions by object key, in order, beyond `after`; without their segments."""
 
-    # ---- counters -------------------------------------------------------------------------------------------------
-    async def miscounts(self, noun: str, *, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
-        """Of a page of "accounts", "repositories", "images", "blob_links" or "blobs" those whose counter is wrong, and
-        what is `after` for the next page; None: this was the last."""
+class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secrets, Mirrored, Protocol):
+    """All of them, and what is of no noun."""
 
-    async def recount(self, noun: str, key: str) -> None:
-        """Count what that row has anew."""
+    async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Run an operation of botocore's `ecr` model. Input is validated against the model; times are epoch seconds."""
 
-    # ---- request rates --------------------------------------------------------------------------------------------
+    async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Run an operation of botocore's `iam` model that the caller was allowed. Times are epoch seconds."""
+
     async def take_tokens(
         self, account: str, name: str, *, per_second: float, burst: float, most: int
     ) -> tuple[int, float]:

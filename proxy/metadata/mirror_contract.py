@@ -9,7 +9,9 @@ from proxy.model.mirror import AbsentBlob, FetchLease, MirroredTag
 from proxy.model.records import CreateOnPush, PushedManifest
 
 
-class MirrorRows(Protocol):
+class Mirrored(Protocol):
+    """Images of an upstream."""
+
     async def import_manifest(
         self,
         account: str,

@@ -12,21 +12,21 @@ from proxy.model.pull_through import PullThroughRule
 from proxy.model.secrets import SecretHead, SecretVersion
 
 
-class SecretsMetadata(Protocol):
-    async def pull_through_rules(self, account: str) -> Sequence[PullThroughRule]:
-        """All rules of the account's registry, by prefix."""
+class Secrets(Protocol):
+    """Rules and secrets."""
 
-    async def pull_through_rule(self, account: str, repository: str) -> PullThroughRule | None:
-        """The rule that counts for a repository: the longest prefix, then ROOT."""
+    async def pull_through_rules(self, account: str) -> Sequence[PullThroughRule]:
+        """All rules of the account's registry, by prefix; `model.pull_through.choose` finds a repository's."""
 
     async def secret(self, account: str, secret_id: str) -> SecretHead | None:
         """By ARN, ARN without its suffix, or name. None: there is none, or it was deleted for good."""
 
-    async def secret_version(
-        self, account: str, arn: str, *, version_id: str = "", stage: str = "", accessed: bool = False
-    ) -> SecretVersion | None:
-        """A version by its id, by its label, or both; by neither, the current one. None where there is no such
-        version, or the secret is deleted. `accessed`: this is somebody's GetSecretValue."""
+    async def secret_version(self, account: str, arn: str) -> SecretVersion | None:
+        """The current version. None where there is none, or the secret is deleted."""
+
+    async def find_secret_version(self, account: str, arn: str, version_id: str, stage: str) -> SecretVersion | None:
+        """A version by its id, by its label, or both; the current one by neither. Whoever asks is noted in
+        LastAccessedDate. None as above."""
 
     async def read_secrets(self, account: str, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Run an operation of botocore's `secretsmanager` model that reads, and gives no value. `SecretId` is an ARN.

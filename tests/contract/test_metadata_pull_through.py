@@ -11,7 +11,7 @@ from harness.answershapes import check, declared
 from harness.metadata import ACCOUNT, World
 from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
-from proxy.model.pull_through import PullThroughRule, upstream_repository
+from proxy.model.pull_through import PullThroughRule, choose, upstream_repository
 from proxy.model.quotas import Quotas
 
 CREATE, DESCRIBE, UPDATE, DELETE = (
@@ -75,7 +75,7 @@ async def test_an_upstream_of_the_operators_list_has_no_kind(world: World) -> No
     made = await call(world, CREATE, ecrRepositoryPrefix="partner", upstreamRegistryUrl="harbor.partner.example")
     assert "upstreamRegistry" not in made
     assert "credentialArn" not in made
-    rule = await world.metadata.pull_through_rule(ACCOUNT, "partner/app")
+    rule = choose(await world.metadata.pull_through_rules(ACCOUNT), "partner/app")
     assert rule is not None
     assert (rule.upstream_registry, rule.upstream_url) == ("", "harbor.partner.example")
 
@@ -124,7 +124,7 @@ async def test_a_rule_for_all_names_maps_them_as_they_are(world: World) -> None:
     asked = {"upstreamRegistryUrl": "quay.io", "ecrRepositoryPrefix": "ROOT"}
     await refused(world, Code.INVALID_PARAMETER, CREATE, **asked, upstreamRepositoryPrefix="team")
     await call(world, CREATE, **asked)
-    rule = await world.metadata.pull_through_rule(ACCOUNT, "a/b")
+    rule = choose(await world.metadata.pull_through_rules(ACCOUNT), "a/b")
     assert rule is not None
     assert upstream_repository(rule, "a/b") == "a/b"
 
@@ -133,7 +133,7 @@ async def test_the_rule_of_a_repository_is_that_of_its_longest_prefix_and_change
     world: World,
 ) -> None:
     async def found(name: str) -> PullThroughRule | None:
-        return await world.metadata.pull_through_rule(ACCOUNT, name)
+        return choose(await world.metadata.pull_through_rules(ACCOUNT), name)
 
     assert await found("a/b/c") is None
     await call(world, CREATE, ecrRepositoryPrefix="ROOT", upstreamRegistryUrl="quay.io")

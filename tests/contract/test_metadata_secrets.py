@@ -76,7 +76,10 @@ async def stages(world: World) -> dict[str, list[str]]:
 
 
 async def current(world: World, *, version_id: str = "", stage: str = "") -> bytes | None:
-    found = await world.metadata.secret_version(ACCOUNT, ARN, version_id=version_id, stage=stage)
+    if not version_id and not stage:
+        found = await world.metadata.secret_version(ACCOUNT, ARN)
+    else:
+        found = await world.metadata.find_secret_version(ACCOUNT, ARN, version_id, stage)
     return found.sealed if found is not None else None
 
 
@@ -236,7 +239,7 @@ async def test_secrets_are_listed_by_name_by_pages_and_by_filters(world: World) 
 
 async def test_a_day_of_access_is_noted_once_somebody_gets_the_value(world: World) -> None:
     await create(world)
-    assert await world.metadata.secret_version(ACCOUNT, ARN, accessed=True) is not None
+    assert await world.metadata.find_secret_version(ACCOUNT, ARN, "", "") is not None
     for _ in range(100):
         found = await read(world, "DescribeSecret", SecretId=ARN)
         if "LastAccessedDate" in found:

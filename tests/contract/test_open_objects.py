@@ -12,8 +12,8 @@ from fakes.memory_open_objects import MemoryOpenObjects
 from harness.metadata import SERVICES, Clock, World, on_each_service
 from proxy.metadata.client.client import MetadataClient
 from proxy.model.errors import Code, Failure
+from proxy.model.open_objects import OpenObjects
 from proxy.model.records import TAIL_PIECE, Fence, OpenObject, SentPart
-from proxy.storage.base import OpenObjects
 
 KEY, OTHER = "1" * 32, "2" * 32
 ONE, TWO = SentPart(1, 1, '"e1"', "c1"), SentPart(2, 17, '"e2"', "c2")

@@ -109,8 +109,8 @@ class Requests:
 
 
 class HeldMetadata:
-    """`contract.Metadata` and `storage.base.OpenObjects` over one database: the real operations, each in a transaction,
-    once it is delivered. `done` is told of each that succeeded."""
+    """`contract.Metadata` and `model.open_objects.OpenObjects` over one database: the real operations, each in a
+    transaction, once it is delivered. `done` is told of each that succeeded."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""`storage.base.OpenObjects` in memory, held to the same suite as the metadata service's.
+"""`model.open_objects.OpenObjects` in memory, held to the same suite as the metadata service's.
 
 `broken`, while it is set, is what every call raises instead. `fences` says of a session which fence it is open under;
 a change under another one is refused. Sessions that are not in it are open under any.

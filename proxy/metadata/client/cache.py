@@ -22,7 +22,7 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, AttachedPolicy, Principal, RegistryAccess, RepositoryAccess, Role
 from proxy.model.mirror import MirroredTag
-from proxy.model.pull_through import PullThroughRule, choose
+from proxy.model.pull_through import PullThroughRule
 from proxy.model.records import Blob, KeyRecord, StoredManifest
 from proxy.model.secrets import SecretVersion
 
@@ -127,6 +127,7 @@ class CachedMetadata:
         self.sealed_secrets = inner.sealed_secrets
         self.replace_sealed_secret = inner.replace_sealed_secret
         self.secret = inner.secret
+        self.find_secret_version = inner.find_secret_version
         self.read_secrets = inner.read_secrets
         self.write_secrets = inner.write_secrets
         self.sealed_versions = inner.sealed_versions
@@ -204,15 +205,8 @@ class CachedMetadata:
             self._rules.put(account, epoch, found)
         return found
 
-    async def pull_through_rule(self, account: str, repository: str) -> PullThroughRule | None:
-        return choose(await self.pull_through_rules(account), repository)
-
-    async def secret_version(
-        self, account: str, arn: str, *, version_id: str = "", stage: str = "", accessed: bool = False
-    ) -> SecretVersion | None:
-        """Kept is the current version, still sealed, which every login at an upstream asks for."""
-        if version_id or stage or accessed:
-            return await self._inner.secret_version(account, arn, version_id=version_id, stage=stage, accessed=accessed)
+    async def secret_version(self, account: str, arn: str) -> SecretVersion | None:
+        """Still sealed: every login at an upstream asks for it."""
         epoch = self._epoch(account, "")
         found = self._counted(self._current_secrets.get((account, arn), epoch))
         if found is None:

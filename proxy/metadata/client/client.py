@@ -11,7 +11,7 @@ from typing import Any
 
 from proxy.metadata.client.addresses import Address
 from proxy.metadata.client.endpoints import CONNECTIONS, PATIENCE_SECONDS, Services
-from proxy.metadata.client.mirror_rows import MirrorRowsClient
+from proxy.metadata.client.mirror_rows import MirrorCalls
 from proxy.metadata.client.open_objects import OpenObjectRows
 from proxy.metadata.client.secret_rows import SecretRows
 from proxy.model.errors import Code, Failure
@@ -49,8 +49,8 @@ from proxy.model.records import (
 )
 
 
-class MetadataClient(SecretRows):
-    """`contract.Metadata` and `storage.base.OpenObjects`.
+class MetadataClient(SecretRows, MirrorCalls):
+    """`contract.Metadata` and `model.open_objects.OpenObjects`.
 
     `addresses` is `unix:<path>` or `http(s)://host:port`, or several separated by commas, of which the one at `first`
     is asked until it fails. Make it inside a running loop."""
@@ -81,13 +81,6 @@ class MetadataClient(SecretRows):
         self.open_object_tail = rows.open_object_tail
         self.drop_open_object = rows.drop_open_object
         self.open_objects = rows.open_objects
-        mirrored = MirrorRowsClient(self._services)
-        self.import_manifest = mirrored.import_manifest
-        self.absent_blob = mirrored.absent_blob
-        self.mirrored_tag = mirrored.mirrored_tag
-        self.note_tag_checked = mirrored.note_tag_checked
-        self.lease_fetch = mirrored.lease_fetch
-        self.end_fetch = mirrored.end_fetch
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
         return await self._ask("access_key", AccessKey | None, access_key_id=access_key_id)

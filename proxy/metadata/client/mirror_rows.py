@@ -1,20 +1,19 @@
-"""The calls of `mirror_contract.MirrorRows`, over HTTP: a part of `client`."""
+"""The calls of `mirror_contract.Mirrored`, over HTTP: a part of `client.MetadataClient`."""
 
 # mypy: disable-error-code="no-any-return"
 # (`wire.read` returns what the annotation passed to it says; the type system has no way to write that down.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from proxy.metadata.client.endpoints import Services
 from proxy.model.mirror import AbsentBlob, FetchLease, MirroredTag
 from proxy.model.records import CreateOnPush, PushedManifest
 
 
-class MirrorRowsClient:
-    def __init__(self, services: Services) -> None:
-        self._ask = services.ask
+class MirrorCalls:
+    _ask: Callable[..., Awaitable[Any]]
 
     async def import_manifest(
         self,

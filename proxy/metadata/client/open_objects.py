@@ -1,4 +1,4 @@
-"""The rows of unfinished objects, as a proxy asks the metadata service for them: `storage.base.OpenObjects`.
+"""The rows of unfinished objects, as a proxy asks the metadata service for them: `model.open_objects.OpenObjects`.
 
 `client.MetadataClient` makes one, whose calls are its own.
 """

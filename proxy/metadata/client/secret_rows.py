@@ -1,4 +1,4 @@
-"""Pull-through cache rules and secrets, as a proxy asks the metadata service for them: `contract.SecretsMetadata`.
+"""Pull-through cache rules and secrets, as a proxy asks the metadata service for them: `secrets_contract.Secrets`.
 
 A part of `client.MetadataClient`, which asks for the rest.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from proxy.model.pull_through import PullThroughRule, choose
+from proxy.model.pull_through import PullThroughRule
 from proxy.model.secrets import SecretHead, SecretVersion
 
 
@@ -20,17 +20,15 @@ class SecretRows:
     async def pull_through_rules(self, account: str) -> Sequence[PullThroughRule]:
         return await self._ask("pull_through_rules", Sequence[PullThroughRule], account=account)
 
-    async def pull_through_rule(self, account: str, repository: str) -> PullThroughRule | None:
-        return choose(await self.pull_through_rules(account), repository)
-
     async def secret(self, account: str, secret_id: str) -> SecretHead | None:
         return await self._ask("secret", SecretHead | None, account=account, secret_id=secret_id)
 
-    async def secret_version(
-        self, account: str, arn: str, *, version_id: str = "", stage: str = "", accessed: bool = False
-    ) -> SecretVersion | None:
-        asked = {"account": account, "arn": arn, "version_id": version_id, "stage": stage, "accessed": accessed}
-        return await self._ask("secret_version", SecretVersion | None, **asked)
+    async def secret_version(self, account: str, arn: str) -> SecretVersion | None:
+        return await self._ask("secret_version", SecretVersion | None, account=account, arn=arn)
+
+    async def find_secret_version(self, account: str, arn: str, version_id: str, stage: str) -> SecretVersion | None:
+        asked = {"account": account, "arn": arn, "version_id": version_id, "stage": stage}
+        return await self._ask("find_secret_version", SecretVersion | None, **asked)
 
     async def read_secrets(self, account: str, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         asked = {"account": account, "action": action, "parameters": parameters}

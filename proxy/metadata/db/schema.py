@@ -320,8 +320,8 @@ open_objects = Table(
     Column("next_number", Integer, nullable=False, server_default="1"),  # of a part: free, with all that follow
     Column("final_size", BigInteger),  # set once the multipart upload's completion may have been sent
 )
-"""Unfinished objects of a store that cannot append (S3), with their parts and tails: what `storage.base.OpenObjects`
-keeps."""
+"""Unfinished objects of a store that cannot append (S3), with their parts and tails: what
+`model.open_objects.OpenObjects` keeps."""
 
 open_parts = Table(
     "open_parts",

@@ -15,6 +15,7 @@ from sqlalchemy import update
 from proxy.awsmodel.validation import invalid
 from proxy.metadata.db.identity_tables import accounts
 from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.policies import open_account
 from proxy.model.errors import Code, Failure
 
@@ -28,12 +29,14 @@ SETTINGS: Mapping[str, tuple[str, Sequence[str]]] = {
 """Each setting's column, and the values that it may have."""
 
 
+@ecr_operation("GetAccountSetting")
 def get_account_setting(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     name = parameters["name"]
     column, _ = _setting(name)
     return {"name": name, "value": open_account(tx, account)._mapping[column]}
 
 
+@ecr_operation("PutAccountSetting", write=True)
 def put_account_setting(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """A registry policy that stands stays as it is; under V1 only what V1 knows of it counts."""
     name, value = parameters["name"], parameters["value"]

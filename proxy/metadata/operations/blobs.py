@@ -6,10 +6,12 @@ from collections.abc import Hashable, Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
+from proxy.metadata.contract import Blobs
 from proxy.metadata.db.schema import blob_links, blobs, repositories
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import usage
 from proxy.metadata.operations.create_on_push import encryption_to_be, need_or_make_repository
+from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.metadata.operations.removal import DELETED
 from proxy.metadata.operations.repositories import encryption_of, find_repository, need_repository
 from proxy.metadata.operations.sealed import BLOB_COLUMNS, blob_of, segments_from, segments_of
@@ -54,6 +56,7 @@ _TOUCH = (
 _TOUCH_BLOB = update(blobs).where(blobs.c.blob_id == bindparam("blob")).values(touched_at=bindparam("now"))
 
 
+@operation(Blobs, caching=Caching(Scope.REPOSITORY))
 def blob(tx: Transaction, account: str, repository: str, digest: str) -> Blob:
     row = tx.connection.execute(_SEEN, {"account": account, "name": repository, "digest": digest}).one_or_none()
     if row is None:
@@ -80,10 +83,12 @@ def renewal(repository_id: int, blob_id: int) -> Hashable:
     return "renew-link", repository_id, blob_id
 
 
-def segments(tx: Transaction, object_key: str, plain_offset: int, limit: int) -> Sequence[Segment]:
+@operation(Blobs)
+def segments(tx: Transaction, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
     return segments_from(tx, object_key, plain_offset, limit)
 
 
+@operation(Blobs)
 def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encryption: str = "") -> Sequence[str]:
     """At most `limit` of the repositories that hold the blob, any of them: a base image's layer has thousands, which to
     sort would cost more than to look at those few. None of a blob that is quarantined."""
@@ -104,6 +109,7 @@ def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encrypt
     )
 
 
+@operation(Blobs, write=True)
 def mount_blob(
     tx: Transaction, account: str, repository: str, digest: str, source: str | None, create: CreateOnPush
 ) -> Mounted:
@@ -132,6 +138,7 @@ def mount_blob(
     return Mounted.CREATED if created else Mounted.LINKED
 
 
+@operation(Blobs, write=True)
 def unlink_blob(tx: Transaction, account: str, repository: str, digest: str) -> None:
     repository_id = need_repository(tx, account, repository)
     row = tx.connection.execute(
@@ -158,6 +165,7 @@ def unlink_blob(tx: Transaction, account: str, repository: str, digest: str) -> 
     tx.changed(account, repository)
 
 
+@operation(Blobs, write=True)
 def quarantine(tx: Transaction, object_key: str, reason: str) -> None:
     result = tx.connection.execute(
         update(blobs)

@@ -26,6 +26,7 @@ from proxy.metadata.db import paging
 from proxy.metadata.db.schema import creation_templates
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import bindings
+from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.policies import bind_repository_policy
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, check_settings, check_tags
 from proxy.model import quotas
@@ -48,6 +49,7 @@ _JSON_COLUMNS: Mapping[str, str] = {
 }
 
 
+@ecr_operation("CreateRepositoryCreationTemplate", write=True)
 def create_template(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     prefix = parameters["prefix"]
     if _find(tx, account, prefix) is not None:
@@ -68,6 +70,7 @@ def create_template(tx: Transaction, account: str, parameters: Parameters) -> di
     return _answer(tx, account, prefix)
 
 
+@ecr_operation("DescribeRepositoryCreationTemplates")
 def describe_templates(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """By prefix, in order. Prefixes that have no template are left out."""
     wanted, token = parameters.get("prefixes"), parameters.get("nextToken")
@@ -94,6 +97,7 @@ def describe_templates(tx: Transaction, account: str, parameters: Parameters) ->
     return answer
 
 
+@ecr_operation("UpdateRepositoryCreationTemplate", write=True)
 def update_template(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """Members that are not given stay as they are; an empty text or list takes away what was there. Filters go with a
     mutability that has none."""
@@ -109,6 +113,7 @@ def update_template(tx: Transaction, account: str, parameters: Parameters) -> di
     return _answer(tx, account, row.prefix)
 
 
+@ecr_operation("DeleteRepositoryCreationTemplate", write=True)
 def delete_template(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = _need(tx, account, parameters["prefix"])
     tx.connection.execute(_of(delete(creation_templates), row))

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
+from proxy.metadata.contract import Blobs
 from proxy.metadata.db.schema import frame_hashes as pages
 from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.model.errors import Code, Failure
 from proxy.model.records import FRAME_HASH, FRAME_PAGE, Sealing, Segment
 
@@ -23,7 +25,10 @@ _DROP = delete(pages).where(pages.c.object_key == bindparam("key"), pages.c.plai
 _DROP_FROM = delete(pages).where(pages.c.object_key == bindparam("key"), pages.c.plain_offset >= bindparam("offset"))
 _KEEP = insert(pages)
 
+PAGE_BYTES = 8 * 1024 * 1024  # that a worker caches: pages of 64 GiB of layers
 
+
+@operation(Blobs, caching=Caching(Scope.IMMUTABLE, bool, bytes_max=PAGE_BYTES, bypass="fresh"))
 def frame_hashes(tx: Transaction, object_key: str, plain_offset: int) -> bytes:
     found: bytes | None = tx.connection.execute(_PAGE, {"key": object_key, "offset": plain_offset}).scalar()
     return found or b""

@@ -20,6 +20,7 @@ from proxy.metadata.db import paging
 from proxy.metadata.db.schema import image_children, images, manifest_bytes, tags
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.manifests import image_not_found_text, remove_image, remove_tag
+from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, named_repository
 from proxy.model.errors import Code, Failure
 
@@ -50,6 +51,7 @@ class _Refusal:
     reason: str
 
 
+@ecr_operation("ListImages")
 def list_images(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """First every (tag, digest) by tag, then every untagged digest; the filter leaves one of the two out."""
     name, row = named_repository(tx, account, parameters)
@@ -91,6 +93,7 @@ def list_images(tx: Transaction, account: str, parameters: Parameters) -> dict[s
     return answer
 
 
+@ecr_operation("DescribeImages")
 def describe_images(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     name, repository = named_repository(tx, account, parameters)
     status, archived = _filter(parameters)
@@ -123,6 +126,7 @@ def _page(rows: Sequence[FoundRow]) -> Sequence[FoundRow]:
     return rows[: max(1, bisect_right(held, TAGS_A_PAGE))]
 
 
+@ecr_operation("BatchGetImage")
 def batch_get_image(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """`acceptedMediaTypes` changes nothing: manifests are given as they were pushed."""
     name, repository = named_repository(tx, account, parameters)
@@ -149,6 +153,7 @@ def batch_get_image(tx: Transaction, account: str, parameters: Parameters) -> di
     return {"images": found, "failures": failures}
 
 
+@ecr_operation("BatchDeleteImage", write=True)
 def batch_delete_image(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """A tag is removed, with its image when it was the last one; a digest goes with all its tags.
 
@@ -172,6 +177,7 @@ def batch_delete_image(tx: Transaction, account: str, parameters: Parameters) ->
     return {"imageIds": gone, "failures": failures}
 
 
+@ecr_operation("UpdateImageStorageClass")
 def update_image_storage_class(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """There is one storage class: an image that is there stays in it."""
     name, repository = named_repository(tx, account, parameters)

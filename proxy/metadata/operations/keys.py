@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from proxy.metadata.contract import Keys, Upkeep
 from proxy.metadata.db.identity_tables import access_keys
 from proxy.metadata.db.schema import UPLOAD_OPEN, master_keys, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.metadata.operations.sealed import UPLOAD_COLUMNS, data_key_columns, upload_object
 from proxy.model.records import EncryptedDataKey, KeyRecord, SealedObject
 
@@ -23,12 +25,14 @@ _ACTIVE = select(master_keys).where(master_keys.c.active == 1)
 _NEWEST = select(master_keys).order_by(master_keys.c.created_at.desc()).limit(RECORDS)
 
 
+@operation(Keys, caching=Caching(Scope.IDENTITY, bool))
 def key_records(tx: Transaction) -> Sequence[KeyRecord]:
     """The active one first, then the newest."""
     active = tx.connection.execute(_ACTIVE).all()
     return tuple(_record(row) for row in (*active, *(row for row in tx.connection.execute(_NEWEST) if not row.active)))
 
 
+@operation(Keys, write=True)
 def record_key(tx: Transaction, record: KeyRecord, replaces: str | None) -> Sequence[KeyRecord]:
     """Keep a record; when it is `active`, put it in force in the place of the key named `replaces` (None: of none).
 
@@ -42,6 +46,7 @@ def record_key(tx: Transaction, record: KeyRecord, replaces: str | None) -> Sequ
     return key_records(tx)
 
 
+@operation(Keys)
 def sealed_secrets(tx: Transaction, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
     """Access key ids with their sealed secrets, in order, beyond `after`."""
     rows = tx.connection.execute(
@@ -53,6 +58,7 @@ def sealed_secrets(tx: Transaction, after: str, limit: int) -> Sequence[tuple[st
     return tuple((row.access_key_id, row.sealed_secret) for row in rows)
 
 
+@operation(Keys, write=True)
 def replace_sealed_secret(tx: Transaction, access_key_id: str, old: bytes, new: bytes) -> bool:
     """False when it was no longer `old`."""
     result = tx.connection.execute(
@@ -64,6 +70,7 @@ def replace_sealed_secret(tx: Transaction, access_key_id: str, old: bytes, new: 
     return bool(result.rowcount)
 
 
+@operation(Upkeep)
 def open_uploads(tx: Transaction, after: str, limit: int) -> Sequence[SealedObject]:
     """The objects of open sessions by object key, in order, beyond `after`; without their segments."""
     rows = tx.connection.execute(

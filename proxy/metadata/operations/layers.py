@@ -14,6 +14,7 @@ from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations import absent
 from proxy.metadata.operations.blobs import defer_renewal
 from proxy.metadata.operations.images import DIGEST
+from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.repositories import Parameters, named_repository
 from proxy.model.errors import Code, Failure
 
@@ -37,6 +38,7 @@ _LINKED = (
 )
 
 
+@ecr_operation("BatchCheckLayerAvailability")
 def batch_check_layer_availability(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """Of a digest that cannot be one a failure is told, and of every other one whether its layer is there; its media
     type once an image has told it. A layer that an image of an upstream names, and that is not here yet, is there."""
@@ -63,6 +65,7 @@ def batch_check_layer_availability(tx: Transaction, account: str, parameters: Pa
     return {"layers": found, "failures": failures}
 
 
+@ecr_operation("GetDownloadUrlForLayer")
 def get_download_url_for_layer(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """That the layer may be fetched; its URL is the proxy's to make."""
     name, repository = named_repository(tx, account, parameters)

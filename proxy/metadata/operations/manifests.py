@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, case, delete, select, update
 
+from proxy.metadata.contract import Manifests
 from proxy.metadata.db.mirror_tables import mirrored_tags
 from proxy.metadata.db.schema import blob_links, image_blobs, image_children, images, manifest_bytes, repositories, tags
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations import absent, usage
+from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.metadata.operations.repositories import need_repository
 from proxy.model.errors import Code, Failure
 from proxy.model.names import is_digest_like
 from proxy.model.records import Page, StoredManifest
 
 NAMED_MAX = 20  # digests that an error message lists
+MANIFEST_BYTES = 32 * 1024 * 1024  # that a worker caches
 
 # Asked at every pull: made once, as making a statement costs as much as running it.
 _STORED = (
@@ -28,6 +31,7 @@ _BY_TAG = _STORED.join(tags, tags.c.image_id == images.c.image_id).where(
 )
 
 
+@operation(Manifests, caching=Caching(Scope.REPOSITORY, by_digest=True, bytes_max=MANIFEST_BYTES))
 def manifest(tx: Transaction, account: str, repository: str, reference: str) -> StoredManifest:
     query = _BY_DIGEST if is_digest_like(reference) else _BY_TAG
     row = tx.connection.execute(query, {"account": account, "name": repository, "reference": reference}).one_or_none()
@@ -37,6 +41,7 @@ def manifest(tx: Transaction, account: str, repository: str, reference: str) -> 
     return StoredManifest(row.digest, row.media_type, row.content)
 
 
+@operation(Manifests, write=True)
 def delete_tag(tx: Transaction, account: str, repository: str, tag: str) -> None:
     repository_id = need_repository(tx, account, repository)
     image_id = find_tag(tx, repository_id, tag)
@@ -46,6 +51,7 @@ def delete_tag(tx: Transaction, account: str, repository: str, tag: str) -> None
     tx.changed(account, repository)
 
 
+@operation(Manifests, write=True)
 def delete_manifest(tx: Transaction, account: str, repository: str, digest: str) -> None:
     repository_id = need_repository(tx, account, repository)
     image_id = find_image(tx, repository_id, digest)
@@ -55,6 +61,7 @@ def delete_manifest(tx: Transaction, account: str, repository: str, digest: str)
     tx.changed(account, repository)
 
 
+@operation(Manifests, name="tags")
 def list_tags(tx: Transaction, account: str, repository: str, last: str, limit: int) -> Page:
     repository_id = need_repository(tx, account, repository)
     found = (

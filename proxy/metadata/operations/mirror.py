@@ -14,9 +14,11 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from proxy.metadata.db.mirror_tables import blob_fetches, mirrored_tags
 from proxy.metadata.db.schema import repositories
 from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.mirror_contract import Mirrored
 from proxy.metadata.operations.create_on_push import PULL_THROUGH_CACHE, need_or_make_repository
 from proxy.metadata.operations.manifests import find_image, find_tag
-from proxy.metadata.operations.pushes import SETTINGS, insert_image, move_tag
+from proxy.metadata.operations.operation import Caching, Scope, operation
+from proxy.metadata.operations.pushes import SETTINGS, examine, insert_image, move_tag
 from proxy.metadata.operations.repositories import need_repository
 from proxy.model.mirror import FetchLease, MirroredTag
 from proxy.model.records import CreateOnPush, ManifestFacts, PushedManifest
@@ -34,6 +36,7 @@ _TAG = (
 )
 
 
+@operation(Mirrored, write=True, prepare=examine)
 def import_manifest(
     tx: Transaction,
     account: str,
@@ -59,19 +62,31 @@ def import_manifest(
     return PushedManifest(digest, facts.subject, tuple(tags), created)
 
 
+@operation(Mirrored, caching=Caching(Scope.REPOSITORY))
 def mirrored_tag(tx: Transaction, account: str, repository: str, tag: str) -> MirroredTag | None:
     row = tx.connection.execute(_TAG, {"account": account, "name": repository, "tag": tag}).one_or_none()
     return None if row is None else MirroredTag(row.digest, row.checked_at)
 
 
-def note_tag_checked(tx: Transaction, account: str, repository: str, tag: str, digest: str, at: float | None) -> None:
+@operation(Mirrored, write=True, settles=True)
+def note_tag_checked(
+    tx: Transaction, account: str, repository: str, tag: str, digest: str, at: float | None = None
+) -> None:
     """The upstream says that the tag is for `digest`, now, or at `at`: an early one asks for it to be checked."""
     _mark(tx, need_repository(tx, account, repository), tag, digest, tx.now if at is None else at)
     tx.changed(account, repository)
 
 
+@operation(Mirrored, write=True, settles=True, durable=False)
 def lease_fetch(
-    tx: Transaction, account: str, repository: str, digest: str, holder: str, address: str, seconds: float, instead: str
+    tx: Transaction,
+    account: str,
+    repository: str,
+    digest: str,
+    holder: str,
+    address: str,
+    seconds: float,
+    instead: str = "",
 ) -> FetchLease:
     """The lease in force: `holder`'s, new or renewed, where there was none, it had ended, or it was that of `instead`,
     who is known to be gone; else the other's."""
@@ -95,6 +110,7 @@ def lease_fetch(
     return FetchLease(holder, address, tx.now + seconds)
 
 
+@operation(Mirrored, write=True, settles=True, durable=False)
 def end_fetch(tx: Transaction, account: str, repository: str, digest: str, holder: str) -> None:
     """Idempotent; nothing where the lease is another's by now."""
     tx.connection.execute(

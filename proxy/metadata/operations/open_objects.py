@@ -1,7 +1,7 @@
 """Unfinished objects of a store that cannot append: parts sent, and the tail that is not yet a part.
 
-`storage.base.OpenObjects` says what each call promises. A tail is rows of at most `TAIL_PIECE` bytes, none of which
-crosses a part's border. Every change is made under a fence, checked in its own transaction: a writer whose lease
+`model.open_objects` says what each call promises. A tail is rows of at most `TAIL_PIECE` bytes, none of which crosses a
+part's border. Every change is made under a fence, checked in its own transaction: a writer whose lease
 another took changes nothing here. Must not know what the bytes are: sealed, or a layer's own.
 """
 
@@ -17,17 +17,21 @@ from proxy.metadata.db.schema import open_objects as objects
 from proxy.metadata.db.schema import open_parts as sent
 from proxy.metadata.db.schema import open_tails as tails
 from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.operation import operation
 from proxy.model.errors import Code, Failure
+from proxy.model.open_objects import OpenObjects
 from proxy.model.records import TAIL_PIECE, Fence, OpenObject, SentPart
 
 PIECES = 256  # rows of one answer
 
 
+@operation(OpenObjects)
 def open_object(tx: Transaction, object_key: str) -> OpenObject | None:
     row = _row(tx, object_key)
     return None if row is None else _object(tx, row)
 
 
+@operation(OpenObjects, write=True)
 def keep_open_object(
     tx: Transaction,
     object_key: str,
@@ -76,6 +80,7 @@ def keep_open_object(
         )
 
 
+@operation(OpenObjects, write=True)
 def cut_open_object(tx: Transaction, object_key: str, fence: Fence, offset: int, numbers: int) -> OpenObject | None:
     need_fence(tx, fence)
     row = _row(tx, object_key)
@@ -89,6 +94,7 @@ def cut_open_object(tx: Transaction, object_key: str, fence: Fence, offset: int,
     return found
 
 
+@operation(OpenObjects, write=True)
 def reserve_part_numbers(tx: Transaction, object_key: str, fence: Fence, numbers: int) -> int:
     need_fence(tx, fence)
     row = _row(tx, object_key)
@@ -100,6 +106,7 @@ def reserve_part_numbers(tx: Transaction, object_key: str, fence: Fence, numbers
     return first
 
 
+@operation(OpenObjects)
 def open_object_parts(tx: Transaction, object_key: str) -> Sequence[SentPart]:
     rows = tx.connection.execute(
         select(sent.c.position, sent.c.number, sent.c.etag, sent.c.checksum)
@@ -109,6 +116,7 @@ def open_object_parts(tx: Transaction, object_key: str) -> Sequence[SentPart]:
     return tuple(SentPart(*row) for row in rows)
 
 
+@operation(OpenObjects)
 def open_object_tail(tx: Transaction, object_key: str, offset: int) -> Sequence[tuple[int, bytes]]:
     there = tx.connection.execute(
         select(tails.c.stored_offset, tails.c.length)
@@ -129,6 +137,7 @@ def open_object_tail(tx: Transaction, object_key: str, offset: int) -> Sequence[
     return tuple((row.stored_offset, row.content) for row in rows)
 
 
+@operation(OpenObjects, write=True)
 def drop_open_object(tx: Transaction, object_key: str, fence: Fence | None = None) -> bool:
     if fence is not None:
         need_fence(tx, fence)
@@ -138,6 +147,7 @@ def drop_open_object(tx: Transaction, object_key: str, fence: Fence | None = Non
     return True
 
 
+@operation(OpenObjects)
 def open_objects(tx: Transaction, after: str, limit: int) -> Sequence[OpenObject]:
     rows = tx.connection.execute(
         select(objects).where(objects.c.object_key > after).order_by(objects.c.object_key).limit(limit)

@@ -15,10 +15,12 @@ from sqlalchemy import select, update
 from proxy.auth.policy.errors import PolicyError
 from proxy.auth.policy.evaluation import Kind
 from proxy.auth.policy.validation import ecr_failure, ecr_principal_failure, validate
+from proxy.metadata.contract import Identity
 from proxy.metadata.db.identity_tables import accounts
 from proxy.metadata.db.schema import repositories
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import bindings
+from proxy.metadata.operations.operation import ecr_operation, operation
 from proxy.metadata.operations.repositories import named_repository
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import BoundPolicy, PolicyScope, Tags
@@ -26,6 +28,7 @@ from proxy.model.identity import BoundPolicy, PolicyScope, Tags
 Parameters = Mapping[str, Any]
 
 
+@ecr_operation("SetRepositoryPolicy", write=True)
 def set_repository_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """`force` is the door's: it knows the caller, whom a policy might lock out."""
     name, row = named_repository(tx, account, parameters)
@@ -34,11 +37,13 @@ def set_repository_policy(tx: Transaction, account: str, parameters: Parameters)
     return _of_repository(account, name, bound.text)
 
 
+@ecr_operation("GetRepositoryPolicy")
 def get_repository_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     name, row = named_repository(tx, account, parameters)
     return _of_repository(account, name, _need_repository_policy(tx, account, row))
 
 
+@ecr_operation("DeleteRepositoryPolicy", write=True)
 def delete_repository_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     name, row = named_repository(tx, account, parameters)
     text = _need_repository_policy(tx, account, row)
@@ -46,6 +51,7 @@ def delete_repository_policy(tx: Transaction, account: str, parameters: Paramete
     return _of_repository(account, name, text)
 
 
+@ecr_operation("PutRegistryPolicy", write=True)
 def put_registry_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = open_account(tx, account)
     text = parameters["policyText"]
@@ -54,16 +60,19 @@ def put_registry_policy(tx: Transaction, account: str, parameters: Parameters) -
     return {"registryId": account, "policyText": text}
 
 
+@ecr_operation("GetRegistryPolicy")
 def get_registry_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     return {"registryId": account, "policyText": _need_registry_policy(tx, account)}
 
 
+@ecr_operation("DeleteRegistryPolicy", write=True)
 def delete_registry_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     text = _need_registry_policy(tx, account)
     _keep_on_registry(tx, account, None, ())
     return {"registryId": account, "policyText": text}
 
 
+@operation(Identity)
 def bind_repository_policy(tx: Transaction, account: str, text: str) -> BoundPolicy:
     """What the text would be as a repository's policy; InvalidParameter when it can be none."""
     return BoundPolicy(text, _bound(tx, account, text, Kind.REPOSITORY))

@@ -17,13 +17,21 @@ from proxy.awsmodel.validation import invalid
 from proxy.metadata.db import paging
 from proxy.metadata.db.secret_tables import pull_through_rules as rules
 from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.operation import Caching, Scope, ecr_operation, operation
 from proxy.metadata.operations.policies import open_account
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters
+from proxy.metadata.secrets_contract import Secrets
 from proxy.model import quotas
 from proxy.model.errors import Code, Failure
 from proxy.model.pull_through import ROOT, PullThroughRule
 
 
+def _always(answer: Sequence[PullThroughRule]) -> bool:
+    """That there are no rules is cached as well: every pull asks."""
+    return True
+
+
+@operation(Secrets, caching=Caching(Scope.REGISTRY, _always))
 def pull_through_rules(tx: Transaction, account: str) -> Sequence[PullThroughRule]:
     rows = tx.connection.execute(select(rules).where(rules.c.account == account).order_by(rules.c.prefix))
     return tuple(
@@ -42,6 +50,7 @@ def pull_through_rules(tx: Transaction, account: str) -> Sequence[PullThroughRul
     )
 
 
+@ecr_operation("CreatePullThroughCacheRule", write=True)
 def create_rule(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     open_account(tx, account)
     given, upstream_prefix = parameters["ecrRepositoryPrefix"], parameters.get("upstreamRepositoryPrefix") or ROOT
@@ -74,6 +83,7 @@ def create_rule(tx: Transaction, account: str, parameters: Parameters) -> dict[s
     return _without(_described(_need(tx, account, given)), "updatedAt")
 
 
+@ecr_operation("DescribePullThroughCacheRules")
 def describe_rules(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """By prefix, in order. PullThroughCacheRuleNotFound for a prefix that has none."""
     open_account(tx, account)
@@ -99,6 +109,7 @@ def describe_rules(tx: Transaction, account: str, parameters: Parameters) -> dic
     return answer
 
 
+@ecr_operation("UpdatePullThroughCacheRule", write=True)
 def update_rule(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """Its secret and its role; what is not given stays."""
     row = _need(tx, account, parameters["ecrRepositoryPrefix"])
@@ -110,6 +121,7 @@ def update_rule(tx: Transaction, account: str, parameters: Parameters) -> dict[s
     return _without(_described(_need(tx, account, row.prefix)), "createdAt", "upstreamRegistry", "upstreamRegistryUrl")
 
 
+@ecr_operation("DeletePullThroughCacheRule", write=True)
 def delete_rule(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = _need(tx, account, parameters["ecrRepositoryPrefix"])
     tx.connection.execute(delete(rules).where(rules.c.account == account, rules.c.prefix == row.prefix))

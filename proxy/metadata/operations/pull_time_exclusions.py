@@ -13,11 +13,13 @@ from sqlalchemy import delete, func, insert, select
 from proxy.metadata.db import paging
 from proxy.metadata.db.schema import pull_time_exclusions
 from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters
 from proxy.model import quotas
 from proxy.model.errors import Code, Failure
 
 
+@ecr_operation("RegisterPullTimeUpdateExclusion", write=True)
 def register_exclusion(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     arn = parameters["principalArn"]
     mine = pull_time_exclusions.c.account == account
@@ -36,6 +38,7 @@ def register_exclusion(tx: Transaction, account: str, parameters: Parameters) ->
     return {"principalArn": arn, "createdAt": tx.now}
 
 
+@ecr_operation("DeregisterPullTimeUpdateExclusion", write=True)
 def deregister_exclusion(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     arn = parameters["principalArn"]
     gone = tx.connection.execute(
@@ -51,6 +54,7 @@ def deregister_exclusion(tx: Transaction, account: str, parameters: Parameters) 
     return {"principalArn": arn}
 
 
+@ecr_operation("ListPullTimeUpdateExclusions")
 def list_exclusions(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """ARNs, in order; the model holds a page to 100 of them whatever `maxResults` says."""
     listing, token = ("ListPullTimeUpdateExclusions", account), parameters.get("nextToken")

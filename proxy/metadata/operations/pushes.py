@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from sqlalchemy import bindparam, insert, select, update
 
 from proxy.awsmodel.validation import invalid
+from proxy.metadata.contract import Manifests
 from proxy.metadata.db.schema import (
     blob_links,
     blobs,
@@ -30,6 +31,7 @@ from proxy.metadata.operations import absent, mutability, usage
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.create_on_push import need_or_make_repository
 from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
+from proxy.metadata.operations.operation import ecr_operation, operation
 from proxy.metadata.operations.repositories import Parameters, named_repository
 from proxy.model import quotas
 from proxy.model.errors import Code, Failure
@@ -71,6 +73,7 @@ def examine(
     }
 
 
+@operation(Manifests, write=True, prepare=examine)
 def put_manifest(
     tx: Transaction,
     account: str,
@@ -115,6 +118,7 @@ def examine_image(account: str, parameters: Parameters) -> dict[str, Any]:
     return {"account": account, "parameters": asked, "content": content, "digest": str(digest), "facts": facts}
 
 
+@ecr_operation("PutImage", write=True, prepare=examine_image)
 def put_image(
     tx: Transaction, account: str, parameters: Parameters, content: bytes, digest: str, facts: ManifestFacts
 ) -> dict[str, Any]:

@@ -6,12 +6,15 @@ import math
 
 from sqlalchemy import insert, select, update
 
+from proxy.metadata.contract import Metadata
 from proxy.metadata.db.schema import rates
 from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.operations.operation import operation
 
 SET_BACK_SECONDS = 5.0  # more than services' clocks differ: a row from further ahead is of a clock that was set back
 
 
+@operation(Metadata, write=True, settles=True)
 def take_tokens(
     tx: Transaction, account: str, name: str, per_second: float, burst: float, most: int
 ) -> tuple[int, float]:

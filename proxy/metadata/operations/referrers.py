@@ -13,9 +13,11 @@ from typing import Any
 
 from sqlalchemy import select
 
+from proxy.metadata.contract import Manifests
 from proxy.metadata.db import paging
 from proxy.metadata.db.schema import images
 from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.operation import ecr_operation, operation
 from proxy.metadata.operations.repositories import Parameters, find_repository, named_repository
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
@@ -33,6 +35,7 @@ _FOUND = (
 )
 
 
+@operation(Manifests)
 def referrers(
     tx: Transaction, account: str, repository: str, digest: str, artifact_type: str | None, last: str, limit: int
 ) -> tuple[Sequence[Referrer], bool]:
@@ -43,6 +46,7 @@ def referrers(
     return _page(tx, repository_id, digest, [artifact_type], last, limit)
 
 
+@ecr_operation("ListImageReferrers")
 def list_image_referrers(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """A subject that is not there may have referrers, and need not have any: an empty list, no error."""
     name, repository = named_repository(tx, account, parameters)

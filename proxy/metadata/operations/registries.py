@@ -8,16 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.policies import open_account
 from proxy.metadata.operations.repositories import Parameters
 from proxy.model.errors import Code, Failure
 
 
+@ecr_operation("DescribeRegistry")
 def describe_registry(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     open_account(tx, account)
     return {"registryId": account, "replicationConfiguration": {"rules": []}}
 
 
+@ecr_operation("GetSigningConfiguration")
 def get_signing_configuration(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     open_account(tx, account)
     raise Failure(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Delete, Select, delete, select, update
 
+from proxy.metadata.contract import Upkeep
 from proxy.metadata.db.mirror_tables import absent_content, mirrored_tags
 from proxy.metadata.db.schema import (
     blob_links,
@@ -24,6 +25,7 @@ from proxy.metadata.db.schema import (
     tags,
 )
 from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.operations.operation import operation
 
 DELETED = ""  # the account of repositories that are deleted
 AT_ONCE = 1000  # rows that DeleteRepository removes itself: of most repositories all
@@ -39,6 +41,7 @@ def give_to_nobody(tx: Transaction, repository_id: int) -> None:
     )
 
 
+@operation(Upkeep, write=True)
 def remove_deleted(tx: Transaction, limit: int) -> int:
     """Remove about so many rows of deleted repositories; returns how many, 0 when there are none left."""
     removed = 0

@@ -11,11 +11,13 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from proxy.awsmodel.validation import invalid
+from proxy.metadata.contract import Manifests
 from proxy.metadata.db import paging
 from proxy.metadata.db.identity_tables import accounts
 from proxy.metadata.db.schema import UPLOAD_CLOSED, UPLOAD_OPEN, images, repositories, repository_tags, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import mutability, usage
+from proxy.metadata.operations.operation import ecr_operation, operation
 from proxy.metadata.operations.removal import AT_ONCE, give_to_nobody, remove
 from proxy.model import quotas
 from proxy.model.errors import Code, Failure, repository_not_found
@@ -75,6 +77,7 @@ def make_repository(tx: Transaction, account: str, name: str, parameters: Parame
     return repository_id
 
 
+@operation(Manifests, name="repositories")
 def names(tx: Transaction, account: str, last: str, limit: int) -> Page:
     found = (
         tx.connection.execute(
@@ -89,6 +92,7 @@ def names(tx: Transaction, account: str, last: str, limit: int) -> Page:
     return Page(tuple(found[:limit]), len(found) > limit)
 
 
+@ecr_operation("CreateRepository", write=True)
 def create_repository(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     name = parameters["repositoryName"]
     if (parameters.get("registryId") or account) != account:
@@ -104,6 +108,7 @@ def create_repository(tx: Transaction, account: str, parameters: Parameters) -> 
     return {"repository": _described(tx, row)}
 
 
+@ecr_operation("DescribeRepositories")
 def describe_repositories(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     wanted = parameters.get("repositoryNames")
     token = parameters.get("nextToken")
@@ -133,6 +138,7 @@ def describe_repositories(tx: Transaction, account: str, parameters: Parameters)
     return answer
 
 
+@ecr_operation("DeleteRepository", write=True)
 def delete_repository(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """With `force` also its images: gone for everybody at once, their rows as soon as upkeep comes to them. Blobs that
     nothing else links wait for the sweep, open uploads for theirs."""

@@ -9,9 +9,11 @@ from sqlalchemy import update
 from proxy.metadata.db.schema import repositories
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations import mutability
+from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.repositories import Parameters, named_repository
 
 
+@ecr_operation("PutImageTagMutability", write=True)
 def put_image_tag_mutability(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """Holds from the next push on; tags stay where they are. Filters that are not given again are gone."""
     name, row = named_repository(tx, account, parameters)

@@ -13,12 +13,14 @@ from sqlalchemy import delete, insert, select
 from proxy.awsmodel.validation import invalid
 from proxy.metadata.db.schema import repository_tags
 from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.repositories import KEY_MAX, TAGS_MAX, check_tags, named_repository, too_many_tags
 from proxy.model.errors import Code, Failure
 
 Parameters = Mapping[str, Any]
 
 
+@ecr_operation("TagResource", write=True)
 def tag_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """Tags that are there already get the new value; not by another spelling, on which a policy may not have counted
     (aws:TagKeys is compared with case). InvalidTagParameter."""
@@ -44,6 +46,7 @@ def tag_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[
     return {}
 
 
+@ecr_operation("UntagResource", write=True)
 def untag_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """Keys that are not there are no error, those that no tag can have are. InvalidTagParameter, TooManyTags."""
     row = _resource(tx, account, parameters)
@@ -60,6 +63,7 @@ def untag_resource(tx: Transaction, account: str, parameters: Parameters) -> dic
     return {}
 
 
+@ecr_operation("ListTagsForResource")
 def list_tags_for_resource(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     tags = _tags(tx, _resource(tx, account, parameters))
     return {"tags": [{"Key": key, "Value": value} for key, value in tags.items()]}

@@ -11,10 +11,12 @@ from sqlalchemy import update
 
 from proxy.metadata.db.schema import repositories
 from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.policies import open_account
 from proxy.metadata.operations.repositories import Parameters, named_repository
 
 
+@ecr_operation("PutImageScanningConfiguration", write=True)
 def put_image_scanning_configuration(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     name, row = named_repository(tx, account, parameters)
     on_push = bool(parameters["imageScanningConfiguration"].get("scanOnPush"))
@@ -25,6 +27,7 @@ def put_image_scanning_configuration(tx: Transaction, account: str, parameters: 
     return {"registryId": account, "repositoryName": name, "imageScanningConfiguration": {"scanOnPush": on_push}}
 
 
+@ecr_operation("GetRegistryScanningConfiguration")
 def get_registry_scanning_configuration(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     open_account(tx, account)
     return {"registryId": account, "scanningConfiguration": {"scanType": "BASIC", "rules": []}}

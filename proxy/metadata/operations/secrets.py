@@ -16,8 +16,10 @@ from sqlalchemy import ColumnElement, delete, func, insert, or_, select, tuple_,
 
 from proxy.metadata.db.secret_tables import secret_versions, secrets
 from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.metadata.operations.policies import open_account
 from proxy.metadata.operations.secret_lists import DAY, describe, list_secrets, list_versions, tags_of
+from proxy.metadata.secrets_contract import Secrets
 from proxy.model.errors import Code, Failure
 from proxy.model.secrets import CURRENT, PREVIOUS, SecretHead, SecretVersion, parse_secret_arn
 
@@ -28,6 +30,7 @@ LABELS_MAX = 20  # of a secret's versions together: as many versions at most
 RECOVERY_DAYS = 30
 
 
+@operation(Secrets)
 def secret(tx: Transaction, account: str, secret_id: str) -> SecretHead | None:
     """By ARN, ARN without its suffix, or name."""
     arn = parse_secret_arn(secret_id)
@@ -42,23 +45,22 @@ def secret(tx: Transaction, account: str, secret_id: str) -> SecretHead | None:
     return SecretHead(row.arn, row.name, tags_of(row), row.deleted_at)
 
 
-def secret_version(
-    tx: Transaction, account: str, arn: str, version_id: str = "", stage: str = "", accessed: bool = False
-) -> SecretVersion | None:
-    row = _row(tx, account, secrets.c.arn == arn)
-    if row is None or row.deleted_at is not None:
-        return None
-    for found in _versions(tx, arn):
-        if (not version_id or found.version_id == version_id) and (
-            (stage or CURRENT) in found.stages or (version_id and not stage)
-        ):
-            if accessed and (row.accessed_at or 0.0) <= tx.now - DAY:
-                tx.deferred["secret-accessed", arn] = lambda later: _note_access(later, arn)
-            return found
-    return None
+@operation(Secrets, caching=Caching(Scope.REGISTRY))
+def secret_version(tx: Transaction, account: str, arn: str) -> SecretVersion | None:
+    """The current one."""
+    return _find_version(tx, account, arn, "", CURRENT)
 
 
-def read_secrets(tx: Transaction, account: str, action: str, parameters: dict[str, Any]) -> dict[str, Any]:
+@operation(Secrets)
+def find_secret_version(tx: Transaction, account: str, arn: str, version_id: str, stage: str) -> SecretVersion | None:
+    found = _find_version(tx, account, arn, version_id, stage or ("" if version_id else CURRENT))
+    if found is not None:
+        tx.deferred["secret-accessed", arn] = lambda later: _note_access(later, arn)
+    return found
+
+
+@operation(Secrets)
+def read_secrets(tx: Transaction, account: str, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     open_account(tx, account)
     if action == "ListSecrets":
         return list_secrets(tx, account, parameters)
@@ -73,8 +75,9 @@ def read_secrets(tx: Transaction, account: str, action: str, parameters: dict[st
     raise _unknown(action)
 
 
+@operation(Secrets, write=True)
 def write_secrets(
-    tx: Transaction, account: str, action: str, parameters: dict[str, Any], sealed: bytes = b""
+    tx: Transaction, account: str, action: str, parameters: Mapping[str, Any], sealed: bytes = b""
 ) -> dict[str, Any]:
     open_account(tx, account)
     tx.changed(account, "")
@@ -101,6 +104,7 @@ def write_secrets(
     raise _unknown(action)
 
 
+@operation(Secrets)
 def sealed_versions(tx: Transaction, after: Sequence[str], limit: int) -> Sequence[SecretVersion]:
     """By ARN and id, in order, beyond `after`; those of deleted secrets too, as long as they can be restored."""
     arn, version_id = (*after, "", "")[:2]
@@ -113,6 +117,7 @@ def sealed_versions(tx: Transaction, after: Sequence[str], limit: int) -> Sequen
     return tuple(map(_version, rows))
 
 
+@operation(Secrets, write=True)
 def replace_sealed_version(tx: Transaction, arn: str, version_id: str, old: bytes, new: bytes) -> bool:
     result = tx.connection.execute(
         update(secret_versions)
@@ -125,6 +130,7 @@ def replace_sealed_version(tx: Transaction, arn: str, version_id: str, old: byte
     return bool(result.rowcount)
 
 
+@operation(Secrets, write=True)
 def remove_secrets(tx: Transaction, limit: int) -> int:
     """Those whose time to be restored is over."""
     arns = (
@@ -310,7 +316,10 @@ def _remove(tx: Transaction, arns: Sequence[str]) -> None:
 
 
 def _note_access(tx: Transaction, arn: str) -> None:
-    tx.connection.execute(update(secrets).where(secrets.c.arn == arn).values(accessed_at=tx.now // DAY * DAY))
+    """Of a day, once."""
+    day = tx.now // DAY * DAY
+    before = or_(secrets.c.accessed_at.is_(None), secrets.c.accessed_at < day)
+    tx.connection.execute(update(secrets).where(secrets.c.arn == arn, before).values(accessed_at=day))
 
 
 # ---- reads --------------------------------------------------------------------------------------------------------
@@ -320,6 +329,17 @@ def _row(tx: Transaction, account: str, which: ColumnElement[bool]) -> FoundRow 
     """None also of one whose time to be restored is over."""
     there = or_(secrets.c.deleted_at.is_(None), secrets.c.deleted_at > tx.now)
     return tx.connection.execute(select(secrets).where(secrets.c.account == account, which, there)).one_or_none()
+
+
+def _find_version(tx: Transaction, account: str, arn: str, version_id: str, stage: str) -> SecretVersion | None:
+    """By id, label or both; empty is any."""
+    row = _row(tx, account, secrets.c.arn == arn)
+    if row is None or row.deleted_at is not None:
+        return None
+    for found in _versions(tx, arn):
+        if version_id in ("", found.version_id) and (not stage or stage in found.stages):
+            return found
+    return None
 
 
 def _need(tx: Transaction, account: str, arn: str) -> FoundRow:

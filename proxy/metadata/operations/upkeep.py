@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, true, update
 
+from proxy.metadata.contract import Metadata, Upkeep
 from proxy.metadata.db.schema import (
     UPLOAD_CLOSED,
     UPLOAD_COMMITTED,
@@ -23,6 +24,7 @@ from proxy.metadata.db.schema import (
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations import counts, reservations, usage
 from proxy.metadata.operations.blobs import outdate_blob, renewal
+from proxy.metadata.operations.operation import operation
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
     blob_of,
@@ -71,6 +73,7 @@ _FREE = (
 )
 
 
+@operation(Upkeep, write=True)
 def take_turn(tx: Transaction, task: str, seconds: float) -> bool:
     until = tx.connection.execute(select(turns.c.until).where(turns.c.task == task)).scalar()
     if until is None:
@@ -82,6 +85,7 @@ def take_turn(tx: Transaction, task: str, seconds: float) -> bool:
     return True
 
 
+@operation(Upkeep, write=True, settles=True)
 def hold_blobs(tx: Transaction, seconds: float) -> None:
     """The later of two holds counts; each ends by itself."""
     until = tx.connection.execute(_HELD).scalar()
@@ -91,6 +95,7 @@ def hold_blobs(tx: Transaction, seconds: float) -> None:
         tx.connection.execute(update(turns).where(turns.c.task == HOLD).values(until=tx.now + seconds))
 
 
+@operation(Upkeep, write=True)
 def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> Removed:
     """Open sessions first: they hold bytes, and a flood of committed ones must not keep them. A session under a live
     lease stays, however old. Reservations that have ended go too; their objects are orphans from then on."""
@@ -140,6 +145,7 @@ def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> Removed:
     return Removed(rows, tuple(keys))
 
 
+@operation(Upkeep, write=True)
 def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> Removed:
     """Counters only say where to look: what `image_blobs` names stays, and its counters are corrected. A link whose
     renewal is pending stays as well: somebody was answered that the layer is there."""
@@ -192,6 +198,7 @@ def _unlink(tx: Transaction, links: Sequence[tuple[int, int]]) -> None:
         tx.connection.execute(update(blobs).where(blobs.c.blob_id.in_(some)).values(links=blobs.c.links - count))
 
 
+@operation(Upkeep)
 def known_objects(tx: Transaction, keys: Sequence[str]) -> Sequence[str]:
     owned: set[str] = set()
     for start in range(0, len(keys), 500):  # SQLite of old takes 999 values in a statement
@@ -216,6 +223,7 @@ def known_objects(tx: Transaction, keys: Sequence[str]) -> Sequence[str]:
     return tuple(key for key in keys if key in owned)
 
 
+@operation(Upkeep)
 def objects(tx: Transaction, after: str, limit: int) -> Sequence[tuple[Blob, bool]]:
     rows = tx.connection.execute(
         select(*BLOB_COLUMNS, blobs.c.quarantined_for)
@@ -227,6 +235,7 @@ def objects(tx: Transaction, after: str, limit: int) -> Sequence[tuple[Blob, boo
     return tuple((blob_of(row, found[row.object_key]), row.quarantined_for is not None) for row in rows)
 
 
+@operation(Upkeep, write=True)
 def replace_data_key(tx: Transaction, object_key: str, old: EncryptedDataKey, new: EncryptedDataKey) -> bool:
     for table, living in ((blobs, true()), (uploads, uploads.c.state == UPLOAD_OPEN)):
         result = tx.connection.execute(
@@ -247,6 +256,7 @@ def replace_data_key(tx: Transaction, object_key: str, old: EncryptedDataKey, ne
     return False
 
 
+@operation(Upkeep, write=True)
 def replace_object(tx: Transaction, object_key: str, blob: Blob) -> bool:
     """The reservation of the new key becomes the blob's row, in this transaction: without one the sweep may have
     deleted the new object, and nothing is changed."""
@@ -275,5 +285,6 @@ def replace_object(tx: Transaction, object_key: str, blob: Blob) -> bool:
     return True
 
 
+@operation(Metadata)
 def ping(tx: Transaction) -> None:
     tx.connection.execute(select(turns.c.task).limit(1)).first()

@@ -12,14 +12,16 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
 
+from proxy.metadata.contract import Uploads
 from proxy.metadata.db.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, repositories, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import absent, usage
 from proxy.metadata.operations.blobs import link_blob, link_new_blob, outdate_healed
 from proxy.metadata.operations.create_on_push import need_or_make_repository
-from proxy.metadata.operations.frame_hashes import end_append, put_page
+from proxy.metadata.operations.frame_hashes import end_append
 from proxy.metadata.operations.handover import change_key, leave_key
 from proxy.metadata.operations.layer_parts import add_part
+from proxy.metadata.operations.operation import operation
 from proxy.metadata.operations.repositories import encryption_of, need_repository
 from proxy.metadata.operations.sealed import (
     BLOB_COLUMNS,
@@ -44,8 +46,6 @@ from proxy.model.errors import Code, Failure
 from proxy.model.errors import upload_not_found as _not_found
 from proxy.model.mirror import PULL_THROUGH
 from proxy.model.records import (
-    FRAME_HASH,
-    FRAME_PAGE,
     Blob,
     CreateOnPush,
     EncryptedDataKey,
@@ -119,6 +119,7 @@ _BLOB = select(*BLOB_COLUMNS).where(
 _NEW_BLOB = insert(blobs)
 
 
+@operation(Uploads, write=True, settles=True, durable=False)
 def begin_upload(
     tx: Transaction,
     account: str,
@@ -180,11 +181,13 @@ def begin_upload(
     return replace(upload_of(tx, row), created_repository=created)
 
 
+@operation(Uploads)
 def upload(tx: Transaction, account: str, repository: str, upload_id: str) -> Upload:
     need_repository(tx, account, repository)
     return upload_of(tx, need_visible(tx, account, repository, upload_id))
 
 
+@operation(Uploads, write=True, settles=True, durable=False, nonce="holder")
 def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str, seconds: float, holder: str) -> Upload:
     """A committed session comes back as it is, with no fence: there is nothing to append to.
 
@@ -215,6 +218,7 @@ def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str,
     return usage.limited(tx, row, upload_of(tx, row))
 
 
+@operation(Uploads, write=True, settles=True, durable=False)
 def renew_upload(tx: Transaction, upload_id: str, fence: int, seconds: float) -> None:
     result = tx.connection.execute(
         update(uploads)
@@ -226,17 +230,7 @@ def renew_upload(tx: Transaction, upload_id: str, fence: int, seconds: float) ->
         raise conflict(need_row(tx, upload_id), "the lease on this upload was lost")
 
 
-def keep_frame_hashes(tx: Transaction, upload_id: str, fence: int, plain_offset: int, hashes: bytes) -> None:
-    row = need_row(tx, upload_id)
-    need_held(row, fence)
-    past = plain_offset - row.plain_size
-    if row.sealing != Sealing.NONE or past < 0 or past % (FRAME_PAGE * row.frame_length):
-        raise Failure(Code.INVALID_PARAMETER, "no page of frames of this upload begins there")
-    if len(hashes) != FRAME_PAGE * FRAME_HASH:
-        raise Failure(Code.INVALID_PARAMETER, "only full pages are kept before the append ends")
-    put_page(tx, row.object_key, plain_offset, hashes)
-
-
+@operation(Uploads, write=True, settles=True)
 def advance_upload(
     tx: Transaction,
     upload_id: str,
@@ -250,6 +244,7 @@ def advance_upload(
     return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, None, object_key, settled)
 
 
+@operation(Uploads, write=True, settles=True)
 def finish_upload(
     tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
 ) -> Upload:
@@ -280,6 +275,7 @@ def _advance(
     return upload_of(tx, row, only_segment(row, segment))
 
 
+@operation(Uploads, write=True, settles=True, durable=False)
 def release_upload(tx: Transaction, upload_id: str, fence: int, settled: bool = False) -> None:
     values = {"fence": 0, "lease_until": 0.0, "touched_at": tx.now} | ({"settled_fence": fence} if settled else {})
     tx.connection.execute(
@@ -289,6 +285,7 @@ def release_upload(tx: Transaction, upload_id: str, fence: int, settled: bool = 
     )
 
 
+@operation(Uploads, write=True, settles=True)
 def commit_upload(
     tx: Transaction,
     upload_id: str,
@@ -316,6 +313,7 @@ def commit_upload(
     return Blob(digest, row.plain_size, upload_object(row, found or segments_of(tx, row.object_key))), discard
 
 
+@operation(Uploads, write=True, settles=True, nonce="holder")
 def close_upload(
     tx: Transaction, account: str, repository: str, upload_id: str, digest: str, seconds: float, holder: str
 ) -> tuple[Upload | None, str | None]:
@@ -330,6 +328,7 @@ def close_upload(
     return lease_upload(tx, account, repository, upload_id, seconds, holder), None
 
 
+@operation(Uploads, write=True)
 def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str, fence: int | None = None) -> str:
     need_repository(tx, account, repository)
     row = need_visible(tx, account, repository, upload_id)

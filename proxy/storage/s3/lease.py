@@ -11,8 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from proxy.model.open_objects import OpenObjects
 from proxy.model.records import OpenObject, SentPart
-from proxy.storage.base import OpenObjects, WriteLease
+from proxy.storage.base import WriteLease
 from proxy.storage.s3.bucket import Bucket
 from proxy.storage.s3.conditions import Conditions
 

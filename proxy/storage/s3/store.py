@@ -21,15 +21,15 @@ import contextlib
 import os
 import secrets
 import time
-import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 from proxy.model.errors import Code, Failure
-from proxy.storage.base import KEY, UNSHARED, ObjectMissing, OpenObjects, StoredObject, Strays, WriteLease
+from proxy.model.open_objects import OpenObjects
+from proxy.storage.base import KEY, UNSHARED, ObjectMissing, StoredObject, Strays, WriteLease
 from proxy.storage.s3.append import S3Appender
 from proxy.storage.s3.bucket import Body, Bucket, Refused, unavailable
-from proxy.storage.s3.checksums import Crc32, Summed, sums
+from proxy.storage.s3.checksums import Summed, sums
 from proxy.storage.s3.complete import MAX_PARTS, complete
 from proxy.storage.s3.context import Tools
 from proxy.storage.s3.lease import FencedRows, LeasedBucket
@@ -60,13 +60,12 @@ class S3Store:
         part_size: int = 8 * MIB,
         budget: Budget | None = None,
         checksum: str = "crc32",
-        crc32: Crc32 = zlib.crc32,
         stall_seconds: float = 5.0,
         threads: int = THREADS,
     ) -> None:
         """`store_id` is the name that the store must have (`s3marker.claim`), None for any: in another one nothing is
         made, listed, or said to be missing. `budget` bounds the bytes of parts, and is closed with the store; without
-        one the store has `BUDGET` for itself. `checksum` is crc32 or md5, and `crc32` what counts the first. An append
+        one the store has `BUDGET` for itself. `checksum` is crc32 or md5. An append
         that does not come for `stall_seconds` gives up its buffer."""
         self.buffers = PartBuffers(budget or OwnBudget(BUDGET), part_size)
         self._bucket = bucket
@@ -76,7 +75,7 @@ class S3Store:
         self._part_size = part_size
         self._threads = Threads(threads, "store-write")
         self._drawers = Threads(DRAWERS, "store-draw")
-        self._new_sum = sums(checksum, crc32)
+        self._new_sum = sums(checksum)
         self._stall_seconds = stall_seconds
         self._pieces = asyncio.Semaphore(PIECES)
         self._probe = f"{prefix}probe-{secrets.token_hex(8)}"

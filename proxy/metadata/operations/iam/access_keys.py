@@ -6,15 +6,18 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 
+from proxy.metadata.contract import Accounts
 from proxy.metadata.db.identity_tables import access_keys, principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import paging, quotas, users
 from proxy.metadata.operations.iam.names import Parameters
+from proxy.metadata.operations.operation import operation
 from proxy.model.errors import Code, Failure
 
 _NEVER = "N/A"  # as IAM says region and service of a key that nobody has used
 
 
+@operation(Accounts, write=True)
 def create_access_key(
     tx: Transaction, account: str, user_name: str | None, access_key_id: str, sealed_secret: bytes
 ) -> dict[str, Any]:
@@ -79,6 +82,7 @@ def get_access_key_last_used(tx: Transaction, account: str, parameters: Paramete
     return {"UserName": row.name, "AccessKeyLastUsed": used}
 
 
+@operation(Accounts, write=True, settles=True)
 def note_key_use(tx: Transaction, access_key_id: str, at: float, region: str, service: str) -> None:
     """Keep when a key was last used, epoch seconds; what comes late changes nothing."""
     tx.connection.execute(

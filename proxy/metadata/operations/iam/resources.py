@@ -9,13 +9,16 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy import select
 
+from proxy.metadata.contract import Identity
 from proxy.metadata.db.identity_tables import access_keys, groups, oidc_providers, policies, principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import names
 from proxy.metadata.operations.identity import read_tags
+from proxy.metadata.operations.operation import operation
 from proxy.model.identity import IamResource, PrincipalKind
 
 
+@operation(Identity)
 def iam_resource(tx: Transaction, account: str, kind: str, name: str) -> IamResource | None:
     """The entity that `name` names: a name in any case for a user, role or group, a whole ARN for a policy, an
     oidc-provider and a source (a user, role or group); an access key stands for its user. None: not in this account."""

@@ -9,12 +9,14 @@ from sqlalchemy import delete, func, insert, select, update
 from proxy.auth.policy import validation
 from proxy.auth.policy.errors import PolicyError
 from proxy.auth.policy.evaluation import Kind
+from proxy.metadata.contract import Accounts
 from proxy.metadata.db.identity_tables import principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import bindings
 from proxy.metadata.operations.iam import boundaries, dependents, names, paging, quotas, tags
 from proxy.metadata.operations.iam.names import ROLE, Parameters
 from proxy.metadata.operations.identity import unique_id
+from proxy.metadata.operations.operation import operation
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import PrincipalKind
 
@@ -140,6 +142,7 @@ def delete_role_permissions_boundary(tx: Transaction, account: str, parameters: 
     return {}
 
 
+@operation(Accounts, write=True, settles=True)
 def note_role_use(tx: Transaction, principal_id: str, at: float, region: str) -> None:
     """Keep when a role's session was last used, epoch seconds; what comes late changes nothing."""
     tx.connection.execute(
