@@ -22,6 +22,7 @@ from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.failed_logins import FailedLogins
 from proxy.auth.identity import Identity
+from proxy.auth.pull_through import UpstreamCredentials
 from proxy.auth.rates import Rates
 from proxy.blob.format import FRAME_LENGTH
 from proxy.config.loader import ConfigError
@@ -32,6 +33,7 @@ from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
 from proxy.ecr.last_use import LastUses
 from proxy.ecr.layers import Layers
+from proxy.ecr.pull_through import PullThrough
 from proxy.ecr.query import QueryDoors
 from proxy.ecr.secretsmanager import SecretsManager
 from proxy.ecr.signed_request import Signatures
@@ -47,6 +49,7 @@ from proxy.model.records import Sealing
 from proxy.oci import routes as oci
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
+from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.pull_times import PullTimes
 from proxy.registry.uploads import Uploads
 
@@ -127,6 +130,7 @@ def router(
     leaving: Callable[[], bool],
     pulls: PullTimes,
     unproven: UnprovenBytes | None = None,
+    mirror: Mirror | None = None,
 ) -> Callable[[web.Request], tuple[str, Door]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
@@ -137,7 +141,7 @@ def router(
     logins = FailedLogins(config.server.login_failures)
     issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
     endpoints = Endpoints(hosts, config.server.url.rstrip("/"))
-    uploads = _uploads(config, own)
+    uploads = make_uploads(config, own)
     blobs = Blobs(
         own.metadata,
         own.store,
@@ -163,6 +167,7 @@ def router(
         rates=rates,
         epochs=own.epochs,
         logins=logins,
+        mirror=mirror,
     )
     key_secrets = own.agreement.sealer(secrets.PURPOSE)
     opened = sessions.Sessions(own.agreement.sealer(sessions.PURPOSE))
@@ -203,6 +208,7 @@ def router(
                 own.metadata, access, own.agreement.sealer(secrets.VALUE_PURPOSE), region=hosts.region
             )
         },
+        pull_through=_pull_through(config, own, mirror) if mirror is not None else None,
     )
 
     linked = downloads.door(
@@ -215,6 +221,7 @@ def router(
         region=hosts.region,
         clock=time.time,
         stall_seconds=config.server.body_seconds,
+        mirror=mirror,
     )
 
     parts: dict[str, Callable[[], Awaitable[str | None]]] = {
@@ -245,6 +252,13 @@ def router(
     return route
 
 
+def _pull_through(config: Config, own: Rooms, mirror: Mirror) -> PullThrough:
+    credentials = UpstreamCredentials(
+        own.metadata, own.agreement.sealer(secrets.VALUE_PURPOSE), region=config.registry.region
+    )
+    return PullThrough(own.metadata, credentials, config.pull_through.upstreams, mirror)
+
+
 def probes_only(
     route: Callable[[web.Request], tuple[str, Door]],
 ) -> Callable[[web.Request], tuple[str, Door]]:
@@ -257,7 +271,7 @@ def probes_only(
     return probing
 
 
-def _uploads(config: Config, own: Rooms) -> Uploads:
+def make_uploads(config: Config, own: Rooms) -> Uploads:
     return Uploads(
         own.metadata,
         own.store,

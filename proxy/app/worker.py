@@ -23,6 +23,7 @@ from proxy.app import bootstrap
 from proxy.app.audit import open_trail
 from proxy.app.context import open_rooms
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
+from proxy.app.mirror import open_mirror
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
 from proxy.blob.master_file import MasterKeys
 from proxy.config.loader import ConfigError
@@ -137,13 +138,18 @@ async def serve_worker(
 ) -> None:
     """Answer docker and aws on the listening sockets until `stop`, then drain; probes on those `probing`, in plain
     HTTP, until the end."""
-    async with open_rooms(config, data, masters, epochs=epochs) as own, open_trail(config, data) as trail:
+    async with (
+        open_rooms(config, data, masters, epochs=epochs) as own,
+        open_trail(config, data) as trail,
+        contextlib.AsyncExitStack() as held,
+    ):
         if not await wait_for_metadata(own.metadata, stop):
             return
         await own.agreement.begin()
         pulls = PullTimes(own.metadata.note_pulls, time.time)
         unproven = UnprovenBytes()
-        route = router(config, own, trail, stop.is_set, pulls, unproven)
+        mirror = await held.enter_async_context(open_mirror(config, own, Path(data.metadata_socket).parent))
+        route = router(config, own, trail, stop.is_set, pulls, unproven, mirror)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
         duties: list[asyncio.Task[None]] = [

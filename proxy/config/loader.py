@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.config.plaintext import bare_lines
+from proxy.config.setting import Tables
 from proxy.config.settings import SECTIONS, Config, Keys
 
 PREFIX = "WHARFAGE_"
@@ -154,8 +155,11 @@ def _checked(name: str, value: Any, where: str) -> Any:
         value = float(value)
     if kind is tuple and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         value = tuple(value)
+    if kind is Tables and isinstance(value, dict):
+        value = Tables(value)
     if type(value) is not kind:
         words = {
+            Tables: "a table",
             str: "a string",
             int: "a whole number",
             float: "a number",
@@ -174,6 +178,8 @@ def _from_text(name: str, text: str, where: str) -> Any:
     kind: type[Any] = type(_field(name).default)
     if kind is str:
         return text
+    if kind is Tables:
+        return text  # only a file has tables
     if kind is tuple:
         return tuple(item.strip() for item in text.split(",") if item.strip())
     if kind is bool:

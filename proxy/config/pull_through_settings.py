@@ -1,8 +1,12 @@
-"""`[pull_through]`: registries that pull-through cache rules may name beyond ECR's own list, and how each is reached.
+"""`[pull_through]`: which upstreams rules may name beyond ECR's own, how each is reached, and how each rule caches.
 
+    [pull_through]
     upstreams = ["https://harbor.partner.example", {url = "http://127.0.0.1:5001", connections = 4}]
 
-A rule names one by its host, by HOST:PORT, or as it is written here.
+    [pull_through.rules."docker-hub"]
+    refresh_seconds = 3600
+
+A rule names an upstream by its host, by HOST:PORT, or as it is written here.
 """
 
 from __future__ import annotations
@@ -12,8 +16,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from proxy.config.setting import setting
+from proxy.config.setting import Tables, between, setting
 
+RULE_KEYS: Mapping[str, tuple[float, float, float]] = {
+    "refresh_seconds": (24 * 3600, 0, 366 * 86_400),  # default, least, most
+    "stale_max_seconds": (0, 0, 3660 * 86_400),
+    "budget_floor": (0, 0, 1_000_000),
+}
+_NO_TABLES = Tables()
 _URL = re.compile(r"(https?)://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:([0-9]{1,5}))?/?", re.ASCII)
 _PROXY = re.compile(r"https?://[^\s@/]+/?", re.ASCII)
 _PORTS = {"https": 443, "http": 80}
@@ -27,7 +37,7 @@ class UpstreamSetting:
     ca_bundle: str = ""
     client_cert: str = ""
     proxy: str = ""
-    connections: int = 16
+    connections: int = 0  # this and the next: 0 takes what [pull_through] says of all
     requests_per_second: float = 0.0
 
     @property
@@ -59,10 +69,10 @@ def read_upstream(given: Any) -> UpstreamSetting:
     found = UpstreamSetting(**{**table, "url": _origin(table["url"])})
     if found.proxy and not _PROXY.fullmatch(found.proxy):
         raise ValueError("proxy must be http://HOST[:PORT], without user and password")
-    if not 1 <= found.connections <= 10_000:
-        raise ValueError("connections must be between 1 and 10000")
+    if not 0 <= found.connections <= 1000:
+        raise ValueError("connections must be between 0, for those of [pull_through], and 1000")
     if not 0 <= found.requests_per_second <= 1_000_000:
-        raise ValueError("requests_per_second must be between 0, for no limit, and 1000000")
+        raise ValueError("requests_per_second must be between 0, for those of [pull_through], and 1000000")
     return found
 
 
@@ -86,6 +96,19 @@ def _origin(text: str) -> str:
     return f"{scheme}://{host}" + (f":{port}" if port and port != _PORTS[scheme] else "")
 
 
+def _rules(tables: Any) -> str | None:
+    for prefix, keys in tables.items():
+        if not isinstance(keys, dict):
+            return f'{prefix!r} must be a table, written [pull_through.rules."{prefix}"]'
+        for key, value in keys.items():
+            if key not in RULE_KEYS:
+                return f"{prefix!r}: {key!r} is none of {', '.join(RULE_KEYS)}"
+            _, low, high = RULE_KEYS[key]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                return f"{prefix!r}: {key} must be a number between {low:g} and {high:g}"
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class PullThrough:
     upstreams: tuple[UpstreamSetting, ...] = setting(
@@ -93,4 +116,20 @@ class PullThrough:
         "registries that pull-through cache rules may name beyond ECR's list: https://HOST[:PORT], or http:// where "
         "the network is trusted; or tables with url, ca_bundle, client_cert, proxy, connections, requests_per_second",
         read=read_upstreams,
+    )
+    connections: int = setting(
+        16, "most layers at once from one upstream with one credential, of a worker", between(1, 1000)
+    )
+    requests_per_second: float = setting(
+        0.0, "most requests a second to one upstream with one credential, of a worker; 0: no limit", between(0, 1e6)
+    )
+    early_ranges: bool = setting(
+        True, "ranges of a layer that is still coming are served before its digest is known to be right"
+    )
+    rules: Tables = setting(  # noqa: RUF009  # the default is never changed
+        _NO_TABLES,
+        "by a rule's prefix: refresh_seconds (86400) after which a tag is checked upstream, stale_max_seconds (0: any) "
+        "for which it is served past that while the upstream cannot be asked, budget_floor (0) of requests that the "
+        "upstream must have left for checks",
+        _rules,
     )

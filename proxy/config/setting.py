@@ -11,6 +11,12 @@ from dataclasses import field
 from typing import Any
 
 
+class Tables(dict[str, Any]):
+    """A table of tables, such as [pull_through.rules."a"]; never changed, hence a default like any other."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # dataclasses take hashable defaults only
+
+
 def between(low: float, high: float) -> Callable[[Any], str | None]:
     return lambda value: None if low <= value <= high else f"must be between {low:g} and {high:g}"
 

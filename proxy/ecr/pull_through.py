@@ -18,7 +18,7 @@ from proxy.config.pull_through_settings import UpstreamSetting, listed
 from proxy.ecr.parameters import Ask
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
-from proxy.model.pull_through import PullThroughRule, UpstreamCredential
+from proxy.model.pull_through import PullThroughRule
 from proxy.model.upstreams import ECR, KINDS, kind_of
 
 CREATE, UPDATE, VALIDATE = (f"{verb}PullThroughCacheRule" for verb in ("Create", "Update", "Validate"))
@@ -29,9 +29,9 @@ _ROLE = re.compile(r"arn:aws:iam::([0-9]{12}):role/[\w+=,.@/-]+", re.ASCII)
 
 
 class UpstreamProbe(Protocol):
-    async def probe(self, rule: PullThroughRule, credential: UpstreamCredential | None) -> str:
-        """Ask the rule's upstream whether it is a registry and takes the credential. Empty: it does; else why not, in
-        words that name no secret."""
+    async def probe(self, rule: PullThroughRule) -> str:
+        """Ask the rule's upstream whether it is a registry and takes the rule's credential. Empty: it does; else why
+        not, in words that name no secret. Failure where the secret is not to be had."""
 
 
 class PullThrough:
@@ -107,10 +107,9 @@ class PullThrough:
         if not rule.upstream_registry and listed(self._upstreams, rule.upstream_url) is None:
             return "The upstream registry is no longer one of those that this registry's operator lists."
         try:
-            credential = await self._credentials.of(rule)
+            return await self._probe.probe(rule)
         except Failure as failure:
             return failure.message
-        return await self._probe.probe(rule, credential)
 
     async def _rule(self, ask: Ask) -> PullThroughRule:
         """PullThroughCacheRuleNotFound."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from proxy.metadata.mirror_contract import Mirrored
 from proxy.metadata.secrets_contract import Secrets as Secrets
 from proxy.model.identity import (
     AccessKey,
@@ -385,7 +386,7 @@ class Keys(Protocol):
         """False when it was no longer `old`."""
 
 
-class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secrets, Protocol):
+class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secrets, Mirrored, Protocol):
     """All of them, and what is of no noun."""
 
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

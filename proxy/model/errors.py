@@ -93,6 +93,9 @@ class Code(StrEnum):
     STORE_UNAVAILABLE = "StoreUnavailable"
     TAG_INVALID = "TagInvalid"
     UNSUPPORTED = "Unsupported"
+    UPSTREAM_ACCESS_DENIED = "UpstreamAccessDenied"  # these three spelled as the model's ImageFailureCode
+    UPSTREAM_TOO_MANY_REQUESTS = "UpstreamTooManyRequests"  # fields["seconds"]
+    UPSTREAM_UNAVAILABLE = "UpstreamUnavailable"  # fields["seconds"]
     UPLOAD_CONFLICT = "UploadConflict"  # this request no longer holds the session; fields["offset"] is the true end
     UPLOAD_IN_USE = "UploadInUse"  # another request holds it, for fields["seconds"] at most; fields["offset"] as above
 

@@ -13,6 +13,7 @@ pull leaves behind it leaves each time: its event in the audit trail, and when t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,10 +31,12 @@ _OWN = Happened._fields.index("moment")
 
 @dataclass(slots=True)
 class Standing:
-    """One answer while it is made. `until` is epoch seconds; `pulled` is called when it is given once more."""
+    """One answer while it is made. `until` is epoch seconds, and `most` what the answer itself says of that; `pulled`
+    is called when it is given once more."""
 
     look: Look
     until: float = 0.0
+    most: float = math.inf
     pulled: Callable[[], None] | None = None
 
 

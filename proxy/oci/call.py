@@ -28,13 +28,15 @@ from proxy.oci.cacheability import SECONDS, Standing
 from proxy.registry.append import Append
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
+from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """`stall_seconds`: how long a client may not take a byte of a blob before its connection is cut. `rates` is None
-    where no operation has one, `epochs` where nothing may be kept."""
+    where no operation has one, `epochs` where nothing may be kept, `mirror` where
+    nothing is pulled through."""
 
     uploads: Uploads
     blobs: Blobs
@@ -44,6 +46,7 @@ class Rooms:
     stall_seconds: float
     rates: Rates | None = None
     epochs: Looks | None = None
+    mirror: Mirror | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class Call:
             return
         if self.repository and await self.rooms.images.hangs_on_key(self.account, self.repository):
             return
-        self.standing.until = min(until, self.facts.now + SECONDS)
+        self.standing.until = min(until, self.facts.now + SECONDS, self.standing.most)
 
     async def may(self, *actions: str, repository: str = "") -> bool:
         """Whether the caller may do all `actions` on this repository, or another of this registry."""

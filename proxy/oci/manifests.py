@@ -25,15 +25,16 @@ from proxy.oci.errors import API_VERSION
 PAGE_DEFAULT = 100  # as ECR
 PAGE_MAX = 1000  # more is clamped: ECR refuses it, which breaks clients that ask for 10,000
 TAGS_MAX = 10  # `?tag=` of one PUT; each is a row moved in one transaction
+STALE = '110 wharfage "the upstream cannot be asked: this is what it last said"'
 REFERRERS_PAGE = 500  # descriptors with their annotations; the spec leaves the size to us
 
 
 async def head(call: Call) -> web.StreamResponse:
     """end-3."""
-    found = await call.rooms.images.resolve(call.account, call.repository, _manifest_named(call))
+    found, special = await _resolve(call)
     if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
-        return web.Response(status=304, headers=_headers(found))
-    response = web.StreamResponse(headers=_headers(found))
+        return web.Response(status=304, headers=_headers(found) | special)
+    response = web.StreamResponse(headers=_headers(found) | special)
     response.content_length = len(found.content)
     return response
 
@@ -41,13 +42,14 @@ async def head(call: Call) -> web.StreamResponse:
 async def get(call: Call) -> web.StreamResponse:
     """end-3. It counts as a pull, which HEAD does not: who looks whether there is something new pulls nothing."""
     images, principal = call.rooms.images, call.caller.principal.arn
-    found = await images.pull(call.account, call.repository, _manifest_named(call), principal)
+    found, special = await _resolve(call)
+    images.note_pull(call.account, call.repository, found.digest, principal)
     if call.standing is not None:
         call.standing.pulled = partial(images.note_pull, call.account, call.repository, found.digest, principal)
     if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
-        return web.Response(status=304, headers=_headers(found))
+        return web.Response(status=304, headers=_headers(found) | special)
     call.told.bytes_out = len(found.content)
-    return web.Response(body=found.content, headers=_headers(found))
+    return web.Response(body=found.content, headers=_headers(found) | special)
 
 
 async def put(call: Call) -> web.StreamResponse:
@@ -162,6 +164,17 @@ async def _read(request: web.Request) -> bytes:
 
 def _too_large() -> Failure:
     return Failure(Code.MANIFEST_TOO_LARGE, f"a manifest has at most {MANIFEST_MAX} bytes")
+
+
+async def _resolve(call: Call) -> tuple[StoredManifest, dict[str, str]]:
+    """From here, or through a pull-through rule; with the headers that say so of a stale answer (RFC 7234 5.5.1)."""
+    name, mirror = _manifest_named(call), call.rooms.mirror
+    if mirror is None:
+        return await call.rooms.images.resolve(call.account, call.repository, name), {}
+    pulled = await mirror.resolve(call.account, call.repository, name, call.may)
+    if call.standing is not None:
+        call.standing.most = pulled.good_until
+    return pulled.manifest, {"Warning": STALE} if pulled.is_stale else {}
 
 
 def _headers(found: StoredManifest) -> dict[str, str]:

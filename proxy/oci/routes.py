@@ -37,6 +37,7 @@ from proxy.oci.call import GONE_STATUS, Call, Rooms, expects_continue
 from proxy.oci.errors import API_VERSION
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
+from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.uploads import Uploads
 
 TOO_MANY_TEXT = "too many passwords that do not count came from this address; try again later"
@@ -95,6 +96,7 @@ def door(
     rates: Rates | None = None,
     epochs: Looks | None = None,
     logins: FailedLogins | None = None,
+    mirror: Mirror | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What answers everything under `/v2`.
 
@@ -102,9 +104,9 @@ def door(
     `stall_seconds` how long a client may take no byte of a blob; `clock` tells epoch seconds. `trail` is told of every
     decision. `rates`, where there are any, count whoever has shown who they are, before it is asked whether they may:
     what an account is refused costs it as well, and nobody else. With `epochs`, answers may be given again (`again`).
-    `logins` slows down clients whose passwords do not count (None: nobody).
+    `logins` slows down clients whose passwords do not count (None: nobody). `mirror` pulls through rules.
     """
-    rooms = Rooms(uploads, blobs, images, access, hosts, stall_seconds, rates, epochs)
+    rooms = Rooms(uploads, blobs, images, access, hosts, stall_seconds, rates, epochs, mirror)
 
     slowed = logins or FailedLogins(0)
 

@@ -21,6 +21,7 @@ from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, AttachedPolicy, Principal, RegistryAccess, RepositoryAccess, Role
+from proxy.model.mirror import MirroredTag
 from proxy.model.pull_through import PullThroughRule
 from proxy.model.records import Blob, KeyRecord, StoredManifest
 from proxy.model.secrets import SecretVersion
@@ -52,6 +53,7 @@ class CachedMetadata:
         self._clock = clock
         self._blobs: _Recent[tuple[str, str, str], Blob] = _Recent(entries, clock)
         self._images: _Recent[tuple[str, str, str], tuple[str, str]] = _Recent(entries, clock)
+        self._mirrored: _Recent[tuple[str, str, str], MirroredTag] = _Recent(entries, clock)
         self._principals: _Recent[str, Principal] = _Recent(entries, clock)
         self._access_keys: _Recent[str, AccessKey] = _Recent(entries, clock)
         self._documents: _Recent[tuple[str, tuple[str, ...]], Sequence[AttachedPolicy]] = _Recent(entries, clock)
@@ -99,6 +101,11 @@ class CachedMetadata:
         self.cancel_upload = inner.cancel_upload
         self.put_manifest = inner.put_manifest
         self.note_pulls = inner.note_pulls
+        self.import_manifest = inner.import_manifest
+        self.absent_blob = inner.absent_blob
+        self.note_tag_checked = inner.note_tag_checked
+        self.lease_fetch = inner.lease_fetch
+        self.end_fetch = inner.end_fetch
         self.delete_tag = inner.delete_tag
         self.delete_manifest = inner.delete_manifest
         self.tags = inner.tags
@@ -235,6 +242,14 @@ class CachedMetadata:
             _check(found)
             self._contents.put(found.digest, found.content)
         self._images.put((account, repository, reference), epoch, (found.digest, found.media_type))
+        return found
+
+    async def mirrored_tag(self, account: str, repository: str, tag: str) -> MirroredTag | None:
+        epoch = self._epoch(account, repository)
+        found = self._counted(self._mirrored.get((account, repository, tag), epoch))
+        if found is None:
+            found = await self._inner.mirrored_tag(account, repository, tag)
+            self._mirrored.put((account, repository, tag), epoch, found)
         return found
 
     async def close(self) -> None:

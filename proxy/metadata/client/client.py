@@ -11,6 +11,7 @@ from typing import Any
 
 from proxy.metadata.client.addresses import Address
 from proxy.metadata.client.endpoints import CONNECTIONS, PATIENCE_SECONDS, Services
+from proxy.metadata.client.mirror_rows import MirrorCalls
 from proxy.metadata.client.open_objects import OpenObjectRows
 from proxy.metadata.client.secret_rows import SecretRows
 from proxy.model.errors import Code, Failure
@@ -48,7 +49,7 @@ from proxy.model.records import (
 )
 
 
-class MetadataClient(SecretRows):
+class MetadataClient(SecretRows, MirrorCalls):
     """`contract.Metadata` and `model.open_objects.OpenObjects`.
 
     `addresses` is `unix:<path>` or `http(s)://host:port`, or several separated by commas, of which the one at `first`

@@ -2,8 +2,7 @@
 
 A session is a row that any worker continues. Whoever appends holds its fence, a number that grows with every lease and
 is checked in the very update that records the append. `begin_upload`, `lease_upload`, `advance_upload` and
-`commit_upload` may be asked twice: a lost answer is given again. Which object key a lease goes on
-under is `handover`'s to say.
+`commit_upload` may be asked twice: a lost answer is given again. `handover` says which object key is whose.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from sqlalchemy import bindparam, insert, select, update
 from proxy.metadata.contract import Uploads
 from proxy.metadata.db.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, repositories, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
-from proxy.metadata.operations import usage
+from proxy.metadata.operations import absent, usage
 from proxy.metadata.operations.blobs import link_blob, link_new_blob, outdate_healed
 from proxy.metadata.operations.create_on_push import need_or_make_repository
 from proxy.metadata.operations.frame_hashes import end_append
@@ -45,6 +44,7 @@ from proxy.metadata.operations.upload_rows import (
 )
 from proxy.model.errors import Code, Failure
 from proxy.model.errors import upload_not_found as _not_found
+from proxy.model.mirror import PULL_THROUGH
 from proxy.model.records import (
     Blob,
     CreateOnPush,
@@ -363,7 +363,8 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int, hash_
     if there is None:
         fresh = _named(row, digest) | {"links": 1, "touched_at": tx.now, "created_at": tx.now}
         result = tx.connection.execute(_NEW_BLOB, facts | fresh)
-        link_new_blob(tx, repository_id, result.inserted_primary_key[0])  # type: ignore[index]  # an insert has one
+        blob_id = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
+        link_new_blob(tx, repository_id, blob_id)
     else:
         blob_id = there.blob_id
         discard = row.object_key if there.quarantined_for is None else there.object_key
@@ -371,6 +372,8 @@ def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int, hash_
             tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(quarantined_for=None, **facts))
         delete_segments(tx, [discard])
         usage.uncount_upload(tx, row, linked=link_blob(tx, repository_id, blob_id))
+    if row.opened_by == PULL_THROUGH:
+        absent.adopt_blob(tx, repository_id, digest, blob_id)
     closed = {"id": row.upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now}
     tx.connection.execute(_COMMIT, closed)
     outdate_healed(tx, row.object_key, discard)

@@ -44,7 +44,7 @@ def test_the_environment_has_texts() -> None:
         ("[{ca_bundle = 'x'}]", "each entry must be"),
         ('[{url = "https://a.example", cabundle = "x"}]', "'cabundle' is no key of an upstream"),
         ('[{url = "https://a.example", connections = "4"}]', "connections must be a number"),
-        ('[{url = "https://a.example", connections = 0}]', "between 1 and 10000"),
+        ('[{url = "https://a.example", connections = 1001}]', "between 0"),
         ('[{url = "https://a.example", ca_bundle = 1}]', "ca_bundle must be a text"),
         ('[{url = "https://a.example", proxy = "http://u:p@h"}]', "without user and password"),
         ('["https://a.example", "https://a.example:443/"]', "is listed once"),
