@@ -200,6 +200,7 @@ def router(
         rates=rates,
         pulls=pulls,
         allowed_keys=config.keys.allowed,
+        mirror=mirror,
     )
 
     linked = downloads.door(

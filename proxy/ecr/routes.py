@@ -15,6 +15,7 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -26,7 +27,7 @@ from proxy.auth.rates import Rates
 from proxy.auth.sigv4 import Refused
 from proxy.auth.tokens import Tokens
 from proxy.blob.keys import DataKeys
-from proxy.ecr import repository_keys
+from proxy.ecr import repository_keys, upstream_images
 from proxy.ecr.audit_record import Told, tell
 from proxy.ecr.authorization import Endpoints, authorization_data
 from proxy.ecr.bodies import off_loop
@@ -70,6 +71,7 @@ from proxy.http.request_info import facts_of
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 from proxy.model.identity import Caller
+from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.pull_times import PullTimes
 
 LARGE_AT_ONCE = 4  # bodies past JSON_MAX that a worker holds, of some 60 MiB each until they are rows; others wait
@@ -162,10 +164,11 @@ def door(
     rates: Rates | None = None,
     pulls: PullTimes | None = None,
     allowed_keys: Sequence[str] = (),
+    mirror: Mirror | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds. `rates`, where there
     are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
-    are got. `allowed_keys` as in `[keys] allowed`."""
+    are got. `allowed_keys` as in `[keys] allowed`; `mirror` pulls through rules."""
     key_rights = KeyRights(access, allowed_keys)
     hosts = endpoints.hosts
     large = Places(LARGE_AT_ONCE, LARGE_AT_ONCE - 1)
@@ -254,7 +257,11 @@ def door(
             return await layers.download_url(ask, request)
         if ask.operation == "SetRepositoryPolicy" and ask.parameters.get("force") is not True:
             await refuse_lock_out(ask, metadata)
-        found = await repository_keys.call(keys, key_rights, metadata, ask)
+        call_rows = partial(repository_keys.call, keys, key_rights, metadata, ask)
+        if mirror is not None and ask.operation == "BatchGetImage":
+            found = await upstream_images.answer(mirror, access, ask, call_rows)
+        else:
+            found = await call_rows()
         if pulls is not None and ask.operation == "BatchGetImage":
             for image in found["images"]:
                 name, digest = image["repositoryName"], image["imageId"]["imageDigest"]
