@@ -282,3 +282,31 @@ async def test_the_api_imports_too_and_its_links_lead_to_layers_that_are_fetched
         with pytest.raises(ClientError) as raised:
             await call("batch_get_image", repositoryName="far/team/other", imageIds=[{"imageTag": "4"}])
         assert raised.value.response["Error"]["Code"] == "UnableToGetUpstreamImageException"
+
+
+async def test_a_worker_that_is_killed_while_it_fetches_is_replaced(tmp_path: Path) -> None:
+    """Its lease names a socket where nobody answers: the next request takes it over at once and begins anew."""
+    far, go_on, begun = FarRegistry(), asyncio.Event(), asyncio.Event()
+
+    async def waiting(content: bytes) -> AsyncIterator[bytes]:
+        yield content[: FRAME + 1]
+        begun.set()
+        await go_on.wait()
+        yield content[FRAME + 1 :]
+
+    far.pieces = waiting
+    async with world(tmp_path, far) as there:
+        far.add_image("team/app", "1", LAYER)
+        await there.get("far/team/app/manifests/1")
+        path = f"far/team/app/blobs/{digest_of(LAYER)}"
+        first = asyncio.create_task(there.get(path))
+        await begun.wait()
+        for process in await asyncio.to_thread(there.server.workers):
+            process.kill()
+        with pytest.raises(aiohttp.ClientError):
+            await first
+        go_on.set()
+        await asyncio.to_thread(there.server.daemon.wait_until, there.server.is_ready)
+        status, _, body = await there.get(path)
+        assert (status, body == LAYER) == (200, True)
+        assert len(there.asked("blobs")) == 2
