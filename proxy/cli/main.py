@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-from proxy.cli import accounts, backup, rig
+from proxy.cli import accounts, backup, pull_through, rig
 from proxy.cli.options import checked as _checked
 from proxy.cli.options import load as _load
 from proxy.cli.options import shared as _shared
@@ -57,7 +57,7 @@ def main() -> None:
     """
 
 
-for _command in (*backup.COMMANDS, *accounts.COMMANDS, *rig.COMMANDS):
+for _command in (*backup.COMMANDS, *accounts.COMMANDS, *rig.COMMANDS, pull_through.pull_through):
     main.add_command(_command)
 
 

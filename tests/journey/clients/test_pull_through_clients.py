@@ -90,7 +90,23 @@ def test_crane_pulls_all_platforms_of_distribution_through_us_and_again_without_
     run("crane", "pull", "--format=oci", small, tmp_path / "back", "--insecure", extra=login)
     check_layout(tmp_path / "back", small_image)
     run("crane", "validate", "--remote", many, "--insecure", extra=login)
+    trial: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "proxy",
+        "pull-through",
+        "test",
+        "far",
+        "team/many:1",
+        "--data",
+        cache.data,
+    ]
+    listed = {"WHARFAGE_PULL_THROUGH_UPSTREAMS": f"http://{address}"}
+    shown = run(*trial, extra=listed).stdout
+    assert [line.split()[0] for line in shown.splitlines()[1:]] == ["login", "manifest", "manifest", "layer"]
+    assert multi_arch.digest in shown
     daemon.stop()
+    assert "unavailable" in run(*trial, extra=listed, ok=False).stdout
     shutil.rmtree(tmp_path / "back")
     run("crane", "pull", "--format=oci", small, tmp_path / "back", "--insecure", extra=login)
     check_layout(tmp_path / "back", small_image)
