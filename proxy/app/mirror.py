@@ -23,7 +23,7 @@ from proxy.registry.images import Images
 from proxy.registry.mirror.blobs import Layers
 from proxy.registry.mirror.manifests import Manifests, Policy
 from proxy.registry.mirror.mirror import Mirror
-from proxy.registry.mirror.upstreams import Upstreams
+from proxy.registry.mirror.upstreams import Credentials, Upstreams
 from proxy.upstream.client import Credential, Upstream
 
 
@@ -34,16 +34,11 @@ async def open_mirror(config: Config, own: Rooms, sockets: Path) -> AsyncIterato
     given = config.pull_through
     images = Images(own.metadata, own.keys, region=config.registry.region, create_on_push=False)
     blobs, uploads = Blobs(own.metadata, own.store, own.keys, own.pool, own.links), make_uploads(config, own)
-    secrets = UpstreamCredentials(own.metadata, own.agreement.sealer(VALUE_PURPOSE), region=config.registry.region)
-
-    async def credential(rule: PullThroughRule) -> Credential | None:
-        found = await secrets.of(rule)
-        return Credential(found.username, found.access_token) if found is not None else None
 
     async def rule(account: str, repository: str) -> PullThroughRule | None:
         return choose(await own.metadata.pull_through_rules(account), repository)
 
-    upstreams = Upstreams(upstream_of(given), credential, time.monotonic)
+    upstreams = Upstreams(upstream_of(given), credentials_of(config, own), time.monotonic)
     layers = Layers(own.metadata, blobs, uploads, upstreams, own.run, sockets, early_ranges=given.early_ranges)
     manifests = Manifests(own.metadata, images, upstreams, policy_of(given), time.time)
     await layers.begin()
@@ -52,6 +47,17 @@ async def open_mirror(config: Config, own: Rooms, sockets: Path) -> AsyncIterato
     finally:
         await layers.close()
         await upstreams.close()
+
+
+def credentials_of(config: Config, own: Rooms) -> Credentials:
+    """What a rule logs in with: its secret."""
+    secrets = UpstreamCredentials(own.metadata, own.agreement.sealer(VALUE_PURPOSE), region=config.registry.region)
+
+    async def credential(rule: PullThroughRule) -> Credential | None:
+        found = await secrets.of(rule)
+        return Credential(found.username, found.access_token) if found is not None else None
+
+    return credential
 
 
 def upstream_of(given: PullThrough) -> Callable[[str], Upstream]:

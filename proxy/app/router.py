@@ -209,6 +209,7 @@ def router(
             )
         },
         pull_through=_pull_through(config, own, mirror) if mirror is not None else None,
+        mirror=mirror,
     )
 
     linked = downloads.door(

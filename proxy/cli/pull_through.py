@@ -92,7 +92,7 @@ def remove(file: Path | None, data: str | None, account: str, name: str) -> None
 
 @click.group("pull-through")
 def pull_through() -> None:
-    """The pull-through cache rules."""
+    """Images of other registries, pulled through rules."""
 
 
 @pull_through.command("list")
@@ -108,6 +108,28 @@ def list_rules(file: Path | None, data: str | None, account: str) -> None:
     from proxy.admin import secrets
 
     click.echo(json.dumps(checked(lambda: secrets.rules(load(file, data, {}), account)), indent=1))
+
+
+@pull_through.command("test")
+@shared
+@click.argument("rule")
+@click.argument("image")
+@click.option("--account", metavar="ID", default="", help="Whose rule it is.  [the default account]")
+def test(file: Path | None, data: str | None, rule: str, image: str, account: str) -> None:
+    """Ask the upstream of RULE for IMAGE, by its name there, and show each step with its time.
+
+    RULE is the rule's prefix. Login, token, manifest and the first byte of a layer are asked for as a pull asks for
+    them; nothing is kept. Exit status: 0 when all steps succeed, 1 when one fails.
+
+    \b
+    Examples:
+      wharfage pull-through test docker-hub library/alpine:3
+      wharfage pull-through test partner team/app@sha256:...
+    """
+    from proxy.admin import pull_through as admin
+
+    found = load(file, data, {})
+    sys.exit(checked(lambda: admin.test(found, rule, image, account=account, say=click.echo)))
 
 
 COMMANDS: tuple[click.Command, ...] = (secret, pull_through)

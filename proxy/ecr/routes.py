@@ -16,6 +16,7 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -27,7 +28,7 @@ from proxy.auth.rates import Rates
 from proxy.auth.sigv4 import Refused
 from proxy.auth.tokens import Tokens
 from proxy.blob.keys import DataKeys
-from proxy.ecr import repository_keys
+from proxy.ecr import repository_keys, upstream_images
 from proxy.ecr.audit_record import Told, tell
 from proxy.ecr.authorization import Endpoints, authorization_data
 from proxy.ecr.bodies import off_loop
@@ -75,6 +76,7 @@ from proxy.http.request_info import facts_of
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 from proxy.model.identity import Caller
+from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.pull_times import PullTimes
 
 LARGE_AT_ONCE = 4  # bodies past JSON_MAX that a worker holds, of some 60 MiB each until they are rows; others wait
@@ -174,11 +176,12 @@ def door(
     allowed_keys: Sequence[str] = (),
     json_services: Mapping[str, JsonService] = {},
     pull_through: PullThrough | None = None,
+    mirror: Mirror | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds. `rates`, where there
     are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
     are got. `allowed_keys` as in `[keys] allowed`; `json_services` are those of `services.TARGETS`, by name;
-    `pull_through` answers what rows alone cannot about its rules."""
+    `pull_through` answers what rows alone cannot about its rules, and `mirror` pulls through them."""
     key_rights = KeyRights(access, allowed_keys)
     hosts = endpoints.hosts
     large = Places(LARGE_AT_ONCE, LARGE_AT_ONCE - 1)
@@ -273,7 +276,11 @@ def door(
             await refuse_lock_out(ask, metadata)
         if pull_through is not None and ask.operation in RULE_OPERATIONS:
             return await pull_through.call(ask)
-        found = await repository_keys.call(keys, key_rights, metadata, ask)
+        call_rows = partial(repository_keys.call, keys, key_rights, metadata, ask)
+        if mirror is not None and ask.operation == "BatchGetImage":
+            found = await upstream_images.answer(mirror, access, ask, call_rows)
+        else:
+            found = await call_rows()
         if pulls is not None and ask.operation == "BatchGetImage":
             for image in found["images"]:
                 name, digest = image["repositoryName"], image["imageId"]["imageDigest"]

@@ -60,6 +60,11 @@ class Credentials:
     def __repr__(self) -> str:
         return f"<Credentials {self._scheme or 'unasked'}, {len(self._tokens)} tokens>"
 
+    @property
+    def realm(self) -> str:
+        """Of the last challenge, as it was written; empty before the first."""
+        return self._realm[0]
+
     async def header(self, scopes: Scopes) -> str:
         """What Authorization says, "" for nothing. `RequestFailed` when no token is given out."""
         if self._scheme == "basic":

@@ -158,6 +158,11 @@ class UpstreamClient:
             else:
                 yield LayerBody(answer, start, answer.content_length)
 
+    @property
+    def realm(self) -> str:
+        """Where it says tokens are given out; empty before it said so."""
+        return self._credentials.realm
+
     async def ping(self) -> None:
         """Whether it answers as a registry, to these credentials. `UpstreamFailed`."""
         async with self._asked("ping", "GET", "/v2/", "", {}) as answer:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import boto3
 import pytest
+from botocore.exceptions import ClientError
 from fakes.far_registry import INDEX, FarRegistry
 
 from harness.server import Server
@@ -239,3 +241,72 @@ async def test_what_the_upstream_refuses_is_told(tmp_path: Path, status: int, to
         if told in (429, 503):
             assert headers["retry-after"] == "7"
         assert (await there.get("other/app/manifests/1"))[0] == 404
+
+
+async def test_the_api_imports_too_and_its_links_lead_to_layers_that_are_fetched(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        name = there.far.add_image("team/app", "1", LAYER)
+        key, secret = there.server.credentials()
+        ecr = await asyncio.to_thread(
+            boto3.client,
+            "ecr",
+            endpoint_url=there.server.url,
+            region_name="us-east-1",
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
+        )
+
+        async def call(operation: str, **given: Any) -> dict[str, Any]:
+            found: dict[str, Any] = await asyncio.to_thread(getattr(ecr, operation), **given)
+            return found
+
+        ids = [{"imageTag": "1"}, {"imageTag": "2"}]
+        found = await call("batch_get_image", repositoryName="far/team/app", imageIds=ids)
+        assert [each["imageId"] for each in found["images"]] == [{"imageDigest": name, "imageTag": "1"}]
+        assert [each["failureCode"] for each in found["failures"]] == ["ImageNotFound"]
+
+        async def denied(request: object) -> aiohttp.web.Response:
+            return aiohttp.web.Response(status=403)
+
+        for tag in "34":
+            there.far.answers[f"GET /v2/team/app/manifests/{tag}"] = denied
+        found = await call("batch_get_image", repositoryName="far/team/app", imageIds=[{"imageTag": "3"}])
+        assert [each["failureCode"] for each in found["failures"]] == ["UpstreamAccessDenied"]
+        layer = digest_of(LAYER)
+        found = await call("batch_check_layer_availability", repositoryName="far/team/app", layerDigests=[layer])
+        assert (found["layers"][0]["layerAvailability"], found["layers"][0]["layerSize"]) == ("AVAILABLE", len(LAYER))
+        found = await call("get_download_url_for_layer", repositoryName="far/team/app", layerDigest=layer)
+        async with there.session.get(found["downloadUrl"]) as answer:
+            assert await answer.read() == LAYER
+        there.far.answers["GET /v2/team/other/manifests/4"] = denied
+        with pytest.raises(ClientError) as raised:
+            await call("batch_get_image", repositoryName="far/team/other", imageIds=[{"imageTag": "4"}])
+        assert raised.value.response["Error"]["Code"] == "UnableToGetUpstreamImageException"
+
+
+async def test_a_worker_that_is_killed_while_it_fetches_is_replaced(tmp_path: Path) -> None:
+    """Its lease names a socket where nobody answers: the next request takes it over at once and begins anew."""
+    far, go_on, begun = FarRegistry(), asyncio.Event(), asyncio.Event()
+
+    async def waiting(content: bytes) -> AsyncIterator[bytes]:
+        yield content[: FRAME + 1]
+        begun.set()
+        await go_on.wait()
+        yield content[FRAME + 1 :]
+
+    far.pieces = waiting
+    async with world(tmp_path, far) as there:
+        far.add_image("team/app", "1", LAYER)
+        await there.get("far/team/app/manifests/1")
+        path = f"far/team/app/blobs/{digest_of(LAYER)}"
+        first = asyncio.create_task(there.get(path))
+        await begun.wait()
+        for process in await asyncio.to_thread(there.server.workers):
+            process.kill()
+        with pytest.raises(aiohttp.ClientError):
+            await first
+        go_on.set()
+        await asyncio.to_thread(there.server.daemon.wait_until, there.server.is_ready)
+        status, _, body = await there.get(path)
+        assert (status, body == LAYER) == (200, True)
+        assert len(there.asked("blobs")) == 2
