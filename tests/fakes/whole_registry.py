@@ -202,7 +202,6 @@ async def whole_registry(
         limited = Rates(rates, metadata) if rates else None
         key_secrets = SmallSealer(masters.derive(secrets.PURPOSE), secrets.PURPOSE)
         values = SmallSealer(masters.derive(secrets.VALUE_PURPOSE), secrets.VALUE_PURPOSE)
-        credentials = UpstreamCredentials(metadata, values, region=REGION)
         opened = sessions.Sessions(SmallSealer(masters.derive(sessions.PURPOSE), sessions.PURPOSE))
         endpoints = Endpoints(hosts)
         layer_links = LayerLinks(

@@ -14,7 +14,7 @@ from typing import Any
 from proxy.awsmodel.models import operations
 from proxy.config.setting import Tables
 from proxy.config.settings import SECTIONS
-from proxy.ecr import sts
+from proxy.ecr import secretsmanager, sts
 from proxy.ecr.iam.actions import ACTIONS
 from proxy.ecr.routes import FIXED, ROUTES
 from proxy.oci import routes as oci
@@ -50,6 +50,15 @@ def sts_table() -> str:
         ("STS", "operations", ""),
         _row("served", [name for name in every if name in sts.SERVED]),
         _row("not served: InvalidAction", [name for name in every if name not in sts.SERVED]),
+    )
+
+
+def secretsmanager_table() -> str:
+    every = sorted(operations("secretsmanager"))
+    return _table(
+        ("Secrets Manager", "operations", ""),
+        _row("served", [name for name in every if name in secretsmanager.ACTIONS]),
+        _row("not served: UnknownOperationException", [name for name in every if name not in secretsmanager.ACTIONS]),
     )
 
 
@@ -101,6 +110,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "ecr": ("compatibility.md", ecr_table),
     "iam": ("compatibility.md", iam_table),
     "sts": ("compatibility.md", sts_table),
+    "secretsmanager": ("compatibility.md", secretsmanager_table),
     "oci": ("compatibility.md", oci_table),
     "settings": ("configuration.md", settings_tables),
 }
