@@ -7,7 +7,7 @@ import contextlib
 import time
 
 from proxy.admin.session import CannotVisit, Say, visiting
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.app.mirror import credentials_of, upstream_of
 from proxy.config.settings import Config
 from proxy.upstream import trial
@@ -18,7 +18,7 @@ def test(config: Config, prefix: str, image: str, *, account: str, say: Say) -> 
     """Ask the upstream of the rule with that prefix for an image by its name there; the exit status."""
     repository, reference = _parsed(image)
 
-    async def run(own: Rooms) -> int:
+    async def run(own: WorkerContext) -> int:
         await own.agreement.begin(moving=True)
         rules = await own.metadata.pull_through_rules(account or config.registry.account)
         rule = next((each for each in rules if each.prefix.rstrip("/") == prefix.rstrip("/")), None)

@@ -17,7 +17,7 @@ from typing import Any
 
 from proxy.admin.audit_trail import audited
 from proxy.admin.session import CannotVisit, visiting
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.auth.secrets import VALUE_PURPOSE, SecretValue, seal_value
 from proxy.config.settings import Config
 from proxy.ecr.secretsmanager import arguments
@@ -35,7 +35,7 @@ def put(config: Config, account: str, name: str, username: str, password: str) -
     arguments.check("CreateSecret", {"Name": name})
     value = SecretValue(text=json.dumps({"username": username, "accessToken": password}))
 
-    async def run(own: Rooms) -> str:
+    async def run(own: WorkerContext) -> str:
         await own.agreement.begin(moving=True)
         sealer, version = own.agreement.sealer(VALUE_PURPOSE), str(uuid.uuid4())
         held = await own.metadata.secret(account, name)
@@ -59,7 +59,7 @@ def listed(config: Config, account: str) -> list[dict[str, Any]]:
     """Every secret of the account, by name, without its value; `rules` are the prefixes that log in with it."""
     account = account or config.registry.account
 
-    async def run(own: Rooms) -> list[dict[str, Any]]:
+    async def run(own: WorkerContext) -> list[dict[str, Any]]:
         users = await _users(own, account)
         found: list[dict[str, Any]] = []
         asked: dict[str, Any] = {"IncludePlannedDeletion": True}
@@ -77,7 +77,7 @@ def remove(config: Config, account: str, name: str) -> str:
     """Delete a secret for good. Its ARN. `CannotVisit` for one that is not there, or that a rule logs in with."""
     account = account or config.registry.account
 
-    async def run(own: Rooms) -> str:
+    async def run(own: WorkerContext) -> str:
         held = await _held(own, account, name)
         if held is None:
             raise CannotVisit(f"there is no secret {name} in the account {account}; `wharfage secret list` names all")
@@ -94,7 +94,7 @@ def remove(config: Config, account: str, name: str) -> str:
 def rules(config: Config, account: str) -> list[dict[str, Any]]:
     """Pull-through cache rules by account and prefix; those of one account, or of all that are open."""
 
-    async def run(own: Rooms) -> list[dict[str, Any]]:
+    async def run(own: WorkerContext) -> list[dict[str, Any]]:
         opened = [each.account for each in await own.metadata.accounts() if each.closed is None]
         found = [
             rule for each in opened if account in ("", each) for rule in await own.metadata.pull_through_rules(each)
@@ -122,11 +122,11 @@ def full_name(name: str) -> str:
     return name if name.startswith(PULL_THROUGH_PREFIX) else PULL_THROUGH_PREFIX + name
 
 
-async def _held(own: Rooms, account: str, name: str) -> SecretHead | None:
+async def _held(own: WorkerContext, account: str, name: str) -> SecretHead | None:
     return await own.metadata.secret(account, name) or await own.metadata.secret(account, full_name(name))
 
 
-async def _users(own: Rooms, account: str) -> Mapping[str, Sequence[str]]:
+async def _users(own: WorkerContext, account: str) -> Mapping[str, Sequence[str]]:
     found: dict[str, list[str]] = {}
     for rule in await own.metadata.pull_through_rules(account):
         found.setdefault(rule.credential_arn, []).append(rule.prefix)

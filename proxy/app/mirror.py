@@ -10,7 +10,7 @@ from pathlib import Path
 
 from yarl import URL
 
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.app.router import make_uploads
 from proxy.auth.pull_through import UpstreamCredentials
 from proxy.auth.secrets import VALUE_PURPOSE
@@ -28,7 +28,7 @@ from proxy.upstream.client import Credential, Upstream
 
 
 @contextlib.asynccontextmanager
-async def open_mirror(config: Config, own: Rooms, sockets: Path) -> AsyncIterator[Mirror]:
+async def open_mirror(config: Config, own: WorkerContext, sockets: Path) -> AsyncIterator[Mirror]:
     """For a `with` block; what is being fetched at its end is given up. `sockets` is the run's folder, by a name
     that is short enough for a socket's address, in every worker."""
     given = config.pull_through
@@ -49,7 +49,7 @@ async def open_mirror(config: Config, own: Rooms, sockets: Path) -> AsyncIterato
         await upstreams.close()
 
 
-def credentials_of(config: Config, own: Rooms) -> Credentials:
+def credentials_of(config: Config, own: WorkerContext) -> Credentials:
     """What a rule logs in with: its secret."""
     secrets = UpstreamCredentials(own.metadata, own.agreement.sealer(VALUE_PURPOSE), region=config.registry.region)
 

@@ -27,7 +27,7 @@ MANIFEST_JSON_MAX = 3 * MANIFEST_MAX + JSON_MAX  # PutImage: JSON's escapes make
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ApiService:
     """What a service wants of a signature. `regions` may be in the scope, besides the registry's own.
 
     `required` headers must be signed. `skew_minutes` is how far off a signature's date may be, either way.
@@ -42,11 +42,11 @@ class Service:
     presigned_seconds: int | None = None
 
 
-ECR = Service("ecr", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX)
+ECR = ApiService("ecr", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX)
 WITH_MANIFEST = replace(ECR, body_max=MANIFEST_JSON_MAX)
 
 # SDKs set to the global endpoints sign for us-east-1 whatever region they work in.
-STS = Service(
+STS = ApiService(
     "sts",
     ("host", "x-amz-date"),
     skew_minutes=15,
@@ -54,9 +54,11 @@ STS = Service(
     regions=("us-east-1",),
     presigned_seconds=900,
 )
-IAM = Service("iam", ("host", "x-amz-date"), skew_minutes=5, body_max=FORM_MAX, regions=("us-east-1",))
+IAM = ApiService("iam", ("host", "x-amz-date"), skew_minutes=5, body_max=FORM_MAX, regions=("us-east-1",))
 
-SECRETS_MANAGER = Service("secretsmanager", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX)
+SECRETS_MANAGER = ApiService(
+    "secretsmanager", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX
+)
 
 TARGETS = {"secretsmanager": SECRETS_MANAGER}
 """What stands before the dot in X-Amz-Target, of services beside ecr."""
@@ -68,7 +70,7 @@ _ACTION = re.compile(r"(?:^|&)Action=")
 _VERSION = re.compile(r"(?:^|&)Version=([0-9-]{10})(?:&|$)", re.ASCII)
 
 
-def service_of(request: web.Request) -> Service:
+def service_of(request: web.Request) -> ApiService:
     """Whose request this is, as far as its head tells."""
     if "X-Amz-Target" in request.headers:
         return TARGETS.get(request.headers["X-Amz-Target"].partition(".")[0], ECR)
@@ -85,12 +87,12 @@ def service_of(request: web.Request) -> Service:
     return STS if is_form or request.method == "GET" or _ACTION.search(query) else ECR
 
 
-def speaks_json(service: Service) -> bool:
+def speaks_json(service: ApiService) -> bool:
     """JSON 1.1, or the query protocol."""
     return service.name not in (STS.name, IAM.name)
 
 
-def has_large_body(request: web.Request, service: Service) -> bool:
+def has_large_body(request: web.Request, service: ApiService) -> bool:
     """Whether more than `JSON_MAX` bytes may come, and be taken."""
     length = request.content_length
     return service.body_max > JSON_MAX and (length is None or length > JSON_MAX)

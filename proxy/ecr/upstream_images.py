@@ -33,7 +33,7 @@ async def answer(
     arn = repository_arn(ask.region, ask.account, name)
 
     async def may(action: str) -> bool:
-        return (await access.decide(ask.caller, action, arn, ask.facts)).allowed
+        return (await access.decide(ask.caller, action, arn, ask.info)).allowed
 
     async def bring(image: Mapping[str, str]) -> Failure | None:
         reference = image.get("imageDigest") or image.get("imageTag") or ""

@@ -1,6 +1,6 @@
 """Blobs over HTTP: HEAD, GET with ranges, DELETE.
 
-How their bytes go out is `pulls`. Source: OCI Distribution 1.1.1 "Pulling blobs".
+Called by `routes`; `http.blob_response` sends the bytes. Source: OCI Distribution 1.1.1 "Pulling blobs".
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ async def get(call: Call) -> web.StreamResponse:
 
 
 async def delete(call: Call) -> web.StreamResponse:
-    await call.rooms.blobs.delete(call.account, call.repository, str(parse_digest(call.reference)))
+    await call.services.blobs.delete(call.account, call.repository, str(parse_digest(call.reference)))
     return web.Response(status=202, headers=API_VERSION)
 
 
 async def _pull(call: Call) -> Pull:
-    blobs = call.rooms.blobs
+    blobs, mirror = call.services.blobs, call.services.mirror
     digest = str(parse_digest(call.reference))
     try:
         blob = await blobs.find(call.account, call.repository, digest)
     except Failure as failure:
-        if failure.code is not Code.LAYERS_NOT_FOUND or call.rooms.mirror is None:
+        if failure.code is not Code.LAYERS_NOT_FOUND or mirror is None:
             raise
-        coming = await call.rooms.mirror.coming(call.account, call.repository, digest)
+        coming = await mirror.coming(call.account, call.repository, digest)
         if coming is None:
             raise
-        if call.standing is not None:
-            call.standing.most = 0.0  # it is another answer once the blob is here
-        return Pull(call.request, coming, coming.blob, call.told, call.rooms.stall_seconds, API_VERSION)
-    return Pull(call.request, blobs, blob, call.told, call.rooms.stall_seconds, API_VERSION)
+        if call.validity is not None:
+            call.validity.most = 0.0  # it is another answer once the blob is here
+        return Pull(call.request, coming, coming.blob, call.record, call.services.stall_seconds, API_VERSION)
+    return Pull(call.request, blobs, blob, call.record, call.services.stall_seconds, API_VERSION)

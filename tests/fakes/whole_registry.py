@@ -28,10 +28,10 @@ from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.failed_logins import FailedLogins
-from proxy.auth.identity import Identity
+from proxy.auth.identity import BasicAuthenticator
 from proxy.auth.layer_links import LayerLinks
 from proxy.auth.pull_through import UpstreamCredentials
-from proxy.auth.rates import Rates
+from proxy.auth.rates import RateLimiter
 from proxy.auth.secrets import seal_secret
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
@@ -44,13 +44,13 @@ from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
 from proxy.ecr.layers import Layers
 from proxy.ecr.pull_through import PullThrough
-from proxy.ecr.query import QueryDoors
+from proxy.ecr.query import QueryHandlers
 from proxy.ecr.secretsmanager import SecretsManager
 from proxy.ecr.signed_request import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
 from proxy.http.request_info import path_of
-from proxy.http.server import Door, HttpServer, Limits
+from proxy.http.server import Handler, HttpServer, Limits
 from proxy.metadata.client.client import MetadataClient
 from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.db.transaction import Registry
@@ -172,7 +172,7 @@ async def whole_registry(
             bootstrapped = await service.bootstrap(ACCOUNT)
             assert bootstrapped.administrator is not None
             principal_id = bootstrapped.administrator.principal_id
-            metadata = MetadataClient(f"unix:{folder}/m.sock")
+            metadata = MetadataClient.connect(f"unix:{folder}/m.sock")
             stack.push_async_callback(metadata.close)
         else:
             principal_id = metadata.administrator.principal_id
@@ -199,7 +199,7 @@ async def whole_registry(
         callers, hosts = Callers(metadata), Hosts(ACCOUNT, REGION, suffix)
         access = access or Access(metadata)
         trail = trail or NoTrail()
-        limited = Rates(rates, metadata) if rates else None
+        limited = RateLimiter(rates, metadata) if rates else None
         key_secrets = SmallSealer(masters.derive(secrets.PURPOSE), secrets.PURPOSE)
         values = SmallSealer(masters.derive(secrets.VALUE_PURPOSE), secrets.VALUE_PURPOSE)
         opened = sessions.Sessions(SmallSealer(masters.derive(sessions.PURPOSE), sessions.PURPOSE))
@@ -207,7 +207,7 @@ async def whole_registry(
         layer_links = LayerLinks(
             SmallSealer(masters.derive(auth_layer_links.PURPOSE), auth_layer_links.PURPOSE), REGION
         )
-        linked = downloads.door(
+        linked = downloads.handler(
             links=layer_links,
             callers=callers,
             metadata=metadata,
@@ -218,7 +218,7 @@ async def whole_registry(
             clock=clock,
             stall_seconds=stall_seconds,
         )
-        aws = ecr.door(
+        aws = ecr.handler(
             metadata=metadata,
             access=access,
             signatures=Signatures(metadata, key_secrets, opened, region=REGION, clock=time.time, callers=callers),
@@ -226,7 +226,7 @@ async def whole_registry(
             tokens=issued,
             endpoints=endpoints,
             trail=trail,
-            query_doors=QueryDoors(
+            query_handlers=QueryHandlers(
                 Sts(metadata, opened, access, issuers or Issuers([], tls=None, clock=time.monotonic), time.time),
                 Iam(metadata, access, key_secrets),
             ),
@@ -241,11 +241,11 @@ async def whole_registry(
             ),
         )
         images = Images(metadata, keys, region=REGION, create_on_push=create_on_push, pulls=pulls)
-        door = routes.door(
+        door = routes.handler(
             uploads=uploads,
             blobs=blobs,
             images=images,
-            identity=Identity(callers, issued, now, region=REGION),
+            identity=BasicAuthenticator(callers, issued, now, region=REGION),
             access=access,
             hosts=hosts,
             clock=now,
@@ -256,7 +256,7 @@ async def whole_registry(
             logins=logins,
         )
 
-        def route(request: web.Request) -> tuple[str, Door]:
+        def route(request: web.Request) -> tuple[str, Handler]:
             path = path_of(request)
             if path.startswith(downloads.PATH):
                 return "layers", linked

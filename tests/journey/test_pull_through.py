@@ -72,7 +72,7 @@ async def world(folder: Path, far: FarRegistry | None = None, **rule: float) -> 
         )
         try:
             password = await asyncio.to_thread(server.password)
-            rows = MetadataClient(f"unix:{server.data}/run/metadata.sock")
+            rows = MetadataClient.connect(f"unix:{server.data}/run/metadata.sock")
             account = (await rows.accounts())[0].account
             connector = aiohttp.TCPConnector(limit=0, force_close=True)  # a connection each: both workers are asked
             auth = {"Authorization": aiohttp.encode_basic_auth("AWS", password)}

@@ -15,7 +15,7 @@ from typing import Any
 
 from proxy.auth.access import Access
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.auth.secrets import SecretValue, open_value, seal_value
 from proxy.awsmodel import models
 from proxy.ecr.secretsmanager.arguments import HIDDEN, check, value_of
@@ -63,7 +63,7 @@ class SecretsManager:
         self._choice = choice
 
     async def answer(
-        self, action: str, caller: Caller, parameters: Mapping[str, Any], facts: RequestFacts
+        self, action: str, caller: Caller, parameters: Mapping[str, Any], info: RequestInfo
     ) -> tuple[Mapping[str, Any], str]:
         """The output of `action`, whose `parameters` have been validated against the model, and the ARN it was about
         (`*`: none). Failure: UnknownOperation, AccessDenied, and whatever the rows have to say."""
@@ -72,11 +72,11 @@ class SecretsManager:
         if action == "CreateSecret":
             head = SecretHead(self._new_arn(caller.account, parameters["Name"]), parameters["Name"])
         elif action == "ListSecrets":
-            await self._access.require(caller, "secretsmanager:ListSecrets", "*", facts)
+            await self._access.require(caller, "secretsmanager:ListSecrets", "*", info)
             return await self._rows.read_secrets(caller.account, action, parameters), "*"
         else:
             head = await self._meant(caller.account, parameters["SecretId"])
-        await self._require(action, caller, head, parameters, facts)
+        await self._require(action, caller, head, parameters, info)
         check(action, parameters)
         asked = {member: value for member, value in parameters.items() if member not in HIDDEN and value is not None}
         if action == "CreateSecret":
@@ -97,7 +97,7 @@ class SecretsManager:
         return SecretHead(secret_id if is_arn else secret_arn(self._region, account, secret_id), secret_id)
 
     async def _require(
-        self, action: str, caller: Caller, head: SecretHead, parameters: Mapping[str, Any], facts: RequestFacts
+        self, action: str, caller: Caller, head: SecretHead, parameters: Mapping[str, Any], info: RequestInfo
     ) -> None:
         keys: dict[str, tuple[str, ...]] = {f"{SERVICE}:name": (head.name,), f"{SERVICE}:secretid": (head.arn,)}
         for key, value in head.tags:
@@ -108,7 +108,7 @@ class SecretsManager:
             keys["aws:tagkeys"] = named
         also = ("TagResource",) if action == "CreateSecret" and tags else ()
         for each in (action, *also):
-            await self._access.require(caller, f"{SERVICE}:{each}", head.arn, facts, keys)
+            await self._access.require(caller, f"{SERVICE}:{each}", head.arn, info, keys)
 
     async def _write(
         self, action: str, account: str, arn: str, asked: dict[str, Any], value: SecretValue | None

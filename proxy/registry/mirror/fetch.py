@@ -77,7 +77,7 @@ class Fetch:
         try:
             async with await self._begin() as append:
                 await self._receive(append)
-                await append.commit(parse_digest(self.blob.digest))
+                await append.commit_blob(parse_digest(self.blob.digest))
             self.is_done = True
             observe.metrics.mirror_fetches.labels("stored").inc()
         except UpstreamFailed as failure:

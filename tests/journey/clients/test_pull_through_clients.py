@@ -55,7 +55,7 @@ def _listens(address: str) -> bool:
 
 
 async def make_rule(server: Server, upstream: str) -> None:
-    rows = MetadataClient(f"unix:{server.data}/run/metadata.sock")
+    rows = MetadataClient.connect(f"unix:{server.data}/run/metadata.sock")
     account = (await rows.accounts())[0].account
     rule = {"ecrRepositoryPrefix": "far", "upstreamRegistryUrl": upstream}
     await rows.call(account, "CreatePullThroughCacheRule", rule)

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes.kms_door import KmsDoor, kms_door
+from fakes.fake_kms import FakeKms, fake_kms
 
-from proxy.blob.key_consensus import AMISS_SECONDS, Agreement
+from proxy.blob.key_consensus import AMISS_SECONDS, KeyConsensus
 from proxy.blob.kms_keys import KmsKeys
 from proxy.blob.local_keys import LocalKeys
 from proxy.blob.master_file import MasterKeys
@@ -52,7 +52,7 @@ class Records:
 class Nodes:
     """Nodes of one registry, each with a folder of its own."""
 
-    def __init__(self, folder: Path, door: KmsDoor) -> None:
+    def __init__(self, folder: Path, door: FakeKms) -> None:
         self.folder = folder
         self.records = Records()
         self.clock = Clock()
@@ -60,12 +60,12 @@ class Nodes:
         self.masters: dict[str, MasterKeys] = {}
         self._open: list[KmsKeys] = []
 
-    async def node(self, name: str, *, file: bool = True, kms: bool = False, prefers_kms: bool = False) -> Agreement:
+    async def node(self, name: str, *, file: bool = True, kms: bool = False, prefers_kms: bool = False) -> KeyConsensus:
         path = self.folder / f"{name}.json"
         masters = await asyncio.to_thread(MasterKeys.load_or_create, path) if file else None
         if masters is not None:
             self.masters[name] = masters
-        return Agreement(
+        return KeyConsensus(
             self.records,
             masters=masters,
             kms=self.kms() if kms or prefers_kms else None,
@@ -76,7 +76,7 @@ class Nodes:
         )
 
     def kms(self) -> KmsKeys:
-        self._open.append(KmsKeys(self.door.kms(patience=0.0), SECRET))
+        self._open.append(KmsKeys(self.door.kms(retry_seconds=0.0), SECRET))
         return self._open[-1]
 
     async def copy(self, of: str, to: str) -> None:
@@ -94,7 +94,7 @@ class Nodes:
 
 @pytest.fixture
 async def nodes(tmp_path: Path) -> AsyncIterator[Nodes]:
-    async with kms_door() as door:
+    async with fake_kms() as door:
         made = Nodes(tmp_path, door)
         yield made
         await made.close()

@@ -10,12 +10,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes.asked_access import AskedAccess
-from fakes.heard_trail import HeardTrail
 from fakes.oci_words import OCI_IMAGE, OCI_INDEX, begin_upload, body, digest_of, image, push_blob, push_image
+from fakes.recording_access import RecordingAccess
+from fakes.recording_trail import RecordingTrail
 from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
-from proxy.audit.events import Happened
+from proxy.audit.events import AuditEvent
 from proxy.model.errors import Code, Failure
 
 LAYER = b"a layer"
@@ -26,17 +26,17 @@ ADMINISTRATOR = f"arn:aws:iam::{ACCOUNT}:user/administrator"
 
 
 @pytest.fixture
-def trail() -> HeardTrail:
-    return HeardTrail()
+def trail() -> RecordingTrail:
+    return RecordingTrail()
 
 
 @pytest.fixture
-def access() -> AskedAccess:
-    return AskedAccess()
+def access() -> RecordingAccess:
+    return RecordingAccess()
 
 
 @pytest.fixture
-async def registry(tmp_path: Path, trail: HeardTrail, access: AskedAccess) -> AsyncIterator[WholeRegistry]:
+async def registry(tmp_path: Path, trail: RecordingTrail, access: RecordingAccess) -> AsyncIterator[WholeRegistry]:
     async with whole_registry(tmp_path, trail=trail, access=access) as found:
         async with found.client() as http:
             await push_image(http, "team/app", "v1", [LAYER])
@@ -45,7 +45,7 @@ async def registry(tmp_path: Path, trail: HeardTrail, access: AskedAccess) -> As
 
 
 @pytest.fixture
-async def http(registry: WholeRegistry, trail: HeardTrail) -> AsyncIterator[aiohttp.ClientSession]:
+async def http(registry: WholeRegistry, trail: RecordingTrail) -> AsyncIterator[aiohttp.ClientSession]:
     async with registry.client() as session:
         yield session
 
@@ -92,7 +92,7 @@ TABLE: list[tuple[str, str, bytes, str, dict[str, Any], tuple[int, int]]] = [
 async def test_a_request_is_one_event_of_the_operation_it_stands_for(
     registry: WholeRegistry,
     http: aiohttp.ClientSession,
-    trail: HeardTrail,
+    trail: RecordingTrail,
     method: str,
     path: str,
     content: bytes,
@@ -101,8 +101,8 @@ async def test_a_request_is_one_event_of_the_operation_it_stands_for(
     moved: tuple[int, int],
 ) -> None:
     upload = await begin_upload(http, "team/app")
-    trail.happened.clear()
-    trail.kept.clear()
+    trail.received.clear()
+    trail.durable.clear()
     where = path.format(upload=upload) if path.startswith("{") else f"/v2/team/app/{path}"
     headers = {"Content-Type": OCI_IMAGE} if "manifests" in path else {}
     async with http.request(method, where, data=body(content) if content else None, headers=headers) as answer:
@@ -124,11 +124,11 @@ async def test_a_request_is_one_event_of_the_operation_it_stands_for(
     assert (more["route"].split()[0], more["status"]) == (method, status)
     reads = method in ("GET", "HEAD")
     assert event["readOnly"] is reads
-    assert trail.kept == ([] if reads else trail.happened)  # a write's is with the kernel before its answer
+    assert trail.durable == ([] if reads else trail.received)  # a write's is with the kernel before its answer
 
 
-async def test_a_mount_tells_where_the_blob_came_from(http: aiohttp.ClientSession, trail: HeardTrail) -> None:
-    trail.happened.clear()
+async def test_a_mount_tells_where_the_blob_came_from(http: aiohttp.ClientSession, trail: RecordingTrail) -> None:
+    trail.received.clear()
     async with http.post(f"{UPLOADS}?mount={DIGEST}&from=team/base") as answer:
         assert answer.status == 201
     [event] = trail.events
@@ -137,9 +137,9 @@ async def test_a_mount_tells_where_the_blob_came_from(http: aiohttp.ClientSessio
 
 
 async def test_a_refusal_and_what_is_not_there_carry_the_apis_names(
-    http: aiohttp.ClientSession, trail: HeardTrail, access: AskedAccess
+    http: aiohttp.ClientSession, trail: RecordingTrail, access: RecordingAccess
 ) -> None:
-    trail.happened.clear()
+    trail.received.clear()
     for path in ("manifests/none", f"blobs/{digest_of(b'none')}"):
         async with http.get(f"/v2/team/app/{path}") as answer:
             assert answer.status == 404
@@ -166,31 +166,33 @@ async def test_a_refusal_and_what_is_not_there_carry_the_apis_names(
     ],
 )
 async def test_whom_nobody_knows_is_told_of_where_they_asked_for_something_or_showed_a_password(
-    registry: WholeRegistry, trail: HeardTrail, path: str, password: str, name: str | None
+    registry: WholeRegistry, trail: RecordingTrail, path: str, password: str, name: str | None
 ) -> None:
-    trail.happened.clear()
-    trail.kept.clear()
+    trail.received.clear()
+    trail.durable.clear()
     shown = {"Authorization": "Basic " + base64.b64encode(f"AWS:{password}".encode()).decode()} if password else {}
     async with aiohttp.ClientSession(registry.url, headers=shown) as nobody, nobody.get(path) as answer:
         assert answer.status == 401
     told = [(event["eventName"], event["errorCode"], event["userIdentity"]) for event in trail.events]
     assert told == ([] if name is None else [(name, "Unauthorized", {"type": "Unknown"})])
     assert "marker" not in trail.text
-    assert trail.kept == []
+    assert trail.durable == []
 
 
-async def test_a_good_password_without_a_question_is_no_event(http: aiohttp.ClientSession, trail: HeardTrail) -> None:
-    trail.happened.clear()
+async def test_a_good_password_without_a_question_is_no_event(
+    http: aiohttp.ClientSession, trail: RecordingTrail
+) -> None:
+    trail.received.clear()
     for path, status in (("/v2/", 200), ("/v2/team/app/nothing", 404)):
         async with http.get(path) as answer:
             assert answer.status == status
-    assert trail.happened == []
+    assert trail.received == []
 
 
-async def test_a_pull_that_was_cut_tells_how_far_it_came(registry: WholeRegistry, trail: HeardTrail) -> None:
+async def test_a_pull_that_was_cut_tells_how_far_it_came(registry: WholeRegistry, trail: RecordingTrail) -> None:
     async with registry.client() as http:
         digest = await push_blob(http, "team/app", bytes(64 << 20))
-        trail.happened.clear()
+        trail.received.clear()
         async with http.get(f"/v2/team/app/blobs/{digest}") as answer:
             await answer.content.readexactly(1 << 20)
             answer.close()
@@ -201,13 +203,13 @@ async def test_a_pull_that_was_cut_tells_how_far_it_came(registry: WholeRegistry
 
 
 async def test_a_bug_of_ours_is_an_event_too(
-    registry: WholeRegistry, http: aiohttp.ClientSession, trail: HeardTrail, monkeypatch: pytest.MonkeyPatch
+    registry: WholeRegistry, http: aiohttp.ClientSession, trail: RecordingTrail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(registry.images, "resolve", broken)
-    trail.happened.clear()
+    trail.received.clear()
     async with http.get("/v2/team/app/manifests/v1") as answer:
         assert answer.status == 500
     [event] = trail.events
@@ -235,11 +237,11 @@ class _HeldTrail:
         self.asked = asyncio.Event()
         self.release = asyncio.Event()
 
-    async def record(self, happened: Happened) -> None:
+    async def record(self, event: AuditEvent) -> None:
         self.asked.set()
         await self.release.wait()
 
-    async def note(self, happened: Happened) -> None:
+    async def note(self, event: AuditEvent) -> None:
         raise AssertionError("a write is recorded")
 
     async def require(self) -> None:
@@ -248,21 +250,21 @@ class _HeldTrail:
     async def check(self) -> str | None:
         return None
 
-    def note_at_once(self, happened: Happened) -> bool:
+    def try_enqueue(self, event: AuditEvent) -> bool:
         raise AssertionError("a write is recorded")
 
 
 @pytest.mark.parametrize("how", ["POST blobs/uploads/", "PUT manifests/v1", f"POST blobs/uploads/?mount={DIGEST}"])
 async def test_a_push_that_makes_its_repository_is_an_event_of_that_too(
-    http: aiohttp.ClientSession, registry: WholeRegistry, trail: HeardTrail, how: str
+    http: aiohttp.ClientSession, registry: WholeRegistry, trail: RecordingTrail, how: str
 ) -> None:
     await registry.metadata.call(
         ACCOUNT, "CreateRepositoryCreationTemplate", {"prefix": "new", "appliedFor": ["CREATE_ON_PUSH"]}
     )
     method, path = how.split()
     content = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % OCI_INDEX.encode() if method == "PUT" else None
-    trail.happened.clear()
-    trail.kept.clear()
+    trail.received.clear()
+    trail.durable.clear()
     headers = {"Content-Type": OCI_INDEX}
     for _ in range(2):  # which the second time is there
         async with http.request(method, f"/v2/new/app/{path}", data=content, headers=headers) as answer:
@@ -277,12 +279,14 @@ async def test_a_push_that_makes_its_repository_is_an_event_of_that_too(
     assert "errorCode" not in made
     assert made["requestID"] == pushes[0]["requestID"]
     assert [each["eventName"] for each in pushes] == ["PutImage" if content else "InitiateLayerUpload"] * 2
-    assert trail.kept == trail.happened
+    assert trail.durable == trail.received
 
 
 @pytest.mark.parametrize("row", TABLE, ids=[f"{row[0]} {row[1]}" for row in TABLE])
 async def test_while_the_log_cannot_be_written_writes_are_503_and_reads_go_on(
-    http: aiohttp.ClientSession, trail: HeardTrail, row: tuple[str, str, bytes, str, dict[str, Any], tuple[int, int]]
+    http: aiohttp.ClientSession,
+    trail: RecordingTrail,
+    row: tuple[str, str, bytes, str, dict[str, Any], tuple[int, int]],
 ) -> None:
     method, path, content = row[:3]
     upload = await begin_upload(http, "team/app") if "{upload}" in path else ""

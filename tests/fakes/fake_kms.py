@@ -17,13 +17,13 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.blob.kms import Kms, Place
+from proxy.blob.kms import Kms, KmsEndpoint
 
 ARN = "arn:aws:kms:us-east-1:123456789012:key/of-the-tests"
 _STATUS = {"KMSInternalException": 500, "DependencyTimeoutException": 503}
 
 
-class KmsDoor:
+class FakeKms:
     def __init__(self) -> None:
         self.arn = ARN
         self.named = {ARN: ARN}  # what a key may be asked for by, and its ARN
@@ -38,7 +38,7 @@ class KmsDoor:
         self._forgotten = dict(self._wrapped)
 
     def kms(self, **more: Any) -> Kms:
-        return Kms(Place(self.arn, "us-east-1", self.url, "AKIAKMSOFTHETESTS", "secret"), **more)
+        return Kms(KmsEndpoint(self.arn, "us-east-1", self.url, "AKIAKMSOFTHETESTS", "secret"), **more)
 
     def forget(self, ciphertext: bytes) -> None:
         """It opens no more, until `recall`."""
@@ -84,8 +84,8 @@ class KmsDoor:
 
 
 @contextlib.asynccontextmanager
-async def kms_door() -> AsyncIterator[KmsDoor]:
-    door = KmsDoor()
+async def fake_kms() -> AsyncIterator[FakeKms]:
+    door = FakeKms()
     app = web.Application()
     app.router.add_post("/", door.answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)

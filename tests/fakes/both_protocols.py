@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fakes.asked_doors import Doors
 from fakes.memory_line import Answer
+from fakes.registry_client import RegistryClient
 from fakes.signer import Credentials
 from fakes.small_registry import IMAGES_MAX, PART_MIN, PARTS_MAX, REPOSITORIES_MAX, TAGS_MAX
 from fakes.whole_registry import ACCOUNT, whole_registry
@@ -41,8 +41,8 @@ FRAME_LENGTH = 4096  # so that some layers are of several frames
 _NEXT = re.compile(r'<([^>]+)>; rel="next"')
 
 
-class TwoDoors:
-    def __init__(self, doors: Doors, rows: sqlite3.Connection) -> None:
+class BothProtocols:
+    def __init__(self, doors: RegistryClient, rows: sqlite3.Connection) -> None:
         self._doors = doors
         self._rows = rows
 
@@ -153,18 +153,18 @@ class TwoDoors:
 
 
 @contextlib.asynccontextmanager
-async def two_doors(folder: Path) -> AsyncIterator[TwoDoors]:
+async def both_protocols(folder: Path) -> AsyncIterator[BothProtocols]:
     epochs = await asyncio.to_thread(Epochs, folder / "epochs")
     async with whole_registry(
         folder,
-        wrap_metadata=lambda metadata: CachedMetadata(metadata, epochs),
+        wrap_metadata=lambda metadata: CachedMetadata.wrap(metadata, epochs),
         frame_length=FRAME_LENGTH,
         quotas=QUOTAS,
     ) as registry:
         key = "AKIAADMINISTRATOR000", hashlib.sha256(b"administrator").hexdigest()[:40]
         sealed = seal_secret(registry.secrets, *key)
         await registry.metadata.create_access_key(ACCOUNT, "administrator", key[0], sealed)
-        doors = Doors(registry, {"administrator": Credentials(*key)}, folder / "rows.db")
+        doors = RegistryClient(registry, {"administrator": Credentials(*key)}, folder / "rows.db")
         with contextlib.closing(sqlite3.connect(f"file:{folder}/rows.db?mode=ro", uri=True)) as rows:
-            yield TwoDoors(doors, rows)
+            yield BothProtocols(doors, rows)
         await doors.close()

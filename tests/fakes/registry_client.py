@@ -51,7 +51,7 @@ LAYER = b"a layer of team/app"
 _KEPT_FOR_REPEATS = {"answers", "turns"}
 
 
-class Doors:
+class RegistryClient:
     """`keys` are those of users, by name: administrator, ann, two, nobody (who has no policy at all)."""
 
     def __init__(self, registry: WholeRegistry, keys: Mapping[str, Credentials], rows: Path) -> None:
@@ -105,11 +105,11 @@ class Doors:
 
 
 @contextlib.asynccontextmanager
-async def asked_doors(folder: Path, **settings: Any) -> AsyncIterator[Doors]:
+async def registry_client(folder: Path, **settings: Any) -> AsyncIterator[RegistryClient]:
     """`settings` are those of `whole_registry`."""
     epochs = await asyncio.to_thread(Epochs, folder / "epochs")
     async with whole_registry(
-        folder, wrap_metadata=lambda metadata: CachedMetadata(metadata, epochs), **settings
+        folder, wrap_metadata=lambda metadata: CachedMetadata.wrap(metadata, epochs), **settings
     ) as registry:
         metadata = registry.metadata
         await settle(metadata, [*MADE, ("iam", "CreateUser", {"UserName": NOBODY})])
@@ -118,7 +118,7 @@ async def asked_doors(folder: Path, **settings: Any) -> AsyncIterator[Doors]:
             key = key_id or f"AKIASPECIMEN{user.upper()[:8]}", hashlib.sha256(user.encode()).hexdigest()[:40]
             await metadata.create_access_key(ACCOUNT, user, key[0], seal_secret(registry.secrets, *key))
             keys[user] = Credentials(*key)
-        doors = Doors(registry, keys, folder / "rows.db")
+        doors = RegistryClient(registry, keys, folder / "rows.db")
         for tag in ("v1", "v2"):
             await push(doors, REPOSITORY, tag, [LAYER, tag.encode()])
         for upload_id in (PART_UPLOAD, FULL_UPLOAD):
@@ -135,7 +135,7 @@ async def asked_doors(folder: Path, **settings: Any) -> AsyncIterator[Doors]:
         await doors.close()
 
 
-async def push(doors: Doors, repository: str, tag: str, layers: Sequence[bytes], password: str = "") -> str:
+async def push(doors: RegistryClient, repository: str, tag: str, layers: Sequence[bytes], password: str = "") -> str:
     """An image by its tag, as the administrator unless there is another's password; its digest."""
     password = password or doors.registry.password
     for content in (EMPTY_CONFIG, *layers):

@@ -11,12 +11,12 @@ import pytest
 
 from proxy.auth.access import Access
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.auth.policy.decision import Decision
 from proxy.auth.secrets import PURPOSE, open_secret
 from proxy.awsmodel import models
 from proxy.ecr.iam import Iam
-from proxy.ecr.iam.actions import ACTIONS, Kind
+from proxy.ecr.iam.actions import ACTIONS, EntityKind
 from proxy.metadata.operations.iam import IAM
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import (
@@ -33,7 +33,7 @@ from proxy.model.identity import (
 ACCOUNT = "123456789012"
 IN = f"arn:aws:iam::{ACCOUNT}:"
 BOUNDARY = f"{IN}policy/edge"
-FACTS = RequestFacts(now=1_800_000_000.0, source_ip="192.0.2.1", secure=True, user_agent="aws-cli", region="us-east-1")
+FACTS = RequestInfo(now=1_800_000_000.0, source_ip="192.0.2.1", secure=True, user_agent="aws-cli", region="us-east-1")
 ANN = Principal("AIDAANN", ACCOUNT, f"{IN}user/eng/ann", "ann")
 ROOT = Principal(ACCOUNT, ACCOUNT, f"{IN}root", "root", PrincipalKind.ROOT)
 CI = Principal("AROACI", ACCOUNT, f"{IN}role/ci", "ci", PrincipalKind.ROLE)
@@ -94,7 +94,7 @@ class Recorded(Access):
         caller: Caller,
         action: str,
         resource: str,
-        facts: RequestFacts,
+        info: RequestInfo,
         extra: Mapping[str, Sequence[str]] | None = None,
         *,
         below: bool = False,
@@ -262,7 +262,7 @@ def test_every_action_is_of_the_model_and_names_its_entity_by_a_member_of_its_in
         assert action.parameter in members or not action.parameter, name
         if "Tags" in members and action.makes:
             assert action.tagging in ACTIONS, name
-        if action.kind in (Kind.USER, Kind.GROUP, Kind.ROLE) and not action.parameter:
+        if action.kind in (EntityKind.USER, EntityKind.GROUP, EntityKind.ROLE) and not action.parameter:
             assert "PathPrefix" in members, name
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from proxy.auth.access import Access
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.auth.policy.decision import Decision
 from proxy.model.identity import Caller, RegistryAccess, RepositoryAccess
 
 
-class AskedAccess(Access):
+class RecordingAccess(Access):
     """`denied` are actions, or (action, resource) pairs; everything else is allowed. `asked` is in order."""
 
     def __init__(self) -> None:
@@ -18,21 +18,21 @@ class AskedAccess(Access):
         self.denied: set[str | tuple[str, str]] = set()
         self.asked: list[tuple[str, str]] = []
         self.keys: list[Mapping[str, Sequence[str]]] = []
-        self.facts: list[RequestFacts] = []
+        self.info: list[RequestInfo] = []
 
     async def decide(
         self,
         caller: Caller,
         action: str,
         resource: str,
-        facts: RequestFacts,
+        info: RequestInfo,
         extra: Mapping[str, Sequence[str]] | None = None,
         *,
         below: bool = False,
     ) -> Decision:
         self.asked.append((action, resource))
         self.keys.append(extra or {})
-        self.facts.append(facts)
+        self.info.append(info)
         if action in self.denied or (action, resource) in self.denied:
             return Decision(False, f"denied: {action} on {resource}")
         return Decision(True)

@@ -2,7 +2,7 @@
 
 `FakeMetadata` keeps repositories by name and answers the operations of the door's table as the real one does, as far
 as a door can tell; what has a say in a decision is there to be set. `fail_with` makes the next calls fail.
-`AwsDoor.send` sends exactly the lines it is given.
+`AwsHandler.send` sends exactly the lines it is given.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
-from fakes.heard_trail import HeardTrail
+from fakes.recording_trail import RecordingTrail
 
 from harness.identities import ADMINISTRATORS
 from proxy.auth.access import Access
@@ -41,7 +41,7 @@ from proxy.ecr import routes
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
 from proxy.ecr.layers import Layers
-from proxy.ecr.query import QueryDoors
+from proxy.ecr.query import QueryHandlers
 from proxy.ecr.signed_request import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
@@ -199,7 +199,7 @@ class Answer:
         return document["__type"], document["message"]
 
 
-class AwsDoor:
+class AwsHandler:
     """A door that listens. `clock_shift` seconds are added to the door's clock, not to the clients'."""
 
     def __init__(
@@ -220,9 +220,9 @@ class AwsDoor:
         access = access or Access(self.metadata)
         issuers = Issuers([], tls=None, clock=time.monotonic)
         local = LocalKeys(MasterKeys(Path("nowhere"), (new_key(),)))
-        self.trail = HeardTrail()
+        self.trail = RecordingTrail()
         endpoints = Endpoints(Hosts(ACCOUNT, REGION, suffix), url)
-        handler = routes.door(
+        handler = routes.handler(
             trail=self.trail,
             metadata=metadata,
             access=access,
@@ -239,7 +239,7 @@ class AwsDoor:
             keys=local,
             tokens=self.tokens,
             endpoints=endpoints,
-            query_doors=QueryDoors(
+            query_handlers=QueryHandlers(
                 Sts(metadata, self.sessions, access, issuers, self.clock), Iam(metadata, access, self.secrets)
             ),
             layers=Layers(

@@ -14,7 +14,7 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore.exceptions import ClientError
-from fakes.aws_door import (
+from fakes.aws_handler import (
     ACCOUNT,
     ADMIN,
     ADMIN_KEY,
@@ -24,7 +24,7 @@ from fakes.aws_door import (
     EVE_KEY,
     OTHER_ACCOUNT,
     REGION,
-    AwsDoor,
+    AwsHandler,
 )
 
 from harness.specimens import ECR as SPECIMENS
@@ -58,7 +58,7 @@ def test_the_table_holds_only_operations_of_the_api_model() -> None:
 # ---- GetAuthorizationToken -------------------------------------------------------------------------------------------
 
 
-async def test_the_token_is_a_password_for_user_aws_that_names_its_principal(door: AwsDoor) -> None:
+async def test_the_token_is_a_password_for_user_aws_that_names_its_principal(door: AwsHandler) -> None:
     data = (await call(door.client(), "GetAuthorizationToken"))["authorizationData"]
     assert len(data) == 1
     user, password = base64.b64decode(data[0]["authorizationToken"]).decode().split(":")
@@ -66,20 +66,20 @@ async def test_the_token_is_a_password_for_user_aws_that_names_its_principal(doo
     assert (user, claims.principal_id, claims.account, claims.region) == ("AWS", ADMIN.principal_id, ACCOUNT, REGION)
 
 
-async def test_the_token_ends_in_twelve_hours(door: AwsDoor) -> None:
+async def test_the_token_ends_in_twelve_hours(door: AwsHandler) -> None:
     data = (await call(door.client(), "GetAuthorizationToken"))["authorizationData"]
     left = data[0]["expiresAt"] - datetime.datetime.now(datetime.UTC)
     assert LIFETIME - 60 < left.total_seconds() <= LIFETIME
 
 
-async def test_the_endpoint_is_the_address_that_the_client_used(door: AwsDoor) -> None:
+async def test_the_endpoint_is_the_address_that_the_client_used(door: AwsHandler) -> None:
     data = (await call(door.client(), "GetAuthorizationToken"))["authorizationData"]
     assert data[0]["proxyEndpoint"] == door.url
 
 
 @contextlib.asynccontextmanager
-async def listening(url: str = "", suffix: str = "") -> AsyncIterator[AwsDoor]:
-    door = AwsDoor(url, suffix)
+async def listening(url: str = "", suffix: str = "") -> AsyncIterator[AwsHandler]:
+    door = AwsHandler(url, suffix)
     await door.begin()
     try:
         yield door
@@ -87,7 +87,7 @@ async def listening(url: str = "", suffix: str = "") -> AsyncIterator[AwsDoor]:
         await door.finish()
 
 
-async def endpoints(door: AwsDoor, key: tuple[str, str] = ADMIN_KEY, host: str = "", **parameters: Any) -> list[str]:
+async def endpoints(door: AwsHandler, key: tuple[str, str] = ADMIN_KEY, host: str = "", **parameters: Any) -> list[str]:
     body = json.dumps(parameters).encode()
     answer = await door.send(door.signed("GetAuthorizationToken", body, key=key, host=host), body)
     assert answer.status == 200, answer.body
@@ -132,7 +132,9 @@ async def test_a_link_to_a_layer_leads_to_where_its_registry_is_reached(
         assert json.loads(answer.body)["downloadUrl"].startswith(f"{base}/layers/sha256:00?token=")
 
 
-async def test_without_a_suffix_who_is_of_another_account_can_log_in_where_there_is_an_address(door: AwsDoor) -> None:
+async def test_without_a_suffix_who_is_of_another_account_can_log_in_where_there_is_an_address(
+    door: AwsHandler,
+) -> None:
     assert await endpoints(door, EVE_KEY) == [door.url]
     name, message, _ = await refused(door.client(key=EVE_KEY), "GetAuthorizationToken", registryIds=[OTHER_ACCOUNT])
     assert name == "InvalidParameterException"
@@ -148,7 +150,7 @@ async def test_an_api_host_of_another_region_is_refused_in_words() -> None:
         )
 
 
-async def test_each_registry_id_has_its_element(door: AwsDoor) -> None:
+async def test_each_registry_id_has_its_element(door: AwsHandler) -> None:
     data = await call(door.client(), "GetAuthorizationToken", registryIds=[ACCOUNT, ACCOUNT])
     assert len(data["authorizationData"]) == 2
 
@@ -156,7 +158,9 @@ async def test_each_registry_id_has_its_element(door: AwsDoor) -> None:
 @pytest.mark.parametrize(
     "registry_ids", [[], ["999999999999"], [ACCOUNT] * 11, ["x"]], ids=["none", "another", "eleven", "no-id"]
 )
-async def test_registry_ids_that_will_not_do_are_an_invalid_parameter(door: AwsDoor, registry_ids: list[str]) -> None:
+async def test_registry_ids_that_will_not_do_are_an_invalid_parameter(
+    door: AwsHandler, registry_ids: list[str]
+) -> None:
     name, message, status = await refused(door.client(), "GetAuthorizationToken", registryIds=registry_ids)
     assert (name, status) == ("InvalidParameterException", 400)
     assert message.startswith("Invalid parameter at 'registryIds' failed to satisfy constraint: ")
@@ -165,7 +169,7 @@ async def test_registry_ids_that_will_not_do_are_an_invalid_parameter(door: AwsD
 # ---- what is forwarded -----------------------------------------------------------------------------------------------
 
 
-async def test_a_repository_is_created_described_and_deleted(door: AwsDoor) -> None:
+async def test_a_repository_is_created_described_and_deleted(door: AwsHandler) -> None:
     client = door.client()
     made = (await call(client, "CreateRepository", repositoryName="team/app"))["repository"]
     assert made["repositoryArn"] == f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app"
@@ -176,7 +180,7 @@ async def test_a_repository_is_created_described_and_deleted(door: AwsDoor) -> N
     assert (await call(client, "DescribeRepositories"))["repositories"] == []
 
 
-async def test_parameters_are_forwarded_as_they_came(door: AwsDoor) -> None:
+async def test_parameters_are_forwarded_as_they_came(door: AwsHandler) -> None:
     client = door.client()
     await call(client, "CreateRepository", repositoryName="a/b", tags=[{"Key": "k", "Value": "ü\u2028"}])
     await call(client, "BatchGetImage", registryId=ACCOUNT, repositoryName="a/b", imageIds=[{"imageTag": "v1"}])
@@ -186,19 +190,19 @@ async def test_parameters_are_forwarded_as_they_came(door: AwsDoor) -> None:
     ]
 
 
-async def test_a_failure_of_the_api_keeps_its_name_and_text(door: AwsDoor) -> None:
+async def test_a_failure_of_the_api_keeps_its_name_and_text(door: AwsHandler) -> None:
     name, message, status = await refused(door.client(), "ListImages", repositoryName="none")
     assert (name, status) == ("RepositoryNotFoundException", 400)
     assert message == f"The repository with name 'none' does not exist in the registry with id '{ACCOUNT}'"
 
 
-async def test_a_failure_is_an_exception_of_its_own_in_boto3(door: AwsDoor) -> None:
+async def test_a_failure_is_an_exception_of_its_own_in_boto3(door: AwsHandler) -> None:
     client = door.client()
     with pytest.raises(client.exceptions.RepositoryNotFoundException):
         await call(client, "DescribeImages", repositoryName="none")
 
 
-async def test_a_registry_of_another_account_is_asked_when_both_sides_allow(door: AwsDoor) -> None:
+async def test_a_registry_of_another_account_is_asked_when_both_sides_allow(door: AwsHandler) -> None:
     door.metadata.repositories["a/b"] = {"repositoryName": "a/b"}
     asking = {"registryId": ACCOUNT, "repositoryName": "a/b"}
     name, message, _ = await refused(door.client(key=EVE_KEY), "ListImages", **asking)
@@ -217,19 +221,19 @@ async def test_a_registry_of_another_account_is_asked_when_both_sides_allow(door
     assert door.metadata.accounts == [ACCOUNT]
 
 
-async def test_who_names_no_registry_asks_its_own(door: AwsDoor) -> None:
+async def test_who_names_no_registry_asks_its_own(door: AwsHandler) -> None:
     await call(door.client(key=EVE_KEY), "DescribeRepositories")
     assert door.metadata.accounts == [OTHER_ACCOUNT]
 
 
 @pytest.mark.parametrize("registry_id", ["1", "x" * 12, "1234567890123", "*", "１２３４５６７８９０１２"])
-async def test_a_registry_id_that_is_none_is_an_invalid_parameter(door: AwsDoor, registry_id: str) -> None:
+async def test_a_registry_id_that_is_none_is_an_invalid_parameter(door: AwsHandler, registry_id: str) -> None:
     name, message, _ = await refused(door.client(), "ListImages", registryId=registry_id, repositoryName="a/b")
     assert (name, "'registryId'" in message) == ("InvalidParameterException", True)
     assert door.metadata.calls == []
 
 
-async def test_a_metadata_service_that_is_away_is_a_server_exception_to_try_again(door: AwsDoor) -> None:
+async def test_a_metadata_service_that_is_away_is_a_server_exception_to_try_again(door: AwsHandler) -> None:
     client = door.client()
     door.metadata.fail_with = Failure(Code.METADATA_UNAVAILABLE, "no answer from /run/secret.sock", hint="is it up?")
     name, message, status = await refused(client, "DescribeRepositories")
@@ -238,7 +242,7 @@ async def test_a_metadata_service_that_is_away_is_a_server_exception_to_try_agai
     assert "/run/secret.sock" not in message
 
 
-async def test_what_kms_refuses_is_a_kms_exception_with_kmss_own_error(door: AwsDoor) -> None:
+async def test_what_kms_refuses_is_a_kms_exception_with_kmss_own_error(door: AwsHandler) -> None:
     client = door.client()
     door.metadata.fail_with = Failure(Code.KMS, "KMS refused", hint="enable it", kmsError="DisabledException")
     with pytest.raises(client.exceptions.KmsException) as caught:
@@ -256,7 +260,9 @@ async def test_what_kms_refuses_is_a_kms_exception_with_kmss_own_error(door: Aws
 
 
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=[each.operation for each in SPECIMENS])
-async def test_who_has_no_permission_is_denied_before_anything_is_forwarded(door: AwsDoor, specimen: Specimen) -> None:
+async def test_who_has_no_permission_is_denied_before_anything_is_forwarded(
+    door: AwsHandler, specimen: Specimen
+) -> None:
     """What each is asked about is in `test_ecr_actions`."""
     body = json.dumps(specimen.parameters).encode()
     answer = await door.send(door.signed(specimen.operation, body, key=BOB_KEY), body)
@@ -268,13 +274,13 @@ async def test_who_has_no_permission_is_denied_before_anything_is_forwarded(door
     assert door.metadata.calls == []
 
 
-async def test_each_repository_that_is_named_is_asked_of_the_policy(door: AwsDoor) -> None:
+async def test_each_repository_that_is_named_is_asked_of_the_policy(door: AwsHandler) -> None:
     _, message, _ = await refused(door.client(key=BOB_KEY), "DescribeRepositories", repositoryNames=["one/x", "two/y"])
     assert "repository/one/x because" in message
 
 
 @pytest.mark.parametrize("name", [None, 7, "*", "team/*", "tea?", "a" * 257])
-async def test_a_repository_name_that_a_policy_cannot_be_asked_about_is_invalid(door: AwsDoor, name: object) -> None:
+async def test_a_repository_name_that_a_policy_cannot_be_asked_about_is_invalid(door: AwsHandler, name: object) -> None:
     parameters = {} if name is None else {"repositoryName": name}
     code, message, _ = await refused(door.client(), "ListImages", **parameters)
     assert code == "InvalidParameterException" or (code, name) == ("SerializationException", 7)
@@ -285,33 +291,33 @@ async def test_a_repository_name_that_a_policy_cannot_be_asked_about_is_invalid(
 # ---- sts -------------------------------------------------------------------------------------------------------------
 
 
-async def test_get_caller_identity_says_who_signed(door: AwsDoor) -> None:
+async def test_get_caller_identity_says_who_signed(door: AwsHandler) -> None:
     answer = await call(door.client("sts"), "GetCallerIdentity")
     assert (answer["Account"], answer["Arn"], answer["UserId"]) == (ACCOUNT, ADMIN.arn, ADMIN.principal_id)
 
 
-async def test_get_caller_identity_needs_no_permission(door: AwsDoor) -> None:
+async def test_get_caller_identity_needs_no_permission(door: AwsHandler) -> None:
     assert (await call(door.client("sts", BOB_KEY), "GetCallerIdentity"))["UserId"] == BOB.principal_id
 
 
-async def test_another_sts_action_is_an_invalid_action(door: AwsDoor) -> None:
+async def test_another_sts_action_is_an_invalid_action(door: AwsHandler) -> None:
     name, message, status = await refused(door.client("sts"), "GetFederationToken", Name="anna")
     assert (name, status) == ("InvalidAction", 400)
     assert "GetFederationToken" in message
 
 
-async def test_sts_names_a_wrong_secret_as_sts_does(door: AwsDoor) -> None:
+async def test_sts_names_a_wrong_secret_as_sts_does(door: AwsHandler) -> None:
     name, _, status = await refused(door.client("sts", (ADMIN_KEY[0], "wrong")), "GetCallerIdentity")
     assert (name, status) == ("SignatureDoesNotMatch", 403)
 
 
-async def test_sts_names_an_unknown_key_as_sts_does(door: AwsDoor) -> None:
+async def test_sts_names_an_unknown_key_as_sts_does(door: AwsHandler) -> None:
     name, message, status = await refused(door.client("sts", ("AKIANOBODY", "x")), "GetCallerIdentity")
     assert (name, status) == ("InvalidClientTokenId", 403)
     assert message == "The security token included in the request is invalid."
 
 
-async def test_sts_allows_fifteen_minutes(door: AwsDoor) -> None:
+async def test_sts_allows_fifteen_minutes(door: AwsHandler) -> None:
     door.clock_shift = 14 * 60
     assert (await call(door.client("sts"), "GetCallerIdentity"))["Account"] == ACCOUNT
     door.clock_shift = 16 * 60
@@ -321,7 +327,7 @@ async def test_sts_allows_fifteen_minutes(door: AwsDoor) -> None:
     assert message.endswith(" - 15 min.)")
 
 
-async def test_sts_answers_a_failing_metadata_service_as_an_internal_failure(door: AwsDoor) -> None:
+async def test_sts_answers_a_failing_metadata_service_as_an_internal_failure(door: AwsHandler) -> None:
     client = door.client("sts")
     door.metadata.fail_with = Failure(Code.METADATA_UNAVAILABLE, "away")
     name, _, status = await refused(client, "GetCallerIdentity")

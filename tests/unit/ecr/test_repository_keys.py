@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import structlog
+from fakes.fake_kms import ARN as SERVERS
+from fakes.fake_kms import fake_kms
 from fakes.keyed_registry import OWN, REPOSITORY, Clock, KeyedRegistry, encryption_in, said
-from fakes.kms_door import ARN as SERVERS
-from fakes.kms_door import kms_door
 from fakes.oci_words import EMPTY_CONFIG, OCI_IMAGE, digest_of, image, push_blob, push_image
 from fakes.signer import Credentials
 from fakes.whole_registry import ACCOUNT, whole_registry
@@ -33,9 +33,9 @@ TEMPLATE: dict[str, Any] = {
 @pytest.fixture
 async def registry(tmp_path: Path) -> AsyncIterator[KeyedRegistry]:
     clock = Clock()
-    async with kms_door() as door:
+    async with fake_kms() as door:
         door.named |= {OWN: OWN, "own": OWN, "alias/own": OWN}
-        kms = KmsKeys(door.kms(patience=0.5), "probe", clock=clock, cache_seconds=CACHE_SECONDS)
+        kms = KmsKeys(door.kms(retry_seconds=0.5), "probe", clock=clock, cache_seconds=CACHE_SECONDS)
         async with whole_registry(tmp_path, kms=kms) as whole:
             made = KeyedRegistry(whole, door, clock, Credentials(*await whole.give_key(ACCOUNT, "administrator")))
             yield made
@@ -123,7 +123,7 @@ async def test_what_cannot_be_is_refused_before_kms_is_asked(
 
 
 async def test_without_a_kms_a_key_of_it_is_refused_in_words(tmp_path: Path) -> None:
-    async with whole_registry(tmp_path) as whole, kms_door() as unused:
+    async with whole_registry(tmp_path) as whole, fake_kms() as unused:
         who = Credentials(*await whole.give_key(ACCOUNT, "administrator"))
         registry = KeyedRegistry(whole, unused, Clock(), who)
         with structlog.testing.capture_logs() as logged:
@@ -265,7 +265,7 @@ async def test_a_repository_that_changes_its_key_under_an_upload_begins_with_the
 
 
 async def test_what_has_a_key_of_its_own_is_sealed_where_nothing_else_is(tmp_path: Path) -> None:
-    async with kms_door() as door:
+    async with fake_kms() as door:
         door.named[OWN] = OWN
         kms = KmsKeys(door.kms(), "probe")
         async with whole_registry(tmp_path, kms=kms, sealing=Sealing.NONE) as whole:

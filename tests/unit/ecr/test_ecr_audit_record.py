@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from fakes.aws_door import ACCOUNT, ADMIN, ADMIN_KEY, BOB, BOB_KEY, OTHER_ACCOUNT, REGION, AwsDoor
+from fakes.aws_handler import ACCOUNT, ADMIN, ADMIN_KEY, BOB, BOB_KEY, OTHER_ACCOUNT, REGION, AwsHandler
 
-from proxy.audit.events import Outsider
-from proxy.auth.policy.context import RequestFacts
-from proxy.ecr.audit_record import Told
+from proxy.audit.events import ExternalIdentity
+from proxy.auth.policy.context import RequestInfo
+from proxy.ecr.audit_record import ApiAuditRecord
 from proxy.ecr.services import STS
 from proxy.model.errors import Code, Failure
 
 APP = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app"
 
 
-async def call(door: AwsDoor, operation: str, *, service: str = "ecr", key: Any = ADMIN_KEY, **given: Any) -> str:
+async def call(door: AwsHandler, operation: str, *, service: str = "ecr", key: Any = ADMIN_KEY, **given: Any) -> str:
     """The error's name, empty when there was none."""
     try:
         await asyncio.to_thread(door.client(service, key)._make_api_call, operation, given)
@@ -27,7 +27,7 @@ async def call(door: AwsDoor, operation: str, *, service: str = "ecr", key: Any 
     return ""
 
 
-async def test_a_call_is_one_event_with_who_what_and_from_where(door: AwsDoor) -> None:
+async def test_a_call_is_one_event_with_who_what_and_from_where(door: AwsHandler) -> None:
     assert await call(door, "CreateRepository", repositoryName="team/app") == ""
     [event] = door.trail.events
     assert event["eventName"] == "CreateRepository"
@@ -55,15 +55,15 @@ async def test_a_call_is_one_event_with_who_what_and_from_where(door: AwsDoor) -
     ],
 )
 async def test_what_changes_something_or_gives_credentials_is_with_the_kernel_before_the_answer(
-    door: AwsDoor, operation: str, service: str, given: dict[str, Any], kept: bool
+    door: AwsHandler, operation: str, service: str, given: dict[str, Any], kept: bool
 ) -> None:
     assert await call(door, operation, service=service, **given) == ""
-    assert [each.name for each in door.trail.kept] == ([operation] if kept else [])
-    assert [each.name for each in door.trail.happened] == [operation]
+    assert [each.name for each in door.trail.durable] == ([operation] if kept else [])
+    assert [each.name for each in door.trail.received] == [operation]
     assert '"*"' not in door.trail.text  # what is asked of everything names nothing
 
 
-async def test_a_refusal_names_whom_it_refused_and_why(door: AwsDoor) -> None:
+async def test_a_refusal_names_whom_it_refused_and_why(door: AwsHandler) -> None:
     assert await call(door, "CreateRepository", key=BOB_KEY, repositoryName="team/app") == "AccessDeniedException"
     [event] = door.trail.events
     assert (event["errorCode"], event["userIdentity"]["arn"]) == ("AccessDenied", BOB.arn)
@@ -71,7 +71,7 @@ async def test_a_refusal_names_whom_it_refused_and_why(door: AwsDoor) -> None:
     assert event["responseElements"] is None
 
 
-async def test_a_call_for_another_registry_is_told_to_that_account(door: AwsDoor) -> None:
+async def test_a_call_for_another_registry_is_told_to_that_account(door: AwsHandler) -> None:
     await call(door, "DescribeRepositories", registryId=OTHER_ACCOUNT)
     assert [event["recipientAccountId"] for event in door.trail.events] == [OTHER_ACCOUNT]
 
@@ -80,7 +80,7 @@ async def test_a_call_for_another_registry_is_told_to_that_account(door: AwsDoor
     ("service", "code"),
     [("ecr", "InvalidSignatureException"), ("sts", "SignatureDoesNotMatch"), ("iam", "SignatureDoesNotMatch")],
 )
-async def test_who_did_not_sign_right_is_nobody_and_says_nothing(door: AwsDoor, service: str, code: str) -> None:
+async def test_who_did_not_sign_right_is_nobody_and_says_nothing(door: AwsHandler, service: str, code: str) -> None:
     operation, given = {
         "ecr": ("CreateRepository", {"repositoryName": "forged/name"}),
         "sts": ("GetCallerIdentity", {}),
@@ -92,22 +92,22 @@ async def test_who_did_not_sign_right_is_nobody_and_says_nothing(door: AwsDoor, 
     assert event["eventSource"] == f"{service}.amazonaws.com"
     assert event["requestParameters"] is None
     assert "forged" not in door.trail.text
-    assert door.trail.kept == []  # whom nobody knows makes nobody wait for a disk
+    assert door.trail.durable == []  # whom nobody knows makes nobody wait for a disk
 
 
-async def test_an_unsigned_request_is_an_event(door: AwsDoor) -> None:
+async def test_an_unsigned_request_is_an_event(door: AwsHandler) -> None:
     answer = await door.send([("Host", door.address), ("X-Amz-Target", "nonsense\u00ff")])
     assert answer.status == 400
     [event] = door.trail.events
     assert (event["eventName"], event["errorCode"]) == ("Unknown", "MissingAuthenticationTokenException")
 
 
-async def test_an_operation_that_is_not_served_is_told_by_its_name(door: AwsDoor) -> None:
+async def test_an_operation_that_is_not_served_is_told_by_its_name(door: AwsHandler) -> None:
     assert await call(door, "PutReplicationConfiguration", replicationConfiguration={"rules": []}) != ""
     assert [event["eventName"] for event in door.trail.events] == ["PutReplicationConfiguration"]
 
 
-async def test_our_own_failure_is_told(door: AwsDoor) -> None:
+async def test_our_own_failure_is_told(door: AwsHandler) -> None:
     door.metadata.fail_with = Failure(Code.METADATA_UNAVAILABLE, "the inside says /secret/path")
     assert await call(door, "DescribeRepositories") == "ServerException"
     assert [event["errorCode"] for event in door.trail.events] == ["ServerException"]
@@ -115,12 +115,12 @@ async def test_our_own_failure_is_told(door: AwsDoor) -> None:
 
 
 def test_a_web_identity_is_who_its_issuer_said_and_its_roles_account_is_concerned() -> None:
-    told = Told(STS, ACCOUNT, RequestFacts(0, "", True, "", REGION), "r")
-    told.takes(f"arn:aws:iam::{OTHER_ACCOUNT}:role/ci")
+    told = ApiAuditRecord(STS, ACCOUNT, RequestInfo(0, "", True, "", REGION), "r")
+    told.set_role(f"arn:aws:iam::{OTHER_ACCOUNT}:role/ci")
     provider = f"arn:aws:iam::{OTHER_ACCOUNT}:oidc-provider/issuer.example"
-    told.done({"SubjectFromWebIdentityToken": "repo:a/b", "Provider": provider, "Audience": "sts.amazonaws.com"})
+    told.succeeded({"SubjectFromWebIdentityToken": "repo:a/b", "Provider": provider, "Audience": "sts.amazonaws.com"})
     assert told.account == OTHER_ACCOUNT
-    assert isinstance(told.caller, Outsider)
+    assert isinstance(told.caller, ExternalIdentity)
     assert dict(told.caller.members) == {
         "principalId": f"{provider}:sts.amazonaws.com:repo:a/b",
         "userName": "repo:a/b",
@@ -130,8 +130,8 @@ def test_a_web_identity_is_who_its_issuer_said_and_its_roles_account_is_concerne
 
 @pytest.mark.parametrize("role", ["", "x", "arn:aws:iam::123:role/a", "a:b:c:d:e:f", "\ud800" * 600])
 def test_whatever_stands_for_a_role_changes_no_account(role: str) -> None:
-    told = Told(STS, ACCOUNT, RequestFacts(0, "", True, "", REGION), "r")
-    told.takes(role)
+    told = ApiAuditRecord(STS, ACCOUNT, RequestInfo(0, "", True, "", REGION), "r")
+    told.set_role(role)
     assert told.account == ACCOUNT
 
 
@@ -146,7 +146,7 @@ def test_whatever_stands_for_a_role_changes_no_account(role: str) -> None:
     ],
 )
 async def test_while_the_log_cannot_be_written_writes_are_refused_before_anything_is_done(
-    door: AwsDoor, operation: str, service: str, given: dict[str, Any], code: str
+    door: AwsHandler, operation: str, service: str, given: dict[str, Any], code: str
 ) -> None:
     door.trail.fails = Failure(Code.STORE_UNAVAILABLE, "the audit log cannot be written")
     assert await call(door, operation, service=service, **given) == code

@@ -9,14 +9,14 @@ import pytest
 
 from proxy.auth.policy.evaluation import (
     Element,
-    Kind,
-    Layer,
+    Evaluation,
+    PolicyKind,
+    PolicyLayer,
     Request,
-    Weighed,
     caller_layers,
+    evaluate,
     keys_read,
     resource_layer,
-    weigh,
 )
 from proxy.auth.policy.principals import Meant
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal
@@ -38,50 +38,55 @@ def bob(text: str) -> Caller:
 BOB = bob(policy(Resource="*"))
 
 
-def traced(layer: Layer, caller: Caller | None = BOB) -> Any:
+def traced(layer: PolicyLayer, caller: Caller | None = BOB) -> Any:
     """What the trace is told of the layer's one statement."""
     told: list[Any] = []
-    weigh(Request(caller, "ecr:getimage", REPOSITORY, {}, PROVIDER), [layer], lambda *seen: told.append(seen[-1]))
+    evaluate(Request(caller, "ecr:getimage", REPOSITORY, {}, PROVIDER), [layer], lambda *seen: told.append(seen[-1]))
     return told.pop()
 
 
-def of(kind: Kind, **more: Any) -> Layer:
+def of(kind: PolicyKind, **more: Any) -> PolicyLayer:
     return resource_layer(kind, BoundPolicy(policy(**more), ((BOB_ARN, "AIDABOB"),)))
 
 
 def test_nothing_that_was_said_grants_nothing() -> None:
-    weighed = Weighed(())
-    assert weighed.grants_directly is False
-    assert weighed.grants_role is False
-    assert weighed.narrowing() is None
+    evaluation = Evaluation(())
+    assert evaluation.grants_directly is False
+    assert evaluation.grants_role is False
+    assert evaluation.narrowing() is None
 
 
 def test_the_kinds_go_by_these_words() -> None:
     """`Decision.by` tells people and logs of them."""
-    assert [*Kind] == ["identity", "boundary", "session", "repository", "registry", "trust"]
+    assert [*PolicyKind] == ["identity", "boundary", "session", "repository", "registry", "trust"]
 
 
 @pytest.mark.parametrize(
     ("layer", "told"),
     [
-        (of(Kind.REPOSITORY, Principal="*", Action="ecr:PutImage"), Element.ACTION),
-        (of(Kind.REPOSITORY, Principal="*", Resource="arn:aws:s3:::a"), Element.RESOURCE),
-        (of(Kind.REPOSITORY, Principal="*"), Meant.ROLE),
-        (of(Kind.REGISTRY, Principal="*"), Element.RESOURCE),
-        (of(Kind.REGISTRY, Principal="*", Resource="*"), Meant.ROLE),
-        (of(Kind.REPOSITORY, Principal={"AWS": f"arn:aws:iam::{HOME}:user/eve"}), Element.PRINCIPAL),
-        (of(Kind.REPOSITORY, Principal={"AWS": BOB_ARN}), Meant.DIRECTLY),
-        (of(Kind.REPOSITORY, NotPrincipal={"AWS": BOB_ARN}), Element.PRINCIPAL),
-        (of(Kind.REPOSITORY, NotPrincipal={"AWS": [BOB_ARN, HOME]}, Effect="Deny"), Element.PRINCIPAL),
-        (of(Kind.REPOSITORY, NotPrincipal={"AWS": f"arn:aws:iam::{HOME}:user/eve"}, Effect="Deny"), Meant.DIRECTLY),
+        (of(PolicyKind.REPOSITORY, Principal="*", Action="ecr:PutImage"), Element.ACTION),
+        (of(PolicyKind.REPOSITORY, Principal="*", Resource="arn:aws:s3:::a"), Element.RESOURCE),
+        (of(PolicyKind.REPOSITORY, Principal="*"), Meant.ROLE),
+        (of(PolicyKind.REGISTRY, Principal="*"), Element.RESOURCE),
+        (of(PolicyKind.REGISTRY, Principal="*", Resource="*"), Meant.ROLE),
+        (of(PolicyKind.REPOSITORY, Principal={"AWS": f"arn:aws:iam::{HOME}:user/eve"}), Element.PRINCIPAL),
+        (of(PolicyKind.REPOSITORY, Principal={"AWS": BOB_ARN}), Meant.DIRECTLY),
+        (of(PolicyKind.REPOSITORY, NotPrincipal={"AWS": BOB_ARN}), Element.PRINCIPAL),
+        (of(PolicyKind.REPOSITORY, NotPrincipal={"AWS": [BOB_ARN, HOME]}, Effect="Deny"), Element.PRINCIPAL),
+        (
+            of(PolicyKind.REPOSITORY, NotPrincipal={"AWS": f"arn:aws:iam::{HOME}:user/eve"}, Effect="Deny"),
+            Meant.DIRECTLY,
+        ),
         # Documents that are of another kind than where they stand.
-        (of(Kind.REPOSITORY, Resource="*"), Element.PRINCIPAL),
+        (of(PolicyKind.REPOSITORY, Resource="*"), Element.PRINCIPAL),
         (caller_layers(bob(policy(Resource="*", Principal="*")))[0], Element.PRINCIPAL),
         (caller_layers(bob(policy()))[0], Element.RESOURCE),
         (caller_layers(BOB)[0], Meant.DIRECTLY),
     ],
 )
-def test_the_trace_is_told_how_a_statement_means_the_caller_or_what_did_not_match(layer: Layer, told: Any) -> None:
+def test_the_trace_is_told_how_a_statement_means_the_caller_or_what_did_not_match(
+    layer: PolicyLayer, told: Any
+) -> None:
     assert traced(layer) is told
 
 
@@ -100,24 +105,26 @@ def test_the_trace_is_told_how_a_statement_means_the_caller_or_what_did_not_matc
     ],
 )
 def test_a_web_identity_is_meant_by_its_provider_alone(statement: dict[str, Any], told: Any) -> None:
-    assert traced(of(Kind.TRUST, **statement), None) is told
+    assert traced(of(PolicyKind.TRUST, **statement), None) is told
 
 
 def test_a_condition_that_does_not_hold_is_what_the_trace_is_told() -> None:
-    layer = of(Kind.REPOSITORY, Principal="*", Condition={"StringEquals": {"aws:UserAgent": "x"}})
+    layer = of(PolicyKind.REPOSITORY, Principal="*", Condition={"StringEquals": {"aws:UserAgent": "x"}})
     assert traced(layer) is layer.policies[0].document.statements[0].conditions[0]
 
 
 def test_a_resources_policy_that_grants_nothing_still_denies() -> None:
     for effect, denied in (("Allow", False), ("Deny", True)):
-        layer = resource_layer(Kind.REPOSITORY, BoundPolicy(policy(Principal="*", Effect=effect), ()), grants=False)
-        weighed = weigh(Request(BOB, "ecr:getimage", REPOSITORY, {}), [layer])
-        assert weighed.resource is None
-        assert (weighed.denied is not None) is denied
+        layer = resource_layer(
+            PolicyKind.REPOSITORY, BoundPolicy(policy(Principal="*", Effect=effect), ()), grants=False
+        )
+        evaluation = evaluate(Request(BOB, "ecr:getimage", REPOSITORY, {}), [layer])
+        assert evaluation.resource is None
+        assert (evaluation.denied is not None) is denied
 
 
 def test_the_keys_of_all_layers_are_read() -> None:
-    layers = [of(Kind.REPOSITORY, Principal="*", Condition={"Bool": {key: "true"}}) for key in ("x:A", "x:B")]
+    layers = [of(PolicyKind.REPOSITORY, Principal="*", Condition={"Bool": {key: "true"}}) for key in ("x:A", "x:B")]
     assert keys_read(layers) == {"x:a", "x:b"}
 
 
@@ -126,27 +133,27 @@ def test_the_layers_of_a_caller_are_made_once() -> None:
 
 
 def test_a_document_that_cannot_be_read_denies_everything_wherever_it_stands() -> None:
-    for layer in (*caller_layers(bob("{")), resource_layer(Kind.REPOSITORY, BoundPolicy("{", ()))):
-        weighed = weigh(Request(BOB, "s3:anything", "arn:aws:s3:::a", {}), [layer])
-        assert weighed.denied is not None
-        assert weighed.denied.statement.sid == "unreadable"
+    for layer in (*caller_layers(bob("{")), resource_layer(PolicyKind.REPOSITORY, BoundPolicy("{", ()))):
+        evaluation = evaluate(Request(BOB, "s3:anything", "arn:aws:s3:::a", {}), [layer])
+        assert evaluation.denied is not None
+        assert evaluation.denied.statement.sid == "unreadable"
 
 
-@pytest.mark.parametrize("kind", [Kind.IDENTITY, Kind.BOUNDARY, Kind.SESSION, Kind.REPOSITORY])
-def test_of_two_that_allow_alike_the_first_is_remembered(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [PolicyKind.IDENTITY, PolicyKind.BOUNDARY, PolicyKind.SESSION, PolicyKind.REPOSITORY])
+def test_of_two_that_allow_alike_the_first_is_remembered(kind: PolicyKind) -> None:
     """It is the one that a decision names."""
-    principal = {"Principal": "*"} if kind is Kind.REPOSITORY else {}
+    principal = {"Principal": "*"} if kind is PolicyKind.REPOSITORY else {}
     first, second = (of(kind, Resource="*", **principal) for _ in range(2))
-    weighed = weigh(Request(BOB, "ecr:getimage", REPOSITORY, {}), [first, second])
-    found = getattr(weighed, "resource" if kind is Kind.REPOSITORY else kind)
+    evaluation = evaluate(Request(BOB, "ecr:getimage", REPOSITORY, {}), [first, second])
+    found = getattr(evaluation, "resource" if kind is PolicyKind.REPOSITORY else kind)
     assert found.held is first.policies[0]
 
 
 def test_a_deny_ends_the_weighing_unless_everything_is_to_be_traced() -> None:
-    layers = [of(Kind.IDENTITY, Resource="*", Effect=effect) for effect in ("Deny", "Allow", "Deny")]
+    layers = [of(PolicyKind.IDENTITY, Resource="*", Effect=effect) for effect in ("Deny", "Allow", "Deny")]
     request = Request(BOB, "ecr:getimage", REPOSITORY, {})
-    seen: list[Layer] = []
-    in_short, in_full = weigh(request, layers), weigh(request, layers, lambda layer, *_: seen.append(layer))
+    seen: list[PolicyLayer] = []
+    in_short, in_full = evaluate(request, layers), evaluate(request, layers, lambda layer, *_: seen.append(layer))
     assert in_short.denied is not None
     assert in_short.identity is None
     assert seen == layers
@@ -160,6 +167,6 @@ def test_a_condition_on_the_principals_arn_means_nobody_whom_the_principal_does_
     condition = {"ArnEquals": {"aws:PrincipalArn": BOB_ARN}}
     request = Request(BOB, "ecr:getimage", REPOSITORY, {"aws:principalarn": (BOB_ARN,)})
     for principal, meant in (("*", Meant.DIRECTLY), ({"AWS": f"arn:aws:iam::{HOME}:user/eve"}, None)):
-        layer = of(Kind.REPOSITORY, Principal=principal, Condition=condition)
-        applied = weigh(request, [layer]).resource
+        layer = of(PolicyKind.REPOSITORY, Principal=principal, Condition=condition)
+        applied = evaluate(request, [layer]).resource
         assert (applied.meant if applied is not None else None) is meant

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.asked_doors import LAYER, NOBODY, Doors, asked_doors, push
-from fakes.heard_trail import HeardTrail
 from fakes.memory_line import Answer
 from fakes.oci_words import digest_of
+from fakes.recording_trail import RecordingTrail
+from fakes.registry_client import LAYER, NOBODY, RegistryClient, push, registry_client
 
 from harness.specimens import ACCOUNT, REPOSITORY
 from proxy import observe
-from proxy.http.response_cache import KeptAnswers
+from proxy.http.response_cache import ResponseCache
 from proxy.metadata.client.epochs import Epochs
 from proxy.model.identity import RepositoryAccess
 from proxy.model.quotas import Rate
@@ -30,7 +30,7 @@ READS = [("GET", V1), ("HEAD", V1), ("HEAD", BLOB), ("GET", "/v2/"), ("HEAD", "/
 PULL = {"Effect": "Allow", "Action": "ecr:Batch*", "Resource": "*"}
 ARN = f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{REPOSITORY}"
 
-Change = Callable[[Doors], Awaitable[object]]
+Change = Callable[[RegistryClient], Awaitable[object]]
 
 
 class Clock:
@@ -56,8 +56,8 @@ class Noted(PullTimes):
 
 
 @pytest.fixture
-def trail() -> HeardTrail:
-    return HeardTrail()
+def trail() -> RecordingTrail:
+    return RecordingTrail()
 
 
 @pytest.fixture
@@ -66,35 +66,35 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def doors(tmp_path: Path, trail: HeardTrail, clock: Clock) -> AsyncIterator[Doors]:
-    async with asked_doors(tmp_path, trail=trail, pulls=Noted(), now=clock) as found:
+async def doors(tmp_path: Path, trail: RecordingTrail, clock: Clock) -> AsyncIterator[RegistryClient]:
+    async with registry_client(tmp_path, trail=trail, pulls=Noted(), now=clock) as found:
         yield found
 
 
 @pytest.fixture(autouse=True)
 def _count_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = KeptAnswers.find
+    lookup = ResponseCache.lookup
 
-    def find_and_settle(self: KeptAnswers, name: bytes) -> bytes | None:
-        answer = find(self, name)
+    def lookup_and_settle(self: ResponseCache, name: bytes) -> bytes | None:
+        answer = lookup(self, name)
         self.settle()
         return answer
 
-    monkeypatch.setattr(KeptAnswers, "find", find_and_settle)
+    monkeypatch.setattr(ResponseCache, "lookup", lookup_and_settle)
 
 
 def given_again() -> float:
     return observe._registry.get_sample_value("wharfage_http_answered_again_total") or 0.0
 
 
-async def ask(doors: Doors, method: str, path: str, password: str = "") -> tuple[Answer, bool]:
+async def ask(doors: RegistryClient, method: str, path: str, password: str = "") -> tuple[Answer, bool]:
     """The answer, and whether it was given again."""
     before = given_again()
     answer = await doors.docker(method, path, password or doors.registry.password)
     return answer, given_again() > before
 
 
-async def settled(doors: Doors, method: str, path: str, password: str = "") -> Answer:
+async def settled(doors: RegistryClient, method: str, path: str, password: str = "") -> Answer:
     """Asked until the answer is given again."""
     for _ in range(4):
         answer, again = await ask(doors, method, path, password)
@@ -105,11 +105,11 @@ async def settled(doors: Doors, method: str, path: str, password: str = "") -> A
 
 @pytest.mark.parametrize(("method", "path"), READS)
 async def test_a_read_is_the_same_again_and_its_event_too(
-    doors: Doors, trail: HeardTrail, method: str, path: str
+    doors: RegistryClient, trail: RecordingTrail, method: str, path: str
 ) -> None:
     """But for moment and ids; `/v2/` is no operation and leaves none."""
     first = await settled(doors, method, path)
-    trail.happened.clear()
+    trail.received.clear()
     answers = [await ask(doors, method, path) for _ in range(3)]
     assert [again for _, again in answers] == [True] * 3
     for answer, _ in answers:
@@ -130,7 +130,7 @@ def _epoch(text: str) -> float:
 async def test_each_manifest_given_again_is_a_pull(tmp_path: Path) -> None:
     """A look at one (HEAD) is none."""
     noted = Noted()
-    async with asked_doors(tmp_path, pulls=noted) as doors:
+    async with registry_client(tmp_path, pulls=noted) as doors:
         for method in ("HEAD", "GET"):
             await settled(doors, method, V1)
         noted.pulls.clear()
@@ -141,7 +141,7 @@ async def test_each_manifest_given_again_is_a_pull(tmp_path: Path) -> None:
     assert len(set(noted.pulls)) == 1
 
 
-async def test_what_the_client_has_already_is_said_again_too(doors: Doors) -> None:
+async def test_what_the_client_has_already_is_said_again_too(doors: RegistryClient) -> None:
     digest = (await ask(doors, "GET", V1))[0].headers["docker-content-digest"]
     lines = [("If-None-Match", f'"{digest}"')]
     before = given_again()
@@ -150,21 +150,21 @@ async def test_what_the_client_has_already_is_said_again_too(doors: Doors) -> No
     assert given_again() - before == 2
 
 
-async def _move_tag(doors: Doors) -> None:
+async def _move_tag(doors: RegistryClient) -> None:
     await push(doors, REPOSITORY, "v1", [LAYER, b"moved"])
 
 
-async def _delete_image(doors: Doors) -> None:
+async def _delete_image(doors: RegistryClient) -> None:
     digest = (await doors.docker("HEAD", V1, doors.registry.password)).headers["docker-content-digest"]
     answer = await doors.docker("DELETE", f"/v2/{REPOSITORY}/manifests/{digest}", doors.registry.password)
     assert answer.status == 202
 
 
-async def _delete_repository(doors: Doors) -> None:
+async def _delete_repository(doors: RegistryClient) -> None:
     await doors.registry.metadata.call(ACCOUNT, "DeleteRepository", {"repositoryName": REPOSITORY, "force": True})
 
 
-async def _quarantine(doors: Doors) -> None:
+async def _quarantine(doors: RegistryClient) -> None:
     blob = await doors.registry.blobs.find(ACCOUNT, REPOSITORY, digest_of(LAYER))
     await doors.registry.metadata.quarantine(blob.sealed.object_key, "a test")
 
@@ -180,7 +180,7 @@ async def _quarantine(doors: Doors) -> None:
     ],
 )
 async def test_what_is_gone_is_gone_at_the_next_request(
-    doors: Doors, method: str, path: str, change: Change, status: int
+    doors: RegistryClient, method: str, path: str, change: Change, status: int
 ) -> None:
     assert (await settled(doors, method, path)).status == 200
     await change(doors)
@@ -190,7 +190,7 @@ async def test_what_is_gone_is_gone_at_the_next_request(
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_moved_tag_is_seen_by_the_next_request(doors: Doors, method: str) -> None:
+async def test_a_moved_tag_is_seen_by_the_next_request(doors: RegistryClient, method: str) -> None:
     before = await settled(doors, method, V1)
     await _move_tag(doors)
     answer, again = await ask(doors, method, V1)
@@ -199,18 +199,18 @@ async def test_a_moved_tag_is_seen_by_the_next_request(doors: Doors, method: str
     assert (await settled(doors, method, V1)).headers == {**answer.headers, "date": answer.headers["date"]}
 
 
-async def _take_policy(doors: Doors) -> None:
+async def _take_policy(doors: RegistryClient) -> None:
     await doors.permit()
 
 
-async def _deny_by_repository(doors: Doors) -> None:
+async def _deny_by_repository(doors: RegistryClient) -> None:
     statement = {"Effect": "Deny", "Principal": "*", "Action": "ecr:Batch*"}
     text = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     asked = {"repositoryName": REPOSITORY, "policyText": text, "force": True}
     await doors.registry.metadata.call(ACCOUNT, "SetRepositoryPolicy", asked)
 
 
-async def _deny_by_tag(doors: Doors) -> None:
+async def _deny_by_tag(doors: RegistryClient) -> None:
     """The user's own policy reads the repository's tags."""
     await doors.registry.metadata.call(ACCOUNT, "UntagResource", {"resourceArn": ARN, "tagKeys": ["Team"]})
 
@@ -218,7 +218,7 @@ async def _deny_by_tag(doors: Doors) -> None:
 @pytest.mark.parametrize("change", [_take_policy, _deny_by_repository, _deny_by_tag])
 @pytest.mark.parametrize(("method", "path"), [("GET", V1), ("HEAD", BLOB)])
 async def test_who_may_no_longer_is_refused_at_the_next_request(
-    doors: Doors, method: str, path: str, change: Change
+    doors: RegistryClient, method: str, path: str, change: Change
 ) -> None:
     await doors.permit({**PULL, "Condition": {"StringEquals": {"aws:ResourceTag/Team": "a"}}}, _login())
     password = await doors.password(doors.keys[NOBODY])
@@ -234,7 +234,7 @@ def _login() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("method", "path"), READS)
-async def test_who_is_gone_is_nobody_at_the_next_request(doors: Doors, method: str, path: str) -> None:
+async def test_who_is_gone_is_nobody_at_the_next_request(doors: RegistryClient, method: str, path: str) -> None:
     """With a good token of a user that is deleted."""
     await doors.permit(PULL, _login())
     password = await doors.password(doors.keys[NOBODY])
@@ -247,7 +247,7 @@ async def test_who_is_gone_is_nobody_at_the_next_request(doors: Doors, method: s
 
 
 @pytest.mark.parametrize(("method", "path"), READS)
-async def test_a_token_that_ends_ends_its_answers(doors: Doors, clock: Clock, method: str, path: str) -> None:
+async def test_a_token_that_ends_ends_its_answers(doors: RegistryClient, clock: Clock, method: str, path: str) -> None:
     assert (await settled(doors, method, path)).status == 200
     clock.ahead = 12 * 3600 - 60
     assert (await settled(doors, method, path)).status == 200
@@ -256,7 +256,7 @@ async def test_a_token_that_ends_ends_its_answers(doors: Doors, clock: Clock, me
     assert (answer.status, again) == (403, False)
 
 
-async def test_an_answer_is_worked_out_anew_after_some_minutes(doors: Doors, clock: Clock) -> None:
+async def test_an_answer_is_worked_out_anew_after_some_minutes(doors: RegistryClient, clock: Clock) -> None:
     """Rows that have to hear of a blob's use hear of it."""
     await settled(doors, "HEAD", BLOB)
     clock.ahead = 301
@@ -265,7 +265,9 @@ async def test_an_answer_is_worked_out_anew_after_some_minutes(doors: Doors, clo
 
 
 @pytest.mark.parametrize("key", ["aws:CurrentTime", "aws:EpochTime"])
-async def test_where_a_policy_reads_the_clock_it_is_asked_each_time(doors: Doors, clock: Clock, key: str) -> None:
+async def test_where_a_policy_reads_the_clock_it_is_asked_each_time(
+    doors: RegistryClient, clock: Clock, key: str
+) -> None:
     """Such a permission ends by itself, with nothing changed."""
     soon = time.time() + 1000
     if key == "aws:CurrentTime":
@@ -282,37 +284,37 @@ async def test_where_a_policy_reads_the_clock_it_is_asked_each_time(doors: Doors
 
 
 async def test_where_an_operation_has_a_rate_each_request_is_counted(tmp_path: Path) -> None:
-    async with asked_doors(tmp_path, rates={"BatchGetImage": Rate(0.01, 3.0)}) as doors:
+    async with registry_client(tmp_path, rates={"BatchGetImage": Rate(0.01, 3.0)}) as doors:
         answers = [await ask(doors, "GET", V1) for _ in range(4)]
         assert [(answer.status, again) for answer, again in answers] == [(200, False)] * 3 + [(429, False)]
         await settled(doors, "HEAD", BLOB)
 
 
-async def test_nothing_is_given_again_while_nothing_can_be_told(doors: Doors, tmp_path: Path) -> None:
+async def test_nothing_is_given_again_while_nothing_can_be_told(doors: RegistryClient, tmp_path: Path) -> None:
     """A node whose lease has run out, or that lives on what was valid when the database was lost, asks the long way."""
     page = await asyncio.to_thread(Epochs, tmp_path / "epochs")
     try:
         for until, grace in ((1, False), (0, True)):
             await settled(doors, "GET", V1)
-            page.lend(until, grace=grace)
+            page.grant_lease(until, grace=grace)
             for _ in range(2):
                 assert not (await ask(doors, "GET", V1))[1]
-            page.lend(0)
+            page.grant_lease(0)
     finally:
-        page.lend(0)
+        page.grant_lease(0)
         page.close()
 
 
-class _FullTrail(HeardTrail):
+class _FullTrail(RecordingTrail):
     full = False
 
-    def note_at_once(self, happened: Any) -> bool:
-        return not self.full and super().note_at_once(happened)
+    def try_enqueue(self, happened: Any) -> bool:
+        return not self.full and super().try_enqueue(happened)
 
 
 async def test_with_a_full_trail_a_request_waits_for_its_event_as_ever(tmp_path: Path) -> None:
     trail = _FullTrail()
-    async with asked_doors(tmp_path, trail=trail) as doors:
+    async with registry_client(tmp_path, trail=trail) as doors:
         await settled(doors, "GET", V1)
         trail.full = True
         answer, again = await ask(doors, "GET", V1)
@@ -322,7 +324,7 @@ async def test_with_a_full_trail_a_request_waits_for_its_event_as_ever(tmp_path:
 @pytest.mark.parametrize(
     "path", [f"/v2/{REPOSITORY}/tags/list", "/v2/_catalog", f"/v2/{REPOSITORY}/referrers/{digest_of(LAYER)}", BLOB]
 )
-async def test_what_is_listed_or_has_a_body_of_its_own_is_never_given_again(doors: Doors, path: str) -> None:
+async def test_what_is_listed_or_has_a_body_of_its_own_is_never_given_again(doors: RegistryClient, path: str) -> None:
     for _ in range(3):
         answer, again = await ask(doors, "GET", path)
         assert (answer.status, again) == (200, False)
@@ -342,7 +344,7 @@ async def test_where_a_repository_has_a_kms_key_it_is_asked_about_each_time(
 ) -> None:
     """KMS may refuse it at any moment, and nothing here changes then."""
     kms = _Kms()
-    async with asked_doors(tmp_path, kms=kms) as doors:
+    async with registry_client(tmp_path, kms=kms) as doors:
         metadata = doors.registry.metadata
         found = await metadata.repository_access(ACCOUNT, REPOSITORY)
         with_key = replace(found, encryption="arn:aws:kms:us-east-1:123456789012:key/a")

@@ -30,8 +30,8 @@ from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.secrets import seal_secret
 from proxy.auth.sessions import Sessions
-from proxy.auth.sigv4 import Refused
-from proxy.ecr.errors import Unreadable
+from proxy.auth.sigv4 import SignatureRefused
+from proxy.ecr.errors import UnreadableRequest
 from proxy.ecr.last_use import LastUses
 from proxy.ecr.services import ECR, service_of
 from proxy.ecr.signed_request import Signatures, claim_of
@@ -93,7 +93,7 @@ class Answer:
     raw: bytes = field(repr=False)
 
 
-class SignedDoor:
+class SignedHandler:
     """A door that listens. `callers` are those of all requests that were proven, `kept` what was kept of parts."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class SignedDoor:
     def now(self) -> float:
         return time.time() + self.clock_shift
 
-    async def __aenter__(self) -> SignedDoor:
+    async def __aenter__(self) -> SignedHandler:
         listening = socket.create_server(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
         await self._server.begin(listening)
@@ -138,8 +138,8 @@ class SignedDoor:
     def session(self, principal: Principal = ROLE, **other: Any) -> tuple[str, str, str]:
         """(access key id, secret, token) of a fresh session of an hour."""
         now = self.now()
-        facts = Session(SessionKind.ROLE, "job-1", now, now + 3600)
-        made = self.sessions.issue(principal, replace(facts, **other))
+        info = Session(SessionKind.ROLE, "job-1", now, now + 3600)
+        made = self.sessions.issue(principal, replace(info, **other))
         return made.access_key_id, made.secret, made.token
 
     def signed(
@@ -212,9 +212,9 @@ class SignedDoor:
                 async with self.signatures.stream(request, claim, PART) as stream:
                     return web.json_response({"arn": (await stream.prove()).arn})
             caller, body = await self.signatures.read(request, claim, service_of(request))
-        except Refused as refused:
+        except SignatureRefused as refused:
             return web.json_response({"reason": refused.reason, "message": refused.message}, status=403)
-        except Unreadable as unreadable:
+        except UnreadableRequest as unreadable:
             return web.json_response({"reason": unreadable.error.name}, status=unreadable.error.status)
         except Failure as failure:
             return web.json_response({"reason": failure.code, "message": failure.message}, status=400)

@@ -14,15 +14,15 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.http import server as http_server
 from proxy.http.bounded_reads import BODY_BYTES
+from proxy.http.limited_connection import read_body
 from proxy.http.server import HttpServer, Limits
 
 Answer = tuple[int, dict[str, str], bytes]
 LARGE = 16 * 1024 * 1024  # more than a loopback connection's two socket buffers take
 
 
-class Door:
+class FakeHandler:
     """Remembers requests; reads the body when told to, and what became of it."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Door:
         self.entered.set()
         match request.path:
             case "/body":
-                http_server.want_body(request, BODY_BYTES)
+                read_body(request, BODY_BYTES)
                 try:
                     body = await request.content.read()
                 except Exception as error:
@@ -90,7 +90,7 @@ class Line:
 
 @asynccontextmanager
 async def serving(
-    door: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     sock: socket.socket | None = None,
     tls: ssl.SSLContext | None = None,
     **limits: Any,
@@ -99,7 +99,7 @@ async def serving(
         sock = socket.create_server(("127.0.0.1", 0))
         sock.setblocking(False)
     address = sock.getsockname()
-    server = HttpServer(lambda request: ("ecr" if request.path == "/ecr" else "oci", door), Limits(**limits))
+    server = HttpServer(lambda request: ("ecr" if request.path == "/ecr" else "oci", handler), Limits(**limits))
     await server.begin(sock, tls)
     lines: list[Line] = []
 
