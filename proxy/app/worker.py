@@ -24,6 +24,7 @@ from proxy.app.audit import open_audit_log
 from proxy.app.context import open_context
 from proxy.app.events import event_jobs, make_event_targets
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
+from proxy.app.mirror import open_mirror
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
 from proxy.blob.master_file import MasterKeys
 from proxy.config.loader import ConfigError
@@ -139,14 +140,19 @@ async def serve_worker(
 ) -> None:
     """Answer docker and aws on the listening sockets until `stop`, then drain; probes on those `probing`, in plain
     HTTP, until the end."""
-    async with open_context(config, data, masters, epochs=epochs) as context, open_audit_log(config, data) as trail:
+    async with (
+        open_context(config, data, masters, epochs=epochs) as context,
+        open_audit_log(config, data) as trail,
+        contextlib.AsyncExitStack() as held,
+    ):
         if not await wait_for_metadata(context.metadata, stop):
             return
         await context.agreement.begin()
         pulls = PullTimes(context.metadata.note_pulls, time.time)
         unproven = UnprovenBytes()
         targets = make_event_targets(config)
-        route = router(config, context, trail, stop.is_set, pulls, unproven, targets)
+        mirror = await held.enter_async_context(open_mirror(config, context, Path(data.metadata_socket).parent))
+        route = router(config, context, trail, stop.is_set, pulls, unproven, targets, mirror)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
         duties: list[asyncio.Task[None]] = [

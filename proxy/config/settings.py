@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.config.event_settings import Events
+from proxy.config.pull_through_settings import PullThrough
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
 
 
@@ -373,6 +374,7 @@ class Config:
     uploads: Uploads
     sweep: Sweep
     events: Events
+    pull_through: PullThrough
     audit: Audit
     log: Log
     sources: Mapping[str, str]
@@ -392,6 +394,7 @@ SECTIONS: dict[str, type[Any]] = {
     "uploads": Uploads,
     "sweep": Sweep,
     "events": Events,
+    "pull_through": PullThrough,
     "audit": Audit,
     "log": Log,
 }

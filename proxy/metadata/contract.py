@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from proxy.metadata.event_contract import EventRows as EventRows
 from proxy.metadata.job_contract import JobQueue as JobQueue
+from proxy.metadata.mirror_contract import Mirrored as Mirrored
 from proxy.metadata.secrets_contract import Secrets as Secrets
 from proxy.model.identity import (
     AccessKey,
@@ -387,7 +388,9 @@ class Keys(Protocol):
         """False when it was no longer `old`."""
 
 
-class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secrets, JobQueue, EventRows, Protocol):
+class Metadata(
+    Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secrets, Mirrored, JobQueue, EventRows, Protocol
+):
     """All of them, and what is of no noun."""
 
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ SMALL = Quotas(
     layer_bytes=32,
     pull_time_exclusions=1,
     creation_templates=1,
+    pull_through_rules=2,
 )
 
 _session = boto3.session.Session()  # it keeps the API models, which take 0.1 s to read

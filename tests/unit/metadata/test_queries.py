@@ -37,6 +37,7 @@ from proxy.metadata.db.transaction import Changes, Registry, Transaction
 from proxy.metadata.operations import (
     ECR,
     INTERNAL,
+    absent,
     account_settings,
     accounts,
     append_hashes,
@@ -53,6 +54,7 @@ from proxy.metadata.operations import (
     keys,
     layers,
     manifests,
+    mirror,
     open_objects,
     pull_time_exclusions,
     pull_times,
@@ -141,6 +143,8 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     plain_id = push.begin(Sealing.NONE).upload_id
     leased = uploads.lease_upload(tx, ACCOUNT, R, plain_id, 30.0, "me")
     plain, plain_fence = leased.sealed, leased.fence
+    coming = image_manifest("absent", ["absent-layer"])
+    prepared = pushes.examine(ACCOUNT, R, coming, None, digest(coming), ["up"], CreateOnPush.YES)
     key, uid, f = blob.sealed.object_key, advanced.upload_id, fence
     holder = uploads.lease_upload(tx, ACCOUNT, R, push.begin().upload_id, 30.0, "me")
     held = Fence(holder.upload_id, holder.fence)
@@ -290,6 +294,14 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "referrers": lambda: [
             referrers.referrers(tx, ACCOUNT, R, digest("subject"), kind, "", 9) for kind in (None, "a/b")
         ],
+        "absent_blob": lambda: absent.absent_blob(tx, ACCOUNT, R, digest("absent-layer")),
+        "import_manifest": lambda: mirror.import_manifest(tx, **prepared),
+        "mirrored_tag": lambda: mirror.mirrored_tag(tx, ACCOUNT, R, "up"),
+        "note_tag_checked": lambda: mirror.note_tag_checked(tx, ACCOUNT, R, "up", one, None),
+        "lease_fetch": lambda: [
+            mirror.lease_fetch(tx, ACCOUNT, R, one, holder, "at", 1.0, "") for holder in ("me", "me", "you")
+        ],
+        "end_fetch": lambda: mirror.end_fetch(tx, ACCOUNT, R, one, "me"),
         "note_pulls": lambda: pull_times.note_pulls(
             tx, [Pull(ACCOUNT, R, one, "arn", 1.0), Pull(ACCOUNT, R, two, "b", 1.0)]
         ),
