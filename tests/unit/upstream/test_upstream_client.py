@@ -344,8 +344,8 @@ async def test_an_upstream_that_does_not_answer_is_soon_not_asked_any_more() -> 
         assert len(far.asked) == asked
         del far.answers["GET /v2/"]
         now += 10.0
-        assert (await failure(client.ping())).kind == "404"  # answered: it is closed again
-        assert (await failure(client.ping())).kind == "404"
+        await client.ping()  # it answers: the circuit is closed again
+        await client.ping()
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("5", 5.0), ("0", 1.0), ("", 60.0), ("x", 60.0), ("99999", 3600.0)])
