@@ -344,7 +344,7 @@ async def test_an_upstream_that_does_not_answer_is_soon_not_asked_any_more() -> 
         assert len(far.asked) == asked
         del far.answers["GET /v2/"]
         now += 10.0
-        await client.ping()  # answered: it is closed again
+        await client.ping()  # it answers: the circuit is closed again
         await client.ping()
 
 
