@@ -39,6 +39,7 @@ from proxy.ecr.sts.issuers import Issuers
 from proxy.http.request_info import path_of
 from proxy.http.server import Door
 from proxy.http.unproven_budget import UnprovenBytes
+from proxy.jobs.previews import Previews
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts, port_of
 from proxy.model.quotas import ECR_RATES, MIB, Quotas, Rate
@@ -124,6 +125,7 @@ def router(
     leaving: Callable[[], bool],
     pulls: PullTimes,
     unproven: UnprovenBytes | None = None,
+    previews: Previews | None = None,
 ) -> Callable[[web.Request], tuple[str, Door]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
@@ -194,6 +196,7 @@ def router(
         clock=time.time,
         rates=rates,
         pulls=pulls,
+        previews=previews,
         allowed_keys=config.keys.allowed,
     )
 

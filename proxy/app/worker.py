@@ -21,15 +21,18 @@ from pathlib import Path
 
 from proxy.app import bootstrap
 from proxy.app.audit import open_trail
-from proxy.app.context import open_rooms
+from proxy.app.context import Rooms, open_rooms
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
+from proxy.audit.trail import Trail
 from proxy.blob.master_file import MasterKeys
 from proxy.config.loader import ConfigError
 from proxy.config.settings import Config
 from proxy.http.server import HttpServer, Limits
 from proxy.http.tls import reload_on_change, server_context
 from proxy.http.unproven_budget import UnprovenBytes
+from proxy.jobs.lifecycle import LifecycleRun, lifecycle_tasks
+from proxy.jobs.previews import Previews
 from proxy.jobs.schedule import run_tasks
 from proxy.jobs.sweep import sweep_tasks
 from proxy.metadata.client.epochs import Epochs
@@ -111,6 +114,7 @@ async def metadata_service(
             quotas_of(config),
             key_seconds=config.identity.key_days * 86_400 or None,
             lasting_key=config.keys.access_key_id,
+            expire_unpulled=config.lifecycle.expire_unpulled,
         ),
         prepare=partial(bootstrap.first_start, config, data, masters),
     )
@@ -143,7 +147,9 @@ async def serve_worker(
         await own.agreement.begin()
         pulls = PullTimes(own.metadata.note_pulls, time.time)
         unproven = UnprovenBytes()
-        route = router(config, own, trail, stop.is_set, pulls, unproven)
+        lifecycle = lifecycle_run(config, own, trail)
+        previews = Previews(lifecycle)
+        route = router(config, own, trail, stop.is_set, pulls, unproven, previews)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
         duties: list[asyncio.Task[None]] = [
@@ -163,6 +169,15 @@ async def serve_worker(
                 ),
                 name="upkeep",
             ),
+            asyncio.create_task(  # beside the sweep: it may take most of its interval
+                run_tasks(
+                    own.metadata,
+                    lifecycle_tasks(lifecycle, config.lifecycle.interval_seconds),
+                    random=random.random,
+                    clock=time.monotonic,
+                ),
+                name="lifecycle",
+            ),
             asyncio.create_task(own.agreement.watch(), name="agreement"),
             asyncio.create_task(give_memory_back(server.load), name="memory"),
         ]
@@ -180,9 +195,21 @@ async def serve_worker(
         await server.finish(config.server.drain_seconds)
         await prober.finish(0)
         await pulls.close()
+        await previews.close()
         for duty in duties:
             duty.cancel()
         await asyncio.gather(*duties, return_exceptions=True)
+
+
+def lifecycle_run(config: Config, own: Rooms, trail: Trail) -> LifecycleRun:
+    return LifecycleRun(
+        own.metadata,
+        trail,
+        config.registry.region,
+        time.time,
+        expire_unpulled=config.lifecycle.expire_unpulled,
+        index_aware=config.lifecycle.index_aware_counts,
+    )
 
 
 def _limits(config: Config) -> Limits:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.config.lifecycle_settings import Lifecycle
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
 
 
@@ -365,6 +366,7 @@ class Config:
     sts: Sts
     uploads: Uploads
     sweep: Sweep
+    lifecycle: Lifecycle
     audit: Audit
     log: Log
     sources: Mapping[str, str]
@@ -383,6 +385,7 @@ SECTIONS: dict[str, type[Any]] = {
     "sts": Sts,
     "uploads": Uploads,
     "sweep": Sweep,
+    "lifecycle": Lifecycle,
     "audit": Audit,
     "log": Log,
 }

@@ -67,12 +67,14 @@ from proxy.ecr.query import QueryDoors, answer_query, refuse_query
 from proxy.ecr.services import ECR, WITH_MANIFEST, Service, has_large_body, service_of
 from proxy.ecr.signed_request import Place, Signatures, claim_of
 from proxy.http.request_info import facts_of
+from proxy.jobs.previews import Previews
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 from proxy.model.identity import Caller
 from proxy.registry.pull_times import PullTimes
 
 LARGE_AT_ONCE = 4  # bodies past JSON_MAX that a worker holds, of some 60 MiB each until they are rows; others wait
+IN_PROGRESS = "IN_PROGRESS"  # of a preview of a lifecycle policy
 TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
 
 
@@ -115,6 +117,12 @@ ROUTES: Mapping[str, Route] = {
     "BatchGetImage": Route(given_registry, named_repository),
     "BatchDeleteImage": Route(given_registry, named_repository),
     "UpdateImageStorageClass": Route(given_registry, named_repository),
+    # lifecycle policies
+    "PutLifecyclePolicy": Route(given_registry, named_repository),
+    "GetLifecyclePolicy": Route(given_registry, named_repository),
+    "DeleteLifecyclePolicy": Route(given_registry, named_repository),
+    "StartLifecyclePolicyPreview": Route(given_registry, named_repository),
+    "GetLifecyclePolicyPreview": Route(given_registry, named_repository),
     # layers
     "InitiateLayerUpload": Route(given_registry, named_repository),
     "UploadLayerPart": Route(given_registry, named_repository),
@@ -161,11 +169,12 @@ def door(
     clock: Callable[[], float],
     rates: Rates | None = None,
     pulls: PullTimes | None = None,
+    previews: Previews | None = None,
     allowed_keys: Sequence[str] = (),
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds. `rates`, where there
     are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
-    are got. `allowed_keys` as in `[keys] allowed`."""
+    are got; `previews` computes those of lifecycle policies. `allowed_keys` as in `[keys] allowed`."""
     key_rights = KeyRights(access, allowed_keys)
     hosts = endpoints.hosts
     large = Places(LARGE_AT_ONCE, LARGE_AT_ONCE - 1)
@@ -255,6 +264,8 @@ def door(
         if ask.operation == "SetRepositoryPolicy" and ask.parameters.get("force") is not True:
             await refuse_lock_out(ask, metadata)
         found = await repository_keys.call(keys, key_rights, metadata, ask)
+        if previews is not None and ask.operation.endswith("LifecyclePolicyPreview") and found["status"] == IN_PROGRESS:
+            previews.begin(ask.account, found["repositoryName"])
         if pulls is not None and ask.operation == "BatchGetImage":
             for image in found["images"]:
                 name, digest = image["repositoryName"], image["imageId"]["imageDigest"]

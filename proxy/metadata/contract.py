@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from proxy.metadata.lifecycle_contract import LifecycleMetadata
 from proxy.model.identity import (
     AccessKey,
     Account,
@@ -63,7 +64,7 @@ class Looks(Protocol):
         """For identities, before one is looked up; None while nothing can be told."""
 
 
-class Metadata(Protocol):
+class Metadata(LifecycleMetadata, Protocol):
     # ---- identity -------------------------------------------------------------------------------------------------
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...
 

@@ -94,6 +94,31 @@ def _template(prefix: str) -> Sequence[Call]:
     return [("ecr", "CreateRepositoryCreationTemplate", {"prefix": prefix, **_TEMPLATE})]
 
 
+LIFECYCLE = json.dumps(
+    {
+        "rules": [
+            {
+                "rulePriority": 1,
+                "selection": {
+                    "tagStatus": "untagged",
+                    "countType": "sinceImagePushed",
+                    "countUnit": "days",
+                    "countNumber": 14,
+                },
+                "action": {"type": "expire"},
+            }
+        ]
+    }
+)
+
+
+def _aging(name: str, preview: bool = False) -> Sequence[Call]:
+    """A repository with a lifecycle policy, and perhaps a preview of it."""
+    policy = {"repositoryName": name, "lifecyclePolicyText": LIFECYCLE}
+    calls = [*_made(name), ("ecr", "PutLifecyclePolicy", policy)]
+    return [*calls, ("ecr", "StartLifecyclePolicyPreview", {"repositoryName": name})] if preview else calls
+
+
 def _excluded(name: str) -> str:
     return f"arn:aws:iam::{ACCOUNT}:role/scanners/{name}"
 
@@ -154,6 +179,11 @@ ECR: Sequence[Specimen] = (
         {"imageId": {"imageTag": "v1"}, "targetStorageClass": "ARCHIVE", **_APP},
         error="ImageStorageClassUpdateNotSupportedException",
     ),
+    _ecr("PutLifecyclePolicy", before=_made("aged/app"), repositoryName="aged/app", lifecyclePolicyText=LIFECYCLE),
+    _ecr("GetLifecyclePolicy", before=_aging("aging/app"), repositoryName="aging/app"),
+    _ecr("DeleteLifecyclePolicy", before=_aging("ageless/app"), repositoryName="ageless/app"),
+    _ecr("StartLifecyclePolicyPreview", before=_aging("begun/app"), repositoryName="begun/app"),
+    _ecr("GetLifecyclePolicyPreview", before=_aging("seen/app", True), repositoryName="seen/app", **_PAGE),
     _ecr("DescribeRegistry"),
     _ecr("GetRegistryScanningConfiguration"),
     Specimen("ecr", "GetSigningConfiguration", {}, error="SigningConfigurationNotFoundException"),

@@ -180,8 +180,8 @@ def test_what_a_registry_makes_by_itself_and_what_it_says_of_itself(aws: Aws, ac
     assert [each.keys() for each in data] == [{"authorizationToken", "expiresAt", "proxyEndpoint"}]
 
     # What is served later says its name.
-    later = said(aws.error(f"aws ecr get-lifecycle-policy {NAMED}"))
-    assert (later[0], "GetLifecyclePolicy" in later[1]) == ("UnknownOperationException", True)
+    later = said(aws.error(f"aws ecr describe-image-scan-findings {NAMED} --image-id imageTag=v1"))
+    assert (later[0], "DescribeImageScanFindings" in later[1]) == ("UnknownOperationException", True)
 
 
 def test_every_operation_that_is_served_of_ecr_was_typed() -> None:

@@ -105,6 +105,16 @@ class CachedMetadata:
         self.expire_uploads = inner.expire_uploads
         self.collect_blobs = inner.collect_blobs
         self.remove_deleted = inner.remove_deleted
+        self.lifecycle_due = inner.lifecycle_due
+        self.lifecycle_policy = inner.lifecycle_policy
+        self.lifecycle_evaluated = inner.lifecycle_evaluated
+        self.lifecycle_page = inner.lifecycle_page
+        self.apply_lifecycle = inner.apply_lifecycle
+        self.lease_preview = inner.lease_preview
+        self.keep_preview = inner.keep_preview
+        self.finish_preview = inner.finish_preview
+        self.trim_preview = inner.trim_preview
+        self.expire_previews = inner.expire_previews
         self.known_objects = inner.known_objects
         self.reserve_object = inner.reserve_object
         self.release_object = inner.release_object

@@ -11,6 +11,7 @@ from typing import Any
 
 from proxy.metadata.client.addresses import Address
 from proxy.metadata.client.endpoints import CONNECTIONS, PATIENCE_SECONDS, Services
+from proxy.metadata.client.lifecycle import LifecycleRows
 from proxy.metadata.client.open_objects import OpenObjectRows
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import (
@@ -79,6 +80,17 @@ class MetadataClient:
         self.open_object_tail = rows.open_object_tail
         self.drop_open_object = rows.drop_open_object
         self.open_objects = rows.open_objects
+        lifecycle = LifecycleRows(self._services)
+        self.lifecycle_due = lifecycle.lifecycle_due
+        self.lifecycle_policy = lifecycle.lifecycle_policy
+        self.lifecycle_evaluated = lifecycle.lifecycle_evaluated
+        self.lifecycle_page = lifecycle.lifecycle_page
+        self.apply_lifecycle = lifecycle.apply_lifecycle
+        self.lease_preview = lifecycle.lease_preview
+        self.keep_preview = lifecycle.keep_preview
+        self.finish_preview = lifecycle.finish_preview
+        self.trim_preview = lifecycle.trim_preview
+        self.expire_previews = lifecycle.expire_previews
 
     async def access_key(self, access_key_id: str) -> AccessKey | None:
         return await self._ask("access_key", AccessKey | None, access_key_id=access_key_id)
