@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, select
 
 from proxy.metadata.db.schema import image_children, images, repositories, tags
 from proxy.metadata.db.transaction import FoundRow, Transaction
@@ -24,14 +24,11 @@ _COLUMNS = (
     images.c.image_id,
     images.c.digest,
     images.c.pushed_at,
-    images.c.tags,
     images.c.last_pulled_at,
     images.c.archived_at,
     images.c.activated_at,
     images.c.status,
-    images.c.subject,
 )
-_AT_ONCE = 500  # values in one statement: SQLite of old takes 999
 
 
 def lifecycle_page(
@@ -39,13 +36,12 @@ def lifecycle_page(
 ) -> tuple[Sequence[Image], bool]:
     """Images by digest beyond `after`, and whether there are more."""
     repository_id = need_repository(tx, account, repository)
-    rows = tx.connection.execute(
-        select(*_COLUMNS)
-        .where(images.c.repository_id == repository_id, images.c.digest > after)
-        .order_by(images.c.digest)
-        .limit(limit + 1)
-    ).all()
-    return _images(tx, repository_id, rows[:limit]), len(rows) > limit
+    mine = images.c.repository_id == repository_id, images.c.digest > after
+    rows = tx.connection.execute(select(*_COLUMNS).where(*mine).order_by(images.c.digest).limit(limit + 1)).all()
+    page = rows[:limit]
+    if not page:
+        return (), False
+    return _images(tx, page, and_(*mine, images.c.digest <= page[-1].digest)), len(rows) > limit
 
 
 def apply_lifecycle(
@@ -111,50 +107,48 @@ def _needed_for(tx: Transaction, mark: Mark) -> str:
 
 
 def _by_id(tx: Transaction, repository_id: int, image_ids: Sequence[int]) -> Sequence[Image]:
-    rows: list[FoundRow] = []
-    for start in range(0, len(image_ids), _AT_ONCE):
-        some = image_ids[start : start + _AT_ONCE]
-        rows += tx.connection.execute(
-            select(*_COLUMNS)
-            .where(images.c.repository_id == repository_id, images.c.image_id.in_(some))
-            .with_for_update()
-        ).all()
-    return _images(tx, repository_id, rows)
+    these = and_(images.c.repository_id == repository_id, images.c.image_id.in_(image_ids))
+    rows = tx.connection.execute(select(*_COLUMNS).where(these).with_for_update()).all()
+    return _images(tx, rows, these)
 
 
-def _images(tx: Transaction, repository_id: int, rows: Sequence[FoundRow]) -> Sequence[Image]:
+def _images(tx: Transaction, rows: Sequence[FoundRow], these: ColumnElement[bool]) -> Sequence[Image]:
+    """`these` is the condition that has found the rows: one statement each for tags, indexes and subjects."""
     named: dict[int, list[str]] = {}
     listed: dict[int, list[int]] = {}
-    subjects: dict[str, int] = {}
     run = tx.connection.execute
-    for start in range(0, len(rows), _AT_ONCE):
-        some = rows[start : start + _AT_ONCE]
-        with_tags = [row.image_id for row in some if row.tags]
-        if with_tags:
-            for image_id, tag in run(select(tags.c.image_id, tags.c.name).where(tags.c.image_id.in_(with_tags))):
-                named.setdefault(image_id, []).append(tag)
-        keys = [row.image_id for row in some]
-        children = select(image_children.c.child_id, image_children.c.image_id)
-        for child_id, parent_id in run(children.where(image_children.c.child_id.in_(keys))):
-            listed.setdefault(child_id, []).append(parent_id)
-        referred = [row.subject for row in some if row.subject is not None]
-        if referred:
-            wanted = select(images.c.digest, images.c.image_id).where(
-                images.c.repository_id == repository_id, images.c.digest.in_(referred)
-            )
-            subjects.update((digest, image_id) for digest, image_id in run(wanted))
+    of_tags = select(tags.c.image_id, tags.c.name).join(images, images.c.image_id == tags.c.image_id)
+    for image_id, tag in run(of_tags.where(these, images.c.tags > 0)):
+        named.setdefault(image_id, []).append(tag)
+    of_indexes = select(image_children.c.child_id, image_children.c.image_id)
+    for child_id, parent_id in run(
+        of_indexes.join(images, images.c.image_id == image_children.c.child_id).where(these)
+    ):
+        listed.setdefault(child_id, []).append(parent_id)
+    subject = images.alias()
+    of_subjects = (
+        select(images.c.image_id, subject.c.image_id)
+        .join(
+            subject,
+            (subject.c.repository_id == images.c.repository_id) & (subject.c.digest == images.c.subject),
+        )
+        .where(these, images.c.subject.is_not(None))
+    )
+    subjects: dict[int, int] = {}
+    for image_id, subject_id in run(of_subjects):
+        subjects[image_id] = subject_id
     return tuple(
         Image(
-            row.image_id,
-            row.digest,
-            row.pushed_at,
-            tuple(sorted(named.get(row.image_id, ()))),
-            row.last_pulled_at,
-            row.archived_at,
-            row.activated_at,
-            ImageStatus(row.status),
-            tuple(sorted(listed.get(row.image_id, ()))),
-            subjects.get(row.subject),
+            image_id,
+            digest,
+            pushed_at,
+            tuple(sorted(named[image_id])) if image_id in named else (),
+            last_pulled_at,
+            archived_at,
+            activated_at,
+            ImageStatus(status),
+            tuple(sorted(listed[image_id])) if image_id in listed else (),
+            subjects.get(image_id),
         )
-        for row in rows
+        for image_id, digest, pushed_at, last_pulled_at, archived_at, activated_at, status in rows
     )
