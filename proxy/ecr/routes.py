@@ -150,7 +150,6 @@ ROUTES: Mapping[str, Route] = {
 FIXED: Mapping[str, str] = {
     "GetRegistryScanningConfiguration": "ECR's default: basic scans, no rules",
     "GetSigningConfiguration": "there is none: SigningConfigurationNotFoundException",
-    "UpdateImageStorageClass": "there is one class: ImageStorageClassUpdateNotSupportedException",
 }
 """What of the table has one answer for every image or registry, and which; docs/compatibility.md says so."""
 

@@ -181,9 +181,9 @@ async def a_repository_with_an_image(registry: BotoRegistry) -> Given:
 
 
 @raises("ImageStorageClassUpdateNotSupported", "UpdateImageStorageClass")
-async def an_image_to_archive(registry: BotoRegistry) -> Given:
+async def an_image_that_is_not_archived(registry: BotoRegistry) -> Given:
     await registry.do("PutImage", **IMAGE)
-    return {**APP, "imageId": {"imageTag": "v1"}, "targetStorageClass": "ARCHIVE"}
+    return {**APP, "imageId": {"imageTag": "v1"}, "targetStorageClass": "STANDARD"}
 
 
 @raises("ImageAlreadyExists", "PutImage")

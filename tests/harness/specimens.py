@@ -173,11 +173,19 @@ ECR: Sequence[Specimen] = (
     _ecr("BatchGetImage", imageIds=[{"imageTag": "v1"}, {"imageTag": "none"}], **_APP),
     _ecr("BatchDeleteImage", imageIds=[{"imageTag": "v2"}, {"imageTag": "none"}], **_APP),
     _ecr("PutImageScanningConfiguration", imageScanningConfiguration={"scanOnPush": True}, **_APP),
-    Specimen(
-        "ecr",
+    _ecr(
         "UpdateImageStorageClass",
-        {"imageId": {"imageTag": "v1"}, "targetStorageClass": "ARCHIVE", **_APP},
-        error="ImageStorageClassUpdateNotSupportedException",
+        before=[
+            *_made("cold/app"),
+            (
+                "ecr",
+                "PutImage",
+                {"repositoryName": "cold/app", "imageManifest": json.dumps(EMPTY_INDEX), "imageTag": "v1"},
+            ),
+        ],
+        repositoryName="cold/app",
+        imageId={"imageTag": "v1"},
+        targetStorageClass="ARCHIVE",
     ),
     _ecr("PutLifecyclePolicy", before=_made("aged/app"), repositoryName="aged/app", lifecyclePolicyText=LIFECYCLE),
     _ecr("GetLifecyclePolicy", before=_aging("aging/app"), repositoryName="aging/app"),

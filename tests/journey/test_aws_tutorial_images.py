@@ -101,7 +101,12 @@ def test_an_image_that_the_aws_command_pushes_part_by_part(aws: Aws, account: st
     query = "--query repositories[].imageTagMutability --output text"
     assert aws.text(f"aws ecr describe-repositories --repository-names team/app {query}") == "IMMUTABLE"
     archive = f"aws ecr update-image-storage-class {NAMED} --image-id imageTag=v1 --target-storage-class ARCHIVE"
+    assert aws(archive)["imageStatus"] == "ARCHIVED"
     assert said(aws.error(archive))[0] == "ImageStorageClassUpdateNotSupportedException"
+    assert aws(f"aws ecr list-images {NAMED} --filter imageStatus=ARCHIVED,tagStatus=TAGGED") == {
+        "imageIds": [image_id]
+    }
+    assert aws(archive.replace("ARCHIVE", "STANDARD"))["imageStatus"] == "ACTIVE"
 
     # By digest an image goes with its tags; a repository with an image in it wants to be forced.
     gone = aws(f"aws ecr batch-delete-image {NAMED} --image-ids imageDigest={image_id['imageDigest']} imageTag=none")

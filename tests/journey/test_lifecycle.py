@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from harness.awscommand import Aws, said
 from harness.programs import ROOT
-from harness.registry import Registry, digest_of
+from harness.registry import OCI_INDEX, Registry, digest_of
 from harness.server import Server
 
 NAMED = {"repositoryName": "team/app"}
@@ -152,6 +152,35 @@ async def test_the_command_says_what_it_would_do_does_it_and_says_so(
     assert status == 0, clean
 
 
+async def test_an_archived_image_is_refused_by_both_protocols_until_it_is_restored(server: Server) -> None:
+    """By tag and by digest, on any worker at once; docker's list of tags leaves it out; a push restores it."""
+    ecr = client(server)
+    name = "team/cold"
+    password = await asyncio.to_thread(server.password)
+    about = {"repositoryName": name, "imageId": {"imageTag": "v1"}}
+    async with Registry(server.url, password) as registry:
+        manifest = await registry.push_image(name, "v1", [b"cold"])
+        await registry.push_image(name, "v2", [b"warm"])
+        for restore in ("STANDARD", "push"):
+            await registry.pull_image(name, "v1")
+            archived = ecr.update_image_storage_class(**about, targetStorageClass="ARCHIVE")
+            assert archived["imageStatus"] == "ARCHIVED"
+            for reference in ("v1", digest_of(manifest)):
+                answer = await registry.manifest(name, reference)
+                assert (answer.status, json.loads(answer.body)["errors"][0]["code"]) == (404, "MANIFEST_UNKNOWN")
+            tags = await registry.ask("GET", f"/v2/{name}/tags/list")
+            assert json.loads(tags.body)["tags"] == ["v2"]
+            got = ecr.batch_get_image(repositoryName=name, imageIds=[{"imageTag": "v1"}])
+            assert [each["failureCode"] for each in got["failures"]] == ["ImageNotFound"]
+            if restore == "push":
+                await registry.push_image(name, "v1", [b"cold"])
+            else:
+                assert ecr.update_image_storage_class(**about, targetStorageClass=restore)["imageStatus"] == "ACTIVE"
+            await registry.pull_image(name, "v1")
+        [found] = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": "v1"}])["imageDetails"]
+        assert found["lastActivatedAt"] > found["lastArchivedAt"] > found["imagePushedAt"]
+
+
 @pytest.mark.clients
 @pytest.mark.needs("aws")
 @pytest.mark.timeout(300)
@@ -163,11 +192,15 @@ def test_the_pages_commands_typed_into_the_real_aws_command(aws: Aws) -> None:
     [policy] = re.findall(r"^cat > policy.json <<'EOF'\n(.*?)^EOF$", blocks[0], flags=re.MULTILINE | re.DOTALL)
     (aws.folder / "policy.json").write_text(policy)
     typed = [line for block in blocks for line in block.splitlines() if line.startswith("aws ")]
-    assert len(typed) == 4
+    assert len(typed) == 5
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+    aws.write("index.json", index)
+    aws("aws ecr put-image --repository-name team/app --image-manifest file://index.json --image-tag v1")
     answers = [aws(line) for line in typed]
     assert answers[0]["lifecyclePolicyText"] == policy
     assert (answers[1]["status"], answers[3]["status"]) == ("IN_PROGRESS", "COMPLETE")
     assert answers[3]["summary"] == {"expiringImageTotalCount": 0}
+    assert answers[4]["imageStatus"] == "ARCHIVED"
     assert aws("aws ecr get-lifecycle-policy --repository-name team/app")["lifecyclePolicyText"] == policy
     gone = aws("aws ecr delete-lifecycle-policy --repository-name team/app")
     assert gone["lifecyclePolicyText"] == policy

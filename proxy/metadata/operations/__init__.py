@@ -11,6 +11,7 @@ from __future__ import annotations
 from proxy.metadata.operations import (
     account_settings,
     accounts,
+    archive,
     blobs,
     counts,
     creation_templates,
@@ -83,7 +84,7 @@ ECR: dict[str, Operation] = {
     "StartLifecyclePolicyPreview": Operation(lifecycle_previews.start_preview, write=True),
     "TagResource": Operation(repository_tags.tag_resource, write=True),
     "UntagResource": Operation(repository_tags.untag_resource, write=True),
-    "UpdateImageStorageClass": Operation(images.update_image_storage_class),
+    "UpdateImageStorageClass": Operation(archive.update_image_storage_class, write=True),
     "UpdateRepositoryCreationTemplate": Operation(creation_templates.update_template, write=True),
 }
 

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, and_, select
 
 from proxy.metadata.db.schema import image_children, images, repositories, tags
 from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations import archive
 from proxy.metadata.operations.manifests import remove_image
 from proxy.metadata.operations.repositories import need_repository
 from proxy.model.errors import Code, Failure
@@ -74,8 +75,11 @@ def apply_lifecycle(
 
 def _carry_out(tx: Transaction, repository_id: int, image: Image, mark: Mark) -> str:
     """Why it was not, if so."""
-    if mark.action is not Action.EXPIRE:
-        return "no archive"
+    if mark.action is Action.TRANSITION:
+        if archive.is_listed_by_active(tx, image.image_id):
+            return str(Code.IMAGE_REFERENCED)
+        archive.archive(tx, repository_id, image.image_id, image.digest)
+        return ""
     try:
         remove_image(tx, repository_id, image.image_id, image.digest)
     except Failure as failure:

@@ -162,7 +162,6 @@ def expire_previews(tx: Transaction, limit: int) -> int:
     due = tx.connection.execute(
         select(previews)
         .where(previews.c.status.in_(("COMPLETE", "FAILED")), previews.c.started_at <= tx.now - PREVIEW_SECONDS)
-        .order_by(previews.c.started_at)
         .limit(1)
     ).one_or_none()
     if due is None:
