@@ -35,18 +35,23 @@ CANNOT: Mapping[tuple[str, str], str] = {
     **{
         (operation, "ValidationException"): _ONE_KIND
         for operation in (
+            "DeleteLifecyclePolicy",
             "DeleteRegistryPolicy",
             "DeleteRepositoryCreationTemplate",
             "DeregisterPullTimeUpdateExclusion",
             "DescribeRegistry",
             "DescribeRepositoryCreationTemplates",
+            "GetLifecyclePolicy",
+            "GetLifecyclePolicyPreview",
             "GetRegistryPolicy",
             "GetRegistryScanningConfiguration",
             "GetSigningConfiguration",
             "ListPullTimeUpdateExclusions",
             "PutImageScanningConfiguration",
+            "PutLifecyclePolicy",
             "PutRegistryPolicy",
             "RegisterPullTimeUpdateExclusion",
+            "StartLifecyclePolicyPreview",
             "UpdateImageStorageClass",
         )
     },
