@@ -62,6 +62,7 @@ for _command in (
     *accounts.COMMANDS,
     *events.COMMANDS,
     *jobs.COMMANDS,
+    *lifecycle.COMMANDS,
     *pull_through.COMMANDS,
     *rig.COMMANDS,
 ):
