@@ -64,8 +64,8 @@ def reads() -> Iterator[Case]:
     yield _one(
         "GetRepositoryPolicy", "", lambda side: {"repositoryName": side.some()}, "RepositoryPolicyNotFoundException"
     )
-    archive = {"repositoryName": DEEP, "imageId": {"imageTag": tag_of(0)}, "targetStorageClass": "ARCHIVE"}
-    yield _one("UpdateImageStorageClass", "", lambda side: archive, "ImageStorageClassUpdateNotSupportedException")
+    restore = {"repositoryName": DEEP, "imageId": {"imageTag": tag_of(0)}, "targetStorageClass": "STANDARD"}
+    yield _one("UpdateImageStorageClass", "", lambda side: restore, "ImageStorageClassUpdateNotSupportedException")
     yield Case("GET manifest", "of ten", _manifest_of_ten)
     yield Case("GET manifest", "of many", lambda side, n: side.get(f"/v2/{DEEP}/manifests/{_tag(side)}"))
     yield Case("GET tags/list", "middle", lambda side, n: side.get(f"/v2/{DEEP}/tags/list?n={PAGE}&last={_tag(side)}"))
