@@ -68,6 +68,9 @@ _IAM_BESIDES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_RULE_VERBS = ("Create", "Update", "Delete", "Validate")
+_OF_A_POLICY = ("registryId", "repositoryName", "lifecyclePolicyText")
+
 _ECR: Mapping[str, tuple[str, ...]] = {
     "AuthorizationData": ("authorizationToken", "expiresAt", "proxyEndpoint"),
     "Repository": (
@@ -138,6 +141,16 @@ _ECR: Mapping[str, tuple[str, ...]] = {
     "DeregisterPullTimeUpdateExclusionResponse": ("principalArn",),
     "ListPullTimeUpdateExclusionsResponse": ("pullTimeUpdateExclusions",),
     **{f"{verb}AccountSettingResponse": ("name", "value") for verb in ("Put", "Get")},
+    **{f"{verb}PullThroughCacheRuleResponse": ("ecrRepositoryPrefix", "registryId") for verb in _RULE_VERBS},
+    "PullThroughCacheRule": ("ecrRepositoryPrefix", "upstreamRegistryUrl", "createdAt", "registryId"),
+    "DescribePullThroughCacheRulesResponse": ("pullThroughCacheRules",),
+    **{f"{verb}LifecyclePolicyResponse": _OF_A_POLICY for verb in ("Put", "Get", "Delete")},
+    **{f"{verb}LifecyclePolicyPreviewResponse": (*_OF_A_POLICY, "status") for verb in ("Start", "Get")},
+    "LifecyclePolicyPreviewSummary": ("expiringImageTotalCount",),
+    "LifecyclePolicyPreviewResult": ("imageDigest", "imagePushedAt", "action", "appliedRulePriority"),
+    "LifecyclePolicyRuleAction": ("type",),
+    "TransitioningImageTotalCount": ("imageTotalCount",),
+    "UpdateImageStorageClassResponse": ("registryId", "repositoryName", "imageId", "imageStatus"),
 }
 
 _ECR_BESIDES: Mapping[str, tuple[str, ...]] = {"PutImage": ("image.imageId.imageDigest",)}
