@@ -91,6 +91,8 @@ def preload(config: Config) -> None:
         from proxy.storage.s3 import bucket
 
         bucket.load()
+    if config.events.sqs_queues:
+        from proxy.storage.s3 import retries  # noqa: F401  # targets of events ask SQS by its clients
     if has_cache(config):
         from proxy.storage.cache import store as cache_store  # noqa: F401  # loaded by those who want it
 

@@ -20,7 +20,6 @@ import aiohttp
 from yarl import URL
 
 from proxy.model.events import Destination, TargetKind
-from proxy.storage.s3.retries import LazyClient, make_session
 from proxy.upstream.guarded_connector import AddressRefused, Network, check_literal, guarded_connector
 
 USER_AGENT = "Wharfage-Events"
@@ -51,7 +50,7 @@ class EventTargets:
         self._queues = queues
         self._sqs = dict(sqs or {})
         self._sessions: dict[str, aiohttp.ClientSession] = {}
-        self._clients: dict[str, LazyClient] = {}  # of queues, by region
+        self._clients: dict[str, Any] = {}  # `LazyClient`s of queues, by region
 
     def refusal(self, destination: Destination) -> str | None:
         """Why no rule may name it; None: it may, as far as its address alone tells."""
@@ -113,6 +112,8 @@ class EventTargets:
     async def _enqueue(self, arn: str, body: bytes, about: Mapping[str, str]) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
+        from proxy.storage.s3.retries import LazyClient  # loads aiobotocore, which webhooks and files do without
+
         _, _, _, region, account, name = arn.split(":")
         try:
             client = await self._clients.setdefault(region, LazyClient(partial(self._make, region))).get()
@@ -125,6 +126,8 @@ class EventTargets:
 
     def _make(self, region: str) -> Any:
         """In a thread, as it reads files."""
+        from proxy.storage.s3.retries import make_session
+
         session = make_session("sqs", ("service-2", "endpoint-rule-set-1", "paginators-1"))
         return session.create_client("sqs", region_name=region, **self._sqs)
 
