@@ -77,6 +77,7 @@ async def world(folder: Path, far: FarRegistry | None = None, **rule: float) -> 
             connector = aiohttp.TCPConnector(limit=0, force_close=True)  # a connection each: both workers are asked
             auth = {"Authorization": aiohttp.encode_basic_auth("AWS", password)}
             async with aiohttp.ClientSession(connector=connector, headers=auth, auto_decompress=False) as session:
+                session._retry_connection = False  # aiohttp would ask again, and hide what became of a cut request
                 there = World(far, server, session, rows, account)
                 await there.rule()
                 yield there
