@@ -28,7 +28,7 @@ from proxy.model.names import parse_digest
 from proxy.storage.s3.circuit_breaker import Breaker
 from proxy.upstream.challenge import Credentials, Scopes
 from proxy.upstream.errors import Reason, RequestFailed, UpstreamFailed
-from proxy.upstream.guard import AddressRefused, public_socket, require_public_literal
+from proxy.upstream.guarded_connector import AddressRefused, check_literal, socket_factory
 from proxy.upstream.limits import Budget, Throttle, retry_after
 from proxy.upstream.realms import UpstreamReach
 
@@ -233,7 +233,7 @@ class UpstreamClient:
     ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
         trusted = self._is_listed(url)
         if not trusted:
-            require_public_literal(url)
+            check_literal(url, ())
         return self._session(trusted or bool(self.upstream.proxy)).request(
             method, url, headers=headers, allow_redirects=False, proxy=self.upstream.proxy or None
         )
@@ -285,7 +285,7 @@ class UpstreamClient:
         if session is None:
             # A name is looked up for each connection: what was checked is what is connected to.
             connector = aiohttp.TCPConnector(
-                limit=0, ssl=self.upstream.trust or True, socket_factory=None if trusted else public_socket
+                limit=0, ssl=self.upstream.trust or True, socket_factory=None if trusted else socket_factory(())
             )
             session = self._sessions[trusted] = aiohttp.ClientSession(
                 connector=connector,

@@ -17,7 +17,7 @@ from yarl import URL
 from proxy.storage.s3.circuit_breaker import FAILURES, SUFFERED
 from proxy.upstream.client import HOPS, Credential, Upstream, UpstreamClient
 from proxy.upstream.errors import Reason, UpstreamFailed
-from proxy.upstream.guard import AddressRefused, is_public, public_socket
+from proxy.upstream.guarded_connector import AddressRefused, is_public, socket_factory
 from proxy.upstream.limits import retry_after
 from proxy.upstream.realms import UpstreamReach, is_same_site
 
@@ -199,7 +199,7 @@ async def test_a_name_that_leads_to_a_private_address_is_refused_as_it_is_connec
 def test_what_is_no_public_address_gets_no_socket(address: str) -> None:
     assert not is_public(address)
     with pytest.raises(AddressRefused):
-        public_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)))
+        socket_factory(())((socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)))
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"])
