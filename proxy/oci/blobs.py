@@ -8,7 +8,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from proxy.http import blob_response
-from proxy.http.blob_response import Pull
+from proxy.http.blob_response import BlobRequest
 from proxy.model.names import parse_digest
 from proxy.oci.call import Call
 from proxy.oci.errors import API_VERSION
@@ -27,7 +27,7 @@ async def delete(call: Call) -> web.StreamResponse:
     return web.Response(status=202, headers=API_VERSION)
 
 
-async def _pull(call: Call) -> Pull:
+async def _pull(call: Call) -> BlobRequest:
     blobs = call.services.blobs
     blob = await blobs.find(call.account, call.repository, str(parse_digest(call.reference)))
-    return Pull(call.request, blobs, blob, call.record, call.services.stall_seconds, API_VERSION)
+    return BlobRequest(call.request, blobs, blob, call.record, call.services.stall_seconds, API_VERSION)
