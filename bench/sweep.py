@@ -169,7 +169,7 @@ def _link(number: int) -> dict[str, Any]:
 async def _measured(database: Path | str, home: Path, rows: int, quiet: float) -> list[Figures]:
     socket = f"unix:{home}/metadata.sock"
     service = await start_service(database=database, listen=socket, epochs=home / "epochs", clock=lambda: NOW + 9 * DAY)
-    metadata, store = MetadataClient(socket), FilesystemStore(home / "objects")
+    metadata, store = MetadataClient.connect(socket), FilesystemStore(home / "objects")
     tasks: dict[str, tuple[Callable[[], Awaitable[int]], Table]] = {
         "none": (lambda: asyncio.sleep(quiet, 0), schema.turns),
         "sessions": (lambda: expire_uploads(metadata, store, idle=DAY), schema.uploads),

@@ -56,7 +56,9 @@ def door(tmp_path: Path) -> Iterator[tuple[Any, asyncio.Runner, str]]:
 
         async def begin() -> tuple[Any, str]:
             registry = await opened.enter_async_context(
-                whole_registry(tmp_path, wrap_metadata=lambda rows: CachedMetadata(rows, Epochs(tmp_path / "epochs")))
+                whole_registry(
+                    tmp_path, wrap_metadata=lambda rows: CachedMetadata.wrap(rows, Epochs(tmp_path / "epochs"))
+                )
             )
             await put_image(registry)
             found = routes.handler(

@@ -14,7 +14,7 @@ from pathlib import Path
 from proxy import observe
 from proxy.app import keys as app_keys
 from proxy.auth import secrets
-from proxy.blob.key_consensus import Agreement
+from proxy.blob.key_consensus import KeyConsensus
 from proxy.blob.master_file import MasterKeys
 from proxy.config.settings import Config
 from proxy.metadata.operations.accounts import Bootstrapped
@@ -44,7 +44,7 @@ async def first_start(config: Config, data: DataDirectory, masters: MasterKeys |
 
 
 async def _administrator(
-    config: Config, data: DataDirectory, agreement: Agreement, service: Service, found: Bootstrapped
+    config: Config, data: DataDirectory, agreement: KeyConsensus, service: Service, found: Bootstrapped
 ) -> None:
     """The key that was given; else what the database has, be it no key any more; else the one in the credentials file,
     which is written before the row, so that no crash leaves a key that nobody knows. Of services that start at once,

@@ -11,7 +11,7 @@ from proxy.app import keys as app_keys
 from proxy.app.metadata import metadata_client
 from proxy.app.stores import make_links, make_store
 from proxy.blob.buffers import PULL_BYTES, BufferPool
-from proxy.blob.key_consensus import Agreement
+from proxy.blob.key_consensus import KeyConsensus
 from proxy.blob.keys import DataKeys
 from proxy.blob.master_file import MasterKeys
 from proxy.config.settings import Config
@@ -29,7 +29,7 @@ class WorkerContext:
 
     store: ObjectStore
     keys: DataKeys
-    agreement: Agreement
+    agreement: KeyConsensus
     metadata: Metadata
     pool: BufferPool
     run: Path
@@ -50,7 +50,7 @@ async def open_context(
     `fills_cache` as `make_store` has it."""
     client = metadata_client(config, data, epochs)
     store = await make_store(config, data, client, fills_cache=fills_cache)
-    cached = CachedMetadata(client, epochs)
+    cached = CachedMetadata.wrap(client, epochs)
     links = make_links(config)
     try:
         async with app_keys.open_keys(config, masters, cached) as keys:

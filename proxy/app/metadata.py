@@ -31,7 +31,7 @@ def metadata_addresses(config: Config, data: DataDirectory) -> tuple[Address, ..
 def metadata_client(config: Config, data: DataDirectory, page: Epochs | None = None) -> MetadataClient:
     """Made inside a running loop. Of several services a process asks the one that its node's epoch page names, or
     without a page one drawn at random, until it fails."""
-    client = MetadataClient(
+    client = MetadataClient.connect(
         metadata_addresses(config, data), secret=config.metadata.secret or None, first=secrets.randbelow(2**16)
     )
     if page is not None:

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from proxy.app import health
 from proxy.app.context import WorkerContext
+from proxy.app.events import make_event_targets
 from proxy.audit.trail import Trail
 from proxy.auth import layer_links, secrets, sessions, tokens
 from proxy.auth.access import Access
@@ -29,6 +30,7 @@ from proxy.config.settings import Config, parsed_rate
 from proxy.ecr import downloads
 from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
+from proxy.ecr.eventbridge import EventBridge
 from proxy.ecr.iam import Iam
 from proxy.ecr.last_use import LastUses
 from proxy.ecr.layers import Layers
@@ -40,6 +42,7 @@ from proxy.ecr.sts.issuers import Issuers
 from proxy.http.request_info import path_of
 from proxy.http.server import Handler
 from proxy.http.unproven_budget import UnprovenBytes
+from proxy.jobs.event_targets import EventTargets
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts, port_of
 from proxy.model.quotas import ECR_RATES, MIB, Quotas, Rate
@@ -127,6 +130,7 @@ def router(
     leaving: Callable[[], bool],
     pulls: PullTimes,
     unproven: UnprovenBytes | None = None,
+    event_targets: EventTargets | None = None,
 ) -> Callable[[web.Request], tuple[str, Handler]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
@@ -205,7 +209,10 @@ def router(
         json_services={
             "secretsmanager": SecretsManager(
                 context.metadata, access, context.agreement.sealer(secrets.VALUE_PURPOSE), region=hosts.region
-            )
+            ),
+            "events": EventBridge(
+                context.metadata, access, event_targets or make_event_targets(config), region=hosts.region
+            ),
         },
     )
 
@@ -279,7 +286,7 @@ async def _check_metadata(context: WorkerContext) -> str | None:
     """In grace this node is of use, and says why it may not be for long, without waiting for services' patience."""
     asking = asyncio.ensure_future(context.metadata.ping())
     try:
-        while context.epochs is None or not (context.epochs.in_grace() and context.epochs.speaks()):
+        while context.epochs is None or not (context.epochs.in_grace() and context.epochs.lease_valid()):
             if (await asyncio.wait({asking}, timeout=_GRACE_LOOK_SECONDS))[0]:
                 await asking
                 try:

@@ -22,6 +22,7 @@ from pathlib import Path
 from proxy.app import bootstrap
 from proxy.app.audit import open_audit_log
 from proxy.app.context import open_context
+from proxy.app.events import event_jobs, make_event_targets
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
 from proxy.blob.master_file import MasterKeys
@@ -30,6 +31,7 @@ from proxy.config.settings import Config
 from proxy.http.server import HttpServer, Limits
 from proxy.http.tls import reload_on_change, server_context
 from proxy.http.unproven_budget import UnprovenBytes
+from proxy.jobs.queue import run_queue
 from proxy.jobs.schedule import run_tasks
 from proxy.jobs.sweep import sweep_tasks
 from proxy.metadata.client.epochs import Epochs
@@ -143,7 +145,8 @@ async def serve_worker(
         await context.agreement.begin()
         pulls = PullTimes(context.metadata.note_pulls, time.time)
         unproven = UnprovenBytes()
-        route = router(config, context, trail, stop.is_set, pulls, unproven)
+        targets = make_event_targets(config)
+        route = router(config, context, trail, stop.is_set, pulls, unproven, targets)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
         duties: list[asyncio.Task[None]] = [
@@ -162,6 +165,15 @@ async def serve_worker(
                     clock=time.monotonic,
                 ),
                 name="upkeep",
+            ),
+            asyncio.create_task(
+                run_queue(
+                    context.metadata,
+                    [event_jobs(config, context, targets)],
+                    random=random.random,
+                    now=context.metadata.now,
+                ),
+                name="queue",
             ),
             asyncio.create_task(context.agreement.watch(), name="agreement"),
             asyncio.create_task(give_memory_back(server.load), name="memory"),
@@ -183,6 +195,7 @@ async def serve_worker(
         for duty in duties:
             duty.cancel()
         await asyncio.gather(*duties, return_exceptions=True)
+        await targets.close()
 
 
 def _limits(config: Config) -> Limits:

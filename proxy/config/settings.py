@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.config.event_settings import EventSettings
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
 
 
@@ -367,6 +368,7 @@ class Config:
     sts: StsSettings
     uploads: UploadSettings
     sweep: SweepSettings
+    events: EventSettings
     audit: AuditSettings
     log: LogSettings
     sources: Mapping[str, str]
@@ -385,6 +387,7 @@ SECTIONS: dict[str, type[Any]] = {
     "sts": StsSettings,
     "uploads": UploadSettings,
     "sweep": SweepSettings,
+    "events": EventSettings,
     "audit": AuditSettings,
     "log": LogSettings,
 }

@@ -18,7 +18,7 @@ from proxy.model.identity import Caller
 
 UNKNOWN = "Unknown"  # in eventName: what was asked was not read, for nobody vouched for it
 
-_READS = ("Get", "List", "Describe", "BatchGet", "BatchCheck", "Simulate", "Generate", "Assume", "Decode")
+_READS = ("Get", "List", "Describe", "BatchGet", "BatchCheck", "Simulate", "Generate", "Assume", "Decode", "Test")
 _GIVES_CREDENTIALS = frozenset(
     {"GetAuthorizationToken", "GetSecretValue", "GetSessionToken", "AssumeRole", "AssumeRoleWithWebIdentity"}
 )

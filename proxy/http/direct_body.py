@@ -49,10 +49,10 @@ def direct_body_of(
 class Sink(Protocol):
     """Receives a body's bytes: `registry.append.Append`."""
 
-    async def room(self) -> memoryview:
+    async def reserve(self) -> memoryview:
         """The buffer for the next bytes, of at least one byte."""
 
-    def took(self, count: int) -> memoryview | None:
+    def commit(self, count: int) -> memoryview | None:
         """`count` bytes were written at the start of the last buffer. Returns the next buffer, if one is free now."""
 
     async def draw(self, source: Callable[[Sequence[memoryview]], int]) -> bool:
@@ -111,7 +111,7 @@ class DirectBody(asyncio.BufferedProtocol):
             if may_draw and is_fast and self._transport is not None and not self._transport.is_closing():
                 may_draw, is_fast = await self._draw(sink, self._transport)
             else:
-                buffer, began = await sink.room(), time.monotonic()
+                buffer, began = await sink.reserve(), time.monotonic()
                 await self._read(sink, buffer)
                 is_fast = time.monotonic() - began < CLIENT_WAIT_SECONDS
         return not self.left
@@ -161,7 +161,7 @@ class DirectBody(asyncio.BufferedProtocol):
             self._buffer = None
             self._transport.pause_reading()
             if self._filled:
-                sink.took(self._filled)
+                sink.commit(self._filled)
 
     def _count(self, nbytes: int) -> None:
         self.left -= nbytes
@@ -184,7 +184,7 @@ class DirectBody(asyncio.BufferedProtocol):
         if self._buffer is None or self._sink is None or self._transport is None or self._filled < len(self._buffer):
             return
         count, self._filled = self._filled, 0
-        buffer = self._sink.took(count)
+        buffer = self._sink.commit(count)
         if buffer is not None and self.left:
             self._buffer = buffer[: self.left]
         else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from proxy.metadata.event_contract import EventRows as EventRows
 from proxy.metadata.job_contract import JobQueue as JobQueue
 from proxy.metadata.secrets_contract import Secrets as Secrets
 from proxy.model.identity import (
@@ -54,7 +55,7 @@ class Look(Protocol):
     def take_in(self, account: str, repository: str) -> None:
         """That registry and that repository as well: to be called before either is asked about."""
 
-    def stands(self) -> bool:
+    def is_current(self) -> bool:
         """Whether nothing of it has changed since, and that can be told."""
 
 
@@ -386,7 +387,7 @@ class Keys(Protocol):
         """False when it was no longer `old`."""
 
 
-class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secrets, JobQueue, Protocol):
+class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secrets, JobQueue, EventRows, Protocol):
     """All of them, and what is of no noun."""
 
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -394,6 +395,9 @@ class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secr
 
     async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Run an operation of botocore's `iam` model that the caller was allowed. Times are epoch seconds."""
+
+    async def events(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Run an operation of botocore's `events` model that the caller was allowed."""
 
     async def take_tokens(
         self, account: str, name: str, *, per_second: float, burst: float, most: int

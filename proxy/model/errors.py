@@ -71,7 +71,8 @@ class Code(StrEnum):
     UNMODIFIABLE_ENTITY = "UnmodifiableEntity"
     VALIDATION_ERROR = "ValidationError"
 
-    # of the `secretsmanager` model
+    # of the `events` and `secretsmanager` models
+    INVALID_EVENT_PATTERN = "InvalidEventPatternException"
     INVALID_NEXT_TOKEN = "InvalidNextTokenException"  # noqa: S105  # a name
     INVALID_REQUEST = "InvalidRequestException"
     RESOURCE_EXISTS = "ResourceExistsException"

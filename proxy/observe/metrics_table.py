@@ -53,6 +53,9 @@ class Metrics:
             "wharfage_sweep_corrected_total", "Layers that the sweep kept for their images, against wrong counters"
         )
         self.jobs = counter("wharfage_jobs_total", "Jobs of the queue, by what became of an attempt", "kind", "outcome")
+        self.events = counter(
+            "wharfage_events_total", "Attempts to deliver an event, by what became of them", "outcome"
+        )
         self.jobs_queued = latest(
             "wharfage_jobs_queued", "Jobs in the queue, of the whole installation", "kind", "state"
         )

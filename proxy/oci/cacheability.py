@@ -59,7 +59,7 @@ class _EventRevalidator:
 
     def revalidate(self, request_id: str) -> bool:
         now = self._clock()
-        if now >= self._until or not self._look.stands():
+        if now >= self._until or not self._look.is_current():
             return False
         if self._prefix is not None:
             event = AuditEvent._make((*self._prefix, now, request_id, *self._suffix))

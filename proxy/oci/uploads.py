@@ -90,7 +90,7 @@ async def put(call: Call) -> web.StreamResponse:
         except BodyCut:
             await append.keep()
             return client_closed()
-        await append.commit(digest)
+        await append.commit_blob(digest)
     return _created(call, digest)
 
 
@@ -153,7 +153,7 @@ async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
         )
         async with append:
             await _receive(call, append)
-            await append.commit(digest)
+            await append.commit_blob(digest)
     except BodyCut:
         await see_through(_forget(call, upload.upload_id))
         return client_closed()

@@ -109,15 +109,15 @@ class Append:
             raise await self._lost() from None
         self.received += len(chunk)
 
-    async def room(self) -> memoryview:
-        """Where the next bytes go, to be put there by the caller and told of by `took`: another way to `write`. At
+    async def reserve(self) -> memoryview:
+        """Where the next bytes go, to be put there by the caller and told of by `commit`: another way to `write`. At
         least one byte's; the place is good until anything else of the append is called."""
         if self._length is not None and self.received >= self._length:
             raise Failure(Code.SIZE_INVALID, f"the body is longer than the {self._length} bytes that were declared")
         self._check_lease()
         writer = self._writer or await self._open()
         try:
-            return await writer.room()
+            return await writer.reserve()
         except ObjectMissing:
             raise await self._lost() from None
 
@@ -133,10 +133,10 @@ class Append:
         finally:
             self.received += writer.plain_length - before
 
-    def took(self, count: int) -> memoryview | None:
+    def commit(self, count: int) -> memoryview | None:
         """So many bytes lie where the last room was; the next one, if there is one at once."""
         self.received += count
-        return self._writer.took(count) if self._writer is not None else None
+        return self._writer.commit(count) if self._writer is not None else None
 
     async def keep(self, *, whole: bool = False) -> Upload:
         """Record what was written: any worker can go on from here. Returns the session at its new offset.
@@ -175,7 +175,7 @@ class Append:
         await self._end()
         return kept
 
-    async def commit(self, digest: Digest) -> Blob:
+    async def commit_blob(self, digest: Digest) -> Blob:
         """Make the session's object the blob `digest`, durably. Asked again after it succeeded, answers the same.
 
         InvalidLayer when the bytes hash to something else: nothing of this append is recorded, the session stays.

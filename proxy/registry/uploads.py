@@ -160,7 +160,7 @@ class Uploads:
         )
         if upload is not None:
             async with await self._append(upload, leased_at, None, 0, digest, False) as append:
-                await append.commit(digest)
+                await append.commit_blob(digest)
             return
         observe.metrics.uploads.labels("committed").inc()
         if leftover is not None:
@@ -243,7 +243,7 @@ class Uploads:
                     f"The upload with id '{upload_id}' has layer parts, other than the last one, that are too small",
                 )
             is_new = not await self._is_there(account, repository, digest)
-            await append.commit(digest)
+            await append.commit_blob(digest)
         return is_new
 
     async def cancel(self, account: str, repository: str, upload_id: str) -> None:

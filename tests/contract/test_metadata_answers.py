@@ -97,7 +97,7 @@ async def test_a_piece_of_a_tail_that_is_asked_again_late_takes_nothing_away_fro
 ) -> None:
     """A service that stood still while the client went on with another one, and then does what it was asked."""
     session = await world.lease(await world.begin())
-    key, other = session.sealed.object_key, MetadataClient(f"unix:{sockets[-1]}")
+    key, other = session.sealed.object_key, MetadataClient.connect(f"unix:{sockets[-1]}")
     fence = Fence(session.upload_id, session.fence)
     wire = {"upload_id": fence.upload_id, "number": fence.number}
     first = {"part_size": 100, "upload_id": "", "parts": [], "tail_offset": 0, "tail": "QUFB"}
@@ -119,7 +119,7 @@ async def test_a_write_that_cannot_begin_while_its_client_waits_is_left(world: W
     assert world.service is not None
     release = threading.Event()
     busy = asyncio.create_task(world.service.store.write(lambda tx: release.wait(10)))
-    late = MetadataClient(f"unix:{sockets[0]}", timeout=0.2, patience=0.1)
+    late = MetadataClient.connect(f"unix:{sockets[0]}", timeout=0.2, patience=0.1)
     with pytest.raises(Failure):
         await late.take_turn("late", seconds=60.0)
     release.set()
@@ -165,13 +165,13 @@ async def test_writes_whose_answers_are_lost_are_each_done_once_and_none_is_unav
     services = [await start(url, tmp_path, name) for name in ("one", "two")]
     async with fault_line(_port(services[0])) as line:
         urls = f"http://127.0.0.1:{line.port},http://{services[1].address}"
-        client = MetadataClient(urls, secret=SECRET)
+        client = MetadataClient.connect(urls, secret=SECRET)
         setter = await node(tmp_path, "n", [services[1].address], [services[1].address])
         await setter.world.begin()
         line.lose_to = b"POST"
         for number in range(12):
             await setter.world.put(index_manifest([], annotations={"n": str(number)}), ["v"])
-            client._services.current = 0
+            client.endpoints.current = 0
             line.lose_answers = 1
             await client.delete_tag(ACCOUNT, REPOSITORY, "v")
             assert line.lose_answers == 0
@@ -190,7 +190,7 @@ async def test_turns_taken_through_kills_of_a_service_are_each_taken_by_one(tmp_
     killable, steady = [Killable(url, tmp_path, name) for name in ("killable", "steady")]
     for service in (killable, steady):
         await service.start()
-    client = MetadataClient(f"http://{killable.address},http://{steady.address}", secret=SECRET, patience=20.0)
+    client = MetadataClient.connect(f"http://{killable.address},http://{steady.address}", secret=SECRET, patience=20.0)
     taken: list[bool] = []
 
     async def take(worker: int) -> None:
@@ -199,7 +199,7 @@ async def test_turns_taken_through_kills_of_a_service_are_each_taken_by_one(tmp_
 
     async def kill() -> None:
         await until(lambda: len(taken) >= 40)
-        client._services.current = 0
+        client.endpoints.current = 0
         await killable.kill()
 
     await asyncio.gather(kill(), *(take(worker) for worker in range(4)))

@@ -47,7 +47,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             await start_service(database=url, listen=f"unix:{tmp_path}/{name}", clock=clock, shutdown_seconds=1.0)
             for name, clock in (("right", time.time), ("wrong", lambda: time.time() + skew))
         ]
-        worlds = [World(MetadataClient(service.address, patience=5.0), service) for service in services]
+        worlds = [World(MetadataClient.connect(service.address, patience=5.0), service) for service in services]
         yield Place(url, skew, services, worlds, log)
         for world in worlds:
             await world.metadata.close()

@@ -154,7 +154,7 @@ async def test_a_step_of_the_databases_clock_fails_no_call(world: World, step: f
 
 async def test_many_first_calls_of_a_client_at_once_are_all_answered(world: World, sockets: list[Path]) -> None:
     """It knows no time yet: each is refused once, and made again."""
-    client = MetadataClient(f"unix:{sockets[0]}", patience=0.0)
+    client = MetadataClient.connect(f"unix:{sockets[0]}", patience=0.0)
     assert await asyncio.gather(*(client.take_turn(f"t{number}", seconds=1.0) for number in range(20))) == [True] * 20
     await client.close()
 
@@ -224,7 +224,7 @@ async def test_a_write_that_a_paused_machine_had_in_its_queue_is_left_though_no_
 
 async def test_a_client_knows_the_databases_time_from_its_answers(world: World, sockets: list[Path]) -> None:
     """By which a node's sweep tells what is past its grace; nothing is, before there was an answer."""
-    client = MetadataClient(f"unix:{sockets[0]}")
+    client = MetadataClient.connect(f"unix:{sockets[0]}")
     assert client.now() == 0.0
     await client.ping()
     assert client.now() == pytest.approx(world.clock.now, abs=2.0)
@@ -238,8 +238,8 @@ async def test_what_a_stopped_service_had_unread_is_not_done_when_it_goes_on(tmp
     stopped, other = [Killable(url, tmp_path, name) for name in ("stopped", "other")]
     for service in (stopped, other):
         await service.start()
-    client = MetadataClient(f"http://{stopped.address}", secret=SECRET, timeout=0.5, patience=0.1)
-    setter = World(MetadataClient(f"http://{other.address}", secret=SECRET, patience=20.0))
+    client = MetadataClient.connect(f"http://{stopped.address}", secret=SECRET, timeout=0.5, patience=0.1)
+    setter = World(MetadataClient.connect(f"http://{other.address}", secret=SECRET, patience=20.0))
     try:
         await setter.put(index_manifest([]), ["v"], create=True)
         await client.ping()

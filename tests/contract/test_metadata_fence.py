@@ -115,7 +115,7 @@ async def test_a_write_after_a_deaf_service_was_given_up_waits_for_the_end_of_it
             await asyncio.sleep(0.002)
 
     await write(0)
-    await until(at_deaf.page.speaks)
+    await until(at_deaf.page.lease_valid)
     assert hears._peers is not None
     assert deaf._peers is not None
     theirs, registration = hears._peers, deaf._peers.registration
@@ -164,9 +164,9 @@ async def test_the_page_of_a_service_that_has_closed_speaks_for_nobody(
     for _ in range(10):
         service = await start(url, tmp_path, "s")
         page = await asyncio.to_thread(Epochs, tmp_path / "s-epochs")
-        await until(page.speaks)
+        await until(page.lease_valid)
         await service.close()
-        assert not page.speaks()
+        assert not page.lease_valid()
         page.close()
 
 
@@ -198,11 +198,11 @@ async def test_a_service_keeps_its_lease_while_it_gives_up_many_that_died_at_onc
     url = await asyncio.to_thread(postgresql_database, tmp_path)
     service = await start(url, tmp_path, "a")
     page = await asyncio.to_thread(Epochs, tmp_path / "a-epochs")
-    await until(page.speaks)
+    await until(page.lease_valid)
     spoke = []
 
     def looks() -> bool:
-        spoke.append(page.speaks())
+        spoke.append(page.lease_valid())
         return service._peers is not None and not service._peers.known
 
     async def says_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -240,7 +240,7 @@ async def test_a_commit_that_stalls_costs_no_other_service_its_lease(tmp_path: P
                 await stalled.execute("CREATE TABLE others (n bigint)")
                 await asyncio.to_thread(_await_standby, cluster, "nobody")
                 for number in range(1, 20):
-                    await until(lambda: cut.page.speaks() and healthy.page.speaks())
+                    await until(lambda: cut.page.lease_valid() and healthy.page.lease_valid())
                     # The other service confirms when the lease of its silent node has ended: commits stall by then.
                     line.mode = "silent"
                     first = asyncio.create_task(at_writer.world.put(numbered(number), ["v"]))

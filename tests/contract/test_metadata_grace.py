@@ -79,7 +79,7 @@ async def test_what_was_valid_serves_on_writes_are_refused_and_nothing_is_stale_
     before = observe.metrics.grace_answers._value.get()
     place.line.cut()
     await asyncio.to_thread(place.cluster.stop)
-    await until(lambda: all(one.page.in_grace() and one.page.speaks() for one in place.nodes))
+    await until(lambda: all(one.page.in_grace() and one.page.lease_valid() for one in place.nodes))
     for one in place.nodes:
         assert await place.keeps(one)
     assert observe.metrics.grace_answers._value.get() >= before + 2
@@ -90,9 +90,9 @@ async def test_what_was_valid_serves_on_writes_are_refused_and_nothing_is_stale_
     await asyncio.to_thread(place.cluster.resume)
     newer = index_manifest([], annotations={"new": "er"})
     await again_until_done(lambda: place.nodes[1].world.put(newer, ["v"]))  # the other has no line yet
-    assert not place.nodes[0].page.speaks()
+    assert not place.nodes[0].page.lease_valid()
     place.line.mend()
-    await until(lambda: all(one.page.speaks() and not one.page.in_grace() for one in place.nodes))
+    await until(lambda: all(one.page.lease_valid() and not one.page.in_grace() for one in place.nodes))
     for one in place.nodes:
         await again_until_done(lambda: one.world.metadata.ping())  # noqa: B023  # awaited within the turn
         assert (await one.world.metadata.manifest(ACCOUNT, REPOSITORY, "v")).digest == digest(newer)
@@ -104,12 +104,12 @@ async def test_a_service_that_lost_contact_alone_has_no_grace(place: Place) -> N
     cut = loop.time()
     spoke: list[float] = []
     while loop.time() < cut + 2.5:
-        if place.nodes[0].page.speaks():
+        if place.nodes[0].page.lease_valid():
             spoke.append(loop.time() - cut)
         await asyncio.sleep(0.02)
     assert max(spoke) <= 1.0
     assert not place.nodes[0].page.in_grace()
-    await until(place.nodes[1].page.speaks)
+    await until(place.nodes[1].page.lease_valid)
 
 
 async def test_whoever_finds_a_service_gone_from_the_roster_denies_it_grace_also_when_another_gave_it_up(
@@ -148,10 +148,10 @@ async def test_a_write_of_one_that_finds_others_in_grace_waits_until_theirs_has_
     assert await keeps(one, kept)
     for line in lines:
         line.cut()
-    await until(lambda: one.page.in_grace() and one.page.speaks())
+    await until(lambda: one.page.in_grace() and one.page.lease_valid())
     assert await keeps(one, kept)
     services.append(await start(urls[2], tmp_path, "late", outage_grace=300.0))
-    client = MetadataClient(f"http://{services[2].address}", secret=SECRET)
+    client = MetadataClient.connect(f"http://{services[2].address}", secret=SECRET)
     await World(client).put(index_manifest([], annotations={"new": "er"}), ["v"])
     assert not await keeps(one, kept)
     await client.close()
@@ -165,17 +165,17 @@ async def test_a_write_of_one_that_finds_others_in_grace_waits_until_theirs_has_
 async def test_grace_ends_when_one_of_the_services_is_not_heard_of(place: Place) -> None:
     place.line.cut()
     await asyncio.to_thread(place.cluster.stop)
-    await until(lambda: all(one.page.in_grace() and one.page.speaks() for one in place.nodes))
+    await until(lambda: all(one.page.in_grace() and one.page.lease_valid() for one in place.nodes))
     await place.services[1].close()
-    await until(lambda: not place.nodes[0].page.speaks())
+    await until(lambda: not place.nodes[0].page.lease_valid())
 
 
 @pytest.mark.parametrize("place", [4.0], indirect=True)
 async def test_grace_ends_in_its_time(place: Place) -> None:
     place.line.cut()
     await asyncio.to_thread(place.cluster.stop)
-    await until(lambda: all(one.page.in_grace() and one.page.speaks() for one in place.nodes))
-    assert await until(lambda: not any(one.page.speaks() for one in place.nodes)) < 5.5
+    await until(lambda: all(one.page.in_grace() and one.page.lease_valid() for one in place.nodes))
+    assert await until(lambda: not any(one.page.lease_valid() for one in place.nodes)) < 5.5
 
 
 async def test_an_address_that_is_none_or_leads_nowhere_says_nothing_and_old_ones_are_let_go() -> None:
@@ -190,16 +190,16 @@ async def test_an_address_that_is_none_or_leads_nowhere_says_nothing_and_old_one
 async def test_who_said_no_owes_a_lease_and_who_gave_one_up_says_so() -> None:
     now = 100.0
     grace = Grace(300.0, secret=None, trusted=None, clock=lambda: now)
-    assert grace.owes() <= 0
+    assert grace.fenced_seconds() <= 0
     assert grace.answer({"of": "a"}, True, {"a"}) == {"reaches": True, "gave_up": False}
-    assert grace.owes() <= 0
+    assert grace.fenced_seconds() <= 0
     grace.give_up("a")
     assert grace.answer({"of": "a"}, False, {"a"}) == {"reaches": False, "gave_up": True}
     grace.keep("a")
     assert grace.answer({"of": "a"}, False, {"a"}) == {"reaches": False, "gave_up": False}
-    assert grace.owes() == OUTLAST_SECONDS
+    assert grace.fenced_seconds() == OUTLAST_SECONDS
     now += OUTLAST_SECONDS
-    assert grace.owes() <= 0
+    assert grace.fenced_seconds() <= 0
     assert await grace.may_go_on("mine", [], 1.0)
     assert not await grace.may_go_on("mine", [], 301.0)
     assert not await grace.may_go_on("mine", [""], 1.0)

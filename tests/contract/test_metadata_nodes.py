@@ -139,7 +139,7 @@ async def test_what_one_node_changes_the_next_question_on_any_other_sees(
             with pytest.raises(Failure) as caught:
                 await one.world.metadata.manifest(ACCOUNT, REPOSITORY, "v")
             assert caught.value.code is Code.IMAGE_NOT_FOUND
-    assert all(one.page.speaks() for one in nodes)
+    assert all(one.page.lease_valid() for one in nodes)
 
 
 async def test_a_principal_that_is_revoked_is_dead_on_every_node(nodes: list[Node], services: list[Service]) -> None:
@@ -161,7 +161,7 @@ async def test_a_principal_that_is_revoked_is_dead_on_every_node(nodes: list[Nod
 async def test_no_node_reads_what_was_before_an_acknowledged_write_under_load(nodes: list[Node]) -> None:
     story = Story(nodes)
     await story.told(120)
-    assert all(one.page.speaks() for one in nodes)
+    assert all(one.page.lease_valid() for one in nodes)
 
 
 async def test_a_node_that_is_cut_off_stops_within_its_lease_and_holds_no_write_longer(
@@ -175,13 +175,13 @@ async def test_a_node_that_is_cut_off_stops_within_its_lease_and_holds_no_write_
 
         async def cut_off() -> None:
             await until(lambda: story.acknowledged > 10)
-            assert cut.page.speaks()
+            assert cut.page.lease_valid()
             line.mode = "silent"
-            assert await until(lambda: not cut.page.speaks()) <= LEASE_END
+            assert await until(lambda: not cut.page.lease_valid()) <= LEASE_END
             at = story.acknowledged
             await until(lambda: story.acknowledged > at + 10)
             line.mode = "open"
-            await until(cut.page.speaks)
+            await until(cut.page.lease_valid)
 
         await story.told(80, cut_off)
         assert story.slowest < WRITE_END
@@ -213,11 +213,11 @@ async def test_a_write_that_finds_all_done_by_another_that_is_not_acknowledged_w
         cut = await node(tmp_path, "cut", [f"127.0.0.1:{line.port}"], addresses)
         other = await node(tmp_path, "other", addresses[1:], addresses[1:])
         await other.world.put(numbered(1), ["v"], create=True)
-        await until(cut.page.speaks)
+        await until(cut.page.lease_valid)
         assert await stands()
         line.mode = "silent"
         first = asyncio.create_task(write())
-        reader = MetadataClient(f"http://{addresses[1]}", secret=SECRET)
+        reader = MetadataClient.connect(f"http://{addresses[1]}", secret=SECRET)
         async with asyncio.timeout(5):
             while True:  # until it is done, and one node does not know
                 with suppress(Failure):
@@ -240,7 +240,7 @@ async def test_a_policy_that_another_request_has_brought_somebody_waits_as_long(
     """Whoever hears that a denial is in force must find it so on every node, also if it changed nothing by itself."""
     addresses = [service.address for service in services]
     await services[0].bootstrap(ACCOUNT, access_key_id="AKIAONE", sealed_secret=b"1")
-    first, second = [MetadataClient(f"http://{address}", secret=SECRET) for address in addresses]
+    first, second = [MetadataClient.connect(f"http://{address}", secret=SECRET) for address in addresses]
     await first.iam(ACCOUNT, "CreateUser", {"UserName": "u"})
     user = (await first.iam(ACCOUNT, "GetUser", {"UserName": "u"}))["User"]["UserId"]
     policy = {"PolicyName": "no", "PolicyDocument": DENIAL}
@@ -258,7 +258,7 @@ async def test_a_policy_that_another_request_has_brought_somebody_waits_as_long(
 
     async with fault_line(int(addresses[0].rpartition(":")[2])) as line:
         cut = await node(tmp_path, "cut", [f"127.0.0.1:{line.port}"], addresses[1:])
-        await until(cut.page.speaks)
+        await until(cut.page.lease_valid)
         assert await is_free(cut.world.metadata)
         line.mode = "silent"
         there = asyncio.create_task(first.iam(ACCOUNT, asked, ask))
@@ -287,12 +287,12 @@ async def test_a_service_whose_line_to_the_database_stands_still_is_given_up_and
         async def stall() -> None:
             await until(lambda: story.acknowledged > 10)
             line.mode = "silent"
-            assert await until(lambda: not there[0].page.speaks()) <= LEASE_END
+            assert await until(lambda: not there[0].page.lease_valid()) <= LEASE_END
             at = story.acknowledged
             await until(lambda: story.acknowledged > at + 10)
             line.mode = "open"
             line.cut()
-            await until(there[0].page.speaks)
+            await until(there[0].page.lease_valid)
 
         await story.told(80, stall)
         assert story.slowest < TOLD_END
@@ -351,7 +351,7 @@ async def test_a_postgresql_that_restarts_mid_load_leaves_no_node_behind(tmp_pat
 
     try:
         await story.told(60, restart)
-        await until(lambda: all(one.page.speaks() for one in there))
+        await until(lambda: all(one.page.lease_valid() for one in there))
     finally:
         for each in there:
             await each.close()
@@ -369,12 +369,12 @@ async def test_a_service_on_sqlite_serves_nodes_too_and_its_next_start_outlasts_
         line.mode = "stall"
         await service.close()
         again = await start(tmp_path / "m.db", tmp_path, "one")
-        assert one.page.speaks()
+        assert one.page.lease_valid()
         await again.bootstrap(ACCOUNT)  # nothing that anybody keeps: it need not wait
-        assert one.page.speaks()
+        assert one.page.lease_valid()
         await again.bootstrap(ACCOUNT, access_key_id="AKIAONE", sealed_secret=b"1")
         await again.bootstrap(ACCOUNT, access_key_id="AKIATWO", sealed_secret=b"2")
-        assert not one.page.speaks()
+        assert not one.page.lease_valid()
         await one.close()
         await again.close()
 

@@ -40,7 +40,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
             for name in ("one", "two")
         )
     )
-    clients = [MetadataClient(service.address, patience=5.0) for service in services]
+    clients = [MetadataClient.connect(service.address, patience=5.0) for service in services]
     yield Place(services, [World(each, service, clock) for each, service in zip(clients, services, strict=True)], clock)
     for client in clients:
         await client.close()

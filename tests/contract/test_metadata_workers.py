@@ -219,7 +219,7 @@ class Killable:
 async def killable(tmp_path: Path) -> AsyncIterator[tuple[Killable, Metadata]]:
     service = Killable(tmp_path)
     await service.start()
-    client = MetadataClient(f"unix:{tmp_path}/m.sock", patience=20.0)
+    client = MetadataClient.connect(f"unix:{tmp_path}/m.sock", patience=20.0)
     yield service, client
     await client.close()
     await service.kill()

@@ -36,7 +36,7 @@ async def held(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         yield Held(memory, Fence("session", 2), Fence("session", 1))
         return
     service = await SERVICES[request.param](tmp_path, Clock())
-    client = MetadataClient(f"unix:{tmp_path}/m.sock", patience=2.0)
+    client = MetadataClient.connect(f"unix:{tmp_path}/m.sock", patience=2.0)
     world = World(client, service)
     await world.bootstrap()
     first = await world.lease(await world.begin())

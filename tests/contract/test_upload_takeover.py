@@ -21,7 +21,7 @@ ONE = SentPart(1, 1, '"e1"', "c1")
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     clock = Clock()
     service = await SERVICES[request.param](tmp_path, clock)
-    client = MetadataClient(f"unix:{tmp_path}/m.sock", patience=2.0)
+    client = MetadataClient.connect(f"unix:{tmp_path}/m.sock", patience=2.0)
     yield World(client, service, clock)
     await client.close()
     await service.close()

@@ -157,7 +157,7 @@ async def both_protocols(folder: Path) -> AsyncIterator[BothProtocols]:
     epochs = await asyncio.to_thread(Epochs, folder / "epochs")
     async with whole_registry(
         folder,
-        wrap_metadata=lambda metadata: CachedMetadata(metadata, epochs),
+        wrap_metadata=lambda metadata: CachedMetadata.wrap(metadata, epochs),
         frame_length=FRAME_LENGTH,
         quotas=QUOTAS,
     ) as registry:

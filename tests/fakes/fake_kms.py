@@ -17,7 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.blob.kms import Kms, Place
+from proxy.blob.kms import Kms, KmsEndpoint
 
 ARN = "arn:aws:kms:us-east-1:123456789012:key/of-the-tests"
 _STATUS = {"KMSInternalException": 500, "DependencyTimeoutException": 503}
@@ -38,7 +38,7 @@ class FakeKms:
         self._forgotten = dict(self._wrapped)
 
     def kms(self, **more: Any) -> Kms:
-        return Kms(Place(self.arn, "us-east-1", self.url, "AKIAKMSOFTHETESTS", "secret"), **more)
+        return Kms(KmsEndpoint(self.arn, "us-east-1", self.url, "AKIAKMSOFTHETESTS", "secret"), **more)
 
     def forget(self, ciphertext: bytes) -> None:
         """It opens no more, until `recall`."""

@@ -195,7 +195,7 @@ class HeldBucket:
                 raise Failure(Code.STORE_UNAVAILABLE, f"refused: {refused.code}") from refused
         raise Failure(Code.STORE_UNAVAILABLE, f"the object store does not do {what}")
 
-    def in_time(self) -> asyncio.Timeout:
+    def read_timeout(self) -> asyncio.Timeout:
         return asyncio.timeout(None)
 
     async def close(self) -> None:

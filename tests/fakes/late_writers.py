@@ -167,7 +167,7 @@ class World:
                 if stalls and at > len(content) - length:
                     await asyncio.sleep(7.0)  # its client stalls
             if close:
-                await append.commit(parse_digest(f"sha256:{hashlib.sha256(content).hexdigest()}"))
+                await append.commit_blob(parse_digest(f"sha256:{hashlib.sha256(content).hexdigest()}"))
             else:
                 await append.keep(whole=not stalls)
 

@@ -109,7 +109,7 @@ async def registry_client(folder: Path, **settings: Any) -> AsyncIterator[Regist
     """`settings` are those of `whole_registry`."""
     epochs = await asyncio.to_thread(Epochs, folder / "epochs")
     async with whole_registry(
-        folder, wrap_metadata=lambda metadata: CachedMetadata(metadata, epochs), **settings
+        folder, wrap_metadata=lambda metadata: CachedMetadata.wrap(metadata, epochs), **settings
     ) as registry:
         metadata = registry.metadata
         await settle(metadata, [*MADE, ("iam", "CreateUser", {"UserName": NOBODY})])

@@ -161,7 +161,7 @@ async def whole_registry(
             bootstrapped = await service.bootstrap(ACCOUNT)
             assert bootstrapped.administrator is not None
             principal_id = bootstrapped.administrator.principal_id
-            metadata = MetadataClient(f"unix:{folder}/m.sock")
+            metadata = MetadataClient.connect(f"unix:{folder}/m.sock")
             stack.push_async_callback(metadata.close)
         else:
             principal_id = metadata.administrator.principal_id

@@ -185,12 +185,12 @@ class ByTurns:
 async def plain_client(folder: Path) -> Metadata:
     sockets = [folder / f"{name}.sock" for name in ("m", "second")]
     there = await asyncio.to_thread(lambda: [path for path in sockets if path.exists()])
-    clients = [MetadataClient(f"unix:{path}", patience=2.0) for path in there or sockets[:1]]
+    clients = [MetadataClient.connect(f"unix:{path}", patience=2.0) for path in there or sockets[:1]]
     return ByTurns(clients) if len(clients) > 1 else clients[0]
 
 
 async def cached_client(folder: Path) -> Metadata:
-    return CachedMetadata(await plain_client(folder), await asyncio.to_thread(Epochs, folder / "epochs"))
+    return CachedMetadata.wrap(await plain_client(folder), await asyncio.to_thread(Epochs, folder / "epochs"))
 
 
 CLIENTS: dict[str, Callable[[Path], Awaitable[Metadata]]] = {"client": plain_client, "cached": cached_client}

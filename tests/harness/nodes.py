@@ -97,8 +97,8 @@ async def node(folder: Path, name: str, watched: Sequence[str], asked: Sequence[
     page = await asyncio.to_thread(Epochs, folder / name)
     watch = Watch(page, parse(_urls(watched)), secret=SECRET)
     watching = asyncio.create_task(watch.run())
-    client = MetadataClient(_urls(asked), secret=SECRET, patience=patience)
-    cached = CachedMetadata(client, await asyncio.to_thread(Epochs, folder / name))
+    client = MetadataClient.connect(_urls(asked), secret=SECRET, patience=patience)
+    cached = CachedMetadata.wrap(client, await asyncio.to_thread(Epochs, folder / name))
     async with asyncio.timeout(10):
         await watch.attached.wait()
     return Node(page, World(cached), watching)

@@ -58,7 +58,7 @@ class House:
             ACCOUNT, repository, upload.upload_id, length=len(pieces[-1]), closing=parse_digest(digest)
         ) as last:
             await last.write(pieces[-1])
-            return await last.commit(parse_digest(digest))
+            return await last.commit_blob(parse_digest(digest))
 
     async def append(self, upload: Upload, piece: bytes) -> Upload:
         async with await self.uploads.append(ACCOUNT, upload.repository, upload.upload_id, length=len(piece)) as part:
@@ -106,7 +106,7 @@ class House:
 async def open_house(folder: Path, kms: Provider | None = None) -> AsyncIterator[House]:
     clock = Clock()
     service = await start_service(database=folder / "m.db", listen=f"unix:{folder}/m.sock", clock=clock)
-    metadata = MetadataClient(f"unix:{folder}/m.sock", patience=2.0)
+    metadata = MetadataClient.connect(f"unix:{folder}/m.sock", patience=2.0)
     store = FilesystemStore(folder / "store")
     masters = await asyncio.to_thread(MasterKeys.load_or_create, folder / "master.json")
     local = LocalKeys(masters)

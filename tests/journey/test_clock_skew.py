@@ -89,7 +89,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
     try:
         await asyncio.to_thread(begin)
-        worlds += [World(MetadataClient(f"http://127.0.0.1:{port}", secret=SECRET)) for port in ports]
+        worlds += [World(MetadataClient.connect(f"http://127.0.0.1:{port}", secret=SECRET)) for port in ports]
         yield Place(skew, services, ports, worlds, nodes)
     finally:
         for world in worlds:

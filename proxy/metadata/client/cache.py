@@ -1,268 +1,185 @@
-"""Answers again, without asking, what the epoch page proves unchanged.
+"""Caches metadata reads. An answer stays valid while the epoch that it was read under is current.
 
-Wraps any `contract.Metadata` and is one itself. Kept are blob rows, tags and image rows, principals, roles and access
-keys, records of master keys, and what repositories and registries say about access, each with the epoch taken *before*
-it was asked for, and used only while that epoch stands; manifest bytes are kept apart, by digest, in a cache bounded in
-bytes, and are checked against their digest as they come in; hashes of frames in another, by object. Absence is never
-kept, nor what belongs to an upload. Without an epoch page nothing is kept at all but these two, which cannot change.
+Wraps any `contract.Metadata` and is one itself. What is cached, under which epoch and for how long is declared at each
+operation (`operations.operation.Caching`); all other calls go straight to the wrapped client. The epoch is read
+*before* the question is sent. Absence is never cached, nor what belongs to an upload. Without an epoch page, or while
+its lease is not valid, only answers that can never change are cached. A worker makes one (`app.context`). Must not know
+any operation.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from proxy import observe
 from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.contract import Metadata
+from proxy.metadata.operations import INTERNAL
+from proxy.metadata.operations.operation import Caching, Scope
 from proxy.model.errors import Code, Failure
-from proxy.model.identity import AccessKey, AttachedPolicy, Principal, RegistryAccess, RepositoryAccess, Role
-from proxy.model.pull_through import PullThroughRule
-from proxy.model.records import Blob, KeyRecord, StoredManifest
-from proxy.model.secrets import SecretVersion
+from proxy.model.identity import AccessKey, AttachedPolicy, Principal
 
-Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
+Key = tuple[Any, ...]
+"""An operation's arguments in order, sequences as tuples."""
 
-ENTRIES = 20_000  # of each kind; a blob row is about 1 KiB
-MANIFEST_BYTES = 32 * 1024 * 1024
-PAGE_BYTES = 8 * 1024 * 1024  # pages of frame hashes: those of 64 GiB of layers
 POLICIES = 4096  # of which principals share one copy
-KEEP_SECONDS = 1800.0  # below the hour after which the service renews a blob's grace: it has to be asked to do so
+
+_METHODS = {name for port in Metadata.__mro__ for name in vars(port) if not name.startswith("_")}
+_FOREVER = 0  # in the place of an epoch, of what never changes
 
 
-class CachedMetadata:
-    """One worker's view of the metadata service. `close` leaves the page open: it is whose it was."""
+class CachedMetadata(Metadata):
+    """One worker's view of the metadata service. `close` does not close the page; the caller owns it."""
 
     def __init__(
         self,
         inner: Metadata,
         epochs: Epochs | None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        entries: int = ENTRIES,
-        manifest_bytes: int = MANIFEST_BYTES,
+        clock: Callable[[], float],
+        entries: int | None,
+        manifest_bytes: int | None,
     ) -> None:
+        """Use `wrap`."""
         self._inner = inner
         self._epochs = epochs
         self._clock = clock
-        self._blobs: _Recent[tuple[str, str, str], Blob] = _Recent(entries, clock)
-        self._images: _Recent[tuple[str, str, str], tuple[str, str]] = _Recent(entries, clock)
-        self._principals: _Recent[str, Principal] = _Recent(entries, clock)
-        self._access_keys: _Recent[str, AccessKey] = _Recent(entries, clock)
-        self._documents: _Recent[tuple[str, tuple[str, ...]], Sequence[AttachedPolicy]] = _Recent(entries, clock)
-        self._roles: _Recent[tuple[str, str], Role] = _Recent(entries, clock)
-        self._repositories: _Recent[tuple[str, str], RepositoryAccess] = _Recent(entries, clock)
-        self._registries: _Recent[str, RegistryAccess] = _Recent(entries, clock)
-        self._rules: _Recent[str, Sequence[PullThroughRule]] = _Recent(entries, clock)
-        self._current_secrets: _Recent[tuple[str, str], SecretVersion] = _Recent(entries, clock)
-        self._key_records: _Recent[None, Sequence[KeyRecord]] = _Recent(1, clock)
-        self._shared = _Shared(POLICIES)
-        self._contents = _Contents(manifest_bytes)
-        self._pages = _Contents(PAGE_BYTES)
-        self._hit = observe.metrics.metadata_cache.labels("hit").inc  # to find it takes as long as to count, each time
+        self._entries = entries
+        self._shared = _SharedPolicies(POLICIES)
+        self._hit = observe.metrics.metadata_cache.labels("hit").inc  # finding it costs as much as counting
         self._missed = observe.metrics.metadata_cache.labels("miss").inc
+        self._recent: dict[str, _Recent[Any]] = {}
+        for name in _METHODS:
+            caching = INTERNAL[name].caching if name in INTERNAL else None
+            if caching is None:
+                setattr(self, name, getattr(inner, name))
+            elif caching.each is not None:
+                setattr(self, name, self._of_each(name, caching))
+            elif caching.by_digest:
+                setattr(self, name, self._by_digest(name, caching, manifest_bytes or caching.bytes_max or 0))
+            elif caching.bytes_max is not None:
+                setattr(self, name, self._by_size(name, caching, caching.bytes_max))
+            else:
+                setattr(self, name, self._whole(name, caching))
 
-        # What is never kept goes straight on.
-        self.call = inner.call
-        self.iam = inner.iam
-        self.iam_resource = inner.iam_resource
-        self.oidc_provider = inner.oidc_provider
-        self.create_access_key = inner.create_access_key
-        self.note_key_use = inner.note_key_use
-        self.note_role_use = inner.note_role_use
-        self.create_account = inner.create_account
-        self.accounts = inner.accounts
-        self.close_account = inner.close_account
-        self.credentials = inner.credentials
-        self.revoke = inner.revoke
-        self.segments = inner.segments
-        self.bind_repository_policy = inner.bind_repository_policy
-        self.blob_holders = inner.blob_holders
-        self.mount_blob = inner.mount_blob
-        self.keep_frame_hashes = inner.keep_frame_hashes
-        self.unlink_blob = inner.unlink_blob
-        self.quarantine = inner.quarantine
-        self.begin_upload = inner.begin_upload
-        self.upload = inner.upload
-        self.lease_upload = inner.lease_upload
-        self.renew_upload = inner.renew_upload
-        self.advance_upload = inner.advance_upload
-        self.finish_upload = inner.finish_upload
-        self.close_upload = inner.close_upload
-        self.release_upload = inner.release_upload
-        self.commit_upload = inner.commit_upload
-        self.cancel_upload = inner.cancel_upload
-        self.put_manifest = inner.put_manifest
-        self.note_pulls = inner.note_pulls
-        self.delete_tag = inner.delete_tag
-        self.delete_manifest = inner.delete_manifest
-        self.tags = inner.tags
-        self.repositories = inner.repositories
-        self.referrers = inner.referrers
-        self.take_turn = inner.take_turn
-        self.hold_blobs = inner.hold_blobs
-        self.expire_uploads = inner.expire_uploads
-        self.collect_blobs = inner.collect_blobs
-        self.remove_deleted = inner.remove_deleted
-        self.known_objects = inner.known_objects
-        self.reserve_object = inner.reserve_object
-        self.release_object = inner.release_object
-        self.any_reserved = inner.any_reserved
-        self.objects = inner.objects
-        self.replace_data_key = inner.replace_data_key
-        self.replace_object = inner.replace_object
-        self.record_key = inner.record_key
-        self.sealed_secrets = inner.sealed_secrets
-        self.replace_sealed_secret = inner.replace_sealed_secret
-        self.secret = inner.secret
-        self.find_secret_version = inner.find_secret_version
-        self.read_secrets = inner.read_secrets
-        self.write_secrets = inner.write_secrets
-        self.sealed_versions = inner.sealed_versions
-        self.replace_sealed_version = inner.replace_sealed_version
-        self.remove_secrets = inner.remove_secrets
-        self.open_uploads = inner.open_uploads
-        self.miscounts = inner.miscounts
-        self.recount = inner.recount
-        self.take_tokens = inner.take_tokens
-        self.due_kinds = inner.due_kinds
-        self.claim_jobs = inner.claim_jobs
-        self.renew_job = inner.renew_job
-        self.finish_job = inner.finish_job
-        self.fail_job = inner.fail_job
-        self.release_job = inner.release_job
-        self.job_counts = inner.job_counts
-        self.list_jobs = inner.list_jobs
-        self.retry_job = inner.retry_job
-        self.drop_job = inner.drop_job
-        self.ping = inner.ping
-        self.warnings = inner.warnings
-        self.now = inner.now
+    @classmethod
+    def wrap(
+        cls,
+        inner: Metadata,
+        epochs: Epochs | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        entries: int | None = None,
+        manifest_bytes: int | None = None,
+    ) -> CachedMetadata:
+        """`epochs` None: nothing but what never changes is cached. The bounds are for tests; None: as declared."""
+        return cls(inner, epochs, clock, entries, manifest_bytes)
 
-    async def access_key(self, access_key_id: str) -> AccessKey | None:
-        async def ask() -> AccessKey | None:
-            found = await self._inner.access_key(access_key_id)
-            return found and replace(found, principal=self._shared.in_place(found.principal))
+    def _whole(self, name: str, caching: Caching) -> Callable[..., Awaitable[Any]]:
+        """Answers are cached as they are."""
+        recent, key_of, epoch_of = self._answers(name, caching), _key_maker(name), self._epoch_reader(caching.scope)
+        inner = self._inner
 
-        return await self._of_identity(self._access_keys, access_key_id, ask)
+        async def method(*given: Any, **named: Any) -> Any:
+            key = key_of(*given, **named)
+            epoch = epoch_of(key)
+            found = self._counted(recent.get(key, epoch))
+            if found is None:
+                found = await getattr(inner, name)(*given, **named)
+                if caching.present(found):
+                    if caching.shares_policies:
+                        found = self._shared.replace_policies(found)
+                    recent.put(key, epoch, found)
+            return found
 
-    async def principal(self, principal_id: str) -> Principal | None:
-        async def ask() -> Principal | None:
-            found = await self._inner.principal(principal_id)
-            return found and self._shared.in_place(found)
+        return method
 
-        return await self._of_identity(self._principals, principal_id, ask)
+    def _of_each(self, name: str, caching: Caching) -> Callable[..., Awaitable[Any]]:
+        """One answer for each item of the last argument, from the cache of the operation that answers one."""
+        single = caching.each or ""
+        present = (INTERNAL[single].caching or caching).present
+        recent, key_of, epoch_of = self._answers(single, caching), _key_maker(name), self._epoch_reader(caching.scope)
+        inner = self._inner
 
-    async def policy_documents(self, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]:
-        found = await self._of_identity(
-            self._documents, (account, tuple(arns)), lambda: self._inner.policy_documents(account, arns)
-        )
-        return found or ()
+        async def method(*given: Any, **named: Any) -> Any:
+            *same, items = key_of(*given, **named)
+            keys = {item: (*same, item) for item in items}
+            epochs = {item: epoch_of(key) for item, key in keys.items()}
+            found = {item: self._counted(recent.get(key, epochs[item])) for item, key in keys.items()}
+            if missing := [item for item, answer in found.items() if answer is None]:
+                answers = await getattr(inner, name)(*same, missing)
+                for item, answer in zip(missing, answers, strict=True):
+                    found[item] = answer
+                    if present(answer):
+                        recent.put(keys[item], epochs[item], answer)
+            return tuple(found[item] for item in items)
 
-    async def role(self, account: str, name: str) -> Role | None:
-        return await self._of_identity(self._roles, (account, name), lambda: self._inner.role(account, name))
+        return method
 
-    async def key_records(self) -> Sequence[KeyRecord]:
-        async def ask() -> Sequence[KeyRecord] | None:
-            return await self._inner.key_records() or None
+    def _by_digest(self, name: str, caching: Caching, bytes_max: int) -> Callable[..., Awaitable[Any]]:
+        """`content` is cached once under `digest`, which it is checked against; the rest of an answer apart."""
+        recent, key_of, epoch_of = self._answers(name, caching), _key_maker(name), self._epoch_reader(caching.scope)
+        contents: _Contents[str] = _Contents(bytes_max)
+        inner = self._inner
 
-        return await self._of_identity(self._key_records, None, ask) or ()
+        async def method(*given: Any, **named: Any) -> Any:
+            key = key_of(*given, **named)
+            epoch = epoch_of(key)
+            kept = recent.get(key, epoch)
+            content = contents.get(kept.digest) if kept is not None else None
+            if self._counted(content) is not None and kept is not None:
+                return replace(kept, content=content)
+            found = await getattr(inner, name)(*given, **named)
+            if contents.get(found.digest) != found.content:
+                _check_digest(found.digest, found.content)
+                contents.put(found.digest, found.content)
+            recent.put(key, epoch, replace(found, content=b""))
+            return found
 
-    async def repository_access(self, account: str, repository: str) -> RepositoryAccess:
-        epoch = self._epoch(account, repository)
-        found = self._counted(self._repositories.get((account, repository), epoch))
-        if found is None:
-            found = await self._inner.repository_access(account, repository)
-            self._repositories.put((account, repository), epoch, found if found.exists else None)
-        return found
+        return method
 
-    async def repositories_access(self, account: str, names: Sequence[str]) -> Sequence[RepositoryAccess]:
-        epochs = {name: self._epoch(account, name) for name in names}
-        kept = {name: self._counted(self._repositories.get((account, name), epochs[name])) for name in epochs}
-        found = {name: access for name, access in kept.items() if access is not None}
-        if missing := [name for name in kept if name not in found]:
-            for access in await self._inner.repositories_access(account, missing):
-                found[access.name] = access
-                self._repositories.put((account, access.name), epochs[access.name], access if access.exists else None)
-        return tuple(found[name] for name in names)
+    def _by_size(self, name: str, caching: Caching, bytes_max: int) -> Callable[..., Awaitable[Any]]:
+        """Answers are bytes that never change, bounded together."""
+        if caching.scope is not Scope.IMMUTABLE:
+            raise TypeError(f"{name}: only answers that never change are cached by their size")
+        key_of, bypass = _key_maker(name), caching.bypass
+        contents: _Contents[Key] = _Contents(bytes_max)
+        inner = self._inner
 
-    async def registry_access(self, account: str) -> RegistryAccess:
-        epoch = self._epoch(account, "")
-        found = self._counted(self._registries.get(account, epoch))
-        if found is None:
-            found = await self._inner.registry_access(account)
-            self._registries.put(account, epoch, found if found.exists else None)
-        return found
+        async def method(*given: Any, **named: Any) -> Any:
+            key = key_of(*given, **{each: value for each, value in named.items() if each != bypass})
+            found = None if bypass is not None and named.get(bypass) else self._counted(contents.get(key))
+            if found is None:
+                found = await getattr(inner, name)(*given, **named)
+                if caching.present(found):
+                    contents.put(key, found)
+            return found
 
-    async def pull_through_rules(self, account: str) -> Sequence[PullThroughRule]:
-        """Also that there are none, which each pull asks: one entry an account."""
-        epoch = self._epoch(account, "")
-        found = self._counted(self._rules.get(account, epoch))
-        if found is None:
-            found = await self._inner.pull_through_rules(account)
-            self._rules.put(account, epoch, found)
-        return found
+        return method
 
-    async def secret_version(self, account: str, arn: str) -> SecretVersion | None:
-        """Still sealed: every login at an upstream asks for it."""
-        epoch = self._epoch(account, "")
-        found = self._counted(self._current_secrets.get((account, arn), epoch))
-        if found is None:
-            found = await self._inner.secret_version(account, arn)
-            self._current_secrets.put((account, arn), epoch, found)
-        return found
+    def _answers(self, name: str, caching: Caching) -> _Recent[Any]:
+        return self._recent.setdefault(
+            name, _Recent(self._entries or caching.entries, caching.seconds, self._clock)
+        )  # of one operation, which another one may share
 
-    async def blob(self, account: str, repository: str, digest: str) -> Blob:
-        epoch = self._epoch(account, repository)
-        found = self._counted(self._blobs.get((account, repository, digest), epoch))
-        if found is None:
-            found = await self._inner.blob(account, repository, digest)
-            self._blobs.put((account, repository, digest), epoch, found)
-        return found
-
-    async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
-        name = f"{object_key} {plain_offset}"
-        found = None if fresh else self._counted(self._pages.get(name))
-        if found is None:
-            found = await self._inner.frame_hashes(object_key, plain_offset, fresh=fresh)
-            if found:
-                self._pages.put(name, found)
-        return found
-
-    async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:
-        epoch = self._epoch(account, repository)
-        image = self._images.get((account, repository, reference), epoch)
-        content = self._contents.get(image[0]) if image else None
-        if self._counted(content) is not None and image is not None and content is not None:
-            return StoredManifest(image[0], image[1], content)
-        found = await self._inner.manifest(account, repository, reference)
-        if self._contents.get(found.digest) != found.content:
-            _check(found)
-            self._contents.put(found.digest, found.content)
-        self._images.put((account, repository, reference), epoch, (found.digest, found.media_type))
-        return found
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-    async def _of_identity(
-        self, kept: _Recent[Key, Value], key: Key, ask: Callable[[], Awaitable[Value | None]]
-    ) -> Value | None:
-        epoch = self._epochs.identity() if self._epochs and self._epochs.speaks() else None
-        found = self._counted(kept.get(key, epoch))
-        if found is None:
-            found = await ask()
-            kept.put(key, epoch, found)
-        return found
-
-    def _epoch(self, account: str, repository: str) -> int | None:
-        """None while the page proves nothing: nothing is kept or used again."""
-        return self._epochs.repository(account, repository) if self._epochs and self._epochs.speaks() else None
+    def _epoch_reader(self, scope: Scope) -> Callable[[Key], int | None]:
+        """The current epoch of an operation's answer by its key; None while the page proves nothing."""
+        epochs = self._epochs
+        if scope is Scope.IMMUTABLE:
+            return lambda key: _FOREVER
+        if epochs is None:
+            return lambda key: None
+        if scope is Scope.IDENTITY:
+            return lambda key: epochs.identity() if epochs.lease_valid() else None
+        if scope is Scope.REGISTRY:
+            return lambda key: epochs.repository(key[0], "") if epochs.lease_valid() else None
+        return lambda key: epochs.repository(key[0], key[1]) if epochs.lease_valid() else None
 
     def _counted(self, found: Value | None) -> Value | None:
         (self._missed if found is None else self._hit)()
@@ -271,11 +188,32 @@ class CachedMetadata:
         return found
 
 
-class _Recent(Generic[Key, Value]):
-    """The last `entries` positive answers, each good for one epoch and `KEEP_SECONDS`."""
+def _key_maker(name: str) -> Callable[..., Key]:
+    """The key of a call: its arguments by position, however they were given."""
+    operation = INTERNAL[name]
+    names = operation.parameters
+    parameters = inspect.signature(operation.run).parameters
+    defaults = {each: parameters[each].default for each in names if parameters[each].default is not inspect._empty}
+    count = len(names)
 
-    def __init__(self, entries: int, clock: Callable[[], float]) -> None:
+    def key_of(*given: Any, **named: Any) -> Key:
+        if named or len(given) != count:
+            asked = {**defaults, **dict(zip(names, given, strict=False)), **named}
+            given = tuple(asked[each] for each in names)
+        for each in given:
+            if isinstance(each, list):
+                return tuple(tuple(one) if isinstance(one, list) else one for one in given)
+        return given
+
+    return key_of
+
+
+class _Recent(Generic[Value]):
+    """The last `entries` answers, least recently used first, each valid under one epoch and for `seconds`."""
+
+    def __init__(self, entries: int, seconds: float, clock: Callable[[], float]) -> None:
         self._entries = entries
+        self._seconds = seconds
         self._clock = clock
         self._held: OrderedDict[Key, tuple[int, float, Value]] = OrderedDict()
 
@@ -290,25 +228,29 @@ class _Recent(Generic[Key, Value]):
         self._held.move_to_end(key)
         return value
 
-    def put(self, key: Key, epoch: int | None, value: Value | None) -> None:
-        """`epoch` is of before the question; None, where there is no page, keeps nothing."""
-        if epoch is None or value is None:
+    def put(self, key: Key, epoch: int | None, value: Value) -> None:
+        """`epoch` was read before the question was sent; nothing is cached where it is None."""
+        if epoch is None:
             return
-        self._held[key] = (epoch, self._clock() + KEEP_SECONDS, value)
+        self._held[key] = (epoch, self._clock() + self._seconds, value)
         self._held.move_to_end(key)
         if len(self._held) > self._entries:
             self._held.popitem(last=False)
 
 
-class _Shared:
-    """One object for equal policies: those of a group are kept once, however many are in it, and compared at once."""
+class _SharedPolicies:
+    """One object for equal policies: a group's policies are in memory once, however many users are in the group, and
+    comparing them compares identities."""
 
     def __init__(self, entries: int) -> None:
         self._entries = entries
         self._held: OrderedDict[AttachedPolicy, AttachedPolicy] = OrderedDict()
 
-    def in_place(self, principal: Principal) -> Principal:
-        """The principal with these objects for its policies."""
+    def replace_policies(self, answer: Any) -> Any:
+        """The principal, or the access key with its principal, with these objects for its policies."""
+        if isinstance(answer, AccessKey):
+            return replace(answer, principal=self.replace_policies(answer.principal))
+        principal: Principal = answer
         boundary = principal.boundary and self._one(principal.boundary)
         return replace(principal, policies=tuple(map(self._one, principal.policies)), boundary=boundary)
 
@@ -320,32 +262,35 @@ class _Shared:
         return found
 
 
-class _Contents:
-    """Bytes by name, checked by whoever puts them in; the least recently used go when `room` is exceeded."""
+Name = TypeVar("Name", bound=Hashable)
 
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._held: OrderedDict[str, bytes] = OrderedDict()
 
-    def get(self, digest: str) -> bytes | None:
-        content = self._held.get(digest)
+class _Contents(Generic[Name]):
+    """Bytes by name, at most `bytes_max` of them together; the least recently used are evicted first."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._free = bytes_max
+        self._held: OrderedDict[Name, bytes] = OrderedDict()
+
+    def get(self, name: Name) -> bytes | None:
+        content = self._held.get(name)
         if content is not None:
-            self._held.move_to_end(digest)
+            self._held.move_to_end(name)
         return content
 
-    def put(self, digest: str, content: bytes) -> None:
-        self._room += len(self._held.pop(digest, b"")) - len(content)
-        self._held[digest] = content
-        while self._room < 0:
-            _, gone = self._held.popitem(last=False)
-            self._room += len(gone)
+    def put(self, name: Name, content: bytes) -> None:
+        self._free += len(self._held.pop(name, b"")) - len(content)
+        self._held[name] = content
+        while self._free < 0:
+            _, evicted = self._held.popitem(last=False)
+            self._free += len(evicted)
 
 
-def _check(manifest: StoredManifest) -> None:
-    algorithm, _, encoded = manifest.digest.partition(":")
-    if hashlib.new(algorithm, manifest.content).hexdigest() != encoded:
+def _check_digest(digest: str, content: bytes) -> None:
+    algorithm, _, encoded = digest.partition(":")
+    if hashlib.new(algorithm, content).hexdigest() != encoded:
         raise Failure(
             Code.BLOB_CORRUPT,
-            f"the stored manifest {manifest.digest} does not hash to its digest",
+            f"the stored manifest {digest} does not hash to its digest",
             hint="push it again after deleting it; check the database's disk",
         )

@@ -18,6 +18,7 @@ import io
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -39,7 +40,7 @@ _LARGE = 2**20  # bytes of a body from which on aiohttp wants a file; a manifest
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
-class Services:
+class EndpointPool:
     """The services of an installation. `current` is the place of the one that is asked until it fails, first `first`.
 
     `addresses` as `client.MetadataClient` takes them. Make it inside a running loop."""
@@ -78,7 +79,7 @@ class Services:
         if not self._is_one:
             self._attached = attached
 
-    async def ask(self, operation: str, wanted: Any, **parameters: Any) -> Any:
+    async def ask(self, operation: str, wanted: Any, parameters: Mapping[str, Any]) -> Any:
         """What `operation` answers, decoded as `wanted` says. Its Failure, or MetadataUnavailable."""
         body = wire.dump(parameters)
         request, made = secrets.token_hex(16), elapsed()
@@ -86,17 +87,19 @@ class Services:
         pause = _FIRST_PAUSE
         attempts = refusals = corrections = 0
         while True:
-            self._follow()
+            if self._attached is not None:
+                self._follow()
             number = self.current
             left = deadline - time.monotonic()
             within = min(self._attempt, left) if attempts and not self._is_one else self._attempt
             try:
                 # What a service does not begin in time it leaves: another one may have done it by then, and more that
                 # came after it.
-                sent, stamped = elapsed(), self._time.at(made)
+                sent = elapsed() if attempts or corrections else made
+                stamped = self._time.at(made)
                 within_made = sent - made + within * _BEGIN_WITHIN
-                status, content, answered_at = await self._post(
-                    number,
+                post = self._lines[number].post if self._attached is None else partial(self._post, number)
+                status, content, answered_at = await post(
                     operation,
                     body,
                     {wire.REQUEST_HEADER: request, **deadlines.stamp(stamped, within_made)},
@@ -149,8 +152,6 @@ class Services:
     ) -> tuple[int, bytes, str | None]:
         """As `UnixLines.post` at that service. TimeoutError also when the node leaves it meanwhile."""
         post = self._lines[number].post
-        if self._attached is None:
-            return await post(operation, body, headers, connect_within=connect_within, within=within)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
         async with asyncio.timeout(None) as leaving:

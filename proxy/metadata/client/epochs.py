@@ -34,7 +34,7 @@ from proxy.metadata.db.transaction import Changes
 
 MAGIC = 0x31_48_43_50_45_46_48_57  # b"WHFEPCH1", little-endian
 STRIPES = 4096  # 32 KiB; two busy repositories share a stripe once in 4096, and then only cost each other a question
-_IDENTITY, _LEASE, _NAME, _GRACE, _LENT, _SERVICE = 1, *range(2 + STRIPES, 7 + STRIPES)
+_IDENTITY, _LEASE, _NAME, _GRACE, _GRANTED, _SERVICE = 1, *range(2 + STRIPES, 7 + STRIPES)
 _LENGTH = 8 * (7 + STRIPES)
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # of the machine; on Linux it counts sleep as well
 
@@ -69,7 +69,7 @@ class Epochs:
     def repository(self, account: str, name: str) -> int:
         return self._counters[_stripe(account, name)]
 
-    def speaks(self) -> bool:
+    def lease_valid(self) -> bool:
         """Whether epochs that stand prove anything now: no other machine's service can have written meanwhile."""
         until = self._counters[_LEASE]
         return until == 0 or now() < until
@@ -77,9 +77,9 @@ class Epochs:
     def look(self) -> Look | None:
         """What the page says now of identities, for an answer that may be given again; None while it proves nothing,
         or nothing but what was valid when the database was lost."""
-        return Look(self._counters) if self.speaks() and not self.in_grace() else None
+        return Look(self._counters) if self.lease_valid() and not self.in_grace() else None
 
-    def lend(self, until: int, *, grace: bool = False) -> None:
+    def grant_lease(self, until: int, *, grace: bool = False) -> None:
         """The writer's part: the page speaks until then, 0: always, 1: no more."""
         self._counters[_GRACE] = grace
         self._counters[_LEASE] = until
@@ -88,15 +88,15 @@ class Epochs:
         """Whether what the page proves is what was valid when the database was lost."""
         return self._counters[_GRACE] == 1
 
-    def lent(self) -> int:
+    def granted_until(self) -> int:
         """Until when other nodes may use what they keep by this page's service, or by the one before it."""
-        return self._counters[_LENT]
+        return self._counters[_GRANTED]
 
-    def note_lent(self, until: int) -> None:
-        self._counters[_LENT] = max(until, self._counters[_LENT])
+    def note_granted(self, until: int) -> None:
+        self._counters[_GRANTED] = max(until, self._counters[_GRANTED])
 
-    def forget_lent(self) -> None:
-        self._counters[_LENT] = 0
+    def forget_granted(self) -> None:
+        self._counters[_GRANTED] = 0
 
     def service(self) -> int | None:
         """Which of the node's services grants its leases (its place in `[metadata] url`), so that calls go there too.
@@ -160,7 +160,7 @@ class Look:
             stripe = _stripe(account, name)
             self._seen.append((stripe, self._counters[stripe]))
 
-    def stands(self) -> bool:
+    def is_current(self) -> bool:
         """Whether nothing of it has changed, and the page can tell."""
         counters = self._counters
         until = counters[_LEASE]

@@ -125,7 +125,7 @@ class Peers:
     async def close(self) -> None:
         """End. The row goes too, unless some node may still use what it keeps: then it is outlasted by others."""
         if self._page is not None:
-            self._page.lend(1)
+            self._page.grant_lease(1)
         self._until = 0
         await self.nodes.close()
         await self.grace.close()
@@ -133,7 +133,7 @@ class Peers:
             task.cancel()
         await asyncio.gather(*self._tasks, *([self._running] if self._running else []), return_exceptions=True)
         if self._page is not None:
-            self._page.lend(1)  # again: an answer that was under way may have come since
+            self._page.grant_lease(1)  # again: an answer that was under way may have come since
         self._until = 0
         if self.registration and not self.nodes.may_lend():
             with suppress(psycopg.Error, TimeoutError, OSError):
@@ -154,7 +154,7 @@ class Peers:
         if told is not None:
             self._settled.add(told.number)
             others = self._waits.begin(told)
-        if nodes is None and others is None and self._registered.is_set() and self.grace.owes() <= 0:
+        if nodes is None and others is None and self._registered.is_set() and self.grace.fenced_seconds() <= 0:
             return None
         return self._all(nodes, others)
 
@@ -165,9 +165,9 @@ class Peers:
                     await nodes
                 if others is not None:
                     await others
-                while not self._registered.is_set() or self.grace.owes() > 0:  # others go on by our "no" till then
+                while not self._registered.is_set() or self.grace.fenced_seconds() > 0:  # others rely on our "no"
                     await self._registered.wait()
-                    await asyncio.sleep(max(0.0, self.grace.owes()))
+                    await asyncio.sleep(max(0.0, self.grace.fenced_seconds()))
         except TimeoutError:
             raise unconfirmed("other services could not be asked to confirm it") from None
         finally:
@@ -228,7 +228,7 @@ class Peers:
     async def _begin_registration(self, control: Line) -> None:
         """What may have been missed is outdated; then, and not before, there is a lease."""
         if self._page is not None:
-            self._page.lend(1)
+            self._page.grant_lease(1)
             self._page.bump_all()
         self._in_grace = False
         self.nodes.invalidate(Changes(everything=True))
@@ -253,7 +253,7 @@ class Peers:
         if not any(row[4] for row in rows):
             self._until, self.registration = 0, ""  # and no grace for it
             if self._page is not None:
-                self._page.lend(1)
+                self._page.grant_lease(1)
             raise _Fenced
         self._speak(asked, grace=False)
         self._renewed_at, self._renewed_as = self._clock(), self.registration
@@ -283,7 +283,7 @@ class Peers:
             )
         self._until, self._in_grace = asked + _LEASE, grace
         if self._page is not None:
-            self._page.lend(self._until, grace=grace)
+            self._page.grant_lease(self._until, grace=grace)
 
     async def _go_on(self) -> None:
         """Without a fresh lease, ask whether nobody else has one; for as long as all say so, go on."""
@@ -301,7 +301,7 @@ class Peers:
     async def _judge(self, control: Line, began: float) -> None:
         """After the roster was read by a question that began then: remove whose lease has ended, and who does not
         confirm; stop waiting for those."""
-        if self.grace.owes() > 0:
+        if self.grace.fenced_seconds() > 0:
             return  # one may go on by our word
         due = [(each, peer) for each, peer in self.known.items() if self._clock() - peer.since >= OUTLAST_SECONDS]
         heard = await asyncio.gather(*(self.grace.tell_up(peer.address) for _, peer in due))  # we must renew in time

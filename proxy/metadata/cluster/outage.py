@@ -60,7 +60,7 @@ class Grace:
         asker = str(question.get("of"))
         return {"reaches": reaches, "gave_up": asker in self._gave_up or asker not in registered}
 
-    def owes(self) -> float:
+    def fenced_seconds(self) -> float:
         """Seconds for which no write may be answered and nobody given up: somebody goes on by our word."""
         return self._said_no + OUTLAST_SECONDS - self._clock()
 

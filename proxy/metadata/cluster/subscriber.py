@@ -35,7 +35,7 @@ def silence(path: Path) -> None:
     page = Epochs(path)
     try:
         if page.claim():
-            page.lend(1)
+            page.grant_lease(1)
             page.set_service(None)
     finally:
         page.close()
@@ -72,13 +72,13 @@ class Watch:
         while not self._page.claim():  # another process of this node keeps it: it is followed when it ends
             self.attached.set()
             await asyncio.sleep(_CLAIM_PAUSE)
-        self._page.lend(1)
+        self._page.grant_lease(1)
         self._page.set_service(None)
         balancing = asyncio.create_task(self._balance(), name="balance of nodes")
         try:
             await self._follow()
         finally:
-            self._page.lend(1)  # before a service hears that this node has gone
+            self._page.grant_lease(1)  # before a service hears that this node has gone
             self._page.set_service(None)
             balancing.cancel()
             for each in (self._leader, self._candidate):

@@ -82,10 +82,10 @@ class Nodes:
         self._beating: asyncio.Task[None] | None = None
         self._beat = 0.0  # of `time.monotonic`: the last look at whether we stand still
         self._stood_still = 0  # when we last did
-        if page is not None and page.lent() > now():  # a predecessor's nodes; after a boot its clock says nothing
-            until = min(page.lent(), now() + _LEASE)
-            page.forget_lent()
-            page.note_lent(until)
+        if page is not None and page.granted_until() > now():  # leases of a predecessor; a boot resets the clock
+            until = min(page.granted_until(), now() + _LEASE)
+            page.forget_granted()
+            page.note_granted(until)
             self._nodes.add(_Node(confirmed=-1, told=0, until=until))
 
     def __len__(self) -> int:
@@ -190,7 +190,7 @@ class Nodes:
         if self._closed or node.refused or until <= now or (since is not None and now - since > _TARDY):
             until = now
         elif self._page is not None:
-            self._page.note_lent(until)
+            self._page.note_granted(until)
         node.until = max(node.until, until)
         node.grant = {"granted": asked, "seconds": (until - now) / 1e9 / RATE, "grace": grace}  # 0: no lease now
         if node.refused:

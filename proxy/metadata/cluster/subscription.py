@@ -70,7 +70,7 @@ class Subscription:
         """Put its leases on the page from now on, the one that it has first."""
         self._leads = True
         self._page.bump_all()
-        self._page.lend(1)
+        self._page.grant_lease(1)
         self._lend()
 
     async def leave(self) -> None:
@@ -142,7 +142,7 @@ class Subscription:
     def _lend(self) -> None:
         if self._leads and self._lease is not None:
             until, grace = self._lease
-            self._page.lend(until, grace=grace)
+            self._page.grant_lease(until, grace=grace)
 
     def _refuse(self, lags: bool) -> None:
         if lags != self.lags:

@@ -12,10 +12,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, true, update
 
 from proxy.awsmodel.validation import invalid
 from proxy.metadata.contract import Manifests
+from proxy.metadata.db.event_tables import event_rules
 from proxy.metadata.db.schema import (
     blob_links,
     blobs,
@@ -27,7 +28,7 @@ from proxy.metadata.db.schema import (
     tags,
 )
 from proxy.metadata.db.transaction import FoundRow, Transaction
-from proxy.metadata.operations import mutability, usage
+from proxy.metadata.operations import events, mutability, usage
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.create_on_push import need_or_make_repository
 from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
@@ -42,7 +43,13 @@ from proxy.model.records import CreateOnPush, ImageKind, ManifestFacts, PushedMa
 _MEDIA_TYPE_MAX = 256  # letters that a link's column holds; a longer one is not told
 
 _SETTINGS = select(
-    repositories.c.repository_id, repositories.c.tag_mutability, repositories.c.mutability_exclusions
+    repositories.c.repository_id,
+    repositories.c.tag_mutability,
+    repositories.c.mutability_exclusions,
+    select(event_rules.c.name)
+    .where(event_rules.c.account == repositories.c.account, event_rules.c.enabled == true())
+    .exists()
+    .label("has_rules"),  # of events: without any, a push costs no statement more
 ).where(repositories.c.repository_id == bindparam("repository_id"))
 
 Checked = TypeVar("Checked")
@@ -88,7 +95,7 @@ def put_manifest(
     repository_id, created = need_or_make_repository(tx, account, repository, create)
     row = tx.connection.execute(_SETTINGS, {"repository_id": repository_id}).one()
     each_once = tuple(dict.fromkeys(tags))
-    _put(tx, account, repository, row, content, digest, each_once, facts)
+    _put(tx, account, repository, row, content, digest, each_once, facts, has_rules=row.has_rules)
     tx.changed(account, repository)  # also when all is there: whoever put it there may not have told everybody yet
     return PushedManifest(digest, facts.subject, each_once, created)
 
@@ -134,7 +141,8 @@ def put_image(
             f"Image with digest '{digest}' and tag '{tag or 'null'}' already exists in the repository with name"
             f" '{name}' in registry with id '{account}'",
         )
-    _put(tx, account, name, row, content, digest, [] if tag is None else [tag], facts)
+    has_rules = events.has_rules(tx, account)
+    _put(tx, account, name, row, content, digest, [] if tag is None else [tag], facts, has_rules=has_rules)
     tx.changed(account, name)
     return {
         "image": {
@@ -169,13 +177,24 @@ def _put(
     digest: str,
     tags: Sequence[str],
     facts: ManifestFacts,
+    *,
+    has_rules: bool,
 ) -> None:
-    """`row` is the repository's."""
-    image_id = find_image(tx, row.repository_id, digest)
-    if image_id is None:
-        image_id = _insert(tx, account, repository, row.repository_id, content, digest, facts)
-    for tag in tags:
-        _move_tag(tx, repository, row, tag, image_id)
+    """`row` is the repository's. Events tell of what is new: an image, a tag that points elsewhere."""
+    found = find_image(tx, row.repository_id, digest)
+    image_id = found or _insert(tx, account, repository, row.repository_id, content, digest, facts)
+    moved = [tag for tag in tags if _move_tag(tx, repository, row, tag, image_id)]
+    if has_rules and (moved or found is None):
+        events.image_pushed(
+            tx,
+            account,
+            repository,
+            digest,
+            moved,
+            media_type=facts.media_type,
+            artifact_type=facts.artifact_type or facts.config_media_type,
+            subject=facts.subject,
+        )
 
 
 def _insert(
@@ -300,12 +319,13 @@ def _needed_children(
     return list(found.values())
 
 
-def _move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id: int) -> None:
+def _move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id: int) -> bool:
+    """False where it points there already."""
     before = find_tag(tx, row.repository_id, tag)
     if before is not None and mutability.is_immutable(row, tag):
         raise mutability.tag_is_immutable(repository, tag)  # also where it points already, as ECR does
     if before == image_id:
-        return
+        return False
     most = tx.registry.quotas.tags
     if not count_tag(tx, image_id, 1, most):
         holder = f"The image that the tag '{tag}' is for in the repository with name '{repository}'"
@@ -314,10 +334,11 @@ def _move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_i
         tx.connection.execute(
             insert(tags).values(repository_id=row.repository_id, name=tag, image_id=image_id, pushed_at=tx.now)
         )
-        return
+        return True
     tx.connection.execute(
         update(tags)
         .where(tags.c.repository_id == row.repository_id, tags.c.name == tag)
         .values(image_id=image_id, pushed_at=tx.now)
     )
     count_tag(tx, before, -1)
+    return True

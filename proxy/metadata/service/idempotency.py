@@ -44,7 +44,7 @@ def request_id(text: str | None) -> str | None:
     raise Failure(Code.INVALID_PARAMETER, "a request id is 32 hexadecimal digits")
 
 
-def once(tx: Transaction, request: str, operation: str, run: Callable[[Transaction], Any]) -> Any:
+def run_once(tx: Transaction, request: str, operation: str, run: Callable[[Transaction], Any]) -> Any:
     """The encoded answer of `run`, or of the run that was done under this id before."""
     kept = tx.connection.execute(_FIND, {"id": request}).scalar()
     if kept is not None:

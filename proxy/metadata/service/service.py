@@ -39,10 +39,11 @@ from proxy.metadata.db.transaction import Changes, Registry
 from proxy.metadata.deadlines import Deadline, read_deadline
 from proxy.metadata.operations import ECR, INTERNAL, Operation, keys
 from proxy.metadata.operations.accounts import Bootstrapped, bootstrap
+from proxy.metadata.operations.event_rules import EVENTS
 from proxy.metadata.operations.iam import IAM
 from proxy.metadata.service import status
 from proxy.metadata.service.clock import Clock
-from proxy.metadata.service.idempotency import once, request_id
+from proxy.metadata.service.idempotency import request_id, run_once
 from proxy.metadata.service.unix import BODY_MAX, Answer, UnixSite
 from proxy.model.errors import Code, Failure
 from proxy.model.records import KeyRecord
@@ -200,12 +201,12 @@ def _database(where: Path | str, process: str, page: Epochs | None, alone: bool,
         from proxy.metadata.db.postgresql import PostgresqlDatabase  # the driver is loaded by those who use it
 
         if page is not None:
-            page.lend(1)  # until there is a registration
+            page.grant_lease(1)  # until there is a registration
         return PostgresqlDatabase(where, process=process, wall=clock)
     opened = SqliteDatabase(where, alone=alone, clock=clock)
     if page is not None:
         page.bump_all()
-        page.lend(0)  # whoever writes this file is on this machine
+        page.grant_lease(0)  # whoever writes this file is on this machine
     return opened
 
 
@@ -311,13 +312,13 @@ async def _in_transaction(store: Store, name: str, operation: Operation, run: Ca
         return await store.read(run)
     if asked.request is None or operation.settles:
         return await store.write(run, deadline=asked.deadline, durable=operation.durable)
-    return await store.write(partial(once, request=asked.request, operation=name, run=run), deadline=asked.deadline)
+    return await store.write(partial(run_once, request=asked.request, operation=name, run=run), deadline=asked.deadline)
 
 
 async def _api(store: Store, name: str, body: Mapping[str, Any], asked: _Asked) -> Any:
     """An operation of a public API: `CreateRepository` of `ecr`, or `iam.CreateUser`."""
     service, _, operation_name = name.rpartition(".")
-    known: Mapping[str, Operation] = {"": ECR, "iam": IAM}.get(service, {})
+    known: Mapping[str, Operation] = {"": ECR, "iam": IAM, "events": EVENTS}.get(service, {})
     operation = known.get(operation_name)
     if operation is None:
         raise unknown_operation(name)

@@ -25,19 +25,19 @@ def path(tmp_path: Path) -> Path:
 def test_a_page_that_nobody_keeps_says_nothing_whatever_an_earlier_run_left_in_it(path: Path) -> None:
     silence(path)
     page = Epochs(path)
-    assert not page.speaks()
-    page.lend(now() + 10**12)  # of before the machine started anew, with its clock
+    assert not page.lease_valid()
+    page.grant_lease(now() + 10**12)  # of before the machine started anew, with its clock
     silence(path)
-    assert not page.speaks()
+    assert not page.lease_valid()
     page.close()
 
 
 def test_a_page_that_another_process_keeps_is_left_to_it(path: Path) -> None:
     page = Epochs(path)
     assert page.claim()
-    page.lend(now() + 10**12)
+    page.grant_lease(now() + 10**12)
     silence(path)
-    assert page.speaks()
+    assert page.lease_valid()
     page.close()
 
 
@@ -53,7 +53,7 @@ def test_no_worker_begins_with_a_page_that_speaks(tmp_path: Path, monkeypatch: p
 
     def supervise(roles: Sequence[ProcessRole], **more: Any) -> int:
         page = Epochs(open_data(config).node_epochs)
-        spoke.append(page.speaks())
+        spoke.append(page.lease_valid())
         page.close()
         more["stopping"]()
         return 0

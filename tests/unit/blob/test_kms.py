@@ -48,7 +48,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def keys(door: FakeKms, clock: Clock) -> AsyncIterator[KmsKeys]:
-    made = KmsKeys(door.kms(patience=0.5, answer_seconds=1.0), PROBE, clock=clock)
+    made = KmsKeys(door.kms(retry_seconds=0.5, answer_seconds=1.0), PROBE, clock=clock)
     yield made
     await made.close()
 
@@ -192,7 +192,7 @@ class TestWhenItFails:
         assert len(door.asked) == 1
 
     async def test_a_busy_service_is_asked_again(self, door: FakeKms) -> None:
-        keys = KmsKeys(door.kms(patience=10.0, answer_seconds=5.0), PROBE)  # its client is made within it
+        keys = KmsKeys(door.kms(retry_seconds=10.0, answer_seconds=5.0), PROBE)  # its client is made within it
         door.refuse_next = 2
         await keys.generate(ARN)
         assert len(door.asked) == 3
@@ -211,7 +211,7 @@ class TestWhenItFails:
         clock = Clock()
         arn = await asyncio.to_thread(moto.new_key)
         async with fault_line(moto.port) as line:
-            kms = Kms(moto.place(arn, endpoint=line.url), clock=clock, patience=10.0)
+            kms = Kms(moto.place(arn, endpoint=line.url), clock=clock, retry_seconds=10.0)
             keys = KmsKeys(kms, PROBE)
             await keys.generate(ARN)
             line.mode = "refuse"
@@ -232,7 +232,7 @@ class TestWhenItFails:
             await keys.close()
 
     async def test_a_service_that_stalls_is_given_up_in_time(self, door: FakeKms) -> None:
-        keys = KmsKeys(door.kms(patience=0.0, answer_seconds=0.2), PROBE)
+        keys = KmsKeys(door.kms(retry_seconds=0.0, answer_seconds=0.2), PROBE)
         door.stall = asyncio.Event()
         began = asyncio.get_running_loop().time()
         assert "unavailable" in (await failure_of(keys.generate(ARN))).fields

@@ -44,7 +44,7 @@ def world(tmp_path: Path) -> Open:
     async def opened(*statements: Any, allowed: tuple[str, ...] = (), second: bool = False) -> AsyncIterator[Any]:
         async with fake_kms() as door:
             door.named |= {OWN: OWN, "own": OWN, "alias/own": OWN, FOREIGN: FOREIGN, OTHER: OTHER}
-            kms = KmsKeys(door.kms(patience=0.5), "probe")
+            kms = KmsKeys(door.kms(retry_seconds=0.5), "probe")
             async with whole_registry(tmp_path, kms=kms, allowed_keys=allowed) as whole:
                 if second:
                     key = await whole.open_account(SECOND)

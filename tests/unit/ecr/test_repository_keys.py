@@ -35,7 +35,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[KeyedRegistry]:
     clock = Clock()
     async with fake_kms() as door:
         door.named |= {OWN: OWN, "own": OWN, "alias/own": OWN}
-        kms = KmsKeys(door.kms(patience=0.5), "probe", clock=clock, cache_seconds=CACHE_SECONDS)
+        kms = KmsKeys(door.kms(retry_seconds=0.5), "probe", clock=clock, cache_seconds=CACHE_SECONDS)
         async with whole_registry(tmp_path, kms=kms) as whole:
             made = KeyedRegistry(whole, door, clock, Credentials(*await whole.give_key(ACCOUNT, "administrator")))
             yield made

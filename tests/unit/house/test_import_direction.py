@@ -98,7 +98,19 @@ def test_doors_and_journeys_know_only_the_contract_of_metadata() -> None:
 
 def test_the_model_is_pure() -> None:
     """No I/O, no clock, no randomness: nothing but the language and its data types."""
-    allowed = {"__future__", "collections", "dataclasses", "enum", "functools", "json", "math", "re", "typing", "proxy"}
+    allowed = {
+        "__future__",
+        "collections",
+        "dataclasses",
+        "datetime",
+        "enum",
+        "functools",
+        "json",
+        "math",
+        "re",
+        "typing",
+        "proxy",
+    }
     for module, path in MODULES.items():
         if room_of(module) != "model":
             continue

@@ -30,12 +30,12 @@ def slots(of: type) -> set[str]:
 PRIVATE = {name for name in slots(RequestHandler) | slots(StreamReader) if name.startswith("_")} | {"_kwargs"}
 
 
-@pytest.mark.parametrize("name", [*CONNECTION_ATTRIBUTES, *USED_BY_FUNCTIONS])
+@pytest.mark.parametrize("name", sorted({*CONNECTION_ATTRIBUTES, *USED_BY_FUNCTIONS}))
 def test_a_connection_of_aiohttp_has_the_attribute(name: str) -> None:
     assert name in slots(RequestHandler)
 
 
-@pytest.mark.parametrize("name", [*BODY_ATTRIBUTES, "_http_chunk_splits"])
+@pytest.mark.parametrize("name", sorted({*BODY_ATTRIBUTES, "_http_chunk_splits"}))
 def test_a_body_of_aiohttp_has_the_attribute(name: str) -> None:
     assert name in slots(StreamReader)
 

@@ -98,7 +98,7 @@ class Taker:
             body.end()
         return web.Response(text=str(len(self.taken)))
 
-    async def room(self) -> memoryview:
+    async def reserve(self) -> memoryview:
         if len(self.taken) >= self._most:
             self.stopped.set()
             raise web.HTTPConflict(text="enough")
@@ -125,7 +125,7 @@ class Taker:
             self.drawn += count
         ended.set()
 
-    def took(self, count: int) -> memoryview | None:
+    def commit(self, count: int) -> memoryview | None:
         self.taken += self._room[:count]
         self._left_at_once -= 1
         return memoryview(self._room) if self._left_at_once and len(self.taken) < self._most else None

@@ -228,7 +228,7 @@ async def test_an_open_upload_survives_a_rewrap(house: House, blobs: list[Blob])
     content = b"begun before, ended after"
     digest = parse_digest(f"sha256:{sha256(content).hexdigest()}")
     async with await house.uploads.append(ACCOUNT, REPOSITORY, upload.upload_id, closing=digest) as last:
-        await last.commit(digest)
+        await last.commit_blob(digest)
     assert await read(house, str(digest)) == content
     assert wrapped_by(house, (await house.blob(str(digest))).sealed.data_key) == 0
     assert (await rewrap_all(house, rotate=False)).rewrapped == 0

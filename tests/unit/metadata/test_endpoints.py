@@ -83,7 +83,7 @@ async def test_who_waits_for_a_free_connection_is_answered_within_the_patience_h
 ) -> None:
     """One service: an answer may take its 30 s. A call that never got a connection must not wait for those first."""
     hung, address = unix if kind == "unix" else (servers[0], urls(servers[:1]))
-    client = MetadataClient(address, connections=1, timeout=300.0, patience=0.3)
+    client = MetadataClient.connect(address, connections=1, timeout=300.0, patience=0.3)
     first = asyncio.create_task(client.ping())
     await until(lambda: hung.there == 1)
     waiting = asyncio.gather(*(unavailable(client) for _ in range(5)))
@@ -100,10 +100,10 @@ async def test_the_patience_bounds_all_attempts_together_where_there_are_several
 ) -> None:
     """Each is given its attempt, and the last one what is left of the patience."""
     monkeypatch.setattr(endpoints, "ATTEMPT_SECONDS", 2.0)
-    client = MetadataClient(urls(servers), patience=3.0)
+    client = MetadataClient.connect(urls(servers), patience=3.0)
     loop = asyncio.get_running_loop()
     within: list[float] = []
-    for line in client._services._lines:
+    for line in client.endpoints._lines:
         post = line.post
 
         async def noting(*given: object, _post: Callable[..., object] = post, **more: float) -> object:
@@ -123,7 +123,7 @@ async def test_the_patience_bounds_all_attempts_together_where_there_are_several
 async def test_calls_leave_a_service_that_the_node_has_left_and_are_answered_by_the_next(servers: list[Hung]) -> None:
     at: int | None = 0
     servers[1].hung = False
-    client = MetadataClient(urls(servers), timeout=300.0, patience=600.0)
+    client = MetadataClient.connect(urls(servers), timeout=300.0, patience=600.0)
     client.follow(lambda: at)
     calls = asyncio.gather(*(client.ping() for _ in range(5)))
     await until(lambda: servers[0].there == 5)
@@ -139,15 +139,15 @@ async def test_calls_go_where_the_node_is_attached_and_back_there_some_time_afte
 ) -> None:
     for each in servers:
         each.hung = False
-    client = MetadataClient(urls(servers), first=0)
+    client = MetadataClient.connect(urls(servers), first=0)
     client.follow(lambda: 1)
     await client.ping()
     assert [each.asked for each in servers] == [0, 1]
-    client._services.current = 0  # as after a failure at the other
-    client._services._return_at = asyncio.get_running_loop().time() + 3600
+    client.endpoints.current = 0  # as after a failure at the other
+    client.endpoints._return_at = asyncio.get_running_loop().time() + 3600
     await client.ping()
     assert [each.asked for each in servers] == [1, 1]
-    client._services._return_at = 0.0
+    client.endpoints._return_at = 0.0
     await client.ping()
     assert [each.asked for each in servers] == [1, 2]
     await client.close()
@@ -155,7 +155,7 @@ async def test_calls_go_where_the_node_is_attached_and_back_there_some_time_afte
 
 async def test_a_node_that_is_attached_nowhere_asks_the_service_that_answers(servers: list[Hung]) -> None:
     servers[0].hung = False
-    client = MetadataClient(urls(servers))
+    client = MetadataClient.connect(urls(servers))
     client.follow(lambda: None)
     for _ in range(3):
         await client.ping()

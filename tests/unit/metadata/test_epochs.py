@@ -86,13 +86,13 @@ def test_a_file_that_is_something_else_is_refused_and_left_alone(page: Path) -> 
 def test_a_page_without_a_lease_always_speaks_and_one_with_a_lease_until_it_ends(
     writer: Epochs, reader: Epochs
 ) -> None:
-    assert reader.speaks()
-    writer.lend(now() + 60 * 10**9)
-    assert reader.speaks()
-    writer.lend(now() - 1)
-    assert not reader.speaks()
-    writer.lend(0)
-    assert reader.speaks()
+    assert reader.lease_valid()
+    writer.grant_lease(now() + 60 * 10**9)
+    assert reader.lease_valid()
+    writer.grant_lease(now() - 1)
+    assert not reader.lease_valid()
+    writer.grant_lease(0)
+    assert reader.lease_valid()
 
 
 def test_a_page_keeps_the_name_it_was_given_and_no_other_has_it(page: Path, writer: Epochs, reader: Epochs) -> None:
@@ -113,9 +113,9 @@ def test_a_look_stands_until_something_of_it_changes(writer: Epochs, reader: Epo
         look = reader.look()
         assert look is not None
         look.take_in("1", "a")
-        assert look.stands()
+        assert look.is_current()
         writer.bump(changes)
-        assert look.stands() is stands
+        assert look.is_current() is stands
 
 
 def test_a_look_stands_only_while_the_page_speaks_and_not_in_grace(writer: Epochs, reader: Epochs) -> None:
@@ -123,7 +123,7 @@ def test_a_look_stands_only_while_the_page_speaks_and_not_in_grace(writer: Epoch
     look = reader.look()
     assert look is not None
     for until, grace in ((1, False), (0, True)):
-        writer.lend(until, grace=grace)
-        assert (look.stands(), reader.look()) == (False, None)
-        writer.lend(0)
-        assert look.stands()
+        writer.grant_lease(until, grace=grace)
+        assert (look.is_current(), reader.look()) == (False, None)
+        writer.grant_lease(0)
+        assert look.is_current()

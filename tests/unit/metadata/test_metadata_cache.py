@@ -12,9 +12,10 @@ import pytest
 
 from harness.identities import ADMINISTRATORS
 from harness.metadata import ACCOUNT, DATA_KEY, IMAGE, Clock, digest
-from proxy.metadata.client.cache import KEEP_SECONDS, CachedMetadata
+from proxy.metadata.client.cache import CachedMetadata
 from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.db.transaction import Changes
+from proxy.metadata.operations.operation import KEEP_SECONDS
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, AttachedPolicy, Principal, RepositoryAccess
 from proxy.model.records import Blob, KeyRecord, SealedObject, StoredManifest
@@ -86,7 +87,7 @@ def answers() -> Answers:
 
 
 def cached(answers: Answers, epochs: Epochs | None, **more: Any) -> CachedMetadata:
-    return CachedMetadata(answers, epochs, **more)
+    return CachedMetadata.wrap(answers, epochs, **more)
 
 
 async def ask_all(cache: CachedMetadata) -> list[object]:
@@ -181,11 +182,11 @@ async def test_while_the_page_does_not_speak_everything_is_asked_and_nothing_of_
         await view.access_key("AKIA")
 
     await ask_all()
-    epochs.lend(1)
+    epochs.grant_lease(1)
     for _ in range(2):
         await ask_all()
     assert set(answers.asked.values()) == {3}
-    epochs.lend(0)
+    epochs.grant_lease(0)
     for _ in range(2):
         await ask_all()
     assert set(answers.asked.values()) == {4}

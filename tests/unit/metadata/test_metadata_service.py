@@ -67,14 +67,14 @@ class TestService:
     async def test_a_request_without_the_secret_is_denied_whatever_it_asks(
         self, over_tcp: Service, secret: str | None
     ) -> None:
-        client = MetadataClient(f"http://{over_tcp.address}", secret=secret, patience=0.1)
+        client = MetadataClient.connect(f"http://{over_tcp.address}", secret=secret, patience=0.1)
         with pytest.raises(Failure) as caught:
             await client.ping()
         assert caught.value.code is Code.ACCESS_DENIED
         await client.close()
 
     async def test_with_the_secret_it_answers_over_tcp(self, over_tcp: Service) -> None:
-        client = MetadataClient(f"http://{over_tcp.address}", secret=SECRET)
+        client = MetadataClient.connect(f"http://{over_tcp.address}", secret=SECRET)
         await client.ping()
         assert await client.access_key("AKIA") is None
         await client.close()
@@ -86,7 +86,7 @@ class TestService:
         service = await start_service(database=tmp_path / "m.db", listen=socket, beside="127.0.0.1:0", secret=SECRET)
         for address in (socket, f"http://{service.address}"):
             for secret, answered in ((SECRET, True), ("wrong", False)):
-                client = MetadataClient(address, secret=secret, patience=0.1)
+                client = MetadataClient.connect(address, secret=secret, patience=0.1)
                 with contextlib.nullcontext() if answered else pytest.raises(Failure):
                     await client.ping()
                 await client.close()
@@ -103,13 +103,13 @@ class TestService:
         page = await asyncio.to_thread(Epochs, tmp_path / "node")
         watch = Watch(page, parse(f"https://{service.address}", trusting), secret=SECRET)
         watching = asyncio.create_task(watch.run())
-        client = MetadataClient(parse(f"https://{service.address}", trusting), secret=SECRET)
+        client = MetadataClient.connect(parse(f"https://{service.address}", trusting), secret=SECRET)
         await client.ping()
         async with asyncio.timeout(5):
             await watch.attached.wait()
-        assert page.speaks()
+        assert page.lease_valid()
         for address in (parse(f"https://{service.address}", other), parse(f"http://{service.address}")):
-            stranger = MetadataClient(address, secret=SECRET, patience=0.1)
+            stranger = MetadataClient.connect(address, secret=SECRET, patience=0.1)
             with pytest.raises(Failure) as caught:
                 await stranger.ping()
             assert caught.value.code is Code.METADATA_UNAVAILABLE
@@ -150,7 +150,7 @@ class TestService:
         await over_unix.close()
         await asyncio.to_thread(path.touch)
         again = await sqlite_service(tmp_path, Clock())
-        client = MetadataClient(f"unix:{path}")
+        client = MetadataClient.connect(f"unix:{path}")
         await client.ping()
         await client.close()
         await again.close()
@@ -215,7 +215,7 @@ async def test_an_upload_waits_for_the_disk_where_it_makes_a_repository_and_wher
 
     service = await start_service(database=tmp_path / "m.db", listen=f"unix:{tmp_path}/m.sock", alone=True)
     monkeypatch.setattr(SqliteDatabase, "write", seen)
-    client = MetadataClient(f"unix:{tmp_path}/m.sock")
+    client = MetadataClient.connect(f"unix:{tmp_path}/m.sock")
     world = World(client)
     await world.begin()
     assert levels.pop() == FULL
@@ -238,7 +238,7 @@ async def test_an_upload_waits_for_the_disk_where_it_makes_a_repository_and_wher
 @pytest.mark.needs(postgresql.PROGRAM)
 async def test_a_value_that_postgresql_cannot_store_is_bad_input(tmp_path: Path) -> None:
     service = await postgresql_service(tmp_path, Clock())
-    client = MetadataClient(f"unix:{tmp_path}/m.sock")
+    client = MetadataClient.connect(f"unix:{tmp_path}/m.sock")
     world = World(client)
     for value in ("a\0b", "\ud800"):
         with pytest.raises(Failure) as caught:
@@ -270,7 +270,7 @@ async def faulty(tmp_path: Path) -> AsyncIterator[Callable[[Answer], Awaitable[M
         runners.append(web.AppRunner(app, shutdown_timeout=0.1))
         await runners[-1].setup()
         await web.UnixSite(runners[-1], str(tmp_path / "f.sock")).start()
-        clients.append(MetadataClient(f"unix:{tmp_path}/f.sock", patience=1.0, timeout=0.5))
+        clients.append(MetadataClient.connect(f"unix:{tmp_path}/f.sock", patience=1.0, timeout=0.5))
         return clients[-1]
 
     yield start
@@ -288,14 +288,14 @@ def cut(request: web.Request) -> web.Response:
 
 class TestClient:
     async def test_nobody_there_is_unavailable_after_its_patience(self, tmp_path: Path) -> None:
-        client = MetadataClient(f"unix:{tmp_path}/nobody.sock", patience=0.2)
+        client = MetadataClient.connect(f"unix:{tmp_path}/nobody.sock", patience=0.2)
         with pytest.raises(Failure) as caught:
             await client.ping()
         assert caught.value.code is Code.METADATA_UNAVAILABLE
         await client.close()
 
     async def test_a_request_that_was_never_sent_waits_for_the_service_whatever_it_writes(self, tmp_path: Path) -> None:
-        client = MetadataClient(f"unix:{tmp_path}/m.sock", patience=10)
+        client = MetadataClient.connect(f"unix:{tmp_path}/m.sock", patience=10)
         asking = asyncio.create_task(client.take_turn("sweep", seconds=1))
         await asyncio.sleep(0.05)
         service = await sqlite_service(tmp_path, Clock())
@@ -325,7 +325,7 @@ class TestClient:
 
         run = service_module._run
         monkeypatch.setattr(service_module, "_run", answer_is_lost)
-        client = MetadataClient(f"unix:{tmp_path}/m.sock")
+        client = MetadataClient.connect(f"unix:{tmp_path}/m.sock")
         world = World(client)
         upload = await world.begin()
         leased = await world.lease(upload)
@@ -395,7 +395,7 @@ class TestClient:
         assert caught.value.code is Code.METADATA_UNAVAILABLE
 
     async def test_an_error_comes_with_its_fields(self, over_unix: Service, tmp_path: Path) -> None:
-        client = MetadataClient(f"unix:{tmp_path}/m.sock")
+        client = MetadataClient.connect(f"unix:{tmp_path}/m.sock")
         world = World(client)
         upload = await world.begin()
         fence = (await world.lease(upload)).fence

@@ -65,7 +65,7 @@ async def source(tmp_path: Path) -> Path:
     await world.image("signature", subject=subject, annotations={"a": "ü"})
     await world.put(index_manifest([pushed[0].digest]), ["latest"])
     leased = await world.lease(await world.begin(sealing=Sealing.NONE))
-    keeper = MetadataClient(f"unix:{tmp_path}/m.sock")
+    keeper = MetadataClient.connect(f"unix:{tmp_path}/m.sock")
     await keeper.keep_open_object(
         "1" * 32,
         Fence(leased.upload_id, leased.fence),

@@ -107,7 +107,7 @@ async def test_nodes_move_to_a_service_that_came_later_until_they_are_even(
     place.services[1].line.mode = "open"
 
     def even() -> bool:
-        spoke[:] = [before and page.speaks() for before, page in zip(spoke, pages, strict=True)]
+        spoke[:] = [before and page.lease_valid() for before, page in zip(spoke, pages, strict=True)]
         return place.counts() == [2, 2]
 
     await until(even, 40)
@@ -119,7 +119,7 @@ async def test_a_service_that_falls_silent_is_left_while_its_lease_lasts_and_the
 ) -> None:
     page = await place.node("n")
     assert page.service() == 0
-    await until(page.speaks)
+    await until(page.lease_valid)
     before = page.identity()
     place.services[0].line.mode = "silent"
     await until(lambda: page.service() == 1)
@@ -132,7 +132,7 @@ async def test_a_service_that_falls_silent_is_left_while_its_lease_lasts_and_the
 async def test_a_change_told_by_either_service_counts_while_a_node_moves(place: Place) -> None:
     """Both may have granted it a lease, and wait for its confirmation."""
     page = await place.node("n")
-    await until(page.speaks)
+    await until(page.lease_valid)
     other = subscription.Subscription(1, place.addresses[1], page, None, "n", lambda: None, several=True)
     await until(lambda: other.accepted)
     for service in place.services:
@@ -158,7 +158,7 @@ async def test_a_service_that_answers_again_in_time_is_not_left(place: Place, mo
     at = now()
     await until(lambda: now() > at + 10**9)
     assert page.service() == 0
-    assert page.speaks()
+    assert page.lease_valid()
     assert page.identity() == before
 
 
@@ -173,13 +173,13 @@ async def test_a_node_that_lags_stays_where_it_is_refused_and_its_own_metric_say
     refused = True
     monkeypatch.setattr(Lag, "is_refused", lambda self, at: refused)
     await until(lambda: observe.metrics.lease_refused._value.get() == before + 1)
-    await until(lambda: not page.speaks())
+    await until(lambda: not page.lease_valid())
     at = now()
     await until(lambda: now() > at + 10**9)
     assert page.service() == 0
     assert place.counts() == [1, 0]
     refused = False
-    await until(page.speaks)
+    await until(page.lease_valid)
     assert observe.metrics.lease_refused._value.get() == before
 
 
@@ -190,4 +190,4 @@ async def test_a_service_without_a_lease_is_left_for_one_that_has_one(
     page = await place.node("n")
     place.services[0].lease = 0
     await until(lambda: page.service() == 1)
-    await until(page.speaks)
+    await until(page.lease_valid)

@@ -146,7 +146,7 @@ async def test_a_service_that_closes_answers_what_was_asked_and_then_hears_nothi
 
 
 async def test_a_question_that_is_cancelled_leaves_no_answer_to_the_next_one(service: Service, tmp_path: Path) -> None:
-    client = MetadataClient(f"unix:{tmp_path}/m.sock", connections=1)
+    client = MetadataClient.connect(f"unix:{tmp_path}/m.sock", connections=1)
     await client.ping()
     release, busy = await hold(service)
     asked = asyncio.create_task(client.take_turn("sweep", seconds=1))
@@ -228,7 +228,7 @@ async def test_only_a_line_that_is_between_questions_is_kept(raw: Raw, answer: b
 
 
 async def test_a_kept_line_that_the_service_closed_is_not_asked_on(service: Service, tmp_path: Path) -> None:
-    client = MetadataClient(f"unix:{tmp_path}/m.sock", patience=0.0)
+    client = MetadataClient.connect(f"unix:{tmp_path}/m.sock", patience=0.0)
     await client.ping()
     await service.close()
     with pytest.raises(Failure) as caught:

@@ -296,12 +296,12 @@ async def test_nothing_is_given_again_while_nothing_can_be_told(doors: RegistryC
     try:
         for until, grace in ((1, False), (0, True)):
             await settled(doors, "GET", V1)
-            page.lend(until, grace=grace)
+            page.grant_lease(until, grace=grace)
             for _ in range(2):
                 assert not (await ask(doors, "GET", V1))[1]
-            page.lend(0)
+            page.grant_lease(0)
     finally:
-        page.lend(0)
+        page.grant_lease(0)
         page.close()
 
 

@@ -42,7 +42,7 @@ async def commit(bench: Bench, upload_id: str, content: bytes = b"", start: int 
     async with append:
         for at in range(0, len(content), 100_000):
             await append.write(content[at : at + 100_000])
-        await append.commit(DIGEST)
+        await append.commit_blob(DIGEST)
 
 
 async def pull(bench: Bench) -> bytes:

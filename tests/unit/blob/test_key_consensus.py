@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fakes.fake_kms import FakeKms, fake_kms
 
-from proxy.blob.key_consensus import AMISS_SECONDS, Agreement
+from proxy.blob.key_consensus import AMISS_SECONDS, KeyConsensus
 from proxy.blob.kms_keys import KmsKeys
 from proxy.blob.local_keys import LocalKeys
 from proxy.blob.master_file import MasterKeys
@@ -60,12 +60,12 @@ class Nodes:
         self.masters: dict[str, MasterKeys] = {}
         self._open: list[KmsKeys] = []
 
-    async def node(self, name: str, *, file: bool = True, kms: bool = False, prefers_kms: bool = False) -> Agreement:
+    async def node(self, name: str, *, file: bool = True, kms: bool = False, prefers_kms: bool = False) -> KeyConsensus:
         path = self.folder / f"{name}.json"
         masters = await asyncio.to_thread(MasterKeys.load_or_create, path) if file else None
         if masters is not None:
             self.masters[name] = masters
-        return Agreement(
+        return KeyConsensus(
             self.records,
             masters=masters,
             kms=self.kms() if kms or prefers_kms else None,
@@ -76,7 +76,7 @@ class Nodes:
         )
 
     def kms(self) -> KmsKeys:
-        self._open.append(KmsKeys(self.door.kms(patience=0.0), SECRET))
+        self._open.append(KmsKeys(self.door.kms(retry_seconds=0.0), SECRET))
         return self._open[-1]
 
     async def copy(self, of: str, to: str) -> None:
