@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.config.event_settings import EventSettings
+from proxy.config.lifecycle_settings import LifecycleSettings
+from proxy.config.pull_through_settings import PullThroughSettings
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
 
 
@@ -99,7 +101,11 @@ class StorageSettings:
         "crc32", "s3: what the store verifies: crc32, or md5 for older ones", one_of("crc32", "md5")
     )
     part_mib: int = setting(8, "s3: MiB of a part; 10,000 of them are the largest layer", between(5, 1024))
-    buffers_mib: int = setting(64, "s3: MiB of parts that a node's workers hold together, in all", between(5, 65_536))
+    buffers_mib: int = setting(
+        64,
+        "s3: MiB of parts that a node's workers hold together; each has an even share, two parts at least",
+        between(5, 65_536),
+    )
 
 
 def _a_cache(value: Any) -> str | None:
@@ -369,6 +375,8 @@ class Config:
     uploads: UploadSettings
     sweep: SweepSettings
     events: EventSettings
+    pull_through: PullThroughSettings
+    lifecycle: LifecycleSettings
     audit: AuditSettings
     log: LogSettings
     sources: Mapping[str, str]
@@ -388,6 +396,8 @@ SECTIONS: dict[str, type[Any]] = {
     "uploads": UploadSettings,
     "sweep": SweepSettings,
     "events": EventSettings,
+    "pull_through": PullThroughSettings,
+    "lifecycle": LifecycleSettings,
     "audit": AuditSettings,
     "log": LogSettings,
 }

@@ -64,6 +64,7 @@ def sweep_tasks(
     return (
         Task("sweep-uploads", every, TURN_SECONDS, lambda: expire_uploads(metadata, store, idle=upload_idle)),
         Task("sweep-repositories", every, TURN_SECONDS, lambda: remove_deleted(metadata)),
+        Task("sweep-secrets", every, TURN_SECONDS, lambda: remove_secrets(metadata)),
         Task("sweep-blobs", every, TURN_SECONDS, lambda: collect_blobs(metadata, store, grace=grace)),
         Task("sweep-orphans", every, TURN_SECONDS, lambda: remove_orphans(metadata, store, walk, grace=grace, now=now)),
         Task("sweep-strays", every, TURN_SECONDS, lambda: remove_strays(metadata, store, grace=grace, now=now)),
@@ -93,6 +94,22 @@ async def remove_deleted(metadata: Metadata, *, within: float = WORK_SECONDS) ->
     return removed
 
 
+async def remove_secrets(metadata: Metadata, *, within: float = WORK_SECONDS) -> int:
+    """Remove secrets whose time to be restored is over; returns how many."""
+    removed = 0
+
+    async def once(limit: int) -> Removed:
+        nonlocal removed
+        gone = await metadata.remove_secrets(limit=limit)
+        removed += gone
+        return Removed({"deleted-secret": gone})
+
+    async with contextlib.aclosing(_until_done(once, within)) as turn:
+        async for _ in turn:
+            pass
+    return removed
+
+
 async def collect_blobs(metadata: Metadata, store: ObjectStore, *, grace: float, within: float = WORK_SECONDS) -> int:
     """Remove blobs that nothing has linked for `grace` seconds; returns the objects deleted."""
     return await _remove_rows(
@@ -110,10 +127,10 @@ async def _remove_rows(
     return deleted
 
 
-def next_limit(limit: int, seconds: float) -> int:
+def next_limit(limit: int, seconds: float, least: int = ROWS_MIN) -> int:
     """How many rows the batch after one of `limit` rows that took so long may have: half at once, more by a quarter."""
     if seconds > BATCH_SECONDS:
-        return max(min(ROWS_MIN, ROWS), limit // 2)
+        return max(min(least, ROWS), limit // 2)
     return min(ROWS, limit + max(1, limit // 4)) if seconds < BATCH_SECONDS / 2 else limit
 
 

@@ -1,11 +1,9 @@
 """What a proxy may ask of the metadata service. `client.MetadataClient` is one, and `cache.CachedMetadata` wraps one.
 
 Every call is one transaction; a write has been committed durably when it returns, and every worker sees it from then on
-(invariant 5). What only begins, leases or lets go of an upload may be lost with the machine where all who are told of
-it are on that machine; a repository that it makes may not, nor what is told of bytes. Failures are
-`model.errors.Failure`; the codes worth catching are named at each call, and `MetadataUnavailable` may come from all.
-`account` is the registry's 12 digits.
-"""
+(invariant 5). What only begins, leases or lets go of an upload may be lost with the machine where all its readers are
+on that machine; a repository that it makes may not, nor a record of bytes. Failures are `model.errors.Failure`: the
+codes worth catching are named at each call, `MetadataUnavailable` may come from all. `account` is 12 digits."""
 
 from __future__ import annotations
 
@@ -14,6 +12,8 @@ from typing import Any, Protocol
 
 from proxy.metadata.event_contract import EventRows as EventRows
 from proxy.metadata.job_contract import JobQueue as JobQueue
+from proxy.metadata.lifecycle_contract import LifecycleMetadata as LifecycleMetadata
+from proxy.metadata.mirror_contract import Mirrored as Mirrored
 from proxy.metadata.secrets_contract import Secrets as Secrets
 from proxy.model.identity import (
     AccessKey,
@@ -387,7 +387,11 @@ class Keys(Protocol):
         """False when it was no longer `old`."""
 
 
-class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secrets, JobQueue, EventRows, Protocol):
+class Features(Secrets, Mirrored, JobQueue, EventRows, LifecycleMetadata, Protocol):
+    """The ports that have modules of their own."""
+
+
+class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Features, Protocol):
     """All of them, and what is of no noun."""
 
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

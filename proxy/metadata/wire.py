@@ -57,8 +57,8 @@ def dump(value: Any) -> bytes:
     if not _brings_much(value):
         try:
             text = _ENCODER.encode(value)
-            if len(text) < RAW_FROM:
-                return text  # so that nothing in it is so long
+            if len(text) < RAW_FROM or _all_short(text):
+                return text
         except UnicodeEncodeError:
             pass  # half of a surrogate pair: JSON has an escape for it, and whoever stores it says what is wrong
     raw: list[Any] = []
@@ -66,6 +66,11 @@ def dump(value: Any) -> bytes:
     if text is None or raw:
         text = json.dumps(plain, separators=(",", ":")).encode()
     return b"".join((b"\0", len(text).to_bytes(4, "big"), text, *raw)) if raw else text
+
+
+def _all_short(text: bytes) -> bool:
+    """Whether no string in this JSON is `RAW_FROM` long, as in pages of many small records; False if in doubt."""
+    return b'\\"' not in text and max(map(len, text.split(b'"'))) < RAW_FROM
 
 
 def _brings_much(value: Any) -> bool:

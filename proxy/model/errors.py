@@ -33,6 +33,9 @@ class Code(StrEnum):
     LAYER_INACCESSIBLE = "LayerInaccessibleException"  # no image of the repository uses it
     LAYER_PART_TOO_SMALL = "LayerPartTooSmallException"
     LAYERS_NOT_FOUND = "LayersNotFoundException"  # a blob asked for, or needed by a manifest, is not in the repository
+    LIFECYCLE_POLICY_NOT_FOUND = "LifecyclePolicyNotFoundException"
+    LIFECYCLE_POLICY_PREVIEW_IN_PROGRESS = "LifecyclePolicyPreviewInProgressException"
+    LIFECYCLE_POLICY_PREVIEW_NOT_FOUND = "LifecyclePolicyPreviewNotFoundException"
     LIMIT_EXCEEDED = "LimitExceededException"
     PULL_THROUGH_RULE_ALREADY_EXISTS = "PullThroughCacheRuleAlreadyExistsException"
     PULL_THROUGH_RULE_NOT_FOUND = "PullThroughCacheRuleNotFoundException"
@@ -49,6 +52,7 @@ class Code(StrEnum):
     TEMPLATE_NOT_FOUND = "TemplateNotFoundException"
     THROTTLING = "ThrottlingException"  # fields["seconds"] until it is worth while to ask again
     TOO_MANY_TAGS = "TooManyTagsException"
+    UNABLE_TO_GET_UPSTREAM_IMAGE = "UnableToGetUpstreamImageException"
     UNKNOWN_OPERATION = "UnknownOperationException"
     UNABLE_TO_ACCESS_SECRET = "UnableToAccessSecretException"  # noqa: S105  # a name
     UNABLE_TO_DECRYPT_SECRET = "UnableToDecryptSecretValueException"  # noqa: S105  # a name
@@ -95,6 +99,9 @@ class Code(StrEnum):
     STORE_UNAVAILABLE = "StoreUnavailable"
     TAG_INVALID = "TagInvalid"
     UNSUPPORTED = "Unsupported"
+    UPSTREAM_ACCESS_DENIED = "UpstreamAccessDenied"  # these three spelled as the model's ImageFailureCode
+    UPSTREAM_TOO_MANY_REQUESTS = "UpstreamTooManyRequests"  # fields["seconds"]
+    UPSTREAM_UNAVAILABLE = "UpstreamUnavailable"  # fields["seconds"]
     UPLOAD_CONFLICT = "UploadConflict"  # this request no longer holds the session; fields["offset"] is the true end
     UPLOAD_IN_USE = "UploadInUse"  # another request holds it, for fields["seconds"] at most; fields["offset"] as above
 

@@ -47,6 +47,21 @@ class Metrics:
         self.frames_rejected = counter("wharfage_frames_rejected_total", "Stored frames that did not authenticate")
         self.blobs_quarantined = counter("wharfage_blobs_quarantined_total", "Blobs hidden until pushed again")
         self.uploads = counter("wharfage_uploads_total", "Upload sessions ended", "outcome")
+        self.upstream_requests = counter(
+            "wharfage_upstream_requests_total", "Requests made of upstream registries", "upstream", "kind", "outcome"
+        )
+        self.upstream_seconds = seconds(
+            "wharfage_upstream_request_seconds", "Until an upstream's answer was read whole", "kind"
+        )
+        self.mirror_pulls = counter(
+            "wharfage_pull_through_total",
+            "Manifests under rules: hit, refreshed, imported, stale",
+            "outcome",
+        )
+        self.mirror_fetches = counter(
+            "wharfage_pull_through_fetches_total", "Layers fetched from upstreams: stored, failed, resumed", "outcome"
+        )
+        self.mirror_bytes = counter("wharfage_pull_through_bytes_total", "Bytes of layers that came from upstreams")
         self.sweep_removed = counter("wharfage_sweep_removed_total", "Objects and rows the sweep removed", "kind")
         self.sweep_rows_removed = counter("wharfage_sweep_rows_removed_total", "Rows the sweep removed", "kind")
         self.sweep_corrected = counter(
@@ -61,6 +76,9 @@ class Metrics:
         )
         self.jobs_oldest_seconds = latest(
             "wharfage_jobs_oldest_seconds", "Age of the oldest job in the queue", "kind", "state"
+        )
+        self.lifecycle_images = counter(
+            "wharfage_lifecycle_images_total", "Images that lifecycle policies expired or archived", "action"
         )
         self.audit_events = counter("wharfage_audit_events_total", "Events written to the audit trail")
         self.audit_lost = counter("wharfage_audit_lost_total", "Events that the audit trail could not take")

@@ -14,7 +14,7 @@ from fakes.boto_registry import KMS_KEY, SMALL, BotoRegistry
 from fakes.faulty import raising
 from fakes.oci_words import digest_of, image
 
-from harness.specimens import ACCOUNT, ECR, EMPTY_INDEX, EXCLUDING, REPOSITORY, SUBJECT, TAGS, repository
+from harness.specimens import ACCOUNT, ECR, EMPTY_INDEX, EXCLUDING, LIFECYCLE, REPOSITORY, SUBJECT, TAGS, repository
 from proxy.ecr.routes import ROUTES
 from proxy.metadata.operations.images import ANSWER_MAX
 from proxy.model.errors import Code, Failure
@@ -55,7 +55,13 @@ def given(error: str, operation: str, parameters: Given) -> None:
 
 
 _SPECIMENS: Mapping[str, Given] = {each.operation: each.parameters for each in ECR}
+_PREFIX: Given = {"ecrRepositoryPrefix": "Upper"}
 _INVALID_INPUT: Mapping[str, Given] = {
+    "CreatePullThroughCacheRule": {**_PREFIX, "upstreamRegistryUrl": "quay.io"},
+    "DeletePullThroughCacheRule": _PREFIX,
+    "DescribePullThroughCacheRules": {"maxResults": 0},
+    "UpdatePullThroughCacheRule": _PREFIX,
+    "ValidatePullThroughCacheRule": _PREFIX,
     "CreateRepositoryCreationTemplate": {**TEMPLATE, "appliedFor": []},
     "DeleteRegistryPolicy": {"unknown": 1},
     "DeleteRepositoryCreationTemplate": {"prefix": "Upper"},
@@ -81,6 +87,8 @@ _FAILS_AT: Mapping[str, str] = {
     "CompleteLayerUpload": "commit_upload",
     "GetAuthorizationToken": "access_key",
     "InitiateLayerUpload": "begin_upload",
+    "UpdatePullThroughCacheRule": "pull_through_rules",
+    "ValidatePullThroughCacheRule": "pull_through_rules",
 }
 """The call of the rows that fails, where it is not `call`."""
 
@@ -141,6 +149,9 @@ given(
     "UpdateImageStorageClass",
     {**APP, "imageId": {"imageTag": "none"}, "targetStorageClass": "ARCHIVE"},
 )
+for _named in ("GetLifecyclePolicy", "DeleteLifecyclePolicy", "StartLifecyclePolicyPreview"):
+    given("LifecyclePolicyNotFound", _named, APP)
+given("LifecyclePolicyPreviewNotFound", "GetLifecyclePolicyPreview", APP)
 given("TemplateNotFound", "UpdateRepositoryCreationTemplate", {"prefix": "gone"})
 given("TemplateNotFound", "DeleteRepositoryCreationTemplate", {"prefix": "gone"})
 given("Validation", "CreateRepositoryCreationTemplate", {**TEMPLATE, "customRoleArn": OTHERS_ROLE})
@@ -180,10 +191,17 @@ async def a_repository_with_an_image(registry: BotoRegistry) -> Given:
     return APP
 
 
+@raises("LifecyclePolicyPreviewInProgress", "StartLifecyclePolicyPreview")
+async def a_preview_that_was_started(registry: BotoRegistry) -> Given:
+    asked = {**APP, "lifecyclePolicyText": LIFECYCLE}
+    await registry.do("StartLifecyclePolicyPreview", **asked)
+    return asked
+
+
 @raises("ImageStorageClassUpdateNotSupported", "UpdateImageStorageClass")
-async def an_image_to_archive(registry: BotoRegistry) -> Given:
+async def an_image_that_is_not_archived(registry: BotoRegistry) -> Given:
     await registry.do("PutImage", **IMAGE)
-    return {**APP, "imageId": {"imageTag": "v1"}, "targetStorageClass": "ARCHIVE"}
+    return {**APP, "imageId": {"imageTag": "v1"}, "targetStorageClass": "STANDARD"}
 
 
 @raises("ImageAlreadyExists", "PutImage")

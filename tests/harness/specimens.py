@@ -77,6 +77,11 @@ def _made(name: str, policy: str = "") -> Sequence[Call]:
     return calls
 
 
+def _rule(prefix: str) -> Sequence[Call]:
+    asked = {"ecrRepositoryPrefix": prefix, "upstreamRegistry": "quay", "upstreamRegistryUrl": "quay.io"}
+    return [("ecr", "CreatePullThroughCacheRule", asked)]
+
+
 _TEMPLATE: Mapping[str, Any] = {
     "description": "what teams get",
     "appliedFor": ["CREATE_ON_PUSH", "REPLICATION"],
@@ -92,6 +97,31 @@ _TEMPLATE: Mapping[str, Any] = {
 
 def _template(prefix: str) -> Sequence[Call]:
     return [("ecr", "CreateRepositoryCreationTemplate", {"prefix": prefix, **_TEMPLATE})]
+
+
+LIFECYCLE = json.dumps(
+    {
+        "rules": [
+            {
+                "rulePriority": 1,
+                "selection": {
+                    "tagStatus": "untagged",
+                    "countType": "sinceImagePushed",
+                    "countUnit": "days",
+                    "countNumber": 14,
+                },
+                "action": {"type": "expire"},
+            }
+        ]
+    }
+)
+
+
+def _aging(name: str, preview: bool = False) -> Sequence[Call]:
+    """A repository with a lifecycle policy, and perhaps a preview of it."""
+    policy = {"repositoryName": name, "lifecyclePolicyText": LIFECYCLE}
+    calls = [*_made(name), ("ecr", "PutLifecyclePolicy", policy)]
+    return [*calls, ("ecr", "StartLifecyclePolicyPreview", {"repositoryName": name})] if preview else calls
 
 
 def _excluded(name: str) -> str:
@@ -148,12 +178,25 @@ ECR: Sequence[Specimen] = (
     _ecr("BatchGetImage", imageIds=[{"imageTag": "v1"}, {"imageTag": "none"}], **_APP),
     _ecr("BatchDeleteImage", imageIds=[{"imageTag": "v2"}, {"imageTag": "none"}], **_APP),
     _ecr("PutImageScanningConfiguration", imageScanningConfiguration={"scanOnPush": True}, **_APP),
-    Specimen(
-        "ecr",
+    _ecr(
         "UpdateImageStorageClass",
-        {"imageId": {"imageTag": "v1"}, "targetStorageClass": "ARCHIVE", **_APP},
-        error="ImageStorageClassUpdateNotSupportedException",
+        before=[
+            *_made("cold/app"),
+            (
+                "ecr",
+                "PutImage",
+                {"repositoryName": "cold/app", "imageManifest": json.dumps(EMPTY_INDEX), "imageTag": "v1"},
+            ),
+        ],
+        repositoryName="cold/app",
+        imageId={"imageTag": "v1"},
+        targetStorageClass="ARCHIVE",
     ),
+    _ecr("PutLifecyclePolicy", before=_made("aged/app"), repositoryName="aged/app", lifecyclePolicyText=LIFECYCLE),
+    _ecr("GetLifecyclePolicy", before=_aging("aging/app"), repositoryName="aging/app"),
+    _ecr("DeleteLifecyclePolicy", before=_aging("ageless/app"), repositoryName="ageless/app"),
+    _ecr("StartLifecyclePolicyPreview", before=_aging("begun/app"), repositoryName="begun/app"),
+    _ecr("GetLifecyclePolicyPreview", before=_aging("seen/app", True), repositoryName="seen/app", **_PAGE),
     _ecr("DescribeRegistry"),
     _ecr("GetRegistryScanningConfiguration"),
     Specimen("ecr", "GetSigningConfiguration", {}, error="SigningConfigurationNotFoundException"),
@@ -190,6 +233,12 @@ ECR: Sequence[Specimen] = (
         imageTagMutability="MUTABLE",
     ),
     _ecr("DeleteRepositoryCreationTemplate", before=_template("gone"), prefix="gone"),
+    _ecr("CreatePullThroughCacheRule", ecrRepositoryPrefix="made", upstreamRegistryUrl="quay.io"),
+    _ecr("DescribePullThroughCacheRules", before=_rule("described"), **_PAGE),
+    _ecr("DescribePullThroughCacheRules", before=_rule("named"), ecrRepositoryPrefixes=["named"]),
+    _ecr("UpdatePullThroughCacheRule", before=_rule("updated"), ecrRepositoryPrefix="updated"),
+    _ecr("DeletePullThroughCacheRule", before=_rule("gone"), ecrRepositoryPrefix="gone"),
+    _ecr("ValidatePullThroughCacheRule", before=_rule("asked"), ecrRepositoryPrefix="asked"),
     _ecr("RegisterPullTimeUpdateExclusion", principalArn=_excluded("new")),
     _ecr(
         "DeregisterPullTimeUpdateExclusion",

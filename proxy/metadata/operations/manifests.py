@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from sqlalchemy import bindparam, case, delete, select, update
 
 from proxy.metadata.contract import Manifests
+from proxy.metadata.db.mirror_tables import mirrored_tags
 from proxy.metadata.db.schema import blob_links, image_blobs, image_children, images, manifest_bytes, repositories, tags
 from proxy.metadata.db.transaction import Transaction
-from proxy.metadata.operations import events, usage
+from proxy.metadata.operations import absent, events, usage
 from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.metadata.operations.repositories import need_repository
 from proxy.model.errors import Code, Failure
@@ -24,7 +25,11 @@ _STORED = (
     select(images.c.digest, images.c.media_type, manifest_bytes.c.content)
     .join(repositories, repositories.c.repository_id == images.c.repository_id)
     .join(manifest_bytes, manifest_bytes.c.digest == images.c.digest)
-    .where(repositories.c.account == bindparam("account"), repositories.c.name == bindparam("name"))
+    .where(
+        repositories.c.account == bindparam("account"),
+        repositories.c.name == bindparam("name"),
+        images.c.status == "ACTIVE",  # one that is archived cannot be pulled
+    )
 )
 _BY_DIGEST = _STORED.where(images.c.digest == bindparam("reference"))
 _BY_TAG = _STORED.join(tags, tags.c.image_id == images.c.image_id).where(
@@ -79,7 +84,8 @@ def list_tags(tx: Transaction, account: str, repository: str, last: str, limit: 
     found = (
         tx.connection.execute(
             select(tags.c.name)
-            .where(tags.c.repository_id == repository_id, tags.c.name > last)
+            .join(images, images.c.image_id == tags.c.image_id)
+            .where(tags.c.repository_id == repository_id, tags.c.name > last, images.c.status == "ACTIVE")
             .order_by(tags.c.name)
             .limit(limit + 1)
         )
@@ -129,6 +135,8 @@ def remove_image(tx: Transaction, repository_id: int, image_id: int, digest: str
     )
     run(delete(image_blobs).where(image_blobs.c.image_id == image_id))
     run(delete(image_children).where(image_children.c.image_id == image_id))
+    absent.forget(tx, [image_id])
+    run(delete(mirrored_tags).where(mirrored_tags.c.repository_id == repository_id, mirrored_tags.c.digest == digest))
     run(delete(tags).where(tags.c.image_id == image_id))
     size = run(delete(images).where(images.c.image_id == image_id).returning(images.c.manifest_size)).scalar_one()
     usage.uncount_manifest(tx, repository_id, size)

@@ -28,7 +28,8 @@ from proxy.metadata.db.schema import (
     tags,
 )
 from proxy.metadata.db.transaction import FoundRow, Transaction
-from proxy.metadata.operations import events, mutability, usage
+from proxy.metadata.operations import absent, events, mutability, usage
+from proxy.metadata.operations.archive import is_archived, restore
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.create_on_push import need_or_make_repository
 from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
@@ -42,7 +43,7 @@ from proxy.model.records import CreateOnPush, ImageKind, ManifestFacts, PushedMa
 
 _MEDIA_TYPE_MAX = 256  # letters that a link's column holds; a longer one is not told
 
-_SETTINGS = select(
+SETTINGS = select(
     repositories.c.repository_id,
     repositories.c.tag_mutability,
     repositories.c.mutability_exclusions,
@@ -93,7 +94,7 @@ def put_manifest(
 ) -> PushedManifest:
     """`facts` are what `examine` found in `content`."""
     repository_id, created = need_or_make_repository(tx, account, repository, create)
-    row = tx.connection.execute(_SETTINGS, {"repository_id": repository_id}).one()
+    row = tx.connection.execute(SETTINGS, {"repository_id": repository_id}).one()
     each_once = tuple(dict.fromkeys(tags))
     _put(tx, account, repository, row, content, digest, each_once, facts, has_rules=row.has_rules)
     tx.changed(account, repository)  # also when all is there: whoever put it there may not have told everybody yet
@@ -133,7 +134,8 @@ def put_image(
     name, row = named_repository(tx, account, parameters)
     tag = parameters.get("imageTag")
     image_id = find_image(tx, row.repository_id, digest)
-    if image_id is not None and (tag is None or find_tag(tx, row.repository_id, tag) == image_id):
+    archived = image_id is not None and is_archived(tx, image_id)
+    if not archived and image_id is not None and (tag is None or find_tag(tx, row.repository_id, tag) == image_id):
         if tag is not None and mutability.is_immutable(row, tag):
             raise mutability.tag_is_immutable(name, tag)
         raise Failure(
@@ -182,8 +184,14 @@ def _put(
 ) -> None:
     """`row` is the repository's. Events tell of what is new: an image, a tag that points elsewhere."""
     found = find_image(tx, row.repository_id, digest)
-    image_id = found or _insert(tx, account, repository, row.repository_id, content, digest, facts)
-    moved = [tag for tag in tags if _move_tag(tx, repository, row, tag, image_id)]
+    if found is None:
+        image_id = insert_image(tx, account, repository, row.repository_id, content, digest, facts)
+    else:
+        image_id = found
+        if is_archived(tx, image_id):
+            restore(tx, row.repository_id, image_id, digest)
+        _complete(tx, account, repository, row.repository_id, image_id, facts)
+    moved = [tag for tag in tags if move_tag(tx, repository, row, tag, image_id)]
     if has_rules and (moved or found is None):
         events.image_pushed(
             tx,
@@ -197,7 +205,22 @@ def _put(
         )
 
 
-def _insert(
+def _complete(
+    tx: Transaction, account: str, repository: str, repository_id: int, image_id: int, facts: ManifestFacts
+) -> None:
+    """Who pushes an image that came from an upstream brings what was absent of it, as with any other."""
+    absent_blobs, absent_children = absent.of_image(tx, image_id)
+    if absent_blobs:
+        blob_ids = _needed_blobs(tx, account, repository, repository_id, facts)
+        for digest in absent_blobs:
+            absent.adopt_blob(tx, repository_id, digest, blob_ids[digest])
+    if absent_children:
+        children = _needed_children(tx, account, repository, repository_id, facts)
+        for digest in absent_children:
+            absent.adopt_manifest(tx, repository_id, digest, children[digest][0])
+
+
+def insert_image(
     tx: Transaction,
     account: str,
     repository: str,
@@ -205,9 +228,13 @@ def _insert(
     content: bytes,
     digest: str,
     facts: ManifestFacts,
+    *,
+    imported: bool = False,
 ) -> int:
-    blob_ids = _needed_blobs(tx, account, repository, repository_id, facts)
-    children = _needed_children(tx, account, repository, repository_id, facts)
+    """A new image's row id. `imported`: what it names may come later."""
+    blob_ids = _needed_blobs(tx, account, repository, repository_id, facts, may_lack=imported)
+    children_here = _needed_children(tx, account, repository, repository_id, facts, may_lack=imported)
+    children = list(children_here.values())
     run = tx.connection.execute
     most = tx.registry.quotas.images
     counted = run(
@@ -256,6 +283,9 @@ def _insert(
             )
     if children:
         run(insert(image_children), [{"image_id": image_id, "child_id": child_id} for child_id, _ in children])
+    if imported:
+        absent.record(tx, repository_id, image_id, facts, blob_ids, list(children_here))
+        absent.adopt_manifest(tx, repository_id, digest, image_id)
     return image_id
 
 
@@ -272,9 +302,15 @@ def _by_type(facts: ManifestFacts, blob_ids: Mapping[str, int]) -> Iterator[tupl
 
 
 def _needed_blobs(
-    tx: Transaction, account: str, repository: str, repository_id: int, facts: ManifestFacts
+    tx: Transaction,
+    account: str,
+    repository: str,
+    repository_id: int,
+    facts: ManifestFacts,
+    *,
+    may_lack: bool = False,
 ) -> dict[str, int]:
-    """Row ids by digest."""
+    """Row ids by digest of those that are here."""
     wanted = list(dict.fromkeys(digest for digest, _ in facts.blobs))
     found: dict[str, int] = {}
     for start in range(0, len(wanted), 500):
@@ -290,36 +326,44 @@ def _needed_blobs(
         )
         found.update((row.digest, row.blob_id) for row in rows)
     missing = [digest for digest in wanted if digest not in found]
-    if missing:
+    if missing and not may_lack:
         raise layers_not_found(missing[:NAMED_MAX], repository, account)
     return found
 
 
 def _needed_children(
-    tx: Transaction, account: str, repository: str, repository_id: int, facts: ManifestFacts
-) -> list[tuple[int, int]]:
-    """(image id, image size) of each manifest that an index lists."""
+    tx: Transaction,
+    account: str,
+    repository: str,
+    repository_id: int,
+    facts: ManifestFacts,
+    *,
+    may_lack: bool = False,
+) -> dict[str, tuple[int, int]]:
+    """(image id, image size) by digest of each manifest that an index lists and that is here."""
     wanted = list(dict.fromkeys(facts.children))
     found: dict[str, tuple[int, int]] = {}
     for start in range(0, len(wanted), 500):
         rows = tx.connection.execute(
             select(images.c.digest, images.c.image_id, images.c.image_size).where(
-                images.c.repository_id == repository_id, images.c.digest.in_(wanted[start : start + 500])
+                images.c.repository_id == repository_id,
+                images.c.digest.in_(wanted[start : start + 500]),
+                images.c.status == "ACTIVE",  # an archived one is pushed again, which restores it
             )
         )
         found.update((row.digest, (row.image_id, row.image_size)) for row in rows)
     missing = [digest for digest in wanted if digest not in found]
-    if missing:
+    if missing and not may_lack:
         raise Failure(
             Code.REFERENCED_IMAGES_NOT_FOUND,
             f"Images with digests '[{', '.join(missing[:NAMED_MAX])}]' required for pushing image into repository"
             f" with name '{repository}' in the registry with id '{account}' do not exist",
             digests=missing[:NAMED_MAX],
         )
-    return list(found.values())
+    return found
 
 
-def _move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id: int) -> bool:
+def move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id: int) -> bool:
     """False where it points there already."""
     before = find_tag(tx, row.repository_id, tag)
     if before is not None and mutability.is_immutable(row, tag):

