@@ -18,6 +18,8 @@ from walks import REGION, WORKING_SET, Case, Side
 
 PAGE = 50
 POLICY = json.dumps({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "ecr:BatchGetImage"}})
+_KEEPS_ALL = {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 10**8}
+LIFECYCLE = json.dumps({"rules": [{"rulePriority": 1, "selection": _KEEPS_ALL, "action": {"type": "expire"}}]})
 REGISTRY_POLICY = json.dumps(
     {
         "Statement": {
@@ -60,12 +62,30 @@ def reads() -> Iterator[Case]:
     yield _one("ListTagsForResource", "", lambda side: {"resourceArn": _arn(side.some())})
     for operation, error in _OF_THE_REGISTRY.items():
         yield _one(operation, "", lambda side: {}, error)
+    yield _one("DescribePullThroughCacheRules", "", lambda side: {})
+    for operation in ("GetLifecyclePolicy", "DeleteLifecyclePolicy", "StartLifecyclePolicyPreview"):
+        yield _one(operation, "", lambda side: {"repositoryName": DEEP}, "LifecyclePolicyNotFoundException")
+    yield _one(
+        "GetLifecyclePolicyPreview",
+        "",
+        lambda side: {"repositoryName": DEEP},
+        "LifecyclePolicyPreviewNotFoundException",
+    )
+    rule, named = {"ecrRepositoryPrefix": "no-rule"}, f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret"
+    for operation in ("ValidatePullThroughCacheRule", "DeletePullThroughCacheRule"):
+        yield _one(operation, "", lambda side: rule, "PullThroughCacheRuleNotFoundException")
+    changed = {**rule, "credentialArn": f"{named}:ecr-pullthroughcache/none-AbCdEf"}
+    yield _one("UpdatePullThroughCacheRule", "", lambda side: changed, "PullThroughCacheRuleNotFoundException")
+    hub = {**rule, "upstreamRegistryUrl": "registry-1.docker.io"}
+    yield _one("CreatePullThroughCacheRule", "", lambda side: hub, "UnsupportedUpstreamRegistryException")
+    kept = {"repositoryName": TAGGED, "lifecyclePolicyText": LIFECYCLE}
+    yield _one("PutLifecyclePolicy", "", lambda side: kept)
     yield _one("GetAccountSetting", "", lambda side: {"name": "BLOB_MOUNTING"})
     yield _one(
         "GetRepositoryPolicy", "", lambda side: {"repositoryName": side.some()}, "RepositoryPolicyNotFoundException"
     )
-    archive = {"repositoryName": DEEP, "imageId": {"imageTag": tag_of(0)}, "targetStorageClass": "ARCHIVE"}
-    yield _one("UpdateImageStorageClass", "", lambda side: archive, "ImageStorageClassUpdateNotSupportedException")
+    restore = {"repositoryName": DEEP, "imageId": {"imageTag": tag_of(0)}, "targetStorageClass": "STANDARD"}
+    yield _one("UpdateImageStorageClass", "", lambda side: restore, "ImageStorageClassUpdateNotSupportedException")
     yield Case("GET manifest", "of ten", _manifest_of_ten)
     yield Case("GET manifest", "of many", lambda side, n: side.get(f"/v2/{DEEP}/manifests/{_tag(side)}"))
     yield Case("GET tags/list", "middle", lambda side, n: side.get(f"/v2/{DEEP}/tags/list?n={PAGE}&last={_tag(side)}"))

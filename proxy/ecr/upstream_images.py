@@ -21,7 +21,7 @@ from proxy.model.names import check_tag, is_digest_like, parse_digest, repositor
 from proxy.registry.mirror.mirror import Mirror
 
 _OF_UPSTREAM = (Code.UPSTREAM_ACCESS_DENIED, Code.UPSTREAM_TOO_MANY_REQUESTS, Code.UPSTREAM_UNAVAILABLE)
-_ABSENT = (Code.IMAGE_NOT_FOUND, Code.REPOSITORY_NOT_FOUND)
+_OF_ROWS = (Code.IMAGE_NOT_FOUND, Code.REPOSITORY_NOT_FOUND, Code.KMS)  # which the answer of rows tells by itself
 
 
 async def answer(
@@ -44,7 +44,7 @@ async def answer(
         try:
             await mirror.resolve(ask.account, name, reference, may)
         except Failure as failure:
-            if failure.code not in (*_OF_UPSTREAM, *_ABSENT):
+            if failure.code not in (*_OF_UPSTREAM, *_OF_ROWS):
                 raise
             return failure if failure.code in _OF_UPSTREAM else None
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import tarfile
 import tempfile
@@ -18,6 +19,7 @@ from harness.engines import Docker, docker_engine
 from harness.images import tree
 from harness.programs import ROOT
 from harness.server import Server, free_port
+from proxy.awsmodel.models import VERSIONS
 
 pytestmark = [pytest.mark.needs("dockerd", "docker", "debootstrap"), pytest.mark.timeout(900), pytest.mark.image]
 
@@ -65,6 +67,11 @@ def until_ready(docker: Docker, name: str, listen: str, seconds: float = 60) -> 
 
 def is_ready(listen: str) -> bool:
     return Server(None, listen, Path()).is_ready()  # type: ignore[arg-type]  # no process of ours: a container's
+
+
+def test_the_image_keeps_the_models_of_every_service_that_is_answered_or_asked() -> None:
+    kept = set(re.findall(r"! -name ([a-z0-9-]+)", (ROOT / "deploy" / "Dockerfile").read_text()))
+    assert kept == {*VERSIONS, "s3", "kms", "sqs", "sso", "sso-oidc"}
 
 
 def test_docker_logs_in_pushes_and_pulls_at_a_container_without_rights(docker: Docker, address: str) -> None:

@@ -190,6 +190,9 @@ def test_what_a_registry_makes_by_itself_and_what_it_says_of_itself(aws: Aws, ac
 
 
 def test_every_operation_that_is_served_of_ecr_was_typed() -> None:
-    sections = "".join(each.read_text() for each in Path(__file__).parent.glob("test_aws_tutorial*.py"))
+    """In a section of the tutorial, or where rules have the upstream that they need."""
+    here = Path(__file__).parent
+    files = [*here.glob("test_aws_tutorial*.py"), here / "test_pull_through_rules.py"]
+    sections = "".join(each.read_text() for each in files)
     typed = set(re.findall(r"aws ecr ([a-z]+(?:-[a-z]+)+)", sections))
     assert {xform_name(name, "-") for name in ROUTES} - typed == set()

@@ -29,6 +29,7 @@ PAGED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ListImages": ("imageIds", {"repositoryName": REPOSITORY}),
     "DescribeImages": ("imageDetails", {"repositoryName": REPOSITORY}),
     "DescribeRepositoryCreationTemplates": ("repositoryCreationTemplates", {}),
+    "DescribePullThroughCacheRules": ("pullThroughCacheRules", {}),
     "GetLifecyclePolicyPreview": ("previewResults", {"repositoryName": NAMES[1]}),
 }
 LOOPED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -74,6 +75,7 @@ def ecr(server: Server) -> Any:
         text = json.dumps({**index, "artifactType": f"application/kind-{number}"})
         made.put_image(repositoryName=REPOSITORY, imageManifest=text, imageTag=f"v{number}")
         made.create_repository_creation_template(prefix=f"team/{number}", appliedFor=["CREATE_ON_PUSH"])
+        made.create_pull_through_cache_rule(ecrRepositoryPrefix=f"quay{number}", upstreamRegistryUrl="quay.io")
         made.register_pull_time_update_exclusion(principalArn=f"arn:aws:iam::{account}:role/scanner-{number}")
     for number in range(COUNT + 1):  # of which the policy keeps one
         text = json.dumps({**index, "annotations": {"number": str(number)}})
@@ -85,7 +87,7 @@ def ecr(server: Server) -> Any:
 
 def key(found: Any) -> str:
     """What tells one of a list from another."""
-    members = ("repositoryName", "imageTag", "digest", "prefix")
+    members = ("repositoryName", "imageTag", "digest", "prefix", "ecrRepositoryPrefix")
     if not isinstance(found, dict) or "imageDigest" in found:
         return str(found if isinstance(found, str) else found["imageDigest"])
     return next(str(found[member]) for member in members if member in found)
