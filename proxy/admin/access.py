@@ -12,7 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from proxy.admin.session import CannotVisit, existing, visiting
+from proxy.admin.session import CommandRefused, existing, visiting
 from proxy.app.context import WorkerContext
 from proxy.auth import tokens
 from proxy.blob.master_file import MasterKeys, as_json, new_key
@@ -24,10 +24,10 @@ ROTATE = "`wharfage credentials rotate` makes a new one"
 
 
 def export_keys(config: Config) -> list[dict[str, str]]:
-    """All master keys, the active first. `CannotVisit` if there are none yet."""
+    """All master keys, the active first. `CommandRefused` if there are none yet."""
     data = existing(config)
     if config.keys.provider == "kms" and not os.path.lexists(data.master_keys):
-        raise CannotVisit(
+        raise CommandRefused(
             "the keys of this registry are in KMS, which gives none away; any reader may ask it to Decrypt"
         )
     return MasterKeys.load(data.master_keys).export()
@@ -51,7 +51,7 @@ def token(config: Config) -> str:
     data = existing(config)
     key = administrator_key(config, data)
     if key is None:
-        raise CannotVisit(
+        raise CommandRefused(
             f"{data.credentials} is not there; give WHARFAGE_ACCESS_KEY_ID and WHARFAGE_SECRET_ACCESS_KEY"
         )
     if data_directory.is_held(data) and data.address.exists():
@@ -62,10 +62,10 @@ def token(config: Config) -> str:
         await own.agreement.begin(moving=True)
         found = await own.metadata.access_key(key[0])
         if found is None:
-            raise CannotVisit(f"the access key {key[0]} of {data.credentials} is not known to this registry")
+            raise CommandRefused(f"the access key {key[0]} of {data.credentials} is not known to this registry")
         issued, region, now = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE)), config.registry.region, time.time()
         if found.expires is not None and now >= found.expires:
-            raise CannotVisit(f"the access key {key[0]} is older than [identity] key_days allows: {ROTATE}")
+            raise CommandRefused(f"the access key {key[0]} is older than [identity] key_days allows: {ROTATE}")
         return issued.issue(found.principal, config.registry.account, region, now, None, found.access_key_id)[0]
 
     return asyncio.run(visiting(config, run))

@@ -10,7 +10,7 @@ from typing import Any
 
 from proxy.admin.access import administrator_key
 from proxy.admin.audit_trail import audited
-from proxy.admin.session import CannotVisit, Say, existing, visiting
+from proxy.admin.session import CommandRefused, Say, existing, visiting
 from proxy.app.context import WorkerContext
 from proxy.app.router import hosts_of, public_address
 from proxy.auth import secrets
@@ -34,7 +34,7 @@ def create(config: Config, account: str, *, hint: Say) -> dict[str, Any]:
             made = await own.metadata.create_account(account, key_id, sealed, ADMINISTRATOR)
         except Failure as failure:
             if failure.code is Code.ENTITY_ALREADY_EXISTS:
-                raise CannotVisit(_why_taken(account, await own.metadata.accounts())) from None
+                raise CommandRefused(_why_taken(account, await own.metadata.accounts())) from None
             raise
         return {
             "account": account,
@@ -58,16 +58,16 @@ def listed(config: Config) -> list[dict[str, Any]]:
 
 
 def close(config: Config, account: str) -> dict[str, Any]:
-    """Close an account, for good. `CannotVisit` for the default one, and for one that is not there."""
+    """Close an account, for good. `CommandRefused` for the default one, and for one that is not there."""
 
     async def run(own: WorkerContext) -> dict[str, Any]:
         try:
             return _described(config, await own.metadata.close_account(account))
         except Failure as failure:
             if failure.code is Code.NO_SUCH_ENTITY:
-                raise CannotVisit(f"there is no account {account} here; `wharfage account list` names all") from None
+                raise CommandRefused(f"there is no account {account} here; `wharfage account list` names all") from None
             if failure.code is Code.UNMODIFIABLE_ENTITY:
-                raise CannotVisit(failure.message) from None
+                raise CommandRefused(failure.message) from None
             raise
 
     return asyncio.run(audited(config, account, "CloseAccount", {"account": account}, run))
@@ -75,14 +75,14 @@ def close(config: Config, account: str) -> dict[str, Any]:
 
 def whoami(config: Config, profile: str | None) -> dict[str, str]:
     """What GetCallerIdentity of the running server says to the credentials of this environment, or of the data
-    directory. `CannotVisit` where no server runs, there are no credentials, or they do not count."""
+    directory. `CommandRefused` where no server runs, there are no credentials, or they do not count."""
     from botocore.client import Config as ClientConfig  # loaded by this command only
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.session import Session
 
     data = existing(config)
     if not (data_directory.is_held(data) and data.address.exists()):
-        raise CannotVisit(f"no server runs on {data.root}, which could tell; `wharfage serve` starts one")
+        raise CommandRefused(f"no server runs on {data.root}, which could tell; `wharfage serve` starts one")
     url = data.address.read_text()
     key = _key(config, data, profile)
     try:
@@ -96,9 +96,9 @@ def whoami(config: Config, profile: str | None) -> dict[str, str]:
         )
         found = client.get_caller_identity()
     except ClientError as error:
-        raise CannotVisit(f"the server at {url} does not take these credentials: {error}") from None
+        raise CommandRefused(f"the server at {url} does not take these credentials: {error}") from None
     except (BotoCoreError, ssl.SSLError) as error:
-        raise CannotVisit(f"the server at {url} was not asked: {error}") from None
+        raise CommandRefused(f"the server at {url} was not asked: {error}") from None
     return {"account": found["Account"], "arn": found["Arn"], "user_id": found["UserId"]}
 
 
@@ -117,7 +117,7 @@ def _key(config: Config, data: DataDirectory, profile: str | None) -> Mapping[st
         }
     key = administrator_key(config, data)
     if key is None:
-        raise CannotVisit(
+        raise CommandRefused(
             f"no credentials: {data.credentials} is not there, nor are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set"
         )
     return {"aws_access_key_id": key[0], "aws_secret_access_key": key[1]}

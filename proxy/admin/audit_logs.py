@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxy.admin.session import CannotVisit, Say, existing
+from proxy.admin.session import CommandRefused, Say, existing
 from proxy.audit.verification import Verification, by_log, files_of, verify_files, verify_log
 from proxy.config.settings import Config
 
@@ -18,7 +18,7 @@ def verify(config: Config, files: Sequence[Path], say: Say) -> int:
         data = existing(config)
         logs = [log for log in (data.audit, data.unauthenticated) if files_of(log)]
         if data.audit not in logs:
-            raise CannotVisit(f'{data.audit}: there is no audit log; with [audit] to = "stdout", name its copies')
+            raise CommandRefused(f'{data.audit}: there is no audit log; with [audit] to = "stdout", name its copies')
         found = {log: verify_log(log) for log in logs}
     for log, verified in found.items():
         say(_line(log, verified))

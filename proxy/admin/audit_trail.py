@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from proxy.admin.session import CannotVisit, existing, visiting
+from proxy.admin.session import CommandRefused, existing, visiting
 from proxy.app.audit import open_audit_log
 from proxy.app.context import WorkerContext
 from proxy.audit.events import AuditEvent, ExternalIdentity
@@ -39,7 +39,7 @@ async def audited(
             found = await visiting(config, run)
             error = ""
             return found
-        except (CannotVisit, Failure) as refused:
+        except (CommandRefused, Failure) as refused:
             error, message = "Refused", str(refused)
             raise
         finally:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from proxy import observe
 from proxy.admin.migrations import damage, tell_copied
-from proxy.admin.session import CannotVisit, Say, existing, name, shown, visiting
+from proxy.admin.session import CommandRefused, Say, existing, name, shown, visiting
 from proxy.app import stores
 from proxy.app.context import WorkerContext
 from proxy.app.processes import configure_log
@@ -26,7 +26,7 @@ from proxy.auth import passphrase as phrases
 from proxy.config.settings import Config
 from proxy.jobs import backup as folders
 from proxy.jobs import sweep
-from proxy.jobs.copy import CopyReport, Wanted, copy_objects, find_objects
+from proxy.jobs.copy import CopyItem, CopyReport, copy_objects, find_objects
 from proxy.jobs.progress import Findings, Progress, all_blobs
 from proxy.metadata.contract import Metadata
 from proxy.metadata.db import schema
@@ -56,7 +56,7 @@ def backup(
     """Make a snapshot in `folder`, the exit status: 0 it is whole, 1 objects are lacking that its rows name.
 
     With `inventory` objects are looked for and listed, not copied; with `verify` every frame of the copies is opened.
-    `keep` is how many snapshots stay. CannotVisit, BackupError, SealError, Failure.
+    `keep` is how many snapshots stay. CommandRefused, BackupError, SealError, Failure.
     """
     configure_log(config)
     data = existing(config)
@@ -99,14 +99,14 @@ def backup(
         return 1 if report.lacking else 0
 
 
-async def wanted(path: Path, hidden: Findings) -> AsyncGenerator[Wanted, None]:
+async def wanted(path: Path, hidden: Findings) -> AsyncGenerator[CopyItem, None]:
     """The objects of an objects.txt; those that were quarantined go to `hidden`."""
     async with contextlib.aclosing(_in_thread(folders.read_list(path))) as lines:
         async for line in lines:
             if line.quarantined:
                 hidden.add(line.key, line.digest, "was quarantined")
             else:
-                yield Wanted(line.key, line.size, line.digest)
+                yield CopyItem(line.key, line.size, line.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ async def _make(
     return await asyncio.to_thread(folders.complete, place, facts), report, hidden
 
 
-async def _with_rows(own: WorkerContext, listed: AsyncGenerator[Wanted, None]) -> AsyncGenerator[Wanted, None]:
+async def _with_rows(own: WorkerContext, listed: AsyncGenerator[CopyItem, None]) -> AsyncGenerator[CopyItem, None]:
     """Each with its row as it is now, by which its copy is opened. Both walks are in the order of keys."""
     async with contextlib.aclosing(listed), contextlib.aclosing(all_blobs(own.metadata)) as rows:
         row = await anext(rows, None)
@@ -215,16 +215,16 @@ def _secret_files(data: DataDirectory) -> dict[str, bytes]:
 
 
 def _rows(config: Config, data: DataDirectory) -> Path | str:
-    """The database itself. CannotVisit when this machine knows only the service."""
+    """The database itself. CommandRefused when this machine knows only the service."""
     if config.metadata.database:
         return config.metadata.database
     if config.metadata.url:
-        raise CannotVisit(
+        raise CommandRefused(
             f"the rows are behind the metadata service at {config.metadata.url}: run this where it runs, or with "
             "[metadata] database as it has it"
         )
     if not data.database.exists():
-        raise CannotVisit(f"{data.database}: no such file, and so nothing to back up")
+        raise CommandRefused(f"{data.database}: no such file, and so nothing to back up")
     return data.database
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from proxy.admin.audit_trail import audited
-from proxy.admin.session import CannotVisit, Say, existing, visiting
+from proxy.admin.session import CommandRefused, Say, existing, visiting
 from proxy.app.context import WorkerContext
 from proxy.auth import secrets
 from proxy.config.settings import Config
@@ -69,7 +69,7 @@ def as_table(keys: Sequence[dict[str, Any]]) -> str:
 
 
 def revoke(config: Config, arn: str, *, hint: Say) -> dict[str, Any]:
-    """End what a principal holds. `CannotVisit` for what is none; `hint` hears what this does not end."""
+    """End what a principal holds. `CommandRefused` for what is none; `hint` hears what this does not end."""
     account = _ACCOUNT.match(arn)
 
     async def run(own: WorkerContext) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def revoke(config: Config, arn: str, *, hint: Say) -> dict[str, Any]:
             done = await own.metadata.revoke(arn)
         except Failure as failure:
             if failure.code in (Code.INVALID_INPUT, Code.NO_SUCH_ENTITY, Code.LIMIT_EXCEEDED):
-                raise CannotVisit(failure.message) from None
+                raise CommandRefused(failure.message) from None
             raise
         return {
             "principal": done.principal_arn,
@@ -110,7 +110,9 @@ def rotate(config: Config) -> dict[str, Any]:
     goes on where it was: the new key is on disk before it is in force, and the old one goes last."""
     data = existing(config)
     if config.keys.access_key_id:
-        raise CannotVisit("the settings give the administrator's key: change WHARFAGE_ACCESS_KEY_ID there, and restart")
+        raise CommandRefused(
+            "the settings give the administrator's key: change WHARFAGE_ACCESS_KEY_ID there, and restart"
+        )
     draft, account = data.credentials.with_name(data.credentials.name + ".new"), config.registry.account
 
     async def run(own: WorkerContext) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def rotate(config: Config) -> dict[str, Any]:
         except Failure as failure:
             if failure.code in (Code.LIMIT_EXCEEDED, Code.NO_SUCH_ENTITY):
                 draft.unlink()
-                raise CannotVisit(
+                raise CommandRefused(
                     f"{failure.message} Delete a key of user {ADMINISTRATOR} that is of no use, or give a key by "
                     "WHARFAGE_ACCESS_KEY_ID and WHARFAGE_SECRET_ACCESS_KEY: a start with them makes it the only one"
                 ) from None

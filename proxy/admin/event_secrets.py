@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 
 from proxy.admin.audit_trail import audited
-from proxy.admin.session import CannotVisit
+from proxy.admin.session import CommandRefused
 from proxy.app.context import WorkerContext
 from proxy.auth.event_secrets import PURPOSE, new_secret, open_event_secret, seal_event_secret
 from proxy.config.settings import Config
 
 
 def secret(config: Config, account: str | None, rotates: bool, keep_seconds: float) -> str:
-    """The one in force afterwards. `CannotVisit` for an account that is not there."""
+    """The one in force afterwards. `CommandRefused` for an account that is not there."""
     number = account or config.registry.account
 
     async def run(context: WorkerContext) -> str:
         if not (await context.metadata.registry_access(number)).exists:
-            raise CannotVisit(f"there is no account {number} here; `wharfage account list` names all")
+            raise CommandRefused(f"there is no account {number} here; `wharfage account list` names all")
         await context.agreement.begin(moving=True)
         sealer = context.agreement.sealer(PURPOSE)
         fresh = seal_event_secret(sealer, number, new_secret())

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.admin.session import CannotVisit, visiting
+from proxy.admin.session import CommandRefused, visiting
 from proxy.app.context import WorkerContext
 from proxy.auth.access import repository_named
 from proxy.auth.policy.context import RequestInfo, request_context, resource_account
@@ -31,7 +31,7 @@ _TRUST_ACTIONS = frozenset({"sts:assumerole", "sts:tagsession", "sts:setsourceid
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ExplainedRequest:
     """What was asked, and the answer. `notes` are what is not there, and was not looked at."""
 
     principal: str
@@ -41,23 +41,25 @@ class Told:
     notes: tuple[str, ...]
 
 
-def explain(config: Config, principal: str, action: str, resource: str, context: Mapping[str, Sequence[str]]) -> Told:
-    """`CannotVisit` for a principal that is not there, and for what is no action or resource."""
+def explain(
+    config: Config, principal: str, action: str, resource: str, context: Mapping[str, Sequence[str]]
+) -> ExplainedRequest:
+    """`CommandRefused` for a principal that is not there, and for what is no action or resource."""
     if not _ACTION.fullmatch(action):
-        raise CannotVisit(f"{action[:64]!r} is no action; they are written as ecr:PutImage")
+        raise CommandRefused(f"{action[:64]!r} is no action; they are written as ecr:PutImage")
     if not _RESOURCE.fullmatch(resource):
-        raise CannotVisit(
+        raise CommandRefused(
             f"{resource[:128]!r} is no resource; they are written as "
             f"arn:aws:ecr:{config.registry.region}:{config.registry.account}:repository/team/app, or *"
         )
     keys = {key.lower(): tuple(values) for key, values in context.items()}
 
-    async def run(own: WorkerContext) -> Told:
+    async def run(own: WorkerContext) -> ExplainedRequest:
         now = time.time()
         caller = await find_caller(own.metadata, principal, now)
         info = RequestInfo(now, "", True, "", config.registry.region)
         explanation, notes = await _explained(own.metadata, caller, action, resource, info, keys)
-        return Told(caller.arn, action, resource, explanation, notes)
+        return ExplainedRequest(caller.arn, action, resource, explanation, notes)
 
     return asyncio.run(visiting(config, run))
 
@@ -74,7 +76,7 @@ async def _explained(
     if action.lower() in _TRUST_ACTIONS and named is not None and named[2] == "role":
         role = await metadata.role(named[1], named[3])
         if role is None or role.principal.arn != resource:
-            raise CannotVisit(f"there is no role {resource} here")
+            raise CommandRefused(f"there is no role {resource} here")
         context = request_context(caller, info, resource, role.principal.tags, keys)
         return explain_trust(caller, "", role, action, context), ()
     if not action.lower().startswith("ecr:"):
@@ -95,7 +97,7 @@ async def _explained(
 
 
 async def find_caller(metadata: Metadata, arn: str, now: float) -> Caller:
-    """Whom an ARN names; a role's session is one that began just now and that nothing narrows. `CannotVisit`."""
+    """Whom an ARN names; a role's session is one that began just now and that nothing narrows. `CommandRefused`."""
     root, session, named = _ROOT.fullmatch(arn), _SESSION.fullmatch(arn), _NAMED.fullmatch(arn)
     found: Principal | None = None
     if root is not None:
@@ -106,7 +108,7 @@ async def find_caller(metadata: Metadata, arn: str, now: float) -> Caller:
             kept = Session(SessionKind.ROLE, session[3], now, now + _SESSION_SECONDS)
             return Caller(role.principal, kept)
     elif named is None:
-        raise CannotVisit(
+        raise CommandRefused(
             f"{arn[:256]!r} names nobody who could ask; principals are written as arn:aws:iam::ACCOUNT:user/NAME, "
             "…:role/NAME, …:root, or arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION"
         )
@@ -117,7 +119,7 @@ async def find_caller(metadata: Metadata, arn: str, now: float) -> Caller:
         found = await _user(metadata, named[1], named[3])
     if found is None or (root is None and found.arn != arn):
         other = f"; did you mean {found.arn}?" if found is not None else ""
-        raise CannotVisit(f"there is no principal {arn} here, or its account is closed{other}")
+        raise CommandRefused(f"there is no principal {arn} here, or its account is closed{other}")
     return Caller(found)
 
 
@@ -131,7 +133,7 @@ async def _user(metadata: Metadata, account: str, name: str) -> Principal | None
     return await metadata.principal(described["User"]["UserId"])
 
 
-def as_document(told: Told) -> dict[str, Any]:
+def as_document(told: ExplainedRequest) -> dict[str, Any]:
     """For programs."""
     decision, deciding = told.explanation.decision, told.explanation.deciding
     return {
@@ -160,7 +162,7 @@ def _statement(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def as_text(told: Told) -> str:
+def as_text(told: ExplainedRequest) -> str:
     """For people: the answer, what decided, then every statement that had a say."""
     decision, deciding = told.explanation.decision, told.explanation.deciding
     lines = [
@@ -197,7 +199,7 @@ _KINDS = {
 }
 
 
-def _because(told: Told, deciding: Verdict | None) -> str:
+def _because(told: ExplainedRequest, deciding: Verdict | None) -> str:
     decision = told.explanation.decision
     if deciding is not None:
         sid = f" ({deciding.sid})" if deciding.sid else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from proxy.admin.session import CannotVisit, Say, existing, visiting
+from proxy.admin.session import CommandRefused, Say, existing, visiting
 from proxy.app.audit import open_audit_log
 from proxy.app.context import WorkerContext
 from proxy.app.worker import lifecycle_run
@@ -22,14 +22,14 @@ _WHY = {
 
 
 def run(config: Config, account: str, repository: str, *, dry_run: bool, say: Say, hint: Say) -> int:
-    """A line an image, and totals by `hint`; the exit status. `CannotVisit` where there is no policy."""
+    """A line an image, and totals by `hint`; the exit status. `CommandRefused` where there is no policy."""
 
     async def work(context: WorkerContext, trail: Trail) -> int:
         found = lifecycle_run(config, context, trail)
         try:
             policy = await context.metadata.lifecycle_policy(account, repository)
         except Failure as failure:
-            raise (CannotVisit(failure.message) if failure.code in _NOT_THERE else failure) from failure
+            raise (CommandRefused(failure.message) if failure.code in _NOT_THERE else failure) from failure
         acted = kept = 0
         if dry_run:
             for mark in await found.marks(account, repository, policy):

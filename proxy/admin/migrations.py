@@ -9,15 +9,15 @@ import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from proxy.admin.session import CannotVisit, Say, existing, name, shown, visiting
+from proxy.admin.session import CommandRefused, Say, existing, name, shown, visiting
 from proxy.app import stores
 from proxy.app.context import WorkerContext
 from proxy.app.processes import configure_log
 from proxy.config import loader as settings
-from proxy.config.settings import Config, Storage
+from proxy.config.settings import Config, StorageSettings
 from proxy.jobs import sweep
 from proxy.jobs.check import open_whole
-from proxy.jobs.copy import CopyReport, Wanted, copy_objects
+from proxy.jobs.copy import CopyItem, CopyReport, copy_objects
 from proxy.jobs.progress import Findings, Progress, all_blobs
 from proxy.model.errors import Code, Failure
 from proxy.runtime import data_directory
@@ -28,16 +28,16 @@ from proxy.storage.base import ObjectMissing, ObjectStore
 def migrate_metadata(config: Config, *, say: Say) -> int:
     """Copy the rows of the data directory's SQLite file to the PostgreSQL of the settings; the exit status.
 
-    `CannotVisit` without one of the two, `DataDirectoryBusy` while a server works there, Failure as `move` has it.
+    `CommandRefused` without one of the two, `DataDirectoryBusy` while a server works there, Failure as `move` has it.
     """
     from proxy.metadata.db.move import move  # the driver is loaded by those who use it
 
     configure_log(config)
     data = existing(config)
     if not config.metadata.database:
-        raise CannotVisit("[metadata] database names no PostgreSQL to copy the rows to")
+        raise CommandRefused("[metadata] database names no PostgreSQL to copy the rows to")
     if not data.database.exists():
-        raise CannotVisit(f"{data.database}: no such file, and so no rows to copy")
+        raise CommandRefused(f"{data.database}: no such file, and so no rows to copy")
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, data_directory.hold(data))
         tell = stack.enter_context(shown())
@@ -56,15 +56,15 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
     """Copy every blob's object from the store of the settings to the one of [storage] in the file `to`.
 
     With `final`, which wants the server stopped, open uploads are ended as well. The exit status: 0 all is there,
-    1 something is not. ConfigError, CannotVisit, `DataDirectoryBusy`, Failure.
+    1 something is not. ConfigError, CommandRefused, `DataDirectoryBusy`, Failure.
     """
     data = existing(config)
     there = dataclasses.replace(config, storage=settings.load(to, {}, {}).storage)
     there_data = data_directory.open_data(there)
     if _place(config.storage, data) == _place(there.storage, there_data):
-        raise CannotVisit(f"{to}: [storage] names the store that is in use already; name the one to go to")
+        raise CommandRefused(f"{to}: [storage] names the store that is in use already; name the one to go to")
     if final and data_directory.is_held(data):
-        raise CannotVisit(
+        raise CommandRefused(
             "--final is for when the server has stopped: stop it, or copy without --final while it serves"
         )
     store_id = stores.claim_store(config, data)
@@ -123,20 +123,20 @@ def tell_copied(report: CopyReport, hidden: Findings, say: Say) -> None:
     )
 
 
-async def _of_rows(own: WorkerContext, hidden: Findings) -> AsyncGenerator[Wanted, None]:
+async def _of_rows(own: WorkerContext, hidden: Findings) -> AsyncGenerator[CopyItem, None]:
     async with contextlib.aclosing(all_blobs(own.metadata)) as walk:
         async for blob, quarantined in walk:
             if quarantined:
                 hidden.add(blob.sealed.object_key, blob.digest, "is quarantined until it is pushed again")
             else:
-                yield Wanted(blob.sealed.object_key, blob.sealed.stored_size, blob.digest, blob)
+                yield CopyItem(blob.sealed.object_key, blob.sealed.stored_size, blob.digest, blob)
 
 
 async def _is_wanted(own: WorkerContext, key: str) -> bool:
     return bool(await own.metadata.known_objects([key]))
 
 
-async def damage(own: WorkerContext, target: ObjectStore, each: Wanted) -> str:
+async def damage(own: WorkerContext, target: ObjectStore, each: CopyItem) -> str:
     """What is wrong with an object in the target, every frame of it opened; "" if nothing is."""
     if each.blob is None:
         return "no row says what it should be"
@@ -160,7 +160,7 @@ async def _end_uploads(own: WorkerContext) -> int:
     return ended
 
 
-def _place(storage: Storage, data: DataDirectory) -> tuple[str, ...]:
+def _place(storage: StorageSettings, data: DataDirectory) -> tuple[str, ...]:
     if storage.backend == "filesystem":
         return ("filesystem", str(data.objects.resolve()))
     return ("s3", storage.endpoint.rstrip("/"), storage.bucket, storage.prefix)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 
-from proxy.admin.session import CannotVisit, Say, visiting
+from proxy.admin.session import CommandRefused, Say, visiting
 from proxy.app.context import WorkerContext
 from proxy.app.mirror import credentials_of, upstream_of
 from proxy.config.settings import Config
@@ -24,7 +24,7 @@ def test(config: Config, prefix: str, image: str, *, account: str, say: Say) -> 
         rule = next((each for each in rules if each.prefix.rstrip("/") == prefix.rstrip("/")), None)
         if rule is None:
             known = ", ".join(each.prefix for each in rules) or "none"
-            raise CannotVisit(f"there is no pull-through cache rule {prefix!r}; there are: {known}")
+            raise CommandRefused(f"there is no pull-through cache rule {prefix!r}; there are: {known}")
         upstream = upstream_of(config.pull_through)(rule.upstream_url)
         credential = await credentials_of(config, own)(rule)
         say(f"{rule.prefix}: {upstream.base}, {'as ' + credential.username if credential else 'without credentials'}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from proxy.admin import stored
 from proxy.admin.backups import SUMS, secret_places, wanted
 from proxy.admin.migrations import tell_copied
-from proxy.admin.session import CannotVisit, Say, name, shown
+from proxy.admin.session import CommandRefused, Say, name, shown
 from proxy.app import stores
 from proxy.app.processes import configure_log
 from proxy.auth import passphrase as phrases
@@ -35,10 +35,10 @@ def restore(
     config: Config, folder: Path, *, snapshot: str | None, verify: bool, passphrase: Callable[[], str], say: Say
 ) -> int:
     """Put a snapshot (None: the newest) of `folder` where the settings say; the exit status: 0 all is there, 1 some
-    objects are lacking, and what `check` gives with `verify`. BackupError, SealError, CannotVisit, Failure."""
+    objects are lacking, and what `check` gives with `verify`. BackupError, SealError, CommandRefused, Failure."""
     configure_log(config)
     if config.metadata.url:
-        raise CannotVisit(
+        raise CommandRefused(
             "[metadata] url names a service elsewhere: restore where its database is, without that setting"
         )
     with contextlib.ExitStack() as stack:
@@ -88,24 +88,24 @@ def restore(
 
 
 def _refuse_unless_empty(config: Config, data: DataDirectory, chosen: Snapshot) -> bool:
-    """Whether an earlier run of the same restore was broken off here. CannotVisit where a registry is."""
+    """Whether an earlier run of the same restore was broken off here. CommandRefused where a registry is."""
     if data.restoring.exists():
         began = data.restoring.read_text().strip()
         if began != chosen.name:
             words = (
                 f"a restore of snapshot {began} was broken off here: give --snapshot {began}, or empty the directory"
             )
-            raise CannotVisit(f"{data.root}: {words}")
+            raise CommandRefused(f"{data.root}: {words}")
         return True
     log = data.database.with_name(data.database.name + "-wal")  # SQLite would play it into what is brought here
     here = [path for path in (data.database, log, data.master_keys, data.store_id, data.credentials) if path.exists()]
     if here:
-        raise CannotVisit(f"{here[0]} is there: a registry lives here; restore into an empty data directory")
+        raise CommandRefused(f"{here[0]} is there: a registry lives here; restore into an empty data directory")
     if config.metadata.database:
         from proxy.metadata.db.postgresql import holds_rows  # the driver is loaded by those who use it
 
         if holds_rows(config.metadata.database):
-            raise CannotVisit("the PostgreSQL of [metadata] database holds rows already; name an empty database")
+            raise CommandRefused("the PostgreSQL of [metadata] database holds rows already; name an empty database")
     return False
 
 
@@ -114,7 +114,7 @@ def _put_back(path: Path, content: bytes) -> None:
     if not path.exists():
         data_directory.write_private(path, content)
     elif path.read_bytes() != content:
-        raise CannotVisit(f"{path} is there already and is another; restore into an empty data directory")
+        raise CommandRefused(f"{path} is there already and is another; restore into an empty data directory")
 
 
 async def _objects(config: Config, data: DataDirectory, folder: Path, chosen: Snapshot, hidden: Findings) -> CopyReport:

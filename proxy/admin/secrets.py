@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from proxy.admin.audit_trail import audited
-from proxy.admin.session import CannotVisit, visiting
+from proxy.admin.session import CommandRefused, visiting
 from proxy.app.context import WorkerContext
 from proxy.auth.secrets import VALUE_PURPOSE, SecretValue, seal_value
 from proxy.config.settings import Config
@@ -31,7 +31,7 @@ def put(config: Config, account: str, name: str, username: str, password: str) -
     """Make the secret that a rule logs in with, or give it a new value. Its ARN."""
     account, name = account or config.registry.account, full_name(name)
     if not username or not password:
-        raise CannotVisit("a rule logs in with a user name and a password or token: one of them is empty")
+        raise CommandRefused("a rule logs in with a user name and a password or token: one of them is empty")
     arguments.check("CreateSecret", {"Name": name})
     value = SecretValue(text=json.dumps({"username": username, "accessToken": password}))
 
@@ -74,15 +74,19 @@ def listed(config: Config, account: str) -> list[dict[str, Any]]:
 
 
 def remove(config: Config, account: str, name: str) -> str:
-    """Delete a secret for good. Its ARN. `CannotVisit` for one that is not there, or that a rule logs in with."""
+    """Delete a secret for good. Its ARN. `CommandRefused` for one that is not there, or that a rule logs in with."""
     account = account or config.registry.account
 
     async def run(own: WorkerContext) -> str:
         held = await _held(own, account, name)
         if held is None:
-            raise CannotVisit(f"there is no secret {name} in the account {account}; `wharfage secret list` names all")
+            raise CommandRefused(
+                f"there is no secret {name} in the account {account}; `wharfage secret list` names all"
+            )
         if prefixes := (await _users(own, account)).get(held.arn):
-            raise CannotVisit(f"the pull-through cache rule {', '.join(prefixes)} logs in with it: change that first")
+            raise CommandRefused(
+                f"the pull-through cache rule {', '.join(prefixes)} logs in with it: change that first"
+            )
         await own.metadata.write_secrets(
             account, "DeleteSecret", {"SecretId": held.arn, "ForceDeleteWithoutRecovery": True}
         )

@@ -15,6 +15,7 @@ from proxy.app.context import WorkerContext, open_context
 from proxy.app.processes import configure_log
 from proxy.config.settings import Config
 from proxy.jobs.progress import Findings, Progress
+from proxy.model.errors import OperatorError
 from proxy.runtime import data_directory
 from proxy.runtime.data_directory import DataDirectory
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 _LINE_SECONDS = 30.0  # between two lines of progress where no bar can be drawn
 
 
-class CannotVisit(Exception):
+class CommandRefused(OperatorError):
     """The command cannot run here; the text says why."""
 
 
@@ -45,7 +46,7 @@ async def visiting(config: Config, run: Callable[[WorkerContext], Awaitable[T]],
 def existing(config: Config) -> DataDirectory:
     root = Path(config.server.data)
     if not root.is_dir():
-        raise CannotVisit(f"{root.absolute()}: no such data directory; give --data, or run `wharfage serve` first")
+        raise CommandRefused(f"{root.absolute()}: no such data directory; give --data, or run `wharfage serve` first")
     return data_directory.open_data(config)
 
 

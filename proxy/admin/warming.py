@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from proxy.admin.session import CannotVisit, Say, existing, name, shown, visiting
+from proxy.admin.session import CommandRefused, Say, existing, name, shown, visiting
 from proxy.app import stores
 from proxy.app.context import WorkerContext
 from proxy.config.settings import Config
@@ -15,9 +15,9 @@ from proxy.storage.cache.store import CachedStore
 
 
 def warm(config: Config, references: Sequence[str], *, platform: str | None, say: Say) -> int:
-    """Read the images into the cache that the running server uses; the exit status. `CannotVisit` without a cache."""
+    """Read images into the running server's cache; returns the exit status. `CommandRefused` without a cache."""
     if not stores.has_cache(config):
-        raise CannotVisit('there is no cache to warm: it needs [storage] backend = "s3", and [cache] mib above 0')
+        raise CommandRefused('there is no cache to warm: it needs [storage] backend = "s3", and [cache] mib above 0')
     parsed = [warming.parse_reference(text) for text in references]
 
     async def run(own: WorkerContext) -> int:

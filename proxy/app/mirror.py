@@ -15,7 +15,7 @@ from proxy.app.router import make_uploads
 from proxy.auth.pull_through import UpstreamCredentials
 from proxy.auth.secrets import VALUE_PURPOSE
 from proxy.config.loader import ConfigError
-from proxy.config.pull_through_settings import RULE_KEYS, PullThrough, UpstreamSetting, listed
+from proxy.config.pull_through_settings import RULE_KEYS, PullThroughSettings, UpstreamSetting, listed
 from proxy.config.settings import Config
 from proxy.model.pull_through import PullThroughRule, choose
 from proxy.registry.blobs import Blobs
@@ -60,7 +60,7 @@ def credentials_of(config: Config, own: WorkerContext) -> Credentials:
     return credential
 
 
-def upstream_of(given: PullThrough) -> Callable[[str], Upstream]:
+def upstream_of(given: PullThroughSettings) -> Callable[[str], Upstream]:
     """How the upstream of a rule's URL (a host, HOST:PORT, or with a scheme) is asked: as it is listed, else https.
     ConfigError for files of an entry that cannot be used."""
     origins = frozenset(URL(each.url).origin() for each in given.upstreams)
@@ -96,7 +96,7 @@ def trust_of(entry: UpstreamSetting) -> ssl.SSLContext | None:
     return context
 
 
-def policy_of(given: PullThrough) -> Callable[[str], Policy]:
+def policy_of(given: PullThroughSettings) -> Callable[[str], Policy]:
     defaults = {key: default for key, (default, _, _) in RULE_KEYS.items()}
     named = {prefix.rstrip("/"): Policy(**{**defaults, **keys}) for prefix, keys in given.rules.items()}
     other = Policy(**defaults)  # type: ignore[arg-type]  # a whole number is one

@@ -24,6 +24,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from proxy.model.errors import OperatorError
+
 FORMAT, VERSION = "wharfage sealed files", 1
 SHORTEST = 12  # characters of a passphrase: who finds a backup may guess for as long as they like
 COST = 2**17  # scrypt's n: with r = 8 128 MiB and 0.3 s for each guess
@@ -31,7 +33,7 @@ _R, _P = 8, 1
 _MEMORY_MAX = 2**30  # bytes that a document may ask scrypt to take (128 · n · r)
 
 
-class SealError(Exception):
+class SealError(OperatorError):
     """It cannot be opened, or no such passphrase can be used; the text says why."""
 
 

@@ -25,6 +25,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from proxy.model.errors import OperatorError
+
 NAMESPACE = "wharfage"
 LOOK_SECONDS = 2.0  # between two looks at the key file: so long a data key may still be wrapped by a retired master
 
@@ -32,7 +34,7 @@ _FILE_MAX = 1024 * 1024  # bytes: thousands of rotations
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-class KeyFileError(Exception):
+class KeyFileError(OperatorError):
     """The master key file can't be used; the text says why and what to do."""
 
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from proxy.config import loader
-from proxy.config.loader import ConfigError
 from proxy.config.settings import Config
+from proxy.model.errors import Failure, OperatorError
 
 _F = Callable[..., Any]
 T = TypeVar("T")
@@ -35,20 +35,11 @@ def load(file: Path | None, data: str | None, flags: dict[str, Any], more: dict[
 
 
 def checked(run: Callable[[], T], failed: int = 1) -> T:
-    """What `run` returns; failures that an operator can mend become one line and a status: 2 for settings, else
-    `failed`."""
+    """What `run` returns. A failure that an operator can mend becomes one line and an exit status: that of the error
+    (2 for settings), else `failed`."""
     try:
         return run()
-    except ConfigError as error:
+    except (OperatorError, Failure, OSError) as error:
         click.echo(f"wharfage: {error}", err=True)
-        sys.exit(2)
-    except Exception as error:
-        # Told apart by name, so that `wharfage --help` need not load the rooms that raise them.
-        if type(error).__name__ not in _PLAIN | _SETTINGS and not isinstance(error, OSError):
-            raise
-        click.echo(f"wharfage: {error}", err=True)
-        sys.exit(2 if type(error).__name__ in _SETTINGS else failed)
-
-
-_PLAIN = {"DataDirectoryBusy", "KeyFileError", "Failure", "CannotVisit", "BackupError", "SealError", "CannotLoad"}
-_SETTINGS = {"WrongLoad"}
+        status = error.exit_status if isinstance(error, OperatorError) else None
+        sys.exit(failed if status is None else status)

@@ -213,7 +213,7 @@ def _run(command: str, given: dict[str, Any]) -> None:
 
     from proxy.rig import running
 
-    wanted = running.Wanted(given.pop("json_file"), given.pop("picture"), given.pop("quiet"))
+    wanted = running.ReportOptions(given.pop("json_file"), given.pop("picture"), given.pop("quiet"))
     password_stdin = given.pop("password_stdin")
     if password_stdin is not bool(given["username"]):
         raise click.UsageError("--username and --password-stdin go together")
@@ -246,7 +246,7 @@ def _made(command: str, given: dict[str, Any]) -> Load:
         given["concurrency"] = _OPEN if given["rate"] else _CLOSED
     settings = {name: value for name, value in sorted(given.items()) if name not in (*_UNREPORTED, "seed")}
     weights, ranges = given.get("weights"), given.get("ranges")
-    shape = plan.Shape(
+    shape = plan.ImageShape(
         seed=given["seed"],
         layers=given.get("layers", 1),
         sizes=_parsed("--size", lambda: sizes.parse_sizes(given.get("size", "1MiB"))),

@@ -17,7 +17,7 @@ def _queues(values: Any) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
+class EventSettings:
     allowed_networks: tuple[str, ...] = setting(
         (),
         "networks that webhooks may be in though not public, such as 10.0.0.0/8, over http:// too; public: https only",

@@ -8,7 +8,7 @@ from proxy.config.setting import between, setting
 
 
 @dataclass(frozen=True, slots=True)
-class Lifecycle:
+class LifecycleSettings:
     interval_seconds: float = setting(3600.0, "between two evaluations of all lifecycle policies", between(0.1, 86_400))
     expire_unpulled: bool = setting(
         False, "beyond ECR: a policy may expire images by sinceImagePulled, which ECR allows for archiving only"

@@ -18,7 +18,8 @@ from typing import Any
 
 from proxy.config.plaintext import bare_lines
 from proxy.config.setting import Tables
-from proxy.config.settings import SECTIONS, Config, Keys
+from proxy.config.settings import SECTIONS, Config, KeySettings
+from proxy.model.errors import OperatorError
 
 PREFIX = "WHARFAGE_"
 
@@ -30,8 +31,10 @@ _ALIASES = {
 }
 
 
-class ConfigError(Exception):
+class ConfigError(OperatorError):
     """A setting that cannot be used; the text names file (or variable, or flag), key and what to do."""
+
+    exit_status = 2
 
 
 def _masked(secret: str) -> str:
@@ -236,7 +239,9 @@ def _check_together(config: Config, environ: Mapping[str, str]) -> None:
     if keys.provider == "kms" and not keys.key_id:
         raise ConfigError('[keys] key_id: provider = "kms" needs the id, ARN or alias of a key')
     of_kms = [
-        f.name for f in dataclasses.fields(Keys) if f.metadata["meaning"].startswith("kms:") and f.name != "key_id"
+        f.name
+        for f in dataclasses.fields(KeySettings)
+        if f.metadata["meaning"].startswith("kms:") and f.name != "key_id"
     ]
     misplaced = [name for name in of_kms if f"keys.{name}" in config.sources] if not keys.key_id else []
     if misplaced:

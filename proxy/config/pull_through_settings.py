@@ -110,7 +110,7 @@ def _rules(tables: Any) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class PullThrough:
+class PullThroughSettings:
     upstreams: tuple[UpstreamSetting, ...] = setting(
         (),
         "registries that pull-through cache rules may name beyond ECR's list: https://HOST[:PORT], or http:// where "

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.config.event_settings import Events
-from proxy.config.lifecycle_settings import Lifecycle
-from proxy.config.pull_through_settings import PullThrough
+from proxy.config.event_settings import EventSettings
+from proxy.config.lifecycle_settings import LifecycleSettings
+from proxy.config.pull_through_settings import PullThroughSettings
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerSettings:
     listen: str = setting("127.0.0.1:5000", "where docker and aws connect, HOST:PORT", ADDRESS)
     data: str = setting("./data", "the data directory: keys, rows, objects, credentials")
     workers: int = setting(0, "proxy workers; 0 is one a core", between(0, 1024))
@@ -64,7 +64,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
+class StorageSettings:
     backend: str = setting("filesystem", "where objects lie", one_of("filesystem", "s3"))
     sealing: str = setting(
         "aes-gcm",
@@ -113,13 +113,13 @@ def _a_cache(value: Any) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Cache:
+class CacheSettings:
     directory: str = setting("", "s3: where this machine keeps what it read, on a local disk; empty is <data>/cache")
     mib: int = setting(4096, "s3: MiB of disk that the cache may take; 0 keeps nothing", _a_cache)
 
 
 @dataclass(frozen=True, slots=True)
-class Metadata:
+class MetadataSettings:
     url: str = setting(
         "",
         "metadata services, separated by commas: https://HOST:PORT, unix:PATH; empty is the one this server runs",
@@ -160,7 +160,7 @@ class Metadata:
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
+class RegistrySettings:
     account: str = setting(
         "123456789012",
         "the default account, 12 digits: whose registry a bare host is",
@@ -249,7 +249,7 @@ def _kms_keys(values: Any) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class KeySettings:
     provider: str = setting(
         "local", "who wraps new data keys: local (the key file) or kms (AWS KMS)", one_of("local", "kms")
     )
@@ -292,7 +292,7 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class IdentitySettings:
     key_days: int = setting(
         0,
         "days after which an access key is refused, but for WHARFAGE_ACCESS_KEY_ID; 0: never",
@@ -310,7 +310,7 @@ def _issuers(values: Any) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Sts:
+class StsSettings:
     oidc_issuers: tuple[str, ...] = setting(
         (),
         "where web identities' keys may be fetched: https://HOST[:PORT][/PATH], HOST perhaps *.DOMAIN; empty: nowhere",
@@ -320,12 +320,12 @@ class Sts:
 
 
 @dataclass(frozen=True, slots=True)
-class Uploads:
+class UploadSettings:
     idle_hours: float = setting(24.0, "after which an untouched upload session is swept", between(0.0001, 8760))
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class SweepSettings:
     interval_seconds: float = setting(600.0, "between two rounds of the sweep", between(0.1, 86_400))
     grace_hours: float = setting(
         24.0, "a blob that nothing uses is kept so long; renewed when it is asked for", between(0, 8760)
@@ -333,7 +333,7 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class AuditSettings:
     to: str = setting(
         "file",
         "where the audit trail goes: file, stdout (an event a line), or none",
@@ -352,7 +352,7 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class LogSettings:
     form: str = setting("auto", "json, console, or auto: console on a terminal", one_of("auto", "json", "console"))
     level: str = setting(
         "info", "the least important line that is written", one_of("debug", "info", "warning", "error")
@@ -363,41 +363,41 @@ class Log:
 class Config:
     """Everything in force. `sources`: where each given `section.key` came from; `warnings` are for the log."""
 
-    server: Server
-    storage: Storage
-    cache: Cache
-    metadata: Metadata
-    registry: Registry
+    server: ServerSettings
+    storage: StorageSettings
+    cache: CacheSettings
+    metadata: MetadataSettings
+    registry: RegistrySettings
     quotas: QuotaSettings
-    keys: Keys
-    identity: Identity
-    sts: Sts
-    uploads: Uploads
-    sweep: Sweep
-    events: Events
-    pull_through: PullThrough
-    lifecycle: Lifecycle
-    audit: Audit
-    log: Log
+    keys: KeySettings
+    identity: IdentitySettings
+    sts: StsSettings
+    uploads: UploadSettings
+    sweep: SweepSettings
+    events: EventSettings
+    pull_through: PullThroughSettings
+    lifecycle: LifecycleSettings
+    audit: AuditSettings
+    log: LogSettings
     sources: Mapping[str, str]
     warnings: tuple[str, ...]
 
 
 SECTIONS: dict[str, type[Any]] = {
-    "server": Server,
-    "storage": Storage,
-    "cache": Cache,
-    "metadata": Metadata,
-    "registry": Registry,
+    "server": ServerSettings,
+    "storage": StorageSettings,
+    "cache": CacheSettings,
+    "metadata": MetadataSettings,
+    "registry": RegistrySettings,
     "quotas": QuotaSettings,
-    "keys": Keys,
-    "identity": Identity,
-    "sts": Sts,
-    "uploads": Uploads,
-    "sweep": Sweep,
-    "events": Events,
-    "pull_through": PullThrough,
-    "lifecycle": Lifecycle,
-    "audit": Audit,
-    "log": Log,
+    "keys": KeySettings,
+    "identity": IdentitySettings,
+    "sts": StsSettings,
+    "uploads": UploadSettings,
+    "sweep": SweepSettings,
+    "events": EventSettings,
+    "pull_through": PullThroughSettings,
+    "lifecycle": LifecycleSettings,
+    "audit": AuditSettings,
+    "log": LogSettings,
 }

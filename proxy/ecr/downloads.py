@@ -20,7 +20,7 @@ from proxy.auth.callers import Callers
 from proxy.auth.layer_links import LayerLinks, LinkInvalid
 from proxy.auth.policy.context import RequestInfo
 from proxy.http import blob_response
-from proxy.http.blob_response import Pull
+from proxy.http.blob_response import BlobRequest
 from proxy.http.request_info import path_of, request_info_of
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
@@ -76,8 +76,8 @@ def handler(
     stall_seconds: float = 60.0,
     mirror: Mirror | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """What answers under `PATH`. `account` is the default one, of links that nobody's are; `stall_seconds` as `Pull`
-    has it, `clock` tells epoch seconds; `mirror` has layers that are not here yet."""
+    """What answers under `PATH`. `account` is the default one, for links that name none; `stall_seconds` as in
+    `BlobRequest`; `clock` returns epoch seconds; `mirror` has layers that are not here yet."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         digest = path_of(request).removeprefix(PATH).replace("%3A", ":").replace("%3a", ":")
@@ -110,7 +110,7 @@ def handler(
             more = {"Content-Range": f"bytes */{size}"} if status == 416 else {}
             return _refusal(status, failure.message if status < 500 else "Try again.", more)
 
-    async def opened(request: web.Request, digest: str, record: _DownloadRecord) -> Pull:
+    async def opened(request: web.Request, digest: str, record: _DownloadRecord) -> BlobRequest:
         given = request.query.getall("token", [])
         try:
             found = links.read(given[0] if len(given) == 1 else "", digest, record.info.now)
@@ -135,8 +135,8 @@ def handler(
                 coming = await mirror.coming(found.account, found.repository, digest)
             if coming is None:
                 raise
-            return Pull(request, coming, coming.blob, record, stall_seconds, {})
-        return Pull(request, blobs, blob, record, stall_seconds, {})
+            return BlobRequest(request, coming, coming.blob, record, stall_seconds, {})
+        return BlobRequest(request, blobs, blob, record, stall_seconds, {})
 
     return handle
 

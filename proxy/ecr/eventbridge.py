@@ -42,7 +42,7 @@ OPERATIONS = frozenset(
 _WITHOUT_RESOURCE = frozenset({"ListRules", "TestEventPattern"})
 
 
-class Rows(Protocol):
+class EventBridgeRows(Protocol):
     """The part of `metadata.contract.Metadata` that this asks."""
 
     async def events(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]: ...
@@ -51,7 +51,7 @@ class Rows(Protocol):
 class EventBridge:
     """One worker's answers."""
 
-    def __init__(self, rows: Rows, access: Access, targets: EventTargets, *, region: str) -> None:
+    def __init__(self, rows: EventBridgeRows, access: Access, targets: EventTargets, *, region: str) -> None:
         self._rows = rows
         self._access = access
         self._targets = targets

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from proxy import observe
-from proxy.http.body_writer import BodyWriter, Source
+from proxy.http.body_writer import BodySource, BodyWriter
 from proxy.model.errors import Failure
 from proxy.model.ranges import parse_range
 
@@ -34,7 +34,7 @@ class ByteCounter(Protocol):
     bytes_out: int
 
 
-class OpenBlob(Source, Protocol):
+class ReadableBlob(BodySource, Protocol):
     """A blob that is open for reading: `registry.blobs.OpenBlob`."""
 
     def runs(self, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
@@ -57,12 +57,12 @@ class BlobOpener(Protocol):
     async def link(self, blob: Any) -> str | None:
         """A URL at which the store serves the blob for a short time; None where it has to be read here."""
 
-    def open(self, blob: Any) -> AbstractAsyncContextManager[OpenBlob]:
+    def open(self, blob: Any) -> AbstractAsyncContextManager[ReadableBlob]:
         """BlobCorrupt where the object is gone or of a wrong size."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pull:
+class BlobRequest:
     """One request for a blob. `headers` are the door's own; `stall_seconds` is how long a client may not take a byte
     before its connection is cut."""
 
@@ -74,7 +74,7 @@ class Pull:
     headers: Mapping[str, str]
 
 
-def head(pull: Pull) -> web.StreamResponse:
+def head(pull: BlobRequest) -> web.StreamResponse:
     if _is_known(pull):
         return web.Response(status=304, headers=_headers(pull))
     response = web.StreamResponse(headers=_headers(pull))
@@ -82,7 +82,7 @@ def head(pull: Pull) -> web.StreamResponse:
     return response
 
 
-async def get(pull: Pull) -> web.StreamResponse:
+async def get(pull: BlobRequest) -> web.StreamResponse:
     """RangeNotSatisfiable, and as `BlobOpener.open` has it; ConnectionError where the body was broken off."""
     if _is_known(pull):
         return web.Response(status=304, headers=_headers(pull))
@@ -118,7 +118,7 @@ class _Part:
         self.stop = stop
 
 
-async def _send(pull: Pull, response: web.StreamResponse, opened: OpenBlob, parts: Sequence[_Part]) -> None:
+async def _send(pull: BlobRequest, response: web.StreamResponse, opened: ReadableBlob, parts: Sequence[_Part]) -> None:
     request = pull.request
     first = opened.runs(parts[0].start, parts[0].stop)
     async with contextlib.aclosing(first):
@@ -143,7 +143,7 @@ async def _send(pull: Pull, response: web.StreamResponse, opened: OpenBlob, part
 
 
 async def _write_part(
-    pull: Pull,
+    pull: BlobRequest,
     writer: BodyWriter,
     part: _Part,
     opening: memoryview,
@@ -157,7 +157,7 @@ async def _write_part(
         pull.counter.bytes_out += await writer.write_run(run)
 
 
-def _headers(pull: Pull) -> dict[str, str]:
+def _headers(pull: BlobRequest) -> dict[str, str]:
     return {
         "Content-Type": "application/octet-stream",
         "Docker-Content-Digest": pull.blob.digest,
@@ -174,7 +174,7 @@ def _can_be_linked(request: web.Request, ranges: Sequence[tuple[int, int]] | Non
     return (ranges is None or len(ranges) == 1) and not conditional
 
 
-def _elsewhere(pull: Pull, link: str) -> dict[str, str]:
+def _elsewhere(pull: BlobRequest, link: str) -> dict[str, str]:
     """The client brings its Range along. The link opens the blob to whoever has it: nobody keeps it."""
     return {
         "Location": link,
@@ -184,7 +184,7 @@ def _elsewhere(pull: Pull, link: str) -> dict[str, str]:
     }
 
 
-def _is_known(pull: Pull) -> bool:
+def _is_known(pull: BlobRequest) -> bool:
     return etag_matches(pull.request.headers.get("If-None-Match"), pull.blob.digest)
 
 

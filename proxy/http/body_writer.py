@@ -41,7 +41,7 @@ TLS_PROVEN_BYTES = 512 * 1024
 GRACE_SECONDS = 0.05  # for which a buffer is held for a client that has been fast
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """Where the bytes come from."""
 
     def release_buffers(self, untaken: int) -> None:
@@ -74,7 +74,7 @@ fast_clients = Permits(FAST_CLIENTS)
 class BodyWriter:
     """Of one response whose header has been prepared. `write` and `write_run` in any order, then `end` or `abort`."""
 
-    def __init__(self, request: web.Request, source: Source, stall_seconds: float) -> None:
+    def __init__(self, request: web.Request, source: BodySource, stall_seconds: float) -> None:
         """ConnectionResetError when the client has left."""
         transport = request.transport
         if transport is None:

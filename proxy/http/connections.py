@@ -33,7 +33,7 @@ _RANKED = 256  # idle connections ranked at a time: ranking 10,000 takes some 10
 _RANK_PAUSE = 10e-6  # seconds for each connection: no new ranking for so long after one that found nothing to evict
 
 
-class Connection(Protocol):
+class ClientConnection(Protocol):
     """`client` is the name that the limits count (`forwarded.client_of`), empty for a trusted proxy; `idle_since` is
     the loop's time when the connection was made or its last request ended."""
 
@@ -59,11 +59,11 @@ class ConnectionLimiter:
     def __init__(self, most: int, per_client: int) -> None:
         self._most = most
         self._per_client = per_client
-        self._held: dict[str, set[Connection]] = {}
+        self._held: dict[str, set[ClientConnection]] = {}
         self._count = 0
         self._peak = 0
-        self._reserve: dict[Connection, None] = {}  # in order of arrival
-        self._ranked: deque[tuple[float, Connection]] = deque()
+        self._reserve: dict[ClientConnection, None] = {}  # in order of arrival
+        self._ranked: deque[tuple[float, ClientConnection]] = deque()
         self._rank_after = 0.0
         self._running: Counter[str] = Counter()
         self._lingers: deque[tuple[float, str]] = deque()  # (until when, client)
@@ -76,7 +76,7 @@ class ConnectionLimiter:
         peak, self._peak = self._peak, self._count
         return peak
 
-    def add(self, connection: Connection, now: float) -> Admission:
+    def add(self, connection: ClientConnection, now: float) -> Admission:
         """Add a new connection, or try again to take one from the reserve. `now` is the loop's time."""
         if self._try_add(connection, now):
             self._reserve.pop(connection, None)
@@ -86,7 +86,7 @@ class ConnectionLimiter:
         self._reserve[connection] = None
         return Admission.RESERVE
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: ClientConnection) -> None:
         """Safe to call twice."""
         self._reserve.pop(connection, None)
         own = self._held.get(connection.client)
@@ -120,7 +120,7 @@ class ConnectionLimiter:
         self._lingers.append((now + LINGER_SECONDS, client))
         return True
 
-    def _try_add(self, connection: Connection, now: float) -> bool:
+    def _try_add(self, connection: ClientConnection, now: float) -> bool:
         own = self._held.get(connection.client, set())
         if connection.client and len(own) >= self._per_client:
             victim = min((each for each in own if each.is_idle()), key=_idle_since, default=None)
@@ -136,12 +136,12 @@ class ConnectionLimiter:
         self._hold(connection)
         return True
 
-    def _hold(self, connection: Connection) -> None:
+    def _hold(self, connection: ClientConnection) -> None:
         self._held.setdefault(connection.client, set()).add(connection)
         self._count += 1
         self._peak = max(self._peak, self._count)
 
-    def _next_victim(self, client: str, now: float) -> Connection | None:
+    def _next_victim(self, client: str, now: float) -> ClientConnection | None:
         """The next connection to evict for one of `client`; None where only clients with fewer connections have idle
         ones."""
         own = self._weight(client)
@@ -162,10 +162,10 @@ class ConnectionLimiter:
             self._rank_after = now + _RANK_PAUSE * self._count
         return None
 
-    def _rank(self) -> Iterable[Connection]:
+    def _rank(self) -> Iterable[ClientConnection]:
         """Idle connections in the order of eviction: each is the longest idle of the client that then has the most."""
 
-        def each() -> Iterator[tuple[int, float, Connection]]:
+        def each() -> Iterator[tuple[int, float, ClientConnection]]:
             for client, held in self._held.items():
                 weight = self._weight(client)
                 idle = sorted((one for one in held if one.is_idle()), key=_idle_since)
@@ -188,5 +188,5 @@ class ConnectionLimiter:
         return True
 
 
-def _idle_since(connection: Connection) -> float:
+def _idle_since(connection: ClientConnection) -> float:
     return connection.idle_since

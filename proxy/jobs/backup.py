@@ -33,6 +33,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from proxy.model.errors import OperatorError
 from proxy.storage.base import KEY
 
 FORMAT, VERSION = "wharfage backup", 1
@@ -43,7 +44,7 @@ _KEYS_MAX = 4 * 2**20  # the key file may have a MiB, and base64 is put around i
 NAMED_MAX = 1000  # missing objects that a manifest names
 
 
-class BackupError(Exception):
+class BackupError(OperatorError):
     """The folder cannot be used; the text says why and what to do."""
 
 
@@ -72,7 +73,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ObjectEntry:
     """One of objects.txt."""
 
     key: str
@@ -170,14 +171,14 @@ def write_list(path: Path, lines: Iterable[tuple[str, int, str, bool]]) -> tuple
     return count, total, hidden
 
 
-def read_list(path: Path) -> Iterator[Line]:
+def read_list(path: Path) -> Iterator[ObjectEntry]:
     """BackupError at a line that is none."""
     with path.open() as file:
         for number, text in enumerate(file, 1):
             words = text.split()
             if len(words) != 4 or not KEY.fullmatch(words[0]) or not words[1].isdecimal():
                 raise BackupError(f"{path}: line {number} is damaged")
-            yield Line(words[0], int(words[1]), words[2], words[3] == _QUARANTINED)
+            yield ObjectEntry(words[0], int(words[1]), words[2], words[3] == _QUARANTINED)
 
 
 def sum_of(path: Path) -> str:

@@ -30,7 +30,7 @@ BUFFER = 2**20  # bytes of each
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CopyItem:
     """An object that the target shall have; `size` is what its row says."""
 
     key: str
@@ -57,14 +57,14 @@ class CopyReport:
 
 
 async def copy_objects(
-    wanted: AsyncGenerator[Wanted, None],
+    wanted: AsyncGenerator[CopyItem, None],
     source: ObjectStore,
     target: ObjectStore,
     *,
     total: int,
     progress: Callable[[Progress], None],
     still_wanted: Callable[[str], Awaitable[bool]] | None = None,
-    verify: Callable[[Wanted], Awaitable[str]] | None = None,
+    verify: Callable[[CopyItem], Awaitable[str]] | None = None,
     parallel: int = PARALLEL,
 ) -> CopyReport:
     """`wanted` comes in the order of keys, `total` stored bytes of it. `still_wanted` is asked of an object that the
@@ -73,7 +73,7 @@ async def copy_objects(
     Failure StoreFull, StoreUnavailable: the run can be gone on with.
     """
     run = _Run(source, target, CopyReport(), total, progress, still_wanted, verify)
-    queue: asyncio.Queue[tuple[Wanted, StoredObject | None] | None] = asyncio.Queue(parallel)
+    queue: asyncio.Queue[tuple[CopyItem, StoredObject | None] | None] = asyncio.Queue(parallel)
 
     async def work() -> None:
         buffer = bytearray(BUFFER)
@@ -95,7 +95,7 @@ async def copy_objects(
 
 
 async def find_objects(
-    wanted: AsyncGenerator[Wanted, None], store: ObjectStore, *, progress: Callable[[Progress], None]
+    wanted: AsyncGenerator[CopyItem, None], store: ObjectStore, *, progress: Callable[[Progress], None]
 ) -> CopyReport:
     """Which of the objects are in the store, by its list alone: `there`, or missing, or of a wrong size."""
     report = CopyReport()
@@ -120,14 +120,14 @@ class _Run:
     total: int
     progress: Callable[[Progress], None]
     still_wanted: Callable[[str], Awaitable[bool]] | None
-    verify: Callable[[Wanted], Awaitable[str]] | None
+    verify: Callable[[CopyItem], Awaitable[str]] | None
     done: int = 0
 
     def tell(self, more: int) -> None:
         self.done += more
         self.progress(Progress("copying objects", self.done, max(self.total, self.done), "bytes"))
 
-    async def take(self, each: Wanted, found: StoredObject | None, view: memoryview) -> None:
+    async def take(self, each: CopyItem, found: StoredObject | None, view: memoryview) -> None:
         """One object, whatever the target has of it."""
         whole = found is not None and found.finished and found.atomic and found.size == each.size
         if whole and not await self._wrong(each):
@@ -143,10 +143,10 @@ class _Run:
             self.report.copied += 1
             self.report.copied_bytes += each.size
 
-    async def _wrong(self, each: Wanted) -> str:
+    async def _wrong(self, each: CopyItem) -> str:
         return "" if self.verify is None else await self.verify(each)
 
-    async def _copied(self, each: Wanted, view: memoryview, *, replaces: bool) -> bool:
+    async def _copied(self, each: CopyItem, view: memoryview, *, replaces: bool) -> bool:
         """False when the source does not give it; the report then says why."""
         try:
             async with await _asked(self.source.open(each.key)) as reader:
@@ -168,7 +168,7 @@ class _Run:
                 self.report.unreadable.add(each.key, each.digest, failed.error.message)
             return False
 
-    async def _pour(self, each: Wanted, reader: ObjectReader, view: memoryview) -> None:
+    async def _pour(self, each: CopyItem, reader: ObjectReader, view: memoryview) -> None:
         appender = await self.target.begin(each.key, each.size)
         try:
             at = 0
@@ -205,8 +205,8 @@ async def _asked(question: Awaitable[T]) -> T:
 
 
 async def _beside(
-    wanted: AsyncGenerator[Wanted, None], store: ObjectStore
-) -> AsyncGenerator[tuple[Wanted, StoredObject | None], None]:
+    wanted: AsyncGenerator[CopyItem, None], store: ObjectStore
+) -> AsyncGenerator[tuple[CopyItem, StoredObject | None], None]:
     """Each wanted object with what the store lists under its key. Both walks are in the order of keys."""
     async with contextlib.aclosing(wanted), contextlib.aclosing(_listed(store)) as listing:
         head = await anext(listing, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import ClassVar
 
 
 class Code(StrEnum):
@@ -103,6 +104,15 @@ class Code(StrEnum):
     UPSTREAM_UNAVAILABLE = "UpstreamUnavailable"  # fields["seconds"]
     UPLOAD_CONFLICT = "UploadConflict"  # this request no longer holds the session; fields["offset"] is the true end
     UPLOAD_IN_USE = "UploadInUse"  # another request holds it, for fields["seconds"] at most; fields["offset"] as above
+
+
+class OperatorError(Exception):
+    """What an operator did wrong or can mend; the text says what and how. Raised by commands and at start-up.
+
+    `cli.options.checked` prints the text and exits with `exit_status`.
+    """
+
+    exit_status: ClassVar[int | None] = None  # None: the command's own for a failure, mostly 1
 
 
 class Failure(Exception):

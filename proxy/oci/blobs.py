@@ -8,7 +8,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from proxy.http import blob_response
-from proxy.http.blob_response import Pull
+from proxy.http.blob_response import BlobRequest
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
 from proxy.oci.call import Call
@@ -28,7 +28,7 @@ async def delete(call: Call) -> web.StreamResponse:
     return web.Response(status=202, headers=API_VERSION)
 
 
-async def _pull(call: Call) -> Pull:
+async def _pull(call: Call) -> BlobRequest:
     blobs, mirror = call.services.blobs, call.services.mirror
     digest = str(parse_digest(call.reference))
     try:
@@ -41,5 +41,5 @@ async def _pull(call: Call) -> Pull:
             raise
         if call.validity is not None:
             call.validity.most = 0.0  # it is another answer once the blob is here
-        return Pull(call.request, coming, coming.blob, call.record, call.services.stall_seconds, API_VERSION)
-    return Pull(call.request, blobs, blob, call.record, call.services.stall_seconds, API_VERSION)
+        return BlobRequest(call.request, coming, coming.blob, call.record, call.services.stall_seconds, API_VERSION)
+    return BlobRequest(call.request, blobs, blob, call.record, call.services.stall_seconds, API_VERSION)

@@ -39,7 +39,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A whole answer, and the URL that gave it."""
 
     status: int
@@ -101,7 +101,7 @@ class Client:
         expect: frozenset[int],
         headers: Mapping[str, str] | None = None,
         body: bytes | Callable[[], AsyncIterable[bytes]] | None = None,
-    ) -> Answer:
+    ) -> Response:
         """One request and its whole answer, whose status is one of `expect`. `to`: a path, or a URL that `reach` let
         through. A `body` that is called is a stream; it is called again when the request is."""
         url = self._url(to)
@@ -112,7 +112,7 @@ class Client:
                     raise await _refusal(answer)
                 content = await _bounded(answer, BODY_MOST)
             self._note(name, time.monotonic() - began)
-            return Answer(answer.status, answer.headers, content, url)
+            return Response(answer.status, answer.headers, content, url)
 
     @contextlib.asynccontextmanager
     async def layer(

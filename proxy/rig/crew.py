@@ -18,11 +18,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from proxy.rig.arrivals import arrivals
-from proxy.rig.plan import Operation
-from proxy.rig.tally import Tally
+from proxy.rig.plan import LoadOperation
+from proxy.rig.tally import LoadStatistics
 from proxy.upstream.errors import RequestFailed
 
-Act = Callable[[Operation], Awaitable[int]]  # does it; the bytes it moved, or `RequestFailed`
+Act = Callable[[LoadOperation], Awaitable[int]]  # does it; the bytes it moved, or `RequestFailed`
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class Pace:
 
 
 async def work(
-    operations: Iterator[Operation], act: Act, pace: Pace, tally: Tally, stop: asyncio.Event, *, seed: int
+    operations: Iterator[LoadOperation], act: Act, pace: Pace, tally: LoadStatistics, stop: asyncio.Event, *, seed: int
 ) -> None:
     """Do them as `pace` says and count them in `tally`. Raises what is no `RequestFailed`: a mistake of ours."""
     tally.begin()
     clock, began = tally.clock, tally.began  # the loop's own clock is coarse
     until = began + pace.duration if pace.duration is not None else float("inf")
 
-    async def one(operation: Operation, due: float) -> None:
+    async def one(operation: LoadOperation, due: float) -> None:
         try:
             async with asyncio.timeout(pace.timeout):
                 moved = await act(operation)
@@ -67,7 +67,7 @@ async def work(
     taken = 0
     over = asyncio.Event()  # all were taken
 
-    def following() -> Operation | None:
+    def following() -> LoadOperation | None:
         nonlocal taken
         if pace.count is not None and taken >= pace.count:
             over.set()
@@ -81,7 +81,7 @@ async def work(
         while (due := clock()) < until and (operation := following()):
             await one(operation, due)
 
-    waiting: deque[tuple[float, Operation]] = deque()
+    waiting: deque[tuple[float, LoadOperation]] = deque()
     some = asyncio.Semaphore(0)  # one for each that waits, and one for each worker at the end
 
     async def open_worker() -> None:

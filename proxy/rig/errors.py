@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from proxy.model.errors import OperatorError
 
-class WrongLoad(Exception):
+
+class InvalidLoad(OperatorError):
     """A setting is wrong; the text names it and says what to do."""
 
+    exit_status = 2
 
-class CannotLoad(Exception):
+
+class LoadFailed(OperatorError):
     """The load cannot run against this registry; the text says why and what to do."""

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from proxy.rig.crew import Pace
-from proxy.rig.tally import Tally
+from proxy.rig.tally import LoadStatistics
 
 LOOK_SECONDS = 0.5
 LINE_SECONDS = 5.0
 
 
 @contextlib.asynccontextmanager
-async def shown(doing: str, tally: Tally, pace: Pace, *, quiet: bool) -> AsyncIterator[None]:
+async def shown(doing: str, tally: LoadStatistics, pace: Pace, *, quiet: bool) -> AsyncIterator[None]:
     """While the context lasts, `tally` is looked at and told."""
     if quiet:
         yield
@@ -34,7 +34,7 @@ async def shown(doing: str, tally: Tally, pace: Pace, *, quiet: bool) -> AsyncIt
 class Rates:
     """What happened since the last look."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: LoadStatistics) -> None:
         self._tally = tally
         self._before = (0.0, 0, 0)
 
@@ -47,7 +47,7 @@ class Rates:
         return f"{rate:,.1f}/s, {speed:.3f} GB/s, {self._tally.failed:,} failed"
 
 
-async def _lines(doing: str, tally: Tally, pace: Pace) -> None:
+async def _lines(doing: str, tally: LoadStatistics, pace: Pace) -> None:
     rates, loop = Rates(tally), asyncio.get_running_loop()
     began = loop.time()
     while True:
@@ -57,7 +57,7 @@ async def _lines(doing: str, tally: Tally, pace: Pace) -> None:
         sys.stderr.write(f"{doing}: {now:.0f} s, {tally.taken:,}{of} done, {rates.told(now)}\n")
 
 
-async def _bar(doing: str, tally: Tally, pace: Pace) -> None:
+async def _bar(doing: str, tally: LoadStatistics, pace: Pace) -> None:
     from tqdm import tqdm  # type: ignore[import-untyped]  # loaded where there is a terminal to draw on
 
     rates, loop = Rates(tally), asyncio.get_running_loop()

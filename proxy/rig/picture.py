@@ -7,27 +7,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proxy.rig.errors import WrongLoad
-from proxy.rig.report import Run
-from proxy.rig.tally import Tally
+from proxy.rig.errors import InvalidLoad
+from proxy.rig.report import RunInfo
+from proxy.rig.tally import LoadStatistics
 
 SUFFIXES = (".png", ".svg")
 _NINES = 5  # the axis ends at 99.999 %
 
 
 def check(file: Path) -> None:
-    """Whether `draw` can write that file, as far as can be known before the load; `WrongLoad` when it cannot."""
+    """Whether `draw` can write that file, as far as can be known before the load; `InvalidLoad` when it cannot."""
     if file.suffix.lower() not in SUFFIXES:
-        raise WrongLoad(f"{file}: a picture's name ends in .png or .svg")
+        raise InvalidLoad(f"{file}: a picture's name ends in .png or .svg")
     try:
         import matplotlib  # noqa: F401  # only whether it is there
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
-        raise WrongLoad("--picture needs matplotlib: pip install 'wharfage[rig]'") from None
+        raise InvalidLoad("--picture needs matplotlib: pip install 'wharfage[rig]'") from None
 
 
-def draw(file: Path, run: Run, tally: Tally) -> None:
+def draw(file: Path, run: RunInfo, tally: LoadStatistics) -> None:
     """Write the picture. `OSError` when it cannot be written."""
     from matplotlib.figure import Figure
 

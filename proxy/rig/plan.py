@@ -43,7 +43,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class LoadOperation:
     """One thing to do: its kind, the image that it is about, and `draw`, 53 bits for what else it has to choose."""
 
     kind: str
@@ -52,7 +52,7 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ImageShape:
     """What images look like. `shared` of the `layers` are the base image's."""
 
     seed: int
@@ -92,16 +92,16 @@ def manifest(config: tuple[str, int], layers: Sequence[tuple[str, int]]) -> byte
     return json.dumps(facts, separators=(",", ":")).encode()
 
 
-def pushes(seed: int, first: int = 0) -> Iterator[Operation]:
+def pushes(seed: int, first: int = 0) -> Iterator[LoadOperation]:
     """Images in their order, each once."""
     random = Random(f"push/{seed}")  # noqa: S311  # seeded, no secret
     image = first
     while True:
-        yield Operation("push", image, _bits(random))
+        yield LoadOperation("push", image, _bits(random))
         image += 1
 
 
-def pulls(seed: int, images: int, kind: str = "pull") -> Iterator[Operation]:
+def pulls(seed: int, images: int, kind: str = "pull") -> Iterator[LoadOperation]:
     """Rounds over all images, each round in an order of its own."""
     random = Random(f"{kind}/{seed}")  # noqa: S311  # seeded, no secret
     order = list(range(images))
@@ -110,10 +110,10 @@ def pulls(seed: int, images: int, kind: str = "pull") -> Iterator[Operation]:
             other = int(random.random() * (last + 1))
             order[last], order[other] = order[other], order[last]
         for image in order:
-            yield Operation(kind, image, _bits(random))
+            yield LoadOperation(kind, image, _bits(random))
 
 
-def mixed(seed: int, weights: Mapping[str, int], images: int) -> Iterator[Operation]:
+def mixed(seed: int, weights: Mapping[str, int], images: int) -> Iterator[LoadOperation]:
     """Kinds by their weights. All but pushes are about the first `images`; pushes make those that follow."""
     random = Random(f"mix/{seed}")  # noqa: S311  # seeded, no secret
     total = sum(weights.values())
@@ -128,7 +128,7 @@ def mixed(seed: int, weights: Mapping[str, int], images: int) -> Iterator[Operat
         image = int(random.random() * images)
         if kind == "push":
             image, fresh = fresh, fresh + 1
-        yield Operation(kind, image, _bits(random))
+        yield LoadOperation(kind, image, _bits(random))
 
 
 def parse_weights(text: str) -> dict[str, int]:

@@ -30,7 +30,7 @@ _LAYERS = 1000  # of one image
 
 
 @dataclass(frozen=True, slots=True)
-class Blob:
+class Descriptor:
     """A descriptor: digest and size as the manifest has them."""
 
     digest: str
@@ -93,7 +93,7 @@ class Puller:
                 raise RequestFailed("wrong-digest", "a manifest is not what its digest says")
         return answer.body
 
-    async def _image(self, target: Target) -> tuple[Blob, list[Blob], int]:
+    async def _image(self, target: Target) -> tuple[Descriptor, list[Descriptor], int]:
         """(configuration, layers, bytes read) of a tag; of an index its first image counts."""
         body = await self.manifest(target.repository, target.tag)
         facts, read = _object(body), len(body)
@@ -107,7 +107,7 @@ class Puller:
             raise RequestFailed("bad-manifest", f"no list of at most {_LAYERS} layers in a manifest")
         return _blob(facts.get("config")), [_blob(layer) for layer in layers], read
 
-    async def _whole(self, repository: str, blob: Blob) -> int:
+    async def _whole(self, repository: str, blob: Descriptor) -> int:
         algorithm, _, wanted = blob.digest.partition(":")
         hasher = hashlib.new(algorithm) if self._verify else None
         path = f"/v2/{repository}/blobs/{blob.digest}"
@@ -127,7 +127,7 @@ class Puller:
                 raise RequestFailed("wrong-digest", "a blob is not what its digest says")
         return length
 
-    async def _part(self, repository: str, blob: Blob, start: int, length: int) -> int:
+    async def _part(self, repository: str, blob: Descriptor, start: int, length: int) -> int:
         last = start + length - 1
         path = f"/v2/{repository}/blobs/{blob.digest}"
         asked = {"Range": f"bytes={start}-{last}"}
@@ -184,9 +184,9 @@ def _object(body: bytes) -> dict[str, Any]:
     return facts
 
 
-def _blob(descriptor: object) -> Blob:
+def _blob(descriptor: object) -> Descriptor:
     if isinstance(descriptor, dict):
         digest, size = descriptor.get("digest"), descriptor.get("size")
         if isinstance(digest, str) and _DIGEST.fullmatch(digest) and type(size) is int and size >= 0:
-            return Blob(digest, size)
+            return Descriptor(digest, size)
     raise RequestFailed("bad-manifest", "a descriptor without a digest of SHA-256 or SHA-512, or without a size")

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from yarl import URL
 
 from proxy.rig import content, plan
-from proxy.rig.client import Answer, Client
-from proxy.rig.plan import Layer, Shape
+from proxy.rig.client import Client, Response
+from proxy.rig.plan import ImageShape, Layer
 from proxy.upstream.errors import RequestFailed
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ _STREAM = {"Content-Type": "application/octet-stream"}
 class Pusher:
     """Pushes images of a shape, `parallel` layers of one at a time; `chunked` sends layers without their length."""
 
-    def __init__(self, client: Client, shape: Shape, *, parallel: int, chunked: bool) -> None:
+    def __init__(self, client: Client, shape: ImageShape, *, parallel: int, chunked: bool) -> None:
         self._client = client
         self._shape = shape
         self._parallel = parallel
@@ -131,7 +131,7 @@ class Pusher:
             body=body,
         )
 
-    def _next(self, answer: Answer) -> URL:
+    def _next(self, answer: Response) -> URL:
         location = answer.headers.get("Location", "")
         if not location:
             raise RequestFailed("no-location", "an upload was answered without saying where it goes on")

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.rig.histogram import Histogram
-from proxy.rig.tally import Seen, Tally
+from proxy.rig.tally import LoadStatistics, Seen
 
 SCHEMA = "wharfage-rig/1"
 PERCENTS = (50.0, 90.0, 99.0, 99.9)
@@ -36,7 +36,7 @@ BUSY = 0.9  # of a core: from there on the rig itself may be what limits
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunInfo:
     """What was run, for the head of a report; `settings` by their flags' names, without any secret."""
 
     version: str
@@ -48,7 +48,7 @@ class Run:
     cpu_seconds: float
 
 
-def as_json(run: Run, tally: Tally) -> dict[str, Any]:
+def as_json(run: RunInfo, tally: LoadStatistics) -> dict[str, Any]:
     """The report as the module's docstring has it."""
     return {
         "schema": SCHEMA,
@@ -73,7 +73,7 @@ def as_json(run: Run, tally: Tally) -> dict[str, Any]:
     }
 
 
-def as_text(run: Run, tally: Tally) -> str:
+def as_text(run: RunInfo, tally: LoadStatistics) -> str:
     """The report for people: operations, the requests that they are made of, failures by kind."""
     seconds = tally.seconds
     lines = [f"{run.command} at {run.address}, seed {run.seed}: {seconds:.2f} s, {_ENDED[run.ended]}", ""]
@@ -98,7 +98,7 @@ _LATENCIES = ["p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms"]
 _ENDED = {"done": "all done", "duration": "time over", "interrupted": "ended by hand"}
 
 
-def _losses(tally: Tally) -> list[str]:
+def _losses(tally: LoadStatistics) -> list[str]:
     """What failed, by kind, and what was not started or not finished."""
     lines = []
     for kind, seen in sorted(tally.operations.items()):

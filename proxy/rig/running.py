@@ -20,12 +20,12 @@ from yarl import URL
 from proxy.rig import picture, plan, pulling, report
 from proxy.rig.client import Client
 from proxy.rig.crew import Act, Pace, work
-from proxy.rig.errors import CannotLoad, WrongLoad
+from proxy.rig.errors import InvalidLoad, LoadFailed
 from proxy.rig.live import shown
-from proxy.rig.plan import Operation, Shape, Target
+from proxy.rig.plan import ImageShape, LoadOperation, Target
 from proxy.rig.pulling import Puller
 from proxy.rig.pushing import Pusher, put_manifest
-from proxy.rig.tally import Tally
+from proxy.rig.tally import LoadStatistics
 from proxy.upstream.address import Reach
 from proxy.upstream.errors import RequestFailed
 
@@ -42,7 +42,7 @@ class Load:
 
     command: str
     base: URL
-    shape: Shape
+    shape: ImageShape
     pace: Pace
     images: int
     settings: dict[str, Any]
@@ -59,7 +59,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ReportOptions:
     """Where the report goes beside `say`."""
 
     json: Path | None = None
@@ -67,20 +67,20 @@ class Wanted:
     quiet: bool = False
 
 
-def run(load: Load, wanted: Wanted, *, password: str, version: str, say: Say) -> int:
-    """Make the load and tell of it; 0, or 1 when an operation failed or none was done. `WrongLoad`, `CannotLoad`
+def run(load: Load, wanted: ReportOptions, *, password: str, version: str, say: Say) -> int:
+    """Make the load and tell of it; 0, or 1 when an operation failed or none was done. `InvalidLoad`, `LoadFailed`
     and `OSError` are for the operator."""
     if wanted.picture is not None:
         picture.check(wanted.picture)
     for file in (wanted.json, wanted.picture):
         if file is not None and not file.absolute().parent.is_dir():
-            raise WrongLoad(f"{file}: no such directory")
+            raise InvalidLoad(f"{file}: no such directory")
     trust = _trusted(load.ca) if load.base.scheme == "https" else None
-    tally = Tally(time.monotonic)
+    tally = LoadStatistics(time.monotonic)
     used = time.process_time()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         ended = runner.run(_run(load, tally, password, trust, quiet=wanted.quiet))
-    told = report.Run(
+    told = report.RunInfo(
         version, load.command, str(load.base), load.shape.seed, load.settings, ended, time.process_time() - used
     )
     say(report.as_text(told, tally))
@@ -91,7 +91,7 @@ def run(load: Load, wanted: Wanted, *, password: str, version: str, say: Say) ->
     return 1 if tally.failed or not tally.done else 0
 
 
-async def _run(load: Load, tally: Tally, password: str, trust: ssl.SSLContext | None, *, quiet: bool) -> str:
+async def _run(load: Load, tally: LoadStatistics, password: str, trust: ssl.SSLContext | None, *, quiet: bool) -> str:
     """Everything that needs the loop; returns how it ended."""
     reach = Reach(load.base, load.allowed)
     stop = asyncio.Event()
@@ -109,22 +109,22 @@ async def _run(load: Load, tally: Tally, password: str, trust: ssl.SSLContext | 
 
 
 async def _begun(
-    load: Load, client: Client, tally: Tally, stop: asyncio.Event, *, quiet: bool
-) -> tuple[Iterator[Operation], Act | None, Pace]:
+    load: Load, client: Client, tally: LoadStatistics, stop: asyncio.Event, *, quiet: bool
+) -> tuple[Iterator[LoadOperation], Act | None, Pace]:
     """The operations of a load, what does them (nothing, when there is nothing to load with), and how fast."""
     pusher = Pusher(client, load.shape, parallel=load.parallel, chunked=load.chunked)
     puller = Puller(client, parallel=load.parallel, verify=load.verify, ranges=load.ranges)
     seed = load.shape.seed
     if load.command == "push":
 
-        async def push(operation: Operation) -> int:
+        async def push(operation: LoadOperation) -> int:
             return (await pusher.push(operation.image))[1]
 
         return plan.pushes(seed), push, load.pace
     if load.command == "pull":
         targets = await _targets(load, client)
 
-        async def pull(operation: Operation) -> int:
+        async def pull(operation: LoadOperation) -> int:
             target = targets[operation.image] if targets else load.shape.target(operation.image)
             return await (puller.pull(target) if load.ranges is None else puller.ranged(target, operation.draw))
 
@@ -138,7 +138,7 @@ async def _begun(
     if len(manifests) < load.images:
         return plan.mixed(seed, weights, load.images), None, load.pace
 
-    async def mix(operation: Operation) -> int:
+    async def mix(operation: LoadOperation) -> int:
         target = load.shape.target(operation.image)
         if operation.kind == "push":
             return (await pusher.push(operation.image))[1]
@@ -166,22 +166,22 @@ async def _targets(load: Load, client: Client) -> list[Target]:
     try:
         found = list(names) or (await pulling.tags(client, repository, most=LISTED_MOST))[0]
     except RequestFailed as failure:
-        raise CannotLoad(f"the tags of {repository} cannot be listed: {failure}; name some with --tags") from None
+        raise LoadFailed(f"the tags of {repository} cannot be listed: {failure}; name some with --tags") from None
     if not found:
-        raise CannotLoad(f"{repository} has no tags to pull")
+        raise LoadFailed(f"{repository} has no tags to pull")
     return [Target(repository, name) for name in found]
 
 
 async def _prepared(
-    load: Load, pusher: Pusher, puller: Puller, tally: Tally, stop: asyncio.Event, *, quiet: bool
+    load: Load, pusher: Pusher, puller: Puller, tally: LoadStatistics, stop: asyncio.Event, *, quiet: bool
 ) -> dict[int, bytes]:
     """Makes what the mix reads: the manifests of the first images by number, pushed where they are not there yet, or
     have layers of other sizes. Those that fail are lacking, and counted under `prepare`, alone of all done here."""
     manifests: dict[int, bytes] = {}
-    own = Tally(time.monotonic)
+    own = LoadStatistics(time.monotonic)
     kept = 0
 
-    async def prepare(operation: Operation) -> int:
+    async def prepare(operation: LoadOperation) -> int:
         nonlocal kept
         target = load.shape.target(operation.image)
         sent = 0
@@ -236,4 +236,4 @@ def _trusted(ca: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
-        raise WrongLoad(f"--ca {ca}: no certificates can be read from it ({error})") from None
+        raise InvalidLoad(f"--ca {ca}: no certificates can be read from it ({error})") from None

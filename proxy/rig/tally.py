@@ -33,7 +33,7 @@ class Slice:
     bytes: int = 0
 
 
-class Tally:
+class LoadStatistics:
     """One run. `clock` counts seconds; time is counted from `begin`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

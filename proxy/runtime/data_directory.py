@@ -32,13 +32,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config.settings import Config
+from proxy.model.errors import OperatorError
 
 _SOCKET_PATH_BYTES = 100  # sockaddr_un holds 107 and a NUL; asyncio and we leave some air
 _LOCK_SECONDS = 5.0  # children of a killed server see its end within milliseconds, and hold its lock until then
 _ID_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # as in AWS's own key ids
 
 
-class DataDirectoryBusy(Exception):
+class DataDirectoryBusy(OperatorError):
     """Another server works on this directory, or a restore is not at its end."""
 
 

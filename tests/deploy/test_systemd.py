@@ -70,7 +70,7 @@ def test_it_is_given_the_time_that_a_drain_takes(path: Path) -> None:
     service = read(path)["Service"]
     assert service["KillMode"] == "mixed"
     delay = float(service.get("Environment", "=0").rpartition("=")[2])
-    assert int(service["TimeoutStopSec"]) > delay + settings.Server().drain_seconds + 2 * KILL_AFTER
+    assert int(service["TimeoutStopSec"]) > delay + settings.ServerSettings().drain_seconds + 2 * KILL_AFTER
 
 
 @pytest.mark.needs("systemd-analyze")

@@ -21,7 +21,7 @@ from harness.registry import Registry, digest_of
 from harness.rigs import Place
 from harness.server import Server
 from proxy.rig import content
-from proxy.rig.plan import Shape
+from proxy.rig.plan import ImageShape
 from proxy.rig.sizes import parse_sizes
 
 MIB = 1 << 20
@@ -63,7 +63,7 @@ async def test_what_it_pushes_is_what_its_seed_says_and_a_stranger_reads_it(
     told = place.report("push", *shaped, *images, "--shared", "0.5", into=tmp_path / "push.json")
     pushed = told["operations"]["push"]
     assert (pushed["count"], pushed["failed"], told["ended"], told["seed"]) == (4, 0, "done", 5)
-    shape = Shape(seed=5, layers=4, sizes=parse_sizes(sizes), shared=2, repositories=2, prefix=prefix)
+    shape = ImageShape(seed=5, layers=4, sizes=parse_sizes(sizes), shared=2, repositories=2, prefix=prefix)
     async with Registry(f"http://{place.address}", place.password or "none") as stranger:
         for image in range(4):
             target = shape.target(image)

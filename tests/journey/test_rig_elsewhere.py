@@ -24,7 +24,7 @@ from harness.rigs import Place
 from harness.seaweed import Seaweed
 from harness.server import Server, free_port
 from proxy.rig import content
-from proxy.rig.plan import Shape
+from proxy.rig.plan import ImageShape
 from proxy.rig.sizes import parse_sizes
 
 BASIC = "Basic " + base64.b64encode(b"me:hunter2").decode()
@@ -135,7 +135,7 @@ def redirecting(start_server: Callable[..., Server], seaweed: Seaweed) -> Server
 def test_layers_are_followed_to_s3(redirecting: Server, tmp_path: Path) -> None:
     place = Place(redirecting.address, ("--username", "AWS", "--password-stdin"), redirecting.password())
     place.rig("push", "--layers", "2", "--size", "300KiB", "--count", "2")
-    layer = Shape(seed=0, layers=2, sizes=parse_sizes("300KiB")).layer(0, 0)
+    layer = ImageShape(seed=0, layers=2, sizes=parse_sizes("300KiB")).layer(0, 0)
     assert _status_of(place, f"/v2/rig/s0-r0/blobs/{content.digest_of(layer.key, layer.size)}") == 307
     told = place.report("pull", "--images", "2", "--verify", into=tmp_path / "pull.json")
     assert (told["operations"]["pull"]["count"], told["operations"]["pull"]["failed"]) == (2, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.admin.restores import _refuse_unless_empty
-from proxy.admin.session import CannotVisit
+from proxy.admin.session import CommandRefused
 from proxy.config.loader import load
 from proxy.jobs.backup import Snapshot
 from proxy.runtime.data_directory import open_data
@@ -22,5 +22,5 @@ def test_what_a_registry_left_is_named_and_nothing_is_brought_back_beside_it(tmp
     data = open_data(config)
     assert not _refuse_unless_empty(config, data, CHOSEN)
     (tmp_path / left).touch()
-    with pytest.raises(CannotVisit, match=f"{left} is there: a registry lives here"):
+    with pytest.raises(CommandRefused, match=f"{left} is there: a registry lives here"):
         _refuse_unless_empty(config, data, CHOSEN)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from proxy.jobs import backup as folders
-from proxy.jobs.backup import BackupError, Line, Snapshot
+from proxy.jobs.backup import BackupError, ObjectEntry, Snapshot
 
 NOW = 1_795_558_350.0
 LINES = [(f"{number:032x}", number, f"sha256:{number}", number == 2) for number in range(4)]
@@ -168,7 +168,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / folders.OBJECTS
     path.write_text(f"{'0' * 32} 1 sha256:0 kept\n{line}\n")
     reading = folders.read_list(path)
-    assert next(reading) == Line("0" * 32, 1, "sha256:0", False)
+    assert next(reading) == ObjectEntry("0" * 32, 1, "sha256:0", False)
     with pytest.raises(BackupError, match="line 2 is damaged"):
         next(reading)
 

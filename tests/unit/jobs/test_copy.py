@@ -15,7 +15,7 @@ from fakes.memory_store import MemoryStore
 from harness.upkeep import House
 from proxy.jobs import copy as copying
 from proxy.jobs.check import open_whole
-from proxy.jobs.copy import PARALLEL, CopyReport, Wanted, copy_objects, find_objects
+from proxy.jobs.copy import PARALLEL, CopyItem, CopyReport, copy_objects, find_objects
 from proxy.jobs.progress import Progress, all_blobs
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectStore
@@ -35,7 +35,7 @@ async def put(store: ObjectStore, name: str, content: bytes, *, finish: bool = T
     await (appender.finish() if finish else appender.pause())
 
 
-async def each(wanted: Sequence[Wanted]) -> AsyncGenerator[Wanted, None]:
+async def each(wanted: Sequence[CopyItem]) -> AsyncGenerator[CopyItem, None]:
     for one in sorted(wanted, key=lambda one: one.key):
         yield one
 
@@ -58,15 +58,15 @@ async def target() -> AsyncIterator[MemoryStore]:
     await store.close()
 
 
-WANTED = [Wanted(key(number), size, f"sha256:{number}") for number, size in enumerate(SIZES)]
+WANTED = [CopyItem(key(number), size, f"sha256:{number}") for number, size in enumerate(SIZES)]
 Asked = Callable[[str], Awaitable[bool]]
-Look = Callable[[Wanted], Awaitable[str]]
+Look = Callable[[CopyItem], Awaitable[str]]
 
 
 async def run(
     source: ObjectStore,
     target: ObjectStore,
-    wanted: Sequence[Wanted] = WANTED,
+    wanted: Sequence[CopyItem] = WANTED,
     *,
     steps: list[Progress] | None = None,
     still_wanted: Asked | None = None,
@@ -243,7 +243,7 @@ async def test_what_verification_finds_bad_is_copied_again_and_named_only_if_tha
     good = {name: bytes(content) for name, content in source.objects.items()}
     good[key(6)] = hashlib.shake_128(b"6").digest(SIZES[6])
 
-    async def look(one: Wanted) -> str:
+    async def look(one: CopyItem) -> str:
         return "" if target.objects[one.key] == good[one.key] else "a frame does not open"
 
     report = await run(source, target, verify=look)
@@ -256,9 +256,9 @@ async def test_a_copy_opens_like_the_original(house: House, tmp_path: Path) -> N
     blob = await house.push(b"one", b"", b"x" * 700_000)
     other = FilesystemStore(tmp_path / "other")
 
-    async def rows() -> AsyncGenerator[Wanted, None]:
+    async def rows() -> AsyncGenerator[CopyItem, None]:
         async for found, _ in all_blobs(house.metadata):
-            yield Wanted(found.sealed.object_key, found.sealed.stored_size, found.digest, found)
+            yield CopyItem(found.sealed.object_key, found.sealed.stored_size, found.digest, found)
 
     report = await copy_objects(
         rows(), house.store, other, total=0, progress=lambda step: None, still_wanted=None, verify=None

@@ -21,14 +21,14 @@ from proxy.http.tls import server_context
 from proxy.rig import pulling
 from proxy.rig.client import BODY_MOST, ERROR_MOST, Client
 from proxy.rig.content import digest_of
-from proxy.rig.plan import Shape, Target
+from proxy.rig.plan import ImageShape, Target
 from proxy.rig.pulling import Puller
 from proxy.rig.pushing import Pusher, put_manifest
 from proxy.rig.sizes import parse_sizes
 from proxy.upstream.address import Reach, parse_address
 from proxy.upstream.errors import RequestFailed
 
-SHAPE = Shape(seed=3, layers=3, sizes=parse_sizes("uniform:100KiB-600KiB"), shared=2, repositories=2)
+SHAPE = ImageShape(seed=3, layers=3, sizes=parse_sizes("uniform:100KiB-600KiB"), shared=2, repositories=2)
 BASIC = "Basic bWU6aHVudGVyMg=="  # me:hunter2
 
 

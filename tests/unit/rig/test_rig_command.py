@@ -27,7 +27,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Load, dict[str, Any]]]:
     """What would be run, and with what; nothing is."""
     asked: list[tuple[Load, dict[str, Any]]] = []
 
-    def run(load: Load, wanted: running.Wanted, **more: Any) -> int:
+    def run(load: Load, wanted: running.ReportOptions, **more: Any) -> int:
         asked.append((load, {"wanted": wanted, **more}))
         return 0
 

@@ -10,8 +10,8 @@ from fakes.skipping_loop import run, seconds
 
 from proxy.rig import plan
 from proxy.rig.crew import Pace, work
-from proxy.rig.plan import Operation
-from proxy.rig.tally import Seen, Tally
+from proxy.rig.plan import LoadOperation
+from proxy.rig.tally import LoadStatistics, Seen
 from proxy.upstream.errors import RequestFailed
 
 BEGAN = 1000.0  # what the loop's clock says at first
@@ -26,7 +26,7 @@ class World:
         self.begun: list[tuple[float, int]] = []
         self.running = self.most = 0
 
-    async def act(self, operation: Operation) -> int:
+    async def act(self, operation: LoadOperation) -> int:
         now = seconds() - BEGAN
         self.begun.append((now, operation.image))
         self.running += 1
@@ -37,9 +37,9 @@ class World:
             self.running -= 1
         return 10
 
-    def run(self, pace: Pace, *, stop_after: float | None = None) -> tuple[Seen, Tally]:
-        async def all_of_it() -> Tally:
-            tally, stop = Tally(seconds), asyncio.Event()
+    def run(self, pace: Pace, *, stop_after: float | None = None) -> tuple[Seen, LoadStatistics]:
+        async def all_of_it() -> LoadStatistics:
+            tally, stop = LoadStatistics(seconds), asyncio.Event()
             if stop_after is not None:
                 asyncio.get_running_loop().call_later(stop_after, stop.set)
             await work(plan.pushes(1), self.act, pace, tally, stop, seed=1)
@@ -66,7 +66,12 @@ def test_workers_of_a_closed_loop_begin_over_the_ramp() -> None:
 def test_a_ramp_that_outlasts_the_count_is_not_waited_for() -> None:
     async def all_of_it() -> float:
         await work(
-            plan.pushes(1), World().act, Pace(concurrency=4, ramp=800, count=3), Tally(seconds), asyncio.Event(), seed=1
+            plan.pushes(1),
+            World().act,
+            Pace(concurrency=4, ramp=800, count=3),
+            LoadStatistics(seconds),
+            asyncio.Event(),
+            seed=1,
         )
         return seconds() - BEGAN
 
@@ -144,16 +149,16 @@ def test_an_operation_that_takes_too_long_fails_as_a_timeout() -> None:
     assert tally.seconds == 6
 
 
-def broken(error: Exception) -> Callable[[Operation], asyncio.Future[int]]:
-    async def act(operation: Operation) -> int:
+def broken(error: Exception) -> Callable[[LoadOperation], asyncio.Future[int]]:
+    async def act(operation: LoadOperation) -> int:
         raise error
 
     return act  # type: ignore[return-value]  # a coroutine is awaited all the same
 
 
-def acted(act: Callable[[Operation], asyncio.Future[int]], pace: Pace) -> Tally:
-    async def all_of_it() -> Tally:
-        tally = Tally(seconds)
+def acted(act: Callable[[LoadOperation], asyncio.Future[int]], pace: Pace) -> LoadStatistics:
+    async def all_of_it() -> LoadStatistics:
+        tally = LoadStatistics(seconds)
         await work(plan.pushes(1), act, pace, tally, asyncio.Event(), seed=1)
         return tally
 

@@ -17,14 +17,14 @@ from proxy.model.manifests import read_manifest
 from proxy.rig import plan
 from proxy.rig.arrivals import arrivals
 from proxy.rig.content import digest_of
-from proxy.rig.plan import Shape, Target
+from proxy.rig.plan import ImageShape, Target
 from proxy.rig.sizes import parse_sizes
 
-SHAPE = Shape(seed=7, layers=4, sizes=parse_sizes("uniform:1KiB-64KiB"), shared=2, repositories=3)
+SHAPE = ImageShape(seed=7, layers=4, sizes=parse_sizes("uniform:1KiB-64KiB"), shared=2, repositories=3)
 WEIGHTS = {"push": 1, "pull": 8, "tag": 2, "head": 4, "list": 1, "range": 1}
 
 
-def told(shape: Shape) -> str:
+def told(shape: ImageShape) -> str:
     """All that a seed decides, as text."""
     facts = {
         "targets": [str(shape.target(image)) for image in range(5)],
@@ -70,7 +70,7 @@ def test_a_seed_decides_as_it_always_has() -> None:
 
 
 def test_another_seed_shares_no_layer_and_no_repository() -> None:
-    other = Shape(seed=8, layers=4, sizes=SHAPE.sizes, shared=2, repositories=3)
+    other = ImageShape(seed=8, layers=4, sizes=SHAPE.sizes, shared=2, repositories=3)
     keys = {shape.layer(image, number).key for shape in (SHAPE, other) for image in range(3) for number in range(4)}
     assert len(keys) == 2 * (2 + 3 * 2)
     assert SHAPE.target(0).repository != other.target(0).repository

@@ -13,18 +13,18 @@ from fakes.skipping_loop import run, seconds
 
 from proxy.rig import live, picture, report
 from proxy.rig.crew import Pace
-from proxy.rig.errors import WrongLoad
-from proxy.rig.report import Run, as_json, as_text
-from proxy.rig.tally import Tally
+from proxy.rig.errors import InvalidLoad
+from proxy.rig.report import RunInfo, as_json, as_text
+from proxy.rig.tally import LoadStatistics
 from proxy.upstream.errors import RequestFailed
 
-RUN = Run("1.2.3", "mix", "https://registry.example", 7, {"layers": 10, "rate": None}, "duration", 1.5)
+RUN = RunInfo("1.2.3", "mix", "https://registry.example", 7, {"layers": 10, "rate": None}, "duration", 1.5)
 
 
-def tally() -> Tally:
+def tally() -> LoadStatistics:
     """10 s: 1,000 pulls of 1 to 1,000 ms and 20 MB each, 2 failures, 3 not started; one push that was interrupted."""
     now = 100.0
-    told = Tally(lambda: now)
+    told = LoadStatistics(lambda: now)
     for number in range(1, 1001):
         now = 100.0 + number / 100
         told.request("get-blob", number / 2000)
@@ -64,7 +64,7 @@ def test_columns_stand_under_each_other() -> None:
 
 @pytest.mark.parametrize(("cpu", "busy"), [(9.5, True), (5.0, False)])
 def test_a_rig_that_is_the_bottleneck_says_so(cpu: float, busy: bool) -> None:
-    said = as_text(Run("1", "pull", "http://a", 1, {}, "done", cpu), tally())
+    said = as_text(RunInfo("1", "pull", "http://a", 1, {}, "done", cpu), tally())
     assert ("The rig itself took a whole core" in said) is busy
 
 
@@ -90,7 +90,7 @@ def test_the_json_is_what_its_page_says() -> None:
 
 
 def test_a_run_in_which_nothing_ended_has_a_report_too() -> None:
-    nothing = Tally(lambda: 5.0)
+    nothing = LoadStatistics(lambda: 5.0)
     assert "0.00 s" in as_text(RUN, nothing)
     assert as_json(RUN, nothing)["operations"] == {}
 
@@ -110,18 +110,18 @@ def test_a_picture_names_what_it_shows(tmp_path: Path) -> None:
 
 
 def test_a_picture_of_nothing_is_drawn(tmp_path: Path) -> None:
-    picture.draw(tmp_path / "a.png", RUN, Tally(lambda: 5.0))
+    picture.draw(tmp_path / "a.png", RUN, LoadStatistics(lambda: 5.0))
     assert (tmp_path / "a.png").stat().st_size
 
 
 def test_a_picture_without_matplotlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(WrongLoad, match=r"pip install 'wharfage\[rig\]'"):
+    with pytest.raises(InvalidLoad, match=r"pip install 'wharfage\[rig\]'"):
         picture.check(tmp_path / "a.png")
 
 
 def test_a_picture_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WrongLoad, match=r"\.png or \.svg"):
+    with pytest.raises(InvalidLoad, match=r"\.png or \.svg"):
         picture.check(tmp_path / "a.pdf")
 
 
@@ -136,7 +136,7 @@ def watched(sink: io.StringIO, pace: Pace, monkeypatch: pytest.MonkeyPatch, *, q
     monkeypatch.setattr(sys, "stderr", sink)
 
     async def all_of_it() -> None:
-        told = Tally(seconds)
+        told = LoadStatistics(seconds)
         async with live.shown("pull", told, pace, quiet=quiet):
             for _ in range(12):
                 for _ in range(2):

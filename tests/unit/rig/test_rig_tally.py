@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.rig.tally import ERROR_KINDS, SLICES, Tally
+from proxy.rig.tally import ERROR_KINDS, SLICES, LoadStatistics
 from proxy.upstream.errors import RequestFailed
 
 
@@ -15,7 +15,7 @@ class Clock:
 
 
 def test_kinds_of_failures_are_bounded_and_none_is_lost() -> None:
-    tally = Tally(Clock())
+    tally = LoadStatistics(Clock())
     for number in range(3 * ERROR_KINDS):
         tally.went_wrong("pull", RequestFailed(f"5{number:02} X", "said"))
     errors = tally.operations["pull"].errors
@@ -27,7 +27,7 @@ def test_kinds_of_failures_are_bounded_and_none_is_lost() -> None:
 
 def test_slices_of_time_double_when_there_are_too_many_and_lose_nothing() -> None:
     clock = Clock()
-    tally = Tally(clock)
+    tally = LoadStatistics(clock)
     for _ in range(10 * SLICES):
         clock.now += 1.0
         tally.succeeded("pull", 0.1, 7)
@@ -42,7 +42,7 @@ def test_slices_of_time_double_when_there_are_too_many_and_lose_nothing() -> Non
 
 def test_seconds_end_with_the_last_operation() -> None:
     clock = Clock()
-    tally = Tally(clock)
+    tally = LoadStatistics(clock)
     clock.now = 60.0
     tally.begin()
     clock.now = 63.0
