@@ -1,9 +1,10 @@
-"""Bytes only: SHA-256 and SHA-512 whose state can be exported, CRC-32, runs of frames sealed and opened in place, and
-writes of buffers to files that are open.
+"""Work on large buffers: SHA-256 and SHA-512 whose state can be exported, runs of frames sealed and opened in place,
+and writes of buffers to open files.
 
-The one chooser between the compiled twin and the pure one. They have the same names and the same exported state, and
-pass the same tests. `implementation` says which runs, `kernel` what hashes in it, `reason` why it is the pure one. A
-missing `_speedups.native` chooses `pure`; a broken one is raised, never swallowed. May import nothing of `proxy`.
+This module chooses between the compiled implementation (`native`) and the pure one (`pure`): they have the same names
+and the same exported state, and pass the same tests. `implementation` says which one runs, `kernel` which code hashes
+in it, `reason` why it is the pure one. A missing `_speedups.native` chooses `pure`; a broken one is raised, never
+swallowed. Called by `proxy/blob` and `proxy/storage/cache`. Imports nothing of `proxy`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ __all__ = [
     "BadFrame",
     "Hasher",
     "Writes",
-    "crc32",
     "implementation",
     "kernel",
     "measure",
@@ -85,14 +85,14 @@ def _without_native() -> str:
 reason = _without_native()
 
 if reason:
-    from _speedups.pure import Writes, crc32, implementation, kernel, resume, sha256, sha512
+    from _speedups.pure import Writes, implementation, kernel, resume, sha256, sha512
 else:
-    from _speedups.native import Writes, crc32, implementation, kernel, resume, sha256, sha512
+    from _speedups.native import Writes, implementation, kernel, resume, sha256, sha512
 
 
 def measure(seconds: float = 0.02) -> float:
     """SHA-256 in MB/s as it runs here, measured for about `seconds`; for the line that start-up prints."""
-    block = bytes(256 * 1024 if kernel != "python" else 4 * 1024)
+    block = bytes(256 * 1024)
     hasher = sha256()
     done = 0
     start = time.perf_counter()

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""SHA-256 and SHA-512 in C whose state can be taken out and put back, and CRC-32; the GIL is released while they run.
+"""SHA-256 and SHA-512 in C whose state can be exported and resumed; the GIL is released while they run.
 Writes to files by threads that never take it.
 
 The compiled twin of `_speedups.pure`: same names, same exported state (drawn in `_speedups/state.py`), same tests.
@@ -8,7 +8,6 @@ A hasher belongs to one caller at a time: a second thread inside it is refused w
 """
 
 import os
-import zlib
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -34,10 +33,6 @@ cdef extern from "together.h" nogil:
     void sha256_set_waiting(int always, int64_t wait)
     void sha256_together(uint32_t *state, const uint8_t *data, size_t blocks)
 
-cdef extern from "crc32.h" nogil:
-    ctypedef uint32_t (*crc32_fn)(uint32_t crc, const uint8_t *data, size_t length)
-    crc32_fn crc32_accelerated()
-
 cdef extern from "writes.h" nogil:
     enum: WRITE_PARTS
     struct write_part:
@@ -57,7 +52,6 @@ cdef extern from "writes.h" nogil:
     write_job *writes_ended(writes *all, int tell)
     write_job *writes_free(writes *all)
 
-cdef crc32_fn _crc32 = crc32_accelerated()
 cdef sha256_blocks_fn _accelerated = sha256_blocks_accelerated()
 
 implementation = "native"
@@ -281,23 +275,6 @@ def set_waiting(bint always, double seconds=-1.0) -> None:
     """For tests: whether a thread that hashes waits for another one without having seen any, and for how long at most;
     less than 0 is what it does by itself."""
     sha256_set_waiting(always, <int64_t>(seconds * 1e9))
-
-
-def crc32(data, uint32_t value=0, /) -> int:
-    """zlib's, by the CPU's carry-less multiplication where it has one."""
-    cdef Py_buffer view
-    if _crc32 == NULL:
-        return zlib.crc32(data, value)
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    try:
-        if view.len < GIL_BYTES:
-            value = _crc32(value, <const uint8_t *>view.buf, view.len)
-        else:
-            with nogil:
-                value = _crc32(value, <const uint8_t *>view.buf, view.len)
-    finally:
-        PyBuffer_Release(&view)
-    return value
 
 
 cdef struct Given:

@@ -1,8 +1,9 @@
-"""The pure twin: SHA-256 and SHA-512 through ctypes over libcrypto, whose context can be read; plain Python without.
+"""The pure twin of `_speedups.native`: SHA-256 and SHA-512 through ctypes over libcrypto, whose context can be read.
 
 hashlib exports no state. libcrypto's low-level SHA256_* and SHA512_* keep theirs in a public struct (openssl/sha.h),
-the same since OpenSSL 0.9.8; because they are deprecated, a binding is used only after it hashed a known message,
-exported and resumed. ctypes releases the GIL around each call. The same names and exported state as `native`.
+the same since OpenSSL 0.9.8. Because they are deprecated, a library is used only after it has hashed a known message,
+exported its state and resumed from it; without such a library the import fails and says what to install. ctypes
+releases the GIL around each call. Same names and exported state as `native`. Imported by `_speedups/__init__` only.
 """
 
 from __future__ import annotations
@@ -10,11 +11,9 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import hashlib
-import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from _speedups import plain
 from _speedups.state import SHA256, SHA512, Algorithm, StateParts, pack, unpack
 from _speedups.writes import Writes
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from _speedups import Hasher
 
-__all__ = ["Writes", "crc32", "implementation", "kernel", "resume", "sha256", "sha512"]
+__all__ = ["Writes", "implementation", "kernel", "resume", "sha256", "sha512"]
 
 implementation = "pure"
 
@@ -149,26 +148,29 @@ def load_libcrypto() -> ctypes.CDLL | None:
     return None
 
 
-_library = load_libcrypto()
-kernel = "libcrypto" if _library is not None else "python"
+def _require_libcrypto() -> ctypes.CDLL:
+    """ImportError, with what to do, where there is none: a hash in plain Python does 1 MB/s, which serves nobody."""
+    library = load_libcrypto()
+    if library is None:
+        raise ImportError(
+            "no way to hash: _speedups.native is not in use, and no libcrypto (OpenSSL 1.1 or 3) offers SHA256_Init "
+            "and SHA512_Init. Install a C compiler and Python's headers and install wharfage again, or install OpenSSL"
+        )
+    return library
 
 
-def _hasher(parts: StateParts) -> Hasher:
-    return LibcryptoSha2(_library, parts) if _library is not None else plain.Sha2(parts)
+_library = _require_libcrypto()
+kernel = "libcrypto"
 
 
 def sha256() -> Hasher:
-    return _hasher(SHA256.start)
+    return LibcryptoSha2(_library, SHA256.start)
 
 
 def sha512() -> Hasher:
-    return _hasher(SHA512.start)
+    return LibcryptoSha2(_library, SHA512.start)
 
 
 def resume(state: bytes) -> Hasher:
     """Go on from an exported state. ValueError when it is not one."""
-    return _hasher(unpack(state))
-
-
-def crc32(data: Buffer, value: int = 0, /) -> int:
-    return zlib.crc32(data, value)
+    return LibcryptoSha2(_library, unpack(state))

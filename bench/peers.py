@@ -20,7 +20,7 @@ from load import Line
 
 from harness.programs import Daemon
 from harness.server import Server, free_port
-from proxy.storage.s3.bucket import Place
+from proxy.storage.s3.bucket import S3Location
 
 SETTINGS = Path(__file__).resolve().parent / "peers"
 LARGE = 64 * 1024  # of layers, not of links, configs or manifests
@@ -107,7 +107,7 @@ def distribution(home: Path) -> Peer:
     return _distribution(home, "distribution.yml", root=str(home / "distribution-data"))
 
 
-def distribution_on_s3(home: Path, place: Place) -> Peer:
+def distribution_on_s3(home: Path, place: S3Location) -> Peer:
     return _distribution(
         home,
         "distribution-s3.yml",

@@ -36,7 +36,7 @@ from load import Content  # noqa: E402 - as above
 from peers import Peer, distribution_on_s3, wharfage  # noqa: E402 - as above
 
 from harness.seaweed import Seaweed  # noqa: E402 - as above
-from proxy.storage.s3.bucket import Place  # noqa: E402 - as above
+from proxy.storage.s3.bucket import S3Location  # noqa: E402 - as above
 from proxy.storage.s3.connection import Body  # noqa: E402 - as above
 
 OURS, CACHED, LOCAL, THEIRS, BARE = "wharfage", "wharfage-cache", "wharfage-local", "distribution", "bare"
@@ -63,7 +63,7 @@ class Row:
 class Puts:
     """PUTs of whole layers by aiobotocore, from kept buffers, with no checksum and no hash: as quick as it can be."""
 
-    def __init__(self, place: Place, layer_bytes: int, layers: int, connections: int) -> None:
+    def __init__(self, place: S3Location, layer_bytes: int, layers: int, connections: int) -> None:
         self._place = place
         self._contents = [memoryview(os.urandom(layer_bytes)) for _ in range(layers)]
         self._connections = connections
@@ -203,7 +203,7 @@ class Comparison:
         path.unlink()
         return Figure((after.user - before.user) / units, (after.system - before.system) / units, wall / units)
 
-    def _place(self, name: str) -> Place:
+    def _place(self, name: str) -> S3Location:
         assert self.line is not None
         return dataclasses.replace(self.seaweed.place(), endpoint=self.line.url(name))
 

@@ -24,7 +24,7 @@ from load import Content
 from proxy.audit.trail import NoTrail
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
-from proxy.auth.identity import Identity
+from proxy.auth.identity import BasicAuthenticator
 from proxy.metadata.client.cache import CachedMetadata
 from proxy.metadata.client.epochs import Epochs
 from proxy.model.hosts import Hosts
@@ -61,11 +61,11 @@ def door(tmp_path: Path) -> Iterator[tuple[Any, asyncio.Runner, str]]:
                 )
             )
             await put_image(registry)
-            found = routes.door(
+            found = routes.handler(
                 uploads=registry.uploads,
                 blobs=registry.blobs,
                 images=registry.images,
-                identity=Identity(Callers(registry.metadata), registry.tokens, time.time, region=REGION),
+                identity=BasicAuthenticator(Callers(registry.metadata), registry.tokens, time.time, region=REGION),
                 access=Access(registry.metadata),
                 hosts=Hosts(ACCOUNT, REGION, ""),
                 clock=time.time,

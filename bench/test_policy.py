@@ -16,7 +16,7 @@ from fakes.policy_people import HOME, NOW, REGION, arn_of, bound, caller, contex
 from statements import twenty_statements
 
 from proxy.auth.access import Access
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.auth.policy.decision import Question, decide
 from proxy.model.identity import AttachedPolicy, Caller, RegistryAccess, RepositoryAccess
 
@@ -69,8 +69,8 @@ def test_deciding_uncached(benchmark: Any) -> None:
 
 def test_deciding_from_the_cache(benchmark: Any) -> None:
     access, one = Access(Rows()), caller("alice", policies())
-    facts = RequestFacts(NOW, "203.0.113.7", True, "docker/28.0", REGION)
-    assert benchmark(lambda: at_once(access.decide(one, "ecr:PutImage", RESOURCE, facts))).allowed
+    info = RequestInfo(NOW, "203.0.113.7", True, "docker/28.0", REGION)
+    assert benchmark(lambda: at_once(access.decide(one, "ecr:PutImage", RESOURCE, info))).allowed
 
 
 def test_deciding_with_documents_compiled_anew(benchmark: Any) -> None:

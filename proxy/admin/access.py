@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 
 from proxy.admin.session import CannotVisit, existing, visiting
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.auth import tokens
 from proxy.blob.master_file import MasterKeys, as_json, new_key
 from proxy.config.settings import Config
@@ -58,7 +58,7 @@ def token(config: Config) -> str:
         with contextlib.suppress(OSError, ValueError):  # not answering, or not to be verified: then without it
             return _ask_for_token(config, data, key)
 
-    async def run(own: Rooms) -> str:
+    async def run(own: WorkerContext) -> str:
         await own.agreement.begin(moving=True)
         found = await own.metadata.access_key(key[0])
         if found is None:

@@ -11,7 +11,7 @@ from typing import Any
 from proxy.admin.access import administrator_key
 from proxy.admin.audit_trail import audited
 from proxy.admin.session import CannotVisit, Say, existing, visiting
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.app.router import hosts_of, public_address
 from proxy.auth import secrets
 from proxy.config.settings import Config
@@ -26,7 +26,7 @@ from proxy.runtime.data_directory import DataDirectory
 def create(config: Config, account: str, *, hint: Say) -> dict[str, Any]:
     """Open an account; its administrator's key, which is told this once. `hint` hears how docker reaches it."""
 
-    async def run(own: Rooms) -> dict[str, Any]:
+    async def run(own: WorkerContext) -> dict[str, Any]:
         await own.agreement.begin(moving=True)
         key_id, secret = data_directory.new_access_key()
         sealed = secrets.seal_secret(own.agreement.sealer(secrets.PURPOSE), key_id, secret)
@@ -51,7 +51,7 @@ def create(config: Config, account: str, *, hint: Say) -> dict[str, Any]:
 def listed(config: Config) -> list[dict[str, Any]]:
     """All accounts, in order."""
 
-    async def run(own: Rooms) -> list[dict[str, Any]]:
+    async def run(own: WorkerContext) -> list[dict[str, Any]]:
         return [_described(config, each) for each in await own.metadata.accounts()]
 
     return asyncio.run(visiting(config, run))
@@ -60,7 +60,7 @@ def listed(config: Config) -> list[dict[str, Any]]:
 def close(config: Config, account: str) -> dict[str, Any]:
     """Close an account, for good. `CannotVisit` for the default one, and for one that is not there."""
 
-    async def run(own: Rooms) -> dict[str, Any]:
+    async def run(own: WorkerContext) -> dict[str, Any]:
         try:
             return _described(config, await own.metadata.close_account(account))
         except Failure as failure:

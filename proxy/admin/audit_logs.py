@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proxy.admin.session import CannotVisit, Say, existing
-from proxy.audit.verification import Verified, by_log, files_of, verify_files, verify_log
+from proxy.audit.verification import Verification, by_log, files_of, verify_files, verify_log
 from proxy.config.settings import Config
 
 
@@ -25,7 +25,7 @@ def verify(config: Config, files: Sequence[Path], say: Say) -> int:
     return 1 if any(verified.fault for verified in found.values()) else 0
 
 
-def _line(log: Path, found: Verified) -> str:
+def _line(log: Path, found: Verification) -> str:
     if found.fault:
         return f"{log}: BROKEN after {found.lines} lines: {found.fault}"
     more = [f"{found.starts} chains"] if found.starts != 1 else []

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from proxy.admin.session import CannotVisit, existing, visiting
-from proxy.app.audit import open_trail
-from proxy.app.context import Rooms
-from proxy.audit.events import Happened, Outsider
+from proxy.app.audit import open_audit_log
+from proxy.app.context import WorkerContext
+from proxy.audit.events import AuditEvent, ExternalIdentity
 from proxy.config.settings import Config
 from proxy.model.errors import Failure
 
@@ -23,7 +23,7 @@ async def audited(
     account: str,
     operation: str,
     parameters: Mapping[str, str],
-    run: Callable[[Rooms], Awaitable[T]],
+    run: Callable[[WorkerContext], Awaitable[T]],
     *,
     source: str = "organizations",
     command: str = "wharfage account",
@@ -32,7 +32,7 @@ async def audited(
     before anything is done, where the log is required and cannot be written."""
     if config.audit.to != "file":  # standard output is the server's
         return await visiting(config, run)
-    async with open_trail(config, existing(config)) as trail:
+    async with open_audit_log(config, existing(config)) as trail:
         await trail.require()
         error, message = "InternalFailure", ""
         try:
@@ -44,10 +44,10 @@ async def audited(
             raise
         finally:
             await trail.record(
-                Happened(
+                AuditEvent(
                     source=source,
                     name=operation,
-                    caller=Outsider("AWSService", (("invokedBy", command), ("userName", _user()))),
+                    caller=ExternalIdentity("AWSService", (("invokedBy", command), ("userName", _user()))),
                     account=account,
                     region=config.registry.region,
                     moment=time.time(),

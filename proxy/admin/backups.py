@@ -20,7 +20,7 @@ from proxy import observe
 from proxy.admin.migrations import damage, tell_copied
 from proxy.admin.session import CannotVisit, Say, existing, name, shown, visiting
 from proxy.app import stores
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.app.processes import configure_log
 from proxy.auth import passphrase as phrases
 from proxy.config.settings import Config
@@ -68,7 +68,7 @@ def backup(
         marker.adopt(folder / "objects", store_id)
         plan = _Plan(config, data, rows, store_id, folder, inventory, verify, phrase)
 
-        async def run(own: Rooms) -> tuple[folders.Snapshot, CopyReport, Findings]:
+        async def run(own: WorkerContext) -> tuple[folders.Snapshot, CopyReport, Findings]:
             with shown() as tell:
                 async with _holding(own.metadata):
                     return await _make(own, plan, tell)
@@ -122,7 +122,7 @@ class _Plan:
 
 
 async def _make(
-    own: Rooms, plan: _Plan, tell: Callable[[Progress], None]
+    own: WorkerContext, plan: _Plan, tell: Callable[[Progress], None]
 ) -> tuple[folders.Snapshot, CopyReport, Findings]:
     """Rows, then the list, then keys (every key that rows may name is there by then), objects, and the manifest."""
     made_at = time.time()
@@ -178,7 +178,7 @@ async def _make(
     return await asyncio.to_thread(folders.complete, place, facts), report, hidden
 
 
-async def _with_rows(own: Rooms, listed: AsyncGenerator[Wanted, None]) -> AsyncGenerator[Wanted, None]:
+async def _with_rows(own: WorkerContext, listed: AsyncGenerator[Wanted, None]) -> AsyncGenerator[Wanted, None]:
     """Each with its row as it is now, by which its copy is opened. Both walks are in the order of keys."""
     async with contextlib.aclosing(listed), contextlib.aclosing(all_blobs(own.metadata)) as rows:
         row = await anext(rows, None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from proxy.admin.audit_trail import audited
 from proxy.admin.session import CannotVisit, Say, existing, visiting
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.auth import secrets
 from proxy.config.settings import Config
 from proxy.metadata.operations.accounts import ADMINISTRATOR
@@ -30,7 +30,7 @@ _ACCOUNT = re.compile(r"arn:aws:(?:iam|sts)::([0-9]{12}):", re.ASCII)
 def report(config: Config, *, warn: Say) -> list[dict[str, Any]]:
     """Every long-lived key of every account, by principal. `warn` hears of those whose age ends them soon."""
 
-    async def run(own: Rooms) -> list[Credential]:
+    async def run(own: WorkerContext) -> list[Credential]:
         found: list[Credential] = []
         while page := await own.metadata.credentials(after=found[-1].access_key_id if found else "", limit=_PAGE):
             found += page
@@ -72,7 +72,7 @@ def revoke(config: Config, arn: str, *, hint: Say) -> dict[str, Any]:
     """End what a principal holds. `CannotVisit` for what is none; `hint` hears what this does not end."""
     account = _ACCOUNT.match(arn)
 
-    async def run(own: Rooms) -> dict[str, Any]:
+    async def run(own: WorkerContext) -> dict[str, Any]:
         try:
             done = await own.metadata.revoke(arn)
         except Failure as failure:
@@ -113,7 +113,7 @@ def rotate(config: Config) -> dict[str, Any]:
         raise CannotVisit("the settings give the administrator's key: change WHARFAGE_ACCESS_KEY_ID there, and restart")
     draft, account = data.credentials.with_name(data.credentials.name + ".new"), config.registry.account
 
-    async def run(own: Rooms) -> dict[str, Any]:
+    async def run(own: WorkerContext) -> dict[str, Any]:
         await own.agreement.begin(moving=True)
         old, new = data_directory.read_credentials(data.credentials), data_directory.read_credentials(draft)
         if new is None:

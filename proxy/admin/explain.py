@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.admin.session import CannotVisit, visiting
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.auth.access import repository_named
-from proxy.auth.policy.context import RequestFacts, request_context, resource_account
+from proxy.auth.policy.context import RequestInfo, request_context, resource_account
 from proxy.auth.policy.decision import Question
 from proxy.auth.policy.explain import Explanation, Verdict, explain_trust
 from proxy.auth.policy.explain import explain as explained
@@ -52,11 +52,11 @@ def explain(config: Config, principal: str, action: str, resource: str, context:
         )
     keys = {key.lower(): tuple(values) for key, values in context.items()}
 
-    async def run(own: Rooms) -> Told:
+    async def run(own: WorkerContext) -> Told:
         now = time.time()
         caller = await find_caller(own.metadata, principal, now)
-        facts = RequestFacts(now, "", True, "", config.registry.region)
-        explanation, notes = await _explained(own.metadata, caller, action, resource, facts, keys)
+        info = RequestInfo(now, "", True, "", config.registry.region)
+        explanation, notes = await _explained(own.metadata, caller, action, resource, info, keys)
         return Told(caller.arn, action, resource, explanation, notes)
 
     return asyncio.run(visiting(config, run))
@@ -67,7 +67,7 @@ async def _explained(
     caller: Caller,
     action: str,
     resource: str,
-    facts: RequestFacts,
+    info: RequestInfo,
     keys: Mapping[str, Sequence[str]],
 ) -> tuple[Explanation, tuple[str, ...]]:
     named = _NAMED.fullmatch(resource)
@@ -75,10 +75,10 @@ async def _explained(
         role = await metadata.role(named[1], named[3])
         if role is None or role.principal.arn != resource:
             raise CannotVisit(f"there is no role {resource} here")
-        context = request_context(caller, facts, resource, role.principal.tags, keys)
+        context = request_context(caller, info, resource, role.principal.tags, keys)
         return explain_trust(caller, "", role, action, context), ()
     if not action.lower().startswith("ecr:"):
-        context = request_context(caller, facts, resource, (), keys)
+        context = request_context(caller, info, resource, (), keys)
         return explained(caller, Question(action, resource, context), None, None), ()
     notes = []
     account = resource_account(resource, caller)
@@ -90,7 +90,7 @@ async def _explained(
     if repository is not None and not repository.exists:
         notes.append(f"there is no repository {name} in the registry of {account}")
     tags = repository.tags if repository is not None else ()
-    context = request_context(caller, facts, resource, tags, keys)
+    context = request_context(caller, info, resource, tags, keys)
     return explained(caller, Question(action, resource, context), repository, registry), tuple(notes)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from proxy.admin.session import CannotVisit, Say, existing, name, shown, visiting
 from proxy.app import stores
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.app.processes import configure_log
 from proxy.config import loader as settings
 from proxy.config.settings import Config, Storage
@@ -70,7 +70,7 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
     store_id = stores.claim_store(config, data)
     stores.adopt_store(there, there_data, store_id)
 
-    async def run(own: Rooms) -> tuple[CopyReport, Findings, int]:
+    async def run(own: WorkerContext) -> tuple[CopyReport, Findings, int]:
         target = stores.make_unpaused_store(there, there_data, store_id)
         try:
             ended = await _end_uploads(own) if final else 0
@@ -123,7 +123,7 @@ def tell_copied(report: CopyReport, hidden: Findings, say: Say) -> None:
     )
 
 
-async def _of_rows(own: Rooms, hidden: Findings) -> AsyncGenerator[Wanted, None]:
+async def _of_rows(own: WorkerContext, hidden: Findings) -> AsyncGenerator[Wanted, None]:
     async with contextlib.aclosing(all_blobs(own.metadata)) as walk:
         async for blob, quarantined in walk:
             if quarantined:
@@ -132,11 +132,11 @@ async def _of_rows(own: Rooms, hidden: Findings) -> AsyncGenerator[Wanted, None]
                 yield Wanted(blob.sealed.object_key, blob.sealed.stored_size, blob.digest, blob)
 
 
-async def _is_wanted(own: Rooms, key: str) -> bool:
+async def _is_wanted(own: WorkerContext, key: str) -> bool:
     return bool(await own.metadata.known_objects([key]))
 
 
-async def damage(own: Rooms, target: ObjectStore, each: Wanted) -> str:
+async def damage(own: WorkerContext, target: ObjectStore, each: Wanted) -> str:
     """What is wrong with an object in the target, every frame of it opened; "" if nothing is."""
     if each.blob is None:
         return "no row says what it should be"
@@ -151,7 +151,7 @@ async def damage(own: Rooms, target: ObjectStore, each: Wanted) -> str:
     return "" if stands else "its stored header is not its row's"
 
 
-async def _end_uploads(own: Rooms) -> int:
+async def _end_uploads(own: WorkerContext) -> int:
     """Close every open session and delete what it has in the store: no store but this one could go on with it."""
     ended = 0
     while not (gone := await own.metadata.expire_uploads(idle_seconds=0.0, limit=sweep.ROWS)).done:

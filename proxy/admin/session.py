@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from proxy.app import keys, worker
-from proxy.app.context import Rooms, open_rooms
+from proxy.app.context import WorkerContext, open_context
 from proxy.app.processes import configure_log
 from proxy.config.settings import Config
 from proxy.jobs.progress import Findings, Progress
@@ -28,7 +28,7 @@ class CannotVisit(Exception):
     """The command cannot run here; the text says why."""
 
 
-async def visiting(config: Config, run: Callable[[Rooms], Awaitable[T]], *, fills_cache: bool = False) -> T:
+async def visiting(config: Config, run: Callable[[WorkerContext], Awaitable[T]], *, fills_cache: bool = False) -> T:
     """`run` with rooms whose metadata service is the running one, or our own. The store is seen as it is, past the
     cache, unless `fills_cache`."""
     configure_log(config)
@@ -38,7 +38,7 @@ async def visiting(config: Config, run: Callable[[Rooms], Awaitable[T]], *, fill
         if not config.metadata.url and not data_directory.is_held(data):
             stack.callback(os.close, data_directory.hold(data))
             await stack.enter_async_context(worker.metadata_service(config, data, masters))
-        own = await stack.enter_async_context(open_rooms(config, data, masters, fills_cache=fills_cache))
+        own = await stack.enter_async_context(open_context(config, data, masters, fills_cache=fills_cache))
         return await run(own)
 
 

@@ -7,7 +7,7 @@ import secrets
 
 from proxy.admin.session import Say, existing, name, shown, visiting
 from proxy.app import stores
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.auth import secrets as stored_secrets
 from proxy.blob.master_file import LOOK_SECONDS, MasterKeys
 from proxy.config.settings import Config
@@ -24,7 +24,7 @@ _KINDS = ("corrupt", "missing", "wrong_size", "headers", "unreadable", "quaranti
 def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
     """Verify every blob, or just its place and size; returns the exit status that `upkeep.check` gives."""
 
-    async def run(own: Rooms) -> int:
+    async def run(own: WorkerContext) -> int:
         grace = config.sweep.grace_hours * 3600
         with shown() as tell:
             if quick:
@@ -71,7 +71,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
     seal every blob anew."""
     running = bool(config.metadata.url) or data_directory.is_held(existing(config))
 
-    async def run(own: Rooms) -> int:
+    async def run(own: WorkerContext) -> int:
         await own.agreement.begin(moving=True)
         await _turn(config, own, rotate=rotate, running=running)
         if reseal:
@@ -113,7 +113,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
     return asyncio.run(visiting(config, run))
 
 
-async def _turn(config: Config, own: Rooms, *, rotate: bool, running: bool) -> None:
+async def _turn(config: Config, own: WorkerContext, *, rotate: bool, running: bool) -> None:
     """Put a new key in force, or the one that the settings name. Every process that serves has it before it seals."""
     pause = LOOK_SECONDS + 1 if running else 0.0
     masters = await asyncio.to_thread(_file_in_force, config)

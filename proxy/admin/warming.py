@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from proxy.admin.session import CannotVisit, Say, existing, name, shown, visiting
 from proxy.app import stores
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.config.settings import Config
 from proxy.jobs import warm as warming
 from proxy.registry.blobs import Blobs
@@ -20,7 +20,7 @@ def warm(config: Config, references: Sequence[str], *, platform: str | None, say
         raise CannotVisit('there is no cache to warm: it needs [storage] backend = "s3", and [cache] mib above 0')
     parsed = [warming.parse_reference(text) for text in references]
 
-    async def run(own: Rooms) -> int:
+    async def run(own: WorkerContext) -> int:
         assert isinstance(own.store, CachedStore)  # noqa: S101  # of that configuration
         with shown() as tell:
             report = await warming.warm(

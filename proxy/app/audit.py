@@ -16,7 +16,7 @@ UNAUTHENTICATED_FILES = 4  # a quarter of `[audit] unauthenticated_mib` each: wh
 
 
 @contextlib.asynccontextmanager
-async def open_trail(config: Config, data: DataDirectory) -> AsyncIterator[Trail]:
+async def open_audit_log(config: Config, data: DataDirectory) -> AsyncIterator[Trail]:
     """For a `with` block, at whose end all that was told has been written. It starts a thread: not before a fork."""
     asked = config.audit
     if asked.to == "none":

@@ -14,7 +14,7 @@ from pathlib import Path
 from proxy import observe
 from proxy.app import keys as app_keys
 from proxy.auth import secrets
-from proxy.blob.key_consensus import Agreement
+from proxy.blob.key_consensus import KeyConsensus
 from proxy.blob.master_file import MasterKeys
 from proxy.config.settings import Config
 from proxy.metadata.operations.accounts import Bootstrapped
@@ -44,7 +44,7 @@ async def first_start(config: Config, data: DataDirectory, masters: MasterKeys |
 
 
 async def _administrator(
-    config: Config, data: DataDirectory, agreement: Agreement, service: Service, found: Bootstrapped
+    config: Config, data: DataDirectory, agreement: KeyConsensus, service: Service, found: Bootstrapped
 ) -> None:
     """The key that was given; else what the database has, be it no key any more; else the one in the credentials file,
     which is written before the row, so that no crash leaves a key that nobody knows. Of services that start at once,
@@ -52,7 +52,7 @@ async def _administrator(
     account, host = config.registry.account, socket.gethostname()
     given = (config.keys.access_key_id, config.keys.secret_access_key) if config.keys.access_key_id else None
     if given is None and found.settled:
-        await asyncio.to_thread(_tell_useless, data.credentials, found.access_key_ids)
+        await asyncio.to_thread(_warn_of_useless_credentials, data.credentials, found.access_key_ids)
         return
     key, fresh = (given, False) if given else await asyncio.to_thread(_credentials, data.credentials)
     sealed = secrets.seal_secret(agreement.sealer(secrets.PURPOSE), *key)
@@ -99,7 +99,7 @@ def _credentials(path: Path) -> tuple[tuple[str, str], bool]:
     return made, True
 
 
-def _tell_useless(path: Path, in_force: tuple[str, ...]) -> None:
+def _warn_of_useless_credentials(path: Path, in_force: tuple[str, ...]) -> None:
     found = data_directory.read_credentials(path)
     if found is not None and found[0] not in in_force:
         observe.log.warning(

@@ -11,7 +11,7 @@ from proxy.app import keys as app_keys
 from proxy.app.metadata import metadata_client
 from proxy.app.stores import make_links, make_store
 from proxy.blob.buffers import PULL_BYTES, BufferPool
-from proxy.blob.key_consensus import Agreement
+from proxy.blob.key_consensus import KeyConsensus
 from proxy.blob.keys import DataKeys
 from proxy.blob.master_file import MasterKeys
 from proxy.config.settings import Config
@@ -23,13 +23,13 @@ from proxy.storage.base import ObjectStore, SignedLinks
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
+class WorkerContext:
     """One process's store, keys and rows; `run` is a folder of this run only. `epochs` is None for who answers nobody
     for long."""
 
     store: ObjectStore
     keys: DataKeys
-    agreement: Agreement
+    agreement: KeyConsensus
     metadata: Metadata
     pool: BufferPool
     run: Path
@@ -38,14 +38,14 @@ class Rooms:
 
 
 @contextlib.asynccontextmanager
-async def open_rooms(
+async def open_context(
     config: Config,
     data: DataDirectory,
     masters: MasterKeys | None,
     *,
     epochs: Epochs | None = None,
     fills_cache: bool = True,
-) -> AsyncIterator[Rooms]:
+) -> AsyncIterator[WorkerContext]:
     """Store, keys and metadata for a `with` block; with `epochs`, metadata that answers again what is unchanged.
     `fills_cache` as `make_store` has it."""
     client = metadata_client(config, data, epochs)
@@ -54,7 +54,7 @@ async def open_rooms(
     links = make_links(config)
     try:
         async with app_keys.open_keys(config, masters, cached) as keys:
-            yield Rooms(
+            yield WorkerContext(
                 store, keys.data, keys.agreement, cached, BufferPool(read_bytes=PULL_BYTES), data.run, links, epochs
             )
     finally:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy.blob.key_consensus import Agreement, KeyRecords
+from proxy.blob.key_consensus import KeyConsensus, KeyRecords
 from proxy.blob.keys import DataKeys, Providers
 from proxy.blob.local_keys import LocalKeys
 from proxy.blob.master_file import KeyFileError, MasterKeys
@@ -28,11 +28,11 @@ REGISTRY_SECRET = "_registry-secret"  # noqa: S105  # no repository can have thi
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class KeyServices:
     """`data` wraps the data keys of blobs, `agreement` seals everything small."""
 
     data: DataKeys
-    agreement: Agreement
+    agreement: KeyConsensus
 
 
 def master_keys(config: Config, data: DataDirectory) -> MasterKeys | None:
@@ -62,8 +62,8 @@ def preload(config: Config) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_keys(config: Config, masters: MasterKeys | None, records: KeyRecords) -> AsyncIterator[Keys]:
-    """For a `with` block, inside a running loop. Nothing is asked yet: see `Agreement.begin`."""
+async def open_keys(config: Config, masters: MasterKeys | None, records: KeyRecords) -> AsyncIterator[KeyServices]:
+    """For a `with` block, inside a running loop. Nothing is asked yet: see `KeyConsensus.begin`."""
     context = repository_arn(config.registry.region, config.registry.account, REGISTRY_SECRET)
     seconds = config.keys.cache_seconds
     local = LocalKeys(masters, cache_seconds=seconds) if masters is not None else None
@@ -72,23 +72,23 @@ async def open_keys(config: Config, masters: MasterKeys | None, records: KeyReco
     in_force = kms if prefers_kms else local
     if in_force is None:
         raise KeyFileError("there is neither a key file nor a KMS key to wrap with")
-    agreement = Agreement(
+    agreement = KeyConsensus(
         records, masters=masters, kms=kms, prefers_kms=prefers_kms, sealed_for=context, node=socket.gethostname()
     )
     try:
-        yield Keys(Providers(in_force, local=local, kms=kms), agreement)
+        yield KeyServices(Providers(in_force, local=local, kms=kms), agreement)
     finally:
         if kms is not None:
             await kms.close()
 
 
 def _kms(config: Config, context: str) -> KmsKeys:
-    from proxy.blob.kms import Kms, Place  # loaded by those who use it
+    from proxy.blob.kms import Kms, KmsEndpoint  # loaded by those who use it
     from proxy.blob.kms_keys import KmsKeys
 
     keys = config.keys
     of_arn = re.match(r"arn:[^:]*:kms:([^:]+):", keys.key_id)
-    place = Place(
+    place = KmsEndpoint(
         key_id=keys.key_id,
         region=keys.region or (of_arn[1] if of_arn else config.registry.region),
         endpoint=keys.endpoint,

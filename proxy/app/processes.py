@@ -19,7 +19,7 @@ from proxy import observe
 from proxy.app import keys, stores, worker
 from proxy.app.metadata import metadata_addresses
 from proxy.app.router import hosts_of, issuers_authorities, rates_of
-from proxy.blob import twin
+from proxy.blob import hashers
 from proxy.config.loader import ConfigError
 from proxy.config.settings import Config
 from proxy.http.tls import server_context
@@ -27,10 +27,10 @@ from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.cluster import subscriber
 from proxy.model.errors import Failure
 from proxy.runtime import data_directory, supervisor
-from proxy.runtime.child import live
+from proxy.runtime.child import run_child
 from proxy.runtime.data_directory import DataDirectory
 from proxy.runtime.file_limit import connections_within, raise_file_limit
-from proxy.runtime.supervisor import Lifeline, Role
+from proxy.runtime.supervisor import Lifeline, ProcessRole
 
 
 def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str], None]) -> int:
@@ -53,7 +53,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         rates_of(config)  # understood, or refused, before anything forks
         if config.sts.oidc_issuers:
             issuers_authorities(config.sts.oidc_ca_bundle)  # read, or refused, before anything forks
-    roles: list[Role] = []
+    roles: list[ProcessRole] = []
     listening: list[socket.socket] = []
     probing: list[socket.socket] = []
     bound: list[socket.socket] = []  # both, for those to close that serve neither
@@ -61,11 +61,11 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
     if metadata:
         if config.metadata.listen and config.metadata.tls_cert:
             worker.metadata_tls(Path(config.metadata.tls_cert), Path(config.metadata.tls_key))  # or refused here
-        roles.append(Role("metadata", "metadata", functools.partial(_metadata, config, data, bound), stops=0))
+        roles.append(ProcessRole("metadata", "metadata", functools.partial(_metadata, config, data, bound), stops=0))
     if workers and config.metadata.url:
         metadata_addresses(config, data)  # its authorities are read, or refused, before anything forks
         subscriber.silence(data.node_epochs)  # workers may be faster than the process that keeps it
-        roles.append(Role("watch", "watch", functools.partial(_watch, config, data, bound), stops=0))
+        roles.append(ProcessRole("watch", "watch", functools.partial(_watch, config, data, bound), stops=0))
     if workers:
         config, tls = _with_tls(config, data)
         config = _with_file_limit(config, files)
@@ -80,7 +80,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
             bound += probing
         run = functools.partial(_worker, config, data, listening, probing, tls)
         count = config.server.workers or len(os.sched_getaffinity(0))
-        roles += [Role(f"worker{number}", "worker", run) for number in range(count)]
+        roles += [ProcessRole(f"worker{number}", "worker", run) for number in range(count)]
         observe.share_metrics("supervisor", [role.name for role in roles])
         scheme = "https" if config.server.tls_cert else "http"
         data_directory.replace_private(data.address, f"{scheme}://{reachable_address(config, listening)}".encode())
@@ -144,7 +144,7 @@ def _metadata(config: Config, data: DataDirectory, bound: Sequence[socket.socket
     _close(bound)
     masters = keys.master_keys(config, data)
     try:
-        live(lambda stop: worker.serve_metadata(config, data, masters, stop, lifeline.tell_ready), lifeline)
+        run_child(lambda stop: worker.serve_metadata(config, data, masters, stop, lifeline.signal_ready), lifeline)
     except Failure as failure:  # a database that cannot be had, keys that others have not: one line, no trace
         observe.log.error(failure.message, hint=failure.hint)
         raise SystemExit(1) from failure
@@ -152,7 +152,7 @@ def _metadata(config: Config, data: DataDirectory, bound: Sequence[socket.socket
 
 def _watch(config: Config, data: DataDirectory, bound: Sequence[socket.socket], lifeline: Lifeline) -> None:
     _close(bound)
-    live(lambda stop: worker.watch_metadata(config, data, stop, lifeline.tell_ready), lifeline)
+    run_child(lambda stop: worker.watch_metadata(config, data, stop, lifeline.signal_ready), lifeline)
 
 
 def _worker(
@@ -166,9 +166,9 @@ def _worker(
     masters = keys.master_keys(config, data)
     epochs = Epochs(data.node_epochs if config.metadata.url else data.epochs)
     try:
-        live(
+        run_child(
             lambda stop: worker.serve_worker(
-                config, data, masters, listening, tls, stop, lifeline.tell_ready, epochs=epochs, probing=probing
+                config, data, masters, listening, tls, stop, lifeline.signal_ready, epochs=epochs, probing=probing
             ),
             lifeline,
         )
@@ -215,9 +215,9 @@ def _warn(config: Config, hosts: Sequence[str]) -> None:
     for section, what in _PLAINTEXT.items():
         if getattr(config, section).plaintext:
             observe.log.warning(f"[{section}] plaintext: {what} travel as they are")
-    if twin.implementation == "pure":
+    if hashers.implementation == "pure":
         observe.log.warning(
-            f"!!! PURE PYTHON: bytes are hashed at {twin.measure():,.0f} MB/s a core, because {twin.reason}. "
+            f"!!! PURE PYTHON: bytes are hashed at {hashers.measure():,.0f} MB/s a core, because {hashers.reason}. "
             "With a C compiler and Python's headers, install wharfage again for full speed !!!"
         )
 

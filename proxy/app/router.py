@@ -15,14 +15,14 @@ from functools import cache, partial
 from aiohttp import web
 
 from proxy.app import health
-from proxy.app.context import Rooms
+from proxy.app.context import WorkerContext
 from proxy.audit.trail import Trail
 from proxy.auth import layer_links, secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.failed_logins import FailedLogins
-from proxy.auth.identity import Identity
-from proxy.auth.rates import Rates
+from proxy.auth.identity import BasicAuthenticator
+from proxy.auth.rates import RateLimiter
 from proxy.blob.format import FRAME_LENGTH
 from proxy.config.loader import ConfigError
 from proxy.config.settings import Config, parsed_rate
@@ -32,12 +32,13 @@ from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
 from proxy.ecr.last_use import LastUses
 from proxy.ecr.layers import Layers
-from proxy.ecr.query import QueryDoors
+from proxy.ecr.query import QueryHandlers
+from proxy.ecr.secretsmanager import SecretsManager
 from proxy.ecr.signed_request import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
 from proxy.http.request_info import path_of
-from proxy.http.server import Door
+from proxy.http.server import Handler
 from proxy.http.unproven_budget import UnprovenBytes
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts, port_of
@@ -70,6 +71,8 @@ def quotas_of(config: Config) -> Quotas:
         layer_bytes=given.layer_mib * MIB,
         pull_time_exclusions=given.pull_time_exclusions,
         creation_templates=given.creation_templates,
+        pull_through_rules=given.pull_through_rules,
+        secrets=given.secrets,
         repository_bytes=given.repository_bytes,
         account_bytes=given.account_bytes,
         open_uploads=given.open_uploads,
@@ -119,38 +122,42 @@ def issuers_authorities(ca_bundle: str) -> ssl.SSLContext:
 
 def router(
     config: Config,
-    own: Rooms,
+    context: WorkerContext,
     trail: Trail,
     leaving: Callable[[], bool],
     pulls: PullTimes,
     unproven: UnprovenBytes | None = None,
-) -> Callable[[web.Request], tuple[str, Door]]:
+) -> Callable[[web.Request], tuple[str, Handler]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
-    access = Access(own.metadata)
-    callers = Callers(own.metadata)
+    access = Access(context.metadata)
+    callers = Callers(context.metadata)
     limited = rates_of(config)
-    rates = Rates(limited, own.metadata) if limited else None
+    rates = RateLimiter(limited, context.metadata) if limited else None
     logins = FailedLogins(config.server.login_failures)
-    issued = tokens.Tokens(own.agreement.sealer(tokens.PURPOSE))
+    issued = tokens.Tokens(context.agreement.sealer(tokens.PURPOSE))
     endpoints = Endpoints(hosts, config.server.url.rstrip("/"))
-    uploads = _uploads(config, own)
+    uploads = _uploads(config, context)
     blobs = Blobs(
-        own.metadata,
-        own.store,
-        own.keys,
-        own.pool,
-        own.links,
+        context.metadata,
+        context.store,
+        context.keys,
+        context.pool,
+        context.links,
         create_on_push=config.registry.create_on_push,
     )
-    links = layer_links.LayerLinks(own.agreement.sealer(layer_links.PURPOSE), hosts.region)
-    docker = oci.door(
+    links = layer_links.LayerLinks(context.agreement.sealer(layer_links.PURPOSE), hosts.region)
+    docker = oci.handler(
         uploads=uploads,
         blobs=blobs,
         images=Images(
-            own.metadata, own.keys, region=hosts.region, create_on_push=config.registry.create_on_push, pulls=pulls
+            context.metadata,
+            context.keys,
+            region=hosts.region,
+            create_on_push=config.registry.create_on_push,
+            pulls=pulls,
         ),
-        identity=Identity(callers, issued, time.time, region=hosts.region),
+        identity=BasicAuthenticator(callers, issued, time.time, region=hosts.region),
         access=access,
         hosts=hosts,
         clock=time.time,
@@ -158,49 +165,54 @@ def router(
         realm=None if hosts.suffix else public_address(config) + "/",
         stall_seconds=config.server.body_seconds,
         rates=rates,
-        epochs=own.epochs,
+        epochs=context.epochs,
         logins=logins,
     )
-    key_secrets = own.agreement.sealer(secrets.PURPOSE)
-    opened = sessions.Sessions(own.agreement.sealer(sessions.PURPOSE))
+    key_secrets = context.agreement.sealer(secrets.PURPOSE)
+    opened = sessions.Sessions(context.agreement.sealer(sessions.PURPOSE))
     issuers = Issuers(
         config.sts.oidc_issuers,
         tls=issuers_authorities(config.sts.oidc_ca_bundle) if config.sts.oidc_issuers else None,
         clock=time.monotonic,
     )
-    aws = ecr.door(
-        metadata=own.metadata,
+    aws = ecr.handler(
+        metadata=context.metadata,
         access=access,
         signatures=Signatures(
-            own.metadata,
+            context.metadata,
             key_secrets,
             opened,
             region=hosts.region,
             clock=time.time,
             callers=callers,
-            uses=LastUses(own.metadata.note_key_use, time.time),
+            uses=LastUses(context.metadata.note_key_use, time.time),
             unproven=unproven,
-            folder=own.run,
+            folder=context.run,
             logins=logins,
         ),
-        keys=own.keys,
+        keys=context.keys,
         tokens=issued,
         endpoints=endpoints,
-        layers=Layers(uploads, own.metadata, links, endpoints, own.run),
-        query_doors=QueryDoors(
-            Sts(own.metadata, opened, access, issuers, time.time), Iam(own.metadata, access, key_secrets)
+        layers=Layers(uploads, context.metadata, links, endpoints, context.run),
+        query_handlers=QueryHandlers(
+            Sts(context.metadata, opened, access, issuers, time.time), Iam(context.metadata, access, key_secrets)
         ),
         trail=trail,
         clock=time.time,
         rates=rates,
         pulls=pulls,
         allowed_keys=config.keys.allowed,
+        json_services={
+            "secretsmanager": SecretsManager(
+                context.metadata, access, context.agreement.sealer(secrets.VALUE_PURPOSE), region=hosts.region
+            )
+        },
     )
 
-    linked = downloads.door(
+    linked = downloads.handler(
         links=links,
         callers=callers,
-        metadata=own.metadata,
+        metadata=context.metadata,
         blobs=blobs,
         trail=trail,
         account=hosts.account,
@@ -210,19 +222,19 @@ def router(
     )
 
     parts: dict[str, Callable[[], Awaitable[str | None]]] = {
-        "store": own.store.check,
-        "metadata": partial(_knows, own),
-        "key": own.agreement.check,
-        "key_provider": own.keys.check,
+        "store": context.store.check,
+        "metadata": partial(_check_metadata, context),
+        "key": context.agreement.check,
+        "key_provider": context.keys.check,
         "audit": trail.check,
     }
-    asked: dict[str, Door] = {
+    probes: dict[str, Handler] = {
         "/healthz": health.healthz,
         "/readyz": partial(health.readyz, parts, leaving),
         "/metrics": health.metrics,
     }
 
-    def route(request: web.Request) -> tuple[str, Door]:
+    def route(request: web.Request) -> tuple[str, Handler]:
         path, query = path_of(request), request.raw_path.partition("?")[2]
         if path == "/v2" or path.startswith("/v2/"):
             return "oci", docker
@@ -230,48 +242,48 @@ def router(
             return "ecr", aws
         if path.startswith(downloads.PATH):
             return "layers", linked
-        if path in asked:
-            return "probe", asked[path]
-        return "none", _nothing_here
+        if path in probes:
+            return "probe", probes[path]
+        return "none", _not_found
 
     return route
 
 
 def probes_only(
-    route: Callable[[web.Request], tuple[str, Door]],
-) -> Callable[[web.Request], tuple[str, Door]]:
+    route: Callable[[web.Request], tuple[str, Handler]],
+) -> Callable[[web.Request], tuple[str, Handler]]:
     """Of a table of paths, those that probe."""
 
-    def probing(request: web.Request) -> tuple[str, Door]:
+    def probing(request: web.Request) -> tuple[str, Handler]:
         name, found = route(request)
-        return (name, found) if name == "probe" else ("none", _nothing_here)
+        return (name, found) if name == "probe" else ("none", _not_found)
 
     return probing
 
 
-def _uploads(config: Config, own: Rooms) -> Uploads:
+def _uploads(config: Config, context: WorkerContext) -> Uploads:
     return Uploads(
-        own.metadata,
-        own.store,
-        own.keys,
-        own.agreement.sealer(STATE_PURPOSE),
+        context.metadata,
+        context.store,
+        context.keys,
+        context.agreement.sealer(STATE_PURPOSE),
         region=config.registry.region,
         frame_length=FRAME_LENGTH,
         create_on_push=config.registry.create_on_push,
-        pool=own.pool,
+        pool=context.pool,
         sealing=Sealing(config.storage.sealing),
     )
 
 
-async def _knows(own: Rooms) -> str | None:
+async def _check_metadata(context: WorkerContext) -> str | None:
     """In grace this node is of use, and says why it may not be for long, without waiting for services' patience."""
-    asking = asyncio.ensure_future(own.metadata.ping())
+    asking = asyncio.ensure_future(context.metadata.ping())
     try:
-        while own.epochs is None or not (own.epochs.in_grace() and own.epochs.lease_valid()):
+        while context.epochs is None or not (context.epochs.in_grace() and context.epochs.lease_valid()):
             if (await asyncio.wait({asking}, timeout=_GRACE_LOOK_SECONDS))[0]:
                 await asking
                 try:
-                    return "; ".join(await own.metadata.warnings()) or None
+                    return "; ".join(await context.metadata.warnings()) or None
                 except Failure as failure:
                     if failure.code is Code.UNKNOWN_OPERATION:  # a service of an earlier release
                         return None
@@ -282,6 +294,6 @@ async def _knows(own: Rooms) -> str | None:
         await asyncio.gather(asking, return_exceptions=True)
 
 
-async def _nothing_here(request: web.Request) -> web.StreamResponse:
+async def _not_found(request: web.Request) -> web.StreamResponse:
     body = json.dumps({"errors": [{"code": "UNSUPPORTED", "message": "There is nothing at this path; see /v2/."}]})
     return web.Response(status=404, text=body, content_type="application/json")

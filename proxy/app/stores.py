@@ -10,7 +10,6 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from proxy.app.metadata import metadata_client, wait_for_metadata
-from proxy.blob.hashers import crc32
 from proxy.config.settings import Config
 from proxy.metadata.client.client import MetadataClient
 from proxy.model.open_objects import OpenObjects
@@ -18,10 +17,10 @@ from proxy.runtime.data_directory import DataDirectory
 from proxy.storage import marker
 from proxy.storage.base import ObjectStore
 from proxy.storage.filesystem.store import FilesystemStore
-from proxy.storage.null_open_objects import Unpaused
+from proxy.storage.null_open_objects import NullOpenObjects
 
 if TYPE_CHECKING:
-    from proxy.storage.s3.bucket import Place
+    from proxy.storage.s3.bucket import S3Location
     from proxy.storage.s3.conditions import Conditions
     from proxy.storage.s3.part_buffers import Budget
     from proxy.storage.s3.signed_urls import S3Links
@@ -133,7 +132,7 @@ def make_unpaused_store(config: Config, data: DataDirectory, store_id: str) -> O
     from proxy.storage.s3.part_buffers import OwnBudget  # loaded by those who want it
 
     budget = OwnBudget(config.storage.buffers_mib * 2**20)
-    return _bucket_store(config, Unpaused(), store_id, budget, known_conditions(config, data), stall_seconds=1e6)
+    return _bucket_store(config, NullOpenObjects(), store_id, budget, known_conditions(config, data), stall_seconds=1e6)
 
 
 def _bucket_store(
@@ -158,7 +157,6 @@ def _bucket_store(
         part_size=storage.part_mib * 2**20,
         budget=budget,
         checksum=storage.checksum,
-        crc32=crc32,
         stall_seconds=stall_seconds,
     )
 
@@ -176,11 +174,11 @@ def make_links(config: Config) -> S3Links | None:
     return S3Links(public, prefix=storage.prefix, session=load())
 
 
-def _place(config: Config) -> Place:
-    from proxy.storage.s3.bucket import Place  # loaded by those who want it
+def _place(config: Config) -> S3Location:
+    from proxy.storage.s3.bucket import S3Location  # loaded by those who want it
 
     storage = config.storage
-    return Place(
+    return S3Location(
         bucket=storage.bucket,
         endpoint=storage.endpoint,
         region=storage.region,

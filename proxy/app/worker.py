@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 
 from proxy.app import bootstrap
-from proxy.app.audit import open_trail
-from proxy.app.context import open_rooms
+from proxy.app.audit import open_audit_log
+from proxy.app.context import open_context
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
 from proxy.blob.master_file import MasterKeys
@@ -137,33 +137,33 @@ async def serve_worker(
 ) -> None:
     """Answer docker and aws on the listening sockets until `stop`, then drain; probes on those `probing`, in plain
     HTTP, until the end."""
-    async with open_rooms(config, data, masters, epochs=epochs) as own, open_trail(config, data) as trail:
-        if not await wait_for_metadata(own.metadata, stop):
+    async with open_context(config, data, masters, epochs=epochs) as context, open_audit_log(config, data) as trail:
+        if not await wait_for_metadata(context.metadata, stop):
             return
-        await own.agreement.begin()
-        pulls = PullTimes(own.metadata.note_pulls, time.time)
+        await context.agreement.begin()
+        pulls = PullTimes(context.metadata.note_pulls, time.time)
         unproven = UnprovenBytes()
-        route = router(config, own, trail, stop.is_set, pulls, unproven)
+        route = router(config, context, trail, stop.is_set, pulls, unproven)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
         duties: list[asyncio.Task[None]] = [
             asyncio.create_task(
                 run_tasks(
-                    own.metadata,
+                    context.metadata,
                     sweep_tasks(
-                        own.metadata,
-                        own.store,
+                        context.metadata,
+                        context.store,
                         every=config.sweep.interval_seconds,
                         upload_idle=config.uploads.idle_hours * 3600,
                         grace=config.sweep.grace_hours * 3600,
-                        now=own.metadata.now,
+                        now=context.metadata.now,
                     ),
                     random=random.random,
                     clock=time.monotonic,
                 ),
                 name="upkeep",
             ),
-            asyncio.create_task(own.agreement.watch(), name="agreement"),
+            asyncio.create_task(context.agreement.watch(), name="agreement"),
             asyncio.create_task(give_memory_back(server.load), name="memory"),
         ]
         if tls is not None and config.server.tls_cert:
@@ -175,7 +175,7 @@ async def serve_worker(
             await prober.begin(sock)
         ready()
         await stop.wait()
-        server.say_goodbye()
+        server.announce_close()
         await asyncio.sleep(config.server.drain_delay_seconds)  # /readyz says draining, all else goes on
         await server.finish(config.server.drain_seconds)
         await prober.finish(0)

@@ -1,6 +1,6 @@
 """An event in CloudTrail's shape, as one line of JSON.
 
-`Happened` is what a door knows when a request is over; `line` is what stands in the trail. What is the same in all
+`AuditEvent` is what a door knows when a request is over; `encode` is what stands in the trail. What is the same in all
 events of a caller is laid out once and kept. Source: CloudTrail User Guide, "CloudTrail record contents" and
 "userIdentity element"; Amazon ECR User Guide, "Logging Amazon ECR actions with CloudTrail".
 """
@@ -23,12 +23,14 @@ EVENT_VERSION = "1.11"
 EVENT_MAX = 64 * 1024  # bytes of a line; parameters that make it longer are left out and said to be
 UNAUTHENTICATED_EVENT_MAX = 16 * 1024  # and of one whose caller was not authenticated
 VALUE_MAX = 1024  # bytes on the line of each value that such a caller chose; the rest is cut and said to be
-_CALLERS_KEPT = 4096  # and so many beginnings of events, of some 900 bytes each
+_CALLERS_MAX = 4096  # and so many beginnings of events, of some 900 bytes each
 
 # Members of inputs and outputs that are secret, or bytes of what is stored; compared in lower case.
 _NEVER = frozenset(
     {
         "secretaccesskey",
+        "secretstring",
+        "secretbinary",
         "sessiontoken",
         "webidentitytoken",
         "authorizationtoken",
@@ -44,19 +46,19 @@ _quoted = json.encoder.encode_basestring_ascii
 _HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"  # CloudTrail's own words
 
 
-class LaidOut(str):
+class EncodedParameters(str):
     """Parameters as they will stand in the event: for a door that says the same again and again, and keeps it."""
 
     __slots__ = ()
 
 
-def lay_out(parameters: Mapping[str, Any]) -> LaidOut:
+def encode_parameters(parameters: Mapping[str, Any]) -> EncodedParameters:
     """`parameters` in CloudTrail's spelling, without what is secret."""
-    return LaidOut(_encoded(_shown(parameters)))
+    return EncodedParameters(_encoded(_shown(parameters)))
 
 
 @dataclass(frozen=True, slots=True)
-class Outsider:
+class ExternalIdentity:
     """Somebody who is no principal of this installation: a web identity, a command on its machine. `type` and `members`
     are userIdentity's."""
 
@@ -64,10 +66,10 @@ class Outsider:
     members: tuple[tuple[str, str], ...]
 
 
-_OMITTED = LaidOut('{"omitted":"too large for an event"}')
+_OMITTED = EncodedParameters('{"omitted":"too large for an event"}')
 
 
-class Happened(NamedTuple):
+class AuditEvent(NamedTuple):
     """One request, over or about to be answered; a tuple, for there is one for each pull.
 
     `source` is the service (`ecr`, `sts`, `iam`), `name` the API operation (data plane: the one it stands for),
@@ -77,7 +79,7 @@ class Happened(NamedTuple):
 
     source: str
     name: str
-    caller: Caller | Outsider | None
+    caller: Caller | ExternalIdentity | None
     account: str
     region: str
     source_ip: str
@@ -86,93 +88,93 @@ class Happened(NamedTuple):
     data: bool = False
     resources: tuple[str, ...] = ()
     route: str = ""  # of the data plane: method and pattern of the path
-    parameters: Mapping[str, Any] | LaidOut | None = None
+    parameters: Mapping[str, Any] | EncodedParameters | None = None
     # from here on each request has its own
     moment: float = 0.0
     request_id: str = ""
     error: str = ""
     message: str = ""
-    response: Mapping[str, Any] | LaidOut | None = None
+    response: Mapping[str, Any] | EncodedParameters | None = None
     bytes_in: int = 0
     bytes_out: int = 0
     status: int = 0  # of the data plane: what was answered
 
 
-_OWN = Happened._fields.index("moment")
+PER_REQUEST = AuditEvent._fields.index("moment")
 
 
-class Lines:
+class EventEncoder:
     """Turns what happened into lines, and keeps what it laid out of callers seen lately."""
 
-    def __init__(self, keep: int = _CALLERS_KEPT) -> None:
+    def __init__(self, keep: int = _CALLERS_MAX) -> None:
         self._keep = keep
-        self._identities: OrderedDict[Caller | Outsider, str] = OrderedDict()
-        self._alike: dict[tuple[object, ...], str] = {}
+        self._identities: OrderedDict[Caller | ExternalIdentity, str] = OrderedDict()
+        self._commons: dict[tuple[object, ...], str] = {}
         # An event's id is a version 4 UUID's first 19 hexadecimal digits, random and this process's own, and a count.
         self._ids = str(uuid.uuid4())[:24]
         self._count = itertools.count()
 
-    def line(self, happened: Happened) -> bytes:
+    def encode(self, event: AuditEvent) -> bytes:
         """One event and its line feed; at most `EVENT_MAX` bytes, `UNAUTHENTICATED_EVENT_MAX` without a caller."""
         limit = EVENT_MAX
-        if happened.caller is None:
-            happened, limit = _bounded(happened), UNAUTHENTICATED_EVENT_MAX
-        text = self._text(happened, self._common(happened))
+        if event.caller is None:
+            event, limit = _bounded(event), UNAUTHENTICATED_EVENT_MAX
+        text = self._text(event, self._common(event))
         if len(text) > limit:
-            omitted = None if happened.parameters is None else _OMITTED
-            shorter = happened._replace(
-                resources=happened.resources[:20],
-                message=happened.message[:256],
+            omitted = None if event.parameters is None else _OMITTED
+            shorter = event._replace(
+                resources=event.resources[:20],
+                message=event.message[:256],
                 parameters=omitted,
-                response=None if happened.response is None else _OMITTED,
+                response=None if event.response is None else _OMITTED,
             )
-            text = self._text(shorter, self._laid_out(shorter))
+            text = self._text(shorter, self._encode_common(shorter))
         return text
 
-    def _common(self, happened: Happened) -> str:
+    def _common(self, event: AuditEvent) -> str:
         """What all of a caller's pulls of one thing have in common is laid out once: it is most of an event's cost."""
-        if not isinstance(happened.parameters, LaidOut):
-            return self._laid_out(happened)
-        alike = happened[:_OWN]
-        found = self._alike.get(alike)
+        if not isinstance(event.parameters, EncodedParameters):
+            return self._encode_common(event)
+        alike = event[:PER_REQUEST]
+        found = self._commons.get(alike)
         if found is None:
-            if len(self._alike) >= self._keep:
-                self._alike.clear()
-            found = self._alike[alike] = self._laid_out(happened)
+            if len(self._commons) >= self._keep:
+                self._commons.clear()
+            found = self._commons[alike] = self._encode_common(event)
         return found
 
-    def _laid_out(self, happened: Happened) -> str:
+    def _encode_common(self, event: AuditEvent) -> str:
         text = (
-            f'{{"eventVersion":"{EVENT_VERSION}","userIdentity":{self._identity(happened.caller)}'
-            f',"eventSource":"{happened.source}.amazonaws.com","eventName":{_quoted(happened.name[:128])}'
-            f',"awsRegion":{_quoted(happened.region)},"sourceIPAddress":{_quoted(happened.source_ip)}'
-            f',"userAgent":{_quoted(happened.user_agent[:1024])},"requestParameters":{_json(happened.parameters)}'
-            f',"readOnly":{"true" if happened.read_only else "false"},"eventType":"AwsApiCall"'
-            f',"managementEvent":{"false" if happened.data else "true"}'
-            f',"recipientAccountId":{_quoted(happened.account)}'
-            f',"eventCategory":"{"Data" if happened.data else "Management"}"'
+            f'{{"eventVersion":"{EVENT_VERSION}","userIdentity":{self._identity(event.caller)}'
+            f',"eventSource":"{event.source}.amazonaws.com","eventName":{_quoted(event.name[:128])}'
+            f',"awsRegion":{_quoted(event.region)},"sourceIPAddress":{_quoted(event.source_ip)}'
+            f',"userAgent":{_quoted(event.user_agent[:1024])},"requestParameters":{_json(event.parameters)}'
+            f',"readOnly":{"true" if event.read_only else "false"},"eventType":"AwsApiCall"'
+            f',"managementEvent":{"false" if event.data else "true"}'
+            f',"recipientAccountId":{_quoted(event.account)}'
+            f',"eventCategory":"{"Data" if event.data else "Management"}"'
         )
-        if happened.resources:
-            text += f',"resources":[{",".join([_resource(arn[:512]) for arn in happened.resources[:100]])}]'
-        if happened.data:
-            text += f',"additionalEventData":{{"route":{_quoted(happened.route)}'  # closed by its own status and bytes
+        if event.resources:
+            text += f',"resources":[{",".join([_resource(arn[:512]) for arn in event.resources[:100]])}]'
+        if event.data:
+            text += f',"additionalEventData":{{"route":{_quoted(event.route)}'  # closed by its own status and bytes
         return text
 
-    def _text(self, happened: Happened, common: str) -> bytes:
+    def _text(self, event: AuditEvent, common: str) -> bytes:
         error = more = ""
-        if happened.error:
-            error = f',"errorCode":{_quoted(happened.error)},"errorMessage":{_quoted(happened.message[:2048])}'
-        if happened.data:
-            bytes_in = f',"bytesTransferredIn":{happened.bytes_in}' if happened.bytes_in else ""
-            bytes_out = f',"bytesTransferredOut":{happened.bytes_out}' if happened.bytes_out else ""
-            more = f',"status":{happened.status}{bytes_in}{bytes_out}}}'
+        if event.error:
+            error = f',"errorCode":{_quoted(event.error)},"errorMessage":{_quoted(event.message[:2048])}'
+        if event.data:
+            bytes_in = f',"bytesTransferredIn":{event.bytes_in}' if event.bytes_in else ""
+            bytes_out = f',"bytesTransferredOut":{event.bytes_out}' if event.bytes_out else ""
+            more = f',"status":{event.status}{bytes_in}{bytes_out}}}'
         return (
-            f'{common}{more},"eventTime":"{_moment(int(happened.moment))}"'
-            f',"responseElements":{_json(happened.response)}'
-            f',"requestID":{_quoted(happened.request_id)},"eventID":"{self._ids}{next(self._count):012x}"{error}}}\n'
+            f'{common}{more},"eventTime":"{_moment(int(event.moment))}"'
+            f',"responseElements":{_json(event.response)}'
+            f',"requestID":{_quoted(event.request_id)},"eventID":"{self._ids}{next(self._count):012x}"{error}}}\n'
         ).encode("ascii")
 
-    def _identity(self, caller: Caller | Outsider | None) -> str:
+    def _identity(self, caller: Caller | ExternalIdentity | None) -> str:
         if caller is None:
             return '{"type":"Unknown"}'
         found = self._identities.get(caller)
@@ -185,9 +187,9 @@ class Lines:
         return found
 
 
-def user_identity(caller: Caller | Outsider) -> dict[str, Any]:
+def user_identity(caller: Caller | ExternalIdentity) -> dict[str, Any]:
     """CloudTrail's userIdentity element."""
-    if isinstance(caller, Outsider):
+    if isinstance(caller, ExternalIdentity):
         return {"type": caller.type, **dict(caller.members)}
     principal, session = caller.principal, caller.session
     kinds = {PrincipalKind.ROOT: "Root", PrincipalKind.USER: "IAMUser", PrincipalKind.ROLE: "AssumedRole"}
@@ -225,7 +227,7 @@ def user_identity(caller: Caller | Outsider) -> dict[str, Any]:
     return found
 
 
-@lru_cache(_CALLERS_KEPT)
+@lru_cache(_CALLERS_MAX)
 def _resource(arn: str) -> str:
     parts = arn.split(":", 5)
     found = {"ARN": arn}
@@ -243,19 +245,19 @@ def _moment(seconds: int) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _json(given: Mapping[str, Any] | LaidOut | None) -> str:
+def _json(given: Mapping[str, Any] | EncodedParameters | None) -> str:
     if given is None:
         return "null"
-    return given if isinstance(given, LaidOut) else lay_out(given)
+    return given if isinstance(given, EncodedParameters) else encode_parameters(given)
 
 
-def _bounded(happened: Happened) -> Happened:
+def _bounded(event: AuditEvent) -> AuditEvent:
     """Without values over `VALUE_MAX`: whoever may connect chooses them."""
-    parameters = happened.parameters
-    return happened._replace(
-        user_agent=_cut(happened.user_agent),
-        message=_cut(happened.message),
-        parameters=parameters if parameters is None or isinstance(parameters, LaidOut) else _cut(parameters),
+    parameters = event.parameters
+    return event._replace(
+        user_agent=_cut(event.user_agent),
+        message=_cut(event.message),
+        parameters=parameters if parameters is None or isinstance(parameters, EncodedParameters) else _cut(parameters),
     )
 
 
@@ -263,11 +265,11 @@ def _cut(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         if len(_quoted(value)) - 2 <= VALUE_MAX:
             return value
-        kept = value[:VALUE_MAX]
+        start = value[:VALUE_MAX]
         mark = f"... (cut, {len(value)} characters)"
-        while len(_quoted(kept + mark)) - 2 > VALUE_MAX:
-            kept = kept[: len(kept) * 15 // 16]
-        return kept + mark
+        while len(_quoted(start + mark)) - 2 > VALUE_MAX:
+            start = start[: len(start) * 15 // 16]
+        return start + mark
     if depth > 8:
         return value  # which is not shown either
     if isinstance(value, Mapping):

@@ -36,7 +36,7 @@ class StandardOutput:
         self._descriptor = os.dup(sys.stdout.fileno())
 
     def write(self, lines: bytes) -> None:
-        with held(self._lock):
+        with locked(self._lock):
             head = _head(self._lock) or Head()
             linked, number, digest = link(lines, head.number, head.digest)
             rest = memoryview(linked)
@@ -67,6 +67,7 @@ class RotatedFile:
         self._descriptor = -1
         self._inode = 0
         self._lock = -1
+        self._last_own = Head()  # which the lock file has while the file is as this process left it
 
     def write(self, lines: bytes) -> None:
         """One append. OSError; a part that a full disk took is cut off again."""
@@ -96,7 +97,7 @@ class RotatedFile:
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         if self._lock < 0:
             self._lock = open_lock(lock_of(self._path))
-        return held(self._lock)
+        return locked(self._lock)
 
     def _append(self, lines: bytes) -> None:
         with self._locked():
@@ -113,13 +114,16 @@ class RotatedFile:
             if written != len(linked):
                 os.ftruncate(self._descriptor, size)
                 raise OSError(f"only {written} of {len(linked)} bytes were taken")
-            _write_head(self._lock, Head(number, digest, self._inode, size + written))
+            self._last_own = Head(number, digest, self._inode, size + written)
+            _write_head(self._lock, self._last_own)
 
     def _last(self, size: int) -> tuple[Head, bool]:
         """The line to chain the next one behind; whether the file ends within a line.
 
         That is the head. A file that has grown past it is believed, for its writer was killed before it could say so;
         where less is there than the head says, the chain goes on from the head, and the gap shows."""
+        if self._last_own.size == size and self._last_own.inode == self._inode:
+            return self._last_own, False
         head = _head(self._lock)
         if head is not None and head.inode == self._inode and head.size == size:
             return head, False
@@ -199,7 +203,7 @@ def open_lock(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def held(lock: int) -> Iterator[None]:
+def locked(lock: int) -> Iterator[None]:
     fcntl.flock(lock, fcntl.LOCK_EX)  # for one append or a rename
     try:
         yield

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from proxy import observe
-from proxy.audit.events import Happened, Lines, Outsider
+from proxy.audit.events import AuditEvent, EventEncoder, ExternalIdentity
 from proxy.audit.sampling import Sampler
 from proxy.model.errors import Code, Failure
 
@@ -39,19 +39,19 @@ OMISSION_SECONDS = 1.0  # between two lines that say how many events were omitte
 OMITTED = "UnauthenticatedEventsOmitted"  # in eventName: not one of AWS's
 LOST = "EventsLost"  # the same, of events that could not be written before this one
 NOT_WRITTEN = "the audit log cannot be written, and is required: nothing is changed until it can be"
-_SERVER = Outsider("AWSService", (("invokedBy", "wharfage"),))
+_SERVER = ExternalIdentity("AWSService", (("invokedBy", "wharfage"),))
 
 
 class Trail(Protocol):
     """What a door tells."""
 
-    async def record(self, happened: Happened) -> None:
+    async def record(self, event: AuditEvent) -> None:
         """Of a write: returns when the kernel has it."""
 
-    async def note(self, happened: Happened) -> None:
+    async def note(self, event: AuditEvent) -> None:
         """Of a read: soon."""
 
-    def note_at_once(self, happened: Happened) -> bool:
+    def try_enqueue(self, event: AuditEvent) -> bool:
         """As `note`, but where that would wait: False, and nothing is noted."""
 
     async def require(self) -> None:
@@ -61,20 +61,20 @@ class Trail(Protocol):
         """For /readyz: a warning when events are lost; Failure when writes are refused for it."""
 
 
-class _Recorded(bytes):
+class _AwaitedLine(bytes):
     """The line of a write, which somebody waits for."""
 
 
 class NoTrail:
     """`[audit] to = "none"`."""
 
-    async def record(self, happened: Happened) -> None:
+    async def record(self, event: AuditEvent) -> None:
         pass
 
-    async def note(self, happened: Happened) -> None:
+    async def note(self, event: AuditEvent) -> None:
         pass
 
-    def note_at_once(self, happened: Happened) -> bool:
+    def try_enqueue(self, event: AuditEvent) -> bool:
         return True
 
     async def require(self) -> None:
@@ -104,18 +104,18 @@ class WrittenTrail:
         self._main = _Output("the audit log", write, prepare)
         self._other = _Output("the audit log of unauthenticated requests", write_unauthenticated or write)
         self._batch_seconds = batch_seconds
-        self._lines = Lines()
-        self._pulls = Lines()  # the thread's own
+        self._encoder = EventEncoder()
+        self._pulls = EventEncoder()  # the thread's own
         # What `note` appends without a lock, which a deque allows. Pulls are laid out by the thread, many in a row,
         # which takes a quarter of doing it between two requests; other events at once, for their size has no bound.
-        self._waiting: deque[bytes | Happened] = deque()
-        self._unauthenticated: deque[bytes | Happened] = deque()
+        self._waiting: deque[bytes | AuditEvent] = deque()
+        self._unauthenticated: deque[bytes | AuditEvent] = deque()
         self._sampler = Sampler(per_second, time.monotonic)
-        self._omitted_last: Happened | None = None
-        self._omitted_said = 0  # of `Sampler.omitted`; the thread's own, as when it said so
+        self._omitted_last: AuditEvent | None = None
+        self._omitted_reported = 0  # of `Sampler.omitted`; the thread's own, as when it said so
         self._omitted_at = float("-inf")
         self._idle = False
-        self._told: list[_Waiter] = []
+        self._record_waiters: list[_Waiter] = []
         self._checks: list[_Waiter] = []
         self._changed = threading.Condition()
         self._urgent = False
@@ -123,15 +123,15 @@ class WrittenTrail:
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
 
-    async def record(self, happened: Happened) -> None:
-        if happened.caller is None:
-            self._sample(happened)
+    async def record(self, event: AuditEvent) -> None:
+        if event.caller is None:
+            self._sample(event)
             return
-        line = _Recorded(self._lines.line(happened))
+        line = _AwaitedLine(self._encoder.encode(event))
         waiter = _Waiter()
         with self._changed:
             self._waiting.append(line)
-            self._told.append(waiter)
+            self._record_waiters.append(waiter)
             self._urgent = True
             self._changed.notify()
         await waiter.done
@@ -150,26 +150,26 @@ class WrittenTrail:
         await self.require()
         return f"events are lost: {self._main.error}" if self._main.error else None
 
-    async def note(self, happened: Happened) -> None:
-        if not self.note_at_once(happened):
-            await self.record(happened)
+    async def note(self, event: AuditEvent) -> None:
+        if not self.try_enqueue(event):
+            await self.record(event)
 
-    def note_at_once(self, happened: Happened) -> bool:
-        if happened.caller is None:
-            self._sample(happened)
+    def try_enqueue(self, event: AuditEvent) -> bool:
+        if event.caller is None:
+            self._sample(event)
             return True
         if len(self._waiting) >= PENDING_MAX:
             return False
-        self._waiting.append(happened if happened.data else self._lines.line(happened))
+        self._waiting.append(event if event.data else self._encoder.encode(event))
         self._wake()
         return True
 
-    def _sample(self, happened: Happened) -> None:
+    def _sample(self, event: AuditEvent) -> None:
         if len(self._unauthenticated) < UNAUTHENTICATED_PENDING_MAX and self._sampler.take():
-            self._unauthenticated.append(self._lines.line(happened))
+            self._unauthenticated.append(self._encoder.encode(event))
         else:
             observe.metrics.audit_omitted.inc()
-            self._omitted_last = happened
+            self._omitted_last = event
             self._sampler.omitted += 1
         self._wake()
 
@@ -200,7 +200,7 @@ class WrittenTrail:
                     self._changed.wait(left)
                 batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
                 unauthenticated = [self._unauthenticated.popleft() for _ in range(len(self._unauthenticated))]
-                told, self._told = self._told, []
+                record_waiters, self._record_waiters = self._record_waiters, []
                 checks, self._checks = self._checks, []
                 self._urgent = False
                 closed = self._closed
@@ -210,7 +210,7 @@ class WrittenTrail:
                 return
             for at in range(0, len(batch), APPEND_EVENTS):
                 self._main.append(batch[at : at + APPEND_EVENTS], self._pulls)
-            for waiter in told:
+            for waiter in record_waiters:
                 waiter.settle(None)
             if checks:
                 failure = None if self._main.is_ready() else Failure(Code.STORE_UNAVAILABLE, NOT_WRITTEN)
@@ -220,13 +220,13 @@ class WrittenTrail:
 
     def _omission_wait(self) -> float | None:
         """Seconds until a line says how many events were omitted; None when there is nothing to say."""
-        if self._sampler.omitted == self._omitted_said:
+        if self._sampler.omitted == self._omitted_reported:
             return None
         return self._omitted_at + OMISSION_SECONDS - time.monotonic()
 
-    def _omission(self) -> Happened:
+    def _omission(self) -> AuditEvent:
         omitted, last = self._sampler.omitted, self._omitted_last
-        count, self._omitted_said = omitted - self._omitted_said, omitted
+        count, self._omitted_reported = omitted - self._omitted_reported, omitted
         self._omitted_at = time.monotonic()
         return _of_the_server(OMITTED, {"omittedEvents": count}, last)
 
@@ -242,17 +242,17 @@ class _Output:
         self._prepare = prepare
         self._lost = 0  # events, since the last one that was written
 
-    def append(self, batch: list[bytes | Happened], lines: Lines) -> None:
+    def append(self, batch: list[bytes | AuditEvent], encoder: EventEncoder) -> None:
         if not batch:
             return
         try:
-            whole = [each if isinstance(each, bytes) else lines.line(each) for each in batch]
+            whole = [each if isinstance(each, bytes) else encoder.encode(each) for each in batch]
         except Exception:  # a mistake of ours must not leave every write waiting for a thread that has ended
             self._lose(len(batch))
             observe.log.exception("events could not be laid out and are lost", events=len(batch))
             return
         if self._prepare is not None and not self.is_ready(sum(map(len, whole))):
-            recorded: list[bytes] = [each for each in whole if isinstance(each, _Recorded)]
+            recorded: list[bytes] = [each for each in whole if isinstance(each, _AwaitedLine)]
             self._lose(len(whole) - len(recorded))
             whole = recorded
         if not whole:
@@ -286,7 +286,7 @@ class _Output:
 
     def _gap(self) -> bytes:
         """The line that says how many events are not in the log."""
-        return Lines().line(_of_the_server(LOST, {"lostEvents": self._lost}))
+        return EventEncoder().encode(_of_the_server(LOST, {"lostEvents": self._lost}))
 
     def _lose(self, count: int) -> None:
         self._lost += count
@@ -324,9 +324,9 @@ def _settle(done: asyncio.Future[None], failure: Failure | None) -> None:
         done.set_exception(failure)
 
 
-def _of_the_server(name: str, parameters: Mapping[str, int], like: Happened | None = None) -> Happened:
+def _of_the_server(name: str, parameters: Mapping[str, int], like: AuditEvent | None = None) -> AuditEvent:
     """An event that no request is; account and region as of `like`."""
-    return Happened(
+    return AuditEvent(
         source="ecr",
         name=name,
         caller=_SERVER,

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from proxy.audit.chain import HEAD_BYTES, START, Head, digest_of, link_of, parse, read_head
-from proxy.audit.outputs import held, lock_of
+from proxy.audit.outputs import lock_of, locked
 
 _LINE_MAX = 1 << 20  # bytes; no line of ours is a tenth of it
 _NUMBERED = re.compile(r"(.*)\.(\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class LogPosition:
     """A line of a file, the first being 1."""
 
     file: Path
@@ -32,7 +32,7 @@ class Position:
 
 
 @dataclass(slots=True)
-class Verified:
+class Verification:
     """`unchained` lines are older than the chain; `interrupted` ones are not whole, as a kill in a write leaves them;
     `starts` are where chains begin. `fault` is empty when all is whole."""
 
@@ -62,32 +62,32 @@ def files_of(log: Path) -> list[Path]:
     return by_log([each for each in log.parent.iterdir() if numbered.fullmatch(each.name)]).get(log, [])
 
 
-def verify_log(log: Path) -> Verified:
+def verify_log(log: Path) -> Verification:
     """A log where it is written, also while it is: files and head are those of one moment."""
     with contextlib.ExitStack() as stack:
         head = None
         with contextlib.ExitStack() as moment:
             with contextlib.suppress(FileNotFoundError):
                 lock = moment.enter_context(open(lock_of(log), "rb", buffering=0))
-                moment.enter_context(held(lock.fileno()))
+                moment.enter_context(locked(lock.fileno()))
                 head = read_head(lock.read(HEAD_BYTES))
             opened = [(file, stack.enter_context(open(file, "rb"))) for file in files_of(log)]
             sizes = [file.seek(0, 2) for _, file in opened]
         return _verify([(path, file, size) for (path, file), size in zip(opened, sizes, strict=True)], head)
 
 
-def verify_files(files: Sequence[Path]) -> Verified:
+def verify_files(files: Sequence[Path]) -> Verification:
     """Copies of one log's files, the oldest first; there is no head that says what must be the last line."""
     with contextlib.ExitStack() as stack:
         opened = [(path, stack.enter_context(open(path, "rb"))) for path in files]
         return _verify([(path, file, file.seek(0, 2)) for path, file in opened], None)
 
 
-def _verify(files: Sequence[tuple[Path, BinaryIO, int]], head: Head | None) -> Verified:
-    found = Verified(files=len(files))
-    last: tuple[Position, str] | None = None  # the line before, and its hash
+def _verify(files: Sequence[tuple[Path, BinaryIO, int]], head: Head | None) -> Verification:
+    found = Verification(files=len(files))
+    last: tuple[LogPosition, str] | None = None  # the line before, and its hash
     number: int | None = None  # of the last chained line
-    cut: Position | None = None  # the line before is not whole
+    cut: LogPosition | None = None  # the line before is not whole
     at_head = None  # hash of the line that has the head's number
     for position, line in _lines(files):
         found.lines += 1
@@ -121,7 +121,9 @@ def _verify(files: Sequence[tuple[Path, BinaryIO, int]], head: Head | None) -> V
     return found
 
 
-def _fault(position: Position, chained: tuple[int, str], last: tuple[Position, str] | None, number: int | None) -> str:
+def _fault(
+    position: LogPosition, chained: tuple[int, str], last: tuple[LogPosition, str] | None, number: int | None
+) -> str:
     now, previous = chained
     if last is None or (now == 1 and previous == START):
         return ""  # the oldest line that is left, or a chain that begins
@@ -136,7 +138,7 @@ def _fault(position: Position, chained: tuple[int, str], last: tuple[Position, s
 
 
 def _fault_at_end(
-    head: Head, number: int | None, at_head: tuple[Position, str] | None, last: tuple[Position, str] | None
+    head: Head, number: int | None, at_head: tuple[LogPosition, str] | None, last: tuple[LogPosition, str] | None
 ) -> str:
     if head.number > (number or 0):
         return f"{last[0] if last else 'no line'}: the newest {head.number - (number or 0)} lines were removed after it"
@@ -145,10 +147,10 @@ def _fault_at_end(
     return ""
 
 
-def _lines(files: Sequence[tuple[Path, BinaryIO, int]]) -> Iterator[tuple[Position, bytes]]:
+def _lines(files: Sequence[tuple[Path, BinaryIO, int]]) -> Iterator[tuple[LogPosition, bytes]]:
     for path, file, size in files:
         file.seek(0)
         number = 0
         while (left := size - file.tell()) > 0:
             number += 1
-            yield Position(path, number), file.readline(min(_LINE_MAX, left)).removesuffix(b"\n")
+            yield LogPosition(path, number), file.readline(min(_LINE_MAX, left)).removesuffix(b"\n")

@@ -15,25 +15,25 @@ from weakref import WeakKeyDictionary
 
 from proxy.auth.policy.context import (
     Context,
-    RequestFacts,
-    are_timed,
-    facts_behind,
+    RequestInfo,
+    any_depends_on_clock,
+    info_behind,
     request_context,
     resource_account,
 )
 from proxy.auth.policy.decision import IDENTITY_ALONE, Decision, Question, is_own, resource_layers, settle
-from proxy.auth.policy.evaluation import Layer, caller_layers, keys_read
+from proxy.auth.policy.evaluation import PolicyLayer, caller_layers, keys_read
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller, RegistryAccess, RepositoryAccess
 
 # Of one caller: how many actions on resources, and of each how many sets of values; past it, all are dropped.
-QUESTIONS_KEPT = 512
-VALUES_KEPT = 16
+QUESTIONS_MAX = 512
+VALUES_MAX = 16
 # Decisions of all callers together, as sessions cost nothing to make; at some 1.5 KiB each, 100 MiB a worker.
-DECISIONS_KEPT = 65_536
+DECISIONS_MAX = 65_536
 
 
-class Lookups(Protocol):
+class PolicyLookups(Protocol):
     """The part of `metadata.contract.Metadata` that has a say."""
 
     async def repository_access(self, account: str, repository: str) -> RepositoryAccess: ...
@@ -44,9 +44,9 @@ class Lookups(Protocol):
 class Access:
     """One worker's answers."""
 
-    def __init__(self, lookups: Lookups) -> None:
+    def __init__(self, lookups: PolicyLookups) -> None:
         self._lookups = lookups
-        self._seen: WeakKeyDictionary[Caller, _Seen] = WeakKeyDictionary()
+        self._callers: WeakKeyDictionary[Caller, _CallerQuestions] = WeakKeyDictionary()
         self._decided = 0  # since all were dropped; never fewer than are kept
 
     async def decide(
@@ -54,7 +54,7 @@ class Access:
         caller: Caller,
         action: str,
         resource: str,
-        facts: RequestFacts,
+        info: RequestInfo,
         extra: Context | None = None,
         *,
         below: bool = False,
@@ -65,48 +65,52 @@ class Access:
         `extra` are condition keys of this request alone (aws:RequestTag/…, aws:TagKeys, ecr:AccountSetting), in lower
         case. MetadataUnavailable when what has a say cannot be looked up.
         """
-        seen = self._seen.get(caller)
-        if seen is None:
-            seen = self._seen[caller] = _Seen(caller)
-        question = seen.questions.get((action, resource, below)) or seen.ask(caller, action, resource, below)
+        questions_of_caller = self._callers.get(caller)
+        if questions_of_caller is None:
+            questions_of_caller = self._callers[caller] = _CallerQuestions(caller)
+        question = questions_of_caller.questions.get((action, resource, below)) or questions_of_caller.ask(
+            caller, action, resource, below
+        )
         registry: RegistryAccess | None = None
         repository: RepositoryAccess | None = None
         if question.account:
             registry = await self._lookups.registry_access(question.account)
             if question.repository and registry.exists:
                 repository = await self._lookups.repository_access(question.account, question.repository)
-        if not question.hangs_on(repository, registry):
+        if not question.has_same_lookups(repository, registry):
             question.begin(repository, registry)
-        values = question.values(facts, extra)
+        values = question.values(info, extra)
         decision = question.decisions.get(values)
         if decision is None:
-            decision = question.settle(caller, facts, extra)
+            decision = question.settle(caller, info, extra)
             question.keep(values, decision)
             self._decided += 1
-            if self._decided > DECISIONS_KEPT:
-                self._seen.clear()
+            if self._decided > DECISIONS_MAX:
+                self._callers.clear()
                 self._decided = 0
         return decision
 
-    def is_timed(self, caller: Caller, action: str, resource: str) -> bool:
+    def depends_on_clock(self, caller: Caller, action: str, resource: str) -> bool:
         """Whether what was just decided may be otherwise later, though nothing it hung on has changed. True as well of
         what was not decided lately."""
-        seen = self._seen.get(caller)
-        question = seen.questions.get((action, resource, False)) if seen is not None else None
-        return question is None or question.is_timed
+        questions_of_caller = self._callers.get(caller)
+        question = (
+            questions_of_caller.questions.get((action, resource, False)) if questions_of_caller is not None else None
+        )
+        return question is None or question.depends_on_clock
 
     async def require(
         self,
         caller: Caller,
         action: str,
         resource: str,
-        facts: RequestFacts,
+        info: RequestInfo,
         extra: Context | None = None,
         *,
         below: bool = False,
     ) -> None:
         """Failure AccessDenied, in AWS's words, unless `decide` allows it."""
-        decision = await self.decide(caller, action, resource, facts, extra, below=below)
+        decision = await self.decide(caller, action, resource, info, extra, below=below)
         if not decision.allowed:
             raise Failure(Code.ACCESS_DENIED, decision.message)
 
@@ -117,35 +121,37 @@ def repository_named(resource: str) -> str:
     return name if head.startswith("arn:aws:ecr:") and "*" not in name and "?" not in name else ""
 
 
-class _Seen:
+class _CallerQuestions:
     """What has been asked for one caller. It must not hold the caller, which would then never go."""
 
     __slots__ = ("_layers", "questions")
 
     def __init__(self, caller: Caller) -> None:
         self._layers = caller_layers(caller)
-        self.questions: dict[tuple[str, str, bool], _Asked] = {}
+        self.questions: dict[tuple[str, str, bool], _CachedQuestion] = {}
 
-    def ask(self, caller: Caller, action: str, resource: str, below: bool) -> _Asked:
+    def ask(self, caller: Caller, action: str, resource: str, below: bool) -> _CachedQuestion:
         """What has not been asked yet."""
-        if len(self.questions) >= QUESTIONS_KEPT:
+        if len(self.questions) >= QUESTIONS_MAX:
             self.questions.clear()
-        found = self.questions[action, resource, below] = _Asked(caller, self._layers, action, resource, below)
+        found = self.questions[action, resource, below] = _CachedQuestion(caller, self._layers, action, resource, below)
         return found
 
 
-class _Asked:
+class _CachedQuestion:
     """One question: whose say is to be looked up, and its decisions by the values of the keys that the documents read.
 
     What caller and resource say is the same as long as they are; what is left are the request's facts and extra keys.
     """
 
     __slots__ = (
-        "_action", "_below", "_callers", "_facts", "_keys", "_layers", "_registry", "_repository", "_resource",
-        "account", "decisions", "is_timed", "repository",
+        "_action", "_below", "_callers", "_info", "_keys", "_layers", "_registry", "_repository", "_resource",
+        "account", "decisions", "depends_on_clock", "repository",
     )  # fmt: skip
 
-    def __init__(self, caller: Caller, layers: tuple[Layer, ...], action: str, resource: str, below: bool) -> None:
+    def __init__(
+        self, caller: Caller, layers: tuple[PolicyLayer, ...], action: str, resource: str, below: bool
+    ) -> None:
         """`account` is empty where neither registry nor repository has a say, `repository` where it names none."""
         self._action = action
         self._resource = resource
@@ -162,31 +168,31 @@ class _Asked:
         self._registry = registry
         self._layers = (*self._callers, *resource_layers(self._action, repository, registry))
         self._keys = tuple(sorted(keys_read(self._layers)))
-        self._facts = facts_behind(self._keys)
-        self.is_timed = are_timed(self._keys)
+        self._info = info_behind(self._keys)
+        self.depends_on_clock = any_depends_on_clock(self._keys)
         self.decisions: dict[Hashable, Decision] = {}
 
-    def hangs_on(self, repository: RepositoryAccess | None, registry: RegistryAccess | None) -> bool:
+    def has_same_lookups(self, repository: RepositoryAccess | None, registry: RegistryAccess | None) -> bool:
         # Look-ups that are kept answer with the same object; comparing whole texts is for those that are not.
         if self._repository is repository and self._registry is registry:
             return True
         return self._repository == repository and self._registry == registry
 
-    def values(self, facts: RequestFacts, extra: Context | None) -> Hashable:
+    def values(self, info: RequestInfo, extra: Context | None) -> Hashable:
         """All that can differ between two requests with this question, so far as a document reads it."""
-        told = self._facts(facts)
+        told = self._info(info)
         if not extra or not self._keys:
             return told
         return (told, *[tuple(extra.get(key, ())) for key in self._keys])
 
-    def settle(self, caller: Caller, facts: RequestFacts, extra: Context | None) -> Decision:
+    def settle(self, caller: Caller, info: RequestInfo, extra: Context | None) -> Decision:
         """The decision, made anew."""
         tags = self._repository.tags if self._repository is not None else ()
-        context = request_context(caller, facts, self._resource, tags, extra)
+        context = request_context(caller, info, self._resource, tags, extra)
         question = Question(self._action, self._resource, context, self._below)
         return settle(caller, question, self._layers, is_own(caller, self._resource, self._registry))
 
     def keep(self, values: Hashable, decision: Decision) -> None:
-        if len(self.decisions) >= VALUES_KEPT:
+        if len(self.decisions) >= VALUES_MAX:
             self.decisions.clear()
         self.decisions[values] = decision

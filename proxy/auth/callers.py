@@ -18,10 +18,10 @@ from typing import Protocol
 from proxy.auth.revocation import is_revoked
 from proxy.model.identity import AccessKey, AttachedPolicy, Caller, Principal, Session
 
-CALLERS_KEPT = 4096  # some 500 bytes each beyond the principals, which the metadata cache holds anyway
+CALLERS_MAX = 4096  # some 500 bytes each beyond the principals, which the metadata cache holds anyway
 
 
-class Lookups(Protocol):
+class CallerLookups(Protocol):
     """The part of `metadata.contract.Metadata` that knows who somebody is."""
 
     async def principal(self, principal_id: str) -> Principal | None: ...
@@ -34,12 +34,14 @@ class Lookups(Protocol):
 class Callers:
     """One worker's callers. To be shared by all its doors."""
 
-    def __init__(self, lookups: Lookups, clock: Callable[[], float] = time.time, *, keep: int = CALLERS_KEPT) -> None:
+    def __init__(
+        self, lookups: CallerLookups, clock: Callable[[], float] = time.time, *, keep: int = CALLERS_MAX
+    ) -> None:
         """`clock` tells epoch seconds."""
         self._lookups = lookups
         self._clock = clock
         self._keep = keep
-        self._kept: OrderedDict[_Name, _Kept] = OrderedDict()
+        self._cache: OrderedDict[_Name, _CachedCaller] = OrderedDict()
 
     async def find(
         self,
@@ -66,19 +68,21 @@ class Callers:
             principal = await self._lookups.principal(principal_id)
         if principal is None or principal.account != account or is_revoked(principal, session, issued):
             return None
-        narrowed = await self._narrowed(account, session) if session is not None else None
-        return self._one(principal, session, narrowed, access_key_id, issued, expires)
+        session_policies = await self._session_policies(account, session) if session is not None else None
+        return self._cached(principal, session, session_policies, access_key_id, issued, expires)
 
     def of_key(self, key: AccessKey) -> Caller | None:
         """The caller with a long-lived key that has just been looked up. None: its age has ended it."""
         return (
-            None if self._is_over(key) else self._one(key.principal, None, None, key.access_key_id, None, key.expires)
+            None
+            if self._is_over(key)
+            else self._cached(key.principal, None, None, key.access_key_id, None, key.expires)
         )
 
     def _is_over(self, key: AccessKey) -> bool:
         return key.expires is not None and self._clock() >= key.expires
 
-    async def _narrowed(self, account: str, session: Session) -> tuple[AttachedPolicy, ...] | None:
+    async def _session_policies(self, account: str, session: Session) -> tuple[AttachedPolicy, ...] | None:
         if not session.policy and not session.policy_arns:
             return None
         own = (AttachedPolicy(session.policy),) if session.policy else ()
@@ -86,25 +90,25 @@ class Callers:
         found = await self._lookups.policy_documents(account, session.policy_arns) if session.policy_arns else ()
         return (*own, *found)
 
-    def _one(
+    def _cached(
         self,
         principal: Principal,
         session: Session | None,
-        narrowed: tuple[AttachedPolicy, ...] | None,
+        session_policies: tuple[AttachedPolicy, ...] | None,
         access_key_id: str,
         issued: float | None,
         expires: float | None,
     ) -> Caller:
         name = (access_key_id, principal.principal_id, session, issued)
-        kept = self._kept.get(name)
-        if kept is not None and kept.is_still(principal, narrowed, expires):
-            self._kept.move_to_end(name)
-            return kept.caller
-        caller = Caller(principal, session, narrowed, access_key_id, issued, expires)
-        self._kept[name] = _Kept(caller, principal)
-        self._kept.move_to_end(name)
-        if len(self._kept) > self._keep:
-            self._kept.popitem(last=False)
+        cached = self._cache.get(name)
+        if cached is not None and cached.matches(principal, session_policies, expires):
+            self._cache.move_to_end(name)
+            return cached.caller
+        caller = Caller(principal, session, session_policies, access_key_id, issued, expires)
+        self._cache[name] = _CachedCaller(caller, principal)
+        self._cache.move_to_end(name)
+        if len(self._cache) > self._keep:
+            self._cache.popitem(last=False)
         return caller
 
 
@@ -112,17 +116,17 @@ _Name = tuple[str, str, Session | None, float | None]
 
 
 @dataclass(slots=True)
-class _Kept:
+class _CachedCaller:
     """A caller, and the look-up's object that last said the same of it: nothing is compared while that one comes."""
 
     caller: Caller
     seen: Principal
 
-    def is_still(
-        self, principal: Principal, narrowed: tuple[AttachedPolicy, ...] | None, expires: float | None
+    def matches(
+        self, principal: Principal, session_policies: tuple[AttachedPolicy, ...] | None, expires: float | None
     ) -> bool:
         if self.seen is not principal:
             if self.caller.principal != principal:
                 return False
             self.seen = principal
-        return self.caller.session_policies == narrowed and self.caller.key_expires == expires
+        return self.caller.session_policies == session_policies and self.caller.key_expires == expires

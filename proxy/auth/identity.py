@@ -23,7 +23,7 @@ from proxy.model.identity import Caller
 
 HEADER_MAX = 16 * 1024
 USER = "AWS"
-CLAIMS_KEPT = 4096  # at some 300 bytes each, a bit over 1 MiB a worker
+CLAIMS_MAX = 4096  # at some 300 bytes each, a bit over 1 MiB a worker
 
 EXPIRED_TEXT = "Your authorization token has expired. Reauthenticate and try again."
 
@@ -32,7 +32,7 @@ class Unauthenticated(Exception):
     """No credentials, or none that count. The door answers 401 with its challenge; why is not said."""
 
 
-class Identity:
+class BasicAuthenticator:
     """Turns an `Authorization` header into the caller of this moment."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Identity:
         clock: Callable[[], float],
         *,
         region: str,
-        keep: int = CLAIMS_KEPT,
+        keep: int = CLAIMS_MAX,
     ) -> None:
         """`callers` are those of all doors; `clock` tells epoch seconds."""
         self._callers = callers
@@ -50,7 +50,7 @@ class Identity:
         self._clock = clock
         self._region = region
         self._keep = keep
-        self._seen: OrderedDict[bytes, TokenClaims] = OrderedDict()
+        self._cache: OrderedDict[bytes, TokenClaims] = OrderedDict()
 
     async def authenticate_basic(self, header: str | None) -> Caller:
         """The caller, or Unauthenticated; a token whose time is over is Failure AccessDenied in ECR's words.
@@ -82,17 +82,17 @@ class Identity:
         now = self._clock()
         name = hashlib.sha256(token.encode()).digest()
         try:
-            claims = self._seen.get(name)
+            claims = self._cache.get(name)
             if claims is None:
                 claims = self._tokens.read(token, now)
-                self._seen[name] = claims
-                if len(self._seen) > self._keep:
-                    self._seen.popitem(last=False)
+                self._cache[name] = claims
+                if len(self._cache) > self._keep:
+                    self._cache.popitem(last=False)
             else:
-                self._seen.move_to_end(name)
+                self._cache.move_to_end(name)
                 check_time(claims, now)
         except TokenExpired:
-            self._seen.pop(name, None)
+            self._cache.pop(name, None)
             raise Failure(
                 Code.ACCESS_DENIED, EXPIRED_TEXT, hint="run aws ecr get-login-password and docker login again"
             ) from None

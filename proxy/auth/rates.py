@@ -30,12 +30,12 @@ from proxy.model.quotas import Rate
 LEASE_SECONDS = 1.0
 AHEAD_SECONDS = 0.1  # of the rate: what a lease may hold beyond the requests at hand
 PAUSE_SECONDS = 0.05  # an empty bucket is left alone for so long, that a flood of requests be none of calls
-PATIENCE_SECONDS = 1.0  # with the metadata service; a request waits no longer for its token
-ALONE_SECONDS = 5.0  # after that it is not asked again for so long
-BUCKETS_KEPT = 4096  # some 1 KiB each; one that is dropped loses its lease
+TIMEOUT_SECONDS = 1.0  # with the metadata service; a request waits no longer for its token
+FALLBACK_SECONDS = 5.0  # after that it is not asked again for so long
+BUCKETS_MAX = 4096  # some 1 KiB each; one that is dropped loses its lease
 
 
-class Bucket(Protocol):
+class TokenBucket(Protocol):
     """The part of `metadata.contract.Metadata` that keeps the tokens."""
 
     async def take_tokens(
@@ -43,11 +43,11 @@ class Bucket(Protocol):
     ) -> tuple[int, float]: ...
 
 
-class Rates:
+class RateLimiter:
     """One worker's leases. `rates` by operation: what is not in it has no limit."""
 
     def __init__(
-        self, rates: Mapping[str, Rate], bucket: Bucket, *, clock: Callable[[], float] = time.monotonic
+        self, rates: Mapping[str, Rate], bucket: TokenBucket, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._rates = rates
         self._bucket = bucket
@@ -68,7 +68,7 @@ class Rates:
         lease = self._leases.get(name)
         if lease is None:
             lease = self._leases[name] = _Lease(*name, rate, self._bucket, self._clock)
-            if len(self._leases) > BUCKETS_KEPT:
+            if len(self._leases) > BUCKETS_MAX:
                 self._leases.popitem(last=False)
         else:
             self._leases.move_to_end(name)
@@ -81,7 +81,9 @@ class Rates:
 class _Lease:
     """What one worker holds of one bucket."""
 
-    def __init__(self, account: str, operation: str, rate: Rate, bucket: Bucket, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, account: str, operation: str, rate: Rate, bucket: TokenBucket, clock: Callable[[], float]
+    ) -> None:
         self._account = account
         self._operation = operation
         self._rate = rate
@@ -93,9 +95,9 @@ class _Lease:
         self._leased = 0  # tokens that the lease began with
         self._ends = 0.0
         self._refused_until = 0.0
-        self._alone_until = 0.0
+        self._fallback_until = 0.0
         self._ahead = 1
-        self._asking = asyncio.Lock()
+        self._renewing = asyncio.Lock()
         self._waiting = 0
 
     async def spend(self) -> float | None:
@@ -104,7 +106,7 @@ class _Lease:
             return None
         self._waiting += 1
         try:
-            async with self._asking:  # one asks for all that wait
+            async with self._renewing:  # one asks for all that wait
                 while not self._spent():
                     seconds = self._refused_until - self._clock()
                     if seconds > 0:
@@ -122,15 +124,15 @@ class _Lease:
 
     async def _renew(self) -> None:
         now = self._clock()
-        if now < self._alone_until:
-            return self._grant_oneself(now)
+        if now < self._fallback_until:
+            return self._grant_locally(now)
         if self._leased:
             used_up = self._tokens == 0 and now < self._ends
             self._ahead = min(self._most_ahead, 2 * self._ahead if used_up else max(1, self._leased - self._tokens))
         most = max(self._ahead, self._waiting)
         self._tokens = 0
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 granted, seconds = await self._bucket.take_tokens(
                     self._account,
                     self._operation,
@@ -140,14 +142,14 @@ class _Lease:
                 )
         except (Failure, TimeoutError) as error:
             observe.log.warning("a request rate is this worker's alone", operation=self._operation, why=repr(error))
-            self._ends, self._alone_until = 0.0, self._clock() + ALONE_SECONDS
-            return self._grant_oneself(self._clock())
+            self._ends, self._fallback_until = 0.0, self._clock() + FALLBACK_SECONDS
+            return self._grant_locally(self._clock())
         self._tokens = self._leased = granted
         self._ends = now + LEASE_SECONDS  # from before it was asked for
         if granted < most:  # there are no more
             self._refused_until = self._clock() + max(seconds, self._pause)
 
-    def _grant_oneself(self, now: float) -> None:
+    def _grant_locally(self, now: float) -> None:
         """The rate, a second at a time, or a token at a time where that takes longer."""
         if now < self._ends:
             self._refused_until = self._ends

@@ -1,15 +1,31 @@
-"""Secrets of access keys at rest: sealed for one purpose, each bound to its access key id.
+"""Secrets at rest: of access keys, and the values of secrets. Each is sealed for one purpose, bound to what it is of.
 
-SigV4 is symmetric, so a secret must come back in the clear to check a signature; it never lies unsealed in a row, and
-a row moved to another access key id does not open. Whoever makes a key and whoever checks a signature use the same
-`PURPOSE` to derive the sealer's keys. Must not know where rows are kept.
+SigV4 is symmetric, so an access key's secret must come back in the clear to check a signature, and a secret's value to
+be told or to log in with; neither ever lies unsealed in a row, and a row moved to another access key id, secret or
+version does not open. Whoever seals and whoever opens use the same purpose to derive the sealer's keys. Must not know
+where rows are kept.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from proxy.auth.envelope import SmallSealer
 
 PURPOSE = "access-key-secret"
+VALUE_PURPOSE = "secret-value"
+_TEXT, _BYTES = b"t", b"b"
+
+
+@dataclass(frozen=True, slots=True)
+class SecretValue:
+    """Text or bytes, as it was given; the other is None."""
+
+    text: str | None = None
+    binary: bytes | None = None
+
+    def __repr__(self) -> str:  # a log line or a failed assertion must not show it
+        return "SecretValue(...)"
 
 
 def seal_secret(sealer: SmallSealer, access_key_id: str, secret: str) -> bytes:
@@ -20,3 +36,20 @@ def seal_secret(sealer: SmallSealer, access_key_id: str, secret: str) -> bytes:
 def open_secret(sealer: SmallSealer, access_key_id: str, sealed: bytes) -> str:
     """The secret access key; ValueError when the row is not this key's, or no master key here opens it."""
     return sealer.open(sealed, access_key_id.encode()).decode()
+
+
+def seal_value(sealer: SmallSealer, arn: str, version_id: str, value: SecretValue) -> bytes:
+    """What a row holds of a secret's version. `sealer` is one for `VALUE_PURPOSE`."""
+    plain = _TEXT + value.text.encode() if value.text is not None else _BYTES + (value.binary or b"")
+    return sealer.seal(plain, _bound_to(arn, version_id))
+
+
+def open_value(sealer: SmallSealer, arn: str, version_id: str, sealed: bytes) -> SecretValue:
+    """The value; ValueError when the row is not this version's, or no master key here opens it."""
+    plain = sealer.open(sealed, _bound_to(arn, version_id))
+    return SecretValue(text=plain[1:].decode()) if plain[:1] == _TEXT else SecretValue(binary=plain[1:])
+
+
+def _bound_to(arn: str, version_id: str) -> bytes:
+    """No ARN has a space."""
+    return f"{arn} {version_id}".encode()

@@ -43,7 +43,7 @@ class SessionExpired(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class TemporaryCredentials:
     """What STS hands out. `expires` is epoch seconds."""
 
     access_key_id: str
@@ -70,7 +70,7 @@ class Sessions:
         self._sealer = sealer
         self._random = random
 
-    def issue(self, principal: Principal, session: Session) -> Credentials:
+    def issue(self, principal: Principal, session: Session) -> TemporaryCredentials:
         """Fresh credentials for `session` of `principal`. ValueError when they would be larger than any that opens."""
         access_key_id = "ASIA" + "".join(_ID_ALPHABET[byte % 32] for byte in self._random(16))
         secret = b64encode(self._random(30)).decode()  # 40 characters, as the long-lived ones have
@@ -85,7 +85,7 @@ class Sessions:
         token = seal_document(self._sealer, document)
         if len(token) > TOKEN_MAX:
             raise ValueError(f"a session token of {len(token)} characters is larger than any that opens")
-        return Credentials(access_key_id, secret, token, session.expires)
+        return TemporaryCredentials(access_key_id, secret, token, session.expires)
 
     def open(self, token: str, now: float) -> SessionCredentials:
         """What the token says; SessionInvalid, SessionExpired."""

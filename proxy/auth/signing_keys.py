@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from proxy.auth.sigv4 import TERMINATOR, Claim
 
-KEYS_KEPT = 1024  # at some 300 bytes each; one entry an access key, day, region and service
+KEYS_MAX = 1024  # at some 300 bytes each; one entry an access key, day, region and service
 
 
 class SigningKeys:
@@ -22,21 +22,21 @@ class SigningKeys:
     replaced is never checked against the old one.
     """
 
-    def __init__(self, keep: int = KEYS_KEPT) -> None:
+    def __init__(self, keep: int = KEYS_MAX) -> None:
         self._keep = keep
-        self._kept: OrderedDict[tuple[str, bytes, str], bytes] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, bytes, str], bytes] = OrderedDict()
 
     def get(self, claim: Claim, identity: bytes, secret: Callable[[], str]) -> bytes:
         """The signing key for the claim's scope; `secret` is asked only when it is not kept."""
         name = (claim.access_key_id, identity, claim.scope)
-        key = self._kept.get(name)
+        key = self._cache.get(name)
         if key is not None:
-            self._kept.move_to_end(name)
+            self._cache.move_to_end(name)
             return key
         key = signing_key(secret(), claim.day, claim.region, claim.service)
-        self._kept[name] = key
-        if len(self._kept) > self._keep:
-            self._kept.popitem(last=False)
+        self._cache[name] = key
+        if len(self._cache) > self._keep:
+            self._cache.popitem(last=False)
         return key
 
 

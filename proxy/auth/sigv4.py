@@ -74,7 +74,7 @@ class Reason(StrEnum):
     MISMATCH = "mismatch"  # checked and wrong: signature, scope or time
 
 
-class Refused(Exception):
+class SignatureRefused(Exception):
     """A request whose signature does not count. `message` is AWS's text and safe to show."""
 
     def __init__(self, reason: Reason, message: str) -> None:
@@ -122,17 +122,17 @@ def read_claim(headers: Headers, query: str = "") -> Claim:
     found = _gather(headers)
     for name in sorted(SINGLE & found.keys()):
         if len(found[name]) > 1:
-            raise Refused(Reason.INCOMPLETE, f"The header '{name}' must be sent once.")
+            raise SignatureRefused(Reason.INCOMPLETE, f"The header '{name}' must be sent once.")
     presigned = _PRESIGNED.search(query) is not None
     if presigned and "authorization" in found:
-        raise Refused(
+        raise SignatureRefused(
             Reason.INCOMPLETE,
             "Only one of the Authorization header and the X-Amz-Signature query parameter may be used.",
         )
     if presigned:
         return _query_claim(found, query)
     if "authorization" not in found:
-        raise Refused(Reason.MISSING, "Missing Authentication Token")
+        raise SignatureRefused(Reason.MISSING, "Missing Authentication Token")
     return _header_claim(found)
 
 
@@ -141,7 +141,7 @@ def _header_claim(found: Mapping[str, Sequence[str]]) -> Claim:
     access_key_id, day, region, service = _credential(parts["Credential"])
     date = found.get("x-amz-date", [""])[0]
     if not date:
-        raise Refused(Reason.INCOMPLETE, "Authorization header requires existence of a 'X-Amz-Date' header.")
+        raise SignatureRefused(Reason.INCOMPLETE, "Authorization header requires existence of a 'X-Amz-Date' header.")
     return Claim(
         access_key_id,
         day,
@@ -156,36 +156,36 @@ def _header_claim(found: Mapping[str, Sequence[str]]) -> Claim:
 
 
 def _query_claim(found: Mapping[str, Sequence[str]], query: str) -> Claim:
-    said: dict[str, str] = {}
+    parameters: dict[str, str] = {}
     for piece in query.split("&"):
         name, _, value = piece.partition("=")
         if name in _QUERY_KNOWN:
-            if name in said:
-                raise Refused(Reason.INCOMPLETE, f"The query parameter '{name}' must be sent once.")
-            said[name] = unquote_plus(value)
-    missing = [name for name in _QUERY if not said.get(name)]
+            if name in parameters:
+                raise SignatureRefused(Reason.INCOMPLETE, f"The query parameter '{name}' must be sent once.")
+            parameters[name] = unquote_plus(value)
+    missing = [name for name in _QUERY if not parameters.get(name)]
     if missing:
         wanted = ", ".join(f"'{name}'" for name in missing)
-        raise Refused(
+        raise SignatureRefused(
             Reason.INCOMPLETE,
             f"AWS query-string parameters must include {wanted}. Re-examine the query-string parameters.",
         )
-    if said["X-Amz-Algorithm"] != ALGORITHM:
-        raise Refused(Reason.INCOMPLETE, f"Unsupported AWS 'algorithm'; use {ALGORITHM} as X-Amz-Algorithm.")
-    if _TOKEN in said and "x-amz-security-token" in found:
-        raise Refused(Reason.INCOMPLETE, f"{_TOKEN} must be sent once, as a header or in the query string.")
-    access_key_id, day, region, service = _credential(said["X-Amz-Credential"])
+    if parameters["X-Amz-Algorithm"] != ALGORITHM:
+        raise SignatureRefused(Reason.INCOMPLETE, f"Unsupported AWS 'algorithm'; use {ALGORITHM} as X-Amz-Algorithm.")
+    if _TOKEN in parameters and "x-amz-security-token" in found:
+        raise SignatureRefused(Reason.INCOMPLETE, f"{_TOKEN} must be sent once, as a header or in the query string.")
+    access_key_id, day, region, service = _credential(parameters["X-Amz-Credential"])
     return Claim(
         access_key_id,
         day,
         region,
         service,
-        _signed_headers(said["X-Amz-SignedHeaders"]),
-        _signature(said[_SIGNATURE_PARAMETER]),
-        _date(said["X-Amz-Date"]),
-        said.get("X-Amz-Expires", ""),
-        said.get(_TOKEN) or found.get("x-amz-security-token", [""])[0],
-        said.get("X-Amz-Content-Sha256") or found.get("x-amz-content-sha256", [""])[0],
+        _signed_headers(parameters["X-Amz-SignedHeaders"]),
+        _signature(parameters[_SIGNATURE_PARAMETER]),
+        _date(parameters["X-Amz-Date"]),
+        parameters.get("X-Amz-Expires", ""),
+        parameters.get(_TOKEN) or found.get("x-amz-security-token", [""])[0],
+        parameters.get("X-Amz-Content-Sha256") or found.get("x-amz-content-sha256", [""])[0],
     )
 
 
@@ -208,20 +208,20 @@ def check_claim(
             continue  # the date stands in the query, which is signed whole
         if name not in claim.signed_headers:
             shown = "'Host' or ':authority'" if name == "host" else f"'{name}'"
-            raise Refused(Reason.INCOMPLETE, f"{shown} must be a 'SignedHeader' in the AWS Authorization.")
+            raise SignatureRefused(Reason.INCOMPLETE, f"{shown} must be a 'SignedHeader' in the AWS Authorization.")
     if claim.region not in regions:
-        raise Refused(Reason.MISMATCH, "Credential should be scoped to a valid region.")
+        raise SignatureRefused(Reason.MISMATCH, "Credential should be scoped to a valid region.")
     if claim.service != service:
-        raise Refused(Reason.MISMATCH, f"Credential should be scoped to correct service: '{service}'.")
+        raise SignatureRefused(Reason.MISMATCH, f"Credential should be scoped to correct service: '{service}'.")
     if not claim.date.startswith(claim.day):
-        raise Refused(
+        raise SignatureRefused(
             Reason.MISMATCH,
             "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
             f"'{claim.day}' != '{claim.date[:8]}', from '{claim.date}'.",
         )
     if claim.body_sha256 and not _HEX_256.fullmatch(claim.body_sha256):
         # UNSIGNED-PAYLOAD, STREAMING-…: not of these services.
-        raise Refused(Reason.MISMATCH, MISMATCH_TEXT)
+        raise SignatureRefused(Reason.MISMATCH, MISMATCH_TEXT)
     signed_at = _epoch(claim.date)
     edge = skew_minutes * 60
     held = edge
@@ -229,12 +229,12 @@ def check_claim(
         held = _expires(claim.expires or "") if presigned_seconds is None else presigned_seconds
     if signed_at < now - held:
         shown = f"{held // 60} min." if held % 60 == 0 else f"{held} sec."
-        raise Refused(
+        raise SignatureRefused(
             Reason.MISMATCH,
             f"Signature expired: {claim.date} is now earlier than {_stamp(now - held)} ({_stamp(now)} - {shown})",
         )
     if signed_at > now + edge:
-        raise Refused(
+        raise SignatureRefused(
             Reason.MISMATCH,
             f"Signature not yet current: {claim.date} is still later than {_stamp(now + edge)} "
             f"({_stamp(now)} + {skew_minutes} min.)",
@@ -251,7 +251,7 @@ def check_signature(
     """
     found = _gather(headers)
     if any(name not in found for name in claim.signed_headers):
-        raise Refused(Reason.MISMATCH, MISMATCH_TEXT)
+        raise SignatureRefused(Reason.MISMATCH, MISMATCH_TEXT)
     holds = False
     for spelled in _signed_queries(claim, query):
         canonical = canonical_request(method, path, spelled, found, claim.signed_headers, body_sha256)
@@ -259,7 +259,7 @@ def check_signature(
         wanted = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
         holds |= hmac.compare_digest(wanted, claim.signature)
     if not holds or (claim.body_sha256 and not hmac.compare_digest(body_sha256, claim.body_sha256)):
-        raise Refused(Reason.MISMATCH, MISMATCH_TEXT)
+        raise SignatureRefused(Reason.MISMATCH, MISMATCH_TEXT)
 
 
 def _signed_queries(claim: Claim, query: str) -> tuple[str, ...]:
@@ -286,18 +286,20 @@ def _gather(headers: Headers) -> dict[str, list[str]]:
 def _authorization(value: str) -> dict[str, str]:
     algorithm, _, rest = value.strip().partition(" ")
     if len(value) > HEADER_MAX:
-        raise Refused(Reason.INCOMPLETE, "Authorization header is too long.")
+        raise SignatureRefused(Reason.INCOMPLETE, "Authorization header is too long.")
     if algorithm != ALGORITHM:
-        raise Refused(Reason.INCOMPLETE, f"Unsupported AWS 'algorithm'; use {ALGORITHM} in the Authorization header.")
+        raise SignatureRefused(
+            Reason.INCOMPLETE, f"Unsupported AWS 'algorithm'; use {ALGORITHM} in the Authorization header."
+        )
     parts: dict[str, str] = {}
     for piece in rest.split(","):
         name, equals, text = piece.strip().partition("=")
         if not equals or name in parts:
-            raise Refused(Reason.INCOMPLETE, "Authorization header has a parameter without a value, or twice.")
+            raise SignatureRefused(Reason.INCOMPLETE, "Authorization header has a parameter without a value, or twice.")
         parts[name] = text
     missing = [name for name in ("Credential", "Signature", "SignedHeaders") if not parts.get(name)]
     if missing:
-        raise Refused(
+        raise SignatureRefused(
             Reason.INCOMPLETE, " ".join(f"Authorization header requires '{name}' parameter." for name in missing)
         )
     return parts
@@ -306,15 +308,15 @@ def _authorization(value: str) -> dict[str, str]:
 def _credential(text: str) -> tuple[str, str, str, str]:
     parts = text.split("/")
     if len(parts) != 5 or not all(_PART.fullmatch(part) for part in parts):
-        raise Refused(
+        raise SignatureRefused(
             Reason.INCOMPLETE,
             "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term.",
         )
     access_key_id, day, region, service, term = parts
     if term != TERMINATOR:
-        raise Refused(Reason.MISMATCH, f"Credential should be scoped with a valid terminator: '{TERMINATOR}'.")
+        raise SignatureRefused(Reason.MISMATCH, f"Credential should be scoped with a valid terminator: '{TERMINATOR}'.")
     if not _DAY.fullmatch(day):
-        raise Refused(Reason.INCOMPLETE, "Date in Credential must be YYYYMMDD.")
+        raise SignatureRefused(Reason.INCOMPLETE, "Date in Credential must be YYYYMMDD.")
     return access_key_id, day, region, service
 
 
@@ -325,25 +327,25 @@ def _signed_headers(text: str) -> tuple[str, ...]:
         or len(set(signed)) != len(signed)
         or not all(_HEADER_NAME.fullmatch(name) for name in signed)
     ):
-        raise Refused(Reason.INCOMPLETE, "'SignedHeaders' must list lower-case header names once each.")
+        raise SignatureRefused(Reason.INCOMPLETE, "'SignedHeaders' must list lower-case header names once each.")
     return signed
 
 
 def _signature(text: str) -> str:
     if not _HEX_256.fullmatch(text):
-        raise Refused(Reason.INCOMPLETE, "'Signature' must be 64 lower-case hex digits.")
+        raise SignatureRefused(Reason.INCOMPLETE, "'Signature' must be 64 lower-case hex digits.")
     return text
 
 
 def _date(text: str) -> str:
     if not _DATE.fullmatch(text):
-        raise Refused(Reason.INCOMPLETE, _DATE_TEXT)
+        raise SignatureRefused(Reason.INCOMPLETE, _DATE_TEXT)
     return text
 
 
 def _expires(text: str) -> int:
     if not _EXPIRES.fullmatch(text) or not 1 <= int(text) <= EXPIRES_MAX:
-        raise Refused(Reason.INCOMPLETE, f"X-Amz-Expires must be a number of seconds from 1 to {EXPIRES_MAX}.")
+        raise SignatureRefused(Reason.INCOMPLETE, f"X-Amz-Expires must be a number of seconds from 1 to {EXPIRES_MAX}.")
     return int(text)
 
 
@@ -351,7 +353,7 @@ def _epoch(date: str) -> int:
     try:
         return calendar.timegm(time.strptime(date, "%Y%m%dT%H%M%SZ"))
     except ValueError:
-        raise Refused(Reason.INCOMPLETE, _DATE_TEXT) from None
+        raise SignatureRefused(Reason.INCOMPLETE, _DATE_TEXT) from None
 
 
 def _stamp(epoch: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-VERSIONS = {"ecr": "2015-09-21", "sts": "2011-06-15", "iam": "2010-05-08"}
+VERSIONS = {"ecr": "2015-09-21", "sts": "2011-06-15", "iam": "2010-05-08", "secretsmanager": "2017-10-17"}
 
 Shape = Mapping[str, Any]
 

@@ -98,6 +98,8 @@ class _Check:
             self._number(shape, kind, value, here)
 
     def _invalid(self, here: str, value: Any, why: str) -> Failure:
+        if self._service == "secretsmanager":  # a secret may stand in the wrong member
+            value = _HIDDEN
         return invalid(here, why) if self._is_ecr else invalid_value(here, value, why)
 
     def _structure(self, shape: Mapping[str, Any], value: Any, path: str, here: str) -> None:

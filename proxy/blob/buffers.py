@@ -50,7 +50,7 @@ class BufferPool:
         if len(self._idle) < self._keep:
             self._idle.append(buffer)
 
-    def let_go(self, buffer: bytearray) -> None:
+    def discard(self, buffer: bytearray) -> None:
         """Not for reuse: a thread or a transport may still hold it."""
         self.lent -= 1
 
@@ -67,7 +67,7 @@ class BufferPool:
             if clean:
                 self.give(buffer)
             else:
-                self.let_go(buffer)
+                self.discard(buffer)
         self.reads -= 1
         if self._turns is not None:
             self._turns.release()

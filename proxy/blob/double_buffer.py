@@ -1,7 +1,7 @@
 """Two kept slots that take turns: one fills with frames while a thread makes and stores what the other holds.
 
-Bytes are copied once, to their place in a slot of about 1 MiB. A full slot makes one hop to a thread, in which its
-frames are made into what is stored (`Make`) and stored, while the other slot fills: receiving overlaps with the rest,
+Bytes are copied once, to their place in a slot of about 1 MiB. A full slot makes one hop to a thread, which turns its
+frames into what is stored (`Transform`) and stores them, while the other slot fills: receiving overlaps with the rest,
 and a stream holds two slots (2.02 MiB), however long it is. Small uploads of a known length take a buffer of just that
 length. While bytes come as fast as they are stored, `draw` does without the hops: one thread receives into a slot,
 makes and stores it, again and again, and receiving overlaps in the socket's own buffer.
@@ -27,7 +27,7 @@ _NONE = bytearray()  # in the place of a slot once the final one has gone
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class BufferLayout:
     """How frames lie in a slot: a frame's bytes are put `plain_at` from its start, and it takes `*_overhead` more."""
 
     frame_length: int
@@ -44,7 +44,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class FilledBuffer:
     """What a slot holds: whole frames from `start` on, the first of them number `sequence` (from 1), and, in the last
     slot, `final` bytes of one more."""
 
@@ -54,37 +54,39 @@ class Filled:
     final: int | None
 
 
-Made = Callable[[memoryview], None]
-Make = Callable[[memoryview, Filled, memoryview | None, Made | None], int]
+OnPiece = Callable[[memoryview], None]
+Transform = Callable[[memoryview, FilledBuffer, memoryview | None, OnPiece | None], int]
 """In a thread: turn the slot's frames into what is stored, in place or at the same places of another buffer; where it
-ends. It begins at the slot's start, and what lies before the frames is part of it. `Made` is told of each piece in the
-other buffer."""
+ends. It begins at the slot's start, and what lies before the frames is part of it. `OnPiece` is called with each piece
+written to the other buffer."""
 
 Source = Callable[[Sequence[memoryview]], int]
 """In a thread: put bytes into these places, one after the other; how many. 0 when there are none for now."""
 
 
-class Slots:
+class DoubleBuffer:
     """One append being written. `plain_length` counts the bytes taken so far.
 
     A failure or a cancellation leaves it fit for `abandon`; after a cancellation `finish` is good as well and keeps
     what was taken.
     """
 
-    def __init__(self, appender: Appender, shape: Shape, make: Make, *, expected: int | None, pool: BufferPool) -> None:
+    def __init__(
+        self, appender: Appender, layout: BufferLayout, transform: Transform, *, expected: int | None, pool: BufferPool
+    ) -> None:
         """`expected` is the plaintext's length if it is known, a hint only. ValueError when a frame does not fit."""
-        if len(shape.header) + shape.frame_length + shape.final_overhead > pool.slot_bytes:
-            raise ValueError(f"a frame of {shape.frame_length} bytes does not fit a slot of {pool.slot_bytes}")
+        if len(layout.header) + layout.frame_length + layout.final_overhead > pool.slot_bytes:
+            raise ValueError(f"a frame of {layout.frame_length} bytes does not fit a slot of {pool.slot_bytes}")
         self.plain_length = 0
         self._appender = appender
-        self._shape = shape
-        self._make = make
+        self._layout = layout
+        self._transform = transform
         self._stored_offset = appender.offset
         self._pool = pool
 
         self._small: bytearray | None = None
         if expected is not None:
-            length = shape.stored_length(expected)
+            length = layout.stored_length(expected)
             if length <= SMALL:
                 self._small = bytearray(length)
         self._expected = expected or 0
@@ -92,9 +94,9 @@ class Slots:
         # The slot that fills: frames of it are whole up to `_at`, of which the next one holds `_fill` bytes.
         self._buffer = self._small if self._small is not None else pool.take()
         self._view = memoryview(self._buffer)  # written through: a bytearray makes a copy of what it is to take
-        self._view[: len(shape.header)] = shape.header
-        self._start = len(shape.header)  # where the slot's first frame begins
-        self._at = len(shape.header)
+        self._view[: len(layout.header)] = layout.header
+        self._start = len(layout.header)  # where the slot's first frame begins
+        self._at = len(layout.header)
         self._fill = 0
         self._frames = 0
         self._sequence = 1  # of the slot's first frame
@@ -108,37 +110,37 @@ class Slots:
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "appending" if self._append is not None else "filling"
-        return f"<Slots of {self.plain_length} bytes, {state}>"
+        return f"<DoubleBuffer of {self.plain_length} bytes, {state}>"
 
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take the chunk's bytes; it is the caller's again. Waits only while both slots are full."""
         rest = memoryview(chunk).cast("B")
         room: memoryview | None = None
         while len(rest):
-            room = room or await self.room()
+            room = room or await self.reserve()
             part = min(len(room), len(rest))
             room[:part] = rest[:part]
             rest = rest[part:]
-            room = self.took(part)
-        if not self._has_room():
-            await self._ship()
+            room = self.commit(part)
+        if not self._has_space():
+            await self._flush()
 
-    async def room(self) -> memoryview:
-        """Where the next bytes go, at least one, to be put there by the caller and told of by `took`. Good until then;
-        waits only while both slots are full."""
+    async def reserve(self) -> memoryview:
+        """Where the caller puts the next bytes, at least one; `commit` says how many. Valid until then; waits only
+        while both slots are full."""
         if self._ended or self._final_sent:
             raise RuntimeError("this append has ended")
         if self._drawing:
             await self._settle()
-        shape = self._shape
+        layout = self._layout
         if self._small is not None and self.plain_length == self._expected:
             # More comes than was expected: go on in a slot of the pool.
-            used = self._at + shape.plain_at + self._fill
+            used = self._at + layout.plain_at + self._fill
             self._fill_next(self._pool.take())
             self._view[:used] = self._small[:used]
             self._small = None
-        if not self._has_room():
-            await self._ship()
+        if not self._has_space():
+            await self._flush()
         return self._place()
 
     async def draw(self, source: Source) -> bool:
@@ -171,31 +173,31 @@ class Slots:
 
     def _places(self, view: memoryview) -> list[memoryview]:
         """The rest of the frame that fills and each that follows in the slot, as far as even a final one would fit."""
-        shape, at, fill = self._shape, self._at, self._fill
+        layout, at, fill = self._layout, self._at, self._fill
         places = list[memoryview]()
-        while at + shape.frame_length + shape.final_overhead <= len(view):
-            places.append(view[at + shape.plain_at + fill : at + shape.plain_at + shape.frame_length])
-            at, fill = at + shape.frame_length + shape.frame_overhead, 0
+        while at + layout.frame_length + layout.final_overhead <= len(view):
+            places.append(view[at + layout.plain_at + fill : at + layout.plain_at + layout.frame_length])
+            at, fill = at + layout.frame_length + layout.frame_overhead, 0
         return places
 
     def _advance(self, count: int) -> None:
         self.plain_length += count
-        whole, self._fill = divmod(self._fill + count, self._shape.frame_length)
-        self._at += whole * (self._shape.frame_length + self._shape.frame_overhead)
+        whole, self._fill = divmod(self._fill + count, self._layout.frame_length)
+        self._at += whole * (self._layout.frame_length + self._layout.frame_overhead)
         self._frames += whole
 
-    def took(self, count: int) -> memoryview | None:
+    def commit(self, count: int) -> memoryview | None:
         """So many bytes lie where the last room was; the next one, if there is one without waiting."""
         self._advance(count)
         is_outgrown = self._small is not None and self.plain_length == self._expected
-        return self._place() if self._has_room() and not is_outgrown else None
+        return self._place() if self._has_space() and not is_outgrown else None
 
     def _place(self) -> memoryview:
         """The rest of the frame that fills, or as much of it as a small buffer is for."""
-        most = self._shape.frame_length - self._fill
+        most = self._layout.frame_length - self._fill
         if self._small is not None:
             most = min(most, self._expected - self.plain_length)
-        at = self._at + self._shape.plain_at + self._fill
+        at = self._at + self._layout.plain_at + self._fill
         return self._view[at : at + most]
 
     async def finish(self) -> int:
@@ -203,14 +205,14 @@ class Slots:
         if self._ended:
             raise RuntimeError("this append has ended")
         if not self._final_sent:
-            if not self._has_room():
-                await self._ship()
+            if not self._has_space():
+                await self._flush()
             await self._settle()
             self._send(final=True)
         await self._settle()
         self._ended = True
         self._give_back()
-        length = self._shape.stored_length(self.plain_length)
+        length = self._layout.stored_length(self.plain_length)
         if self._appender.offset != self._stored_offset + length:
             raise Failure(
                 Code.STORE_UNAVAILABLE,
@@ -226,17 +228,17 @@ class Slots:
         if self._append is not None:
             await asyncio.wait((self._append,))
 
-    def _has_room(self) -> bool:
+    def _has_space(self) -> bool:
         """Whether the next frame fits, be it the final one. A small buffer is as long as it will ever need."""
-        return self._small is not None or self._at + self._shape.frame_length + self._shape.final_overhead <= len(
+        return self._small is not None or self._at + self._layout.frame_length + self._layout.final_overhead <= len(
             self._buffer
         )
 
-    async def _ship(self) -> None:
+    async def _flush(self) -> None:
         """Hand the full slot to a thread, once the other one is back, and go on in that. One that a thread drew into is
         not full any more when that is over."""
         await self._settle()
-        if not self._has_room():
+        if not self._has_space():
             self._send(final=False)
 
     def _send(self, *, final: bool) -> None:
@@ -255,16 +257,16 @@ class Slots:
 
     def _production(self, view: memoryview, *, final: bool) -> Production:
         """What the thread does, and what is to be stored: in the slot, or in a buffer of the store's."""
-        make = self._make
-        filled = Filled(self._start, self._frames, self._sequence, self._fill if final else None)
+        transform = self._transform
+        filled = FilledBuffer(self._start, self._frames, self._sequence, self._fill if final else None)
 
         def produce() -> memoryview:
-            return view[: make(view, filled, None, None)]
+            return view[: transform(view, filled, None, None)]
 
-        def produce_into(room: memoryview, made: Made) -> None:
-            make(view, filled, room, made)
+        def produce_into(room: memoryview, on_piece: OnPiece) -> None:
+            transform(view, filled, room, on_piece)
 
-        return produce, Into(self._at + (self._fill + self._shape.final_overhead if final else 0), produce_into)
+        return produce, Into(self._at + (self._fill + self._layout.final_overhead if final else 0), produce_into)
 
     async def _settle(self) -> None:
         """Wait for the append that runs, without cancelling it when we are; raises what it raised."""
@@ -301,7 +303,7 @@ class Slots:
         if not buffer or buffer is self._small:
             return
         if append is not None and append.cancelled():
-            self._pool.let_go(buffer)
+            self._pool.discard(buffer)
         else:
             self._pool.give(buffer)
 

@@ -1,13 +1,14 @@
-"""Hashers for the rooms above, which must not know `_speedups`: by a digest's algorithm, or from an exported state.
+"""Hashers for the packages above, which do not import `_speedups`: by a digest's algorithm, or from an exported state.
 
-And `crc32`, zlib's but quicker, for stores that are told what they take.
+Called by `registry` for uploads and by `jobs` for checks; `implementation`, `measure` and `reason` by start-up and
+`wharfage version`, which say how bytes are hashed here.
 """
 
 from __future__ import annotations
 
-from _speedups import Hasher, crc32, resume, sha256, sha512
+from _speedups import Hasher, implementation, measure, reason, resume, sha256, sha512
 
-__all__ = ["Hasher", "crc32", "new_hasher", "resume_hasher"]
+__all__ = ["Hasher", "implementation", "measure", "new_hasher", "reason", "resume_hasher"]
 
 _FACTORIES = {"sha256": sha256, "sha512": sha512}
 
@@ -18,5 +19,8 @@ def new_hasher(algorithm: str) -> Hasher:
 
 
 def resume_hasher(state: bytes) -> Hasher:
-    """The hasher whose `export` made `state`, in whichever process and twin. ValueError when it is no state."""
+    """The hasher whose `export` made `state`, in any process and either implementation.
+
+    ValueError when it is not a state.
+    """
     return resume(state)

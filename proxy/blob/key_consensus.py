@@ -40,7 +40,7 @@ class KeyRecords(Protocol):
     async def record_key(self, record: KeyRecord, *, replaces: str | None) -> Sequence[KeyRecord]: ...
 
 
-class Agreement:
+class KeyConsensus:
     """One process's keys, held against the records. `node` is how this one is called where it differs."""
 
     def __init__(

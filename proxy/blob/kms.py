@@ -1,11 +1,10 @@
 """AWS KMS, or what speaks its API: every request made of it, signed, retried, guarded, and its errors as ours.
 
 Promises: a request that met a dead line, a time-out or a busy service is sent again after a pause with jitter, and no
-try begins later than PATIENCE after the first; then it is `Failure(KMS)` with the field `unavailable`. While KMS is
-dead the breaker answers in milliseconds. What KMS refused is not asked again: `Failure(KMS)` with its own error name in
-the field `kmsError` and a hint that tells a missing right from a disabled key from a wrong name. No text of KMS is
-passed on (it names principals), and no secret is in any of ours. Loads aiobotocore: import it where KMS is used.
-"""
+try begins later than RETRY_SECONDS after the first; then it is `Failure(KMS)` with the field `unavailable`. While KMS
+is dead the breaker answers in milliseconds. What KMS refused is not asked again: `Failure(KMS)` with its own error name
+in the field `kmsError` and a hint that tells a missing right from a disabled key from a wrong name. No text of KMS is
+passed on (it names principals), and no secret is in any of ours. Loads aiobotocore: import it where KMS is used."""
 
 from __future__ import annotations
 
@@ -23,9 +22,9 @@ from botocore.exceptions import ClientError
 from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.storage.s3.circuit_breaker import Breaker
-from proxy.storage.s3.retries import NO_CREDENTIALS, Busy, LateClient, Patience, session_of, words_of
+from proxy.storage.s3.retries import NO_CREDENTIALS, Busy, LazyClient, Retries, describe_error, make_session
 
-PATIENCE = 6.0  # seconds after its first try in which a request may be tried again
+RETRY_SECONDS = 6.0  # seconds after its first try in which a request may be tried again
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
 LONGEST_PAUSE = 1.0  # seconds between two tries
@@ -65,7 +64,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class KmsEndpoint:
     """Which key, and how to ask for it; `endpoint` and credentials may be empty: AWS, and its usual chain."""
 
     key_id: str
@@ -77,8 +76,8 @@ class Place:
 
 @functools.cache
 def load() -> Any:
-    """As `session_of`, with KMS's model."""
-    return session_of("kms", ("service-2", "endpoint-rule-set-1", "paginators-1"))
+    """As `make_session`, with KMS's model."""
+    return make_session("kms", ("service-2", "endpoint-rule-set-1", "paginators-1"))
 
 
 class Kms:
@@ -86,27 +85,27 @@ class Kms:
 
     def __init__(
         self,
-        place: Place,
+        place: KmsEndpoint,
         *,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
-        patience: float = PATIENCE,
+        retry_seconds: float = RETRY_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.place = place
         self.breaker = Breaker(clock)
-        self._patience = Patience(self.breaker, patience, LONGEST_PAUSE, clock, jitter)
+        self._retries = Retries(self.breaker, retry_seconds, LONGEST_PAUSE, clock, jitter)
         self._answer_seconds = answer_seconds
-        self._client = LateClient(self._make)
+        self._client = LazyClient(self._make)
 
     async def ask(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """botocore's `operation`, until it is answered. `Failure(KMS)`."""
 
         def silent(error: Exception | None) -> Failure:
-            return _unavailable("does not answer" + (f" ({words_of(error)})" if error is not None else ""))
+            return _unavailable("does not answer" + (f" ({describe_error(error)})" if error is not None else ""))
 
         try:
-            return await self._patience.until_answered(
+            return await self._retries.until_answered(
                 lambda: self._once(operation, parameters), answers=(Failure,), silent=silent
             )
         except NO_CREDENTIALS as error:

@@ -43,13 +43,13 @@ class BlobWriter(Protocol):
 
     async def write(self, chunk: bytes | bytearray | memoryview) -> None: ...
 
-    async def room(self) -> memoryview:
-        """Where the next bytes go, at least one; the caller puts them there and says how many by `took`."""
+    async def reserve(self) -> memoryview:
+        """Where the next bytes go, at least one; the caller puts them there and says how many by `commit`."""
 
     async def draw(self, source: Source) -> bool:
         """Take all that `source` gives, in a thread. False, and nothing is asked of it, where that is not possible."""
 
-    def took(self, count: int) -> memoryview | None:
+    def commit(self, count: int) -> memoryview | None:
         """So many bytes lie where the last room was; the next one, if there is one without waiting."""
 
     async def finish(self) -> Segment: ...

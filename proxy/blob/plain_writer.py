@@ -1,8 +1,8 @@
 """Writing an object that is not sealed: its bytes as they come, and a hash of each frame for its rows.
 
-In the thread of a slot (`slots`) each frame is hashed twice while warm: for the digest, and by itself (`plain`). Pages
-of hashes that are full are kept as they come, so that an append of any length holds little more than one of them; the
-last one is the caller's to record with the append.
+The thread of a slot (`double_buffer`) hashes each frame twice while it is warm: for the digest, and alone (`plain`).
+Pages of hashes that are full are kept as they come, so that an append of any length holds little more than one of them;
+the last one is the caller's to record with the append.
 
 Words: `begin`, `write`…, then `finish` or `abandon`, as for a sealed one. Must not know where pages are kept.
 """
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from _speedups import Hasher
 from proxy.blob.buffers import BufferPool
-from proxy.blob.double_buffer import Filled, Made, Shape, Slots, Source
+from proxy.blob.double_buffer import BufferLayout, DoubleBuffer, FilledBuffer, OnPiece, Source
 from proxy.blob.plain import PAGE_BYTES, hash_frames, page_offset
 from proxy.model.records import Segment
 from proxy.storage.base import Appender
@@ -52,14 +52,16 @@ class PlainWriter:
         self._pages = 0  # kept
         self._stored_length: int | None = None
         self._ended = False
-        self._slots = Slots(appender, Shape(frame_length, 0, 0, 0), self._hash, expected=expected, pool=pool)
+        self._buffers = DoubleBuffer(
+            appender, BufferLayout(frame_length, 0, 0, 0), self._hash, expected=expected, pool=pool
+        )
 
     def __repr__(self) -> str:
-        return f"<PlainWriter from {self._segment.plain_offset}, {self._slots}>"
+        return f"<PlainWriter from {self._segment.plain_offset}, {self._buffers}>"
 
     @property
     def plain_length(self) -> int:
-        return self._slots.plain_length
+        return self._buffers.plain_length
 
     @staticmethod
     async def begin(
@@ -85,32 +87,32 @@ class PlainWriter:
 
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take the chunk's bytes; it is the caller's again. Waits while both slots are full, or a page is kept."""
-        await self._slots.write(chunk)
+        await self._buffers.write(chunk)
         if self._made:
             await self._keep_full_pages()
 
-    async def room(self) -> memoryview:
-        """Where the next bytes go, at least one; the caller puts them there and says how many by `took`."""
+    async def reserve(self) -> memoryview:
+        """Where the next bytes go, at least one; the caller puts them there and says how many by `commit`."""
         if self._made:
             await self._keep_full_pages()
-        return await self._slots.room()
+        return await self._buffers.reserve()
 
     async def draw(self, source: Source) -> bool:
-        """As `Slots.draw`."""
+        """As `DoubleBuffer.draw`."""
         if self._made:
             await self._keep_full_pages()
-        return await self._slots.draw(source)
+        return await self._buffers.draw(source)
 
-    def took(self, count: int) -> memoryview | None:
+    def commit(self, count: int) -> memoryview | None:
         """So many bytes lie where the last room was; the next one, if there is one without waiting."""
-        return self._slots.took(count)
+        return self._buffers.commit(count)
 
     async def finish(self) -> Segment:
         """End the append: all is hashed and stored, though not yet durable. Buffers are given back."""
         if self._ended:
             raise RuntimeError("this append has ended")
         if self._stored_length is None:
-            self._stored_length = await self._slots.finish()
+            self._stored_length = await self._buffers.finish()
         await self._keep_full_pages()
         self.last_hashes = bytes(self._hashes)
         self._ended = True
@@ -119,9 +121,9 @@ class PlainWriter:
 
     async def abandon(self) -> None:
         """Stop here. Waits for the thread that still stores; should this be cancelled, its buffer follows later."""
-        await self._slots.abandon()
+        await self._buffers.abandon()
 
-    def _hash(self, view: memoryview, filled: Filled, into: memoryview | None, made: Made | None) -> int:
+    def _hash(self, view: memoryview, filled: FilledBuffer, into: memoryview | None, on_piece: OnPiece | None) -> int:
         end = filled.frames * self._frame_length + (filled.final or 0)
         for at in range(0, end, self._frame_length):
             frame = view[at : min(at + self._frame_length, end)]
@@ -129,8 +131,8 @@ class PlainWriter:
             self._made.append(hash_frames(frame, self._frame_length))
             if into is not None:
                 into[at : at + len(frame)] = frame
-                if made is not None:
-                    made(into[at : at + len(frame)])
+                if on_piece is not None:
+                    on_piece(into[at : at + len(frame)])
         return end
 
     async def _keep_full_pages(self) -> None:

@@ -353,7 +353,7 @@ class BlobReader:
             if clean:
                 self._pool.give(buffer)
             else:
-                self._pool.let_go(buffer)
+                self._pool.discard(buffer)
 
     def _corrupt(self, what: str, plain_offset: int) -> Failure:
         return _corrupt(self._sealed, what, plain_offset)

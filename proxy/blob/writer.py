@@ -1,6 +1,6 @@
 """Writing a sealed object: one append is one message, hashed and sealed frame by frame as its bytes come.
 
-In the thread of a slot (`slots`) each frame is hashed while warm and sealed in place.
+In the thread of a slot (`double_buffer`) each frame is hashed while warm and sealed in place.
 
 Words: `begin`, `write`…, then `finish` or `abandon`. The appender stays the caller's: after `finish`, the caller makes
 the object durable. Must not know rows, digests or HTTP.
@@ -14,7 +14,7 @@ from functools import partial
 
 from _speedups import FINAL_OVERHEAD, FRAME_OVERHEAD, PLAIN_AT, Hasher, seal_final, seal_frames
 from proxy.blob.buffers import BufferPool
-from proxy.blob.double_buffer import Filled, Made, Shape, Slots, Source
+from proxy.blob.double_buffer import BufferLayout, DoubleBuffer, FilledBuffer, OnPiece, Source
 from proxy.blob.format import MESSAGE_ID_LENGTH, MessageKey, build_header
 from proxy.model.records import EncryptedDataKey, Segment
 from proxy.storage.base import Appender
@@ -33,19 +33,19 @@ class SealedWriter:
 
     last_hashes = b""  # each frame carries its own tag
 
-    def __init__(self, slots: Slots, header: bytes, *, plain_offset: int, stored_offset: int) -> None:
+    def __init__(self, buffers: DoubleBuffer, header: bytes, *, plain_offset: int, stored_offset: int) -> None:
         """Use `begin`."""
-        self._slots = slots
+        self._buffers = buffers
         self._header = header
         self._plain_offset = plain_offset
         self._stored_offset = stored_offset
 
     def __repr__(self) -> str:
-        return f"<SealedWriter from {self._plain_offset}, {self._slots}>"
+        return f"<SealedWriter from {self._plain_offset}, {self._buffers}>"
 
     @property
     def plain_length(self) -> int:
-        return self._slots.plain_length
+        return self._buffers.plain_length
 
     @staticmethod
     async def begin(
@@ -67,34 +67,36 @@ class SealedWriter:
         pool's slots.
         """
         header, key = build_header(data_key, new_message_id(), encrypted, sealed_for, frame_length)
-        shape = Shape(frame_length, PLAIN_AT, FRAME_OVERHEAD, FINAL_OVERHEAD, header)
-        slots = Slots(appender, shape, partial(_seal, key, hasher, frame_length), expected=expected, pool=pool)
-        return SealedWriter(slots, header, plain_offset=plain_offset, stored_offset=appender.offset)
+        layout = BufferLayout(frame_length, PLAIN_AT, FRAME_OVERHEAD, FINAL_OVERHEAD, header)
+        buffers = DoubleBuffer(
+            appender, layout, partial(_seal, key, hasher, frame_length), expected=expected, pool=pool
+        )
+        return SealedWriter(buffers, header, plain_offset=plain_offset, stored_offset=appender.offset)
 
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take the chunk's bytes; it is the caller's again. Waits only while both slots are full."""
-        await self._slots.write(chunk)
+        await self._buffers.write(chunk)
 
-    async def room(self) -> memoryview:
-        """Where the next bytes go, at least one; the caller puts them there and says how many by `took`."""
-        return await self._slots.room()
+    async def reserve(self) -> memoryview:
+        """Where the next bytes go, at least one; the caller puts them there and says how many by `commit`."""
+        return await self._buffers.reserve()
 
     async def draw(self, source: Source) -> bool:
-        """As `Slots.draw`."""
-        return await self._slots.draw(source)
+        """As `DoubleBuffer.draw`."""
+        return await self._buffers.draw(source)
 
-    def took(self, count: int) -> memoryview | None:
+    def commit(self, count: int) -> memoryview | None:
         """So many bytes lie where the last room was; the next one, if there is one without waiting."""
-        return self._slots.took(count)
+        return self._buffers.commit(count)
 
     async def finish(self) -> Segment:
         """End the message: all is hashed, sealed and stored, though not yet durable. Buffers are given back."""
-        length = await self._slots.finish()
+        length = await self._buffers.finish()
         return Segment(self._plain_offset, self.plain_length, self._stored_offset, length, self._header)
 
     async def abandon(self) -> None:
         """Stop here. Waits for the thread that still stores; should this be cancelled, its buffer follows later."""
-        await self._slots.abandon()
+        await self._buffers.abandon()
 
 
 def _seal(
@@ -102,15 +104,15 @@ def _seal(
     hasher: Hasher,
     frame_length: int,
     view: memoryview,
-    filled: Filled,
+    filled: FilledBuffer,
     into: memoryview | None,
-    made: Made | None,
+    on_piece: OnPiece | None,
 ) -> int:
     """Hash and seal a slot's frames, in place or into another buffer; where they end."""
     if into is not None:
         into[: filled.start] = view[: filled.start]
-        if made is not None:
-            made(into[: filled.start])
+        if on_piece is not None:
+            on_piece(into[: filled.start])
     end = filled.start + seal_frames(
         key.cipher,
         key.message_id,
@@ -120,7 +122,7 @@ def _seal(
         frame_length=frame_length,
         hasher=hasher,
         into=into[filled.start :] if into is not None else None,
-        made=made,
+        made=on_piece,
     )
     if filled.final is not None:
         final = end
@@ -133,6 +135,6 @@ def _seal(
             hasher=hasher,
             into=into[final:] if into is not None else None,
         )
-        if into is not None and made is not None:
-            made(into[final:end])
+        if into is not None and on_piece is not None:
+            on_piece(into[final:end])
     return end

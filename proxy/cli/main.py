@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-from proxy.cli import accounts, backup, rig
+from proxy.cli import accounts, backup, jobs, rig
 from proxy.cli.options import checked as _checked
 from proxy.cli.options import load as _load
 from proxy.cli.options import shared as _shared
@@ -57,7 +57,7 @@ def main() -> None:
     """
 
 
-for _command in (*backup.COMMANDS, *accounts.COMMANDS, *rig.COMMANDS):
+for _command in (*backup.COMMANDS, *accounts.COMMANDS, *jobs.COMMANDS, *rig.COMMANDS):
     main.add_command(_command)
 
 
@@ -288,13 +288,13 @@ def version() -> None:
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
-    from proxy.blob import twin
+    from proxy.blob import hashers
 
     try:
         number = installed("wharfage")
     except PackageNotFoundError:  # run from a checkout
         number = "0 (not installed)"
-    click.echo(f"wharfage {number}, Python {sys.version.split()[0]}, {twin.implementation} bytes")
+    click.echo(f"wharfage {number}, Python {sys.version.split()[0]}, {hashers.implementation} bytes")
 
 
 def _serve(found: Config, *, metadata: bool, workers: bool) -> NoReturn:

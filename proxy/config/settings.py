@@ -209,6 +209,8 @@ class QuotaSettings:
     layer_mib: int = setting(52_000, "most MiB of a layer, through the API", between(1, 2**30))
     pull_time_exclusions: int = setting(100, "most principals whose pulls are not recorded", between(0, 100_000))
     creation_templates: int = setting(100, "most repository creation templates of a registry", between(0, 100_000))
+    pull_through_rules: int = setting(50, "most pull-through cache rules of a registry", between(0, 10_000))
+    secrets: int = setting(500_000, "most secrets of an account", between(0, 10_000_000))
     repository_bytes: int = setting(
         0, "most bytes in a repository: layers, manifests and open uploads; 0: no limit", between(0, 2**60)
     )

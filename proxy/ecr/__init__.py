@@ -8,7 +8,7 @@ comes; `layers` takes layers in parts, which `spool` sets aside until they are p
 `downloads` serves; `lastuse` notes when keys and roles were used; `parameters` is what the door must know of a body
 before it forwards it, and what the policies are asked about it; `query` turns forms into calls of `sts` and `iam`;
 `lockout` keeps who sets a policy from shutting itself out; `authorization` and `sts` are answered here, everything else
-where the rows are; `told` is what the audit trail hears of a call; `errors` renders every failure.
+where the rows are; `record` is what the audit trail hears of a call; `errors` renders every failure.
 
 Turned down: validating against the API model here what is forwarded (it is done once, beside the rows); botocore's own
 signer for checking (it signs, by a clock of its own); rendering errors beside the code that raises them.

@@ -63,7 +63,7 @@ def authorization_data(ask: Ask, tokens: Tokens, endpoints: Endpoints, request: 
             ask.caller.principal,
             ask.caller.account,
             ask.region,
-            ask.facts.now,
+            ask.info.now,
             ask.caller.session,
             ask.caller.access_key_id,
         )

@@ -17,10 +17,10 @@ from typing import TypeVar
 from aiohttp import web
 
 from proxy import observe
-from proxy.ecr.errors import Unreadable, WireError, not_readable, throttled, too_large
-from proxy.http import server
+from proxy.ecr.errors import UnreadableRequest, WireError, not_readable, throttled, too_large
 from proxy.http.bounded_reads import UNPROVEN_BYTES
-from proxy.http.limited_connection import client_of
+from proxy.http.expect import send_continue
+from proxy.http.limited_connection import client_of, read_body
 from proxy.http.unproven_budget import Charge, UnprovenBytes
 
 Given = TypeVar("Given")
@@ -68,13 +68,11 @@ async def chunks(request: web.Request, limit: int, charge: Charge) -> AsyncGener
     fewer than the floor."""
     codings = ",".join(request.headers.getall("Content-Encoding", ())).lower()
     if any(coding.strip() not in ("", "identity") for coding in codings.split(",")):
-        raise Unreadable(WireError(415, "SerializationException", "The request body must not be encoded."))
+        raise UnreadableRequest(WireError(415, "SerializationException", "The request body must not be encoded."))
     if (request.content_length or 0) > limit:
         raise too_large(limit)
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # an interim line is not the answer's beginning
-    server.want_body(request, UNPROVEN_BYTES)
+    await send_continue(request)
+    read_body(request, UNPROVEN_BYTES)
     waited, marked = 0.0, 0  # seconds and bytes since the floor was last looked at
     try:
         while True:
@@ -97,9 +95,9 @@ async def chunks(request: web.Request, limit: int, charge: Charge) -> AsyncGener
         raise not_readable("The request body is not framed as HTTP says.") from None
 
 
-def _slow(reason: str) -> Unreadable:
+def _slow(reason: str) -> UnreadableRequest:
     observe.metrics.http_rejected.labels(reason).inc()
-    return Unreadable(WireError(408, "RequestTimeoutException", "The request body did not come in time."))
+    return UnreadableRequest(WireError(408, "RequestTimeoutException", "The request body did not come in time."))
 
 
 async def whole(request: web.Request, limit: int, charge: Charge) -> bytes:

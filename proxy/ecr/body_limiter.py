@@ -14,7 +14,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
-from proxy.ecr.errors import Unreadable, WireError
+from proxy.ecr.errors import UnreadableRequest, WireError
 
 SLOW_BYTES = 64 * 1024
 GRACE_SECONDS = 2.0
@@ -22,52 +22,52 @@ PATIENCE_SECONDS = 60.0  # 28 MB, a part of 20 MiB in base64, at 500 kB/s
 LOOK_SECONDS = 0.5  # between two looks at who is slow, while somebody waits
 
 
-class Places:
+class BodyLimiter:
     """`most` of one worker, `share` of an account. To be used inside one running loop."""
 
     def __init__(self, most: int, share: int, *, grace: float = GRACE_SECONDS) -> None:
         self._most = most
         self._share = share
         self._grace = grace
-        self._held: list[_Place] = []  # in the order in which they were given
-        self._queue: list[_Place] = []
+        self._held: list[_Slot] = []  # in the order in which they were given
+        self._queue: list[_Slot] = []
         self._watching: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
-    async def take(self, account: str, received: Callable[[], int]) -> AsyncIterator[Callable[[], None]]:
+    async def admit(self, account: str, received: Callable[[], int]) -> AsyncIterator[Callable[[], None]]:
         """A place for a `with` block, which calls what it is given once the body is proven; `received` tells how many
         of its bytes came. Unreadable for a body that made way: SDKs try again."""
-        place = _Place(account, received)
+        slot = _Slot(account, received)
         try:
-            self._queue.append(place)
-            self._give()
+            self._queue.append(slot)
+            self._admit()
             if self._queue and self._watching is None:
                 self._watching = asyncio.create_task(self._watch(), name="slow bodies")
-            await place.given.wait()
-            async with asyncio.timeout(None) as place.coming:
-                yield place.proven
+            await slot.admitted.wait()
+            async with asyncio.timeout(None) as slot.coming:
+                yield slot.proven
         except TimeoutError:
-            if not place.makes_way:
+            if not slot.is_evicted:
                 raise
-            raise Unreadable(
+            raise UnreadableRequest(
                 WireError(408, "RequestTimeoutException", "The request body did not come in time.")
             ) from None
         finally:
-            (self._held if place in self._held else self._queue).remove(place)
-            self._give()
+            (self._held if slot in self._held else self._queue).remove(slot)
+            self._admit()
 
-    def _give(self) -> None:
+    def _admit(self) -> None:
         """To the first who wait and whose accounts have not had their shares."""
-        held = Counter(place.account for place in self._held)
-        for place in list(self._queue):
+        held = Counter(slot.account for slot in self._held)
+        for slot in list(self._queue):
             if len(self._held) >= self._most:
                 break
-            if held[place.account] < self._share:
-                held[place.account] += 1
-                self._queue.remove(place)
-                self._held.append(place)
-                place.since = _now()
-                place.given.set()
+            if held[slot.account] < self._share:
+                held[slot.account] += 1
+                self._queue.remove(slot)
+                self._held.append(slot)
+                slot.since = _now()
+                slot.admitted.set()
         if not self._queue and self._watching is not None:
             self._watching.cancel()
             self._watching = None
@@ -75,34 +75,34 @@ class Places:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            self._make_way()
+            self._evict_slow()
 
-    def _make_way(self) -> None:
+    def _evict_slow(self) -> None:
         """One place for one that waits: of its own account where that has had its share."""
-        held = Counter(place.account for place in self._held)
-        waiting = Counter(place.account for place in self._queue)
+        held = Counter(slot.account for slot in self._held)
+        waiting = Counter(slot.account for slot in self._queue)
         anybodys = any(held[account] < self._share for account in waiting)
-        enough = len(self._queue) - sum(place.makes_way for place in self._held)
-        for place in self._held:
-            if enough > 0 and (anybodys or waiting[place.account]) and place.is_slow(self._grace):
-                place.make_way()
+        enough = len(self._queue) - sum(slot.is_evicted for slot in self._held)
+        for slot in self._held:
+            if enough > 0 and (anybodys or waiting[slot.account]) and slot.is_slow(self._grace):
+                slot.evict()
                 enough -= 1
 
 
-class _Place:
+class _Slot:
     """One request's, or to be; `since` is the loop's time."""
 
     def __init__(self, account: str, received: Callable[[], int]) -> None:
         self.account = account
-        self.given = asyncio.Event()
+        self.admitted = asyncio.Event()
         self.since = 0.0
         self.coming: asyncio.Timeout | None = None
-        self.makes_way = False
+        self.is_evicted = False
         self._received = received
         self._is_proven = False
 
     def is_slow(self, grace: float) -> bool:
-        if self.coming is None or self._is_proven or self.makes_way:
+        if self.coming is None or self._is_proven or self.is_evicted:
             return False
         seconds = _now() - self.since
         return seconds > PATIENCE_SECONDS or (seconds > grace and self._received() < seconds * SLOW_BYTES)
@@ -110,9 +110,9 @@ class _Place:
     def proven(self) -> None:
         self._is_proven = True
 
-    def make_way(self) -> None:
+    def evict(self) -> None:
         if self.coming is not None:
-            self.makes_way = True
+            self.is_evicted = True
             self.coming.reschedule(_now())
 
 

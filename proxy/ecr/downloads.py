@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import web
 
 from proxy import observe
-from proxy.audit.events import Happened
+from proxy.audit.events import AuditEvent
 from proxy.audit.trail import Trail
 from proxy.auth.callers import Callers
 from proxy.auth.layer_links import LayerLinks, LinkInvalid
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.http import blob_response
 from proxy.http.blob_response import Pull
-from proxy.http.request_info import facts_of, path_of
+from proxy.http.request_info import path_of, request_info_of
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller
@@ -46,11 +46,11 @@ def link(base: str, digest: str, token: str) -> str:
     return f"{base}{PATH}{digest}?token={token}"
 
 
-class _Told:
+class _DownloadRecord:
     """One fetch, filled in while it is answered."""
 
-    def __init__(self, facts: RequestFacts, account: str) -> None:
-        self.facts = facts
+    def __init__(self, info: RequestInfo, account: str) -> None:
+        self.info = info
         self.account = account
         self.caller: Caller | None = None
         self.repository = ""
@@ -59,7 +59,7 @@ class _Told:
         self.bytes_out = 0
 
 
-def door(
+def handler(
     *,
     links: LayerLinks,
     callers: Callers,
@@ -76,28 +76,28 @@ def door(
 
     async def handle(request: web.Request) -> web.StreamResponse:
         digest = path_of(request).removeprefix(PATH).replace("%3A", ":").replace("%3a", ":")
-        told, status = _Told(facts_of(request, now=clock(), region=region), account), 500
+        record, status = _DownloadRecord(request_info_of(request, now=clock(), region=region), account), 500
         try:
-            response = await answer(request, digest, told)
+            response = await answer(request, digest, record)
             status = response.status
         except (ConnectionError, asyncio.CancelledError):
-            told.error, told.message, status = "RequestCut", "the connection ended before the answer", _CUT_STATUS
+            record.error, record.message, status = "RequestCut", "the connection ended before the answer", _CUT_STATUS
             raise
         finally:
-            await trail.note(_happened(request.method, digest, told, status))
+            await trail.note(_event(request.method, digest, record, status))
         return response
 
-    async def answer(request: web.Request, digest: str, told: _Told) -> web.StreamResponse:
+    async def answer(request: web.Request, digest: str, record: _DownloadRecord) -> web.StreamResponse:
         if request.method not in ("GET", "HEAD"):
-            told.error = told.message = "MethodNotAllowed"
+            record.error = record.message = "MethodNotAllowed"
             return _refusal(405, "A layer is fetched by GET.", {"Allow": "GET, HEAD"})
         try:
-            pull = await opened(request, digest, told)
+            pull = await opened(request, digest, record)
             response = blob_response.head(pull) if request.method == "HEAD" else await blob_response.get(pull)
-            told.error = ""
+            record.error = ""
             return response
         except Failure as failure:
-            told.error, told.message = failure.code, failure.message
+            record.error, record.message = failure.code, failure.message
             status = _STATUS.get(failure.code, 503)
             if status == 503:
                 observe.log.error("a layer could not be given", error=str(failure), cause=repr(failure.__cause__))
@@ -105,50 +105,50 @@ def door(
             more = {"Content-Range": f"bytes */{size}"} if status == 416 else {}
             return _refusal(status, failure.message if status < 500 else "Try again.", more)
 
-    async def opened(request: web.Request, digest: str, told: _Told) -> Pull:
+    async def opened(request: web.Request, digest: str, record: _DownloadRecord) -> Pull:
         given = request.query.getall("token", [])
         try:
-            found = links.read(given[0] if len(given) == 1 else "", digest, told.facts.now)
+            found = links.read(given[0] if len(given) == 1 else "", digest, record.info.now)
         except LinkInvalid:
             raise Failure(Code.ACCESS_DENIED, REFUSED_TEXT) from None
-        told.account, told.repository = found.account, found.repository
-        told.caller = await callers.find(
+        record.account, record.repository = found.account, found.repository
+        record.caller = await callers.find(
             found.principal_id,
             found.principal_account,
             session=found.session,
             access_key_id=found.access_key_id,
             issued=found.issued,
         )
-        if told.caller is None or not (await metadata.registry_access(found.account)).exists:
+        if record.caller is None or not (await metadata.registry_access(found.account)).exists:
             raise Failure(Code.ACCESS_DENIED, REFUSED_TEXT)
-        observe.note(principal=told.caller.arn, repository=found.repository, digest=digest)
+        observe.note(principal=record.caller.arn, repository=found.repository, digest=digest)
         blob = await blobs.find(found.account, found.repository, digest)
-        return Pull(request, blobs, blob, told, stall_seconds, {})
+        return Pull(request, blobs, blob, record, stall_seconds, {})
 
     return handle
 
 
-def _happened(method: str, digest: str, told: _Told, status: int) -> Happened:
-    facts = told.facts
-    parameters = {"registryId": told.account, "repositoryName": told.repository, "layerDigest": digest}
-    return Happened(
+def _event(method: str, digest: str, record: _DownloadRecord, status: int) -> AuditEvent:
+    info = record.info
+    parameters = {"registryId": record.account, "repositoryName": record.repository, "layerDigest": digest}
+    return AuditEvent(
         source="ecr",
         name="GetDownloadUrlForLayer",
-        caller=told.caller,
-        account=told.account,
-        region=facts.region,
-        source_ip=facts.source_ip,
-        user_agent=facts.user_agent,
+        caller=record.caller,
+        account=record.account,
+        region=info.region,
+        source_ip=info.source_ip,
+        user_agent=info.user_agent,
         read_only=True,
         data=True,
-        resources=(repository_arn(facts.region, told.account, told.repository),) if told.repository else (),
+        resources=(repository_arn(info.region, record.account, record.repository),) if record.repository else (),
         route=f"{method} {_ROUTE}",
-        parameters=parameters if told.repository else None,
-        moment=facts.now,
+        parameters=parameters if record.repository else None,
+        moment=info.now,
         request_id=observe.request_id() or "",
-        error=told.error,
-        message=told.message,
-        bytes_out=told.bytes_out,
+        error=record.error,
+        message=record.message,
+        bytes_out=record.bytes_out,
         status=status,
     )
 

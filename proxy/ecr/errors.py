@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from aiohttp import web
 
 from proxy import observe
-from proxy.auth.sigv4 import Reason, Refused
+from proxy.auth.sigv4 import Reason, SignatureRefused
 from proxy.awsmodel.query import namespace, text
 from proxy.model.errors import Code, Failure
 
@@ -98,7 +98,7 @@ class WireError:
     retry_after: int = 0  # seconds; 0: not said
 
 
-class Unreadable(Exception):
+class UnreadableRequest(Exception):
     """The request's form is wrong before its meaning is looked at; `error` is what to answer."""
 
     def __init__(self, error: WireError) -> None:
@@ -106,20 +106,20 @@ class Unreadable(Exception):
         self.error = error
 
 
-def not_readable(why: str) -> Unreadable:
+def not_readable(why: str) -> UnreadableRequest:
     """A body that is not what the protocol says."""
-    return Unreadable(WireError(400, "SerializationException", why))
+    return UnreadableRequest(WireError(400, "SerializationException", why))
 
 
-def too_large(limit: int) -> Unreadable:
-    return Unreadable(
+def too_large(limit: int) -> UnreadableRequest:
+    return UnreadableRequest(
         WireError(413, "RequestEntityTooLargeException", f"The request body is larger than {limit} bytes.")
     )
 
 
-def throttled(message: str, seconds: float) -> Unreadable:
+def throttled(message: str, seconds: float) -> UnreadableRequest:
     """429 with Retry-After: what is refused before it is read, for whom it comes from. SDKs try again."""
-    return Unreadable(WireError(429, Code.THROTTLING.value, message, retry_after=max(1, math.ceil(seconds))))
+    return UnreadableRequest(WireError(429, Code.THROTTLING.value, message, retry_after=max(1, math.ceil(seconds))))
 
 
 def unknown_operation(name: str) -> Failure:
@@ -128,11 +128,11 @@ def unknown_operation(name: str) -> Failure:
     return Failure(Code.UNKNOWN_OPERATION, f"The operation {shown} is not supported by this registry.")
 
 
-def ecr_error(error: Failure | Refused | Unreadable) -> WireError:
+def ecr_error(error: Failure | SignatureRefused | UnreadableRequest) -> WireError:
     """How the ECR API names what went wrong."""
-    if isinstance(error, Unreadable):
+    if isinstance(error, UnreadableRequest):
         return error.error
-    if isinstance(error, Refused):
+    if isinstance(error, SignatureRefused):
         status, name = _ECR_NAMES[error.reason]
         return WireError(status, name, error.message)
     if error.code in _OF_QUERY:
@@ -140,11 +140,11 @@ def ecr_error(error: Failure | Refused | Unreadable) -> WireError:
     return _failure(error)
 
 
-def query_error(error: Failure | Refused | Unreadable) -> WireError:
+def query_error(error: Failure | SignatureRefused | UnreadableRequest) -> WireError:
     """How STS and IAM name what went wrong."""
-    if isinstance(error, Unreadable):
+    if isinstance(error, UnreadableRequest):
         return replace(error.error, name=_UNREADABLE.get(error.error.status, "RequestEntityTooLarge"))
-    if isinstance(error, Refused):
+    if isinstance(error, SignatureRefused):
         status, name = _QUERY_NAMES[error.reason]
         return WireError(status, name, error.message)
     wire = _failure(error)
@@ -205,8 +205,8 @@ def _failure(failure: Failure) -> WireError:
     if failure.code in _OUR_FAULT:
         observe.log.error("request failed on our side", code=failure.code, message=failure.message, hint=failure.hint)
         # The text is for the operator: it may name addresses and files of the inside.
-        told = failure.message if failure.code is Code.SERVER else TRY_AGAIN
-        return WireError(500, Code.SERVER.value, told)
+        record = failure.message if failure.code is Code.SERVER else TRY_AGAIN
+        return WireError(500, Code.SERVER.value, record)
     if failure.code is Code.KMS:
         # The sender may be told which of KMS's errors it was; what it means is for the operator.
         tell = observe.log.info if "chosen" in failure.fields else observe.log.error

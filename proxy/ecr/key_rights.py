@@ -41,7 +41,7 @@ class KeyRights:
         is_allowed = any(each.fullmatch(arn) or each.fullmatch(name) for each in self._allowed)
         keys = {"kms:viaservice": (f"ecr.{ask.region}.amazonaws.com",), "kms:calleraccount": (ask.caller.account,)}
         for action in ACTIONS:
-            decision = await self._access.decide(ask.caller, action, arn, ask.facts, keys)
+            decision = await self._access.decide(ask.caller, action, arn, ask.info, keys)
             if decision.explicit or not (is_allowed or decision.allowed):
                 raise Failure(Code.ACCESS_DENIED, decision.message if name == arn else _refusal(ask, name))
 

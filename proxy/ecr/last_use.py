@@ -13,8 +13,8 @@ from proxy import observe
 from proxy.model.errors import Failure
 
 EVERY_SECONDS = 3600.0
-AGAIN_SECONDS = 60.0  # after a failure
-NAMES_KEPT = 4096  # of which it is known when they were noted; others may be noted more often
+RETRY_SECONDS = 60.0  # after a failure
+NAMES_MAX = 4096  # of which it is known when they were noted; others may be noted more often
 WAITING_MAX = 256  # uses not yet handed over; more are left for a later request
 
 Note = Callable[..., Awaitable[object]]
@@ -31,7 +31,7 @@ class LastUses:
         self._waiting: dict[str, tuple[float, tuple[str, ...]]] = {}
         self._handing_over: asyncio.Task[None] | None = None
 
-    def seen(self, name: str, *where: str) -> None:
+    def used(self, name: str, *where: str) -> None:
         """A request of this key has been proven, or the role was taken.
 
         Returns at once; to be called inside the running loop."""
@@ -55,11 +55,11 @@ class LastUses:
             try:
                 await self._note(name, at, *where)
             except Failure as error:
-                self._put_off(name, at + AGAIN_SECONDS)
+                self._put_off(name, at + RETRY_SECONDS)
                 observe.log.info("a last use could not be noted", of=name, why=error.code)
 
     def _put_off(self, name: str, until: float) -> None:
         self._due[name] = until
         self._due.move_to_end(name)
-        if len(self._due) > NAMES_KEPT:
+        if len(self._due) > NAMES_MAX:
             self._due.popitem(last=False)

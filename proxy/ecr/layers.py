@@ -23,7 +23,7 @@ from proxy.auth.layer_links import LayerLinks
 from proxy.awsmodel import models
 from proxy.awsmodel.validation import invalid, validate
 from proxy.ecr.authorization import Endpoints
-from proxy.ecr.body_limiter import Places
+from proxy.ecr.body_limiter import BodyLimiter
 from proxy.ecr.downloads import link
 from proxy.ecr.parameters import Ask
 from proxy.ecr.services import ECR
@@ -55,12 +55,14 @@ class Part:
 
 
 @contextlib.asynccontextmanager
-async def taken_part(request: web.Request, signatures: Signatures, folder: Path, places: Places) -> AsyncIterator[Part]:
+async def taken_part(
+    request: web.Request, signatures: Signatures, folder: Path, limiter: BodyLimiter
+) -> AsyncIterator[Part]:
     """The part that a request brings, for a `with` block. Refused, Unreadable, and as `Spool` has it."""
     reader = StreamedObject(BLOB, BLOB_MAX)
     async with contextlib.AsyncExitStack() as held:
         async with signatures.stream(request, claim_of(request), _PART) as body:
-            proven = await held.enter_async_context(places.take(body.account, lambda: body.received))
+            proven = await held.enter_async_context(limiter.admit(body.account, lambda: body.received))
             spool = await held.enter_async_context(Spool(folder))
             async for chunk in body:
                 await spool.write(reader.feed(chunk))
@@ -75,14 +77,14 @@ class Layers:
     def __init__(
         self, uploads: Uploads, metadata: Metadata, links: LayerLinks, endpoints: Endpoints, folder: Path
     ) -> None:
-        """Parts are set aside in `folder`, at most as many at once as there are `places`; `endpoints` is where links
+        """Parts are set aside in `folder`, at most as many at once as there are `limiter`; `endpoints` is where links
         lead."""
         self._uploads = uploads
         self._metadata = metadata
         self._links = links
         self._endpoints = endpoints
         self.folder = folder
-        self.places = Places(PARTS_AT_ONCE, PARTS_AT_ONCE * 3 // 4)
+        self.limiter = BodyLimiter(PARTS_AT_ONCE, PARTS_AT_ONCE * 3 // 4)
 
     async def initiate(self, ask: Ask) -> Mapping[str, Any]:
         """As `Uploads.begin_parts`."""
@@ -134,7 +136,7 @@ class Layers:
         """LayersNotFound, LayerInaccessible; `downloads` is where the link leads."""
         found = await self._metadata.call(ask.account, ask.operation, ask.parameters)
         digest: str = found["layerDigest"]
-        token = self._links.issue(ask.caller, ask.account, ask.parameters["repositoryName"], digest, ask.facts.now)
+        token = self._links.issue(ask.caller, ask.account, ask.parameters["repositoryName"], digest, ask.info.now)
         base = self._endpoints.of_links(ask.account, request)
         return found | {"downloadUrl": link(base, digest, token)}
 

@@ -12,7 +12,7 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 
 
-async def refuse_lock_out(ask: Ask, metadata: Metadata) -> None:
+async def refuse_lockout(ask: Ask, metadata: Metadata) -> None:
     """InvalidParameter for a policy after which the caller could not set another one, or that is none at all.
 
     Whatever else is wrong with the call is left to the operation to say."""
@@ -23,7 +23,7 @@ async def refuse_lock_out(ask: Ask, metadata: Metadata) -> None:
     bound = await metadata.bind_repository_policy(ask.account, text)
     registry = await metadata.registry_access(ask.account)
     (resource,) = named_repository(ask)
-    context = request_context(ask.caller, ask.facts, resource, held.tags)
+    context = request_context(ask.caller, ask.info, resource, held.tags)
     if would_lock_out(ask.caller, text, bound.principals, held, registry, resource, context):
         raise Failure(
             Code.INVALID_PARAMETER,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.awsmodel.validation import invalid
 from proxy.ecr.errors import not_readable
 from proxy.model.identity import Caller
@@ -44,7 +44,7 @@ class Ask:
     parameters: Mapping[str, Any]
     account: str
     region: str
-    facts: RequestFacts
+    info: RequestInfo
 
 
 def read_parameters(body: bytes) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def given_setting(ask: Ask) -> Keys:
 # ---- and what else ------------------------------------------------------------------------------------------------
 
 
-def nothing_else(ask: Ask) -> Sequence[tuple[str, str]]:
+def no_permissions(ask: Ask) -> Sequence[tuple[str, str]]:
     return ()
 
 
@@ -182,7 +182,7 @@ def making_by_template(ask: Ask) -> Sequence[tuple[str, str]]:
 # ---- what the answer says again -----------------------------------------------------------------------------------
 
 
-def nothing_again(ask: Ask, found: Mapping[str, Any]) -> Mapping[str, Any]:
+def no_echo(ask: Ask, found: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 

@@ -16,15 +16,15 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from proxy import observe
-from proxy.auth.policy.context import RequestFacts
-from proxy.auth.sigv4 import Reason, Refused
+from proxy.auth.policy.context import RequestInfo
+from proxy.auth.sigv4 import Reason, SignatureRefused
 from proxy.awsmodel import models
 from proxy.awsmodel.query import read_action, read_form, read_parameters, render, render_json
 from proxy.awsmodel.validation import validate
-from proxy.ecr.audit_record import Told
+from proxy.ecr.audit_record import ApiAuditRecord
 from proxy.ecr.bodies import charged, whole
 from proxy.ecr.errors import WireError, query_json_answer, render_query_json, render_xml, xml_answer
-from proxy.ecr.services import STS, Service
+from proxy.ecr.services import STS, ApiService
 from proxy.ecr.signed_request import Signatures, claim_of
 from proxy.model.identity import Caller
 
@@ -37,59 +37,59 @@ for _name in ("sts", "iam"):
     models.service(_name)  # read before the server forks, not in the first request of each worker
 
 
-class StsDoor(Protocol):
+class StsHandler(Protocol):
     """`caller` is None for who signs nothing."""
 
     async def answer(
-        self, action: str, caller: Caller | None, parameters: Mapping[str, Any], facts: RequestFacts
+        self, action: str, caller: Caller | None, parameters: Mapping[str, Any], info: RequestInfo
     ) -> Mapping[str, Any]: ...
 
 
-class IamDoor(Protocol):
+class IamHandler(Protocol):
     async def answer(
-        self, action: str, caller: Caller, parameters: Mapping[str, Any], facts: RequestFacts
+        self, action: str, caller: Caller, parameters: Mapping[str, Any], info: RequestInfo
     ) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class QueryDoors:
+class QueryHandlers:
     """What answers the actions of each service, with the output of its model. Failure."""
 
-    sts: StsDoor
-    iam: IamDoor
+    sts: StsHandler
+    iam: IamHandler
 
 
 async def answer_query(
     request: web.Request,
-    doors: QueryDoors,
+    handlers: QueryHandlers,
     signatures: Signatures,
-    told: Told,
+    record: ApiAuditRecord,
     before_write: Callable[[], Awaitable[None]],
 ) -> web.Response:
-    """`told` hears what was asked; `before_write` is awaited where it changes something. Refused, Unreadable,
+    """`record` hears what was asked; `before_write` is awaited where it changes something. Refused, Unreadable,
     Failure."""
-    service, facts = told.service, told.facts
+    service, info = record.service, record.info
     caller, form = await _read(request, service, signatures)
-    told.came_from(caller)
-    told.operation = action = read_action(service.name, form)
+    record.set_caller(caller)
+    record.operation = action = read_action(service.name, form)
     observe.note(operation=action)
-    told.parameters = parameters = read_parameters(service.name, action, form)
+    record.parameters = parameters = read_parameters(service.name, action, form)
     if isinstance(role := parameters.get("RoleArn"), str):
-        told.takes(role)
+        record.set_role(role)
     validate(action, parameters, service.name)
-    if not told.is_read:
+    if not record.is_read:
         await before_write()
     if service is STS or caller is None:
-        found = await doors.sts.answer(action, caller, parameters, facts)
+        found = await handlers.sts.answer(action, caller, parameters, info)
     else:
-        found = await doors.iam.answer(action, caller, parameters, facts)
-    told.done(found)
+        found = await handlers.iam.answer(action, caller, parameters, info)
+    record.succeeded(found)
     if accepts_json(request):
-        return query_json_answer(render_json(service.name, action, found, told.request_id), told.request_id)
-    return xml_answer(render(service.name, action, found, told.request_id), told.request_id)
+        return query_json_answer(render_json(service.name, action, found, record.request_id), record.request_id)
+    return xml_answer(render(service.name, action, found, record.request_id), record.request_id)
 
 
-def refuse_query(request: web.Request, service: Service, error: WireError, request_id: str) -> web.Response:
+def refuse_query(request: web.Request, service: ApiService, error: WireError, request_id: str) -> web.Response:
     """The answer to a request that went wrong, in the form that it accepts."""
     if accepts_json(request):
         return render_query_json(error, request_id)
@@ -103,12 +103,12 @@ def accepts_json(request: web.Request) -> bool:
 
 
 async def _read(
-    request: web.Request, service: Service, signatures: Signatures
+    request: web.Request, service: ApiService, signatures: Signatures
 ) -> tuple[Caller | None, Mapping[str, str]]:
     """Who signed the form, None for an action that needs no signature and has none; and the form."""
     try:
         claim = claim_of(request)
-    except Refused as refused:
+    except SignatureRefused as refused:
         if refused.reason is not Reason.MISSING or service is not STS:
             raise
         async with charged(request, signatures.unproven) as charge:

@@ -1,6 +1,7 @@
 """POST / - the AWS door. The table below is all that it serves of `ecr`.
 
     X-Amz-Target: AmazonEC2ContainerRegistry_V20150921.<Operation>     JSON 1.1, signed for `ecr`
+    X-Amz-Target: secretsmanager.<Operation>                           JSON 1.1 of another service (`json_services`)
     no target, signed for `sts` or `iam`, or of their Version          the query protocol (`query`), also by GET
 
 Each request: signature, body, rate, policy, then the metadata service, which speaks the same language. Promises:
@@ -22,26 +23,27 @@ from aiohttp import web
 from proxy import observe
 from proxy.audit.trail import Trail
 from proxy.auth.access import Access, repository_named
-from proxy.auth.rates import Rates
-from proxy.auth.sigv4 import Refused
+from proxy.auth.rates import RateLimiter
+from proxy.auth.sigv4 import SignatureRefused
 from proxy.auth.tokens import Tokens
 from proxy.blob.keys import DataKeys
 from proxy.ecr import repository_keys
-from proxy.ecr.audit_record import Told, tell
+from proxy.ecr.audit_record import ApiAuditRecord, emit
 from proxy.ecr.authorization import Endpoints, authorization_data
 from proxy.ecr.bodies import off_loop
-from proxy.ecr.body_limiter import Places
+from proxy.ecr.body_limiter import BodyLimiter
 from proxy.ecr.errors import (
-    Unreadable,
+    UnreadableRequest,
     ecr_error,
     json_answer,
     query_error,
     render_json,
     unknown_operation,
 )
+from proxy.ecr.json_services import JsonService, answer_json
 from proxy.ecr.key_rights import KeyRights
 from proxy.ecr.layers import UPLOAD_PART, Layers, taken_part
-from proxy.ecr.lockout import refuse_lock_out
+from proxy.ecr.lockout import refuse_lockout
 from proxy.ecr.parameters import (
     Ask,
     Keys,
@@ -53,9 +55,9 @@ from proxy.ecr.parameters import (
     listed_repositories,
     making_by_template,
     named_repository,
+    no_echo,
     no_keys,
-    nothing_again,
-    nothing_else,
+    no_permissions,
     own_registry,
     read_parameters,
     registry_of_arn,
@@ -63,10 +65,10 @@ from proxy.ecr.parameters import (
     tagging,
     whole_registry,
 )
-from proxy.ecr.query import QueryDoors, answer_query, refuse_query
-from proxy.ecr.services import ECR, WITH_MANIFEST, Service, has_large_body, service_of
-from proxy.ecr.signed_request import Place, Signatures, claim_of
-from proxy.http.request_info import facts_of
+from proxy.ecr.query import QueryHandlers, answer_query, refuse_query
+from proxy.ecr.services import ECR, WITH_MANIFEST, ApiService, has_large_body, service_of, speaks_json
+from proxy.ecr.signed_request import Admit, Signatures, claim_of
+from proxy.http.request_info import request_info_of
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 from proxy.model.identity import Caller
@@ -77,7 +79,7 @@ TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class ApiRoute:
     """An operation: whose registry it is about, on which ARNs its action, `ecr:` and its own name, must be allowed,
     with which condition keys of its own, and which other actions must be allowed on what, or on all names `below` an
     ARN that ends in a star; how much of a body is read, and what the caller gave that the answer says again. `action`
@@ -86,57 +88,57 @@ class Route:
     registry: Callable[[Mapping[str, Any], Caller], str]
     resources: Callable[[Ask], Sequence[str]]
     keys: Callable[[Ask], Keys] = no_keys
-    also: Callable[[Ask], Sequence[tuple[str, str]]] = nothing_else
-    below: Callable[[Ask], Sequence[tuple[str, str]]] = nothing_else
+    also: Callable[[Ask], Sequence[tuple[str, str]]] = no_permissions
+    below: Callable[[Ask], Sequence[tuple[str, str]]] = no_permissions
     action: str = ""
-    service: Service = ECR
-    echo: Callable[[Ask, Mapping[str, Any]], Mapping[str, Any]] = nothing_again
+    service: ApiService = ECR
+    echo: Callable[[Ask, Mapping[str, Any]], Mapping[str, Any]] = no_echo
 
 
-ROUTES: Mapping[str, Route] = {
-    "GetAuthorizationToken": Route(own_registry, whole_registry),
+ROUTES: Mapping[str, ApiRoute] = {
+    "GetAuthorizationToken": ApiRoute(own_registry, whole_registry),
     # repositories
-    "CreateRepository": Route(given_registry, named_repository, given_tags, tagging),
-    "DescribeRepositories": Route(given_registry, listed_repositories),
-    "DeleteRepository": Route(given_registry, named_repository),
-    "SetRepositoryPolicy": Route(given_registry, named_repository),
-    "GetRepositoryPolicy": Route(given_registry, named_repository),
-    "DeleteRepositoryPolicy": Route(given_registry, named_repository),
-    "PutImageScanningConfiguration": Route(given_registry, named_repository),
-    "TagResource": Route(registry_of_arn, tagged_repository, given_tags),
-    "UntagResource": Route(registry_of_arn, tagged_repository, given_tag_keys),
-    "ListTagsForResource": Route(registry_of_arn, tagged_repository),
+    "CreateRepository": ApiRoute(given_registry, named_repository, given_tags, tagging),
+    "DescribeRepositories": ApiRoute(given_registry, listed_repositories),
+    "DeleteRepository": ApiRoute(given_registry, named_repository),
+    "SetRepositoryPolicy": ApiRoute(given_registry, named_repository),
+    "GetRepositoryPolicy": ApiRoute(given_registry, named_repository),
+    "DeleteRepositoryPolicy": ApiRoute(given_registry, named_repository),
+    "PutImageScanningConfiguration": ApiRoute(given_registry, named_repository),
+    "TagResource": ApiRoute(registry_of_arn, tagged_repository, given_tags),
+    "UntagResource": ApiRoute(registry_of_arn, tagged_repository, given_tag_keys),
+    "ListTagsForResource": ApiRoute(registry_of_arn, tagged_repository),
     # images
-    "PutImage": Route(given_registry, named_repository, service=WITH_MANIFEST, echo=given_manifest),
-    "PutImageTagMutability": Route(given_registry, named_repository),
-    "ListImageReferrers": Route(given_registry, named_repository, action="BatchGetImage"),
-    "ListImages": Route(given_registry, named_repository),
-    "DescribeImages": Route(given_registry, named_repository),
-    "BatchGetImage": Route(given_registry, named_repository),
-    "BatchDeleteImage": Route(given_registry, named_repository),
-    "UpdateImageStorageClass": Route(given_registry, named_repository),
+    "PutImage": ApiRoute(given_registry, named_repository, service=WITH_MANIFEST, echo=given_manifest),
+    "PutImageTagMutability": ApiRoute(given_registry, named_repository),
+    "ListImageReferrers": ApiRoute(given_registry, named_repository, action="BatchGetImage"),
+    "ListImages": ApiRoute(given_registry, named_repository),
+    "DescribeImages": ApiRoute(given_registry, named_repository),
+    "BatchGetImage": ApiRoute(given_registry, named_repository),
+    "BatchDeleteImage": ApiRoute(given_registry, named_repository),
+    "UpdateImageStorageClass": ApiRoute(given_registry, named_repository),
     # layers
-    "InitiateLayerUpload": Route(given_registry, named_repository),
-    "UploadLayerPart": Route(given_registry, named_repository),
-    "CompleteLayerUpload": Route(given_registry, named_repository),
-    "BatchCheckLayerAvailability": Route(given_registry, named_repository),
-    "GetDownloadUrlForLayer": Route(given_registry, named_repository),
+    "InitiateLayerUpload": ApiRoute(given_registry, named_repository),
+    "UploadLayerPart": ApiRoute(given_registry, named_repository),
+    "CompleteLayerUpload": ApiRoute(given_registry, named_repository),
+    "BatchCheckLayerAvailability": ApiRoute(given_registry, named_repository),
+    "GetDownloadUrlForLayer": ApiRoute(given_registry, named_repository),
     # the registry
-    "DescribeRegistry": Route(own_registry, whole_registry),
-    "GetRegistryScanningConfiguration": Route(own_registry, whole_registry),
-    "GetSigningConfiguration": Route(own_registry, whole_registry),
-    "PutRegistryPolicy": Route(own_registry, whole_registry),
-    "GetRegistryPolicy": Route(own_registry, whole_registry),
-    "DeleteRegistryPolicy": Route(own_registry, whole_registry),
-    "PutAccountSetting": Route(own_registry, whole_registry, given_setting),
-    "GetAccountSetting": Route(own_registry, whole_registry, given_setting),
-    "CreateRepositoryCreationTemplate": Route(own_registry, whole_registry, given_tags, below=making_by_template),
-    "DescribeRepositoryCreationTemplates": Route(own_registry, whole_registry),
-    "UpdateRepositoryCreationTemplate": Route(own_registry, whole_registry, given_tags, below=making_by_template),
-    "DeleteRepositoryCreationTemplate": Route(own_registry, whole_registry),
-    "RegisterPullTimeUpdateExclusion": Route(own_registry, whole_registry),
-    "DeregisterPullTimeUpdateExclusion": Route(own_registry, whole_registry),
-    "ListPullTimeUpdateExclusions": Route(own_registry, whole_registry),
+    "DescribeRegistry": ApiRoute(own_registry, whole_registry),
+    "GetRegistryScanningConfiguration": ApiRoute(own_registry, whole_registry),
+    "GetSigningConfiguration": ApiRoute(own_registry, whole_registry),
+    "PutRegistryPolicy": ApiRoute(own_registry, whole_registry),
+    "GetRegistryPolicy": ApiRoute(own_registry, whole_registry),
+    "DeleteRegistryPolicy": ApiRoute(own_registry, whole_registry),
+    "PutAccountSetting": ApiRoute(own_registry, whole_registry, given_setting),
+    "GetAccountSetting": ApiRoute(own_registry, whole_registry, given_setting),
+    "CreateRepositoryCreationTemplate": ApiRoute(own_registry, whole_registry, given_tags, below=making_by_template),
+    "DescribeRepositoryCreationTemplates": ApiRoute(own_registry, whole_registry),
+    "UpdateRepositoryCreationTemplate": ApiRoute(own_registry, whole_registry, given_tags, below=making_by_template),
+    "DeleteRepositoryCreationTemplate": ApiRoute(own_registry, whole_registry),
+    "RegisterPullTimeUpdateExclusion": ApiRoute(own_registry, whole_registry),
+    "DeregisterPullTimeUpdateExclusion": ApiRoute(own_registry, whole_registry),
+    "ListPullTimeUpdateExclusions": ApiRoute(own_registry, whole_registry),
 }
 
 FIXED: Mapping[str, str] = {
@@ -147,7 +149,7 @@ FIXED: Mapping[str, str] = {
 """What of the table has one answer for every image or registry, and which; docs/compatibility.md says so."""
 
 
-def door(
+def handler(
     *,
     metadata: Metadata,
     access: Access,
@@ -156,93 +158,100 @@ def door(
     tokens: Tokens,
     endpoints: Endpoints,
     layers: Layers,
-    query_doors: QueryDoors,
+    query_handlers: QueryHandlers,
     trail: Trail,
     clock: Callable[[], float],
-    rates: Rates | None = None,
+    rates: RateLimiter | None = None,
     pulls: PullTimes | None = None,
     allowed_keys: Sequence[str] = (),
+    json_services: Mapping[str, JsonService] = {},
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds. `rates`, where there
     are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
-    are got. `allowed_keys` as in `[keys] allowed`."""
+    are got. `allowed_keys` as in `[keys] allowed`; `json_services` are those of `services.TARGETS`, by name."""
     key_rights = KeyRights(access, allowed_keys)
     hosts = endpoints.hosts
-    large = Places(LARGE_AT_ONCE, LARGE_AT_ONCE - 1)
+    large = BodyLimiter(LARGE_AT_ONCE, LARGE_AT_ONCE - 1)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         request_id = observe.request_id() or str(uuid.uuid4())
         service = service_of(request)
-        told = Told(service, hosts.account, facts_of(request, now=clock(), region=hosts.region), request_id)
+        record = ApiAuditRecord(
+            service, hosts.account, request_info_of(request, now=clock(), region=hosts.region), request_id
+        )
         try:
-            told.account = hosts.account_of(request.host)  # one of another region is not ours
+            record.account = hosts.account_of(request.host)  # one of another region is not ours
             if service is ECR:
-                return json_answer(await call(request, told), request_id)
-            return await answer_query(request, query_doors, signatures, told, trail.require)
-        except (Failure, Refused, Unreadable) as error:
-            wire = ecr_error(error) if service is ECR else query_error(error)
-            told.failed(wire)
-            return render_json(wire, request_id) if service is ECR else refuse_query(request, service, wire, request_id)
+                return json_answer(await call(request, record), request_id)
+            if speaks_json(service):
+                beside = json_services[service.name]
+                return json_answer(await answer_json(request, beside, signatures, record, trail.require), request_id)
+            return await answer_query(request, query_handlers, signatures, record, trail.require)
+        except (Failure, SignatureRefused, UnreadableRequest) as error:
+            as_json = speaks_json(service)
+            wire = ecr_error(error) if as_json else query_error(error)
+            record.failed(wire)
+            return render_json(wire, request_id) if as_json else refuse_query(request, service, wire, request_id)
         finally:
-            await tell(trail, told)
+            await emit(trail, record)
 
-    async def call(request: web.Request, told: Told) -> bytes:
+    async def call(request: web.Request, record: ApiAuditRecord) -> bytes:
         operation = _operation(request)
-        told.names(operation)
+        record.set_operation(operation)
         route = ROUTES.get(operation)
         if route is None or not has_large_body(request, route.service):
-            return await serve(request, operation, told)
+            return await serve(request, operation, record)
         async with contextlib.AsyncExitStack() as held:
             return await serve(
                 request,
                 operation,
-                told,
-                lambda body: held.enter_async_context(large.take(body.account, lambda: body.received)),
+                record,
+                lambda body: held.enter_async_context(large.admit(body.account, lambda: body.received)),
             )
 
-    async def serve(request: web.Request, operation: str, told: Told, place: Place | None = None) -> bytes:
+    async def serve(request: web.Request, operation: str, record: ApiAuditRecord, slot: Admit | None = None) -> bytes:
         if operation == UPLOAD_PART:
-            async with taken_part(request, signatures, layers.folder, layers.places) as part:
-                told.came_from(part.caller)
+            async with taken_part(request, signatures, layers.folder, layers.limiter) as part:
+                record.set_caller(part.caller)
                 observe.note(operation=operation)
-                ask = await allowed(operation, part.caller, part.parameters, told)
+                ask = await allowed(operation, part.caller, part.parameters, record)
                 found = await layers.add_part(ask, part.content)
         else:
             route = ROUTES.get(operation)
             service = ECR if route is None else route.service
-            caller, body = await signatures.read(request, claim_of(request), service, place)
-            told.came_from(caller)
+            caller, body = await signatures.read(request, claim_of(request), service, slot)
+            record.set_caller(caller)
             observe.note(operation=operation)
             if route is None:
                 raise unknown_operation(operation)
             parameters = await off_loop(len(body), read_parameters, body)
             del body  # of some MiB perhaps, while the rows are asked
-            ask = await allowed(operation, caller, parameters, told)
-            found = route.echo(ask, await done(ask, request))
-        told.done(found)
+            ask = await allowed(operation, caller, parameters, record)
+            found = route.echo(ask, await execute(ask, request))
+        record.succeeded(found)
         return await off_loop(_size(found), _rendered, found)
 
-    async def allowed(operation: str, caller: Caller, parameters: Mapping[str, Any], told: Told) -> Ask:
+    async def allowed(operation: str, caller: Caller, parameters: Mapping[str, Any], record: ApiAuditRecord) -> Ask:
         route = ROUTES[operation]
-        told.parameters = parameters
+        record.parameters = parameters
         if rates is not None:
             await rates.require(caller, operation)
-        told.account = account = route.registry(parameters, caller)
-        ask = Ask(caller, operation, parameters, account, hosts.region, told.facts)
+        record.account = account = route.registry(parameters, caller)
+        ask = Ask(caller, operation, parameters, account, hosts.region, record.info)
         conditions = route.keys(ask)
-        told.resources = route.resources(ask)
-        own = [(f"ecr:{route.action or operation}", resource) for resource in told.resources]
+        record.resources = route.resources(ask)
+        own = [(f"ecr:{route.action or operation}", resource) for resource in record.resources]
         if len(own) > 1:  # fetched together, for the decisions to find where they are kept
-            await metadata.repositories_access(account, [repository_named(resource) for resource in told.resources])
+            await metadata.repositories_access(account, [repository_named(resource) for resource in record.resources])
         for action, resource in (*own, *route.also(ask)):
-            await access.require(caller, action, resource, told.facts, conditions)
+            await access.require(caller, action, resource, record.info, conditions)
         for action, resource in route.below(ask):
-            await access.require(caller, action, resource, told.facts, conditions, below=True)
-        if not told.is_read:
+            await access.require(caller, action, resource, record.info, conditions, below=True)
+        if not record.is_read:
             await trail.require()
         return ask
 
-    async def done(ask: Ask, request: web.Request) -> Mapping[str, Any]:
+    async def execute(ask: Ask, request: web.Request) -> Mapping[str, Any]:
         """What is not answered here is where the rows are."""
         if ask.operation == "GetAuthorizationToken":
             return authorization_data(ask, tokens, endpoints, request)
@@ -253,7 +262,7 @@ def door(
         if ask.operation == "GetDownloadUrlForLayer":
             return await layers.download_url(ask, request)
         if ask.operation == "SetRepositoryPolicy" and ask.parameters.get("force") is not True:
-            await refuse_lock_out(ask, metadata)
+            await refuse_lockout(ask, metadata)
         found = await repository_keys.call(keys, key_rights, metadata, ask)
         if pulls is not None and ask.operation == "BatchGetImage":
             for image in found["images"]:

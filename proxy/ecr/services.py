@@ -1,6 +1,6 @@
-"""The three services behind this door, and which of them a request is for.
+"""The services behind this door, and which of them a request is for.
 
-    X-Amz-Target is there          ecr, JSON 1.1
+    X-Amz-Target                   its service, JSON 1.1: secretsmanager, or ecr
     else the signature's scope     ecr, sts or iam, as it says
     else Version in the query      the service whose version it is: nothing is signed, as AssumeRoleWithWebIdentity
     else a form, a GET, an Action  sts
@@ -27,7 +27,7 @@ MANIFEST_JSON_MAX = 3 * MANIFEST_MAX + JSON_MAX  # PutImage: JSON's escapes make
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ApiService:
     """What a service wants of a signature. `regions` may be in the scope, besides the registry's own.
 
     `required` headers must be signed. `skew_minutes` is how far off a signature's date may be, either way.
@@ -42,11 +42,11 @@ class Service:
     presigned_seconds: int | None = None
 
 
-ECR = Service("ecr", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX)
+ECR = ApiService("ecr", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX)
 WITH_MANIFEST = replace(ECR, body_max=MANIFEST_JSON_MAX)
 
 # SDKs set to the global endpoints sign for us-east-1 whatever region they work in.
-STS = Service(
+STS = ApiService(
     "sts",
     ("host", "x-amz-date"),
     skew_minutes=15,
@@ -54,7 +54,14 @@ STS = Service(
     regions=("us-east-1",),
     presigned_seconds=900,
 )
-IAM = Service("iam", ("host", "x-amz-date"), skew_minutes=5, body_max=FORM_MAX, regions=("us-east-1",))
+IAM = ApiService("iam", ("host", "x-amz-date"), skew_minutes=5, body_max=FORM_MAX, regions=("us-east-1",))
+
+SECRETS_MANAGER = ApiService(
+    "secretsmanager", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX
+)
+
+TARGETS = {"secretsmanager": SECRETS_MANAGER}
+"""What stands before the dot in X-Amz-Target, of services beside ecr."""
 
 SERVICES = {service.name: service for service in (ECR, STS, IAM)}
 
@@ -63,10 +70,10 @@ _ACTION = re.compile(r"(?:^|&)Action=")
 _VERSION = re.compile(r"(?:^|&)Version=([0-9-]{10})(?:&|$)", re.ASCII)
 
 
-def service_of(request: web.Request) -> Service:
+def service_of(request: web.Request) -> ApiService:
     """Whose request this is, as far as its head tells."""
     if "X-Amz-Target" in request.headers:
-        return ECR
+        return TARGETS.get(request.headers["X-Amz-Target"].partition(".")[0], ECR)
     query = request.raw_path.partition("?")[2]
     scope = _SCOPE.search(request.headers.get("Authorization", "")) or _SCOPE.search(unquote_plus(query))
     if scope is not None:
@@ -74,13 +81,18 @@ def service_of(request: web.Request) -> Service:
     version = _VERSION.search(query)
     if version is not None:
         for name, known in VERSIONS.items():
-            if known == version[1]:
+            if known == version[1] and name in SERVICES:
                 return SERVICES[name]
     is_form = request.content_type == "application/x-www-form-urlencoded"
     return STS if is_form or request.method == "GET" or _ACTION.search(query) else ECR
 
 
-def has_large_body(request: web.Request, service: Service) -> bool:
+def speaks_json(service: ApiService) -> bool:
+    """JSON 1.1, or the query protocol."""
+    return service.name not in (STS.name, IAM.name)
+
+
+def has_large_body(request: web.Request, service: ApiService) -> bool:
     """Whether more than `JSON_MAX` bytes may come, and be taken."""
     length = request.content_length
     return service.body_max > JSON_MAX and (length is None or length > JSON_MAX)

@@ -20,17 +20,17 @@ from typing import Protocol
 from aiohttp import web
 
 from proxy import observe
-from proxy.auth.callers import Callers, Lookups
+from proxy.auth.callers import CallerLookups, Callers
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.failed_logins import FailedLogins
 from proxy.auth.secrets import open_secret
 from proxy.auth.sessions import SessionCredentials, SessionExpired, SessionInvalid, Sessions, check_time
 from proxy.auth.signing_keys import SigningKeys
-from proxy.auth.sigv4 import Claim, Headers, Reason, Refused, check_claim, check_signature, read_claim
+from proxy.auth.sigv4 import Claim, Headers, Reason, SignatureRefused, check_claim, check_signature, read_claim
 from proxy.ecr.bodies import charged, chunks
 from proxy.ecr.errors import throttled
 from proxy.ecr.last_use import LastUses
-from proxy.ecr.services import Service
+from proxy.ecr.services import ApiService
 from proxy.ecr.spool import Spool
 from proxy.http.limited_connection import client_of
 from proxy.http.request_info import path_of
@@ -41,13 +41,13 @@ from proxy.model.identity import AccessKey, Caller
 UNKNOWN_KEY_TEXT = "The security token included in the request is invalid."
 EXPIRED_TEXT = "The security token included in the request is expired"
 TOO_MANY_TEXT = "Too many signatures that did not match came from this address. Try again later."
-OPENED_KEPT = 512  # session tokens, some 6 KB each at most
+SESSIONS_MAX = 512  # session tokens, some 6 KB each at most
 
-Place = Callable[["SignedBody"], Awaitable[Callable[[], None]]]
-"""Waits for a body's place among those of its account; what it gives is called once the body is proven (`places`)."""
+Admit = Callable[["SignedBody"], Awaitable[Callable[[], None]]]
+"""Waits for a body's place among those of its account; what it gives is called once the body is proven (`limiter`)."""
 
 
-class KeyLookups(Lookups, Protocol):
+class KeyLookups(CallerLookups, Protocol):
     """The part of `metadata.contract.Metadata` that knows keys and who holds them."""
 
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...
@@ -90,12 +90,12 @@ class Signatures:
         self._opened: OrderedDict[bytes, SessionCredentials] = OrderedDict()
 
     async def read(
-        self, request: web.Request, claim: Claim, service: Service, place: Place | None = None
+        self, request: web.Request, claim: Claim, service: ApiService, slot: Admit | None = None
     ) -> tuple[Caller, bytes]:
-        """Who signed the request, and its whole body, which waits for its `place`. Refused, Unreadable, or Failure of a
+        """Who signed the request, and its whole body, which waits for its `slot`. Refused, Unreadable, or Failure of a
         look-up."""
         async with Spool(self._folder) as spool, self.stream(request, claim, service) as body:
-            proven = await place(body) if place is not None else None
+            proven = await slot(body) if slot is not None else None
             async for chunk in body:
                 await spool.write(chunk)
             caller = await body.prove()
@@ -104,7 +104,7 @@ class Signatures:
             return caller, b"".join([piece async for piece in spool.content()])
 
     @contextlib.asynccontextmanager
-    async def stream(self, request: web.Request, claim: Claim, service: Service) -> AsyncIterator[SignedBody]:
+    async def stream(self, request: web.Request, claim: Claim, service: ApiService) -> AsyncIterator[SignedBody]:
         """The body of a request as it comes, up to `service.body_max` bytes; who signed it is known by `prove`.
 
         Refused before the first byte for a claim that cannot hold. Left without an error and without a proof is a
@@ -121,16 +121,16 @@ class Signatures:
         client = client_of(request)
         async with charged(request, self.unproven) as charge:
             try:
-                held = await self._session(claim) if claim.token else await self._long_lived(claim, client)
-            except Refused as refused:
+                signer = await self._session(claim) if claim.token else await self._long_lived(claim, client)
+            except SignatureRefused as refused:
                 if refused.reason is Reason.UNKNOWN_KEY:
                     self._failed(client, claim)
                 raise
             async with contextlib.aclosing(chunks(request, service.body_max, charge)) as pieces:
-                body = SignedBody(request, claim, pieces, held, charge)
+                body = SignedBody(request, claim, pieces, signer, charge)
                 try:
                     yield body
-                except Refused:
+                except SignatureRefused:
                     if body.is_refused:
                         self._failed(client, claim, claim.access_key_id)
                     raise
@@ -139,21 +139,21 @@ class Signatures:
         if not claim.token:
             self._logins.proven(client, claim.access_key_id)
             if self._uses is not None:
-                self._uses.seen(claim.access_key_id, claim.region, claim.service)
+                self._uses.used(claim.access_key_id, claim.region, claim.service)
 
     def _failed(self, client: str, claim: Claim, key: str = "") -> None:
         """`key` is one that exists. A session's is as much of a secret as its token, and is not slowed down."""
         observe.metrics.logins_failed.labels("ecr").inc()
         self._logins.failed(client, "" if claim.token else key)
 
-    async def _long_lived(self, claim: Claim, client: str) -> _Held:
+    async def _long_lived(self, claim: Claim, client: str) -> _Signer:
         if seconds := self._logins.wait(client, claim.access_key_id):
             observe.metrics.logins_refused.labels("ecr").inc()
             raise throttled(TOO_MANY_TEXT, seconds)
         row = await self._lookups.access_key(claim.access_key_id)
         caller = self._callers.of_key(row) if row is not None else None
         if row is None or caller is None:
-            raise Refused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
+            raise SignatureRefused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
         try:
             key = self._keys.get(
                 claim,
@@ -166,31 +166,31 @@ class Signatures:
                 "The access key cannot be read by this server.",
                 hint=f"no master key here opens the secret of {row.access_key_id}: {error}",
             ) from None
-        return _Held(caller, key)
+        return _Signer(caller, key)
 
-    async def _session(self, claim: Claim) -> _Held:
+    async def _session(self, claim: Claim) -> _Signer:
         name = hashlib.sha256(claim.token.encode("utf-8", "surrogateescape")).digest()
         try:
             found = self._open(claim.token, name)
         except SessionExpired:
-            raise Refused(Reason.EXPIRED, EXPIRED_TEXT) from None
+            raise SignatureRefused(Reason.EXPIRED, EXPIRED_TEXT) from None
         except SessionInvalid:
-            raise Refused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT) from None
+            raise SignatureRefused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT) from None
         caller = None
         if found.access_key_id == claim.access_key_id:
             caller = await self._callers.find(
                 found.principal_id, found.account, session=found.session, access_key_id=found.access_key_id
             )
         if caller is None:  # the token of another key, or whose principal is gone, or that is revoked
-            raise Refused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
-        return _Held(caller, self._keys.get(claim, name, lambda: found.secret))
+            raise SignatureRefused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
+        return _Signer(caller, self._keys.get(claim, name, lambda: found.secret))
 
     def _open(self, token: str, name: bytes) -> SessionCredentials:
         found = self._opened.get(name)
         if found is None:
             found = self._sessions.open(token, self._clock())
             self._opened[name] = found
-            if len(self._opened) > OPENED_KEPT:
+            if len(self._opened) > SESSIONS_MAX:
                 self._opened.popitem(last=False)
         else:
             check_time(found.session, self._clock())
@@ -199,7 +199,7 @@ class Signatures:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _Signer:
     """Whom a claim names, and the key that it must have been signed with."""
 
     caller: Caller
@@ -210,13 +210,13 @@ class SignedBody:
     """Chunks of a body, hashed as they pass. Iterate once, then `prove`; what came before may be kept only then."""
 
     def __init__(
-        self, request: web.Request, claim: Claim, pieces: AsyncIterator[bytes], held: _Held, charge: Charge
+        self, request: web.Request, claim: Claim, pieces: AsyncIterator[bytes], signer: _Signer, charge: Charge
     ) -> None:
         self.is_proven = self.is_refused = False
         self._charge = charge
         self._request = request
         self._claim = claim
-        self._held = held
+        self._signer = signer
         self._hash = hashlib.sha256()
         self._pieces = pieces
 
@@ -228,7 +228,7 @@ class SignedBody:
     @property
     def account(self) -> str:
         """Of whom the request names; that it is from there is known once it is proven."""
-        return self._held.caller.account
+        return self._signer.caller.account
 
     def __aiter__(self) -> SignedBody:
         return self
@@ -245,7 +245,7 @@ class SignedBody:
         self.is_refused = True
         check_signature(
             self._claim,
-            self._held.key,
+            self._signer.key,
             method=self._request.method,
             path=path_of(self._request),
             query=self._request.raw_path.partition("?")[2],
@@ -254,8 +254,8 @@ class SignedBody:
         )
         self.is_proven, self.is_refused = True, False
         self._charge.release()
-        observe.note(principal=self._held.caller.arn)
-        return self._held.caller
+        observe.note(principal=self._signer.caller.arn)
+        return self._signer.caller
 
 
 def claim_of(request: web.Request) -> Claim:

@@ -1,4 +1,7 @@
-"""What the log line and the metrics of a request say of it and of its answer."""
+"""The log line and the metrics of one request.
+
+`server` calls `write` and `RequestCounters.get` after each request; `response_cache` keeps both for a cached response.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +12,38 @@ from aiohttp import web
 from proxy import observe
 
 
-class Counts:
-    """Of one server: what counts a request, by how it was answered. Finding a labelled row is most of counting, and
-    there are few of them: so many as doors, methods and statuses."""
+class RequestCounters:
+    """One server's counters of requests, by handler, method and status: one entry for each combination in use.
+
+    Looking up a labelled row is most of what counting costs, so the rows found are cached."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, str, int], _Count] = {}
+        self._counters: dict[tuple[str, str, int], _Counter] = {}
 
-    def of(self, door: str, request: web.Request, status: int) -> _Count:
-        labels = (door, method(request.method), status)
-        return self._held.get(labels) or self._held.setdefault(labels, _Count(*labels))
-
-
-class _Count:
-    """Of requests that were answered alike."""
-
-    def __init__(self, door: str, method: str, status: int) -> None:
-        self._answered = observe.metrics.http_requests.labels(door, method, status)
-        self._took = observe.metrics.http_request_seconds.labels(door)
-        self.again = observe.Tally((self._answered, observe.metrics.http_answered_again), self._took)
-
-    def one(self, seconds: float) -> None:
-        """One more, that took so long."""
-        self._answered.inc()
-        self._took.observe(seconds)
+    def get(self, handler: str, request: web.Request, status: int) -> _Counter:
+        labels = (handler, method_label(request.method), status)
+        return self._counters.get(labels) or self._counters.setdefault(labels, _Counter(*labels))
 
 
-def facts(door: str, request: web.Request, response: web.StreamResponse | None, status: int) -> dict[str, Any]:
-    """The line, with what was noted meanwhile, but for the time it took; to be asked before the answer goes out."""
+class _Counter:
+    """Counts requests of one handler, method and status. `cached` counts those that `response_cache` answered."""
+
+    def __init__(self, handler: str, method: str, status: int) -> None:
+        self._requests = observe.metrics.http_requests.labels(handler, method, status)
+        self._seconds = observe.metrics.http_request_seconds.labels(handler)
+        self.cached = observe.Tally((self._requests, observe.metrics.http_answered_again), self._seconds)
+
+    def count(self, seconds: float) -> None:
+        """Count one request that took `seconds`."""
+        self._requests.inc()
+        self._seconds.observe(seconds)
+
+
+def line_fields(handler: str, request: web.Request, response: web.StreamResponse | None, status: int) -> dict[str, Any]:
+    """The log line's fields but its duration, with those that `observe.note` added. Call it before the body is sent."""
     return {
         **observe.noted(),
-        "door": door,
+        "door": handler,
         "method": request.method,
         "path": request.path,
         "status": status,
@@ -51,18 +55,19 @@ def facts(door: str, request: web.Request, response: web.StreamResponse | None, 
     }
 
 
-def write(door: str, request: web.Request, response: web.StreamResponse | None, status: int, seconds: float) -> None:
-    said = facts(door, request, response, status)
-    observe.RequestLine(said).write(said["request_id"], seconds)
+def write(handler: str, request: web.Request, response: web.StreamResponse | None, status: int, seconds: float) -> None:
+    """Write the log line of a request that took `seconds`."""
+    fields = line_fields(handler, request, response, status)
+    observe.RequestLine(fields).write(fields["request_id"], seconds)
 
 
-def method(method: str) -> str:
-    """A label with few values, whatever a client sends."""
+def method_label(method: str) -> str:
+    """The method as a metric label; `other` for unknown ones, so that clients cannot create label values."""
     return method if method in {"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"} else "other"
 
 
 def _sent(request: web.Request, response: web.StreamResponse | None) -> int:
-    if isinstance(response, web.Response) and request.writer.output_size == 0:  # its body goes out after this line
+    if isinstance(response, web.Response) and request.writer.output_size == 0:  # its body is sent after this line
         return response.content_length or 0
     return request.writer.output_size
 

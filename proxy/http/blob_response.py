@@ -30,7 +30,7 @@ _CACHE = "private, max-age=31536000, immutable"
 
 
 class ByteCounter(Protocol):
-    """Counts the bytes of a blob that went out, for the audit record."""
+    """RequestCounters the bytes of a blob that went out, for the audit record."""
 
     bytes_out: int
 

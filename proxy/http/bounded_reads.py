@@ -1,9 +1,9 @@
-"""Bounds how much a connection reads at a time: little before anybody wants its bytes, more for a body that is wanted.
+"""Bounds how many bytes a connection reads at a time: few until its handler wants the body, more after that.
 
-A transport hands a plain protocol up to 256 KiB at once, and in one turn of the loop it reads of every connection that
-has something: a thousand that have said nothing of themselves yet were 230 MB. Through this, which stands between
-transport and connection, a first read is `FIRST_BYTES`; a door that has let a body in asks for more (`wants`). Bytes
-pass by one buffer of all connections of a server. Must not know what a request is.
+asyncio hands a plain protocol up to 256 KiB at once, and one turn of the loop reads from every readable connection:
+1,000 connections without a request took 230 MB. `BoundedReads` sits between the transport and the connection. The first
+read takes `FIRST_BYTES`; a handler that accepts a body raises the bound (`read_at_most`). All connections of a server
+share one buffer. Used by `limited_connection`. Must not know what a request is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BODY_BYTES = 256 * 1024
 
 
 class BoundedReads(asyncio.BufferedProtocol):
-    """Of one connection, whose `protocol` it feeds. `buffer` may be shared within a loop: it is read at once."""
+    """Feeds one connection, `protocol`. Connections of one loop may share `buffer`: its bytes are copied at once."""
 
     __slots__ = ("_buffer", "_protocol", "_size")
 
@@ -25,8 +25,8 @@ class BoundedReads(asyncio.BufferedProtocol):
         self._buffer = buffer
         self._size = FIRST_BYTES
 
-    def wants(self, size: int) -> None:
-        """From now on at most so many at a time."""
+    def read_at_most(self, size: int) -> None:
+        """Bound each further read to `size` bytes."""
         self._size = size
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -49,4 +49,5 @@ class BoundedReads(asyncio.BufferedProtocol):
 
 
 def read_buffer() -> memoryview:
+    """A buffer for all connections of one server."""
     return memoryview(bytearray(BODY_BYTES))

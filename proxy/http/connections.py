@@ -1,20 +1,20 @@
-"""Bounds a worker's connections: how many in all, how many of one client, and which idle one is closed for a new one.
+"""Bounds a worker's connections: in all, per client, and which idle connection is evicted for a new one.
 
 `HttpServer` adds each connection as it is accepted, TLS handshakes included, and removes it when it is lost.
 
     within both limits                              taken
-    its client has `per_client` already             the client's longest idle connection is closed for it
-    `most` are open                                 the longest idle one of the client with the most is closed for it,
-                                                    unless that client has fewer than the new one's own
-    nothing may be closed                           RESERVE more are held: a probe (/healthz, /readyz) is answered,
-                                                    another request is 503, unless there is space by then
-    the reserve is full                             its oldest without a request is closed; refused if all have one
+    its client has `per_client` already             evicts the longest idle connection of that client
+    `most` are open                                 evicts the longest idle connection of the client with the most,
+                                                    unless that client has fewer than the new connection's own
+    none may be evicted                             goes to the reserve: RESERVE connections whose probes (/healthz,
+                                                    /readyz) are answered, other requests 503 unless space came free
+    the reserve is full                             evicts its oldest without a request; refused if all have one
 
-Promises: a connection with a request under way is never closed for another. Connections of trusted proxies carry many
-clients, so they are closed last and have no limit each; requests through them are counted by the forwarded client
-(`begin_request`). Reading on after an early refusal, so that the client sees the answer and not a reset, is bounded as
-well (`may_linger`): chunks of one byte make it cost more than the request did. Must not know how a connection is held,
-or HTTP.
+Promises: a connection with a running request is never evicted. Connections of trusted proxies carry many clients: they
+are evicted last and have no limit per client; their requests are counted by the forwarded client (`begin_request`).
+After an early refusal a connection may be read on, so that the client sees the response and not a reset; that is
+bounded as well (`may_linger`), as chunks of one byte make it cost more than the request did. Must not know HTTP, or how
+a connection is implemented.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ LINGERS = 256  # connections read on after an early refusal, for LINGER_SECONDS 
 LINGERS_PER_CLIENT = 32
 LINGER_SECONDS = 5.0
 _RANKED = 256  # idle connections ranked at a time: ranking 10,000 takes some 10 ms
-_RANK_PAUSE = 10e-6  # seconds a connection held, without another ranking after one that found nothing to close
+_RANK_PAUSE = 10e-6  # seconds for each connection: no new ranking for so long after one that found nothing to evict
 
 
 class Connection(Protocol):
-    """`client` is how its client is counted (`forwarded.client_of`), empty for a trusted proxy's; `idle_since` is the
-    loop's time when it was made or its last request ended."""
+    """`client` is the name that the limits count (`forwarded.client_of`), empty for a trusted proxy; `idle_since` is
+    the loop's time when the connection was made or its last request ended."""
 
     client: str
     idle_since: float
 
     def is_idle(self) -> bool:
-        """Whether no request is under way, and nothing of an answer waits to be taken."""
+        """Whether no request is running and no byte of a response waits to be sent."""
 
     def evict(self) -> None:
-        """Close it at once. It was removed already."""
+        """Close the connection now. The limiter has removed it already."""
 
 
 class Admission(Enum):
     TAKEN = "taken"
     RESERVE = "over the limit, for a probe alone"
-    REFUSED = "not held"
+    REFUSED = "refused"
 
 
 class ConnectionLimiter:
-    """One worker's. To be used inside one running loop."""
+    """One worker's limits. For one event loop."""
 
     def __init__(self, most: int, per_client: int) -> None:
         self._most = most
@@ -62,23 +62,23 @@ class ConnectionLimiter:
         self._held: dict[str, set[Connection]] = {}
         self._count = 0
         self._peak = 0
-        self._reserve: dict[Connection, None] = {}  # in the order in which they came
+        self._reserve: dict[Connection, None] = {}  # in order of arrival
         self._ranked: deque[tuple[float, Connection]] = deque()
         self._rank_after = 0.0
         self._running: Counter[str] = Counter()
-        self._lingers: deque[tuple[float, str]] = deque()  # until when, and of which client
+        self._lingers: deque[tuple[float, str]] = deque()  # (until when, client)
 
     def __len__(self) -> int:
         return self._count
 
     def peak(self) -> int:
-        """The most since it was last asked."""
+        """The most connections since the last call."""
         peak, self._peak = self._peak, self._count
         return peak
 
     def add(self, connection: Connection, now: float) -> Admission:
-        """A new connection, or once more one of the reserve. `now` is the loop's time."""
-        if self._admit(connection, now):
+        """Add a new connection, or try again to take one from the reserve. `now` is the loop's time."""
+        if self._try_add(connection, now):
             self._reserve.pop(connection, None)
             return Admission.TAKEN
         if connection not in self._reserve and not self._reserve_slot():
@@ -87,7 +87,7 @@ class ConnectionLimiter:
         return Admission.RESERVE
 
     def remove(self, connection: Connection) -> None:
-        """Safe to call again."""
+        """Safe to call twice."""
         self._reserve.pop(connection, None)
         own = self._held.get(connection.client)
         if own is None or connection not in own:
@@ -98,7 +98,8 @@ class ConnectionLimiter:
             del self._held[connection.client]
 
     def begin_request(self, client: str) -> bool:
-        """Whether a request that a trusted proxy forwards for `client` is within its limit; then `end_request` it."""
+        """Count a request that a trusted proxy forwards for `client`, and return True, then call `end_request`; False
+        where it would pass the client's limit."""
         if self._running[client] >= self._per_client:
             return False
         self._running[client] += 1
@@ -110,7 +111,7 @@ class ConnectionLimiter:
             del self._running[client]
 
     def may_linger(self, client: str, now: float) -> bool:
-        """Whether a connection of `client` may be read on for LINGER_SECONDS; it counts for so long."""
+        """Whether a connection of `client` may be read on for LINGER_SECONDS; it counts that long."""
         while self._lingers and self._lingers[0][0] <= now:
             self._lingers.popleft()
         own = sum(client == each for _, each in self._lingers) if client else 0
@@ -119,12 +120,12 @@ class ConnectionLimiter:
         self._lingers.append((now + LINGER_SECONDS, client))
         return True
 
-    def _admit(self, connection: Connection, now: float) -> bool:
+    def _try_add(self, connection: Connection, now: float) -> bool:
         own = self._held.get(connection.client, set())
         if connection.client and len(own) >= self._per_client:
             victim = min((each for each in own if each.is_idle()), key=_idle_since, default=None)
         elif self._count >= self._most:
-            victim = self._of_the_greediest(connection.client, now)
+            victim = self._next_victim(connection.client, now)
         else:
             self._hold(connection)
             return True
@@ -140,8 +141,8 @@ class ConnectionLimiter:
         self._count += 1
         self._peak = max(self._peak, self._count)
 
-    def _of_the_greediest(self, client: str, now: float) -> Connection | None:
-        """The next to be closed for a connection of `client`; None where only clients with fewer than it have idle
+    def _next_victim(self, client: str, now: float) -> Connection | None:
+        """The next connection to evict for one of `client`; None where only clients with fewer connections have idle
         ones."""
         own = self._weight(client)
         for renewed in (False, True):
@@ -162,7 +163,7 @@ class ConnectionLimiter:
         return None
 
     def _rank(self) -> Iterable[Connection]:
-        """The idle ones in the order of being closed: each time, the longest idle of whoever then has the most."""
+        """Idle connections in the order of eviction: each is the longest idle of the client that then has the most."""
 
         def each() -> Iterator[tuple[int, float, Connection]]:
             for client, held in self._held.items():

@@ -1,13 +1,15 @@
-"""A body of a stated length, read from its socket straight into buffers of the door's own.
+"""Reads a request body of declared length from its socket directly into the handler's buffers.
 
-By aiohttp's way each byte is copied three times before a door has it, in pieces that each cost the interpreter several
-calls: most of what receiving a layer cost. Here the transport fills the door's buffer, and a turn of the loop is taken
-when that is full. A client that is as fast as we are is drawn from in a thread of the door's (`Drawn`), with no turn of
-the loop; once it makes that thread wait it is the loop's again. The body's length is what its header said, which
-aiohttp's parser has checked; what follows the body is for a new parser, as the old one never learns that it ended.
+With aiohttp's parser each byte is copied three times before the handler has it, in pieces that each cost several calls:
+most of the CPU of receiving a layer. A `DirectBody` becomes the transport's protocol while the body is read. The
+transport fills the handler's buffer, and the loop runs once for each full buffer. While the client sends as fast as the
+handler stores, a thread of the handler's reads the socket (`SocketSource`), without the loop; once that thread has to
+wait for the client, the loop reads again. The length is the Content-Length, which aiohttp's parser has checked. The
+next request gets a new parser, because the old one never sees the end of this body.
 
-Promises: a buffer is read into by nobody once `read_all` has ended, however it ended; not a byte behind the body is
-read; a body that was left unread is aiohttp's again, to be read off or cut. Must not know any door's protocol.
+`server.direct_body` makes one; `oci.call.receive` reads it. Promises: once `read_all` has ended, by whatever way, the
+buffers are not written to; no byte past the body is read; a body left unread goes back to aiohttp, which reads it to
+the end or closes. Must not know any handler's protocol.
 """
 
 from __future__ import annotations
@@ -24,41 +26,42 @@ from aiohttp import web
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-LEAST = 128 * 1024  # bytes that must be to come: for fewer the two changes of protocol cost more than they save
-DRAWN_BYTES = 8 * 2**20  # drawn at a time: others wait for the thread
-DRAWN_SECONDS = 1.0  # after which nothing more is begun, however slow the door's disk is
-WAITED_SECONDS = 0.02  # that a thread waits for a client in all that time; a room that filled in less shows a fast one
+BODY_BYTES_MIN = 128 * 1024  # bytes still to come; for fewer, two changes of protocol cost more than they save
+SOURCE_BYTES = 8 * 2**20  # read by a thread at a time: others wait for the thread
+SOURCE_SECONDS = 1.0  # after which a thread begins no further read, however slow the handler's disk is
+CLIENT_WAIT_SECONDS = 0.02  # a thread waits this long for the client in all; a buffer that filled faster: a fast client
 
 
-def straight_body(
-    connection: RequestHandler, request: web.Request, *, heard: Callable[[int], None], ended: Callable[[], None]
-) -> StraightBody | None:
-    """What is left of a body that aiohttp's parser has begun to hand out; None where that is not worth it, not
-    possible, or not yet: some of what was handed out has not been read. `heard` and `ended` as in `StraightBody`."""
-    body, length, fields = request.content, request.content_length, request.headers
-    if length is None or "Transfer-Encoding" in fields or "Upgrade" in fields:
+def direct_body_of(
+    connection: RequestHandler, request: web.Request, *, on_bytes: Callable[[int], None], on_end: Callable[[], None]
+) -> DirectBody | None:
+    """The rest of a body that aiohttp's parser has begun to hand out; `on_bytes` and `on_end` as in `DirectBody`.
+
+    None where the rest is short, its length is unknown, or bytes that the parser handed out have not been read."""
+    body, length, headers = request.content, request.content_length, request.headers
+    if length is None or "Transfer-Encoding" in headers or "Upgrade" in headers:
         return None
-    if body.is_eof() or body.exception() is not None or body._buffer or length - body.total_bytes < LEAST:
+    if body.is_eof() or body.exception() is not None or body._buffer or length - body.total_bytes < BODY_BYTES_MIN:
         return None
-    return StraightBody(connection, body, length - body.total_bytes, heard=heard, ended=ended)
+    return DirectBody(connection, body, length - body.total_bytes, on_bytes=on_bytes, on_end=on_end)
 
 
 class Sink(Protocol):
-    """What takes a body."""
+    """Receives a body's bytes: `registry.append.Append`."""
 
-    async def room(self) -> memoryview:
-        """Where the next bytes go, at least one."""
+    async def reserve(self) -> memoryview:
+        """The buffer for the next bytes, of at least one byte."""
 
-    def took(self, count: int) -> memoryview | None:
-        """So many bytes lie at the start of the last room; the next room, if there is one without waiting."""
+    def commit(self, count: int) -> memoryview | None:
+        """`count` bytes were written at the start of the last buffer. Returns the next buffer, if one is free now."""
 
     async def draw(self, source: Callable[[Sequence[memoryview]], int]) -> bool:
-        """Call `source` in a thread with places to fill, at least a byte's, until it returns 0; otherwise it returns
-        how many bytes it put there. False, and it was not called, where this sink does no such thing."""
+        """Call `source` in a thread with buffers to fill, of at least one byte, until it returns 0; otherwise it
+        returns how many bytes it wrote. False, without a call, where this sink has no such thread."""
 
 
-class StraightBody(asyncio.BufferedProtocol):
-    """Takes a connection's place at its transport between `begin` and `end`. `left` counts the bytes still to come."""
+class DirectBody(asyncio.BufferedProtocol):
+    """The transport's protocol between `begin` and `end`. `left` counts the bytes still to come."""
 
     def __init__(
         self,
@@ -66,65 +69,65 @@ class StraightBody(asyncio.BufferedProtocol):
         body: StreamReader,
         left: int,
         *,
-        heard: Callable[[int], None],
-        ended: Callable[[], None],
+        on_bytes: Callable[[int], None],
+        on_end: Callable[[], None],
     ) -> None:
-        """`heard` is told how many bytes came; `ended` is called once the last one has been read, by whatever way: the
-        next one is another request's."""
+        """`on_bytes` is called with the number of bytes that arrived; `on_end` once the last byte has been read,
+        directly or by aiohttp: the next byte is another request's."""
         self.left = left
         self._connection = connection
         self._transport = connection.transport
         self._body = body
-        self._heard = heard
-        self._ended = ended
-        self._instead_of: asyncio.BaseProtocol = connection
+        self._on_bytes = on_bytes
+        self._on_end = on_end
+        self._previous: asyncio.BaseProtocol = connection
         self._sink: Sink | None = None
-        self._room: memoryview | None = None
-        self._got = 0  # bytes in the room
+        self._buffer: memoryview | None = None
+        self._filled = 0  # bytes of the buffer
         self._full: asyncio.Future[None] | None = None
-        self._lost = self._transport is None
-        self._drawn: Drawn | None = None
+        self._is_lost = self._transport is None
+        self._source: SocketSource | None = None
 
     def __repr__(self) -> str:
-        return f"<StraightBody, {self.left} bytes to come>"
+        return f"<DirectBody, {self.left} bytes to come>"
 
-    def is_awaited(self) -> bool:
-        """Whether the client is to send: there is room for its bytes."""
-        return self._room is not None
+    def expects_bytes(self) -> bool:
+        """Whether the client is to send now: there is a buffer for its bytes."""
+        return self._buffer is not None
 
-    # ---- what a door calls ---------------------------------------------------------------------------------------
+    # ---- called by the handler -----------------------------------------------------------------------------------
     def begin(self) -> None:
-        """From here on nothing is read but into the door's own buffers."""
+        """Take the connection's place: from here on bytes are read into the handler's buffers only."""
         if self._transport is not None:
             self._transport.pause_reading()
-            self._instead_of = self._transport.get_protocol()
+            self._previous = self._transport.get_protocol()
             self._transport.set_protocol(self)
 
     async def read_all(self, sink: Sink) -> bool:
-        """The body, into `sink`. False when the connection is lost before its end: what came is there."""
+        """Read the whole body into `sink`. False when the connection is lost first: the sink has what arrived."""
         self._sink = sink
         may_draw = is_fast = self._transport is not None and self._transport.get_extra_info("ssl_object") is None
-        while self.left and not self._lost:
+        while self.left and not self._is_lost:
             if may_draw and is_fast and self._transport is not None and not self._transport.is_closing():
                 may_draw, is_fast = await self._draw(sink, self._transport)
             else:
-                room, began = await sink.room(), time.monotonic()
-                await self._read(sink, room)
-                is_fast = time.monotonic() - began < WAITED_SECONDS
+                buffer, began = await sink.reserve(), time.monotonic()
+                await self._read(sink, buffer)
+                is_fast = time.monotonic() - began < CLIENT_WAIT_SECONDS
         return not self.left
 
     def end(self) -> None:
-        """Give the connection back, the body read or not."""
-        if self._lost or self._transport is None:
+        """Give the connection back, whether the body was read to its end or not."""
+        if self._is_lost or self._transport is None:
             return
-        self._transport.set_protocol(self._instead_of)
+        self._transport.set_protocol(self._previous)
         if self.left:
             self._transport.resume_reading()
         else:
             self._finish()
 
     def feed(self, data: bytes) -> bytes:
-        """After `end`: what the transport brought; aiohttp's body takes what is still its, the rest is another's."""
+        """After `end`: give the body's bytes in `data` to aiohttp; returns those that belong to the next request."""
         part, rest = data[: self.left], data[self.left :]
         self.left -= len(part)
         self._body.feed_data(part)
@@ -133,66 +136,67 @@ class StraightBody(asyncio.BufferedProtocol):
         return rest
 
     async def _draw(self, sink: Sink, transport: asyncio.Transport) -> tuple[bool, bool]:
-        """Whether the sink draws at all, and whether the client was as fast as it. Its end is left to `_read`. Of a
-        transport that is closing the descriptor may be another connection's by now."""
-        drawn = self._drawn = Drawn(transport.get_extra_info("socket").fileno(), min(self.left, DRAWN_BYTES))
-        wanted = drawn.left
+        """Have the sink's thread read the socket. Returns whether the sink has a thread, and whether the client kept
+        up. The end of the connection is left to `_read` to find. Must not be called for a closing transport, whose
+        descriptor may be another connection's by now."""
+        source = self._source = SocketSource(transport.get_extra_info("socket").fileno(), min(self.left, SOURCE_BYTES))
+        wanted = source.left
         try:
-            return await sink.draw(drawn), not drawn.left
+            return await sink.draw(source), not source.left
         finally:
-            drawn.close()
-            self._drawn = None
-            self._count(wanted - drawn.left)
+            source.close()
+            self._source = None
+            self._count(wanted - source.left)
 
-    async def _read(self, sink: Sink, room: memoryview) -> None:
-        """Until there is no room without waiting for it, or nothing to come."""
-        if self._lost or self._transport is None:
-            return  # while the room was waited for
-        self._room, self._got = room[: self.left], 0
+    async def _read(self, sink: Sink, buffer: memoryview) -> None:
+        """Read by the loop, until the sink has no free buffer or the body ends."""
+        if self._is_lost or self._transport is None:
+            return  # while waiting for the buffer
+        self._buffer, self._filled = buffer[: self.left], 0
         self._full = asyncio.get_running_loop().create_future()
         try:
             self._transport.resume_reading()
             await self._full
         finally:
-            self._room = None
+            self._buffer = None
             self._transport.pause_reading()
-            if self._got:
-                sink.took(self._got)
+            if self._filled:
+                sink.commit(self._filled)
 
     def _count(self, nbytes: int) -> None:
         self.left -= nbytes
         self._body.total_bytes += nbytes
-        self._heard(nbytes)
+        self._on_bytes(nbytes)
 
     def _finish(self) -> None:
-        self._ended()
+        self._on_end()
         self._body.feed_eof()  # reading goes on
 
-    # ---- what the loop calls -------------------------------------------------------------------------------------
+    # ---- called by the loop --------------------------------------------------------------------------------------
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._room is None:
-            raise RuntimeError("nothing is to be read")
-        return self._room[self._got :]
+        if self._buffer is None:
+            raise RuntimeError("no buffer: reading should be paused")
+        return self._buffer[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._got += nbytes
+        self._filled += nbytes
         self._count(nbytes)
-        if self._room is None or self._sink is None or self._transport is None or self._got < len(self._room):
+        if self._buffer is None or self._sink is None or self._transport is None or self._filled < len(self._buffer):
             return
-        count, self._got = self._got, 0
-        room = self._sink.took(count)
-        if room is not None and self.left:
-            self._room = room[: self.left]
+        count, self._filled = self._filled, 0
+        buffer = self._sink.commit(count)
+        if buffer is not None and self.left:
+            self._buffer = buffer[: self.left]
         else:
-            self._room = None
+            self._buffer = None
             self._transport.pause_reading()
-            self._tell()
+            self._wake_reader()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
-        if self._drawn is not None:
-            self._drawn.close()
-        self._tell()
+        self._is_lost = True
+        if self._source is not None:
+            self._source.close()
+        self._wake_reader()
         self._connection.connection_lost(exc)
 
     def eof_received(self) -> bool | None:
@@ -204,31 +208,31 @@ class StraightBody(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._connection.resume_writing()
 
-    def _tell(self) -> None:
+    def _wake_reader(self) -> None:
         if self._full is not None and not self._full.done():
             self._full.set_result(None)
 
 
-class Drawn:
-    """Bytes of a socket, to be taken in a thread, up to `left` of them, as long as they come at once."""
+class SocketSource:
+    """Reads a socket from a thread, up to `left` bytes, for as long as the client sends them without delay."""
 
     def __init__(self, socket: int, left: int) -> None:
-        """The descriptor stays its owner's, who may close it at any time."""
+        """Duplicates the descriptor `socket`, whose owner may close it at any time."""
         self.left = left
         self._socket = os.dup(socket)
-        self._reading = threading.Lock()  # held while bytes are taken, which are there already
-        self._until = time.monotonic() + DRAWN_SECONDS
-        self._patience = WAITED_SECONDS
+        self._reading = threading.Lock()  # held for a read, which never blocks
+        self._until = time.monotonic() + SOURCE_SECONDS
+        self._wait_left = CLIENT_WAIT_SECONDS
 
-    def __call__(self, places: Sequence[memoryview]) -> int:
-        """Fill these places from the first on, as far as there are bytes. 0 when none came soon, at the end of all, and
-        after `close`; whoever goes on reading by other ways learns which."""
+    def __call__(self, buffers: Sequence[memoryview]) -> int:
+        """Fill `buffers` from the first on with the bytes that are there; returns their number. 0 when none arrived in
+        time, at the end of the stream, and after `close`; the next read by the loop finds out which."""
         while True:
             with self._reading:
                 if self._socket < 0 or not self.left or time.monotonic() > self._until:
                     return 0
                 try:
-                    count = os.readv(self._socket, _within(places, self.left))
+                    count = os.readv(self._socket, _first_bytes(buffers, self.left))
                 except BlockingIOError:
                     waiting = self._socket
                 except OSError:
@@ -240,29 +244,30 @@ class Drawn:
                 return 0
 
     def _wait(self, socket: int) -> bool:
-        """Closed meanwhile, the number may be another's: then it's waited for in vain, and for no longer than ever."""
-        if self._patience <= 0:
+        """Whether bytes arrived in time. A concurrent `close` may give the number to another file: then the wait is in
+        vain, and bounded as always."""
+        if self._wait_left <= 0:
             return False
-        began, asked = time.monotonic(), select.poll()
-        asked.register(socket, select.POLLIN)
-        ready = asked.poll(self._patience * 1000)
-        self._patience -= time.monotonic() - began
+        began, poll = time.monotonic(), select.poll()
+        poll.register(socket, select.POLLIN)
+        ready = poll.poll(self._wait_left * 1000)
+        self._wait_left -= time.monotonic() - began
         return bool(ready)
 
     def close(self) -> None:
-        """Nothing is taken from here on. Waits for no client."""
+        """No read begins after this. Does not wait for the client. Safe to call twice."""
         with self._reading:
             if self._socket >= 0:
                 os.close(self._socket)
             self._socket = -1
 
 
-def _within(places: Sequence[memoryview], count: int) -> list[memoryview]:
-    """The first `count` bytes of these places."""
+def _first_bytes(buffers: Sequence[memoryview], count: int) -> list[memoryview]:
+    """The first `count` bytes of these buffers."""
     found = list[memoryview]()
-    for place in places:
+    for buffer in buffers:
         if count <= 0:
             break
-        found.append(place[:count])
-        count -= len(place)
+        found.append(buffer[:count])
+        count -= len(buffer)
     return found

@@ -1,7 +1,7 @@
-"""How a server stops: first it accepts no more, then it waits for what is under way.
+"""Stops a server: `stop_accepting` closes the sockets, then `wait_for_ends` waits for running requests.
 
-`HttpServer.finish` calls both, in this order. Promises: connections that wait in the kernel are accepted before the
-port closes, and an idle one, which may be sending a request just now, is heard for a moment. Must not know any door.
+`HttpServer.finish` calls both, in this order. Promises: connections queued in the kernel are accepted before the port
+closes; an idle connection, whose next request may be on its way, is read for a moment more. Must not know any handler.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Protocol
 from aiohttp.web_protocol import RequestHandler
 
 from proxy.http import listening
+from proxy.http.aiohttp_internals import is_between_requests
 
 
 class Listener(Protocol):
@@ -23,18 +24,18 @@ class Listener(Protocol):
 async def stop_accepting(
     sockets: Sequence[socket.socket], listeners: Iterable[Listener], handshake: float, accept: float
 ) -> None:
-    """Close `sockets`, on which `listeners` accept. `handshake` and `accept` are seconds: what TCP takes to begin a
-    connection, and in which those that wait are accepted."""
+    """Close `sockets`, on which `listeners` accept. `handshake` is the seconds that a TCP handshake takes, `accept` the
+    seconds within which queued connections are accepted."""
     loop = asyncio.get_running_loop()
     for sock in sockets:
-        listening.refuse(sock)
+        listening.drop_new_connections(sock)
     await asyncio.sleep(handshake)
     deadline = loop.time() + accept
-    while any(map(listening.is_awaited, sockets)) and loop.time() < deadline:  # noqa: ASYNC110 - the kernel sets no event
+    while any(map(listening.has_pending, sockets)) and loop.time() < deadline:  # noqa: ASYNC110 - the kernel sets no event
         await asyncio.sleep(0.005)  # the loop accepts meanwhile
     for listener in listeners:
         listener.close()
-    for sock in sockets:  # the loop has let go of the port; so do we
+    for sock in sockets:  # the loop has released the port
         sock.close()
     await asyncio.sleep(0)  # connections accepted in this turn of the loop begin their requests
 
@@ -42,10 +43,10 @@ async def stop_accepting(
 async def wait_for_ends(
     connections: Callable[[], Collection[RequestHandler]], seconds: float, idle_seconds: float, *, encrypted: bool
 ) -> None:
-    """Until no connection is left, or for so long; one that idles for `idle_seconds` is closed.
+    """Return once no connection is left, or after `seconds`. Closes a connection that idles for `idle_seconds`.
 
-    With TLS (`encrypted`) at least `idle_seconds`: a connection counts here when its handshake is over. aiohttp's
-    `pre_shutdown` is no help: each connection would ignore what still comes, and bodies under way never end.
+    With TLS (`encrypted`) wait at least `idle_seconds`: a connection is listed only once its handshake is complete.
+    aiohttp's `pre_shutdown` does not help: connections would ignore all further input, and running bodies never end.
     """
     loop = asyncio.get_running_loop()
     idle_since: dict[RequestHandler, float] = {}
@@ -54,15 +55,10 @@ async def wait_for_ends(
     while True:
         now = loop.time()
         for each in connections():
-            if not is_idle(each):
+            if not is_between_requests(each):
                 idle_since.pop(each, None)
             elif now - idle_since.setdefault(each, now) >= idle_seconds:
                 each.force_close()
         if now >= deadline or (now >= earliest and not connections()):
             return
         await asyncio.sleep(0.02)
-
-
-def is_idle(connection: RequestHandler) -> bool:
-    """Between requests, or before the first."""
-    return not connection._request_in_progress and not connection._messages

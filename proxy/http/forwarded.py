@@ -1,8 +1,9 @@
-"""Whom to believe about the client: X-Forwarded headers, from trusted proxies only.
+"""Resolves client address and scheme from X-Forwarded headers of trusted proxies.
 
-Promises: read from the right, the nearest hop first, since anybody may have written what stands further left, in lines
-of their own too (HAProxy adds a line, nginx a value); what is not an address, a scheme or a host is not taken. Must not
-know what the answers are used for.
+`server` calls `resolve` for requests of trusted proxies; every limit that counts clients calls `client_of`. Promises:
+values are read from the right, the nearest hop first, as the client may have written those further left, also in header
+lines of their own (HAProxy adds a line, nginx a value); a value that is no address, scheme or host is ignored. Must not
+know what the results are used for.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def networks(trusted: Iterable[str]) -> list[Network]:
-    """From addresses and networks such as 10.0.0.0/8."""
+    """Parse addresses and networks such as 10.0.0.0/8."""
     return [ipaddress.ip_network(network, strict=False) for network in trusted]
 
 
 @lru_cache(4096)
 def client_of(address: str | None) -> str:
-    """How a client is counted against limits: its IPv4 address, or the /64 of its IPv6 one, of which a host has all.
-    Empty for what is no IP address, as of a unix socket."""
+    """The name that limits count a client under: its IPv4 address, or the /64 network of its IPv6 address, as one host
+    may use all of it. Empty where there is no IP address, as on a unix socket."""
     try:
         found = ipaddress.ip_address((address or "").partition("%")[0])
     except ValueError:
@@ -38,7 +39,7 @@ def client_of(address: str | None) -> str:
 
 
 def is_in(peer: Any, trusted: Sequence[Network]) -> bool:
-    """Whether a peer (a socket's address, or the text of one) lies in one of the networks."""
+    """Whether a peer (a socket's address, or an address as text) belongs to one of the networks."""
     try:
         address = ipaddress.ip_address(peer[0] if isinstance(peer, tuple) else str(peer))
     except (ValueError, IndexError, TypeError):
@@ -46,8 +47,8 @@ def is_in(peer: Any, trusted: Sequence[Network]) -> bool:
     return any(address in network for network in trusted)
 
 
-def told(headers: MultiMapping[str], trusted: Sequence[Network]) -> dict[str, str]:
-    """`scheme`, `host` and `remote` (the client's address) as the nearest untrusted hop had them, if they are told."""
+def resolve(headers: MultiMapping[str], trusted: Sequence[Network]) -> dict[str, str]:
+    """`scheme`, `host` and `remote` (the client's address) as the nearest untrusted hop had them, where given."""
     found: dict[str, str] = {}
     proto = _values(headers, "X-Forwarded-Proto")
     if proto and proto[-1].lower() in ("http", "https"):
@@ -58,7 +59,7 @@ def told(headers: MultiMapping[str], trusted: Sequence[Network]) -> dict[str, st
     for hop in reversed(_values(headers, "X-Forwarded-For")):
         address = _without_port(hop)
         if not _is_address(address):
-            break  # whoever is behind it, the nearest that is known is the one before
+            break  # the hop before is the nearest known address
         found["remote"] = address
         if not is_in(address, trusted):
             break

@@ -1,8 +1,8 @@
-"""Accepts TLS connections, each counted from its first byte on: a handshake holds a file as any connection does.
+"""Accepts TLS connections and counts each from its accept on: a handshake holds a file descriptor as a connection does.
 
-An asyncio server tells of a TLS connection only when its handshake is over; one that never ends would be counted
-nowhere. Here the socket is accepted, added to the limiter as an idle connection, and becomes the server's own
-connection (`factory`) when the handshake is done. Must not know HTTP.
+An asyncio server reports a TLS connection only after its handshake; one that never completes would not be counted. Here
+the accepted socket is added to the limiter as an idle connection, and becomes the server's own connection (`factory`)
+when the handshake is done. `server` makes one `TlsListener` for each listening socket with TLS. Must not know HTTP.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from functools import partial
 from proxy import observe
 from proxy.http.connections import Admission, ConnectionLimiter
 
-_AT_ONCE = 64  # accepted in one turn of the loop
-_PAUSE_SECONDS = 0.1  # before the next try where the machine has no file left
+_ACCEPTS_MAX = 64  # in one turn of the loop
+_PAUSE_SECONDS = 0.1  # before the next accept when the machine has no file descriptor left
 
 
 class TlsListener:
-    """Accepts on one listening socket between its making and `close`."""
+    """Accepts on one listening socket, from its creation until `close`."""
 
     def __init__(
         self,
@@ -34,8 +34,8 @@ class TlsListener:
         client_of: Callable[[object], str],
         seconds: float,
     ) -> None:
-        """`factory` makes a connection, which calls what it is given when its handshake is over; `client_of` says how a
-        peer is counted; `seconds` is how long a handshake may take."""
+        """`factory` makes a connection from a callback, which the connection calls when it is made; `client_of` names
+        the client of a peer; `seconds` bounds a handshake."""
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._tls = tls
@@ -43,27 +43,27 @@ class TlsListener:
         self._limiter = limiter
         self._client_of = client_of
         self._seconds = seconds
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._listen()
 
     def close(self) -> None:
-        """Accept no more. Handshakes under way go on."""
+        """Accept no more. Running handshakes go on."""
         self._loop.remove_reader(self._sock)
         if self._pause is not None:
             self._pause.cancel()
 
     async def finish(self) -> None:
-        """Cut the handshakes that are still under way."""
-        for task in self._under_way:
+        """Cancel the handshakes that still run."""
+        for task in self._running:
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*self._running, return_exceptions=True)
 
     def _listen(self) -> None:
         self._loop.add_reader(self._sock, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
+        for _ in range(_ACCEPTS_MAX):
             try:
                 sock, peer = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -81,22 +81,22 @@ class TlsListener:
                 sock.close()
                 continue
             task = self._loop.create_task(self._shake_hands(handshake), name="tls handshake")
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
 
     async def _shake_hands(self, handshake: _Handshake) -> None:
-        over = partial(self._limiter.remove, handshake)
+        done = partial(self._limiter.remove, handshake)
         try:
-            with suppress(OSError, TimeoutError):  # ssl.SSLError is an OSError: the client is at fault
+            with suppress(OSError, TimeoutError):  # ssl.SSLError is an OSError: the client's fault
                 await self._loop.connect_accepted_socket(
-                    partial(self._factory, over), handshake.sock, ssl=self._tls, ssl_handshake_timeout=self._seconds
+                    partial(self._factory, done), handshake.sock, ssl=self._tls, ssl_handshake_timeout=self._seconds
                 )
         finally:
-            over()
+            done()
 
 
 class _Handshake:
-    """One that is under way, as the limiter sees it."""
+    """A running handshake, as the limiter sees it."""
 
     def __init__(self, sock: socket.socket, client: str, now: float) -> None:
         self.sock = sock
@@ -108,5 +108,5 @@ class _Handshake:
 
     def evict(self) -> None:
         observe.metrics.http_rejected.labels("idle, closed for another").inc()
-        with suppress(OSError):  # it may be closed by now
+        with suppress(OSError):  # the socket may be closed by now
             self.sock.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,7 @@
-"""The bounds of a request's header while it comes: seconds, bytes, and the budget of what is not proven.
+"""Bounds a request's header while it arrives: seconds, bytes, and the budget of unproven bytes.
 
-A connection has one, started when it is made and with the first byte of each further header, stopped when a header is
-whole. Must not know what a header says.
+`server` creates one for each connection. It starts when the connection is made and at the first byte of each further
+header; it stops when a header is complete. Must not know what a header says.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from proxy.http.refusals import BUSY_TEXT, HEADER_BYTES
 from proxy.http.unproven_budget import UnprovenBytes
 
 
-class HeaderClock:
-    """`late` is called when a header has not come within `seconds`, or is given up for another client's bytes."""
+class HeaderTimeout:
+    """Calls `on_timeout` when a header does not arrive within `seconds`, or when the budget evicts it."""
 
-    __slots__ = ("_bytes", "_charge", "_late", "_loop", "_seconds", "_timer")
+    __slots__ = ("_bytes", "_charge", "_loop", "_on_timeout", "_seconds", "_timer")
 
-    def __init__(self, seconds: float, budget: UnprovenBytes, client: str, late: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, budget: UnprovenBytes, client: str, on_timeout: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._seconds = seconds
-        self._late = late
-        self._charge = budget.charge(client, late, self._loop.time())
+        self._on_timeout = on_timeout
+        self._charge = budget.charge(client, on_timeout, self._loop.time())
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Unless it runs already."""
+        """Start the clock; does nothing while it runs."""
         if self._timer is None:
             self._charge.since = self._loop.time()
-            self._timer = self._loop.call_later(self._seconds, self._late)
+            self._timer = self._loop.call_later(self._seconds, self._on_timeout)
 
     def stop(self) -> None:
-        """Safe to call again."""
+        """Stop the clock and release the charge. Safe to call twice."""
         if self._bytes:
             self._charge.release()
             self._bytes = 0
@@ -42,7 +42,7 @@ class HeaderClock:
             self._timer = None
 
     def refusal(self, count: int) -> tuple[str, int, str] | None:
-        """`count` more bytes of a header came: why it is refused, if it is (reason, status, text)."""
+        """Add `count` bytes of the header. Returns (reason, status, text) where the request is refused, else None."""
         self._bytes += count
         if self._bytes > HEADER_BYTES:
             return "header too large", 431, "The request's header is larger than 32 KiB."

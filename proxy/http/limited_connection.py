@@ -1,7 +1,8 @@
-"""aiohttp's connection within limits: counted by the limiter (`connections`), and read little by little at first.
+"""aiohttp's connection within limits: counted by `connections`, read through `bounded_reads`.
 
-`http` adds clocks and error forms. A connection that is not `taken` is of the limiter's reserve: it is closed after one
-answer, which is 503 unless it was a probe's. Must not know a request's meaning.
+`server` derives its connection from it, with time-outs and error forms. A connection that is not `taken` is in the
+limiter's reserve: it closes after one response, which is 503 unless the request was a probe's. Must not know what a
+request means.
 """
 
 from __future__ import annotations
@@ -16,34 +17,35 @@ from aiohttp.web_protocol import RequestHandler
 
 from proxy import observe
 from proxy.http import forwarded
+from proxy.http.aiohttp_internals import join_chunks
 from proxy.http.bounded_reads import FIRST_BYTES, BoundedReads
 from proxy.http.connections import LINGER_SECONDS, Admission, ConnectionLimiter
 
-_PIECES = 64
+_CHUNKS_MAX = 64  # of a body, before its handler reads it
 
 
 class LimitedConnection(RequestHandler):
-    """`client` and `idle_since` as `connections.Connection` has them."""
+    """`client` and `idle_since` as in `connections.Connection`."""
 
-    __slots__ = ("_begins", "_client_of", "_limiter", "client", "idle_since", "reads", "taken")
+    __slots__ = ("_client_of", "_handshake_done", "_limiter", "client", "idle_since", "reads", "taken")
 
     def __init__(
         self,
         server: web.Server,
         limiter: ConnectionLimiter,
         client_of: Callable[[object], str],
-        begins: Callable[[], None] | None,
+        handshake_done: Callable[[], None] | None,
         buffer: memoryview,
         *,
         loop: asyncio.AbstractEventLoop,
         **settings: Any,
     ) -> None:
-        """`begins` is called when the connection is made: its handshake, which was counted in its stead, is over.
-        `buffer` is that of `BoundedReads`."""
+        """`handshake_done` is called when the connection is made: from then on the limiter counts the connection, until
+        then its TLS handshake. `buffer` is that of `BoundedReads`."""
         super().__init__(server, loop=loop, **settings)
         self._limiter = limiter
         self._client_of = client_of
-        self._begins = begins
+        self._handshake_done = handshake_done
         self.reads = BoundedReads(self, buffer)
         self.client = ""
         self.idle_since = loop.time()
@@ -53,26 +55,26 @@ class LimitedConnection(RequestHandler):
         super().connection_made(transport)
         transport.set_protocol(self.reads)
         self.client = self._client_of(self.peername)
-        if self._begins is not None:
-            self._begins()
-            self._begins = None
+        if self._handshake_done is not None:
+            self._handshake_done()
+            self._handshake_done = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._limiter.remove(self)
         super().connection_lost(exc)
 
-    def admitted(self) -> Admission:
-        """Ask the limiter, for a new connection or one of its reserve."""
+    def admit(self) -> Admission:
+        """Add the connection to the limiter, new or from its reserve."""
         found = self._limiter.add(self, self._loop.time())
         self.taken = found is Admission.TAKEN
         return found
 
     def begin_request(self, name: str, request: web.Request) -> str | None:
-        """The client that a trusted proxy forwards the request for, empty without one: for `end_request`. None if the
-        limits have no space for it. `name` is the door's."""
+        """Count the request. Returns the client that a trusted proxy forwards it for (empty: none), which `end_request`
+        needs; None where a limit refuses the request. `name` is the handler's."""
         if name == "probe":
             return ""
-        if not self.taken and self.admitted() is not Admission.TAKEN:
+        if not self.taken and self.admit() is not Admission.TAKEN:
             observe.metrics.http_rejected.labels("too many connections").inc()
             return None
         client = "" if self.client else client_of(request)
@@ -82,39 +84,35 @@ class LimitedConnection(RequestHandler):
         return client
 
     def hold_body(self) -> None:
-        """Of the request that has just been handed out, read no more until its door wants its body. What came in tiny
-        chunks is put together: as it is, each byte takes a hundred."""
+        """Pause the newest request's body until its handler calls `read_body`. Joins tiny chunks: each costs a hundred
+        bytes."""
         body = self._messages[-1][1] if self._messages else EMPTY_PAYLOAD
         if body.is_eof():
             return
         self.pause_reading()
-        if len(body._buffer) > _PIECES:
-            pieces = b"".join(body._buffer)
-            body._buffer.clear()
-            body._buffer.append(pieces)
-            if body._http_chunk_splits is not None:
-                body._http_chunk_splits.clear()
+        if len(body._buffer) > _CHUNKS_MAX:
+            join_chunks(body)
 
-    def want_body(self, at_a_time: int) -> None:
-        """Read the body of the request under way, so many bytes at a time."""
-        self.reads.wants(at_a_time)
+    def read_body(self, at_a_time: int) -> None:
+        """Read the running request's body, at most `at_a_time` bytes in one read."""
+        self.reads.read_at_most(at_a_time)
         if self._reading_paused and self.transport is not None:
             self.resume_reading()
 
     def end_request(self, client: str | None) -> None:
         self.idle_since = self._loop.time()
-        self.reads.wants(FIRST_BYTES)
+        self.reads.read_at_most(FIRST_BYTES)
         request = self._current_request
         is_left = request is not None and not request.content.is_eof()
         lingers = is_left and self._limiter.may_linger(self.client, self.idle_since)
         self._lingering_time = LINGER_SECONDS if lingers else 0.0
         if lingers or not is_left:
-            self.want_body(FIRST_BYTES)
+            self.read_body(FIRST_BYTES)
         if client:
             self._limiter.end_request(client)
 
     def is_idle(self) -> bool:
-        if self._waiter is None or self._waiter.done():  # aiohttp does not wait for a request
+        if self._waiter is None or self._waiter.done():  # a request is running
             return False
         return self.transport is None or not self.transport.get_write_buffer_size()
 
@@ -125,11 +123,17 @@ class LimitedConnection(RequestHandler):
 
 
 def client_of(request: web.Request) -> str:
-    """How the client of a request is counted: by its connection's address, or the one that a trusted proxy forwards.
-    Empty, for many or none, where the proxy forwards none."""
+    """The address that limits count a request under: its connection's, or the one that a trusted proxy forwards. Empty
+    where the proxy forwards none."""
     connection = request.protocol
     if isinstance(connection, LimitedConnection):
         peer = connection.peername
         if connection.client or not isinstance(peer, tuple) or request.remote == peer[0]:
             return connection.client
     return forwarded.client_of(request.remote)
+
+
+def read_body(request: web.Request, at_a_time: int) -> None:
+    """A handler calls this before it reads the body, which then arrives in pieces of at most `at_a_time` bytes."""
+    if isinstance(request.protocol, LimitedConnection):
+        request.protocol.read_body(at_a_time)

@@ -1,7 +1,8 @@
-"""What is refused before a door is asked, the form of every answer that no door gives, and the headers of all answers.
+"""Refuses requests before a handler runs, renders every error that no handler renders, and sets the common headers.
 
-The form is the registry's own error body, or the control plane's where that door failed. Promises: nothing of what was
-sent comes back but one short line; a bug's text stays in the log. Must not know how a connection is held.
+Called by `server`. Errors have the form that the handler's clients read: OCI's, or that of the AWS protocols. Promises:
+a response repeats at most one short line of the request; a bug's text stays in the log. Must not know how a connection
+is implemented.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from aiohttp import web
 from proxy import observe
 
 HEADER_BYTES = 32 * 1024
-"""All of a request's header lines. podman asks for 1,024 ranges in one line (22 KiB), beside a token of 4 KiB."""
+"""Of all header lines together. podman sends 1,024 ranges in one line (22 KiB), beside a token of 4 KiB."""
 
 AUTHORIZATION_BYTES = 16 * 1024
 
@@ -23,10 +24,10 @@ BROWSER_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
 }
-"""Of every answer. A pusher chooses a manifest's media type, `text/html` too: a browser that is led to it takes it for
-nothing else, runs nothing of it and gives it no origin."""
+"""On every response. A pusher chooses a manifest's media type, `text/html` too: a browser that opens it must not guess
+another type, run its scripts or give it an origin."""
 RETRY_SECONDS = 2
-"""Retry-After of what is refused for the number of connections."""
+"""Retry-After where a limit on connections refuses a request."""
 
 BUSY_TEXT = "The server has as many connections as it may hold. Try again."
 
@@ -34,8 +35,8 @@ _QUOTED = re.compile(r""":?\s*\bb['"]""")
 
 
 def add_common_headers(response: web.StreamResponse) -> None:
-    """The program's name without a version, and `BROWSER_HEADERS` but for those that the door set: a page for browsers
-    brings a policy of its own."""
+    """Set the program's name without its version, and those `BROWSER_HEADERS` that the handler did not set: a page for
+    browsers has a policy of its own."""
     response.headers["Server"] = "wharfage"
     for name, value in BROWSER_HEADERS.items():
         response.headers.setdefault(name, value)
@@ -62,42 +63,42 @@ def error(status: int, message: str) -> web.Response:
 
 
 def raw(status: int, message: str) -> bytes:
-    """An error as it stands on the wire, and the end of its connection, for who never sent a whole request."""
+    """The bytes of an error response that ends its connection, for a client that sent no complete request."""
     body, words = error_body(message), http.HTTPStatus(status).phrase
     head = f"HTTP/1.1 {status} {words}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     more = "".join(f"{name}: {value}\r\n" for name, value in BROWSER_HEADERS.items())
-    again = f"Retry-After: {RETRY_SECONDS}\r\n" if status in (429, 503) else ""
-    return f"{head}{more}{again}Connection: close\r\n\r\n".encode() + body
+    retry = f"Retry-After: {RETRY_SECONDS}\r\n" if status in (429, 503) else ""
+    return f"{head}{more}{retry}Connection: close\r\n\r\n".encode() + body
 
 
-def busy(door: str, request: web.BaseRequest) -> web.Response:
-    """503 with Retry-After: more connections or requests than the limits allow."""
-    response = _failed(door, request, 503, "ServiceUnavailable", "UNAVAILABLE", BUSY_TEXT)
+def busy(handler: str, request: web.BaseRequest) -> web.Response:
+    """503 with Retry-After: there are more connections or requests than the limits allow."""
+    response = _failed(handler, request, 503, "ServiceUnavailable", "UNAVAILABLE", BUSY_TEXT)
     response.headers["Retry-After"] = str(RETRY_SECONDS)
     return response
 
 
-def internal_error(door: str, request: web.BaseRequest) -> web.Response:
-    """What is told of a bug."""
+def internal_error(handler: str, request: web.BaseRequest) -> web.Response:
+    """The response where a handler raised an unexpected exception."""
     message = f"The server failed; its log has the reason under request id {observe.request_id()}."
-    return _failed(door, request, 500, "InternalFailure", "UNKNOWN", message, json_name="ServerException")
+    return _failed(handler, request, 500, "InternalFailure", "UNKNOWN", message, json_name="ServerException")
 
 
 def _failed(
-    door: str, request: web.BaseRequest, status: int, name: str, code: str, message: str, *, json_name: str = ""
+    handler: str, request: web.BaseRequest, status: int, name: str, code: str, message: str, *, json_name: str = ""
 ) -> web.Response:
-    """In the form that the door's clients can read: the query protocol's is XML, and who speaks JSON names a target."""
-    if door == "ecr" and "X-Amz-Target" not in request.headers:
-        told = f"<Error><Type>Receiver</Type><Code>{name}</Code><Message>{message}</Message></Error>"
-        xml = f"<ErrorResponse>{told}<RequestId>{observe.request_id()}</RequestId></ErrorResponse>".encode()
+    """In the form of the handler's clients: clients of AWS JSON name a target, those of the query protocol read XML."""
+    if handler == "ecr" and "X-Amz-Target" not in request.headers:
+        element = f"<Error><Type>Receiver</Type><Code>{name}</Code><Message>{message}</Message></Error>"
+        xml = f"<ErrorResponse>{element}<RequestId>{observe.request_id()}</RequestId></ErrorResponse>".encode()
         return web.Response(status=status, body=xml, content_type="text/xml")
-    if door == "ecr":
+    if handler == "ecr":
         body = json.dumps({"__type": json_name or name, "message": message}).encode()
         return web.Response(status=status, body=body, content_type="application/x-amz-json-1.1")
     return web.Response(status=status, body=error_body(message, code), content_type="application/json")
 
 
 def short(what: object) -> str:
-    """One line of at most 200 characters, without what a parser's error quotes of what it was sent: there may be a
-    password in that line, or a pre-signed query."""
+    """One line of at most 200 characters, without what a parser's error quotes of the request: that may hold a password
+    or a pre-signed query."""
     return " ".join(_QUOTED.split(str(what), maxsplit=1)[0].split())[:200]

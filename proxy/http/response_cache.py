@@ -1,18 +1,18 @@
-"""Small answers, kept to be given again at once: to the same request, byte for byte, from the same peer.
+"""Caches small responses by the exact bytes of their request and the peer that sent it.
 
-Who pulls, polls or load-tests sends one header over and over. To parse it, find its door, look up who asks and lay out
-the answer anew is nearly all that such a request costs. So what a door answered to a request without a body is kept
-under a hash of all bytes of that request (its password among them, which is not kept itself) and its peer's address,
-once the same has come twice, where the door leaves an `Again` beside the answer: only the door knows what it hung on,
-and it is asked each time.
+Clients that pull, poll or load-test send one header over and over. Parsing it, finding its handler, authenticating it
+and rendering the response is nearly all that such a request costs. So the response to a request without a body is
+stored under the SHA-256 of the request's bytes (these hold a password, and are not stored themselves) and the peer's
+address, once the same request has come twice. Only the handler knows what a response depends on: it attaches a
+`Revalidator`, which is called before each use.
 
-    socket → whole request known? → Again.give: does it all still stand? note it → one write
-                    no ↓                            no ↓
-                         aiohttp's parser, the door, as ever; from the second time on the answer is kept
+    socket → is the request cached? → Revalidator.revalidate → one write
+                     no ↓                      False ↓
+                        aiohttp's parser and the handler, as always; the second response is stored
 
-Promises: the same bytes as by the long way, but for `Date`; counted and logged as any other, though never as running,
-and at most `SETTLE_SECONDS` later, of which a kill loses what is left; bounded in number and bytes. Must not know any
-door's protocol, or how a connection is held.
+`server` calls it for each request without a body. Promises: the same bytes as without the cache, but for `Date`; the
+same counts and log lines (though not in the gauge of running requests), at most `SETTLE_SECONDS` later, which a kill
+loses; bounded entries and bytes. Must not know any handler's protocol, or how a connection is held.
 """
 
 from __future__ import annotations
@@ -31,84 +31,89 @@ from aiohttp.helpers import rfc822_formatted_time
 from proxy import observe
 from proxy.http import access_log
 
-REQUEST_MAX = 8 * 1024  # bytes of a request that is looked up: a token of 4 KiB and what goes with it
-BODY_MAX = 64 * 1024  # bytes of an answer's body: it is copied once each time
-ANSWERS_KEPT = 4096
-BYTES_KEPT = 12 * 1024 * 1024
-EACH_BYTES = 2048  # what an answer takes beside its bytes, and those of its request that log and trail hold
-SETTLE_SECONDS = 0.05  # by which counts and log lines lag behind the answers
-ONCE_KEPT = 8192  # names of requests that came once: some 150 bytes each
+REQUEST_MAX = 8 * 1024  # bytes of a request that is looked up: a token of 4 KiB and the headers around it
+BODY_MAX = 64 * 1024  # bytes of a response's body: each use copies it once
+ENTRIES_MAX = 4096
+CACHE_BYTES = 12 * 1024 * 1024
+ENTRY_BYTES = 2048  # an entry's cost beside its response, and beside the request's fields in log line and audit event
+SETTLE_SECONDS = 0.05  # by which counts and log lines lag behind the responses
+SEEN_ONCE_MAX = 8192  # keys of requests that came once: some 150 bytes each
 _METHODS = (b"GET ", b"HEAD")
 
 
-class Again(Protocol):
-    """What a door leaves beside an answer that may be given again."""
+class Revalidator(Protocol):
+    """Attached by a handler to a response that may be cached (`response[REVALIDATOR]`)."""
 
-    def give(self, request_id: str) -> bool:
-        """Whether the answer is still what the long way would give. If so, all that such a request leaves behind has
-        been noted (audit trail, times of pulls), under this id. Must not wait, nor raise."""
+    def revalidate(self, request_id: str) -> bool:
+        """Whether the handler would give the same response now. If so, what such a request has to record (audit event,
+        pull time) has been recorded under this id. Must not wait, nor raise."""
 
 
-KEEP = web.RequestKey("keep", partial[None])
-"""A request has it whose answer is to be kept, if it may be given again."""
+STORE_RESPONSE = web.RequestKey("store_response", partial[None])
+"""Set on a request whose response the server wants to store; called with the request and its response."""
 
-AGAIN = web.ResponseKey("again", Again)
-"""Under this key a door leaves its `Again` in a response (`response[AGAIN]`)."""
+REVALIDATOR = web.ResponseKey("revalidator", Revalidator)
+"""The key under which a handler attaches its `Revalidator` to a response."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    head: bytes  # to where the date goes
+class _Entry:
+    head: bytes  # without the Date line and the empty line
     body: bytes
-    again: Again
+    revalidator: Revalidator
     tally: observe.Tally
     line: observe.RequestLine
     size: int
 
 
-class KeptAnswers:
-    """One worker's. A request is known by `name`, which its connection makes once for `find` and `keep`."""
+class ResponseCache:
+    """One worker's cache. Its keys are made by `cache_key`; a connection makes one and passes it to `lookup` and
+    `store`."""
 
-    def __init__(self, counts: access_log.Counts, answers: int = ANSWERS_KEPT, room: int = BYTES_KEPT) -> None:
-        self._counts = counts
-        self._most = answers
-        self._room = room
-        self._held: OrderedDict[bytes, _Answer] = OrderedDict()
-        self._once: dict[bytes, None] = {}
+    def __init__(
+        self, counters: access_log.RequestCounters, entries: int = ENTRIES_MAX, size: int = CACHE_BYTES
+    ) -> None:
+        """Holds at most `entries` responses, of `size` bytes together."""
+        self._counters = counters
+        self._entries_max = entries
+        self._free = size
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._seen_once: dict[bytes, None] = {}
         self._unsettled: list[observe.Tally] = []
         self._settling: asyncio.TimerHandle | None = None
 
-    def came_before(self, name: bytes) -> bool:
-        """Whether a request is worth keeping: most come once, and are not to push out those that come again."""
-        if name in self._held or name in self._once:
+    def was_seen(self, key: bytes) -> bool:
+        """Whether the request came before. Most come once, and must not evict those that repeat."""
+        if key in self._entries or key in self._seen_once:
             return True
-        self._once[name] = None
-        if len(self._once) > ONCE_KEPT:
-            del self._once[next(iter(self._once))]
+        self._seen_once[key] = None
+        if len(self._seen_once) > SEEN_ONCE_MAX:
+            del self._seen_once[next(iter(self._seen_once))]
         return False
 
-    def find(self, name: bytes) -> bytes | None:
-        """The answer's bytes, all noted as if it had been worked out; None when the request has to go the long way."""
-        kept = self._held.get(name)
-        if kept is None:
+    def lookup(self, key: bytes) -> bytes | None:
+        """The response's bytes, counted and logged; None where the handler has to answer."""
+        entry = self._entries.get(key)
+        if entry is None:
             return None
         begun = time.perf_counter()
         request_id = observe.new_request_id()
-        if not kept.again.give(request_id):
-            self._drop(name)
+        if not entry.revalidator.revalidate(request_id):
+            self._drop(key)
             return None
-        self._held.move_to_end(name)
+        self._entries.move_to_end(key)
         seconds = time.perf_counter() - begun
-        if kept.tally.add(seconds):
-            self._unsettled.append(kept.tally)
+        if entry.tally.add(seconds):
+            self._unsettled.append(entry.tally)
         if observe.is_info_written():
-            kept.line.leave(request_id, seconds)
+            entry.line.leave(request_id, seconds)
         if self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.settle)
-        return b"%bDate: %b\r\n\r\n%b" % (kept.head, _date(int(time.time())), kept.body)
+        return b"%bDate: %b\r\n\r\n%b" % (entry.head, _date(int(time.time())), entry.body)
 
     def settle(self) -> None:
-        """Count and log what was given since: several at once, since each for itself costs more than all the rest."""
+        """Count and log the cached responses since the last call: in batches, as one at a time costs more than all
+        else."""
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
@@ -117,10 +122,10 @@ class KeptAnswers:
             tally.settle()
         observe.write_left()
 
-    def keep(self, name: bytes, door: str, request: web.Request, response: web.StreamResponse) -> None:
-        """What is about to go out as the answer to it, where that may be given again. Its headers are complete."""
-        again = response.get(AGAIN)
-        if again is None or not response.keep_alive or request.version != (1, 1) or response.chunked:
+    def store(self, key: bytes, handler: str, request: web.Request, response: web.StreamResponse) -> None:
+        """Store the response that is about to be sent, where it has a revalidator. Its headers are complete."""
+        revalidator = response.get(REVALIDATOR)
+        if revalidator is None or not response.keep_alive or request.version != (1, 1) or response.chunked:
             return
         whole = isinstance(response, web.Response) and request.method != "HEAD" and response.status != 304
         body = response.body if isinstance(response, web.Response) and whole else b""
@@ -130,23 +135,23 @@ class KeptAnswers:
         if any(line.count("\n") != 1 or line.count("\r") != 1 for line in lines):
             return  # aiohttp will refuse it
         head = f"HTTP/1.1 {response.status} {response.reason}\r\n{''.join(lines)}".encode()
-        facts = access_log.facts(door, request, response, response.status)
-        size = EACH_BYTES + len(head) + len(body) + 2 * (len(facts["path"]) + len(facts["agent"]))
-        tally = self._counts.of(door, request, response.status).again
-        self._drop(name)
-        self._room -= size
-        self._held[name] = _Answer(head, body, again, tally, observe.RequestLine(facts), size)
-        while self._room < 0 or len(self._held) > self._most:
-            self._drop(next(iter(self._held)))
+        fields = access_log.line_fields(handler, request, response, response.status)
+        size = ENTRY_BYTES + len(head) + len(body) + 2 * (len(fields["path"]) + len(fields["agent"]))
+        tally = self._counters.get(handler, request, response.status).cached
+        self._drop(key)
+        self._free -= size
+        self._entries[key] = _Entry(head, body, revalidator, tally, observe.RequestLine(fields), size)
+        while self._free < 0 or len(self._entries) > self._entries_max:
+            self._drop(next(iter(self._entries)))
 
-    def _drop(self, name: bytes) -> None:
-        gone = self._held.pop(name, None)
-        if gone is not None:
-            self._room += gone.size
+    def _drop(self, key: bytes) -> None:
+        dropped = self._entries.pop(key, None)
+        if dropped is not None:
+            self._free += dropped.size
 
 
-def name_of(request: bytes, peer: bytes) -> bytes | None:
-    """Under what an answer to these bytes from that peer is kept; None for what is none of ours to know."""
+def cache_key(request: bytes, peer: bytes) -> bytes | None:
+    """The key of a request with these bytes from that peer; None for one that is never cached."""
     if len(request) > REQUEST_MAX or request[:4] not in _METHODS:
         return None
     return hashlib.sha256(request).digest() + peer
@@ -154,5 +159,5 @@ def name_of(request: bytes, peer: bytes) -> bytes | None:
 
 @lru_cache(2)
 def _date(now: int) -> bytes:
-    """`now` is the epoch second, by which it is kept."""
+    """The Date header of the epoch second `now`, formatted once a second."""
     return rfc822_formatted_time().encode()

@@ -1,16 +1,16 @@
-"""A small CA and a certificate under it, for a first try of TLS.
+"""A small CA and a certificate under it, for a first try of TLS (`--tls-self-signed`).
 
     ca.crt       the CA, which clients trust; constrained to the names of server.crt
     server.crt   the certificate and then the CA
     server.key   0600  its key
 
-Both expire after a year. The CA signs once: its key is never written to disk, and is discarded when the certificate is
-signed, so that reading this directory does not allow to make another certificate that clients accept. A start replaces
-both within 30 days of their end, for another host name, and where an earlier release stored the CA's key. Clients then
-have to trust a new CA; the log says so.
+Both expire after a year. The CA signs once: its key is never written to disk and is discarded after signing, so whoever
+reads this directory cannot make another certificate that clients accept. A start replaces both within 30 days of their
+end, for another host name, and where an earlier release stored the CA's key. Clients must then trust a new CA; the log
+says so.
 
-Promises: `openssl verify -CAfile ca.crt server.crt` holds, for the listening host, localhost, this machine's name and
-`more`. Imported only where it is used: nothing else needs X.509. Source: RFC 5280 4.2.1.10.
+`app.processes` calls it, and imports it only then: nothing else needs X.509. Promises: `openssl verify -CAfile ca.crt
+server.crt` succeeds, for the listening host, localhost, this machine's name and `more`. Source: RFC 5280 4.2.1.10.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _CLOCKS_DIFFER = datetime.timedelta(minutes=5)
 
 
 def make_self_signed(directory: Path, host: str, more: Sequence[str] = ()) -> tuple[Path, Path, Path]:
-    """(ca.crt, server.crt, server.key) under `directory`; what is there and still good is kept. `more` are DNS names
-    besides the host's, as `*.registry.example`."""
+    """Paths of ca.crt, server.crt and server.key in `directory`. Valid files are reused. `more` are DNS names beside
+    the host's, such as `*.registry.example`."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca_crt, crt, key = directory / "ca.crt", directory / "server.crt", directory / "server.key"
     names = [*_names(host), *more]
@@ -53,7 +53,7 @@ def make_self_signed(directory: Path, host: str, more: Sequence[str] = ()) -> tu
         return ca_crt, crt, key
     was_there = ca_crt.exists()
     authority, leaf, leaf_key = _made(names, now)
-    # Broken off between two of these, the next start finds that they are no set, and makes another.
+    # After a crash between two of these, the next start finds that they do not belong together and makes a new set.
     replace_private(key, _private_pem(leaf_key))
     replace_private(crt, leaf.public_bytes(Encoding.PEM) + authority.public_bytes(Encoding.PEM), 0o644)
     replace_private(ca_crt, authority.public_bytes(Encoding.PEM), 0o644)
@@ -69,7 +69,7 @@ def make_self_signed(directory: Path, host: str, more: Sequence[str] = ()) -> tu
 
 
 def _staleness(directory: Path, names: Sequence[str], now: datetime.datetime) -> str | None:
-    """Why what is there is not to be used any more, in words; None when it is good."""
+    """Why the files cannot be used, as text for the log; None when they can."""
     ca_crt, crt, key = directory / "ca.crt", directory / "server.crt", directory / "server.key"
     if not (ca_crt.exists() and crt.exists() and key.exists()):
         return "a file of the old one is missing"
@@ -95,8 +95,8 @@ def _staleness(directory: Path, names: Sequence[str], now: datetime.datetime) ->
 def _made(
     names: Sequence[str], now: datetime.datetime, signer: ec.EllipticCurvePrivateKey | None = None
 ) -> tuple[x509.Certificate, x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """A CA that may vouch for these names only, a certificate for them under it, and the certificate's key. `signer` is
-    the CA's key: one that is forgotten here, unless a test brings it."""
+    """A CA constrained to `names`, a certificate for them, and the certificate's key. `signer` is the CA's key: a new
+    one that is discarded, unless a test passes one."""
     signer, key = signer or ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     name = _name(f"Wharfage first-try CA {secrets.token_hex(4)}")
     authority = (
@@ -144,9 +144,9 @@ def _certificate(
 
 
 def _names(host: str) -> list[str]:
-    """The host that was asked for, what a loopback client says, and this machine's own name."""
-    asked = [] if host in ("", "0.0.0.0", "::") else [host]  # noqa: S104  # names to leave out, nothing is bound
-    return list(dict.fromkeys([*asked, "localhost", "127.0.0.1", "::1", socket.gethostname()]))
+    """The configured host, the names of the loopback interface, and this machine's own name."""
+    configured = [] if host in ("", "0.0.0.0", "::") else [host]  # noqa: S104  # names to leave out, nothing is bound
+    return list(dict.fromkeys([*configured, "localhost", "127.0.0.1", "::1", socket.gethostname()]))
 
 
 def _general(name: str) -> x509.GeneralName:
@@ -157,7 +157,7 @@ def _general(name: str) -> x509.GeneralName:
 
 
 def _subtree(name: str) -> x509.GeneralName:
-    """The constraint that a name of the certificate falls under: an address alone, a DNS name and what is below it."""
+    """The name constraint for a name of the certificate: an address alone, or a DNS name with its subdomains."""
     general = _general(name)
     if isinstance(general, x509.IPAddress):
         return x509.IPAddress(ipaddress.ip_network(name))

@@ -1,7 +1,8 @@
-"""TLS: the context, and its reload when the files change.
+"""TLS: the server's context, and its reload when the certificate's files change.
 
-Promises: a changed certificate is taken within `RELOAD_SECONDS` by new connections, without a restart; a broken pair on
-disk is told in the log and the old one stays. Must not know where certificates come from (`selfsigned` makes some).
+Called by `app` for the HTTP server and the metadata service. Promises: new connections get a changed certificate within
+`RELOAD_SECONDS`, without a restart; a pair on disk that does not fit is logged, and the old one stays in use. Must not
+know where certificates come from (`selfsigned` makes one).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _State = tuple[int, int] | None
 
 
 def server_context(cert: Path, key: Path) -> ssl.SSLContext:
-    """TLS 1.2 or newer. Raises OSError (unreadable) or ssl.SSLError (not a certificate, or not its key)."""
+    """A context for TLS 1.2 or newer. Raises OSError (unreadable) or ssl.SSLError (no certificate, or not its key)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -28,32 +29,32 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 async def reload_on_change(context: ssl.SSLContext, cert: Path, key: Path, *, seconds: float = RELOAD_SECONDS) -> None:
-    """For ever: have the live context hand new connections to one of the new pair when either file has changed, since
-    the live one was made or later: a worker that is started again has that of its server's start.
+    """Runs until cancelled: when either file has changed, `context` passes new connections to a context of the new
+    pair. The first pass counts as a change, since a restarted worker inherits the context of its server's start.
 
-    The live one is not loaded anew: a handshake in that instant would see the new certificate with the old key."""
+    `context` itself is not reloaded: a handshake at that moment would see the new certificate with the old key."""
     loaded: tuple[_State, ...] | None = None
-    told: tuple[_State, ...] | None = None
+    reported: tuple[_State, ...] | None = None
     while True:
         found = await asyncio.to_thread(_states, cert, key)
         if found != loaded and None not in found:  # a file that is being replaced may be missing for a moment
             try:
                 fresh = await asyncio.to_thread(server_context, cert, key)
-            except (OSError, ssl.SSLError) as error:  # one of the pair may have come first: tried again until they fit
-                if found != told:
+            except (OSError, ssl.SSLError) as error:  # one file may be replaced before the other: try until they fit
+                if found != reported:
                     observe.log.warning("the new certificate does not fit yet; the old one stays", why=str(error))
-                told = found
+                reported = found
             else:
                 if loaded is not None:
                     observe.log.info("the certificate was read again", file=str(cert))
                 loaded = found
-                context.sni_callback = partial(_hand_over, fresh)
+                context.sni_callback = partial(_switch, fresh)
         await asyncio.sleep(seconds)
 
 
-def _hand_over(to: ssl.SSLContext, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, live: object) -> None:
-    """Asked at each handshake, whether the client named a server or not."""
-    connection.context = to
+def _switch(fresh: ssl.SSLContext, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, live: object) -> None:
+    """The SNI callback: OpenSSL calls it at each handshake, also where the client names no server."""
+    connection.context = fresh
 
 
 def _states(*files: Path) -> tuple[_State, ...]:

@@ -1,13 +1,14 @@
-"""Bounds what a worker holds of requests that nobody has proven to be theirs: headers that come slowly, bodies before
-their signature was checked.
+"""Bounds the bytes that a worker holds of unauthenticated requests: incomplete headers, and bodies before their
+signature is checked.
 
-A signature covers a whole body, so bytes must be held before it is known who sends them. Each request is charged for
-what it holds in memory, at most `CHARGE_MAX` (larger bodies are set aside on disk meanwhile, `ecr/spool`), in two
-budgets: one of the worker, one of its client. Where one is used up, a body that comes slowly (`SLOW_BYTES` a second,
-after `GRACE_SECONDS`) is given up for the new one: of that client, or of the client that holds most; if there is none,
-or the new one's own client holds most, the new one is refused. What was proven is charged no more.
+A signature covers the whole body, so bytes must be held before their sender is known. Each request is charged for what
+it holds in memory, at most `CHARGE_MAX` (larger bodies are spooled to disk, `ecr/spool`), against two budgets: the
+worker's and its client's. Where one is used up, a slow request (below `SLOW_BYTES` a second after `GRACE_SECONDS`) is
+evicted for the new one: of the same client, or of the client that holds the most. If there is none, or the new
+request's own client holds the most, the new request is refused. Proven requests are not charged.
 
-Promises: the sum of charges never passes a budget. Must not know what a request is.
+Called by `header_timeout` and `ecr/bodies`. Promises: the sum of charges never passes a budget. Must not know what a
+request is.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ GRACE_SECONDS = 2.0
 
 
 class Charge:
-    """What one request is charged. `received` counts the bytes of its body so far."""
+    """One request's charge. `received` counts the bytes of its body so far."""
 
     __slots__ = ("_budget", "_evict", "client", "received", "since", "size")
 
@@ -36,14 +37,14 @@ class Charge:
         self._evict = evict
 
     def cover(self, count: int, now: float) -> bool:
-        """Whether there is space for as many bytes in all, of which `CHARGE_MAX` are charged."""
+        """Raise the charge to `count` bytes, at most `CHARGE_MAX`. False where a budget has no space for it."""
         return self._budget._grow(self, min(count, CHARGE_MAX) - self.size, now)
 
     def release(self) -> None:
-        """The request was proven, or is over. Safe to call again."""
+        """The request is proven, or over. Safe to call twice."""
         self._budget._release(self)
 
-    def give_up(self) -> None:
+    def evict(self) -> None:
         self.release()
         self._evict()
 
@@ -58,19 +59,19 @@ class UnprovenBytes:
     def __init__(self, worker: int = WORKER_BYTES, client: int = CLIENT_BYTES) -> None:
         self._worker = worker
         self._client = client
-        self._held: dict[str, dict[Charge, None]] = {}  # by client, in the order in which they began
+        self._held: dict[str, dict[Charge, None]] = {}  # by client, in order of arrival
         self._sums: dict[str, int] = {}
         self.used = 0
         self._peak = 0
 
     def peak(self) -> int:
-        """The most since it was last asked."""
+        """The most bytes since the last call."""
         peak, self._peak = self._peak, self.used
         return peak
 
     def charge(self, client: str, evict: Callable[[], None], now: float) -> Charge:
-        """Of nothing yet. `client` is empty where many share one address (a trusted proxy): only the worker's budget
-        counts. `evict` is called when the request is given up; `now` is the loop's time."""
+        """A charge of 0 bytes. `client` is empty where many clients share one address (a trusted proxy): then only the
+        worker's budget counts. `evict` is called when the request is evicted; `now` is the loop's time."""
         return Charge(self, client, evict, now)
 
     def _grow(self, charge: Charge, count: int, now: float) -> bool:
@@ -78,13 +79,13 @@ class UnprovenBytes:
             return True
         client = charge.client
         while client and self._sums.get(client, 0) + count > self._client:
-            if not self._give_up_one(client, charge, now):
+            if not self._evict_slow(client, charge, now):
                 return False
         while self.used + count > self._worker:
-            greediest = max(self._sums, key=self._sums.__getitem__, default=client)
-            if self._sums.get(greediest, 0) < self._sums.get(client, 0) + count:
-                greediest = client
-            if not self._give_up_one(greediest, charge, now):
+            largest = max(self._sums, key=self._sums.__getitem__, default=client)
+            if self._sums.get(largest, 0) < self._sums.get(client, 0) + count:
+                largest = client
+            if not self._evict_slow(largest, charge, now):
                 return False
         charge.size += count
         self.used += count
@@ -93,11 +94,11 @@ class UnprovenBytes:
         self._held.setdefault(client, {})[charge] = None
         return True
 
-    def _give_up_one(self, client: str, new: Charge, now: float) -> bool:
-        """Whether one of that client was slow, and is charged no more."""
+    def _evict_slow(self, client: str, new: Charge, now: float) -> bool:
+        """Evict one slow request of that client; False where it has none."""
         slow = next((each for each in self._held.get(client, ()) if each is not new and each.is_slow(now)), None)
         if slow is not None:
-            slow.give_up()
+            slow.evict()
         return slow is not None
 
     def _release(self, charge: Charge) -> None:

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from proxy.metadata.job_contract import JobQueue as JobQueue
+from proxy.metadata.secrets_contract import Secrets as Secrets
 from proxy.model.identity import (
     AccessKey,
     Account,
@@ -388,7 +390,7 @@ class Keys(Protocol):
         """False when it was no longer `old`."""
 
 
-class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Protocol):
+class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secrets, JobQueue, Protocol):
     """All ports, ECR's and IAM's operations by name, and what belongs to no noun."""
 
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,12 +33,15 @@ class Code(StrEnum):
     LAYER_PART_TOO_SMALL = "LayerPartTooSmallException"
     LAYERS_NOT_FOUND = "LayersNotFoundException"  # a blob asked for, or needed by a manifest, is not in the repository
     LIMIT_EXCEEDED = "LimitExceededException"
+    PULL_THROUGH_RULE_ALREADY_EXISTS = "PullThroughCacheRuleAlreadyExistsException"
+    PULL_THROUGH_RULE_NOT_FOUND = "PullThroughCacheRuleNotFoundException"
     REGISTRY_POLICY_NOT_FOUND = "RegistryPolicyNotFoundException"
     REFERENCED_IMAGES_NOT_FOUND = "ReferencedImagesNotFoundException"
     REPOSITORY_ALREADY_EXISTS = "RepositoryAlreadyExistsException"
     REPOSITORY_NOT_EMPTY = "RepositoryNotEmptyException"
     REPOSITORY_NOT_FOUND = "RepositoryNotFoundException"
     REPOSITORY_POLICY_NOT_FOUND = "RepositoryPolicyNotFoundException"
+    SECRET_NOT_FOUND = "SecretNotFoundException"  # noqa: S105  # a name
     SERVER = "ServerException"
     SIGNING_CONFIGURATION_NOT_FOUND = "SigningConfigurationNotFoundException"
     TEMPLATE_ALREADY_EXISTS = "TemplateAlreadyExistsException"
@@ -46,6 +49,9 @@ class Code(StrEnum):
     THROTTLING = "ThrottlingException"  # fields["seconds"] until it is worth while to ask again
     TOO_MANY_TAGS = "TooManyTagsException"
     UNKNOWN_OPERATION = "UnknownOperationException"
+    UNABLE_TO_ACCESS_SECRET = "UnableToAccessSecretException"  # noqa: S105  # a name
+    UNABLE_TO_DECRYPT_SECRET = "UnableToDecryptSecretValueException"  # noqa: S105  # a name
+    UNSUPPORTED_UPSTREAM_REGISTRY = "UnsupportedUpstreamRegistryException"
     UPLOAD_NOT_FOUND = "UploadNotFoundException"
     VALIDATION = "ValidationException"
 
@@ -63,6 +69,12 @@ class Code(StrEnum):
     PACKED_POLICY_TOO_LARGE = "PackedPolicyTooLarge"
     UNMODIFIABLE_ENTITY = "UnmodifiableEntity"
     VALIDATION_ERROR = "ValidationError"
+
+    # of the `secretsmanager` model
+    INVALID_NEXT_TOKEN = "InvalidNextTokenException"  # noqa: S105  # a name
+    INVALID_REQUEST = "InvalidRequestException"
+    RESOURCE_EXISTS = "ResourceExistsException"
+    RESOURCE_NOT_FOUND = "ResourceNotFoundException"
 
     # ours
     BLOB_CORRUPT = "BlobCorrupt"  # a frame did not authenticate, twice; the blob is quarantined

@@ -32,6 +32,10 @@ class Quotas:
     """In a registry."""
     creation_templates: int = 100
     """In a registry. ECR states none."""
+    pull_through_rules: int = 50
+    """In a registry."""
+    secrets: int = 500_000
+    """Of an account: Secrets Manager's."""
     repository_bytes: int = 0
     """Of layers and manifests in a repository, open uploads included; this and the rest are not ECR's. 0: no quota."""
     account_bytes: int = 0

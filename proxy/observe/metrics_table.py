@@ -52,6 +52,13 @@ class Metrics:
         self.sweep_corrected = counter(
             "wharfage_sweep_corrected_total", "Layers that the sweep kept for their images, against wrong counters"
         )
+        self.jobs = counter("wharfage_jobs_total", "Jobs of the queue, by what became of an attempt", "kind", "outcome")
+        self.jobs_queued = latest(
+            "wharfage_jobs_queued", "Jobs in the queue, of the whole installation", "kind", "state"
+        )
+        self.jobs_oldest_seconds = latest(
+            "wharfage_jobs_oldest_seconds", "Age of the oldest job in the queue", "kind", "state"
+        )
         self.audit_events = counter("wharfage_audit_events_total", "Events written to the audit trail")
         self.audit_lost = counter("wharfage_audit_lost_total", "Events that the audit trail could not take")
         self.audit_omitted = counter("wharfage_audit_omitted_total", "Events without a caller that were only counted")

@@ -1,6 +1,7 @@
-"""The door for docker: OCI Distribution 1.1.1 and today's main, over aiohttp.
+"""The OCI Distribution API (1.1.1 and today's main) that docker and other OCI clients speak, over aiohttp.
 
-`routes` is the visible table and the one place that authenticates and authorises; `call` is one such request; `blobs`,
-`uploads`, `manifests` translate; `told` is what the audit trail hears of it; `errors` renders every Failure in one
-place. Never imports `ecr`.
+`routes` is the visible table, and the one place that authenticates and authorises; `call` is one such request; `blobs`,
+`uploads` and `manifests` translate requests to `registry` and back; `audit_record` makes the audit event of a request;
+`cacheability` says when a response may be repeated; `errors` renders every Failure. Called by `app.router`. Never
+imports `ecr`.
 """

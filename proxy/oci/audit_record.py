@@ -1,8 +1,8 @@
-"""What the audit trail is told of a request at this door: one event, under the name of the API operation it stands for.
+"""The audit event of one OCI request, under the name of the ECR operation that the request corresponds to.
 
-A write's event is with the kernel before its answer goes out, a read's follows soon. A push that makes its repository
-is two events. Not told: what no operation stands for (`/v2/` with a good password, paths and methods that there are
-not), and that a client which showed no password yet was asked for one.
+`routes` fills the record in and calls `emit`. The kernel has a write's event before the response is sent; a read's
+event follows soon. A push that creates its repository emits two events. Not audited: requests that map to no operation
+(`/v2/` with a valid password, unknown paths and methods), and the first 401 of a login.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from __future__ import annotations
 from functools import lru_cache
 
 from proxy import observe
-from proxy.audit.events import Happened, LaidOut, lay_out
+from proxy.audit.events import AuditEvent, EncodedParameters, encode_parameters
 from proxy.audit.trail import Trail
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.model.identity import Caller
 from proxy.model.names import is_digest_like, repository_arn
 
-CUT = "RequestCut"  # in errorCode: the client left, or was left, before all was sent or taken
-AUTHENTICATE = "Authenticate"  # in eventName, of a wrong password where no operation was asked: not one of AWS's
+CUT = "RequestCut"  # in errorCode: the connection ended before the request or the response was complete
+AUTHENTICATE = "Authenticate"  # in eventName: a wrong password without an operation; AWS has no such name
 UNFINISHED = "InternalFailure"
-_SHOWN = 256  # characters of a reference, which may not have been checked yet
-_PARAMETERS_KEPT = 4096  # some 400 bytes each
+_SHOWN = 256  # characters of a reference, which may be unchecked
+_PARAMETERS_MAX = 4096  # some 400 bytes each
 
 _OF_UPLOADS = frozenset({"UploadLayerPart", "CompleteLayerUpload"})
 _OF_MANY_LAYERS = frozenset({"BatchCheckLayerAvailability", "CompleteLayerUpload"})
 
 
-class Told:
-    """One request, filled in while it is answered."""
+class OciAuditRecord:
+    """One request's record, filled in while the request is handled."""
 
     __slots__ = (
         "account",
@@ -36,7 +36,7 @@ class Told:
         "caller",
         "created_repository",
         "error",
-        "facts",
+        "info",
         "layer",
         "message",
         "method",
@@ -48,27 +48,27 @@ class Told:
         "tags",
     )
 
-    def __init__(self, method: str, account: str, facts: RequestFacts) -> None:
-        """`account` is whose registry the request named, as far as that is known yet."""
+    def __init__(self, method: str, account: str, info: RequestInfo) -> None:
+        """`account` is the account whose registry the request names, as far as known."""
         self.method = method
         self.account = account
-        self.facts = facts
+        self.info = info
         self.operation = ""
         self.pattern = ""
         self.caller: Caller | None = None
         self.repository = ""
         self.reference = ""
-        self.layer = ""  # a blob's digest: the one asked for, or what an upload was to become
+        self.layer = ""  # a blob's digest: the requested one, or the one that an upload is to become
         self.error = UNFINISHED
         self.message = ""
-        self.bytes_in = 0  # of blobs and manifests, as they were taken and sent
+        self.bytes_in = 0  # of blobs and manifests, as received and sent
         self.bytes_out = 0
-        self.tags: tuple[str, ...] = ()  # that a manifest gets beside its reference
+        self.tags: tuple[str, ...] = ()  # of a manifest, beside its reference
         self.sources: tuple[str, ...] = ()  # repositories that a blob was mounted from
-        self.created_repository = False  # by this very push
+        self.created_repository = False  # by this push
 
-    def asks(self, action: str | None, pattern: str, repository: str, reference: str) -> None:
-        """The route is known; `action` as `ecr:PutImage`. Names within their grammar, the reference as it came."""
+    def set_route(self, action: str | None, pattern: str, repository: str, reference: str) -> None:
+        """Set the matched route; `action` as `ecr:PutImage`. `repository` is valid, `reference` may not be."""
         self.operation = (action or "").removeprefix("ecr:")
         self.pattern = pattern
         self.repository = repository
@@ -77,7 +77,7 @@ class Told:
         else:
             self.reference = reference
 
-    def done(self) -> None:
+    def succeeded(self) -> None:
         self.error = self.message = ""
 
     def failed(self, error: str, message: str) -> None:
@@ -85,49 +85,54 @@ class Told:
         self.message = message
 
 
-async def tell(trail: Trail, told: Told, status: int) -> Happened | None:
-    """`status` is what was answered. What the trail was told of the request itself, if anything."""
-    if not told.operation:
+async def emit(trail: Trail, record: OciAuditRecord, status: int) -> AuditEvent | None:
+    """Record the request's event, answered with `status`, and return it; None where it is not audited."""
+    if not record.operation:
         return None
-    reads = told.method in ("GET", "HEAD")
-    facts, region = told.facts, told.facts.region
-    happened = Happened(
+    reads = record.method in ("GET", "HEAD")
+    info, region = record.info, record.info.region
+    event = AuditEvent(
         source="ecr",
-        name=told.operation,
-        caller=told.caller,
-        account=told.account,
+        name=record.operation,
+        caller=record.caller,
+        account=record.account,
         region=region,
-        moment=facts.now,
-        source_ip=facts.source_ip,
-        user_agent=facts.user_agent,
+        moment=info.now,
+        source_ip=info.source_ip,
+        user_agent=info.user_agent,
         request_id=observe.request_id() or "",
         read_only=reads,
         data=True,
-        resources=_resources(region, told.account, told.repository, told.sources),
-        error=told.error,
-        message=told.message,
+        resources=_resources(region, record.account, record.repository, record.sources),
+        error=record.error,
+        message=record.message,
         parameters=_parameters(
-            told.operation, told.account, told.repository, told.reference[:_SHOWN], told.layer[:_SHOWN], told.tags
+            record.operation,
+            record.account,
+            record.repository,
+            record.reference[:_SHOWN],
+            record.layer[:_SHOWN],
+            record.tags,
         ),
-        bytes_in=told.bytes_in,
-        bytes_out=told.bytes_out,
-        route=f"{told.method} {told.pattern}",
+        bytes_in=record.bytes_in,
+        bytes_out=record.bytes_out,
+        route=f"{record.method} {record.pattern}",
         status=status,
     )
-    if told.created_repository:
-        await trail.record(_creation(happened, told))
-    await (trail.note(happened) if reads or told.caller is None else trail.record(happened))
-    return happened
+    if record.created_repository:
+        await trail.record(_creation(event, record))
+    await (trail.note(event) if reads or record.caller is None else trail.record(event))
+    return event
 
 
-def _creation(push: Happened, told: Told) -> Happened:
-    """What a push did besides: an event of its own, as CreateRepository's, also where the push then failed."""
+def _creation(push: AuditEvent, record: OciAuditRecord) -> AuditEvent:
+    """The CreateRepository event of a push that created its repository, also where the push then failed."""
     return push._replace(
         name="CreateRepository",
         data=False,
-        resources=_resources(push.region, told.account, told.repository, ()),
+        resources=_resources(push.region, record.account, record.repository, ()),
         route="",
-        parameters=_parameters("CreateRepository", told.account, told.repository, "", "", ()),
+        parameters=_parameters("CreateRepository", record.account, record.repository, "", "", ()),
         error="",
         message="",
         bytes_in=0,
@@ -136,16 +141,16 @@ def _creation(push: Happened, told: Told) -> Happened:
     )
 
 
-@lru_cache(_PARAMETERS_KEPT)
+@lru_cache(_PARAMETERS_MAX)
 def _resources(region: str, account: str, repository: str, sources: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(repository_arn(region, account, name) for name in (repository, *sources) if name)
 
 
-@lru_cache(_PARAMETERS_KEPT)
+@lru_cache(_PARAMETERS_MAX)
 def _parameters(
     operation: str, account: str, repository: str, reference: str, layer: str, tags: tuple[str, ...]
-) -> LaidOut:
-    """The operation's input, as the API would have had it."""
+) -> EncodedParameters:
+    """The operation's input in the form of the ECR API."""
     found: dict[str, object] = {"registryId": account}
     if repository:
         found["repositoryName"] = repository
@@ -159,4 +164,4 @@ def _parameters(
             found |= image | ({"imageTags": tags} if tags else {})
         else:
             found["imageIds"] = [image]
-    return lay_out(found)
+    return encode_parameters(found)

@@ -1,6 +1,6 @@
 """Blobs over HTTP: HEAD, GET with ranges, DELETE.
 
-How their bytes go out is `pulls`. Source: OCI Distribution 1.1.1 "Pulling blobs".
+Called by `routes`; `http.blob_response` sends the bytes. Source: OCI Distribution 1.1.1 "Pulling blobs".
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ async def get(call: Call) -> web.StreamResponse:
 
 
 async def delete(call: Call) -> web.StreamResponse:
-    await call.rooms.blobs.delete(call.account, call.repository, str(parse_digest(call.reference)))
+    await call.services.blobs.delete(call.account, call.repository, str(parse_digest(call.reference)))
     return web.Response(status=202, headers=API_VERSION)
 
 
 async def _pull(call: Call) -> Pull:
-    blobs = call.rooms.blobs
+    blobs = call.services.blobs
     blob = await blobs.find(call.account, call.repository, str(parse_digest(call.reference)))
-    return Pull(call.request, blobs, blob, call.told, call.rooms.stall_seconds, API_VERSION)
+    return Pull(call.request, blobs, blob, call.record, call.services.stall_seconds, API_VERSION)

@@ -1,14 +1,14 @@
-"""When this door's answers may be given again without asking: what an answer hung on, and what each one leaves behind.
+"""When a response may be repeated without asking metadata: what it depends on, and what each use of it records.
 
-Those are of reads by tag or digest, answered with 200 or 304. Such an answer hangs on the bytes of its request and its
-peer, which are the same by the time this is asked (`process.again`), and on
+Cacheable are reads by tag or digest, answered with 200 or 304. Such a response depends on its request's bytes and peer,
+which `http.response_cache` compares, and on
 
-    what metadata said of caller, registry, repository, image       the epochs of those, taken before the first question
-    the password                                                    until it ends
-    the clock, where a policy reads it; a rate; a KMS key            then the answer is not given again at all
+    metadata of caller, registry, repository, image      valid while their epochs, read before the first look-up, stand
+    the password                                         valid until it expires
+    the clock in a policy, a request rate, a KMS key     never repeated
 
-Nothing of that is asked of anybody here, and nothing is given that `metadata.cache` would not use again itself. What a
-pull leaves behind it leaves each time: its event in the audit trail, and when the image was pulled.
+Nothing is looked up here, and nothing is repeated that `metadata.client.cache` would not use itself. Each use records
+the pull: its audit event, and the image's pull time. `routes` attaches the result of `revalidator` to a response.
 """
 
 from __future__ import annotations
@@ -16,51 +16,54 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from proxy.audit.events import Happened
+from proxy.audit.events import PER_REQUEST, AuditEvent
 from proxy.audit.trail import Trail
-from proxy.http.response_cache import Again
+from proxy.http.response_cache import Revalidator
 from proxy.metadata.contract import Look
 
 SECONDS = 300.0
-"""For so long at most: with the half hour for which `metadata.cache` keeps a row, still below the hour in which the
-service has to hear that a blob is asked for."""
-
-_OWN = Happened._fields.index("moment")
+"""The most that a response is repeated. With the half hour for which `metadata.client.cache` keeps a row, this stays
+below the hour within which the metadata service must see that a blob is used."""
 
 
 @dataclass(slots=True)
-class Standing:
-    """One answer while it is made. `until` is epoch seconds; `pulled` is called when it is given once more."""
+class CacheValidity:
+    """How long one response stays valid, set while it is made. `until` is epoch seconds; `pulled` is called at each
+    further use."""
 
     look: Look
     until: float = 0.0
     pulled: Callable[[], None] | None = None
 
 
-def again(standing: Standing, trail: Trail, happened: Happened | None, clock: Callable[[], float]) -> Again:
-    """`happened` is what the trail was told of the first one; `clock` tells epoch seconds."""
-    return _Given(standing, trail, happened, clock)
+def revalidator(
+    validity: CacheValidity, trail: Trail, event: AuditEvent | None, clock: Callable[[], float]
+) -> Revalidator:
+    """`event` is the first response's audit event; `clock` returns epoch seconds."""
+    return _EventRevalidator(validity, trail, event, clock)
 
 
-class _Given:
-    __slots__ = ("_alike", "_clock", "_end", "_look", "_pulled", "_trail", "_until")
+class _EventRevalidator:
+    __slots__ = ("_clock", "_look", "_prefix", "_pulled", "_suffix", "_trail", "_until")
 
-    def __init__(self, standing: Standing, trail: Trail, happened: Happened | None, clock: Callable[[], float]) -> None:
-        self._look = standing.look
-        self._until = standing.until
-        self._pulled = standing.pulled
+    def __init__(
+        self, validity: CacheValidity, trail: Trail, event: AuditEvent | None, clock: Callable[[], float]
+    ) -> None:
+        self._look = validity.look
+        self._until = validity.until
+        self._pulled = validity.pulled
         self._trail = trail
         self._clock = clock
-        self._alike = happened[:_OWN] if happened is not None else None
-        self._end = happened[_OWN + 2 :] if happened is not None else ()
+        self._prefix = event[:PER_REQUEST] if event is not None else None
+        self._suffix = event[PER_REQUEST + 2 :] if event is not None else ()
 
-    def give(self, request_id: str) -> bool:
+    def revalidate(self, request_id: str) -> bool:
         now = self._clock()
         if now >= self._until or not self._look.is_current():
             return False
-        if self._alike is not None:
-            happened = Happened._make((*self._alike, now, request_id, *self._end))
-            if not self._trail.note_at_once(happened):
+        if self._prefix is not None:
+            event = AuditEvent._make((*self._prefix, now, request_id, *self._suffix))
+            if not self._trail.try_enqueue(event):
                 return False
         if self._pulled is not None:
             self._pulled()

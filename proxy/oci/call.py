@@ -1,7 +1,8 @@
-"""One authenticated request at this door, and what every function of the door may use.
+"""One authenticated OCI request, and the services that every route function may use.
 
-`Rooms` is the same for all requests. `Call` is one of them: names are within their grammar, the caller is known and
-allowed the route's action. Nothing here decides or does anything of the protocol but reading a body as it should be.
+`OciServices` is shared by all requests. A `Call` is one request: its names are valid, its caller is known and allowed
+the route's action. Made by `routes`, passed to `blobs`, `uploads` and `manifests`. Of the protocol, only reading a body
+is implemented here.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiMapping
 
 from proxy.auth.access import Access
-from proxy.auth.policy.context import RequestFacts
-from proxy.auth.rates import Rates
+from proxy.auth.policy.context import RequestInfo
+from proxy.auth.rates import RateLimiter
 from proxy.http import server
 from proxy.http.bounded_reads import BODY_BYTES
+from proxy.http.expect import send_continue
+from proxy.http.limited_connection import read_body
 from proxy.metadata.contract import Looks
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
-from proxy.oci.audit_record import Told
-from proxy.oci.cacheability import SECONDS, Standing
+from proxy.oci.audit_record import OciAuditRecord
+from proxy.oci.cacheability import SECONDS, CacheValidity
 from proxy.registry.append import Append
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -32,9 +35,9 @@ from proxy.registry.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
-    """`stall_seconds`: how long a client may not take a byte of a blob before its connection is cut. `rates` is None
-    where no operation has one, `epochs` where nothing may be kept."""
+class OciServices:
+    """`stall_seconds`: a client that reads no byte of a blob for so long is disconnected. `rates` is None where no
+    operation has a rate limit, `epochs` where no response may be cached."""
 
     uploads: Uploads
     blobs: Blobs
@@ -42,85 +45,85 @@ class Rooms:
     access: Access
     hosts: Hosts
     stall_seconds: float
-    rates: Rates | None = None
+    rates: RateLimiter | None = None
     epochs: Looks | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`account` is the registry's, whoever calls. `repository` is empty for `/v2/` and the catalog; `reference` is the
-    last part: tag, digest or upload id. `told` is what the audit trail will be told of it."""
+    """`account` is the registry's, not the caller's. `repository` is empty for `/v2/` and the catalog; `reference` is
+    the path's last part: tag, digest or upload id. `record` becomes the request's audit event."""
 
     request: web.Request
-    rooms: Rooms
+    services: OciServices
     caller: Caller
-    facts: RequestFacts
+    info: RequestInfo
     account: str
     repository: str
     reference: str
-    told: Told
-    standing: Standing | None = None
+    record: OciAuditRecord
+    validity: CacheValidity | None = None
 
     @property
     def query(self) -> MultiMapping[str]:
         return self.request.query
 
-    async def lasts(self, action: str | None, until: float) -> None:
-        """The answer, found and allowed, may be given again until then (epoch seconds), unless it hangs on what may
-        change by itself."""
-        rates = self.rooms.rates
-        if self.standing is None or (rates is not None and rates.limits(self.told.operation)):
+    async def allow_reuse(self, action: str | None, until: float) -> None:
+        """Allow the response to be repeated until `until` (epoch seconds), unless it depends on the clock, a rate limit
+        or a KMS key."""
+        rates = self.services.rates
+        if self.validity is None or (rates is not None and rates.limits(self.record.operation)):
             return
-        if action is not None and self.rooms.access.is_timed(self.caller, action, self._arn("")):
+        if action is not None and self.services.access.depends_on_clock(self.caller, action, self._arn("")):
             return
-        if self.repository and await self.rooms.images.hangs_on_key(self.account, self.repository):
+        if self.repository and await self.services.images.has_own_key(self.account, self.repository):
             return
-        self.standing.until = min(until, self.facts.now + SECONDS)
+        self.validity.until = min(until, self.info.now + SECONDS)
 
     async def may(self, *actions: str, repository: str = "") -> bool:
-        """Whether the caller may do all `actions` on this repository, or another of this registry."""
+        """Whether the caller may do all `actions` on this repository, or on `repository` of the same registry."""
         resource = self._arn(repository)
         for action in actions:
-            if not (await self.rooms.access.decide(self.caller, action, resource, self.facts)).allowed:
+            if not (await self.services.access.decide(self.caller, action, resource, self.info)).allowed:
                 return False
         return True
 
     async def require(self, *actions: str) -> None:
-        """Failure AccessDenied unless the caller may do all of them on this repository, or on all for the catalog."""
+        """Failure AccessDenied unless the caller may do all `actions` on this repository; for the catalog, on all."""
         resource = self._arn("")
         for action in actions:
-            decision = await self.rooms.access.decide(self.caller, action, resource, self.facts)
+            decision = await self.services.access.decide(self.caller, action, resource, self.info)
             if not decision.allowed:
                 raise Failure(Code.ACCESS_DENIED, decision.message, hint=self._elsewhere())
 
     def _arn(self, repository: str) -> str:
-        return repository_arn(self.rooms.hosts.region, self.account, repository or self.repository or "*")
+        return repository_arn(self.services.hosts.region, self.account, repository or self.repository or "*")
 
     def _elsewhere(self) -> str:
-        if self.caller.account == self.account or self.rooms.hosts.suffix:
+        if self.caller.account == self.account or self.services.hosts.suffix:
             return ""
         return (
             f"this address is the registry of account {self.account}; "
-            f"with [registry] suffix set, that of {self.caller.account} has one of its own"
+            f"with [registry] suffix set, the registry of {self.caller.account} has its own address"
         )
 
 
-GONE_STATUS = 499  # nginx's number for it
+CLIENT_CLOSED = 499  # nginx's number for a client that closed its connection before the response
 
 
 class BodyCut(Exception):
-    """The client went away, or was cut, before its body was whole."""
+    """The connection ended before the body was complete."""
 
 
-def gone() -> web.Response:
-    """The answer that nobody will read: for log, metrics and audit trail."""
-    response = web.Response(status=GONE_STATUS, reason="Client Closed Request")
+def client_closed() -> web.Response:
+    """The response after a `BodyCut`: the client cannot read it; log, metrics and audit event show it."""
+    response = web.Response(status=CLIENT_CLOSED, reason="Client Closed Request")
     response.force_close()
     return response
 
 
 def check_encoding(request: web.Request) -> None:
-    """Bodies are what they are: nothing is inflated, so nothing inflates past a limit."""
+    """Refuse a body with a Content-Encoding: nothing is decompressed, so nothing expands past a limit."""
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise Failure(
             Code.UNSUPPORTED, "a body with a Content-Encoding is not taken", hint="send the bytes that the digest names"
@@ -128,25 +131,26 @@ def check_encoding(request: web.Request) -> None:
 
 
 async def body(request: web.Request) -> AsyncIterator[bytes]:
-    """The body as it comes, unbounded. Sends 100-continue first: call it when all that can be refused has been.
+    """The body's chunks as they arrive, unbounded. Sends 100-continue first: call it after all checks that need no
+    body.
 
-    BodyCut when it ends too early; SizeInvalid when its chunks are not framed as HTTP wants.
+    BodyCut when the body ends early; SizeInvalid when its chunks are not valid HTTP.
     """
-    await _invite(request)
+    await _request_body(request)
     while chunk := await _next_chunk(request):
         yield chunk
 
 
 async def receive(request: web.Request, append: Append) -> None:
-    """As `body`, all of it into an append: what is long, straight into the append's own buffer."""
-    await _invite(request)
+    """Read the whole body into an append, a long one directly into its buffers. Fails as `body`."""
+    await _request_body(request)
     while True:
-        if append.upload.committed is None and (straight := server.straight(request)) is not None:
-            straight.begin()
+        if append.upload.committed is None and (direct_body := server.direct_body(request)) is not None:
+            direct_body.begin()
             try:
-                whole = await straight.read_all(append)
+                whole = await direct_body.read_all(append)
             finally:
-                straight.end()
+                direct_body.end()
             if not whole:
                 raise BodyCut
             return
@@ -155,15 +159,13 @@ async def receive(request: web.Request, append: Append) -> None:
         await append.write(chunk)
 
 
-async def _invite(request: web.Request) -> None:
-    server.want_body(request, BODY_BYTES)
-    if expects_continue(request):
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # as aiohttp does: the answer itself has not begun
+async def _request_body(request: web.Request) -> None:
+    read_body(request, BODY_BYTES)
+    await send_continue(request)
 
 
 async def _next_chunk(request: web.Request) -> bytes:
-    """Empty at the end."""
+    """The next chunk; empty at the end."""
     try:
         return await request.content.readany()
     except OSError as error:
@@ -172,7 +174,3 @@ async def _next_chunk(request: web.Request) -> bytes:
         if request.transport is None or request.transport.is_closing():
             raise BodyCut from error
         raise Failure(Code.SIZE_INVALID, "the body is not framed as HTTP wants") from error
-
-
-def expects_continue(request: web.Request) -> bool:
-    return request.version >= (1, 1) and request.headers.get("Expect", "").strip().lower() == "100-continue"

@@ -1,4 +1,4 @@
-"""Every Failure as an answer: status, OCI error code, body and headers, in one table and one place.
+"""Renders every Failure as an OCI error: status, code, body and headers, from one table. Called by `routes`.
 
 Source: OCI Distribution 1.1.1 "Error Codes"; UNAVAILABLE, UNKNOWN, TAG_INVALID and TOOMANYREQUESTS are docker's. The
 bodies of 401 and 403 are ECR's own, byte for byte.
@@ -56,7 +56,7 @@ _OWN: Mapping[Code, tuple[int, str]] = {
     Code.TOO_MANY_TAGS: (400, "TAG_INVALID"),
     Code.UNKNOWN_OPERATION: (404, "UNSUPPORTED"),
     Code.UNSUPPORTED: (415, "UNSUPPORTED"),
-    # Both are the server's business, and pass: 409 and 416 are for a client that is wrong about the offset.
+    # Both have causes in the server, and pass: 409 and 416 tell a client that its offset is wrong.
     # Not TOOMANYREQUESTS, after which docker gives up.
     Code.UPLOAD_CONFLICT: (503, "UNAVAILABLE"),
     Code.UPLOAD_IN_USE: (503, "UNAVAILABLE"),
@@ -64,8 +64,8 @@ _OWN: Mapping[Code, tuple[int, str]] = {
     Code.VALIDATION: (400, "UNSUPPORTED"),
 }
 
-# Of the other doors only: here for the day that one comes astray, which must not look like a bug in this table.
-_OF_OTHER_DOORS = (
+# Codes of the AWS protocols only. They are in the table so that one raised by mistake is not taken for a bug in it.
+_OF_OTHER_PROTOCOLS = (
     Code.DELETE_CONFLICT,
     Code.ENTITY_ALREADY_EXISTS,
     Code.EXCLUSION_ALREADY_EXISTS,
@@ -92,14 +92,14 @@ _OF_OTHER_DOORS = (
     Code.VALIDATION_ERROR,
 )
 
-TABLE: Mapping[Code, tuple[int, str]] = {**_OWN, **dict.fromkeys(_OF_OTHER_DOORS, (400, "UNSUPPORTED"))}
+TABLE: Mapping[Code, tuple[int, str]] = {**_OWN, **dict.fromkeys(_OF_OTHER_PROTOCOLS, (400, "UNSUPPORTED"))}
 
-# A manifest is refused for a blob it needs: not a 404 of the manifest's own address.
+# A manifest that names a missing blob: not a 404, which would be about the manifest's own address.
 _OF_MANIFEST_PUT: Mapping[Code, tuple[int, str]] = {Code.LAYERS_NOT_FOUND: (400, "MANIFEST_BLOB_UNKNOWN")}
 
 
 def answer(failure: Failure, *, pushing_manifest: bool = False) -> web.Response:
-    """The whole answer to a request that failed. `detail` carries the hint and the facts named beside the code."""
+    """The response to a failed request. Its `detail` holds the hint and the failure's fields."""
     status, code = (_OF_MANIFEST_PUT if pushing_manifest else {}).get(failure.code, TABLE[failure.code])
     headers: dict[str, str] = {}
     if status in (429, 503):
@@ -125,7 +125,7 @@ def refusal(
 
 
 def unauthenticated(realm: str) -> web.Response:
-    """ECR's 401, to the byte: docker login shows the body, and the challenge makes every client send Basic."""
+    """ECR's 401, byte for byte: docker login shows the body, and the challenge makes every client send Basic."""
     return web.Response(
         status=401,
         body=b"Not Authorized\n",

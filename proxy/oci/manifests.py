@@ -1,6 +1,7 @@
 """Manifests, tags, catalog and referrers over HTTP.
 
-Bytes and Content-Type go out as they came in. Pages are keyed by the last name seen, so a list costs what it returns.
+Called by `routes`. Bytes and Content-Type are returned as they were pushed. Pages are keyed by the last name, so a list
+costs what it returns.
 Source: OCI Distribution 1.1.1 and main, "Pulling manifests", "Pushing manifests", "Listing tags", "Listing referrers".
 """
 
@@ -19,18 +20,18 @@ from proxy.model.errors import Code, Failure
 from proxy.model.manifests import MANIFEST_MAX, OCI_INDEX
 from proxy.model.names import check_tag, is_digest_like, parse_digest
 from proxy.model.records import Page, Referrer, StoredManifest
-from proxy.oci.call import BodyCut, Call, body, check_encoding, gone
+from proxy.oci.call import BodyCut, Call, body, check_encoding, client_closed
 from proxy.oci.errors import API_VERSION
 
 PAGE_DEFAULT = 100  # as ECR
-PAGE_MAX = 1000  # more is clamped: ECR refuses it, which breaks clients that ask for 10,000
+PAGE_MAX = 1000  # larger values are clamped: ECR refuses them, which breaks clients that send 10,000
 TAGS_MAX = 10  # `?tag=` of one PUT; each is a row moved in one transaction
 REFERRERS_PAGE = 500  # descriptors with their annotations; the spec leaves the size to us
 
 
 async def head(call: Call) -> web.StreamResponse:
     """end-3."""
-    found = await call.rooms.images.resolve(call.account, call.repository, _manifest_named(call))
+    found = await call.services.images.resolve(call.account, call.repository, _manifest_named(call))
     if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
         return web.Response(status=304, headers=_headers(found))
     response = web.StreamResponse(headers=_headers(found))
@@ -39,14 +40,14 @@ async def head(call: Call) -> web.StreamResponse:
 
 
 async def get(call: Call) -> web.StreamResponse:
-    """end-3. It counts as a pull, which HEAD does not: who looks whether there is something new pulls nothing."""
-    images, principal = call.rooms.images, call.caller.principal.arn
+    """end-3. Counts as a pull, unlike HEAD: a client that checks for a new image pulls nothing."""
+    images, principal = call.services.images, call.caller.principal.arn
     found = await images.pull(call.account, call.repository, _manifest_named(call), principal)
-    if call.standing is not None:
-        call.standing.pulled = partial(images.note_pull, call.account, call.repository, found.digest, principal)
+    if call.validity is not None:
+        call.validity.pulled = partial(images.note_pull, call.account, call.repository, found.digest, principal)
     if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
         return web.Response(status=304, headers=_headers(found))
-    call.told.bytes_out = len(found.content)
+    call.record.bytes_out = len(found.content)
     return web.Response(body=found.content, headers=_headers(found))
 
 
@@ -64,9 +65,9 @@ async def put(call: Call) -> web.StreamResponse:
     try:
         content = await _read(request)
     except BodyCut:
-        return gone()
-    call.told.bytes_in, call.told.tags = len(content), tuple(named)
-    pushed = await call.rooms.images.push(
+        return client_closed()
+    call.record.bytes_in, call.record.tags = len(content), tuple(named)
+    pushed = await call.services.images.push(
         call.account,
         call.repository,
         content=content,
@@ -75,7 +76,7 @@ async def put(call: Call) -> web.StreamResponse:
         tags=list(dict.fromkeys([*tags, *named])),
         may_create=await call.may("ecr:CreateRepository"),
     )
-    call.told.created_repository = pushed.created_repository
+    call.record.created_repository = pushed.created_repository
     response = web.Response(
         status=201,
         headers={
@@ -94,9 +95,9 @@ async def put(call: Call) -> web.StreamResponse:
 async def delete(call: Call) -> web.StreamResponse:
     """end-9: a tag, or a manifest with all its tags."""
     if is_digest_like(call.reference):
-        await call.rooms.images.delete(call.account, call.repository, str(parse_digest(call.reference)))
+        await call.services.images.delete(call.account, call.repository, str(parse_digest(call.reference)))
     else:
-        await call.rooms.images.delete_tag(call.account, call.repository, _known_tag(call.reference))
+        await call.services.images.delete_tag(call.account, call.repository, _known_tag(call.reference))
     return web.Response(status=202, headers=API_VERSION)
 
 
@@ -104,7 +105,7 @@ async def tags(call: Call) -> web.StreamResponse:
     """end-8a, end-8b."""
     limit = _limit(call.query)
     page = await _page(
-        limit, lambda n: call.rooms.images.tags(call.account, call.repository, last=_last(call), limit=n)
+        limit, lambda n: call.services.images.tags(call.account, call.repository, last=_last(call), limit=n)
     )
     return _listed(call, f"/v2/{call.repository}/tags/list", {"name": call.repository, "tags": list(page.names)}, page)
 
@@ -112,16 +113,16 @@ async def tags(call: Call) -> web.StreamResponse:
 async def catalog(call: Call) -> web.StreamResponse:
     """Docker's `_catalog`, which the spec reserves."""
     limit = _limit(call.query)
-    page = await _page(limit, lambda n: call.rooms.images.repositories(call.account, last=_last(call), limit=n))
+    page = await _page(limit, lambda n: call.services.images.repositories(call.account, last=_last(call), limit=n))
     return _listed(call, "/v2/_catalog", {"repositories": list(page.names)}, page)
 
 
 async def referrers(call: Call) -> web.StreamResponse:
-    """end-12a, end-12b. Also of a repository or a digest that is not there: an empty index."""
+    """end-12a, end-12b. An empty index for an unknown repository or digest."""
     digest = str(parse_digest(call.reference))
     wanted = call.query.get("artifactType") or None
     limit = min(_limit(call.query, REFERRERS_PAGE), REFERRERS_PAGE) or 1
-    found, more = await call.rooms.images.referrers(
+    found, more = await call.services.images.referrers(
         call.account, call.repository, digest, artifact_type=wanted, last=_last(call), limit=limit
     )
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(item) for item in found]}
@@ -141,7 +142,7 @@ def _manifest_named(call: Call) -> str:
 
 
 def _known_tag(tag: str) -> str:
-    """What is no tag cannot be there: not found, as the conformance suite wants it."""
+    """An invalid tag is answered as not found, as the conformance suite requires."""
     try:
         return check_tag(tag)
     except Failure:
@@ -149,7 +150,7 @@ def _known_tag(tag: str) -> str:
 
 
 async def _read(request: web.Request) -> bytes:
-    """The manifest, never more of it than is taken."""
+    """The manifest's bytes, at most `MANIFEST_MAX`."""
     if (request.content_length or 0) > MANIFEST_MAX:
         raise _too_large()
     content = bytearray()
@@ -196,7 +197,7 @@ def _last(call: Call) -> str:
 
 
 async def _page(limit: int, ask: Callable[[int], Awaitable[Page]]) -> Page:
-    """`n=0` asks for an empty list (the spec's MUST), which is no reason to ask anybody but for the repository."""
+    """The page; empty for `n=0` (the spec's MUST), after one look-up that finds a missing repository."""
     page = await ask(limit or 1)
     return page if limit else Page((), False)
 

@@ -21,19 +21,20 @@ from proxy import observe
 from proxy.audit.trail import Trail
 from proxy.auth.access import Access
 from proxy.auth.failed_logins import FailedLogins
-from proxy.auth.identity import Identity, Unauthenticated
-from proxy.auth.rates import Rates
+from proxy.auth.identity import BasicAuthenticator, Unauthenticated
+from proxy.auth.rates import RateLimiter
+from proxy.http.expect import expects_continue
 from proxy.http.limited_connection import client_of
-from proxy.http.request_info import facts_of, path_of
-from proxy.http.response_cache import AGAIN, KEEP
+from proxy.http.request_info import path_of, request_info_of
+from proxy.http.response_cache import REVALIDATOR, STORE_RESPONSE
 from proxy.metadata.contract import Looks
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.names import check_repository
 from proxy.oci import blobs, errors, manifests, uploads
-from proxy.oci.audit_record import AUTHENTICATE, CUT, Told, tell
-from proxy.oci.cacheability import Standing, again
-from proxy.oci.call import GONE_STATUS, Call, Rooms, expects_continue
+from proxy.oci.audit_record import AUTHENTICATE, CUT, OciAuditRecord, emit
+from proxy.oci.cacheability import CacheValidity, revalidator
+from proxy.oci.call import CLIENT_CLOSED, Call, OciServices
 from proxy.oci.errors import API_VERSION
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -56,7 +57,7 @@ class Route:
     function: Function
     action: str | None  # None: a valid token is enough
     endpoint: str  # the spec's own number
-    repeats: bool = False  # the answer may be given again to the same request
+    cacheable: bool = False  # the answer may be given again to the same request
 
 
 ROUTES = (
@@ -80,62 +81,62 @@ ROUTES = (
 )
 
 
-def door(
+def handler(
     *,
     uploads: Uploads,
     blobs: Blobs,
     images: Images,
-    identity: Identity,
+    identity: BasicAuthenticator,
     access: Access,
     hosts: Hosts,
     clock: Callable[[], float],
     trail: Trail,
     realm: str | None = None,
     stall_seconds: float = 60.0,
-    rates: Rates | None = None,
+    rates: RateLimiter | None = None,
     epochs: Looks | None = None,
     logins: FailedLogins | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What answers everything under `/v2`.
 
-    `realm` is the registry's address in the 401 challenge, the one that was asked for when there is none;
-    `stall_seconds` how long a client may take no byte of a blob; `clock` tells epoch seconds. `trail` is told of every
-    decision. `rates`, where there are any, count whoever has shown who they are, before it is asked whether they may:
-    what an account is refused costs it as well, and nobody else. With `epochs`, answers may be given again (`again`).
-    `logins` slows down clients whose passwords do not count (None: nobody).
+    `realm` is the registry's address in the 401 challenge; None takes the address of the request. A client that takes
+    no byte of a blob for `stall_seconds` is disconnected. `clock` returns epoch seconds. Every decision is recorded in
+    `trail`. `rates` counts a request after authentication and before authorisation, so that denied requests count
+    against the account that sent them. With `epochs`, responses may be cached (`revalidator`). `logins` slows down
+    clients that send wrong passwords (None: no limit).
     """
-    rooms = Rooms(uploads, blobs, images, access, hosts, stall_seconds, rates, epochs)
+    services = OciServices(uploads, blobs, images, access, hosts, stall_seconds, rates, epochs)
 
-    slowed = logins or FailedLogins(0)
+    logins_limit = logins or FailedLogins(0)
 
-    def refused(request: web.Request) -> web.StreamResponse:
+    def unauthorized(request: web.Request) -> web.StreamResponse:
         """What a request without a password that counts is answered. One with a token of ours is never refused for
         what others at its address do: a token cannot be guessed, and opening it costs next to nothing."""
         if "Authorization" in request.headers:
             client = client_of(request)
-            if seconds := slowed.wait(client):
+            if seconds := logins_limit.wait(client):
                 observe.metrics.logins_refused.labels("oci").inc()
                 return errors.answer(Failure(Code.THROTTLING, TOO_MANY_TEXT, seconds=seconds))
             observe.metrics.logins_failed.labels("oci").inc()
-            slowed.failed(client)
+            logins_limit.failed(client)
         return errors.unauthenticated(realm or _address(request))
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        facts = facts_of(request, now=clock(), region=hosts.region)
-        told, status = Told(request.method, hosts.account, facts), 500
-        look = epochs.look() if epochs is not None and KEEP in request else None
-        standing = Standing(look) if look is not None else None
+        info = request_info_of(request, now=clock(), region=hosts.region)
+        record, status = OciAuditRecord(request.method, hosts.account, info), 500
+        look = epochs.look() if epochs is not None and STORE_RESPONSE in request else None
+        validity = CacheValidity(look) if look is not None else None
         try:
-            response = await _answer(rooms, identity, refused, trail.require, request, told, standing)
+            response = await _answer(services, identity, unauthorized, trail.require, request, record, validity)
             status = response.status
         except (ConnectionError, asyncio.CancelledError):
-            told.failed(CUT, "the connection ended before the answer")
-            status = GONE_STATUS
+            record.failed(CUT, "the connection ended before the answer")
+            status = CLIENT_CLOSED
             raise
         finally:
-            happened = await tell(trail, told, status)
-        if standing is not None and status in _REPEATED and facts.now < standing.until:
-            response[AGAIN] = again(standing, trail, happened, clock)
+            event = await emit(trail, record, status)
+        if validity is not None and status in _CACHEABLE and info.now < validity.until:
+            response[REVALIDATOR] = revalidator(validity, trail, event, clock)
         if expects_continue(request) and not request.content.is_eof() and not response.prepared:
             response.force_close()  # a body that was not asked for may come all the same, and is no next request
         return response
@@ -144,13 +145,13 @@ def door(
 
 
 async def _answer(
-    rooms: Rooms,
-    identity: Identity,
-    refused: Callable[[web.Request], web.StreamResponse],
+    services: OciServices,
+    identity: BasicAuthenticator,
+    unauthorized: Callable[[web.Request], web.StreamResponse],
     before_write: Callable[[], Awaitable[None]],
     request: web.Request,
-    told: Told,
-    standing: Standing | None,
+    record: OciAuditRecord,
+    validity: CacheValidity | None,
 ) -> web.StreamResponse:
     route: Route | None = None
     call: Call | None = None
@@ -158,7 +159,7 @@ async def _answer(
         credentials = request.headers.getall("Authorization", [])
         password = credentials[0] if len(credentials) == 1 else None
         caller = await identity.authenticate_basic(password)
-        told.caller = caller
+        record.caller = caller
         observe.note(principal=caller.arn)
         found, name, reference = _match(request)
         if isinstance(found, web.Response):
@@ -166,52 +167,52 @@ async def _answer(
         route = found
         if name:
             observe.note(repository=check_repository(name), reference=reference)
-        told.asks(route.action, route.pattern, name, reference)
-        told.account = rooms.hosts.account_of(request.host)
-        standing = standing if route.repeats else None
-        if standing is not None and name:
-            standing.look.take_in(told.account, name)
-        call = Call(request, rooms, caller, told.facts, told.account, name, reference, told, standing)
+        record.set_route(route.action, route.pattern, name, reference)
+        record.account = services.hosts.account_of(request.host)
+        validity = validity if route.cacheable else None
+        if validity is not None and name:
+            validity.look.take_in(record.account, name)
+        call = Call(request, services, caller, record.info, record.account, name, reference, record, validity)
         if route.action is not None:
-            if rooms.rates is not None:
-                await rooms.rates.require(caller, told.operation)
+            if services.rates is not None:
+                await services.rates.require(caller, record.operation)
             await call.require(route.action)
         if route.method not in ("GET", "HEAD"):
             await before_write()
         response = await route.function(call)
-        if response.status == GONE_STATUS:
-            told.failed(CUT, "the client left before its body was whole")
+        if response.status == CLIENT_CLOSED:
+            record.failed(CUT, "the client left before its body was whole")
         else:
-            told.done()
+            record.succeeded()
             if password is not None:
-                await call.lasts(route.action, identity.good_until(password, caller))
+                await call.allow_reuse(route.action, identity.good_until(password, caller))
         return response
     except Unauthenticated:
-        _tell_who_is_nobody(rooms, request, told)
-        return refused(request)
+        _record_unauthenticated(services, request, record)
+        return unauthorized(request)
     except Failure as failure:
-        if told.caller is None:
-            _tell_who_is_nobody(rooms, request, told)
-        told.failed("AccessDenied" if failure.code is Code.ACCESS_DENIED else failure.code, failure.message)
+        if record.caller is None:
+            _record_unauthenticated(services, request, record)
+        record.failed("AccessDenied" if failure.code is Code.ACCESS_DENIED else failure.code, failure.message)
         return _failed(failure, route, call)
 
 
-def _tell_who_is_nobody(rooms: Rooms, request: web.Request, told: Told) -> None:
+def _record_unauthenticated(services: OciServices, request: web.Request, record: OciAuditRecord) -> None:
     """What was asked by whom nobody knows. A client's first look, without a password, at `/v2/` asks for nothing."""
     with contextlib.suppress(Failure):
-        told.account = rooms.hosts.account_of(request.host)
+        record.account = services.hosts.account_of(request.host)
         found, name, reference = _match(request)
         if isinstance(found, Route):
-            told.asks(found.action, found.pattern, check_repository(name) if name else "", reference)
-    if not told.operation and "Authorization" in request.headers:
-        told.operation = AUTHENTICATE
-    told.failed("Unauthorized", "no password that counts was shown")
+            record.set_route(found.action, found.pattern, check_repository(name) if name else "", reference)
+    if not record.operation and "Authorization" in request.headers:
+        record.operation = AUTHENTICATE
+    record.failed("Unauthorized", "no password that counts was shown")
 
 
 def _failed(failure: Failure, route: Route | None, call: Call | None) -> web.Response:
     response = errors.answer(failure, pushing_manifest=route is not None and route.function is manifests.put)
     if failure.code in uploads.POSITIONAL and call is not None and call.reference:
-        size = uploads.standing(failure)
+        size = uploads.stored_size(failure)
         if size is not None:
             response.headers.update(uploads.position(call, call.reference, size))
     if response.status >= 500 and failure.code not in (Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE):
@@ -221,7 +222,7 @@ def _failed(failure: Failure, route: Route | None, call: Call | None) -> web.Res
     return response
 
 
-_REPEATED = (200, 304)
+_CACHEABLE = (200, 304)
 _HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}", re.ASCII)
 
 

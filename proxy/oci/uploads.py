@@ -1,7 +1,7 @@
 """Uploads over HTTP: POST, PATCH, PUT, GET, DELETE under `blobs/uploads/`.
 
-Everything that can be refused is refused before the body is asked for (100-continue goes out last). What was answered
-202 is on record. Locations are relative: who else is between us and the client is not our business.
+Called by `routes`. Every check that needs no body comes before the body is requested (100-continue is sent last). Bytes
+answered with 202 are recorded. Locations are relative, so that they work behind any proxy.
 Source: OCI Distribution 1.1.1 and main, "Pushing blobs", "Mounting a blob", "Cancel a blob upload".
 """
 
@@ -16,25 +16,25 @@ from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest, check_repository, parse_digest
 from proxy.model.ranges import parse_content_range
 from proxy.model.records import Mounted, Upload
-from proxy.oci.call import BodyCut, Call, check_encoding, gone, receive
+from proxy.oci.call import BodyCut, Call, check_encoding, client_closed, receive
 from proxy.oci.errors import API_VERSION
 from proxy.registry.append import Append, see_through
 
 POSITIONAL = (Code.INVALID_LAYER_PART, Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE)
-"""Failures whose answer says where the upload stands."""
+"""Failures whose response gives the upload's current size."""
 
 PULL = ("ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer")
-"""What a caller needs where a blob that it mounts comes from."""
+"""The actions that a mount requires on the source repository."""
 
 UPLOAD = ("ecr:UploadLayerPart", "ecr:CompleteLayerUpload")
-"""What a caller needs, beside the route's own action, where a blob becomes a repository's in one request."""
+"""The actions, beside the route's own, that adding a blob to a repository in one request requires."""
 
 
 async def post(call: Call) -> web.StreamResponse:
     """end-4a, end-4b (monolithic), end-11 (mount).
 
-    A mount makes a blob the repository's as an upload does, so it needs the same rights there; where the right to pull
-    from the source is what lacks, it becomes an upload."""
+    A mount adds a blob to the repository as an upload does, and requires the same actions there. Without the right to
+    pull from the source it becomes an upload."""
     check_encoding(call.request)
     mount = call.query.get("mount")
     if mount:
@@ -49,17 +49,19 @@ async def post(call: Call) -> web.StreamResponse:
 
 
 async def patch(call: Call) -> web.StreamResponse:
-    """end-5: append a chunk at its place (Content-Range), or whatever comes at the end: nearly always all there is."""
+    """end-5: append a chunk at its Content-Range, or without one at the upload's end."""
     check_encoding(call.request)
-    start, length = _place(call.request)
-    append = await call.rooms.uploads.append(call.account, call.repository, call.reference, start=start, length=length)
+    start, length = _declared_range(call.request)
+    append = await call.services.uploads.append(
+        call.account, call.repository, call.reference, start=start, length=length
+    )
     async with append:
         try:
             await _receive(call, append)
         except BodyCut:
-            # The client is gone, and what arrived is good: whoever resumes goes on from there.
+            # The client is gone; the bytes that arrived are valid, and a resumed upload continues after them.
             await append.keep()
-            return gone()
+            return client_closed()
         if length is not None and append.received != length:
             raise Failure(Code.SIZE_INVALID, f"{append.received} of {length} declared bytes came")
         upload = await append.keep(whole=start is None)
@@ -72,14 +74,14 @@ async def put(call: Call) -> web.StreamResponse:
     if "digest" not in call.query:
         raise Failure(Code.DIGEST_INVALID, "the closing PUT names no digest", hint="add ?digest=sha256:…")
     digest = parse_digest(call.query["digest"])
-    call.told.layer = str(digest)
-    start, length = _place(call.request)
+    call.record.layer = str(digest)
+    start, length = _declared_range(call.request)
     if not call.request.body_exists and start is None:
-        await call.rooms.uploads.close(call.account, call.repository, call.reference, digest)
+        await call.services.uploads.close(call.account, call.repository, call.reference, digest)
         return _created(call, digest)
     if call.request.body_exists:
         await call.require("ecr:UploadLayerPart")
-    append = await call.rooms.uploads.append(
+    append = await call.services.uploads.append(
         call.account, call.repository, call.reference, start=start, length=length, closing=digest
     )
     async with append:
@@ -87,14 +89,14 @@ async def put(call: Call) -> web.StreamResponse:
             await _receive(call, append)
         except BodyCut:
             await append.keep()
-            return gone()
-        await append.commit(digest)
+            return client_closed()
+        await append.commit_blob(digest)
     return _created(call, digest)
 
 
 async def get(call: Call) -> web.StreamResponse:
-    """end-13: where the upload stands."""
-    upload = await call.rooms.uploads.status(call.account, call.repository, call.reference)
+    """end-13: the upload's current size."""
+    upload = await call.services.uploads.status(call.account, call.repository, call.reference)
     if upload.committed is not None:
         raise Failure(Code.UPLOAD_NOT_FOUND, "this upload is complete", uploadId=upload.upload_id)
     return web.Response(status=204, headers=position(call, upload.upload_id, upload.sealed.plain_size))
@@ -102,12 +104,12 @@ async def get(call: Call) -> web.StreamResponse:
 
 async def delete(call: Call) -> web.StreamResponse:
     """end-14: cancel."""
-    await call.rooms.uploads.cancel(call.account, call.repository, call.reference)
+    await call.services.uploads.cancel(call.account, call.repository, call.reference)
     return web.Response(status=204, headers=API_VERSION)
 
 
 def position(call: Call, upload_id: str, size: int) -> dict[str, str]:
-    """Where an upload stands, as docker parses it: no unit, last byte inclusive, and 0-0 also for none."""
+    """Headers with an upload's size in docker's form: no unit, last byte inclusive, and 0-0 also for no byte."""
     return {
         "Location": f"/v2/{call.repository}/blobs/uploads/{upload_id}",
         "Range": f"0-{max(size - 1, 0)}",
@@ -116,8 +118,8 @@ def position(call: Call, upload_id: str, size: int) -> dict[str, str]:
     }
 
 
-def standing(failure: Failure) -> int | None:
-    """The size that a positional failure tells; None when it tells none."""
+def stored_size(failure: Failure) -> int | None:
+    """The upload's size in a positional failure; None where the failure has none."""
     last, offset = failure.fields.get("lastValidByteReceived"), failure.fields.get("offset")
     if isinstance(last, int):
         return last + 1
@@ -130,33 +132,33 @@ async def _begin(call: Call, algorithm: str) -> web.StreamResponse:
 
 
 async def _opened(call: Call, algorithm: str) -> Upload:
-    upload = await call.rooms.uploads.begin(
+    upload = await call.services.uploads.begin(
         call.account,
         call.repository,
         algorithm=algorithm,
         may_create=await call.may("ecr:CreateRepository"),
         opened_by=call.caller.principal.principal_id,
     )
-    call.told.created_repository = upload.created_repository
+    call.record.created_repository = upload.created_repository
     return upload
 
 
 async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
-    call.told.layer = str(digest)
+    call.record.layer = str(digest)
     await call.require(*UPLOAD)
     upload = await _opened(call, digest.algorithm)
     try:
-        append = await call.rooms.uploads.append(
+        append = await call.services.uploads.append(
             call.account, call.repository, upload.upload_id, length=call.request.content_length, closing=digest
         )
         async with append:
             await _receive(call, append)
-            await append.commit(digest)
+            await append.commit_blob(digest)
     except BodyCut:
         await see_through(_forget(call, upload.upload_id))
-        return gone()
+        return client_closed()
     except BaseException:
-        # Nobody was told of this session: it ends with the request.
+        # The client does not know this session: it ends with the request.
         await see_through(_forget(call, upload.upload_id))
         raise
     return _created(call, digest)
@@ -164,17 +166,17 @@ async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
 
 async def _forget(call: Call, upload_id: str) -> None:
     try:
-        await call.rooms.uploads.cancel(call.account, call.repository, upload_id)
+        await call.services.uploads.cancel(call.account, call.repository, upload_id)
     except Failure as failure:
         if failure.code is not Code.UPLOAD_NOT_FOUND:
             observe.log.warning("an upload nobody knows of stays for the sweep", upload=upload_id, error=str(failure))
 
 
 async def _mount(call: Call, digest: Digest) -> bool:
-    """Whether the blob could be linked: the account has mounts enabled, and the caller may pull the blob from where it
-    is. Otherwise it has to be uploaded, which says nothing of whether it is there."""
-    blobs = call.rooms.blobs
-    call.told.layer = str(digest)
+    """Whether the blob was linked: the account has mounts enabled, and the caller may pull the blob from a repository
+    that has it. Otherwise the client uploads it, and learns nothing about whether it exists."""
+    blobs = call.services.blobs
+    call.record.layer = str(digest)
     if not await blobs.may_be_mounted(call.account):
         return False
     named = call.query.get("from")
@@ -187,7 +189,7 @@ async def _mount(call: Call, digest: Digest) -> bool:
         sources = await blobs.holders(call.account, call.repository, str(digest))
     for source in sources:
         if await call.may(*PULL, repository=source):
-            call.told.sources = (source,)
+            call.record.sources = (source,)
             mounted = await blobs.mount(
                 call.account,
                 call.repository,
@@ -195,7 +197,7 @@ async def _mount(call: Call, digest: Digest) -> bool:
                 source,
                 may_create=await call.may("ecr:CreateRepository"),
             )
-            call.told.created_repository = mounted is Mounted.CREATED
+            call.record.created_repository = mounted is Mounted.CREATED
             return mounted is not Mounted.NO
     return False
 
@@ -205,12 +207,12 @@ async def _receive(call: Call, append: Append) -> None:
     try:
         await receive(call.request, append)
     finally:
-        call.told.bytes_in = append.received - before
-        observe.metrics.blob_bytes.labels("in").inc(call.told.bytes_in)
+        call.record.bytes_in = append.received - before
+        observe.metrics.blob_bytes.labels("in").inc(call.record.bytes_in)
 
 
-def _place(request: web.Request) -> tuple[int | None, int | None]:
-    """Where a chunk begins and how long it says it is; Content-Range and Content-Length must say the same."""
+def _declared_range(request: web.Request) -> tuple[int | None, int | None]:
+    """A chunk's declared start and length, None where not declared. Content-Range and Content-Length must agree."""
     length = request.content_length
     if "Content-Range" not in request.headers:
         return None, length

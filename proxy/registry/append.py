@@ -45,7 +45,7 @@ STORE_GRACE_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Rooms:
+class AppendContext:
     """What an append works with, the same for all of them."""
 
     metadata: Metadata
@@ -59,12 +59,12 @@ class Append:
     """See the module. `upload` is the session as it was leased; `received` counts the bytes written so far."""
 
     def __init__(
-        self, rooms: Rooms, upload: Upload, leased_at: float, *, length: int | None, closing: Digest | None
+        self, context: AppendContext, upload: Upload, leased_at: float, *, length: int | None, closing: Digest | None
     ) -> None:
         """`leased_at` is the loop's time just before the lease was asked for, `length` the bytes to come, if known."""
         self.upload = upload
         self.received = 0
-        self._rooms = rooms
+        self._context = context
         self._length = length
         # Nothing is hashed yet: what the closing PUT names is computed at once instead of by reading it all again.
         fresh = closing is not None and not upload.sealed.plain_size
@@ -109,15 +109,15 @@ class Append:
             raise await self._lost() from None
         self.received += len(chunk)
 
-    async def room(self) -> memoryview:
-        """Where the next bytes go, to be put there by the caller and told of by `took`: another way to `write`. At
+    async def reserve(self) -> memoryview:
+        """Where the next bytes go, to be put there by the caller and told of by `commit`: another way to `write`. At
         least one byte's; the place is good until anything else of the append is called."""
         if self._length is not None and self.received >= self._length:
             raise Failure(Code.SIZE_INVALID, f"the body is longer than the {self._length} bytes that were declared")
         self._check_lease()
         writer = self._writer or await self._open()
         try:
-            return await writer.room()
+            return await writer.reserve()
         except ObjectMissing:
             raise await self._lost() from None
 
@@ -133,10 +133,10 @@ class Append:
         finally:
             self.received += writer.plain_length - before
 
-    def took(self, count: int) -> memoryview | None:
+    def commit(self, count: int) -> memoryview | None:
         """So many bytes lie where the last room was; the next one, if there is one at once."""
         self.received += count
-        return self._writer.took(count) if self._writer is not None else None
+        return self._writer.commit(count) if self._writer is not None else None
 
     async def keep(self, *, whole: bool = False) -> Upload:
         """Record what was written: any worker can go on from here. Returns the session at its new offset.
@@ -146,7 +146,7 @@ class Append:
         if self._writer is None or self._appender is None or self._hasher is None:
             await self.abandon()
             return self.upload
-        upload, metadata = self.upload, self._rooms.metadata
+        upload, metadata = self.upload, self._context.metadata
         whole = whole and upload.fence == FIRST_FENCE and upload.parts is None
         try:
             segment = await self._writer.finish()
@@ -155,7 +155,7 @@ class Append:
         except ObjectMissing:
             raise await self._lost() from None
         hasher, hashes = self._hasher, self._writer.last_hashes
-        state = seal_state(self._rooms.state_sealer, upload.upload_id, hasher)
+        state = seal_state(self._context.state_sealer, upload.upload_id, hasher)
         self._recording = True
         if whole and finished:
             digest = f"{hasher.name}:{hasher.digest().hex()}"
@@ -175,14 +175,14 @@ class Append:
         await self._end()
         return kept
 
-    async def commit(self, digest: Digest) -> Blob:
+    async def commit_blob(self, digest: Digest) -> Blob:
         """Make the session's object the blob `digest`, durably. Asked again after it succeeded, answers the same.
 
         InvalidLayer when the bytes hash to something else: nothing of this append is recorded, the session stays.
         """
-        sealed, rooms = self.upload.sealed, self._rooms
+        sealed, context = self.upload.sealed, self._context
         if self.upload.committed is not None:
-            return await rooms.metadata.blob(self.upload.account, self.upload.repository, self.upload.committed)
+            return await context.metadata.blob(self.upload.account, self.upload.repository, self.upload.committed)
         if self._length is not None and self.received != self._length:
             raise Failure(Code.SIZE_INVALID, f"{self.received} of {self._length} declared bytes came")
         if not sealed.segment_count and self._writer is None:
@@ -212,7 +212,7 @@ class Append:
         if hasher.name != digest.algorithm:
             await self._check_other(digest, with_segment(sealed, segment, self._appender.key), segment)
         self._recording = True
-        blob, leftover = await rooms.metadata.commit_upload(
+        blob, leftover = await context.metadata.commit_upload(
             self.upload.upload_id,
             self.upload.fence,
             digest=str(digest),
@@ -224,7 +224,7 @@ class Append:
         await self._end()
         observe.metrics.uploads.labels("committed").inc()
         if leftover is not None:
-            await delete_object(rooms.store, leftover)
+            await delete_object(context.store, leftover)
         return blob
 
     async def abandon(self) -> None:
@@ -243,51 +243,53 @@ class Append:
         await see_through(self._clean_up(ends=True))
 
     async def _open(self) -> BlobWriter:
-        upload, rooms = self.upload, self._rooms
+        upload, context = self.upload, self._context
         self._hasher = self._begin_hash()
         self._opening = True
         self._appender = await (self._resume() if upload.sealed.segment_count else self._begin())
         self._writer = await begin_append(
             self._appender,
             upload.sealed,
-            keys=rooms.keys,
+            keys=context.keys,
             hasher=self._hasher,
             expected=self._length,
-            pool=rooms.pool,
+            pool=context.pool,
             keep_page=self._keep_page,
         )
         return self._writer
 
     async def _keep_page(self, plain_offset: int, hashes: bytes) -> None:
-        await self._rooms.metadata.keep_frame_hashes(
+        await self._context.metadata.keep_frame_hashes(
             self.upload.upload_id, self.upload.fence, plain_offset=plain_offset, hashes=hashes
         )
 
     async def _begin(self) -> Appender:
         """Under a key that nobody has written under: the lease left any other."""
-        return await self._rooms.store.begin(
+        return await self._context.store.begin(
             self.upload.sealed.object_key, self._length, unused=True, lease=self._lease
         )
 
     async def _resume(self) -> Appender:
         sealed = self.upload.sealed
         try:
-            return await self._rooms.store.resume(sealed.object_key, sealed.stored_size, lease=self._lease)
+            return await self._context.store.resume(sealed.object_key, sealed.stored_size, lease=self._lease)
         except ObjectMissing:
             raise await self._lost() from None
 
     def _begin_hash(self) -> Hasher:
         if not self.upload.sealed.plain_size:
             return new_hasher(self._algorithm)
-        return open_state(self._rooms.state_sealer, self.upload.upload_id, self.upload.hash_state)
+        return open_state(self._context.state_sealer, self.upload.upload_id, self.upload.hash_state)
 
     async def _check_other(self, digest: Digest, sealed: SealedObject, last: Segment | None) -> None:
         """The closing PUT named an algorithm that was not computed: open and hash the whole object, once."""
-        rooms = self._rooms
+        context = self._context
         hasher = new_hasher(digest.algorithm)
         hashes = self._writer.last_hashes if self._writer is not None else b""
-        tables = WithLast(rooms.metadata, self.upload.sealed.object_key, last, sealed.frame_length, hashes)
-        async with await open_object(rooms.store, sealed, keys=rooms.keys, tables=tables, pool=rooms.pool) as reader:
+        tables = WithLast(context.metadata, self.upload.sealed.object_key, last, sealed.frame_length, hashes)
+        async with await open_object(
+            context.store, sealed, keys=context.keys, tables=tables, pool=context.pool
+        ) as reader:
             await reader.verify(hasher)
         try:
             _check_digest(hasher, digest)
@@ -318,10 +320,10 @@ class Append:
         """Unless another append holds it by now."""
         upload = self.upload
         with contextlib.suppress(Failure):  # the sweep takes what stays
-            key = await self._rooms.metadata.cancel_upload(
+            key = await self._context.metadata.cancel_upload(
                 upload.account, upload.repository, upload.upload_id, fence=upload.fence
             )
-            await delete_object(self._rooms.store, key)
+            await delete_object(self._context.store, key)
         observe.metrics.uploads.labels("failed").inc()
 
     def _check_lease(self) -> None:
@@ -334,7 +336,7 @@ class Append:
             await asyncio.sleep(LEASE_SECONDS / 3)
             asked_at = self._clock()
             try:
-                await self._rooms.metadata.renew_upload(
+                await self._context.metadata.renew_upload(
                     self.upload.upload_id, self.upload.fence, seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
                 )
             except Failure as failure:
@@ -361,7 +363,7 @@ class Append:
             if ends:
                 await self._end_session()
             with contextlib.suppress(Failure):  # a lease ends by itself
-                await self._rooms.metadata.release_upload(
+                await self._context.metadata.release_upload(
                     self.upload.upload_id, self.upload.fence, settled=self._appender is None and not self._opening
                 )
 

@@ -55,7 +55,7 @@ class Images:
         if self._pulls is not None:
             self._pulls.pulled(account, repository, digest, principal)
 
-    async def hangs_on_key(self, account: str, repository: str) -> bool:
+    async def has_own_key(self, account: str, repository: str) -> bool:
         """Whether its manifests go and come with a KMS key of its own, which may be refused at any time."""
         return bool((await self._metadata.repository_access(account, repository)).encryption)
 

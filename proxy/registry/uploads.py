@@ -22,7 +22,7 @@ from proxy.model.errors import Code, Failure, upload_not_found
 from proxy.model.names import DIGEST_HEX, Digest, is_upload_id, repository_arn
 from proxy.model.quotas import require_bytes
 from proxy.model.records import NO_DATA_KEY, LayerParts, Sealing, Upload, create_on_push
-from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS, Append, Rooms, delete_object
+from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS, Append, AppendContext, delete_object
 from proxy.registry.hash_state import open_state
 from proxy.storage.base import ObjectStore
 
@@ -50,7 +50,7 @@ class Uploads:
     ) -> None:
         """`new_key` makes object keys (32 hex digits, never the same twice); `state_sealer` seals hash states;
         `sealing` is for uploads that begin from here on; `create_on_push` as of `Images`."""
-        self._rooms = Rooms(metadata, store, keys, state_sealer, pool)
+        self._context = AppendContext(metadata, store, keys, state_sealer, pool)
         self._region = region
         self._frame_length = frame_length
         self._create_on_push = create_on_push
@@ -77,7 +77,7 @@ class Uploads:
                 f"digest algorithm {algorithm[:32]!r} is not supported",
                 hint="use sha256 or sha512",
             )
-        encryption = (await self._rooms.metadata.repository_access(account, repository)).encryption
+        encryption = (await self._context.metadata.repository_access(account, repository)).encryption
         try:
             return await self._begin(account, repository, algorithm, may_create, in_parts, opened_by, encryption)
         except Failure as failure:
@@ -100,8 +100,8 @@ class Uploads:
         sealing = Sealing.AES_GCM if encryption else self._sealing
         data_key = NO_DATA_KEY
         if sealing is not Sealing.NONE:
-            data_key = (await self._rooms.keys.generate(sealed_for, encryption)).encrypted
-        return await self._rooms.metadata.begin_upload(
+            data_key = (await self._context.keys.generate(sealed_for, encryption)).encrypted
+        return await self._context.metadata.begin_upload(
             account,
             repository,
             algorithm=algorithm,
@@ -124,7 +124,7 @@ class Uploads:
 
     async def status(self, account: str, repository: str, upload_id: str) -> Upload:
         _check_id(account, repository, upload_id)
-        return await self._rooms.metadata.upload(account, repository, upload_id)
+        return await self._context.metadata.upload(account, repository, upload_id)
 
     async def append(
         self,
@@ -146,7 +146,7 @@ class Uploads:
         """
         _check_id(account, repository, upload_id)
         leased_at = asyncio.get_running_loop().time()
-        upload = await self._rooms.metadata.lease_upload(
+        upload = await self._context.metadata.lease_upload(
             account, repository, upload_id, seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
         )
         return await self._append(upload, leased_at, start, length, closing, in_parts)
@@ -155,16 +155,16 @@ class Uploads:
         """As `append` and `commit` without bytes, by rows alone where an append was kept `whole`."""
         _check_id(account, repository, upload_id)
         leased_at = asyncio.get_running_loop().time()
-        upload, leftover = await self._rooms.metadata.close_upload(
+        upload, leftover = await self._context.metadata.close_upload(
             account, repository, upload_id, str(digest), seconds=LEASE_SECONDS + STORE_GRACE_SECONDS
         )
         if upload is not None:
             async with await self._append(upload, leased_at, None, 0, digest, False) as append:
-                await append.commit(digest)
+                await append.commit_blob(digest)
             return
         observe.metrics.uploads.labels("committed").inc()
         if leftover is not None:
-            await delete_object(self._rooms.store, leftover)
+            await delete_object(self._context.store, leftover)
 
     async def _append(
         self,
@@ -181,7 +181,7 @@ class Uploads:
                 raise _not_found(account, repository, upload_id)
             if not await self._is_there(account, repository, closing):  # deleted since, perhaps with its repository
                 raise _not_found(account, repository, upload_id)
-        append = Append(self._rooms, upload, leased_at, length=length, closing=closing)
+        append = Append(self._context, upload, leased_at, length=length, closing=closing)
         if (upload.parts is not None) is not in_parts:
             await append.abandon()
             raise _not_found(account, repository, upload_id)
@@ -243,19 +243,19 @@ class Uploads:
                     f"The upload with id '{upload_id}' has layer parts, other than the last one, that are too small",
                 )
             is_new = not await self._is_there(account, repository, digest)
-            await append.commit(digest)
+            await append.commit_blob(digest)
         return is_new
 
     async def cancel(self, account: str, repository: str, upload_id: str) -> None:
         """End a session and remove what it stored. UploadNotFound."""
         _check_id(account, repository, upload_id)
-        key = await self._rooms.metadata.cancel_upload(account, repository, upload_id)
+        key = await self._context.metadata.cancel_upload(account, repository, upload_id)
         observe.metrics.uploads.labels("cancelled").inc()
-        await delete_object(self._rooms.store, key)
+        await delete_object(self._context.store, key)
 
     async def _is_there(self, account: str, repository: str, digest: Digest) -> bool:
         try:
-            await self._rooms.metadata.blob(account, repository, str(digest))
+            await self._context.metadata.blob(account, repository, str(digest))
         except Failure as failure:
             if failure.code is not Code.LAYERS_NOT_FOUND:
                 raise
@@ -270,7 +270,7 @@ class Uploads:
         return hasher.digest() == self._state(upload, upload.hash_state).digest()
 
     def _state(self, upload: Upload, state: bytes) -> Hasher:
-        return open_state(self._rooms.state_sealer, upload.upload_id, state)
+        return open_state(self._context.state_sealer, upload.upload_id, state)
 
 
 def _parts(upload: Upload) -> LayerParts:

@@ -25,7 +25,7 @@ _KEPT_TOP = (-1, 4 * 1024 * 1024)
 _OWN_MAPPING = (-3, 512 * 1024)
 
 
-def live(work: Callable[[asyncio.Event], Awaitable[None]], lifeline: Lifeline | None = None) -> None:
+def run_child(work: Callable[[asyncio.Event], Awaitable[None]], lifeline: Lifeline | None = None) -> None:
     """Run `work(stop)` to its end; `stop` is set by the first SIGTERM (alone: also SIGINT), the second ends at once."""
 
     async def main() -> None:

@@ -35,14 +35,14 @@ class Lifeline:
     parent: int
     ready: int
 
-    def tell_ready(self) -> None:
+    def signal_ready(self) -> None:
         """The role works now. Safe to call again."""
         with suppress(OSError):
             os.write(self.ready, b"r")
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class ProcessRole:
     """`run` is called in a fresh child and should return when SIGTERM has been obeyed. Higher `stops` stop first."""
 
     name: str
@@ -53,7 +53,7 @@ class Role:
 
 @dataclass(slots=True)
 class _Child:
-    role: Role
+    role: ProcessRole
     pid: int = 0
     born: float = 0.0
     pause: float = 0.0
@@ -69,7 +69,7 @@ class _Signals:
 
 
 def supervise(
-    roles: Sequence[Role],
+    roles: Sequence[ProcessRole],
     *,
     drain_seconds: float,
     ready: Callable[[], None] = lambda: None,
@@ -147,7 +147,7 @@ def _fork(child: _Child, children: Sequence[_Child], kept: tuple[int, int], sign
     child.pid, child.born, child.ready, child.ready_fd = pid, time.monotonic(), False, ready_read
 
 
-def _live(role: Role, lifeline: Lifeline, signals: _Signals) -> NoReturn:
+def _live(role: ProcessRole, lifeline: Lifeline, signals: _Signals) -> NoReturn:
     """The child's whole life: never returns into the parent's code."""
     status = 70  # EX_SOFTWARE
     try:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from proxy.model.records import Fence, OpenObject, SentPart
 
 
-class Unpaused:
+class NullOpenObjects:
     """Knows no unfinished object. RuntimeError when one would have to be gone on with later."""
 
     async def open_object(self, object_key: str) -> OpenObject | None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 
 
-async def in_time(news: asyncio.Future[bool], seconds: float) -> bool:
-    """What `news` is told, or False once `seconds` are over; it is done then, so that whoever tells looks first."""
-    timer = asyncio.get_running_loop().call_later(seconds, _say_late, news)
+async def wait_for(future: asyncio.Future[bool], seconds: float) -> bool:
+    """What `future` is told, or False once `seconds` are over; it is done then, so that whoever tells looks first."""
+    timer = asyncio.get_running_loop().call_later(seconds, _say_late, future)
     try:
-        return await news
+        return await future
     finally:
         timer.cancel()
 
 
-def _say_late(news: asyncio.Future[bool]) -> None:
-    if not news.done():
-        news.set_result(False)
+def _say_late(future: asyncio.Future[bool]) -> None:
+    if not future.done():
+        future.set_result(False)

@@ -1,5 +1,6 @@
 """Requests to other registries: `address` decides where a request may go, `challenge` with which credentials.
 
 Both distrust what a server sends: addresses, realms, tokens and bodies are bounded and checked. `errors` is what goes
-wrong. Called by `rig`. May import the names and limits of `model`; must not know whose registry it asks.
+wrong. `guarded_connector` is for addresses that a tenant chose. Called by `rig` and `jobs`. May import
+the names and limits of `model`; must not know whose registry it asks.
 """

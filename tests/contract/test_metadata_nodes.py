@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import update
 
@@ -380,3 +381,19 @@ async def test_a_service_on_sqlite_serves_nodes_too_and_its_next_start_outlasts_
 
 def _through(url: str, line: FaultLine) -> str:
     return f"postgresql://postgres@127.0.0.1:{line.port}/{url.rpartition('/')[2]}"
+
+
+async def test_a_service_holds_as_many_connections_of_postgresql_as_the_pages_say(
+    url: str, services: list[Service], nodes: list[Node]
+) -> None:
+    each = 8
+    reads = [one.world.metadata.registry_access(f"{number:012}") for number in range(50) for one in nodes]
+    await asyncio.gather(*reads)
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        found = await connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert await found.fetchone() == (each * len(services),)
+    docs = Path(__file__).parents[2] / "docs"
+    assert f"Each service holds {each} connections" in (docs / "cluster.md").read_text()
+    assert f"| database connections | {each} a service" in (docs / "operations.md").read_text()

@@ -13,7 +13,7 @@ from harness import postgresql
 from harness.metadata import ACCOUNT, postgresql_database
 from harness.nodes import Node, node, start
 from proxy.auth import rates
-from proxy.auth.rates import LEASE_SECONDS, Rates
+from proxy.auth.rates import LEASE_SECONDS, RateLimiter
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller, Principal
 from proxy.model.quotas import Rate
@@ -40,10 +40,10 @@ async def nodes(tmp_path: Path) -> AsyncIterator[list[Node]]:
 @pytest.mark.parametrize("rate", [Rate(10.0, 10.0), Rate(300.0, 100.0)], ids=["slow", "quick"])
 async def test_three_nodes_let_through_one_rate(nodes: list[Node], rate: Rate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked without a pause: never more than the promise, and most of what the bucket gives."""
-    monkeypatch.setattr(rates, "PATIENCE_SECONDS", 10.0)  # a machine that stands still is no service that is gone
+    monkeypatch.setattr(rates, "TIMEOUT_SECONDS", 10.0)  # a machine that stands still is no service that is gone
     began, passed = time.monotonic(), 0
 
-    async def ask(one: Rates) -> None:
+    async def ask(one: RateLimiter) -> None:
         nonlocal passed
         while time.monotonic() < began + SECONDS:
             try:
@@ -54,7 +54,7 @@ async def test_three_nodes_let_through_one_rate(nodes: list[Node], rate: Rate, m
                     raise
                 await asyncio.sleep(0.002)
 
-    workers = [Rates({"PutImage": rate}, each.world.metadata) for each in nodes]
+    workers = [RateLimiter({"PutImage": rate}, each.world.metadata) for each in nodes]
     await asyncio.gather(*(ask(each) for each in workers for _ in range(4)))
     lasted = time.monotonic() - began
     assert passed <= rate.burst + rate.per_second * (lasted + LEASE_SECONDS)

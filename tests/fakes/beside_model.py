@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from fakes.both_protocols import BothProtocols
 from fakes.small_registry import (
     Manifest,
     Reason,
@@ -20,7 +21,6 @@ from fakes.small_registry import (
     index,
     subject,
 )
-from fakes.two_doors import TwoDoors
 
 Answered = TypeVar("Answered")
 PAGE = 2
@@ -52,7 +52,7 @@ ABSENT = digest_of(b"absent")
 class Beside:
     """`model` is what `doors` lead to. `met` are the reasons that were told."""
 
-    def __init__(self, doors: TwoDoors, run: Callable[[Awaitable[Any]], Any]) -> None:
+    def __init__(self, doors: BothProtocols, run: Callable[[Awaitable[Any]], Any]) -> None:
         """`run` sees one thing asked through."""
         self.doors = doors
         self.met: Reasons = set()

@@ -17,8 +17,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from fakes.fake_kms import FakeKms, fake_kms
 from fakes.faulty import Faults
-from fakes.kms_door import KmsDoor, kms_door
 from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 from proxy.blob.kms_keys import KmsKeys
@@ -64,7 +64,7 @@ class Asked:
 class BotoRegistry:
     """`rows` and `objects` are the faults of metadata and store."""
 
-    def __init__(self, whole: WholeRegistry, kms: KmsDoor, clock: Clock, rows: Faults, objects: Faults) -> None:
+    def __init__(self, whole: WholeRegistry, kms: FakeKms, clock: Clock, rows: Faults, objects: Faults) -> None:
         self.whole = whole
         self.kms = kms
         self.rows = rows
@@ -140,7 +140,7 @@ _METHODS: Mapping[str, str] = {
 @contextlib.asynccontextmanager
 async def boto_registry(folder: Path, quotas: Quotas = SMALL) -> AsyncIterator[BotoRegistry]:
     clock, rows, objects = Clock(), Faults(), Faults()
-    async with kms_door() as door:
+    async with fake_kms() as door:
         door.named |= {KMS_KEY: KMS_KEY}
         kms = KmsKeys(door.kms(patience=0.5), "probe", clock=clock, cache_seconds=CACHE_SECONDS)
         async with whole_registry(

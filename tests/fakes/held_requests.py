@@ -110,19 +110,20 @@ class Requests:
 
 class HeldMetadata:
     """`contract.Metadata` and `model.open_objects.OpenObjects` over one database: the real operations, each in a
-    transaction, once it is delivered. `done` is told of each that succeeded."""
+    transaction, once it is delivered. `sent` is called with each that is sent; what it returns is called with the
+    result of one that is done."""
 
     def __init__(
         self,
         requests: Requests,
         engine: Engine,
         now: Callable[[], float],
-        done: Callable[[str, str, dict[str, Any], Any], None],
+        sent: Callable[[str, str, dict[str, Any]], Callable[[Any], None]],
     ) -> None:
         self._requests = requests
         self._engine = engine
         self._now = now
-        self._done = done
+        self._sent = sent
         self._numbers = itertools.count(1)
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
@@ -133,11 +134,11 @@ class HeldMetadata:
             parameters = dict(zip(names, arguments, strict=False)) | more
             if "holder" in names:
                 parameters["holder"] = f"holder-{next(self._numbers)}"
-            owner = OWNER.get()
+            done = self._sent(OWNER.get(), name, parameters)
 
             def run() -> Any:
                 result = self.run(lambda tx: operation(tx, **parameters))
-                self._done(owner, name, parameters, result)
+                done(result)
                 return result
 
             silent = Failure(Code.METADATA_UNAVAILABLE, "the schedule lost it")
@@ -194,7 +195,7 @@ class HeldBucket:
                 raise Failure(Code.STORE_UNAVAILABLE, f"refused: {refused.code}") from refused
         raise Failure(Code.STORE_UNAVAILABLE, f"the object store does not do {what}")
 
-    def in_time(self) -> asyncio.Timeout:
+    def read_timeout(self) -> asyncio.Timeout:
         return asyncio.timeout(None)
 
     async def close(self) -> None:

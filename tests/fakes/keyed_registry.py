@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fakes.asked_doors import raw_request, written
-from fakes.kms_door import KmsDoor
+from fakes.fake_kms import FakeKms
 from fakes.memory_line import Answer, Line
+from fakes.registry_client import raw_request, written
 from fakes.signer import Credentials, Scope, signed
 from fakes.whole_registry import WholeRegistry
 
@@ -25,7 +25,7 @@ class Clock:
 class KeyedRegistry:
     """A whole registry with its KMS, asked as an administrator."""
 
-    def __init__(self, registry: WholeRegistry, kms: KmsDoor, clock: Clock, who: Credentials) -> None:
+    def __init__(self, registry: WholeRegistry, kms: FakeKms, clock: Clock, who: Credentials) -> None:
         self.whole = registry
         self.kms = kms
         self.clock = clock

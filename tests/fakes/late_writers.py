@@ -94,7 +94,7 @@ class World:
     def __init__(self, loop: VirtualLoop, *, conditional: bool, checks_parts: bool) -> None:
         self.loop = loop
         self.requests = Requests()
-        self.metadata = HeldMetadata(self.requests, ENGINE, self.now, self._done)
+        self.metadata = HeldMetadata(self.requests, ENGINE, self.now, self._sent)
         self.bucket = HeldBucket(self.requests, self.now, conditional=conditional, checks_parts=checks_parts)
         self.store = S3Store(
             self.bucket,  # type: ignore[arg-type]  # what appenders use of one
@@ -128,13 +128,19 @@ class World:
     def now(self) -> float:
         return EPOCH + self.loop.now
 
-    def _done(self, owner: str, name: str, parameters: dict[str, Any], result: Any) -> None:
-        if name in ("advance_upload", "finish_upload"):
-            self.recorded[parameters["hash_state"]] = self.writing[owner]
-        elif name == "cancel_upload" and parameters.get("fence") is not None:
-            self.given_up.append(owner)
-        elif name == "commit_upload" or (name == "close_upload" and result[0] is None):
-            self.committed[parameters["digest"]] = self.writing[owner]
+    def _sent(self, owner: str, name: str, parameters: dict[str, Any]) -> Callable[[Any], None]:
+        """What a request to rows means once it is done: by then its sender may be dead, and write something else."""
+        writing = self.writing.get(owner, b"")
+
+        def done(result: Any) -> None:
+            if name in ("advance_upload", "finish_upload"):
+                self.recorded[parameters["hash_state"]] = writing
+            elif name == "cancel_upload" and parameters.get("fence") is not None:
+                self.given_up.append(owner)
+            elif name == "commit_upload" or (name == "close_upload" and result[0] is None):
+                self.committed[parameters["digest"]] = writing
+
+        return done
 
     def start(self, writer: str, work: Coroutine[Any, Any, None]) -> None:
         if writer in self.tasks and not self.tasks[writer].done():
@@ -161,7 +167,7 @@ class World:
                 if stalls and at > len(content) - length:
                     await asyncio.sleep(7.0)  # its client stalls
             if close:
-                await append.commit(parse_digest(f"sha256:{hashlib.sha256(content).hexdigest()}"))
+                await append.commit_blob(parse_digest(f"sha256:{hashlib.sha256(content).hexdigest()}"))
             else:
                 await append.keep(whole=not stalls)
 

@@ -7,9 +7,9 @@ import json
 from random import Random
 
 from fakes import odd_values
-from fakes.asked_doors import HOST, raw_request
 from fakes.oci_words import EMPTY_CONFIG, OCI_IMAGE, OCI_INDEX, digest_of, image
 from fakes.odd_wire import HOSTS, METHODS, Drawn, Known, is_http, printable, spoil_bytes
+from fakes.registry_client import HOST, raw_request
 from fakes.signer import Lines
 
 from harness.specimens import REPOSITORY

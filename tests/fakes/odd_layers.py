@@ -12,9 +12,9 @@ from base64 import b64encode
 from random import Random
 
 from fakes import odd_values
-from fakes.asked_doors import HOST, raw_request, written
 from fakes.oci_words import digest_of
 from fakes.odd_wire import METHODS, Drawn, Known, is_http, printable
+from fakes.registry_client import HOST, raw_request, written
 from fakes.signer import Lines, Scope, signed
 
 from harness.specimens import REPOSITORY

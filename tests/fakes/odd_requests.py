@@ -16,9 +16,9 @@ from random import Random
 from typing import Any
 
 from fakes import odd_layers, odd_values
-from fakes.asked_doors import FORM_TYPE, HOST, TARGET, form, raw_request, urlencoded, written
 from fakes.odd_docker import docker
 from fakes.odd_wire import HOSTS, METHODS, Drawn, Known, is_http, printable, spoil_bytes, spoiled
+from fakes.registry_client import FORM_TYPE, HOST, TARGET, form, raw_request, urlencoded, written
 from fakes.signer import Credentials, Lines, Scope, presigned, signed
 
 from harness.specimens import ECR, STS, Specimen

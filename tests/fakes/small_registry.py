@@ -105,11 +105,11 @@ def _descriptor(media_type: str, content: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
 
 
-def _manifest(document: Mapping[str, Any], artifact_type: str | None, **facts: Any) -> Manifest:
+def _manifest(document: Mapping[str, Any], artifact_type: str | None, **info: Any) -> Manifest:
     of = document.get("subject")
     content = json.dumps(document).encode()
-    facts |= {"subject": of and of["digest"], "annotations": document.get("annotations")}
-    return Manifest(content, document["mediaType"], artifact_type, **facts)
+    info |= {"subject": of and of["digest"], "annotations": document.get("annotations")}
+    return Manifest(content, document["mediaType"], artifact_type, **info)
 
 
 @dataclass(slots=True)

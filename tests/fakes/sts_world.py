@@ -12,7 +12,7 @@ from typing import Any
 
 from proxy.auth.access import Access
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.auth.sessions import PURPOSE, SessionCredentials, Sessions
 from proxy.awsmodel import models
 from proxy.awsmodel.query import render
@@ -105,7 +105,7 @@ class StsWorld:
     async def call(self, action: str, caller: Caller | Principal | None, **parameters: Any) -> Mapping[str, Any]:
         validate(action, parameters, "sts")
         asking = Caller(caller) if isinstance(caller, Principal) else caller
-        answer = await self.sts.answer(action, asking, parameters, self.facts())
+        answer = await self.sts.answer(action, asking, parameters, self.info())
         render("sts", action, answer, "request-1")
         return answer
 
@@ -126,8 +126,8 @@ class StsWorld:
     def clock(self) -> float:
         return self.now
 
-    def facts(self) -> RequestFacts:
-        return RequestFacts(self.now, "192.0.2.7", True, "test", "us-east-1")
+    def info(self) -> RequestInfo:
+        return RequestInfo(self.now, "192.0.2.7", True, "test", "us-east-1")
 
     # ---- what STS looks up ----------------------------------------------------------------------------------------
     async def role(self, account: str, name: str) -> Role | None:

@@ -28,9 +28,9 @@ from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.failed_logins import FailedLogins
-from proxy.auth.identity import Identity
+from proxy.auth.identity import BasicAuthenticator
 from proxy.auth.layer_links import LayerLinks
-from proxy.auth.rates import Rates
+from proxy.auth.rates import RateLimiter
 from proxy.auth.secrets import seal_secret
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import FRAME_LENGTH
@@ -42,12 +42,12 @@ from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
 from proxy.ecr.layers import Layers
-from proxy.ecr.query import QueryDoors
+from proxy.ecr.query import QueryHandlers
 from proxy.ecr.signed_request import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
 from proxy.http.request_info import path_of
-from proxy.http.server import Door, HttpServer, Limits
+from proxy.http.server import Handler, HttpServer, Limits
 from proxy.metadata.client.client import MetadataClient
 from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.db.transaction import Registry
@@ -188,14 +188,14 @@ async def whole_registry(
         callers, hosts = Callers(metadata), Hosts(ACCOUNT, REGION, suffix)
         access = access or Access(metadata)
         trail = trail or NoTrail()
-        limited = Rates(rates, metadata) if rates else None
+        limited = RateLimiter(rates, metadata) if rates else None
         key_secrets = SmallSealer(masters.derive(secrets.PURPOSE), secrets.PURPOSE)
         opened = sessions.Sessions(SmallSealer(masters.derive(sessions.PURPOSE), sessions.PURPOSE))
         endpoints = Endpoints(hosts)
         layer_links = LayerLinks(
             SmallSealer(masters.derive(auth_layer_links.PURPOSE), auth_layer_links.PURPOSE), REGION
         )
-        linked = downloads.door(
+        linked = downloads.handler(
             links=layer_links,
             callers=callers,
             metadata=metadata,
@@ -206,7 +206,7 @@ async def whole_registry(
             clock=clock,
             stall_seconds=stall_seconds,
         )
-        aws = ecr.door(
+        aws = ecr.handler(
             metadata=metadata,
             access=access,
             signatures=Signatures(metadata, key_secrets, opened, region=REGION, clock=time.time, callers=callers),
@@ -214,7 +214,7 @@ async def whole_registry(
             tokens=issued,
             endpoints=endpoints,
             trail=trail,
-            query_doors=QueryDoors(
+            query_handlers=QueryHandlers(
                 Sts(metadata, opened, access, issuers or Issuers([], tls=None, clock=time.monotonic), time.time),
                 Iam(metadata, access, key_secrets),
             ),
@@ -225,11 +225,11 @@ async def whole_registry(
             allowed_keys=allowed_keys,
         )
         images = Images(metadata, keys, region=REGION, create_on_push=create_on_push, pulls=pulls)
-        door = routes.door(
+        door = routes.handler(
             uploads=uploads,
             blobs=blobs,
             images=images,
-            identity=Identity(callers, issued, now, region=REGION),
+            identity=BasicAuthenticator(callers, issued, now, region=REGION),
             access=access,
             hosts=hosts,
             clock=now,
@@ -240,7 +240,7 @@ async def whole_registry(
             logins=logins,
         )
 
-        def route(request: web.Request) -> tuple[str, Door]:
+        def route(request: web.Request) -> tuple[str, Handler]:
             path = path_of(request)
             if path.startswith(downloads.PATH):
                 return "layers", linked

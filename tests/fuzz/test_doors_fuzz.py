@@ -26,13 +26,13 @@ import psutil
 import pytest
 import uvloop
 from fakes.answer_forms import Secrets, judge
-from fakes.asked_doors import Doors, asked_doors
 from fakes.memory_line import PATIENCE_SECONDS, Answer, Line
 from fakes.oci_words import digest_of, image
 from fakes.odd_docker import CONTENTS
 from fakes.odd_layers import learn
 from fakes.odd_requests import SPECIMENS, draw
 from fakes.odd_wire import Known
+from fakes.registry_client import RegistryClient, registry_client
 from fakes.signer import Credentials
 
 from harness import postgresql
@@ -136,7 +136,7 @@ def test_nothing_that_is_sent_breaks_a_door(seed: int, tmp_path: Path, log: Log)
 
 async def _round(seed: int, folder: Path, log: Log, database: str) -> Found:
     found = Found()
-    async with asked_doors(folder, suffix="registry.example", database=database) as doors:
+    async with registry_client(folder, suffix="registry.example", database=database) as doors:
         known = await _known(doors)
         sealed = [*(each.token for each in known.signers), *known.passwords]
         secrets = Secrets([*(each.secret for each in known.signers), *(each[SEALED_FROM:] for each in sealed)])
@@ -153,7 +153,9 @@ async def _round(seed: int, folder: Path, log: Log, database: str) -> Found:
     return found
 
 
-async def _client(doors: Doors, rng: Random, known: Known, secrets: Secrets, found: Found, requests: int) -> None:
+async def _client(
+    doors: RegistryClient, rng: Random, known: Known, secrets: Secrets, found: Found, requests: int
+) -> None:
     line = Line(doors.registry.server)
     known = replace(known, parted=deque(maxlen=8))  # one upload is one client's: two at once are told to try again
     for _ in range(requests):
@@ -181,7 +183,7 @@ def _shown(answer: Answer | None) -> str:
     return "nothing" if answer is None else f"{answer} {answer.body[:2000]!r}"
 
 
-async def _known(doors: Doors) -> Known:
+async def _known(doors: RegistryClient) -> Known:
     """Everybody who can sign: the administrator, users with some rights and none, sessions; and their passwords."""
     for specimens in SPECIMENS.values():
         for specimen in specimens:
@@ -208,7 +210,7 @@ async def _known(doors: Doors) -> Known:
     return known
 
 
-async def _session(doors: Doors, who: Credentials, operation: str, parameters: dict[str, Any]) -> Credentials:
+async def _session(doors: RegistryClient, who: Credentials, operation: str, parameters: dict[str, Any]) -> Credentials:
     answer = await doors.ask("sts", operation, parameters, who)
     assert answer.status == 200, answer.body
     found = dict(re.findall(rb"<(AccessKeyId|SecretAccessKey|SessionToken)>([^<]*)<", answer.body))

@@ -31,8 +31,8 @@ from fakes.beside_model import (
     key_of,
     setting,
 )
+from fakes.both_protocols import both_protocols
 from fakes.small_registry import Manifest, Reason, Reasons, Repository, digest_of
-from fakes.two_doors import two_doors
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -380,7 +380,7 @@ def _not_there(there: Repository | None, layer: str) -> Reasons:
 def _registry(folder: Path) -> Iterator[Callable[[], Beside]]:
     """One that is empty, beside a model that is."""
     with log_to(io.StringIO(), "json"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        standing = two_doors(folder)
+        standing = both_protocols(folder)
         doors = runner.run(standing.__aenter__())
         yield lambda: Beside(doors, runner.get_loop().run_until_complete)
         runner.run(standing.__aexit__(None, None, None))

@@ -156,5 +156,10 @@ _STS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-ALWAYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {"ecr": _ECR, "sts": _STS, "iam": _IAM}
-BESIDES: Mapping[str, Mapping[str, tuple[str, ...]]] = {"ecr": _ECR_BESIDES, "sts": {}, "iam": _IAM_BESIDES}
+ALWAYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {"ecr": _ECR, "sts": _STS, "iam": _IAM, "secretsmanager": {}}
+BESIDES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "ecr": _ECR_BESIDES,
+    "sts": {},
+    "iam": _IAM_BESIDES,
+    "secretsmanager": {},
+}

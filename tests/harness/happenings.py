@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.audit.events import Happened
+from proxy.audit.events import AuditEvent
 from proxy.model.identity import Caller, Principal, PrincipalKind
 
 ACCOUNT = "123456789012"
@@ -10,7 +10,7 @@ ANNA = Principal("AIDAANNA", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/team/anna", 
 CI = Principal("AROACI", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:role/ci", "ci", PrincipalKind.ROLE)
 REPOSITORY = f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/team/app"
 
-CREATED = Happened(
+CREATED = AuditEvent(
     source="ecr",
     name="CreateRepository",
     caller=Caller(ANNA, access_key_id="AKIAANNA"),

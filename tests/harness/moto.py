@@ -1,7 +1,7 @@
 """A KMS: moto's server on a free loopback port, stopped by its pid. Its keys live in its memory, and end with it.
 
 An outage is therefore a line that is cut (`harness.faultline`), never a stop. moto holds wrapped keys to their key and
-their encryption context; it knows no policies and lets disabled keys work, for which there is `fakes.kms_door`.
+their encryption context; it knows no policies and lets disabled keys work, for which there is `fakes.fake_kms`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import boto3
 
 from harness.programs import Daemon
 from harness.server import free_port
-from proxy.blob.kms import Place
+from proxy.blob.kms import KmsEndpoint
 
 REGION = "us-east-1"
 ACCESS_KEY, SECRET_KEY = "AKIAKMSOFTHETESTS", "a-secret-of-the-tests-only"
@@ -69,8 +69,8 @@ class Moto:
         arn: str = self.client().create_key()["KeyMetadata"]["Arn"]
         return arn
 
-    def place(self, key_id: str, *, endpoint: str = "") -> Place:
-        return Place(key_id, REGION, endpoint or self.url, ACCESS_KEY, SECRET_KEY)
+    def place(self, key_id: str, *, endpoint: str = "") -> KmsEndpoint:
+        return KmsEndpoint(key_id, REGION, endpoint or self.url, ACCESS_KEY, SECRET_KEY)
 
     def settings(self, key_id: str, *, provider: str = "kms", endpoint: str = "") -> dict[str, str]:
         """For a server whose keys are here."""

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from harness.programs import Daemon, find
 from harness.server import free_port
-from proxy.storage.s3.bucket import Place
+from proxy.storage.s3.bucket import S3Location
 
 ACCESS_KEY, SECRET_KEY = "AKIAWHARFAGETESTS", "a-secret-of-the-tests-only"
 START_SECONDS = 60
@@ -82,8 +82,8 @@ class Seaweed:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def place(self) -> Place:
-        return Place("wharfage-tests", self.url, access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY)
+    def place(self) -> S3Location:
+        return S3Location("wharfage-tests", self.url, access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY)
 
     def settings(self, prefix: str) -> dict[str, str]:
         """For a server that keeps its objects here."""

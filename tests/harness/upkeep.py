@@ -58,7 +58,7 @@ class House:
             ACCOUNT, repository, upload.upload_id, length=len(pieces[-1]), closing=parse_digest(digest)
         ) as last:
             await last.write(pieces[-1])
-            return await last.commit(parse_digest(digest))
+            return await last.commit_blob(parse_digest(digest))
 
     async def append(self, upload: Upload, piece: bytes) -> Upload:
         async with await self.uploads.append(ACCOUNT, upload.repository, upload.upload_id, length=len(piece)) as part:

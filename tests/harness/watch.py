@@ -32,7 +32,7 @@ def watch() -> BlockBuster:
         watching.functions[name] = BlockBusterFunction(None, name, scanned_modules=WATCHED)
     watching.functions["os.preadv"].can_block_predicate = _never_waits
     # One byte, once in a process's life, into an empty pipe: it cannot wait.
-    watching.functions["os.write"].can_block_in("proxy/runtime/supervisor.py", {"tell_ready"})
+    watching.functions["os.write"].can_block_in("proxy/runtime/supervisor.py", {"signal_ready"})
     # A FIFO, opened without waiting for its other end, once for each neighbour.
     watching.functions["os.open"].can_block_in("proxy/storage/s3/node_budget.py", {"_open_bell"})
     for function in watching.functions.values():  # a thread's own loop, on which nobody else waits

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fakes.asked_doors import LAYER, NOBODY, Doors, asked_doors, push
 from fakes.memory_line import Answer
 from fakes.oci_words import EMPTY_CONFIG, OCI_IMAGE, digest_of, image
+from fakes.registry_client import LAYER, NOBODY, RegistryClient, push, registry_client
 
 from harness.specimens import ACCOUNT, ECR, REGION, REPOSITORY, STS, Specimen, allow, settle
 from harness.specimens_iam import IAM
@@ -30,8 +30,8 @@ SERVICES: Mapping[str, Sequence[Specimen]] = {"ecr": ECR, "sts": STS, "iam": IAM
 
 
 @pytest.fixture
-async def doors(tmp_path: Path) -> AsyncIterator[Doors]:
-    async with asked_doors(tmp_path) as found:
+async def doors(tmp_path: Path) -> AsyncIterator[RegistryClient]:
+    async with registry_client(tmp_path) as found:
         yield found
 
 
@@ -47,7 +47,7 @@ def test_every_operation_that_is_served_has_a_specimen() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_an_operation_is_denied_and_changes_nothing_unless_each_of_its_actions_is_allowed(
-    doors: Doors, service: str
+    doors: RegistryClient, service: str
 ) -> None:
     wrong = []
     for specimen in SERVICES[service]:
@@ -61,14 +61,14 @@ async def test_an_operation_is_denied_and_changes_nothing_unless_each_of_its_act
     assert wrong == []
 
 
-async def test_who_one_is_may_be_asked_by_all_even_where_everything_is_denied(doors: Doors) -> None:
+async def test_who_one_is_may_be_asked_by_all_even_where_everything_is_denied(doors: RegistryClient) -> None:
     await doors.permit({"Effect": "Deny", "Action": "*", "Resource": "*"})
     for specimen in STS:
         if specimen.free and not specimen.error:
             assert (await _asked(doors, specimen)).status == 200, specimen
 
 
-async def _asked(doors: Doors, specimen: Specimen) -> Answer:
+async def _asked(doors: RegistryClient, specimen: Specimen) -> Answer:
     who = None if specimen.operation == "AssumeRoleWithWebIdentity" else doors.keys[NOBODY]
     return await doors.ask(specimen.service, specimen.operation, specimen.parameters, who)
 
@@ -83,31 +83,31 @@ Prepared = tuple[str, bytes]
 """What is filled into a target, and the body."""
 
 
-async def _nothing(doors: Doors) -> Prepared:
+async def _nothing(doors: RegistryClient) -> Prepared:
     return "", b""
 
 
-async def _an_upload(doors: Doors) -> Prepared:
+async def _an_upload(doors: RegistryClient) -> Prepared:
     answer = await doors.docker("POST", f"/v2/{REPOSITORY}/blobs/uploads/", doors.registry.password)
     return answer.headers["location"], b"x"
 
 
-async def _a_tag(doors: Doors) -> Prepared:
+async def _a_tag(doors: RegistryClient) -> Prepared:
     await push(doors, REPOSITORY, "gone", [LAYER])
     return "gone", b""
 
 
-async def _a_blob(doors: Doors) -> Prepared:
+async def _a_blob(doors: RegistryClient) -> Prepared:
     target = f"/v2/{REPOSITORY}/blobs/uploads/?digest={digest_of(b'unused')}"
     assert (await doors.docker("POST", target, doors.registry.password, b"unused")).status == 201
     return digest_of(b"unused"), b""
 
 
-async def _a_manifest(doors: Doors) -> Prepared:
+async def _a_manifest(doors: RegistryClient) -> Prepared:
     return "v3", image([LAYER], annotations={"for": "v3"})
 
 
-async def _content(doors: Doors) -> Prepared:
+async def _content(doors: RegistryClient) -> Prepared:
     return digest_of(b"pushed"), b"pushed"
 
 
@@ -121,7 +121,7 @@ class Docker:
     target: str
     actions: Sequence[str]
     status: int
-    prepare: Callable[[Doors], Awaitable[Prepared]] = _nothing
+    prepare: Callable[[RegistryClient], Awaitable[Prepared]] = _nothing
     sends: bool = False
     hidden: Sequence[str] = ()
 
@@ -186,7 +186,7 @@ DOCKER: Sequence[Docker] = (
 
 
 async def test_a_docker_request_is_denied_and_changes_nothing_unless_each_of_its_actions_is_allowed(
-    doors: Doors,
+    doors: RegistryClient,
 ) -> None:
     password = await _password_of_nobody(doors)
     wrong = []
@@ -210,7 +210,7 @@ async def test_a_docker_request_is_denied_and_changes_nothing_unless_each_of_its
 
 
 @pytest.mark.parametrize("missing", _PULL)
-async def test_a_mount_without_the_right_to_pull_links_nothing(doors: Doors, missing: str) -> None:
+async def test_a_mount_without_the_right_to_pull_links_nothing(doors: RegistryClient, missing: str) -> None:
     password = await _password_of_nobody(doors)
     await settle(doors.registry.metadata, [("ecr", "CreateRepository", {"repositoryName": "into/this"})])
     target = f"/v2/into/this/blobs/uploads/?mount={digest_of(LAYER)}&from={REPOSITORY}"
@@ -223,7 +223,9 @@ async def test_a_mount_without_the_right_to_pull_links_nothing(doors: Doors, mis
 
 
 @pytest.mark.parametrize("missing", _UPLOAD_RIGHTS)
-async def test_a_mount_without_the_right_to_upload_is_denied_and_links_nothing(doors: Doors, missing: str) -> None:
+async def test_a_mount_without_the_right_to_upload_is_denied_and_links_nothing(
+    doors: RegistryClient, missing: str
+) -> None:
     """Whether the blob could be mounted or not: what an upload needs on the target, a mount needs there too."""
     password = await _password_of_nobody(doors)
     await settle(doors.registry.metadata, [("ecr", "CreateRepository", {"repositoryName": "into/this"})])
@@ -246,7 +248,7 @@ def _is_refused(answer: Answer) -> bool:
     return answer.status == 403 and (not answer.body or json.loads(answer.body)["errors"][0]["code"] == "DENIED")
 
 
-async def _password_of_nobody(doors: Doors) -> str:
+async def _password_of_nobody(doors: RegistryClient) -> str:
     metadata = doors.registry.metadata
     user = (await metadata.iam(ACCOUNT, "GetUser", {"UserName": NOBODY}))["User"]
     principal = await metadata.principal(user["UserId"])
@@ -258,7 +260,7 @@ async def _password_of_nobody(doors: Doors) -> str:
 
 
 async def _wrong_with(
-    doors: Doors,
+    doors: RegistryClient,
     name: str,
     actions: Sequence[str],
     ask: Callable[[], Awaitable[Answer]],
@@ -280,7 +282,7 @@ async def _wrong_with(
     return wrong
 
 
-async def _forbid(doors: Doors) -> None:
+async def _forbid(doors: RegistryClient) -> None:
     """Take from the caller whatever it was given."""
     if (await doors.registry.metadata.iam(ACCOUNT, "ListUserPolicies", {"UserName": NOBODY}))["PolicyNames"]:
         await doors.permit()

@@ -23,6 +23,7 @@ from harness.registry import Registry
 from harness.server import Server
 from harness.storm import TAGS, Actor, Tally
 from proxy.admin.backups import HOLD_SECONDS
+from proxy.jobs.backup import sum_of
 
 LARGE = 900_000  # bytes
 SECOND = 1 / 3600  # hours
@@ -186,6 +187,73 @@ async def test_killed_at_any_point_backup_and_restore_go_on_and_the_sweep_with_t
     status, said = await run(*restore)
     assert status == 1
     assert "a registry lives here" in said
+
+
+async def test_a_backup_that_is_killed_within_an_object_leaves_no_part_of_one_that_counts_as_whole(
+    start_server: Callable[..., Server], tmp_path: Path, phrase: Path
+) -> None:
+    """What it had copied whole is kept, what it had in hand is made anew; the snapshot before it counts until then."""
+    own = await asyncio.to_thread(start_server, tmp_path / "data", workers=1)
+    folder = tmp_path / "backup"
+    backup = ("backup", folder, "--data", own.data, "--passphrase-file", phrase)
+    restore = ("restore", folder, "--passphrase-file", phrase, "--verify", "--data")
+    async with Registry(own.url, await asyncio.to_thread(own.password)) as registry:
+        await registry.push_image("team/app", "v1", [os.urandom(LARGE)])
+        status, said = await run(*backup)
+        assert status == 0, said
+        for number in range(4):
+            await registry.push_image("team/app", f"large-{number}", [os.urandom(48 * 2**20)])
+        pulled = await registry.pull_image("team/app", "large-0")
+
+        cut = await asyncio.to_thread(kill_within_an_object, folder / "objects" / "drafts", *backup)
+        assert stored(folder).items() < stored(own.data).items(), "all that bears a key is whole"
+        status, said = await run(*restore, tmp_path / "before")
+        assert status == 0, said
+        assert " 0 damaged, 0 unreadable" in said
+
+        status, said = await run(*backup)
+        assert status == 0, said
+        assert " 0 lacking" in said
+        assert " 0 were there" not in said, "what was whole is not copied again"
+        assert stored(folder) == stored(own.data)
+        assert not cut.exists(), "the part is removed"
+    assert await asyncio.to_thread(own.stop) == 0
+    status, said = await run(*restore, tmp_path / "new")
+    assert status == 0, said
+    assert " 0 damaged, 0 unreadable" in said
+    again = await asyncio.to_thread(start_server, tmp_path / "new", workers=1)
+    async with Registry(again.url, await asyncio.to_thread(again.password)) as registry:
+        assert await registry.pull_image("team/app", "large-0") == pulled
+    assert await asyncio.to_thread(again.stop) == 0
+
+
+def kill_within_an_object(drafts: Path, *command: str | Path) -> Path:
+    """SIGKILL for the command while it is stopped with a part of an object written; that part."""
+    for _ in range(20):
+        running = start(*command)
+        while running.poll() is None:
+            if any(draft.stat().st_size > 0 for draft in listed(drafts)):
+                running.send_signal(signal.SIGSTOP)
+                break
+            time.sleep(0.001)
+        parts = {draft: draft.stat().st_size for draft in listed(drafts)}
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+        for draft, size in parts.items():
+            if 0 < size < 48 * 2**20:
+                return draft
+    raise AssertionError("no backup was met within an object")
+
+
+def listed(folder: Path) -> list[Path]:
+    with contextlib.suppress(FileNotFoundError):
+        return list(folder.iterdir())
+    return []
+
+
+def stored(folder: Path) -> dict[str, str]:
+    """Of each object that bears its key: the SHA-256 of what lies there."""
+    return {path.name: sum_of(path) for path in (folder / "objects").glob("???/*")}
 
 
 @pytest.mark.needs(postgresql.PROGRAM)

@@ -24,7 +24,7 @@ from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS
 
 WORKERS = 3
 OCTETS = {"Content-Type": "application/octet-stream"}
-PATIENCE = 40  # seconds in which a service that was killed is back, on a loaded machine
+RETRY_SECONDS = 40  # seconds in which a service that was killed is back, on a loaded machine
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def closing(location: str, content: bytes) -> str:
 
 def patiently(ask: Callable[[], Answer], *statuses: int) -> Answer:
     """Ask until one of `statuses` comes: 503s and cut connections are what a client tries again after."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + RETRY_SECONDS
     while True:
         try:
             answer = ask()
@@ -129,7 +129,7 @@ def hold(server: Server, token: str, line: Line, location: str, length: int, fir
 
     Such an append may come before it and have it refused instead; then it is sent again.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + RETRY_SECONDS
     while True:
         patch = OpenPatch(server, token, location, length)
         patch.send(first)
@@ -173,7 +173,7 @@ def test_a_patch_cut_by_its_client_keeps_what_arrived(
 
 def patiently_past_the_writer(line: Line, location: str) -> Answer:
     """The session's status once nobody writes to it: a 204 whose Range says that bytes are there."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + RETRY_SECONDS
     while True:
         status = line.ask("GET", location).expect(204)
         if status.headers["Range"] not in ("0-0", "0--1"):

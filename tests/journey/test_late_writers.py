@@ -32,7 +32,7 @@ from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS
 pytestmark = pytest.mark.needs("weed", balancer.PROGRAM, postgresql.PROGRAM)
 
 OCTETS = {"Content-Type": "application/octet-stream"}
-PATIENCE = 60.0  # seconds for what takes one or two; a lease more where one has to end
+RETRY_SECONDS = 60.0  # seconds for what takes one or two; a lease more where one has to end
 SMALL, HALF, LARGE = 100_000, MIB, 9 * MIB  # less than a part each, but for LARGE: one of 8 MiB and a tail
 
 
@@ -102,7 +102,7 @@ def is_held(method: str, target: str) -> bool:
     return method == "DELETE" or (method == "POST" and "uploadId=" in target) or (method == "PUT" and "?" not in target)
 
 
-def until(holds: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+def until(holds: Callable[[], bool], what: str, seconds: float = RETRY_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"not yet: {what}"
@@ -183,7 +183,7 @@ class Play:
 
     def _patiently(self, method: str, path: str, each: Schedule) -> Answer:
         """B's answer, once A's lease is over."""
-        deadline = time.monotonic() + LEASE_SECONDS + STORE_GRACE_SECONDS + PATIENCE
+        deadline = time.monotonic() + LEASE_SECONDS + STORE_GRACE_SECONDS + RETRY_SECONDS
         while True:
             answer = self._to_b.ask(method, path, each.content[each.start :], each.placed())
             if answer.status != 503:

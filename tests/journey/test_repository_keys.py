@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.kms_door import ARN, kms_door
+from fakes.fake_kms import ARN, fake_kms
 
 from harness.awscommand import Aws, said
 from harness.images import MIB, check_layout, write_layout
@@ -109,7 +109,7 @@ def test_each_repositorys_images_are_under_its_own_key_and_shared_where_it_is_th
 
 async def test_a_key_that_is_disabled_hides_its_images_until_it_is_enabled(start_server: Start, tmp_path: Path) -> None:
     own = "arn:aws:kms:us-east-1:123456789012:key/own"
-    async with kms_door() as kms:
+    async with fake_kms() as kms:
         kms.named |= {own: own, "alias/own": own}
         settings = {
             "WHARFAGE_KEYS_KEY_ID": ARN,

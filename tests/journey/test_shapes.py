@@ -13,9 +13,9 @@ import pytest
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.parsers import create_parser
-from fakes.asked_access import AskedAccess
-from fakes.asked_doors import Doors, asked_doors, raw_request, written
 from fakes.memory_line import Answer, Line
+from fakes.recording_access import RecordingAccess
+from fakes.registry_client import RegistryClient, raw_request, registry_client, written
 from fakes.signer import Credentials, Scope, signed
 from fakes.whole_registry import whole_registry
 
@@ -54,8 +54,8 @@ NOT_ALWAYS: Mapping[str, str] = {
 
 
 @pytest.fixture
-async def doors(tmp_path: Path) -> AsyncIterator[Doors]:
-    async with asked_doors(tmp_path) as found:
+async def doors(tmp_path: Path) -> AsyncIterator[RegistryClient]:
+    async with registry_client(tmp_path) as found:
         yield found
 
 
@@ -65,7 +65,7 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_an_answer_is_its_models_output_and_botocore_reads_all_of_it(doors: Doors, service: str) -> None:
+async def test_an_answer_is_its_models_output_and_botocore_reads_all_of_it(doors: RegistryClient, service: str) -> None:
     for specimen in SERVICES[service]:
         answer = await _asked(doors, specimen)
         if specimen.error:
@@ -77,7 +77,7 @@ async def test_an_answer_is_its_models_output_and_botocore_reads_all_of_it(doors
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_an_answer_has_every_member_that_awss_own_example_of_it_has(doors: Doors, service: str) -> None:
+async def test_an_answer_has_every_member_that_awss_own_example_of_it_has(doors: RegistryClient, service: str) -> None:
     examples = _examples(service)
     missing = []
     for specimen in SERVICES[service]:
@@ -97,7 +97,7 @@ async def test_an_answer_has_every_member_that_awss_own_example_of_it_has(doors:
 async def test_a_web_identitys_answer_is_its_models_output(tmp_path: Path, issuer: Issuer) -> None:
     await issuer.begin()
     issuers = Issuers([issuer.url], tls=issuer.trusting, clock=time.monotonic)
-    async with asked_doors(tmp_path, issuers=issuers) as doors:
+    async with registry_client(tmp_path, issuers=issuers) as doors:
         provider = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{issuer.url.removeprefix('https://')}"
         trust = {"Effect": "Allow", "Principal": {"Federated": provider}, "Action": "sts:AssumeRoleWithWebIdentity"}
         made = {"Url": issuer.url, "ClientIDList": ["sts.amazonaws.com"]}
@@ -117,7 +117,7 @@ async def test_a_web_identitys_answer_is_its_models_output(tmp_path: Path, issue
     assert set(_members(example)) - set(_members(said)) == {"PackedPolicySize"}  # no policy and no tag was packed
 
 
-class _Broken(AskedAccess):
+class _Broken(RecordingAccess):
     async def decide(self, *asked: Any, below: bool = False) -> Decision:
         raise RuntimeError("a bug, and text that nobody may see")
 
@@ -167,7 +167,7 @@ def test_what_is_left_out_is_in_an_example() -> None:
     assert set(UNSENT) <= shown
 
 
-async def _asked(doors: Doors, specimen: Specimen) -> Answer:
+async def _asked(doors: RegistryClient, specimen: Specimen) -> Answer:
     await settle(doors.registry.metadata, specimen.before)
     who = None if specimen.operation == "AssumeRoleWithWebIdentity" else doors.keys["administrator"]
     return await doors.ask(specimen.service, specimen.operation, specimen.parameters, who)

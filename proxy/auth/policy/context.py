@@ -21,7 +21,7 @@ Context = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestInfo:
     """Facts of one request, whichever door it came to. `now` is epoch seconds; `source_ip` is empty where the peer is
     no IP address; `region` is the region asked (aws:RequestedRegion)."""
 
@@ -34,7 +34,7 @@ class RequestFacts:
 
 def request_context(
     caller: Caller | None,
-    facts: RequestFacts,
+    info: RequestInfo,
     resource: str,
     tags: Tags = (),
     extra: Context | None = None,
@@ -44,17 +44,17 @@ def request_context(
     `caller` is None for a web identity, which has no principal yet. `tags` are the resource's: aws:ResourceTag/… and
     the same of its service (ecr:ResourceTag/…). `extra` are keys in lower case that win over all others.
     """
-    return RequestContext(caller, facts, resource, tags, extra or _NOTHING)
+    return RequestContext(caller, info, resource, tags, extra or _NOTHING)
 
 
-def facts_behind(keys: Collection[str]) -> Callable[[RequestFacts], Hashable]:
+def info_behind(keys: Collection[str]) -> Callable[[RequestInfo], Hashable]:
     """What of a request's facts the values of `keys` come from: equal where those are."""
     others = sorted({_KEYS[key].field for key in keys if key in _KEYS} - {"now"})
-    told: Callable[[RequestFacts], Hashable] = attrgetter(*others) if others else lambda facts: ()
-    return (lambda facts: (int(facts.now), told(facts))) if are_timed(keys) else told
+    told: Callable[[RequestInfo], Hashable] = attrgetter(*others) if others else lambda info: ()
+    return (lambda info: (int(info.now), told(info))) if any_depends_on_clock(keys) else told
 
 
-def are_timed(keys: Collection[str]) -> bool:
+def any_depends_on_clock(keys: Collection[str]) -> bool:
     """Whether the value of any of these condition keys changes by the clock alone."""
     return "aws:multifactorauthage" in keys or any(_KEYS[key].field == "now" for key in keys if key in _KEYS)
 
@@ -71,13 +71,13 @@ def resource_account(resource: str, caller: Caller | None) -> str:
 class RequestContext(Mapping[str, Sequence[str]]):
     """See `request_context`."""
 
-    __slots__ = ("_caller", "_extra", "_facts", "_found", "_resource", "_tags")
+    __slots__ = ("_caller", "_extra", "_found", "_info", "_resource", "_tags")
 
     def __init__(
-        self, caller: Caller | None, facts: RequestFacts, resource: str, tags: Tags, extra: Mapping[str, Sequence[str]]
+        self, caller: Caller | None, info: RequestInfo, resource: str, tags: Tags, extra: Mapping[str, Sequence[str]]
     ) -> None:
         self._caller = caller
-        self._facts = facts
+        self._info = info
         self._resource = resource
         self._tags = tags
         self._extra = extra
@@ -118,7 +118,7 @@ class RequestContext(Mapping[str, Sequence[str]]):
     def _computed(self, key: str) -> Sequence[str]:
         of_request = _KEYS.get(key)
         if of_request is not None:
-            return _values(of_request.spelled(getattr(self._facts, of_request.field)))
+            return _values(of_request.spelled(getattr(self._info, of_request.field)))
         if key in _NEVER:
             return (_spelled(False),)
         if key == "aws:resourceaccount":
@@ -134,7 +134,7 @@ class RequestContext(Mapping[str, Sequence[str]]):
             return _values(_folded(principal_tags(caller)).get(key.removeprefix(_PRINCIPAL_TAG)))
         of_principal = _PRINCIPAL_KEYS.get(key)
         if of_principal is not None:
-            return _values(of_principal(caller, self._facts))
+            return _values(of_principal(caller, self._info))
         claims = caller.session.claims if caller.session is not None else ()
         return tuple(value for name, value in claims if name == key)
 
@@ -171,28 +171,24 @@ _KEYS: Mapping[str, _Fact] = {
 # No service of AWS asks here, for itself or for anybody.
 _NEVER = ("aws:principalisawsservice", "aws:viaawsservice")
 
-_PRINCIPAL_KEYS: Mapping[str, Callable[[Caller, RequestFacts], str | None]] = {
-    "aws:multifactorauthage": lambda caller, facts: (
-        str(max(0, int(facts.now) - int(caller.session.issued)))
+_PRINCIPAL_KEYS: Mapping[str, Callable[[Caller, RequestInfo], str | None]] = {
+    "aws:multifactorauthage": lambda caller, info: (
+        str(max(0, int(info.now) - int(caller.session.issued)))
         if caller.session is not None and caller.session.mfa
         else None
     ),
-    "aws:multifactorauthpresent": lambda caller, facts: (
+    "aws:multifactorauthpresent": lambda caller, info: (
         _spelled(caller.session.mfa) if caller.session is not None else None
     ),
-    "aws:principalaccount": lambda caller, facts: caller.account,
-    "aws:principalarn": lambda caller, facts: caller.principal.arn,
-    "aws:principaltype": lambda caller, facts: _principal_type(caller),
-    "aws:sourceidentity": lambda caller, facts: (
+    "aws:principalaccount": lambda caller, info: caller.account,
+    "aws:principalarn": lambda caller, info: caller.principal.arn,
+    "aws:principaltype": lambda caller, info: _principal_type(caller),
+    "aws:sourceidentity": lambda caller, info: (
         (caller.session.source_identity or None) if caller.session is not None else None
     ),
-    "aws:tokenissuetime": lambda caller, facts: (
-        moment(caller.token_issued) if caller.token_issued is not None else None
-    ),
-    "aws:userid": lambda caller, facts: caller.user_id,
-    "aws:username": lambda caller, facts: (
-        caller.principal.name if caller.principal.kind is PrincipalKind.USER else None
-    ),
+    "aws:tokenissuetime": lambda caller, info: moment(caller.token_issued) if caller.token_issued is not None else None,
+    "aws:userid": lambda caller, info: caller.user_id,
+    "aws:username": lambda caller, info: caller.principal.name if caller.principal.kind is PrincipalKind.USER else None,
 }
 
 

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 
 from proxy.auth.policy.context import Context, resource_account
 from proxy.auth.policy.evaluation import (
-    Applied,
-    Kind,
-    Layer,
+    Evaluation,
+    MatchedStatement,
+    PolicyKind,
+    PolicyLayer,
     Request,
     Trace,
-    Weighed,
     caller_layers,
+    evaluate,
     resource_layer,
-    weigh,
 )
 from proxy.model.identity import Caller, PolicyScope, PrincipalKind, RegistryAccess, RepositoryAccess
 
@@ -41,20 +41,20 @@ IDENTITY_ALONE = frozenset(("ecr:getauthorizationtoken",))
 
 # How refusals speak of where a policy stands: the one that denies, and the one that would have to allow.
 _DENYING = {
-    Kind.IDENTITY: "an identity-based policy",
-    Kind.BOUNDARY: "a permissions boundary",
-    Kind.SESSION: "a session policy",
-    Kind.REPOSITORY: "a resource-based policy",
-    Kind.REGISTRY: "a resource-based policy",
-    Kind.TRUST: "the role trust policy",
+    PolicyKind.IDENTITY: "an identity-based policy",
+    PolicyKind.BOUNDARY: "a permissions boundary",
+    PolicyKind.SESSION: "a session policy",
+    PolicyKind.REPOSITORY: "a resource-based policy",
+    PolicyKind.REGISTRY: "a resource-based policy",
+    PolicyKind.TRUST: "the role trust policy",
 }
 _ALLOWING = {
-    Kind.IDENTITY: "identity-based policy",
-    Kind.BOUNDARY: "permissions boundary",
-    Kind.SESSION: "session policy",
-    Kind.REPOSITORY: "resource-based policy",
-    Kind.REGISTRY: "resource-based policy",
-    Kind.TRUST: "role trust policy",
+    PolicyKind.IDENTITY: "identity-based policy",
+    PolicyKind.BOUNDARY: "permissions boundary",
+    PolicyKind.SESSION: "session policy",
+    PolicyKind.REPOSITORY: "resource-based policy",
+    PolicyKind.REGISTRY: "resource-based policy",
+    PolicyKind.TRUST: "role trust policy",
 }
 
 
@@ -75,7 +75,7 @@ class Question:
 class Decision:
     """`message` is AWS's sentence for whoever was refused; empty when allowed.
 
-    `explicit`: a Deny statement refused. `by` is what decided, as `weighing.Kind` names it, or `root`; where a
+    `explicit`: a Deny statement refused. `by` is what decided, as `weighing.PolicyKind` names it, or `root`; where a
     statement did, `policy` is its policy's ARN or name and `statement` its place, from 1 on."""
 
     allowed: bool
@@ -103,21 +103,21 @@ def decide(
 
 
 def settle(
-    caller: Caller, question: Question, layers: Sequence[Layer], own: bool, trace: Trace | None = None
+    caller: Caller, question: Question, layers: Sequence[PolicyLayer], own: bool, trace: Trace | None = None
 ) -> Decision:
     """The decision over `layers`, which are the caller's and the resource's; `own`: these are of one account."""
     request = Request(caller, question.action.lower(), question.resource, question.context, below=question.below)
-    weighed = weigh(request, layers, trace)
-    if weighed.denied is not None:
-        return denied(caller.arn, question, weighed.denied)
+    evaluation = evaluate(request, layers, trace)
+    if evaluation.denied is not None:
+        return denied(caller.arn, question, evaluation.denied)
     if own:
-        return _within_account(caller, question, weighed)
-    return both_sides(caller, question, weighed, Kind.REPOSITORY)
+        return _within_account(caller, question, evaluation)
+    return both_sides(caller, question, evaluation, PolicyKind.REPOSITORY)
 
 
 def resource_layers(
     action: str, repository: RepositoryAccess | None, registry: RegistryAccess | None
-) -> tuple[Layer, ...]:
+) -> tuple[PolicyLayer, ...]:
     """The policies of repository and registry that have a say in `action`."""
     action = action.lower()
     if action in IDENTITY_ALONE or (registry is not None and not registry.exists):
@@ -125,13 +125,13 @@ def resource_layers(
     grants = action not in _IDENTITY_GRANTS
     layers = []
     if repository is not None and repository.policy is not None:
-        layers.append(resource_layer(Kind.REPOSITORY, repository.policy, grants))
+        layers.append(resource_layer(PolicyKind.REPOSITORY, repository.policy, grants))
     if (
         registry is not None
         and registry.policy is not None
         and (registry.policy_scope is PolicyScope.V2 or action in V1_ACTIONS)
     ):
-        layers.append(resource_layer(Kind.REGISTRY, registry.policy, grants))
+        layers.append(resource_layer(PolicyKind.REGISTRY, registry.policy, grants))
     return tuple(layers)
 
 
@@ -140,48 +140,48 @@ def is_own(caller: Caller, resource: str, registry: RegistryAccess | None) -> bo
     return (registry is None or registry.exists) and resource_account(resource, caller) == caller.account
 
 
-def both_sides(caller: Caller, question: Question, weighed: Weighed, resource: Kind) -> Decision:
+def both_sides(caller: Caller, question: Question, evaluation: Evaluation, resource: PolicyKind) -> Decision:
     """The caller's own account must allow, and the `resource`'s."""
-    if weighed.identity is None and caller.principal.kind is not PrincipalKind.ROOT:
-        return refused(caller.arn, question, Kind.IDENTITY)
-    narrowing = weighed.narrowing()
+    if evaluation.identity is None and caller.principal.kind is not PrincipalKind.ROOT:
+        return refused(caller.arn, question, PolicyKind.IDENTITY)
+    narrowing = evaluation.narrowing()
     if narrowing is not None:
         return refused(caller.arn, question, narrowing)
-    if weighed.resource is None:
+    if evaluation.resource is None:
         return refused(caller.arn, question, resource)
-    return allowed(weighed.resource)
+    return allowed(evaluation.resource)
 
 
-def allowed(applied: Applied) -> Decision:
+def allowed(applied: MatchedStatement) -> Decision:
     return Decision(True, by=applied.kind, policy=_named(applied), statement=applied.statement.index)
 
 
-def denied(who: str, question: Question, applied: Applied) -> Decision:
+def denied(who: str, question: Question, applied: MatchedStatement) -> Decision:
     """Refused by a Deny; a managed policy is named."""
     where = _DENYING[applied.kind] + (f": {applied.held.arn}" if applied.held.arn else "")
     message = f"{_sentence(who, question)} with an explicit deny in {where}"
     return Decision(False, message, True, applied.kind, _named(applied), applied.statement.index)
 
 
-def refused(who: str, question: Question, lacking: Kind) -> Decision:
+def refused(who: str, question: Question, lacking: PolicyKind) -> Decision:
     """Refused because nothing of the kind `lacking` allows it."""
     message = f"{_sentence(who, question)} because no {_ALLOWING[lacking]} allows the {question.action} action"
     return Decision(False, message, by=lacking)
 
 
-def _within_account(caller: Caller, question: Question, weighed: Weighed) -> Decision:
-    narrowing = weighed.narrowing()
-    if weighed.resource is not None and weighed.grants_directly:
-        return allowed(weighed.resource)
+def _within_account(caller: Caller, question: Question, evaluation: Evaluation) -> Decision:
+    narrowing = evaluation.narrowing()
+    if evaluation.resource is not None and evaluation.grants_directly:
+        return allowed(evaluation.resource)
     if caller.principal.kind is PrincipalKind.ROOT:
         return Decision(True, by=ROOT) if narrowing is None else refused(caller.arn, question, narrowing)
-    granted = weighed.identity or (weighed.resource if weighed.grants_role else None)
+    granted = evaluation.identity or (evaluation.resource if evaluation.grants_role else None)
     if granted is None:
-        return refused(caller.arn, question, Kind.IDENTITY)
+        return refused(caller.arn, question, PolicyKind.IDENTITY)
     return allowed(granted) if narrowing is None else refused(caller.arn, question, narrowing)
 
 
-def _named(applied: Applied) -> str:
+def _named(applied: MatchedStatement) -> str:
     return applied.held.arn or applied.held.name
 
 

@@ -19,7 +19,7 @@ from proxy.auth.policy.principals import Meant
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Tags
 
 
-class Kind(StrEnum):
+class PolicyKind(StrEnum):
     """Where a policy stands."""
 
     IDENTITY = "identity"
@@ -30,9 +30,9 @@ class Kind(StrEnum):
     TRUST = "trust"
 
 
-RESOURCE_KINDS = frozenset((Kind.REPOSITORY, Kind.REGISTRY, Kind.TRUST))
+RESOURCE_KINDS = frozenset((PolicyKind.REPOSITORY, PolicyKind.REGISTRY, PolicyKind.TRUST))
 # Policies that are of one resource, and need not say of which.
-_OF_ONE_RESOURCE = frozenset((Kind.REPOSITORY, Kind.TRUST))
+_OF_ONE_RESOURCE = frozenset((PolicyKind.REPOSITORY, PolicyKind.TRUST))
 
 
 class Element(Enum):
@@ -47,7 +47,7 @@ Mismatch = Element | Condition
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
+class LayerPolicy:
     """One policy in its layer. `arn` names a managed policy."""
 
     document: Document
@@ -57,41 +57,41 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layer:
+class PolicyLayer:
     """Policies of one kind, which have one say together. `bound` are the unique ids that ARNs in it stand for; without
     `grants` its Allow statements count for nothing."""
 
-    kind: Kind
-    policies: tuple[Held, ...]
+    kind: PolicyKind
+    policies: tuple[LayerPolicy, ...]
     bound: Tags = ()
     grants: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Applied:
+class MatchedStatement:
     """A statement that matched the request, and how strongly it meant the caller."""
 
-    kind: Kind
-    held: Held
+    kind: PolicyKind
+    held: LayerPolicy
     statement: Statement
     meant: Meant
 
 
-Trace = Callable[[Layer, Held, Statement, Meant | Mismatch], None]
+Trace = Callable[[PolicyLayer, LayerPolicy, Statement, Meant | Mismatch], None]
 
 
-class Weighed:
+class Evaluation:
     """All that has been said. `denied` is the first Deny; the others the first, or strongest, Allow of their kind."""
 
     __slots__ = ("boundary", "denied", "identity", "layers", "resource", "session")
 
-    def __init__(self, layers: Collection[Kind]) -> None:
+    def __init__(self, layers: Collection[PolicyKind]) -> None:
         self.layers = layers
-        self.denied: Applied | None = None
-        self.identity: Applied | None = None
-        self.boundary: Applied | None = None
-        self.session: Applied | None = None
-        self.resource: Applied | None = None
+        self.denied: MatchedStatement | None = None
+        self.identity: MatchedStatement | None = None
+        self.boundary: MatchedStatement | None = None
+        self.session: MatchedStatement | None = None
+        self.resource: MatchedStatement | None = None
 
     @property
     def grants_directly(self) -> bool:
@@ -101,23 +101,23 @@ class Weighed:
     def grants_role(self) -> bool:
         return self.resource is not None and self.resource.meant >= Meant.ROLE
 
-    def narrowing(self) -> Kind | None:
+    def narrowing(self) -> PolicyKind | None:
         """Boundary or session policy, where there is one and it does not allow."""
-        if self.boundary is None and Kind.BOUNDARY in self.layers:
-            return Kind.BOUNDARY
-        if self.session is None and Kind.SESSION in self.layers:
-            return Kind.SESSION
+        if self.boundary is None and PolicyKind.BOUNDARY in self.layers:
+            return PolicyKind.BOUNDARY
+        if self.session is None and PolicyKind.SESSION in self.layers:
+            return PolicyKind.SESSION
         return None
 
-    def take(self, applied: Applied) -> None:
+    def take(self, applied: MatchedStatement) -> None:
         """An Allow that matched."""
         kind = applied.kind
         if kind in RESOURCE_KINDS:
             if self.resource is None or applied.meant > self.resource.meant:
                 self.resource = applied
-        elif kind is Kind.IDENTITY:
+        elif kind is PolicyKind.IDENTITY:
             self.identity = self.identity or applied
-        elif kind is Kind.BOUNDARY:
+        elif kind is PolicyKind.BOUNDARY:
             self.boundary = self.boundary or applied
         else:
             self.session = self.session or applied
@@ -136,9 +136,9 @@ class Request:
     below: bool = False
 
 
-def weigh(request: Request, layers: Sequence[Layer], trace: Trace | None = None) -> Weighed:
+def evaluate(request: Request, layers: Sequence[PolicyLayer], trace: Trace | None = None) -> Evaluation:
     """What `layers` say to `request`. Ends at the first Deny, unless `trace` wants to see everything."""
-    weighed = Weighed(tuple([layer.kind for layer in layers]))
+    evaluation = Evaluation(tuple([layer.kind for layer in layers]))
     for layer in layers:
         mine = _bound_to(request.caller, layer.bound)
         for held in layer.policies:
@@ -148,18 +148,18 @@ def weigh(request: Request, layers: Sequence[Layer], trace: Trace | None = None)
                     trace(layer, held, statement, found)
                 if not isinstance(found, Meant):
                     continue
-                applied = Applied(layer.kind, held, statement, found)
+                applied = MatchedStatement(layer.kind, held, statement, found)
                 if statement.allows:
                     if layer.grants:
-                        weighed.take(applied)
-                elif weighed.denied is None:
-                    weighed.denied = applied
+                        evaluation.take(applied)
+                elif evaluation.denied is None:
+                    evaluation.denied = applied
                     if trace is None:
-                        return weighed
-    return weighed
+                        return evaluation
+    return evaluation
 
 
-def caller_layers(caller: Caller) -> tuple[Layer, ...]:
+def caller_layers(caller: Caller) -> tuple[PolicyLayer, ...]:
     """The policies that come with a caller, whatever it asks for. Kept for as long as the caller is."""
     kept = _LAYERS.get(caller)
     if kept is None:
@@ -167,28 +167,28 @@ def caller_layers(caller: Caller) -> tuple[Layer, ...]:
     return kept
 
 
-def _caller_layers(caller: Caller) -> tuple[Layer, ...]:
+def _caller_layers(caller: Caller) -> tuple[PolicyLayer, ...]:
     principal = caller.principal
-    layers = [Layer(Kind.IDENTITY, _held(principal.policies))]
+    layers = [PolicyLayer(PolicyKind.IDENTITY, _held(principal.policies))]
     if principal.boundary is not None:
-        layers.append(Layer(Kind.BOUNDARY, _held((principal.boundary,))))
+        layers.append(PolicyLayer(PolicyKind.BOUNDARY, _held((principal.boundary,))))
     if caller.session_policies is not None:
-        layers.append(Layer(Kind.SESSION, _held(caller.session_policies)))
+        layers.append(PolicyLayer(PolicyKind.SESSION, _held(caller.session_policies)))
     return tuple(layers)
 
 
-def resource_layer(kind: Kind, policy: BoundPolicy, grants: bool = True) -> Layer:
+def resource_layer(kind: PolicyKind, policy: BoundPolicy, grants: bool = True) -> PolicyLayer:
     """The policy of a repository, a registry or a role; without `grants` only what it denies counts."""
-    return Layer(kind, (Held(_compiled(policy.text, _UNREADABLE_OF_RESOURCE)),), policy.principals, grants)
+    return PolicyLayer(kind, (LayerPolicy(_compiled(policy.text, _UNREADABLE_OF_RESOURCE)),), policy.principals, grants)
 
 
-def keys_read(layers: Sequence[Layer]) -> frozenset[str]:
+def keys_read(layers: Sequence[PolicyLayer]) -> frozenset[str]:
     """The condition keys that a decision over `layers` can hang on."""
     return frozenset[str]().union(*(held.document.keys for layer in layers for held in layer.policies))
 
 
-def _held(policies: Sequence[AttachedPolicy]) -> tuple[Held, ...]:
-    return tuple(Held(_compiled(each.text, _UNREADABLE), each.arn, each.name, each.holder) for each in policies)
+def _held(policies: Sequence[AttachedPolicy]) -> tuple[LayerPolicy, ...]:
+    return tuple(LayerPolicy(_compiled(each.text, _UNREADABLE), each.arn, each.name, each.holder) for each in policies)
 
 
 def _compiled(text: str, unreadable: str) -> Document:
@@ -198,7 +198,7 @@ def _compiled(text: str, unreadable: str) -> Document:
         return compile_document(unreadable)
 
 
-_LAYERS: WeakKeyDictionary[Caller, tuple[Layer, ...]] = WeakKeyDictionary()
+_LAYERS: WeakKeyDictionary[Caller, tuple[PolicyLayer, ...]] = WeakKeyDictionary()
 
 _UNREADABLE = '{"Statement":{"Sid":"unreadable","Effect":"Deny","Action":"*","Resource":"*"}}'
 _UNREADABLE_OF_RESOURCE = _UNREADABLE.replace('"Action"', '"Principal":"*","Action"')
@@ -211,7 +211,7 @@ def _bound_to(caller: Caller | None, bound: Tags) -> Collection[str]:
     return [arn for arn, principal_id in bound if principal_id == caller.principal.principal_id]
 
 
-def _match(statement: Statement, kind: Kind, request: Request, mine: Collection[str]) -> Meant | Mismatch:
+def _match(statement: Statement, kind: PolicyKind, request: Request, mine: Collection[str]) -> Meant | Mismatch:
     """How the statement means the caller, or the first thing that does not match."""
     if not statement.names_action(request.action):
         return Element.ACTION
@@ -232,7 +232,7 @@ def _match(statement: Statement, kind: Kind, request: Request, mine: Collection[
     return meant
 
 
-def _meant(statement: Statement, kind: Kind, request: Request, mine: Collection[str]) -> Meant:
+def _meant(statement: Statement, kind: PolicyKind, request: Request, mine: Collection[str]) -> Meant:
     principals = statement.principals
     if kind not in RESOURCE_KINDS:
         return Meant.DIRECTLY if principals is None else Meant.NOT

@@ -12,7 +12,7 @@ from proxy.auth.policy.conditions import Condition
 from proxy.auth.policy.context import Context
 from proxy.auth.policy.decision import Decision, Question, decide
 from proxy.auth.policy.documents import Statement
-from proxy.auth.policy.evaluation import RESOURCE_KINDS, Element, Held, Kind, Layer, Mismatch, Trace
+from proxy.auth.policy.evaluation import RESOURCE_KINDS, Element, LayerPolicy, Mismatch, PolicyKind, PolicyLayer, Trace
 from proxy.auth.policy.principals import Meant
 from proxy.auth.policy.trust import decide_trust
 from proxy.model.identity import Caller, RegistryAccess, RepositoryAccess, Role
@@ -26,7 +26,7 @@ class Verdict:
     resource's policy. `statement` counts from 1. `reason` says why it did not match, or how far a match reaches; it is
     empty where there is nothing to add."""
 
-    kind: Kind
+    kind: PolicyKind
     policy: str
     holder: str
     statement: int
@@ -70,7 +70,7 @@ def explain_trust(caller: Caller | None, federated: str, role: Role, action: str
 
 
 def _onlooker(verdicts: list[Verdict], question: Question, who: str) -> Trace:
-    def look(layer: Layer, held: Held, statement: Statement, found: Meant | Mismatch) -> None:
+    def look(layer: PolicyLayer, held: LayerPolicy, statement: Statement, found: Meant | Mismatch) -> None:
         if isinstance(found, Meant):
             matched, reason = True, _reach(layer, statement, found)
         else:
@@ -91,7 +91,7 @@ def _onlooker(verdicts: list[Verdict], question: Question, who: str) -> Trace:
     return look
 
 
-def _reach(layer: Layer, statement: Statement, meant: Meant) -> str:
+def _reach(layer: PolicyLayer, statement: Statement, meant: Meant) -> str:
     if not statement.allows:
         return ""
     if not layer.grants:
@@ -103,7 +103,7 @@ def _reach(layer: Layer, statement: Statement, meant: Meant) -> str:
     return ""
 
 
-def _reason(layer: Layer, statement: Statement, mismatch: Mismatch, question: Question, who: str) -> str:
+def _reason(layer: PolicyLayer, statement: Statement, mismatch: Mismatch, question: Question, who: str) -> str:
     if isinstance(mismatch, Condition):
         return _condition(mismatch, question.context)
     if mismatch is Element.ACTION:

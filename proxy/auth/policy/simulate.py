@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from proxy.auth.policy.decision import Decision, Question, settle
 from proxy.auth.policy.documents import Statement, keys_named
-from proxy.auth.policy.evaluation import Held, Kind, Layer, Mismatch, caller_layers, resource_layer
+from proxy.auth.policy.evaluation import LayerPolicy, Mismatch, PolicyKind, PolicyLayer, caller_layers, resource_layer
 from proxy.auth.policy.principals import Meant
 from proxy.auth.policy.spans import statement_spans
 from proxy.model.identity import BoundPolicy, Caller
@@ -22,7 +22,7 @@ ALLOWED, EXPLICIT_DENY, IMPLICIT_DENY = "allowed", "explicitDeny", "implicitDeny
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class TextPosition:
     """In a text, both from 1 on."""
 
     line: int
@@ -34,12 +34,12 @@ class Matched:
     """A statement that counted. `arn`, `name` and `holder` are its policy's, as `model.identity.AttachedPolicy` has
     them; `end` is just past its closing brace."""
 
-    kind: Kind
+    kind: PolicyKind
     arn: str
     name: str
     holder: str
-    start: Position
-    end: Position
+    start: TextPosition
+    end: TextPosition
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Simulated:
 
     decision: Decision
     outcome: str
-    outcomes: Mapping[Kind, str]
+    outcomes: Mapping[PolicyKind, str]
     matched: tuple[Matched, ...]
     missing: tuple[str, ...]
 
@@ -62,10 +62,10 @@ def simulate(caller: Caller, question: Question, resource_policy: BoundPolicy | 
     """
     layers = list(caller_layers(caller))
     if resource_policy is not None:
-        layers.append(resource_layer(Kind.REPOSITORY, resource_policy))
-    seen: list[tuple[Layer, Held, Statement]] = []
+        layers.append(resource_layer(PolicyKind.REPOSITORY, resource_policy))
+    seen: list[tuple[PolicyLayer, LayerPolicy, Statement]] = []
 
-    def look(layer: Layer, held: Held, statement: Statement, found: Meant | Mismatch) -> None:
+    def look(layer: PolicyLayer, held: LayerPolicy, statement: Statement, found: Meant | Mismatch) -> None:
         if isinstance(found, Meant):
             seen.append((layer, held, statement))
 
@@ -88,13 +88,13 @@ def _outcome(matched: Sequence[Statement]) -> str:
     return ALLOWED if matched else IMPLICIT_DENY
 
 
-def _matched(layer: Layer, held: Held, statement: Statement) -> Matched:
+def _matched(layer: PolicyLayer, held: LayerPolicy, statement: Statement) -> Matched:
     start, end = _places(held.document.text)[statement.index - 1]
     return Matched(layer.kind, held.arn, held.name, held.holder, start, end)
 
 
 @lru_cache(_TEXTS)
-def _places(text: str) -> tuple[tuple[Position, Position], ...]:
+def _places(text: str) -> tuple[tuple[TextPosition, TextPosition], ...]:
     """Where each statement begins and ends: found once a text, however many statements of it count."""
     found, line, begin, at = [], 1, 0, 0
     for span in statement_spans(text):
@@ -103,6 +103,6 @@ def _places(text: str) -> tuple[tuple[Position, Position], ...]:
             line += text.count("\n", at, place)
             begin = max(begin, text.rfind("\n", at, place) + 1)
             at = place
-            both.append(Position(line, place - begin + 1))
+            both.append(TextPosition(line, place - begin + 1))
         found.append((both[0], both[1]))
     return tuple(found)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from proxy.auth.policy.context import Context
 from proxy.auth.policy.decision import Decision, Question, allowed, both_sides, denied, refused
-from proxy.auth.policy.evaluation import Kind, Request, Trace, caller_layers, resource_layer, weigh
+from proxy.auth.policy.evaluation import PolicyKind, Request, Trace, caller_layers, evaluate, resource_layer
 from proxy.model.identity import Caller, PrincipalKind, Role
 
 ROOT_MAY_NOT = "Roles may not be assumed by root accounts."
@@ -25,22 +25,24 @@ def decide_trust(
     `action` with `role`."""
     question = Question(action, role.principal.arn, context)
     request = Request(caller, action.lower(), role.principal.arn, context, federated)
-    trust = resource_layer(Kind.TRUST, role.trust)
+    trust = resource_layer(PolicyKind.TRUST, role.trust)
     if caller is None:
-        weighed = weigh(request, (trust,), trace)
-        if weighed.denied is not None or weighed.resource is None:
-            return Decision(False, f"Not authorized to perform {action}", weighed.denied is not None, Kind.TRUST)
-        return allowed(weighed.resource)
+        evaluation = evaluate(request, (trust,), trace)
+        if evaluation.denied is not None or evaluation.resource is None:
+            return Decision(
+                False, f"Not authorized to perform {action}", evaluation.denied is not None, PolicyKind.TRUST
+            )
+        return allowed(evaluation.resource)
     if caller.principal.kind is PrincipalKind.ROOT:
-        return Decision(False, ROOT_MAY_NOT, by=Kind.TRUST)
-    weighed = weigh(request, (*caller_layers(caller), trust), trace)
-    if weighed.denied is not None:
-        return denied(caller.arn, question, weighed.denied)
-    if weighed.resource is None:
-        return refused(caller.arn, question, Kind.TRUST)
-    if caller.account != role.principal.account or not weighed.grants_role:
-        return both_sides(caller, question, weighed, Kind.TRUST)
-    if weighed.grants_directly and caller.principal.kind is PrincipalKind.ROLE:
-        return allowed(weighed.resource)
-    narrowing = weighed.narrowing()
-    return allowed(weighed.resource) if narrowing is None else refused(caller.arn, question, narrowing)
+        return Decision(False, ROOT_MAY_NOT, by=PolicyKind.TRUST)
+    evaluation = evaluate(request, (*caller_layers(caller), trust), trace)
+    if evaluation.denied is not None:
+        return denied(caller.arn, question, evaluation.denied)
+    if evaluation.resource is None:
+        return refused(caller.arn, question, PolicyKind.TRUST)
+    if caller.account != role.principal.account or not evaluation.grants_role:
+        return both_sides(caller, question, evaluation, PolicyKind.TRUST)
+    if evaluation.grants_directly and caller.principal.kind is PrincipalKind.ROLE:
+        return allowed(evaluation.resource)
+    narrowing = evaluation.narrowing()
+    return allowed(evaluation.resource) if narrowing is None else refused(caller.arn, question, narrowing)

@@ -16,7 +16,7 @@ from functools import cache
 from proxy.auth.policy.decision import V1_ACTIONS
 from proxy.auth.policy.documents import Document, Statement, compile_document
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.evaluation import Kind
+from proxy.auth.policy.evaluation import PolicyKind
 from proxy.auth.policy.principals import Principals
 from proxy.awsmodel import models
 from proxy.model.errors import Code, Failure
@@ -25,15 +25,15 @@ from proxy.model.identity import PolicyScope
 ECR_TEXT_MAX = 10_240  # characters of a repository's or a registry's policy
 
 
-def validate(text: str, kind: Kind, *, account: str = "", scope: PolicyScope = PolicyScope.V2) -> Document:
+def validate(text: str, kind: PolicyKind, *, account: str = "", scope: PolicyScope = PolicyScope.V2) -> Document:
     """The compiled document, or PolicyError. `account` and `scope` are a registry's, and must be given for one."""
-    if kind in (Kind.REPOSITORY, Kind.REGISTRY) and len(text) > ECR_TEXT_MAX:
+    if kind in (PolicyKind.REPOSITORY, PolicyKind.REGISTRY) and len(text) > ECR_TEXT_MAX:
         raise PolicyError(f"The policy is longer than {ECR_TEXT_MAX} characters")
     document = compile_document(text)
     if not document.statements:
         raise PolicyError("Syntax errors in policy. The policy has no statements")
-    rules = _registry_rules(account, scope) if kind is Kind.REGISTRY else _RULES[kind]
-    if kind not in (Kind.REPOSITORY, Kind.REGISTRY):
+    rules = _registry_rules(account, scope) if kind is PolicyKind.REGISTRY else _RULES[kind]
+    if kind not in (PolicyKind.REPOSITORY, PolicyKind.REGISTRY):
         _check_sids(document)
     for statement in document.statements:
         try:
@@ -43,7 +43,7 @@ def validate(text: str, kind: Kind, *, account: str = "", scope: PolicyScope = P
     return document
 
 
-def ecr_failure(error: PolicyError, kind: Kind) -> Failure:
+def ecr_failure(error: PolicyError, kind: PolicyKind) -> Failure:
     """As ECR refuses a repository's or a registry's policy, with what is wrong in it."""
     return _ecr_failure(f"Invalid {kind} policy provided", error)
 
@@ -147,12 +147,12 @@ def _registry_rules(account: str, scope: PolicyScope) -> Rules:
     return rules
 
 
-_RULES: dict[Kind, Rules] = {
-    Kind.IDENTITY: _identity_rules,
-    Kind.BOUNDARY: _identity_rules,
-    Kind.SESSION: _identity_rules,
-    Kind.REPOSITORY: _repository_rules,
-    Kind.TRUST: _trust_rules,
+_RULES: dict[PolicyKind, Rules] = {
+    PolicyKind.IDENTITY: _identity_rules,
+    PolicyKind.BOUNDARY: _identity_rules,
+    PolicyKind.SESSION: _identity_rules,
+    PolicyKind.REPOSITORY: _repository_rules,
+    PolicyKind.TRUST: _trust_rules,
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class EntityKind(StrEnum):
     """Resource types. The values are those of an ARN, and of `metadata.contract.Metadata.iam_resource`."""
 
     USER = "user"
@@ -33,7 +33,7 @@ class Action:
     here. `renames`: the new name is asked about as well. `tagging` is the action that tags given at the making need
     besides."""
 
-    kind: Kind
+    kind: EntityKind
     parameter: str = ""
     makes: bool = False
     own: bool = False
@@ -42,24 +42,24 @@ class Action:
     tagging: str = ""
 
 
-_ANY = Action(Kind.NONE)
-_USER = Action(Kind.USER, "UserName")
-_OWN = Action(Kind.USER, "UserName", own=True)
-_BOUNDED_USER = Action(Kind.USER, "UserName", bounded=True)
-_GROUP = Action(Kind.GROUP, "GroupName")
-_ROLE = Action(Kind.ROLE, "RoleName")
-_BOUNDED_ROLE = Action(Kind.ROLE, "RoleName", bounded=True)
-_POLICY = Action(Kind.POLICY, "PolicyArn")
-_PROVIDER = Action(Kind.PROVIDER, "OpenIDConnectProviderArn")
-_SOURCE = Action(Kind.SOURCE, "PolicySourceArn")
+_ANY = Action(EntityKind.NONE)
+_USER = Action(EntityKind.USER, "UserName")
+_OWN = Action(EntityKind.USER, "UserName", own=True)
+_BOUNDED_USER = Action(EntityKind.USER, "UserName", bounded=True)
+_GROUP = Action(EntityKind.GROUP, "GroupName")
+_ROLE = Action(EntityKind.ROLE, "RoleName")
+_BOUNDED_ROLE = Action(EntityKind.ROLE, "RoleName", bounded=True)
+_POLICY = Action(EntityKind.POLICY, "PolicyArn")
+_PROVIDER = Action(EntityKind.PROVIDER, "OpenIDConnectProviderArn")
+_SOURCE = Action(EntityKind.SOURCE, "PolicySourceArn")
 
 ACTIONS: Mapping[str, Action] = {
     # users
-    "CreateUser": Action(Kind.USER, "UserName", makes=True, bounded=True, tagging="TagUser"),
+    "CreateUser": Action(EntityKind.USER, "UserName", makes=True, bounded=True, tagging="TagUser"),
     "GetUser": _OWN,
-    "UpdateUser": Action(Kind.USER, "UserName", renames=True),
+    "UpdateUser": Action(EntityKind.USER, "UserName", renames=True),
     "DeleteUser": _USER,
-    "ListUsers": Action(Kind.USER),
+    "ListUsers": Action(EntityKind.USER),
     "ListGroupsForUser": _USER,
     "TagUser": _USER,
     "UntagUser": _USER,
@@ -78,7 +78,7 @@ ACTIONS: Mapping[str, Action] = {
     "UpdateAccessKey": _OWN,
     "DeleteAccessKey": _OWN,
     "ListAccessKeys": _OWN,
-    "GetAccessKeyLastUsed": Action(Kind.ACCESS_KEY, "AccessKeyId"),
+    "GetAccessKeyLastUsed": Action(EntityKind.ACCESS_KEY, "AccessKeyId"),
     "GetLoginProfile": _OWN,
     "DeleteLoginProfile": _OWN,
     "ListMFADevices": _OWN,
@@ -87,11 +87,11 @@ ACTIONS: Mapping[str, Action] = {
     "ListServiceSpecificCredentials": _OWN,
     "ListVirtualMFADevices": _ANY,
     # groups
-    "CreateGroup": Action(Kind.GROUP, "GroupName", makes=True),
+    "CreateGroup": Action(EntityKind.GROUP, "GroupName", makes=True),
     "GetGroup": _GROUP,
-    "UpdateGroup": Action(Kind.GROUP, "GroupName", renames=True),
+    "UpdateGroup": Action(EntityKind.GROUP, "GroupName", renames=True),
     "DeleteGroup": _GROUP,
-    "ListGroups": Action(Kind.GROUP),
+    "ListGroups": Action(EntityKind.GROUP),
     "AddUserToGroup": _GROUP,
     "RemoveUserFromGroup": _GROUP,
     "PutGroupPolicy": _GROUP,
@@ -102,14 +102,14 @@ ACTIONS: Mapping[str, Action] = {
     "DetachGroupPolicy": _GROUP,
     "ListAttachedGroupPolicies": _GROUP,
     # roles
-    "CreateRole": Action(Kind.ROLE, "RoleName", makes=True, bounded=True, tagging="TagRole"),
-    "CreateServiceLinkedRole": Action(Kind.ROLE, "AWSServiceName", makes=True),
+    "CreateRole": Action(EntityKind.ROLE, "RoleName", makes=True, bounded=True, tagging="TagRole"),
+    "CreateServiceLinkedRole": Action(EntityKind.ROLE, "AWSServiceName", makes=True),
     "GetRole": _BOUNDED_ROLE,
     "UpdateRole": _BOUNDED_ROLE,
     "UpdateRoleDescription": _BOUNDED_ROLE,
     "UpdateAssumeRolePolicy": _BOUNDED_ROLE,
     "DeleteRole": _BOUNDED_ROLE,
-    "ListRoles": Action(Kind.ROLE),
+    "ListRoles": Action(EntityKind.ROLE),
     "TagRole": _ROLE,
     "UntagRole": _ROLE,
     "ListRoleTags": _ROLE,
@@ -124,7 +124,7 @@ ACTIONS: Mapping[str, Action] = {
     "ListAttachedRolePolicies": _ROLE,
     "ListInstanceProfilesForRole": _ROLE,
     # managed policies
-    "CreatePolicy": Action(Kind.POLICY, "PolicyName", makes=True, tagging="TagPolicy"),
+    "CreatePolicy": Action(EntityKind.POLICY, "PolicyName", makes=True, tagging="TagPolicy"),
     "GetPolicy": _POLICY,
     "DeletePolicy": _POLICY,
     "ListPolicies": _ANY,
@@ -138,10 +138,10 @@ ACTIONS: Mapping[str, Action] = {
     "UntagPolicy": _POLICY,
     "ListPolicyTags": _POLICY,
     # providers of web identities
-    "CreateOpenIDConnectProvider": Action(Kind.PROVIDER, "Url", makes=True, tagging="TagOpenIDConnectProvider"),
+    "CreateOpenIDConnectProvider": Action(EntityKind.PROVIDER, "Url", makes=True, tagging="TagOpenIDConnectProvider"),
     "GetOpenIDConnectProvider": _PROVIDER,
     "DeleteOpenIDConnectProvider": _PROVIDER,
-    "ListOpenIDConnectProviders": Action(Kind.PROVIDER),
+    "ListOpenIDConnectProviders": Action(EntityKind.PROVIDER),
     "AddClientIDToOpenIDConnectProvider": _PROVIDER,
     "RemoveClientIDFromOpenIDConnectProvider": _PROVIDER,
     "UpdateOpenIDConnectProviderThumbprint": _PROVIDER,

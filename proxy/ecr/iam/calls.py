@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from proxy.auth.access import Access
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.auth.secrets import seal_secret
 from proxy.ecr.iam.actions import ACTIONS
-from proxy.ecr.iam.required_permissions import questions
+from proxy.ecr.iam.required_permissions import required_permissions
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller, IamResource, PrincipalKind, SessionKind
 
@@ -45,7 +45,7 @@ class Iam:
         self._sealer = sealer
 
     async def answer(
-        self, action: str, caller: Caller, parameters: Mapping[str, Any], facts: RequestFacts
+        self, action: str, caller: Caller, parameters: Mapping[str, Any], info: RequestInfo
     ) -> Mapping[str, Any]:
         """The output of `action`, whose `parameters` have been validated against the model.
 
@@ -58,8 +58,8 @@ class Iam:
         _refuse_session_tokens(caller, action)
         if described.own and "UserName" not in parameters and caller.principal.kind is not PrincipalKind.ROOT:
             parameters = {**parameters, "UserName": _own_name(caller)}
-        for asked in await questions(self._rows.iam_resource, caller.account, action, described, parameters):
-            await self._access.require(caller, asked.action, asked.resource, facts, asked.keys)
+        for asked in await required_permissions(self._rows.iam_resource, caller.account, action, described, parameters):
+            await self._access.require(caller, asked.action, asked.resource, info, asked.keys)
         if action == "CreateAccessKey":
             return await self._create_access_key(caller.account, parameters.get("UserName"))
         return await self._rows.iam(caller.account, action, parameters)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.ecr.iam.actions import Action, Kind
+from proxy.ecr.iam.actions import Action, EntityKind
 from proxy.model.identity import IamResource
 
 FindResource = Callable[[str, str, str], Awaitable[IamResource | None]]
@@ -19,12 +19,12 @@ FindResource = Callable[[str, str, str], Awaitable[IamResource | None]]
 
 ConditionKeys = Mapping[str, Sequence[str]]
 
-_BY_ARN = frozenset({Kind.POLICY, Kind.PROVIDER, Kind.SOURCE})
-_TAGGED_TWICE = frozenset({Kind.USER, Kind.ROLE})  # that have iam:ResourceTag/… besides aws:ResourceTag/…
+_BY_ARN = frozenset({EntityKind.POLICY, EntityKind.PROVIDER, EntityKind.SOURCE})
+_TAGGED_TWICE = frozenset({EntityKind.USER, EntityKind.ROLE})  # that have iam:ResourceTag/… besides aws:ResourceTag/…
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RequiredPermission:
     """One thing that must be allowed. `keys` are in lower case."""
 
     action: str
@@ -32,33 +32,33 @@ class Question:
     keys: ConditionKeys
 
 
-async def questions(
+async def required_permissions(
     find: FindResource, account: str, name: str, action: Action, parameters: Mapping[str, Any]
-) -> list[Question]:
+) -> list[RequiredPermission]:
     """What must be allowed for the call `name` of the entities of `account`."""
     keys = _request_keys(action, parameters)
-    if action.kind is Kind.NONE:
-        return [Question(f"iam:{name}", "*", keys)]
+    if action.kind is EntityKind.NONE:
+        return [RequiredPermission(f"iam:{name}", "*", keys)]
     if not action.parameter:
-        return [Question(f"iam:{name}", _arn(account, action.kind, parameters.get("PathPrefix", "/")), keys)]
+        return [RequiredPermission(f"iam:{name}", _arn(account, action.kind, parameters.get("PathPrefix", "/")), keys)]
     if action.own and action.parameter not in parameters:
-        return [Question(f"iam:{name}", f"arn:aws:iam::{account}:root", keys)]
+        return [RequiredPermission(f"iam:{name}", f"arn:aws:iam::{account}:root", keys)]
     given = str(parameters[action.parameter])
     if action.makes:
         resource = _made(account, action.kind, given, parameters)
-        asked = [Question(f"iam:{name}", resource, keys)]
+        asked = [RequiredPermission(f"iam:{name}", resource, keys)]
         if action.tagging and parameters.get("Tags"):
-            asked.append(Question(f"iam:{action.tagging}", resource, keys))
+            asked.append(RequiredPermission(f"iam:{action.tagging}", resource, keys))
         return asked
     found = await find(account, action.kind.value, given)
     resource = _named(account, action.kind, given) if found is None else found.arn
     if found is not None:
         keys = {**_resource_keys(action, found), **keys}
-    asked = [Question(f"iam:{name}", resource, keys)]
+    asked = [RequiredPermission(f"iam:{name}", resource, keys)]
     if action.renames:
         renamed = _renamed(resource, action, parameters)
         if renamed != resource:
-            asked.append(Question(f"iam:{name}", renamed, keys))
+            asked.append(RequiredPermission(f"iam:{name}", renamed, keys))
     return asked
 
 
@@ -71,7 +71,7 @@ def _request_keys(action: Action, parameters: Mapping[str, Any]) -> dict[str, Se
         keys["aws:tagkeys"] = tuple(tag["Key"] for tag in tags)
     elif parameters.get("TagKeys"):
         keys["aws:tagkeys"] = tuple(parameters["TagKeys"])
-    if action.kind in (Kind.USER, Kind.GROUP, Kind.ROLE) and "PolicyArn" in parameters:
+    if action.kind in (EntityKind.USER, EntityKind.GROUP, EntityKind.ROLE) and "PolicyArn" in parameters:
         keys["iam:policyarn"] = (parameters["PolicyArn"],)
     if "AWSServiceName" in parameters:
         keys["iam:awsservicename"] = (parameters["AWSServiceName"],)
@@ -90,20 +90,20 @@ def _resource_keys(action: Action, found: IamResource) -> dict[str, Sequence[str
     return keys
 
 
-def _made(account: str, kind: Kind, given: str, parameters: Mapping[str, Any]) -> str:
-    if kind is Kind.PROVIDER:
+def _made(account: str, kind: EntityKind, given: str, parameters: Mapping[str, Any]) -> str:
+    if kind is EntityKind.PROVIDER:
         return _arn(account, kind, "/") + (given.partition("://")[2] or given)
     if "AWSServiceName" in parameters:
         return _arn(account, kind, f"/aws-service-role/{given}/AWSServiceRoleFor")
     return _arn(account, kind, parameters.get("Path", "/")) + given
 
 
-def _named(account: str, kind: Kind, given: str) -> str:
+def _named(account: str, kind: EntityKind, given: str) -> str:
     """Of an entity that is not there."""
     if kind in _BY_ARN:
         return given
-    if kind is Kind.ACCESS_KEY:
-        return _arn(account, Kind.USER, "/") + "*"
+    if kind is EntityKind.ACCESS_KEY:
+        return _arn(account, EntityKind.USER, "/") + "*"
     return _arn(account, kind, "/") + given
 
 
@@ -114,5 +114,5 @@ def _renamed(resource: str, action: Action, parameters: Mapping[str, Any]) -> st
     return f"{head}{new_path}{parameters.get(f'New{action.parameter}', name)}"
 
 
-def _arn(account: str, kind: Kind, path: str) -> str:
+def _arn(account: str, kind: EntityKind, path: str) -> str:
     return f"arn:aws:iam::{account}:{kind}{path}"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from proxy.auth.access import Access
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.auth.revocation import issue_time
 from proxy.auth.sessions import Sessions, reaches
 from proxy.awsmodel.validation import invalid_value
@@ -36,7 +36,7 @@ USER_SECONDS = 43_200
 ROOT_SECONDS = 3600
 
 
-class Lookups(assume.Lookups, Protocol):
+class StsLookups(assume.RoleLookups, Protocol):
     """The part of `metadata.contract.Metadata` that STS needs."""
 
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...
@@ -48,7 +48,7 @@ class Sts:
     """One worker's STS."""
 
     def __init__(
-        self, lookups: Lookups, sessions: Sessions, access: Access, issuers: Issuers, clock: Callable[[], float]
+        self, lookups: StsLookups, sessions: Sessions, access: Access, issuers: Issuers, clock: Callable[[], float]
     ) -> None:
         """`clock` tells epoch seconds."""
         self._lookups = lookups
@@ -58,14 +58,14 @@ class Sts:
         self._assuming = assume.Assuming(lookups, sessions, issuers, self._uses)
 
     async def answer(
-        self, action: str, caller: Caller | None, parameters: Mapping[str, Any], facts: RequestFacts
+        self, action: str, caller: Caller | None, parameters: Mapping[str, Any], info: RequestInfo
     ) -> Mapping[str, Any]:
         """The model's output for an input that was held against the model; Failure otherwise.
 
         `caller` is None for a request that nobody signed.
         """
         if action == "AssumeRoleWithWebIdentity":
-            return await self._assuming.by_web_identity(parameters, facts)
+            return await self._assuming.by_web_identity(parameters, info)
         if caller is None:
             raise Failure(Code.ACCESS_DENIED, f"The request for {action} must be signed.")
         if action == "GetCallerIdentity":
@@ -73,29 +73,29 @@ class Sts:
         if not reaches(caller.session, "sts", action):
             raise Failure(Code.ACCESS_DENIED, f"Cannot call {action} with session credentials")
         if action == "GetSessionToken":
-            return self._session_token(caller, parameters, facts)
+            return self._session_token(caller, parameters, info)
         if action == "AssumeRole":
-            return await self._assuming.by_caller(caller, parameters, facts)
+            return await self._assuming.by_caller(caller, parameters, info)
         if action == "GetAccessKeyInfo":
-            return await self._access_key_info(caller, parameters["AccessKeyId"], facts)
+            return await self._access_key_info(caller, parameters["AccessKeyId"], info)
         raise Failure(Code.UNKNOWN_OPERATION, f"The operation {action} is not supported by this registry.")
 
     async def idle(self) -> None:
         """Return once all last uses of roles have been noted, or could not be."""
         await self._uses.idle()
 
-    def _session_token(self, caller: Caller, parameters: Mapping[str, Any], facts: RequestFacts) -> Mapping[str, Any]:
+    def _session_token(self, caller: Caller, parameters: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
         """No permission is needed. The session is its user, narrowed by nothing; a root's ends within the hour."""
         refuse_mfa(parameters)
         seconds: int = parameters.get("DurationSeconds") or USER_SECONDS
         if caller.principal.kind is PrincipalKind.ROOT:
             seconds = min(seconds, ROOT_SECONDS)
-        session = Session(SessionKind.USER, "", issue_time(caller.principal, facts.now), int(facts.now) + seconds)
+        session = Session(SessionKind.USER, "", issue_time(caller.principal, info.now), int(info.now) + seconds)
         return {"Credentials": assume.wire_credentials(self._sessions.issue(caller.principal, session))}
 
-    async def _access_key_info(self, caller: Caller, access_key_id: str, facts: RequestFacts) -> Mapping[str, Any]:
+    async def _access_key_info(self, caller: Caller, access_key_id: str, info: RequestInfo) -> Mapping[str, Any]:
         """Of long-lived keys only: a temporary key's account is known by its token alone."""
-        await self._access.require(caller, "sts:GetAccessKeyInfo", "*", facts)
+        await self._access.require(caller, "sts:GetAccessKeyInfo", "*", info)
         found = await self._lookups.access_key(access_key_id)
         if found is None:
             raise invalid_value("accessKeyId", access_key_id, "Member must be a long-lived access key that is active")

@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from proxy import observe
-from proxy.auth.policy.context import RequestFacts, request_context
+from proxy.auth.policy.context import RequestInfo, request_context
 from proxy.auth.policy.trust import decide_trust
 from proxy.auth.revocation import issue_time
-from proxy.auth.sessions import Credentials, Sessions
+from proxy.auth.sessions import Sessions, TemporaryCredentials
 from proxy.auth.web_identity import WebIdentity, admitted, prove, read_token, session_keys, trust_keys
 from proxy.awsmodel.validation import validate
 from proxy.ecr.last_use import LastUses
 from proxy.ecr.sts.issuers import Issuers
-from proxy.ecr.sts.session_request import Asked, read_asked, refuse_mfa, role_seconds
+from proxy.ecr.sts.session_request import SessionRequest, read_session_request, refuse_mfa, role_seconds
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import (
     AttachedPolicy,
@@ -37,7 +37,7 @@ _ROLE_ARN = re.compile(r"arn:aws:iam::(\d{12}):role/(?:[\x21-\x7e]+/)?([\w+=,.@-
 WEB_IDENTITY_DENIED = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
 
 
-class Lookups(Protocol):
+class RoleLookups(Protocol):
     """The part of `metadata.contract.Metadata` that taking a role needs."""
 
     async def role(self, account: str, name: str) -> Role | None: ...
@@ -50,13 +50,13 @@ class Lookups(Protocol):
 class Assuming:
     """One worker's handing out of roles."""
 
-    def __init__(self, lookups: Lookups, sessions: Sessions, issuers: Issuers, uses: LastUses) -> None:
+    def __init__(self, lookups: RoleLookups, sessions: Sessions, issuers: Issuers, uses: LastUses) -> None:
         self._lookups = lookups
         self._sessions = sessions
         self._issuers = issuers
         self._uses = uses
 
-    async def by_caller(self, caller: Caller, parameters: Mapping[str, Any], facts: RequestFacts) -> Mapping[str, Any]:
+    async def by_caller(self, caller: Caller, parameters: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
         """AssumeRole."""
         arn, account, name = _role_arn(parameters)
         if caller.principal.kind is PrincipalKind.ROOT:
@@ -64,33 +64,33 @@ class Assuming:
         if parameters.get("ProvidedContexts"):
             raise Failure(Code.VALIDATION_ERROR, "ProvidedContexts are not supported: no context provider is trusted.")
         refuse_mfa(parameters)
-        asked = read_asked(parameters, caller.session)
+        requested = read_session_request(parameters, caller.session)
         source = _source_identity(parameters, caller.session)
-        keys = _keys(parameters, asked, source)
+        keys = _keys(parameters, requested, source)
         if (external := parameters.get("ExternalId")) is not None:
             keys["sts:externalid"] = (external,)
         role = await self._trusting(
-            caller, "", (account, name, arn), _actions("sts:AssumeRole", asked, source), keys, facts
+            caller, "", (account, name, arn), _actions("sts:AssumeRole", requested, source), keys, info
         )
         chained = caller.session is not None and caller.session.kind is SessionKind.ROLE
-        return await self._issue(role, parameters, asked, source, facts, chained=chained)
+        return await self._issue(role, parameters, requested, source, info, chained=chained)
 
-    async def by_web_identity(self, parameters: Mapping[str, Any], facts: RequestFacts) -> Mapping[str, Any]:
+    async def by_web_identity(self, parameters: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
         """AssumeRoleWithWebIdentity. Nobody has signed the request: the token is all there is."""
         arn, account, name = _role_arn(parameters)
         if parameters.get("ProviderId") is not None:
             raise Failure(
                 Code.VALIDATION_ERROR, "ProviderId is for OAuth 2.0 access tokens, and ID Tokens alone are taken."
             )
-        identity = await self._identity(account, parameters["WebIdentityToken"], facts.now)
+        identity = await self._identity(account, parameters["WebIdentityToken"], info.now)
         _check_set_by_issuer(identity, parameters)
-        asked = read_asked(parameters, None, identity.tags, identity.transitive)
+        requested = read_session_request(parameters, None, identity.tags, identity.transitive)
         source = identity.source_identity
         federated = identity.provider.arn
-        keys = {**_keys(parameters, asked, source), **trust_keys(identity), "aws:federatedprovider": (federated,)}
-        actions = _actions("sts:AssumeRoleWithWebIdentity", asked, source)
-        role = await self._trusting(None, federated, (account, name, arn), actions, keys, facts)
-        answer = await self._issue(role, parameters, asked, source, facts, claims=session_keys(identity))
+        keys = {**_keys(parameters, requested, source), **trust_keys(identity), "aws:federatedprovider": (federated,)}
+        actions = _actions("sts:AssumeRoleWithWebIdentity", requested, source)
+        role = await self._trusting(None, federated, (account, name, arn), actions, keys, info)
+        answer = await self._issue(role, parameters, requested, source, info, claims=session_keys(identity))
         observe.note(principal=answer["AssumedRoleUser"]["Arn"])  # nobody has signed: this is who asked
         return {
             **answer,
@@ -106,7 +106,7 @@ class Assuming:
         wanted: tuple[str, str, str],
         actions: Sequence[str],
         keys: Mapping[str, tuple[str, ...]],
-        facts: RequestFacts,
+        info: RequestInfo,
     ) -> Role:
         """The role, whose trust policy allows all `actions`; `wanted` is (account, name, ARN). AccessDenied."""
         account, name, arn = wanted
@@ -114,7 +114,7 @@ class Assuming:
         if role is None or role.principal.arn != arn:  # case and path count
             raise _denied(caller, actions[0], arn)
         for action in actions:
-            context = request_context(caller, facts, arn, role.principal.tags, keys)
+            context = request_context(caller, info, arn, role.principal.tags, keys)
             if not decide_trust(caller, federated, role, action, context).allowed:
                 raise _denied(caller, action, arn)
         return role
@@ -135,43 +135,43 @@ class Assuming:
         self,
         role: Role,
         parameters: Mapping[str, Any],
-        asked: Asked,
+        requested: SessionRequest,
         source: str,
-        facts: RequestFacts,
+        info: RequestInfo,
         *,
         chained: bool = False,
         claims: Tags = (),
     ) -> dict[str, Any]:
         seconds = role_seconds(parameters.get("DurationSeconds"), role.max_session_seconds, chained=chained)
-        await self._check_policies(role.principal.account, asked.policy_arns)
+        await self._check_policies(role.principal.account, requested.policy_arns)
         name = parameters["RoleSessionName"]
         session = Session(
             SessionKind.ROLE,
             name,
-            issue_time(role.principal, facts.now, name),
-            int(facts.now) + seconds,
-            policy=asked.policy,
-            policy_arns=asked.policy_arns,
-            tags=asked.tags,
-            transitive=asked.transitive,
+            issue_time(role.principal, info.now, name),
+            int(info.now) + seconds,
+            policy=requested.policy,
+            policy_arns=requested.policy_arns,
+            tags=requested.tags,
+            transitive=requested.transitive,
             source_identity=source,
             chained=chained,
             claims=claims,
         )
         try:
             credentials = self._sessions.issue(role.principal, session)
-        except ValueError:  # of what a request brings itself `read_asked` has taken the measure
+        except ValueError:  # of what a request brings itself `read_session_request` has taken the measure
             raise Failure(
                 Code.PACKED_POLICY_TOO_LARGE, "What the ID Token says of its subject is more than a session holds."
             ) from None
-        self._uses.seen(role.principal.principal_id, facts.region)
+        self._uses.used(role.principal.principal_id, info.region)
         caller = Caller(role.principal, session)
         answer: dict[str, Any] = {
             "Credentials": wire_credentials(credentials),
             "AssumedRoleUser": {"AssumedRoleId": caller.user_id, "Arn": caller.arn},
         }
-        if asked.packed is not None:
-            answer["PackedPolicySize"] = asked.packed
+        if requested.packed is not None:
+            answer["PackedPolicySize"] = requested.packed
         if source:
             answer["SourceIdentity"] = source
         return answer
@@ -185,8 +185,8 @@ class Assuming:
                 raise Failure(Code.VALIDATION_ERROR, f"The session policy {arn} does not exist in account {account}.")
 
 
-def wire_credentials(credentials: Credentials) -> dict[str, Any]:
-    """As the model's `Credentials` has them."""
+def wire_credentials(credentials: TemporaryCredentials) -> dict[str, Any]:
+    """As the model's `TemporaryCredentials` has them."""
     return {
         "AccessKeyId": credentials.access_key_id,
         "SecretAccessKey": credentials.secret,
@@ -213,30 +213,30 @@ def _role_arn(parameters: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _source_identity(parameters: Mapping[str, Any], session: Session | None) -> str:
     """The one that the session will have: once set, it goes on through all sessions and cannot become another."""
-    asked: str = parameters.get("SourceIdentity") or ""
-    if asked.lower().startswith("aws:"):
+    requested: str = parameters.get("SourceIdentity") or ""
+    if requested.lower().startswith("aws:"):
         raise Failure(Code.VALIDATION_ERROR, "A source identity that begins with aws: is reserved for system use.")
     inherited = session.source_identity if session is not None else ""
-    if asked and inherited and asked != inherited:
+    if requested and inherited and requested != inherited:
         raise Failure(Code.ACCESS_DENIED, "The source identity of the calling session cannot be changed.")
-    return asked or inherited
+    return requested or inherited
 
 
-def _actions(first: str, asked: Asked, source: str) -> list[str]:
+def _actions(first: str, requested: SessionRequest, source: str) -> list[str]:
     """All that the trust policy must allow. Tags and a source identity that only go on count as passed."""
-    return [first, *(["sts:TagSession"] if asked.tags else []), *(["sts:SetSourceIdentity"] if source else [])]
+    return [first, *(["sts:TagSession"] if requested.tags else []), *(["sts:SetSourceIdentity"] if source else [])]
 
 
-def _keys(parameters: Mapping[str, Any], asked: Asked, source: str) -> dict[str, tuple[str, ...]]:
+def _keys(parameters: Mapping[str, Any], requested: SessionRequest, source: str) -> dict[str, tuple[str, ...]]:
     """The condition keys of such a request, in lower case."""
     keys: dict[str, tuple[str, ...]] = {"sts:rolesessionname": (parameters["RoleSessionName"],)}
     if source:
         keys["sts:sourceidentity"] = (source,)
-    if asked.given:
-        keys["aws:tagkeys"] = asked.given
-        values = dict(asked.tags)
-        keys.update({f"aws:requesttag/{key.lower()}": (values[key],) for key in asked.given})
-    if wanted := tuple(key for key in asked.transitive if key in asked.given):
+    if requested.given:
+        keys["aws:tagkeys"] = requested.given
+        values = dict(requested.tags)
+        keys.update({f"aws:requesttag/{key.lower()}": (values[key],) for key in requested.given})
+    if wanted := tuple(key for key in requested.transitive if key in requested.given):
         keys["sts:transitivetagkeys"] = wanted
     return keys
 

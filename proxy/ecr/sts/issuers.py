@@ -34,7 +34,7 @@ KEPT_SECONDS = 600.0
 ANEW_SECONDS = 30.0
 FAILED_SECONDS = 5.0
 REDIRECTS = 3
-ISSUERS_KEPT = 256
+ISSUERS_MAX = 256
 
 UNVERIFIABLE = (
     "Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity "
@@ -105,7 +105,7 @@ class Issuers:
         self._tls = tls
         self._clock = clock
         self._seconds = seconds
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._cache: OrderedDict[str, _Kept] = OrderedDict()
 
     async def keys(self, token: IdToken) -> Keys:
         """The keys of the token's issuer that may have signed it, one at least.
@@ -133,10 +133,10 @@ class Issuers:
         return found
 
     def _of(self, issuer: str) -> _Kept:
-        kept = self._kept.setdefault(issuer, _Kept())
-        self._kept.move_to_end(issuer)
-        if len(self._kept) > ISSUERS_KEPT:
-            self._kept.popitem(last=False)
+        kept = self._cache.setdefault(issuer, _Kept())
+        self._cache.move_to_end(issuer)
+        if len(self._cache) > ISSUERS_MAX:
+            self._cache.popitem(last=False)
         return kept
 
     async def _fetch(self, issuer: str, kept: _Kept) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.evaluation import Kind
+from proxy.auth.policy.evaluation import PolicyKind
 from proxy.auth.policy.validation import iam_failure, validate
 from proxy.auth.sessions import packed_percent
 from proxy.awsmodel.validation import invalid_value
@@ -29,7 +29,7 @@ _MFA = "MultiFactorAuthentication failed, "
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SessionRequest:
     """`tags` are all that the session will have, `given` the keys of those that the request itself brings; `packed` is
     the percentage that policy and tags take of what is allowed, None where there is neither."""
 
@@ -41,9 +41,9 @@ class Asked:
     packed: int | None
 
 
-def read_asked(
+def read_session_request(
     parameters: Mapping[str, Any], session: Session | None, tags: Tags = (), transitive: Iterable[str] = ()
-) -> Asked:
+) -> SessionRequest:
     """`parameters` as the model has them; `session` is the caller's own, whose transitive tags go on; `tags` and
     `transitive` are what is given beside the parameters, by an ID token. Failure: ValidationError,
     MalformedPolicyDocument, PackedPolicyTooLarge."""
@@ -52,7 +52,7 @@ def read_asked(
         raise invalid_value("policy", policy, f"Member must have length less than or equal to {POLICY_MAX}")
     if policy:
         try:
-            validate(policy, Kind.SESSION)
+            validate(policy, PolicyKind.SESSION)
         except PolicyError as error:
             raise iam_failure(error) from None
     arns = tuple(dict.fromkeys(each.get("arn") or "" for each in parameters.get("PolicyArns") or ()))
@@ -71,18 +71,18 @@ def read_asked(
                 name for name, there in (("session policies", policy or arns), ("session tags", all_tags)) if there
             )
             raise Failure(Code.PACKED_POLICY_TOO_LARGE, f"Packed size of {what} consumes {packed}% of allotted space.")
-    return Asked(policy, arns, all_tags, tuple(key for key, _ in given), passing, packed)
+    return SessionRequest(policy, arns, all_tags, tuple(key for key, _ in given), passing, packed)
 
 
-def role_seconds(asked: int | None, longest: int, *, chained: bool) -> int:
+def role_seconds(requested: int | None, longest: int, *, chained: bool) -> int:
     """How long a role's session lasts; ValidationError when that is more than the role, or a chain of roles, allows."""
-    if chained and (asked or 0) > CHAINED_SECONDS:
+    if chained and (requested or 0) > CHAINED_SECONDS:
         raise _invalid(
             "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining"
         )
-    if (asked or 0) > longest:
+    if (requested or 0) > longest:
         raise _invalid("The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
-    return DEFAULT_SECONDS if asked is None else asked
+    return DEFAULT_SECONDS if requested is None else requested
 
 
 def refuse_mfa(parameters: Mapping[str, Any]) -> None:

@@ -30,8 +30,11 @@ class Connections:
         """The answer to a frame. OSError, TimeoutError (no connection was free and could be made in time, or no answer
         came, counted from now in seconds); ValueError for what is no answer."""
         began = self._loop.time()
-        async with asyncio.timeout(min(connect_within, within)):
-            await self._slots.acquire()
+        if self._slots.locked():
+            async with asyncio.timeout(min(connect_within, within)):
+                await self._slots.acquire()
+        else:
+            await self._slots.acquire()  # at once: a timer for that would cost more than all else here
         try:
             connection = self._take()
             if connection is None:

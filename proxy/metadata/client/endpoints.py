@@ -17,6 +17,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -79,17 +80,20 @@ class EndpointPool:
         pause = _FIRST_PAUSE
         attempts = refusals = corrections = 0
         while True:
-            self._follow()
+            if self._attached is not None:
+                self._follow()
             number = self.current
             left = deadline - time.monotonic()
             within = min(self._attempt, left) if attempts and not self._is_one else self._attempt
             try:
                 # What a service does not begin in time it leaves: another one may have done it by then, and more that
                 # came after it.
-                sent, stamped = elapsed(), self._time.at(made)
+                sent = elapsed() if attempts or corrections else made
+                stamped = self._time.at(made)
                 within_made = sent - made + within * _BEGIN_WITHIN
-                answer = await self._exchange(
-                    number,
+                own = self._services[number].exchange
+                exchange = own if self._attached is None else partial(self._exchange, number)
+                answer = await exchange(
                     _framed(wire.Request(request, stamped, within_made, operation, packed)),
                     connect_within=left if attempts else max(left, CONNECT_SECONDS),
                     within=within,
@@ -130,15 +134,12 @@ class EndpointPool:
 
     async def _exchange(self, number: int, request: bytearray, *, connect_within: float, within: float) -> wire.Answer:
         """As `Connections.exchange` with that service. TimeoutError also when the node leaves it meanwhile."""
-        exchange = self._services[number].exchange
-        if self._attached is None:
-            return await exchange(request, connect_within=connect_within, within=within)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
         async with asyncio.timeout(None) as leaving:
             self._running[leaving] = number
             try:
-                return await exchange(request, connect_within=connect_within, within=within)
+                return await self._services[number].exchange(request, connect_within=connect_within, within=within)
             finally:
                 del self._running[leaving]
 

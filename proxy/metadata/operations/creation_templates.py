@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.evaluation import Kind
+from proxy.auth.policy.evaluation import PolicyKind
 from proxy.auth.policy.validation import ecr_failure, validate
 from proxy.awsmodel.validation import invalid
 from proxy.metadata.db import paging
@@ -186,9 +186,9 @@ def _check(account: str, settings: Parameters) -> None:
         raise invalid("resourceTags", failure.message) from None
     if settings.get("repositoryPolicy"):
         try:
-            validate(settings["repositoryPolicy"], Kind.REPOSITORY)
+            validate(settings["repositoryPolicy"], PolicyKind.REPOSITORY)
         except PolicyError as error:
-            raise ecr_failure(error, Kind.REPOSITORY) from None
+            raise ecr_failure(error, PolicyKind.REPOSITORY) from None
     if settings.get("lifecyclePolicy"):
         _check_lifecycle(settings["lifecyclePolicy"])
     _check_role(account, settings.get("customRoleArn"))

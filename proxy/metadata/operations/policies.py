@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.evaluation import Kind
+from proxy.auth.policy.evaluation import PolicyKind
 from proxy.auth.policy.validation import ecr_failure, ecr_principal_failure, validate
 from proxy.metadata.contract import Identity
 from proxy.metadata.db.identity_tables import accounts
@@ -55,7 +55,7 @@ def delete_repository_policy(tx: Transaction, account: str, parameters: Paramete
 def put_registry_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = open_account(tx, account)
     text = parameters["policyText"]
-    bound = _bound(tx, account, text, Kind.REGISTRY, PolicyScope(row.policy_scope))
+    bound = _bound(tx, account, text, PolicyKind.REGISTRY, PolicyScope(row.policy_scope))
     _keep_on_registry(tx, account, text, bound)
     return {"registryId": account, "policyText": text}
 
@@ -75,7 +75,7 @@ def delete_registry_policy(tx: Transaction, account: str, parameters: Parameters
 @operation(Identity)
 def bind_repository_policy(tx: Transaction, account: str, text: str) -> BoundPolicy:
     """What the text would be as a repository's policy; InvalidParameter when it can be none."""
-    return BoundPolicy(text, _bound(tx, account, text, Kind.REPOSITORY))
+    return BoundPolicy(text, _bound(tx, account, text, PolicyKind.REPOSITORY))
 
 
 def give_repository_policy(tx: Transaction, account: str, name: str, text: str, saved: str | None) -> None:
@@ -98,7 +98,7 @@ def open_account(tx: Transaction, account: str) -> FoundRow:
     return row
 
 
-def _bound(tx: Transaction, account: str, text: str, kind: Kind, scope: PolicyScope = PolicyScope.V2) -> Tags:
+def _bound(tx: Transaction, account: str, text: str, kind: PolicyKind, scope: PolicyScope = PolicyScope.V2) -> Tags:
     """The unique ids of the users and roles that the text names, by ARN. Whoever it names must be there."""
     try:
         document = validate(text, kind, account=account, scope=scope)

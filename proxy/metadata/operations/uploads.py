@@ -14,28 +14,25 @@ from dataclasses import replace
 from sqlalchemy import bindparam, insert, select, update
 
 from proxy.metadata.contract import Uploads
-from proxy.metadata.db.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, blobs, repositories, uploads
+from proxy.metadata.db.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, repositories, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import usage
-from proxy.metadata.operations.blobs import link_blob, link_new_blob, outdate_healed
+from proxy.metadata.operations.blobs import outdate_healed
 from proxy.metadata.operations.create_on_push import need_or_make_repository
 from proxy.metadata.operations.frame_hashes import end_append
 from proxy.metadata.operations.handover import change_key, leave_key
 from proxy.metadata.operations.layer_parts import add_part
 from proxy.metadata.operations.operation import operation
-from proxy.metadata.operations.repositories import encryption_of, need_repository
+from proxy.metadata.operations.repositories import need_repository
 from proxy.metadata.operations.sealed import (
-    BLOB_COLUMNS,
     UPLOAD_COLUMNS,
-    blob_of,
     data_key_columns,
-    delete_segments,
     insert_segments,
     segments_of,
     upload_object,
 )
+from proxy.metadata.operations.upload_commit import commit, commit_target, committed_blob, find_with_target
 from proxy.metadata.operations.upload_rows import (
-    BY_ID,
     conflict,
     need_held,
     need_row,
@@ -55,7 +52,12 @@ from proxy.model.records import (
 )
 
 # Every step of every push: made once, as making a statement costs as much as running it.
-_BY_KEY = select(*UPLOAD_COLUMNS).where(uploads.c.object_key == bindparam("key"))
+_BEFORE = select(
+    repositories.c.repository_id,
+    repositories.c.encryption,
+    select(uploads.c.upload_id).where(uploads.c.object_key == bindparam("key")).scalar_subquery().label("there"),
+    usage.OPEN_UPLOADS.label("open_uploads"),
+).where(repositories.c.account == bindparam("account"), repositories.c.name == bindparam("name"))
 _OPEN = insert(uploads).returning(*UPLOAD_COLUMNS)
 _LEASE = (
     update(uploads)
@@ -93,30 +95,13 @@ _APPEND_AND_FREE = _APPEND.values(
     committed=bindparam("as_digest"),
     settled_fence=bindparam("settled"),
 )
-_COMMIT = (
-    update(uploads)
-    .where(uploads.c.upload_id == bindparam("id"))
-    .values(
-        hash_state=bindparam("hashed"),
-        fence=0,
-        lease_until=0.0,
-        state=UPLOAD_COMMITTED,
-        committed=bindparam("as_digest"),
-        discard=bindparam("leftover"),
-        touched_at=bindparam("now"),
-    )
+_FINISH = _APPEND_AND_FREE.where(
+    uploads.c.state == UPLOAD_OPEN,
+    uploads.c.fence == bindparam("of_fence"),
+    uploads.c.plain_size == bindparam("plain_at"),
+    uploads.c.stored_size == bindparam("stored_at"),
+    uploads.c.parts.is_(None),
 )
-_OF_DIGEST = select(blobs.c.blob_id, blobs.c.object_key, blobs.c.quarantined_for).where(
-    blobs.c.account == bindparam("account"),
-    blobs.c.digest == bindparam("digest"),
-    blobs.c.encryption == bindparam("encryption"),
-)
-_BLOB = select(*BLOB_COLUMNS).where(
-    blobs.c.account == bindparam("account"),
-    blobs.c.digest == bindparam("digest"),
-    blobs.c.encryption == bindparam("encryption"),
-)
-_NEW_BLOB = insert(blobs)
 
 
 @operation(Uploads, write=True, settles=True, durable=False)
@@ -137,8 +122,12 @@ def begin_upload(
 ) -> Upload:
     """Asked again with the same object key, it is the same session. EncryptionDiffers takes back a repository that was
     made here: whoever asks again, with a data key under its key, makes it anew."""
-    repository_id, created = need_or_make_repository(tx, account, repository, create)
-    own = encryption_of(tx, repository_id)
+    asked = {"account": account, "name": repository, "key": object_key} | usage.of_principal(tx, opened_by)
+    created, before = False, tx.connection.execute(_BEFORE, asked).one_or_none()
+    if before is None:
+        _, created = need_or_make_repository(tx, account, repository, create)
+        before = tx.connection.execute(_BEFORE, asked).one()
+    own = before.encryption
     if own != encryption:
         raise Failure(
             Code.ENCRYPTION_DIFFERS,
@@ -146,8 +135,7 @@ def begin_upload(
             hint="try again",
             encryption=own,
         )
-    row = tx.connection.execute(_BY_KEY, {"key": object_key}).one_or_none()
-    if row is None:
+    if before.there is None:
         upload_id = str(tx.new_upload_id())
         row = tx.connection.execute(
             _OPEN,
@@ -172,12 +160,13 @@ def begin_upload(
                 lease_until=0.0,
                 touched_at=tx.now,
                 parts=0 if in_parts else None,
-                **usage.opened(tx, opened_by),
+                **usage.opened(tx, opened_by, before.open_uploads),
             ),
         ).one()
-    elif not created:  # the answer was lost: both were made in one moment, or the repository was there
-        made_at = select(repositories.c.created_at).where(repositories.c.repository_id == repository_id)
-        created = bool(tx.connection.execute(made_at).scalar() == row.touched_at)
+    else:  # the answer was lost: both were made in one moment, or the repository was there
+        row = need_row(tx, before.there)
+        made_at = select(repositories.c.created_at).where(repositories.c.repository_id == before.repository_id)
+        created = created or bool(tx.connection.execute(made_at).scalar() == row.touched_at)
     return replace(upload_of(tx, row), created_repository=created)
 
 
@@ -248,7 +237,14 @@ def advance_upload(
 def finish_upload(
     tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
 ) -> Upload:
-    return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, digest, "", True)
+    """Of a layer pushed in one stretch: one statement finds the row, checks its fence and records the append."""
+    facts = {"id": upload_id, "of_fence": fence, "plain_at": segment.plain_offset, "stored_at": segment.stored_offset}
+    ends = _ends(tx, upload_id, segment, hash_state, digest, fence)
+    row = tx.connection.execute(_FINISH, facts | ends).one_or_none() if fence else None
+    if row is None:
+        return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, digest, "", True)
+    _record(tx, row, segment, frame_hashes)
+    return upload_of(tx, row, only_segment(row, segment))
 
 
 def _advance(
@@ -299,17 +295,17 @@ def commit_upload(
     row = need_row(tx, upload_id)
     if row.state == UPLOAD_COMMITTED and row.committed == digest:
         outdate_healed(tx, row.object_key, row.discard)
-        return _blob(tx, row, digest), row.discard
+        return committed_blob(tx, row, digest), row.discard
     need_held(row, fence)
     row = change_key(tx, row, object_key)
-    repository_id = need_repository(tx, row.account, row.repository)
+    target = commit_target(tx, row, digest)
     found = None
     if segment is not None:
         row = _append(tx, row, fence, segment, frame_hashes, None)
         found = only_segment(row, segment)
-    discard = _keep(tx, row, digest, repository_id, hash_state)
+    discard = commit(tx, row, target, digest, hash_state)
     if discard == row.object_key:  # another one is there, and stays
-        return _blob(tx, row, digest), discard
+        return committed_blob(tx, row, digest), discard
     return Blob(digest, row.plain_size, upload_object(row, found or segments_of(tx, row.object_key))), discard
 
 
@@ -319,10 +315,10 @@ def close_upload(
 ) -> tuple[Upload | None, str | None]:
     """A session is finished when the first lease that it ever gave has ended with `finish_upload`, and there was no
     other: nobody else can have written to its object."""
-    row = tx.connection.execute(BY_ID, {"id": upload_id}).one_or_none()
+    row = find_with_target(tx, upload_id, digest)
     if row is not None and (row.account, row.repository, row.committed) == (account, repository, digest):
         if row.state == UPLOAD_OPEN and (row.fence, row.last_fence) == (0, 1):
-            return None, _keep(tx, row, digest, need_repository(tx, account, repository), b"")
+            return None, commit(tx, row, row, digest, b"")
         if row.state == UPLOAD_COMMITTED:
             outdate_healed(tx, row.object_key, row.discard)
     return lease_upload(tx, account, repository, upload_id, seconds, holder), None
@@ -342,41 +338,6 @@ def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str
     return str(row.object_key)
 
 
-def _keep(tx: Transaction, row: FoundRow, digest: str, repository_id: int, hash_state: bytes) -> str | None:
-    """Make the session's object its account's blob under this key, unless a good one is there, and the session a
-    committed one; returns the key left over. One more layer outdates nothing, as nobody keeps that there is none; one
-    that was healed outdates its row."""
-    there = tx.connection.execute(_OF_DIGEST, _named(row, digest)).one_or_none()
-    facts = {
-        "size": row.plain_size,
-        "object_key": row.object_key,
-        "stored_size": row.stored_size,
-        "segment_count": row.segment_count,
-        "sealed_for": row.sealed_for,
-        "frame_length": row.frame_length,
-        "sealing": row.sealing,
-        "provider_id": row.provider_id,
-        "provider_info": row.provider_info,
-        "data_key": row.data_key,
-    }
-    discard: str | None = None
-    if there is None:
-        fresh = _named(row, digest) | {"links": 1, "touched_at": tx.now, "created_at": tx.now}
-        result = tx.connection.execute(_NEW_BLOB, facts | fresh)
-        link_new_blob(tx, repository_id, result.inserted_primary_key[0])  # type: ignore[index]  # an insert has one
-    else:
-        blob_id = there.blob_id
-        discard = row.object_key if there.quarantined_for is None else there.object_key
-        if there.quarantined_for is not None:
-            tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(quarantined_for=None, **facts))
-        delete_segments(tx, [discard])
-        usage.uncount_upload(tx, row, linked=link_blob(tx, repository_id, blob_id))
-    closed = {"id": row.upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now}
-    tx.connection.execute(_COMMIT, closed)
-    outdate_healed(tx, row.object_key, discard)
-    return discard
-
-
 def _append(
     tx: Transaction,
     row: FoundRow,
@@ -393,24 +354,31 @@ def _append(
         raise conflict(row, "the append does not begin where this upload ends")
     if row.parts is not None:
         add_part(tx, row, segment)
+    _record(tx, row, segment, frame_hashes)
+    if hash_state is None:
+        facts = {"id": row.upload_id, "plain": segment.plain_length, "stored": segment.stored_length, "now": tx.now}
+        return tx.connection.execute(_APPEND, facts).one()
+    ends = _ends(tx, row.upload_id, segment, hash_state, finished, fence if settled else row.settled_fence)
+    return tx.connection.execute(_APPEND_AND_FREE, ends).one()
+
+
+def _record(tx: Transaction, row: FoundRow, segment: Segment, frame_hashes: bytes) -> None:
+    """What an append adds beside the session's own row."""
     usage.count_append(tx, row.account, row.repository, segment.plain_length)
     insert_segments(tx, row.object_key, [segment])
     end_append(tx, row, segment, frame_hashes)
-    facts = {"id": row.upload_id, "plain": segment.plain_length, "stored": segment.stored_length, "now": tx.now}
-    if hash_state is None:
-        return tx.connection.execute(_APPEND, facts).one()
-    settled_fence = fence if settled else row.settled_fence
-    ends = {"hashed": hash_state, "as_digest": finished, "settled": settled_fence}
-    return tx.connection.execute(_APPEND_AND_FREE, facts | ends).one()
 
 
-def _named(upload: FoundRow, digest: str) -> dict[str, str]:
-    """By what a blob is the only one of its kind."""
-    return {"account": upload.account, "digest": digest, "encryption": upload.encryption}
-
-
-def _blob(tx: Transaction, upload: FoundRow, digest: str) -> Blob:
-    row = tx.connection.execute(_BLOB, _named(upload, digest)).one_or_none()
-    if row is None:
-        raise Failure(Code.LAYERS_NOT_FOUND, f"The layer with digest '{digest}' is gone", digests=[digest])
-    return blob_of(row, segments_of(tx, row.object_key))
+def _ends(
+    tx: Transaction, upload_id: str, segment: Segment, hash_state: bytes, finished: str | None, settled_fence: int
+) -> dict[str, object]:
+    """Of an append that frees its session."""
+    return {
+        "id": upload_id,
+        "plain": segment.plain_length,
+        "stored": segment.stored_length,
+        "hashed": hash_state,
+        "as_digest": finished,
+        "settled": settled_fence,
+        "now": tx.now,
+    }

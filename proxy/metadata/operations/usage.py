@@ -63,13 +63,18 @@ _OPENED = (
     .where(uploads.c.opened_by == bindparam("principal"), uploads.c.state == UPLOAD_OPEN)
     .limit(bindparam("most"))
 )
-_COUNT_OPENED = select(func.count()).select_from(_OPENED.subquery("limited"))
+OPEN_UPLOADS = select(func.count()).select_from(_OPENED.subquery("limited")).scalar_subquery()
+"""How many uploads a principal has open, with `of_principal`; counted as far as the limit."""
 
 
-def opened(tx: Transaction, principal: str) -> dict[str, object]:
+def of_principal(tx: Transaction, principal: str) -> dict[str, object]:
+    return {"principal": principal, "most": tx.registry.quotas.open_uploads if principal else 0}
+
+
+def opened(tx: Transaction, principal: str, open_uploads: int) -> dict[str, object]:
     """What a new upload session says of its beginning. LimitExceeded where its principal has too many open."""
     most = tx.registry.quotas.open_uploads
-    if principal and tx.connection.execute(_COUNT_OPENED, {"principal": principal, "most": most}).scalar_one() >= most:
+    if principal and open_uploads >= most:
         raise Failure(
             Code.LIMIT_EXCEEDED,
             f"This principal has the maximum allowed number of open uploads which is '{most}'",

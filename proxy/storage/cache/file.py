@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from proxy.storage.filesystem import preallocation
-from proxy.storage.filesystem.nowait import AtOnce
+from proxy.storage.filesystem.nowait import NowaitReader
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -60,7 +60,7 @@ class CacheFile:
         self.extents = -(-size // extent)
         self.head = -(-(_HEAD.size + 8 * self.extents) // PAGE) * PAGE
         self.data_at = -(-self.head // ALIGNED) * ALIGNED
-        self._at_once = AtOnce(fd)
+        self._at_once = NowaitReader(fd)
 
     def __repr__(self) -> str:
         return f"<CacheFile of {self.size} bytes in {self.extents} extents>"

@@ -10,8 +10,8 @@ for a fill's turn: then it goes on in buffers of its own, `CHUNK` twice for a fi
 process, and `KEPT` of them idle.
 
 Promises: what a reader has had is written, however soon the process closes; a fill that failed has failed for all who
-waited for it here, with the store's own error, or with `Unkept` when only the cache is at fault. Locks are let go after
-the last thread that writes has ended.
+waited for it here, with the store's own error, or with `NotCached` when only the cache is at fault. Locks are released
+after the last thread that writes has ended.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from proxy.model.errors import Failure
 from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore
 from proxy.storage.cache.directory import CacheDirectory, NoRoom, Removed
 from proxy.storage.cache.file import CacheFile
-from proxy.storage.cache.waiter import LENT_LEAST, Wanted
+from proxy.storage.cache.waiter import LENT_LEAST, Waiter
 from proxy.storage.cache.writeback import Write, WritesBehind
 from proxy.storage.off_loop import finish_anyway
-from proxy.storage.wait_for import in_time
+from proxy.storage.wait_for import wait_for
 
 CHUNK = 1024 * 1024  # bytes fetched into one buffer while the other is written
 FILLS = 32
@@ -42,7 +42,7 @@ REST_SECONDS = 10.0  # after a failure of the cache's own disk, in which nothing
 NO_ROOM_SECONDS = 1.0  # the same while all that lies in it is in use
 
 
-class Unkept(Exception):
+class NotCached(Exception):
     """The cache cannot take it; the store may well be able to give it."""
 
 
@@ -156,7 +156,7 @@ class Fill:
         self._filling = filling
         self._of = of
         self._held: list[tuple[int, memoryview]] = []  # what came last and is not all in the file, and where it begins
-        self._waiting: list[Wanted] = []
+        self._waiting: list[Waiter] = []
         self.writing: Write | None = None  # what a reader has had already
         self._holds = True  # for a reader that is not back yet
         self._back: asyncio.Future[bool] | None = None  # False: not in time
@@ -180,13 +180,13 @@ class Fill:
             raise self.error
         return wanted.done
 
-    def _begin(self, view: memoryview, at: int) -> Wanted:
-        wanted = Wanted(view, at, self.end)
+    def _begin(self, view: memoryview, at: int) -> Waiter:
+        wanted = Waiter(view, at, self.end)
         for start, piece in self._held:
             wanted.copy(start, piece)
         return wanted
 
-    async def _wait(self, wanted: Wanted, seconds: float) -> None:
+    async def _wait(self, wanted: Waiter, seconds: float) -> None:
         """Cancelled, a reader whose view is lent leaves once it has it back."""
         self._waiting.append(wanted)
         if self._back is not None and not self._back.done():
@@ -221,7 +221,7 @@ class Fill:
             self.at = self.end
             outcome = "ok"
         except asyncio.CancelledError:
-            self.error = Unkept("the cache is being closed")
+            self.error = NotCached("the cache is being closed")
             raise
         except (Failure, ObjectMissing) as error:
             self.error = error
@@ -229,13 +229,13 @@ class Fill:
                 await filling.forget(of.key)
         except (OSError, NoRoom) as error:
             outcome = "unkept"
-            self.error = Unkept(str(error))
+            self.error = NotCached(str(error))
             filling.rest(error)
         except Removed:
             outcome = "unkept"
-            self.error = Unkept("the object was taken out of the cache")
+            self.error = NotCached("the object was taken out of the cache")
         except Exception as error:  # whoever waits must not wait for ever, and reads from the store itself
-            self.error = Unkept(repr(error))
+            self.error = NotCached(repr(error))
             observe.log.exception("a fill of the cache failed", object=of.key)
         finally:
             observe.metrics.cache_fills.labels(outcome).inc()
@@ -323,7 +323,7 @@ class Fill:
                     return at + left
         return stop
 
-    async def _reader(self, at: int, end: int, is_first: bool) -> Wanted | None:
+    async def _reader(self, at: int, end: int, is_first: bool) -> Waiter | None:
         """Who waits for what begins at `at` in a view that may be lent; perhaps after a moment. The first piece of a
         run waits for nobody: the store is asked. Nor does an object's last: what a reader leaves unread there comes
         along with what it reads."""
@@ -345,11 +345,11 @@ class Fill:
         """Whether a reader came to wait within that time."""
         self._back = asyncio.get_running_loop().create_future()
         try:
-            return await in_time(self._back, seconds)
+            return await wait_for(self._back, seconds)
         finally:
             self._back = None
 
-    async def _fetch_lent(self, source: ObjectReader, reader: Wanted, at: int, end: int, stamp: int) -> int:
+    async def _fetch_lent(self, source: ObjectReader, reader: Waiter, at: int, end: int, stamp: int) -> int:
         """The piece at `at`, an extent and a quarter at most: a run of frames that is a little longer than an extent
         stays whole. How many bytes; the reader has its view back once they are written."""
         extent = self._of.file.extent

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from proxy import observe
 from proxy.model.errors import Failure
 from proxy.storage.base import ObjectMissing, ObjectReader
-from proxy.storage.cache.fill import CachedObject, Fill, Unkept
+from proxy.storage.cache.fill import CachedObject, Fill, NotCached
 from proxy.storage.filesystem.store import FilesystemReader
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class CachedReader:
         try:
             while done < wanted and self._behind is None:
                 done += await self._some(view[done:wanted], offset + done)
-        except (Unkept, OSError):
+        except (NotCached, OSError):
             await self._go_behind(offset + done)
         if self._behind is not None:
             while done < wanted:
@@ -135,19 +135,19 @@ class CachedReader:
         self._counted["miss" if at < self._absent_until else "hit"] += got
 
     async def _kept(self, view: memoryview, at: int) -> int:
-        """From the file: all of `view`, or nothing where that was forgotten while it was read. Unkept, OSError."""
+        """From the file: all of `view`, or nothing where that was forgotten while it was read. NotCached, OSError."""
         file, end = self._file, at + len(view)
         try:
             got = await self._disk.read_into(view, file.data_at + at)
         except Failure as error:
-            raise Unkept(str(error)) from error
+            raise NotCached(str(error)) from error
         first, last = at // file.extent, -(-end // file.extent)
         if file.reach(await self._look(first, last), first, at, end) < end:
             return 0
         if got < len(view):
             observe.metrics.cache_dropped.inc()
             await self._store.forget(self._of.key)
-            raise Unkept("a file of the cache was cut")
+            raise NotCached("a file of the cache was cut")
         return got
 
     def _horizon(self, at: int, stop: int) -> int:
@@ -193,7 +193,7 @@ class CachedReader:
             self._waits_since = now
         left = self._store.wait_most - (now - self._waits_since)
         if left < 0:
-            raise Unkept("whoever fetches it does not go on")
+            raise NotCached("whoever fetches it does not go on")
         if fill is None:  # another process fetches it, or has died over it: then its locks are free
             self._awaits = self._file.await_others(True)
             await asyncio.sleep(self._pause)

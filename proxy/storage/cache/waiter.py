@@ -10,7 +10,7 @@ import asyncio
 LENT_LEAST = 256 * 1024  # bytes of a reader's buffer: smaller ones are copied into
 
 
-class Wanted:
+class Waiter:
     """What a reader waits for: `view` with the bytes from `at` on, `done` of which it has. While it is `lent` the fill
     works on the rest of the view, which nobody else may touch; one that `leaves` has it back after that piece."""
 

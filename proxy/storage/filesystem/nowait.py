@@ -24,7 +24,7 @@ if _fstatfs is not None:
     _fstatfs.argtypes = (ctypes.c_int, ctypes.c_char_p)
 
 
-class AtOnce:
+class NowaitReader:
     """How the open file `fd` is read without waiting."""
 
     def __init__(self, fd: int) -> None:

@@ -25,7 +25,7 @@ from typing import Self
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import KEY, UNSHARED, Into, ObjectMissing, Production, StoredObject, Strays, WriteLease
 from proxy.storage.filesystem import preallocation
-from proxy.storage.filesystem.nowait import AtOnce
+from proxy.storage.filesystem.nowait import NowaitReader
 from proxy.storage.filesystem.tree import Tree, failure
 from proxy.storage.off_loop import finish_anyway, obtain
 from proxy.storage.threads import DRAWERS, Job, Threads
@@ -313,7 +313,7 @@ class FilesystemReader:
         self._pool = pool
         self._fd = fd
         self._closed = False
-        self._at_once = AtOnce(fd)
+        self._at_once = NowaitReader(fd)
         self._job: Future[int] | None = None
 
     def will_read(self, start: int, stop: int) -> None:

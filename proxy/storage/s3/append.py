@@ -20,8 +20,8 @@ from proxy.model.errors import Code, Failure
 from proxy.storage.base import Into, ObjectMissing, Production
 from proxy.storage.s3.checksums import Summed
 from proxy.storage.s3.complete import put_whole
-from proxy.storage.s3.context import Taken, Tools, begin, see_through, take_each, take_one
-from proxy.storage.s3.eager_put import EARLY_MOST, put_early, read_back, send_again
+from proxy.storage.s3.context import S3Context, Taken, begin, run_to_completion, take_each, take_one
+from proxy.storage.s3.eager_put import EARLY_MOST, put_eagerly, read_back, resend
 from proxy.storage.s3.parts import Parts
 from proxy.storage.s3.stall_clock import StallClock
 from proxy.storage.threads import Job, Threads
@@ -31,14 +31,14 @@ class S3Appender:
     """One writer of one object. After `pause` or a `finish` that succeeded, `abandon` leaves the object alone."""
 
     def __init__(
-        self, tools: Tools, prefix: str, key: str, parts: Parts, *, whole: int | None = None, first: bool = False
+        self, context: S3Context, prefix: str, key: str, parts: Parts, *, whole: int | None = None, first: bool = False
     ) -> None:
         """`prefix` and `key` are the name in the bucket, `parts` where this stretch begins; `whole` are the bytes of an
         object that is finished, `first` says that this is the first stretch of all."""
         self.key = key
         self.offset = parts.border + parts.fill if whole is None else whole
         self.settled = True
-        self._tools = tools
+        self._context = context
         self._prefix = prefix
         self._parts = parts
         self._whole = whole is not None
@@ -47,7 +47,7 @@ class S3Appender:
         self._put = False  # an object may lie under the key
         self._job: Job[Taken] | None = None
         self._spilling: asyncio.Task[None] | None = None
-        self._clock = StallClock(tools.stall_seconds, self._on_stall)
+        self._clock = StallClock(context.stall_seconds, self._on_stall)
         self._broken = self._ended = self.resumable = False
 
     def __repr__(self) -> str:
@@ -60,11 +60,11 @@ class S3Appender:
         self._watch()
 
     async def append(self, produce: Callable[[], memoryview], into: Into | None = None) -> int:
-        return await self._append(self._tools.threads, partial(take_one, produce, into))
+        return await self._append(self._context.threads, partial(take_one, produce, into))
 
     async def append_each(self, following: Callable[[], Production | None]) -> int:
         """In a hop for each part: a full one waits for the line, which is the loop's."""
-        return await self._append(self._tools.drawers, partial(take_each, following))
+        return await self._append(self._context.drawers, partial(take_each, following))
 
     async def _append(self, threads: Threads, take: Callable[[memoryview, int, Summed, int], Taken]) -> int:
         self._check_usable()
@@ -78,7 +78,7 @@ class S3Appender:
         while more:
             buffer = await parts.room()
             hole, summed = parts.in_rows - parts.border, parts.summed
-            parts.summed = Summed(self._tools.new_sum)  # should this fail: the other one counts what is nowhere
+            parts.summed = Summed(self._context.new_sum)  # should this fail: the other one counts what is nowhere
             self._job = threads.give(partial(take, buffer, parts.fill, summed, hole))
             del buffer  # a stream that waits for its next one keeps no memory of one that was sent
             length, carry, more = await self._job.outcome()
@@ -124,16 +124,16 @@ class S3Appender:
     async def _take_back(self, offset: int) -> None:
         """Go on from the finished object's first `offset` bytes under a new key."""
         key = secrets.token_hex(16)
-        parts = Parts(self._tools, key, self._prefix + key, part_size=self._parts.part_size)
+        parts = Parts(self._context, key, self._prefix + key, part_size=self._parts.part_size)
         if not offset:
             await parts.take()
         elif offset < parts.part_size:
-            await read_back(self._tools, self._name, self.offset, parts, offset)
+            await read_back(self._context, self._name, self.offset, parts, offset)
         else:
-            await send_again(self._tools, self._name, self.offset, parts, offset)
+            await resend(self._context, self._name, self.offset, parts, offset)
         self.key, self._parts, self._whole, self.offset, self._begun = key, parts, False, offset, True
 
-    async def _put_early(self, whole: bool) -> bool:
+    async def _put_eagerly(self, whole: bool) -> bool:
         """Whether all that there is lies now under the key, as an object; if not, it goes into rows."""
         parts = self._parts
         if not self._first or parts.kept or not self.offset:
@@ -148,7 +148,7 @@ class S3Appender:
                 raise
             return True
         self._put, view = True, parts.gathered
-        if not await put_early(self._tools, self._name, view, await parts.summed.of(view)):
+        if not await put_eagerly(self._context, self._name, view, await parts.summed.of(view)):
             self.settled = False  # the PUT may arrive yet
             return False
         parts.give_back()
@@ -180,7 +180,7 @@ class S3Appender:
             while self._parts.carry:
                 await self._parts.room()
             await self._parts.settle()  # a carry of a part or more: that part was begun now
-            self._whole = await self._put_early(whole)
+            self._whole = await self._put_eagerly(whole)
             if not self._whole:
                 await self._parts.keep()
         finally:
@@ -198,7 +198,7 @@ class S3Appender:
                 await self._complete()
             else:
                 self._put, view = True, parts.gathered
-                await put_whole(self._tools.bucket, self._name, view, await parts.summed.of(view))
+                await put_whole(self._context.bucket, self._name, view, await parts.summed.of(view))
         except Failure as failure:
             if failure.code in (Code.STORE_UNAVAILABLE, Code.METADATA_UNAVAILABLE, Code.UPLOAD_CONFLICT):
                 self.resumable = True
@@ -215,7 +215,7 @@ class S3Appender:
         parts.give_back()
         if parts.kept:
             try:
-                await self._tools.rows.drop(self.key)
+                await self._context.rows.drop(self.key)
             except Failure as failure:
                 observe.log.warning("rows of a finished object stay", object_key=self.key, reason=str(failure))
 
@@ -234,9 +234,9 @@ class S3Appender:
                 await parts.abort()
             if self._put:
                 with contextlib.suppress(ObjectMissing):
-                    await self._tools.bucket.ask("delete_object", Key=self._name)
+                    await self._context.bucket.ask("delete_object", Key=self._name)
             if parts.kept:
-                await self._tools.rows.drop(self.key)
+                await self._context.rows.drop(self.key)
         except Failure as failure:
             observe.log.warning(
                 "what an abandoned object left is the sweep's", object_key=self.key, reason=str(failure)
@@ -265,7 +265,7 @@ class S3Appender:
             self._clock.close()
             await how()
 
-        await see_through(after_all())
+        await run_to_completion(after_all())
 
     async def _let_go(self) -> None:
         await self._parts.let_go(clean=not self._put)

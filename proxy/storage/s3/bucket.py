@@ -1,7 +1,7 @@
 """One S3 bucket: every request that a store makes of it, signed, retried, guarded, and its errors as ours.
 
 Promises: a request that met a dead line, a time-out or a busy store is sent again after a pause with jitter, and no try
-begins later than `PATIENCE` after the first; then it is `Failure(STORE_UNAVAILABLE)`. While the store is dead the
+begins later than `RETRY_SECONDS` after the first; then it is `Failure(STORE_UNAVAILABLE)`. While the store is dead the
 breaker answers in milliseconds. What the store refused (a missing object, a wrong signature) is never asked again. No
 secret is in any text. With `s3session` and `s3direct` the only module that knows aiobotocore; loaded when a store is
 on S3.
@@ -28,13 +28,13 @@ from proxy.storage.s3.circuit_breaker import Breaker
 from proxy.storage.s3.conditions import Conditions
 from proxy.storage.s3.connection import Body as Body  # what it sends, for those who ask it
 from proxy.storage.s3.requests import Direct
-from proxy.storage.s3.retries import LINE, NO_CREDENTIALS, LateClient, Patience, session_of, words_of
+from proxy.storage.s3.retries import LINE, NO_CREDENTIALS, LazyClient, Retries, describe_error, make_session
 from proxy.storage.s3.retries import Busy as Busy  # what a try of those who ask may raise
-from proxy.storage.s3.session import LineSession
+from proxy.storage.s3.session import DirectSession
 
 T = TypeVar("T")
 
-PATIENCE = 15.0  # seconds after its first try in which a request may be tried again
+RETRY_SECONDS = 15.0  # seconds after its first try in which a request may be tried again
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 5.0  # for an answer's first byte, and between two of its bytes
 SLOWEST = 2**20  # bytes a second at which a body must at least be taken
@@ -55,7 +55,7 @@ _HINTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class S3Location:
     """Where the bucket is and how to ask it; `endpoint` and keys may be empty: AWS, and its usual chain."""
 
     bucket: str
@@ -78,8 +78,8 @@ class Refused(Exception):
 
 @functools.cache
 def load() -> Any:
-    """As `session_of`, with S3's model."""
-    return session_of("s3", ("service-2", "endpoint-rule-set-1", "paginators-1", "waiters-2"))
+    """As `make_session`, with S3's model."""
+    return make_session("s3", ("service-2", "endpoint-rule-set-1", "paginators-1", "waiters-2"))
 
 
 class Bucket:
@@ -87,22 +87,22 @@ class Bucket:
 
     def __init__(
         self,
-        place: Place,
+        place: S3Location,
         *,
         conditions: Conditions = Conditions(),  # noqa: B008 - frozen
         session: Any = None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
-        patience: float = PATIENCE,
+        retry_seconds: float = RETRY_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.place = place
         self.conditions = conditions
         self.breaker = Breaker(clock)
         self._session = session
-        self._patience = Patience(self.breaker, patience, LONGEST_PAUSE, clock, jitter)
+        self._retries = Retries(self.breaker, retry_seconds, LONGEST_PAUSE, clock, jitter)
         self.answer_seconds = answer_seconds
-        self._client = LateClient(self._make)
+        self._client = LazyClient(self._make)
         self._direct: Direct | None = None
 
     async def ask(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class Bucket:
             return unavailable(error, what) if error is not None else _dead()
 
         try:
-            return await self._patience.until_answered(once, answers=(ObjectMissing, Refused), silent=silent)
+            return await self._retries.until_answered(once, answers=(ObjectMissing, Refused), silent=silent)
         except Refused as error:
             raise refused(error) from error
         except NO_CREDENTIALS as error:
@@ -160,7 +160,7 @@ class Bucket:
                 hint="see [storage] access_key_id",
             ) from error
 
-    def in_time(self) -> asyncio.Timeout:
+    def read_timeout(self) -> asyncio.Timeout:
         """For one read of an answer's body: TimeoutError when the line stands still."""
         return asyncio.timeout(self.answer_seconds)
 
@@ -205,10 +205,10 @@ class Bucket:
                 response_checksum_validation="when_required",
                 connect_timeout=CONNECT_SECONDS,
                 ignore_configured_endpoint_urls=True,  # AWS_ENDPOINT_URL of a shell is for commands, and may be http://
-                read_timeout=3600.0,  # `once` and `in_time` look at the clock: they know how long a body is
+                read_timeout=3600.0,  # `once` and `read_timeout` look at the clock: they know how long a body is
                 max_pool_connections=0,  # without a bound: slow readers must not keep writers from the store
                 connector_args={"keepalive_timeout": 30.0},
-                http_session_cls=LineSession,
+                http_session_cls=DirectSession,
             ),
         )
 
@@ -216,7 +216,7 @@ class Bucket:
 def unavailable(error: Exception, what: str) -> Failure:
     return Failure(
         Code.STORE_UNAVAILABLE,
-        f"the object store does not do {what} ({words_of(error)})",
+        f"the object store does not do {what} ({describe_error(error)})",
         hint="try again; see whether the store is up and not overloaded",
     )
 

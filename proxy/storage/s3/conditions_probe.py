@@ -17,7 +17,7 @@ from typing import Any
 from proxy import observe
 from proxy.model.errors import Failure
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.bucket import Body, Bucket, Place, Refused
+from proxy.storage.s3.bucket import Body, Bucket, Refused, S3Location
 from proxy.storage.s3.conditions import Conditions, read_conditions, write_conditions
 
 PROBE_SECONDS = 30.0  # for all of its dozen requests: the store has just answered, and a start waits
@@ -26,7 +26,7 @@ _OTHER_ETAG = '"00000000000000000000000000000000"'
 _NOT_KNOWN = (400, 405, 501)  # how a store refuses a header that it does not implement
 
 
-def learn_conditions(place: Place, prefix: str, record: Path) -> Conditions | None:
+def learn_conditions(place: S3Location, prefix: str, record: Path) -> Conditions | None:
     """What `record` says of the store, or the store itself, which is then recorded; None when it could not be asked.
 
     Blocks, and runs an event loop of its own. Never fails: conditions are a second line of defence."""
@@ -57,7 +57,7 @@ def learn_conditions(place: Place, prefix: str, record: Path) -> Conditions | No
     return found
 
 
-def describe(place: Place, prefix: str) -> str:
+def describe(place: S3Location, prefix: str) -> str:
     """The store, for the record: one line."""
     return f"{place.endpoint or 'aws'} {place.bucket}/{prefix}"
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import aiohttp.payload
 
-from proxy.storage.wait_for import in_time
+from proxy.storage.wait_for import wait_for
 
 CHUNK = 256 * 1024  # bytes of a body handed to TLS at once, which makes a copy; without it there is none: all of them
 GATHER_SECONDS = 0.5  # a buffer may fill for so long before what came is given out
@@ -56,7 +56,7 @@ class Body(aiohttp.payload.Payload):
         await self.write(writer)
 
 
-class Line(asyncio.BufferedProtocol):
+class Connection(asyncio.BufferedProtocol):
     """One connection, one request at a time: `send`, then `read_into` until all of the answer has come."""
 
     def __init__(self, silence: float) -> None:
@@ -237,7 +237,7 @@ class Line(asyncio.BufferedProtocol):
     async def _wait(self, seconds: float) -> None:
         self._news = asyncio.get_running_loop().create_future()
         try:
-            is_news = await in_time(self._news, seconds)
+            is_news = await wait_for(self._news, seconds)
         finally:
             self._news = None
         if not is_news:
@@ -263,8 +263,8 @@ class Line(asyncio.BufferedProtocol):
 class Answer:
     """The body of an answer whose length was stated. `readinto` it; `close` when done, or before."""
 
-    def __init__(self, line: Line, length: int, free: Callable[[Line], None], *, keep: bool) -> None:
-        self._line: Line | None = line
+    def __init__(self, line: Connection, length: int, free: Callable[[Connection], None], *, keep: bool) -> None:
+        self._line: Connection | None = line
         self._left = length
         self._free = free
         self._keep = keep

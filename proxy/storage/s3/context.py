@@ -15,7 +15,7 @@ from proxy.storage.base import Into, Production
 from proxy.storage.s3.bucket import Bucket
 from proxy.storage.s3.checksums import Sum, Summed
 from proxy.storage.s3.lease import FencedRows, LeasedBucket
-from proxy.storage.s3.marker import Mark
+from proxy.storage.s3.marker import StoreMarker
 from proxy.storage.s3.part_buffers import PartBuffers
 from proxy.storage.threads import Threads
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class S3Context:
     """Made by the store for each stretch of writing: `bucket` and `rows` are under its lease."""
 
     bucket: LeasedBucket
@@ -35,7 +35,7 @@ class Tools:
     new_sum: Callable[[], Sum]
     stall_seconds: float
     pieces: asyncio.Semaphore  # of tails: each costs the metadata service some times its size while it comes
-    mark: Mark
+    mark: StoreMarker
 
 
 Taken = tuple[int, bytes, bool]
@@ -78,13 +78,13 @@ def _nothing(made: memoryview) -> None:
     pass
 
 
-async def fill_hole(tools: Tools, key: str, border: int, stop: int, buffer: memoryview) -> None:
+async def fill_hole(context: S3Context, key: str, border: int, stop: int, buffer: memoryview) -> None:
     """Bring what rows hold of an object between `border`, where its part begins, and `stop` back into that one's
     buffer."""
     at = border
     while at < stop:
-        async with tools.pieces:
-            pieces = await tools.rows.tail(key, at)
+        async with context.pieces:
+            pieces = await context.rows.tail(key, at)
         for start, piece in pieces:
             end = min(start + len(piece), stop)
             if start != at:
@@ -95,7 +95,7 @@ async def fill_hole(tools: Tools, key: str, border: int, stop: int, buffer: memo
             raise Failure(Code.STORE_UNAVAILABLE, "a part of this upload is not in its rows any more")
 
 
-async def see_through(work: Coroutine[Any, Any, None]) -> None:
+async def run_to_completion(work: Coroutine[Any, Any, None]) -> None:
     """Run `work` to its end whatever cancels the caller; then the cancellation goes on."""
     ending = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None
@@ -118,6 +118,6 @@ def begin(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
 
 
 def retrieve(task: asyncio.Task[Any]) -> None:
-    """Mark a failure as seen: whoever waits for the task next is told."""
+    """StoreMarker a failure as seen: whoever waits for the task next is told."""
     if not task.cancelled():
         task.exception()

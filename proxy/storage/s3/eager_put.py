@@ -14,7 +14,7 @@ from typing import Any
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.complete import put_whole
-from proxy.storage.s3.context import Tools
+from proxy.storage.s3.context import S3Context
 from proxy.storage.s3.parts import Parts
 from proxy.storage.s3.read import S3Reader
 
@@ -22,10 +22,10 @@ EARLY_MOST = 256 * 2**20
 """Bytes. Of a larger object the tail that rows hold is a small part of the work, and to take it back is more of it."""
 
 
-async def put_early(tools: Tools, name: str, view: memoryview, verified: dict[str, Any]) -> bool:
+async def put_eagerly(context: S3Context, name: str, view: memoryview, verified: dict[str, Any]) -> bool:
     """Whether the store has it now; if not, it may have it all the same. ObjectMissing where another's lies."""
     try:
-        await put_whole(tools.bucket, name, view, verified)
+        await put_whole(context.bucket, name, view, verified)
     except Failure as failure:
         if failure.code is not Code.STORE_UNAVAILABLE:
             raise
@@ -33,24 +33,24 @@ async def put_early(tools: Tools, name: str, view: memoryview, verified: dict[st
     return True
 
 
-async def read_back(tools: Tools, name: str, size: int, parts: Parts, stop: int) -> None:
+async def read_back(context: S3Context, name: str, size: int, parts: Parts, stop: int) -> None:
     """Gather the first `stop` bytes, less than a part, of the object of `size` bytes. ObjectMissing,
     Failure(STORE_UNAVAILABLE)."""
-    buffer = await tools.buffers.take(parts.part_size)
+    buffer = await context.buffers.take(parts.part_size)
     try:
-        async with S3Reader(tools.source, name, size, tools.mark) as reader:
+        async with S3Reader(context.source, name, size, context.mark) as reader:
             await _read(reader, memoryview(buffer)[:stop], 0, name)
     except BaseException:
-        tools.buffers.let_go(parts.part_size)  # a line may still fill it
+        context.buffers.let_go(parts.part_size)  # a line may still fill it
         raise
     parts.adopt(buffer, stop)
 
 
-async def send_again(tools: Tools, name: str, size: int, parts: Parts, stop: int) -> None:
+async def resend(context: S3Context, name: str, size: int, parts: Parts, stop: int) -> None:
     """The same of a part or more, as parts of an upload. A failure leaves a stray upload at worst, which the sweep
     takes."""
     try:
-        async with S3Reader(tools.source, name, size, tools.mark) as reader:
+        async with S3Reader(context.source, name, size, context.mark) as reader:
             reader.will_read(0, stop)
             while (at := parts.border + parts.fill) < stop:
                 room = (await parts.room())[parts.fill : parts.fill + stop - at]

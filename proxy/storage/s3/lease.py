@@ -31,7 +31,7 @@ class Requests(Protocol):
 
     async def until_answered(self, what: str, once: Callable[[], Awaitable[T]]) -> T: ...
 
-    def in_time(self) -> asyncio.Timeout: ...
+    def read_timeout(self) -> asyncio.Timeout: ...
 
 
 class LeasedBucket:
@@ -42,7 +42,7 @@ class LeasedBucket:
         self._check = lease.check
         self.conditions = bucket.conditions
         self.until_answered = bucket.until_answered
-        self.in_time = bucket.in_time
+        self.read_timeout = bucket.read_timeout
 
     async def ask(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
         return await self.until_answered(operation, lambda: self.once(operation, missing=missing, **parameters))

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from proxy.storage import marker
 from proxy.storage.base import KEY, ObjectMissing
-from proxy.storage.s3.bucket import Body, Bucket, Place, Refused
+from proxy.storage.s3.bucket import Body, Bucket, Refused, S3Location
 from proxy.storage.s3.session import stream_of
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ T = TypeVar("T")
 VOUCH_LASTS = 5.0  # seconds for which the name that was seen is enough to begin an object: no extra request for each
 
 
-class Mark:
+class StoreMarker:
     """The name of the store under `prefix`, and whether it is `store_id`; None for any."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Mark:
             stream, content = stream_of(answer["Body"]), b""
             try:
                 while len(content) < marker.LENGTH:  # a read gives what has come
-                    async with self._bucket.in_time():
+                    async with self._bucket.read_timeout():
                         part: bytes = await stream.read(marker.LENGTH - len(content))
                     if not part:
                         break
@@ -91,7 +91,7 @@ class Mark:
         await self._bucket.until_answered("put_object", once)
 
 
-def adopt(place: Place, prefix: str, store_id: str) -> None:
+def adopt(place: S3Location, prefix: str, store_id: str) -> None:
     """As `marker.adopt`, of the store under `prefix`. Blocks, and runs event loops of its own."""
 
     async def is_empty(bucket: Bucket) -> bool:
@@ -100,25 +100,25 @@ def adopt(place: Place, prefix: str, store_id: str) -> None:
 
     marker.take_over(
         store_id,
-        find=lambda: _ask(place, lambda bucket: Mark(bucket, prefix).find()),
+        find=lambda: _ask(place, lambda bucket: StoreMarker(bucket, prefix).find()),
         is_empty=lambda: _ask(place, is_empty),
-        make=lambda: _ask(place, lambda bucket: Mark(bucket, prefix).make(store_id)),
+        make=lambda: _ask(place, lambda bucket: StoreMarker(bucket, prefix).make(store_id)),
         where=f"{place.bucket}/{prefix}",
     )
 
 
-def claim(place: Place, prefix: str, known: Path, *, first: Callable[[], bool]) -> str:
+def claim(place: S3Location, prefix: str, known: Path, *, first: Callable[[], bool]) -> str:
     """As `marker.claim`, of the store under `prefix`. Blocks, and runs event loops of its own."""
     return marker.agree(
         known,
-        find=lambda: _ask(place, lambda bucket: Mark(bucket, prefix).find()),
-        make=lambda store_id: _ask(place, lambda bucket: Mark(bucket, prefix).make(store_id)),
+        find=lambda: _ask(place, lambda bucket: StoreMarker(bucket, prefix).find()),
+        make=lambda store_id: _ask(place, lambda bucket: StoreMarker(bucket, prefix).make(store_id)),
         question=_question(place, prefix),
         first=first,
     )
 
 
-def _ask(place: Place, what: Callable[[Bucket], Awaitable[T]]) -> T:
+def _ask(place: S3Location, what: Callable[[Bucket], Awaitable[T]]) -> T:
     async def asked() -> T:
         bucket = Bucket(place)
         try:
@@ -129,5 +129,5 @@ def _ask(place: Place, what: Callable[[Bucket], Awaitable[T]]) -> T:
     return asyncio.run(asked())
 
 
-def _question(place: Place, prefix: str) -> str:
+def _question(place: S3Location, prefix: str) -> str:
     return f"do [storage] bucket and prefix name the right place, {place.bucket}/{prefix}?"

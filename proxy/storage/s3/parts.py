@@ -25,7 +25,7 @@ from proxy.model.records import TAIL_PIECE, SentPart
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.checksums import Summed
 from proxy.storage.s3.complete import check_number, complete, put_part
-from proxy.storage.s3.context import Tools, begin, fill_hole
+from proxy.storage.s3.context import S3Context, begin, fill_hole
 from proxy.storage.s3.part_buffers import Buffer
 
 UNKNOWN_SECONDS = 60.0  # for which the store may hold an upload that no row knows: far below the age of a stray
@@ -39,7 +39,7 @@ class Parts:
 
     def __init__(
         self,
-        tools: Tools,
+        context: S3Context,
         key: str,
         name: str,
         *,
@@ -59,8 +59,8 @@ class Parts:
         self.fill = offset - self.border
         self.carry = b""
         self.buffer: Buffer | None = None  # `_size` bytes of it are this stretch's
-        self.summed = Summed(tools.new_sum)  # of the part that fills
-        self._tools = tools
+        self.summed = Summed(context.new_sum)  # of the part that fills
+        self._context = context
         self._key = key
         self._name = name
         self._opened_at = 0.0  # by the monotonic clock
@@ -84,7 +84,7 @@ class Parts:
 
     async def take(self) -> None:
         """A buffer, before there is a byte for it."""
-        self.buffer = await self._tools.buffers.take(self._size)
+        self.buffer = await self._context.buffers.take(self._size)
 
     def adopt(self, buffer: Buffer, fill: int) -> None:
         """A whole part's buffer, which was taken elsewhere and holds the object's first `fill` bytes."""
@@ -112,7 +112,7 @@ class Parts:
 
     async def fill_hole(self) -> None:
         """Bring back what rows hold of the part that fills."""
-        await fill_hole(self._tools, self._key, self.border, self.in_rows, memoryview(self.buffer or b""))
+        await fill_hole(self._context, self._key, self.border, self.in_rows, memoryview(self.buffer or b""))
 
     async def send(self) -> None:
         """Start sending the part that is full, once fewer are on their way than may be."""
@@ -125,7 +125,7 @@ class Parts:
             await self._keep(self.in_rows, b"")
         await self.fill_hole()
         buffer, self.buffer = self.buffer or bytearray(), None
-        summed, self.summed = self.summed, Summed(self._tools.new_sum)
+        summed, self.summed = self.summed, Summed(self._context.new_sum)
         position = self.border // self.part_size + 1
         sending = self._send_part(position, number, buffer, self._size, self.part_size, summed)
         self._sending.append(begin(sending, "send a part"))
@@ -134,14 +134,14 @@ class Parts:
         self.fill = 0
 
     async def _open_upload(self) -> None:
-        is_crc32 = "ChecksumCRC32" in self._tools.new_sum().parameters()
+        is_crc32 = "ChecksumCRC32" in self._context.new_sum().parameters()
         more: dict[str, Any] = {"ChecksumAlgorithm": "CRC32"} if is_crc32 else {}
-        answer = await self._tools.bucket.ask("create_multipart_upload", Key=self._name, **more)
+        answer = await self._context.bucket.ask("create_multipart_upload", Key=self._name, **more)
         self.upload_id, self._opened_at = answer["UploadId"], time.monotonic()
 
     async def _take_number(self) -> int:
         if self._next_number == self._numbers_end:
-            self._next_number = await self._tools.rows.reserve(self._key, numbers=NUMBERS)
+            self._next_number = await self._context.rows.reserve(self._key, numbers=NUMBERS)
             self._numbers_end = self._next_number + NUMBERS
         self._next_number += 1
         return self._next_number - 1
@@ -152,11 +152,11 @@ class Parts:
         view = memoryview(buffer)[:length]
         try:
             verified = await summed.of(view)
-            etag = await put_part(self._tools.bucket, self._name, self.upload_id, number, view, verified)
+            etag = await put_part(self._context.bucket, self._name, self.upload_id, number, view, verified)
         except BaseException:
-            self._tools.buffers.let_go(size)  # the transport may still look at it
+            self._context.buffers.let_go(size)  # the transport may still look at it
             raise
-        self._tools.buffers.give(buffer, size)
+        self._context.buffers.give(buffer, size)
         return SentPart(position, number, etag, verified.get("ChecksumCRC32", ""))
 
     async def settle(self, left: int = 0) -> None:
@@ -191,13 +191,13 @@ class Parts:
         parts: Sequence[SentPart] = self._sent
         if self._continues:
             await self._keep(self.in_rows, b"", final_size=size)
-            parts = await self._tools.rows.parts(self._key)
-        await complete(self._tools.bucket, self._name, self.upload_id, parts, size)
+            parts = await self._context.rows.parts(self._key)
+        await complete(self._context.bucket, self._name, self.upload_id, parts, size)
 
     async def abort(self) -> None:
         """Of an upload that is open, nothing stays in the store. Failure(STORE_UNAVAILABLE)."""
         with contextlib.suppress(ObjectMissing):
-            await self._tools.bucket.ask("abort_multipart_upload", Key=self._name, UploadId=self.upload_id)
+            await self._context.bucket.ask("abort_multipart_upload", Key=self._name, UploadId=self.upload_id)
 
     # ---- rows -----------------------------------------------------------------------------------------------------
 
@@ -219,13 +219,13 @@ class Parts:
         begun, stop = self.in_rows, self.border + self.fill
         while self.buffer is not None and self.in_rows < stop:
             end = min(self.in_rows + TAIL_PIECE, stop)
-            async with self._tools.pieces:
+            async with self._context.pieces:
                 await self._keep(self.in_rows, bytes(self.gathered[self.in_rows - self.border : end - self.border]))
             self.in_rows = end
         return self.in_rows > begun
 
     async def _keep(self, tail_offset: int, tail: bytes, final_size: int | None = None) -> None:
-        await self._tools.rows.keep(
+        await self._context.rows.keep(
             self._key,
             part_size=self.part_size,
             upload_id=self.upload_id,
@@ -252,7 +252,7 @@ class Parts:
     def give_back(self, *, clean: bool = True) -> None:
         if self.buffer is not None:
             if clean:
-                self._tools.buffers.give(self.buffer, self._size)
+                self._context.buffers.give(self.buffer, self._size)
             else:
-                self._tools.buffers.let_go(self._size)
+                self._context.buffers.let_go(self._size)
             self.buffer = None

@@ -16,7 +16,7 @@ from typing import Any, Self
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.bucket import Bucket, Busy, Refused
 from proxy.storage.s3.connection import Answer
-from proxy.storage.s3.marker import Mark
+from proxy.storage.s3.marker import StoreMarker
 from proxy.storage.s3.session import stream_of
 
 WINDOW_MAX = 2**30  # bytes asked for at once: back-pressure bounds what is fetched, not this
@@ -26,7 +26,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 class S3Reader:
     """An open object; `size` is what HEAD said, or a row. One read at a time."""
 
-    def __init__(self, bucket: Bucket, name: str, size: int, mark: Mark) -> None:
+    def __init__(self, bucket: Bucket, name: str, size: int, mark: StoreMarker) -> None:
         self.size = size
         self._bucket = bucket
         self._mark = mark
@@ -103,7 +103,7 @@ class S3Reader:
             if isinstance(self._stream, Answer):
                 got = await self._stream.readinto(view, self._bucket.answer_seconds)
             else:
-                async with self._bucket.in_time():
+                async with self._bucket.read_timeout():
                     got = await self._stream.readinto(view)
         except BaseException:
             self._drop()

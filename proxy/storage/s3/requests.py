@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape, unescape
 
 from botocore.exceptions import ClientError, NoCredentialsError
 
-from proxy.storage.s3.session import LineSession
+from proxy.storage.s3.session import DirectSession
 from proxy.storage.s3.sigv4 import UNSIGNED, Credentials, signed
 
 OPERATIONS = {
@@ -57,7 +57,7 @@ class Direct:
         self._region = region
         self._clock = clock
         self._session: Any = client._endpoint.http_session
-        self._usable = isinstance(self._session, LineSession) and not self._session.goes_by_proxy(base)
+        self._usable = isinstance(self._session, DirectSession) and not self._session.goes_by_proxy(base)
 
     @staticmethod
     async def find(client: Any, bucket: str, clock: Callable[[], float] = time.time) -> Direct:

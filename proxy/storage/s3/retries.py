@@ -48,13 +48,13 @@ class Busy(Exception):
     """The service asks to come again later."""
 
 
-def words_of(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """What may be said of a try that was not answered: no text that a library made of addresses and names."""
     return str(error.args[0]) if isinstance(error, Busy) else type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Retries:
     """`seconds` and `longest_pause` bound the tries; `clock` is monotonic, `jitter` gives 0 to 1."""
 
     breaker: Breaker
@@ -95,7 +95,7 @@ class Patience:
             pause = min(pause * 2, self.longest_pause)
 
 
-class LateClient:
+class LazyClient:
     """A botocore client that `make` creates at its first use. `close` ends its connections; the next use makes another.
 
     It is made in a thread with a loop of its own, as botocore looks through files on the way. Connections come later,
@@ -132,7 +132,7 @@ class LateClient:
         return asyncio.run(enter())
 
 
-def session_of(service: str, kinds: Sequence[str]) -> Any:
+def make_session(service: str, kinds: Sequence[str]) -> Any:
     """An aiobotocore session with the service's model read from the disk, which takes 0.1 s: before a fork, or in a
     thread."""
     session = get_session()

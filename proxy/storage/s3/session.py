@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from aiobotocore.awsrequest import AioAWSResponse
 from aiobotocore.httpsession import AIOHTTPSession
 
-from proxy.storage.s3.connection import Answer, Body, Line
+from proxy.storage.s3.connection import Answer, Body, Connection
 
 _OURS = {"host", "accept-encoding", "content-length", "transfer-encoding", "expect"}
 
@@ -31,14 +31,14 @@ class _Whole:
         return self._content
 
 
-class LineSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
+class DirectSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
     """What aiobotocore sends requests by; `http_session_cls` of a client's configuration."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._connect_seconds, self._silence = settings["timeout"]
-        self._lines: set[Line] = set()
-        self._idle: dict[tuple[str, int], list[Line]] = {}
+        self._lines: set[Connection] = set()
+        self._idle: dict[tuple[str, int], list[Connection]] = {}
         self._tls: Any = None
 
     async def __aexit__(self, *error: Any) -> None:
@@ -97,7 +97,7 @@ class LineSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
 
     async def _exchange(
         self, method: str, url: str, fields: Mapping[str, Any], body: memoryview | None
-    ) -> tuple[Line, int, dict[str, str]]:
+    ) -> tuple[Connection, int, dict[str, str]]:
         """Send it; the line on which the answer's body comes, its status and headers."""
         scheme, host, port = _place(url)
         usual = port == (443 if scheme == "https" else 80)
@@ -115,11 +115,11 @@ class LineSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
                 self._forget(line)
                 raise
 
-    async def _content(self, url: str, line: Line, headers: Mapping[str, str]) -> Any:
+    async def _content(self, url: str, line: Connection, headers: Mapping[str, str]) -> Any:
         """The answer's body, still to come where its length is stated. The line is free once it has been read."""
         _, host, port = _place(url)
 
-        def free(line: Line) -> None:
+        def free(line: Connection) -> None:
             line.rest_free(time.monotonic())
             self._idle.setdefault((host, port), []).append(line)
 
@@ -134,7 +134,7 @@ class LineSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
             self._forget(line)
         return whole
 
-    async def _line(self, scheme: str, host: str, port: int) -> Line:
+    async def _line(self, scheme: str, host: str, port: int) -> Connection:
         """A free one, or a new one. OSError, TimeoutError."""
         now = time.monotonic()
         free = self._idle.setdefault((host, port), [])
@@ -147,12 +147,12 @@ class LineSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
             self._tls = await asyncio.to_thread(self._build_verify_context)
         async with asyncio.timeout(self._connect_seconds):
             _, line = await asyncio.get_running_loop().create_connection(
-                lambda: Line(self._silence), host, port, ssl=self._tls if scheme == "https" else None
+                lambda: Connection(self._silence), host, port, ssl=self._tls if scheme == "https" else None
             )
         self._lines.add(line)
         return line
 
-    def _forget(self, line: Line) -> None:
+    def _forget(self, line: Connection) -> None:
         line.abort()
         self._lines.discard(line)
 

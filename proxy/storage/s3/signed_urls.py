@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.storage.base import KEY
-from proxy.storage.s3.bucket import Bucket, Place
+from proxy.storage.s3.bucket import Bucket, S3Location
 
 LINK_SECONDS = 300  # time enough for a client to begin, also with its clock or the store's a little off
 
@@ -18,7 +18,9 @@ LINK_SECONDS = 300  # time enough for a client to begin, also with its clock or 
 class S3Links:
     """`SignedLinks` to the bucket of `place`, whose endpoint is the one that clients reach."""
 
-    def __init__(self, place: Place, *, prefix: str = "", session: Any = None, seconds: int = LINK_SECONDS) -> None:
+    def __init__(
+        self, place: S3Location, *, prefix: str = "", session: Any = None, seconds: int = LINK_SECONDS
+    ) -> None:
         self._bucket = Bucket(place, session=session)
         self._prefix = prefix
         self._seconds = seconds

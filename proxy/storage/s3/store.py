@@ -21,7 +21,6 @@ import contextlib
 import os
 import secrets
 import time
-import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -30,11 +29,11 @@ from proxy.model.open_objects import OpenObjects
 from proxy.storage.base import KEY, UNSHARED, ObjectMissing, StoredObject, Strays, WriteLease
 from proxy.storage.s3.append import S3Appender
 from proxy.storage.s3.bucket import Body, Bucket, Refused, unavailable
-from proxy.storage.s3.checksums import Crc32, Summed, sums
+from proxy.storage.s3.checksums import Summed, sums
 from proxy.storage.s3.complete import MAX_PARTS, complete
-from proxy.storage.s3.context import Tools
+from proxy.storage.s3.context import S3Context
 from proxy.storage.s3.lease import FencedRows, LeasedBucket
-from proxy.storage.s3.marker import Mark
+from proxy.storage.s3.marker import StoreMarker
 from proxy.storage.s3.part_buffers import Budget, OwnBudget, PartBuffers
 from proxy.storage.s3.parts import NUMBERS, Parts
 from proxy.storage.s3.read import S3Reader
@@ -61,23 +60,22 @@ class S3Store:
         part_size: int = 8 * MIB,
         budget: Budget | None = None,
         checksum: str = "crc32",
-        crc32: Crc32 = zlib.crc32,
         stall_seconds: float = 5.0,
         threads: int = THREADS,
     ) -> None:
         """`store_id` is the name that the store must have (`s3marker.claim`), None for any: in another one nothing is
         made, listed, or said to be missing. `budget` bounds the bytes of parts, and is closed with the store; without
-        one the store has `BUDGET` for itself. `checksum` is crc32 or md5, and `crc32` what counts the first. An append
+        one the store has `BUDGET` for itself. `checksum` is crc32 or md5. An append
         that does not come for `stall_seconds` gives up its buffer."""
         self.buffers = PartBuffers(budget or OwnBudget(BUDGET), part_size)
         self._bucket = bucket
         self._objects = objects
         self._prefix = prefix
-        self._mark = Mark(bucket, prefix, store_id)
+        self._mark = StoreMarker(bucket, prefix, store_id)
         self._part_size = part_size
         self._threads = Threads(threads, "store-write")
         self._drawers = Threads(DRAWERS, "store-draw")
-        self._new_sum = sums(checksum, crc32)
+        self._new_sum = sums(checksum)
         self._stall_seconds = stall_seconds
         self._pieces = asyncio.Semaphore(PIECES)
         self._probe = f"{prefix}probe-{secrets.token_hex(8)}"
@@ -100,9 +98,9 @@ class S3Store:
         part_size = self._part_size
         if expected_size is not None and expected_size > part_size * (MAX_PARTS * 99 // 100):  # sealing adds a little
             part_size = -(-expected_size // (MAX_PARTS * 99 // 100 * MIB)) * MIB
-        tools = self._tools(lease)
-        parts = Parts(tools, key, self._prefix + key, part_size=part_size, expected_size=expected_size)
-        appender = S3Appender(tools, self._prefix, key, parts, first=True)
+        context = self._context(lease)
+        parts = Parts(context, key, self._prefix + key, part_size=part_size, expected_size=expected_size)
+        appender = S3Appender(context, self._prefix, key, parts, first=True)
         await appender.reserve()
         return appender
 
@@ -110,13 +108,13 @@ class S3Store:
         """A finished object (an early one, or one whose row was never committed) goes on under a new key, with its
         bytes before `offset`, which of a large one is work."""
         _check_key(key)
-        name, tools = self._prefix + key, self._tools(lease)
-        found = await tools.rows.cut(key, offset, numbers=NUMBERS)
+        name, context = self._prefix + key, self._context(lease)
+        found = await context.rows.cut(key, offset, numbers=NUMBERS)
         if found is not None:
             await self._mark.vouch(fresh=False)  # what rows hold is to be put there
         if found is not None and found.final_size is None:
             parts = Parts(
-                tools,
+                context,
                 key,
                 name,
                 part_size=found.part_size,
@@ -124,16 +122,16 @@ class S3Store:
                 offset=offset,
                 next_number=found.next_number,
             )
-            return S3Appender(tools, self._prefix, key, parts)
+            return S3Appender(context, self._prefix, key, parts)
         size = found.final_size if found is not None else await self._size(key)
         if found is not None and size is not None:  # the completion was asked for, and perhaps never done
-            await complete(tools.bucket, name, found.upload_id, await tools.rows.parts(key), size)
+            await complete(context.bucket, name, found.upload_id, await context.rows.parts(key), size)
         if size is None:
             await self._mark.vouch()
         if size is None or offset > size:
             raise ObjectMissing(key)
-        parts = Parts(tools, key, name, part_size=self._part_size)
-        appender = S3Appender(tools, self._prefix, key, parts, whole=size)
+        parts = Parts(context, key, name, part_size=self._part_size)
+        appender = S3Appender(context, self._prefix, key, parts, whole=size)
         if offset < size:
             await appender.shorten(offset)
         return appender
@@ -224,7 +222,7 @@ class S3Store:
                 verified = await Summed(self._new_sum).of(body)
                 await self._bucket.ask("put_object", Key=self._probe, Body=Body(body), **verified)
                 answer = await self._bucket.ask("get_object", Key=self._probe)
-                async with self._bucket.in_time(), answer["Body"] as stream:
+                async with self._bucket.read_timeout(), answer["Body"] as stream:
                     if await stream.read() != body:
                         raise Failure(Code.STORE_UNAVAILABLE, "the object store gave back other bytes than it took")
             except TimeoutError as error:
@@ -243,8 +241,8 @@ class S3Store:
         self.buffers.close()
         await self._bucket.close()
 
-    def _tools(self, lease: WriteLease) -> Tools:
-        return Tools(
+    def _context(self, lease: WriteLease) -> S3Context:
+        return S3Context(
             LeasedBucket(self._bucket, lease),
             FencedRows(self._objects, lease),
             self._bucket,

@@ -14,7 +14,7 @@ from proxy.metadata.client.epochs import Epochs, now
 from proxy.metadata.cluster.subscriber import silence
 from proxy.runtime import supervisor
 from proxy.runtime.data_directory import open_data
-from proxy.runtime.supervisor import Role
+from proxy.runtime.supervisor import ProcessRole
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_no_worker_begins_with_a_page_that_speaks(tmp_path: Path, monkeypatch: p
     config = load(None, given, environ={})
     spoke: list[bool] = []
 
-    def supervise(roles: Sequence[Role], **more: Any) -> int:
+    def supervise(roles: Sequence[ProcessRole], **more: Any) -> int:
         page = Epochs(open_data(config).node_epochs)
         spoke.append(page.lease_valid())
         page.close()

@@ -13,16 +13,16 @@ from proxy.audit.events import (
     EVENT_MAX,
     UNAUTHENTICATED_EVENT_MAX,
     VALUE_MAX,
-    Happened,
-    Lines,
-    lay_out,
+    AuditEvent,
+    EventEncoder,
+    encode_parameters,
     user_identity,
 )
 from proxy.model.identity import Caller, Session, SessionKind
 
 
-def event(happened: Happened) -> dict[str, Any]:
-    line = Lines().line(happened)
+def event(event: AuditEvent) -> dict[str, Any]:
+    line = EventEncoder().encode(event)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     found: dict[str, Any] = json.loads(line)
@@ -115,20 +115,20 @@ def test_who_is_nobody_is_told_as_unknown() -> None:
 @pytest.mark.parametrize("member", ["parameters", "response"])
 def test_no_secret_gets_into_an_event_at_any_depth(name: str, member: str) -> None:
     parts: Any = {"Credentials": [{name: "must-never-be-seen", "AccessKeyId": "ASIA1"}]}
-    line = Lines().line(CREATED._replace(**{member: parts}))
+    line = EventEncoder().encode(CREATED._replace(**{member: parts}))
     assert b"must-never-be-seen" not in line
     assert b"ASIA1" in line
 
 
 def test_an_event_is_bounded_and_says_what_was_left_out() -> None:
-    line = Lines().line(CREATED._replace(parameters={"policyText": "x" * EVENT_MAX}))
+    line = EventEncoder().encode(CREATED._replace(parameters={"policyText": "x" * EVENT_MAX}))
     assert len(line) <= EVENT_MAX
     assert json.loads(line)["requestParameters"] == {"omitted": "too large for an event"}
 
 
 def test_an_event_stays_in_bounds_whatever_is_long() -> None:
     long = tuple(f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{number:0>600}" for number in range(200))
-    line = Lines().line(
+    line = EventEncoder().encode(
         CREATED._replace(resources=long, message="\U0001f40b" * 4096, user_agent="\xff" * 9000, error="E")
     )
     assert len(line) <= EVENT_MAX
@@ -139,7 +139,7 @@ def test_an_event_stays_in_bounds_whatever_is_long() -> None:
 def test_no_value_of_an_unauthenticated_caller_takes_more_than_a_kibibyte_of_its_line(letter: str) -> None:
     long = letter * 5000
     given = {"RoleArn": long, "Tags": [{"Key": long}], "Short": "kept"}
-    line = Lines().line(
+    line = EventEncoder().encode(
         CREATED._replace(caller=None, user_agent=long, message=long, error="E", parameters=given, response=None)
     )
     told = json.loads(line)
@@ -154,51 +154,53 @@ def test_no_value_of_an_unauthenticated_caller_takes_more_than_a_kibibyte_of_its
 
 def test_the_line_of_an_unauthenticated_caller_is_bounded_however_many_values_it_has() -> None:
     given = {f"Member{number}": "x" * 1000 for number in range(100)}
-    line = Lines().line(CREATED._replace(caller=None, parameters=given))
+    line = EventEncoder().encode(CREATED._replace(caller=None, parameters=given))
     assert len(line) <= UNAUTHENTICATED_EVENT_MAX
     assert json.loads(line)["requestParameters"] == {"omitted": "too large for an event"}
 
 
 def test_parameters_that_were_laid_out_before_stand_as_they_would_have() -> None:
     assert (
-        event(CREATED._replace(parameters=lay_out({"ImageIds": ["a"], "Password": "p"})))["requestParameters"]
+        event(CREATED._replace(parameters=encode_parameters({"ImageIds": ["a"], "Password": "p"})))["requestParameters"]
         == event(CREATED._replace(parameters={"ImageIds": ["a"], "Password": "p"}))["requestParameters"]
         == {"imageIds": ["a"], "password": "HIDDEN_DUE_TO_SECURITY_REASONS"}
     )
 
 
 def test_every_event_has_an_id_of_its_own_that_is_a_uuid() -> None:
-    lines, others = Lines(), Lines()
-    ids = [json.loads(each.line(CREATED))["eventID"] for each in (lines, lines, others)]
+    lines, others = EventEncoder(), EventEncoder()
+    ids = [json.loads(each.encode(CREATED))["eventID"] for each in (lines, lines, others)]
     assert len(set(ids)) == 3
     assert {uuid.UUID(each).version for each in ids} == {4}
 
 
 def test_what_a_client_sent_cannot_begin_another_line() -> None:
-    line = Lines().line(CREATED._replace(user_agent='a\n{"forged":1}\r\u2028', message="\n", error="E"))
+    line = EventEncoder().encode(CREATED._replace(user_agent='a\n{"forged":1}\r\u2028', message="\n", error="E"))
     assert line.count(b"\n") == 1
     assert json.loads(line)["userAgent"].startswith("a\n")
 
 
 def test_what_pulls_have_in_common_is_kept_and_each_has_its_own_besides() -> None:
-    lines = Lines(keep=2)
-    pull = CREATED._replace(name="BatchGetImage", data=True, parameters=lay_out({"imageIds": ["v1"]}), response=None)
+    lines = EventEncoder(keep=2)
+    pull = CREATED._replace(
+        name="BatchGetImage", data=True, parameters=encode_parameters({"imageIds": ["v1"]}), response=None
+    )
     own: list[dict[str, Any]] = [
         {"status": 200, "bytes_out": 7, "request_id": "a", "moment": 1.0},
         {"status": 404, "request_id": "b", "moment": 2.0, "error": "ImageNotFoundException", "message": "none"},
         {"user_agent": "another", "status": 200, "bytes_out": 8},
-        {"parameters": lay_out({"imageIds": ["v2"]}), "status": 304},
+        {"parameters": encode_parameters({"imageIds": ["v2"]}), "status": 304},
         {"caller": None, "status": 401, "error": "Unauthorized"},
     ]
     for given in (*own, *own):
-        told, fresh = json.loads(lines.line(pull._replace(**given))), event(pull._replace(**given))
+        told, fresh = json.loads(lines.encode(pull._replace(**given))), event(pull._replace(**given))
         assert told | {"eventID": ""} == fresh | {"eventID": ""}
         assert told["additionalEventData"]["status"] == given["status"]
-    assert len(lines._alike) <= 2
+    assert len(lines._commons) <= 2
 
 
 def test_callers_that_were_laid_out_are_kept_in_bounds() -> None:
-    lines = Lines(keep=2)
+    lines = EventEncoder(keep=2)
     for _ in range(5):
-        lines.line(CREATED._replace(caller=Caller(ANNA)))
+        lines.encode(CREATED._replace(caller=Caller(ANNA)))
     assert len(lines._identities) == 2

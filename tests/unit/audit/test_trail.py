@@ -126,7 +126,7 @@ async def test_no_trail_takes_everything() -> None:
     trail = NoTrail()
     await trail.record(CREATED)
     await trail.note(CREATED)
-    assert trail.note_at_once(CREATED)
+    assert trail.try_enqueue(CREATED)
     assert await trail.check() is None
 
 
@@ -134,7 +134,7 @@ async def test_a_mistake_of_ours_in_one_batch_is_told_and_holds_up_nobody(monkey
     written = Written()
     trail = WrittenTrail(written.write, batch_seconds=0.01)
     with monkeypatch.context() as broken:
-        broken.setattr(trail._pulls, "line", lambda happened: 1 // 0)
+        broken.setattr(trail._pulls, "encode", lambda event: 1 // 0)
         await trail.note(CREATED._replace(data=True))
         await asyncio.wait_for(trail.record(CREATED), 10)
     await asyncio.wait_for(trail.record(CREATED), 10)

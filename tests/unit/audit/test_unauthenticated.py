@@ -56,7 +56,7 @@ async def test_a_flood_is_sampled_and_what_was_omitted_is_counted() -> None:
     main, other = Written(), Written()
     trail = WrittenTrail(main.write, write_unauthenticated=other.write, per_second=0.5)
     for _ in range(1000):
-        assert trail.note_at_once(NOBODY)
+        assert trail.try_enqueue(NOBODY)
     await asyncio.to_thread(trail.close)
     written = [each for each in other.lines if each["eventName"] != OMITTED]
     assert 5 <= len(written) < 100
@@ -82,8 +82,8 @@ async def test_a_flood_behind_a_disk_that_stands_still_makes_no_read_of_others_w
     other.held.clear()
     trail = WrittenTrail(main.write, write_unauthenticated=other.write, per_second=1e6)
     for _ in range(PENDING_MAX + 10):
-        assert trail.note_at_once(NOBODY)
-    assert trail.note_at_once(CREATED)
+        assert trail.try_enqueue(NOBODY)
+    assert trail.try_enqueue(CREATED)
     other.held.set()
     await asyncio.to_thread(trail.close)
     assert len(main.lines) == 1

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from proxy.auth import access as access_module
-from proxy.auth.access import QUESTIONS_KEPT, VALUES_KEPT, Access, repository_named
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.access import QUESTIONS_MAX, VALUES_MAX, Access, repository_named
+from proxy.auth.policy.context import RequestInfo
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal, RegistryAccess, RepositoryAccess
 
 HOME, OTHER, CLOSED = "111122223333", "444455556666", "999999999999"
 REPOSITORY = f"arn:aws:ecr:eu-west-1:{HOME}:repository/team/app"
 BOB_ARN = f"arn:aws:iam::{HOME}:user/bob"
-FACTS = RequestFacts(1764028800.0, "192.0.2.7", True, "docker/27", "eu-west-1")
+FACTS = RequestInfo(1764028800.0, "192.0.2.7", True, "docker/27", "eu-west-1")
 
 
 def statement(effect: str = "Allow", **more: Any) -> str:
@@ -136,8 +136,8 @@ async def test_a_kept_decision_is_not_used_for_a_request_that_differs_in_what_a_
     access, one = Access(Said()), caller(statement(Resource="*", Condition=condition))
     for _ in range(3):
         for change, expected in ((allowed, True), (refused, False)):
-            facts = replace(FACTS, **change)
-            assert (await access.decide(one, "ecr:PutImage", REPOSITORY, facts)).allowed is expected
+            info = replace(FACTS, **change)
+            assert (await access.decide(one, "ecr:PutImage", REPOSITORY, info)).allowed is expected
 
 
 async def test_a_kept_decision_is_not_used_for_a_request_that_fills_in_another_resource() -> None:
@@ -173,19 +173,19 @@ async def test_nothing_is_kept_of_a_caller_that_is_gone() -> None:
 
 async def test_what_is_kept_of_one_caller_is_bounded() -> None:
     access, one = Access(Said()), caller(statement(Resource=REPOSITORY))
-    for at in range(QUESTIONS_KEPT + 10):
+    for at in range(QUESTIONS_MAX + 10):
         decision = await access.decide(one, "ecr:PutImage", f"{REPOSITORY}{at}", FACTS)
         assert not decision.allowed
-        assert len(access._seen[one].questions) <= QUESTIONS_KEPT
+        assert len(access._callers[one].questions) <= QUESTIONS_MAX
     assert (await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS)).allowed
 
 
 async def test_what_is_kept_of_one_question_is_bounded() -> None:
     condition = {"StringLike": {"aws:UserAgent": "*"}}
     access, one = Access(Said()), caller(statement(Resource="*", Condition=condition))
-    for at in range(VALUES_KEPT + 10):
+    for at in range(VALUES_MAX + 10):
         await access.decide(one, "ecr:PutImage", REPOSITORY, replace(FACTS, user_agent=f"agent {at}"))
-        assert len(access._seen[one].questions["ecr:PutImage", REPOSITORY, False].decisions) <= VALUES_KEPT
+        assert len(access._callers[one].questions["ecr:PutImage", REPOSITORY, False].decisions) <= VALUES_MAX
 
 
 async def test_a_decision_is_made_once_while_all_that_it_hung_on_is_equal() -> None:
@@ -207,14 +207,14 @@ async def test_a_key_of_one_request_that_no_document_reads_makes_no_other_decisi
 
 
 async def test_what_is_kept_of_all_callers_together_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access_module, "DECISIONS_KEPT", 20)
+    monkeypatch.setattr(access_module, "DECISIONS_MAX", 20)
     access = Access(Said())
     condition = {"StringLike": {"aws:UserAgent": "*"}}
     callers = [caller(statement(Resource="*", Condition=condition)) for _ in range(50)]
     for at, one in enumerate(callers):
-        facts = replace(FACTS, user_agent=f"agent {at}")
-        assert (await access.decide(one, "ecr:PutImage", REPOSITORY, facts)).allowed
-        kept = sum(len(each.decisions) for seen in access._seen.values() for each in seen.questions.values())
+        info = replace(FACTS, user_agent=f"agent {at}")
+        assert (await access.decide(one, "ecr:PutImage", REPOSITORY, info)).allowed
+        kept = sum(len(each.decisions) for seen in access._callers.values() for each in seen.questions.values())
         assert kept == (at + 1) % 21  # all are dropped with the first too many, and none sooner
 
 

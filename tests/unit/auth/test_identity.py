@@ -11,7 +11,7 @@ import pytest
 from harness.identities import ADMINISTRATORS
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.identity import EXPIRED_TEXT, HEADER_MAX, Identity, Unauthenticated
+from proxy.auth.identity import EXPIRED_TEXT, HEADER_MAX, BasicAuthenticator, Unauthenticated
 from proxy.auth.tokens import LIFETIME, TokenClaims, Tokens
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, AttachedPolicy, Principal, Session, SessionKind
@@ -40,7 +40,7 @@ class House:
         self.keys = {"AKIAANNA": AccessKey("AKIAANNA", b"sealed", ANNA)}
         self.looked_up = 0
         self.tokens = CountingTokens(SmallSealer([("k", bytes(32))], "authorization-token"))
-        self.identity = Identity(
+        self.identity = BasicAuthenticator(
             Callers(self, lambda: self.now), self.tokens, lambda: self.now, region=REGION, keep=keep
         )
         self.documents: dict[str, AttachedPolicy] = {}

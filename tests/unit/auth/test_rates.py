@@ -14,7 +14,7 @@ import pytest
 from harness.metadata import ACCOUNT, Clock, World, plain_client, sqlite_service
 from proxy import observe
 from proxy.auth import rates
-from proxy.auth.rates import ALONE_SECONDS, LEASE_SECONDS, Rates
+from proxy.auth.rates import FALLBACK_SECONDS, LEASE_SECONDS, RateLimiter
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller, Principal
@@ -65,16 +65,16 @@ def bucket(world: World) -> Bucket:
     return Bucket(world.metadata)
 
 
-def worker(world: World, bucket: Bucket) -> Rates:
-    return Rates(RATES, bucket, clock=world.clock)
+def worker(world: World, bucket: Bucket) -> RateLimiter:
+    return RateLimiter(RATES, bucket, clock=world.clock)
 
 
-async def let_through(asking: Rates, operation: str, times: int, caller: Caller = MINE) -> int:
+async def let_through(asking: RateLimiter, operation: str, times: int, caller: Caller = MINE) -> int:
     """Of so many requests one after the other."""
     return sum([await passes(asking, operation, caller) for _ in range(times)])
 
 
-async def passes(asking: Rates, operation: str, caller: Caller = MINE) -> bool:
+async def passes(asking: RateLimiter, operation: str, caller: Caller = MINE) -> bool:
     try:
         await asking.require(caller, operation)
     except Failure as failure:
@@ -152,7 +152,7 @@ async def test_what_is_leased_ahead_and_not_used_is_little(world: World, bucket:
 async def test_workers_together_let_through_what_was_promised(world: World, bucket: Bucket, seed: int) -> None:
     """In no window more than burst + rate x (window + lease), however requests fall on four workers."""
     draw, rate = random.Random(seed), Rate(40.0, 20.0)
-    workers = [Rates({SLOW: rate}, bucket, clock=world.clock) for _ in range(4)]
+    workers = [RateLimiter({SLOW: rate}, bucket, clock=world.clock) for _ in range(4)]
     passed: list[float] = []
     for _ in range(60):
         asking = draw.choice(workers)
@@ -176,10 +176,10 @@ async def test_without_the_service_each_worker_lets_through_the_rate(world: Worl
     asking = worker(world, bucket)
     bucket.fault = Failure(Code.METADATA_UNAVAILABLE, "gone")
     began, passed = world.clock.now, 0
-    while world.clock.now < began + ALONE_SECONDS - 0.01:
+    while world.clock.now < began + FALLBACK_SECONDS - 0.01:
         passed += await let_through(asking, SLOW, 5)
         world.clock.now += 0.1
-    assert passed == 10 * ALONE_SECONDS
+    assert passed == 10 * FALLBACK_SECONDS
     assert bucket.calls == 1
     bucket.fault = None
     world.clock.now += 1.0
@@ -191,7 +191,7 @@ async def test_a_service_that_hangs_holds_a_request_up_for_a_moment(
     world: World, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was leased before does not count against who is then alone."""
-    monkeypatch.setattr(rates, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(rates, "TIMEOUT_SECONDS", 0.5)
     asking = worker(world, bucket)
     assert await let_through(asking, SLOW, 1) == 1
     bucket.hangs = True

@@ -14,7 +14,7 @@ from proxy.auth.signing_keys import SigningKeys, signing_key
 from proxy.auth.sigv4 import (
     Claim,
     Reason,
-    Refused,
+    SignatureRefused,
     check_claim,
     read_claim,
 )
@@ -48,7 +48,7 @@ def check(claim: Claim, now: float, skew_minutes: int = 5) -> None:
 
 
 def test_no_authorization_is_missing() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(SignatureRefused) as caught:
         read_claim(VANILLA)
     assert (caught.value.reason, caught.value.message) == (Reason.MISSING, "Missing Authentication Token")
 
@@ -83,19 +83,19 @@ SIG = "Signature=" + "0" * 64
     ],
 )
 def test_a_malformed_authorization_is_incomplete_and_says_what_it_lacks(authorization: str, text: str) -> None:
-    with pytest.raises(Refused, match=text) as caught:
+    with pytest.raises(SignatureRefused, match=text) as caught:
         read_claim([*VANILLA, ("Authorization", authorization)])
     assert caught.value.reason is Reason.INCOMPLETE
 
 
 def test_a_foreign_terminator_is_refused() -> None:
-    with pytest.raises(Refused, match="valid terminator: 'aws4_request'"):
+    with pytest.raises(SignatureRefused, match="valid terminator: 'aws4_request'"):
         read_claim([*VANILLA, ("Authorization", f"AWS4-HMAC-SHA256 {GOOD.replace('aws4_', 'aws5_')}, {LIST}, {SIG}")])
 
 
 @given(st.text(max_size=200))
 def test_any_text_as_authorization_is_refused_and_nothing_else_happens(text: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(SignatureRefused):
         read_claim([*VANILLA, ("Authorization", text)])
 
 
@@ -104,7 +104,7 @@ def test_any_text_as_authorization_is_refused_and_nothing_else_happens(text: str
 )
 def test_a_malformed_date_is_incomplete(date: str) -> None:
     headers = [("Host", "h"), ("X-Amz-Date", date), ("Authorization", f"AWS4-HMAC-SHA256 {GOOD}, {LIST}, {SIG}")]
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(SignatureRefused) as caught:
         read_claim(headers)
     assert caught.value.reason is Reason.INCOMPLETE
 
@@ -115,7 +115,7 @@ def test_a_malformed_date_is_incomplete(date: str) -> None:
 def test_a_second_copy_of_a_header_that_must_be_single_is_refused(name: str) -> None:
     others = (("X-Amz-Target", TARGET), ("Content-Type", "a"), ("X-Amz-Security-Token", "t"))
     authorization = ("Authorization", f"AWS4-HMAC-SHA256 {GOOD}, {LIST}, {SIG}")
-    with pytest.raises(Refused, match="must be sent once") as caught:
+    with pytest.raises(SignatureRefused, match="must be sent once") as caught:
         read_claim([*VANILLA, *others, authorization, (name, "another")])
     assert caught.value.reason is Reason.INCOMPLETE
 
@@ -135,7 +135,7 @@ def test_five_minutes_either_way_are_still_good(minutes: int) -> None:
 
 
 def test_an_expired_signature_is_refused_in_the_words_of_aws() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(SignatureRefused) as caught:
         check(claim_of("20261124T053502Z"), NOW)
     assert caught.value.reason is Reason.MISMATCH
     assert caught.value.message == (
@@ -144,7 +144,7 @@ def test_an_expired_signature_is_refused_in_the_words_of_aws() -> None:
 
 
 def test_a_signature_from_the_future_is_refused_in_the_words_of_aws() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(SignatureRefused) as caught:
         check(claim_of("20261124T060509Z"), NOW, skew_minutes=15)
     assert caught.value.message == (
         "Signature not yet current: 20261124T060509Z is still later than 20261124T060507Z (20261124T055007Z + 15 min.)"
@@ -152,7 +152,7 @@ def test_a_signature_from_the_future_is_refused_in_the_words_of_aws() -> None:
 
 
 def test_a_date_that_is_no_date_is_incomplete() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(SignatureRefused) as caught:
         check(claim_of("20261341T993502Z", "20261341"), NOW)
     assert caught.value.reason is Reason.INCOMPLETE
 
@@ -171,7 +171,7 @@ def test_a_date_that_is_no_date_is_incomplete() -> None:
     ids=["region", "service", "day"],
 )
 def test_a_scope_that_is_not_ours_is_refused(claim: Claim, text: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(SignatureRefused) as caught:
         check(claim, NOW)
     assert (caught.value.reason, caught.value.message) == (Reason.MISMATCH, text)
 
@@ -180,7 +180,7 @@ def test_a_scope_that_is_not_ours_is_refused(claim: Claim, text: str) -> None:
 def test_a_required_header_left_unsigned_is_refused(missing: str) -> None:
     claim = claim_of()
     less = replace(claim, signed_headers=tuple(name for name in claim.signed_headers if name != missing))
-    with pytest.raises(Refused, match="must be a 'SignedHeader'") as caught:
+    with pytest.raises(SignatureRefused, match="must be a 'SignedHeader'") as caught:
         check(less, NOW)
     assert caught.value.reason is Reason.INCOMPLETE
 

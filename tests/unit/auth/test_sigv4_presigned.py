@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.auth.signing_keys import signing_key
-from proxy.auth.sigv4 import MISMATCH_TEXT, Claim, Reason, Refused, check_claim, check_signature, read_claim
+from proxy.auth.sigv4 import MISMATCH_TEXT, Claim, Reason, SignatureRefused, check_claim, check_signature, read_claim
 
 KEY_ID = "AKIDEXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
@@ -75,8 +75,8 @@ def check(claim: Claim, *, now: float, presigned_seconds: int | None = None, ske
     )
 
 
-def refused(request: Presigned) -> Refused:
-    with pytest.raises(Refused) as caught:
+def refused(request: Presigned) -> SignatureRefused:
+    with pytest.raises(SignatureRefused) as caught:
         request.verify()
     return caught.value
 
@@ -158,7 +158,7 @@ def test_an_altered_query_is_a_mismatch(old: str, new: str) -> None:
 def test_another_method_or_body_is_a_mismatch() -> None:
     request = presigned()
     assert refused(replace(request, method="POST")).message == MISMATCH_TEXT
-    with pytest.raises(Refused, match="does not match"):
+    with pytest.raises(SignatureRefused, match="does not match"):
         request.verify(body=b"Action=AssumeRole")
 
 
@@ -215,7 +215,7 @@ def test_a_security_token_in_the_query_and_as_a_header_is_refused() -> None:
 
 @given(st.text("X-AmzSignatureCedlDh=&%;/0123TZ", max_size=60))
 def test_any_query_is_refused_and_nothing_else_happens(query: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(SignatureRefused):
         Presigned("X-Amz-Signature=" + query).verify()
 
 
@@ -233,7 +233,7 @@ def claim_of(expires: str, **other: str) -> Claim:
 def test_of_sts_it_holds_fifteen_minutes_whatever_it_says(expires: str) -> None:
     claim = claim_of(expires)
     check(claim, now=SIGNED_AT + 900, presigned_seconds=900)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(SignatureRefused) as caught:
         check(claim, now=SIGNED_AT + 901, presigned_seconds=900)
     assert (caught.value.reason, caught.value.message) == (
         Reason.MISMATCH,
@@ -245,26 +245,26 @@ def test_of_sts_it_holds_fifteen_minutes_whatever_it_says(expires: str) -> None:
 def test_of_other_services_it_holds_as_long_as_it_says(expires: str, shown: str) -> None:
     claim = claim_of(expires)
     check(claim, now=SIGNED_AT + int(expires))
-    with pytest.raises(Refused, match=re.escape(f"- {shown})")):
+    with pytest.raises(SignatureRefused, match=re.escape(f"- {shown})")):
         check(claim, now=SIGNED_AT + int(expires) + 1)
 
 
 @pytest.mark.parametrize("expires", ["", "0", "604801", "1000000000", "-1", "1.5", "٣", "1e3"])
 def test_of_other_services_it_says_between_a_second_and_a_week(expires: str) -> None:
-    with pytest.raises(Refused, match="1 to 604800") as caught:
+    with pytest.raises(SignatureRefused, match="1 to 604800") as caught:
         check(claim_of(expires), now=SIGNED_AT)
     assert caught.value.reason is Reason.INCOMPLETE
 
 
 def test_it_holds_no_earlier_than_clocks_may_differ() -> None:
     check(claim_of("60"), now=SIGNED_AT - 300, skew_minutes=5)
-    with pytest.raises(Refused, match="Signature not yet current"):
+    with pytest.raises(SignatureRefused, match="Signature not yet current"):
         check(claim_of("60"), now=SIGNED_AT - 301, skew_minutes=5)
 
 
 def test_the_host_must_be_signed_and_the_date_need_not_be_a_header() -> None:
     check(claim_of("60"), now=SIGNED_AT)
-    with pytest.raises(Refused, match="must be a 'SignedHeader'"):
+    with pytest.raises(SignatureRefused, match="must be a 'SignedHeader'"):
         check(replace(claim_of("60"), signed_headers=("x-k8s-aws-id",)), now=SIGNED_AT)
 
 
@@ -275,7 +275,7 @@ def test_the_host_must_be_signed_and_the_date_need_not_be_a_header() -> None:
     "said", ["UNSIGNED-PAYLOAD", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "abc"]
 )
 def test_a_declared_hash_that_is_none_is_refused_before_the_body(said: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(SignatureRefused) as caught:
         check(replace(claim_of("60"), body_sha256=said), now=SIGNED_AT)
     assert (caught.value.reason, caught.value.message) == (Reason.MISMATCH, MISMATCH_TEXT)
 

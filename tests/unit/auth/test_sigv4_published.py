@@ -13,7 +13,7 @@ import pytest
 
 from proxy.auth.canonical import canonical_query
 from proxy.auth.signing_keys import signing_key
-from proxy.auth.sigv4 import Refused, check_signature, read_claim
+from proxy.auth.sigv4 import SignatureRefused, check_signature, read_claim
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 SCOPE = "AKIDEXAMPLE/20150830/us-east-1/service/aws4_request"
@@ -194,7 +194,7 @@ def test_a_published_header_signature_is_accepted_and_of_another_body_is_not(cas
     authorization = f"AWS4-HMAC-SHA256 Credential={SCOPE}, SignedHeaders={names}, Signature={case.signature}"
     headers = (*HOST, *case.headers, ("Authorization", authorization), DATE)
     check(case, headers, case.query, case.body)
-    with pytest.raises(Refused):
+    with pytest.raises(SignatureRefused):
         check(case, headers, case.query, case.body + b"!")
 
 
@@ -208,7 +208,7 @@ def test_a_published_query_signature_is_accepted_and_for_longer_is_not(case: Cas
     query = f"{case.query}&{query}" if case.query else query
     headers = (*HOST, *case.headers, DATE)
     check(case, headers, query, b"")
-    with pytest.raises(Refused):
+    with pytest.raises(SignatureRefused):
         check(case, headers, query.replace("Expires=3600", "Expires=7200"), b"")
 
 

@@ -20,7 +20,7 @@ from proxy.auth.sigv4 import (
     MISMATCH_TEXT,
     Claim,
     Reason,
-    Refused,
+    SignatureRefused,
     check_signature,
     read_claim,
 )
@@ -127,7 +127,7 @@ def _escaped(text: str) -> str:
 def test_a_changed_signed_header_is_refused(header: str, value: str) -> None:
     request = signed()
     if dict(request.headers).get(header) != value:
-        with pytest.raises(Refused):
+        with pytest.raises(SignatureRefused):
             request.with_header(header, value).verify()
 
 
@@ -153,13 +153,13 @@ CHANGES: dict[str, Callable[[Request], Request]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_an_altered_request_is_refused_as_a_mismatch(change: Callable[[Request], Request]) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(SignatureRefused) as caught:
         change(signed()).verify()
     assert (caught.value.reason, caught.value.message) == (Reason.MISMATCH, MISMATCH_TEXT)
 
 
 def test_a_wrong_secret_is_refused_as_a_mismatch_that_does_not_show_it() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(SignatureRefused) as caught:
         signed().verify(secret="another secret")
     assert caught.value.message == MISMATCH_TEXT
     assert "another secret" not in repr(caught.value)
@@ -169,5 +169,5 @@ def test_a_body_hash_in_a_header_is_not_believed() -> None:
     body_hash = hashlib.sha256(b"{}").hexdigest()
     request = signed(headers={"X-Amz-Target": TARGET, "X-Amz-Content-Sha256": body_hash})
     request.verify()
-    with pytest.raises(Refused):
+    with pytest.raises(SignatureRefused):
         replace(request, body=b'{"registryId":"1"}').verify()

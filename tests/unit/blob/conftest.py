@@ -31,7 +31,7 @@ async def data_key(masters: MasterKeys) -> DataKey:
 
 @pytest.fixture
 def pool() -> Iterator[BufferPool]:
-    """Slots of 4 KiB: three frames of 1,024 bytes, or thirteen of 256. None is lent when the test ends."""
+    """DoubleBuffer of 4 KiB: three frames of 1,024 bytes, or thirteen of 256. None is lent when the test ends."""
     small = BufferPool(slot_bytes=4096, keep=4)
     yield small
     assert small.lent == 0

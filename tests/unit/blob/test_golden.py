@@ -13,7 +13,7 @@ import pytest
 from fakes.memory_store import MemoryStore
 from fakes.sealed import Written, read_range, sealed_object
 
-from _speedups import plain, pure
+from _speedups import pure
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
 from proxy.blob.local_keys import LocalKeys
@@ -52,11 +52,11 @@ async def test_a_golden_object_opens(memory: MemoryStore, golden_keys: LocalKeys
     assert hashlib.sha256(whole).hexdigest() == row["sha256"]
 
 
-@pytest.mark.parametrize("twin", ["native", "pure", "plain"])
+@pytest.mark.parametrize("twin", ["native", "pure"])
 @pytest.mark.parametrize("state", STATES, ids=lambda state: f"{state['algorithm']}-{len(state['state']) // 2}")
 def test_a_golden_hash_state_resumes(twin: str, state: dict[str, str]) -> None:
-    resume: Any = {"pure": pure.resume, "plain": plain.resume}.get(twin)
-    if resume is None:
+    resume: Any = pure.resume
+    if twin == "native":
         resume = pytest.importorskip(
             "_speedups.native", reason="needs _speedups.native", exc_type=ModuleNotFoundError
         ).resume

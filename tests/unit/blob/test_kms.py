@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fakes.encryption_sdk import sdk_decrypt_by_kms
-from fakes.kms_door import KmsDoor, kms_door
+from fakes.fake_kms import FakeKms, fake_kms
 from fakes.memory_store import MemoryStore
 from fakes.sealed import ARN, read_range, write_messages
 
@@ -36,8 +36,8 @@ class Clock:
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[KmsDoor]:
-    async with kms_door() as opened:
+async def door() -> AsyncIterator[FakeKms]:
+    async with fake_kms() as opened:
         yield opened
 
 
@@ -47,8 +47,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def keys(door: KmsDoor, clock: Clock) -> AsyncIterator[KmsKeys]:
-    made = KmsKeys(door.kms(patience=0.5, answer_seconds=1.0), PROBE, clock=clock)
+async def keys(door: FakeKms, clock: Clock) -> AsyncIterator[KmsKeys]:
+    made = KmsKeys(door.kms(retry_seconds=0.5, answer_seconds=1.0), PROBE, clock=clock)
     yield made
     await made.close()
 
@@ -123,14 +123,14 @@ class TestOnMoto:
 
 class TestWhatIsAsked:
     async def test_a_blob_costs_one_generate_and_no_decrypt_where_it_was_made(
-        self, door: KmsDoor, keys: KmsKeys
+        self, door: FakeKms, keys: KmsKeys
     ) -> None:
         made = await keys.generate(ARN)
         assert await keys.unwrap(made.encrypted, ARN) == made.plaintext
         assert door.asked == ["GenerateDataKey"]
 
     async def test_equal_decrypts_at_once_are_one_request_and_are_kept_for_so_long(
-        self, door: KmsDoor, keys: KmsKeys, clock: Clock
+        self, door: FakeKms, keys: KmsKeys, clock: Clock
     ) -> None:
         made = await keys.generate(ARN)
         clock.now += 300
@@ -145,7 +145,7 @@ class TestWhatIsAsked:
         assert door.asked.count("Decrypt") == 2
 
     async def test_the_first_caller_cancelled_takes_no_answer_with_it(
-        self, door: KmsDoor, keys: KmsKeys, clock: Clock
+        self, door: FakeKms, keys: KmsKeys, clock: Clock
     ) -> None:
         made = await keys.generate(ARN)
         clock.now += 300
@@ -158,7 +158,7 @@ class TestWhatIsAsked:
         assert await second == made.plaintext
         assert door.asked.count("Decrypt") == 1
 
-    async def test_readiness_asks_now_and_then_only(self, door: KmsDoor, keys: KmsKeys, clock: Clock) -> None:
+    async def test_readiness_asks_now_and_then_only(self, door: FakeKms, keys: KmsKeys, clock: Clock) -> None:
         await asyncio.gather(*(keys.check() for _ in range(5)))
         assert len(door.asked) == 1
         door.refuse = "DisabledException"
@@ -181,7 +181,7 @@ class TestWhenItFails:
         ],
     )
     async def test_what_it_refuses_is_not_asked_again_and_has_a_hint_of_its_own(
-        self, door: KmsDoor, keys: KmsKeys, name: str, said: str, hint: str
+        self, door: FakeKms, keys: KmsKeys, name: str, said: str, hint: str
     ) -> None:
         door.refuse = name
         failure = await failure_of(keys.generate(ARN))
@@ -191,15 +191,15 @@ class TestWhenItFails:
         assert "somebody" not in str(failure)
         assert len(door.asked) == 1
 
-    async def test_a_busy_service_is_asked_again(self, door: KmsDoor) -> None:
-        keys = KmsKeys(door.kms(patience=10.0, answer_seconds=5.0), PROBE)  # its client is made within it
+    async def test_a_busy_service_is_asked_again(self, door: FakeKms) -> None:
+        keys = KmsKeys(door.kms(retry_seconds=10.0, answer_seconds=5.0), PROBE)  # its client is made within it
         door.refuse_next = 2
         await keys.generate(ARN)
         assert len(door.asked) == 3
         await keys.close()
 
     async def test_after_its_patience_the_failure_says_unavailable_and_keys_in_memory_go_on(
-        self, door: KmsDoor, keys: KmsKeys
+        self, door: FakeKms, keys: KmsKeys
     ) -> None:
         made = await keys.generate(ARN)
         door.refuse = "KMSInternalException"
@@ -211,7 +211,7 @@ class TestWhenItFails:
         clock = Clock()
         arn = await asyncio.to_thread(moto.new_key)
         async with fault_line(moto.port) as line:
-            kms = Kms(moto.place(arn, endpoint=line.url), clock=clock, patience=10.0)
+            kms = Kms(moto.place(arn, endpoint=line.url), clock=clock, retry_seconds=10.0)
             keys = KmsKeys(kms, PROBE)
             await keys.generate(ARN)
             line.mode = "refuse"
@@ -231,8 +231,8 @@ class TestWhenItFails:
             assert "closed" in repr(kms.breaker)
             await keys.close()
 
-    async def test_a_service_that_stalls_is_given_up_in_time(self, door: KmsDoor) -> None:
-        keys = KmsKeys(door.kms(patience=0.0, answer_seconds=0.2), PROBE)
+    async def test_a_service_that_stalls_is_given_up_in_time(self, door: FakeKms) -> None:
+        keys = KmsKeys(door.kms(retry_seconds=0.0, answer_seconds=0.2), PROBE)
         door.stall = asyncio.Event()
         began = asyncio.get_running_loop().time()
         assert "unavailable" in (await failure_of(keys.generate(ARN))).fields
@@ -240,7 +240,7 @@ class TestWhenItFails:
         door.stall.set()
         await keys.close()
 
-    async def test_an_answer_about_another_key_is_refused(self, door: KmsDoor, keys: KmsKeys, clock: Clock) -> None:
+    async def test_an_answer_about_another_key_is_refused(self, door: FakeKms, keys: KmsKeys, clock: Clock) -> None:
         made = await keys.generate(ARN)
         clock.now += 300
         swapped = EncryptedDataKey(
@@ -248,14 +248,14 @@ class TestWhenItFails:
         )
         assert "another key" in (await failure_of(keys.unwrap(swapped, ARN))).message
 
-    async def test_no_secret_is_in_a_failure_or_a_repr(self, door: KmsDoor, keys: KmsKeys) -> None:
+    async def test_no_secret_is_in_a_failure_or_a_repr(self, door: FakeKms, keys: KmsKeys) -> None:
         made = await keys.generate(ARN)
         assert repr(made.plaintext) not in repr(made)
         door.refuse = "AccessDeniedException"
         failure = await failure_of(keys.generate(ARN))
         assert "secret" not in json.dumps([str(failure), failure.hint]).replace("kms_secret_access_key", "")
 
-    async def test_requests_are_counted_by_outcome(self, door: KmsDoor, keys: KmsKeys) -> None:
+    async def test_requests_are_counted_by_outcome(self, door: FakeKms, keys: KmsKeys) -> None:
         def count(outcome: str) -> float:
             return float(observe.metrics.kms_requests.labels("generate_data_key", outcome)._value.get())
 
@@ -266,7 +266,7 @@ class TestWhenItFails:
         assert {outcome: count(outcome) - before[outcome] for outcome in before} == {"ok": 1, "refused": 1}
 
 
-async def test_a_range_of_a_blob_sealed_under_kms_reads_back(door: KmsDoor, keys: KmsKeys) -> None:
+async def test_a_range_of_a_blob_sealed_under_kms_reads_back(door: FakeKms, keys: KmsKeys) -> None:
     memory, pool = MemoryStore(), BufferPool()
     made = await keys.generate(ARN)
     written = await write_messages(memory, [[b"a" * 1000], [b"b" * 1000]], made, pool=pool, frame_length=256)
@@ -276,7 +276,7 @@ async def test_a_range_of_a_blob_sealed_under_kms_reads_back(door: KmsDoor, keys
 OWN = "arn:aws:kms:us-east-1:123456789012:key/of-a-repository"
 
 
-async def test_a_repositorys_own_key_wraps_in_place_of_the_servers(door: KmsDoor, keys: KmsKeys) -> None:
+async def test_a_repositorys_own_key_wraps_in_place_of_the_servers(door: FakeKms, keys: KmsKeys) -> None:
     door.named[OWN] = OWN
     made = await keys.generate(ARN, OWN)
     assert made.encrypted.provider_info == OWN.encode()
@@ -287,7 +287,7 @@ async def test_a_repositorys_own_key_wraps_in_place_of_the_servers(door: KmsDoor
     assert (await keys.rewrap(servers, ARN, OWN)).provider_info == OWN.encode()
 
 
-async def test_a_key_is_known_by_its_arn_however_it_is_named(door: KmsDoor, keys: KmsKeys) -> None:
+async def test_a_key_is_known_by_its_arn_however_it_is_named(door: FakeKms, keys: KmsKeys) -> None:
     door.named |= {OWN: OWN, "of-a-repository": OWN, "alias/own": OWN}
     assert [await keys.arn_of(name, ARN) for name in ("alias/own", "of-a-repository", OWN)] == [OWN] * 3
     assert await keys.arn_of("", ARN) == door.arn
@@ -299,7 +299,7 @@ async def test_a_key_is_known_by_its_arn_however_it_is_named(door: KmsDoor, keys
     "code", ["DisabledException", "AccessDeniedException", "KMSInvalidStateException", "InvalidKeyUsageException"]
 )
 async def test_a_key_that_cannot_be_used_is_refused_with_kmss_own_error(
-    door: KmsDoor, keys: KmsKeys, code: str
+    door: FakeKms, keys: KmsKeys, code: str
 ) -> None:
     door.named["alias/own"], door.refused[OWN] = OWN, code
     assert (await failure_of(keys.arn_of("alias/own", ARN))).fields["kmsError"] == code
@@ -307,7 +307,7 @@ async def test_a_key_that_cannot_be_used_is_refused_with_kmss_own_error(
     await keys.generate(ARN)  # the server's own key is another one
 
 
-async def test_an_answer_under_another_key_than_was_asked_for_is_refused(door: KmsDoor, keys: KmsKeys) -> None:
+async def test_an_answer_under_another_key_than_was_asked_for_is_refused(door: FakeKms, keys: KmsKeys) -> None:
     """An alias where an ARN should be, or a service that answers as it likes: the row would name a wrong key."""
     door.named["alias/own"] = OWN
     assert "another key" in (await failure_of(keys.generate(ARN, "alias/own"))).message
@@ -327,7 +327,7 @@ async def test_without_a_kms_no_key_of_it_can_be_had(tmp_path: Path) -> None:
 
 
 async def test_a_refused_key_is_looked_at_again_soon_and_a_good_one_after_the_cache(
-    door: KmsDoor, keys: KmsKeys, clock: Clock
+    door: FakeKms, keys: KmsKeys, clock: Clock
 ) -> None:
     door.named[OWN] = OWN
     for _ in range(3):
@@ -345,7 +345,7 @@ async def test_a_refused_key_is_looked_at_again_soon_and_a_good_one_after_the_ca
     await keys.require(OWN, ARN)
 
 
-async def test_a_kms_that_does_not_answer_refuses_no_key(door: KmsDoor, keys: KmsKeys, clock: Clock) -> None:
+async def test_a_kms_that_does_not_answer_refuses_no_key(door: FakeKms, keys: KmsKeys, clock: Clock) -> None:
     door.named[OWN] = OWN
     door.refuse = "KMSInternalException"
     await keys.require(OWN, ARN)
@@ -354,7 +354,7 @@ async def test_a_kms_that_does_not_answer_refuses_no_key(door: KmsDoor, keys: Km
     await failure_of(keys.require(OWN, ARN))
 
 
-async def test_those_who_ask_about_one_key_at_once_share_a_look(door: KmsDoor, keys: KmsKeys) -> None:
+async def test_those_who_ask_about_one_key_at_once_share_a_look(door: FakeKms, keys: KmsKeys) -> None:
     """One who leaves takes nobody else's answer along."""
     door.named[OWN] = OWN
     door.stall = asyncio.Event()
@@ -368,7 +368,7 @@ async def test_those_who_ask_about_one_key_at_once_share_a_look(door: KmsDoor, k
 
 
 async def test_a_look_that_comes_to_no_end_is_not_kept(
-    door: KmsDoor, keys: KmsKeys, monkeypatch: pytest.MonkeyPatch
+    door: FakeKms, keys: KmsKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door.named[OWN] = OWN
 
@@ -382,7 +382,7 @@ async def test_a_look_that_comes_to_no_end_is_not_kept(
     await keys.require(OWN, ARN)
 
 
-async def test_the_servers_own_key_is_not_looked_at(door: KmsDoor, keys: KmsKeys, tmp_path: Path) -> None:
+async def test_the_servers_own_key_is_not_looked_at(door: FakeKms, keys: KmsKeys, tmp_path: Path) -> None:
     """What it wraps, its health check speaks of; and a key of KMS without a KMS is refused."""
     local = LocalKeys(await asyncio.to_thread(MasterKeys.load_or_create, tmp_path / "master.json"))
     for any_of in (Providers(keys, local=None, kms=keys), Providers(local, local=local, kms=None), local):

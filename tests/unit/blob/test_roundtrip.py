@@ -69,11 +69,11 @@ async def test_what_is_put_into_rooms_is_what_was_written(
             await writer.write(rest[:50])
             room = None
             continue
-        room = room or await writer.room()
+        room = room or await writer.reserve()
         count = min(len(room), most, len(rest))
         assert count
         room[:count] = rest[:count]
-        room = writer.took(count)
+        room = writer.commit(count)
         assert room is None or len(room)
     table = [await writer.finish()]
     await appender.finish()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.blob.kms import Kms
-from proxy.blob.kms import Place as KmsPlace
+from proxy.blob.kms import Kms, KmsEndpoint
 from proxy.config import loader
 from proxy.config.loader import ConfigError
 from proxy.config.plaintext import bare_postgresql
-from proxy.storage.s3.bucket import Bucket
-from proxy.storage.s3.bucket import Place as BucketPlace
+from proxy.storage.s3.bucket import Bucket, S3Location
 
 S3 = {"storage.backend": "s3", "storage.bucket": "layers"}
 LINKED = S3 | {"storage.sealing": "none", "storage.redirect": True}
@@ -114,7 +112,7 @@ async def test_an_empty_endpoint_is_aws_whatever_the_environment_says(
 ) -> None:
     """README has people export AWS_ENDPOINT_URL for the aws command, in the shell from which a server may start."""
     monkeypatch.setenv(name, "http://store.internal")
-    for asked in (Kms(KmsPlace("alias/a", "us-east-1")), Bucket(BucketPlace("layers"))):
+    for asked in (Kms(KmsEndpoint("alias/a", "us-east-1")), Bucket(S3Location("layers"))):
         found = (await asked._client.get()).meta.endpoint_url
         await asked.close()
         assert found.startswith("https://")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from fakes.aws_door import AwsDoor
+from fakes.aws_handler import AwsHandler
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[AwsDoor]:
-    door = AwsDoor()
+async def door() -> AsyncIterator[AwsHandler]:
+    door = AwsHandler()
     await door.begin()
     yield door
     await door.finish()

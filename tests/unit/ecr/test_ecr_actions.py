@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-from fakes.asked_access import AskedAccess
-from fakes.aws_door import ACCOUNT, OTHER_ACCOUNT, REGION, Answer, AwsDoor
+from fakes.aws_handler import ACCOUNT, OTHER_ACCOUNT, REGION, Answer, AwsHandler
+from fakes.recording_access import RecordingAccess
 
 from proxy.ecr.routes import ROUTES
 
@@ -117,19 +117,19 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
 
 
 @pytest.fixture
-def access() -> AskedAccess:
-    return AskedAccess()
+def access() -> RecordingAccess:
+    return RecordingAccess()
 
 
 @pytest.fixture
-async def door(access: AskedAccess) -> AsyncIterator[AwsDoor]:
-    door = AwsDoor(access=access)
+async def door(access: RecordingAccess) -> AsyncIterator[AwsHandler]:
+    door = AwsHandler(access=access)
     await door.begin()
     yield door
     await door.finish()
 
 
-async def ask(door: AwsDoor, operation: str, parameters: Mapping[str, Any]) -> Answer:
+async def ask(door: AwsHandler, operation: str, parameters: Mapping[str, Any]) -> Answer:
     body = json.dumps(parameters).encode()
     return await door.send(door.signed(operation, body), body)
 
@@ -140,8 +140,8 @@ def test_the_table_knows_every_operation() -> None:
 
 @pytest.mark.parametrize(("operation", "parameters", "needs", "keys"), TABLE)
 async def test_an_operation_asks_for_just_these_actions(
-    door: AwsDoor,
-    access: AskedAccess,
+    door: AwsHandler,
+    access: RecordingAccess,
     operation: str,
     parameters: dict[str, Any],
     needs: Sequence[tuple[str, str]],
@@ -155,7 +155,7 @@ async def test_an_operation_asks_for_just_these_actions(
     assert door.metadata.accounts == ([] if operation == "GetAuthorizationToken" else [account])
 
 
-async def test_who_may_not_tag_makes_no_repository_with_tags(door: AwsDoor, access: AskedAccess) -> None:
+async def test_who_may_not_tag_makes_no_repository_with_tags(door: AwsHandler, access: RecordingAccess) -> None:
     access.denied = {"ecr:TagResource"}
     answer = await ask(door, "CreateRepository", {"repositoryName": "team/app", "tags": TAGS})
     assert answer.error()[0] == "AccessDeniedException"
@@ -178,7 +178,7 @@ async def test_who_may_not_tag_makes_no_repository_with_tags(door: AwsDoor, acce
     ],
 )
 async def test_an_arn_that_names_no_repository_of_this_region_is_invalid(
-    door: AwsDoor, access: AskedAccess, arn: object
+    door: AwsHandler, access: RecordingAccess, arn: object
 ) -> None:
     answer = await ask(door, "ListTagsForResource", {"resourceArn": arn})
     assert answer.error()[0] == "InvalidParameterException"
@@ -188,19 +188,19 @@ async def test_an_arn_that_names_no_repository_of_this_region_is_invalid(
 
 @pytest.mark.parametrize("tags", ["x", 7, [7], [{}], [{"Key": 7, "Value": "x"}], {"Key": "a"}])
 async def test_tags_that_have_no_tags_form_are_left_to_the_model(
-    door: AwsDoor, access: AskedAccess, tags: object
+    door: AwsHandler, access: RecordingAccess, tags: object
 ) -> None:
     await ask(door, "TagResource", {"resourceArn": ARN, "tags": tags})
     assert access.keys == [{}]
     assert door.metadata.calls == [("TagResource", {"resourceArn": ARN, "tags": tags})]
 
 
-async def test_facts_are_those_of_the_connection(door: AwsDoor, access: AskedAccess) -> None:
+async def test_facts_are_those_of_the_connection(door: AwsHandler, access: RecordingAccess) -> None:
     lines = [*door.signed(), ("X-Forwarded-For", "198.51.100.1"), ("User-Agent", "aws-cli/2")]
     await door.send(lines)
-    facts = access.facts[-1]
-    assert (facts.source_ip, facts.secure, facts.user_agent, facts.region) == ("127.0.0.1", False, "aws-cli/2", REGION)
-    assert abs(facts.now - door.clock()) < 60
+    info = access.info[-1]
+    assert (info.source_ip, info.secure, info.user_agent, info.region) == ("127.0.0.1", False, "aws-cli/2", REGION)
+    assert abs(info.now - door.clock()) < 60
 
 
 # ---- lock-out -----------------------------------------------------------------------------------------------------
@@ -212,15 +212,15 @@ def denying(**more: Any) -> str:
 
 
 @pytest.fixture
-async def real() -> AsyncIterator[AwsDoor]:
-    found = AwsDoor()
+async def real() -> AsyncIterator[AwsHandler]:
+    found = AwsHandler()
     await found.begin()
     found.metadata.repositories["team/app"] = {"repositoryName": "team/app"}
     yield found
     await found.finish()
 
 
-async def test_a_policy_that_would_lock_its_author_out_needs_force(real: AwsDoor) -> None:
+async def test_a_policy_that_would_lock_its_author_out_needs_force(real: AwsHandler) -> None:
     asking = {"repositoryName": "team/app", "policyText": denying()}
     answer = await ask(real, "SetRepositoryPolicy", asking)
     assert answer.error()[0] == "InvalidParameterException"
@@ -230,7 +230,7 @@ async def test_a_policy_that_would_lock_its_author_out_needs_force(real: AwsDoor
     assert (await ask(real, "SetRepositoryPolicy", {**asking, "force": True})).status == 200
 
 
-async def test_a_policy_that_locks_out_somebody_else_or_something_else_is_set(real: AwsDoor) -> None:
+async def test_a_policy_that_locks_out_somebody_else_or_something_else_is_set(real: AwsHandler) -> None:
     for text in (
         denying(Action="ecr:PutImage"),
         denying(Principal={"AWS": OTHER_ACCOUNT}),
@@ -241,7 +241,7 @@ async def test_a_policy_that_locks_out_somebody_else_or_something_else_is_set(re
 
 
 @pytest.mark.parametrize("text", [None, 7, [], {}])
-async def test_a_policy_that_is_no_text_is_left_to_the_model(real: AwsDoor, text: object) -> None:
+async def test_a_policy_that_is_no_text_is_left_to_the_model(real: AwsHandler, text: object) -> None:
     asking = {"repositoryName": "team/app", "policyText": text}
     await ask(real, "SetRepositoryPolicy", asking)
     assert real.metadata.calls == [("SetRepositoryPolicy", asking)]

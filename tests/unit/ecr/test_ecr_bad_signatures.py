@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
-from fakes.aws_door import ADMIN, ADMIN_KEY, FORM, TARGET, AwsDoor, Lines
+from fakes.aws_handler import ADMIN, ADMIN_KEY, FORM, TARGET, AwsHandler, Lines
 
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Session, SessionKind
@@ -28,7 +28,7 @@ def _last_digit_changed(authorization: str) -> str:
     return authorization[:-1] + ("0" if authorization[-1] != "0" else "1")
 
 
-BAD_SIGNATURES: dict[str, tuple[Callable[[AwsDoor], Lines], str, str]] = {
+BAD_SIGNATURES: dict[str, tuple[Callable[[AwsHandler], Lines], str, str]] = {
     "none": (
         lambda door: without(door.signed(), "Authorization"),
         "MissingAuthenticationTokenException",
@@ -123,7 +123,9 @@ BAD_SIGNATURES: dict[str, tuple[Callable[[AwsDoor], Lines], str, str]] = {
 
 
 @pytest.mark.parametrize(("lines", "name", "text"), BAD_SIGNATURES.values(), ids=BAD_SIGNATURES.keys())
-async def test_a_bad_signature_is_named(door: AwsDoor, lines: Callable[[AwsDoor], Lines], name: str, text: str) -> None:
+async def test_a_bad_signature_is_named(
+    door: AwsHandler, lines: Callable[[AwsHandler], Lines], name: str, text: str
+) -> None:
     answer = await door.send(lines(door))
     assert answer.status == 400
     assert answer.error()[0] == name
@@ -132,13 +134,13 @@ async def test_a_bad_signature_is_named(door: AwsDoor, lines: Callable[[AwsDoor]
 
 
 @pytest.mark.parametrize("name", ["Host", "Content-Type", "Content-Length", "Transfer-Encoding"])
-async def test_two_of_what_frames_a_request_reach_no_operation(door: AwsDoor, name: str) -> None:
+async def test_two_of_what_frames_a_request_reach_no_operation(door: AwsHandler, name: str) -> None:
     answer = await door.send([*door.signed(), *[(name, "3")] * (1 if name in {"Host", "Content-Type"} else 2)])
     assert answer.status == 400
     assert door.metadata.calls == []
 
 
-async def test_a_body_that_was_changed_under_way_is_refused(door: AwsDoor) -> None:
+async def test_a_body_that_was_changed_under_way_is_refused(door: AwsHandler) -> None:
     answer = await door.send(door.signed(body=b'{"maxResults":1}'), b'{"maxResults":2}')
     assert answer.error()[0] == "InvalidSignatureException"
 
@@ -146,7 +148,7 @@ async def test_a_body_that_was_changed_under_way_is_refused(door: AwsDoor) -> No
 @pytest.mark.parametrize(
     ("shift", "text"), [(301, "Signature expired: "), (-301, "Signature not yet current: ")], ids=["old", "future"]
 )
-async def test_a_signature_more_than_five_minutes_off_is_refused(door: AwsDoor, shift: int, text: str) -> None:
+async def test_a_signature_more_than_five_minutes_off_is_refused(door: AwsHandler, shift: int, text: str) -> None:
     door.clock_shift = shift
     name, message = (await door.send(door.signed())).error()
     assert name == "InvalidSignatureException"
@@ -154,12 +156,12 @@ async def test_a_signature_more_than_five_minutes_off_is_refused(door: AwsDoor, 
     assert message.endswith(" 5 min.)")
 
 
-async def test_a_signature_four_minutes_off_is_taken(door: AwsDoor) -> None:
+async def test_a_signature_four_minutes_off_is_taken(door: AwsHandler) -> None:
     door.clock_shift = 240
     assert (await door.send(door.signed())).status == 200
 
 
-async def test_a_presigned_query_that_is_not_whole_says_what_it_lacks(door: AwsDoor) -> None:
+async def test_a_presigned_query_that_is_not_whole_says_what_it_lacks(door: AwsHandler) -> None:
     answer = await door.send(
         [("Host", door.address)], b"", target="/?Action=GetCallerIdentity&X-Amz-Signature=00&X-Amz-Credential=x"
     )
@@ -177,7 +179,7 @@ async def test_a_presigned_query_that_is_not_whole_says_what_it_lacks(door: AwsD
     ids=["ecr", "sts"],
 )
 async def test_an_expired_session_is_named_as_its_protocol_has_it(
-    door: AwsDoor, service: str, headers: dict[str, str], status: int, name: bytes
+    door: AwsHandler, service: str, headers: dict[str, str], status: int, name: bytes
 ) -> None:
     over = door.sessions.issue(ADMIN, Session(SessionKind.USER, "", 0.0, 1000.0))
     key = (over.access_key_id, over.secret)
@@ -189,18 +191,18 @@ async def test_an_expired_session_is_named_as_its_protocol_has_it(
 
 
 @pytest.mark.parametrize("kind", ["unknown-key", "wrong-region", "none"])
-async def test_a_claim_that_does_not_count_is_refused_before_the_body_is_read(door: AwsDoor, kind: str) -> None:
+async def test_a_claim_that_does_not_count_is_refused_before_the_body_is_read(door: AwsHandler, kind: str) -> None:
     lines, name, _ = BAD_SIGNATURES[kind]
     answer = await asyncio.wait_for(door.answer_before_body(lines(door)), 5)
     assert name.encode() in answer
 
 
-async def test_a_wrong_region_costs_no_look_up(door: AwsDoor) -> None:
+async def test_a_wrong_region_costs_no_look_up(door: AwsHandler) -> None:
     await door.send(door.signed(region="eu-west-1"))
     assert door.metadata.looked_up == []
 
 
-async def test_a_key_whose_secret_no_master_key_opens_is_our_fault(door: AwsDoor) -> None:
+async def test_a_key_whose_secret_no_master_key_opens_is_our_fault(door: AwsHandler) -> None:
     row = door.metadata.keys[ADMIN_KEY[0]]
     door.metadata.keys[ADMIN_KEY[0]] = type(row)(row.access_key_id, b"\x01\x01x" + row.sealed_secret, row.principal)
     with structlog.testing.capture_logs() as logged:
@@ -213,7 +215,7 @@ async def test_a_key_whose_secret_no_master_key_opens_is_our_fault(door: AwsDoor
 
 
 async def test_no_secret_signature_or_token_is_in_any_log_line_or_error(
-    door: AwsDoor, caplog: pytest.LogCaptureFixture
+    door: AwsHandler, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     said: list[bytes] = []

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fakes.asked_doors import Doors, asked_doors
 from fakes.faulty import Faults, raising
 from fakes.memory_line import Answer
 from fakes.oci_words import digest_of
+from fakes.registry_client import RegistryClient, registry_client
 from fakes.signer import Credentials
 
 from harness.specimens import ACCOUNT, REPOSITORY
@@ -31,13 +31,13 @@ NOWHERE = "00000000-0000-4000-8000-00000000ffff"
 
 
 @pytest.fixture
-async def doors(tmp_path: Path) -> AsyncIterator[Doors]:
-    async with asked_doors(tmp_path) as found:
+async def doors(tmp_path: Path) -> AsyncIterator[RegistryClient]:
+    async with registry_client(tmp_path) as found:
         yield found
         await found.registry.quiet()
 
 
-async def _said(doors: Doors, status: int, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+async def _said(doors: RegistryClient, status: int, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
     asked = {"repositoryName": REPOSITORY, **parameters}
     answer = await doors.ask("ecr", operation, asked, doors.keys["administrator"])
     assert answer.status == status, answer.body
@@ -45,17 +45,17 @@ async def _said(doors: Doors, status: int, operation: str, parameters: dict[str,
     return said
 
 
-async def ask(doors: Doors, operation: str, **parameters: Any) -> dict[str, Any]:
+async def ask(doors: RegistryClient, operation: str, **parameters: Any) -> dict[str, Any]:
     """The answer's document; AssertionError unless it succeeds."""
     return await _said(doors, 200, operation, parameters)
 
 
-async def refused(doors: Doors, operation: str, **parameters: Any) -> dict[str, Any]:
+async def refused(doors: RegistryClient, operation: str, **parameters: Any) -> dict[str, Any]:
     """The error's document, of status 400."""
     return await _said(doors, 400, operation, parameters)
 
 
-async def begin(doors: Doors) -> str:
+async def begin(doors: RegistryClient) -> str:
     upload_id: str = (await ask(doors, "InitiateLayerUpload"))["uploadId"]
     return upload_id
 
@@ -70,18 +70,18 @@ def part(upload_id: str, first: int, content: bytes, **other: Any) -> dict[str, 
     }
 
 
-async def send(doors: Doors, upload_id: str, first: int, content: bytes, **other: Any) -> int:
+async def send(doors: RegistryClient, upload_id: str, first: int, content: bytes, **other: Any) -> int:
     said = await ask(doors, "UploadLayerPart", **part(upload_id, first, content, **other))
     assert said["uploadId"] == upload_id
     last: int = said["lastByteReceived"]
     return last
 
 
-async def complete(doors: Doors, upload_id: str, digest: str) -> dict[str, Any]:
+async def complete(doors: RegistryClient, upload_id: str, digest: str) -> dict[str, Any]:
     return await ask(doors, "CompleteLayerUpload", uploadId=upload_id, layerDigests=[digest])
 
 
-async def upload(doors: Doors, content: bytes) -> str:
+async def upload(doors: RegistryClient, content: bytes) -> str:
     upload_id = await begin(doors)
     for first in range(0, len(content), PART_SIZE):
         await send(doors, upload_id, first, content[first : first + PART_SIZE])
@@ -89,7 +89,7 @@ async def upload(doors: Doors, content: bytes) -> str:
     return upload_id
 
 
-async def pulled(doors: Doors, digest: str, **lines: str) -> Answer:
+async def pulled(doors: RegistryClient, digest: str, **lines: str) -> Answer:
     target = f"/v2/{REPOSITORY}/blobs/{digest}"
     return await doors.docker("GET", target, doors.registry.password, lines=list(lines.items()))
 
@@ -107,7 +107,7 @@ def spooled(folder: Path) -> list[str]:
     return found
 
 
-async def test_a_layer_of_several_parts_pulls_through_docker_byte_for_byte(doors: Doors) -> None:
+async def test_a_layer_of_several_parts_pulls_through_docker_byte_for_byte(doors: RegistryClient) -> None:
     begun = await ask(doors, "InitiateLayerUpload")
     assert begun["partSize"] == PART_SIZE
     upload_id = begun["uploadId"]
@@ -124,7 +124,7 @@ async def test_a_layer_of_several_parts_pulls_through_docker_byte_for_byte(doors
 
 
 @pytest.mark.parametrize("order", ["blob-first", "blob-last", "blob-amid"])
-async def test_a_parts_members_may_come_in_any_order(doors: Doors, order: str) -> None:
+async def test_a_parts_members_may_come_in_any_order(doors: RegistryClient, order: str) -> None:
     content = os.urandom(700_000)
     upload_id = await begin(doors)
     members = {"repositoryName": REPOSITORY, **part(upload_id, 0, content)}
@@ -143,7 +143,9 @@ async def test_a_parts_members_may_come_in_any_order(doors: Doors, order: str) -
 # ---- the place of a part ---------------------------------------------------------------------------------------------
 
 
-async def test_a_part_elsewhere_than_at_the_end_is_refused_with_the_last_byte_that_is_there(doors: Doors) -> None:
+async def test_a_part_elsewhere_than_at_the_end_is_refused_with_the_last_byte_that_is_there(
+    doors: RegistryClient,
+) -> None:
     upload_id = await begin(doors)
     about = {"registryId": ACCOUNT, "repositoryName": REPOSITORY, "uploadId": upload_id}
     said = await refused(doors, "UploadLayerPart", **part(upload_id, 5, b"abc"))
@@ -167,7 +169,9 @@ async def test_a_part_elsewhere_than_at_the_end_is_refused_with_the_last_byte_th
 
 
 @pytest.mark.parametrize("other", [{"partLastByte": 1}, {"partLastByte": 3}, {"layerPartBlob": ""}])
-async def test_a_part_whose_bytes_are_not_as_many_as_it_says_is_no_part(doors: Doors, other: dict[str, Any]) -> None:
+async def test_a_part_whose_bytes_are_not_as_many_as_it_says_is_no_part(
+    doors: RegistryClient, other: dict[str, Any]
+) -> None:
     upload_id = await begin(doors)
     said = await refused(doors, "UploadLayerPart", **part(upload_id, 0, b"abc", **other))
     assert said["__type"] == "InvalidLayerPartException"
@@ -175,7 +179,7 @@ async def test_a_part_whose_bytes_are_not_as_many_as_it_says_is_no_part(doors: D
 
 
 @pytest.mark.parametrize("before", [b"", bytes(LEAST)], ids=["first", "later"])
-async def test_a_last_part_that_comes_again_is_answered_and_not_doubled(doors: Doors, before: bytes) -> None:
+async def test_a_last_part_that_comes_again_is_answered_and_not_doubled(doors: RegistryClient, before: bytes) -> None:
     upload_id = await begin(doors)
     if before:
         await send(doors, upload_id, 0, before)
@@ -188,7 +192,7 @@ async def test_a_last_part_that_comes_again_is_answered_and_not_doubled(doors: D
     await complete(doors, upload_id, digest_of(before + content))
 
 
-async def test_of_two_parts_at_once_one_is_taken(doors: Doors) -> None:
+async def test_of_two_parts_at_once_one_is_taken(doors: RegistryClient) -> None:
     upload_id = await begin(doors)
     contents = [os.urandom(400_000) for _ in range(2)]
 
@@ -208,12 +212,12 @@ async def test_of_two_parts_at_once_one_is_taken(doors: Doors) -> None:
 # ---- completion ------------------------------------------------------------------------------------------------------
 
 
-async def test_an_upload_without_parts_is_empty(doors: Doors) -> None:
+async def test_an_upload_without_parts_is_empty(doors: RegistryClient) -> None:
     said = await refused(doors, "CompleteLayerUpload", uploadId=await begin(doors), layerDigests=[digest_of(b"")])
     assert said["__type"] == "EmptyUploadException"
 
 
-async def test_only_the_last_part_may_be_small(doors: Doors) -> None:
+async def test_only_the_last_part_may_be_small(doors: RegistryClient) -> None:
     upload_id = await begin(doors)
     await send(doors, upload_id, 0, bytes(LEAST - 1))
     await send(doors, upload_id, LEAST - 1, bytes(LEAST))
@@ -221,7 +225,7 @@ async def test_only_the_last_part_may_be_small(doors: Doors) -> None:
     assert (await refused(doors, "CompleteLayerUpload", **asked))["__type"] == "LayerPartTooSmallException"
 
 
-async def test_a_wrong_digest_is_an_invalid_layer_and_the_right_one_may_follow(doors: Doors) -> None:
+async def test_a_wrong_digest_is_an_invalid_layer_and_the_right_one_may_follow(doors: RegistryClient) -> None:
     upload_id = await begin(doors)
     await send(doors, upload_id, 0, b"a layer")
     asked = {"uploadId": upload_id, "layerDigests": [digest_of(b"another")]}
@@ -230,14 +234,14 @@ async def test_a_wrong_digest_is_an_invalid_layer_and_the_right_one_may_follow(d
 
 
 @pytest.mark.parametrize("digests", [["sha256:00"], ["md5:" + 32 * "0"], [digest_of(b"a"), digest_of(b"b")], ["x"], []])
-async def test_digests_that_name_no_layer_are_an_invalid_parameter(doors: Doors, digests: list[str]) -> None:
+async def test_digests_that_name_no_layer_are_an_invalid_parameter(doors: RegistryClient, digests: list[str]) -> None:
     upload_id = await begin(doors)
     await send(doors, upload_id, 0, b"a layer")
     said = await refused(doors, "CompleteLayerUpload", uploadId=upload_id, layerDigests=digests)
     assert said["__type"] == "InvalidParameterException"
 
 
-async def test_a_sha512_digest_is_checked_as_well(doors: Doors) -> None:
+async def test_a_sha512_digest_is_checked_as_well(doors: RegistryClient) -> None:
     upload_id = await begin(doors)
     await send(doors, upload_id, 0, b"a layer")
     digest = f"sha512:{hashlib.sha512(b'a layer').hexdigest()}"
@@ -245,7 +249,7 @@ async def test_a_sha512_digest_is_checked_as_well(doors: Doors) -> None:
     assert (await pulled(doors, digest)).body == b"a layer"
 
 
-async def test_completing_again_answers_the_same_and_nothing_else_is_found_of_it(doors: Doors) -> None:
+async def test_completing_again_answers_the_same_and_nothing_else_is_found_of_it(doors: RegistryClient) -> None:
     upload_id = await upload(doors, b"once")
     assert (await complete(doors, upload_id, digest_of(b"once")))["layerDigest"] == digest_of(b"once")
     for operation, asked in (
@@ -255,7 +259,7 @@ async def test_completing_again_answers_the_same_and_nothing_else_is_found_of_it
         assert (await refused(doors, operation, **asked))["__type"] == "UploadNotFoundException"
 
 
-async def test_a_layer_that_is_there_is_checked_and_then_said_to_be_there(doors: Doors) -> None:
+async def test_a_layer_that_is_there_is_checked_and_then_said_to_be_there(doors: RegistryClient) -> None:
     await upload(doors, b"twice")
     upload_id = await begin(doors)
     await send(doors, upload_id, 0, b"twice")
@@ -268,7 +272,7 @@ async def test_a_layer_that_is_there_is_checked_and_then_said_to_be_there(doors:
     assert (await pulled(doors, digest_of(b"twice"))).body == b"twice"
 
 
-async def test_a_layer_of_another_repository_is_new_in_this_one(doors: Doors) -> None:
+async def test_a_layer_of_another_repository_is_new_in_this_one(doors: RegistryClient) -> None:
     await doors.registry.metadata.call(ACCOUNT, "CreateRepository", {"repositoryName": "other/app"})
     await upload(doors, b"shared")
     upload_id = (await ask(doors, "InitiateLayerUpload", repositoryName="other/app"))["uploadId"]
@@ -281,7 +285,7 @@ async def test_a_layer_of_another_repository_is_new_in_this_one(doors: Doors) ->
 
 
 @pytest.mark.parametrize("upload_id", [NOWHERE, NOWHERE.upper()])
-async def test_an_unknown_upload_is_told_in_ecrs_words(doors: Doors, upload_id: str) -> None:
+async def test_an_unknown_upload_is_told_in_ecrs_words(doors: RegistryClient, upload_id: str) -> None:
     for operation, asked in (
         ("UploadLayerPart", part(upload_id, 0, b"x")),
         ("UploadLayerPart", part(upload_id, 0, b"x", partLastByte=7)),
@@ -294,7 +298,7 @@ async def test_an_unknown_upload_is_told_in_ecrs_words(doors: Doors, upload_id: 
         }
 
 
-async def test_no_operation_makes_a_repository(doors: Doors) -> None:
+async def test_no_operation_makes_a_repository(doors: RegistryClient) -> None:
     for operation, asked in (
         ("InitiateLayerUpload", {}),
         ("UploadLayerPart", part(NOWHERE, 0, b"x")),
@@ -305,7 +309,7 @@ async def test_no_operation_makes_a_repository(doors: Doors) -> None:
         assert said["__type"] == "RepositoryNotFoundException"
 
 
-async def test_an_upload_stays_with_the_door_that_began_it(doors: Doors) -> None:
+async def test_an_upload_stays_with_the_door_that_began_it(doors: RegistryClient) -> None:
     password = doors.registry.password
     begun = await doors.docker("POST", f"/v2/{REPOSITORY}/blobs/uploads/", password)
     of_docker = begun.headers["docker-upload-uuid"]
@@ -324,7 +328,7 @@ async def test_an_upload_stays_with_the_door_that_began_it(doors: Doors) -> None
 # ---- nothing before the proof ----------------------------------------------------------------------------------------
 
 
-async def test_of_a_part_that_is_not_proven_or_not_allowed_nothing_stays(doors: Doors, tmp_path: Path) -> None:
+async def test_of_a_part_that_is_not_proven_or_not_allowed_nothing_stays(doors: RegistryClient, tmp_path: Path) -> None:
     upload_id = await begin(doors)
     asked = {"repositoryName": REPOSITORY, **part(upload_id, 0, os.urandom(900_000))}
     before = await doors.rows()
@@ -339,14 +343,14 @@ async def test_of_a_part_that_is_not_proven_or_not_allowed_nothing_stays(doors: 
 
 
 @pytest.mark.parametrize("blob", [None, 7, "x"])
-async def test_a_part_without_bytes_is_an_invalid_parameter_or_unreadable(doors: Doors, blob: object) -> None:
+async def test_a_part_without_bytes_is_an_invalid_parameter_or_unreadable(doors: RegistryClient, blob: object) -> None:
     asked = part(await begin(doors), 0, b"x") | {"layerPartBlob": blob}
     said = await refused(doors, "UploadLayerPart", **asked)
     assert said["__type"] in ("InvalidParameterException", "SerializationException")
     assert "layerPartBlob" in said["message"]
 
 
-async def test_a_part_that_is_missing_its_bytes_is_told_so(doors: Doors) -> None:
+async def test_a_part_that_is_missing_its_bytes_is_told_so(doors: RegistryClient) -> None:
     asked = part(await begin(doors), 0, b"x")
     del asked["layerPartBlob"]
     said = await refused(doors, "UploadLayerPart", **asked)
@@ -358,7 +362,7 @@ async def test_a_part_that_is_missing_its_bytes_is_told_so(doors: Doors) -> None
 # ---- availability ----------------------------------------------------------------------------------------------------
 
 
-async def test_availability_is_told_of_each_digest_and_is_never_an_error(doors: Doors) -> None:
+async def test_availability_is_told_of_each_digest_and_is_never_an_error(doors: RegistryClient) -> None:
     await upload(doors, b"here")
     asked = [digest_of(b"here"), digest_of(b"gone"), "none", "", digest_of(b"here")]
     said = await ask(doors, "BatchCheckLayerAvailability", layerDigests=asked)
@@ -393,7 +397,7 @@ class _NoKeys:
     unwrap = generate
 
 
-async def test_trouble_with_kms_is_told_by_name_and_costs_nothing_that_was_there(doors: Doors) -> None:
+async def test_trouble_with_kms_is_told_by_name_and_costs_nothing_that_was_there(doors: RegistryClient) -> None:
     """Of each operation that asks KMS: making a data key, unwrapping it to seal, unwrapping it to read."""
     uploads = doors.registry.uploads
     upload_id = await begin(doors)
@@ -404,27 +408,27 @@ async def test_trouble_with_kms_is_told_by_name_and_costs_nothing_that_was_there
         ("UploadLayerPart", part(upload_id, LEAST, b"more")),
         ("CompleteLayerUpload", {"uploadId": upload_id, "layerDigests": [digest]}),
     ]
-    rooms = uploads._rooms
-    uploads._rooms = replace(rooms, keys=cast(DataKeys, _NoKeys()))
+    rooms = uploads._context
+    uploads._context = replace(rooms, keys=cast(DataKeys, _NoKeys()))
     try:
         for operation, parameters in asked:
             said = await refused(doors, operation, **parameters)
             assert said == {"__type": "KmsException", "message": "KMS refused", "kmsError": "DisabledException"}
     finally:
-        uploads._rooms = rooms
+        uploads._context = rooms
     assert (await complete(doors, upload_id, digest))["layerDigest"] == digest
 
 
 @pytest.mark.parametrize("code", [Code.METADATA_UNAVAILABLE, Code.STORE_UNAVAILABLE, Code.STORE_FULL])
-async def test_a_fault_of_ours_is_a_server_exception_that_says_to_try_again(doors: Doors, code: Code) -> None:
+async def test_a_fault_of_ours_is_a_server_exception_that_says_to_try_again(doors: RegistryClient, code: Code) -> None:
     uploads = doors.registry.uploads
     upload_id = await begin(doors)
     await send(doors, upload_id, 0, b"abc")
     faults = Faults()
     for call in ("begin_upload", "lease_upload", "call"):
         faults.before[call] = raising(Failure(code, "of the inside"), times=100)
-    rooms = uploads._rooms
-    uploads._rooms = replace(rooms, metadata=faults.wrap(rooms.metadata))
+    rooms = uploads._context
+    uploads._context = replace(rooms, metadata=faults.wrap(rooms.metadata))
     layer = {"layerDigests": [digest_of(b"abc")]}
     try:
         for operation, parameters in (
@@ -435,11 +439,11 @@ async def test_a_fault_of_ours_is_a_server_exception_that_says_to_try_again(door
             said = await _said(doors, 500, operation, parameters)
             assert (said["__type"], "inside" in said["message"]) == ("ServerException", False)
     finally:
-        uploads._rooms = rooms
+        uploads._context = rooms
     await complete(doors, upload_id, digest_of(b"abc"))
 
 
-async def test_who_comes_while_another_writes_is_to_try_again(doors: Doors) -> None:
+async def test_who_comes_while_another_writes_is_to_try_again(doors: RegistryClient) -> None:
     upload_id = await begin(doors)
     metadata = doors.registry.metadata
     leased = await metadata.lease_upload(ACCOUNT, REPOSITORY, upload_id, seconds=30)
@@ -449,7 +453,7 @@ async def test_who_comes_while_another_writes_is_to_try_again(doors: Doors) -> N
     await send(doors, upload_id, 0, b"x")
 
 
-async def test_a_full_disk_is_a_server_exception_and_nothing_stays_open(doors: Doors, tmp_path: Path) -> None:
+async def test_a_full_disk_is_a_server_exception_and_nothing_stays_open(doors: RegistryClient, tmp_path: Path) -> None:
     upload_id = await begin(doors)
     asked = part(upload_id, 0, bytes(600_000))
     with pytest.MonkeyPatch.context() as patch:

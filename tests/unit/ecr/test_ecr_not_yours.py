@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.asked_doors import NOBODY, Doors, asked_doors
+from fakes.registry_client import NOBODY, RegistryClient, registry_client
 from fakes.signer import Credentials
 
 from harness.specimens import ACCOUNT, ECR, REPOSITORY, Specimen, settle
@@ -23,8 +23,8 @@ ABOUT_ONE: Mapping[str, Specimen] = {
 
 
 @pytest.fixture
-async def doors(tmp_path: Path) -> AsyncIterator[Doors]:
-    async with asked_doors(tmp_path) as found:
+async def doors(tmp_path: Path) -> AsyncIterator[RegistryClient]:
+    async with registry_client(tmp_path) as found:
         await settle(found.registry.metadata, [("ecr", "CreateRepository", {"repositoryName": PLAIN})])
         found.keys = {**found.keys, "elsewhere": Credentials(*await found.registry.open_account(OTHER))}
         yield found
@@ -39,7 +39,9 @@ def about(specimen: Specimen, name: str, registry: str) -> dict[str, Any]:
     return given | named | {"registryId": registry}
 
 
-async def answered(doors: Doors, who: str, operation: str, given: Mapping[str, Any], *told: str) -> tuple[Any, ...]:
+async def answered(
+    doors: RegistryClient, who: str, operation: str, given: Mapping[str, Any], *told: str
+) -> tuple[Any, ...]:
     """Status, head and body, without what the caller told and what is every answer's own."""
     answer = await doors.ask("ecr", operation, given, doors.keys[who])
     body = answer.body.decode()
@@ -50,7 +52,9 @@ async def answered(doors: Doors, who: str, operation: str, given: Mapping[str, A
 
 
 @pytest.mark.parametrize("who", [NOBODY, "elsewhere"])
-async def test_who_may_not_know_is_told_the_same_of_what_is_there_and_what_is_not(doors: Doors, who: str) -> None:
+async def test_who_may_not_know_is_told_the_same_of_what_is_there_and_what_is_not(
+    doors: RegistryClient, who: str
+) -> None:
     for operation, specimen in ABOUT_ONE.items():
         said = [
             await answered(doors, who, operation, about(specimen, name, ACCOUNT), name)
@@ -63,7 +67,7 @@ async def test_who_may_not_know_is_told_the_same_of_what_is_there_and_what_is_no
     assert len(rows["repositories"]) == 2
 
 
-async def test_an_account_that_is_not_there_is_one_that_lets_nobody_in(doors: Doors) -> None:
+async def test_an_account_that_is_not_there_is_one_that_lets_nobody_in(doors: RegistryClient) -> None:
     for operation, specimen in ABOUT_ONE.items():
         for who, there in ((NOBODY, OTHER), ("elsewhere", ACCOUNT), ("administrator", OTHER)):
             said = [
@@ -79,7 +83,7 @@ async def test_an_account_that_is_not_there_is_one_that_lets_nobody_in(doors: Do
     assert tokens[0] == tokens[1]
 
 
-async def test_what_others_have_changes_nothing_in_ones_own_registry(doors: Doors) -> None:
+async def test_what_others_have_changes_nothing_in_ones_own_registry(doors: RegistryClient) -> None:
     for operation, specimen in ABOUT_ONE.items():
         if operation == "CreateRepository":
             continue

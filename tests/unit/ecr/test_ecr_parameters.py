@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proxy.awsmodel.query import read_action, read_form
 from proxy.awsmodel.query import read_parameters as read_query
 from proxy.awsmodel.validation import validate
-from proxy.ecr.errors import Unreadable, query_error, render_xml
+from proxy.ecr.errors import UnreadableRequest, query_error, render_xml
 from proxy.ecr.parameters import DEPTH_MAX, read_parameters
 from proxy.model.errors import Code, Failure
 
@@ -33,7 +33,7 @@ def test_any_json_object_is_read_as_it_is(document: dict[str, Any], escaped: boo
 def test_any_bytes_are_an_object_that_can_be_sent_on_or_unreadable(body: bytes) -> None:
     try:
         document = read_parameters(body)
-    except Unreadable:
+    except UnreadableRequest:
         return
     assert isinstance(document, dict)
     json.dumps(document, ensure_ascii=False).encode("utf-8")
@@ -42,7 +42,7 @@ def test_any_bytes_are_an_object_that_can_be_sent_on_or_unreadable(body: bytes) 
 def test_nesting_is_taken_up_to_its_bound() -> None:
     lists = b"[" * (DEPTH_MAX - 1) + b"]" * (DEPTH_MAX - 1)
     assert set(read_parameters(b'{"a":' + lists + b',"b":[]}')) == {"a", "b"}
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableRequest) as caught:
         read_parameters(b'{"a":[' + lists + b"]}")
     assert caught.value.error.message == "The request body is nested too deeply."
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.asked_doors import Doors, asked_doors
 from fakes.oci_words import OCI_IMAGE, digest_of, image
+from fakes.registry_client import RegistryClient, registry_client
 
 from harness.specimens import ACCOUNT, EMPTY_INDEX, FULL_UPLOAD, REPOSITORY
 from proxy.awsmodel import models
@@ -40,16 +40,16 @@ REFUSED: list[tuple[str, Mapping[str, Any], str, str]] = [
 
 
 @pytest.fixture
-async def doors(tmp_path: Path) -> AsyncIterator[Doors]:
-    async with asked_doors(tmp_path) as found:
+async def doors(tmp_path: Path) -> AsyncIterator[RegistryClient]:
+    async with registry_client(tmp_path) as found:
         yield found
 
 
-async def ask(doors: Doors, operation: str, parameters: Mapping[str, Any]) -> Any:
+async def ask(doors: RegistryClient, operation: str, parameters: Mapping[str, Any]) -> Any:
     return json.loads((await doors.ask("ecr", operation, parameters, doors.keys["administrator"])).body)
 
 
-async def test_a_parameter_is_refused_by_its_name_and_constraint(doors: Doors) -> None:
+async def test_a_parameter_is_refused_by_its_name_and_constraint(doors: RegistryClient) -> None:
     """A policy's constraint has what is wrong with it behind it."""
     for operation, given, parameter, why in REFUSED:
         said = await ask(doors, operation, given)
@@ -58,7 +58,7 @@ async def test_a_parameter_is_refused_by_its_name_and_constraint(doors: Doors) -
         assert said["message"].removesuffix(": The policy has no Statement") == text
 
 
-async def test_a_batch_says_of_each_image_why_it_is_left_out(doors: Doors) -> None:
+async def test_a_batch_says_of_each_image_why_it_is_left_out(doors: RegistryClient) -> None:
     got = await ask(doors, "BatchGetImage", {**APP, "imageIds": [{"imageTag": "v1"}]})
     child = got["images"][0]["imageId"]["imageDigest"]
     listed = {"mediaType": OCI_IMAGE, "digest": child, "size": len(got["images"][0]["imageManifest"])}
@@ -86,7 +86,7 @@ async def test_a_batch_says_of_each_image_why_it_is_left_out(doors: Doors) -> No
         ]
 
 
-async def test_layers_that_a_manifest_needs_are_named_as_images_are(doors: Doors) -> None:
+async def test_layers_that_a_manifest_needs_are_named_as_images_are(doors: RegistryClient) -> None:
     said = await ask(doors, "PutImage", {**APP, "imageManifest": image([b"none"]).decode()})
     assert said["message"] == (
         f"Layers with digests '[{digest_of(b'none')}]' required for pushing image into repository with name "

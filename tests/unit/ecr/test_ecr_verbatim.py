@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fakes.asked_doors import Doors, asked_doors
+from fakes.registry_client import RegistryClient, registry_client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,7 +42,7 @@ def _written(draw: st.DrawFn, *, resource: bool) -> str:
 
 def test_policies_tags_and_filters_come_back_as_they_were_given(tmp_path: Path) -> None:
     with asyncio.Runner() as runner:
-        opened = asked_doors(tmp_path)
+        opened = registry_client(tmp_path)
         doors = runner.run(opened.__aenter__())
 
         @settings(max_examples=25, database=None)
@@ -56,7 +56,7 @@ def test_policies_tags_and_filters_come_back_as_they_were_given(tmp_path: Path) 
             runner.run(opened.__aexit__(None, None, None))
 
 
-async def _round(doors: Doors, policy: str, registry_policy: str, tags: list[Any], filters: list[Any]) -> None:
+async def _round(doors: RegistryClient, policy: str, registry_policy: str, tags: list[Any], filters: list[Any]) -> None:
     async def ask(operation: str, **parameters: Any) -> Any:
         answer = await doors.ask("ecr", operation, parameters, doors.keys["administrator"])
         assert answer.status == 200, answer.body

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.fake_kms import fake_kms
 from fakes.keyed_registry import OWN, Clock, KeyedRegistry, encryption_in, said
-from fakes.kms_door import kms_door
 from fakes.memory_line import Answer
 from fakes.signer import Credentials
 from fakes.whole_registry import ACCOUNT, whole_registry
@@ -42,9 +42,9 @@ def world(tmp_path: Path) -> Open:
 
     @contextlib.asynccontextmanager
     async def opened(*statements: Any, allowed: tuple[str, ...] = (), second: bool = False) -> AsyncIterator[Any]:
-        async with kms_door() as door:
+        async with fake_kms() as door:
             door.named |= {OWN: OWN, "own": OWN, "alias/own": OWN, FOREIGN: FOREIGN, OTHER: OTHER}
-            kms = KmsKeys(door.kms(patience=0.5), "probe")
+            kms = KmsKeys(door.kms(retry_seconds=0.5), "probe")
             async with whole_registry(tmp_path, kms=kms, allowed_keys=allowed) as whole:
                 if second:
                     key = await whole.open_account(SECOND)

@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from proxy.ecr.last_use import AGAIN_SECONDS, EVERY_SECONDS, NAMES_KEPT, WAITING_MAX, LastUses
+from proxy.ecr.last_use import EVERY_SECONDS, NAMES_MAX, RETRY_SECONDS, WAITING_MAX, LastUses
 from proxy.model.errors import Code, Failure
 
 
@@ -27,19 +27,19 @@ class Notes:
             raise Failure(Code.METADATA_UNAVAILABLE, "gone")
         self.noted.append((access_key_id, at, region, service))
 
-    async def seen(self, access_key_id: str, service: str = "ecr") -> None:
-        self.uses.seen(access_key_id, "eu-west-1", service)
+    async def used(self, access_key_id: str, service: str = "ecr") -> None:
+        self.uses.used(access_key_id, "eu-west-1", service)
         await self.uses.idle()
 
 
 async def test_a_key_is_noted_when_first_seen_and_again_after_an_hour() -> None:
     notes = Notes()
-    await notes.seen("AKIA1")
+    await notes.used("AKIA1")
     notes.now += EVERY_SECONDS - 1
-    await notes.seen("AKIA1", "sts")
-    await notes.seen("AKIA2", "sts")
+    await notes.used("AKIA1", "sts")
+    await notes.used("AKIA2", "sts")
     notes.now += 1
-    await notes.seen("AKIA1", "iam")
+    await notes.used("AKIA1", "iam")
     assert notes.noted == [
         ("AKIA1", 1000.0, "eu-west-1", "ecr"),
         ("AKIA2", 1000.0 + EVERY_SECONDS - 1, "eu-west-1", "sts"),
@@ -51,13 +51,13 @@ async def test_what_could_not_be_noted_is_noted_at_a_use_a_minute_later() -> Non
     notes = Notes()
     notes.fails = True
     with structlog.testing.capture_logs() as logged:
-        await notes.seen("AKIA1")
+        await notes.used("AKIA1")
     assert [line["why"] for line in logged] == [Code.METADATA_UNAVAILABLE]
     notes.fails = False
-    await notes.seen("AKIA1")
+    await notes.used("AKIA1")
     assert notes.noted == []
-    notes.now += AGAIN_SECONDS
-    await notes.seen("AKIA1")
+    notes.now += RETRY_SECONDS
+    await notes.used("AKIA1")
     assert [key for key, *_ in notes.noted] == ["AKIA1"]
 
 
@@ -65,19 +65,19 @@ async def test_notes_that_wait_are_bounded_and_taken_in_order() -> None:
     notes = Notes()
     notes.gate.clear()
     for number in range(WAITING_MAX + 50):
-        notes.uses.seen(f"AKIA{number}", "eu-west-1", "ecr")
+        notes.uses.used(f"AKIA{number}", "eu-west-1", "ecr")
     notes.gate.set()
     await notes.uses.idle()
     assert [key for key, *_ in notes.noted] == [f"AKIA{number}" for number in range(WAITING_MAX)]
-    await notes.seen(f"AKIA{WAITING_MAX}")
+    await notes.used(f"AKIA{WAITING_MAX}")
     assert len(notes.noted) == WAITING_MAX + 1
 
 
 async def test_no_more_keys_are_remembered_than_the_bound() -> None:
     notes = Notes()
-    for number in range(NAMES_KEPT + 1):
-        await notes.seen(f"AKIA{number}")
-    await notes.seen("AKIA1")
-    assert len(notes.noted) == NAMES_KEPT + 1
-    await notes.seen("AKIA0")
-    assert len(notes.noted) == NAMES_KEPT + 2
+    for number in range(NAMES_MAX + 1):
+        await notes.used(f"AKIA{number}")
+    await notes.used("AKIA1")
+    assert len(notes.noted) == NAMES_MAX + 1
+    await notes.used("AKIA0")
+    assert len(notes.noted) == NAMES_MAX + 2

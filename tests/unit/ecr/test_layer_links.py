@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import structlog.testing
-from fakes.asked_doors import HOST, LAYER, NOBODY, Doors, asked_doors
-from fakes.heard_trail import HeardTrail
 from fakes.memory_line import Answer
 from fakes.oci_words import digest_of
+from fakes.recording_trail import RecordingTrail
+from fakes.registry_client import HOST, LAYER, NOBODY, RegistryClient, registry_client
 
 from harness.specimens import ACCOUNT, REPOSITORY, allow
 from proxy.auth.envelope import SmallSealer
@@ -30,8 +30,8 @@ class World:
 
     def __init__(self) -> None:
         self.shift = 0.0
-        self.trail = HeardTrail()
-        self.doors: Doors
+        self.trail = RecordingTrail()
+        self.doors: RegistryClient
 
     def clock(self) -> float:
         return time.time() + self.shift
@@ -40,13 +40,13 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     world = World()
-    async with asked_doors(tmp_path, trail=world.trail, clock=world.clock) as doors:
+    async with registry_client(tmp_path, trail=world.trail, clock=world.clock) as doors:
         world.doors = doors
         yield world
         await doors.registry.quiet()
 
 
-async def url(doors: Doors, digest: str = DIGEST, who: str = "administrator") -> str:
+async def url(doors: RegistryClient, digest: str = DIGEST, who: str = "administrator") -> str:
     asked = {"repositoryName": REPOSITORY, "layerDigest": digest}
     answer = await doors.ask("ecr", "GetDownloadUrlForLayer", asked, doors.keys[who])
     assert answer.status == 200, answer.body
@@ -56,14 +56,14 @@ async def url(doors: Doors, digest: str = DIGEST, who: str = "administrator") ->
     return found
 
 
-async def refused(doors: Doors, digest: str) -> tuple[str, str]:
+async def refused(doors: RegistryClient, digest: str) -> tuple[str, str]:
     asked = {"repositoryName": REPOSITORY, "layerDigest": digest}
     answer = await doors.ask("ecr", "GetDownloadUrlForLayer", asked, doors.keys["administrator"])
     said = json.loads(answer.body)
     return said["__type"], said["message"]
 
 
-async def fetch(doors: Doors, link: str, method: str = "GET", **lines: str) -> Answer:
+async def fetch(doors: RegistryClient, link: str, method: str = "GET", **lines: str) -> Answer:
     parts = urlsplit(link)
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
     return await doors.plain(method, target, [(name.replace("_", "-"), value) for name, value in lines.items()])

@@ -1,4 +1,4 @@
-"""A request's head tells which of the three services it is for, and in whose words to answer."""
+"""A request's head tells which of the services it is for, and in whose words to answer."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ CASES: list[tuple[str, str, Mapping[str, str], str]] = [
     ("POST", "/", TARGET | scoped("ecr"), "ecr"),
     ("POST", "/", TARGET | scoped("sts"), "ecr"),
     ("POST", "/", TARGET | FORM, "ecr"),
+    ("POST", "/", {"X-Amz-Target": "secretsmanager.GetSecretValue"}, "secretsmanager"),
+    ("POST", "/", {"X-Amz-Target": "secretsmanager.GetSecretValue"} | scoped("ecr"), "secretsmanager"),
+    ("POST", "/", {"X-Amz-Target": "secretsmanagerx.GetSecretValue"}, "ecr"),
+    ("GET", "/?Action=GetSecretValue&Version=2017-10-17", {}, "sts"),
     ("POST", "/", scoped("ecr"), "ecr"),
     ("POST", "/", FORM | scoped("sts"), "sts"),
     ("POST", "/", FORM | scoped("iam"), "iam"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.signed_door import ALICE, KEY, PART_MAX, SignedDoor, read_answer
+from fakes.signed_handler import ALICE, KEY, PART_MAX, SignedHandler, read_answer
 
 from proxy.auth.sigv4 import MISMATCH_TEXT
 from proxy.http.bounded_reads import FIRST_BYTES
@@ -22,8 +22,8 @@ MISMATCH = {"reason": "mismatch", "message": MISMATCH_TEXT}
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[SignedDoor]:
-    async with SignedDoor() as door:
+async def door() -> AsyncIterator[SignedHandler]:
+    async with SignedHandler() as door:
         yield door
 
 
@@ -31,7 +31,7 @@ def part(data: bytes, **members: Any) -> bytes:
     return json.dumps({"layerPartBlob": b64encode(data).decode(), "uploadId": "u", **members}).encode()
 
 
-async def test_a_streamed_part_is_kept_once_it_is_proven(door: SignedDoor) -> None:
+async def test_a_streamed_part_is_kept_once_it_is_proven(door: SignedHandler) -> None:
     data = bytes(range(256)) * 3000
     body = part(data, partFirstByte=0)
     answer = await door.send(door.signed(body, path="/part"), body, target="/part")
@@ -40,7 +40,7 @@ async def test_a_streamed_part_is_kept_once_it_is_proven(door: SignedDoor) -> No
     assert [caller.principal for caller in door.callers] == [ALICE]
 
 
-async def test_of_a_streamed_part_with_a_wrong_signature_nothing_is_kept(door: SignedDoor) -> None:
+async def test_of_a_streamed_part_with_a_wrong_signature_nothing_is_kept(door: SignedHandler) -> None:
     body = part(bytes(300_000))
     changed = body[:200_000] + (b"B" if body[200_000:200_001] == b"A" else b"A") + body[200_001:]
     lines = door.signed(body, path="/part")
@@ -52,7 +52,7 @@ async def test_of_a_streamed_part_with_a_wrong_signature_nothing_is_kept(door: S
     assert (door.kept, door.callers) == ([], [])
 
 
-async def test_of_a_streamed_part_that_is_cut_nothing_is_kept(door: SignedDoor) -> None:
+async def test_of_a_streamed_part_that_is_cut_nothing_is_kept(door: SignedHandler) -> None:
     body = part(bytes(300_000))
     lines = [*door.signed(body, path="/part"), ("Content-Length", str(len(body)))]
     reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
@@ -64,20 +64,20 @@ async def test_of_a_streamed_part_that_is_cut_nothing_is_kept(door: SignedDoor) 
     assert (door.kept, door.callers) == ([], [])
 
 
-async def test_a_part_that_is_no_json_is_refused_as_soon_as_it_is_seen(door: SignedDoor) -> None:
+async def test_a_part_that_is_no_json_is_refused_as_soon_as_it_is_seen(door: SignedHandler) -> None:
     body = b'{"layerPartBlob":"' + b"!" * 90_000 + b'"}'
     answer = await door.cut_short(door.signed(body, path="/part"), body[:1000], "/part")
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"SerializationException" in answer
 
 
-async def test_a_body_that_was_used_without_a_proof_is_a_mistake_that_shows(door: SignedDoor) -> None:
+async def test_a_body_that_was_used_without_a_proof_is_a_mistake_that_shows(door: SignedHandler) -> None:
     body = part(b"abc")
     await door.send(door.signed(body, path="/careless"), body, target="/careless")
     assert [str(mistake) for mistake in door.mistakes] == ["the body of a signed request was used without a proof"]
 
 
-async def test_a_proof_reads_what_was_left_of_the_body(door: SignedDoor) -> None:
+async def test_a_proof_reads_what_was_left_of_the_body(door: SignedHandler) -> None:
     body = part(bytes(300_000))
     lines = door.signed(body, path="/unread")
     assert (await door.send(lines, body, target="/unread")).said == {"arn": ALICE.arn}
@@ -102,7 +102,7 @@ def largest_part(tmp_path: Path) -> Iterator[mmap.mmap]:
 
 @pytest.mark.parametrize("secret", [KEY[1], "wrong"], ids=["proven", "wrong-signature"])
 async def test_a_part_of_twenty_mebibytes_takes_less_than_three(
-    door: SignedDoor, largest_part: mmap.mmap, secret: str
+    door: SignedHandler, largest_part: mmap.mmap, secret: str
 ) -> None:
     """Of this whole process, the client's buffers included."""
     lines = door.signed(largest_part, path="/part", key=(KEY[0], secret))
@@ -131,7 +131,7 @@ async def test_a_part_of_twenty_mebibytes_takes_less_than_three(
 
 
 async def test_while_a_key_is_looked_up_no_more_of_the_body_is_read(
-    door: SignedDoor, monkeypatch: pytest.MonkeyPatch
+    door: SignedHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A metadata service that hangs makes no connection fill its buffers; then the body is read as ever."""
     asked, release = asyncio.Event(), asyncio.Event()
@@ -155,7 +155,7 @@ async def test_while_a_key_is_looked_up_no_more_of_the_body_is_read(
     assert (await sent).status == 200
 
 
-async def test_an_unknown_keys_body_is_read_off_so_that_its_sender_hears_why(door: SignedDoor) -> None:
+async def test_an_unknown_keys_body_is_read_off_so_that_its_sender_hears_why(door: SignedHandler) -> None:
     body = json.dumps({"a": "a" * 900_000}).encode()
     answer = await door.send(door.signed(body, key=("AKIAUNKNOWN00000", "x")), body)
     assert (answer.status, answer.said["reason"]) == (403, "unknown key")

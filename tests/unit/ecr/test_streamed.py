@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.ecr.errors import Unreadable
+from proxy.ecr.errors import UnreadableRequest
 from proxy.ecr.streaming_json import REST_MAX, StreamedObject
 from proxy.model.errors import Code, Failure
 
@@ -101,7 +101,7 @@ def test_a_damaged_body_is_read_as_json_reads_it_or_refused(
     damaged = body[:place] + instead + body[place + 1 :]
     try:
         found = read(damaged, cuts)
-    except (Unreadable, Failure):
+    except (UnreadableRequest, Failure):
         return
     assert found == by_json(damaged)
 
@@ -110,7 +110,7 @@ def test_a_damaged_body_is_read_as_json_reads_it_or_refused(
 def test_any_bytes_are_refused_or_read(body: bytes, cuts: list[int]) -> None:
     try:
         found = read(body, cuts)
-    except (Unreadable, Failure):
+    except (UnreadableRequest, Failure):
         return
     assert found == (by_json(body) if body else ({}, b"", None))
 
@@ -152,7 +152,7 @@ REFUSED = {
 @pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED.keys())
 def test_what_is_no_such_body_is_a_serialization_error(body: bytes) -> None:
     for cuts in ([], list(range(len(body)))):
-        with pytest.raises(Unreadable) as caught:
+        with pytest.raises(UnreadableRequest) as caught:
             read(body, cuts)
         assert (caught.value.error.status, caught.value.error.name) == (400, "SerializationException")
 
@@ -184,7 +184,7 @@ LARGE = {
 @pytest.mark.parametrize("body", LARGE.values(), ids=LARGE.keys())
 def test_what_stands_beside_the_huge_member_is_bounded(body: bytes) -> None:
     reader = StreamedObject(BLOB, LIMIT)
-    with pytest.raises(Unreadable, match="more than 65536 bytes beside layerPartBlob"):
+    with pytest.raises(UnreadableRequest, match="more than 65536 bytes beside layerPartBlob"):
         reader.feed(body)
 
 

@@ -108,11 +108,11 @@ async def test_a_keys_account_is_told_to_who_may_ask(world: StsWorld) -> None:
 
 @pytest.mark.parametrize("action", sorted(models.operations("sts") - SERVED))
 async def test_what_is_not_served_is_an_unknown_operation(world: StsWorld, action: str) -> None:
-    refused = await failure(world.sts.answer(action, Caller(ANNA), {}, world.facts()))
+    refused = await failure(world.sts.answer(action, Caller(ANNA), {}, world.info()))
     assert refused.code is Code.UNKNOWN_OPERATION
     assert action in refused.message
 
 
 @pytest.mark.parametrize("action", sorted(SERVED - {"AssumeRoleWithWebIdentity"}))
 async def test_only_a_web_identity_asks_without_a_signature(world: StsWorld, action: str) -> None:
-    assert (await failure(world.sts.answer(action, None, {}, world.facts()))).code is Code.ACCESS_DENIED
+    assert (await failure(world.sts.answer(action, None, {}, world.info()))).code is Code.ACCESS_DENIED

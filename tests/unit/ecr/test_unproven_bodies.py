@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from fakes.aws_door import ADMIN_KEY, AwsDoor
+from fakes.aws_handler import ADMIN_KEY, AwsHandler
 
 from proxy.ecr import bodies
 from proxy.http import unproven_budget as unproven_of
@@ -22,26 +22,26 @@ FORM_BODY = b"Action=GetCallerIdentity&Version=2011-06-15&A=" + b"a" * 40 * KIB
 Lines = list[tuple[str, str]]
 
 
-def json_call(door: AwsDoor) -> tuple[Lines, bytes]:
+def json_call(door: AwsHandler) -> tuple[Lines, bytes]:
     body = json.dumps({"a": "a" * 40 * KIB}).encode()
     return door.signed(body=body), body
 
 
-def layer_part(door: AwsDoor) -> tuple[Lines, bytes]:
+def layer_part(door: AwsHandler) -> tuple[Lines, bytes]:
     return door.signed("UploadLayerPart", PART), PART
 
 
-def query(door: AwsDoor) -> tuple[Lines, bytes]:
+def query(door: AwsHandler) -> tuple[Lines, bytes]:
     return door.signed(body=FORM_BODY, service="sts", headers=FORM), FORM_BODY
 
 
-def unsigned(door: AwsDoor) -> tuple[Lines, bytes]:
+def unsigned(door: AwsHandler) -> tuple[Lines, bytes]:
     body = FORM_BODY.replace(b"GetCallerIdentity", b"AssumeRoleWithWebIdentity")
     return [("Host", door.address), *FORM.items()], body
 
 
 forms = pytest.mark.parametrize("form", [json_call, layer_part, query, unsigned])
-Form = Callable[[AwsDoor], tuple[Lines, bytes]]
+Form = Callable[[AwsHandler], tuple[Lines, bytes]]
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def budget() -> UnprovenBytes:
 
 
 @pytest.fixture
-async def door(budget: UnprovenBytes) -> AsyncIterator[AwsDoor]:
-    started = AwsDoor(unproven=budget)
+async def door(budget: UnprovenBytes) -> AsyncIterator[AwsHandler]:
+    started = AwsHandler(unproven=budget)
     await started.begin()
     yield started
     await started.finish()
@@ -61,7 +61,7 @@ Begin = Callable[[Lines, bytes, int], Awaitable[tuple[asyncio.StreamReader, asyn
 
 
 @pytest.fixture
-async def begin(door: AwsDoor) -> AsyncIterator[Begin]:
+async def begin(door: AwsHandler) -> AsyncIterator[Begin]:
     """Sends a head and so many bytes of its body, on a connection of its own."""
     lines = []
 
@@ -85,7 +85,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 @forms
 async def test_over_the_clients_budget_a_body_is_429_with_retry_after(
-    door: AwsDoor, budget: UnprovenBytes, begin: Begin, form: Form
+    door: AwsHandler, budget: UnprovenBytes, begin: Begin, form: Form
 ) -> None:
     """In the form of its protocol; and once the first one has gone, the next is taken."""
     _, first = await begin(*json_call(door), 40 * KIB)
@@ -101,7 +101,7 @@ async def test_over_the_clients_budget_a_body_is_429_with_retry_after(
 
 @forms
 async def test_a_body_below_the_floor_is_cut(
-    door: AwsDoor, budget: UnprovenBytes, begin: Begin, form: Form, monkeypatch: pytest.MonkeyPatch
+    door: AwsHandler, budget: UnprovenBytes, begin: Begin, form: Form, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """408, after which SDKs try again; what it was charged is free."""
     monkeypatch.setattr(bodies, "FLOOR_SECONDS", 0.1)
@@ -115,7 +115,7 @@ async def test_a_body_below_the_floor_is_cut(
 
 
 async def test_a_body_above_the_floor_is_read_to_its_end(
-    door: AwsDoor, begin: Begin, monkeypatch: pytest.MonkeyPatch
+    door: AwsHandler, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long that takes in all."""
     monkeypatch.setattr(bodies, "FLOOR_SECONDS", 2.0)
@@ -129,7 +129,7 @@ async def test_a_body_above_the_floor_is_read_to_its_end(
 
 
 async def test_a_slow_body_is_given_up_for_a_new_one_of_its_client(
-    door: AwsDoor, budget: UnprovenBytes, begin: Begin, monkeypatch: pytest.MonkeyPatch
+    door: AwsHandler, budget: UnprovenBytes, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unproven_of, "GRACE_SECONDS", 0.0)
     reader, _ = await begin(*json_call(door), 40 * KIB)
@@ -141,7 +141,7 @@ async def test_a_slow_body_is_given_up_for_a_new_one_of_its_client(
 
 
 async def test_what_is_proven_is_charged_no_more(
-    door: AwsDoor, budget: UnprovenBytes, monkeypatch: pytest.MonkeyPatch
+    door: AwsHandler, budget: UnprovenBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the rows are asked the budget is another's."""
     used = []
@@ -156,7 +156,7 @@ async def test_what_is_proven_is_charged_no_more(
 
 
 async def test_a_body_that_is_longer_than_its_charge_is_proven_and_read_whole(
-    door: AwsDoor, budget: UnprovenBytes, monkeypatch: pytest.MonkeyPatch
+    door: AwsHandler, budget: UnprovenBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is set aside on disk meanwhile: of 1 MB at most the charge is in memory."""
     budget._client = 2 * CHARGE_MAX
@@ -175,7 +175,7 @@ async def test_a_body_that_is_longer_than_its_charge_is_proven_and_read_whole(
 
 
 async def test_who_is_refused_before_the_body_can_still_be_answered_on_the_connection(
-    door: AwsDoor, budget: UnprovenBytes
+    door: AwsHandler, budget: UnprovenBytes
 ) -> None:
     """An unknown key: reading goes on, so that the client can send the rest and hear why."""
     budget._client = CHARGE_MAX

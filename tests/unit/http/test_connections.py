@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 from aiohttp import web
-from fakes.http_door import Door, Line, get, serving
+from fakes.http_handler import FakeHandler, Line, get, serving
 
 from proxy import observe
 from proxy.http import connections, handshakes
@@ -202,28 +202,28 @@ def contexts(tmp_path_factory: pytest.TempPathFactory) -> Contexts:
 
 
 async def test_an_idle_connection_is_closed_for_a_new_one_and_a_busy_one_answers() -> None:
-    door = Door()
-    async with serving(door, connections=2) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler, connections=2) as (_, connect):
         busy = await connect()
         busy.writer.write(get("/slow"))
-        await door.entered.wait()
+        await handler.entered.wait()
         idle = await connect()
         assert (await idle.ask(get()))[0] == 200
         new = await connect()
         assert (await new.ask(get()))[0] == 200
         assert await asyncio.wait_for(idle.is_closed(), LONG)
-        door.release.set()
+        handler.release.set()
         assert (await busy.answer())[0] == 200
 
 
-async def full(door: Door, connect: object, count: int) -> list[Line]:
+async def full(handler: FakeHandler, connect: object, count: int) -> list[Line]:
     """So many connections, each with a request under way."""
     lines = []
     for _ in range(count):
         line = await connect()  # type: ignore[operator]
         line.writer.write(get("/slow"))
         lines.append(line)
-    while len(door.seen) < count:  # noqa: ASYNC110 - the door sets one event for all
+    while len(handler.seen) < count:  # noqa: ASYNC110 - the door sets one event for all
         await asyncio.sleep(0.01)
     return lines
 
@@ -233,8 +233,8 @@ async def test_with_none_idle_a_request_is_503_with_retry_after_and_its_connecti
     tls: bool, contexts: Contexts
 ) -> None:
     """And as soon as one is idle again, the next is served."""
-    door = Door()
-    async with serving(door, tls=contexts[0] if tls else None, connections=2) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler, tls=contexts[0] if tls else None, connections=2) as (_, connect):
 
         async def dial() -> Line:
             line = await connect()
@@ -242,28 +242,28 @@ async def test_with_none_idle_a_request_is_503_with_retry_after_and_its_connecti
                 await line.writer.start_tls(contexts[1], server_hostname="127.0.0.1")
             return line
 
-        lines = await full(door, dial, 2)
+        lines = await full(handler, dial, 2)
         refused = await dial()
         status, headers, body = await refused.ask(get())
         assert (status, headers["retry-after"], headers["connection"]) == (503, "2", "close")
         assert json.loads(body)["errors"][0]["code"] == "UNAVAILABLE"
         assert await asyncio.wait_for(refused.is_closed(), LONG)
-        door.release.set()
+        handler.release.set()
         assert (await lines[0].answer())[0] == 200
         assert (await (await dial()).ask(get()))[0] == 200
 
 
 async def test_a_refusal_is_in_the_form_that_aws_clients_read() -> None:
-    door = Door()
-    async with serving(door, connections=1) as (_, connect):
-        await full(door, connect, 1)
+    handler = FakeHandler()
+    async with serving(handler, connections=1) as (_, connect):
+        await full(handler, connect, 1)
         status, _, body = await (await connect()).ask(get("/ecr", **{"X-Amz-Target": "a"}))
         assert (status, json.loads(body)["__type"]) == (503, "ServiceUnavailable")
 
 
 async def test_probes_are_answered_when_no_connection_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    door = Door()
-    async with serving(door, connections=2) as (server, connect):
+    handler = FakeHandler()
+    async with serving(handler, connections=2) as (server, connect):
 
         async def healthy(request: web.Request) -> web.StreamResponse:
             return web.Response(text="ok")
@@ -272,7 +272,7 @@ async def test_probes_are_answered_when_no_connection_is_idle(monkeypatch: pytes
         monkeypatch.setattr(
             server, "_route", lambda request: ("probe", healthy) if request.path == "/healthz" else route(request)
         )
-        await full(door, connect, 2)
+        await full(handler, connect, 2)
         for _ in range(RESERVE):
             await connect()  # says nothing
         for _ in range(3):
@@ -284,36 +284,36 @@ async def test_probes_are_answered_when_no_connection_is_idle(monkeypatch: pytes
 
 async def test_a_kept_answer_is_no_way_around_the_limit() -> None:
     """A connection of the reserve is asked by the long way, whatever is known of its request."""
-    door = Door()
-    async with serving(door, connections=1) as (server, connect):
-        await full(door, connect, 1)
+    handler = FakeHandler()
+    async with serving(handler, connections=1) as (server, connect):
+        await full(handler, connect, 1)
         monkey = await connect()
-        server.kept.find = lambda name: pytest.fail("answered")  # type: ignore[method-assign]
+        server.response_cache.lookup = lambda key: pytest.fail("answered")  # type: ignore[method-assign]
         assert (await monkey.ask(get()))[0] == 503
 
 
 async def test_a_trusted_proxy_is_no_greedy_client_and_its_clients_are_counted_each() -> None:
     """Connections of the proxy pass `connections_per_client`; requests at once of one client behind it do not."""
-    door = Door()
-    async with serving(door, connections_per_client=2, trusted_proxies=("127.0.0.1",)) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler, connections_per_client=2, trusted_proxies=("127.0.0.1",)) as (_, connect):
         slow = get("/slow", **{"X-Forwarded-For": "198.51.100.1"})
         for _ in range(2):
             (await connect()).writer.write(slow)
-        while len(door.seen) < 2:  # noqa: ASYNC110 - the door sets one event for all
+        while len(handler.seen) < 2:  # noqa: ASYNC110 - the door sets one event for all
             await asyncio.sleep(0.01)
         third, other = await connect(), await connect()
         status, headers, _ = await third.ask(slow)
         assert (status, headers["retry-after"]) == (503, "2")
         assert (await third.ask(get(**{"X-Forwarded-For": "198.51.100.2"})))[0] == 200
         assert (await other.ask(get()))[0] == 200
-        door.release.set()
+        handler.release.set()
 
 
 async def test_a_tls_handshake_counts_and_is_closed_for_a_new_connection(contexts: Contexts) -> None:
     """Connections that never say hello keep nobody out."""
     here, trust = contexts
     before = observe.metrics.http_rejected.labels("idle, closed for another")._value.get()
-    async with serving(Door(), tls=here, connections=3) as (server, connect):
+    async with serving(FakeHandler(), tls=here, connections=3) as (server, connect):
         silent = [await connect() for _ in range(3)]
         while len(server.limiter) < 3:  # noqa: ASYNC110 - nothing tells of a handshake that began
             await asyncio.sleep(0.01)
@@ -327,7 +327,7 @@ async def test_a_tls_handshake_counts_and_is_closed_for_a_new_connection(context
 
 async def test_a_tls_handshake_that_fails_or_takes_too_long_is_counted_no_more(contexts: Contexts) -> None:
     here, _ = contexts
-    async with serving(Door(), tls=here, header_seconds=0.2) as (server, connect):
+    async with serving(FakeHandler(), tls=here, header_seconds=0.2) as (server, connect):
         silent, bad = await connect(), await connect()
         bad.writer.write(b"GET / HTTP/1.1\r\n\r\n")
         for line in (silent, bad):
@@ -341,7 +341,7 @@ async def test_without_a_file_left_accepting_goes_on_a_moment_later(
 ) -> None:
     here, trust = contexts
     monkeypatch.setattr(handshakes, "_PAUSE_SECONDS", 0.01)
-    async with serving(Door(), tls=here) as (server, connect):
+    async with serving(FakeHandler(), tls=here) as (server, connect):
         listener = server._listeners[0]
         sock = listener._sock  # type: ignore[union-attr]
 
@@ -375,11 +375,11 @@ async def test_a_requests_client_is_who_the_proxy_forwards_and_never_the_proxy(
     trusted: tuple[str, ...], headers: dict[str, str], client: str
 ) -> None:
     """A proxy that forwards nobody is many clients, of which none is counted."""
-    door = Door()
-    async with serving(door, trusted_proxies=trusted) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler, trusted_proxies=trusted) as (_, connect):
         line = await connect()
         line.writer.write(get("/slow", **headers))
-        await door.entered.wait()
-        assert client_of_request(door.seen[0]) == client
-        door.release.set()
+        await handler.entered.wait()
+        assert client_of_request(handler.seen[0]) == client
+        handler.release.set()
         await line.answer()

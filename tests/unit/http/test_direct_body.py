@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 import uvloop
 from aiohttp import web
-from fakes.http_door import Line, get, serving
+from fakes.http_handler import Line, get, serving
 
 from proxy.http import limited_connection
 from proxy.http import server as http_server
 from proxy.http.bounded_reads import BODY_BYTES
-from proxy.http.direct_body import LEAST, WAITED_SECONDS, Drawn
+from proxy.http.direct_body import BODY_BYTES_MIN, CLIENT_WAIT_SECONDS, SocketSource
+from proxy.http.limited_connection import read_body
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import server_context
 
@@ -79,9 +80,9 @@ class Taker:
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         if request.method == "GET":
             return web.Response(text="hello")
-        http_server.want_body(request, BODY_BYTES)
+        read_body(request, BODY_BYTES)
         while True:
-            body = http_server.straight(request)
+            body = http_server.direct_body(request)
             if body is not None:
                 break
             chunk = await request.content.readany()
@@ -97,7 +98,7 @@ class Taker:
             body.end()
         return web.Response(text=str(len(self.taken)))
 
-    async def room(self) -> memoryview:
+    async def reserve(self) -> memoryview:
         if len(self.taken) >= self._most:
             self.stopped.set()
             raise web.HTTPConflict(text="enough")
@@ -124,7 +125,7 @@ class Taker:
             self.drawn += count
         ended.set()
 
-    def took(self, count: int) -> memoryview | None:
+    def commit(self, count: int) -> memoryview | None:
         self.taken += self._room[:count]
         self._left_at_once -= 1
         return memoryview(self._room) if self._left_at_once and len(self.taken) < self._most else None
@@ -148,27 +149,27 @@ either_way = pytest.mark.parametrize("draws", [False, True], ids=["by the loop",
 @either_way
 @on_both_loops
 async def test_a_body_arrives_byte_for_byte_whatever_the_rooms(size: int, at_once: int, draws: bool) -> None:
-    door = Taker(size, at_once, draws=draws)
-    async with serving(door) as (_, connect):
+    handler = Taker(size, at_once, draws=draws)
+    async with serving(handler) as (_, connect):
         line = await connect()
         assert (await line.ask(put() + CONTENT))[2] == str(LENGTH).encode()
-    assert door.taken == CONTENT
-    assert (door.is_straight, door.was_whole) == ([True], [True])
-    assert (door.drawn > 0) is draws
+    assert handler.taken == CONTENT
+    assert (handler.is_straight, handler.was_whole) == ([True], [True])
+    assert (handler.drawn > 0) is draws
 
 
 @either_way
 @on_both_loops
 async def test_requests_behind_a_body_are_answered_in_turn(draws: bool) -> None:
     """Not a byte behind the body is taken for it, be they sent together; each further body is read straight again."""
-    door = Taker(draws=draws)
-    async with serving(door) as (_, connect):
+    handler = Taker(draws=draws)
+    async with serving(handler) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT + get() + put() + CONTENT + get())
         answers = [(await line.answer())[2] for _ in range(4)]
     assert answers == [str(LENGTH).encode(), b"hello", str(2 * LENGTH).encode(), b"hello"]
-    assert door.taken == CONTENT + CONTENT
-    assert door.is_straight == [True, True]
+    assert handler.taken == CONTENT + CONTENT
+    assert handler.is_straight == [True, True]
 
 
 @on_both_loops
@@ -184,7 +185,7 @@ async def test_the_next_request_is_held_to_the_same_limits() -> None:
 @pytest.mark.parametrize(
     "request_bytes",
     [
-        pytest.param(put(LEAST - 1) + CONTENT[: LEAST - 1], id="short"),
+        pytest.param(put(BODY_BYTES_MIN - 1) + CONTENT[: BODY_BYTES_MIN - 1], id="short"),
         pytest.param(
             b"PUT /x HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
             % (LENGTH, CONTENT),
@@ -195,48 +196,48 @@ async def test_the_next_request_is_held_to_the_same_limits() -> None:
 )
 @on_both_loops
 async def test_what_is_short_or_framed_otherwise_goes_aiohttps_way(request_bytes: bytes) -> None:
-    door = Taker()
-    async with serving(door) as (_, connect):
+    handler = Taker()
+    async with serving(handler) as (_, connect):
         await (await connect()).ask(request_bytes)
-    assert door.is_straight == [False]
-    assert CONTENT.startswith(door.taken)
+    assert handler.is_straight == [False]
+    assert CONTENT.startswith(handler.taken)
 
 
 @on_both_loops
 async def test_a_busy_door_takes_nothing_and_is_not_held_against_the_client() -> None:
     """While no room is offered nothing is read, and the client does not stand still."""
-    door = Taker(at_once=1, busy_at=1_000_000)
-    async with serving(door, body_seconds=0.4) as (_, connect):
+    handler = Taker(at_once=1, busy_at=1_000_000)
+    async with serving(handler, body_seconds=0.4) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT)
-        await eventually(lambda: len(door.taken) >= 1_000_000)
+        await eventually(lambda: len(handler.taken) >= 1_000_000)
         await asyncio.sleep(1.2)  # three times what a still body gets
-        there = len(door.taken)
+        there = len(handler.taken)
         await asyncio.sleep(0.1)
-        assert len(door.taken) == there < LENGTH
-        door.gate.set()
+        assert len(handler.taken) == there < LENGTH
+        handler.gate.set()
         assert (await line.answer())[0] == 200
-    assert door.taken == CONTENT
+    assert handler.taken == CONTENT
 
 
 @either_way
 @on_both_loops
 async def test_a_body_that_stands_still_is_cut(draws: bool) -> None:
-    door = Taker(draws=draws)
-    async with serving(door, body_seconds=0.3) as (_, connect):
+    handler = Taker(draws=draws)
+    async with serving(handler, body_seconds=0.3) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT[:1_000_000])
         assert await asyncio.wait_for(line.is_closed(), 5)
-        await eventually(lambda: bool(door.was_whole))
-    assert door.was_whole == [False]
-    assert door.taken == CONTENT[:1_000_000]
+        await eventually(lambda: bool(handler.was_whole))
+    assert handler.was_whole == [False]
+    assert handler.taken == CONTENT[:1_000_000]
 
 
 @either_way
 @on_both_loops
 async def test_a_slow_body_is_not_cut(draws: bool) -> None:
-    door = Taker(draws=draws)
-    async with serving(door, body_seconds=0.4) as (_, connect):
+    handler = Taker(draws=draws)
+    async with serving(handler, body_seconds=0.4) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT[:-10_000])
         for at in range(LENGTH - 10_000, LENGTH, 2000):
@@ -249,15 +250,15 @@ async def test_a_slow_body_is_not_cut(draws: bool) -> None:
 @on_both_loops
 async def test_what_came_before_a_client_left_is_there(draws: bool) -> None:
     """To the byte, the last of them in a room that was not full."""
-    door = Taker(draws=draws)
-    async with serving(door) as (_, connect):
+    handler = Taker(draws=draws)
+    async with serving(handler) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT[:777_777])
         await line.writer.drain()
         line.writer.close()
-        await eventually(lambda: bool(door.was_whole))
-    assert door.was_whole == [False]
-    assert door.taken == CONTENT[:777_777]
+        await eventually(lambda: bool(handler.was_whole))
+    assert handler.was_whole == [False]
+    assert handler.taken == CONTENT[:777_777]
 
 
 @either_way
@@ -274,26 +275,26 @@ async def test_a_body_that_is_refused_half_way_is_read_off_and_the_connection_go
 @on_both_loops
 async def test_a_body_that_is_refused_and_never_ends_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limited_connection, "LINGER_SECONDS", 0.2)
-    door = Taker(most=1_000_000)
-    async with serving(door) as (_, connect):
+    handler = Taker(most=1_000_000)
+    async with serving(handler) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT[:-1])
-        await door.stopped.wait()
+        await handler.stopped.wait()
         assert (await line.answer())[0] == 409
         assert await asyncio.wait_for(line.is_closed(), 5)
 
 
 @on_both_loops
 async def test_a_server_that_ends_cancels_the_door_and_touches_the_room_no_more() -> None:
-    door = Taker()
-    async with serving(door) as (_, connect):
+    handler = Taker()
+    async with serving(handler) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT[:1_000_000])
-        await eventually(lambda: len(door.taken) > 500_000)
-    there = bytes(door._room)
+        await eventually(lambda: len(handler.taken) > 500_000)
+    there = bytes(handler._room)
     line.writer.write(CONTENT[1_000_000:])
     await asyncio.sleep(0.05)
-    assert bytes(door._room) == there
+    assert bytes(handler._room) == there
 
 
 class Waiting(Taker):
@@ -317,42 +318,42 @@ class Waiting(Taker):
 @on_both_loops
 async def test_a_thread_that_outlives_its_request_takes_not_a_byte_more() -> None:
     """The door is cancelled while its thread is busy; what is still in the socket is not for its buffer."""
-    door = Waiting()
-    async with serving(door) as (_, connect):
+    handler = Waiting()
+    async with serving(handler) as (_, connect):
         line = await connect()
         line.writer.write(put() + CONTENT)
-        await asyncio.to_thread(door.inside.wait, 10)
-    door.may_go_on.set()
-    await asyncio.to_thread(door.draws_ended[0].wait, 10)
-    assert door.after == [0]
-    assert CONTENT.startswith(door.taken)
+        await asyncio.to_thread(handler.inside.wait, 10)
+    handler.may_go_on.set()
+    await asyncio.to_thread(handler.draws_ended[0].wait, 10)
+    assert handler.after == [0]
+    assert CONTENT.startswith(handler.taken)
 
 
 @on_both_loops
 async def test_a_connection_that_is_cut_is_drawn_from_no_more() -> None:
-    door = Waiting()
-    async with serving(door) as (server, connect):
+    handler = Waiting()
+    async with serving(handler) as (server, connect):
         line = await connect()
         line.writer.write(put() + CONTENT)
-        await asyncio.to_thread(door.inside.wait, 10)
+        await asyncio.to_thread(handler.inside.wait, 10)
         [connection] = server.connections
         assert connection.transport is not None
         connection.transport.abort()
         assert await line.is_closed()
-        door.may_go_on.set()
-        await eventually(lambda: bool(door.was_whole))
-    assert door.after == [0]
-    assert door.was_whole == [False]
+        handler.may_go_on.set()
+        await eventually(lambda: bool(handler.was_whole))
+    assert handler.after == [0]
+    assert handler.was_whole == [False]
 
 
 def test_a_thread_waits_for_a_client_so_long_and_no_longer_and_takes_no_more_than_is_left() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        drawn, room = Drawn(ours.fileno(), 5), memoryview(bytearray(8))
+        drawn, room = SocketSource(ours.fileno(), 5), memoryview(bytearray(8))
         began = time.monotonic()
         assert drawn([room]) == 0
-        assert time.monotonic() - began >= WAITED_SECONDS * 0.9
+        assert time.monotonic() - began >= CLIENT_WAIT_SECONDS * 0.9
         theirs.send(b"sevenby")
         assert (drawn([room[:2], room[2:]]), bytes(room), drawn.left) == (5, b"seven\0\0\0", 0)
         assert drawn([room]) == 0
@@ -363,9 +364,9 @@ def test_a_thread_waits_for_a_client_so_long_and_no_longer_and_takes_no_more_tha
 
 @on_both_loops
 async def test_the_same_over_tls(tmp_path: Path) -> None:
-    door = Taker(draws=True)
+    handler = Taker(draws=True)
     authority, crt, key = await asyncio.to_thread(make_self_signed, tmp_path, "localhost")
-    async with serving(door, tls=server_context(crt, key)) as (server, _):
+    async with serving(handler, tls=server_context(crt, key)) as (server, _):
         address = server._sockets[0].getsockname()
         trusting = ssl.create_default_context(cafile=authority)
         line = Line(*await asyncio.open_connection(*address, ssl=trusting, server_hostname="localhost"))
@@ -373,6 +374,6 @@ async def test_the_same_over_tls(tmp_path: Path) -> None:
             assert (await line.ask(put() + CONTENT))[0] == 200
         assert (await line.ask(get()))[2] == b"hello"
         line.writer.close()
-    assert door.taken == CONTENT + CONTENT
-    assert door.is_straight == [True, True]
-    assert door.drawn == 0  # bytes of the socket are none of the body
+    assert handler.taken == CONTENT + CONTENT
+    assert handler.is_straight == [True, True]
+    assert handler.drawn == 0  # bytes of the socket are none of the body

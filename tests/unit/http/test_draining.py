@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from fakes.http_door import LARGE, Door, Line, get, serving
+from fakes.http_handler import LARGE, FakeHandler, Line, get, serving
 
 from proxy.http import listening
 from proxy.http.selfsigned import make_self_signed
@@ -18,33 +18,33 @@ from proxy.http.tls import server_context
 
 async def test_a_drain_waits_for_what_runs_and_closes_what_idles() -> None:
     """Finish lets a running request end and refuses new connections."""
-    door = Door()
-    async with serving(door) as (server, connect):
+    handler = FakeHandler()
+    async with serving(handler) as (server, connect):
         idle = await connect()
         await idle.ask(get())
         line = await connect()
-        door.entered.clear()
+        handler.entered.clear()
         line.writer.write(get("/slow"))
-        await door.entered.wait()
+        await handler.entered.wait()
         finishing = asyncio.create_task(server.finish(10))
         assert await asyncio.wait_for(idle.is_closed(), 5)
         with pytest.raises(ConnectionError):
             await connect()
         assert not finishing.done()
-        door.release.set()
+        handler.release.set()
         assert (await line.answer())[0] == 200
         await asyncio.wait_for(finishing, 5)
 
 
 async def test_a_drain_cancels_what_does_not_end() -> None:
     """After the drain a request is cancelled, so that its door can abandon, and the connection breaks."""
-    door = Door()
-    async with serving(door) as (server, connect):
+    handler = FakeHandler()
+    async with serving(handler) as (server, connect):
         line = await connect()
         line.writer.write(get("/slow"))
-        await door.entered.wait()
+        await handler.entered.wait()
         await asyncio.wait_for(server.finish(0.1), 5)
-        assert door.cancelled
+        assert handler.cancelled
         assert await line.is_closed()
 
 
@@ -62,12 +62,12 @@ async def refusal(connect: Callable[[], Awaitable[Line]]) -> None:
 
 async def test_each_answer_of_a_leaving_server_ends_its_connection_and_says_so() -> None:
     """Everything is still served, on old and new connections, and none is kept."""
-    async with serving(Door()) as (server, connect):
-        kept = await connect()
-        _, headers, _ = await kept.ask(get())
+    async with serving(FakeHandler()) as (server, connect):
+        cache = await connect()
+        _, headers, _ = await cache.ask(get())
         assert "connection" not in headers
-        server.say_goodbye()
-        for line in (kept, await connect()):
+        server.announce_close()
+        for line in (cache, await connect()):
             status, headers, _ = await line.ask(get())
             assert (status, headers["connection"]) == (200, "close")
             assert await asyncio.wait_for(line.is_closed(), 5)
@@ -75,13 +75,13 @@ async def test_each_answer_of_a_leaving_server_ends_its_connection_and_says_so()
 
 async def test_an_answer_that_began_before_the_goodbye_is_whole() -> None:
     """A door that was at work when the server began to leave answers, and its connection ends."""
-    door = Door()
-    async with serving(door) as (server, connect):
+    handler = FakeHandler()
+    async with serving(handler) as (server, connect):
         line = await connect()
         line.writer.write(get("/slow"))
-        await door.entered.wait()
-        server.say_goodbye()
-        door.release.set()
+        await handler.entered.wait()
+        server.announce_close()
+        handler.release.set()
         status, headers, _ = await line.answer()
         assert (status, headers["connection"]) == (200, "close")
         assert await asyncio.wait_for(line.is_closed(), 5)
@@ -89,24 +89,24 @@ async def test_an_answer_that_began_before_the_goodbye_is_whole() -> None:
 
 async def test_a_body_that_is_under_way_when_the_drain_begins_arrives_whole() -> None:
     """A push goes on to its end: the drain closes no ears."""
-    door = Door()
-    async with serving(door) as (server, connect):
+    handler = FakeHandler()
+    async with serving(handler) as (server, connect):
         line = await connect()
         line.writer.write(b"PUT /body HTTP/1.1\r\nHost: r\r\nContent-Length: 6\r\n\r\nabc")
-        await door.entered.wait()
+        await handler.entered.wait()
         finishing = asyncio.create_task(server.finish(10))
         await refusal(connect)
         line.writer.write(b"def")
         status, headers, body = await line.answer()
         assert (status, headers["connection"], body) == (200, "close", b"6")
-        assert door.bodies.get_nowait() == b"abcdef"
+        assert handler.bodies.get_nowait() == b"abcdef"
         await asyncio.wait_for(finishing, 5)
 
 
 async def test_a_connection_whose_last_answer_did_not_say_so_is_heard_once_more() -> None:
     """An answer whose header went out before the drain keeps its connection for a moment: the next one says close."""
-    door = Door()
-    async with serving(door) as (server, connect):
+    handler = FakeHandler()
+    async with serving(handler) as (server, connect):
         line = await connect()
         line.writer.write(get("/large"))
         head = await line.reader.readuntil(b"\r\n\r\n")
@@ -121,7 +121,7 @@ async def test_a_connection_whose_last_answer_did_not_say_so_is_heard_once_more(
 
 async def test_a_request_that_arrives_on_an_idle_connection_during_the_drain_is_answered() -> None:
     """The port is gone already, the kept connection is heard once more."""
-    async with serving(Door()) as (server, connect):
+    async with serving(FakeHandler()) as (server, connect):
         line = await connect()
         await line.ask(get())
         finishing = asyncio.create_task(server.finish(10))
@@ -141,7 +141,7 @@ async def test_connections_that_wait_to_be_accepted_are_answered_before_the_port
         line.sendall(get())
         line.setblocking(False)
         queued.append(line)
-    async with serving(Door(), sock=sock) as (server, _):
+    async with serving(FakeHandler(), sock=sock) as (server, _):
         await asyncio.wait_for(server.finish(5), 10)
     for line in queued:
         line.setblocking(True)
@@ -161,7 +161,7 @@ async def test_a_tls_handshake_that_is_under_way_is_finished_and_its_request_ans
 ) -> None:
     """A connection that was accepted just before the drain speaks only after its handshake."""
     here, trust = tls
-    async with serving(Door(), tls=here) as (server, connect):
+    async with serving(FakeHandler(), tls=here) as (server, connect):
         line = await connect()
         finishing = asyncio.create_task(server.finish(10))
         await refusal(connect)
@@ -175,8 +175,8 @@ async def test_a_tls_handshake_that_is_under_way_is_finished_and_its_request_ans
 def test_a_socket_that_refuses_lets_no_new_connection_in_and_keeps_those_that_wait() -> None:
     """A SYN is dropped, not answered; a connection that was there works in both directions."""
     with socket.create_server(("127.0.0.1", 0)) as sock, socket.create_connection(sock.getsockname()) as early:
-        assert listening.is_awaited(sock)
-        listening.refuse(sock)
+        assert listening.has_pending(sock)
+        listening.drop_new_connections(sock)
         with pytest.raises(TimeoutError):
             socket.create_connection(sock.getsockname(), timeout=0.2)
         accepted, _ = sock.accept()
@@ -185,4 +185,4 @@ def test_a_socket_that_refuses_lets_no_new_connection_in_and_keeps_those_that_wa
             assert accepted.recv(4) == b"ping"
             accepted.sendall(b"pong")
             assert early.recv(4) == b"pong"
-        assert not listening.is_awaited(sock)
+        assert not listening.has_pending(sock)

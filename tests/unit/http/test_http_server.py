@@ -8,7 +8,7 @@ import json
 import pytest
 import structlog
 from aiohttp import web
-from fakes.http_door import LARGE, Answer, Door, Line, get, serving
+from fakes.http_handler import LARGE, Answer, FakeHandler, Line, get, serving
 
 from proxy import observe
 from proxy.http.bounded_reads import FIRST_BYTES
@@ -28,7 +28,7 @@ def is_oci_error(answer: Answer, status: int) -> bool:
 
 async def test_two_requests_on_one_connection_are_answered() -> None:
     """A connection is kept for the next request."""
-    async with serving(Door()) as (_, connect):
+    async with serving(FakeHandler()) as (_, connect):
         line = await connect()
         for _ in range(2):
             assert (await line.ask(get()))[0] == 200
@@ -36,7 +36,7 @@ async def test_two_requests_on_one_connection_are_answered() -> None:
 
 async def test_a_connect_is_answered_and_ends_its_connection() -> None:
     """What follows it would be a tunnel's, and is nobody's request."""
-    async with serving(Door()) as (_, connect):
+    async with serving(FakeHandler()) as (_, connect):
         line = await connect()
         assert (await line.ask(b"CONNECT / HTTP/1.1\r\nHost: r\r\nContent-Length: 1\r\n\r\nB"))[1][
             "connection"
@@ -46,7 +46,7 @@ async def test_a_connect_is_answered_and_ends_its_connection() -> None:
 
 async def test_the_server_header_names_no_version() -> None:
     """Whoever looks for a known hole learns nothing of Python or aiohttp, from an answer or from a refusal."""
-    async with serving(Door()) as (_, connect):
+    async with serving(FakeHandler()) as (_, connect):
         for request in (get(), get("/broken"), b"GET / HTTP/1.1\r\nHost : r\r\n\r\n"):
             _, headers, _ = await (await connect()).ask(request)
             assert headers["server"] == "wharfage"
@@ -72,7 +72,7 @@ def is_inert(answer: Answer) -> bool:
 )
 async def test_a_browser_is_given_nothing_to_run(request_bytes: bytes) -> None:
     """By any answer, a refusal too, whether a door, the server or the connection gives it."""
-    async with serving(Door(), header_seconds=0.5) as (_, connect):
+    async with serving(FakeHandler(), header_seconds=0.5) as (_, connect):
         assert is_inert(await (await connect()).ask(request_bytes))
 
 
@@ -90,10 +90,10 @@ async def test_a_door_may_say_itself_what_a_browser_may_run() -> None:
 
 async def test_a_path_reaches_the_door_raw() -> None:
     """Percent-encoded dots and slashes are not decoded or resolved on the way."""
-    door = Door()
-    async with serving(door) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler) as (_, connect):
         await (await connect()).ask(get("/v2/a/%2e%2e/b/../c%2Fd"))
-    assert door.seen[0].raw_path == "/v2/a/%2e%2e/b/../c%2Fd"
+    assert handler.seen[0].raw_path == "/v2/a/%2e%2e/b/../c%2Fd"
 
 
 @pytest.mark.parametrize(
@@ -120,12 +120,12 @@ async def test_a_path_reaches_the_door_raw() -> None:
 )
 async def test_what_is_not_http_is_400_in_the_registrys_form_and_ends_the_connection(request_bytes: bytes) -> None:
     """No door sees a request whose framing two parsers could read differently."""
-    door = Door()
-    async with serving(door) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler) as (_, connect):
         line = await connect()
         assert is_oci_error(await line.ask(request_bytes), 400)
         assert await line.is_closed()
-    assert door.seen == []
+    assert handler.seen == []
 
 
 BAD_CHUNKS = [
@@ -139,73 +139,73 @@ BAD_CHUNKS = [
 @pytest.mark.parametrize("bad", BAD_CHUNKS)
 async def test_bad_chunk_framing_ends_the_body_as_an_error(bad: bytes) -> None:
     """A door that reads a body whose framing breaks gets an error, never an end; the client gets a 400."""
-    door = Door()
-    async with serving(door) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler) as (_, connect):
         line = await connect()
         line.writer.write(CHUNKED)
-        await door.entered.wait()
+        await handler.entered.wait()
         line.writer.write(bad)
         assert is_oci_error(await line.answer(), 400)
-        assert isinstance(door.bodies.get_nowait(), web.RequestPayloadError)
+        assert isinstance(handler.bodies.get_nowait(), web.RequestPayloadError)
         assert await line.is_closed()
 
 
 @pytest.mark.parametrize("bad", BAD_CHUNKS)
 async def test_bad_chunk_framing_that_comes_with_the_header_is_400(bad: bytes) -> None:
     """In one segment the request never reaches a door as whole."""
-    door = Door()
-    async with serving(door) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler) as (_, connect):
         line = await connect()
         assert is_oci_error(await line.ask(CHUNKED + bad), 400)
         assert await line.is_closed()
-    assert door.bodies.empty()
+    assert handler.bodies.empty()
 
 
 async def test_a_body_in_chunks_of_a_byte_arrives_whole() -> None:
     """Also where more of them come with the header than are left as pieces, and more behind."""
-    door, body = Door(), bytes(range(256)) * 200
+    handler, body = FakeHandler(), bytes(range(256)) * 200
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
-    async with serving(door) as (_, connect):
+    async with serving(handler) as (_, connect):
         head = b"PUT /body HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n"
         assert (await (await connect()).ask(head + chunks + b"0\r\n\r\n"))[0] == 200
-    assert door.bodies.get_nowait() == body
+    assert handler.bodies.get_nowait() == body
 
 
 async def test_of_a_body_that_no_door_wants_little_is_read_and_its_client_hears_the_answer() -> None:
     """Past what came with the header, only so that the answer is not lost to a reset; and of few at a time."""
-    door = Door()
-    async with serving(door) as (server, connect):
+    handler = FakeHandler()
+    async with serving(handler) as (server, connect):
         head = b"PUT /slow HTTP/1.1\r\nHost: r\r\nContent-Length: 1000000\r\n\r\n"
         lines = [await connect() for _ in range(LINGERS_PER_CLIENT + 1)]
         for line in lines:
             line.writer.write(head + bytes(999_999))
-        while len(door.seen) < len(lines):  # noqa: ASYNC110 - the door sets one event for all
+        while len(handler.seen) < len(lines):  # noqa: ASYNC110 - the door sets one event for all
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
-        assert max(request.content.total_bytes for request in door.seen) <= FIRST_BYTES
+        assert max(request.content.total_bytes for request in handler.seen) <= FIRST_BYTES
         assert len(server.limiter._lingers) == 0
-        door.release.set()
+        handler.release.set()
         for line in lines[:-1]:
             assert (await line.answer())[0] == 200
         await asyncio.sleep(0)
         assert len(server.limiter._lingers) == LINGERS_PER_CLIENT
-        assert max(request.content.total_bytes for request in door.seen[:-1]) > FIRST_BYTES
+        assert max(request.content.total_bytes for request in handler.seen[:-1]) > FIRST_BYTES
 
 
 async def test_a_body_that_ends_early_is_an_error_to_its_door() -> None:
     """A client that closes before its Content-Length is reached has not sent a body."""
-    door = Door()
-    async with serving(door) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler) as (_, connect):
         line = await connect()
         line.writer.write(b"PUT /body HTTP/1.1\r\nHost: r\r\nContent-Length: 10\r\n\r\nabc")
-        await door.entered.wait()
+        await handler.entered.wait()
         line.writer.close()
-        assert isinstance(await asyncio.wait_for(door.bodies.get(), 5), Exception)
+        assert isinstance(await asyncio.wait_for(handler.bodies.get(), 5), Exception)
 
 
 async def test_a_request_line_over_the_limit_is_refused() -> None:
     """32 KiB is the longest request line."""
-    async with serving(Door()) as (_, connect):
+    async with serving(FakeHandler()) as (_, connect):
         line = await connect()
         status, _, body = await line.ask(get("/" + "a" * HEADER_BYTES))
         assert status in (400, 431)
@@ -215,12 +215,12 @@ async def test_a_request_line_over_the_limit_is_refused() -> None:
 
 async def test_podmans_range_of_1024_pieces_beside_a_long_token_is_taken() -> None:
     """A Range header of 22 KiB and a token of 4 KiB are within the limits."""
-    door = Door()
+    handler = FakeHandler()
     ranges = "bytes=" + ",".join(f"{n * 10_000_000:010}-{n * 10_000_000 + 5:010}" for n in range(1024))
-    async with serving(door) as (_, connect):
+    async with serving(handler) as (_, connect):
         answer = await (await connect()).ask(get("/", Range=ranges, Authorization="Basic " + "a" * 5000))
     assert answer[0] == 200
-    assert door.seen[0].headers["Range"] == ranges
+    assert handler.seen[0].headers["Range"] == ranges
 
 
 @pytest.mark.parametrize(
@@ -233,15 +233,15 @@ async def test_podmans_range_of_1024_pieces_beside_a_long_token_is_taken() -> No
 )
 async def test_headers_over_the_limit_are_431(headers: dict[str, str]) -> None:
     """What is too large is named as such, and no door is asked."""
-    door = Door()
-    async with serving(door) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler) as (_, connect):
         assert is_oci_error(await (await connect()).ask(get("/", **headers)), 431)
-    assert door.seen == []
+    assert handler.seen == []
 
 
 async def test_a_header_that_never_ends_costs_no_more_than_the_limit() -> None:
     """Header lines that go on and on are cut at 32 KiB, without waiting for their end."""
-    async with serving(Door()) as (_, connect):
+    async with serving(FakeHandler()) as (_, connect):
         line = await connect()
         line.writer.write(b"GET / HTTP/1.1\r\nHost: r\r\n")
         await asyncio.sleep(0)  # a first piece of its own
@@ -257,7 +257,7 @@ async def test_a_header_that_never_ends_costs_no_more_than_the_limit() -> None:
 @pytest.mark.parametrize("before", [0, 1], ids=["first-request", "second-request"])
 async def test_a_slow_loris_header_is_cut_after_header_seconds(before: int) -> None:
     """A header that drips is answered 408 and cut in time, on a fresh and on a kept connection."""
-    async with serving(Door(), header_seconds=0.2) as (_, connect):
+    async with serving(FakeHandler(), header_seconds=0.2) as (_, connect):
         line = await connect()
         for _ in range(before):
             assert (await line.ask(get()))[0] == 200
@@ -273,13 +273,13 @@ async def test_a_slow_loris_header_is_cut_after_header_seconds(before: int) -> N
 
 async def test_a_connection_that_says_nothing_is_cut_after_header_seconds() -> None:
     """Connecting and waiting holds nothing for long."""
-    async with serving(Door(), header_seconds=0.1) as (_, connect):
+    async with serving(FakeHandler(), header_seconds=0.1) as (_, connect):
         assert await asyncio.wait_for((await connect()).is_closed(), 5)
 
 
 async def test_an_idle_connection_is_closed_after_keepalive_seconds() -> None:
     """A kept connection without a next request ends."""
-    async with serving(Door(), keepalive_seconds=0.1) as (_, connect):
+    async with serving(FakeHandler(), keepalive_seconds=0.1) as (_, connect):
         line = await connect()
         await line.ask(get())
         assert await asyncio.wait_for(line.is_closed(), 5)
@@ -287,19 +287,19 @@ async def test_an_idle_connection_is_closed_after_keepalive_seconds() -> None:
 
 async def test_a_slow_loris_body_is_cut_after_body_seconds() -> None:
     """A body that brings a byte now and then looks to its door like a client that went away."""
-    door = Door()
-    async with serving(door, body_seconds=0.2) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler, body_seconds=0.2) as (_, connect):
         line = await connect()
         line.writer.write(b"PUT /body HTTP/1.1\r\nHost: r\r\nContent-Length: 100000\r\n\r\n")
         dripping = asyncio.create_task(drip(line, b"a" * 1000))
         assert await asyncio.wait_for(line.is_closed(), 5)
         dripping.cancel()
-        assert isinstance(await asyncio.wait_for(door.bodies.get(), 5), ConnectionError)
+        assert isinstance(await asyncio.wait_for(handler.bodies.get(), 5), ConnectionError)
 
 
 async def test_an_answer_that_nobody_takes_is_cut_after_body_seconds() -> None:
     """A client that asks and then reads nothing loses its connection in the middle of the body."""
-    async with serving(Door(), body_seconds=0.2) as (server, connect):
+    async with serving(FakeHandler(), body_seconds=0.2) as (server, connect):
         line = await connect()
         line.writer.write(get("/large"))
         await line.reader.readuntil(b"\r\n\r\n")  # asyncio's stream reader stops reading once its 128 KiB are full
@@ -311,7 +311,7 @@ async def test_an_answer_that_nobody_takes_is_cut_after_body_seconds() -> None:
 
 async def test_an_answer_that_is_taken_slowly_is_not_cut() -> None:
     """Whoever takes a little in each body_seconds gets it all."""
-    async with serving(Door(), body_seconds=0.2) as (_, connect):
+    async with serving(FakeHandler(), body_seconds=0.2) as (_, connect):
         line = await connect()
         line.writer.write(get("/large"))
         await line.reader.readuntil(b"\r\n\r\n")
@@ -322,19 +322,19 @@ async def test_an_answer_that_is_taken_slowly_is_not_cut() -> None:
 
 async def test_a_slow_answer_is_not_a_slow_body() -> None:
     """A door may take longer than body_seconds once the body is whole."""
-    door = Door()
-    async with serving(door, body_seconds=0.1) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler, body_seconds=0.1) as (_, connect):
         line = await connect()
         line.writer.write(b"PUT /slow HTTP/1.1\r\nHost: r\r\nContent-Length: 3\r\n\r\nabc")
-        await door.entered.wait()
+        await handler.entered.wait()
         await asyncio.sleep(0.4)
-        door.release.set()
+        handler.release.set()
         assert (await line.answer())[0] == 200
 
 
 async def test_a_bug_is_500_with_the_request_id_and_nothing_of_its_text() -> None:
     """The client learns where to look, not what the exception said."""
-    async with serving(Door()) as (_, connect):
+    async with serving(FakeHandler()) as (_, connect):
         answer = await (await connect()).ask(get("/broken"))
     assert is_oci_error(answer, 500)
     assert b"secret" not in answer[2]
@@ -343,7 +343,7 @@ async def test_a_bug_is_500_with_the_request_id_and_nothing_of_its_text() -> Non
 
 async def test_a_bug_after_the_status_line_breaks_the_body() -> None:
     """A body whose end is not known to be right never ends cleanly."""
-    async with serving(Door()) as (_, connect):
+    async with serving(FakeHandler()) as (_, connect):
         line = await connect()
         line.writer.write(get("/broken-late"))
         with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
@@ -370,23 +370,23 @@ async def test_forwarded_headers_count_only_from_trusted_proxies(
     trusted: tuple[str, ...], scheme: str, host: str, remote: str
 ) -> None:
     """Scheme, host and client address are the connection's own unless the peer is trusted to tell them."""
-    door = Door()
-    async with serving(door, trusted_proxies=trusted) as (_, connect):
+    handler = FakeHandler()
+    async with serving(handler, trusted_proxies=trusted) as (_, connect):
         await (await connect()).ask(get("/", **FORWARDED))
-    seen = door.seen[0]
+    seen = handler.seen[0]
     assert (seen.scheme, seen.host, seen.remote) == (scheme, host, remote)
 
 
 async def test_one_line_a_request_carries_what_was_noted(capsys: pytest.CaptureFixture[str]) -> None:
     """The line has the request's id, its facts, sizes, time; and facts do not leak into the next request."""
 
-    async def door(request: web.Request) -> web.StreamResponse:
+    async def handler(request: web.Request) -> web.StreamResponse:
         if request.path == "/first":
             observe.note(principal="arn:aws:iam::123456789012:user/a", repository="team/app")
         return web.Response(text="hello", headers={"Docker-Content-Digest": "sha256:0"})
 
     with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
-        async with serving(door) as (_, connect):
+        async with serving(handler) as (_, connect):
             line = await connect()
             await line.ask(get("/first"))
             await line.ask(get("/second"))
@@ -401,7 +401,7 @@ async def test_one_line_a_request_carries_what_was_noted(capsys: pytest.CaptureF
 async def test_requests_are_counted_by_door_method_and_status() -> None:
     """A made-up method does not make a label of its own."""
     before = count("oci", "GET", "200"), count("oci", "other", "200")
-    async with serving(Door()) as (_, connect):
+    async with serving(FakeHandler()) as (_, connect):
         await (await connect()).ask(get())
         await (await connect()).ask(get().replace(b"GET", b"PURGE"))
     assert (count("oci", "GET", "200"), count("oci", "other", "200")) == (before[0] + 1, before[1] + 1)
@@ -429,7 +429,7 @@ async def drip(line: Line, content: bytes) -> None:
 async def test_of_what_cannot_be_parsed_nothing_is_logged_or_sent_back(sent: bytes) -> None:
     """A parser's error quotes the line that it could not read, in which a password may stand."""
     with structlog.testing.capture_logs() as logs:
-        async with serving(Door()) as (_, connect):
+        async with serving(FakeHandler()) as (_, connect):
             answer = await (await connect()).ask(sent)
     assert is_oci_error(answer, 400)
     assert [entry["event"] for entry in logs] == ["a request could not be read"]

@@ -6,7 +6,7 @@ import asyncio
 import ctypes
 
 import pytest
-from fakes.http_door import Door, get, serving
+from fakes.http_handler import FakeHandler, get, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -103,7 +103,7 @@ def test_no_budget_is_ever_passed(steps: list[tuple[str, int, int, bool]]) -> No
 
 
 async def test_headers_that_are_under_way_are_charged_and_over_the_budget_503() -> None:
-    async with serving(Door()) as (server, connect):
+    async with serving(FakeHandler()) as (server, connect):
         budget = server.unproven
         budget._client = 20 * KIB
         first = await connect()

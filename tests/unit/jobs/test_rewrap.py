@@ -9,8 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from fakes.kms_door import ARN as OWN
-from fakes.kms_door import kms_door
+from fakes.fake_kms import ARN as OWN
+from fakes.fake_kms import fake_kms
 
 from harness.metadata import ACCOUNT, REPOSITORY
 from harness.upkeep import DAY, HOUR, House, open_house
@@ -228,7 +228,7 @@ async def test_an_open_upload_survives_a_rewrap(house: House, blobs: list[Blob])
     content = b"begun before, ended after"
     digest = parse_digest(f"sha256:{sha256(content).hexdigest()}")
     async with await house.uploads.append(ACCOUNT, REPOSITORY, upload.upload_id, closing=digest) as last:
-        await last.commit(digest)
+        await last.commit_blob(digest)
     assert await read(house, str(digest)) == content
     assert wrapped_by(house, (await house.blob(str(digest))).sealed.data_key) == 0
     assert (await rewrap_all(house, rotate=False)).rewrapped == 0
@@ -472,7 +472,7 @@ async def test_reseal_tells_progress_in_bytes(house: House, blobs: list[Blob]) -
 
 async def test_a_repositorys_own_kms_key_stays_its_key(tmp_path: Path) -> None:
     """Of two blobs with the same bytes only the one under the server's master key is wrapped, and sealed, anew."""
-    async with kms_door() as door:
+    async with fake_kms() as door:
         kms = KmsKeys(door.kms(), "probe")
         async with open_house(tmp_path, kms) as house:
             own = {"encryptionType": "KMS", "kmsKey": OWN}
@@ -492,7 +492,7 @@ async def test_a_repositorys_own_kms_key_stays_its_key(tmp_path: Path) -> None:
 
 
 async def test_a_data_key_that_is_not_under_its_repositorys_own_key_comes_under_it(tmp_path: Path) -> None:
-    async with kms_door() as door:
+    async with fake_kms() as door:
         kms = KmsKeys(door.kms(), "probe")
         async with open_house(tmp_path, kms) as house:
             asked = {"repositoryName": REPOSITORY, "encryptionConfiguration": {"encryptionType": "KMS", "kmsKey": OWN}}

@@ -26,6 +26,7 @@ from harness.metadata import (
     plain_append,
     postgresql_database,
 )
+from harness.pullthrough import of_pull_through
 from proxy.metadata.db import migrations
 from proxy.metadata.db.pg_sessions import UNINDEXED
 from proxy.metadata.db.postgresql import PostgresqlDatabase
@@ -46,6 +47,7 @@ from proxy.metadata.operations import (
     frame_hashes,
     identity,
     images,
+    jobs,
     keys,
     layers,
     manifests,
@@ -188,6 +190,17 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         tx.connection.execute(update(schema_blobs).where(schema_blobs.c.blob_id == 1).values(links=0, touched_at=0.0))
         assert upkeep.collect_blobs(tx, -1.0, 100).corrected > 1
 
+    def claimed() -> None:
+        for number in range(2):
+            jobs.enqueue(tx, "copy", ACCOUNT, f"k{number}", {})
+        jobs.enqueue(tx, "copy", ACCOUNT, "k0", {})
+        found, _ = jobs.claim_jobs(tx, "copy", 8, 60.0, ("", ""), (), 8, 8)
+        assert len(found) == 2
+
+    def finished() -> None:
+        for revision in (0, 1):
+            jobs.finish_job(tx, 2, 1, revision)
+
     def put_images() -> None:
         for content in (index_manifest([one, two], y=1), index_manifest([two], z=1)):
             for tag in ("a", "b"):
@@ -266,6 +279,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         ],
         "sealed_secrets": lambda: keys.sealed_secrets(tx, "A", 9),
         "replace_sealed_secret": lambda: keys.replace_sealed_secret(tx, "AKIA", b"old", b"new"),
+        **of_pull_through(tx, ACCOUNT),
         "open_uploads": lambda: keys.open_uploads(tx, "0", 9),
         "open_object": lambda: open_objects.open_object(tx, key),
         "keep_open_object": lambda: open_objects.keep_open_object(
@@ -280,6 +294,16 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "miscounts": lambda: [counts.miscounts(tx, noun, "", 9) for noun in counts.NOUNS],
         "recount": recounted,
         "take_tokens": lambda: [rates.take_tokens(tx, ACCOUNT, "PutImage", 10.0, 10.0, most) for most in (1, 2)],
+        "claim_jobs": claimed,
+        "due_kinds": lambda: jobs.due_kinds(tx, ["copy"]),
+        "renew_job": lambda: jobs.renew_job(tx, 1, 1, 60.0),
+        "release_job": lambda: jobs.release_job(tx, 1, 1, 0.0),
+        "finish_job": finished,
+        "fail_job": lambda: jobs.fail_job(tx, 1, 1, "why", None),
+        "job_counts": lambda: jobs.job_counts(tx),
+        "list_jobs": lambda: jobs.list_jobs(tx, 0, 9, "copy", ACCOUNT, True),
+        "retry_job": lambda: jobs.retry_job(tx, 1),
+        "drop_job": lambda: jobs.drop_job(tx, 1),
         "ping": lambda: upkeep.ping(tx),
         "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),
         "DescribeRepositories": lambda: [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from fakes.asked_access import AskedAccess
 from fakes.oci_words import begin_upload, code_of, digest_of, push_blob, push_image
+from fakes.recording_access import RecordingAccess
 from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 from proxy.oci.routes import ROUTES
@@ -24,12 +24,12 @@ UPLOADS = "/v2/team/app/blobs/uploads/"
 
 
 @pytest.fixture
-def access() -> AskedAccess:
-    return AskedAccess()
+def access() -> RecordingAccess:
+    return RecordingAccess()
 
 
 @pytest.fixture
-async def registry(tmp_path: Path, access: AskedAccess) -> AsyncIterator[WholeRegistry]:
+async def registry(tmp_path: Path, access: RecordingAccess) -> AsyncIterator[WholeRegistry]:
     async with whole_registry(tmp_path, access=access, suffix=SUFFIX) as found:
         async with found.client() as http:
             await push_image(http, "team/app", "v1", [LAYER])
@@ -38,7 +38,7 @@ async def registry(tmp_path: Path, access: AskedAccess) -> AsyncIterator[WholeRe
 
 
 @pytest.fixture
-async def http(registry: WholeRegistry, access: AskedAccess) -> AsyncIterator[aiohttp.ClientSession]:
+async def http(registry: WholeRegistry, access: RecordingAccess) -> AsyncIterator[aiohttp.ClientSession]:
     async with registry.client() as session:
         yield session
 
@@ -113,7 +113,7 @@ def test_the_table_knows_every_route() -> None:
 @pytest.mark.parametrize(("method", "path", "content", "needs"), TABLE, ids=IDS)
 async def test_a_request_asks_for_just_these_actions_on_these_arns(
     http: aiohttp.ClientSession,
-    access: AskedAccess,
+    access: RecordingAccess,
     method: str,
     path: str,
     content: bytes,
@@ -138,7 +138,7 @@ DENIALS = [
 
 @pytest.mark.parametrize(("method", "path", "content", "action"), DENIALS)
 async def test_without_one_of_them_the_answer_is_403_with_the_evaluators_sentence(
-    http: aiohttp.ClientSession, access: AskedAccess, method: str, path: str, content: bytes, action: str
+    http: aiohttp.ClientSession, access: RecordingAccess, method: str, path: str, content: bytes, action: str
 ) -> None:
     path = path.format(upload=await begin_upload(http, "team/app"))
     access.denied = {f"ecr:{action}"}
@@ -161,7 +161,7 @@ async def mount(http: aiohttp.ClientSession, repository: str, source: str | None
 
 @pytest.mark.parametrize("action", PULL)
 async def test_a_mount_from_where_the_caller_may_not_pull_is_an_upload(
-    http: aiohttp.ClientSession, access: AskedAccess, action: str
+    http: aiohttp.ClientSession, access: RecordingAccess, action: str
 ) -> None:
     assert await mount(http, "team/new", "team/base") == 201
     access.denied = {(f"ecr:{action}", SOURCE)}
@@ -169,7 +169,7 @@ async def test_a_mount_from_where_the_caller_may_not_pull_is_an_upload(
 
 
 async def test_a_mount_without_a_source_finds_one_that_the_caller_may_pull_from(
-    http: aiohttp.ClientSession, access: AskedAccess
+    http: aiohttp.ClientSession, access: RecordingAccess
 ) -> None:
     access.denied = {("ecr:GetDownloadUrlForLayer", TARGET)}
     assert await mount(http, "team/new") == 201
@@ -179,7 +179,7 @@ async def test_a_mount_without_a_source_finds_one_that_the_caller_may_pull_from(
 
 
 async def test_a_mount_without_a_source_looks_at_twenty_repositories_at_most(
-    http: aiohttp.ClientSession, access: AskedAccess
+    http: aiohttp.ClientSession, access: RecordingAccess
 ) -> None:
     for number in range(20):
         assert await mount(http, f"a/{number:02}", "team/base") == 201
@@ -201,7 +201,7 @@ async def test_a_mount_is_an_upload_while_the_account_has_mounting_off(
 
 
 async def test_a_push_to_a_repository_that_it_may_not_create_finds_none(
-    http: aiohttp.ClientSession, access: AskedAccess
+    http: aiohttp.ClientSession, access: RecordingAccess
 ) -> None:
     access.denied = {"ecr:CreateRepository"}
     for method, path in (
@@ -219,7 +219,7 @@ async def test_a_push_to_a_repository_that_it_may_not_create_finds_none(
 # ---- hosts --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_host_says_whose_registry_is_asked(http: aiohttp.ClientSession, access: AskedAccess) -> None:
+async def test_the_host_says_whose_registry_is_asked(http: aiohttp.ClientSession, access: RecordingAccess) -> None:
     host = {"Host": f"{OTHER}.dkr.ecr.{REGION}.{SUFFIX}"}
     access.asked.clear()
     async with http.get("/v2/team/app/manifests/v1", headers=host) as answer:
@@ -245,10 +245,10 @@ async def test_the_challenge_names_the_host_that_was_asked(registry: WholeRegist
 
 
 async def test_policies_learn_where_a_request_came_from_and_by_what_and_no_forged_header_changes_it(
-    http: aiohttp.ClientSession, access: AskedAccess
+    http: aiohttp.ClientSession, access: RecordingAccess
 ) -> None:
     forged = {"X-Forwarded-For": "198.51.100.1", "X-Forwarded-Proto": "https", "User-Agent": "docker/29"}
     async with http.get("/v2/team/app/tags/list", headers=forged):
         pass
-    facts = access.facts[-1]
-    assert (facts.source_ip, facts.secure, facts.user_agent, facts.region) == ("127.0.0.1", False, "docker/29", REGION)
+    info = access.info[-1]
+    assert (info.source_ip, info.secure, info.user_agent, info.region) == ("127.0.0.1", False, "docker/29", REGION)

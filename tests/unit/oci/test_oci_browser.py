@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from fakes.asked_doors import LAYER, Doors, asked_doors
 from fakes.memory_line import Answer
 from fakes.oci_words import OCI_IMAGE, digest_of, image
+from fakes.registry_client import LAYER, RegistryClient, registry_client
 
 from harness.specimens import REPOSITORY
 from proxy.model.records import Sealing
@@ -28,8 +28,8 @@ class Links:
 
 
 @pytest.fixture
-async def doors(tmp_path: Path) -> AsyncIterator[Doors]:
-    async with asked_doors(tmp_path) as found:
+async def doors(tmp_path: Path) -> AsyncIterator[RegistryClient]:
+    async with registry_client(tmp_path) as found:
         yield found
         await found.registry.quiet()
 
@@ -61,7 +61,7 @@ def is_inert(answer: Answer) -> bool:
     ],
 )
 async def test_every_answer_of_the_data_plane_is_inert(
-    doors: Doors, method: str, target: str, lines: list[tuple[str, str]], status: int
+    doors: RegistryClient, method: str, target: str, lines: list[tuple[str, str]], status: int
 ) -> None:
     """Those too that are given again to the same request, which the third of them is where any may be."""
     for _ in range(3):
@@ -70,14 +70,14 @@ async def test_every_answer_of_the_data_plane_is_inert(
         assert is_inert(answer)
 
 
-async def test_an_answer_to_a_stranger_is_inert(doors: Doors) -> None:
+async def test_an_answer_to_a_stranger_is_inert(doors: RegistryClient) -> None:
     """The 401 is what a browser sees that is led here by a link."""
     answer = await doors.plain("GET", MANIFEST, [])
     assert answer.status == 401
     assert is_inert(answer)
 
 
-async def test_a_link_to_a_layer_is_inert(doors: Doors) -> None:
+async def test_a_link_to_a_layer_is_inert(doors: RegistryClient) -> None:
     """It opens without credentials, so a browser can be led to it; refused and answered alike."""
     asked = {"repositoryName": REPOSITORY, "layerDigest": digest_of(LAYER)}
     said = await doors.ask("ecr", "GetDownloadUrlForLayer", asked, doors.keys["administrator"])
@@ -93,7 +93,7 @@ async def test_a_link_to_a_layer_is_inert(doors: Doors) -> None:
         assert is_inert(answer)
 
 
-async def test_a_manifest_whose_type_is_a_page_is_inert(doors: Doors) -> None:
+async def test_a_manifest_whose_type_is_a_page_is_inert(doors: RegistryClient) -> None:
     """The pusher's own type comes back, and a browser runs nothing of what it names."""
     page = json.dumps({**json.loads(image([LAYER])), "x": "<script>alert(1)</script>"})
     page = page.replace(OCI_IMAGE, "text/html")
@@ -107,7 +107,7 @@ async def test_a_manifest_whose_type_is_a_page_is_inert(doors: Doors) -> None:
 
 async def test_an_answer_that_leads_to_the_store_is_inert_itself(tmp_path: Path) -> None:
     """What the store says at the link is the store's."""
-    async with asked_doors(tmp_path, sealing=Sealing.NONE, links=Links()) as doors:
+    async with registry_client(tmp_path, sealing=Sealing.NONE, links=Links()) as doors:
         answer = await doors.docker("GET", BLOB, doors.registry.password)
         assert answer.status == 307
         assert is_inert(answer)

@@ -11,9 +11,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes.asked_doors import asked_doors
 from fakes.oci_words import OCI_INDEX, begin_upload, body, close, code_of, digest_of, patch, push_blob
 from fakes.raw_http import Raw
+from fakes.registry_client import registry_client
 from fakes.whole_registry import WholeRegistry, whole_registry
 
 from harness.specimens import REPOSITORY as SPECIMEN
@@ -137,7 +137,7 @@ async def test_one_upload_too_many_of_a_principal_is_denied_until_another_ends(h
 
 
 async def test_a_part_and_an_image_past_the_quota_are_limit_exceeded_by_the_api(tmp_path: Path) -> None:
-    async with asked_doors(tmp_path, quotas=Quotas(repository_bytes=QUOTA)) as doors:
+    async with registry_client(tmp_path, quotas=Quotas(repository_bytes=QUOTA)) as doors:
 
         async def ask(operation: str, **parameters: Any) -> Any:
             asked = {"repositoryName": SPECIMEN, **parameters}

@@ -7,7 +7,7 @@ import json
 from base64 import b64encode
 from pathlib import Path
 
-from fakes.http_door import Answer, Line
+from fakes.http_handler import Answer, Line
 from fakes.whole_registry import WholeRegistry, whole_registry
 
 from proxy import observe

@@ -12,9 +12,9 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from fakes.asked_access import AskedAccess
-from fakes.heard_trail import HeardTrail
 from fakes.oci_words import push_image
+from fakes.recording_access import RecordingAccess
+from fakes.recording_trail import RecordingTrail
 from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 from proxy.model.quotas import Rate
@@ -27,17 +27,17 @@ _session = boto3.session.Session()
 
 
 @pytest.fixture
-def trail() -> HeardTrail:
-    return HeardTrail()
+def trail() -> RecordingTrail:
+    return RecordingTrail()
 
 
 @pytest.fixture
-def access() -> AskedAccess:
-    return AskedAccess()
+def access() -> RecordingAccess:
+    return RecordingAccess()
 
 
 @pytest.fixture
-async def registry(tmp_path: Path, trail: HeardTrail, access: AskedAccess) -> AsyncIterator[WholeRegistry]:
+async def registry(tmp_path: Path, trail: RecordingTrail, access: RecordingAccess) -> AsyncIterator[WholeRegistry]:
     async with whole_registry(tmp_path, trail=trail, access=access, rates={"BatchGetImage": ONCE}) as found:
         async with found.client() as http:
             await push_image(http, "team/app", "v1", [b"a layer"])
@@ -64,7 +64,7 @@ def ecr(registry: WholeRegistry, key: tuple[str, str]) -> Any:
 ASKED = {"registryId": ACCOUNT, "repositoryName": "team/app", "imageIds": [{"imageTag": "v1"}]}
 
 
-async def test_past_the_rate_docker_is_told_to_come_again(http: aiohttp.ClientSession, trail: HeardTrail) -> None:
+async def test_past_the_rate_docker_is_told_to_come_again(http: aiohttp.ClientSession, trail: RecordingTrail) -> None:
     """429 in the protocol's form, with the seconds to wait; HEAD and GET of a manifest are one operation."""
     async with http.head(MANIFEST) as answer:
         assert answer.status == 200
@@ -108,7 +108,7 @@ async def test_who_shows_no_password_uses_up_nothing(registry: WholeRegistry, ht
         assert answer.status == 200
 
 
-async def test_what_is_denied_counts(http: aiohttp.ClientSession, access: AskedAccess) -> None:
+async def test_what_is_denied_counts(http: aiohttp.ClientSession, access: RecordingAccess) -> None:
     """The rate comes before the policies: a flood of refusals is one too."""
     access.denied = {"ecr:BatchGetImage"}
     async with http.get(MANIFEST) as answer:

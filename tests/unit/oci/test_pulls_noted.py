@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fakes.asked_doors import asked_doors
 from fakes.oci_words import push_image
+from fakes.registry_client import registry_client
 from fakes.whole_registry import ACCOUNT, whole_registry
 
 from proxy.model.records import Pull
@@ -50,7 +50,7 @@ async def test_batch_get_image_is_a_pull_of_each_image_that_it_gives(tmp_path: P
         noted.extend(pulls)
 
     times = PullTimes(note, lambda: 7.0, flush_seconds=3600.0)
-    async with asked_doors(tmp_path, pulls=times) as doors:
+    async with registry_client(tmp_path, pulls=times) as doors:
         await times.close()
         noted.clear()
         calls: dict[str, Mapping[str, Any]] = {

@@ -26,7 +26,7 @@ async def pushed(bench: Bench) -> Bench:
     upload = await uploads.begin(ACCOUNT, REPOSITORY)
     async with await uploads.append(ACCOUNT, REPOSITORY, upload.upload_id, closing=parse_digest(DIGEST)) as append:
         await append.write(CONTENT)
-        await append.commit(parse_digest(DIGEST))
+        await append.commit_blob(parse_digest(DIGEST))
     bench.faults.calls.clear()
     return bench
 

@@ -32,7 +32,7 @@ async def push(registry: WholeRegistry, *pieces: bytes, algorithm: str = "sha256
     named = parse_digest(digest)
     async with await registry.uploads.append(ACCOUNT, REPOSITORY, upload.upload_id, closing=named) as append:
         await append.write(pieces[-1])
-        await append.commit(named)
+        await append.commit_blob(named)
     return digest
 
 
@@ -57,7 +57,7 @@ async def test_a_change_of_the_setting_is_about_new_blobs_only(tmp_path: Path) -
         named = parse_digest(digest_of(whole))
         async with await registry.uploads.append(ACCOUNT, REPOSITORY, upload.upload_id, closing=named) as append:
             await append.write(b"ended later")
-            blob = await append.commit(named)
+            blob = await append.commit_blob(named)
         assert blob.sealed.sealing is Sealing.NONE
         contents = [await pull(registry, digest) for digest in (*digests, blob.digest)]
     async with whole_registry(tmp_path, sealing=Sealing.NONE) as registry:
@@ -96,7 +96,7 @@ async def test_rows_that_fail_in_the_middle_of_an_append_leave_the_session_as_it
             async with await registry.uploads.append(ACCOUNT, REPOSITORY, upload.upload_id, closing=named) as append:
                 for start in range(10, len(CONTENT), 50_000):
                     await append.write(CONTENT[start : start + 50_000])
-                await append.commit(named)
+                await append.commit_blob(named)
 
         with pytest.raises(Failure, match="gone"):
             await rest()

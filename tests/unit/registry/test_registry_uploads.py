@@ -42,7 +42,7 @@ async def commit(bench: Bench, upload_id: str, content: bytes = b"", start: int 
     async with append:
         for at in range(0, len(content), 100_000):
             await append.write(content[at : at + 100_000])
-        await append.commit(DIGEST)
+        await append.commit_blob(DIGEST)
 
 
 async def pull(bench: Bench) -> bytes:
@@ -291,7 +291,7 @@ async def test_a_hash_state_of_another_key_or_upload_is_refused(bench: Bench) ->
     await keep(bench, one, CONTENT[:HALF])
     await keep(bench, other, CONTENT[:HALF])
     state = (await bench.registry.uploads.status(ACCOUNT, REPOSITORY, other)).hash_state
-    sealer = bench.registry.uploads._rooms.state_sealer
+    sealer = bench.registry.uploads._context.state_sealer
     with pytest.raises(ValueError, match="authenticate"):
         sealer.open(state, one.encode())
     assert sealer.open(state, other.encode())

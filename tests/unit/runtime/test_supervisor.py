@@ -19,7 +19,7 @@ PROGRAM = """
 import os, signal, sys, time
 from proxy import observe
 from proxy.runtime import supervisor
-from proxy.runtime.supervisor import Role, supervise
+from proxy.runtime.supervisor import ProcessRole, supervise
 observe.configure_log("json", "info", sys.stdout)
 
 def say(*words):
@@ -29,7 +29,7 @@ def steady(name, linger=0.0):
     def run(lifeline):
         stopped = []
         signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
-        lifeline.tell_ready()
+        lifeline.signal_ready()
         say("up", name, os.getpid())
         import select
         while not stopped:
@@ -76,7 +76,7 @@ def supervised(tmp_path: Path, roles: str, drain: float = 5.0) -> Iterator[Super
             process.wait()
 
 
-WORKERS = "Role('worker0', 'worker', steady('worker0')), Role('worker1', 'worker', steady('worker1'))"
+WORKERS = "ProcessRole('worker0', 'worker', steady('worker0')), ProcessRole('worker1', 'worker', steady('worker1'))"
 
 
 def test_ready_is_told_once_when_all_roles_are(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_killed_role_comes_back_and_the_others_stay(tmp_path: Path) -> None:
 
 def test_a_role_that_keeps_dying_is_started_with_growing_pauses(tmp_path: Path) -> None:
     """After ready, a crash loop is slowed down and never given up."""
-    dying = "Role('dying', 'worker', lambda lifeline: (lifeline.tell_ready(), time.sleep(0.2), os._exit(3)))"
+    dying = "ProcessRole('dying', 'worker', lambda lifeline: (lifeline.signal_ready(), time.sleep(0.2), os._exit(3)))"
     with supervised(tmp_path, dying) as running:
         running.until(lambda: sum('"pause": 0.4' in line for line in running.lines) == 1)
         pauses = [line.partition('"pause": ')[2].split(",")[0] for line in running.lines if '"pause"' in line]
@@ -112,7 +112,7 @@ def test_a_role_that_keeps_dying_is_started_with_growing_pauses(tmp_path: Path) 
 
 def test_a_role_that_cannot_start_ends_everything_with_its_status(tmp_path: Path) -> None:
     """A mistake of set-up is told at once, not retried for ever."""
-    roles = f"{WORKERS}, Role('bad', 'worker', lambda lifeline: os._exit(78))"
+    roles = f"{WORKERS}, ProcessRole('bad', 'worker', lambda lifeline: os._exit(78))"
     with supervised(tmp_path, roles) as running:
         assert running.process.wait(20) == 78
         assert any("could not start" in line and '"bad"' in line for line in running.lines)
@@ -120,7 +120,10 @@ def test_a_role_that_cannot_start_ends_everything_with_its_status(tmp_path: Path
 
 def test_sigterm_stops_groups_in_order_and_exits_0(tmp_path: Path) -> None:
     """Workers are gone before what they depend on is asked to stop."""
-    roles = "Role('base', 'metadata', steady('base'), stops=0), Role('worker0', 'worker', steady('worker0', 0.3))"
+    roles = (
+        "ProcessRole('base', 'metadata', steady('base'), stops=0), "
+        "ProcessRole('worker0', 'worker', steady('worker0', 0.3))"
+    )
     with supervised(tmp_path, roles) as running:
         running.until(lambda: "ready" in running.lines)
         running.process.terminate()
@@ -131,7 +134,7 @@ def test_sigterm_stops_groups_in_order_and_exits_0(tmp_path: Path) -> None:
 
 def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
     """Who asks twice does not wait for the drain."""
-    with supervised(tmp_path, "Role('slow', 'worker', steady('slow', 60))", drain=60) as running:
+    with supervised(tmp_path, "ProcessRole('slow', 'worker', steady('slow', 60))", drain=60) as running:
         running.until(lambda: "ready" in running.lines)
         pid = running.pids("slow")[0]
         running.process.terminate()

@@ -32,9 +32,9 @@ async def make(seaweed: Seaweed, line: FaultLine) -> AsyncIterator[Make]:
     """Stores whose requests go over `line`; all with one prefix and one set of rows, as nodes have."""
     rows, prefix, made = MemoryOpenObjects(time.time), f"{uuid.uuid4().hex}/", []
 
-    def store(*, patience: float = 15.0, answer_seconds: float = 5.0, **more: object) -> S3Store:
+    def store(*, retry_seconds: float = 15.0, answer_seconds: float = 5.0, **more: object) -> S3Store:
         place = dataclasses.replace(seaweed.place(), endpoint=line.url)
-        bucket = Bucket(place, conditions=ALL, patience=patience, answer_seconds=answer_seconds)
+        bucket = Bucket(place, conditions=ALL, retry_seconds=retry_seconds, answer_seconds=answer_seconds)
         made.append(S3Store(bucket, rows, prefix=prefix, part_size=PART, **more))  # type: ignore[arg-type]  # passed through
         return made[-1]
 

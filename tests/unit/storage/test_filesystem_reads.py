@@ -10,7 +10,7 @@ import pytest
 
 from harness.filestores import KEY, put
 from proxy.model.errors import Code, Failure
-from proxy.storage.filesystem.nowait import AtOnce, in_memory
+from proxy.storage.filesystem.nowait import NowaitReader, in_memory
 from proxy.storage.filesystem.store import FilesystemStore
 
 
@@ -121,7 +121,7 @@ def test_a_disk_that_cannot_tell_is_never_read_at_once(
     monkeypatch.setattr("proxy.storage.filesystem.nowait.in_memory", lambda fd: False)
     (tmp_path / "file").write_bytes(b"x" * 10)
     with (tmp_path / "file").open("rb") as file:
-        at_once = AtOnce(file.fileno())
+        at_once = NowaitReader(file.fileno())
         assert at_once.read(bytearray(10), 0) == 0
         assert at_once.read(bytearray(10), 0) == 0
     assert preadv.asked == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import zlib
 from collections.abc import Callable
@@ -103,5 +104,4 @@ async def test_a_sum_goes_on_where_it_was() -> None:
     summed.take(body[:5000])
     summed.take(body[:5000])
     assert summed.length == 5000
-    whole = Summed(sums("crc32", lambda data, value: zlib.crc32(data, value)))
-    assert await summed.of(body) == await whole.of(body)
+    assert await summed.of(body) == {"ChecksumCRC32": base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()}

@@ -25,7 +25,7 @@ from proxy.model.records import SentPart
 from proxy.storage import marker
 from proxy.storage.base import ObjectMissing, StoredObject
 from proxy.storage.s3 import marker as s3_marker
-from proxy.storage.s3.bucket import Body, Bucket, Place, Refused
+from proxy.storage.s3.bucket import Body, Bucket, Refused, S3Location
 from proxy.storage.s3.complete import complete, etag_of, put_whole
 from proxy.storage.s3.conditions import ALL, Conditions, read_conditions, write_conditions
 from proxy.storage.s3.conditions_probe import describe, learn_conditions, probe_conditions
@@ -115,7 +115,7 @@ async def test_a_store_that_only_reads_is_started_without_conditions(tmp_path: P
             writer.close()
 
     async with listening(serve) as port:
-        place = Place("b", f"http://127.0.0.1:{port}", access_key_id="a", secret_access_key="s")
+        place = S3Location("b", f"http://127.0.0.1:{port}", access_key_id="a", secret_access_key="s")
         assert await asyncio.to_thread(learn_conditions, place, "", tmp_path / "record") is None
     assert not (tmp_path / "record").exists()
 
@@ -161,7 +161,7 @@ async def test_only_known_conditions_are_sent(honours: Conditions) -> None:
 
 async def test_a_store_without_the_condition_is_named_all_the_same() -> None:
     bucket = OddBucket(NONE, status=501)
-    await s3_marker.Mark(bucket, "").make(KEY)  # type: ignore[arg-type]  # what a mark uses of one
+    await s3_marker.StoreMarker(bucket, "").make(KEY)  # type: ignore[arg-type]  # what a mark uses of one
     assert bucket.objects[marker.NAME][0].decode() == f"{KEY}\n"
 
 

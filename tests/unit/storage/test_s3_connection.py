@@ -14,8 +14,8 @@ import pytest
 
 from harness.listening import listening
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.bucket import Bucket, Busy, Place, Refused
-from proxy.storage.s3.connection import Body, Line
+from proxy.storage.s3.bucket import Bucket, Busy, Refused, S3Location
+from proxy.storage.s3.connection import Body, Connection
 from proxy.storage.s3.session import _head, stream_of
 
 CONTENT = random.Random(1).randbytes(3_000_000)
@@ -78,7 +78,9 @@ async def store() -> AsyncIterator[Callable[..., Awaitable[Store]]]:
         async def start(*scripts: Script) -> Store:
             made = Store(None, 0, list(scripts))  # type: ignore[arg-type]  # set below, once the port is known
             made.port = await stack.enter_async_context(listening(made.answer, limit=2**20))
-            place = Place("b", f"http://127.0.0.1:{made.port}", access_key_id="AKIATEST", secret_access_key="secret")
+            place = S3Location(
+                "b", f"http://127.0.0.1:{made.port}", access_key_id="AKIATEST", secret_access_key="secret"
+            )
             made.bucket = Bucket(place)
             stack.push_async_callback(made.bucket.close)
             return made
@@ -177,7 +179,9 @@ async def test_a_store_that_falls_silent_is_given_up_after_the_stated_time_and_w
         await told.reader.read()  # until we go
 
     there = await store(silent)
-    transport, line = await asyncio.get_running_loop().create_connection(lambda: Line(0.2), "127.0.0.1", there.port)
+    transport, line = await asyncio.get_running_loop().create_connection(
+        lambda: Connection(0.2), "127.0.0.1", there.port
+    )
     status, headers = await line.send(b"GET / HTTP/1.1\r\n\r\n", memoryview(b""))
     assert (status, headers["content-length"]) == (200, "8")
     transport.write(b"GET /now HTTP/1.1\r\n\r\n")

@@ -21,7 +21,7 @@ from harness.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 from proxy.http.selfsigned import make_self_signed
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.bucket import Bucket, Place, load
+from proxy.storage.s3.bucket import Bucket, S3Location, load
 from proxy.storage.s3.store import S3Store
 
 
@@ -48,10 +48,10 @@ async def test_a_read_that_is_cut_goes_on_by_range(make: Make, line: FaultLine) 
 
 
 async def test_a_busy_store_is_asked_again_and_then_given_up(make: Make, line: FaultLine) -> None:
-    store = make(patience=0.5)
+    store = make(retry_seconds=0.5)
     await put(store, KEY, b"there")
     line.mode = "busy"
-    waiting = asyncio.create_task(get(make(patience=10.0), KEY))
+    waiting = asyncio.create_task(get(make(retry_seconds=10.0), KEY))
     with pytest.raises(Failure) as given_up:
         await store.open(KEY)
     assert given_up.value.code is Code.STORE_UNAVAILABLE
@@ -81,7 +81,7 @@ async def test_a_dead_store_answers_in_milliseconds_and_recovers_by_itself(make:
 
 async def test_a_stalled_store_is_given_up_in_time(make: Make, line: FaultLine) -> None:
     await put(make(), KEY, b"there")
-    store = make(patience=0.3, answer_seconds=0.3)
+    store = make(retry_seconds=0.3, answer_seconds=0.3)
     line.mode = "stall"
     began = time.monotonic()
     with pytest.raises(Failure):
@@ -141,7 +141,7 @@ async def test_a_finish_that_met_an_outage_can_be_done_later(
     """By another node, from the offset at which rows know the object to be; nothing was given up."""
     await give(make(), KEY, DATA, 0, size - MIB)
     key = (await give(make(), KEY, DATA, size - MIB, size)).key
-    closing = await make(patience=1.0).resume(key, size)
+    closing = await make(retry_seconds=1.0).resume(key, size)
     if lost:
         line.lose_answers, line.lose_to = 1000, COMPLETE if size > PART else WHOLE
     else:
@@ -162,7 +162,7 @@ async def test_a_finish_that_met_an_outage_in_its_last_part_drops_just_that_stre
 ) -> None:
     """The closing request brought bytes: they come again with it."""
     await give(make(), KEY, DATA, 0, 7 * MIB)
-    store = make(patience=1.0)
+    store = make(retry_seconds=1.0)
     closing = await store.resume(KEY, 7 * MIB)
     await closing.append(lambda: memoryview(DATA)[7 * MIB : 8 * MIB])
     line.mode = "error"
@@ -176,7 +176,7 @@ async def test_a_finish_that_met_an_outage_in_its_last_part_drops_just_that_stre
 
 
 async def test_a_failed_finish_that_is_abandoned_leaves_nothing(make: Make, line: FaultLine) -> None:
-    appender = await make(patience=0.5).begin(KEY)
+    appender = await make(retry_seconds=0.5).begin(KEY)
     for at in range(0, 7 * MIB, MIB):
         await appender.append(lambda at=at: memoryview(DATA)[at : at + MIB])  # type: ignore[misc]  # a default binds it
     line.mode = "busy"
@@ -221,7 +221,7 @@ async def test_a_slow_line_is_waited_for_while_it_moves(make: Make, line: FaultL
 
 
 async def test_a_read_on_a_line_that_stays_cut_fails_and_is_never_short(make: Make, line: FaultLine) -> None:
-    store = make(patience=0.5)
+    store = make(retry_seconds=0.5)
     await put(store, KEY, DATA)
     view = memoryview(bytearray(MIB))
     async with await store.open(KEY) as reader:
@@ -236,8 +236,8 @@ async def test_a_read_on_a_line_that_stays_cut_fails_and_is_never_short(make: Ma
 
 @pytest.mark.parametrize("mode", ["refuse", "busy", "error", "stall"])
 async def test_no_request_is_tried_longer_than_is_stated(make: Make, line: FaultLine, mode: str) -> None:
-    """Patience, and what the last try may take beyond it."""
-    store = make(patience=1.0, answer_seconds=0.5)
+    """Retries, and what the last try may take beyond it."""
+    store = make(retry_seconds=1.0, answer_seconds=0.5)
     line.mode = mode
     began = time.monotonic()
     with pytest.raises(Failure):
@@ -270,7 +270,7 @@ async def test_tls_is_believed_by_the_ca_bundle_alone(seaweed: Seaweed, tmp_path
         prefix = f"{uuid.uuid4().hex}/"
         trusting = Bucket(dataclasses.replace(place, ca_bundle=str(authority)))
         await _works(S3Store(trusting, MemoryOpenObjects(time.time), prefix=prefix, part_size=PART))
-        unknowing = S3Store(Bucket(place, patience=0.2), MemoryOpenObjects(time.time), prefix=prefix)
+        unknowing = S3Store(Bucket(place, retry_seconds=0.2), MemoryOpenObjects(time.time), prefix=prefix)
         with pytest.raises(Failure, match=r"certificate|SSL") as refused:
             await unknowing.open(KEY)
         assert refused.value.code is Code.STORE_UNAVAILABLE
@@ -281,7 +281,7 @@ async def test_without_keys_the_usual_chain_is_asked(seaweed: Seaweed, monkeypat
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     bucket = Bucket(
-        Place("wharfage-tests", seaweed.url), session=await asyncio.to_thread(load.__wrapped__)
+        S3Location("wharfage-tests", seaweed.url), session=await asyncio.to_thread(load.__wrapped__)
     )  # the usual one would keep them
     await _works(S3Store(bucket, MemoryOpenObjects(time.time), prefix=f"{uuid.uuid4().hex}/", part_size=PART))
 
@@ -305,7 +305,7 @@ async def test_bytes_that_come_after_a_completion_that_was_asked_for_go_on_under
     """The closing request brought the last bytes, and the completion's answer was lost: other sealed bytes come with
     the next, which completes the upload as it was asked for and leaves what that made."""
     await give(make(), KEY, DATA, 0, 7 * MIB)
-    closing = await make(patience=1.0).resume(KEY, 7 * MIB)
+    closing = await make(retry_seconds=1.0).resume(KEY, 7 * MIB)
     await closing.append(lambda: memoryview(DATA)[7 * MIB : 8 * MIB])
     line.lose_answers, line.lose_to = 1000, COMPLETE
     with pytest.raises(Failure):

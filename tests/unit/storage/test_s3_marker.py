@@ -18,8 +18,8 @@ from proxy.model.errors import Code, Failure
 from proxy.storage import marker
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3 import marker as s3_marker
-from proxy.storage.s3.bucket import Body, Bucket, Place
-from proxy.storage.s3.marker import Mark
+from proxy.storage.s3.bucket import Body, Bucket, S3Location
+from proxy.storage.s3.marker import StoreMarker
 from proxy.storage.s3.store import S3Store
 
 KEY = "abcdef0123456789abcdef0123456789"
@@ -71,7 +71,7 @@ async def test_the_first_start_names_the_store_and_later_ones_know_it(
     """The id lies in both places, and stays; a second data directory takes the one that is there."""
     store_id = await claimed(seaweed, prefix, known)
     assert len(store_id) == 32
-    assert await Mark(bucket, prefix).find() == store_id
+    assert await StoreMarker(bucket, prefix).find() == store_id
     assert await asyncio.to_thread(known.read_text) == f"{store_id}\n"
     assert await claimed(seaweed, prefix, known, first=False) == store_id
     assert await claimed(seaweed, prefix, known.with_name("elsewhere")) == store_id
@@ -79,7 +79,7 @@ async def test_the_first_start_names_the_store_and_later_ones_know_it(
 
 async def test_a_name_is_never_replaced(bucket: Bucket, prefix: str) -> None:
     """Of two nodes that start at once, both go by the name that came first."""
-    mark = Mark(bucket, prefix)
+    mark = StoreMarker(bucket, prefix)
     await mark.make(KEY)
     await mark.make(OTHER)
     assert await mark.find() == KEY
@@ -95,7 +95,7 @@ async def test_a_known_store_that_is_empty_is_refused_and_stays_empty(
     with pytest.raises(Failure, match="holds no wharfage-store") as refused:
         await claimed(seaweed, prefix, known, first=first)
     assert refused.value.code is Code.STORE_UNAVAILABLE
-    assert await Mark(bucket, prefix).find() is None
+    assert await StoreMarker(bucket, prefix).find() is None
 
 
 async def test_rows_without_a_named_store_are_refused(seaweed: Seaweed, prefix: str, known: Path) -> None:
@@ -168,7 +168,7 @@ async def test_a_name_that_was_seen_is_believed_for_a_while_and_never_for_what_i
 ) -> None:
     """The clock decides when an object may begin without a look at the name."""
     now = 100.0
-    mark = Mark(bucket, prefix, KEY, clock=lambda: now)
+    mark = StoreMarker(bucket, prefix, KEY, clock=lambda: now)
     await replace_name(bucket, prefix, f"{KEY}\n")
     await mark.vouch(fresh=False)
     await replace_name(bucket, prefix, None)
@@ -217,9 +217,9 @@ async def test_a_name_that_comes_in_pieces_is_read_to_its_end() -> None:
                 await asyncio.sleep(0.05)
 
     async with listening(serve) as port:
-        place = Place("bucket", f"http://127.0.0.1:{port}", access_key_id="a", secret_access_key="s")
+        place = S3Location("bucket", f"http://127.0.0.1:{port}", access_key_id="a", secret_access_key="s")
         opened = Bucket(place)
         try:
-            assert await Mark(opened, "prefix/").find() == OTHER
+            assert await StoreMarker(opened, "prefix/").find() == OTHER
         finally:
             await opened.close()

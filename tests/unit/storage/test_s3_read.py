@@ -31,7 +31,7 @@ async def line(seaweed: Seaweed) -> AsyncIterator[FaultLine]:
 @pytest.fixture
 async def store(seaweed: Seaweed, line: FaultLine) -> AsyncIterator[S3Store]:
     """One that holds DATA under KEY, with nothing counted yet."""
-    bucket = Bucket(dataclasses.replace(seaweed.place(), endpoint=line.url), patience=2.0)
+    bucket = Bucket(dataclasses.replace(seaweed.place(), endpoint=line.url), retry_seconds=2.0)
     made = S3Store(bucket, MemoryOpenObjects(time.time), prefix=f"{uuid.uuid4().hex}/")
     appender = await made.begin(KEY, len(DATA))
     await appender.append(lambda: memoryview(DATA))

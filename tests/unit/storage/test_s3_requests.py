@@ -16,7 +16,7 @@ from botocore.credentials import Credentials as BotoCredentials
 
 from harness.listening import listening
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.bucket import Body, Bucket, Busy, Place, Refused
+from proxy.storage.s3.bucket import Body, Bucket, Busy, Refused, S3Location
 from proxy.storage.s3.session import stream_of
 from proxy.storage.s3.sigv4 import Credentials, signed
 
@@ -54,7 +54,7 @@ async def play() -> AsyncIterator[Callable[..., Awaitable[Heads]]]:
                     writer.write(answers[min(len(heads), len(answers)) - 1])
 
             url = f"http://127.0.0.1:{await stack.enter_async_context(listening(serve))}"
-            heads.bucket = Bucket(Place("b", url, access_key_id="AKIATEST", secret_access_key="secret", **place))
+            heads.bucket = Bucket(S3Location("b", url, access_key_id="AKIATEST", secret_access_key="secret", **place))
             stack.push_async_callback(heads.bucket.close)
             return heads
 

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import CredentialRetrievalError
 
 from proxy.model.errors import Code, Failure
-from proxy.storage.s3.bucket import Bucket, Place
+from proxy.storage.s3.bucket import Bucket, S3Location
 from proxy.storage.s3.signed_urls import LINK_SECONDS, S3Links
 
 KEY = "0a" * 16
@@ -24,7 +24,7 @@ KEY = "0a" * 16
 async def test_a_link_opens_one_object_at_the_public_address_for_a_short_time(
     addressing: str, address: tuple[str, str]
 ) -> None:
-    place = Place("images", "https://s3.example:9000", "eu-west-1", "AKIAEXAMPLE", "the-secret", addressing)
+    place = S3Location("images", "https://s3.example:9000", "eu-west-1", "AKIAEXAMPLE", "the-secret", addressing)
     links = S3Links(place, prefix="registry/")
     found = urlsplit(await links.link(KEY))
     await links.close()
@@ -43,7 +43,7 @@ async def test_without_credentials_there_is_no_link_and_the_failure_says_so(monk
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, "/nonexistent")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    links = S3Links(Place("images", "https://s3.example"))
+    links = S3Links(S3Location("images", "https://s3.example"))
     with pytest.raises(Failure, match="no credentials") as caught:
         await links.link(KEY)
     await links.close()
@@ -51,7 +51,7 @@ async def test_without_credentials_there_is_no_link_and_the_failure_says_so(monk
 
 
 async def test_credentials_that_cannot_be_fetched_now_are_an_unavailable_store_and_no_fault_of_ours() -> None:
-    bucket = Bucket(Place("images", "https://s3.example"))
+    bucket = Bucket(S3Location("images", "https://s3.example"))
 
     async def once() -> None:
         raise CredentialRetrievalError(provider="iam-role", error_msg="the endpoint does not answer")
@@ -62,7 +62,7 @@ async def test_credentials_that_cannot_be_fetched_now_are_an_unavailable_store_a
 
 
 async def test_only_an_object_s_key_is_signed() -> None:
-    links = S3Links(Place("images", "https://s3.example", access_key_id="a", secret_access_key="b"))
+    links = S3Links(S3Location("images", "https://s3.example", access_key_id="a", secret_access_key="b"))
     with pytest.raises(ValueError, match="not an object key"):
         await links.link("wharfage-store")
     await links.close()

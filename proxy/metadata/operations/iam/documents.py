@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.evaluation import Kind
+from proxy.auth.policy.evaluation import PolicyKind
 from proxy.auth.policy.validation import iam_failure, validate
 from proxy.metadata.operations.iam import quotas
 
@@ -11,7 +11,7 @@ from proxy.metadata.operations.iam import quotas
 def checked_identity_policy(text: str) -> str:
     """A document that may hang on a user, group or role. Failure(MalformedPolicyDocument)."""
     try:
-        validate(text, Kind.IDENTITY)
+        validate(text, PolicyKind.IDENTITY)
     except PolicyError as error:
         raise iam_failure(error) from error
     return text

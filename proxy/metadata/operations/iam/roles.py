@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from proxy.auth.policy import validation
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.evaluation import Kind
+from proxy.auth.policy.evaluation import PolicyKind
 from proxy.metadata.contract import Accounts
 from proxy.metadata.db.identity_tables import principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
@@ -198,7 +198,7 @@ def _trust(tx: Transaction, text: str) -> dict[str, Any]:
     """The columns of a trust policy. Failure(MalformedPolicyDocument, LimitExceeded)."""
     quotas.check_document(quotas.TRUST_POLICY_SIZE, text)  # first: compiling takes long what is too long
     try:
-        document = validation.validate(text, Kind.TRUST)
+        document = validation.validate(text, PolicyKind.TRUST)
         bound = bindings.bind(tx, document, text)
     except PolicyError as error:
         raise validation.iam_failure(error) from None

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from proxy.auth.policy.context import Context, RequestFacts, request_context, resource_account
+from proxy.auth.policy.context import Context, RequestInfo, request_context, resource_account
 from proxy.auth.policy.decision import Question
 from proxy.auth.policy.documents import Document, compile_document, keys_named
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.evaluation import Kind
-from proxy.auth.policy.simulate import ALLOWED, Matched, Position, Simulated, simulate
+from proxy.auth.policy.evaluation import PolicyKind
+from proxy.auth.policy.simulate import ALLOWED, Matched, Simulated, TextPosition, simulate
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.iam import paging
 from proxy.metadata.operations.iam.names import Parameters
@@ -143,7 +143,7 @@ def _result(supposed: _Supposed, action: str, resource: str) -> dict[str, Any]:
     statements = [_statement(each) for each in found.matched if not (found.decision.allowed and _bounds(each))]
     result: dict[str, Any] = {"MatchedStatements": statements, "MissingContextValues": list(found.missing)}
     if supposed.boundary is not None:
-        allowed = found.outcomes[Kind.BOUNDARY] == ALLOWED
+        allowed = found.outcomes[PolicyKind.BOUNDARY] == ALLOWED
         result["PermissionsBoundaryDecisionDetail"] = {"AllowedByPermissionsBoundary": allowed}
     whole = {"EvalActionName": action, "EvalResourceName": resource, "EvalDecision": found.outcome, **result}
     if resource != "*":
@@ -157,20 +157,20 @@ def _result(supposed: _Supposed, action: str, resource: str) -> dict[str, Any]:
 
 def _details(found: Simulated) -> dict[str, str]:
     """What each side says, across accounts."""
-    sides = {"IAM Policy": Kind.IDENTITY, "Resource Policy": Kind.REPOSITORY}
+    sides = {"IAM Policy": PolicyKind.IDENTITY, "Resource Policy": PolicyKind.REPOSITORY}
     return {name: found.outcomes[kind] for name, kind in sides.items() if kind in found.outcomes}
 
 
 def _context(supposed: _Supposed, caller: Caller, resource: str) -> Context:
     if supposed.principal is None:
         return supposed.given
-    facts = RequestFacts(supposed.now, "", secure=False, user_agent="", region="")
+    facts = RequestInfo(supposed.now, "", secure=False, user_agent="", region="")
     whole = request_context(caller, facts, resource)
     return {**{key: whole[key] for key in whole if key.startswith(_FILLED)}, **supposed.given}
 
 
 def _bounds(matched: Matched) -> bool:
-    return matched.kind is Kind.BOUNDARY
+    return matched.kind is PolicyKind.BOUNDARY
 
 
 def _statement(matched: Matched) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def _statement(matched: Matched) -> dict[str, Any]:
 
 def _told(matched: Matched) -> tuple[str, str]:
     """How a result names a policy, and what kind it says it is: `none` where it was handed in."""
-    if matched.kind is Kind.REPOSITORY:
+    if matched.kind is PolicyKind.REPOSITORY:
         return "ResourcePolicy", "resource"
     if matched.arn:
         return matched.name, _managed_type(matched.arn)
@@ -195,7 +195,7 @@ def _told(matched: Matched) -> tuple[str, str]:
     return f"{kind}_{name}_{matched.name}", kind
 
 
-def _position(position: Position) -> dict[str, int]:
+def _position(position: TextPosition) -> dict[str, int]:
     return {"Line": position.line, "Column": position.column}
 
 

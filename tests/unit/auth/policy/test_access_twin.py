@@ -18,7 +18,7 @@ from fakes.policy_pairs import ACTIONS, ADDRESSES, REPOSITORIES, WHOLE_REGISTRY,
 from fakes.policy_people import NOW, REGION, arn_of, context
 
 from proxy.auth.access import Access
-from proxy.auth.policy.context import RequestFacts
+from proxy.auth.policy.context import RequestInfo
 from proxy.auth.policy.decision import Question
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller, RegistryAccess, RepositoryAccess
@@ -73,7 +73,7 @@ async def ask(draw: random.Random, access: Access, rows: Rows, one: Caller, acco
     if account == one.account and draw.random() < 0.1:
         action, resource = draw.choice(WHOLE_REGISTRY), "*"
     drawn = drawn_keys(draw)
-    facts = RequestFacts(
+    info = RequestInfo(
         now=draw.choice(MOMENTS),
         source_ip=draw.choice([*ADDRESSES, ""]),
         secure=draw.random() < 0.7,
@@ -93,16 +93,16 @@ async def ask(draw: random.Random, access: Access, rows: Rows, one: Caller, acco
         {
             **extra,
             **{f"{service}:ResourceTag/env": tags.get("env") for service in ("aws", "ecr")},
-            "aws:CurrentTime": datetime.fromtimestamp(facts.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "aws:EpochTime": str(int(facts.now)),
-            "aws:SourceIp": facts.source_ip or None,
-            "aws:SecureTransport": "true" if facts.secure else "false",
-            "aws:UserAgent": facts.user_agent,
+            "aws:CurrentTime": datetime.fromtimestamp(info.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "aws:EpochTime": str(int(info.now)),
+            "aws:SourceIp": info.source_ip or None,
+            "aws:SecureTransport": "true" if info.secure else "false",
+            "aws:UserAgent": info.user_agent,
         },
     )
     verdict = judge(one, Question(action, resource, keys), repository, rows.registries.get(account))
-    decision = await access.decide(one, action, resource, facts, extra)
-    told = f"{one.arn} {action} {resource} {facts} {extra}\n{decision}\n{verdict}\n{one}\n{repository}\n{rows}"
+    decision = await access.decide(one, action, resource, info, extra)
+    told = f"{one.arn} {action} {resource} {info} {extra}\n{decision}\n{verdict}\n{one}\n{repository}\n{rows}"
     assert decision.allowed == verdict.allowed, told
     assert decision.allowed or decision.message in verdict.messages, told
 
@@ -112,14 +112,14 @@ async def test_nothing_of_one_caller_is_told_another() -> None:
     draw = random.Random("one after the other")
     rows = Rows()
     access = Access(rows)
-    facts = RequestFacts(NOW, "203.0.113.7", True, "docker/28.0", REGION)
+    info = RequestInfo(NOW, "203.0.113.7", True, "docker/28.0", REGION)
     seen = set()
     for _ in range(200):
         one, *_ = draw_world(draw)
         resource = arn_of("team/app", one.account)
         rows.registries[one.account] = RegistryAccess(one.account, True)
         keys = context(one, resource)
-        decision = await access.decide(one, "ecr:PutImage", resource, facts)
+        decision = await access.decide(one, "ecr:PutImage", resource, info)
         verdict = judge(one, Question("ecr:PutImage", resource, keys), None, None)
         assert decision.allowed == verdict.allowed
         seen.add(decision.allowed)
@@ -131,9 +131,9 @@ async def test_a_refusal_is_raised_in_its_own_words() -> None:
     access = Access(Rows())
     one, *_ = draw_world(random.Random("3"))
     nobody = replace(one, principal=replace(one.principal, policies=()))
-    facts = RequestFacts(NOW, "", True, "", REGION)
+    info = RequestInfo(NOW, "", True, "", REGION)
     with pytest.raises(Failure) as refusal:
-        await access.require(nobody, "ecr:PutImage", arn_of("team/app", "999999999999"), facts)
+        await access.require(nobody, "ecr:PutImage", arn_of("team/app", "999999999999"), info)
     assert refusal.value.code is Code.ACCESS_DENIED
     assert refusal.value.message.startswith(f"User: {one.arn} is not authorized to perform: ecr:PutImage on resource: ")
 
@@ -142,7 +142,7 @@ async def test_a_closed_account_is_asked_for_nothing_but_itself() -> None:
     """Its repositories are not looked up: whether one is there is not for strangers to learn, nor worth the time."""
     rows = Rows()
     one, *_ = draw_world(random.Random("3"))
-    facts = RequestFacts(NOW, "", True, "", REGION)
-    decision = await Access(rows).decide(one, "ecr:PutImage", arn_of("team/app", "999999999999"), facts)
+    info = RequestInfo(NOW, "", True, "", REGION)
+    decision = await Access(rows).decide(one, "ecr:PutImage", arn_of("team/app", "999999999999"), info)
     assert not decision.allowed
     assert rows.asked == 1

@@ -21,7 +21,7 @@ from fakes.policy_people import HOME, arn_of, bound, caller, context, document
 from proxy.auth.policy.decision import Question, decide
 from proxy.auth.policy.documents import compile_document
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.evaluation import Kind
+from proxy.auth.policy.evaluation import PolicyKind
 from proxy.auth.policy.validation import ecr_failure, iam_failure, validate
 from proxy.model.identity import AttachedPolicy, RegistryAccess, RepositoryAccess
 
@@ -39,7 +39,7 @@ FLAT = f"arn:aws:ecr:us-east-1:{'1' * 12}:repository/"
 def outcome(text: str) -> str:
     """`refused` or `compiled`, whatever it is; anything raised but a PolicyError fails the test. No kind of policy may
     be what does not compile."""
-    faults = [fault_of(text, kind) for kind in Kind]
+    faults = [fault_of(text, kind) for kind in PolicyKind]
     try:
         compile_document(text)
     except PolicyError as error:
@@ -52,7 +52,7 @@ def outcome(text: str) -> str:
     return "compiled"
 
 
-def fault_of(text: str, kind: Kind) -> str | None:
+def fault_of(text: str, kind: PolicyKind) -> str | None:
     """As both services would say it; None if it is a policy of that kind."""
     try:
         validate(text, kind, account=HOME)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from proxy.auth.policy.context import RequestFacts, facts_behind, request_context, resource_account
+from proxy.auth.policy.context import RequestInfo, info_behind, request_context, resource_account
 from proxy.model.identity import Caller, Principal, PrincipalKind, Session, SessionKind
 
 HOME, OTHER = "111122223333", "444455556666"
-FACTS = RequestFacts(1764028800.9, "192.0.2.7", True, "docker/27", "eu-west-1")
+FACTS = RequestInfo(1764028800.9, "192.0.2.7", True, "docker/27", "eu-west-1")
 REPOSITORY = f"arn:aws:ecr:eu-west-1:{OTHER}:repository/team/app"
 TAGS = (("Team", "blue"), ("empty", ""), ("team", "other"))
 
@@ -108,7 +108,7 @@ def test_a_claim_may_have_several_values() -> None:
 
 
 def test_what_a_peer_or_client_does_not_tell_is_absent() -> None:
-    context = request_context(BOB, RequestFacts(0.0, "", False, "", ""), "*")
+    context = request_context(BOB, RequestInfo(0.0, "", False, "", ""), "*")
     assert context.get("aws:requestedregion") is None
     assert context.get("aws:sourceip") is None
     assert context.get("aws:useragent") is None
@@ -190,7 +190,7 @@ FACT_KEYS: dict[str, tuple[dict[str, Any], ...]] = {
 
 @pytest.mark.parametrize("keys", [*((key,) for key in FACT_KEYS), tuple(FACT_KEYS), ("aws:useragent", "aws:sourceip")])
 def test_facts_behind_keys_differ_exactly_when_their_values_can(keys: tuple[str, ...]) -> None:
-    behind = facts_behind((*keys, "aws:principalarn"))
+    behind = info_behind((*keys, "aws:principalarn"))
     assert behind(FACTS) == behind(replace(FACTS)) == behind(replace(FACTS, now=FACTS.now + 0.05))
     for key, changes in FACT_KEYS.items():
         for change in changes:
@@ -199,5 +199,5 @@ def test_facts_behind_keys_differ_exactly_when_their_values_can(keys: tuple[str,
 
 
 def test_no_facts_are_behind_keys_of_the_caller_or_of_one_operation() -> None:
-    behind = facts_behind(("aws:principalarn", "aws:tagkeys"))
-    assert behind(FACTS) == behind(RequestFacts(0.0, "", False, "", ""))
+    behind = info_behind(("aws:principalarn", "aws:tagkeys"))
+    assert behind(FACTS) == behind(RequestInfo(0.0, "", False, "", ""))

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from proxy.auth.policy.decision import Question, decide
-from proxy.auth.policy.evaluation import Kind
+from proxy.auth.policy.evaluation import PolicyKind
 from proxy.auth.policy.explain import explain, explain_trust
 from proxy.auth.policy.lockout import would_lock_out
-from proxy.auth.policy.simulate import Position, simulate
+from proxy.auth.policy.simulate import TextPosition, simulate
 from proxy.model.identity import (
     AttachedPolicy,
     BoundPolicy,
@@ -145,7 +145,7 @@ def to(principal: object, effect: str = "Allow", **more: Any) -> dict[str, Any]:
 )
 def test_a_resources_statement_says_how_far_it_reaches(statement: dict[str, Any], matched: bool, reason: str) -> None:
     verdict = explain(bob(), ASKED, resource(statement), None).verdicts[-1]
-    assert (verdict.kind, verdict.matched, verdict.reason) == (Kind.REPOSITORY, matched, reason)
+    assert (verdict.kind, verdict.matched, verdict.reason) == (PolicyKind.REPOSITORY, matched, reason)
 
 
 def test_the_deciding_statement_is_named_and_all_others_are_still_told() -> None:
@@ -159,7 +159,7 @@ def test_the_deciding_statement_is_named_and_all_others_are_still_told() -> None
     ]
     assert explained.decision == decide(caller, ASKED, resource(to("*", "Deny")), None)
     assert explained.deciding is not None
-    assert (explained.deciding.kind, explained.deciding.sid) == (Kind.IDENTITY, "no")
+    assert (explained.deciding.kind, explained.deciding.sid) == (PolicyKind.IDENTITY, "no")
 
 
 def test_of_two_policies_of_a_name_the_one_that_matched_decided() -> None:
@@ -192,7 +192,7 @@ def test_a_trust_policy_is_explained_alike() -> None:
     )
     explained = explain_trust(bob(allow(Action="sts:*")), "", role, "sts:AssumeRole", {})
     assert explained.decision.allowed
-    assert [verdict.kind for verdict in explained.verdicts] == [Kind.IDENTITY, Kind.TRUST]
+    assert [verdict.kind for verdict in explained.verdicts] == [PolicyKind.IDENTITY, PolicyKind.TRUST]
 
 
 @pytest.mark.parametrize(("caller", "who"), [(bob(), BOB_ARN), (None, "arn:of:a-provider")])
@@ -215,7 +215,7 @@ def test_a_simulation_tells_outcome_statements_and_missing_keys() -> None:
     assert found.outcome == "allowed"
     assert found.missing == ("aws:RequestTag/Team", "aws:PrincipalTag/Team")
     (matched,) = found.matched
-    assert (matched.name, matched.start, matched.end) == ("a", Position(3, 3), Position(3, 53))
+    assert (matched.name, matched.start, matched.end) == ("a", TextPosition(3, 3), TextPosition(3, 53))
 
 
 def test_of_two_statements_the_one_that_counted_is_shown_and_only_keys_that_lack_are_missing() -> None:
@@ -224,7 +224,7 @@ def test_of_two_statements_the_one_that_counted_is_shown_and_only_keys_that_lack
     text = f'{{"Statement":[{other},\n{counted}]}}'
     caller = Caller(Principal("AIDABOB", HOME, BOB_ARN, "bob", policies=(AttachedPolicy(text, "a"),)))
     found = simulate(caller, ASKED, None, HOME)
-    assert [each.start for each in found.matched] == [Position(2, 1)]
+    assert [each.start for each in found.matched] == [TextPosition(2, 1)]
     assert found.missing == ("x:gone",)
 
 
@@ -235,7 +235,7 @@ def test_a_statement_stands_at_its_line_and_column_from_1_on(before: str, line: 
         Principal("AIDABOB", HOME, BOB_ARN, "bob", policies=(AttachedPolicy(f'{before}{{"Statement":{alone}}}', "a"),))
     )
     (matched,) = simulate(caller, ASKED, None, HOME).matched
-    assert (matched.start, matched.end) == (Position(line, 14), Position(line, 14 + len(alone)))
+    assert (matched.start, matched.end) == (TextPosition(line, 14), TextPosition(line, 14 + len(alone)))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_simulation_tells_what_each_kind_of_policy_says_by_itself(
 ) -> None:
     found = simulate(caller, ASKED, None if statement is None else BoundPolicy(policy(statement), BOUND), owner)
     assert (found.outcome, list(found.outcomes.values())) == (outcome, outcomes)
-    assert all(each.kind is Kind.REPOSITORY for each in found.matched)
+    assert all(each.kind is PolicyKind.REPOSITORY for each in found.matched)
     assert bool(found.matched) is (outcome != "implicitDeny")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.auth.managed import AWS_MANAGED, ManagedPolicy
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.evaluation import Kind
+from proxy.auth.policy.evaluation import PolicyKind
 from proxy.auth.policy.validation import (
     ecr_actions,
     ecr_failure,
@@ -27,7 +27,7 @@ REPOSITORY = {"Effect": "Allow", "Principal": ROOT, "Action": "ecr:BatchGetImage
 REGISTRY = {"Effect": "Allow", "Principal": ROOT, "Action": "ecr:ReplicateImage", "Resource": OURS}
 TRUST = {"Effect": "Allow", "Principal": ROOT, "Action": "sts:AssumeRole"}
 GITHUB = f"arn:aws:iam::{HOME}:oidc-provider/token.actions.githubusercontent.com"
-IDENTITIES, B, S, R, G, T = Kind
+IDENTITIES, B, S, R, G, T = PolicyKind
 LONG = "x" * 300
 SCOPE_V1 = (
     "^In scope V1 a registry's policy speaks of ecr:ReplicateImage, ecr:BatchImportUpstreamImage and "
@@ -78,7 +78,7 @@ def text(*statements: object, version: str = "2012-10-17") -> str:
         (T, TRUST | {"Action": ["sts:*", "sts:AssumeRoleWithSAML", "sts:SetContext"]}),
     ],
 )
-def test_what_aws_takes_is_taken(kind: Kind, statement: dict[str, object]) -> None:
+def test_what_aws_takes_is_taken(kind: PolicyKind, statement: dict[str, object]) -> None:
     assert len(validate(text(statement), kind, account=HOME).statements) == 1
 
 
@@ -155,7 +155,9 @@ def test_what_aws_takes_is_taken(kind: Kind, statement: dict[str, object]) -> No
         (T, TRUST | {"Principal": {"Federated": "github"}}, FEDERATED),
     ],
 )
-def test_what_aws_refuses_is_refused_with_its_reason(kind: Kind, statement: dict[str, object], reason: str) -> None:
+def test_what_aws_refuses_is_refused_with_its_reason(
+    kind: PolicyKind, statement: dict[str, object], reason: str
+) -> None:
     good = {IDENTITIES: IDENTITY, B: IDENTITY, S: IDENTITY, R: REPOSITORY, G: REGISTRY, T: TRUST}[kind]
     with pytest.raises(PolicyError) as refused:
         validate(text(good, statement), kind, account=HOME)
@@ -163,14 +165,14 @@ def test_what_aws_refuses_is_refused_with_its_reason(kind: Kind, statement: dict
     assert refused.value.statement == 2
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_a_policy_says_something(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", PolicyKind)
+def test_a_policy_says_something(kind: PolicyKind) -> None:
     with pytest.raises(PolicyError, match=r"^Syntax errors in policy\. The policy has no statements$"):
         validate(text(), kind, account=HOME)
 
 
 @pytest.mark.parametrize(("kind", "statement"), [(IDENTITIES, IDENTITY), (S, IDENTITY), (T, TRUST)])
-def test_sids_are_unique_in_policies_of_iam(kind: Kind, statement: dict[str, object]) -> None:
+def test_sids_are_unique_in_policies_of_iam(kind: PolicyKind, statement: dict[str, object]) -> None:
     named = statement | {"Sid": "one"}
     with pytest.raises(
         PolicyError, match=r"^Statement IDs \(SID\) in a single policy must be unique\. \(in statement 2, one\)$"
@@ -185,12 +187,12 @@ def test_a_repositorys_policy_may_repeat_sids_and_be_of_the_old_version() -> Non
 
 
 @pytest.mark.parametrize(("kind", "statement"), [(IDENTITIES, IDENTITY), (B, IDENTITY), (S, IDENTITY), (T, TRUST)])
-def test_policies_of_iam_may_be_longer(kind: Kind, statement: dict[str, object]) -> None:
+def test_policies_of_iam_may_be_longer(kind: PolicyKind, statement: dict[str, object]) -> None:
     assert validate(text(statement) + " " * 20_000, kind).statements
 
 
 @pytest.mark.parametrize("kind", [R, G])
-def test_policies_of_ecr_end_at_10240_characters(kind: Kind) -> None:
+def test_policies_of_ecr_end_at_10240_characters(kind: PolicyKind) -> None:
     policy = text(REPOSITORY if kind is R else REGISTRY)
     validate(policy + " " * (10_240 - len(policy)), kind, account=HOME)
     with pytest.raises(PolicyError, match=r"^The policy is longer than 10240 characters$"):

@@ -1,0 +1,307 @@
+"""The durable queue: `enqueue` is called in the transaction that causes the work, so that neither comes without the
+other; runners of any node claim what is due, and finish it, fail it or lose it by their lease.
+
+    enqueue(tx, "replicate", account, f"{digest}/{region}", {"repository": …}, share=region)
+
+A job has a key within its kind. Enqueued again while it waits, it has the newest subject and stays where it is, its
+back-off too; while it is being done, it is done once more afterwards; when it is dead, it lives again. Claims go round
+accounts, then shares, one job of each at a time, and cost an index probe each whatever waits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import String, and_, bindparam, delete, func, insert, literal, select, tuple_, update
+
+from proxy.metadata.contract import JobQueue
+from proxy.metadata.db.job_tables import DEAD, LIVE, jobs
+from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations.operation import operation
+from proxy.model.jobs import Job, JobCount
+
+PROBES = 256  # shares that a claim looks at, at most: the next one goes on after them
+ERROR_MAX = 1000  # characters of a failure that are kept
+
+_NAMED = (jobs.c.kind == bindparam("b_kind"), jobs.c.key == bindparam("b_key"))
+_AGAIN = (
+    update(jobs)
+    .where(*_NAMED, jobs.c.state == LIVE)
+    .values(subject=bindparam("b_subject"), revision=jobs.c.revision + 1)
+)
+_REVIVE = (
+    update(jobs)
+    .where(*_NAMED)
+    .values(
+        subject=bindparam("b_subject"),
+        revision=jobs.c.revision + 1,
+        state=LIVE,
+        attempts=0,
+        due_at=bindparam("b_due"),
+        error="",
+    )
+)
+_HELD = (jobs.c.job_id == bindparam("b_id"), jobs.c.fence == bindparam("b_fence"), jobs.c.state == LIVE)
+_NEXT = (
+    select(jobs)
+    .where(
+        jobs.c.kind == bindparam("kind"),
+        jobs.c.state == LIVE,
+        tuple_(jobs.c.account, jobs.c.share)
+        > tuple_(bindparam("account", type_=String), bindparam("share", type_=String)),
+    )
+    .order_by(jobs.c.account, jobs.c.share, jobs.c.due_at)
+    .limit(1)
+)
+_OF_SHARE = (
+    select(jobs)
+    .where(
+        jobs.c.kind == bindparam("kind"),
+        jobs.c.state == LIVE,
+        jobs.c.account == bindparam("account"),
+        jobs.c.share == bindparam("share"),
+        jobs.c.due_at <= bindparam("now"),
+    )
+    .order_by(jobs.c.due_at)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_LAST_SHARE = "\U0010ffff"  # beyond every share of an account
+
+
+def enqueue(
+    tx: Transaction,
+    kind: str,
+    account: str,
+    key: str,
+    subject: Mapping[str, Any],
+    *,
+    share: str = "",
+    delay: float = 0.0,
+) -> None:
+    """`key` has 512 characters at most, `share` 128. `delay` seconds pass before it is due, if it is not known yet."""
+    named = {"b_kind": kind, "b_key": key, "b_subject": json.dumps(subject, separators=(",", ":"))}
+    if tx.connection.execute(_AGAIN, named).rowcount:
+        return
+    if tx.connection.execute(_REVIVE, named | {"b_due": tx.now + delay}).rowcount:
+        return
+    tx.connection.execute(
+        insert(jobs).values(
+            kind=kind,
+            account=account,
+            key=key,
+            subject=named["b_subject"],
+            share=share,
+            state=LIVE,
+            attempts=0,
+            due_at=tx.now + delay,
+            fence=0,
+            last_fence=0,
+            revision=1,
+            error="",
+            created_at=tx.now,
+        )
+    )
+
+
+def enqueue_dead(tx: Transaction, job: Job, key: str, subject: Mapping[str, Any], error: str) -> None:
+    """A part of a job that is given up, as a dead job of its own under `key`; `retry_jobs` does it by itself."""
+    tx.connection.execute(
+        insert(jobs).values(
+            kind=job.kind,
+            account=job.account,
+            key=key,
+            subject=json.dumps(subject, separators=(",", ":")),
+            share=job.share,
+            state=DEAD,
+            attempts=job.attempts + 1,
+            due_at=tx.now,
+            fence=0,
+            last_fence=0,
+            revision=1,
+            error=error[:ERROR_MAX],
+            created_at=tx.now,
+        )
+    )
+
+
+@operation(JobQueue)
+def due_kinds(tx: Transaction, kinds: Sequence[str]) -> Sequence[str]:
+    """Those of `kinds` of which some job is due: what a runner asks before it claims, which is a write."""
+    return tuple(
+        kind
+        for kind in kinds
+        if tx.connection.execute(
+            select(literal(1)).where(jobs.c.state == LIVE, jobs.c.kind == kind, jobs.c.due_at <= tx.now).limit(1)
+        ).first()
+    )
+
+
+@operation(JobQueue, write=True)
+def claim_jobs(
+    tx: Transaction,
+    kind: str,
+    limit: int,
+    seconds: float,
+    after: tuple[str, str],
+    running: Sequence[tuple[str, str]],
+    account_limit: int,
+    share_limit: int,
+) -> tuple[Sequence[Job], tuple[str, str]]:
+    """Up to `limit` due jobs, leased for `seconds`, and where the next claim goes on.
+
+    `after` is an (account, share) that the last claim ended at. `running` has one (account, share) for each job that
+    the runner is doing; of an account it will have `account_limit` at most, of a share of it `share_limit`."""
+    found: list[Job] = []
+    held = list(running)
+    at, wrapped = after, False
+    for _ in range(PROBES):
+        row = _next(tx, kind, at)
+        if row is None or (wrapped and (row.account, row.share) > after):
+            if wrapped:
+                break
+            at, wrapped = ("", ""), True
+            continue
+        of_account = account_limit - sum(account == row.account for account, _ in held)
+        if of_account <= 0:
+            at = (row.account, _LAST_SHARE)
+            continue
+        at = (row.account, row.share)
+        most = min(of_account, share_limit - held.count(at), limit - len(found))
+        if row.due_at <= tx.now and most > 0:
+            asked = {"kind": kind, "account": row.account, "share": row.share, "now": tx.now, "most": most}
+            claimed = [_lease(tx, each, seconds) for each in tx.connection.execute(_OF_SHARE, asked).all()]
+            found += claimed
+            held += [at] * len(claimed)
+            if len(found) >= limit:
+                break
+    return tuple(found), at
+
+
+@operation(JobQueue, write=True, settles=True)
+def renew_job(tx: Transaction, job_id: int, fence: int, seconds: float) -> bool:
+    """False when the lease is lost: whoever held it stops."""
+    return _change(tx, job_id, fence, due_at=tx.now + seconds)
+
+
+@operation(JobQueue, write=True, settles=True)
+def finish_job(tx: Transaction, job_id: int, fence: int, revision: int) -> None:
+    """It is done, unless it was enqueued again since `revision`: then it is due. Nothing for who lost the lease."""
+    held = {"b_id": job_id, "b_fence": fence}
+    gone = tx.connection.execute(delete(jobs).where(*_HELD, jobs.c.revision == revision), held)
+    if not gone.rowcount:
+        _change(tx, job_id, fence, due_at=tx.now, fence=0, attempts=0, error="", created_at=tx.now)
+
+
+@operation(JobQueue, write=True)
+def fail_job(tx: Transaction, job_id: int, fence: int, error: str, seconds: float | None) -> None:
+    """It is tried again in `seconds`; None: it is dead. Nothing for who lost the lease."""
+    state, due = (DEAD, tx.now) if seconds is None else (LIVE, tx.now + seconds)
+    _change(tx, job_id, fence, state=state, due_at=due, fence=0, attempts=jobs.c.attempts + 1, error=error[:ERROR_MAX])
+
+
+@operation(JobQueue, write=True, settles=True)
+def release_job(tx: Transaction, job_id: int, fence: int, seconds: float) -> None:
+    """It is due again in `seconds`, and no attempt is counted: a node that stops, a receiver that said when."""
+    _change(tx, job_id, fence, due_at=tx.now + seconds, fence=0)
+
+
+@operation(JobQueue)
+def job_counts(tx: Transaction) -> Sequence[JobCount]:
+    """By kind and state, of an index alone: a million jobs take some 0.1 s."""
+    found = []
+    for state in (LIVE, DEAD):
+        kind = ""
+        while True:
+            later = select(jobs.c.kind).where(jobs.c.state == state, jobs.c.kind > kind).order_by(jobs.c.kind).limit(1)
+            following = tx.connection.execute(later).scalar()
+            if following is None:
+                break
+            kind = following
+            counted = select(func.count().label("jobs"), func.min(jobs.c.created_at).label("oldest"))
+            row = tx.connection.execute(counted.where(jobs.c.state == state, jobs.c.kind == kind)).one()
+            found.append(JobCount(kind, state == DEAD, row.jobs, row.oldest))
+    return tuple(found)
+
+
+@operation(JobQueue)
+def list_jobs(
+    tx: Transaction, after: int, limit: int, kind: str = "", account: str = "", dead: bool | None = None
+) -> Sequence[Job]:
+    """By id beyond `after`; of a kind, an account or a state where one is given (empty, None: all)."""
+    wanted = [jobs.c.job_id > after]
+    wanted += [jobs.c.kind + "" == kind] if kind else []
+    wanted += [jobs.c.account + "" == account] if account else []
+    wanted += [jobs.c.state + 0 == (DEAD if dead else LIVE)] if dead is not None else []
+    # The sums keep both databases from any index but the ids', and from sorting all that they find.
+    rows = tx.connection.execute(select(jobs).where(and_(*wanted)).order_by(jobs.c.job_id).limit(limit))
+    return tuple(_job(row) for row in rows)
+
+
+@operation(JobQueue, write=True)
+def retry_job(tx: Transaction, job_id: int) -> bool:
+    """Due now, with its attempts forgotten; who works on it may finish. False when there is none."""
+    return bool(
+        tx.connection.execute(
+            update(jobs).where(jobs.c.job_id == job_id, jobs.c.fence == 0).values(state=LIVE, due_at=tx.now, attempts=0)
+        ).rowcount
+    )
+
+
+@operation(JobQueue, write=True)
+def drop_job(tx: Transaction, job_id: int) -> bool:
+    """Who works on it loses its lease. False when there is none."""
+    return bool(tx.connection.execute(delete(jobs).where(jobs.c.job_id == job_id)).rowcount)
+
+
+def holds(tx: Transaction, job_id: int, fence: int) -> bool:
+    """Whether this lease is in force: what a kind's own operations ask before they change rows in its name."""
+    found = tx.connection.execute(
+        select(jobs.c.due_at).where(jobs.c.job_id == job_id, jobs.c.fence == fence, jobs.c.state == LIVE)
+    ).first()
+    return found is not None and fence != 0
+
+
+def _next(tx: Transaction, kind: str, after: tuple[str, str]) -> FoundRow | None:
+    """The earliest job of the next share."""
+    return tx.connection.execute(_NEXT, {"kind": kind, "account": after[0], "share": after[1]}).first()
+
+
+def _lease(tx: Transaction, row: FoundRow, seconds: float) -> Job:
+    """A lease that has ended counts as an attempt: what kills its workers is not tried for ever."""
+    fence, attempts = row.last_fence + 1, row.attempts + (1 if row.fence else 0)
+    tx.connection.execute(
+        update(jobs)
+        .where(jobs.c.job_id == row.job_id)
+        .values(fence=fence, last_fence=fence, attempts=attempts, due_at=tx.now + seconds)
+    )
+    return replace(_job(row), fence=fence, attempts=attempts)
+
+
+def _change(tx: Transaction, job_id: int, lease: int, **values: Any) -> bool:
+    """Of a job under this lease; no lease has the fence 0."""
+    if not lease:
+        return False
+    held = {"b_id": job_id, "b_fence": lease}
+    return bool(tx.connection.execute(update(jobs).where(*_HELD).values(**values), held).rowcount)
+
+
+def _job(row: FoundRow) -> Job:
+    return Job(
+        job_id=row.job_id,
+        kind=row.kind,
+        account=row.account,
+        key=row.key,
+        subject=row.subject,
+        share=row.share,
+        attempts=row.attempts,
+        due_at=row.due_at,
+        created_at=row.created_at,
+        fence=row.fence,
+        revision=row.revision,
+        dead=row.state == DEAD,
+        error=row.error,
+    )
