@@ -44,8 +44,8 @@ class BuildNative(build_ext):  # type: ignore[misc]
 def extensions() -> list[Extension]:
     if os.environ.get("WHARFAGE_PURE") == "1":
         return []
-    sources = ["native.pyx", "sha2.c", "together.c", "writes.c"]
-    headers = ["sha2.h", "together.h", "writes.h"]
+    sources = ["native.pyx", "sha2.c", "together.c"]
+    headers = ["sha2.h", "together.h"]
     native = Extension(
         "_speedups.native",
         [f"_speedups/{name}" for name in sources],

@@ -1,10 +1,10 @@
-"""Work on large buffers: SHA-256 and SHA-512 whose state can be exported, runs of frames sealed and opened in place,
-and writes of buffers to open files.
+"""Work on large buffers: SHA-256 and SHA-512 whose state can be exported, and runs of frames sealed
+and opened in place.
 
 This module chooses between the compiled implementation (`native`) and the pure one (`pure`): they have the same names
 and the same exported state, and pass the same tests. `implementation` says which one runs, `kernel` which code hashes
 in it, `reason` why it is the pure one. A missing `_speedups.native` chooses `pure`; a broken one is raised, never
-swallowed. Called by `proxy/blob` and `proxy/storage/cache`. Imports nothing of `proxy`.
+swallowed. Called by `proxy/blob`. Imports nothing of `proxy`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ __all__ = [
     "PLAIN_AT",
     "BadFrame",
     "Hasher",
-    "Writes",
     "implementation",
     "kernel",
     "measure",
@@ -85,9 +84,9 @@ def _without_native() -> str:
 reason = _without_native()
 
 if reason:
-    from _speedups.pure import Writes, implementation, kernel, resume, sha256, sha512
+    from _speedups.pure import implementation, kernel, resume, sha256, sha512
 else:
-    from _speedups.native import Writes, implementation, kernel, resume, sha256, sha512
+    from _speedups.native import implementation, kernel, resume, sha256, sha512
 
 
 def measure(seconds: float = 0.02) -> float:

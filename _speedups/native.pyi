@@ -2,8 +2,6 @@ from typing import final
 
 from typing_extensions import Buffer
 
-from _speedups.writes import Writes as Writes
-
 implementation: str
 kernel: str
 

@@ -1,20 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """SHA-256 and SHA-512 in C whose state can be exported and resumed; the GIL is released while they run.
-Writes to files by threads that never take it.
 
 The compiled twin of `_speedups.pure`: same names, same exported state (drawn in `_speedups/state.py`), same tests.
 SHA-256 uses the CPU's own instructions where it has them; `sha256(portable=True)` forces the path without, for tests.
 A hasher belongs to one caller at a time: a second thread inside it is refused with RuntimeError, never a wrong digest.
 """
 
-import os
-
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.exc cimport PyErr_SetFromErrno
-from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from _speedups.state import SHA256, SHA512, StateParts, pack, unpack
@@ -32,25 +26,6 @@ cdef extern from "together.h" nogil:
     int sha256_is_crowded()
     void sha256_set_waiting(int always, int64_t wait)
     void sha256_together(uint32_t *state, const uint8_t *data, size_t blocks)
-
-cdef extern from "writes.h" nogil:
-    enum: WRITE_PARTS
-    struct write_part:
-        const uint8_t *data
-        size_t length
-        int64_t at
-    struct write_job:
-        write_job *next
-        int fd
-        int count
-        write_part parts[WRITE_PARTS]
-        int error
-    struct writes:
-        pass
-    writes *writes_new(int most, int bell)
-    int writes_give(writes *all, write_job *job)
-    write_job *writes_ended(writes *all, int tell)
-    write_job *writes_free(writes *all)
 
 cdef sha256_blocks_fn _accelerated = sha256_blocks_accelerated()
 
@@ -275,85 +250,3 @@ def set_waiting(bint always, double seconds=-1.0) -> None:
     """For tests: whether a thread that hashes waits for another one without having seen any, and for how long at most;
     less than 0 is what it does by itself."""
     sha256_set_waiting(always, <int64_t>(seconds * 1e9))
-
-
-cdef struct Given:
-    write_job job  # the first member: its address is that of the whole
-    Py_buffer views[WRITE_PARTS]
-    PyObject *tag
-
-
-cdef void _let_go(Given *given):
-    """Of the buffers. The tag is the caller's."""
-    cdef int i
-    for i in range(given.job.count):
-        PyBuffer_Release(&given.views[i])
-    free(given)
-
-
-cdef list _ended(write_job *job):
-    cdef Given *given
-    cdef list found = []
-    while job != NULL:
-        given = <Given *>job
-        job = job.next
-        tag = <object>given.tag
-        Py_DECREF(tag)
-        found.append((tag, given.job.error))
-        _let_go(given)
-    return found
-
-
-cdef class Writes:
-    cdef writes *queue
-
-    def __cinit__(self, int threads, int bell):
-        if threads < 1:
-            raise ValueError("at least one thread has to write")
-        self.queue = writes_new(threads, bell)
-        if self.queue == NULL:
-            PyErr_SetFromErrno(OSError)
-
-    def give(self, tag, int fd, parts) -> None:
-        cdef Given *given
-        cdef int error
-        if self.queue == NULL:
-            raise RuntimeError("these threads have ended")
-        if not 0 < len(parts) <= WRITE_PARTS:
-            raise ValueError(f"a write has 1 to {WRITE_PARTS} parts")
-        given = <Given *>calloc(1, sizeof(Given))
-        if given == NULL:
-            raise MemoryError
-        given.job.fd = fd
-        given.tag = <PyObject *>tag
-        try:
-            for buffer, at in parts:
-                given.job.parts[given.job.count].at = at
-                PyObject_GetBuffer(buffer, &given.views[given.job.count], PyBUF_SIMPLE)
-                given.job.parts[given.job.count].data = <const uint8_t *>given.views[given.job.count].buf
-                given.job.parts[given.job.count].length = given.views[given.job.count].len
-                given.job.count += 1
-            error = writes_give(self.queue, &given.job)
-            if error:
-                raise OSError(error, os.strerror(error))
-        except BaseException:
-            _let_go(given)
-            raise
-        Py_INCREF(tag)
-
-    def ended(self, bint tell=False) -> list:
-        return _ended(writes_ended(self.queue, tell)) if self.queue != NULL else []
-
-    def close(self) -> list:
-        cdef writes *queue = self.queue
-        cdef write_job *first
-        if queue == NULL:
-            return []
-        self.queue = NULL
-        with nogil:
-            first = writes_free(queue)
-        return _ended(first)
-
-    def __dealloc__(self):
-        if self.queue != NULL:
-            _ended(writes_free(self.queue))

@@ -15,14 +15,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from _speedups.state import SHA256, SHA512, Algorithm, StateParts, pack, unpack
-from _speedups.writes import Writes
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from _speedups import Hasher
 
-__all__ = ["Writes", "implementation", "kernel", "resume", "sha256", "sha512"]
+__all__ = ["implementation", "kernel", "resume", "sha256", "sha512"]
 
 implementation = "pure"
 

@@ -1,13 +1,14 @@
 """What readers that take a few KiB a second cost a server: its memory, its threads, and a fast pull beside them.
 
-    python bench/slow_readers.py [--readers 1000,5000] [--mib 256] [--workers 2] [--pulls 8] [--s3] [--tls] [--finish]
+    python bench/slow_readers.py [--readers 1000,5000] [--mib 256] [--workers 2] [--pulls 8] [--s3] [--no-cache]
+                                  [--tls] [--finish]
 
-Starts a server of its own (with --s3 a SeaweedFS behind it, and the local cache), pushes one layer, and pulls it fast
-alone, then beside each number of readers. The marks: 1,000 readers within 500 MB of anonymous and shared memory,
-summed over all the server's processes, and 5,000 within 1.5 GB; each is answered 200 and gets right bytes in every
-period; with --finish each then takes the whole layer (choose a small one: `--mib 8`). A fast pull beside 1,000 is
-slowed by no more than a tenth, which only a machine at rest can show; of CPU-s/GB the slow readers' own part is taken
-off. TCP is what the kernel says all sockets of the machine hold, both ends. Needs two descriptors a reader.
+Starts a server of its own (with --s3 a SeaweedFS behind it, and the local cache unless --no-cache), pushes one layer,
+and pulls it fast alone, then beside each number of readers. The marks: 1,000 readers within 500 MB of anonymous and
+shared memory, summed over all the server's processes, and 5,000 within 1.5 GB; each is answered 200 and gets right
+bytes in every period; with --finish each then takes the whole layer (choose a small one: `--mib 8`). A fast pull beside
+1,000 is slowed by no more than a tenth, which only a machine at rest can show; of CPU-s/GB the slow readers' own part
+is taken off. TCP is what the kernel says all sockets of the machine hold, both ends. Needs two descriptors a reader.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pulls", type=int, default=8, help="fast pulls beside each number of readers")
     parser.add_argument("--s3", action="store_true")
+    parser.add_argument("--no-cache", action="store_true", help="with --s3: each read is the store's")
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--finish", action="store_true")
     asked = parser.parse_args()
@@ -74,7 +76,8 @@ def main() -> int:
         for count in map(int, asked.readers.split(",")):
             rows.append((count, _measure(server, content, count, asked)))
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
-    store, tls = "S3 and cache" if asked.s3 else "filesystem", ", TLS" if asked.tls else ""
+    store = ("S3" if asked.no_cache else "S3 and cache") if asked.s3 else "filesystem"
+    tls = ", TLS" if asked.tls else ""
     print(f"one layer of {asked.mib} MiB, {store}{tls}, {asked.workers} workers")
     print("| readers | memory | each | TCP | threads | fast pull | CPU-s/GB | served | starved | finished |")
     print("|---|---|---|---|---|---|---|---|---|---|")
@@ -99,7 +102,7 @@ def _server(folder: Path, asked: argparse.Namespace) -> Iterator[Server]:
         if asked.s3:
             seaweed = Seaweed.start(folder / "seaweed")
             stack.callback(seaweed.stop)
-            settings |= seaweed.settings("slow/")
+            settings |= seaweed.settings("slow/") | ({"WHARFAGE_CACHE_MIB": "0"} if asked.no_cache else {})
         if not asked.tls:
             server = Server.start(folder / "data", workers=asked.workers, extra=settings)
         else:

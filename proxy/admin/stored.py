@@ -98,6 +98,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
                 own.keys,
                 rotate=None,
                 secrets=own.agreement.sealer(stored_secrets.PURPOSE),
+                values=own.agreement.sealer(stored_secrets.VALUE_PURPOSE),
                 progress=tell,
             )
         name("not rewrapped", report.failed, say)

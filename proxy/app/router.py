@@ -16,12 +16,14 @@ from aiohttp import web
 
 from proxy.app import health
 from proxy.app.context import WorkerContext
+from proxy.app.events import make_event_targets
 from proxy.audit.trail import Trail
 from proxy.auth import layer_links, secrets, sessions, tokens
 from proxy.auth.access import Access
 from proxy.auth.callers import Callers
 from proxy.auth.failed_logins import FailedLogins
 from proxy.auth.identity import BasicAuthenticator
+from proxy.auth.pull_through import UpstreamCredentials
 from proxy.auth.rates import RateLimiter
 from proxy.blob.format import FRAME_LENGTH
 from proxy.config.loader import ConfigError
@@ -29,9 +31,11 @@ from proxy.config.settings import Config, parsed_rate
 from proxy.ecr import downloads
 from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
+from proxy.ecr.eventbridge import EventBridge
 from proxy.ecr.iam import Iam
 from proxy.ecr.last_use import LastUses
 from proxy.ecr.layers import Layers
+from proxy.ecr.pull_through import PullThrough
 from proxy.ecr.query import QueryHandlers
 from proxy.ecr.secretsmanager import SecretsManager
 from proxy.ecr.signed_request import Signatures
@@ -40,6 +44,7 @@ from proxy.ecr.sts.issuers import Issuers
 from proxy.http.request_info import path_of
 from proxy.http.server import Handler
 from proxy.http.unproven_budget import UnprovenBytes
+from proxy.jobs.event_targets import EventTargets
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts, port_of
 from proxy.model.quotas import ECR_RATES, MIB, Quotas, Rate
@@ -47,6 +52,7 @@ from proxy.model.records import Sealing
 from proxy.oci import routes as oci
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
+from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.pull_times import PullTimes
 from proxy.registry.uploads import Uploads
 
@@ -127,6 +133,8 @@ def router(
     leaving: Callable[[], bool],
     pulls: PullTimes,
     unproven: UnprovenBytes | None = None,
+    event_targets: EventTargets | None = None,
+    mirror: Mirror | None = None,
 ) -> Callable[[web.Request], tuple[str, Handler]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
@@ -137,7 +145,7 @@ def router(
     logins = FailedLogins(config.server.login_failures)
     issued = tokens.Tokens(context.agreement.sealer(tokens.PURPOSE))
     endpoints = Endpoints(hosts, config.server.url.rstrip("/"))
-    uploads = _uploads(config, context)
+    uploads = make_uploads(config, context)
     blobs = Blobs(
         context.metadata,
         context.store,
@@ -167,6 +175,7 @@ def router(
         rates=rates,
         epochs=context.epochs,
         logins=logins,
+        mirror=mirror,
     )
     key_secrets = context.agreement.sealer(secrets.PURPOSE)
     opened = sessions.Sessions(context.agreement.sealer(sessions.PURPOSE))
@@ -205,8 +214,13 @@ def router(
         json_services={
             "secretsmanager": SecretsManager(
                 context.metadata, access, context.agreement.sealer(secrets.VALUE_PURPOSE), region=hosts.region
-            )
+            ),
+            "events": EventBridge(
+                context.metadata, access, event_targets or make_event_targets(config), region=hosts.region
+            ),
         },
+        pull_through=_pull_through(config, context, mirror) if mirror is not None else None,
+        mirror=mirror,
     )
 
     linked = downloads.handler(
@@ -219,6 +233,7 @@ def router(
         region=hosts.region,
         clock=time.time,
         stall_seconds=config.server.body_seconds,
+        mirror=mirror,
     )
 
     parts: dict[str, Callable[[], Awaitable[str | None]]] = {
@@ -249,6 +264,13 @@ def router(
     return route
 
 
+def _pull_through(config: Config, context: WorkerContext, mirror: Mirror) -> PullThrough:
+    credentials = UpstreamCredentials(
+        context.metadata, context.agreement.sealer(secrets.VALUE_PURPOSE), region=config.registry.region
+    )
+    return PullThrough(context.metadata, credentials, config.pull_through.upstreams, mirror)
+
+
 def probes_only(
     route: Callable[[web.Request], tuple[str, Handler]],
 ) -> Callable[[web.Request], tuple[str, Handler]]:
@@ -261,7 +283,7 @@ def probes_only(
     return probing
 
 
-def _uploads(config: Config, context: WorkerContext) -> Uploads:
+def make_uploads(config: Config, context: WorkerContext) -> Uploads:
     return Uploads(
         context.metadata,
         context.store,

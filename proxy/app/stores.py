@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from typing import TYPE_CHECKING
 
 from proxy.app.metadata import metadata_client, wait_for_metadata
@@ -22,7 +23,6 @@ from proxy.storage.null_open_objects import NullOpenObjects
 if TYPE_CHECKING:
     from proxy.storage.s3.bucket import S3Location
     from proxy.storage.s3.conditions import Conditions
-    from proxy.storage.s3.part_buffers import Budget
     from proxy.storage.s3.signed_urls import S3Links
 
 
@@ -118,28 +118,27 @@ async def _pausing_store(config: Config, data: DataDirectory, client: MetadataCl
     store_id = await asyncio.to_thread(marker.known_id, data.store_id)
     if config.storage.backend == "filesystem":
         return FilesystemStore(data.objects, store_id=store_id)
-    from proxy.storage.s3.node_budget import NodeBudget  # loaded by those who want it
-
-    budget = await asyncio.to_thread(NodeBudget, data.parts, config.storage.buffers_mib * 2**20)
     conditions = await asyncio.to_thread(known_conditions, config, data)
-    return _bucket_store(config, client, store_id, budget, conditions)
+    return _bucket_store(config, client, store_id, conditions)
+
+
+def part_buffer_bytes(config: Config) -> int:
+    """A worker's even share of `buffers_mib`. At least two parts: one is sent while another fills."""
+    storage, workers = config.storage, config.server.workers or len(os.sched_getaffinity(0))
+    return max(storage.buffers_mib // workers, 2 * storage.part_mib) * 2**20
 
 
 def make_unpaused_store(config: Config, data: DataDirectory, store_id: str) -> ObjectStore:
     """For whoever copies objects into the store and finishes each one at once: asks no metadata service."""
     if config.storage.backend == "filesystem":
         return FilesystemStore(data.objects, store_id=store_id, drafts=True)
-    from proxy.storage.s3.part_buffers import OwnBudget  # loaded by those who want it
-
-    budget = OwnBudget(config.storage.buffers_mib * 2**20)
-    return _bucket_store(config, NullOpenObjects(), store_id, budget, known_conditions(config, data), stall_seconds=1e6)
+    return _bucket_store(config, NullOpenObjects(), store_id, known_conditions(config, data), stall_seconds=1e6)
 
 
 def _bucket_store(
     config: Config,
     open_objects: OpenObjects,
     store_id: str | None,
-    budget: Budget,
     conditions: Conditions | None,
     *,
     stall_seconds: float = 5.0,
@@ -155,7 +154,7 @@ def _bucket_store(
         prefix=storage.prefix,
         store_id=store_id,
         part_size=storage.part_mib * 2**20,
-        budget=budget,
+        buffer_bytes=part_buffer_bytes(config),
         checksum=storage.checksum,
         stall_seconds=stall_seconds,
     )

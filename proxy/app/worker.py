@@ -22,7 +22,9 @@ from pathlib import Path
 from proxy.app import bootstrap
 from proxy.app.audit import open_audit_log
 from proxy.app.context import open_context
+from proxy.app.events import event_jobs, make_event_targets
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
+from proxy.app.mirror import open_mirror
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
 from proxy.blob.master_file import MasterKeys
 from proxy.config.loader import ConfigError
@@ -30,6 +32,7 @@ from proxy.config.settings import Config
 from proxy.http.server import HttpServer, Limits
 from proxy.http.tls import reload_on_change, server_context
 from proxy.http.unproven_budget import UnprovenBytes
+from proxy.jobs.queue import run_queue
 from proxy.jobs.schedule import run_tasks
 from proxy.jobs.sweep import sweep_tasks
 from proxy.metadata.client.epochs import Epochs
@@ -137,13 +140,19 @@ async def serve_worker(
 ) -> None:
     """Answer docker and aws on the listening sockets until `stop`, then drain; probes on those `probing`, in plain
     HTTP, until the end."""
-    async with open_context(config, data, masters, epochs=epochs) as context, open_audit_log(config, data) as trail:
+    async with (
+        open_context(config, data, masters, epochs=epochs) as context,
+        open_audit_log(config, data) as trail,
+        contextlib.AsyncExitStack() as held,
+    ):
         if not await wait_for_metadata(context.metadata, stop):
             return
         await context.agreement.begin()
         pulls = PullTimes(context.metadata.note_pulls, time.time)
         unproven = UnprovenBytes()
-        route = router(config, context, trail, stop.is_set, pulls, unproven)
+        targets = make_event_targets(config)
+        mirror = await held.enter_async_context(open_mirror(config, context, Path(data.metadata_socket).parent))
+        route = router(config, context, trail, stop.is_set, pulls, unproven, targets, mirror)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
         duties: list[asyncio.Task[None]] = [
@@ -162,6 +171,15 @@ async def serve_worker(
                     clock=time.monotonic,
                 ),
                 name="upkeep",
+            ),
+            asyncio.create_task(
+                run_queue(
+                    context.metadata,
+                    [event_jobs(config, context, targets)],
+                    random=random.random,
+                    now=context.metadata.now,
+                ),
+                name="queue",
             ),
             asyncio.create_task(context.agreement.watch(), name="agreement"),
             asyncio.create_task(give_memory_back(server.load), name="memory"),
@@ -183,6 +201,7 @@ async def serve_worker(
         for duty in duties:
             duty.cancel()
         await asyncio.gather(*duties, return_exceptions=True)
+        await targets.close()
 
 
 def _limits(config: Config) -> Limits:

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-VERSIONS = {"ecr": "2015-09-21", "sts": "2011-06-15", "iam": "2010-05-08", "secretsmanager": "2017-10-17"}
+VERSIONS = {
+    "ecr": "2015-09-21",
+    "events": "2015-10-07",
+    "iam": "2010-05-08",
+    "secretsmanager": "2017-10-17",
+    "sts": "2011-06-15",
+}
 
 Shape = Mapping[str, Any]
 

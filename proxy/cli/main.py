@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-from proxy.cli import accounts, backup, jobs, rig
+from proxy.cli import accounts, backup, events, jobs, pull_through, rig
 from proxy.cli.options import checked as _checked
 from proxy.cli.options import load as _load
 from proxy.cli.options import shared as _shared
@@ -57,7 +57,14 @@ def main() -> None:
     """
 
 
-for _command in (*backup.COMMANDS, *accounts.COMMANDS, *jobs.COMMANDS, *rig.COMMANDS):
+for _command in (
+    *backup.COMMANDS,
+    *accounts.COMMANDS,
+    *events.COMMANDS,
+    *jobs.COMMANDS,
+    *pull_through.COMMANDS,
+    *rig.COMMANDS,
+):
     main.add_command(_command)
 
 

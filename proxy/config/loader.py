@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.config.plaintext import bare_lines
+from proxy.config.setting import Tables
 from proxy.config.settings import SECTIONS, Config, Keys
 
 PREFIX = "WHARFAGE_"
@@ -95,11 +96,19 @@ def describe(config: Config) -> str:
         lines.append(f"[{section}]")
         for f in dataclasses.fields(kind):
             value = getattr(getattr(config, section), f.name)
-            shown = json.dumps(_masked(value) if f.metadata["secret"] and value else value, ensure_ascii=False)
+            shown = json.dumps(
+                _masked(value) if f.metadata["secret"] and value else value, ensure_ascii=False, default=_as_table
+            )
             source = config.sources.get(f"{section}.{f.name}", "default")
             lines.append(f"{f.name} = {shown}".ljust(44) + f"  # {source}; {f.metadata['meaning']}")
         lines.append("")
     return "\n".join(lines)
+
+
+def _as_table(value: Any) -> dict[str, Any]:
+    """An entry of a list that is more than a text, without what is as by default."""
+    defaults = {f.name: f.default for f in dataclasses.fields(value)}
+    return {name: each for name, each in dataclasses.asdict(value).items() if each != defaults[name]}
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -137,12 +146,20 @@ def _checked(name: str, value: Any, where: str) -> Any:
     row = _field(name)
     kind = type(row.default)
     shown = "" if row.metadata["secret"] else f", not {value!r}"
+    if row.metadata["read"] is not None:
+        try:
+            return row.metadata["read"](value)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from None
     if kind is float and type(value) is int:
         value = float(value)
     if kind is tuple and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         value = tuple(value)
+    if kind is Tables and isinstance(value, dict):
+        value = Tables(value)
     if type(value) is not kind:
         words = {
+            Tables: "a table",
             str: "a string",
             int: "a whole number",
             float: "a number",
@@ -161,6 +178,8 @@ def _from_text(name: str, text: str, where: str) -> Any:
     kind: type[Any] = type(_field(name).default)
     if kind is str:
         return text
+    if kind is Tables:
+        return text  # only a file has tables
     if kind is tuple:
         return tuple(item.strip() for item in text.split(",") if item.strip())
     if kind is bool:

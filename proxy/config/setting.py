@@ -11,6 +11,12 @@ from dataclasses import field
 from typing import Any
 
 
+class Tables(dict[str, Any]):
+    """A table of tables, such as [pull_through.rules."a"]; never changed, hence a default like any other."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # dataclasses take hashable defaults only
+
+
 def between(low: float, high: float) -> Callable[[Any], str | None]:
     return lambda value: None if low <= value <= high else f"must be between {low:g} and {high:g}"
 
@@ -24,9 +30,15 @@ def one_of(*values: str) -> Callable[[Any], str | None]:
 
 
 def setting(
-    default: Any, meaning: str, check: Callable[[Any], str | None] | None = None, *, secret: bool = False
+    default: Any,
+    meaning: str,
+    check: Callable[[Any], str | None] | None = None,
+    *,
+    secret: bool = False,
+    read: Callable[[Any], Any] | None = None,
 ) -> Any:
-    return field(default=default, metadata={"meaning": meaning, "check": check, "secret": secret})
+    """`read` makes the value of what the file has, where that is more than its type; ValueError says what is wrong."""
+    return field(default=default, metadata={"meaning": meaning, "check": check, "secret": secret, "read": read})
 
 
 ADDRESS = matches(r"(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}", "HOST:PORT, such as 127.0.0.1:5000")

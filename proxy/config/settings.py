@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.config.event_settings import Events
+from proxy.config.pull_through_settings import PullThrough
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
 
 
@@ -98,7 +100,11 @@ class Storage:
         "crc32", "s3: what the store verifies: crc32, or md5 for older ones", one_of("crc32", "md5")
     )
     part_mib: int = setting(8, "s3: MiB of a part; 10,000 of them are the largest layer", between(5, 1024))
-    buffers_mib: int = setting(64, "s3: MiB of parts that a node's workers hold together, in all", between(5, 65_536))
+    buffers_mib: int = setting(
+        64,
+        "s3: MiB of parts that a node's workers hold together; each has an even share, two parts at least",
+        between(5, 65_536),
+    )
 
 
 def _a_cache(value: Any) -> str | None:
@@ -367,6 +373,8 @@ class Config:
     sts: Sts
     uploads: Uploads
     sweep: Sweep
+    events: Events
+    pull_through: PullThrough
     audit: Audit
     log: Log
     sources: Mapping[str, str]
@@ -385,6 +393,8 @@ SECTIONS: dict[str, type[Any]] = {
     "sts": Sts,
     "uploads": Uploads,
     "sweep": Sweep,
+    "events": Events,
+    "pull_through": PullThrough,
     "audit": Audit,
     "log": Log,
 }

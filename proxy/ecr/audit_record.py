@@ -18,7 +18,19 @@ from proxy.model.identity import Caller
 
 UNKNOWN = "Unknown"  # in eventName: what was asked was not read, for nobody vouched for it
 
-_READS = ("Get", "List", "Describe", "BatchGet", "BatchCheck", "Simulate", "Generate", "Assume", "Decode")
+_READS = (
+    "Get",
+    "List",
+    "Describe",
+    "BatchGet",
+    "BatchCheck",
+    "Simulate",
+    "Generate",
+    "Assume",
+    "Decode",
+    "Test",
+    "Validate",
+)
 _GIVES_CREDENTIALS = frozenset(
     {"GetAuthorizationToken", "GetSecretValue", "GetSessionToken", "AssumeRole", "AssumeRoleWithWebIdentity"}
 )

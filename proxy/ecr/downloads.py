@@ -27,6 +27,7 @@ from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
 from proxy.registry.blobs import Blobs
+from proxy.registry.mirror.mirror import Mirror
 
 PATH = "/layers/"
 REFUSED_TEXT = "This link does not open a layer, or its time is over."
@@ -38,6 +39,9 @@ _STATUS: Mapping[Code, int] = {
     Code.LAYERS_NOT_FOUND: 404,
     Code.RANGE_NOT_SATISFIABLE: 416,
     Code.REPOSITORY_NOT_FOUND: 404,
+    Code.UPSTREAM_ACCESS_DENIED: 403,
+    Code.UPSTREAM_TOO_MANY_REQUESTS: 429,
+    Code.UPSTREAM_UNAVAILABLE: 503,
 }
 
 
@@ -70,9 +74,10 @@ def handler(
     region: str,
     clock: Callable[[], float],
     stall_seconds: float = 60.0,
+    mirror: Mirror | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What answers under `PATH`. `account` is the default one, of links that nobody's are; `stall_seconds` as `Pull`
-    has it, `clock` tells epoch seconds."""
+    has it, `clock` tells epoch seconds; `mirror` has layers that are not here yet."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         digest = path_of(request).removeprefix(PATH).replace("%3A", ":").replace("%3a", ":")
@@ -122,7 +127,15 @@ def handler(
         if record.caller is None or not (await metadata.registry_access(found.account)).exists:
             raise Failure(Code.ACCESS_DENIED, REFUSED_TEXT)
         observe.note(principal=record.caller.arn, repository=found.repository, digest=digest)
-        blob = await blobs.find(found.account, found.repository, digest)
+        try:
+            blob = await blobs.find(found.account, found.repository, digest)
+        except Failure as failure:
+            coming = None
+            if failure.code is Code.LAYERS_NOT_FOUND and mirror is not None:
+                coming = await mirror.coming(found.account, found.repository, digest)
+            if coming is None:
+                raise
+            return Pull(request, coming, coming.blob, record, stall_seconds, {})
         return Pull(request, blobs, blob, record, stall_seconds, {})
 
     return handle

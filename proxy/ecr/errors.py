@@ -71,6 +71,8 @@ _PARAMETER = frozenset(
     }
 )
 
+_UPSTREAM = frozenset({Code.UPSTREAM_ACCESS_DENIED, Code.UPSTREAM_TOO_MANY_REQUESTS, Code.UPSTREAM_UNAVAILABLE})
+
 _ECR_NAMES = {
     Reason.MISSING: (400, "MissingAuthenticationTokenException"),
     Reason.INCOMPLETE: (400, "IncompleteSignatureException"),
@@ -222,6 +224,8 @@ def _failure(failure: Failure) -> WireError:
     if failure.code is Code.INVALID_LAYER_PART:
         return WireError(400, failure.code.value, failure.message, _where(failure))
     name = Code.INVALID_PARAMETER if failure.code in _PARAMETER else failure.code
+    if failure.code in _UPSTREAM:
+        name = Code.UNABLE_TO_GET_UPSTREAM_IMAGE
     return WireError(403 if failure.code is Code.ACCESS_DENIED else 400, name.value, failure.message)
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from proxy.auth.policy.context import RequestInfo
 from proxy.awsmodel.validation import invalid
 from proxy.ecr.errors import not_readable
+from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
 
@@ -79,6 +80,17 @@ def given_registry(parameters: Mapping[str, Any], caller: Caller) -> str:
     """`registryId`, by default the caller's own."""
     registry_id = parameters.get("registryId")
     return caller.account if registry_id is None else check_registry(registry_id, "registryId")
+
+
+def none_but_own(parameters: Mapping[str, Any], caller: Caller) -> str:
+    """`registryId`, where given, must be the caller's own: no resource's policy could let anybody else in."""
+    account = given_registry(parameters, caller)
+    if account != caller.account:
+        raise Failure(
+            Code.ACCESS_DENIED,
+            f"User: {caller.arn} is not authorized to perform this operation on the registry with id '{account}'",
+        )
+    return account
 
 
 def registry_of_arn(parameters: Mapping[str, Any], caller: Caller) -> str:

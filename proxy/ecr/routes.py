@@ -16,6 +16,7 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -27,7 +28,7 @@ from proxy.auth.rates import RateLimiter
 from proxy.auth.sigv4 import SignatureRefused
 from proxy.auth.tokens import Tokens
 from proxy.blob.keys import DataKeys
-from proxy.ecr import repository_keys
+from proxy.ecr import repository_keys, upstream_images
 from proxy.ecr.audit_record import ApiAuditRecord, emit
 from proxy.ecr.authorization import Endpoints, authorization_data
 from proxy.ecr.bodies import off_loop
@@ -58,6 +59,7 @@ from proxy.ecr.parameters import (
     no_echo,
     no_keys,
     no_permissions,
+    none_but_own,
     own_registry,
     read_parameters,
     registry_of_arn,
@@ -65,6 +67,8 @@ from proxy.ecr.parameters import (
     tagging,
     whole_registry,
 )
+from proxy.ecr.pull_through import OPERATIONS as RULE_OPERATIONS
+from proxy.ecr.pull_through import PullThrough
 from proxy.ecr.query import QueryHandlers, answer_query, refuse_query
 from proxy.ecr.services import ECR, WITH_MANIFEST, ApiService, has_large_body, service_of, speaks_json
 from proxy.ecr.signed_request import Admit, Signatures, claim_of
@@ -72,6 +76,7 @@ from proxy.http.request_info import request_info_of
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 from proxy.model.identity import Caller
+from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.pull_times import PullTimes
 
 LARGE_AT_ONCE = 4  # bodies past JSON_MAX that a worker holds, of some 60 MiB each until they are rows; others wait
@@ -136,6 +141,11 @@ ROUTES: Mapping[str, ApiRoute] = {
     "DescribeRepositoryCreationTemplates": ApiRoute(own_registry, whole_registry),
     "UpdateRepositoryCreationTemplate": ApiRoute(own_registry, whole_registry, given_tags, below=making_by_template),
     "DeleteRepositoryCreationTemplate": ApiRoute(own_registry, whole_registry),
+    "CreatePullThroughCacheRule": ApiRoute(none_but_own, whole_registry),
+    "DescribePullThroughCacheRules": ApiRoute(none_but_own, whole_registry),
+    "UpdatePullThroughCacheRule": ApiRoute(none_but_own, whole_registry),
+    "DeletePullThroughCacheRule": ApiRoute(none_but_own, whole_registry),
+    "ValidatePullThroughCacheRule": ApiRoute(none_but_own, whole_registry),
     "RegisterPullTimeUpdateExclusion": ApiRoute(own_registry, whole_registry),
     "DeregisterPullTimeUpdateExclusion": ApiRoute(own_registry, whole_registry),
     "ListPullTimeUpdateExclusions": ApiRoute(own_registry, whole_registry),
@@ -165,10 +175,13 @@ def handler(
     pulls: PullTimes | None = None,
     allowed_keys: Sequence[str] = (),
     json_services: Mapping[str, JsonService] = {},
+    pull_through: PullThrough | None = None,
+    mirror: Mirror | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds. `rates`, where there
     are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
-    are got. `allowed_keys` as in `[keys] allowed`; `json_services` are those of `services.TARGETS`, by name."""
+    are got. `allowed_keys` as in `[keys] allowed`; `json_services` are those of `services.TARGETS`, by name;
+    `pull_through` answers what rows alone cannot about its rules, and `mirror` pulls through them."""
     key_rights = KeyRights(access, allowed_keys)
     hosts = endpoints.hosts
     large = BodyLimiter(LARGE_AT_ONCE, LARGE_AT_ONCE - 1)
@@ -263,7 +276,13 @@ def handler(
             return await layers.download_url(ask, request)
         if ask.operation == "SetRepositoryPolicy" and ask.parameters.get("force") is not True:
             await refuse_lockout(ask, metadata)
-        found = await repository_keys.call(keys, key_rights, metadata, ask)
+        if pull_through is not None and ask.operation in RULE_OPERATIONS:
+            return await pull_through.call(ask)
+        call_rows = partial(repository_keys.call, keys, key_rights, metadata, ask)
+        if mirror is not None and ask.operation == "BatchGetImage":
+            found = await upstream_images.answer(mirror, access, ask, call_rows)
+        else:
+            found = await call_rows()
         if pulls is not None and ask.operation == "BatchGetImage":
             for image in found["images"]:
                 name, digest = image["repositoryName"], image["imageId"]["imageDigest"]

@@ -1,6 +1,6 @@
 """The services behind this door, and which of them a request is for.
 
-    X-Amz-Target                   its service, JSON 1.1: secretsmanager, or ecr
+    X-Amz-Target                   its service, JSON 1.1: secretsmanager, events, or ecr
     else the signature's scope     ecr, sts or iam, as it says
     else Version in the query      the service whose version it is: nothing is signed, as AssumeRoleWithWebIdentity
     else a form, a GET, an Action  sts
@@ -60,7 +60,9 @@ SECRETS_MANAGER = ApiService(
     "secretsmanager", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX
 )
 
-TARGETS = {"secretsmanager": SECRETS_MANAGER}
+EVENTS = ApiService("events", ("host", "x-amz-date", "x-amz-target"), skew_minutes=5, body_max=JSON_MAX)
+
+TARGETS = {"secretsmanager": SECRETS_MANAGER, "AWSEvents": EVENTS}
 """What stands before the dot in X-Amz-Target, of services beside ecr."""
 
 SERVICES = {service.name: service for service in (ECR, STS, IAM)}

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -23,7 +23,6 @@ from proxy import observe
 from proxy.http.body_writer import BodyWriter, Source
 from proxy.model.errors import Failure
 from proxy.model.ranges import parse_range
-from proxy.model.records import Blob
 
 # A digest names its bytes for ever; who may have them is asked at each request, hence private.
 _CACHE = "private, max-age=31536000, immutable"
@@ -42,13 +41,23 @@ class OpenBlob(Source, Protocol):
         """The plaintext of [start, stop) in order, each byte authenticated. A view is valid until the next step."""
 
 
-class BlobOpener(Protocol):
-    """Opens blobs, or signs URLs of those that are not sealed: `registry.blobs.Blobs`."""
+class BlobFacts(Protocol):
+    """What an answer says of a blob: `records.Blob`, or one that is still coming."""
 
-    async def link(self, blob: Blob) -> str | None:
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+class BlobOpener(Protocol):
+    """Opens blobs of its own kind, or signs URLs of those that are not sealed: `registry.blobs.Blobs`."""
+
+    async def link(self, blob: Any) -> str | None:
         """A URL at which the store serves the blob for a short time; None where it has to be read here."""
 
-    def open(self, blob: Blob) -> AbstractAsyncContextManager[OpenBlob]:
+    def open(self, blob: Any) -> AbstractAsyncContextManager[OpenBlob]:
         """BlobCorrupt where the object is gone or of a wrong size."""
 
 
@@ -59,7 +68,7 @@ class Pull:
 
     request: web.Request
     blobs: BlobOpener
-    blob: Blob
+    blob: BlobFacts
     counter: ByteCounter
     stall_seconds: float
     headers: Mapping[str, str]
@@ -187,7 +196,7 @@ def etag_matches(header: str | None, digest: str) -> bool:
     return f'"{digest}"' in tags or tags == ["*"]
 
 
-def _ranges(request: web.Request, blob: Blob) -> tuple[tuple[int, int], ...] | None:
+def _ranges(request: web.Request, blob: BlobFacts) -> tuple[tuple[int, int], ...] | None:
     header = request.headers.get("Range")
     if header is None:
         return None

@@ -1,10 +1,11 @@
 """Every data key wrapped anew in its row, by the provider and the master key in force; stored objects are not touched.
 
-Open uploads come first, then blobs, so that an upload that is committed meanwhile is not missed; then stored secrets
-are sealed anew. Promises: it can be broken off anywhere and gone on with (`rotate` None): a row whose key is under the
-key in force already is passed over. A row that changed meanwhile is left to the next run. AT_ONCE rows are worked on
-at a time: KMS is slow. KMS out of reach ends the run with its Failure; a key that it refuses is named, and the rest go
-on. A repository's own KMS key stays its key. When a key has leaked, rewrapping is not enough: `reseal`.
+Open uploads come first, then blobs, so that an upload that is committed meanwhile is not missed; then stored secrets,
+those of access keys and the values of secrets, are sealed anew. Promises: it can be broken off anywhere and gone on
+with (`rotate` None): a row whose key is under the key in force already is passed over. A row that changed meanwhile is
+left to the next run. AT_ONCE rows are worked on at a time: KMS is slow. KMS out of reach ends the run with its Failure;
+a key that it refuses is named, and the rest go on. A repository's own KMS key stays its key. When a key has leaked,
+rewrapping is not enough: `reseal`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.secrets import open_secret, seal_secret
+from proxy.auth.secrets import open_secret, open_value, seal_secret, seal_value
 from proxy.blob.keys import DataKeys
 from proxy.jobs.progress import ROWS, Findings, Progress
 from proxy.metadata.contract import Metadata
@@ -47,10 +48,12 @@ async def rewrap(
     rotate: Callable[[], None] | None,
     progress: Callable[[Progress], None],
     secrets: SmallSealer | None = None,
+    values: SmallSealer | None = None,
 ) -> RewrapReport:
     """Make a new master key with `rotate` (`MasterKeys.rotate` of those that `keys` wraps with) and wrap all keys anew.
 
-    None goes on with an earlier run, with no new master key. `secrets` seals stored secrets. Progress counts data keys.
+    None goes on with an earlier run, with no new master key. `secrets` seals those of access keys, `values` those of
+    secrets. Progress counts data keys.
     """
     if rotate is not None:
         await asyncio.to_thread(rotate)
@@ -69,6 +72,8 @@ async def rewrap(
                 progress(Progress(DOING, done, max(done, total), "keys"))
     if secrets is not None:
         await _reseal_secrets(metadata, secrets, report)
+    if values is not None:
+        await _reseal_values(metadata, values, report)
     return report
 
 
@@ -129,3 +134,20 @@ async def _reseal_secrets(metadata: Metadata, sealer: SmallSealer, report: Rewra
             if await metadata.replace_sealed_secret(access_key_id, sealed, seal_secret(sealer, access_key_id, secret)):
                 report.secrets += 1
         after = page[-1][0]
+
+
+async def _reseal_values(metadata: Metadata, sealer: SmallSealer, report: RewrapReport) -> None:
+    """Of secrets that are deleted too, as long as they can be restored."""
+    after: tuple[str, ...] = ()
+    while page := await metadata.sealed_versions(after=after, limit=ROWS):
+        for found in page:
+            after = (found.arn, found.version_id)
+            if sealer.is_current(found.sealed):
+                continue
+            try:
+                value = open_value(sealer, *after, found.sealed)
+            except ValueError as error:
+                report.failed.add("", f"secret {found.arn} version {found.version_id}", str(error))
+                continue
+            if await metadata.replace_sealed_version(*after, found.sealed, seal_value(sealer, *after, value)):
+                report.secrets += 1

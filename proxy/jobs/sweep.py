@@ -64,6 +64,7 @@ def sweep_tasks(
     return (
         Task("sweep-uploads", every, TURN_SECONDS, lambda: expire_uploads(metadata, store, idle=upload_idle)),
         Task("sweep-repositories", every, TURN_SECONDS, lambda: remove_deleted(metadata)),
+        Task("sweep-secrets", every, TURN_SECONDS, lambda: remove_secrets(metadata)),
         Task("sweep-blobs", every, TURN_SECONDS, lambda: collect_blobs(metadata, store, grace=grace)),
         Task("sweep-orphans", every, TURN_SECONDS, lambda: remove_orphans(metadata, store, walk, grace=grace, now=now)),
         Task("sweep-strays", every, TURN_SECONDS, lambda: remove_strays(metadata, store, grace=grace, now=now)),
@@ -86,6 +87,22 @@ async def remove_deleted(metadata: Metadata, *, within: float = WORK_SECONDS) ->
         gone = await metadata.remove_deleted(limit=limit)
         removed += gone
         return Removed({"deleted-repository": gone})
+
+    async with contextlib.aclosing(_until_done(once, within)) as turn:
+        async for _ in turn:
+            pass
+    return removed
+
+
+async def remove_secrets(metadata: Metadata, *, within: float = WORK_SECONDS) -> int:
+    """Remove secrets whose time to be restored is over; returns how many."""
+    removed = 0
+
+    async def once(limit: int) -> Removed:
+        nonlocal removed
+        gone = await metadata.remove_secrets(limit=limit)
+        removed += gone
+        return Removed({"deleted-secret": gone})
 
     async with contextlib.aclosing(_until_done(once, within)) as turn:
         async for _ in turn:

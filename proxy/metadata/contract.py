@@ -1,14 +1,11 @@
 """The operations of the metadata service as a proxy calls them: one Protocol, a port, for each noun.
 
-`client.client.MetadataClient` implements all ports over the wire, and `client.cache.CachedMetadata` wraps one. Callers
-take the port that they need, or `Metadata`, which is all of them. A method here has the parameters and the answer of
-the function that is registered under its name (`operations.operation`); a unit test compares the two.
-
-Every call is one transaction. When a write returns it is committed durably, and every worker sees it from then on. One
-exception: where the service and all its clients are on one machine, a write that only begins, leases or releases an
-upload may be lost when that machine fails; the repository that it creates may not, nor what it says about bytes.
-Failures are `model.errors.Failure`; the codes worth catching are named at each call, and any call may raise
-`MetadataUnavailable`. `account` is the registry's 12 digits. Must not know how a call is sent.
+Implemented by `client.client.MetadataClient`; `client.cache.CachedMetadata` wraps one. A method has the parameters and
+the answer of the function registered under its name (`operations.operation`); a test compares them.
+Every call is one transaction. When a write returns it is committed durably, and every worker sees it. One exception:
+with the service and all clients on one machine, a write that only begins, leases or releases an upload may be lost when
+that machine fails; the repository it creates may not, nor what it says about bytes. Failures are `Failure`, with codes
+named at each call; any may raise `MetadataUnavailable`. `account` is the registry's 12 digits.
 """
 
 from __future__ import annotations
@@ -16,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from proxy.metadata.event_contract import EventRows as EventRows
 from proxy.metadata.job_contract import JobQueue as JobQueue
+from proxy.metadata.mirror_contract import Mirrored as Mirrored
 from proxy.metadata.secrets_contract import Secrets as Secrets
 from proxy.model.identity import (
     AccessKey,
@@ -390,14 +389,19 @@ class Keys(Protocol):
         """False when it was no longer `old`."""
 
 
-class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secrets, JobQueue, Protocol):
-    """All ports, ECR's and IAM's operations by name, and what belongs to no noun."""
+class Metadata(
+    Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secrets, Mirrored, JobQueue, EventRows, Protocol
+):
+    """All ports, ECR's, IAM's and EventBridge's operations by name, and what belongs to no noun."""
 
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Run an operation of botocore's `ecr` model. Input is validated against the model; times are epoch seconds."""
 
     async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Run an operation of botocore's `iam` model that the caller was allowed. Times are epoch seconds."""
+
+    async def events(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Run an operation of botocore's `events` model that the caller was allowed."""
 
     async def take_tokens(
         self, account: str, name: str, *, per_second: float, burst: float, most: int

@@ -48,6 +48,7 @@ class Code(StrEnum):
     TEMPLATE_NOT_FOUND = "TemplateNotFoundException"
     THROTTLING = "ThrottlingException"  # fields["seconds"] until it is worth while to ask again
     TOO_MANY_TAGS = "TooManyTagsException"
+    UNABLE_TO_GET_UPSTREAM_IMAGE = "UnableToGetUpstreamImageException"
     UNKNOWN_OPERATION = "UnknownOperationException"
     UNABLE_TO_ACCESS_SECRET = "UnableToAccessSecretException"  # noqa: S105  # a name
     UNABLE_TO_DECRYPT_SECRET = "UnableToDecryptSecretValueException"  # noqa: S105  # a name
@@ -70,7 +71,8 @@ class Code(StrEnum):
     UNMODIFIABLE_ENTITY = "UnmodifiableEntity"
     VALIDATION_ERROR = "ValidationError"
 
-    # of the `secretsmanager` model
+    # of the `events` and `secretsmanager` models
+    INVALID_EVENT_PATTERN = "InvalidEventPatternException"
     INVALID_NEXT_TOKEN = "InvalidNextTokenException"  # noqa: S105  # a name
     INVALID_REQUEST = "InvalidRequestException"
     RESOURCE_EXISTS = "ResourceExistsException"
@@ -93,6 +95,9 @@ class Code(StrEnum):
     STORE_UNAVAILABLE = "StoreUnavailable"
     TAG_INVALID = "TagInvalid"
     UNSUPPORTED = "Unsupported"
+    UPSTREAM_ACCESS_DENIED = "UpstreamAccessDenied"  # these three spelled as the model's ImageFailureCode
+    UPSTREAM_TOO_MANY_REQUESTS = "UpstreamTooManyRequests"  # fields["seconds"]
+    UPSTREAM_UNAVAILABLE = "UpstreamUnavailable"  # fields["seconds"]
     UPLOAD_CONFLICT = "UploadConflict"  # this request no longer holds the session; fields["offset"] is the true end
     UPLOAD_IN_USE = "UploadInUse"  # another request holds it, for fields["seconds"] at most; fields["offset"] as above
 

@@ -2,6 +2,7 @@
 
     <account>.dkr.ecr.<region>.<suffix>                     the registry of an account
     ecr.<region>.<suffix>     api.ecr.<region>.<suffix>     the APIs, which find their account in the signature
+    events.<region>.<suffix>
     sts.<suffix>              sts.<region>.<suffix>
     secretsmanager.<region>.<suffix>
     iam.<suffix>
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from proxy.model.errors import Code, Failure
 
 _REGISTRY = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)", re.ASCII)
-_API = re.compile(r"(?:(?:api\.)?ecr|sts|secretsmanager)\.([a-z0-9-]+)", re.ASCII)
+_API = re.compile(r"(?:(?:api\.)?ecr|events|sts|secretsmanager)\.([a-z0-9-]+)", re.ASCII)
 _PORT = re.compile(r"(?:[^:]+|\[[^\]]+\])(:\d{1,5})", re.ASCII)
 
 
@@ -55,7 +56,7 @@ class Hosts:
         """The names that a certificate for this server must hold."""
         if not self.suffix:
             return ()
-        apis = ("ecr.{}", "api.ecr.{}", "sts.{}", "secretsmanager.{}")
+        apis = ("ecr.{}", "api.ecr.{}", "events.{}", "sts.{}", "secretsmanager.{}")
         return (
             f"*.dkr.ecr.{self.region}.{self.suffix}",
             *(f"{each.format(self.region)}.{self.suffix}" for each in apis),

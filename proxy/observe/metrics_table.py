@@ -47,12 +47,30 @@ class Metrics:
         self.frames_rejected = counter("wharfage_frames_rejected_total", "Stored frames that did not authenticate")
         self.blobs_quarantined = counter("wharfage_blobs_quarantined_total", "Blobs hidden until pushed again")
         self.uploads = counter("wharfage_uploads_total", "Upload sessions ended", "outcome")
+        self.upstream_requests = counter(
+            "wharfage_upstream_requests_total", "Requests made of upstream registries", "upstream", "kind", "outcome"
+        )
+        self.upstream_seconds = seconds(
+            "wharfage_upstream_request_seconds", "Until an upstream's answer was read whole", "kind"
+        )
+        self.mirror_pulls = counter(
+            "wharfage_pull_through_total",
+            "Manifests under rules: hit, refreshed, imported, stale",
+            "outcome",
+        )
+        self.mirror_fetches = counter(
+            "wharfage_pull_through_fetches_total", "Layers fetched from upstreams: stored, failed, resumed", "outcome"
+        )
+        self.mirror_bytes = counter("wharfage_pull_through_bytes_total", "Bytes of layers that came from upstreams")
         self.sweep_removed = counter("wharfage_sweep_removed_total", "Objects and rows the sweep removed", "kind")
         self.sweep_rows_removed = counter("wharfage_sweep_rows_removed_total", "Rows the sweep removed", "kind")
         self.sweep_corrected = counter(
             "wharfage_sweep_corrected_total", "Layers that the sweep kept for their images, against wrong counters"
         )
         self.jobs = counter("wharfage_jobs_total", "Jobs of the queue, by what became of an attempt", "kind", "outcome")
+        self.events = counter(
+            "wharfage_events_total", "Attempts to deliver an event, by what became of them", "outcome"
+        )
         self.jobs_queued = latest(
             "wharfage_jobs_queued", "Jobs in the queue, of the whole installation", "kind", "state"
         )

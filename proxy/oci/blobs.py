@@ -9,6 +9,7 @@ from aiohttp import web
 
 from proxy.http import blob_response
 from proxy.http.blob_response import Pull
+from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
 from proxy.oci.call import Call
 from proxy.oci.errors import API_VERSION
@@ -28,6 +29,17 @@ async def delete(call: Call) -> web.StreamResponse:
 
 
 async def _pull(call: Call) -> Pull:
-    blobs = call.services.blobs
-    blob = await blobs.find(call.account, call.repository, str(parse_digest(call.reference)))
+    blobs, mirror = call.services.blobs, call.services.mirror
+    digest = str(parse_digest(call.reference))
+    try:
+        blob = await blobs.find(call.account, call.repository, digest)
+    except Failure as failure:
+        if failure.code is not Code.LAYERS_NOT_FOUND or mirror is None:
+            raise
+        coming = await mirror.coming(call.account, call.repository, digest)
+        if coming is None:
+            raise
+        if call.validity is not None:
+            call.validity.most = 0.0  # it is another answer once the blob is here
+        return Pull(call.request, coming, coming.blob, call.record, call.services.stall_seconds, API_VERSION)
     return Pull(call.request, blobs, blob, call.record, call.services.stall_seconds, API_VERSION)

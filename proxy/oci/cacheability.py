@@ -13,6 +13,7 @@ the pull: its audit event, and the image's pull time. `routes` attaches the resu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,11 +29,12 @@ below the hour within which the metadata service must see that a blob is used.""
 
 @dataclass(slots=True)
 class CacheValidity:
-    """How long one response stays valid, set while it is made. `until` is epoch seconds; `pulled` is called at each
-    further use."""
+    """How long one response stays valid, set while it is made. `until` is epoch seconds, and `most` what the response
+    itself says of that; `pulled` is called at each further use."""
 
     look: Look
     until: float = 0.0
+    most: float = math.inf
     pulled: Callable[[], None] | None = None
 
 

@@ -31,13 +31,14 @@ from proxy.oci.cacheability import SECONDS, CacheValidity
 from proxy.registry.append import Append
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
+from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
 class OciServices:
     """`stall_seconds`: a client that reads no byte of a blob for so long is disconnected. `rates` is None where no
-    operation has a rate limit, `epochs` where no response may be cached."""
+    operation has a rate limit, `epochs` where no response may be cached, `mirror` where nothing is pulled through."""
 
     uploads: Uploads
     blobs: Blobs
@@ -47,6 +48,7 @@ class OciServices:
     stall_seconds: float
     rates: RateLimiter | None = None
     epochs: Looks | None = None
+    mirror: Mirror | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Call:
             return
         if self.repository and await self.services.images.has_own_key(self.account, self.repository):
             return
-        self.validity.until = min(until, self.info.now + SECONDS)
+        self.validity.until = min(until, self.info.now + SECONDS, self.validity.most)
 
     async def may(self, *actions: str, repository: str = "") -> bool:
         """Whether the caller may do all `actions` on this repository, or on `repository` of the same registry."""

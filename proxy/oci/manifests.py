@@ -26,15 +26,16 @@ from proxy.oci.errors import API_VERSION
 PAGE_DEFAULT = 100  # as ECR
 PAGE_MAX = 1000  # larger values are clamped: ECR refuses them, which breaks clients that send 10,000
 TAGS_MAX = 10  # `?tag=` of one PUT; each is a row moved in one transaction
+STALE = '110 wharfage "the upstream cannot be asked: this is what it last said"'
 REFERRERS_PAGE = 500  # descriptors with their annotations; the spec leaves the size to us
 
 
 async def head(call: Call) -> web.StreamResponse:
     """end-3."""
-    found = await call.services.images.resolve(call.account, call.repository, _manifest_named(call))
+    found, special = await _resolve(call)
     if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
-        return web.Response(status=304, headers=_headers(found))
-    response = web.StreamResponse(headers=_headers(found))
+        return web.Response(status=304, headers=_headers(found) | special)
+    response = web.StreamResponse(headers=_headers(found) | special)
     response.content_length = len(found.content)
     return response
 
@@ -42,13 +43,14 @@ async def head(call: Call) -> web.StreamResponse:
 async def get(call: Call) -> web.StreamResponse:
     """end-3. Counts as a pull, unlike HEAD: a client that checks for a new image pulls nothing."""
     images, principal = call.services.images, call.caller.principal.arn
-    found = await images.pull(call.account, call.repository, _manifest_named(call), principal)
+    found, special = await _resolve(call)
+    images.note_pull(call.account, call.repository, found.digest, principal)
     if call.validity is not None:
         call.validity.pulled = partial(images.note_pull, call.account, call.repository, found.digest, principal)
     if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
-        return web.Response(status=304, headers=_headers(found))
+        return web.Response(status=304, headers=_headers(found) | special)
     call.record.bytes_out = len(found.content)
-    return web.Response(body=found.content, headers=_headers(found))
+    return web.Response(body=found.content, headers=_headers(found) | special)
 
 
 async def put(call: Call) -> web.StreamResponse:
@@ -163,6 +165,17 @@ async def _read(request: web.Request) -> bytes:
 
 def _too_large() -> Failure:
     return Failure(Code.MANIFEST_TOO_LARGE, f"a manifest has at most {MANIFEST_MAX} bytes")
+
+
+async def _resolve(call: Call) -> tuple[StoredManifest, dict[str, str]]:
+    """From here, or through a pull-through rule; with the headers that say so of a stale answer (RFC 7234 5.5.1)."""
+    name, mirror = _manifest_named(call), call.services.mirror
+    if mirror is None:
+        return await call.services.images.resolve(call.account, call.repository, name), {}
+    pulled = await mirror.resolve(call.account, call.repository, name, call.may)
+    if call.validity is not None:
+        call.validity.most = pulled.good_until
+    return pulled.manifest, {"Warning": STALE} if pulled.is_stale else {}
 
 
 def _headers(found: StoredManifest) -> dict[str, str]:

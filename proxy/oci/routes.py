@@ -38,6 +38,7 @@ from proxy.oci.call import CLIENT_CLOSED, Call, OciServices
 from proxy.oci.errors import API_VERSION
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
+from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.uploads import Uploads
 
 TOO_MANY_TEXT = "too many passwords that do not count came from this address; try again later"
@@ -96,6 +97,7 @@ def handler(
     rates: RateLimiter | None = None,
     epochs: Looks | None = None,
     logins: FailedLogins | None = None,
+    mirror: Mirror | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What answers everything under `/v2`.
 
@@ -103,9 +105,9 @@ def handler(
     no byte of a blob for `stall_seconds` is disconnected. `clock` returns epoch seconds. Every decision is recorded in
     `trail`. `rates` counts a request after authentication and before authorisation, so that denied requests count
     against the account that sent them. With `epochs`, responses may be cached (`revalidator`). `logins` slows down
-    clients that send wrong passwords (None: no limit).
+    clients that send wrong passwords (None: no limit). `mirror` pulls through rules.
     """
-    services = OciServices(uploads, blobs, images, access, hosts, stall_seconds, rates, epochs)
+    services = OciServices(uploads, blobs, images, access, hosts, stall_seconds, rates, epochs, mirror)
 
     logins_limit = logins or FailedLogins(0)
 

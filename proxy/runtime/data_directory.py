@@ -13,7 +13,7 @@
                                     that of unauthenticated requests
       tls/                          what --tls-self-signed made: ca.crt, server.crt, server.key
       restoring                     only while `wharfage restore` is not at its end: nobody else works here
-      run/                    0700  of this run only: metadata.sock, epochs, node-epochs, parts/, address
+      run/                    0700  of this run only: metadata.sock, epochs, node-epochs, address
 
 A backup is everything but `run` and `cache`. Promises: files that hold secrets are 0600 from their first byte and
 appear whole or not at all; what is there is never overwritten. Must not know what the rooms write into their parts.
@@ -61,7 +61,6 @@ class DataDirectory:
     run: Path
     epochs: Path
     node_epochs: Path
-    parts: Path
     address: Path
     metadata_socket: str  # may be a short alias of <run>/metadata.sock
 
@@ -93,7 +92,6 @@ def open_data(config: Config) -> DataDirectory:
         run=run,
         epochs=run / "epochs",
         node_epochs=run / "node-epochs",
-        parts=run / "parts",
         address=run / "address",
         metadata_socket=_socket_path(run / "metadata.sock"),
     )

@@ -46,7 +46,7 @@ class Reach:
 
     def redirected(self, location: str, asked: URL) -> URL:
         """Where a layer lies."""
-        url = _joined(location, asked)
+        url = joined_address(location, asked)
         plain = self.base.scheme == "http" and (url.host == self.base.host or is_loopback(url.host or ""))
         if url.scheme == "https" or plain or self._is_allowed(url):
             return url
@@ -54,14 +54,14 @@ class Reach:
 
     def realm(self, text: str) -> URL:
         """Where tokens are given out."""
-        url = _joined(text, self.base)
+        url = joined_address(text, self.base)
         plain = self.base.scheme == "http" and url.host == self.base.host
         if url.scheme == "https" or plain or self._is_allowed(url):
             return url
         raise _refused("the realm of tokens", url)
 
     def _own_or_allowed(self, text: str, asked: URL, what: str) -> URL:
-        url = _joined(text, asked)
+        url = joined_address(text, asked)
         if self.own(url) or self._is_allowed(url):
             return url
         raise _refused(what, url)
@@ -117,7 +117,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _joined(text: str, asked: URL) -> URL:
+def joined_address(text: str, asked: URL) -> URL:
     """What a server wrote, as an absolute http or https URL, its escapes kept to the letter."""
     try:
         written = text.isascii() and text.isprintable() and " " not in text

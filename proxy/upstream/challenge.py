@@ -14,11 +14,10 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from yarl import URL
 
-from proxy.upstream.address import Reach
 from proxy.upstream.errors import RequestFailed
 
 Scopes = tuple[str, ...]  # "repository:<name>:pull,push" each
@@ -32,6 +31,13 @@ _PARAMETER = re.compile(r'([A-Za-z]+)\s*=\s*(?:"((?:[^"\\]|\\.){0,4096})"|([^\s,
 _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}", re.ASCII)
 
 
+class Realms(Protocol):
+    """Says where tokens may be asked for: `address.Reach`, `realms.UpstreamReach`."""
+
+    def realm(self, text: str) -> URL:
+        """`RequestFailed` where credentials must not go."""
+
+
 @dataclass(slots=True)
 class _Token:
     value: str
@@ -41,9 +47,9 @@ class _Token:
 class Credentials:
     """What requests to the registry carry, which is learnt from its challenges. `clock` counts seconds."""
 
-    def __init__(self, username: str, password: str, reach: Reach, fetch: Fetch, clock: Callable[[], float]) -> None:
+    def __init__(self, username: str, password: str, realms: Realms, fetch: Fetch, clock: Callable[[], float]) -> None:
         self._basic = "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode() if username else ""
-        self._reach = reach
+        self._realms = realms
         self._fetch = fetch
         self._clock = clock
         self._scheme = ""
@@ -53,6 +59,11 @@ class Credentials:
 
     def __repr__(self) -> str:
         return f"<Credentials {self._scheme or 'unasked'}, {len(self._tokens)} tokens>"
+
+    @property
+    def realm(self) -> str:
+        """Of the last challenge, as it was written; empty before the first."""
+        return self._realm[0]
 
     async def header(self, scopes: Scopes) -> str:
         """What Authorization says, "" for nothing. `RequestFailed` when no token is given out."""
@@ -96,7 +107,7 @@ class Credentials:
 
     async def _fetched(self, scopes: Scopes) -> _Token:
         realm, service = self._realm
-        url = self._reach.realm(realm)
+        url = self._realms.realm(realm)
         asked = [("service", service)] if service else []
         url = url.extend_query([*asked, *(("scope", scope) for scope in scopes)])
         began = self._clock()

@@ -35,6 +35,7 @@ SMALL = Quotas(
     layer_bytes=32,
     pull_time_exclusions=1,
     creation_templates=1,
+    pull_through_rules=2,
 )
 
 _session = boto3.session.Session()  # it keeps the API models, which take 0.1 s to read
@@ -142,7 +143,7 @@ async def boto_registry(folder: Path, quotas: Quotas = SMALL) -> AsyncIterator[B
     clock, rows, objects = Clock(), Faults(), Faults()
     async with fake_kms() as door:
         door.named |= {KMS_KEY: KMS_KEY}
-        kms = KmsKeys(door.kms(patience=0.5), "probe", clock=clock, cache_seconds=CACHE_SECONDS)
+        kms = KmsKeys(door.kms(retry_seconds=0.5), "probe", clock=clock, cache_seconds=CACHE_SECONDS)
         async with whole_registry(
             folder, kms=kms, quotas=quotas, wrap_metadata=rows.wrap, wrap_store=objects.wrap
         ) as whole:

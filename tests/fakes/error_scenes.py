@@ -55,7 +55,13 @@ def given(error: str, operation: str, parameters: Given) -> None:
 
 
 _SPECIMENS: Mapping[str, Given] = {each.operation: each.parameters for each in ECR}
+_PREFIX: Given = {"ecrRepositoryPrefix": "Upper"}
 _INVALID_INPUT: Mapping[str, Given] = {
+    "CreatePullThroughCacheRule": {**_PREFIX, "upstreamRegistryUrl": "quay.io"},
+    "DeletePullThroughCacheRule": _PREFIX,
+    "DescribePullThroughCacheRules": {"maxResults": 0},
+    "UpdatePullThroughCacheRule": _PREFIX,
+    "ValidatePullThroughCacheRule": _PREFIX,
     "CreateRepositoryCreationTemplate": {**TEMPLATE, "appliedFor": []},
     "DeleteRegistryPolicy": {"unknown": 1},
     "DeleteRepositoryCreationTemplate": {"prefix": "Upper"},
@@ -81,6 +87,8 @@ _FAILS_AT: Mapping[str, str] = {
     "CompleteLayerUpload": "commit_upload",
     "GetAuthorizationToken": "access_key",
     "InitiateLayerUpload": "begin_upload",
+    "UpdatePullThroughCacheRule": "pull_through_rules",
+    "ValidatePullThroughCacheRule": "pull_through_rules",
 }
 """The call of the rows that fails, where it is not `call`."""
 

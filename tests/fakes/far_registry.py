@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +18,9 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+IMAGE = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -51,6 +55,8 @@ class FarRegistry:
     manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)  # to media type and bytes
     issued: list[str] = field(default_factory=list)  # scopes of each token, joined
     page: int = 1000  # tags a page, at most
+    headers: dict[str, str] = field(default_factory=dict)  # of each answer, such as ratelimit-remaining
+    pieces: Callable[[bytes], AsyncIterator[bytes]] | None = None  # a blob's body as it is sent, cut where it raises
     address: str = ""
     _open: dict[str, bytes] = field(default_factory=dict)
 
@@ -71,6 +77,12 @@ class FarRegistry:
         return [each.path for each in self.asked if each.method == method]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        response = await self._answered(request)
+        if not response.prepared:
+            response.headers.update(self.headers)
+        return response
+
+    async def _answered(self, request: web.Request) -> web.StreamResponse:
         sent = request.headers.get("Authorization", "")
         chunked = "chunked" in request.headers.get("Transfer-Encoding", "")
         self.asked.append(Asked(request.method, request.path_qs, sent, chunked, request.headers.get("Range", "")))
@@ -80,6 +92,8 @@ class FarRegistry:
             return self._token(request, sent)
         if not request.path.startswith("/elsewhere/") and not self._known(sent):
             return self._challenge()
+        if request.path == "/v2/":
+            return web.json_response({})
         parts = request.path.removeprefix("/elsewhere").split("/")
         for at, word in enumerate(parts):
             if word in ("blobs", "manifests", "tags") and at > 2:
@@ -90,8 +104,26 @@ class FarRegistry:
                     return self._tags(request, repository)
                 if rest[0] == "uploads":
                     return await self._upload(request, repository, rest[1])
-                return self._blob(request, repository, rest[0])
+                return await self._blob(request, repository, rest[0])
         return web.Response(status=404)
+
+    def add_image(self, repository: str, tag: str, *layers: bytes) -> str:
+        """An image of these layers, a manifest of the OCI's; its digest."""
+        here = self.blobs.setdefault(repository, {})
+        described = []
+        for content in (b"{}", *layers):
+            digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            here[digest] = content
+            described.append({"mediaType": LAYER, "digest": digest, "size": len(content)})
+        config = described[0] | {"mediaType": "application/vnd.oci.image.config.v1+json"}
+        manifest = {"schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": described[1:]}
+        return self.add_manifest(repository, tag, IMAGE, json.dumps(manifest).encode())
+
+    def add_manifest(self, repository: str, tag: str, media_type: str, content: bytes) -> str:
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        for name in (tag, digest):
+            self.manifests[repository, name] = (media_type, content)
+        return digest
 
     # ---- who asks ----------------------------------------------------------------------------------------------------
     def _known(self, sent: str) -> bool:
@@ -139,7 +171,7 @@ class FarRegistry:
         here[digest] = self._open[name]
         return web.Response(status=201, headers={"Location": f"/v2/{repository}/blobs/{digest}"})
 
-    def _blob(self, request: web.Request, repository: str, digest: str) -> web.Response:
+    async def _blob(self, request: web.Request, repository: str, digest: str) -> web.StreamResponse:
         found = self.blobs.get(repository, {}).get(digest)
         if found is None:
             return error(404, "BLOB_UNKNOWN")
@@ -147,10 +179,27 @@ class FarRegistry:
             return web.Response(status=307, headers={"Location": f"{self.layers_at}{request.path}"})
         asked = request.headers.get("Range", "")
         if asked and not self.no_ranges:
-            first, last = map(int, asked.removeprefix("bytes=").split("-"))
+            start, _, end = asked.removeprefix("bytes=").partition("-")
+            first, last = int(start), int(end) if end else len(found) - 1
             told = {"Content-Range": f"bytes {first}-{last}/{len(found)}"}
-            return web.Response(status=206, body=self.spoil(found[first : last + 1]), headers=told)
-        return web.Response(body=self.spoil(found))
+            return await self._sent(request, 206, self.spoil(found[first : last + 1]), told)
+        return await self._sent(request, 200, self.spoil(found), {})
+
+    async def _sent(
+        self, request: web.Request, status: int, content: bytes, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        if self.pieces is None or request.method == "HEAD":
+            return web.Response(status=status, body=content, headers=headers)
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = len(content)
+        await response.prepare(request)
+        try:
+            async for piece in self.pieces(content):
+                await response.write(piece)
+        except ConnectionError:
+            if request.transport is not None:
+                request.transport.close()
+        return response
 
     # ---- manifests ---------------------------------------------------------------------------------------------------
     async def _manifest(self, request: web.Request, repository: str, reference: str) -> web.Response:

@@ -12,6 +12,8 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from proxy.metadata.operations import INTERNAL
+
 Fault = Callable[[], Awaitable[None]]
 
 
@@ -44,7 +46,7 @@ class _Wrapped:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if not inspect.iscoroutinefunction(found):
+        if not inspect.iscoroutinefunction(found) and name not in INTERNAL:  # derived methods return awaitables
             return found
         called = self._prefix + name
 

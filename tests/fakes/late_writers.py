@@ -33,7 +33,6 @@ from proxy.model.names import parse_digest
 from proxy.model.records import Sealing
 from proxy.registry.uploads import Uploads
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.part_buffers import OwnBudget
 from proxy.storage.s3.store import S3Store
 from proxy.storage.threads import Job
 
@@ -100,7 +99,7 @@ class World:
             self.bucket,  # type: ignore[arg-type]  # what appenders use of one
             self.metadata,  # type: ignore[arg-type]  # each call by its name
             part_size=PART,
-            budget=OwnBudget(64 * PART),
+            buffer_bytes=64 * PART,
             stall_seconds=5.0,
         )
         self.store._threads.close()

@@ -30,6 +30,7 @@ from proxy.auth.envelope import SmallSealer
 from proxy.auth.failed_logins import FailedLogins
 from proxy.auth.identity import BasicAuthenticator
 from proxy.auth.layer_links import LayerLinks
+from proxy.auth.pull_through import UpstreamCredentials
 from proxy.auth.rates import RateLimiter
 from proxy.auth.secrets import seal_secret
 from proxy.blob.buffers import BufferPool
@@ -42,7 +43,9 @@ from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
 from proxy.ecr.layers import Layers
+from proxy.ecr.pull_through import PullThrough
 from proxy.ecr.query import QueryHandlers
+from proxy.ecr.secretsmanager import SecretsManager
 from proxy.ecr.signed_request import Signatures
 from proxy.ecr.sts import Sts
 from proxy.ecr.sts.issuers import Issuers
@@ -53,6 +56,7 @@ from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.db.transaction import Registry
 from proxy.metadata.service.service import start_service
 from proxy.model.hosts import Hosts
+from proxy.model.pull_through import PullThroughRule
 from proxy.model.quotas import ECR_QUOTAS, Quotas, Rate
 from proxy.model.records import Sealing
 from proxy.oci import routes
@@ -65,6 +69,13 @@ from proxy.storage.filesystem.store import FilesystemStore
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
+
+
+class GoodUpstream:
+    """Every upstream answers, and takes what it is shown."""
+
+    async def probe(self, rule: PullThroughRule) -> str:
+        return ""
 
 
 @dataclass
@@ -190,6 +201,7 @@ async def whole_registry(
         trail = trail or NoTrail()
         limited = RateLimiter(rates, metadata) if rates else None
         key_secrets = SmallSealer(masters.derive(secrets.PURPOSE), secrets.PURPOSE)
+        values = SmallSealer(masters.derive(secrets.VALUE_PURPOSE), secrets.VALUE_PURPOSE)
         opened = sessions.Sessions(SmallSealer(masters.derive(sessions.PURPOSE), sessions.PURPOSE))
         endpoints = Endpoints(hosts)
         layer_links = LayerLinks(
@@ -223,6 +235,10 @@ async def whole_registry(
             rates=limited,
             pulls=pulls,
             allowed_keys=allowed_keys,
+            json_services={"secretsmanager": SecretsManager(metadata, access, values, region=REGION)},
+            pull_through=PullThrough(
+                metadata, UpstreamCredentials(metadata, values, region=REGION), (), GoodUpstream()
+            ),
         )
         images = Images(metadata, keys, region=REGION, create_on_push=create_on_push, pulls=pulls)
         door = routes.handler(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,12 @@ import pytest
 from fakes.memory_store import MemoryStore
 from fakes.watched_store import WatchedStore
 
-from _speedups import writes
 from proxy import observe
 from proxy.storage.cache.file import CacheFile
 from proxy.storage.cache.store import CachedStore
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    pass
 
 KIB, MIB = 2**10, 2**20
 KEY, OTHER = "ab" * 16, "cd" * 16
@@ -51,7 +50,7 @@ async def cache(behind: WatchedStore, tmp_path: Path) -> AsyncIterator[CachedSto
 
 
 class Disk:
-    """What happens before each write into a file of the cache; by the twin in Python of what writes."""
+    """What happens before each write into a file of the cache."""
 
     def __init__(self) -> None:
         self.before: Callable[[], object] = lambda: None
@@ -60,14 +59,13 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     """To be asked for before `cache`."""
-    made, write = Disk(), writes._write
+    made, write = Disk(), CacheFile.write
 
-    def late(fd: int, parts: Sequence[tuple[memoryview, int]]) -> int:
+    def late(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
         made.before()
-        return write(fd, parts)
+        write(file, at, view, stamp)
 
-    monkeypatch.setattr(writes, "_write", late)
-    monkeypatch.setattr("proxy.storage.cache.writeback.Writes", writes.Writes)
+    monkeypatch.setattr(CacheFile, "write", late)
     return made
 
 
@@ -150,11 +148,11 @@ def counted(result: str) -> float:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, memoryview]]:
     """What is written into files of the cache: where, and from which memory."""
     found: list[tuple[int, memoryview]] = []
-    writing = CacheFile.writing
+    write = CacheFile.write
 
-    def note(file: CacheFile, at: int, view: memoryview, stamp: int) -> Sequence[tuple[Buffer, int]]:
+    def note(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
         found.append((at, view))
-        return writing(file, at, view, stamp)
+        write(file, at, view, stamp)
 
-    monkeypatch.setattr(CacheFile, "writing", note)
+    monkeypatch.setattr(CacheFile, "write", note)
     return found

@@ -77,6 +77,11 @@ def _made(name: str, policy: str = "") -> Sequence[Call]:
     return calls
 
 
+def _rule(prefix: str) -> Sequence[Call]:
+    asked = {"ecrRepositoryPrefix": prefix, "upstreamRegistry": "quay", "upstreamRegistryUrl": "quay.io"}
+    return [("ecr", "CreatePullThroughCacheRule", asked)]
+
+
 _TEMPLATE: Mapping[str, Any] = {
     "description": "what teams get",
     "appliedFor": ["CREATE_ON_PUSH", "REPLICATION"],
@@ -190,6 +195,12 @@ ECR: Sequence[Specimen] = (
         imageTagMutability="MUTABLE",
     ),
     _ecr("DeleteRepositoryCreationTemplate", before=_template("gone"), prefix="gone"),
+    _ecr("CreatePullThroughCacheRule", ecrRepositoryPrefix="made", upstreamRegistryUrl="quay.io"),
+    _ecr("DescribePullThroughCacheRules", before=_rule("described"), **_PAGE),
+    _ecr("DescribePullThroughCacheRules", before=_rule("named"), ecrRepositoryPrefixes=["named"]),
+    _ecr("UpdatePullThroughCacheRule", before=_rule("updated"), ecrRepositoryPrefix="updated"),
+    _ecr("DeletePullThroughCacheRule", before=_rule("gone"), ecrRepositoryPrefix="gone"),
+    _ecr("ValidatePullThroughCacheRule", before=_rule("asked"), ecrRepositoryPrefix="asked"),
     _ecr("RegisterPullTimeUpdateExclusion", principalArn=_excluded("new")),
     _ecr(
         "DeregisterPullTimeUpdateExclusion",

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from proxy.awsmodel.models import operations
+from proxy.config.setting import Tables
 from proxy.config.settings import SECTIONS
-from proxy.ecr import sts
+from proxy.ecr import secretsmanager, sts
 from proxy.ecr.iam.actions import ACTIONS
 from proxy.ecr.routes import FIXED, ROUTES
 from proxy.oci import routes as oci
@@ -52,6 +53,15 @@ def sts_table() -> str:
     )
 
 
+def secretsmanager_table() -> str:
+    every = sorted(operations("secretsmanager"))
+    return _table(
+        ("Secrets Manager", "operations", ""),
+        _row("served", [name for name in every if name in secretsmanager.ACTIONS]),
+        _row("not served: UnknownOperationException", [name for name in every if name not in secretsmanager.ACTIONS]),
+    )
+
+
 def oci_table() -> str:
     return _table(
         ("method", "path", "endpoint of the specification", "action that must be allowed"),
@@ -83,7 +93,7 @@ def _settings(section: str) -> str:
 def _type(default: Any) -> str:
     if isinstance(default, bool):
         return "true or false"
-    return {int: "whole number", float: "number", str: "text", tuple: "list of texts"}[type(default)]
+    return {int: "whole number", float: "number", str: "text", tuple: "list of texts", Tables: "table"}[type(default)]
 
 
 def _row(state: str, names: Iterable[str]) -> tuple[str, str, str]:
@@ -100,6 +110,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "ecr": ("compatibility.md", ecr_table),
     "iam": ("compatibility.md", iam_table),
     "sts": ("compatibility.md", sts_table),
+    "secretsmanager": ("compatibility.md", secretsmanager_table),
     "oci": ("compatibility.md", oci_table),
     "settings": ("configuration.md", settings_tables),
 }

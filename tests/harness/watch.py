@@ -33,8 +33,6 @@ def watch() -> BlockBuster:
     watching.functions["os.preadv"].can_block_predicate = _never_waits
     # One byte, once in a process's life, into an empty pipe: it cannot wait.
     watching.functions["os.write"].can_block_in("proxy/runtime/supervisor.py", {"signal_ready"})
-    # A FIFO, opened without waiting for its other end, once for each neighbour.
-    watching.functions["os.open"].can_block_in("proxy/storage/s3/node_budget.py", {"_open_bell"})
     for function in watching.functions.values():  # a thread's own loop, on which nobody else waits
         function.can_block_in("proxy/storage/s3/retries.py", {"_enter"})
     return watching

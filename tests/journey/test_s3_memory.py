@@ -1,4 +1,4 @@
-"""Pushes to S3 share one small budget of part buffers over two workers: bounded in memory, and none starves.
+"""Pushes to S3 through two workers with the least part buffers: bounded in memory, and none starves.
 
 `bench/memory_s3.py` is the large form.
 """
@@ -20,7 +20,7 @@ from harness.server import Server
 pytestmark = pytest.mark.needs("weed")
 
 STREAMS, SIZE = 16, 20
-BUDGET = 24  # MiB: three parts
+BUDGET = 24  # MiB: three parts; each of two workers has two, the least
 BOUND = 350 * 10**6
 """All processes together: 220 MB when nothing runs; the budget, 34 MB of buffers kept for the next part, and for each
 stream two slots of the writer and what one append gave beyond a part."""
@@ -29,7 +29,7 @@ stream two slots of the writer and what one append gave beyond a part."""
 async def test_stalled_pushes_make_way_and_memory_stays_within_its_bound(
     start_server: Callable[..., Server], seaweed: Seaweed, tmp_path: Path
 ) -> None:
-    """Half of the pushes stand still with a part half filled until all others are done; three buffers serve sixteen."""
+    """Half of the pushes stand still with a part half filled until all others are done; four buffers serve sixteen."""
     settings = seaweed.settings(f"{uuid.uuid4().hex[:8]}/") | {"WHARFAGE_STORAGE_BUFFERS_MIB": str(BUDGET)}
     own = await asyncio.to_thread(start_server, tmp_path / "data", workers=2, extra=settings)
     password = await asyncio.to_thread(own.password)

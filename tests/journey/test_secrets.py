@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -228,3 +230,44 @@ def _raw(unchecked: Any, operation: str, asked: dict[str, Any]) -> str:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def run(server: Server, *command: str, said: str = "", ok: bool = True) -> str:
+    """What `wharfage` printed; on standard error where it is not `ok`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", *command, "--data", str(server.data)],
+        input=said,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode == 0) is ok, done.stderr
+    assert MARKER not in done.stdout + done.stderr
+    return (done.stdout if ok else done.stderr).strip()
+
+
+def test_the_command_line_keeps_lists_and_removes_a_secret_beside_the_running_server(
+    server: Server, key: Key, account: str
+) -> None:
+    mine = ("--account", account)
+    arn = run(server, "secret", "put", "quay", "--username", "me", "--password-stdin", *mine, said=f"{MARKER}-1\n")
+    secrets, ecr = client(server, key), client(server, key, "ecr")
+    found = secrets.get_secret_value(SecretId=arn)
+    assert found["Name"] == "ecr-pullthroughcache/quay"
+    assert json.loads(found["SecretString"]) == {"username": "me", "accessToken": f"{MARKER}-1"}
+    again = run(server, "secret", "put", "quay", "--username", "me", "--password-stdin", *mine, said=f"{MARKER}-2")
+    assert again == arn
+    assert json.loads(secrets.get_secret_value(SecretId=arn)["SecretString"])["accessToken"] == f"{MARKER}-2"
+    ecr.create_pull_through_cache_rule(
+        ecrRepositoryPrefix="quay", upstreamRegistryUrl="quay.io", credentialArn=arn, upstreamRepositoryPrefix="team"
+    )
+    [entry] = json.loads(run(server, "secret", "list", *mine))
+    assert (entry["arn"], entry["rules"]) == (arn, ["quay"])
+    [rule] = json.loads(run(server, "pull-through", "list", *mine))
+    assert (rule["prefix"], rule["upstream"], rule["kind"], rule["secret"]) == ("quay", "quay.io", "quay", arn)
+    assert "logs in with it" in run(server, "secret", "remove", "quay", *mine, ok=False)
+    ecr.delete_pull_through_cache_rule(ecrRepositoryPrefix="quay")
+    assert run(server, "secret", "remove", "quay", *mine) == arn
+    assert "there is no secret" in run(server, "secret", "remove", "quay", *mine, ok=False)
+    assert json.loads(run(server, "pull-through", "list", *mine)) == []

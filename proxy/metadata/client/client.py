@@ -61,6 +61,9 @@ class MetadataClient(Metadata, OpenObjects):
     async def iam(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         return await self._public("iam.", account, operation, parameters)
 
+    async def events(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._public("events.", account, operation, parameters)
+
     async def warnings(self) -> Sequence[str]:
         found: Sequence[str] = await self._ask(wire.WARNINGS, Sequence[str], {})
         return found

@@ -34,4 +34,5 @@ jobs = Table(
     UniqueConstraint("kind", "key"),
     Index("ix_jobs_by_share", "kind", "state", "account", "share", "due_at"),
     Index("ix_jobs_due", "state", "kind", "due_at", "created_at"),
+    sqlite_autoincrement=True,  # a lease is of an id: it must not mean another job later
 )

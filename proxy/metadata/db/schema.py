@@ -25,12 +25,13 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from proxy.metadata.db import job_tables as job_tables  # whoever copies or compares all tables has these too
+from proxy.metadata.db import event_tables as event_tables  # whoever copies or compares all tables has these too
+from proxy.metadata.db import job_tables as job_tables
 from proxy.metadata.db.columns import RowId
 from proxy.metadata.db.columns import metadata as metadata
 from proxy.metadata.db.columns import name as _name
 
-HEAD = "0022"
+HEAD = "0024"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(

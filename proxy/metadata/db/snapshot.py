@@ -38,9 +38,11 @@ Result = TypeVar("Result")
 ROWS = 500  # copied at a time
 LARGE_ROWS = 8  # of those that have up to 4 MiB
 _LARGE = {frame_hashes, manifest_bytes, open_tails}
-LEFT_OUT = frozenset({"uploads", "reserved_objects", "open_objects", "open_parts", "open_tails", "turns", "answers"})
+LEFT_OUT = frozenset(
+    {"uploads", "reserved_objects", "open_objects", "open_parts", "open_tails", "turns", "answers", "blob_fetches"}
+)
 """Tables of what is going on: open uploads with all that the store keeps for them, objects in the making, whose turn
-the upkeep is, and what writes have answered to requests that may be asked again."""
+the upkeep is, who fetches what from an upstream, and what writes have answered to requests that may be asked again."""
 
 _FAST = ("journal_mode=OFF", "synchronous=OFF", "foreign_keys=OFF")  # a file that is whole or thrown away
 Told = Callable[[str, int, int], None]

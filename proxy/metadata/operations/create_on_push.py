@@ -21,18 +21,23 @@ from proxy.metadata.operations.policies import give_repository_policy
 from proxy.metadata.operations.repositories import find_repository, make_repository, need_repository
 from proxy.model.records import CreateOnPush
 
+CREATE_ON_PUSH, PULL_THROUGH_CACHE = "CREATE_ON_PUSH", "PULL_THROUGH_CACHE"
 
-def need_or_make_repository(tx: Transaction, account: str, name: str, create: CreateOnPush) -> tuple[int, bool]:
-    """Its row's id, and whether it was made now. RepositoryNotFound, LimitExceeded."""
+
+def need_or_make_repository(
+    tx: Transaction, account: str, name: str, create: CreateOnPush, purpose: str = CREATE_ON_PUSH
+) -> tuple[int, bool]:
+    """Its row's id, and whether it was made now. RepositoryNotFound, LimitExceeded. For PULL_THROUGH_CACHE it is made
+    also where there are templates and none matches, as at ECR."""
     found = find_repository(tx, account, name)
     if found is not None:
         return found, False
     if create is not CreateOnPush.NO:
         tx.must_last()
-        template = _matching(tx, account, name)
+        template = _matching(tx, account, name, purpose)
         if template is not None:
             return _make(tx, account, name, template), True
-        if create is CreateOnPush.YES and not _has_templates(tx, account):
+        if create is CreateOnPush.YES and (purpose == PULL_THROUGH_CACHE or not _has_templates(tx, account)):
             return make_repository(tx, account, name, {}), True
     return need_repository(tx, account, name), False
 
@@ -43,7 +48,7 @@ def encryption_to_be(tx: Transaction, account: str, name: str) -> str:
     return "" if template is None else template.kms_key or ""
 
 
-def _matching(tx: Transaction, account: str, name: str) -> FoundRow | None:
+def _matching(tx: Transaction, account: str, name: str, purpose: str = CREATE_ON_PUSH) -> FoundRow | None:
     parts = name.split("/")
     above = ["/".join(parts[:length]) for length in range(1, len(parts))]
     candidates = [ROOT, *above, *(f"{each}/" for each in above)]
@@ -52,7 +57,7 @@ def _matching(tx: Transaction, account: str, name: str) -> FoundRow | None:
             creation_templates.c.account == account, creation_templates.c.prefix.in_(candidates)
         )
     ).all()
-    fitting = [row for row in rows if "CREATE_ON_PUSH" in json.loads(row.applied_for)]
+    fitting = [row for row in rows if purpose in json.loads(row.applied_for)]
     return max(fitting, key=lambda row: 0 if row.prefix == ROOT else len(row.prefix.rstrip("/")), default=None)
 
 

@@ -19,6 +19,7 @@ from proxy.awsmodel.validation import invalid
 from proxy.metadata.db import paging
 from proxy.metadata.db.schema import image_children, images, manifest_bytes, tags
 from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.operations import events
 from proxy.metadata.operations.manifests import image_not_found_text, remove_image, remove_tag
 from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, named_repository
@@ -168,11 +169,15 @@ def batch_delete_image(tx: Transaction, account: str, parameters: Parameters) ->
             failures.append(_failure(image_id, row.code, row.reason))
             continue
         try:
-            gone += _delete(tx, repository.repository_id, row, image_id.get("imageTag"))
+            deleted = _delete(tx, repository.repository_id, row, image_id.get("imageTag"))
         except Failure as failure:
             if failure.code is not Code.IMAGE_REFERENCED:
                 raise
             failures.append(_failure(image_id, str(failure.code), failure.message))
+            continue
+        gone += deleted
+        named = [each["imageTag"] for each in deleted if "imageTag" in each]
+        events.image_deleted(tx, account, name, row.digest, named, subject=row.subject)
     tx.changed(account, name)  # what is not there may have been deleted by one who has not told everybody yet
     return {"imageIds": gone, "failures": failures}
 

@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, select
 
 from proxy.metadata.db.schema import blob_links, blobs
 from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.operations import absent
 from proxy.metadata.operations.blobs import defer_renewal
 from proxy.metadata.operations.images import DIGEST
 from proxy.metadata.operations.operation import ecr_operation
@@ -40,8 +41,8 @@ _LINKED = (
 @ecr_operation("BatchCheckLayerAvailability")
 def batch_check_layer_availability(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """Of a digest that cannot be one a failure is told, and of every other one whether its layer is there; its media
-    type once an image has told it."""
-    _, repository = named_repository(tx, account, parameters)
+    type once an image has told it. A layer that an image of an upstream names, and that is not here yet, is there."""
+    name, repository = named_repository(tx, account, parameters)
     found: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
     wanted = dict.fromkeys(parameters["layerDigests"])
@@ -52,7 +53,10 @@ def batch_check_layer_availability(tx: Transaction, account: str, parameters: Pa
             failures.append(_failure(digest))
             continue
         row = there.get(digest)
-        if row is None:
+        if row is None and (coming := absent.absent_blob(tx, account, name, digest)) is not None:
+            layer = {"layerDigest": digest, "layerAvailability": "AVAILABLE", "layerSize": coming.size}
+            found.append(layer | ({"mediaType": coming.media_type} if coming.media_type else {}))
+        elif row is None:
             found.append({"layerDigest": digest, "layerAvailability": "UNAVAILABLE"})
         else:
             defer_renewal(tx, row)
@@ -69,6 +73,8 @@ def get_download_url_for_layer(tx: Transaction, account: str, parameters: Parame
     asked = {"account": account, "digests": [digest], "repository": repository.repository_id}
     row = tx.connection.execute(_LINKED, asked).one_or_none()
     there = f"in the repository with name '{name}' in the registry with id '{account}'"
+    if row is None and absent.absent_blob(tx, account, name, digest) is not None:
+        return {"layerDigest": digest}  # fetched when its link is
     if row is None:
         raise Failure(Code.LAYERS_NOT_FOUND, f"The layer with digest '{digest}' does not exist {there}")
     if not row.uses:

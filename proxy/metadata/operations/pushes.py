@@ -12,10 +12,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, true, update
 
 from proxy.awsmodel.validation import invalid
 from proxy.metadata.contract import Manifests
+from proxy.metadata.db.event_tables import event_rules
 from proxy.metadata.db.schema import (
     blob_links,
     blobs,
@@ -27,7 +28,7 @@ from proxy.metadata.db.schema import (
     tags,
 )
 from proxy.metadata.db.transaction import FoundRow, Transaction
-from proxy.metadata.operations import mutability, usage
+from proxy.metadata.operations import absent, events, mutability, usage
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.create_on_push import need_or_make_repository
 from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
@@ -41,8 +42,14 @@ from proxy.model.records import CreateOnPush, ImageKind, ManifestFacts, PushedMa
 
 _MEDIA_TYPE_MAX = 256  # letters that a link's column holds; a longer one is not told
 
-_SETTINGS = select(
-    repositories.c.repository_id, repositories.c.tag_mutability, repositories.c.mutability_exclusions
+SETTINGS = select(
+    repositories.c.repository_id,
+    repositories.c.tag_mutability,
+    repositories.c.mutability_exclusions,
+    select(event_rules.c.name)
+    .where(event_rules.c.account == repositories.c.account, event_rules.c.enabled == true())
+    .exists()
+    .label("has_rules"),  # of events: without any, a push costs no statement more
 ).where(repositories.c.repository_id == bindparam("repository_id"))
 
 Checked = TypeVar("Checked")
@@ -86,9 +93,9 @@ def put_manifest(
 ) -> PushedManifest:
     """`facts` are what `examine` found in `content`."""
     repository_id, created = need_or_make_repository(tx, account, repository, create)
-    row = tx.connection.execute(_SETTINGS, {"repository_id": repository_id}).one()
+    row = tx.connection.execute(SETTINGS, {"repository_id": repository_id}).one()
     each_once = tuple(dict.fromkeys(tags))
-    _put(tx, account, repository, row, content, digest, each_once, facts)
+    _put(tx, account, repository, row, content, digest, each_once, facts, has_rules=row.has_rules)
     tx.changed(account, repository)  # also when all is there: whoever put it there may not have told everybody yet
     return PushedManifest(digest, facts.subject, each_once, created)
 
@@ -134,7 +141,8 @@ def put_image(
             f"Image with digest '{digest}' and tag '{tag or 'null'}' already exists in the repository with name"
             f" '{name}' in registry with id '{account}'",
         )
-    _put(tx, account, name, row, content, digest, [] if tag is None else [tag], facts)
+    has_rules = events.has_rules(tx, account)
+    _put(tx, account, name, row, content, digest, [] if tag is None else [tag], facts, has_rules=has_rules)
     tx.changed(account, name)
     return {
         "image": {
@@ -169,16 +177,46 @@ def _put(
     digest: str,
     tags: Sequence[str],
     facts: ManifestFacts,
+    *,
+    has_rules: bool,
 ) -> None:
-    """`row` is the repository's."""
-    image_id = find_image(tx, row.repository_id, digest)
-    if image_id is None:
-        image_id = _insert(tx, account, repository, row.repository_id, content, digest, facts)
-    for tag in tags:
-        _move_tag(tx, repository, row, tag, image_id)
+    """`row` is the repository's. Events tell of what is new: an image, a tag that points elsewhere."""
+    found = find_image(tx, row.repository_id, digest)
+    if found is None:
+        image_id = insert_image(tx, account, repository, row.repository_id, content, digest, facts)
+    else:
+        image_id = found
+        _complete(tx, account, repository, row.repository_id, image_id, facts)
+    moved = [tag for tag in tags if move_tag(tx, repository, row, tag, image_id)]
+    if has_rules and (moved or found is None):
+        events.image_pushed(
+            tx,
+            account,
+            repository,
+            digest,
+            moved,
+            media_type=facts.media_type,
+            artifact_type=facts.artifact_type or facts.config_media_type,
+            subject=facts.subject,
+        )
 
 
-def _insert(
+def _complete(
+    tx: Transaction, account: str, repository: str, repository_id: int, image_id: int, facts: ManifestFacts
+) -> None:
+    """Who pushes an image that came from an upstream brings what was absent of it, as with any other."""
+    absent_blobs, absent_children = absent.of_image(tx, image_id)
+    if absent_blobs:
+        blob_ids = _needed_blobs(tx, account, repository, repository_id, facts)
+        for digest in absent_blobs:
+            absent.adopt_blob(tx, repository_id, digest, blob_ids[digest])
+    if absent_children:
+        children = _needed_children(tx, account, repository, repository_id, facts)
+        for digest in absent_children:
+            absent.adopt_manifest(tx, repository_id, digest, children[digest][0])
+
+
+def insert_image(
     tx: Transaction,
     account: str,
     repository: str,
@@ -186,9 +224,13 @@ def _insert(
     content: bytes,
     digest: str,
     facts: ManifestFacts,
+    *,
+    imported: bool = False,
 ) -> int:
-    blob_ids = _needed_blobs(tx, account, repository, repository_id, facts)
-    children = _needed_children(tx, account, repository, repository_id, facts)
+    """A new image's row id. `imported`: what it names may come later."""
+    blob_ids = _needed_blobs(tx, account, repository, repository_id, facts, may_lack=imported)
+    children_here = _needed_children(tx, account, repository, repository_id, facts, may_lack=imported)
+    children = list(children_here.values())
     run = tx.connection.execute
     most = tx.registry.quotas.images
     counted = run(
@@ -237,6 +279,9 @@ def _insert(
             )
     if children:
         run(insert(image_children), [{"image_id": image_id, "child_id": child_id} for child_id, _ in children])
+    if imported:
+        absent.record(tx, repository_id, image_id, facts, blob_ids, list(children_here))
+        absent.adopt_manifest(tx, repository_id, digest, image_id)
     return image_id
 
 
@@ -253,9 +298,15 @@ def _by_type(facts: ManifestFacts, blob_ids: Mapping[str, int]) -> Iterator[tupl
 
 
 def _needed_blobs(
-    tx: Transaction, account: str, repository: str, repository_id: int, facts: ManifestFacts
+    tx: Transaction,
+    account: str,
+    repository: str,
+    repository_id: int,
+    facts: ManifestFacts,
+    *,
+    may_lack: bool = False,
 ) -> dict[str, int]:
-    """Row ids by digest."""
+    """Row ids by digest of those that are here."""
     wanted = list(dict.fromkeys(digest for digest, _ in facts.blobs))
     found: dict[str, int] = {}
     for start in range(0, len(wanted), 500):
@@ -271,15 +322,21 @@ def _needed_blobs(
         )
         found.update((row.digest, row.blob_id) for row in rows)
     missing = [digest for digest in wanted if digest not in found]
-    if missing:
+    if missing and not may_lack:
         raise layers_not_found(missing[:NAMED_MAX], repository, account)
     return found
 
 
 def _needed_children(
-    tx: Transaction, account: str, repository: str, repository_id: int, facts: ManifestFacts
-) -> list[tuple[int, int]]:
-    """(image id, image size) of each manifest that an index lists."""
+    tx: Transaction,
+    account: str,
+    repository: str,
+    repository_id: int,
+    facts: ManifestFacts,
+    *,
+    may_lack: bool = False,
+) -> dict[str, tuple[int, int]]:
+    """(image id, image size) by digest of each manifest that an index lists and that is here."""
     wanted = list(dict.fromkeys(facts.children))
     found: dict[str, tuple[int, int]] = {}
     for start in range(0, len(wanted), 500):
@@ -290,22 +347,23 @@ def _needed_children(
         )
         found.update((row.digest, (row.image_id, row.image_size)) for row in rows)
     missing = [digest for digest in wanted if digest not in found]
-    if missing:
+    if missing and not may_lack:
         raise Failure(
             Code.REFERENCED_IMAGES_NOT_FOUND,
             f"Images with digests '[{', '.join(missing[:NAMED_MAX])}]' required for pushing image into repository"
             f" with name '{repository}' in the registry with id '{account}' do not exist",
             digests=missing[:NAMED_MAX],
         )
-    return list(found.values())
+    return found
 
 
-def _move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id: int) -> None:
+def move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id: int) -> bool:
+    """False where it points there already."""
     before = find_tag(tx, row.repository_id, tag)
     if before is not None and mutability.is_immutable(row, tag):
         raise mutability.tag_is_immutable(repository, tag)  # also where it points already, as ECR does
     if before == image_id:
-        return
+        return False
     most = tx.registry.quotas.tags
     if not count_tag(tx, image_id, 1, most):
         holder = f"The image that the tag '{tag}' is for in the repository with name '{repository}'"
@@ -314,10 +372,11 @@ def _move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_i
         tx.connection.execute(
             insert(tags).values(repository_id=row.repository_id, name=tag, image_id=image_id, pushed_at=tx.now)
         )
-        return
+        return True
     tx.connection.execute(
         update(tags)
         .where(tags.c.repository_id == row.repository_id, tags.c.name == tag)
         .values(image_id=image_id, pushed_at=tx.now)
     )
     count_tag(tx, before, -1)
+    return True

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from sqlalchemy import Delete, Select, delete, select, update
 
 from proxy.metadata.contract import Upkeep
+from proxy.metadata.db.mirror_tables import absent_content, mirrored_tags
 from proxy.metadata.db.schema import (
     blob_links,
     blobs,
@@ -60,7 +61,7 @@ def remove_deleted(tx: Transaction, limit: int) -> int:
 def remove(tx: Transaction, repository_id: int, limit: int) -> int:
     """Remove about `limit` rows of a repository that is nobody's, its own last; returns how many."""
     removed = 0
-    for some in (_tags, _images, _links):
+    for some in (_tags, _mirrored, _images, _links):
         while removed < limit:
             gone = some(tx, repository_id, limit - removed)
             removed += gone
@@ -79,6 +80,15 @@ def _tags(tx: Transaction, repository_id: int, limit: int) -> int:
     return _run(tx, delete(tags).where(tags.c.repository_id == repository_id, tags.c.name.in_(names)))
 
 
+def _mirrored(tx: Transaction, repository_id: int, limit: int) -> int:
+    mine = select(mirrored_tags.c.name).where(mirrored_tags.c.repository_id == repository_id)
+    names = _first(tx, mine.order_by(mirrored_tags.c.name), limit)
+    if not names:
+        return 0
+    these = mirrored_tags.c.repository_id == repository_id, mirrored_tags.c.name.in_(names)
+    return _run(tx, delete(mirrored_tags).where(*these))
+
+
 def _images(tx: Transaction, repository_id: int, limit: int) -> int:
     mine = select(images.c.digest).where(images.c.repository_id == repository_id).order_by(images.c.digest)
     digests = _first(tx, mine, min(limit, _IMAGES))
@@ -95,6 +105,7 @@ def _images(tx: Transaction, repository_id: int, limit: int) -> int:
             delete(image_children).where(image_children.c.image_id.in_(keys)),
             delete(image_children).where(image_children.c.child_id.in_(keys)),
             delete(image_blobs).where(image_blobs.c.image_id.in_(keys)),
+            delete(absent_content).where(absent_content.c.image_id.in_(keys)),
             delete(images).where(*of_these),
         )
     )

@@ -10,10 +10,11 @@ from sqlalchemy import and_, bindparam, insert, select, update
 
 from proxy.metadata.db.schema import UPLOAD_COMMITTED, blobs, repositories, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
-from proxy.metadata.operations import usage
+from proxy.metadata.operations import absent, usage
 from proxy.metadata.operations.blobs import link_blob, link_new_blob, outdate_healed
 from proxy.metadata.operations.sealed import BLOB_COLUMNS, UPLOAD_COLUMNS, blob_of, delete_segments, segments_of
 from proxy.model.errors import Code, Failure, repository_not_found
+from proxy.model.mirror import PULL_THROUGH
 from proxy.model.records import Blob
 
 _TARGET = (
@@ -89,7 +90,8 @@ def commit(tx: Transaction, row: FoundRow, target: FoundRow, digest: str, hash_s
     if target.there_id is None:
         fresh = _named(row, digest) | {"links": 1, "touched_at": tx.now, "created_at": tx.now}
         result = tx.connection.execute(_NEW_BLOB, facts | fresh)
-        link_new_blob(tx, repository_id, result.inserted_primary_key[0])  # type: ignore[index]  # an insert has one
+        blob_id = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
+        link_new_blob(tx, repository_id, blob_id)
     else:
         blob_id = target.there_id
         discard = row.object_key if target.there_quarantined is None else target.there_key
@@ -97,6 +99,8 @@ def commit(tx: Transaction, row: FoundRow, target: FoundRow, digest: str, hash_s
             tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(quarantined_for=None, **facts))
         delete_segments(tx, [discard])
         usage.uncount_upload(tx, row, linked=link_blob(tx, repository_id, blob_id))
+    if row.opened_by == PULL_THROUGH:
+        absent.adopt_blob(tx, repository_id, digest, blob_id)
     closed = {"id": row.upload_id, "hashed": hash_state, "as_digest": digest, "leftover": discard, "now": tx.now}
     tx.connection.execute(_COMMIT, closed)
     outdate_healed(tx, row.object_key, discard)

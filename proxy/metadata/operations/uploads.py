@@ -2,8 +2,7 @@
 
 A session is a row that any worker continues. Whoever appends holds its fence, a number that grows with every lease and
 is checked in the very update that records the append. `begin_upload`, `lease_upload`, `advance_upload` and
-`commit_upload` may be asked twice: a lost answer is given again. Which object key a lease goes on
-under is `handover`'s to say.
+`commit_upload` may be asked twice: a lost answer is given again. `handover` says which object key is whose.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from proxy.metadata import wire
 from proxy.metadata.db.store import Store
 from proxy.metadata.deadlines import Deadline, read_deadline
 from proxy.metadata.operations import ECR, INTERNAL, Operation
+from proxy.metadata.operations.event_rules import EVENTS
 from proxy.metadata.operations.iam import IAM
 from proxy.metadata.service.connection import Greet, RefuseSize, Respond
 from proxy.metadata.service.idempotency import request_id, run_once
@@ -139,7 +140,7 @@ async def _in_transaction(store: Store, name: str, operation: Operation, run: Ca
 async def _api(store: Store, name: str, asked_with: msgspec.Raw, asked: _Asked) -> Any:
     """An operation of a public API: `CreateRepository` of `ecr`, or `iam.CreateUser`."""
     service, _, operation_name = name.rpartition(".")
-    known: Mapping[str, Operation] = {"": ECR, "iam": IAM}.get(service, {})
+    known: Mapping[str, Operation] = {"": ECR, "iam": IAM, "events": EVENTS}.get(service, {})
     operation = known.get(operation_name)
     if operation is None:
         raise unknown_operation(name)

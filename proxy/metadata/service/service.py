@@ -245,6 +245,10 @@ def application(nodes: Nodes, store: Store, peers: Peers | None, secret: str | N
 
     async def earlier(request: web.Request) -> web.Response:
         """An operation in the form of an earlier release: nothing of it is read."""
+        try:
+            authenticate(request.headers.get(wire.SECRET_HEADER, ""), secret)
+        except Failure as failure:
+            return _json_refusal(failure)
         hint = "restart that process: it is of an earlier release"
         return _json_refusal(Failure(Code.METADATA_UNAVAILABLE, "operations are no longer asked over HTTP", hint=hint))
 

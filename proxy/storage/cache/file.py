@@ -33,7 +33,7 @@ from proxy.storage.filesystem import preallocation
 from proxy.storage.filesystem.nowait import NowaitReader
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    pass
 
 EXTENT = 2**20  # bytes: a range of one byte reads so much; the counts of a 52 GiB layer take 208 KiB
 PAGE = 4096
@@ -136,20 +136,17 @@ class CacheFile:
 
     # ---- bytes ----------------------------------------------------------------------------------------------------
 
-    def writing(self, at: int, view: memoryview, stamp: int) -> Sequence[tuple[Buffer, int]]:
-        """What puts bytes that follow those of one extent which are here, into the next ones as far as they reach, each
-        with its offset in the file and in the order in which to write them: the bytes; the stamps of the extents that
-        begin here; and last the counts of all, so that what they say is there."""
+    def write(self, at: int, view: memoryview, stamp: int) -> None:
+        """Write bytes that follow those which are here, into as many extents as they reach. The order matters: the
+        bytes, the stamps of the extents that begin here, and last the counts, which say that the bytes are here."""
         first, within = divmod(at, self.extent)
         last, rest = divmod(at + len(view), self.extent)
         counts = [self.extent] * (last - first) + [rest] * (rest > 0)
         begun = first + (within > 0)
         stamps = [stamp] * (first + len(counts) - begun)
-        return (
-            (view, self.data_at + at),
-            (_packed(stamps), _HEAD.size + 4 * (self.extents + begun)),
-            (_packed(counts), _HEAD.size + 4 * first),
-        )
+        _write_all(self.fd, view, self.data_at + at)
+        _write_all(self.fd, memoryview(_packed(stamps)), _HEAD.size + 4 * (self.extents + begun))
+        _write_all(self.fd, memoryview(_packed(counts)), _HEAD.size + 4 * first)
 
     def forget(self, first: int, stop: int) -> None:
         """Count extents [first, stop) as absent, and give their blocks back where the file system can."""

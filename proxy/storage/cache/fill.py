@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from proxy import observe
 from proxy.model.errors import Failure
@@ -27,8 +28,8 @@ from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore
 from proxy.storage.cache.directory import CacheDirectory, NoRoom, Removed
 from proxy.storage.cache.file import CacheFile
 from proxy.storage.cache.waiter import LENT_LEAST, Waiter
-from proxy.storage.cache.writeback import Write, WritesBehind
 from proxy.storage.off_loop import finish_anyway
+from proxy.storage.threads import Job, Threads
 from proxy.storage.wait_for import wait_for
 
 CHUNK = 1024 * 1024  # bytes fetched into one buffer while the other is written
@@ -88,7 +89,7 @@ class Filling:
         self.inner = inner
         self.directory = directory
         self.pool = pool
-        self.writes = WritesBehind(WRITERS)
+        self.writers = Threads(WRITERS, "cache-write")
         self.release = release
         self.forget = forget
         self.slots = asyncio.Semaphore(FILLS)
@@ -140,7 +141,7 @@ class Filling:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.writes.close()
+        self.writers.close()
 
 
 class Fill:
@@ -157,7 +158,7 @@ class Fill:
         self._of = of
         self._held: list[tuple[int, memoryview]] = []  # what came last and is not all in the file, and where it begins
         self._waiting: list[Waiter] = []
-        self.writing: Write | None = None  # what a reader has had already
+        self.writing: Job[None] | None = None  # what a reader has had already
         self._holds = True  # for a reader that is not back yet
         self._back: asyncio.Future[bool] | None = None  # False: not in time
         self._in_step = True  # the next piece may be cut to end with a reader's view
@@ -297,7 +298,7 @@ class Fill:
                     if self.writing is not None:
                         await self.writing.finish()
                         self.at = at
-                    self.writing = filling.writes.give(of.file.fd, of.file.writing(at, view, stamp))
+                    self.writing = filling.writers.give(partial(of.file.write, at, view, stamp))
                     self._hand_out(at, view)
                     at = stop
                     buffers.reverse()
@@ -359,8 +360,7 @@ class Fill:
             await _fetch_all(source, view, at, self._of.key)
             reader.done += len(view)
             self._hand_out(at, view)
-            file = self._of.file
-            self.writing = self._filling.writes.give(file.fd, file.writing(at, view, stamp))
+            self.writing = self._filling.writers.give(partial(self._of.file.write, at, view, stamp))
             await self.writing.finish()
             self.writing = None
             self.at = at + len(view)

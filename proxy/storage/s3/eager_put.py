@@ -41,7 +41,7 @@ async def read_back(context: S3Context, name: str, size: int, parts: Parts, stop
         async with S3Reader(context.source, name, size, context.mark) as reader:
             await _read(reader, memoryview(buffer)[:stop], 0, name)
     except BaseException:
-        context.buffers.let_go(parts.part_size)  # a line may still fill it
+        context.buffers.discard(parts.part_size)  # a line may still fill it
         raise
     parts.adopt(buffer, stop)
 

@@ -154,7 +154,7 @@ class Parts:
             verified = await summed.of(view)
             etag = await put_part(self._context.bucket, self._name, self.upload_id, number, view, verified)
         except BaseException:
-            self._context.buffers.let_go(size)  # the transport may still look at it
+            self._context.buffers.discard(size)  # the transport may still look at it
             raise
         self._context.buffers.give(buffer, size)
         return SentPart(position, number, etag, verified.get("ChecksumCRC32", ""))
@@ -254,5 +254,5 @@ class Parts:
             if clean:
                 self._context.buffers.give(self.buffer, self._size)
             else:
-                self._context.buffers.let_go(self._size)
+                self._context.buffers.discard(self._size)
             self.buffer = None

@@ -34,7 +34,7 @@ from proxy.storage.s3.complete import MAX_PARTS, complete
 from proxy.storage.s3.context import S3Context
 from proxy.storage.s3.lease import FencedRows, LeasedBucket
 from proxy.storage.s3.marker import StoreMarker
-from proxy.storage.s3.part_buffers import Budget, OwnBudget, PartBuffers
+from proxy.storage.s3.part_buffers import PartBuffers
 from proxy.storage.s3.parts import NUMBERS, Parts
 from proxy.storage.s3.read import S3Reader
 from proxy.storage.threads import DRAWERS, Threads
@@ -44,7 +44,7 @@ CHECK_LASTS = 2.0  # seconds for which a good probe answers again: /readyz is op
 PAGE = 1000  # keys of one listing
 PIECES = 2  # of tails on their way to or from rows at once, of a MiB each
 MIB = 2**20
-BUDGET = 64 * MIB
+BUFFER_BYTES = 64 * MIB
 
 
 class S3Store:
@@ -58,16 +58,15 @@ class S3Store:
         prefix: str = "",
         store_id: str | None = None,
         part_size: int = 8 * MIB,
-        budget: Budget | None = None,
+        buffer_bytes: int = BUFFER_BYTES,
         checksum: str = "crc32",
         stall_seconds: float = 5.0,
         threads: int = THREADS,
     ) -> None:
         """`store_id` is the name that the store must have (`s3marker.claim`), None for any: in another one nothing is
-        made, listed, or said to be missing. `budget` bounds the bytes of parts, and is closed with the store; without
-        one the store has `BUDGET` for itself. `checksum` is crc32 or md5. An append
-        that does not come for `stall_seconds` gives up its buffer."""
-        self.buffers = PartBuffers(budget or OwnBudget(BUDGET), part_size)
+        made, listed, or said to be missing. `buffer_bytes` bounds the parts held in memory. `checksum` is crc32
+        or md5. An append that does not come for `stall_seconds` gives up its buffer."""
+        self.buffers = PartBuffers(buffer_bytes, part_size)
         self._bucket = bucket
         self._objects = objects
         self._prefix = prefix

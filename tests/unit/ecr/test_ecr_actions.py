@@ -108,6 +108,11 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
     ),
     ("DescribeRepositoryCreationTemplates", {}, [("DescribeRepositoryCreationTemplates", "*")], {}),
     ("DeleteRepositoryCreationTemplate", {"prefix": "team"}, [("DeleteRepositoryCreationTemplate", "*")], {}),
+    *(
+        (f"{verb}PullThroughCacheRule", {"ecrRepositoryPrefix": "quay"}, [(f"{verb}PullThroughCacheRule", "*")], {})
+        for verb in ("Create", "Update", "Delete", "Validate")
+    ),
+    ("DescribePullThroughCacheRules", {}, [("DescribePullThroughCacheRules", "*")], {}),
     ("ListPullTimeUpdateExclusions", {}, [("ListPullTimeUpdateExclusions", "*")], {}),
     *(
         (operation, {"principalArn": f"arn:aws:iam::{ACCOUNT}:role/scanner"}, [(operation, "*")], {})

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fakes.boto_registry import BotoRegistry, boto_registry
 from fakes.error_scenes import ABSENT, APP, INDEX_DIGEST, SCENES, UNKNOWN_UPLOAD, Given
+from fakes.rule_scenes import RULE
 
 from harness.answershapes import declared
 from harness.specimens import ACCOUNT, REPOSITORY, SUBJECT
@@ -35,9 +36,12 @@ CANNOT: Mapping[tuple[str, str], str] = {
     **{
         (operation, "ValidationException"): _ONE_KIND
         for operation in (
+            "CreatePullThroughCacheRule",
+            "DeletePullThroughCacheRule",
             "DeleteRegistryPolicy",
             "DeleteRepositoryCreationTemplate",
             "DeregisterPullTimeUpdateExclusion",
+            "DescribePullThroughCacheRules",
             "DescribeRegistry",
             "DescribeRepositoryCreationTemplates",
             "GetRegistryPolicy",
@@ -48,11 +52,14 @@ CANNOT: Mapping[tuple[str, str], str] = {
             "PutRegistryPolicy",
             "RegisterPullTimeUpdateExclusion",
             "UpdateImageStorageClass",
+            "UpdatePullThroughCacheRule",
+            "ValidatePullThroughCacheRule",
         )
     },
 }
 """What the model declares and cannot happen here, and why."""
 
+assert RULE  # with which the scenes of rules are there too
 OF_REPOSITORY = f"the repository with name '{REPOSITORY}' in the registry with id '{ACCOUNT}'"
 TEXTS: Mapping[str, str] = {
     "ImageAlreadyExistsException": f"Image with digest '{INDEX_DIGEST}' and tag 'v1' already exists in the repository "

@@ -31,6 +31,7 @@ CASES: list[tuple[str, str, Mapping[str, str], str]] = [
     ("POST", "/", TARGET | FORM, "ecr"),
     ("POST", "/", {"X-Amz-Target": "secretsmanager.GetSecretValue"}, "secretsmanager"),
     ("POST", "/", {"X-Amz-Target": "secretsmanager.GetSecretValue"} | scoped("ecr"), "secretsmanager"),
+    ("POST", "/", {"X-Amz-Target": "AWSEvents.PutRule"}, "events"),
     ("POST", "/", {"X-Amz-Target": "secretsmanagerx.GetSecretValue"}, "ecr"),
     ("GET", "/?Action=GetSecretValue&Version=2017-10-17", {}, "sts"),
     ("POST", "/", scoped("ecr"), "ecr"),

@@ -64,7 +64,7 @@ def test_imports_go_down_only(module: str) -> None:
 
 def test_only_the_rooms_of_bytes_import_the_speedups() -> None:
     users = {module for module, path in MODULES.items() for other in imported(path) if room_of(other) == "_speedups"}
-    assert {room_of(module) for module in users} == {"blob", "storage", "_speedups"}
+    assert {room_of(module) for module in users} == {"blob", "_speedups"}
 
 
 def test_doors_and_journeys_know_only_the_contract_of_metadata() -> None:

@@ -15,7 +15,15 @@ from fakes.fake_kms import fake_kms
 from harness.metadata import ACCOUNT, REPOSITORY
 from harness.upkeep import DAY, HOUR, House, open_house
 from proxy.auth.envelope import SmallSealer
-from proxy.auth.secrets import PURPOSE, open_secret, seal_secret
+from proxy.auth.secrets import (
+    PURPOSE,
+    VALUE_PURPOSE,
+    SecretValue,
+    open_secret,
+    open_value,
+    seal_secret,
+    seal_value,
+)
 from proxy.blob.format import parse_header
 from proxy.blob.keys import DataKeys
 from proxy.blob.kms_keys import KmsKeys
@@ -211,6 +219,29 @@ async def test_rewrap_seals_stored_secrets_anew_and_names_what_does_not_open(hou
     lost = await rewrap(house.metadata, house.keys, rotate=None, secrets=stranger, progress=lambda step: None)
     assert (lost.failed.count, lost.status) == (1, 1)
     assert "AKIA7777777777777777" in str(lost.failed.named[0])
+
+
+async def test_rewrap_seals_the_values_of_secrets_anew_and_names_what_does_not_open(house: House) -> None:
+    old, new = ("old", bytes(32)), ("new", bytes(range(32)))
+    before, after = SmallSealer([old], VALUE_PURPOSE), SmallSealer([new, old], VALUE_PURPOSE)
+    await house.bootstrap("AKIA7777777777777777", b"sealed")
+    arns = [f"arn:aws:secretsmanager:us-east-1:{ACCOUNT}:secret:{name}-AbCdEf" for name in ("a", "b")]
+    value, version = SecretValue(text="the value"), "v" * 36
+    for name, arn in zip(("a", "b"), arns, strict=True):
+        asked = {"Name": name, "ARN": arn, "ClientRequestToken": version}
+        sealed = seal_value(before, arn, version, value)
+        await house.metadata.write_secrets(ACCOUNT, "CreateSecret", asked, sealed=sealed)
+    await house.metadata.write_secrets(ACCOUNT, "DeleteSecret", {"SecretId": arns[1]})
+    report = await rewrap(house.metadata, house.keys, rotate=None, values=after, progress=lambda step: None)
+    assert (report.secrets, report.status) == (2, 0)
+    for row in await house.metadata.sealed_versions(after=(), limit=9):
+        assert open_value(SmallSealer([new], VALUE_PURPOSE), row.arn, row.version_id, row.sealed) == value
+    again = await rewrap(house.metadata, house.keys, rotate=None, values=after, progress=lambda step: None)
+    assert again.secrets == 0
+    stranger = SmallSealer([("other", bytes(32))], VALUE_PURPOSE)
+    lost = await rewrap(house.metadata, house.keys, rotate=None, values=stranger, progress=lambda step: None)
+    assert (lost.failed.count, lost.status) == (2, 1)
+    assert arns[0] in str(lost.failed.named[0])
 
 
 async def test_rewrap_tells_progress(house: House, blobs: list[Blob]) -> None:

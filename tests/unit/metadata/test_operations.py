@@ -13,8 +13,8 @@ from proxy.metadata.operations import ECR, INTERNAL, Operation
 from proxy.metadata.operations.operation import operation
 from proxy.model.open_objects import OpenObjects
 
-BY_HAND = {"call", "iam", "warnings", "now", "close"}
-"""Of `Metadata`: ECR's and IAM's operations by name, and what no operation answers."""
+BY_HAND = {"call", "iam", "events", "warnings", "now", "close"}
+"""Of `Metadata`: ECR's, IAM's and EventBridge's operations by name, and what no operation answers."""
 
 
 def described(function: Callable[..., Any], without: set[str | None]) -> dict[str, tuple[object, object]]:

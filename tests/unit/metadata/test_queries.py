@@ -37,6 +37,7 @@ from proxy.metadata.db.transaction import Changes, Registry, Transaction
 from proxy.metadata.operations import (
     ECR,
     INTERNAL,
+    absent,
     account_settings,
     accounts,
     append_hashes,
@@ -44,6 +45,8 @@ from proxy.metadata.operations import (
     counts,
     creation_templates,
     credentials,
+    event_rules,
+    events,
     frame_hashes,
     identity,
     images,
@@ -51,6 +54,7 @@ from proxy.metadata.operations import (
     keys,
     layers,
     manifests,
+    mirror,
     open_objects,
     pull_time_exclusions,
     pull_times,
@@ -139,6 +143,8 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     plain_id = push.begin(Sealing.NONE).upload_id
     leased = uploads.lease_upload(tx, ACCOUNT, R, plain_id, 30.0, "me")
     plain, plain_fence = leased.sealed, leased.fence
+    coming = image_manifest("absent", ["absent-layer"])
+    prepared = pushes.examine(ACCOUNT, R, coming, None, digest(coming), ["up"], CreateOnPush.YES)
     key, uid, f = blob.sealed.object_key, advanced.upload_id, fence
     holder = uploads.lease_upload(tx, ACCOUNT, R, push.begin().upload_id, 30.0, "me")
     held = Fence(holder.upload_id, holder.fence)
@@ -197,6 +203,24 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         found, _ = jobs.claim_jobs(tx, "copy", 8, 60.0, ("", ""), (), 8, 8)
         assert len(found) == 2
 
+    def ruled(operation: str, **parameters: Any) -> Callable[[], object]:
+        run = event_rules.EVENTS[operation].run
+        return lambda: run(tx, ACCOUNT, parameters)
+
+    rule = {"Rule": "all"}
+    rule_arn = event_rules.rule_arn(tx, ACCOUNT, "all")
+    pattern = '{"source": ["aws.ecr"]}'
+
+    def ended() -> None:
+        events.emit(tx, ACCOUNT, "ECR Image Action", R, [{"n": 1}, {"n": 2}])
+        claimed, _ = jobs.claim_jobs(tx, "event", 8, 60.0, ("", ""), (), 8, 8)
+        job = next(each for each in claimed if each.key == f"1/{R}")
+        for error, dead in (("x", False), ("x", True), (None, False)):
+            delivery = events.next_event(tx, ACCOUNT, 1, R)
+            assert delivery is not None
+            assert events.end_event(tx, job.job_id, job.fence, delivery.delivery_id, error, dead)
+        events.emit(tx, ACCOUNT, "ECR Image Action", R, {"n": 3})
+
     def finished() -> None:
         for revision in (0, 1):
             jobs.finish_job(tx, 2, 1, revision)
@@ -210,6 +234,17 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     return {
         **people(tx, ACCOUNT),
         **policies(tx, ACCOUNT),
+        "events.PutRule": ruled("PutRule", Name="all", EventPattern=pattern),
+        "events.PutTargets": ruled("PutTargets", **rule, Targets=[{"Id": "a", "Arn": "x"}, {"Id": "b", "Arn": "x"}]),
+        "events.DescribeRule": ruled("DescribeRule", Name="all"),
+        "events.ListRules": ruled("ListRules", NamePrefix="a"),
+        "events.ListTargetsByRule": ruled("ListTargetsByRule", **rule),
+        "events.DisableRule": ruled("DisableRule", Name="all"),
+        "events.EnableRule": ruled("EnableRule", Name="all"),
+        "events.TagResource": ruled("TagResource", ResourceARN=rule_arn, Tags=[{"Key": "a", "Value": "b"}]),
+        "events.UntagResource": ruled("UntagResource", ResourceARN=rule_arn, TagKeys=["a"]),
+        "events.ListTagsForResource": ruled("ListTagsForResource", ResourceARN=rule_arn),
+        "events.TestEventPattern": ruled("TestEventPattern", EventPattern=pattern, Event="{}"),
         "access_key": lambda: identity.access_key(tx, "AKIA9999999999999999"),
         "principal": lambda: identity.principal(tx, administrator.principal_id),
         "policy_documents": lambda: identity.policy_documents(tx, ACCOUNT, ["arn:aws:iam::123456789012:policy/own"]),
@@ -259,6 +294,14 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "referrers": lambda: [
             referrers.referrers(tx, ACCOUNT, R, digest("subject"), kind, "", 9) for kind in (None, "a/b")
         ],
+        "absent_blob": lambda: absent.absent_blob(tx, ACCOUNT, R, digest("absent-layer")),
+        "import_manifest": lambda: mirror.import_manifest(tx, **prepared),
+        "mirrored_tag": lambda: mirror.mirrored_tag(tx, ACCOUNT, R, "up"),
+        "note_tag_checked": lambda: mirror.note_tag_checked(tx, ACCOUNT, R, "up", one, None),
+        "lease_fetch": lambda: [
+            mirror.lease_fetch(tx, ACCOUNT, R, one, holder, "at", 1.0, "") for holder in ("me", "me", "you")
+        ],
+        "end_fetch": lambda: mirror.end_fetch(tx, ACCOUNT, R, one, "me"),
         "note_pulls": lambda: pull_times.note_pulls(
             tx, [Pull(ACCOUNT, R, one, "arn", 1.0), Pull(ACCOUNT, R, two, "b", 1.0)]
         ),
@@ -304,6 +347,12 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "list_jobs": lambda: jobs.list_jobs(tx, 0, 9, "copy", ACCOUNT, True),
         "retry_job": lambda: jobs.retry_job(tx, 1),
         "drop_job": lambda: jobs.drop_job(tx, 1),
+        "next_event": lambda: events.next_event(tx, ACCOUNT, 1, R),
+        "dead_event": lambda: events.dead_event(tx, ACCOUNT, 1, "{}"),
+        "end_event": ended,
+        "drop_events": lambda: (events.drop_events(tx, 1, R), events.drop_events(tx, 2, R)),
+        "event_secret": lambda: events.event_secret(tx, ACCOUNT),
+        "put_event_secret": lambda: [events.put_event_secret(tx, ACCOUNT, b"s", each, 1.0) for each in (False, True)],
         "ping": lambda: upkeep.ping(tx),
         "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),
         "DescribeRepositories": lambda: [
@@ -376,6 +425,8 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "collect_blobs": miscounted,
         "DeleteRepository": lambda: repositories.delete_repository(tx, ACCOUNT, {**named, "force": True}),
         "remove_deleted": removed,
+        "events.RemoveTargets": ruled("RemoveTargets", **rule, Ids=["a", "b"]),
+        "events.DeleteRule": ruled("DeleteRule", Name="all"),
     }
 
 
@@ -391,7 +442,9 @@ def _faults(connection: Connection, fault: Callable[[Connection, str, Any], Iter
     with connection.begin():
         tx = Transaction(connection, 1_800_000_000.0, Registry(quotas=LIMITED))
         every = _every(tx)
-        assert every.keys() == INTERNAL.keys() | ECR.keys() | {f"iam.{name}" for name in IAM}
+        assert every.keys() == INTERNAL.keys() | ECR.keys() | {f"iam.{name}" for name in IAM} | {
+            f"events.{name}" for name in event_rules.EVENTS
+        }
         event.listen(connection, "before_cursor_execute", note)
         for name, run in every.items():
             ran.clear()

@@ -49,6 +49,7 @@ def test_a_host_names_its_account_or_means_the_default_one(host: str, account: s
         "api.ecr.us-east-1",
         "sts.us-east-1",
         "secretsmanager.us-east-1",
+        "events.us-east-1",
     ],
 )
 def test_a_host_of_another_region_is_refused_in_words(name: str) -> None:
@@ -75,6 +76,7 @@ def test_a_certificate_holds_every_name_of_the_server_and_none_without_a_suffix(
         f"*.dkr.ecr.{REGION}.registry.example",
         f"ecr.{REGION}.registry.example",
         f"api.ecr.{REGION}.registry.example",
+        f"events.{REGION}.registry.example",
         f"sts.{REGION}.registry.example",
         f"secretsmanager.{REGION}.registry.example",
         "sts.registry.example",

@@ -11,12 +11,7 @@ import pytest
 from harness.disks import fill, mounted
 
 EPOCHS = "from proxy.metadata.client.epochs import Epochs as Page"
-BUDGET = """
-import asyncio
-from proxy.storage.s3.node_budget import NodeBudget
-Page = lambda path: NodeBudget(path, 1)
-"""
-MADE = {"epochs": EPOCHS, "budget": BUDGET}
+MADE = {"epochs": EPOCHS}
 
 
 @pytest.mark.parametrize("what", MADE)

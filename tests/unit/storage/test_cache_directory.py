@@ -69,11 +69,6 @@ def directory(tmp_path: Path, now: Now) -> CacheDirectory:
     return CacheDirectory(tmp_path / "cache", LIMIT, extent=EXTENT, reserve=0, clock=now)
 
 
-def write(file: CacheFile, at: int, view: memoryview, stamp: int) -> None:
-    for part, offset in file.writing(at, view, stamp):
-        os.pwrite(file.fd, part, offset)
-
-
 def fill(directory: CacheDirectory, number: int, size: int, *, stay_open: bool = False, first: int = 0) -> CacheFile:
     """Keep an object, or the rest of it from an extent on."""
     file = directory.open(key(number), size)
@@ -82,7 +77,7 @@ def fill(directory: CacheDirectory, number: int, size: int, *, stay_open: bool =
     assert file.lock(first, file.extents) == file.extents
     for start, end in directory.reserve(file, first, file.extents):
         for at in range(start, end, EXTENT):
-            write(file, at, memoryview(content)[at : min(at + EXTENT, end)], directory.stamp())
+            file.write(at, memoryview(content)[at : min(at + EXTENT, end)], directory.stamp())
     file.unlock(first, file.extents)
     os.utime(file.fd, (directory._clock(), directory._clock()))
     if not stay_open:
@@ -150,7 +145,7 @@ def test_an_object_larger_than_the_cache_passes_through_it(directory: CacheDirec
         assert large.lock(first, first + 4) == first + 4
         for start, end in directory.reserve(large, first, first + 4):
             for at in range(start, end, EXTENT):
-                write(large, at, memoryview(bytes(EXTENT)), directory.stamp())
+                large.write(at, memoryview(bytes(EXTENT)), directory.stamp())
             assert end - start == 4 * EXTENT
         large.unlock(first, first + 4)
         assert large.used() <= LIMIT // 4 + SLACK

@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from proxy.storage.s3 import part_buffers
-from proxy.storage.s3.part_buffers import LEAST, OwnBudget, PartBuffers
+from proxy.storage.s3.part_buffers import LEAST, PartBuffers
 
 
 async def test_no_more_than_the_budget_is_held_and_turns_are_kept() -> None:
-    buffers = PartBuffers(OwnBudget(20), 10)
+    buffers = PartBuffers(20, 10)
     first, second = await buffers.take(10), await buffers.take(10)
     order: list[int] = []
 
@@ -31,7 +31,7 @@ async def test_no_more_than_the_budget_is_held_and_turns_are_kept() -> None:
 
 
 async def test_one_that_gives_up_waiting_lets_the_next_go() -> None:
-    buffers = PartBuffers(OwnBudget(10), 10)
+    buffers = PartBuffers(10, 10)
     held = await buffers.take(6)
     large, small = asyncio.create_task(buffers.take(9)), asyncio.create_task(buffers.take(4))
     await asyncio.sleep(0)
@@ -43,7 +43,7 @@ async def test_one_that_gives_up_waiting_lets_the_next_go() -> None:
 
 
 async def test_a_turn_that_comes_as_its_waiter_is_cancelled_is_not_lost() -> None:
-    buffers = PartBuffers(OwnBudget(10), 10)
+    buffers = PartBuffers(10, 10)
     held = await buffers.take(10)
     waiter = asyncio.create_task(buffers.take(10))
     await asyncio.sleep(0)
@@ -54,14 +54,14 @@ async def test_a_turn_that_comes_as_its_waiter_is_cancelled_is_not_lost() -> Non
 
 
 async def test_a_buffer_beyond_the_budget_comes_when_nothing_else_is_held() -> None:
-    buffers = PartBuffers(OwnBudget(10), 10)
+    buffers = PartBuffers(10, 10)
     assert len(await buffers.take(50)) == 50
 
 
 async def test_buffers_are_kept_while_a_push_goes_on_and_two_of_them_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """No more than fit the budget, and for the next part the very ones that were given back."""
     monkeypatch.setattr(part_buffers, "KEPT_BUSY_SECONDS", 0.05)
-    buffers = PartBuffers(OwnBudget(40), 10)
+    buffers = PartBuffers(40, 10)
     first = [await buffers.take(10) for _ in range(4)]
     for buffer in first:
         buffers.give(buffer, 10)
@@ -77,20 +77,20 @@ async def test_buffers_are_kept_while_a_push_goes_on_and_two_of_them_after_it(mo
 
 
 async def test_buffers_are_cut_only_once_none_came_back_for_a_while() -> None:
-    now = 0
-    buffers = PartBuffers(OwnBudget(40), 10, clock=lambda: now)
+    now = 0.0
+    buffers = PartBuffers(40, 10, clock=lambda: now)
     for buffer in [await buffers.take(10) for _ in range(4)]:
         buffers.give(buffer, 10)
     buffers._cut()
     assert len(buffers._kept) == 4
-    now += 60_000_000_000
+    now += 60
     buffers._cut()
     assert len(buffers._kept) == 2
     buffers.close()
 
 
 async def test_no_more_are_kept_than_the_budget_and_those_used_last() -> None:
-    buffers = PartBuffers(OwnBudget(2**20), 2**20)
+    buffers = PartBuffers(2**20, 2**20)
     buffers.give(await buffers.take(2**20), 2**20)
     small = await buffers.take(LEAST)
     buffers.give(small, LEAST)
@@ -101,7 +101,7 @@ async def test_no_more_are_kept_than_the_budget_and_those_used_last() -> None:
 async def test_a_buffer_of_less_than_a_part_is_kept_for_the_next_of_about_its_size() -> None:
     """So that small layers cost no fresh pages. Of what is kept, what was used longest ago makes room for more."""
     mib = 2**20
-    buffers = PartBuffers(OwnBudget(8 * mib), 8 * mib)
+    buffers = PartBuffers(8 * mib, 8 * mib)
     small = await buffers.take(mib + 100)
     assert mib + 100 <= len(small) <= 2 * (mib + 100)
     buffers.give(small, mib + 100)
@@ -121,7 +121,7 @@ async def test_a_buffer_of_less_than_a_part_is_kept_for_the_next_of_about_its_si
 
 async def test_of_small_buffers_none_is_kept_once_pushes_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(part_buffers, "KEPT_BUSY_SECONDS", 0.02)
-    buffers, was_cut = PartBuffers(OwnBudget(2**20), 2**20), asyncio.Event()
+    buffers, was_cut = PartBuffers(2**20, 2**20), asyncio.Event()
     cut = buffers._cut
 
     def tell() -> None:

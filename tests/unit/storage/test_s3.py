@@ -20,7 +20,6 @@ from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing, Production
 from proxy.storage.s3 import complete, part_buffers
 from proxy.storage.s3.bucket import Bucket
-from proxy.storage.s3.part_buffers import OwnBudget
 from proxy.storage.s3.store import S3Store
 
 
@@ -136,7 +135,7 @@ async def test_a_late_writer_never_replaces_the_object(make: Make) -> None:
 
 async def test_more_streams_than_buffers_all_end_within_the_budget(make: Make) -> None:
     """Twelve streams, two buffers; some of them stall with a half-filled one, whose bytes go into rows."""
-    store = make(budget=OwnBudget(2 * PART), stall_seconds=0.2)
+    store = make(buffer_bytes=2 * PART, stall_seconds=0.2)
     most = 0
 
     async def push(number: int) -> None:
@@ -171,8 +170,8 @@ async def test_a_stream_that_waits_for_a_buffer_keeps_no_memory_of_one_that_was_
         return buffer
 
     monkeypatch.setattr(part_buffers, "_pages", fresh)
-    monkeypatch.setattr(part_buffers, "KEPT_BUDGETS", 0)  # each buffer that is made is a fresh one
-    store = make(budget=OwnBudget(PART), stall_seconds=60.0)
+    store = make(buffer_bytes=PART, stall_seconds=60.0)
+    monkeypatch.setattr(store.buffers, "_usual", 0)  # none is kept: each that is made is a fresh one
     places = iter(range(0, 3 * PART, step))
 
     def following() -> Production | None:

@@ -107,7 +107,7 @@ async def test_bytes_that_come_after_all_make_parts_of_a_large_object_again_once
 async def test_an_object_that_could_not_be_put_together_leaves_nothing_and_begins_anew(
     make: Make, line: FaultLine, lost: bool
 ) -> None:
-    first = await make(patience=0.5).begin(KEY)
+    first = await make(retry_seconds=0.5).begin(KEY)
     await more(first, 0, PART + EARLIER)
     if lost:
         line.lose_answers, line.lose_to = 1000, b"POST /"
@@ -170,7 +170,7 @@ async def test_a_pause_that_meets_an_outage_keeps_its_bytes_in_rows_and_is_not_s
     make: Make, line: FaultLine, lost: bool
 ) -> None:
     """Whether or not the object was put. The session's rows move to a new key then, so that it is in nobody's way."""
-    first = await make(patience=0.5).begin(KEY)
+    first = await make(retry_seconds=0.5).begin(KEY)
     await more(first, 0, EARLIER)
     if lost:
         line.lose_answers, line.lose_to = 1000, b"PUT /"
@@ -202,7 +202,7 @@ async def test_a_worker_that_dies_reading_an_object_back_leaves_it_to_the_next(
     else:
         line.false_answers, line.false_to, line.false_pass = 1000, request_line, False
         line.false_answer = (b"403 Forbidden", b"AccessDenied")
-    store = make(patience=0.3)
+    store = make(retry_seconds=0.3)
     with pytest.raises(Failure) as failed:
         await more(await store.resume(KEY, earlier), earlier, earlier + MIB)
     assert failed.value.code is Code.STORE_UNAVAILABLE

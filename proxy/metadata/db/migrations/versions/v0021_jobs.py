@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("job_id", name="pk_jobs"),
         sa.UniqueConstraint("kind", "key", name="uq_jobs_kind_key"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_jobs_by_share", "jobs", ["kind", "state", "account", "share", "due_at"])
     op.create_index("ix_jobs_due", "jobs", ["state", "kind", "due_at", "created_at"])

@@ -1,0 +1,103 @@
+"""A worker's pull-through cache, put together from the settings: upstreams, importer, fetches."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from yarl import URL
+
+from proxy.app.context import WorkerContext
+from proxy.app.router import make_uploads
+from proxy.auth.pull_through import UpstreamCredentials
+from proxy.auth.secrets import VALUE_PURPOSE
+from proxy.config.loader import ConfigError
+from proxy.config.pull_through_settings import RULE_KEYS, PullThrough, UpstreamSetting, listed
+from proxy.config.settings import Config
+from proxy.model.pull_through import PullThroughRule, choose
+from proxy.registry.blobs import Blobs
+from proxy.registry.images import Images
+from proxy.registry.mirror.blobs import Layers
+from proxy.registry.mirror.manifests import Manifests, Policy
+from proxy.registry.mirror.mirror import Mirror
+from proxy.registry.mirror.upstreams import Credentials, Upstreams
+from proxy.upstream.client import Credential, Upstream
+
+
+@contextlib.asynccontextmanager
+async def open_mirror(config: Config, own: WorkerContext, sockets: Path) -> AsyncIterator[Mirror]:
+    """For a `with` block; what is being fetched at its end is given up. `sockets` is the run's folder, by a name
+    that is short enough for a socket's address, in every worker."""
+    given = config.pull_through
+    images = Images(own.metadata, own.keys, region=config.registry.region, create_on_push=False)
+    blobs, uploads = Blobs(own.metadata, own.store, own.keys, own.pool, own.links), make_uploads(config, own)
+
+    async def rule(account: str, repository: str) -> PullThroughRule | None:
+        return choose(await own.metadata.pull_through_rules(account), repository)
+
+    upstreams = Upstreams(upstream_of(given), credentials_of(config, own), time.monotonic)
+    layers = Layers(own.metadata, blobs, uploads, upstreams, own.run, sockets, early_ranges=given.early_ranges)
+    manifests = Manifests(own.metadata, images, upstreams, policy_of(given), time.time)
+    await layers.begin()
+    try:
+        yield Mirror(own.metadata, images, rule, manifests, layers, upstreams)
+    finally:
+        await layers.close()
+        await upstreams.close()
+
+
+def credentials_of(config: Config, own: WorkerContext) -> Credentials:
+    """What a rule logs in with: its secret."""
+    secrets = UpstreamCredentials(own.metadata, own.agreement.sealer(VALUE_PURPOSE), region=config.registry.region)
+
+    async def credential(rule: PullThroughRule) -> Credential | None:
+        found = await secrets.of(rule)
+        return Credential(found.username, found.access_token) if found is not None else None
+
+    return credential
+
+
+def upstream_of(given: PullThrough) -> Callable[[str], Upstream]:
+    """How the upstream of a rule's URL (a host, HOST:PORT, or with a scheme) is asked: as it is listed, else https.
+    ConfigError for files of an entry that cannot be used."""
+    origins = frozenset(URL(each.url).origin() for each in given.upstreams)
+    trusts = {each.url: trust_of(each) for each in given.upstreams}
+
+    def found(text: str) -> Upstream:
+        entry = listed(given.upstreams, text)
+        if entry is None:
+            base = URL(text if "://" in text else f"https://{text}").origin()
+            return Upstream(base, origins, given.connections, given.requests_per_second)
+        return Upstream(
+            URL(entry.url).origin(),
+            origins,
+            entry.connections or given.connections,
+            entry.requests_per_second or given.requests_per_second,
+            trusts[entry.url],
+            entry.proxy,
+        )
+
+    return found
+
+
+def trust_of(entry: UpstreamSetting) -> ssl.SSLContext | None:
+    """Who vouches for a listed upstream, and what this side shows; None: the system's authorities, and nothing."""
+    if not entry.ca_bundle and not entry.client_cert:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=entry.ca_bundle or None)
+        if entry.client_cert:
+            context.load_cert_chain(entry.client_cert)  # certificate and key in one file
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"[pull_through] upstreams {entry.url}: its files cannot be used: {error}") from error
+    return context
+
+
+def policy_of(given: PullThrough) -> Callable[[str], Policy]:
+    defaults = {key: default for key, (default, _, _) in RULE_KEYS.items()}
+    named = {prefix.rstrip("/"): Policy(**{**defaults, **keys}) for prefix, keys in given.rules.items()}
+    other = Policy(**defaults)  # type: ignore[arg-type]  # a whole number is one
+    return lambda prefix: named.get(prefix.rstrip("/"), other)

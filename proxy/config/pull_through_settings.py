@@ -1,0 +1,135 @@
+"""`[pull_through]`: which upstreams rules may name beyond ECR's own, how each is reached, and how each rule caches.
+
+    [pull_through]
+    upstreams = ["https://harbor.partner.example", {url = "http://127.0.0.1:5001", connections = 4}]
+
+    [pull_through.rules."docker-hub"]
+    refresh_seconds = 3600
+
+A rule names an upstream by its host, by HOST:PORT, or as it is written here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from proxy.config.setting import Tables, between, setting
+
+RULE_KEYS: Mapping[str, tuple[float, float, float]] = {
+    "refresh_seconds": (24 * 3600, 0, 366 * 86_400),  # default, least, most
+    "stale_max_seconds": (0, 0, 3660 * 86_400),
+    "budget_floor": (0, 0, 1_000_000),
+}
+_NO_TABLES = Tables()
+_URL = re.compile(r"(https?)://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:([0-9]{1,5}))?/?", re.ASCII)
+_PROXY = re.compile(r"https?://[^\s@/]+/?", re.ASCII)
+_PORTS = {"https": 443, "http": 80}
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSetting:
+    """One entry. `url` has scheme and host, and a port that is not its scheme's own."""
+
+    url: str
+    ca_bundle: str = ""
+    client_cert: str = ""
+    proxy: str = ""
+    connections: int = 0  # this and the next: 0 takes what [pull_through] says of all
+    requests_per_second: float = 0.0
+
+    @property
+    def host(self) -> str:
+        """HOST, or HOST:PORT, as rules name it."""
+        return self.url.partition("://")[2]
+
+
+def listed(upstreams: Iterable[UpstreamSetting], url: str) -> UpstreamSetting | None:
+    """The entry that a rule's `upstreamRegistryUrl` means."""
+    for entry in upstreams:
+        if url.rstrip("/") in (entry.host, entry.url, f"{entry.host}:{_PORTS[entry.url.partition(':')[0]]}"):
+            return entry
+    return None
+
+
+def read_upstream(given: Any) -> UpstreamSetting:
+    """An entry of the list, a text or a table. ValueError says what is wrong with it."""
+    table = {"url": given} if isinstance(given, str) else given
+    if not isinstance(table, Mapping) or not isinstance(table.get("url"), str):
+        raise ValueError('each entry must be "https://HOST[:PORT]", or a table with such a url')
+    known = {field.name: field.default for field in fields(UpstreamSetting)}
+    for key, value in table.items():
+        if key not in known:
+            raise ValueError(f"{key!r} is no key of an upstream: they are {', '.join(known)}")
+        kind: Any = str if key == "url" else type(known[key])
+        if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+            raise ValueError(f"{key} must be a {'text' if kind is str else 'number'}, not {value!r}")
+    found = UpstreamSetting(**{**table, "url": _origin(table["url"])})
+    if found.proxy and not _PROXY.fullmatch(found.proxy):
+        raise ValueError("proxy must be http://HOST[:PORT], without user and password")
+    if not 0 <= found.connections <= 1000:
+        raise ValueError("connections must be between 0, for those of [pull_through], and 1000")
+    if not 0 <= found.requests_per_second <= 1_000_000:
+        raise ValueError("requests_per_second must be between 0, for those of [pull_through], and 1000000")
+    return found
+
+
+def read_upstreams(given: Any) -> tuple[UpstreamSetting, ...]:
+    """The setting's value from what a file or the environment has. ValueError."""
+    if not isinstance(given, list | tuple):
+        raise ValueError("must be a list of texts and tables")
+    found = tuple(map(read_upstream, given))
+    hosts = [entry.host for entry in found]
+    if len(set(hosts)) != len(hosts):
+        raise ValueError("an upstream is listed once")
+    return found
+
+
+def _origin(text: str) -> str:
+    matched = _URL.fullmatch(text.strip().lower())
+    if matched is None or not 1 <= int(matched[5] or 1) <= 65_535:
+        shown = text.rpartition("@")[2][:128]  # never a password
+        raise ValueError(f"{shown!r} is not https://HOST[:PORT] or http://HOST[:PORT], without a path")
+    scheme, host, port = matched[1], matched[2], int(matched[5] or 0)
+    return f"{scheme}://{host}" + (f":{port}" if port and port != _PORTS[scheme] else "")
+
+
+def _rules(tables: Any) -> str | None:
+    for prefix, keys in tables.items():
+        if not isinstance(keys, dict):
+            return f'{prefix!r} must be a table, written [pull_through.rules."{prefix}"]'
+        for key, value in keys.items():
+            if key not in RULE_KEYS:
+                return f"{prefix!r}: {key!r} is none of {', '.join(RULE_KEYS)}"
+            _, low, high = RULE_KEYS[key]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                return f"{prefix!r}: {key} must be a number between {low:g} and {high:g}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class PullThrough:
+    upstreams: tuple[UpstreamSetting, ...] = setting(
+        (),
+        "registries that pull-through cache rules may name beyond ECR's list: https://HOST[:PORT], or http:// where "
+        "the network is trusted; or tables with url, ca_bundle, client_cert, proxy, connections, requests_per_second",
+        read=read_upstreams,
+    )
+    connections: int = setting(
+        16, "most layers at once from one upstream with one credential, of a worker", between(1, 1000)
+    )
+    requests_per_second: float = setting(
+        0.0, "most requests a second to one upstream with one credential, of a worker; 0: no limit", between(0, 1e6)
+    )
+    early_ranges: bool = setting(
+        True, "ranges of a layer that is still coming are served before its digest is known to be right"
+    )
+    rules: Tables = setting(  # noqa: RUF009  # the default is never changed
+        _NO_TABLES,
+        "by a rule's prefix: refresh_seconds (86400) after which a tag is checked upstream, stale_max_seconds (0: any) "
+        "for which it is served past that while the upstream cannot be asked, budget_floor (0) of requests that the "
+        "upstream must have left for checks",
+        _rules,
+    )

@@ -1,0 +1,71 @@
+"""BatchGetImage under a pull-through rule: what is not here is imported first, and why it could not be is told.
+
+    an image that the upstream has not         as any other: ImageNotFound
+    a failure of the upstream's                UpstreamAccessDenied, UpstreamTooManyRequests or UpstreamUnavailable
+    the same, and the repository is not here   UnableToGetUpstreamImageException
+
+Source: ImageFailureCode of botocore's `ecr` model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from proxy.auth.access import Access
+from proxy.awsmodel.validation import validate
+from proxy.ecr.parameters import Ask
+from proxy.model.errors import Code, Failure
+from proxy.model.names import check_tag, is_digest_like, parse_digest, repository_arn
+from proxy.registry.mirror.mirror import Mirror
+
+_OF_UPSTREAM = (Code.UPSTREAM_ACCESS_DENIED, Code.UPSTREAM_TOO_MANY_REQUESTS, Code.UPSTREAM_UNAVAILABLE)
+_ABSENT = (Code.IMAGE_NOT_FOUND, Code.REPOSITORY_NOT_FOUND)
+
+
+async def answer(
+    mirror: Mirror, access: Access, ask: Ask, rest: Callable[[], Awaitable[Mapping[str, Any]]]
+) -> Mapping[str, Any]:
+    """The answer of `rest`, asked once all images that can be imported are."""
+    validate(ask.operation, ask.parameters)
+    name: str = ask.parameters["repositoryName"]
+    arn = repository_arn(ask.region, ask.account, name)
+
+    async def may(action: str) -> bool:
+        return (await access.decide(ask.caller, action, arn, ask.info)).allowed
+
+    async def bring(image: Mapping[str, str]) -> Failure | None:
+        reference = image.get("imageDigest") or image.get("imageTag") or ""
+        try:
+            parse_digest(reference) if is_digest_like(reference) else check_tag(reference)
+        except Failure:
+            return None  # the rows say what is wrong with it
+        try:
+            await mirror.resolve(ask.account, name, reference, may)
+        except Failure as failure:
+            if failure.code not in (*_OF_UPSTREAM, *_ABSENT):
+                raise
+            return failure if failure.code in _OF_UPSTREAM else None
+        return None
+
+    wanted: list[Mapping[str, str]] = ask.parameters.get("imageIds") or []
+    refused = dict(zip(map(_key, wanted), await asyncio.gather(*map(bring, wanted)), strict=True))
+    try:
+        found = await rest()
+    except Failure as failure:
+        told = next((each for each in refused.values() if each is not None), None)
+        if failure.code is Code.REPOSITORY_NOT_FOUND and told is not None:
+            raise Failure(Code.UNABLE_TO_GET_UPSTREAM_IMAGE, told.message, hint=told.hint) from told
+        raise
+    failures = []
+    for each in found["failures"]:
+        told = refused.get(_key(each["imageId"]))
+        if told is not None:
+            each = each | {"failureCode": told.code.value, "failureReason": told.message}
+        failures.append(each)
+    return {**found, "failures": failures}
+
+
+def _key(image: Mapping[str, str]) -> tuple[str | None, str | None]:
+    return image.get("imageDigest"), image.get("imageTag")

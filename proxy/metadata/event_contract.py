@@ -1,0 +1,29 @@
+"""The part of `contract.Metadata` about events: deliveries (`jobs.event_delivery`) and secrets.
+
+`operations.events` says what each does.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from proxy.model.events import EventDelivery, EventSecret
+
+
+class EventRows(Protocol):
+    async def next_event(self, account: str, target: int, repository: str) -> EventDelivery | None:
+        """None: nothing is left, or the target is gone."""
+
+    async def dead_event(self, account: str, target: int, body: str) -> EventDelivery | None:
+        """A dead event once more; None: the target is gone."""
+
+    async def end_event(self, job_id: int, fence: int, delivery_id: int, *, error: str | None, dead: bool) -> bool:
+        """False when the job's lease is lost."""
+
+    async def drop_events(self, target: int, repository: str) -> int:
+        """Of a target that is gone, some at a time; 0: none is left, or it is there."""
+
+    async def event_secret(self, account: str) -> EventSecret | None: ...
+
+    async def put_event_secret(self, account: str, sealed: bytes, *, rotates: bool, keep_seconds: float) -> EventSecret:
+        """The one in force afterwards."""

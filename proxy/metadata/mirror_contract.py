@@ -1,0 +1,53 @@
+"""The part of `contract.Metadata` that images of an upstream need. Implemented as the rest is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from proxy.model.mirror import AbsentBlob, FetchLease, MirroredTag
+from proxy.model.records import CreateOnPush, PushedManifest
+
+
+class Mirrored(Protocol):
+    """Images of an upstream."""
+
+    async def import_manifest(
+        self,
+        account: str,
+        repository: str,
+        *,
+        content: bytes,
+        media_type: str | None,
+        digest: str,
+        tags: Sequence[str],
+        create: CreateOnPush,
+    ) -> PushedManifest:
+        """As `put_manifest`, of a manifest whose blobs and children may come later; `tags` are marked as checked."""
+
+    async def absent_blob(self, account: str, repository: str, digest: str) -> AbsentBlob | None:
+        """A blob that a manifest of the repository names and that is not here."""
+
+    async def mirrored_tag(self, account: str, repository: str, tag: str) -> MirroredTag | None:
+        """What the upstream said of a tag, and when; None of one that came from nowhere else."""
+
+    async def note_tag_checked(
+        self, account: str, repository: str, tag: str, *, digest: str, at: float | None = None
+    ) -> None:
+        """The upstream says that the tag is for `digest`, now or at `at`. RepositoryNotFound."""
+
+    async def lease_fetch(
+        self,
+        account: str,
+        repository: str,
+        digest: str,
+        *,
+        holder: str,
+        address: str,
+        seconds: float,
+        instead: str = "",
+    ) -> FetchLease:
+        """The lease on fetching a blob: `holder`'s, unless another's lives that is not that of `instead`."""
+
+    async def end_fetch(self, account: str, repository: str, digest: str, *, holder: str) -> None:
+        """Let the lease go. Idempotent."""

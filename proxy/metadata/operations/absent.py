@@ -1,0 +1,128 @@
+"""What images of an upstream name and what is not here yet, as rows that turn into an image's holds as it comes.
+
+    import of a manifest     rows for each blob and child that the repository has not           `record`
+    commit of a blob         its rows become `image_blobs`, and uses of the link                `adopt_blob`
+    import of a child        its rows become `image_children`                                   `adopt_manifest`
+    push of the same image   whoever pushes brings all: what is here is adopted, else refused   `require_complete`
+    removal of the image     its rows go                                                        `forget`
+
+Each in the transaction that causes it, so an image's holds and its absent content are at all times what its manifest
+names. Called by `pushes`, `uploads`, `manifests` and `mirror`; must not know why something is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from proxy.metadata.db.mirror_tables import ABSENT_BLOB, ABSENT_MANIFEST, absent_content
+from proxy.metadata.db.schema import blob_links, image_blobs, image_children, repositories
+from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.mirror_contract import Mirrored
+from proxy.metadata.operations.operation import operation
+from proxy.model.mirror import AbsentBlob
+from proxy.model.records import ManifestFacts
+
+_WAITING = select(absent_content.c.image_id, absent_content.c.media_type).where(
+    absent_content.c.repository_id == bindparam("repository"),
+    absent_content.c.digest == bindparam("digest"),
+    absent_content.c.kind == bindparam("kind"),
+)
+_OF_IMAGE = select(absent_content.c.digest, absent_content.c.kind).where(
+    absent_content.c.image_id == bindparam("image")
+)
+_DESCRIBED = (
+    select(absent_content.c.digest, absent_content.c.size, absent_content.c.media_type)
+    .join(repositories, repositories.c.repository_id == absent_content.c.repository_id)
+    .where(
+        repositories.c.account == bindparam("account"),
+        repositories.c.name == bindparam("name"),
+        absent_content.c.digest == bindparam("digest"),
+        absent_content.c.kind == ABSENT_BLOB,
+    )
+    .limit(1)
+)
+
+
+@operation(Mirrored)
+def absent_blob(tx: Transaction, account: str, repository: str, digest: str) -> AbsentBlob | None:
+    asked = {"account": account, "name": repository, "digest": digest}
+    row = tx.connection.execute(_DESCRIBED, asked).one_or_none()
+    return None if row is None else AbsentBlob(row.digest, row.size, row.media_type or "")
+
+
+def record(
+    tx: Transaction,
+    repository_id: int,
+    image_id: int,
+    facts: ManifestFacts,
+    blobs_here: Mapping[str, int],
+    children_here: Sequence[str],
+) -> None:
+    """Of a manifest that is imported, the rows of what is not here."""
+    rows: list[dict[str, Any]] = []
+    for digest, size in facts.blobs:
+        if digest not in blobs_here:
+            media_type = facts.blob_types.get(digest, "")
+            rows.append({"digest": digest, "kind": ABSENT_BLOB, "size": size, "media_type": media_type[:256] or None})
+    here = set(children_here)
+    for digest in facts.children:
+        if digest not in here:
+            rows.append({"digest": digest, "kind": ABSENT_MANIFEST, "size": 0, "media_type": None})
+    made = {"image_id": image_id, "repository_id": repository_id}
+    each_once = {row["digest"]: made | row for row in rows}
+    if each_once:
+        tx.connection.execute(insert(absent_content), list(each_once.values()))
+
+
+def adopt_blob(tx: Transaction, repository_id: int, digest: str, blob_id: int) -> None:
+    """The blob is linked: the images that wait for it hold it from now on."""
+    waiting = tx.connection.execute(
+        _WAITING, {"repository": repository_id, "digest": digest, "kind": ABSENT_BLOB}
+    ).all()
+    if not waiting:
+        return
+    made = {"blob_id": blob_id, "repository_id": repository_id}
+    tx.connection.execute(insert(image_blobs), [made | {"image_id": row.image_id} for row in waiting])
+    tx.connection.execute(
+        update(blob_links)
+        .where(blob_links.c.repository_id == repository_id, blob_links.c.blob_id == blob_id)
+        .values(uses=blob_links.c.uses + len(waiting), media_type=waiting[-1].media_type, touched_at=tx.now)
+    )
+    _remove(tx, repository_id, digest, ABSENT_BLOB)
+
+
+def adopt_manifest(tx: Transaction, repository_id: int, digest: str, child_id: int) -> None:
+    """The manifest is here: the indexes that wait for it list it from now on."""
+    waiting = tx.connection.execute(
+        _WAITING, {"repository": repository_id, "digest": digest, "kind": ABSENT_MANIFEST}
+    ).all()
+    if waiting:
+        made = {"child_id": child_id}
+        tx.connection.execute(insert(image_children), [made | {"image_id": row.image_id} for row in waiting])
+        _remove(tx, repository_id, digest, ABSENT_MANIFEST)
+
+
+def of_image(tx: Transaction, image_id: int) -> tuple[list[str], list[str]]:
+    """Digests of the blobs, and of the manifests, that are not here."""
+    rows = tx.connection.execute(_OF_IMAGE, {"image": image_id}).all()
+    return (
+        [row.digest for row in rows if row.kind == ABSENT_BLOB],
+        [row.digest for row in rows if row.kind == ABSENT_MANIFEST],
+    )
+
+
+def forget(tx: Transaction, image_ids: Sequence[int]) -> None:
+    tx.connection.execute(delete(absent_content).where(absent_content.c.image_id.in_(image_ids)))
+
+
+def _remove(tx: Transaction, repository_id: int, digest: str, kind: str) -> None:
+    tx.connection.execute(
+        delete(absent_content).where(
+            absent_content.c.repository_id == repository_id,
+            absent_content.c.digest == digest,
+            absent_content.c.kind == kind,
+        )
+    )

@@ -1,0 +1,224 @@
+"""Events of an account: `emit` writes them for the targets of matching rules, in the transaction that causes them.
+
+    emit(tx, account, IMAGE_ACTION, "team/app", {"result": "SUCCESS", "action-type": "PUSH", …})
+
+Nothing is written where no enabled rule matches; an account without rules costs one probe of an index. What is written
+is delivered by a job of the queue for each target and repository, in order, by `jobs.event_delivery`, which asks for
+`next_event` and says how it went by `end_event`.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, select, true, update
+
+from proxy.metadata.db.event_tables import event_deliveries, event_rules, event_secrets, event_targets
+from proxy.metadata.db.job_tables import jobs as job_table
+from proxy.metadata.db.transaction import FoundRow, Transaction
+from proxy.metadata.event_contract import EventRows
+from proxy.metadata.operations import jobs
+from proxy.metadata.operations.operation import operation
+from proxy.model.event_pattern import matches, parse_pattern
+from proxy.model.events import IMAGE_ACTION, REFERRER_ACTION, EventDelivery, EventSecret, envelope
+from proxy.model.jobs import Job
+
+KIND = "event"
+_PURGED = 500  # deliveries of a target that is gone, removed at a time
+
+_ENABLED = select(event_rules.c.name, event_rules.c.pattern).where(
+    event_rules.c.account == bindparam("account"), event_rules.c.enabled == true()
+)
+_TARGETS = (
+    select(event_targets.c.target_number)
+    .where(event_targets.c.account == bindparam("account"), event_targets.c.rule == bindparam("rule"))
+    .order_by(event_targets.c.target_id)
+)
+_FIRST = (
+    select(event_deliveries)
+    .where(
+        event_deliveries.c.target_number == bindparam("target"),
+        event_deliveries.c.repository == bindparam("repository"),
+    )
+    .order_by(event_deliveries.c.delivery_id)
+    .limit(1)
+)
+
+
+def emit(
+    tx: Transaction,
+    account: str,
+    detail_type: str,
+    repository: str,
+    details: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+    resources: Sequence[str] = (),
+) -> None:
+    """One event, or one for each of several details, about a repository of the account."""
+    rules = tx.connection.execute(_ENABLED, {"account": account}).all()
+    if not rules:
+        return
+    for detail in [details] if isinstance(details, Mapping) else details:
+        event_id = str(uuid.uuid4())
+        event = envelope(event_id, detail_type, account, tx.registry.region, tx.now, detail, resources)
+        body = json.dumps(event, separators=(",", ":"))
+        for rule in rules:
+            if matches(parse_pattern(rule.pattern), event):
+                for target in tx.connection.execute(_TARGETS, {"account": account, "rule": rule.name}).scalars().all():
+                    _deliver(tx, account, target, repository, body)
+
+
+def image_pushed(
+    tx: Transaction,
+    account: str,
+    repository: str,
+    digest: str,
+    tags: Sequence[str],
+    *,
+    media_type: str,
+    artifact_type: str | None,
+    subject: str | None,
+) -> None:
+    """PUSH of an image: an event for each tag that points to it anew, one without a tag where there is none."""
+    about = _image(repository, digest, "PUSH")
+    if subject is not None:
+        about |= {"manifest-media-type": media_type} | ({"artifact-media-type": artifact_type} if artifact_type else {})
+    emit(tx, account, REFERRER_ACTION if subject else IMAGE_ACTION, repository, _each_tag(about, tags))
+
+
+def image_deleted(
+    tx: Transaction, account: str, repository: str, digest: str, tags: Sequence[str], *, subject: str | None = None
+) -> None:
+    """DELETE of an image, or of tags of one that stays: an event for each of `tags`, without any one without a tag."""
+    about = _image(repository, digest, "DELETE")
+    emit(tx, account, REFERRER_ACTION if subject else IMAGE_ACTION, repository, _each_tag(about, tags))
+
+
+def has_rules(tx: Transaction, account: str) -> bool:
+    """Whether anybody listens: who must read rows to say what happened asks first."""
+    return tx.connection.execute(_ENABLED.limit(1), {"account": account}).first() is not None
+
+
+def _image(repository: str, digest: str, action: str) -> dict[str, Any]:
+    return {"result": "SUCCESS", "repository-name": repository, "image-digest": digest, "action-type": action}
+
+
+def _each_tag(about: Mapping[str, Any], tags: Sequence[str]) -> list[Mapping[str, Any]]:
+    return [{**about, "image-tag": tag} for tag in tags] or [about]
+
+
+def _deliver(tx: Transaction, account: str, target: int, repository: str, body: str) -> None:
+    tx.connection.execute(
+        insert(event_deliveries).values(
+            target_number=target, repository=repository, body=body, attempts=0, created_at=tx.now
+        )
+    )
+    subject = {"target": target, "repository": repository}
+    jobs.enqueue(tx, KIND, account, f"{target}/{repository}", subject, share=str(target))
+
+
+# ---- what a job asks ---------------------------------------------------------------------------------------------
+
+
+@operation(EventRows)
+def next_event(tx: Transaction, account: str, target: int, repository: str) -> EventDelivery | None:
+    """The first that is not delivered; None: there is none, or nowhere to deliver it to."""
+    found = _target(tx, account, target)
+    row = tx.connection.execute(_FIRST, {"target": target, "repository": repository}).first()
+    if found is None or row is None:
+        return None
+    return EventDelivery(
+        row.delivery_id, row.body, row.attempts, row.created_at, found.definition, _secrets(tx, account)
+    )
+
+
+@operation(EventRows)
+def dead_event(tx: Transaction, account: str, target: int, body: str) -> EventDelivery | None:
+    """The event of a dead job that an operator tries again; None: its target is gone."""
+    found = _target(tx, account, target)
+    if found is None:
+        return None
+    return EventDelivery(0, body, 0, tx.now, found.definition, _secrets(tx, account))
+
+
+@operation(EventRows, write=True)
+def end_event(tx: Transaction, job_id: int, fence: int, delivery_id: int, error: str | None, dead: bool) -> bool:
+    """An attempt has ended: without an error it is delivered; with one it stays first, or, dead, makes way for the next
+    and is a dead job of its own. False when the lease is lost: whoever held it stops."""
+    if not jobs.holds(tx, job_id, fence):
+        return False
+    mine = event_deliveries.c.delivery_id == delivery_id
+    if error is not None and not dead:
+        tx.connection.execute(update(event_deliveries).where(mine).values(attempts=event_deliveries.c.attempts + 1))
+        return True
+    row = tx.connection.execute(select(event_deliveries).where(mine)).first()
+    if error is not None and row is not None:
+        owner = tx.connection.execute(select(job_table).where(job_table.c.job_id == job_id)).one()
+        subject = {"target": row.target_number, "repository": row.repository, "body": row.body}
+        job = Job(job_id, KIND, owner.account, owner.key, owner.subject, owner.share, row.attempts, tx.now, tx.now)
+        key = f"dead/{row.target_number}/{json.loads(row.body)['id']}"
+        jobs.enqueue_dead(tx, job, key, subject, error)
+    tx.connection.execute(delete(event_deliveries).where(mine))
+    return True
+
+
+@operation(EventRows, write=True)
+def drop_events(tx: Transaction, target: int, repository: str) -> int:
+    """Remove some of what was to go to a target that is gone; how many."""
+    if tx.connection.execute(
+        select(event_targets.c.target_number).where(event_targets.c.target_number == target)
+    ).first():
+        return 0
+    some = (
+        select(event_deliveries.c.delivery_id)
+        .where(event_deliveries.c.target_number == target, event_deliveries.c.repository == repository)
+        .order_by(event_deliveries.c.delivery_id)
+        .limit(_PURGED)
+    )
+    ids = tx.connection.execute(some).scalars().all()
+    if ids:
+        tx.connection.execute(delete(event_deliveries).where(event_deliveries.c.delivery_id.in_(ids)))
+    return len(ids)
+
+
+@operation(EventRows)
+def event_secret(tx: Transaction, account: str) -> EventSecret | None:
+    row = tx.connection.execute(select(event_secrets).where(event_secrets.c.account == account)).first()
+    return None if row is None else EventSecret(row.sealed, row.previous, row.previous_until)
+
+
+@operation(EventRows, write=True)
+def put_event_secret(tx: Transaction, account: str, sealed: bytes, rotates: bool, keep_seconds: float) -> EventSecret:
+    """The secret in force afterwards: this one, where there is none yet or where it `rotates`; then the one before it
+    signs as well for `keep_seconds`."""
+    row = tx.connection.execute(select(event_secrets).where(event_secrets.c.account == account)).first()
+    if row is None:
+        tx.connection.execute(insert(event_secrets).values(account=account, sealed=sealed, previous_until=0.0))
+        return EventSecret(sealed, None, 0.0)
+    if not rotates:
+        return EventSecret(row.sealed, row.previous, row.previous_until)
+    until = tx.now + keep_seconds
+    tx.connection.execute(
+        update(event_secrets)
+        .where(event_secrets.c.account == account)
+        .values(sealed=sealed, previous=row.sealed, previous_until=until)
+    )
+    return EventSecret(sealed, row.sealed, until)
+
+
+def _target(tx: Transaction, account: str, target: int) -> FoundRow | None:
+    return tx.connection.execute(
+        select(event_targets.c.definition).where(
+            event_targets.c.target_number == target, event_targets.c.account == account
+        )
+    ).first()
+
+
+def _secrets(tx: Transaction, account: str) -> Sequence[bytes]:
+    found = event_secret(tx, account)
+    if found is None:
+        return ()
+    previous = found.previous if found.previous_until > tx.now else None
+    return (found.sealed,) if previous is None else (found.sealed, previous)

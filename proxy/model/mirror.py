@@ -1,0 +1,37 @@
+"""What rows know of images that came from an upstream, and are not all here. Pure records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PULL_THROUGH = "pull-through"
+"""Who opened an upload session that an import fills, in the place of a principal's id: such a session's commit gives
+the images that wait for the blob their hold on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AbsentBlob:
+    """A blob that a manifest of the repository names and that is not here: as its descriptor says."""
+
+    digest: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredTag:
+    """`digest` is where the tag pointed when the upstream was asked last, at `checked_at` (epoch seconds). A tag that
+    points elsewhere by now was moved here, by a person: it is not the upstream's any more."""
+
+    digest: str
+    checked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLease:
+    """Who fetches a blob from its upstream: `holder` is a name made for that one fetch, `address` where others may
+    read it as it comes. It ends by itself at `until` (epoch seconds of the database)."""
+
+    holder: str
+    address: str
+    until: float

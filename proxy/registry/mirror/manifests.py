@@ -1,0 +1,234 @@
+"""A manifest under a pull-through rule: from here, checked with the upstream, imported, or served stale.
+
+    here, by digest                       served
+    here, by a tag of ours                served: a person moved it, it is not the upstream's any more
+    here, by a tag checked lately         served
+    here, by a tag that is due            HEAD; the same digest: marked as checked; another: GET and import
+                                          any failure of that, or no permission: served as it is (stale, in the first)
+    not here                              GET and import; a failure is told, and remembered for a while
+
+A repository or an image that is not here is imported only for those who may (`ecr:BatchImportUpstreamImage`, and
+`ecr:CreateRepository` where there is none); others are told what ECR tells them. One import of a name at a time in a
+worker, whoever waits, and whoever leaves. An import ends in one transaction (`metadata.operations.mirror`): before it
+nothing is here, after it the image is, without its layers; a worker that dies in between loses an answer.
+Source: ECR User Guide, "Sync an upstream registry", "IAM permissions".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from proxy import observe
+from proxy.metadata.contract import Metadata
+from proxy.model.errors import Code, Failure, repository_not_found
+from proxy.model.names import is_digest_like
+from proxy.model.pull_through import PullThroughRule
+from proxy.model.records import CreateOnPush, StoredManifest
+from proxy.registry.images import Images
+from proxy.registry.mirror.upstreams import Upstreams, told, upstream_name
+from proxy.upstream.client import UpstreamClient, UpstreamManifest
+from proxy.upstream.errors import UpstreamFailed
+
+IMPORT, CREATE = "ecr:BatchImportUpstreamImage", "ecr:CreateRepository"
+STALE_PAUSE_SECONDS = 10.0  # after a failed refresh, before this worker tries the tag again
+
+May = Callable[[str], Awaitable[bool]]
+"""Whether whoever pulls may do the action on the repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Of one rule: how old a tag may be before the upstream is asked, how old when it cannot be (0: any age), and the
+    requests that the upstream must have left for that."""
+
+    refresh_seconds: float = 24 * 3600.0
+    stale_max_seconds: float = 0.0
+    budget_floor: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """`good_until`: epoch seconds until which the tag need not be checked (digests: for ever)."""
+
+    manifest: StoredManifest
+    is_stale: bool = False
+    good_until: float = float("inf")
+
+
+class Manifests:
+    """One worker's. `now` tells epoch seconds, `policy` what is set for a rule's prefix."""
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        images: Images,
+        upstreams: Upstreams,
+        policy: Callable[[str], Policy],
+        now: Callable[[], float],
+    ) -> None:
+        self._metadata = metadata
+        self._images = images
+        self._upstreams = upstreams
+        self._policy = policy
+        self._now = now
+        self._running: dict[Hashable, asyncio.Task[Any]] = {}
+        self._paused: dict[Hashable, float] = {}  # tags whose refresh failed, bounded by their time
+
+    async def resolve(self, rule: PullThroughRule, account: str, repository: str, reference: str, may: May) -> Pulled:
+        """RepositoryNotFound, ImageNotFound, the failures of `upstreams.told`, and what an import's row is refused."""
+        try:
+            found = await self._images.resolve(account, repository, reference)
+        except Failure as failure:
+            if failure.code not in (Code.IMAGE_NOT_FOUND, Code.REPOSITORY_NOT_FOUND):
+                raise
+            return await self._miss(rule, account, repository, reference, may, failure)
+        if is_digest_like(reference):
+            return _counted("hit", Pulled(found))
+        mark = await self._metadata.mirrored_tag(account, repository, reference)
+        if mark is None or mark.digest != found.digest:
+            return _counted("hit", Pulled(found))
+        due = mark.checked_at + self._policy(rule.prefix).refresh_seconds
+        if self._now() < due:
+            return _counted("hit", Pulled(found, good_until=due))
+        return await self._refresh(rule, account, repository, reference, may, found, mark.checked_at)
+
+    async def _miss(
+        self, rule: PullThroughRule, account: str, repository: str, reference: str, may: May, absent: Failure
+    ) -> Pulled:
+        create = absent.code is Code.REPOSITORY_NOT_FOUND
+        if create and not await may(CREATE):
+            raise repository_not_found(repository, account)
+        if not await may(IMPORT):
+            raise _not_found()
+        self._upstreams.require(rule, repository, reference)
+
+        async def bring() -> StoredManifest:
+            try:
+                client = await self._upstreams.client(rule)
+                found = await client.manifest(upstream_name(rule, repository), reference)
+            except UpstreamFailed as failed:
+                failure = told(rule, failed, missing=_not_found())
+                raise self._upstreams.remember(rule, repository, reference, failure) from failed
+            return await self._import(account, repository, reference, found, create=create)
+
+        manifest = await self._once((account, repository, reference), bring)
+        return _counted("imported", Pulled(manifest, good_until=self._due(rule)))
+
+    async def _refresh(
+        self,
+        rule: PullThroughRule,
+        account: str,
+        repository: str,
+        tag: str,
+        may: May,
+        here: StoredManifest,
+        checked_at: float,
+    ) -> Pulled:
+        name = (account, repository, tag)
+        policy = self._policy(rule.prefix)
+        if not await may(IMPORT):
+            return _counted("hit", Pulled(here, good_until=0.0))
+        if self._paused.get(name, 0.0) <= self._now():
+
+            async def look() -> StoredManifest:
+                client = await self._upstreams.client(rule)
+                if client.budget.is_below(policy.budget_floor):
+                    raise _BudgetSpent
+                return await self._checked(client, rule, account, repository, tag, here)
+
+            try:
+                fresh = await self._once(name, look)
+                return _counted("refreshed", Pulled(fresh, good_until=self._due(rule)))
+            except (UpstreamFailed, Failure, _BudgetSpent) as failed:
+                observe.log.warning("a tag could not be refreshed", repository=repository, tag=tag, why=repr(failed))
+                self._pause(name)
+        age = self._now() - checked_at
+        if policy.stale_max_seconds and age > policy.refresh_seconds + policy.stale_max_seconds:
+            raise Failure(
+                Code.UPSTREAM_UNAVAILABLE,
+                f"The upstream registry {rule.upstream_url} of the pull through cache rule '{rule.prefix}' cannot be"
+                " asked, and what is here is too old",
+                seconds=STALE_PAUSE_SECONDS,
+            )
+        return _counted("stale", Pulled(here, is_stale=True, good_until=0.0))
+
+    async def _checked(
+        self,
+        client: UpstreamClient,
+        rule: PullThroughRule,
+        account: str,
+        repository: str,
+        tag: str,
+        here: StoredManifest,
+    ) -> StoredManifest:
+        name = upstream_name(rule, repository)
+        seen = await client.manifest(name, tag, look=True)
+        if seen.digest != here.digest:  # or it did not say
+            found = await client.manifest(name, tag)
+            try:
+                return await self._import(account, repository, tag, found, create=False)
+            except Failure as failure:
+                if failure.code is not Code.IMAGE_TAG_ALREADY_EXISTS:
+                    raise
+        # The same; or the tag is immutable here, and stays: either way it need not be asked again soon.
+        await self._metadata.note_tag_checked(account, repository, tag, digest=here.digest)
+        return here
+
+    async def _import(
+        self, account: str, repository: str, reference: str, found: UpstreamManifest, *, create: bool
+    ) -> StoredManifest:
+        try:
+            await self._metadata.import_manifest(
+                account,
+                repository,
+                content=found.content,
+                media_type=found.media_type or None,
+                digest=found.digest,
+                tags=[] if is_digest_like(reference) else [reference],
+                create=CreateOnPush.YES if create else CreateOnPush.NO,
+            )
+        except Failure as failure:
+            if failure.code in (Code.MANIFEST_INVALID, Code.UNSUPPORTED, Code.MANIFEST_TOO_LARGE):
+                raise Failure(
+                    Code.UPSTREAM_UNAVAILABLE, f"The upstream's manifest is not taken: {failure.message}", seconds=60.0
+                ) from failure
+            raise
+        return await self._images.resolve(account, repository, found.digest)
+
+    async def _once(self, name: Hashable, bring: Callable[[], Coroutine[Any, Any, StoredManifest]]) -> StoredManifest:
+        """One of a name at a time. A client that leaves ends nothing that others wait for."""
+        task = self._running.get(name)
+        if task is None:
+            task = self._running[name] = asyncio.create_task(bring(), name="import")
+            task.add_done_callback(lambda ended: self._ended(name, ended))
+        found: StoredManifest = await asyncio.shield(task)
+        return found
+
+    def _ended(self, name: Hashable, task: asyncio.Task[Any]) -> None:
+        self._running.pop(name, None)
+        if not task.cancelled():
+            task.exception()  # whoever waited was told; perhaps nobody did
+
+    def _pause(self, name: Hashable) -> None:
+        now = self._now()
+        self._paused = {each: until for each, until in self._paused.items() if until > now}
+        self._paused[name] = now + STALE_PAUSE_SECONDS
+
+    def _due(self, rule: PullThroughRule) -> float:
+        return self._now() + self._policy(rule.prefix).refresh_seconds
+
+
+class _BudgetSpent(Exception):
+    """The upstream has few requests left: they are for what nobody has."""
+
+
+def _not_found() -> Failure:
+    return Failure(Code.IMAGE_NOT_FOUND, "Requested image not found")
+
+
+def _counted(outcome: str, pulled: Pulled) -> Pulled:
+    observe.metrics.mirror_pulls.labels(outcome).inc()
+    return pulled

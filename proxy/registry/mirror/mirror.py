@@ -1,0 +1,53 @@
+"""What protocols ask of images under pull-through rules: a manifest, and a blob that is not here yet.
+
+Without a rule for the repository a manifest is what `images` says, and no blob is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from proxy.metadata.contract import Metadata
+from proxy.model.pull_through import PullThroughRule
+from proxy.registry.images import Images
+from proxy.registry.mirror.blobs import ComingBlob, Layers
+from proxy.registry.mirror.manifests import Manifests, May, Pulled
+from proxy.registry.mirror.upstreams import Upstreams
+
+Rules = Callable[[str, str], Awaitable[PullThroughRule | None]]
+"""The rule that counts for a repository of an account, if any."""
+
+
+class Mirror:
+    """One worker's."""
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        images: Images,
+        rules: Rules,
+        manifests: Manifests,
+        layers: Layers,
+        upstreams: Upstreams,
+    ) -> None:
+        self._metadata = metadata
+        self._images = images
+        self._rules = rules
+        self._manifests = manifests
+        self._layers = layers
+        self.probe = upstreams.probe
+
+    async def resolve(self, account: str, repository: str, reference: str, may: May) -> Pulled:
+        """As `Manifests.resolve`; `may` says what whoever pulls is allowed on the repository."""
+        rule = await self._rules(account, repository)
+        if rule is None:
+            return Pulled(await self._images.resolve(account, repository, reference))
+        return await self._manifests.resolve(rule, account, repository, reference, may)
+
+    async def coming(self, account: str, repository: str, digest: str) -> ComingBlob | None:
+        """A blob that a manifest of the repository names, that is not here, and that a rule says where to get."""
+        rule = await self._rules(account, repository)
+        absent = await self._metadata.absent_blob(account, repository, digest) if rule is not None else None
+        if rule is None or absent is None:
+            return None
+        return self._layers.open(rule, account, repository, absent)

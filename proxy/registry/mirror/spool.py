@@ -1,0 +1,120 @@
+"""What has come of a layer that is being fetched, for readers at any place in it: sealed on disk, in a nameless file.
+
+    appended    frames of `FRAME` bytes are sealed and written; the rest is the tail, in memory
+    read        from the tail, from the last `RECENT` frames in memory, else from the file
+
+The key is made for this one spool and never leaves the process. A layer shorter than a frame makes no file. Not the
+stored object, since that cannot be read before it is finished on S3, and its frames are not all there on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from proxy.model.errors import Code, Failure
+from proxy.registry.append import see_through
+
+FRAME = 1 << 20
+RECENT = 4  # frames in memory: readers that keep up open nothing
+_STORED = FRAME + 16  # with GCM's tag
+T = TypeVar("T")
+
+
+class Spool:
+    """`length` bytes so far. The file lies in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.length = 0
+        self._folder = folder
+        self._cipher: AESGCM | None = None
+        self._tail = bytearray()
+        self._frames = 0
+        self._recent: OrderedDict[int, bytes] = OrderedDict()
+        self._file = -1
+
+    def __repr__(self) -> str:
+        return f"<Spool of {self.length} bytes>"
+
+    async def append(self, some: bytes) -> None:
+        """StoreFull, StoreUnavailable: of this machine's own disk."""
+        view = memoryview(some)
+        while view:
+            taken = view[: FRAME - len(self._tail)]
+            view = view[len(taken) :]
+            if len(self._tail) + len(taken) < FRAME:
+                self._tail += taken
+            else:
+                frame = bytes(self._tail) + taken
+                await _off_loop(lambda frame=frame: self._write(frame), self._folder)  # type: ignore[misc]  # bound now
+                self._recent[self._frames] = frame
+                if len(self._recent) > RECENT:
+                    self._recent.popitem(last=False)
+                self._frames += 1
+                self._tail = bytearray()  # a new one: readers have copies of the old one's bytes only
+            self.length += len(taken)
+
+    async def read(self, at: int, stop: int) -> memoryview:
+        """Bytes from `at` on, up to `stop` or to a frame's end; `at` is below `stop`, and that not above `length`."""
+        number, inside = divmod(at, FRAME)
+        last = min(stop - number * FRAME, FRAME)
+        if number >= self._frames:
+            return memoryview(bytes(self._tail[inside:last]))
+        frame = self._recent.get(number)
+        if frame is None:
+            frame = await _off_loop(lambda: self._open(number), self._folder)
+        return memoryview(frame)[inside:last]
+
+    async def close(self) -> None:
+        """Nobody reads any more. Safe to call twice."""
+        file, self._file = self._file, -1
+        self._recent.clear()
+        self._tail.clear()
+        if file >= 0:
+            await see_through(asyncio.to_thread(os.close, file))  # it takes a while to free what was written
+
+    def _write(self, frame: bytes) -> None:
+        if self._cipher is None:
+            self._cipher = AESGCM(AESGCM.generate_key(256))
+            self._file, name = tempfile.mkstemp(dir=self._folder)
+            os.unlink(name)
+        sealed = self._cipher.encrypt(_nonce(self._frames), frame, None)
+        if os.pwrite(self._file, sealed, self._frames * _STORED) < _STORED:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _open(self, number: int) -> bytes:
+        if self._cipher is None or self._file < 0:
+            raise OSError(errno.EBADF, "the spool is closed")
+        return self._cipher.decrypt(_nonce(number), os.pread(self._file, _STORED, number * _STORED), None)
+
+
+async def _off_loop(work: Callable[[], T], folder: Path) -> T:
+    """In a thread, to its end whatever is cancelled: it works with the spool's file."""
+    found: list[T] = []
+
+    async def run() -> None:
+        found.append(await asyncio.to_thread(work))
+
+    try:
+        await see_through(run())
+    except (OSError, InvalidTag) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise Failure(
+            Code.STORE_FULL if full else Code.STORE_UNAVAILABLE,
+            "a layer could not be set aside on its way",
+            hint=f"{folder}: {error!r}",
+        ) from error
+    return found[0]
+
+
+def _nonce(number: int) -> bytes:
+    return number.to_bytes(12, "big")

@@ -1,0 +1,147 @@
+"""The client of a rule's upstream, kept for as long as its credential counts; and what its failures mean here.
+
+    upstream says                   whoever pulls is told
+    404                             404, ECR's text: `Requested image not found`
+    401, 403, a private address     403, with upstream and rule, never the secret
+    429, or our own cap             429 with its seconds
+    anything else, or nothing       503 with seconds, where nothing is here to be served instead
+
+A negative answer is remembered for `NEGATIVE_SECONDS`, under the rule's and the credential's own time: a changed rule
+or secret is asked again at once. Must not know where rules and secrets are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+
+from yarl import URL
+
+from proxy import observe
+from proxy.model.errors import Code, Failure
+from proxy.model.pull_through import PullThroughRule, upstream_repository
+from proxy.upstream.client import Credential, Upstream, UpstreamClient
+from proxy.upstream.errors import Reason, UpstreamFailed
+
+NEGATIVE_SECONDS = 60.0
+PROBE_SECONDS = 20.0  # of a validation, which a client of the API waits for
+NEGATIVES = 4096  # remembered by a worker
+CLIENTS = 256  # kept by a worker; past it the least recently used is closed
+RETRY_SECONDS = 5.0  # of a 503 that nobody gave a time
+
+Credentials = Callable[[PullThroughRule], Awaitable[Credential | None]]
+"""What a rule logs in with; a Failure where its secret is not to be had."""
+
+
+class Upstreams:
+    """One worker's clients. `settings` says of a host[:port] or URL how that upstream is asked."""
+
+    def __init__(
+        self, settings: Callable[[str], Upstream], credentials: Credentials, clock: Callable[[], float]
+    ) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._clock = clock
+        self._clients: OrderedDict[Hashable, UpstreamClient] = OrderedDict()
+        self._negative: OrderedDict[Hashable, tuple[float, Failure]] = OrderedDict()
+
+    async def client(self, rule: PullThroughRule) -> UpstreamClient:
+        upstream = self._settings(rule.upstream_url)
+        credential = await self._credentials(rule)
+        name = (upstream.base, credential)
+        found = self._clients.get(name)
+        if found is None:
+            found = self._clients[name] = UpstreamClient(
+                upstream, credential, clock=self._clock, note=_noted(upstream.base)
+            )
+            if len(self._clients) > CLIENTS:
+                _, old = self._clients.popitem(last=False)
+                await old.__aexit__()
+        self._clients.move_to_end(name)
+        return found
+
+    async def probe(self, rule: PullThroughRule) -> str:
+        """Ask whether the rule's upstream is a registry and takes its credential. Empty: it does; else why not.
+
+        Failure where the rule's secret is not to be had."""
+        client = await self.client(rule)
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await client.ping()
+        except UpstreamFailed as failed:
+            nothing = Failure(Code.IMAGE_NOT_FOUND, f"There is no registry at {rule.upstream_url}")
+            return told(rule, failed, missing=nothing).message
+        except TimeoutError:
+            return f"No answer was given by the upstream registry {rule.upstream_url} in {PROBE_SECONDS:.0f} seconds"
+        return ""
+
+    async def close(self) -> None:
+        for client in self._clients.values():
+            await client.__aexit__()
+        self._clients.clear()
+
+    def require(self, rule: PullThroughRule, repository: str, reference: str) -> None:
+        """The failure that was remembered of it, if its time is not over."""
+        name = _name(rule, repository, reference)
+        until, failure = self._negative.get(name, (0.0, None))
+        if failure is not None:
+            if self._clock() < until:
+                raise failure
+            del self._negative[name]
+
+    def remember(self, rule: PullThroughRule, repository: str, reference: str, failure: Failure) -> Failure:
+        """The same failure, which counts for a while where asking again would give the same."""
+        if failure.code in _LASTING:
+            name = _name(rule, repository, reference)
+            self._negative[name] = (self._clock() + NEGATIVE_SECONDS, failure)
+            if len(self._negative) > NEGATIVES:
+                self._negative.popitem(last=False)
+        return failure
+
+
+def told(rule: PullThroughRule, failed: UpstreamFailed, *, missing: Failure) -> Failure:
+    """What an upstream's failure means to whoever pulls; `missing` is what to say where it has no such thing."""
+    where = f"the upstream registry {rule.upstream_url} of the pull through cache rule '{rule.prefix}'"
+    if failed.reason is Reason.MISSING:
+        return missing
+    if failed.reason is Reason.DENIED:
+        return Failure(
+            Code.UPSTREAM_ACCESS_DENIED, f"Access was denied by {where}", hint=f"{failed.kind}: {failed.said}"
+        )
+    seconds = failed.seconds or RETRY_SECONDS
+    if failed.reason is Reason.LIMITED:
+        return Failure(Code.UPSTREAM_TOO_MANY_REQUESTS, f"Too many requests to {where}", seconds=seconds)
+    if failed.reason is Reason.WRONG:
+        return Failure(
+            Code.UPSTREAM_UNAVAILABLE,
+            f"A wrong answer was given by {where}",
+            hint=f"{failed.kind}: {failed.said}",
+            seconds=seconds,
+            wrong="yes",
+        )
+    return Failure(
+        Code.UPSTREAM_UNAVAILABLE, f"No answer was given by {where}", hint=f"{failed.kind}: {failed.said}",
+        seconds=seconds,
+    )  # fmt: skip
+
+
+def upstream_name(rule: PullThroughRule, repository: str) -> str:
+    return upstream_repository(rule, repository)
+
+
+_LASTING = frozenset({Code.IMAGE_NOT_FOUND, Code.LAYERS_NOT_FOUND, Code.UPSTREAM_ACCESS_DENIED})
+
+
+def _name(rule: PullThroughRule, repository: str, reference: str) -> Hashable:
+    return rule.account, rule.prefix, rule.updated_at, repository, reference
+
+
+def _noted(base: URL) -> Callable[[str, str, float], None]:
+    host = base.host or ""
+
+    def note(kind: str, outcome: str, seconds: float) -> None:
+        observe.metrics.upstream_requests.labels(host, kind, outcome).inc()
+        observe.metrics.upstream_seconds.labels(kind).observe(seconds)
+
+    return note

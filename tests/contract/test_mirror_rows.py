@@ -1,0 +1,167 @@
+"""Rows of images that come from an upstream: a manifest first, what it names as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+
+from harness.metadata import ACCOUNT, REPOSITORY, World, append, digest, image_manifest, index_manifest
+from proxy.model.errors import Code, Failure
+from proxy.model.mirror import PULL_THROUGH, AbsentBlob
+from proxy.model.records import CreateOnPush
+
+YES = CreateOnPush.YES
+
+
+@pytest.fixture(autouse=True)
+async def administrator(world: World) -> None:
+    await world.bootstrap()
+
+
+async def refused(code: Code, asking: Awaitable[Any]) -> str:
+    with pytest.raises(Failure) as caught:
+        await asking
+    assert caught.value.code is code, caught.value
+    return caught.value.message
+
+
+async def imported(world: World, content: bytes, *tags: str, repository: str = REPOSITORY) -> str:
+    found = await world.metadata.import_manifest(
+        ACCOUNT, repository, content=content, media_type=None, digest=digest(content), tags=tags, create=YES
+    )
+    return found.digest
+
+
+async def fetched(world: World, name: str) -> None:
+    """As an import commits a blob."""
+    leased = await world.lease(await world.begin(opened_by=PULL_THROUGH))
+    await world.metadata.commit_upload(
+        leased.upload_id, leased.fence, digest=digest(name), segment=append(0, 10), hash_state=b"state"
+    )
+
+
+async def miscounts(world: World) -> list[Any]:
+    found: list[Any] = []
+    for noun in ("accounts", "repositories", "images", "blob_links", "blobs"):
+        found += (await world.metadata.miscounts(noun, after="", limit=100))[0]
+    return found
+
+
+async def test_an_image_is_there_before_its_layers_and_its_size_is_its_manifests(world: World) -> None:
+    name = await imported(world, image_manifest("config", ["layer"]), "1")
+    assert (await world.metadata.manifest(ACCOUNT, REPOSITORY, "1")).digest == name
+    described = await world.call("DescribeImages", repositoryName=REPOSITORY)
+    assert [each["imageDigest"] for each in described["imageDetails"]] == [name]
+    found = await world.metadata.absent_blob(ACCOUNT, REPOSITORY, digest("layer"))
+    assert found is not None
+    assert (found.digest, found.size) == (digest("layer"), 10)
+    await refused(Code.LAYERS_NOT_FOUND, world.metadata.blob(ACCOUNT, REPOSITORY, digest("layer")))
+
+
+async def test_a_blob_that_comes_is_held_by_the_images_that_waited_for_it(world: World) -> None:
+    for tag, config in (("1", "one"), ("2", "two")):
+        await imported(world, image_manifest(config, ["layer"]), tag)
+    await fetched(world, "layer")
+    assert await world.metadata.absent_blob(ACCOUNT, REPOSITORY, digest("layer")) is None
+    await refused(Code.LAYER_IN_USE, world.metadata.unlink_blob(ACCOUNT, REPOSITORY, digest("layer")))
+    assert await miscounts(world) == []
+
+
+async def test_a_removed_image_waits_for_nothing(world: World) -> None:
+    name = await imported(world, image_manifest("config", ["layer"]), "1")
+    await world.metadata.delete_manifest(ACCOUNT, REPOSITORY, name)
+    assert await world.metadata.absent_blob(ACCOUNT, REPOSITORY, digest("layer")) is None
+    assert await world.metadata.mirrored_tag(ACCOUNT, REPOSITORY, "1") is None
+
+
+async def test_an_index_lists_its_children_as_they_come(world: World) -> None:
+    child = image_manifest("config", ["layer"])
+    index = index_manifest([digest(child)])
+    await imported(world, index, "1")
+    await imported(world, child)
+    await refused(Code.IMAGE_REFERENCED, world.metadata.delete_manifest(ACCOUNT, REPOSITORY, digest(child)))
+
+
+async def test_who_pushes_an_image_that_was_imported_brings_its_layers(world: World) -> None:
+    """What was acknowledged must not hang on an upstream."""
+    content = image_manifest("config", ["layer"])
+    await imported(world, content, "1")
+
+    def push() -> Awaitable[Any]:
+        return world.metadata.put_manifest(
+            ACCOUNT, REPOSITORY, content=content, media_type=None, digest=digest(content), tags=["2"], create=YES
+        )
+
+    await refused(Code.LAYERS_NOT_FOUND, push())
+    await world.commit("config")
+    await world.commit("layer")
+    await push()
+    await refused(Code.LAYER_IN_USE, world.metadata.unlink_blob(ACCOUNT, REPOSITORY, digest("layer")))
+    assert await miscounts(world) == []
+
+
+async def test_a_deleted_repository_leaves_nothing_absent(world: World) -> None:
+    await imported(world, image_manifest("config", ["layer"]), "1")
+    await world.call("DeleteRepository", repositoryName=REPOSITORY, force=True)
+    await imported(world, image_manifest("config", ["other"]), "1")
+    assert await world.metadata.absent_blob(ACCOUNT, REPOSITORY, digest("layer")) is None
+
+
+async def test_a_tag_is_marked_as_checked_and_moves_but_where_it_is_immutable(world: World) -> None:
+    one, two = image_manifest("one", ["layer"]), image_manifest("two", ["layer"])
+    await imported(world, one, "1")
+    marked = await world.metadata.mirrored_tag(ACCOUNT, REPOSITORY, "1")
+    assert marked is not None
+    assert marked.digest == digest(one)
+    await world.metadata.note_tag_checked(ACCOUNT, REPOSITORY, "1", digest=digest(one), at=5.0)
+    again = await world.metadata.mirrored_tag(ACCOUNT, REPOSITORY, "1")
+    assert again is not None
+    assert again.checked_at == 5.0
+    await world.call("PutImageTagMutability", repositoryName=REPOSITORY, imageTagMutability="IMMUTABLE")
+    await imported(world, one, "1")
+    await refused(Code.IMAGE_TAG_ALREADY_EXISTS, imported(world, two, "1"))
+    await world.call("PutImageTagMutability", repositoryName=REPOSITORY, imageTagMutability="MUTABLE")
+    await imported(world, two, "1")
+    assert (await world.metadata.manifest(ACCOUNT, REPOSITORY, "1")).digest == digest(two)
+
+
+async def test_the_template_of_pull_through_caches_shapes_the_repository(world: World) -> None:
+    for prefix, purpose in (("hub", "PULL_THROUGH_CACHE"), ("ROOT", "CREATE_ON_PUSH")):
+        await world.call(
+            "CreateRepositoryCreationTemplate", prefix=prefix, appliedFor=[purpose], imageTagMutability="IMMUTABLE"
+        )
+    found = {}
+    for name in ("hub/a", "other/a"):
+        await imported(world, image_manifest("config", ["layer"]), "1", repository=name)
+        described = await world.call("DescribeRepositories", repositoryNames=[name])
+        found[name] = described["repositories"][0]["imageTagMutability"]
+    assert found == {"hub/a": "IMMUTABLE", "other/a": "MUTABLE"}
+
+
+async def test_one_at_a_time_has_the_lease_of_a_fetch(world: World) -> None:
+    async def lease(holder: str, instead: str = "", seconds: float = 60.0) -> str:
+        found = await world.metadata.lease_fetch(
+            ACCOUNT, "hub/a", digest("x"), holder=holder, address=f"at-{holder}", seconds=seconds, instead=instead
+        )
+        assert found.address == f"at-{found.holder}"
+        return found.holder
+
+    first = await asyncio.gather(*[lease(f"h{number}") for number in range(4)])
+    assert len(set(first)) == 1
+    holder = first[0]
+    assert await lease("other") == holder
+    assert await lease(holder) == holder
+    assert await lease("other", instead="nobody") == holder
+    assert await lease("other", instead=holder) == "other"
+    await world.metadata.end_fetch(ACCOUNT, "hub/a", digest("x"), holder=holder)  # it is the other's by now
+    assert await lease("third") == "other"
+    await world.metadata.end_fetch(ACCOUNT, "hub/a", digest("x"), holder="other")
+    assert await lease("third", seconds=0.0) == "third"
+    assert await lease("fourth") == "fourth"
+
+
+def test_an_absent_blob_is_as_its_descriptor_says() -> None:
+    assert AbsentBlob("sha256:a", 1, "a/b").size == 1
