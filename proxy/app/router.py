@@ -45,6 +45,7 @@ from proxy.http.request_info import path_of
 from proxy.http.server import Handler
 from proxy.http.unproven_budget import UnprovenBytes
 from proxy.jobs.event_targets import EventTargets
+from proxy.jobs.previews import Previews
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts, port_of
 from proxy.model.quotas import ECR_RATES, MIB, Quotas, Rate
@@ -135,6 +136,7 @@ def router(
     unproven: UnprovenBytes | None = None,
     event_targets: EventTargets | None = None,
     mirror: Mirror | None = None,
+    previews: Previews | None = None,
 ) -> Callable[[web.Request], tuple[str, Handler]]:
     """The visible table of paths; everything below them is the doors' own."""
     hosts = hosts_of(config)
@@ -210,6 +212,7 @@ def router(
         clock=time.time,
         rates=rates,
         pulls=pulls,
+        previews=previews,
         allowed_keys=config.keys.allowed,
         json_services={
             "secretsmanager": SecretsManager(

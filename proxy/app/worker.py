@@ -21,17 +21,20 @@ from pathlib import Path
 
 from proxy.app import bootstrap
 from proxy.app.audit import open_audit_log
-from proxy.app.context import open_context
+from proxy.app.context import WorkerContext, open_context
 from proxy.app.events import event_jobs, make_event_targets
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
 from proxy.app.mirror import open_mirror
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
+from proxy.audit.trail import Trail
 from proxy.blob.master_file import MasterKeys
 from proxy.config.loader import ConfigError
 from proxy.config.settings import Config
 from proxy.http.server import HttpServer, Limits
 from proxy.http.tls import reload_on_change, server_context
 from proxy.http.unproven_budget import UnprovenBytes
+from proxy.jobs.lifecycle import LifecycleRun, lifecycle_tasks
+from proxy.jobs.previews import Previews
 from proxy.jobs.queue import run_queue
 from proxy.jobs.schedule import run_tasks
 from proxy.jobs.sweep import sweep_tasks
@@ -114,6 +117,7 @@ async def metadata_service(
             quotas_of(config),
             key_seconds=config.identity.key_days * 86_400 or None,
             lasting_key=config.keys.access_key_id,
+            expire_unpulled=config.lifecycle.expire_unpulled,
         ),
         prepare=partial(bootstrap.first_start, config, data, masters),
     )
@@ -152,7 +156,9 @@ async def serve_worker(
         unproven = UnprovenBytes()
         targets = make_event_targets(config)
         mirror = await held.enter_async_context(open_mirror(config, context, Path(data.metadata_socket).parent))
-        route = router(config, context, trail, stop.is_set, pulls, unproven, targets, mirror)
+        lifecycle = lifecycle_run(config, context, trail)
+        previews = Previews(lifecycle)
+        route = router(config, context, trail, stop.is_set, pulls, unproven, targets, mirror, previews)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
         duties: list[asyncio.Task[None]] = [
@@ -181,6 +187,15 @@ async def serve_worker(
                 ),
                 name="queue",
             ),
+            asyncio.create_task(  # beside the sweep: it may take most of its interval
+                run_tasks(
+                    context.metadata,
+                    lifecycle_tasks(lifecycle, config.lifecycle.interval_seconds),
+                    random=random.random,
+                    clock=time.monotonic,
+                ),
+                name="lifecycle",
+            ),
             asyncio.create_task(context.agreement.watch(), name="agreement"),
             asyncio.create_task(give_memory_back(server.load), name="memory"),
         ]
@@ -198,10 +213,22 @@ async def serve_worker(
         await server.finish(config.server.drain_seconds)
         await prober.finish(0)
         await pulls.close()
+        await previews.close()
         for duty in duties:
             duty.cancel()
         await asyncio.gather(*duties, return_exceptions=True)
         await targets.close()
+
+
+def lifecycle_run(config: Config, context: WorkerContext, trail: Trail) -> LifecycleRun:
+    return LifecycleRun(
+        context.metadata,
+        trail,
+        config.registry.region,
+        time.time,
+        expire_unpulled=config.lifecycle.expire_unpulled,
+        index_aware=config.lifecycle.index_aware_counts,
+    )
 
 
 def _limits(config: Config) -> Limits:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.config.event_settings import Events
+from proxy.config.lifecycle_settings import Lifecycle
 from proxy.config.pull_through_settings import PullThrough
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
 
@@ -375,6 +376,7 @@ class Config:
     sweep: Sweep
     events: Events
     pull_through: PullThrough
+    lifecycle: Lifecycle
     audit: Audit
     log: Log
     sources: Mapping[str, str]
@@ -395,6 +397,7 @@ SECTIONS: dict[str, type[Any]] = {
     "sweep": Sweep,
     "events": Events,
     "pull_through": PullThrough,
+    "lifecycle": Lifecycle,
     "audit": Audit,
     "log": Log,
 }

@@ -73,6 +73,7 @@ from proxy.ecr.query import QueryHandlers, answer_query, refuse_query
 from proxy.ecr.services import ECR, WITH_MANIFEST, ApiService, has_large_body, service_of, speaks_json
 from proxy.ecr.signed_request import Admit, Signatures, claim_of
 from proxy.http.request_info import request_info_of
+from proxy.jobs.previews import Previews
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 from proxy.model.identity import Caller
@@ -80,6 +81,7 @@ from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.pull_times import PullTimes
 
 LARGE_AT_ONCE = 4  # bodies past JSON_MAX that a worker holds, of some 60 MiB each until they are rows; others wait
+IN_PROGRESS = "IN_PROGRESS"  # of a preview of a lifecycle policy
 TARGET_PREFIX = "AmazonEC2ContainerRegistry_V20150921."
 
 
@@ -122,6 +124,12 @@ ROUTES: Mapping[str, ApiRoute] = {
     "BatchGetImage": ApiRoute(given_registry, named_repository),
     "BatchDeleteImage": ApiRoute(given_registry, named_repository),
     "UpdateImageStorageClass": ApiRoute(given_registry, named_repository),
+    # lifecycle policies
+    "PutLifecyclePolicy": ApiRoute(given_registry, named_repository),
+    "GetLifecyclePolicy": ApiRoute(given_registry, named_repository),
+    "DeleteLifecyclePolicy": ApiRoute(given_registry, named_repository),
+    "StartLifecyclePolicyPreview": ApiRoute(given_registry, named_repository),
+    "GetLifecyclePolicyPreview": ApiRoute(given_registry, named_repository),
     # layers
     "InitiateLayerUpload": ApiRoute(given_registry, named_repository),
     "UploadLayerPart": ApiRoute(given_registry, named_repository),
@@ -154,7 +162,6 @@ ROUTES: Mapping[str, ApiRoute] = {
 FIXED: Mapping[str, str] = {
     "GetRegistryScanningConfiguration": "ECR's default: basic scans, no rules",
     "GetSigningConfiguration": "there is none: SigningConfigurationNotFoundException",
-    "UpdateImageStorageClass": "there is one class: ImageStorageClassUpdateNotSupportedException",
 }
 """What of the table has one answer for every image or registry, and which; docs/compatibility.md says so."""
 
@@ -173,6 +180,7 @@ def handler(
     clock: Callable[[], float],
     rates: RateLimiter | None = None,
     pulls: PullTimes | None = None,
+    previews: Previews | None = None,
     allowed_keys: Sequence[str] = (),
     json_services: Mapping[str, JsonService] = {},
     pull_through: PullThrough | None = None,
@@ -181,7 +189,8 @@ def handler(
     """The handler for `/`. `trail` is told of every call; `clock` tells epoch seconds. `rates`, where there
     are any, are counted of whoever has signed, before it is asked whether they may; `pulls` is told of images that
     are got. `allowed_keys` as in `[keys] allowed`; `json_services` are those of `services.TARGETS`, by name;
-    `pull_through` answers what rows alone cannot about its rules, and `mirror` pulls through them."""
+    `pull_through` answers what rows alone cannot about its rules, and `mirror` pulls through them; `previews` computes
+    those of lifecycle policies."""
     key_rights = KeyRights(access, allowed_keys)
     hosts = endpoints.hosts
     large = BodyLimiter(LARGE_AT_ONCE, LARGE_AT_ONCE - 1)
@@ -283,6 +292,8 @@ def handler(
             found = await upstream_images.answer(mirror, access, ask, call_rows)
         else:
             found = await call_rows()
+        if previews is not None and ask.operation.endswith("LifecyclePolicyPreview") and found["status"] == IN_PROGRESS:
+            previews.begin(ask.account, found["repositoryName"])
         if pulls is not None and ask.operation == "BatchGetImage":
             for image in found["images"]:
                 name, digest = image["repositoryName"], image["imageId"]["imageDigest"]

@@ -127,10 +127,10 @@ async def _remove_rows(
     return deleted
 
 
-def next_limit(limit: int, seconds: float) -> int:
+def next_limit(limit: int, seconds: float, least: int = ROWS_MIN) -> int:
     """How many rows the batch after one of `limit` rows that took so long may have: half at once, more by a quarter."""
     if seconds > BATCH_SECONDS:
-        return max(min(ROWS_MIN, ROWS), limit // 2)
+        return max(min(least, ROWS), limit // 2)
     return min(ROWS, limit + max(1, limit // 4)) if seconds < BATCH_SECONDS / 2 else limit
 
 

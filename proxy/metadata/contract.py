@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from proxy.metadata.event_contract import EventRows as EventRows
 from proxy.metadata.job_contract import JobQueue as JobQueue
+from proxy.metadata.lifecycle_contract import LifecycleMetadata as LifecycleMetadata
 from proxy.metadata.mirror_contract import Mirrored as Mirrored
 from proxy.metadata.secrets_contract import Secrets as Secrets
 from proxy.model.identity import (
@@ -139,18 +140,15 @@ class Blobs(Protocol):
     """Layers, as seen by a repository."""
 
     async def blob(self, account: str, repository: str, digest: str) -> Blob:
-        """The blob as that repository sees it. RepositoryNotFound, LayersNotFound (also when quarantined).
-
-        Also renews the grace in which an unreferenced blob is kept (at most one write an hour and blob).
-        """
+        """The blob as that repository sees it. RepositoryNotFound, LayersNotFound (also when quarantined). Renews the
+        grace in which an unreferenced blob is kept (at most one write an hour and blob)."""
 
     async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
         """Segments from the one that holds `plain_offset` on, in order."""
 
     async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
-        """The page of hashes whose first frame lies there, of an object that is not sealed; empty when there is none.
-
-        A page of a recorded segment never changes. `fresh` asks past every cache."""
+        """The page of hashes whose first frame is at that offset, of an object that is not sealed; empty when there is
+        none. A page of a recorded segment never changes. `fresh` bypasses every cache."""
 
     async def blob_holders(self, account: str, digest: str, *, limit: int, encryption: str = "") -> Sequence[str]:
         """Some repositories of the account that hold the blob under that KMS key (or none of their own), `limit` at
@@ -389,9 +387,11 @@ class Keys(Protocol):
         """False when it was no longer `old`."""
 
 
-class Metadata(
-    Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Secrets, Mirrored, JobQueue, EventRows, Protocol
-):
+class Features(Secrets, Mirrored, JobQueue, EventRows, LifecycleMetadata, Protocol):
+    """The ports that have modules of their own."""
+
+
+class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Features, Protocol):
     """All ports, ECR's, IAM's and EventBridge's operations by name, and what belongs to no noun."""
 
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

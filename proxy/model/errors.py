@@ -32,6 +32,9 @@ class Code(StrEnum):
     LAYER_INACCESSIBLE = "LayerInaccessibleException"  # no image of the repository uses it
     LAYER_PART_TOO_SMALL = "LayerPartTooSmallException"
     LAYERS_NOT_FOUND = "LayersNotFoundException"  # a blob asked for, or needed by a manifest, is not in the repository
+    LIFECYCLE_POLICY_NOT_FOUND = "LifecyclePolicyNotFoundException"
+    LIFECYCLE_POLICY_PREVIEW_IN_PROGRESS = "LifecyclePolicyPreviewInProgressException"
+    LIFECYCLE_POLICY_PREVIEW_NOT_FOUND = "LifecyclePolicyPreviewNotFoundException"
     LIMIT_EXCEEDED = "LimitExceededException"
     PULL_THROUGH_RULE_ALREADY_EXISTS = "PullThroughCacheRuleAlreadyExistsException"
     PULL_THROUGH_RULE_NOT_FOUND = "PullThroughCacheRuleNotFoundException"

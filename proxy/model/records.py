@@ -225,6 +225,7 @@ class Referrer:
     size: int
     artifact_type: str | None
     annotations: dict[str, str] | None
+    status: str = "ACTIVE"  # `lifecycle.evaluation.ImageStatus`
 
 
 PULL_EVERY_SECONDS = 20 * 3600.0

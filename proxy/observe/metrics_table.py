@@ -77,6 +77,9 @@ class Metrics:
         self.jobs_oldest_seconds = latest(
             "wharfage_jobs_oldest_seconds", "Age of the oldest job in the queue", "kind", "state"
         )
+        self.lifecycle_images = counter(
+            "wharfage_lifecycle_images_total", "Images that lifecycle policies expired or archived", "action"
+        )
         self.audit_events = counter("wharfage_audit_events_total", "Events written to the audit trail")
         self.audit_lost = counter("wharfage_audit_lost_total", "Events that the audit trail could not take")
         self.audit_omitted = counter("wharfage_audit_omitted_total", "Events without a caller that were only counted")

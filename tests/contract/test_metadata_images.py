@@ -558,7 +558,7 @@ class TestImages:
 class TestModel:
     async def test_every_other_operation_of_the_model_is_unknown_by_name(self, world: World) -> None:
         others = operations("ecr") - ECR.keys()
-        assert len(others) > 20
+        assert others
         for operation in (*sorted(others), "NoSuchOperation", "create_repository", "../x"):
             failure = await refused(Code.UNKNOWN_OPERATION, world.call(operation))
             assert operation in failure.message

@@ -77,13 +77,19 @@ async def test_whether_a_repository_is_scanned_on_push_is_kept_and_told(world: W
     )
 
 
-async def test_an_image_that_is_there_stays_in_its_storage_class(world: World) -> None:
+async def test_an_image_is_not_moved_into_the_storage_class_that_it_has(world: World) -> None:
     pushed = await world.image("app", ["v1"])
-    for image_id in ({"imageTag": "v1"}, {"imageDigest": pushed.digest}):
-        for target in ("ARCHIVE", "STANDARD"):
-            asked = {"repositoryName": REPOSITORY, "imageId": image_id, "targetStorageClass": target}
-            code, _ = await refused(world, "UpdateImageStorageClass", **asked)
-            assert code is Code.IMAGE_STORAGE_CLASS_UPDATE_NOT_SUPPORTED
+    asked = {"repositoryName": REPOSITORY, "imageId": {"imageTag": "v1"}}
+    for target, status in (("ARCHIVE", "ARCHIVED"), ("STANDARD", "ACTIVE")):
+        moved = await world.call("UpdateImageStorageClass", **asked, targetStorageClass=target)
+        assert moved == {
+            "registryId": ACCOUNT,
+            "repositoryName": REPOSITORY,
+            "imageId": {"imageDigest": pushed.digest, "imageTag": "v1"},
+            "imageStatus": status,
+        }
+        code, _ = await refused(world, "UpdateImageStorageClass", **asked, targetStorageClass=target)
+        assert code is Code.IMAGE_STORAGE_CLASS_UPDATE_NOT_SUPPORTED
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from fakes.boto_registry import KMS_KEY, SMALL, BotoRegistry
 from fakes.faulty import raising
 from fakes.oci_words import digest_of, image
 
-from harness.specimens import ACCOUNT, ECR, EMPTY_INDEX, EXCLUDING, REPOSITORY, SUBJECT, TAGS, repository
+from harness.specimens import ACCOUNT, ECR, EMPTY_INDEX, EXCLUDING, LIFECYCLE, REPOSITORY, SUBJECT, TAGS, repository
 from proxy.ecr.routes import ROUTES
 from proxy.metadata.operations.images import ANSWER_MAX
 from proxy.model.errors import Code, Failure
@@ -149,6 +149,9 @@ given(
     "UpdateImageStorageClass",
     {**APP, "imageId": {"imageTag": "none"}, "targetStorageClass": "ARCHIVE"},
 )
+for _named in ("GetLifecyclePolicy", "DeleteLifecyclePolicy", "StartLifecyclePolicyPreview"):
+    given("LifecyclePolicyNotFound", _named, APP)
+given("LifecyclePolicyPreviewNotFound", "GetLifecyclePolicyPreview", APP)
 given("TemplateNotFound", "UpdateRepositoryCreationTemplate", {"prefix": "gone"})
 given("TemplateNotFound", "DeleteRepositoryCreationTemplate", {"prefix": "gone"})
 given("Validation", "CreateRepositoryCreationTemplate", {**TEMPLATE, "customRoleArn": OTHERS_ROLE})
@@ -188,10 +191,17 @@ async def a_repository_with_an_image(registry: BotoRegistry) -> Given:
     return APP
 
 
+@raises("LifecyclePolicyPreviewInProgress", "StartLifecyclePolicyPreview")
+async def a_preview_that_was_started(registry: BotoRegistry) -> Given:
+    asked = {**APP, "lifecyclePolicyText": LIFECYCLE}
+    await registry.do("StartLifecyclePolicyPreview", **asked)
+    return asked
+
+
 @raises("ImageStorageClassUpdateNotSupported", "UpdateImageStorageClass")
-async def an_image_to_archive(registry: BotoRegistry) -> Given:
+async def an_image_that_is_not_archived(registry: BotoRegistry) -> Given:
     await registry.do("PutImage", **IMAGE)
-    return {**APP, "imageId": {"imageTag": "v1"}, "targetStorageClass": "ARCHIVE"}
+    return {**APP, "imageId": {"imageTag": "v1"}, "targetStorageClass": "STANDARD"}
 
 
 @raises("ImageAlreadyExists", "PutImage")

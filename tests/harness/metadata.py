@@ -177,6 +177,9 @@ class ByTurns:
 
         return ask
 
+    def now(self) -> float:
+        return max(client.now() for client in self._clients)
+
     async def close(self) -> None:
         for client in self._clients:
             await client.close()

@@ -99,6 +99,31 @@ def _template(prefix: str) -> Sequence[Call]:
     return [("ecr", "CreateRepositoryCreationTemplate", {"prefix": prefix, **_TEMPLATE})]
 
 
+LIFECYCLE = json.dumps(
+    {
+        "rules": [
+            {
+                "rulePriority": 1,
+                "selection": {
+                    "tagStatus": "untagged",
+                    "countType": "sinceImagePushed",
+                    "countUnit": "days",
+                    "countNumber": 14,
+                },
+                "action": {"type": "expire"},
+            }
+        ]
+    }
+)
+
+
+def _aging(name: str, preview: bool = False) -> Sequence[Call]:
+    """A repository with a lifecycle policy, and perhaps a preview of it."""
+    policy = {"repositoryName": name, "lifecyclePolicyText": LIFECYCLE}
+    calls = [*_made(name), ("ecr", "PutLifecyclePolicy", policy)]
+    return [*calls, ("ecr", "StartLifecyclePolicyPreview", {"repositoryName": name})] if preview else calls
+
+
 def _excluded(name: str) -> str:
     return f"arn:aws:iam::{ACCOUNT}:role/scanners/{name}"
 
@@ -153,12 +178,25 @@ ECR: Sequence[Specimen] = (
     _ecr("BatchGetImage", imageIds=[{"imageTag": "v1"}, {"imageTag": "none"}], **_APP),
     _ecr("BatchDeleteImage", imageIds=[{"imageTag": "v2"}, {"imageTag": "none"}], **_APP),
     _ecr("PutImageScanningConfiguration", imageScanningConfiguration={"scanOnPush": True}, **_APP),
-    Specimen(
-        "ecr",
+    _ecr(
         "UpdateImageStorageClass",
-        {"imageId": {"imageTag": "v1"}, "targetStorageClass": "ARCHIVE", **_APP},
-        error="ImageStorageClassUpdateNotSupportedException",
+        before=[
+            *_made("cold/app"),
+            (
+                "ecr",
+                "PutImage",
+                {"repositoryName": "cold/app", "imageManifest": json.dumps(EMPTY_INDEX), "imageTag": "v1"},
+            ),
+        ],
+        repositoryName="cold/app",
+        imageId={"imageTag": "v1"},
+        targetStorageClass="ARCHIVE",
     ),
+    _ecr("PutLifecyclePolicy", before=_made("aged/app"), repositoryName="aged/app", lifecyclePolicyText=LIFECYCLE),
+    _ecr("GetLifecyclePolicy", before=_aging("aging/app"), repositoryName="aging/app"),
+    _ecr("DeleteLifecyclePolicy", before=_aging("ageless/app"), repositoryName="ageless/app"),
+    _ecr("StartLifecyclePolicyPreview", before=_aging("begun/app"), repositoryName="begun/app"),
+    _ecr("GetLifecyclePolicyPreview", before=_aging("seen/app", True), repositoryName="seen/app", **_PAGE),
     _ecr("DescribeRegistry"),
     _ecr("GetRegistryScanningConfiguration"),
     Specimen("ecr", "GetSigningConfiguration", {}, error="SigningConfigurationNotFoundException"),

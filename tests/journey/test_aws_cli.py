@@ -121,9 +121,11 @@ async def test_pages_that_aws_walks_hold_every_tag_once(
 
 
 async def test_an_operation_that_is_not_served_is_named(aws: Typed, repository: str) -> None:
-    error = await aws.error("ecr", "get-lifecycle-policy", "--repository-name", repository)
+    error = await aws.error(
+        "ecr", "describe-image-scan-findings", "--repository-name", repository, "--image-id", "imageTag=v1"
+    )
     assert "(UnknownOperationException)" in error
-    assert "GetLifecyclePolicy is not supported" in error
+    assert "DescribeImageScanFindings is not supported" in error
 
 
 async def test_a_wrong_secret_says_so(server: Server, tmp_path: Path) -> None:

@@ -101,7 +101,12 @@ def test_an_image_that_the_aws_command_pushes_part_by_part(aws: Aws, account: st
     query = "--query repositories[].imageTagMutability --output text"
     assert aws.text(f"aws ecr describe-repositories --repository-names team/app {query}") == "IMMUTABLE"
     archive = f"aws ecr update-image-storage-class {NAMED} --image-id imageTag=v1 --target-storage-class ARCHIVE"
+    assert aws(archive)["imageStatus"] == "ARCHIVED"
     assert said(aws.error(archive))[0] == "ImageStorageClassUpdateNotSupportedException"
+    assert aws(f"aws ecr list-images {NAMED} --filter imageStatus=ARCHIVED,tagStatus=TAGGED") == {
+        "imageIds": [image_id]
+    }
+    assert aws(archive.replace("ARCHIVE", "STANDARD"))["imageStatus"] == "ACTIVE"
 
     # By digest an image goes with its tags; a repository with an image in it wants to be forced.
     gone = aws(f"aws ecr batch-delete-image {NAMED} --image-ids imageDigest={image_id['imageDigest']} imageTag=none")
@@ -180,8 +185,8 @@ def test_what_a_registry_makes_by_itself_and_what_it_says_of_itself(aws: Aws, ac
     assert [each.keys() for each in data] == [{"authorizationToken", "expiresAt", "proxyEndpoint"}]
 
     # What is served later says its name.
-    later = said(aws.error(f"aws ecr get-lifecycle-policy {NAMED}"))
-    assert (later[0], "GetLifecyclePolicy" in later[1]) == ("UnknownOperationException", True)
+    later = said(aws.error(f"aws ecr describe-image-scan-findings {NAMED} --image-id imageTag=v1"))
+    assert (later[0], "DescribeImageScanFindings" in later[1]) == ("UnknownOperationException", True)
 
 
 def test_every_operation_that_is_served_of_ecr_was_typed() -> None:

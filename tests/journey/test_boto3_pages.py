@@ -29,6 +29,7 @@ PAGED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ListImages": ("imageIds", {"repositoryName": REPOSITORY}),
     "DescribeImages": ("imageDetails", {"repositoryName": REPOSITORY}),
     "DescribeRepositoryCreationTemplates": ("repositoryCreationTemplates", {}),
+    "GetLifecyclePolicyPreview": ("previewResults", {"repositoryName": NAMES[1]}),
 }
 LOOPED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ListImageReferrers": (
@@ -37,6 +38,17 @@ LOOPED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "ListPullTimeUpdateExclusions": ("pullTimeUpdateExclusions", {}),
 }
+KEEP_ONE = json.dumps(
+    {
+        "rules": [
+            {
+                "rulePriority": 1,
+                "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 1},
+                "action": {"type": "expire"},
+            }
+        ]
+    }
+)
 COUNT = 7  # of each
 SIZE = 3
 INVALID = ("InvalidParameterException", "ValidationException")
@@ -63,6 +75,11 @@ def ecr(server: Server) -> Any:
         made.put_image(repositoryName=REPOSITORY, imageManifest=text, imageTag=f"v{number}")
         made.create_repository_creation_template(prefix=f"team/{number}", appliedFor=["CREATE_ON_PUSH"])
         made.register_pull_time_update_exclusion(principalArn=f"arn:aws:iam::{account}:role/scanner-{number}")
+    for number in range(COUNT + 1):  # of which the policy keeps one
+        text = json.dumps({**index, "annotations": {"number": str(number)}})
+        made.put_image(repositoryName=NAMES[1], imageManifest=text, imageTag=f"v{number}")
+    made.start_lifecycle_policy_preview(repositoryName=NAMES[1], lifecyclePolicyText=KEEP_ONE)
+    made.get_waiter("lifecycle_policy_preview_complete").wait(repositoryName=NAMES[1], WaiterConfig={"Delay": 1})
     return made
 
 

@@ -48,7 +48,6 @@ NOT_ALWAYS: Mapping[str, str] = {
     "ImageIdentifier": "of a failure it is what was asked for, of an untagged image a digest alone",
     "ImageScanFindingsSummary": "nothing is scanned",
     "ImageScanStatus": "nothing is scanned",
-    "UpdateImageStorageClassResponse": "there is one storage class: its answer is an error",
 }
 """Structures of ECR's answers of which no member is always sent, and why."""
 

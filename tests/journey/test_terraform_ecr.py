@@ -260,7 +260,8 @@ def test_a_repository_without_blocks_is_read_by_its_defaults(provider: Provider)
 def test_a_creation_template(provider: Provider) -> None:
     """aws_ecr_repository_creation_template."""
     ecr = provider.ecr
-    lifecycle = normal({"rules": [{"rulePriority": 1, "action": {"type": "expire"}, "selection": {}}]})
+    selection = {"tagStatus": "untagged", "countType": "imageCountMoreThan", "countNumber": 1}
+    lifecycle = normal({"rules": [{"rulePriority": 1, "action": {"type": "expire"}, "selection": selection}]})
     shared = normal(policy(allow("ecr:ListImages", Sid="s", Principal="*")))
     wanted: dict[str, Any] = {
         "prefix": "team",

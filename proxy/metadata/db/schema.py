@@ -53,7 +53,15 @@ repositories = Table(
     Column("bytes", BigInteger, nullable=False, server_default="0"),  # `operations.usage` says of what
     Column("manifest_bytes", BigInteger, nullable=False, server_default="0"),
     Column("encryption", Text, nullable=False, server_default=""),  # KMS key of its data keys; empty: the server's own
+    Column("lifecycle_evaluated_at", Float, nullable=False, server_default="0"),  # 0: not since the policy was put
     UniqueConstraint("account", "name"),
+)
+Index(
+    "ix_repositories_lifecycle",
+    repositories.c.lifecycle_evaluated_at,
+    repositories.c.repository_id,
+    sqlite_where=repositories.c.lifecycle_policy.is_not(None),
+    postgresql_where=repositories.c.lifecycle_policy.is_not(None),
 )
 
 repository_tags = Table(
@@ -190,8 +198,11 @@ images = Table(
     Column("tagged", Integer, nullable=False),  # 0 or 1: some tag points here
     Column("tags", Integer, nullable=False, server_default="0"),
     Column("last_pulled_at", Float),
+    Column("status", String(16), nullable=False, server_default="ACTIVE"),  # `model.lifecycle.evaluation.ImageStatus`
+    Column("archived_at", Float),  # the last time, also of one that was restored since
+    Column("activated_at", Float),  # restored the last time
     UniqueConstraint("repository_id", "digest"),
-    Index("ix_images_by_tagged", "repository_id", "tagged", "digest"),
+    Index("ix_images_by_status", "repository_id", "status", "tagged", "digest"),
 )
 Index(
     "ix_images_referrers",

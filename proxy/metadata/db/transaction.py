@@ -31,6 +31,7 @@ class Registry:
     quotas: Quotas = ECR_QUOTAS
     key_seconds: float | None = None
     lasting_key: str = ""
+    expire_unpulled: bool = False  # `[lifecycle]`
 
     def key_expires(self, access_key_id: str, created: float) -> float | None:
         """When a key ends by its age, in epoch seconds."""

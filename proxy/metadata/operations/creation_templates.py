@@ -31,6 +31,7 @@ from proxy.metadata.operations.policies import bind_repository_policy
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, check_settings, check_tags
 from proxy.model import quotas
 from proxy.model.errors import Code, Failure
+from proxy.model.lifecycle.policy import read_policy
 
 ROOT = "ROOT"
 
@@ -58,7 +59,7 @@ def create_template(tx: Transaction, account: str, parameters: Parameters) -> di
             f"The repository creation template with prefix '{prefix}' already exists in the registry with id "
             f"'{account}'",
         )
-    _check(account, parameters)
+    _check(tx, account, parameters)
     held = tx.connection.execute(
         select(func.count()).select_from(creation_templates).where(creation_templates.c.account == account)
     ).scalar_one()
@@ -107,7 +108,7 @@ def update_template(tx: Transaction, account: str, parameters: Parameters) -> di
     if "imageTagMutability" in given and not str(given["imageTagMutability"]).endswith("_WITH_EXCLUSION"):
         held.pop("imageTagMutabilityExclusionFilters", None)
     settings = held | given
-    _check(account, settings)
+    _check(tx, account, settings)
     changed = {**_row(settings), **_bound(tx, account, given)}
     tx.connection.execute(_of(update(creation_templates), row).values(updated_at=tx.now, **changed))
     return _answer(tx, account, row.prefix)
@@ -172,7 +173,7 @@ def _of(statement: Any, row: FoundRow) -> Any:
     return statement.where(creation_templates.c.account == row.account, creation_templates.c.prefix == row.prefix)
 
 
-def _check(account: str, settings: Parameters) -> None:
+def _check(tx: Transaction, account: str, settings: Parameters) -> None:
     """What the model's shapes cannot say."""
     check_settings(settings)
     if _encryption(settings)[0] == "KMS_DSSE":  # as CreateRepository
@@ -190,20 +191,8 @@ def _check(account: str, settings: Parameters) -> None:
         except PolicyError as error:
             raise ecr_failure(error, PolicyKind.REPOSITORY) from None
     if settings.get("lifecyclePolicy"):
-        _check_lifecycle(settings["lifecyclePolicy"])
+        read_policy(settings["lifecyclePolicy"], expire_unpulled=tx.registry.expire_unpulled)
     _check_role(account, settings.get("customRoleArn"))
-
-
-def _check_lifecycle(text: str) -> None:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise invalid(
-            "LifecyclePolicyText",
-            "Lifecycle policy validation failure: Could not map policyString into LifecyclePolicy.",
-        )
 
 
 def _check_role(account: str, arn: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The ECR operations on images: ListImages, DescribeImages, BatchGetImage, BatchDeleteImage, UpdateImageStorageClass.
+"""The ECR operations on images: ListImages, DescribeImages, BatchGetImage, BatchDeleteImage.
 
 Lists go on by keys of an index, never by offset. Sources: botocore's `ecr` model; texts as ECR answers them.
 """
@@ -10,7 +10,8 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
-from itertools import accumulate
+from heapq import merge
+from itertools import accumulate, islice
 from typing import Any
 
 from sqlalchemy import select
@@ -24,6 +25,7 @@ from proxy.metadata.operations.manifests import image_not_found_text, remove_ima
 from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, named_repository
 from proxy.model.errors import Code, Failure
+from proxy.model.lifecycle.evaluation import ImageStatus
 
 ANSWER_MAX = 8 * 1024 * 1024  # bytes of manifests in one BatchGetImage: a hundred of 4 MiB would be held whole
 TAGS_A_PAGE = 20_000  # in one DescribeImages: a thousand images of a thousand each would be 30 MB
@@ -40,6 +42,9 @@ _COLUMNS = (
     images.c.last_pulled_at,
     images.c.manifest_size,
     images.c.tags,
+    images.c.status,
+    images.c.archived_at,
+    images.c.activated_at,
 )
 ImageId = Mapping[str, str]
 
@@ -52,22 +57,27 @@ class _Refusal:
     reason: str
 
 
+_NOT_FOUND = _Refusal("ImageNotFound", "Requested image not found")
+
+
 @ecr_operation("ListImages")
 def list_images(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """First every (tag, digest) by tag, then every untagged digest; the filter leaves one of the two out."""
     name, row = named_repository(tx, account, parameters)
-    status, archived = _filter(parameters)
-    listing = ("ListImages", account, name, status, str(archived))
+    status, wanted_statuses = _filter(parameters)
+    listing = ("ListImages", account, name, status, *wanted_statuses)
     limit = parameters.get("maxResults") or DEFAULT_PAGE
     phase, after = paging.read(listing, parameters["nextToken"], 2) if parameters.get("nextToken") else ("tag", "")
     found: list[dict[str, str]] = []
-    if archived:
-        return {"imageIds": found}
     if phase == "tag" and status != "UNTAGGED":
         pairs = tx.connection.execute(
             select(tags.c.name, images.c.digest)
             .join(images, images.c.image_id == tags.c.image_id)
-            .where(tags.c.repository_id == row.repository_id, tags.c.name > after)
+            .where(
+                tags.c.repository_id == row.repository_id,
+                tags.c.name > after,
+                images.c.status.in_(wanted_statuses),
+            )
             .order_by(tags.c.name)
             .limit(limit + 1)
         ).all()
@@ -78,16 +88,8 @@ def list_images(tx: Transaction, account: str, parameters: Parameters) -> dict[s
         return {"imageIds": found}
     after = after if phase == "digest" else ""
     room = limit - len(found)
-    digests = (
-        tx.connection.execute(
-            select(images.c.digest)
-            .where(images.c.repository_id == row.repository_id, images.c.tagged == 0, images.c.digest > after)
-            .order_by(images.c.digest)
-            .limit(room + 1)
-        )
-        .scalars()
-        .all()
-    )
+    untagged = _listed(tx, row.repository_id, wanted_statuses, (0,), after, room + 1)
+    digests = [each.digest for each in untagged]
     answer: dict[str, Any] = {"imageIds": found + [{"imageDigest": digest} for digest in digests[:room]]}
     if len(digests) > room:
         answer["nextToken"] = paging.issue(listing, ["digest", digests[room - 1] if room else after])
@@ -97,7 +99,7 @@ def list_images(tx: Transaction, account: str, parameters: Parameters) -> dict[s
 @ecr_operation("DescribeImages")
 def describe_images(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     name, repository = named_repository(tx, account, parameters)
-    status, archived = _filter(parameters)
+    status, statuses = _filter(parameters)
     wanted = parameters.get("imageIds")
     token = parameters.get("nextToken")
     if wanted:
@@ -105,20 +107,38 @@ def describe_images(tx: Transaction, account: str, parameters: Parameters) -> di
             raise invalid("nextToken" if token else "maxResults", "Paging is not available with imageIds")
         rows = list({row.image_id: row for row in _each(tx, account, name, repository, wanted)}.values())
         return {"imageDetails": _details(tx, account, name, rows)}
-    listing = ("DescribeImages", account, name, status, str(archived))
+    listing = ("DescribeImages", account, name, status, *statuses)
     limit = parameters.get("maxResults") or DEFAULT_PAGE
     after = paging.read(listing, token, 1)[0] if token else ""
-    if archived:
-        return {"imageDetails": []}
-    query = select(*_COLUMNS).where(images.c.repository_id == repository.repository_id, images.c.digest > after)
-    if status != "ANY":
-        query = query.where(images.c.tagged == (1 if status == "TAGGED" else 0))
-    found = tx.connection.execute(query.order_by(images.c.digest).limit(limit + 1)).all()
+    tagged = {"TAGGED": (1,), "UNTAGGED": (0,)}.get(status, (0, 1))
+    found = _listed(tx, repository.repository_id, statuses, tagged, after, limit + 1)
     page = _page(found[:limit])
     answer: dict[str, Any] = {"imageDetails": _details(tx, account, name, page)}
     if len(found) > len(page):
         answer["nextToken"] = paging.issue(listing, [page[-1].digest])
     return answer
+
+
+def _listed(
+    tx: Transaction, repository_id: int, statuses: Sequence[str], tagged: Sequence[int], after: str, limit: int
+) -> Sequence[FoundRow]:
+    """Images by digest, beyond `after`. Each status, with tags and without, is read by its index, in order."""
+    lists = (
+        tx.connection.execute(
+            select(*_COLUMNS)
+            .where(
+                images.c.repository_id == repository_id,
+                images.c.status == status,
+                images.c.tagged == either,
+                images.c.digest > after,
+            )
+            .order_by(images.c.digest)
+            .limit(limit)
+        ).all()
+        for status in statuses
+        for either in tagged
+    )
+    return list(islice(merge(*lists, key=lambda row: str(row.digest)), limit))
 
 
 def _page(rows: Sequence[FoundRow]) -> Sequence[FoundRow]:
@@ -133,7 +153,10 @@ def batch_get_image(tx: Transaction, account: str, parameters: Parameters) -> di
     name, repository = named_repository(tx, account, parameters)
     found: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
-    resolved = _resolve(tx, repository.repository_id, _unique(parameters["imageIds"]))
+    resolved = [
+        (image_id, row if isinstance(row, _Refusal) or row.status == ImageStatus.ACTIVE else _NOT_FOUND)
+        for image_id, row in _resolve(tx, repository.repository_id, _unique(parameters["imageIds"]))
+    ]
     if sum(row.manifest_size for _, row in resolved if not isinstance(row, _Refusal)) > ANSWER_MAX:
         raise Failure(Code.LIMIT_EXCEEDED, f"The requested manifests are more than {ANSWER_MAX} bytes; ask for fewer")
     contents = _contents(tx, [row.digest for _, row in resolved if not isinstance(row, _Refusal)])
@@ -182,15 +205,9 @@ def batch_delete_image(tx: Transaction, account: str, parameters: Parameters) ->
     return {"imageIds": gone, "failures": failures}
 
 
-@ecr_operation("UpdateImageStorageClass")
-def update_image_storage_class(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """There is one storage class: an image that is there stays in it."""
-    name, repository = named_repository(tx, account, parameters)
-    _each(tx, account, name, repository, [parameters["imageId"]])
-    raise Failure(
-        Code.IMAGE_STORAGE_CLASS_UPDATE_NOT_SUPPORTED,
-        "The requested image storage class update is not supported by this registry",
-    )
+def found_image(tx: Transaction, account: str, name: str, repository: FoundRow, image_id: ImageId) -> FoundRow:
+    """The row of an image, whatever its status. InvalidParameter, ImageNotFound."""
+    return _each(tx, account, name, repository, [image_id])[0]
 
 
 def _indexes_first(tx: Transaction, repository_id: int, image_ids: Sequence[ImageId]) -> list[ImageId]:
@@ -272,7 +289,7 @@ def _matching(image_id: ImageId, found: Mapping[str, FoundRow]) -> FoundRow | _R
     digest = image_id.get("imageDigest")
     row = found.get(image_id.get("imageTag") or digest or "")
     if row is None:
-        return _Refusal("ImageNotFound", "Requested image not found")
+        return _NOT_FOUND
     if digest and row.digest != digest:
         return _Refusal("ImageTagDoesNotMatchDigest", "Requested image tag does not match the requested digest")
     return row
@@ -308,7 +325,9 @@ def _details(tx: Transaction, account: str, name: str, rows: Sequence[FoundRow])
             "imageManifestMediaType": row.media_type,
             "artifactMediaType": row.artifact_type,
             "subjectManifestDigest": row.subject,
-            "imageStatus": "ACTIVE",
+            "imageStatus": row.status,
+            "lastArchivedAt": row.archived_at,
+            "lastActivatedAt": row.activated_at,
         }
         details.append({key: value for key, value in detail.items() if value not in (None, [])})
     return details
@@ -319,10 +338,11 @@ def _failure(image_id: ImageId, code: str, reason: str) -> dict[str, Any]:
     return {"imageId": given, "failureCode": code, "failureReason": reason}
 
 
-def _filter(parameters: Parameters) -> tuple[str, bool]:
-    """(tagStatus, whether only states are wanted that no image is in)."""
+def _filter(parameters: Parameters) -> tuple[str, tuple[str, ...]]:
+    """(tagStatus, the statuses of images that are wanted)."""
     given = parameters.get("filter") or {}
-    return given.get("tagStatus") or "ANY", given.get("imageStatus", "ACTIVE") not in ("ACTIVE", "ANY", None)
+    status = given.get("imageStatus") or ImageStatus.ACTIVE
+    return given.get("tagStatus") or "ANY", tuple(ImageStatus) if status == "ANY" else (str(status),)
 
 
 def _unique(image_ids: Sequence[ImageId]) -> list[ImageId]:

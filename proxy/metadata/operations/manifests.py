@@ -25,7 +25,11 @@ _STORED = (
     select(images.c.digest, images.c.media_type, manifest_bytes.c.content)
     .join(repositories, repositories.c.repository_id == images.c.repository_id)
     .join(manifest_bytes, manifest_bytes.c.digest == images.c.digest)
-    .where(repositories.c.account == bindparam("account"), repositories.c.name == bindparam("name"))
+    .where(
+        repositories.c.account == bindparam("account"),
+        repositories.c.name == bindparam("name"),
+        images.c.status == "ACTIVE",  # one that is archived cannot be pulled
+    )
 )
 _BY_DIGEST = _STORED.where(images.c.digest == bindparam("reference"))
 _BY_TAG = _STORED.join(tags, tags.c.image_id == images.c.image_id).where(
@@ -80,7 +84,8 @@ def list_tags(tx: Transaction, account: str, repository: str, last: str, limit: 
     found = (
         tx.connection.execute(
             select(tags.c.name)
-            .where(tags.c.repository_id == repository_id, tags.c.name > last)
+            .join(images, images.c.image_id == tags.c.image_id)
+            .where(tags.c.repository_id == repository_id, tags.c.name > last, images.c.status == "ACTIVE")
             .order_by(tags.c.name)
             .limit(limit + 1)
         )

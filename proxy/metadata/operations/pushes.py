@@ -29,6 +29,7 @@ from proxy.metadata.db.schema import (
 )
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import absent, events, mutability, usage
+from proxy.metadata.operations.archive import is_archived, restore
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.create_on_push import need_or_make_repository
 from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
@@ -133,7 +134,8 @@ def put_image(
     name, row = named_repository(tx, account, parameters)
     tag = parameters.get("imageTag")
     image_id = find_image(tx, row.repository_id, digest)
-    if image_id is not None and (tag is None or find_tag(tx, row.repository_id, tag) == image_id):
+    archived = image_id is not None and is_archived(tx, image_id)
+    if not archived and image_id is not None and (tag is None or find_tag(tx, row.repository_id, tag) == image_id):
         if tag is not None and mutability.is_immutable(row, tag):
             raise mutability.tag_is_immutable(name, tag)
         raise Failure(
@@ -186,6 +188,8 @@ def _put(
         image_id = insert_image(tx, account, repository, row.repository_id, content, digest, facts)
     else:
         image_id = found
+        if is_archived(tx, image_id):
+            restore(tx, row.repository_id, image_id, digest)
         _complete(tx, account, repository, row.repository_id, image_id, facts)
     moved = [tag for tag in tags if move_tag(tx, repository, row, tag, image_id)]
     if has_rules and (moved or found is None):
@@ -342,7 +346,9 @@ def _needed_children(
     for start in range(0, len(wanted), 500):
         rows = tx.connection.execute(
             select(images.c.digest, images.c.image_id, images.c.image_size).where(
-                images.c.repository_id == repository_id, images.c.digest.in_(wanted[start : start + 500])
+                images.c.repository_id == repository_id,
+                images.c.digest.in_(wanted[start : start + 500]),
+                images.c.status == "ACTIVE",  # an archived one is pushed again, which restores it
             )
         )
         found.update((row.digest, (row.image_id, row.image_size)) for row in rows)

@@ -20,6 +20,7 @@ from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.operation import ecr_operation, operation
 from proxy.metadata.operations.repositories import Parameters, find_repository, named_repository
 from proxy.model.errors import Code, Failure
+from proxy.model.lifecycle.evaluation import ImageStatus
 from proxy.model.names import parse_digest
 from proxy.model.records import Referrer
 
@@ -31,6 +32,7 @@ _FOUND = (
     images.c.media_type,
     images.c.manifest_size,
     images.c.artifact_type,
+    images.c.status,
     images.c.annotations.is_not(None).label("is_annotated"),
 )
 
@@ -43,7 +45,7 @@ def referrers(
     repository_id = find_repository(tx, account, repository)
     if repository_id is None:
         return (), False
-    return _page(tx, repository_id, digest, [artifact_type], last, limit)
+    return _page(tx, repository_id, digest, [artifact_type], ("ACTIVE",), last, limit)
 
 
 @ecr_operation("ListImageReferrers")
@@ -61,10 +63,9 @@ def list_image_referrers(tx: Transaction, account: str, parameters: Parameters) 
     listing = ("ListImageReferrers", account, name, digest, status, *types)
     token = parameters.get("nextToken")
     last = paging.read(listing, token, 1)[0] if token else ""
-    if status not in ("ACTIVE", "ANY"):  # which no image here is in
-        return {"referrers": []}
+    statuses = tuple(ImageStatus) if status == "ANY" else (status,)
     limit = parameters.get("maxResults") or DEFAULT_PAGE
-    found, more = _page(tx, repository.repository_id, digest, types or [None], last, limit)
+    found, more = _page(tx, repository.repository_id, digest, types or [None], statuses, last, limit)
     answer: dict[str, Any] = {"referrers": [_described(each) for each in found]}
     if more:
         answer["nextToken"] = paging.issue(listing, [found[-1].digest])
@@ -72,10 +73,16 @@ def list_image_referrers(tx: Transaction, account: str, parameters: Parameters) 
 
 
 def _page(
-    tx: Transaction, repository_id: int, digest: str, types: Sequence[str | None], last: str, limit: int
+    tx: Transaction,
+    repository_id: int,
+    digest: str,
+    types: Sequence[str | None],
+    statuses: Sequence[str],
+    last: str,
+    limit: int,
 ) -> tuple[Sequence[Referrer], bool]:
     """Each type (None: any) is read by its index, in order."""
-    found = list(merge(*(_rows(tx, repository_id, digest, each, last, limit) for each in types), key=_digest))
+    found = list(merge(*(_rows(tx, repository_id, digest, each, statuses, last, limit) for each in types), key=_digest))
     kept, room = 0, PAGE_BYTES
     for row in found[:limit]:
         room -= row.manifest_size
@@ -85,18 +92,34 @@ def _page(
     rows = found[:kept]
     annotations = _annotations(tx, repository_id, [row.digest for row in rows if row.is_annotated])
     referred = tuple(
-        Referrer(row.digest, row.media_type, row.manifest_size, row.artifact_type, annotations.get(row.digest))
+        Referrer(
+            row.digest,
+            row.media_type,
+            row.manifest_size,
+            row.artifact_type,
+            annotations.get(row.digest),
+            row.status,
+        )
         for row in rows
     )
     return referred, len(found) > kept
 
 
 def _rows(
-    tx: Transaction, repository_id: int, digest: str, artifact_type: str | None, last: str, limit: int
+    tx: Transaction,
+    repository_id: int,
+    digest: str,
+    artifact_type: str | None,
+    statuses: Sequence[str],
+    last: str,
+    limit: int,
 ) -> Sequence[FoundRow]:
     """One more than `limit`, where there is one."""
     query = select(*_FOUND).where(
-        images.c.repository_id == repository_id, images.c.subject == digest, images.c.digest > last
+        images.c.repository_id == repository_id,
+        images.c.subject == digest,
+        images.c.digest > last,
+        images.c.status.in_(statuses),
     )
     if artifact_type is not None:
         query = query.where(images.c.artifact_type == artifact_type)
@@ -126,6 +149,6 @@ def _described(referrer: Referrer) -> dict[str, Any]:
         "artifactType": referrer.artifact_type,
         "size": referrer.size,
         "annotations": referrer.annotations,
-        "artifactStatus": "ACTIVE",
+        "artifactStatus": referrer.status,
     }
     return {member: value for member, value in described.items() if value is not None}

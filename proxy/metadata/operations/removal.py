@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from sqlalchemy import Delete, Select, delete, select, update
 
 from proxy.metadata.contract import Upkeep
+from proxy.metadata.db.lifecycle_tables import preview_results, previews
 from proxy.metadata.db.mirror_tables import absent_content, mirrored_tags
 from proxy.metadata.db.schema import (
     blob_links,
@@ -61,7 +62,7 @@ def remove_deleted(tx: Transaction, limit: int) -> int:
 def remove(tx: Transaction, repository_id: int, limit: int) -> int:
     """Remove about `limit` rows of a repository that is nobody's, its own last; returns how many."""
     removed = 0
-    for some in (_tags, _mirrored, _images, _links):
+    for some in (_tags, _mirrored, _images, _links, _previews):
         while removed < limit:
             gone = some(tx, repository_id, limit - removed)
             removed += gone
@@ -121,6 +122,22 @@ def _links(tx: Transaction, repository_id: int, limit: int) -> int:
     )
     return _run(
         tx, delete(blob_links).where(blob_links.c.repository_id == repository_id, blob_links.c.blob_id.in_(linked))
+    )
+
+
+def _previews(tx: Transaction, repository_id: int, limit: int) -> int:
+    """Of lifecycle policies."""
+    mine = preview_results.c.repository_id == repository_id
+    found = tx.connection.execute(
+        select(preview_results.c.run, preview_results.c.position).where(mine).limit(min(limit, 500))
+    ).all()
+    if not found:
+        return _run(tx, delete(previews).where(previews.c.repository_id == repository_id))
+    positions = [row.position for row in found]
+    runs = {row.run for row in found}
+    return _run(
+        tx,
+        delete(preview_results).where(mine, preview_results.c.run.in_(runs), preview_results.c.position.in_(positions)),
     )
 
 

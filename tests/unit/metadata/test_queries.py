@@ -27,6 +27,7 @@ from harness.metadata import (
     postgresql_database,
 )
 from harness.pullthrough import of_pull_through
+from harness.specimens import LIFECYCLE
 from proxy.metadata.db import migrations
 from proxy.metadata.db.pg_sessions import UNINDEXED
 from proxy.metadata.db.postgresql import PostgresqlDatabase
@@ -41,6 +42,7 @@ from proxy.metadata.operations import (
     account_settings,
     accounts,
     append_hashes,
+    archive,
     blobs,
     counts,
     creation_templates,
@@ -53,6 +55,9 @@ from proxy.metadata.operations import (
     jobs,
     keys,
     layers,
+    lifecycle_images,
+    lifecycle_policies,
+    lifecycle_previews,
     manifests,
     mirror,
     open_objects,
@@ -74,11 +79,16 @@ from proxy.metadata.operations import (
 from proxy.metadata.operations import policies as ecr_policies
 from proxy.metadata.operations.iam import IAM, access_keys, roles
 from proxy.model.errors import Failure
+from proxy.model.lifecycle.evaluation import ImageStatus, Mark
+from proxy.model.lifecycle.policy import Action
+from proxy.model.lifecycle.records import PreviewResult
 from proxy.model.quotas import Quotas
 from proxy.model.records import FRAME_PAGE, CreateOnPush, EncryptedDataKey, Fence, KeyRecord, Pull, Sealing, SentPart
 
 R = "team/app"
 LIMITED = Quotas(repository_bytes=2**40, account_bytes=2**40)
+MARKS = [Mark(number, digest("x"), 0.0, 1, Action.EXPIRE, subject) for number, subject in ((1, None), (2, 1))]
+PREVIEWED = PreviewResult(0, digest("x"), ("v1",), 0.0, ImageStatus.ACTIVE, 1, Action.EXPIRE)
 FULL_PAGE = bytes(FRAME_PAGE * 32)
 SMALL = {"turns", "accounts", "alembic_version", "master_keys", "reserved_objects", "limited"}
 """A row a task, an account, a database, a rotation, a reseal; and subqueries under a limit of their own."""
@@ -166,6 +176,12 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     def refused(run: Callable[..., object], parameters: dict[str, Any]) -> None:
         with contextlib.suppress(Failure):
             run(tx, ACCOUNT, parameters)
+
+    def archived() -> None:
+        push.image("cold", "cold")
+        for storage_class in ("ARCHIVE", "STANDARD"):
+            asked = {**named, "imageId": {"imageTag": "cold"}, "targetStorageClass": storage_class}
+            archive.update_image_storage_class(tx, ACCOUNT, asked)
 
     def described() -> None:
         for status in ("ANY", "TAGGED", "UNTAGGED"):
@@ -371,9 +387,27 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "PutImageScanningConfiguration": lambda: scanning.put_image_scanning_configuration(
             tx, ACCOUNT, {**named, "imageScanningConfiguration": {}}
         ),
-        "UpdateImageStorageClass": lambda: refused(
-            images.update_image_storage_class, {**named, "imageId": ids["imageIds"][2]}
+        "UpdateImageStorageClass": archived,
+        "PutLifecyclePolicy": lambda: lifecycle_policies.put_lifecycle_policy(
+            tx, ACCOUNT, {**named, "lifecyclePolicyText": LIFECYCLE}
         ),
+        "GetLifecyclePolicy": lambda: lifecycle_policies.get_lifecycle_policy(tx, ACCOUNT, named),
+        "StartLifecyclePolicyPreview": lambda: lifecycle_previews.start_preview(tx, ACCOUNT, named),
+        "lease_preview": lambda: lifecycle_previews.lease_preview(tx, ACCOUNT, R, 9.0),
+        "keep_preview": lambda: lifecycle_previews.keep_preview(tx, ACCOUNT, R, 1, [PREVIEWED]),
+        "finish_preview": lambda: lifecycle_previews.finish_preview(tx, ACCOUNT, R, 1, "COMPLETE", 1, 0),
+        "GetLifecyclePolicyPreview": lambda: [
+            lifecycle_previews.get_preview(tx, ACCOUNT, {**named, **asked})
+            for asked in ({}, {"imageIds": [{"imageTag": "v1"}]}, {"filter": {"tagStatus": "TAGGED"}})
+        ],
+        "trim_preview": lambda: lifecycle_previews.trim_preview(tx, ACCOUNT, R, 9),
+        "expire_previews": lambda: lifecycle_previews.expire_previews(tx, 9),
+        "lifecycle_due": lambda: lifecycle_policies.lifecycle_due(tx, 0.0, 9),
+        "lifecycle_policy": lambda: lifecycle_policies.lifecycle_policy(tx, ACCOUNT, R),
+        "lifecycle_page": lambda: lifecycle_images.lifecycle_page(tx, ACCOUNT, R, "", 9),
+        "apply_lifecycle": lambda: lifecycle_images.apply_lifecycle(tx, ACCOUNT, R, LIFECYCLE, MARKS, False),
+        "lifecycle_evaluated": lambda: lifecycle_policies.lifecycle_evaluated(tx, ACCOUNT, R, LIFECYCLE),
+        "DeleteLifecyclePolicy": lambda: lifecycle_policies.delete_lifecycle_policy(tx, ACCOUNT, named),
         "PutAccountSetting": lambda: account_settings.put_account_setting(tx, ACCOUNT, {**setting, "value": "ENABLED"}),
         "GetAccountSetting": lambda: account_settings.get_account_setting(tx, ACCOUNT, setting),
         "CreateRepositoryCreationTemplate": lambda: [

@@ -1,0 +1,155 @@
+"""Lifecycle policies, carried out: every so often for all repositories, or at once for one.
+
+A repository is evaluated from pages of its images, outside of any transaction, and what the policy marks is removed a
+few images at a time: other writes wait for one batch at most, and have half of the time between two. The transaction
+that removes an image looks at it again (`metadata.operations.lifecycle_images`). Each removal is a line of the audit
+log, `PolicyExecutionEvent`, before the next batch begins. It can be interrupted anywhere; the next run does the rest.
+Memory is some 300 bytes an image that a rule selects. Called by `app.worker` and `admin.lifecycle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+
+from proxy import observe
+from proxy.audit.events import AuditEvent, ExternalIdentity
+from proxy.audit.trail import Trail
+from proxy.jobs.schedule import Task
+from proxy.jobs.sweep import PAUSE_MAX, next_limit
+from proxy.metadata.contract import Metadata
+from proxy.model.errors import Failure
+from proxy.model.lifecycle.evaluation import Evaluation, Image, Mark
+from proxy.model.lifecycle.policy import read_policy
+from proxy.model.lifecycle.records import LifecycleDue, LifecycleOutcome
+
+PAGE = 1000  # images asked for at a time
+DUE = 20  # repositories asked for at a time
+BATCH_FIRST = 5  # images removed in the first transaction of a run; how long it took says how many the next one has
+WITHIN = 0.75  # of the interval: a turn has ended before another node may take the next one
+WITHIN_MIN = 60.0  # seconds
+_CALLER = ExternalIdentity("AWSService", (("invokedBy", "lifecycle policy"),))
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleRun:
+    """What a run of policies needs. `region` is the registry's, for ARNs; the flags are settings of `[lifecycle]`."""
+
+    metadata: Metadata
+    trail: Trail
+    region: str
+    clock: Callable[[], float]  # epoch seconds
+    expire_unpulled: bool = False
+    index_aware: bool = False
+
+    async def marks(self, account: str, repository: str, policy: str) -> Sequence[Mark]:
+        """What the policy would do now. InvalidParameter for a stored text that is none any more."""
+        rules = read_policy(policy, expire_unpulled=self.expire_unpulled)
+        evaluation = Evaluation(rules, now=self.metadata.now(), index_aware=self.index_aware)
+        async for page in pages(self.metadata, account, repository):
+            await asyncio.to_thread(evaluation.add_all, page)
+        return await asyncio.to_thread(evaluation.marks)
+
+    async def run(self, account: str, repository: str, policy: str) -> AsyncGenerator[LifecycleOutcome, None]:
+        """Evaluate, and carry out; what became of each image that was marked."""
+        marks = await self.marks(account, repository, policy)
+        clock = asyncio.get_running_loop().time
+        done, limit = 0, BATCH_FIRST
+        while done < len(marks):
+            await self.trail.require()
+            began = clock()
+            outcomes = await self.metadata.apply_lifecycle(
+                account, repository, policy=policy, marks=marks[done : done + limit], index_aware=self.index_aware
+            )
+            took = clock() - began
+            done += limit
+            limit = next_limit(limit, took, least=1)
+            for outcome in outcomes:
+                if not outcome.kept_for:
+                    observe.metrics.lifecycle_images.labels(str(outcome.action)).inc()
+                    await self._record(account, repository, outcome)
+                yield outcome
+            if done < len(marks):
+                await asyncio.sleep(min(took, PAUSE_MAX))
+        await self.metadata.lifecycle_evaluated(account, repository, policy=policy)
+
+    async def run_due(self, every: float) -> None:
+        """All repositories whose policies have not been evaluated for about `every` seconds."""
+        while await self.metadata.expire_previews(limit=500):
+            pass
+        failed: set[tuple[str, str]] = set()
+        while True:
+            found = await self.metadata.lifecycle_due(older_than_seconds=every * WITHIN, limit=DUE + len(failed))
+            due = [each for each in found if (each.account, each.repository) not in failed]
+            for each in due:
+                if not await self._run_one(each):
+                    failed.add((each.account, each.repository))
+            if not due:
+                return
+
+    async def _run_one(self, due: LifecycleDue) -> bool:
+        """False where it failed: the next turn tries again."""
+        acted = kept = 0
+        try:
+            async for outcome in self.run(due.account, due.repository, due.policy):
+                if outcome.kept_for:
+                    kept += 1
+                else:
+                    acted += 1
+        except Failure as failure:
+            observe.log.warning(
+                "a lifecycle policy could not be carried out",
+                account=due.account,
+                repository=due.repository,
+                reason=str(failure),
+            )
+            return False
+        finally:
+            if acted or kept:
+                observe.log.info(
+                    "a lifecycle policy was carried out",
+                    account=due.account,
+                    repository=due.repository,
+                    images=acted,
+                    kept=kept,
+                )
+        return True
+
+    async def _record(self, account: str, repository: str, outcome: LifecycleOutcome) -> None:
+        await self.trail.record(
+            AuditEvent(
+                source="ecr",
+                name="PolicyExecutionEvent",
+                caller=_CALLER,
+                account=account,
+                region=self.region,
+                source_ip="",
+                user_agent="lifecycle policy",
+                read_only=False,
+                resources=(f"arn:aws:ecr:{self.region}:{account}:repository/{repository}",),
+                parameters={
+                    "repositoryName": repository,
+                    "imageDigest": outcome.digest,
+                    "imageTags": list(outcome.tags),
+                    "rulePriority": outcome.priority,
+                    "action": str(outcome.action),
+                },
+                moment=self.clock(),
+            )
+        )
+
+
+def lifecycle_tasks(run: LifecycleRun, every: float) -> tuple[Task, ...]:
+    """For `schedule`; `every` is seconds."""
+    return (Task("lifecycle", every, max(every * WITHIN, WITHIN_MIN), lambda: run.run_due(every)),)
+
+
+async def pages(metadata: Metadata, account: str, repository: str) -> AsyncGenerator[Sequence[Image], None]:
+    """All images of a repository."""
+    after, more = "", True
+    while more:
+        page, more = await metadata.lifecycle_page(account, repository, after=after, limit=PAGE)
+        if page:
+            yield page
+            after = page[-1].digest
