@@ -1,9 +1,12 @@
-"""What a proxy may ask of the metadata service. `client.MetadataClient` is one, and `cache.CachedMetadata` wraps one.
+"""The operations of the metadata service as a proxy calls them: one Protocol, a port, for each noun.
 
-Every call is one transaction; a write has been committed durably when it returns, and every worker sees it from then on
-(invariant 5). What only begins, leases or lets go of an upload may be lost with the machine where all its readers are
-on that machine; a repository that it makes may not, nor a record of bytes. Failures are `model.errors.Failure`: the
-codes worth catching are named at each call, `MetadataUnavailable` may come from all. `account` is 12 digits."""
+Implemented by `client.client.MetadataClient`; `client.cache.CachedMetadata` wraps one. A method has the parameters and
+the answer of the function registered under its name (`operations.operation`); a test compares them.
+Every call is one transaction. When a write returns it is committed durably, and every worker sees it. One exception:
+with the service and all clients on one machine, a write that only begins, leases or releases an upload may be lost when
+that machine fails; the repository it creates may not, nor what it says about bytes. Failures are `Failure`, with codes
+named at each call; any may raise `MetadataUnavailable`. `account` is the registry's 12 digits.
+"""
 
 from __future__ import annotations
 
@@ -50,24 +53,24 @@ from proxy.model.records import (
 
 
 class Look(Protocol):
-    """What was so before something was asked: all that was learnt since is good for as long as this stands."""
+    """The epochs before a look-up. What was looked up since stays valid for as long as this is current."""
 
     def take_in(self, account: str, repository: str) -> None:
-        """That registry and that repository as well: to be called before either is asked about."""
+        """Add the epochs of a registry and a repository. Call it before either is looked up."""
 
     def is_current(self) -> bool:
-        """Whether nothing of it has changed since, and that can be told."""
+        """Whether no epoch has changed since. False also while the epoch page has no valid lease."""
 
 
 class Looks(Protocol):
-    """Who can tell, without asking anybody, that what was answered still holds (`metadata.epochs`)."""
+    """Proves without a request that an earlier answer is still valid (`client.epochs`)."""
 
     def look(self) -> Look | None:
-        """For identities, before one is looked up; None while nothing can be told."""
+        """The epoch of identities, before one is looked up; None while the page proves nothing."""
 
 
 class Identity(Protocol):
-    """Who somebody is, and what users, repositories and registries say about access."""
+    """Principals, and the policies and settings of users, repositories and registries that decide about access."""
 
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...
 
@@ -78,16 +81,16 @@ class Identity(Protocol):
         """Default versions of managed policies, AWS's and the account's own; what is not there is left out."""
 
     async def repository_access(self, account: str, repository: str) -> RepositoryAccess:
-        """What the repository says about access; `exists` False when it is not there."""
+        """The repository's policy, tags and settings; `exists` False when there is no such repository."""
 
     async def repositories_access(self, account: str, names: Sequence[str]) -> Sequence[RepositoryAccess]:
         """The same of 1 to 100 repositories at once, in that order."""
 
     async def registry_access(self, account: str) -> RegistryAccess:
-        """What the account's registry says about access, and its settings; `exists` False when it is not open here."""
+        """The registry's policy and settings; `exists` False when the account has none here."""
 
     async def bind_repository_policy(self, account: str, text: str) -> BoundPolicy:
-        """What a text would be as the policy of a repository of the account; nothing is kept. InvalidParameter."""
+        """A text as the policy of a repository of the account, validated and bound; not stored. InvalidParameter."""
 
     async def role(self, account: str, name: str) -> Role | None: ...
 
@@ -109,7 +112,7 @@ class Accounts(Protocol):
         NoSuchEntity, LimitExceeded, EntityAlreadyExists."""
 
     async def note_key_use(self, access_key_id: str, at: float, region: str, service: str) -> None:
-        """For GetAccessKeyLastUsed; `at` in epoch seconds. Outdates nothing that anybody keeps."""
+        """For GetAccessKeyLastUsed; `at` in epoch seconds. Invalidates no cache."""
 
     async def note_role_use(self, principal_id: str, at: float, region: str) -> None:
         """For RoleLastUsed."""
@@ -123,32 +126,29 @@ class Accounts(Protocol):
         """All of them, closed ones too, in order."""
 
     async def close_account(self, account: str) -> Account:
-        """From the next request on nothing of it is served; it stays closed. NoSuchEntity, UnmodifiableEntity."""
+        """Nothing of the account is served from the next request on, for good. NoSuchEntity, UnmodifiableEntity."""
 
     async def credentials(self, *, after: str, limit: int) -> Sequence[Credential]:
         """Long-lived keys of all accounts by id, in order, beyond `after`."""
 
     async def revoke(self, arn: str) -> Revocation:
-        """End what a user, a role, a role's session or an account's root holds, from the next request on: its keys are
-        inactive, its temporary credentials refused. InvalidInput, NoSuchEntity, LimitExceeded."""
+        """Revoke the credentials of a user, a role, a role's session or an account's root, from the next request on:
+        its keys are inactive, its temporary credentials refused. InvalidInput, NoSuchEntity, LimitExceeded."""
 
 
 class Blobs(Protocol):
-    """Layers as a repository sees them."""
+    """Layers, as seen by a repository."""
 
     async def blob(self, account: str, repository: str, digest: str) -> Blob:
-        """The blob as that repository sees it. RepositoryNotFound, LayersNotFound (also when quarantined).
-
-        Also renews the grace in which an unreferenced blob is kept (at most one write an hour and blob).
-        """
+        """The blob as that repository sees it. RepositoryNotFound, LayersNotFound (also when quarantined). Renews the
+        grace in which an unreferenced blob is kept (at most one write an hour and blob)."""
 
     async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
         """Segments from the one that holds `plain_offset` on, in order."""
 
     async def frame_hashes(self, object_key: str, plain_offset: int, *, fresh: bool = False) -> bytes:
-        """The page of hashes whose first frame lies there, of an object that is not sealed; empty when there is none.
-
-        A page of a recorded segment never changes. `fresh` asks past every cache."""
+        """The page of hashes whose first frame is at that offset, of an object that is not sealed; empty when there is
+        none. A page of a recorded segment never changes. `fresh` bypasses every cache."""
 
     async def blob_holders(self, account: str, digest: str, *, limit: int, encryption: str = "") -> Sequence[str]:
         """Some repositories of the account that hold the blob under that KMS key (or none of their own), `limit` at
@@ -164,11 +164,11 @@ class Blobs(Protocol):
         """RepositoryNotFound, LayersNotFound, LayerInUse."""
 
     async def quarantine(self, object_key: str, reason: str) -> None:
-        """Hide the blob that lies under this key until a fresh push of its digest heals it. Idempotent."""
+        """Hide the blob stored under this key until a push of its digest replaces it. Idempotent."""
 
 
 class Uploads(Protocol):
-    """Upload sessions. Whoever appends holds the `fence` of a lease; see `operations.uploads`."""
+    """Upload sessions. An append needs the `fence` of a current lease; see `operations.uploads`."""
 
     async def begin_upload(
         self,
@@ -392,7 +392,7 @@ class Features(Secrets, Mirrored, JobQueue, EventRows, LifecycleMetadata, Protoc
 
 
 class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Features, Protocol):
-    """All of them, and what is of no noun."""
+    """All ports, ECR's, IAM's and EventBridge's operations by name, and what belongs to no noun."""
 
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Run an operation of botocore's `ecr` model. Input is validated against the model; times are epoch seconds."""
@@ -412,9 +412,9 @@ class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Feat
         """For /readyz."""
 
     async def warnings(self) -> Sequence[str]:
-        """What is amiss at the service that answers, though it works; for /readyz."""
+        """Problems of the service that answers, which do not stop it; for /readyz."""
 
     def now(self) -> float:
-        """The database's time, epoch seconds, as services told it; 0.0 before their first answer."""
+        """The database's time in epoch seconds, by the services' answers; 0.0 before the first answer."""
 
     async def close(self) -> None: ...

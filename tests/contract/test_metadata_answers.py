@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from sqlalchemy import func, select
 
-from harness import postgresql
+from harness import frames, postgresql
 from harness.faultline import fault_line
 from harness.metadata import (
     ACCOUNT,
@@ -31,7 +30,6 @@ from proxy.metadata.db import schema
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.service import idempotency
 from proxy.metadata.service.service import Service
-from proxy.metadata.wire import REQUEST_HEADER
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Fence
 
@@ -55,12 +53,8 @@ async def sockets(world: World, tmp_path: Path) -> list[Path]:
     return await asyncio.to_thread(lambda: [path for path in found if path.exists()])
 
 
-async def post(socket: Path, operation: str, request: str, **parameters: Any) -> tuple[int, Any]:
-    async with (
-        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session,
-        session.post(f"http://metadata/v1/{operation}", json=parameters, headers={REQUEST_HEADER: request}) as response,
-    ):
-        return response.status, await response.json()
+async def send(socket: Path, operation: str, request_id: str, **parameters: Any) -> tuple[bool, Any]:
+    return await frames.ask(socket, frames.request(operation, parameters, request_id=request_id))
 
 
 def kept(tx: Transaction) -> int:
@@ -71,25 +65,25 @@ async def test_a_write_asked_again_by_its_id_gets_its_first_answer_from_any_serv
     world: World, sockets: list[Path]
 ) -> None:
     turn = {"task": "sweep", "seconds": 60.0}
-    assert await post(sockets[0], "take_turn", ONE, **turn) == (200, True)
-    assert await post(sockets[-1], "take_turn", ONE, **turn) == (200, True)
-    assert await post(sockets[-1], "take_turn", OTHER, **turn) == (200, False)
+    assert await send(sockets[0], "take_turn", ONE, **turn) == (True, True)
+    assert await send(sockets[-1], "take_turn", ONE, **turn) == (True, True)
+    assert await send(sockets[-1], "take_turn", OTHER, **turn) == (True, False)
     made = {"account": ACCOUNT, "parameters": {"repositoryName": "a/b"}}
-    first = await post(sockets[0], "CreateRepository", "3" * 32, **made)
-    assert first[0] == 200
-    assert await post(sockets[-1], "CreateRepository", "3" * 32, **made) == first
-    status, refused = await post(sockets[-1], "CreateRepository", "4" * 32, **made)
-    assert (status, refused["__type"]) == (400, "RepositoryAlreadyExistsException")
+    first = await send(sockets[0], "CreateRepository", "3" * 32, **made)
+    assert first[0]
+    assert await send(sockets[-1], "CreateRepository", "3" * 32, **made) == first
+    ok, refused = await send(sockets[-1], "CreateRepository", "4" * 32, **made)
+    assert (ok, refused["__type"]) == (False, "RepositoryAlreadyExistsException")
 
 
 async def test_an_image_put_again_by_its_id_is_not_told_that_it_exists(world: World, sockets: list[Path]) -> None:
     await world.call("CreateRepository", repositoryName=REPOSITORY)
     put = {"repositoryName": REPOSITORY, "imageManifest": index_manifest([]).decode(), "imageTag": "v1"}
     asked = {"account": ACCOUNT, "parameters": put}
-    first = await post(sockets[0], "PutImage", ONE, **asked)
-    assert first[0] == 200
-    assert await post(sockets[-1], "PutImage", ONE, **asked) == first
-    assert (await post(sockets[-1], "PutImage", OTHER, **asked))[1]["__type"] == "ImageAlreadyExistsException"
+    first = await send(sockets[0], "PutImage", ONE, **asked)
+    assert first[0]
+    assert await send(sockets[-1], "PutImage", ONE, **asked) == first
+    assert (await send(sockets[-1], "PutImage", OTHER, **asked))[1]["__type"] == "ImageAlreadyExistsException"
 
 
 async def test_a_piece_of_a_tail_that_is_asked_again_late_takes_nothing_away_from_what_came_after_it(
@@ -99,18 +93,18 @@ async def test_a_piece_of_a_tail_that_is_asked_again_late_takes_nothing_away_fro
     session = await world.lease(await world.begin())
     key, other = session.sealed.object_key, MetadataClient.connect(f"unix:{sockets[-1]}")
     fence = Fence(session.upload_id, session.fence)
-    wire = {"upload_id": fence.upload_id, "number": fence.number}
-    first = {"part_size": 100, "upload_id": "", "parts": [], "tail_offset": 0, "tail": "QUFB"}
-    first |= {"fence": wire, "next_number": 1, "final_size": None}
-    cut = {"object_key": key, "fence": wire, "offset": 3, "numbers": 1}
+    named = {"upload_id": fence.upload_id, "number": fence.number}
+    first = {"part_size": 100, "upload_id": "", "parts": [], "tail_offset": 0, "tail": b"AAA"}
+    first |= {"fence": named, "next_number": 1, "final_size": None}
+    cut = {"object_key": key, "fence": named, "offset": 3, "numbers": 1}
     facts: dict[str, Any] = {"part_size": 100, "upload_id": "", "parts": (), "tail_offset": 3, "next_number": 1}
-    assert await post(sockets[-1], "keep_open_object", ONE, object_key=key, **first) == (200, None)
+    assert await send(sockets[-1], "keep_open_object", ONE, object_key=key, **first) == (True, None)
     await other.keep_open_object(key, fence, tail=b"BBB", **facts)
-    assert (await post(sockets[0], "keep_open_object", ONE, object_key=key, **first))[0] == 200
+    assert (await send(sockets[0], "keep_open_object", ONE, object_key=key, **first))[0]
     assert await other.open_object_tail(key, 0) == ((0, b"AAA"), (3, b"BBB"))
-    assert (await post(sockets[-1], "cut_open_object", OTHER, **cut))[0] == 200
+    assert (await send(sockets[-1], "cut_open_object", OTHER, **cut))[0]
     await other.keep_open_object(key, fence, tail=b"CCC", **facts)
-    assert (await post(sockets[0], "cut_open_object", OTHER, **cut))[0] == 200
+    assert (await send(sockets[0], "cut_open_object", OTHER, **cut))[0]
     assert await other.open_object_tail(key, 0) == ((0, b"AAA"), (3, b"CCC"))
     await other.close()
 
@@ -131,20 +125,20 @@ async def test_a_write_that_cannot_begin_while_its_client_waits_is_left(world: W
 async def test_a_write_that_was_refused_is_refused_again_and_keeps_nothing(world: World, sockets: list[Path]) -> None:
     gone = {"account": ACCOUNT, "repository": REPOSITORY, "tag": "v1"}
     for socket in (sockets[0], sockets[-1]):
-        status, answer = await post(socket, "delete_tag", ONE, **gone)
-        assert (status, answer["__type"]) == (400, "RepositoryNotFoundException")
+        ok, answer = await send(socket, "delete_tag", ONE, **gone)
+        assert (ok, answer["__type"]) == (False, "RepositoryNotFoundException")
     assert world.service is not None
     assert await world.service.store.read(kept) == 0
 
 
 async def test_an_id_belongs_to_one_operation_and_has_a_form(world: World, sockets: list[Path]) -> None:
-    assert (await post(sockets[0], "take_turn", ONE, task="a", seconds=1.0))[0] == 200
+    assert (await send(sockets[0], "take_turn", ONE, task="a", seconds=1.0))[0]
     for operation, request, parameters in (
         ("CreateRepository", ONE, {"account": ACCOUNT, "parameters": {"repositoryName": "a/b"}}),
         ("take_turn", "short", {"task": "a", "seconds": 1.0}),
     ):
-        status, answer = await post(sockets[0], operation, request, **parameters)
-        assert (status, answer["__type"]) == (400, "InvalidParameterException")
+        ok, answer = await send(sockets[0], operation, request, **parameters)
+        assert (ok, answer["__type"]) == (False, "InvalidParameterException")
 
 
 async def test_answers_are_forgotten_after_a_while_and_never_pile_up(world: World, sockets: list[Path]) -> None:
@@ -168,7 +162,7 @@ async def test_writes_whose_answers_are_lost_are_each_done_once_and_none_is_unav
         client = MetadataClient.connect(urls, secret=SECRET)
         setter = await node(tmp_path, "n", [services[1].address], [services[1].address])
         await setter.world.begin()
-        line.lose_to = b"POST"
+        line.lose_to = b"delete_tag"
         for number in range(12):
             await setter.world.put(index_manifest([], annotations={"n": str(number)}), ["v"])
             client.endpoints.current = 0

@@ -11,11 +11,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from sqlalchemy import func, select
 
-from harness import postgresql
+from harness import frames, postgresql
 from harness.metadata import (
     ACCOUNT,
     REPOSITORY,
@@ -34,9 +33,6 @@ from proxy.metadata.db import schema
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.deadlines import AGE_MAX_SECONDS, Deadline
 from proxy.metadata.service import idempotency
-from proxy.metadata.service.service import start_service
-from proxy.metadata.service.unix import BODY_MAX
-from proxy.metadata.wire import MADE_HEADER, REQUEST_HEADER, SECRET_HEADER, WITHIN_HEADER
 from proxy.model.errors import Code, Failure
 
 ONE = "1" * 32
@@ -60,21 +56,16 @@ async def sockets(world: World, tmp_path: Path) -> list[Path]:
     return await asyncio.to_thread(lambda: [path for path in found if path.exists()])
 
 
-async def post(socket: Path, operation: str, headers: dict[str, str], **parameters: Any) -> tuple[int, Any]:
-    async with (
-        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session,
-        session.post(f"http://metadata/v1/{operation}", json=parameters, headers=headers) as response,
-    ):
-        return response.status, await response.json()
+async def send(socket: Path, operation: str, stamps: dict[str, Any], **parameters: Any) -> tuple[bool, Any]:
+    return await frames.ask(socket, frames.request(operation, parameters, **stamps))
 
 
-def made(world: World, *, ago: float = 0.0, request: str = ONE, within: float | None = None) -> dict[str, str]:
-    stamped = {REQUEST_HEADER: request, MADE_HEADER: f"{world.clock.now - ago:.3f}"}
-    return stamped if within is None else stamped | {WITHIN_HEADER: str(within)}
+def made(world: World, *, ago: float = 0.0, request: str = ONE, within: float | None = None) -> dict[str, Any]:
+    return {"request_id": request, "made": world.clock.now - ago, "within": within}
 
 
-def is_refused(answer: tuple[int, Any]) -> bool:
-    return answer[0] == 400 and answer[1]["__type"] == "MetadataUnavailable" and answer[1]["expired"] is True
+def is_refused(answer: tuple[bool, Any]) -> bool:
+    return not answer[0] and answer[1]["__type"] == "MetadataUnavailable" and answer[1]["expired"] is True
 
 
 async def test_a_write_that_is_delivered_after_its_first_answer_was_forgotten_is_not_done_a_second_time(
@@ -82,9 +73,9 @@ async def test_a_write_that_is_delivered_after_its_first_answer_was_forgotten_is
 ) -> None:
     """A line held one copy, or a stopped service had it unread; the other copy was answered, eleven minutes ago."""
     assert world.service is not None
-    headers = made(world)
-    assert await post(sockets[0], "take_turn", headers, **TURN) == (200, True)
-    assert await post(sockets[-1], "take_turn", headers, **TURN) == (200, True)  # its first answer
+    stamps = made(world)
+    assert await send(sockets[0], "take_turn", stamps, **TURN) == (True, True)
+    assert await send(sockets[-1], "take_turn", stamps, **TURN) == (True, True)  # its first answer
     world.clock.now += idempotency.KEEP_SECONDS + 60.0
     for number in range(4):
         await world.metadata.take_turn(f"t{number}", seconds=1.0)
@@ -94,8 +85,8 @@ async def test_a_write_that_is_delivered_after_its_first_answer_was_forgotten_is
         ).scalar_one()
     )
     assert found == 0
-    assert is_refused(await post(sockets[-1], "take_turn", headers, **TURN))
-    assert await post(sockets[-1], "take_turn", made(world, request="2" * 32), **TURN) == (200, True)
+    assert is_refused(await send(sockets[-1], "take_turn", stamps, **TURN))
+    assert await send(sockets[-1], "take_turn", made(world, request="2" * 32), **TURN) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -113,33 +104,25 @@ async def test_a_request_is_refused_that_is_older_than_a_minute_or_than_its_clie
     world: World, sockets: list[Path], ago: float, within: float | None, refused: bool
 ) -> None:
     """Reads too: nobody takes their answer."""
-    headers = made(world, ago=ago, within=within)
-    assert is_refused(await post(sockets[0], "take_turn", headers, **TURN)) is refused
-    assert is_refused(await post(sockets[0], "ping", headers)) is refused
+    stamps = made(world, ago=ago, within=within)
+    assert is_refused(await send(sockets[0], "take_turn", stamps, **TURN)) is refused
+    assert is_refused(await send(sockets[0], "ping", stamps)) is refused
 
 
-@pytest.mark.parametrize("header", [MADE_HEADER, WITHIN_HEADER])
-@pytest.mark.parametrize("value", ["soon", "nan", ""])
+@pytest.mark.parametrize("name", ["made", "within"])
+@pytest.mark.parametrize("value", ["soon", math.nan, "", True])
 async def test_a_time_that_is_no_number_is_bad_input(
-    world: World, sockets: list[Path], header: str, value: str
+    world: World, sockets: list[Path], name: str, value: object
 ) -> None:
-    status, answer = await post(sockets[0], "take_turn", {header: value}, **TURN)
-    assert (status, answer["__type"]) == (400, "InvalidParameterException")
+    ok, answer = await send(sockets[0], "take_turn", {name: value}, **TURN)
+    assert (ok, answer["__type"]) == (False, "InvalidParameterException")
 
 
-async def test_a_request_that_comes_too_late_is_refused_before_its_body_is_read(tmp_path: Path) -> None:
-    """Over TCP, of a body that never comes."""
-    service = await start_service(database=tmp_path / "m.db", listen="127.0.0.1:0", secret=SECRET)
-    host, _, port = service.address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    late = f"{SECRET_HEADER}: {SECRET}\r\n{MADE_HEADER}: {time.time() - 61:.3f}\r\n"
-    writer.write(f"POST /v1/take_turn HTTP/1.1\r\nHost: x\r\n{late}Content-Length: {BODY_MAX}\r\n\r\n".encode())
-    async with asyncio.timeout(10):
-        head = await reader.readuntil(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 ")
-    assert b"X-Wharfage-Time: " in head
-    writer.transport.abort()
-    await service.close()
+async def test_a_request_that_comes_too_late_is_refused_before_its_parameters_are_read(
+    world: World, sockets: list[Path]
+) -> None:
+    """They have the wrong form."""
+    assert is_refused(await send(sockets[0], "take_turn", made(world, ago=61.0), seconds="soon"))
 
 
 @pytest.mark.parametrize("step", [-3600.0, -20.0, 20.0, 3600.0])

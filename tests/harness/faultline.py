@@ -19,6 +19,9 @@ from collections.abc import AsyncIterator, Iterator
 from harness.listening import listening
 
 _REQUEST = re.compile(rb"(?:^|\r\n)((?:GET|PUT|POST|HEAD|DELETE) [^ \r\n]+) HTTP/1\.1\r\n")
+_OPERATION = re.compile(  # of a metadata service: a frame of `proxy.metadata.wire`
+    rb"\x95\xd9\x20[0-9a-f]{32}\xcb.{8}\xcb.{8}(?:[\xa0-\xbf]|\xd9.)([A-Za-z_.]+)", re.DOTALL
+)
 _HOST = re.compile(rb"\r\n[Hh]ost: ([^\r\n]+)\r\n")
 _PIECE = 65536
 _ERROR = b'<?xml version="1.0"?><Error><Code>%b</Code><Message>on command</Message></Error>'
@@ -32,7 +35,8 @@ def _answer(status: bytes, code: bytes) -> bytes:
 
 
 class FaultLine:
-    """`requests` are method and target of what was sent, in order, `hosts` the Host headers that were seen.
+    """`requests` are method and target, or operations of a metadata service, in the order in which they were sent;
+    `hosts` the Host headers that were seen.
 
     `lose_answers` cuts so many answers to come, of requests that hold `lose_to`. After that so many `false_answers` are
     given (`false_answer`: by default 200 with an error in the body) to requests that hold `false_to`, which reach the
@@ -104,6 +108,7 @@ class FaultLine:
     ) -> None:
         while data := await self._read(reader):
             self.requests += [match[1].decode() for match in _REQUEST.finditer(data)]
+            self.requests += [match[1].decode() for match in _OPERATION.finditer(data)]
             self.hosts |= {match[1].decode() for match in _HOST.finditer(data)}
             if self.mode == "refuse":
                 return

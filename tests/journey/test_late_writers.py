@@ -194,7 +194,7 @@ class Play:
     def _wake_up(self) -> None:
         stall = self.played.schedules[STALL]
         until(
-            lambda: "POST /v1/keep_open_object" in self._rows.requests[self._stopped_at :],
+            lambda: "keep_open_object" in self._rows.requests[self._stopped_at :],
             "A's stall clock put what it had into rows",
         )
         stall.committed = self._to_b.ask("PUT", stall.closing()).status

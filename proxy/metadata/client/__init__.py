@@ -1,6 +1,6 @@
 """The metadata service as a proxy calls it.
 
-`client` makes one request per operation, `endpoints` picks the service that gets it (`addresses`: over TLS, `unix`:
-on this machine), `cache` keeps answers while the epoch page (`epochs`) shows that nothing changed, `open_objects` is
-the port that object stores record unfinished objects through. Called by `app`; everything else sees `contract`.
+`client` has one method for each operation, `endpoints` chooses the service that gets a request, `connections` sends
+its frame over a unix socket or TCP (`addresses`), `cache` keeps answers while the epoch page (`epochs`) shows that
+nothing changed. Called by `app`; everything else sees `contract`.
 """

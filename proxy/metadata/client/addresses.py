@@ -1,12 +1,14 @@
-"""Where a metadata service is, and HTTP sessions to it: a unix socket, or TCP, mostly TLS, with the shared secret.
+"""Addresses of metadata services, and HTTP sessions to them for what is not an operation (subscriptions, `REACHES`).
 
-Must not know what is asked there.
+An address is a unix socket, or TCP, mostly with TLS. Sessions carry the shared secret. Must not know what is asked
+there.
 """
 
 from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -18,12 +20,16 @@ CONNECT_SECONDS = 2.0  # a machine that is gone answers nothing at all
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`base` is what operations' names are appended to; `shown` is for people."""
+    """`shown` is for people. Paths of HTTP requests are appended to `base`. Frames go to `socket`, or to `host` and
+    `port`: over TLS where `is_tls`, under `tls` or else the system's authorities."""
 
     shown: str
     base: str
     socket: str = ""
     tls: ssl.SSLContext | None = None
+    host: str = ""
+    port: int = 0
+    is_tls: bool = False
 
 
 def parse(text: str, tls: ssl.SSLContext | None = None) -> tuple[Address, ...]:
@@ -53,4 +59,8 @@ def connect(
 def _one(text: str, tls: ssl.SSLContext | None) -> Address:
     if text.startswith("unix:"):
         return Address(text, "http://metadata/v1/", socket=text[5:])
-    return Address(text, text.rstrip("/") + "/v1/", tls=tls if text.startswith("https:") else None)
+    url = urlsplit(text)
+    is_tls = url.scheme == "https"
+    port = url.port or (443 if is_tls else 80)
+    base = text.rstrip("/") + "/v1/"
+    return Address(text, base, tls=tls if is_tls else None, host=url.hostname or "", port=port, is_tls=is_tls)

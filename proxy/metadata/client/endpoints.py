@@ -1,31 +1,30 @@
-"""A question to whichever metadata service answers: a unix socket on one machine, TCP with the shared secret beyond.
+"""The metadata services of an installation, and which of them a call goes to.
 
-A service that restarts in the middle of a push is waited for, and where there are several the next is asked: each
-request carries an id, by which a service knows a write that was done already, and gives the answer that was lost. After
-`patience` seconds, or when every service refuses, the caller gets `MetadataUnavailable`; the patience bounds the waits
-for a free connection and for a service's answer together, over all attempts. Where there is one service only, what it
-has been asked in time may take `timeout`.
+A service that restarts in the middle of a push is waited for, and where there are several the next one is tried. Each
+request carries an id, by which a service recognises a write that was done already and repeats the answer that was lost.
+After `patience` seconds, or when every service refuses, the caller gets `MetadataUnavailable`. The patience bounds the
+waits for a free connection and for an answer together, over all attempts. Where there is one service only, a request
+that was sent within the patience may take `timeout`.
 
-Calls go where the node's leases come from (`attached`). When those come from another service, which happens within half
-a second of a service's falling silent (`watch`), calls that run at any other one are given up and made again there.
-Must not know any operation.
+Calls go to the service that grants the node's leases (`follow`). When another one takes over, which happens within half
+a second of a service's falling silent (`cluster.subscriber`), calls that run elsewhere are given up and made again
+there. Used by `client`. Must not know any operation.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import aiohttp
+import msgspec
 
 from proxy.metadata import deadlines, wire
-from proxy.metadata.client.addresses import CONNECT_SECONDS, Address, connect, parse
-from proxy.metadata.client.unix import UnixLines
+from proxy.metadata.client.addresses import CONNECT_SECONDS, Address, parse
+from proxy.metadata.client.connections import Connections
 from proxy.metadata.service.clock import RemoteClock, elapsed
 from proxy.model.errors import Code, Failure
 
@@ -36,7 +35,6 @@ _BEGIN_WITHIN = 0.9  # of an attempt's time
 _CORRECTIONS = 3  # of what a call takes for the time; more would be a service whose clock runs wild
 _RETURN_SECONDS = 5.0  # after which calls go to the attached service again, though one of them failed there
 _LOOK_SECONDS = 0.05  # between two looks, while calls run, at which service the node is attached to
-_LARGE = 2**20  # bytes of a body from which on aiohttp wants a file; a manifest may have 4 MiB
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
@@ -59,12 +57,7 @@ class EndpointPool:
         self._time = RemoteClock()
         self._is_one = len(found) == 1
         self._attempt = timeout if self._is_one else min(timeout, ATTEMPT_SECONDS)
-        self._lines: list[UnixLines | _Session] = [
-            UnixLines(each.socket, secret, connections=connections)
-            if each.socket
-            else _Session(each, secret, connections=connections)
-            for each in found
-        ]
+        self._services = [Connections(each, secret, connections=connections) for each in found]
         self.current = first % len(found)
         self._patience = patience
         self._attached: Callable[[], int | None] | None = None
@@ -81,7 +74,7 @@ class EndpointPool:
 
     async def ask(self, operation: str, wanted: Any, parameters: Mapping[str, Any]) -> Any:
         """What `operation` answers, decoded as `wanted` says. Its Failure, or MetadataUnavailable."""
-        body = wire.dump(parameters)
+        packed = _packed(parameters)
         request, made = secrets.token_hex(16), elapsed()
         deadline = time.monotonic() + self._patience
         pause = _FIRST_PAUSE
@@ -98,35 +91,34 @@ class EndpointPool:
                 sent = elapsed() if attempts or corrections else made
                 stamped = self._time.at(made)
                 within_made = sent - made + within * _BEGIN_WITHIN
-                post = self._lines[number].post if self._attached is None else partial(self._post, number)
-                status, content, answered_at = await post(
-                    operation,
-                    body,
-                    {wire.REQUEST_HEADER: request, **deadlines.stamp(stamped, within_made)},
+                own = self._services[number].exchange
+                exchange = own if self._attached is None else partial(self._exchange, number)
+                answer = await exchange(
+                    _framed(wire.Request(request, stamped, within_made, operation, packed)),
                     connect_within=left if attempts else max(left, CONNECT_SECONDS),
                     within=within,
                 )
-                deadlines.learn(self._time, answered_at, sent, elapsed())
-                if status == 200:
-                    return wire.read(wanted, content)
-                failure = _failure(wire.load(content))
+                self._time.observe(answer.time, sent, elapsed())
+                if answer.ok:
+                    return wire.unpack(wanted, answer.body)
+                failure = _failure(wire.unpack(dict[str, Any], answer.body))
                 was_late = self._time.at(made) - stamped > deadlines.WRONG_SECONDS
                 if was_late and failure.fields.get(deadlines.EXPIRED) and corrections < _CORRECTIONS:
                     corrections += 1
                     continue  # it was refused for what we took for the time: nothing was done
                 refusals += 1
-                if failure.code is not Code.METADATA_UNAVAILABLE or refusals >= len(self._lines):
+                if failure.code is not Code.METADATA_UNAVAILABLE or refusals >= len(self._services):
                     raise failure
                 reason: Exception = failure  # it has been patient itself
-            except (aiohttp.ClientError, OSError, ValueError) as error:  # a time-out is an OSError
+            except (OSError, ValueError) as error:  # a time-out is an OSError
                 reason = error
             if self.current == number:
-                self.current = (number + 1) % len(self._lines)
+                self.current = (number + 1) % len(self._services)
                 self._return_at = time.monotonic() + _RETURN_SECONDS
             if time.monotonic() + pause > deadline:
                 raise _unavailable(reason) from reason
             attempts += 1
-            if attempts % len(self._lines) == 0:
+            if attempts % len(self._services) == 0:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -137,27 +129,17 @@ class EndpointPool:
     async def close(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
-        for line in self._lines:
-            await line.close()
+        for each in self._services:
+            await each.close()
 
-    async def _post(
-        self,
-        number: int,
-        operation: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        *,
-        connect_within: float,
-        within: float,
-    ) -> tuple[int, bytes, str | None]:
-        """As `UnixLines.post` at that service. TimeoutError also when the node leaves it meanwhile."""
-        post = self._lines[number].post
+    async def _exchange(self, number: int, request: bytearray, *, connect_within: float, within: float) -> wire.Answer:
+        """As `Connections.exchange` with that service. TimeoutError also when the node leaves it meanwhile."""
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
         async with asyncio.timeout(None) as leaving:
             self._running[leaving] = number
             try:
-                return await post(operation, body, headers, connect_within=connect_within, within=within)
+                return await self._services[number].exchange(request, connect_within=connect_within, within=within)
             finally:
                 del self._running[leaving]
 
@@ -165,7 +147,7 @@ class EndpointPool:
         """Let calls go to the attached service, when that is another one than before (those that run at others leave
         them), or when a failure there is some time ago."""
         attached = self._attached() if self._attached is not None else None
-        if attached is None or attached >= len(self._lines):
+        if attached is None or attached >= len(self._services):
             return
         if attached != self._follows:
             self._follows = self.current = attached
@@ -181,23 +163,24 @@ class EndpointPool:
         self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look) if self._running else None
 
 
-class _Session:
-    """`unixline.UnixLines` over TCP."""
+def _packed(parameters: Mapping[str, Any]) -> msgspec.Raw:
+    """Failure for a value that no message can carry."""
+    try:
+        return wire.pack(parameters)
+    except UnicodeEncodeError as error:
+        raise Failure(Code.INVALID_PARAMETER, "a text in the request is not valid Unicode") from error
+    except OverflowError as error:
+        raise Failure(Code.INVALID_PARAMETER, "a number in the request is out of range") from error
+    except RecursionError as error:
+        raise Failure(Code.INVALID_PARAMETER, "the request is nested too deeply") from error
 
-    def __init__(self, address: Address, secret: str | None, *, connections: int) -> None:
-        self._base = address.base
-        self._session = connect(address, secret, connections=connections)
 
-    async def post(
-        self, operation: str, body: bytes, headers: Mapping[str, str], *, connect_within: float, within: float
-    ) -> tuple[int, bytes, str | None]:
-        data = body if len(body) < _LARGE else io.BytesIO(body)
-        timeout = aiohttp.ClientTimeout(total=within, connect=min(connect_within, within), sock_connect=CONNECT_SECONDS)
-        async with self._session.post(self._base + operation, data=data, headers=headers, timeout=timeout) as response:
-            return response.status, await response.read(), response.headers.get(wire.TIME_HEADER)
-
-    async def close(self) -> None:
-        await self._session.close()
+def _framed(request: wire.Request) -> bytearray:
+    """Failure for a frame that the service would not read."""
+    framed = wire.frame(request)
+    if len(framed) > wire.REQUEST_MAX:
+        raise Failure(Code.INVALID_PARAMETER, f"a request has at most {wire.REQUEST_MAX} bytes")
+    return framed
 
 
 def _unavailable(reason: Exception) -> Failure:

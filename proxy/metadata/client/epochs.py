@@ -1,23 +1,23 @@
-"""The epoch page: how every worker of a node learns, without asking, that a cached answer is out of date.
+"""The epoch page: tells every worker of a node, without a request, that a cached answer is out of date.
 
 A file of 8-byte counters that all processes map: one for identities, the rest striped by (account, repository). Its one
-writer (the metadata service, or on a node without one `watch`) counts a stripe up after a commit and before its answer;
-a reader takes the stripe's epoch *before* it asks for the row, and may use the row again while the epoch stands. Who
-begins to write a page counts all up, so that what was missed before is made good before anything is used again.
+writer (the metadata service, or on a node without one `cluster.subscriber`) increments a stripe after a commit and
+before its answer. A reader reads the stripe's epoch *before* it asks for the row, and may use the row while the epoch
+is unchanged. A process that becomes the writer increments all stripes, so that no cache outlives a change it missed.
 
 | offset      | length   | what                                                            |
 | 0           | 8        | `MAGIC`, which says the layout                                  |
 | 8           | 8        | the identity stripe                                             |
 | 16          | 8 × 4096 | repository stripes, by crc32 of account, "/", name              |
-| 32784       | 8        | the lease: `now()` until which the page speaks, 0: always       |
+| 32784       | 8        | the lease: `now()` until which epochs prove anything, 0: always |
 | 32792       | 8        | the page's name, random, 0 until it is asked for                |
 | 32800       | 8        | 1 while the lease is of grace: no service reaches the database  |
-| 32808       | 8        | `now()` until which the service has lent to other nodes         |
+| 32808       | 8        | `now()` until which the service has granted leases to nodes     |
 | 32816       | 8        | 1 + the number of the service that the node is attached to, or 0 |
 
-Where services on other machines may write (`invalidation`), the page speaks only under a lease; where the lease has run
-out, nothing kept is used. Each counter is written by one process, aligned, in one store of the machine; a reader never
-sees half of one.
+Where services on other machines may write (`cluster.protocol`), epochs prove something only under a valid lease; when
+the lease has ended, no cached answer is used. Each counter is written by one process, aligned, in one store of the
+machine; a reader never sees half of one.
 """
 
 from __future__ import annotations
@@ -70,26 +70,26 @@ class Epochs:
         return self._counters[_stripe(account, name)]
 
     def lease_valid(self) -> bool:
-        """Whether epochs that stand prove anything now: no other machine's service can have written meanwhile."""
+        """Whether unchanged epochs prove anything now: no service of another machine can have written meanwhile."""
         until = self._counters[_LEASE]
         return until == 0 or now() < until
 
     def look(self) -> Look | None:
-        """What the page says now of identities, for an answer that may be given again; None while it proves nothing,
-        or nothing but what was valid when the database was lost."""
+        """The current epoch of identities, for a response that may be cached; None without a valid lease, and in
+        grace."""
         return Look(self._counters) if self.lease_valid() and not self.in_grace() else None
 
     def grant_lease(self, until: int, *, grace: bool = False) -> None:
-        """The writer's part: the page speaks until then, 0: always, 1: no more."""
+        """For the writer: the lease is valid until then. 0: always, 1: not any more."""
         self._counters[_GRACE] = grace
         self._counters[_LEASE] = until
 
     def in_grace(self) -> bool:
-        """Whether what the page proves is what was valid when the database was lost."""
+        """Whether the page proves only what was valid when the database became unreachable."""
         return self._counters[_GRACE] == 1
 
     def granted_until(self) -> int:
-        """Until when other nodes may use what they keep by this page's service, or by the one before it."""
+        """Until when nodes may use their caches by leases of this page's service, or of the one before it."""
         return self._counters[_GRANTED]
 
     def note_granted(self, until: int) -> None:
@@ -145,7 +145,7 @@ class Epochs:
 
 
 class Look:
-    """What a page said before something was asked: all that was learnt since is good for as long as this stands."""
+    """A page's epochs before a look-up. What was looked up since stays valid for as long as this is current."""
 
     __slots__ = ("_counters", "_seen")
 
@@ -155,13 +155,13 @@ class Look:
         self._seen = [(_IDENTITY, counters[_IDENTITY])]
 
     def take_in(self, account: str, repository: str) -> None:
-        """That registry and that repository as well, before either is looked up."""
+        """Add the epochs of that registry and that repository, before either is looked up."""
         for name in ("", repository):
             stripe = _stripe(account, name)
             self._seen.append((stripe, self._counters[stripe]))
 
     def is_current(self) -> bool:
-        """Whether nothing of it has changed, and the page can tell."""
+        """Whether no epoch has changed, under a valid lease and outside grace."""
         counters = self._counters
         until = counters[_LEASE]
         if (until and now() >= until) or counters[_GRACE]:

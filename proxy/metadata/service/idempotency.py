@@ -1,10 +1,11 @@
-"""Request ids: a write is done once, however often it is asked for, and its answer is not lost with the line.
+"""Request ids: a write is done once, however often it is sent, and its answer is not lost with the connection.
 
-The answer lies beside what was written, in the same transaction, under the id that the asker made; whoever asks again
-under it, at any service, gets that answer, after all who keep what the write outdated have been told once more (the
-service that did it may have died before it had told them). Kept for `KEEP_SECONDS`, longer than a request may be on its
-way (`deadlines.AGE_MAX_SECONDS`): none is done again because its answer was forgotten.
-Writes that find by themselves that they were done (an upload's) need none of this. Must not know any operation.
+The answer is stored beside what was written, in the same transaction, under the id that the client made. Whoever sends
+the request again under that id, to any service, gets the stored answer, after every cache has been told once more of
+what the write outdated (the service that did it may have died before it told them). Answers are kept for
+`KEEP_SECONDS`, longer than a request may be on its way (`deadlines.AGE_MAX_SECONDS`): no write is done again because
+its answer was forgotten. Writes that find by themselves that they were done (an upload's) need none of this. Called by
+`service`. Must not know any operation.
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ def request_id(text: str | None) -> str | None:
     raise Failure(Code.INVALID_PARAMETER, "a request id is 32 hexadecimal digits")
 
 
-def run_once(tx: Transaction, request: str, operation: str, run: Callable[[Transaction], Any]) -> Any:
-    """The encoded answer of `run`, or of the run that was done under this id before."""
+def run_once(tx: Transaction, request: str, operation: str, wanted: Any, run: Callable[[Transaction], Any]) -> Any:
+    """The answer of `run`, or of the run that was done under this id before. `wanted` is its annotation."""
     kept = tx.connection.execute(_FIND, {"id": request}).scalar()
     if kept is not None:
         stored = json.loads(zlib.decompress(kept))
         if stored["operation"] != operation:
             raise Failure(Code.INVALID_PARAMETER, f"this request id was {stored['operation']}'s")
         tx.changes.add(protocol.decode(stored["changes"]))
-        return stored["answer"]
-    answer = wire.encode(run(tx))
-    stored = {"operation": operation, "answer": answer, "changes": protocol.encode(tx.changes)}
+        return wire.from_json(wanted, stored["answer"])
+    answer = run(tx)
+    stored = {"operation": operation, "answer": wire.to_json(answer), "changes": protocol.encode(tx.changes)}
     content = zlib.compress(protocol.compact(stored).encode(), 1)
     if len(content) > ANSWER_MAX:
         raise Failure(Code.LIMIT_EXCEEDED, "the answer to this request would be too large", hint="ask for less at once")

@@ -1,33 +1,28 @@
-"""The metadata service: operations over HTTP, for the proxies of one installation.
+"""The metadata service: runs operations for the proxies of one installation, and answers them in frames.
 
-`POST /v1/<operation>` with a JSON object of its parameters answers its result; an ECR operation takes
-`{"account", "parameters"}`. Errors are `{"__type", "message", "hint", …fields}` with 400, or 500 for our own faults.
-Listens on a unix socket (0600), on TCP, or on both; where there is a shared secret, every request must carry it, but
-for `/readyz` and `/metrics` (`status`). The answer to a write goes out after it is durable and nobody keeps what it
-outdates (`invalidation`): `GET /v1/watch` is where nodes are told. Must not know any operation's meaning.
+A request is one frame of `wire`, sent over a unix socket (0600), over TCP, or both; an ECR or IAM operation takes
+`{"account", "parameters"}`. Where there is a shared secret, every hello must carry it. The same sockets answer HTTP:
+`/readyz` and `/metrics` to anybody (`status`), and with the secret `GET /v1/watch`, the subscriptions of nodes, and
+`POST /v1/reaches_database`, which other services ask. The answer to a write goes out after the write is durable and no
+cache holds what it outdates (`cluster.protocol`). Started by `app.processes` and `app.worker`. Must not know any
+operation's meaning.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
 import os
 import secrets
 import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from sqlalchemy.exc import DataError
 
-from proxy import observe
-from proxy.awsmodel.validation import unknown_operation, validate
 from proxy.metadata import wire
 from proxy.metadata.client import epochs as epoch_page
 from proxy.metadata.client.epochs import Epochs
@@ -36,15 +31,19 @@ from proxy.metadata.cluster.subscribers import Nodes
 from proxy.metadata.db.sqlite import SqliteDatabase
 from proxy.metadata.db.store import Database, Store, Told
 from proxy.metadata.db.transaction import Changes, Registry
-from proxy.metadata.deadlines import Deadline, read_deadline
-from proxy.metadata.operations import ECR, INTERNAL, Operation, keys
+from proxy.metadata.operations import keys
 from proxy.metadata.operations.accounts import Bootstrapped, bootstrap
-from proxy.metadata.operations.event_rules import EVENTS
-from proxy.metadata.operations.iam import IAM
 from proxy.metadata.service import status
 from proxy.metadata.service.clock import Clock
-from proxy.metadata.service.idempotency import request_id, run_once
-from proxy.metadata.service.unix import BODY_MAX, Answer, UnixSite
+from proxy.metadata.service.connection import IDLE_SECONDS, Site
+from proxy.metadata.service.dispatch import (
+    answering,
+    authenticate,
+    greeting,
+    refusal_fields,
+    refusing_size,
+    warnings,
+)
 from proxy.model.errors import Code, Failure
 from proxy.model.records import KeyRecord
 
@@ -53,9 +52,7 @@ if TYPE_CHECKING:  # the driver is loaded by those who use it
 
 REGISTER_SECONDS = 15.0  # in which other services must let this one join
 BACKLOG = 1024
-_JSON = "application/json"
-_SECRET, _REQUEST = wire.SECRET_HEADER.lower(), wire.REQUEST_HEADER.lower()
-KEEPALIVE_SECONDS = 75.0  # longer than the client's 15: it is the client that lets go of an idle connection
+HTTP_BODY_MAX = 64 * 1024  # bytes: what services ask each other
 
 
 class Service:
@@ -160,11 +157,10 @@ async def start_service(
     nodes = peers.nodes if peers is not None else Nodes(page, _for_ever, epoch_page.now)
     committed = peers.committed if peers is not None else partial(_committed, page, nodes)
     store = Store(opened, registry=registry, clock=database_time, committed=committed)
-    answer = answering(store, peers, secret)
     runner = web.AppRunner(
-        application(answer, nodes, store, peers, secret),
+        application(nodes, store, peers, secret),
         access_log=None,
-        keepalive_timeout=KEEPALIVE_SECONDS,
+        keepalive_timeout=IDLE_SECONDS,
         shutdown_timeout=shutdown_seconds,
     )
     await runner.setup()
@@ -175,10 +171,9 @@ async def start_service(
         if prepare is not None:
             await prepare(service)
         for sock in listening:
-            if sock.family == socket.AF_UNIX:
-                await UnixSite(runner, sock, answer, backlog=BACKLOG).start()
-            else:
-                await web.SockSite(runner, sock, backlog=BACKLOG, ssl_context=tls).start()
+            under = None if sock.family == socket.AF_UNIX else tls
+            handlers = greeting(store, secret), answering(store, peers), refusing_size(store)
+            await Site(runner, sock, *handlers, backlog=BACKLOG, tls=under).start()
     except BaseException:
         for sock in listening:
             sock.close()
@@ -228,134 +223,45 @@ def _for_ever() -> tuple[int, bool]:
     return 2**63, False
 
 
-def answering(store: Store, peers: Peers | None, secret: str | None) -> Answer:
-    """What an operation answers to whoever has the secret, errors too."""
-
-    async def answer(name: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        try:
-            _authenticate(headers, secret)
-            if name == wire.REACHES:  # asked by another service (`grace`)
-                result = _dumped(peers.answer(_loaded(body)) if peers is not None else {})
-            elif name == wire.WARNINGS:
-                result = _dumped(warnings(store, peers))
-            else:
-                asked = _Asked(request_id(headers.get(_REQUEST)), read_deadline(headers, store.now()))
-                result = await _run(store, name, body, asked)
-        except Failure as failure:
-            return _refusal(failure, store, 500 if failure.code is Code.SERVER else 400)
-        except UnicodeEncodeError:
-            return _refusal(Failure(Code.INVALID_PARAMETER, "a text in the request is not valid Unicode"), store)
-        except DataError:  # PostgreSQL: a NUL in a text, or what its column does not hold
-            return _refusal(Failure(Code.INVALID_PARAMETER, "a value in the request cannot be stored"), store)
-        except Exception:  # a fault of ours: it is logged here, and the proxy only learns that it happened
-            observe.log.exception("metadata operation failed", operation=name)
-            return _refusal(Failure(Code.SERVER, "internal error of the metadata service"), store, 500)
-        return 200, _fields(store, _JSON if result[:1] != b"\0" else "application/octet-stream"), result
-
-    return answer
-
-
-def warnings(store: Store, peers: Peers | None) -> Sequence[str]:
-    """What is amiss though all works."""
-    return [*store.warnings(), *(peers.warnings() if peers is not None else ())]
-
-
-def application(answer: Answer, nodes: Nodes, store: Store, peers: Peers | None, secret: str | None) -> web.Application:
-    app = web.Application(client_max_size=BODY_MAX)
+def application(nodes: Nodes, store: Store, peers: Peers | None, secret: str | None) -> web.Application:
+    """What is answered over HTTP."""
+    app = web.Application(client_max_size=HTTP_BODY_MAX)
 
     async def watch(request: web.Request) -> web.StreamResponse:
         try:
-            _authenticate(request.headers, secret)
+            authenticate(request.headers.get(wire.SECRET_HEADER, ""), secret)
         except Failure as failure:
-            return _response(*_refusal(failure, store))
+            return _json_refusal(failure)
         return await nodes.serve(request)
 
-    async def operation(request: web.Request) -> web.Response:
+    async def reaches(request: web.Request) -> web.Response:
+        """Another service's question (`cluster.outage`)."""
         try:
-            _authenticate(request.headers, secret)  # before anything more of it is read, and
-            read_deadline(request.headers, store.now())  # that it is in time, again when it has come whole
-            body = await request.read()
+            authenticate(request.headers.get(wire.SECRET_HEADER, ""), secret)
+            question = await _json_object(request)
         except Failure as failure:
-            return _response(*_refusal(failure, store))
-        except web.HTTPRequestEntityTooLarge:
-            refusal = Failure(Code.INVALID_PARAMETER, f"a request has at most {BODY_MAX} bytes")
-            return _response(*_refusal(refusal, store, 413))
-        return _response(*await answer(request.match_info["operation"], request.headers, body))
+            return _json_refusal(failure)
+        return web.json_response(peers.answer(question) if peers is not None else {})
+
+    async def earlier(request: web.Request) -> web.Response:
+        """An operation in the form of an earlier release: nothing of it is read."""
+        try:
+            authenticate(request.headers.get(wire.SECRET_HEADER, ""), secret)
+        except Failure as failure:
+            return _json_refusal(failure)
+        hint = "restart that process: it is of an earlier release"
+        return _json_refusal(Failure(Code.METADATA_UNAVAILABLE, "operations are no longer asked over HTTP", hint=hint))
 
     app.router.add_get("/v1/watch", watch)
-    app.router.add_post("/v1/{operation}", operation)
+    app.router.add_post(f"/v1/{wire.REACHES}", reaches)
+    app.router.add_post("/v1/{operation}", earlier)
     status.add_routes(app, store, partial(warnings, store, peers))
     return app
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a request says of itself: its id, and until when it is to be begun."""
-
-    request: str | None
-    deadline: Deadline
-
-
-async def _run(store: Store, name: str, body: bytes, asked: _Asked) -> bytes:
-    """The body of the answer to a request with that one."""
-    operation = INTERNAL.get(name)
-    if operation is None:
-        return wire.dump(await _api(store, name, _loaded(body), asked))
-    arguments = _arguments(operation, body)
-    if operation.prepare is not None:
-        arguments = await store.compute(partial(operation.prepare, **arguments))
-    return wire.dump(await _in_transaction(store, name, operation, partial(operation.run, **arguments), asked))
-
-
-async def _in_transaction(store: Store, name: str, operation: Operation, run: Callable[..., Any], asked: _Asked) -> Any:
-    if not operation.write:
-        return await store.read(run)
-    if asked.request is None or operation.settles:
-        return await store.write(run, deadline=asked.deadline, durable=operation.durable)
-    return await store.write(partial(run_once, request=asked.request, operation=name, run=run), deadline=asked.deadline)
-
-
-async def _api(store: Store, name: str, body: Mapping[str, Any], asked: _Asked) -> Any:
-    """An operation of a public API: `CreateRepository` of `ecr`, or `iam.CreateUser`."""
-    service, _, operation_name = name.rpartition(".")
-    known: Mapping[str, Operation] = {"": ECR, "iam": IAM, "events": EVENTS}.get(service, {})
-    operation = known.get(operation_name)
-    if operation is None:
-        raise unknown_operation(name)
-    account, parameters = body.get("account"), body.get("parameters")
-    if not isinstance(account, str):
-        raise Failure(Code.INVALID_PARAMETER, "account is missing")
-    await store.compute(partial(validate, operation_name, parameters, service or "ecr"))
-    arguments = {"account": account, "parameters": parameters}
-    if operation.prepare is not None:
-        arguments = await store.compute(partial(operation.prepare, **arguments))
-    run = partial(operation.run, **arguments)
-    return await _in_transaction(store, name, operation, run, asked)
-
-
-def _arguments(operation: Operation, body: bytes) -> dict[str, Any]:
-    form = _form(operation.prepare or operation.run)
+async def _json_object(request: web.Request) -> Mapping[str, Any]:
     try:
-        return wire.members(wire.read(form, body))
-    except (ValueError, RecursionError) as error:
-        hint = f"its parameters are {', '.join(form.__struct_fields__) or 'none'}"
-        raise Failure(Code.INVALID_PARAMETER, f"the request has the wrong form: {error}", hint=hint) from error
-
-
-@cache
-def _form(function: Callable[..., Any]) -> Any:
-    return wire.parameters(function, without=("tx", "return"))
-
-
-def _authenticate(headers: Mapping[str, str], secret: str | None) -> None:
-    given = headers.get(_SECRET, "").encode(errors="surrogateescape")
-    if secret and not hmac.compare_digest(given, secret.encode()):
-        raise Failure(Code.ACCESS_DENIED, "the shared secret of the metadata service is missing or wrong")
-
-
-def _loaded(content: bytes) -> Mapping[str, Any]:
-    try:
-        body = wire.load(content)
+        body = await request.json()
     except (ValueError, RecursionError) as error:
         raise Failure(Code.INVALID_PARAMETER, "the request is not JSON") from error
     if not isinstance(body, dict):
@@ -363,23 +269,8 @@ def _loaded(content: bytes) -> Mapping[str, Any]:
     return body
 
 
-def _fields(store: Store, kind: str) -> dict[str, str]:
-    """An answer's headers; its time is that of its end."""
-    return {"Content-Type": kind, wire.TIME_HEADER: f"{store.now():.3f}"}
-
-
-def _refusal(failure: Failure, store: Store, status: int = 400) -> tuple[int, Mapping[str, str], bytes]:
-    fields = {name: value for name, value in failure.fields.items() if name not in ("__type", "message", "hint")}
-    told = {**fields, "__type": str(failure.code), "message": failure.message, "hint": failure.hint}
-    return status, _fields(store, _JSON), _dumped(told)
-
-
-def _dumped(data: Any) -> bytes:
-    return json.dumps(data, separators=(",", ":")).encode()
-
-
-def _response(status: int, fields: Mapping[str, str], content: bytes) -> web.Response:
-    return web.Response(body=content, status=status, headers=fields)
+def _json_refusal(failure: Failure) -> web.Response:
+    return web.json_response(refusal_fields(failure), status=400)
 
 
 def _unix_socket(path: str) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -10,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from harness.frames import answer, read_frame
 from harness.listening import listening
 from harness.nodes import until
+from proxy.metadata import wire
 from proxy.metadata.client import endpoints
 from proxy.metadata.client.client import MetadataClient
 from proxy.model.errors import Code, Failure
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull"
+ANSWER = answer(None)
 
 
 @dataclass
@@ -29,7 +32,14 @@ class Hung:
     port: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(65536):
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await self._serve(reader, writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_frame(reader)
+        writer.write(wire.frame(wire.Welcome(wire.VERSION, 0.0)))
+        while True:
+            await read_frame(reader)
             self.asked += 1
             if self.hung:
                 self.there += 1
@@ -103,14 +113,14 @@ async def test_the_patience_bounds_all_attempts_together_where_there_are_several
     client = MetadataClient.connect(urls(servers), patience=3.0)
     loop = asyncio.get_running_loop()
     within: list[float] = []
-    for line in client.endpoints._lines:
-        post = line.post
+    for service in client.endpoints._services:
+        exchange = service.exchange
 
-        async def noting(*given: object, _post: Callable[..., object] = post, **more: float) -> object:
+        async def noting(*given: object, _exchange: Callable[..., object] = exchange, **more: float) -> object:
             within.append(more["within"])
-            return await _post(*given, **more)  # type: ignore[misc]  # a coroutine function
+            return await _exchange(*given, **more)  # type: ignore[misc]  # a coroutine function
 
-        monkeypatch.setattr(line, "post", noting)
+        monkeypatch.setattr(service, "exchange", noting)
     began = loop.time()
     await unavailable(client)
     assert [each.asked for each in servers] == [1, 1]

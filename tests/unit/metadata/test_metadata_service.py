@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
-from aiohttp import web
 from sqlalchemy import Connection
 
-from harness import postgresql
+from harness import frames, postgresql
 from harness.metadata import Clock, World, append, digest, postgresql_service, sqlite_service
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import server_context
+from proxy.metadata import wire
 from proxy.metadata.client.addresses import parse
 from proxy.metadata.client.client import MetadataClient
 from proxy.metadata.client.epochs import Epochs
@@ -26,14 +27,21 @@ from proxy.metadata.cluster.subscriber import Watch
 from proxy.metadata.db.sqlite import SqliteDatabase
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations import INTERNAL, Operation
-from proxy.metadata.service import service as service_module
+from proxy.metadata.service import dispatch
 from proxy.metadata.service.service import Service, start_service
-from proxy.metadata.service.unix import BODY_MAX
-from proxy.metadata.wire import MADE_HEADER, REACHES, REQUEST_HEADER, SECRET_HEADER, TIME_HEADER, WITHIN_HEADER
+from proxy.metadata.wire import REACHES, SECRET_HEADER
 from proxy.model.errors import Code, Failure
 
 SECRET = "a long enough shared secret"
 FULL, NORMAL = 2, 1  # of SQLite's `synchronous`
+NESTED = msgspec.Raw(b"\x91" * 100_000 + b"\xc0")  # an array in an array in …
+
+
+def _nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
 
 
 @pytest.fixture
@@ -48,14 +56,6 @@ async def over_unix(tmp_path: Path) -> AsyncIterator[Service]:
     service = await sqlite_service(tmp_path, Clock())
     yield service
     await service.close()
-
-
-async def post(address: str, operation: str, data: bytes, headers: dict[str, str] | None = None) -> tuple[int, Any]:
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"http://{address}/v1/{operation}", data=data, headers=headers) as response,
-    ):
-        return response.status, await response.json()
 
 
 class TestService:
@@ -130,7 +130,7 @@ class TestService:
             ) as response:
                 assert response.status == 400
 
-    @pytest.mark.parametrize("line", ["GET /v1/watch", f"POST /v1/{REACHES}", "POST /v1/ping"])
+    @pytest.mark.parametrize("line", ["GET /v1/watch", f"POST /v1/{REACHES}"])
     async def test_a_secret_that_is_no_text_is_denied_like_any_wrong_one(self, over_tcp: Service, line: str) -> None:
         host, _, port = over_tcp.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -156,47 +156,53 @@ class TestService:
         await again.close()
 
     @pytest.mark.parametrize(
-        ("operation", "body", "code"),
+        ("operation", "parameters", "code"),
         [
-            ("ping", b"{", "InvalidParameterException"),
-            ("ping", b"[]", "InvalidParameterException"),
-            ("ping", b"[" * 100_000, "InvalidParameterException"),
-            ("ping", b'{"more": 1}', "InvalidParameterException"),
-            ("take_turn", b'{"task": "x"}', "InvalidParameterException"),
-            ("take_turn", b'{"task": "x", "seconds": "1"}', "InvalidParameterException"),
-            ("segments", b'{"object_key": 1, "plain_offset": 0, "limit": 1}', "InvalidParameterException"),
-            ("CreateRepository", b'{"parameters": {}}', "InvalidParameterException"),
-            ("CreateRepository", b'{"account": "1", "parameters": []}', "InvalidParameterException"),
-            ("drop_tables", b"{}", "UnknownOperationException"),
+            ("ping", [], "InvalidParameterException"),
+            ("ping", NESTED, "InvalidParameterException"),
+            ("ping", {"more": 1}, "InvalidParameterException"),
+            ("take_turn", {"task": "x"}, "InvalidParameterException"),
+            ("take_turn", {"task": "x", "seconds": "1"}, "InvalidParameterException"),
+            ("segments", {"object_key": 1, "plain_offset": 0, "limit": 1}, "InvalidParameterException"),
+            ("CreateRepository", [], "InvalidParameterException"),
+            ("CreateRepository", NESTED, "InvalidParameterException"),
+            ("CreateRepository", {"parameters": {}}, "InvalidParameterException"),
+            ("CreateRepository", {"account": "1", "parameters": []}, "InvalidParameterException"),
+            ("drop_tables", {}, "UnknownOperationException"),
         ],
     )
     async def test_a_request_of_the_wrong_form_is_answered_in_form(
-        self, over_tcp: Service, operation: str, body: bytes, code: str
+        self, over_tcp: Service, operation: str, parameters: object, code: str
     ) -> None:
-        status, answer = await post(over_tcp.address, operation, body, {SECRET_HEADER: SECRET})
-        assert (status, answer["__type"]) == (400, code)
-        assert answer["message"]
+        ok, failure = await frames.ask(over_tcp.address, frames.request(operation, parameters), secret=SECRET)
+        assert (ok, failure["__type"]) == (False, code)
+        assert failure["message"]
 
-    async def test_a_body_beyond_the_bound_is_not_read(self, over_tcp: Service) -> None:
-        async def endless() -> AsyncIterator[bytes]:
-            for _ in range(BODY_MAX // 65536 + 20):
-                yield bytes(65536)
+    async def test_a_request_beyond_the_bound_is_not_sent(self, over_tcp: Service) -> None:
+        client = MetadataClient.connect(f"http://{over_tcp.address}", secret=SECRET)
+        with pytest.raises(Failure) as caught:
+            await client.call("1", "CreateRepository", {"repositoryName": "x" * wire.REQUEST_MAX})
+        assert caught.value.code is Code.INVALID_PARAMETER
+        await client.close()
 
-        async with aiohttp.ClientSession() as session:
-            url = f"http://{over_tcp.address}/v1/ping"
-            async with session.post(url, data=endless(), headers={SECRET_HEADER: SECRET}) as response:
-                assert response.status == 413
+    @pytest.mark.parametrize("value", ["\ud800", 2**64, _nested(100_000)], ids=["half a pair", "large", "deep"])
+    async def test_what_no_message_can_carry_is_bad_input(self, over_tcp: Service, value: object) -> None:
+        client = MetadataClient.connect(f"http://{over_tcp.address}", secret=SECRET)
+        with pytest.raises(Failure) as caught:
+            await client.call("1", "CreateRepository", {"repositoryName": value})
+        assert caught.value.code is Code.INVALID_PARAMETER
+        await client.close()
 
-    async def test_a_fault_of_ours_is_a_500_that_tells_nothing(
+    async def test_a_fault_of_ours_says_nothing_of_its_cause(
         self, over_tcp: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def broken(tx: Transaction) -> None:
             raise RuntimeError("the inside of things")
 
         monkeypatch.setitem(INTERNAL, "ping", Operation(broken))
-        status, answer = await post(over_tcp.address, "ping", b"{}", {SECRET_HEADER: SECRET})
-        assert (status, answer["__type"]) == (500, "ServerException")
-        assert "inside" not in json.dumps(answer)
+        ok, failure = await frames.ask(over_tcp.address, frames.request("ping"), secret=SECRET)
+        assert (ok, failure["__type"]) == (False, "ServerException")
+        assert "inside" not in json.dumps(failure)
 
 
 async def test_an_upload_waits_for_the_disk_where_it_makes_a_repository_and_where_it_tells_of_bytes(
@@ -248,42 +254,23 @@ async def test_a_value_that_postgresql_cannot_store_is_bad_input(tmp_path: Path)
     await service.close()
 
 
-Answer = Callable[[int, web.Request], Awaitable[web.StreamResponse]]
-
-
 @pytest.fixture
-async def faulty(tmp_path: Path) -> AsyncIterator[Callable[[Answer], Awaitable[MetadataClient]]]:
+async def faulty(tmp_path: Path) -> AsyncIterator[Callable[[frames.Respond], Awaitable[MetadataClient]]]:
     """A service that answers its n-th request (from 1) as the test says."""
-    runners: list[web.AppRunner] = []
+    servers: list[asyncio.Server] = []
     clients: list[MetadataClient] = []
 
-    async def start(answer: Answer) -> MetadataClient:
-        asked = 0
-
-        async def count(request: web.Request) -> web.StreamResponse:
-            nonlocal asked
-            asked += 1
-            return await answer(asked, request)
-
-        app = web.Application()
-        app.router.add_post("/v1/{operation}", count)
-        runners.append(web.AppRunner(app, shutdown_timeout=0.1))
-        await runners[-1].setup()
-        await web.UnixSite(runners[-1], str(tmp_path / "f.sock")).start()
+    async def start(respond: frames.Respond) -> MetadataClient:
+        servers.append(await asyncio.start_unix_server(frames.serving(respond), tmp_path / "f.sock"))
         clients.append(MetadataClient.connect(f"unix:{tmp_path}/f.sock", patience=1.0, timeout=0.5))
         return clients[-1]
 
     yield start
     for client in clients:
         await client.close()
-    for runner in runners:
-        await runner.cleanup()
-
-
-def cut(request: web.Request) -> web.Response:
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()
+    for server in servers:
+        server.close()
+    await asyncio.sleep(0)
 
 
 class TestClient:
@@ -304,10 +291,10 @@ class TestClient:
         await service.close()
 
     async def test_a_read_whose_answer_was_lost_is_asked_again(
-        self, faulty: Callable[[Answer], Awaitable[MetadataClient]]
+        self, faulty: Callable[[frames.Respond], Awaitable[MetadataClient]]
     ) -> None:
-        async def answer(number: int, request: web.Request) -> web.StreamResponse:
-            return cut(request) if number < 3 else web.json_response(None)
+        async def answer(number: int, request: wire.Request) -> bytes | bytearray | None:
+            return None if number < 3 else frames.answer(None)
 
         assert await (await faulty(answer)).access_key("AKIA") is None
 
@@ -316,33 +303,33 @@ class TestClient:
     ) -> None:
         lost: list[Any] = []
 
-        async def answer_is_lost(store: object, name: str, body: Mapping[str, Any], request: str | None) -> Any:
+        async def answer_is_lost(store: object, name: str, body: object, request: object) -> Any:
             result = await run(store, name, body, request)  # type: ignore[arg-type]  # the store, as it was passed
             if name == "lease_upload" and not lost:
                 lost.append(result)
                 raise asyncio.CancelledError  # the connection ends without an answer
             return result
 
-        run = service_module._run
-        monkeypatch.setattr(service_module, "_run", answer_is_lost)
+        run = dispatch._run
+        monkeypatch.setattr(dispatch, "_run", answer_is_lost)
         client = MetadataClient.connect(f"unix:{tmp_path}/m.sock")
         world = World(client)
         upload = await world.begin()
         leased = await world.lease(upload)
-        assert leased.fence > json.loads(lost[0])["fence"]
+        assert leased.fence > lost[0].fence
         with pytest.raises(Failure) as caught:
             await world.lease(upload)
         assert caught.value.code is Code.UPLOAD_IN_USE
         await client.close()
 
     async def test_a_write_whose_answer_was_lost_is_asked_for_under_the_id_it_had(
-        self, faulty: Callable[[Answer], Awaitable[MetadataClient]]
+        self, faulty: Callable[[frames.Respond], Awaitable[MetadataClient]]
     ) -> None:
         ids = []
 
-        async def answer(number: int, request: web.Request) -> web.StreamResponse:
-            ids.append(request.headers[REQUEST_HEADER])
-            return cut(request) if number == 1 else web.json_response(True)
+        async def answer(number: int, request: wire.Request) -> bytes | bytearray | None:
+            ids.append(request.id)
+            return None if number == 1 else frames.answer(True)
 
         client = await faulty(answer)
         assert await client.take_turn("sweep", seconds=1)
@@ -350,17 +337,17 @@ class TestClient:
         assert ids[0] == ids[1] != ids[2]
 
     async def test_a_repeated_request_says_that_it_was_made_when_it_was_made_first(
-        self, faulty: Callable[[Answer], Awaitable[MetadataClient]]
+        self, faulty: Callable[[frames.Respond], Awaitable[MetadataClient]]
     ) -> None:
         """By the time that an answer told; its client waits for it for longer since then."""
         stamps: list[tuple[float, float]] = []
 
-        async def answer(number: int, request: web.Request) -> web.StreamResponse:
-            stamps.append((float(request.headers[MADE_HEADER]), float(request.headers[WITHIN_HEADER])))
+        async def answer(number: int, request: wire.Request) -> bytes | bytearray | None:
+            stamps.append((request.made or 0.0, request.within or 0.0))
             if number == 2:
                 await asyncio.sleep(0.2)
-                return cut(request)
-            return web.json_response(True, headers={TIME_HEADER: "1000000.0"})
+                return None
+            return frames.answer(True, time=1_000_000.0)
 
         client = await faulty(answer)
         for _ in range(2):
@@ -370,11 +357,11 @@ class TestClient:
         assert stamps[2][1] >= stamps[1][1] + 0.2
 
     async def test_a_service_that_never_answers_is_unavailable_in_bounded_time(
-        self, faulty: Callable[[Answer], Awaitable[MetadataClient]]
+        self, faulty: Callable[[frames.Respond], Awaitable[MetadataClient]]
     ) -> None:
-        async def answer(number: int, request: web.Request) -> web.StreamResponse:
-            await asyncio.sleep(30)
-            return web.Response()
+        async def answer(number: int, request: wire.Request) -> bytes | bytearray | None:
+            await asyncio.sleep(3)
+            return None
 
         client = await faulty(answer)
         began = asyncio.get_running_loop().time()
@@ -383,11 +370,11 @@ class TestClient:
         assert caught.value.code is Code.METADATA_UNAVAILABLE
         assert asyncio.get_running_loop().time() - began < 5
 
-    async def test_an_answer_that_is_no_json_is_unavailable(
-        self, faulty: Callable[[Answer], Awaitable[MetadataClient]]
+    async def test_an_answer_of_another_form_is_unavailable(
+        self, faulty: Callable[[frames.Respond], Awaitable[MetadataClient]]
     ) -> None:
-        async def answer(number: int, request: web.Request) -> web.StreamResponse:
-            return web.Response(text="<html>", status=502)
+        async def answer(number: int, request: wire.Request) -> bytes | bytearray | None:
+            return b"HTTP/1.1 502 Bad Gateway\r\n\r\n"
 
         client = await faulty(answer)
         with pytest.raises(Failure) as caught:
