@@ -47,14 +47,14 @@ class Hello(msgspec.Struct, array_like=True):
 
 
 class Welcome(msgspec.Struct, array_like=True):
-    """`refusal` is a failure as of `Answer`; the service closes the connection after it."""
+    """`refusal` is a failure as of `OperationAnswer`; the service closes the connection after it."""
 
     version: int
     time: float
     refusal: dict[str, Any] | None = None
 
 
-class Request(msgspec.Struct, array_like=True):
+class OperationRequest(msgspec.Struct, array_like=True):
     """`id`: 32 hexadecimal digits under which a write's answer is stored; None for a caller that never asks again.
 
     `made`: when the request was made, by the database's time as far as its sender knows it, 0 when it does not.
@@ -67,7 +67,7 @@ class Request(msgspec.Struct, array_like=True):
     parameters: msgspec.Raw
 
 
-class Answer(msgspec.Struct, array_like=True):
+class OperationAnswer(msgspec.Struct, array_like=True):
     ok: bool
     time: float
     body: msgspec.Raw

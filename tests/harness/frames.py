@@ -11,7 +11,7 @@ from typing import Any
 from proxy.metadata import wire
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Respond = Callable[[int, wire.Request], Awaitable[bytes | bytearray | None]]
+Respond = Callable[[int, wire.OperationRequest], Awaitable[bytes | bytearray | None]]
 """The frame that answers the n-th request (from 1); None: the connection is cut."""
 
 
@@ -37,7 +37,7 @@ async def read_frame(reader: asyncio.StreamReader) -> bytes:
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[bool, Any]:
     async with asyncio.timeout(10):
-        found: wire.Answer = wire.unpack(wire.Answer, await read_frame(reader))
+        found: wire.OperationAnswer = wire.unpack(wire.OperationAnswer, await read_frame(reader))
     return found.ok, wire.unpack(Any, found.body)
 
 
@@ -82,7 +82,7 @@ def serving(respond: Respond) -> Callable[[asyncio.StreamReader, asyncio.StreamW
             await read_frame(reader)
             writer.write(wire.frame(wire.Welcome(wire.VERSION, 0.0)))
             while True:
-                found: wire.Request = wire.unpack(wire.Request, await read_frame(reader))
+                found: wire.OperationRequest = wire.unpack(wire.OperationRequest, await read_frame(reader))
                 count += 1
                 framed = await respond(count, found)
                 if framed is None:

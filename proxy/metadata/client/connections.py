@@ -26,7 +26,9 @@ class Connections:
         self._slots = asyncio.Semaphore(connections)
         self._free: list[_Connection] = []
 
-    async def exchange(self, request: bytes | bytearray, *, connect_within: float, within: float) -> wire.Answer:
+    async def exchange(
+        self, request: bytes | bytearray, *, connect_within: float, within: float
+    ) -> wire.OperationAnswer:
         """The answer to a frame. OSError, TimeoutError (no connection was free and could be made in time, or no answer
         came, counted from now in seconds); ValueError for what is no answer."""
         began = self._loop.time()
@@ -43,7 +45,7 @@ class Connections:
                     return connection.refusal
             try:
                 content = await connection.exchange(request, deadline=began + within, size_max=wire.ANSWER_MAX)
-                return cast(wire.Answer, wire.unpack(wire.Answer, content))
+                return cast(wire.OperationAnswer, wire.unpack(wire.OperationAnswer, content))
             except ValueError:
                 connection.close()
                 raise
@@ -93,7 +95,7 @@ class Connections:
             connection.close()
             raise
         if welcome.refusal is not None:
-            connection.refusal = wire.Answer(False, welcome.time, wire.pack(welcome.refusal))
+            connection.refusal = wire.OperationAnswer(False, welcome.time, wire.pack(welcome.refusal))
             connection.close()
         return connection
 
@@ -104,7 +106,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.is_reusable = False
         self.free_since = 0.0
-        self.refusal: wire.Answer | None = None
+        self.refusal: wire.OperationAnswer | None = None
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()

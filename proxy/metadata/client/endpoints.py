@@ -94,7 +94,7 @@ class EndpointPool:
                 own = self._services[number].exchange
                 exchange = own if self._attached is None else partial(self._exchange, number)
                 answer = await exchange(
-                    _framed(wire.Request(request, stamped, within_made, operation, packed)),
+                    _framed(wire.OperationRequest(request, stamped, within_made, operation, packed)),
                     connect_within=left if attempts else max(left, CONNECT_SECONDS),
                     within=within,
                 )
@@ -132,7 +132,9 @@ class EndpointPool:
         for each in self._services:
             await each.close()
 
-    async def _exchange(self, number: int, request: bytearray, *, connect_within: float, within: float) -> wire.Answer:
+    async def _exchange(
+        self, number: int, request: bytearray, *, connect_within: float, within: float
+    ) -> wire.OperationAnswer:
         """As `Connections.exchange` with that service. TimeoutError also when the node leaves it meanwhile."""
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
@@ -175,7 +177,7 @@ def _packed(parameters: Mapping[str, Any]) -> msgspec.Raw:
         raise Failure(Code.INVALID_PARAMETER, "the request is nested too deeply") from error
 
 
-def _framed(request: wire.Request) -> bytearray:
+def _framed(request: wire.OperationRequest) -> bytearray:
     """Failure for a frame that the service would not read."""
     framed = wire.frame(request)
     if len(framed) > wire.REQUEST_MAX:

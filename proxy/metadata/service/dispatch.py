@@ -85,16 +85,16 @@ def refusing_size(store: Store) -> RefuseSize:
     return lambda: _refused(store, Failure(Code.INVALID_PARAMETER, f"a request has at most {wire.REQUEST_MAX} bytes"))
 
 
-def _request(message: bytes) -> wire.Request:
+def _request(message: bytes) -> wire.OperationRequest:
     try:
-        request: wire.Request = wire.unpack(wire.Request, message)
+        request: wire.OperationRequest = wire.unpack(wire.OperationRequest, message)
     except (ValueError, RecursionError) as error:
         raise Failure(Code.INVALID_PARAMETER, f"the request has the wrong form: {error}") from error
     return request
 
 
 def _framed(store: Store, result: Any) -> bytearray:
-    framed = wire.frame((True, store.now(), result))  # as `wire.Answer`, encoded at once
+    framed = wire.frame((True, store.now(), result))  # as `wire.OperationAnswer`, encoded at once
     if len(framed) > wire.ANSWER_MAX:
         raise Failure(Code.LIMIT_EXCEEDED, "the answer to this request would be too large", hint="ask for less at once")
     return framed

@@ -293,7 +293,7 @@ class TestClient:
     async def test_a_read_whose_answer_was_lost_is_asked_again(
         self, faulty: Callable[[frames.Respond], Awaitable[MetadataClient]]
     ) -> None:
-        async def answer(number: int, request: wire.Request) -> bytes | bytearray | None:
+        async def answer(number: int, request: wire.OperationRequest) -> bytes | bytearray | None:
             return None if number < 3 else frames.answer(None)
 
         assert await (await faulty(answer)).access_key("AKIA") is None
@@ -327,7 +327,7 @@ class TestClient:
     ) -> None:
         ids = []
 
-        async def answer(number: int, request: wire.Request) -> bytes | bytearray | None:
+        async def answer(number: int, request: wire.OperationRequest) -> bytes | bytearray | None:
             ids.append(request.id)
             return None if number == 1 else frames.answer(True)
 
@@ -342,7 +342,7 @@ class TestClient:
         """By the time that an answer told; its client waits for it for longer since then."""
         stamps: list[tuple[float, float]] = []
 
-        async def answer(number: int, request: wire.Request) -> bytes | bytearray | None:
+        async def answer(number: int, request: wire.OperationRequest) -> bytes | bytearray | None:
             stamps.append((request.made or 0.0, request.within or 0.0))
             if number == 2:
                 await asyncio.sleep(0.2)
@@ -359,7 +359,7 @@ class TestClient:
     async def test_a_service_that_never_answers_is_unavailable_in_bounded_time(
         self, faulty: Callable[[frames.Respond], Awaitable[MetadataClient]]
     ) -> None:
-        async def answer(number: int, request: wire.Request) -> bytes | bytearray | None:
+        async def answer(number: int, request: wire.OperationRequest) -> bytes | bytearray | None:
             await asyncio.sleep(3)
             return None
 
@@ -373,7 +373,7 @@ class TestClient:
     async def test_an_answer_of_another_form_is_unavailable(
         self, faulty: Callable[[frames.Respond], Awaitable[MetadataClient]]
     ) -> None:
-        async def answer(number: int, request: wire.Request) -> bytes | bytearray | None:
+        async def answer(number: int, request: wire.OperationRequest) -> bytes | bytearray | None:
             return b"HTTP/1.1 502 Bad Gateway\r\n\r\n"
 
         client = await faulty(answer)

@@ -43,10 +43,10 @@ st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False
     )
 )
 def test_a_request_comes_back_as_it_was_sent_and_bytes_travel_as_they_are(parameters: dict[str, Any]) -> None:
-    framed = wire.frame(wire.Request("1" * 32, 1.5, None, "ping", wire.pack(parameters)))
+    framed = wire.frame(wire.OperationRequest("1" * 32, 1.5, None, "ping", wire.pack(parameters)))
     assert int.from_bytes(framed[: wire.PREFIX], "big") == len(framed) - wire.PREFIX
     assert all(each in framed for each in parameters.values() if isinstance(each, bytes))
-    found: wire.Request = wire.unpack(wire.Request, framed[wire.PREFIX :])
+    found: wire.OperationRequest = wire.unpack(wire.OperationRequest, framed[wire.PREFIX :])
     assert (found.id, found.made, found.within, found.operation) == ("1" * 32, 1.5, None, "ping")
     assert wire.unpack(dict[str, Any], found.parameters) == parameters
 
