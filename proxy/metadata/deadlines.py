@@ -9,7 +9,7 @@ be done again.
 
 **Which clock.** Wall clocks of two machines differ. What all services share is the database's time (`service.clock`),
 and each answer carries it, written at the moment of the answer. So a client knows it within the time that its quickest
-answer took, and stamps its requests with it (`wire.OperationRequest.made`), whichever service they go to. A repeated request
+answer took, and stamps its requests with it (`OperationRequest.made`), whichever service they go to. A repeated request
 keeps its id and the moment at which it was made; the stamp is that moment by what the client knows now. A client that
 knows nothing yet stamps 0: it is refused, learns the time from the refusal, and asks again at once. So does one whose
 knowledge a step of the clock has outdated. A request without a stamp counts from its receipt.
@@ -50,7 +50,7 @@ NEVER = Deadline()
 
 
 def read_deadline(made: float | None, within: float | None, now: float) -> Deadline:
-    """Of a request's `made` and `within` (`wire.OperationRequest`), read at `now` of the database's time. Failure for one that
+    """Of a request's `made` and `within` (`OperationRequest`), read at `now` of the database's time. Failure for one that
     comes too late, and for what is no number."""
     if any(each is not None and math.isnan(each) for each in (made, within)):
         raise Failure(Code.INVALID_PARAMETER, "made and within are numbers of seconds")

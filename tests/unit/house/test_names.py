@@ -12,7 +12,6 @@ ROOT = Path(proxy.__file__).resolve().parents[1]
 
 SHARED_NAMES = {
     "Action",
-    "AddressRefused",
     "Blobs",
     "Credential",
     "Credentials",
