@@ -79,6 +79,8 @@ def quotas_of(config: Config) -> Quotas:
         pull_time_exclusions=given.pull_time_exclusions,
         creation_templates=given.creation_templates,
         pull_through_rules=given.pull_through_rules,
+        replication_rules=given.replication_rules,
+        replication_destinations=given.replication_destinations,
         secrets=given.secrets,
         repository_bytes=given.repository_bytes,
         account_bytes=given.account_bytes,
@@ -148,14 +150,7 @@ def router(
     issued = tokens.Tokens(context.agreement.sealer(tokens.PURPOSE))
     endpoints = Endpoints(hosts, config.server.url.rstrip("/"))
     uploads = make_uploads(config, context)
-    blobs = Blobs(
-        context.metadata,
-        context.store,
-        context.keys,
-        context.pool,
-        context.links,
-        create_on_push=config.registry.create_on_push,
-    )
+    blobs = make_blobs(config, context)
     links = layer_links.LayerLinks(context.agreement.sealer(layer_links.PURPOSE), hosts.region)
     docker = oci.handler(
         uploads=uploads,
@@ -297,6 +292,17 @@ def make_uploads(config: Config, context: WorkerContext) -> Uploads:
         create_on_push=config.registry.create_on_push,
         pool=context.pool,
         sealing=Sealing(config.storage.sealing),
+    )
+
+
+def make_blobs(config: Config, context: WorkerContext) -> Blobs:
+    return Blobs(
+        context.metadata,
+        context.store,
+        context.keys,
+        context.pool,
+        context.links,
+        create_on_push=config.registry.create_on_push,
     )
 
 

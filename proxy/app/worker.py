@@ -25,6 +25,7 @@ from proxy.app.context import WorkerContext, open_context
 from proxy.app.events import event_jobs, make_event_targets
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
 from proxy.app.mirror import open_mirror
+from proxy.app.replication import make_replicating
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
 from proxy.audit.trail import Trail
 from proxy.blob.master_file import MasterKeys
@@ -158,6 +159,7 @@ async def serve_worker(
         mirror = await held.enter_async_context(open_mirror(config, context, Path(data.metadata_socket).parent))
         lifecycle = lifecycle_run(config, context, trail)
         previews = Previews(lifecycle)
+        replicating = make_replicating(config, context)
         route = router(config, context, trail, stop.is_set, pulls, unproven, targets, mirror, previews)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
@@ -181,7 +183,7 @@ async def serve_worker(
             asyncio.create_task(
                 run_queue(
                     context.metadata,
-                    [event_jobs(config, context, targets)],
+                    [event_jobs(config, context, targets), replicating.kind()],
                     random=random.random,
                     now=context.metadata.now,
                 ),
@@ -196,6 +198,7 @@ async def serve_worker(
                 ),
                 name="lifecycle",
             ),
+            asyncio.create_task(replicating.watch(), name="replication"),
             asyncio.create_task(context.agreement.watch(), name="agreement"),
             asyncio.create_task(give_memory_back(server.load), name="memory"),
         ]

@@ -124,6 +124,7 @@ ROUTES: Mapping[str, ApiRoute] = {
     "BatchGetImage": ApiRoute(given_registry, named_repository),
     "BatchDeleteImage": ApiRoute(given_registry, named_repository),
     "UpdateImageStorageClass": ApiRoute(given_registry, named_repository),
+    "DescribeImageReplicationStatus": ApiRoute(given_registry, named_repository),
     # lifecycle policies
     "PutLifecyclePolicy": ApiRoute(given_registry, named_repository),
     "GetLifecyclePolicy": ApiRoute(given_registry, named_repository),
@@ -138,6 +139,7 @@ ROUTES: Mapping[str, ApiRoute] = {
     "GetDownloadUrlForLayer": ApiRoute(given_registry, named_repository),
     # the registry
     "DescribeRegistry": ApiRoute(own_registry, whole_registry),
+    "PutReplicationConfiguration": ApiRoute(own_registry, whole_registry),
     "GetRegistryScanningConfiguration": ApiRoute(own_registry, whole_registry),
     "GetSigningConfiguration": ApiRoute(own_registry, whole_registry),
     "PutRegistryPolicy": ApiRoute(own_registry, whole_registry),

@@ -17,6 +17,7 @@ from proxy.metadata.event_contract import EventRows as EventRows
 from proxy.metadata.job_contract import JobQueue as JobQueue
 from proxy.metadata.lifecycle_contract import LifecycleMetadata as LifecycleMetadata
 from proxy.metadata.mirror_contract import Mirrored as Mirrored
+from proxy.metadata.replication_contract import Replication as Replication
 from proxy.metadata.secrets_contract import Secrets as Secrets
 from proxy.model.identity import (
     AccessKey,
@@ -387,7 +388,7 @@ class Keys(Protocol):
         """False when it was no longer `old`."""
 
 
-class Features(Secrets, Mirrored, JobQueue, EventRows, LifecycleMetadata, Protocol):
+class Features(Secrets, Mirrored, JobQueue, EventRows, LifecycleMetadata, Replication, Protocol):
     """The ports that have modules of their own."""
 
 
@@ -408,8 +409,7 @@ class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Feat
     ) -> tuple[int, float]:
         """Tokens from the bucket of an account's operation `name`, `most` at most; when none, the seconds until one."""
 
-    async def ping(self) -> None:
-        """For /readyz."""
+    async def ping(self) -> None: ...
 
     async def warnings(self) -> Sequence[str]:
         """Problems of the service that answers, which do not stop it; for /readyz."""

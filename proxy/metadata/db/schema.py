@@ -27,11 +27,12 @@ from sqlalchemy import (
 
 from proxy.metadata.db import event_tables as event_tables  # whoever copies or compares all tables has these too
 from proxy.metadata.db import job_tables as job_tables
+from proxy.metadata.db import replication_tables as replication_tables
 from proxy.metadata.db.columns import RowId
 from proxy.metadata.db.columns import metadata as metadata
 from proxy.metadata.db.columns import name as _name
 
-HEAD = "0024"
+HEAD = "0027"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(
@@ -79,7 +80,7 @@ blobs = Table(
     Column("account", _name(12), nullable=False),
     Column("digest", _name(140), nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("object_key", _name(32), nullable=False, unique=True),
+    Column("object_key", _name(32), nullable=False, index=True),  # accounts may share an object
     Column("stored_size", BigInteger, nullable=False),
     Column("segment_count", Integer, nullable=False),
     Column("sealed_for", Text, nullable=False),
@@ -201,6 +202,7 @@ images = Table(
     Column("status", String(16), nullable=False, server_default="ACTIVE"),  # `model.lifecycle.evaluation.ImageStatus`
     Column("archived_at", Float),  # the last time, also of one that was restored since
     Column("activated_at", Float),  # restored the last time
+    Column("origin", _name(38)),  # REGION/ACCOUNT it was replicated from; NULL: pushed here
     UniqueConstraint("repository_id", "digest"),
     Index("ix_images_by_status", "repository_id", "status", "tagged", "digest"),
 )
@@ -248,6 +250,8 @@ tags = Table(
     Column("name", _name(128), primary_key=True),
     Column("image_id", RowId, ForeignKey("images.image_id"), nullable=False),
     Column("pushed_at", Float, nullable=False),
+    Column("origin", _name(38)),  # as of images
+    Column("version", Float),  # when it was pushed at its origin; NULL where that is here
     Index("ix_tags_image_id_name", "image_id", "name"),
 )
 

@@ -85,7 +85,7 @@ def stored(file: Path) -> Iterator[tuple[str, int, str, bool]]:
     engine = sqlite_engine(file, ())
     try:
         with engine.connect() as connection:
-            for key, size, digest, quarantined in connection.execute(rows.order_by(blobs.c.object_key)):
+            for key, size, digest, quarantined in connection.execute(rows.distinct().order_by(blobs.c.object_key)):
                 yield key, size, digest, bool(quarantined)
     finally:
         engine.dispose()

@@ -117,7 +117,7 @@ def mount_blob(
     target = find_repository(tx, account, repository)
     if target is None and create is CreateOnPush.NO:
         need_repository(tx, account, repository)
-    own = encryption_to_be(tx, account, repository) if target is None else encryption_of(tx, target)
+    own = encryption_to_be(tx, account, repository, create) if target is None else encryption_of(tx, target)
     row = tx.connection.execute(
         select(blobs.c.blob_id, blobs.c.links, blobs.c.size).where(
             blobs.c.account == account,

@@ -10,7 +10,7 @@ from proxy.metadata.contract import Manifests
 from proxy.metadata.db.mirror_tables import mirrored_tags
 from proxy.metadata.db.schema import blob_links, image_blobs, image_children, images, manifest_bytes, repositories, tags
 from proxy.metadata.db.transaction import Transaction
-from proxy.metadata.operations import absent, events, usage
+from proxy.metadata.operations import absent, events, replication, usage
 from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.metadata.operations.repositories import need_repository
 from proxy.model.errors import Code, Failure
@@ -53,7 +53,9 @@ def delete_tag(tx: Transaction, account: str, repository: str, tag: str) -> None
     image_id = find_tag(tx, repository_id, tag)
     if image_id is None:
         raise image_not_found(tag, repository, account)
+    leaving = replication.leaving(tx, account, repository, repository_id, image_id, "", tag)
     remove_tag(tx, repository_id, tag, image_id)
+    replication.image_deleted(tx, account, repository, leaving)
     if events.has_rules(tx, account):
         about = select(images.c.digest, images.c.subject).where(images.c.image_id == image_id)
         row = tx.connection.execute(about).one()
@@ -73,7 +75,9 @@ def delete_manifest(tx: Transaction, account: str, repository: str, digest: str)
         named = select(tags.c.name).where(tags.c.image_id == image_id).order_by(tags.c.name)
         gone = tx.connection.execute(named).scalars().all()
         subject = tx.connection.execute(select(images.c.subject).where(images.c.image_id == image_id)).scalar()
+    leaving = replication.leaving(tx, account, repository, repository_id, image_id, digest)
     remove_image(tx, repository_id, image_id, digest)
+    replication.image_deleted(tx, account, repository, leaving)
     events.image_deleted(tx, account, repository, digest, gone, subject=subject)
     tx.changed(account, repository)
 
@@ -136,6 +140,7 @@ def remove_image(tx: Transaction, repository_id: int, image_id: int, digest: str
     run(delete(image_blobs).where(image_blobs.c.image_id == image_id))
     run(delete(image_children).where(image_children.c.image_id == image_id))
     absent.forget(tx, [image_id])
+    replication.forget(tx, repository_id, digest)
     run(delete(mirrored_tags).where(mirrored_tags.c.repository_id == repository_id, mirrored_tags.c.digest == digest))
     run(delete(tags).where(tags.c.image_id == image_id))
     size = run(delete(images).where(images.c.image_id == image_id).returning(images.c.manifest_size)).scalar_one()

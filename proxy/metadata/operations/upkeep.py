@@ -32,6 +32,7 @@ from proxy.metadata.operations.sealed import (
     delete_segments,
     first_segments,
     insert_segments,
+    unshared,
 )
 from proxy.model.records import Blob, EncryptedDataKey, Removed
 
@@ -71,6 +72,15 @@ _FREE = (
     .order_by(blobs.c.touched_at)
     .limit(bindparam("most"))
 )
+
+
+_OTHER = blobs.alias()
+_EARLIER = (
+    select(_OTHER.c.blob_id)
+    .where(_OTHER.c.object_key == blobs.c.object_key, _OTHER.c.blob_id < blobs.c.blob_id)
+    .exists()
+)
+"""An object that blobs of several accounts share is that of the first of them."""
 
 
 @operation(Upkeep, write=True)
@@ -173,12 +183,13 @@ def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> Removed:
         if row.linked or row.needed:
             counts.recount_links(tx, row.blob_id)
     if free:
-        delete_segments(tx, [row.object_key for row in free])
         usage.uncount_blobs(tx, [(row.account, row.size) for row in free])
         tx.connection.execute(delete(blobs).where(blobs.c.blob_id.in_([row.blob_id for row in free])))
+    keys = unshared(tx, dict.fromkeys(row.object_key for row in free))
+    delete_segments(tx, keys)
     return Removed(
         {"blob-link": len(gone), "blob": len(free)},
-        tuple(row.object_key for row in free),
+        tuple(keys),
         len(used) + len(found) - len(free),
     )
 
@@ -227,7 +238,7 @@ def known_objects(tx: Transaction, keys: Sequence[str]) -> Sequence[str]:
 def objects(tx: Transaction, after: str, limit: int) -> Sequence[tuple[Blob, bool]]:
     rows = tx.connection.execute(
         select(*BLOB_COLUMNS, blobs.c.quarantined_for)
-        .where(blobs.c.object_key > after)
+        .where(blobs.c.object_key > after, ~_EARLIER)
         .order_by(blobs.c.object_key)
         .limit(limit)
     ).all()

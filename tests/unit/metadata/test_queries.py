@@ -27,6 +27,7 @@ from harness.metadata import (
     postgresql_database,
 )
 from harness.pullthrough import of_pull_through
+from harness.replicated import of_replication
 from harness.specimens import LIFECYCLE
 from proxy.metadata.db import migrations
 from proxy.metadata.db.pg_sessions import UNINDEXED
@@ -381,7 +382,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "PutRegistryPolicy": lambda: ecr_policies.put_registry_policy(tx, ACCOUNT, {"policyText": of_registry}),
         "GetRegistryPolicy": lambda: ecr_policies.get_registry_policy(tx, ACCOUNT, {}),
         "DeleteRegistryPolicy": lambda: ecr_policies.delete_registry_policy(tx, ACCOUNT, {}),
-        "DescribeRegistry": lambda: registries.describe_registry(tx, ACCOUNT, {}),
+        **of_replication(tx, ACCOUNT, R, push),
         "GetSigningConfiguration": lambda: refused(registries.get_signing_configuration, {}),
         "GetRegistryScanningConfiguration": lambda: scanning.get_registry_scanning_configuration(tx, ACCOUNT, {}),
         "PutImageScanningConfiguration": lambda: scanning.put_image_scanning_configuration(
