@@ -232,5 +232,8 @@ class ComingBlob:
     def release_buffers(self, untaken: int) -> None:
         self._untaken = untaken
 
+    def suspend(self) -> None:
+        """The fetch goes on for others."""
+
     def is_scarce(self) -> bool:
         return False

@@ -319,6 +319,9 @@ class FilesystemReader:
     def will_read(self, start: int, stop: int) -> None:
         """The kernel reads ahead by itself."""
 
+    def suspend(self) -> None:
+        """Nothing but a descriptor is held."""
+
     async def read_into(self, view: memoryview, offset: int) -> int:
         """On cancellation a thread may still write into `view`, until `close` has returned."""
         if self._closed:
