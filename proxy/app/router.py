@@ -34,7 +34,7 @@ from proxy.ecr.authorization import Endpoints
 from proxy.ecr.eventbridge import EventBridge
 from proxy.ecr.iam import Iam
 from proxy.ecr.last_use import LastUses
-from proxy.ecr.layers import Layers
+from proxy.ecr.layers import LayerOperations
 from proxy.ecr.pull_through import PullThrough
 from proxy.ecr.query import QueryHandlers
 from proxy.ecr.secretsmanager import SecretsManager
@@ -204,7 +204,7 @@ def router(
         keys=context.keys,
         tokens=issued,
         endpoints=endpoints,
-        layers=Layers(uploads, context.metadata, links, endpoints, context.run),
+        layers=LayerOperations(uploads, context.metadata, links, endpoints, context.run),
         query_handlers=QueryHandlers(
             Sts(context.metadata, opened, access, issuers, time.time), Iam(context.metadata, access, key_secrets)
         ),

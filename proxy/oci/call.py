@@ -21,7 +21,7 @@ from proxy.http import server
 from proxy.http.bounded_reads import BODY_BYTES
 from proxy.http.expect import send_continue
 from proxy.http.limited_connection import read_body
-from proxy.metadata.contract import Looks
+from proxy.metadata.contract import EpochSource
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.identity import Caller
@@ -47,7 +47,7 @@ class OciServices:
     hosts: Hosts
     stall_seconds: float
     rates: RateLimiter | None = None
-    epochs: Looks | None = None
+    epochs: EpochSource | None = None
     mirror: Mirror | None = None
 
 

@@ -27,7 +27,7 @@ from proxy.http.expect import expects_continue
 from proxy.http.limited_connection import client_of
 from proxy.http.request_info import path_of, request_info_of
 from proxy.http.response_cache import REVALIDATOR, STORE_RESPONSE
-from proxy.metadata.contract import Looks
+from proxy.metadata.contract import EpochSource
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.names import check_repository
@@ -95,7 +95,7 @@ def handler(
     realm: str | None = None,
     stall_seconds: float = 60.0,
     rates: RateLimiter | None = None,
-    epochs: Looks | None = None,
+    epochs: EpochSource | None = None,
     logins: FailedLogins | None = None,
     mirror: Mirror | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -126,8 +126,8 @@ def handler(
     async def handle(request: web.Request) -> web.StreamResponse:
         info = request_info_of(request, now=clock(), region=hosts.region)
         record, status = OciAuditRecord(request.method, hosts.account, info), 500
-        look = epochs.look() if epochs is not None and STORE_RESPONSE in request else None
-        validity = CacheValidity(look) if look is not None else None
+        snapshot = epochs.snapshot() if epochs is not None and STORE_RESPONSE in request else None
+        validity = CacheValidity(snapshot) if snapshot is not None else None
         try:
             response = await _answer(services, identity, unauthorized, trail.require, request, record, validity)
             status = response.status
@@ -173,7 +173,7 @@ async def _answer(
         record.account = services.hosts.account_of(request.host)
         validity = validity if route.cacheable else None
         if validity is not None and name:
-            validity.look.take_in(record.account, name)
+            validity.snapshot.include(record.account, name)
         call = Call(request, services, caller, record.info, record.account, name, reference, record, validity)
         if route.action is not None:
             if services.rates is not None:

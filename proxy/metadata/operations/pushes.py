@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from sqlalchemy import bindparam, insert, select, true, update
 
 from proxy.awsmodel.validation import invalid
-from proxy.metadata.contract import Manifests
+from proxy.metadata.contract import ManifestPort
 from proxy.metadata.db.event_tables import event_rules
 from proxy.metadata.db.schema import (
     blob_links,
@@ -81,7 +81,7 @@ def examine(
     }
 
 
-@operation(Manifests, write=True, prepare=examine)
+@operation(ManifestPort, write=True, prepare=examine)
 def put_manifest(
     tx: Transaction,
     account: str,
