@@ -63,7 +63,8 @@ class World:
         path = self.server.data / "audit" / "audit.jsonl"
         async with asyncio.timeout(20):
             while True:
-                events = [json.loads(line) for line in (await asyncio.to_thread(path.read_text)).splitlines()]
+                lines = (await asyncio.to_thread(path.read_text)).splitlines() if path.exists() else []
+                events = [json.loads(line) for line in lines]
                 found = [each for each in events if each.get("eventName") == name and "errorCode" not in each]
                 if len(found) >= count:
                     return found
