@@ -51,6 +51,7 @@ from proxy.model.hosts import Hosts, port_of
 from proxy.model.quotas import ECR_RATES, MIB, Quotas, Rate
 from proxy.model.records import Sealing
 from proxy.oci import routes as oci
+from proxy.oci.mirror_hosts import MirrorHosts
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.mirror.mirror import Mirror
@@ -178,6 +179,9 @@ def router(
         epochs=context.epochs,
         logins=logins,
         mirror=mirror,
+        mirror_hosts=MirrorHosts(config.mirror.entries, callers, context.metadata, time.time)
+        if config.mirror.entries
+        else None,
     )
     key_secrets = context.agreement.sealer(secrets.PURPOSE)
     opened = sessions.Sessions(context.agreement.sealer(sessions.PURPOSE))

@@ -125,9 +125,12 @@ def _read_file(file: Path) -> dict[str, Any]:
     for section, keys in document.items():
         if section not in SECTIONS:
             raise ConfigError(f"{file}: [{section}]: no such section{_nearest(section, SECTIONS)}")
+        of_section = dataclasses.fields(SECTIONS[section])
+        if isinstance(keys, list) and len(of_section) == 1:
+            keys = {of_section[0].name: keys}  # [[mirror]]: a section that is a list of tables
         if not isinstance(keys, dict):
             raise ConfigError(f"{file}: {section}: must be a section, written [{section}]")
-        known = [f.name for f in dataclasses.fields(SECTIONS[section])]
+        known = [f.name for f in of_section]
         for key, value in keys.items():
             if key not in known:
                 elsewhere = [
