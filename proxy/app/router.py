@@ -34,7 +34,7 @@ from proxy.ecr.authorization import Endpoints
 from proxy.ecr.eventbridge import EventBridge
 from proxy.ecr.iam import Iam
 from proxy.ecr.last_use import LastUses
-from proxy.ecr.layers import Layers
+from proxy.ecr.layers import LayerOperations
 from proxy.ecr.pull_through import PullThrough
 from proxy.ecr.query import QueryHandlers
 from proxy.ecr.secretsmanager import SecretsManager
@@ -51,6 +51,7 @@ from proxy.model.hosts import Hosts, port_of
 from proxy.model.quotas import ECR_RATES, MIB, Quotas, Rate
 from proxy.model.records import Sealing
 from proxy.oci import routes as oci
+from proxy.oci.mirror_hosts import MirrorHosts
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.mirror.mirror import Mirror
@@ -173,6 +174,9 @@ def router(
         epochs=context.epochs,
         logins=logins,
         mirror=mirror,
+        mirror_hosts=MirrorHosts(config.mirror.entries, callers, context.metadata, time.time)
+        if config.mirror.entries
+        else None,
     )
     key_secrets = context.agreement.sealer(secrets.PURPOSE)
     opened = sessions.Sessions(context.agreement.sealer(sessions.PURPOSE))
@@ -199,7 +203,7 @@ def router(
         keys=context.keys,
         tokens=issued,
         endpoints=endpoints,
-        layers=Layers(uploads, context.metadata, links, endpoints, context.run),
+        layers=LayerOperations(uploads, context.metadata, links, endpoints, context.run),
         query_handlers=QueryHandlers(
             Sts(context.metadata, opened, access, issuers, time.time), Iam(context.metadata, access, key_secrets)
         ),

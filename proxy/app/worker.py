@@ -40,12 +40,12 @@ from proxy.jobs.queue import run_queue
 from proxy.jobs.schedule import run_tasks
 from proxy.jobs.sweep import sweep_tasks
 from proxy.metadata.client.epochs import Epochs
-from proxy.metadata.cluster.subscriber import Watch
+from proxy.metadata.cluster.subscriber import Subscriber
 from proxy.metadata.db.transaction import Registry
 from proxy.metadata.service.service import Service, start_service
 from proxy.registry.pull_times import PullTimes
 from proxy.runtime.data_directory import DataDirectory
-from proxy.runtime.memory import give_memory_back
+from proxy.runtime.memory import return_freed_memory
 
 PROBE_CONNECTIONS = 64  # at `[server] probes`: one client's, too, as long as another does not need them
 
@@ -79,7 +79,9 @@ def metadata_tls(cert: Path, key: Path) -> ssl.SSLContext:
 async def watch_metadata(config: Config, data: DataDirectory, stop: asyncio.Event, ready: Callable[[], None]) -> None:
     """Keep the epoch page of a node whose metadata services are elsewhere, until `stop`."""
     page = await asyncio.to_thread(Epochs, data.node_epochs)
-    watch = Watch(page, metadata_addresses(config, data), secret=config.metadata.secret or None, name=node_name(config))
+    watch = Subscriber(
+        page, metadata_addresses(config, data), secret=config.metadata.secret or None, name=node_name(config)
+    )
     watching = asyncio.create_task(watch.run(), name="watch")
     ready()  # workers work without: they only keep nothing then
     stopping = asyncio.create_task(stop.wait())
@@ -200,7 +202,7 @@ async def serve_worker(
             ),
             asyncio.create_task(replicating.watch(), name="replication"),
             asyncio.create_task(context.agreement.watch(), name="agreement"),
-            asyncio.create_task(give_memory_back(server.load), name="memory"),
+            asyncio.create_task(return_freed_memory(server.load), name="memory"),
         ]
         if tls is not None and config.server.tls_cert:
             pair = Path(config.server.tls_cert), Path(config.server.tls_key)

@@ -11,7 +11,7 @@ from dataclasses import field
 from typing import Any
 
 
-class Tables(dict[str, Any]):
+class SettingTables(dict[str, Any]):
     """A table of tables, such as [pull_through.rules."a"]; never changed, hence a default like any other."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]  # dataclasses take hashable defaults only

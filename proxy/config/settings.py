@@ -13,6 +13,7 @@ from typing import Any
 
 from proxy.config.event_settings import EventSettings
 from proxy.config.lifecycle_settings import LifecycleSettings
+from proxy.config.mirror_settings import MirrorSettings
 from proxy.config.pull_through_settings import PullThroughSettings
 from proxy.config.replication_settings import ReplicationSettings
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
@@ -379,6 +380,7 @@ class Config:
     sweep: SweepSettings
     events: EventSettings
     pull_through: PullThroughSettings
+    mirror: MirrorSettings
     lifecycle: LifecycleSettings
     replication: ReplicationSettings
     audit: AuditSettings
@@ -401,6 +403,7 @@ SECTIONS: dict[str, type[Any]] = {
     "sweep": SweepSettings,
     "events": EventSettings,
     "pull_through": PullThroughSettings,
+    "mirror": MirrorSettings,
     "lifecycle": LifecycleSettings,
     "replication": ReplicationSettings,
     "audit": AuditSettings,

@@ -43,7 +43,7 @@ from proxy.ecr.errors import (
 )
 from proxy.ecr.json_services import JsonService, answer_json
 from proxy.ecr.key_rights import KeyRights
-from proxy.ecr.layers import UPLOAD_PART, Layers, taken_part
+from proxy.ecr.layers import UPLOAD_PART, LayerOperations, taken_part
 from proxy.ecr.lockout import refuse_lockout
 from proxy.ecr.parameters import (
     Ask,
@@ -176,7 +176,7 @@ def handler(
     keys: DataKeys,
     tokens: Tokens,
     endpoints: Endpoints,
-    layers: Layers,
+    layers: LayerOperations,
     query_handlers: QueryHandlers,
     trail: Trail,
     clock: Callable[[], float],

@@ -19,7 +19,7 @@ from proxy.model.replication import (
 )
 
 
-class Replication(Protocol):
+class ReplicationPort(Protocol):
     async def replication_plan(
         self, account: str, repository: str, digest: str, *, destination: ReplicationDestination
     ) -> ReplicationPlan | None:

@@ -194,7 +194,7 @@ class PushedManifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class SweepBatch:
     """What one batch of the sweep removed: how many rows, by kind, and the keys of objects that no row names any more,
     to delete. `corrected` rows had a wrong counter by which something would have been removed, and are right now."""
 

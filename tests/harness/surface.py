@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.awsmodel.models import operations
-from proxy.config.setting import Tables
+from proxy.config.setting import SettingTables
 from proxy.config.settings import SECTIONS
 from proxy.ecr import secretsmanager, sts
 from proxy.ecr.iam.actions import ACTIONS
@@ -93,7 +93,9 @@ def _settings(section: str) -> str:
 def _type(default: Any) -> str:
     if isinstance(default, bool):
         return "true or false"
-    return {int: "whole number", float: "number", str: "text", tuple: "list of texts", Tables: "table"}[type(default)]
+    return {int: "whole number", float: "number", str: "text", tuple: "list of texts", SettingTables: "table"}[
+        type(default)
+    ]
 
 
 def _row(state: str, names: Iterable[str]) -> tuple[str, str, str]:

@@ -25,7 +25,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from proxy.metadata.db import event_tables as event_tables  # whoever copies or compares all tables has these too
+from proxy.metadata.db import (
+    event_tables as event_tables,
+)  # part of `metadata`, for copies and comparisons of all tables
 from proxy.metadata.db import job_tables as job_tables
 from proxy.metadata.db import replication_tables as replication_tables
 from proxy.metadata.db.columns import RowId
@@ -152,10 +154,10 @@ uploads = Table(
     Column("stored_size", BigInteger, nullable=False),
     Column("segment_count", Integer, nullable=False),
     Column("hash_state", LargeBinary, nullable=False),
-    Column("fence", Integer, nullable=False),  # of the append that holds it, 0: nobody
+    Column("fence", Integer, nullable=False),  # of the append that holds it, 0: none
     Column("last_fence", Integer, nullable=False),
     Column("lease_until", Float, nullable=False),
-    Column("holder", String(32)),  # who took the lease, so that a lost answer can be asked for again
+    Column("holder", String(32)),  # who took the lease, so that a repeated request gets the lost answer
     Column("touched_at", Float, nullable=False),
     Column("committed", _name(140)),  # the digest; while it is open, of what `finish_upload` left
     Column("discard", _name(32)),  # the object that its commit made useless
@@ -367,4 +369,4 @@ answers = Table(
     Column("made_at", Float, nullable=False, index=True),
     Column("answer", LargeBinary, nullable=False),
 )
-"""What writes answered, so that a lost answer can be asked for again: `answers` has the form."""
+"""Answers to writes, so that a repeated request gets the lost answer: `service.idempotency` has the form."""

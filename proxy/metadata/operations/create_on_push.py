@@ -34,7 +34,7 @@ def need_or_make_repository(
     if found is not None:
         return found, False
     if create is not CreateOnPush.NO:
-        tx.must_last()
+        tx.need_durability()
         template = _matching(tx, account, name, purpose)
         if template is not None:
             return _make(tx, account, name, template), True

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, case, delete, select, update
 
-from proxy.metadata.contract import Manifests
+from proxy.metadata.contract import ManifestPort
 from proxy.metadata.db.mirror_tables import mirrored_tags
 from proxy.metadata.db.schema import blob_links, image_blobs, image_children, images, manifest_bytes, repositories, tags
 from proxy.metadata.db.transaction import Transaction
@@ -37,7 +37,7 @@ _BY_TAG = _STORED.join(tags, tags.c.image_id == images.c.image_id).where(
 )
 
 
-@operation(Manifests, caching=Caching(Scope.REPOSITORY, by_digest=True, bytes_max=MANIFEST_BYTES))
+@operation(ManifestPort, caching=Caching(Scope.REPOSITORY, by_digest=True, bytes_max=MANIFEST_BYTES))
 def manifest(tx: Transaction, account: str, repository: str, reference: str) -> StoredManifest:
     query = _BY_DIGEST if is_digest_like(reference) else _BY_TAG
     row = tx.connection.execute(query, {"account": account, "name": repository, "reference": reference}).one_or_none()
@@ -47,7 +47,7 @@ def manifest(tx: Transaction, account: str, repository: str, reference: str) -> 
     return StoredManifest(row.digest, row.media_type, row.content)
 
 
-@operation(Manifests, write=True)
+@operation(ManifestPort, write=True)
 def delete_tag(tx: Transaction, account: str, repository: str, tag: str) -> None:
     repository_id = need_repository(tx, account, repository)
     image_id = find_tag(tx, repository_id, tag)
@@ -63,7 +63,7 @@ def delete_tag(tx: Transaction, account: str, repository: str, tag: str) -> None
     tx.changed(account, repository)
 
 
-@operation(Manifests, write=True)
+@operation(ManifestPort, write=True)
 def delete_manifest(tx: Transaction, account: str, repository: str, digest: str) -> None:
     repository_id = need_repository(tx, account, repository)
     image_id = find_image(tx, repository_id, digest)
@@ -82,7 +82,7 @@ def delete_manifest(tx: Transaction, account: str, repository: str, digest: str)
     tx.changed(account, repository)
 
 
-@operation(Manifests, name="tags")
+@operation(ManifestPort, name="tags")
 def list_tags(tx: Transaction, account: str, repository: str, last: str, limit: int) -> Page:
     repository_id = need_repository(tx, account, repository)
     found = (

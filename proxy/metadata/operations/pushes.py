@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import bindparam, insert, select, true, update
 
 from proxy.awsmodel.validation import invalid
-from proxy.metadata.contract import Manifests
+from proxy.metadata.contract import ManifestPort
 from proxy.metadata.db.event_tables import event_rules
 from proxy.metadata.db.replication_tables import replication_configurations
 from proxy.metadata.db.schema import (
@@ -88,7 +88,7 @@ def examine(
     }
 
 
-@operation(Manifests, write=True, prepare=examine)
+@operation(ManifestPort, write=True, prepare=examine)
 def put_manifest(
     tx: Transaction,
     account: str,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Delete, Select, delete, select, update
 
-from proxy.metadata.contract import Upkeep
+from proxy.metadata.contract import UpkeepPort
 from proxy.metadata.db.lifecycle_tables import preview_results, previews
 from proxy.metadata.db.mirror_tables import absent_content, mirrored_tags
 from proxy.metadata.db.replication_tables import replications
@@ -34,7 +34,7 @@ AT_ONCE = 1000  # rows that DeleteRepository removes itself: of most repositorie
 _IMAGES = 50  # asked for at a time: each has some rows in other tables, which are counted once they are gone
 
 
-def give_to_nobody(tx: Transaction, repository_id: int) -> None:
+def mark_deleted(tx: Transaction, repository_id: int) -> None:
     """Let the repository's name go, and all that is found by it; then `remove` its rows."""
     tx.connection.execute(
         update(repositories)
@@ -43,7 +43,7 @@ def give_to_nobody(tx: Transaction, repository_id: int) -> None:
     )
 
 
-@operation(Upkeep, write=True)
+@operation(UpkeepPort, write=True)
 def remove_deleted(tx: Transaction, limit: int) -> int:
     """Remove about so many rows of deleted repositories; returns how many, 0 when there are none left."""
     removed = 0

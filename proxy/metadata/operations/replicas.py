@@ -23,7 +23,7 @@ from proxy.metadata.operations.manifests import find_image, remove_image, remove
 from proxy.metadata.operations.operation import operation
 from proxy.metadata.operations.pushes import SETTINGS, complete, examine, insert_image, move_tag
 from proxy.metadata.operations.repositories import encryption_of, find_repository
-from proxy.metadata.replication_contract import Replication
+from proxy.metadata.replication_contract import ReplicationPort
 from proxy.model.errors import Code, Failure
 from proxy.model.records import CreateOnPush, ManifestFacts, PushedManifest
 from proxy.model.replication import RemovedTag, ReplicaTag, ReplicationDestination
@@ -46,7 +46,7 @@ def examine_replica(
     return found | {"tags": tags, "origin": origin}
 
 
-@operation(Replication, write=True, prepare=examine_replica)
+@operation(ReplicationPort, write=True, prepare=examine_replica)
 def put_replica(
     tx: Transaction,
     account: str,
@@ -76,7 +76,7 @@ def put_replica(
     return PushedManifest(digest, facts.subject, tuple(placed), created)
 
 
-@operation(Replication, write=True)
+@operation(ReplicationPort, write=True)
 def remove_replica(
     tx: Transaction, account: str, repository: str, digest: str, origin: str, tags: Sequence[RemovedTag]
 ) -> bool:
@@ -116,7 +116,7 @@ def remove_replica(
     return True
 
 
-@operation(Replication, write=True)
+@operation(ReplicationPort, write=True)
 def link_replica(
     tx: Transaction,
     account: str,

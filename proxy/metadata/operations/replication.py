@@ -25,7 +25,7 @@ from proxy.metadata.operations import events, jobs
 from proxy.metadata.operations.operation import operation
 from proxy.metadata.operations.replication_rules import rules_of
 from proxy.metadata.operations.repositories import find_repository
-from proxy.metadata.replication_contract import Replication
+from proxy.metadata.replication_contract import ReplicationPort
 from proxy.model.events import REPLICATION_ACTION
 from proxy.model.lifecycle.evaluation import ImageStatus
 from proxy.model.names import repository_arn
@@ -146,7 +146,7 @@ def version_of(row: FoundRow) -> float:
 # ---- what a job asks ---------------------------------------------------------------------------------------------
 
 
-@operation(Replication)
+@operation(ReplicationPort)
 def replication_plan(
     tx: Transaction, account: str, repository: str, digest: str, destination: ReplicationDestination
 ) -> ReplicationPlan | None:
@@ -175,7 +175,7 @@ def replication_plan(
     return ReplicationPlan(manifests, tx.now)
 
 
-@operation(Replication, write=True)
+@operation(ReplicationPort, write=True)
 def end_replication(
     tx: Transaction,
     account: str,
@@ -201,7 +201,7 @@ def end_replication(
         tx.connection.execute(update(replications).where(*mine, *there).values(synced_at=synced_at))
 
 
-@operation(Replication)
+@operation(ReplicationPort)
 def replication_backlog(tx: Transaction) -> Sequence[Backlog]:
     """Regions with something that waits, in order."""
     rows = tx.connection.execute(

@@ -29,7 +29,7 @@ from proxy.registry.append import Append, see_through
 from proxy.registry.blobs import Blobs, OpenBlob
 from proxy.registry.mirror import relay
 from proxy.registry.mirror.fetch import Fetch
-from proxy.registry.mirror.spool import Spool
+from proxy.registry.mirror.spool import FetchSpool
 from proxy.registry.mirror.upstreams import Upstreams, told, upstream_name
 from proxy.registry.uploads import Uploads
 from proxy.upstream.client import LayerBody
@@ -43,7 +43,7 @@ TRY_SECONDS = 0.05
 Name = tuple[str, str, str]  # account, repository, digest
 
 
-class Layers:
+class MirrorBlobs:
     """One worker's. `folder` is of this run, for spools, and `sockets` for the relay's: the same in every worker."""
 
     def __init__(
@@ -155,7 +155,7 @@ class Layers:
             return self._upstreams.remember(rule, repository, digest, told(rule, failure, missing=missing))
 
         opened: list[str] = []
-        fetch = Fetch(blob, Spool(self._folder), body=body, begin=begin, failed=failed)
+        fetch = Fetch(blob, FetchSpool(self._folder), body=body, begin=begin, failed=failed)
         self._fetches[name] = fetch
         task = asyncio.create_task(self._run(fetch, name, holder, opened), name="fetch layer")
         self._tasks.add(task)
@@ -207,7 +207,9 @@ class Layers:
 class ComingBlob:
     """What `http.blob_response` reads: a blob that may not be here yet. Both its opener and the open blob."""
 
-    def __init__(self, layers: Layers, rule: PullThroughRule, account: str, repository: str, blob: AbsentBlob) -> None:
+    def __init__(
+        self, layers: MirrorBlobs, rule: PullThroughRule, account: str, repository: str, blob: AbsentBlob
+    ) -> None:
         self.blob = blob
         self._layers = layers
         self._of = rule, account, repository

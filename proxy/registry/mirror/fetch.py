@@ -29,9 +29,9 @@ from proxy.model.errors import Code, Failure
 from proxy.model.mirror import AbsentBlob
 from proxy.model.names import parse_digest
 from proxy.registry.append import Append
-from proxy.registry.mirror.spool import FRAME, Spool
+from proxy.registry.mirror.spool import FRAME, FetchSpool
 from proxy.upstream.client import LayerBody
-from proxy.upstream.errors import Reason, UpstreamFailed
+from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
 ATTEMPTS = 5  # at going on after the upstream broke off
 PAUSE_SECONDS = 0.2  # before the first of them; twice as long before each other
@@ -46,7 +46,7 @@ class Fetch:
     def __init__(
         self,
         blob: AbsentBlob,
-        spool: Spool,
+        spool: FetchSpool,
         *,
         body: Body,
         begin: Begin,
@@ -84,7 +84,7 @@ class Fetch:
             self.failure = self._failed(failure)
         except Failure as failure:
             wrong = failure.code in (Code.INVALID_LAYER, Code.SIZE_INVALID)
-            named = UpstreamFailed(Reason.WRONG, "wrong-layer", failure.message)
+            named = UpstreamFailed(UpstreamReason.WRONG, "wrong-layer", failure.message)
             self.failure = self._failed(named) if wrong else failure
         except asyncio.CancelledError:
             self.failure = Failure(Code.METADATA_UNAVAILABLE, "the fetch was ended with its worker", hint="try again")
@@ -137,7 +137,7 @@ class Fetch:
                 return
             except UpstreamFailed as failure:
                 # Who has given nothing yet is not worth waiting for: the client is told at once.
-                if failure.reason is not Reason.UNAVAILABLE or not self._spool.length:
+                if failure.reason is not UpstreamReason.UNAVAILABLE or not self._spool.length:
                     raise
                 broken = 0 if self._spool.length > before + FRAME else broken + 1
                 if broken > ATTEMPTS:
@@ -149,17 +149,17 @@ class Fetch:
         size = self.blob.size
         async with self._body(self._spool.length) as body:
             if body.total is not None and body.total != size:
-                raise UpstreamFailed(Reason.WRONG, "wrong-length", f"{body.total} bytes instead of {size}")
+                raise UpstreamFailed(UpstreamReason.WRONG, "wrong-length", f"{body.total} bytes instead of {size}")
             async with contextlib.aclosing(body.chunks()) as chunks:
                 async for chunk in chunks:
                     if self._spool.length + len(chunk) > size:
-                        raise UpstreamFailed(Reason.WRONG, "wrong-length", f"more than {size} bytes")
+                        raise UpstreamFailed(UpstreamReason.WRONG, "wrong-length", f"more than {size} bytes")
                     await append.write(chunk)
                     await self._spool.append(chunk)
                     self._move()
                     observe.metrics.mirror_bytes.inc(len(chunk))
         if self._spool.length < size:
-            raise UpstreamFailed(Reason.UNAVAILABLE, "cut-short", f"{self._spool.length} of {size} bytes")
+            raise UpstreamFailed(UpstreamReason.UNAVAILABLE, "cut-short", f"{self._spool.length} of {size} bytes")
 
     def _move(self) -> None:
         moved, self._moved = self._moved, asyncio.get_running_loop().create_future()

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.bucket import Bucket, Busy, Refused
+from proxy.storage.s3.bucket import Bucket, Busy, S3Refused
 from proxy.storage.s3.connection import Answer
 from proxy.storage.s3.marker import StoreMarker
 from proxy.storage.s3.session import stream_of
@@ -131,7 +131,7 @@ class S3Reader:
         stop = min(self._at + self._window, self.size)
         try:
             answer = await self._bucket.once("get_object", Key=self._name, Range=f"bytes={self._at}-{stop - 1}")
-        except Refused as refused:
+        except S3Refused as refused:
             if refused.status != 416:
                 raise
             raise ObjectMissing(self._name) from refused  # it ends before, and so is not the one that was opened

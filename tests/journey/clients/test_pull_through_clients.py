@@ -19,7 +19,7 @@ from harness.images import Layout, check_layout
 from harness.programs import Daemon, run
 from harness.server import Server, free_port
 from proxy.metadata.client.client import MetadataClient
-from proxy.upstream.client import Credential, Upstream, UpstreamClient
+from proxy.upstream.client import Upstream, UpstreamClient, UpstreamLogin
 
 pytestmark = [pytest.mark.clients]
 
@@ -128,7 +128,7 @@ def test_another_wharfage_is_asked_with_its_own_login(
     base = URL(server.url)
 
     async def ask() -> None:
-        credential = Credential("AWS", await asyncio.to_thread(server.password))
+        credential = UpstreamLogin("AWS", await asyncio.to_thread(server.password))
         upstream = Upstream(base, frozenset({base}))
         async with UpstreamClient(upstream, credential, clock=time.monotonic, note=lambda *_: None) as client:
             found = await client.manifest(repository, "1")

@@ -14,7 +14,7 @@ import pytest
 
 from harness.listening import listening
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.bucket import Bucket, Busy, Refused, S3Location
+from proxy.storage.s3.bucket import Bucket, Busy, S3Location, S3Refused
 from proxy.storage.s3.connection import Body, Connection
 from proxy.storage.s3.session import _head, stream_of
 
@@ -234,7 +234,7 @@ async def test_an_error_of_no_stated_length_ends_with_its_line(store: Callable[.
         await told.say(b"HTTP/1.0 403 Forbidden\r\n\r\n<Error><Code>AccessDenied</Code></Error>")
 
     there = await store(refuse)
-    with pytest.raises(Refused, match="AccessDenied"):
+    with pytest.raises(S3Refused, match="AccessDenied"):
         await put(there)
 
 
