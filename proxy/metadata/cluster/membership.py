@@ -1,8 +1,8 @@
 """The membership of this service among the others over one PostgreSQL: registration, change messages, removals.
 
-`protocol` has the rules. Three sessions: one listens, one renews and removes, one confirms; without any of them there is
-no lease. `committed` ends when no node of another service can use what the write has invalidated, and waits for a dead
-service no longer than its lease. On one event loop. Made by `service.service`. Must not know operations.
+`protocol` has the rules. Three sessions: one listens, one renews and removes, one confirms; without any of them there
+is no lease. `committed` ends when no node of another service can use what the write has invalidated, and waits for a
+dead service no longer than its lease. On one event loop. Made by `service.service`. Must not know operations.
 """
 
 from __future__ import annotations
