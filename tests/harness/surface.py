@@ -80,7 +80,7 @@ def _settings(section: str) -> str:
         *(
             (
                 f"`{each.name}`",
-                _type(each.default),
+                "list" if each.metadata["read"] else _type(each.default),
                 f"`{json.dumps(each.default)}`",
                 f"`WHARFAGE_{ALIASES.get((section, each.name), f'{section}_{each.name}'.upper())}`",
                 each.metadata["meaning"].replace("|", "\\|") + ("; a secret" if each.metadata["secret"] else ""),

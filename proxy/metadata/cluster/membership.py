@@ -1,9 +1,8 @@
 """The membership of this service among the others over one PostgreSQL: registration, change messages, removals.
 
-`protocol` has the rules (1 to 8). Three sessions of its own: one listens, one renews and removes, one confirms; without
-any of them this service has no lease. Promises: what `committed` returns ends only when no node of another service can
-use what the write has invalidated; it never waits for a dead service longer than its lease; no stalled commit costs
-another service its lease. All on one event loop. Made by `service.service`. Must not know operations.
+`protocol` has the rules. Three sessions: one listens, one renews and removes, one confirms; without any of them there
+is no lease. `committed` ends when no node of another service can use what the write has invalidated, and waits for a
+dead service no longer than its lease. On one event loop. Made by `service.service`. Must not know operations.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ _PAUSE_SECONDS = 0.1  # between two attempts to connect
 _NOTIFY_SECONDS = 12.0  # NOTIFY waits for commits that announce, for as long as lock_timeout (10 s) lets it
 _DUE_PAUSE = 0.05  # at least, between two reads of the table
 _UNHEARD_SECONDS = 1.0  # in which the writing thread should have handed in its own news
-# Renewals need no disk: a crash of PostgreSQL that undoes some ends this session too. A registration does need one.
-_OPTIONS = "-c synchronous_commit=off"
+_OPTIONS = "-c synchronous_commit=off"  # a crash of PostgreSQL that undoes renewals ends this session too
 
 
 class _Fenced(Exception):
@@ -331,7 +329,6 @@ class Membership:
 
     def _last_stall(self) -> float:
         """When a stalled commit, ours or another's, last held NOTIFY's lock, so that no service could confirm.
-
         While a write waits for others, a NOTIFY of our own is under way as well."""
         now = self._clock()
         if self._notifying_since is not None and now - self._notifying_since > RENEW_SECONDS:

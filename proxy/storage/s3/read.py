@@ -58,7 +58,7 @@ class S3Reader:
         if wanted <= 0:
             return 0
         if self._at != offset:
-            if self._stream is not None:  # it goes otherwise than was said
+            if offset != self._planned[0]:  # it goes otherwise than was said
                 self._planned = (0, 0)
             self._drop()
             self._at, self._window = offset, 0

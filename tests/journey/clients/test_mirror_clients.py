@@ -10,22 +10,20 @@ import base64
 import json
 import re
 import shutil
-import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fakes.token_server import TokenServer
 
 from harness.awscommand import Aws
+from harness.distribution import distribution
 from harness.engines import Docker, containerd, docker_engine
 from harness.images import Layout
-from harness.programs import ROOT, Daemon, run
+from harness.programs import ROOT, run
 from harness.server import Server, free_port
 from proxy.metadata.client.client import MetadataClient
 
@@ -56,24 +54,19 @@ def role_commands() -> list[str]:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, server: Server, multi_arch: Layout) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("mirror")
-    far = f"127.0.0.1:{free_port()}"
+    port = free_port()
+    far = f"127.0.0.1:{port}"
     login = folder / "login"
     login.mkdir()
     auth = base64.b64encode(f"AWS:{server.password()}".encode()).decode()
     (login / "config.json").write_text(json.dumps({"auths": {server.address: {"auth": auth}}}))
     with TokenServer(folder, LOGIN).serving() as tokens:
-        settings = {
-            "version": "0.1",
-            "log": {"level": "error"},
-            "storage": {"filesystem": {"rootdirectory": str(folder / "far")}},
-            "http": {"addr": far},
-        }
-        with distribution(folder, settings):  # crane takes no tokens of a realm at a loopback address
+        with distribution(folder, port):  # crane takes no tokens of a realm at a loopback address
             run("crane", "push", multi_arch.path, f"{far}/library/app:1", "--insecure")
         reference = f"{server.address}/{TEAM}:1"
         run("crane", "push", multi_arch.path, reference, "--insecure", extra={"DOCKER_CONFIG": str(login)})
         mirror: Server | None = None
-        with distribution(folder, settings | {"auth": tokens.settings()}):
+        with distribution(folder, port, auth=tokens.settings()):
             try:
                 (folder / "wharfage.toml").write_text(_settings(far, server.address))
                 mirror = Server.start(folder / "data", workers=2, flags=["--config", str(folder / "wharfage.toml")])
@@ -122,27 +115,6 @@ def _settings(far: str, other: str) -> str:
         rule = "other"
         {principal}
     """
-
-
-@contextmanager
-def distribution(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    (folder / "far.yml").write_text(json.dumps(settings))  # which is YAML
-    command: list[str | Path] = ["registry", "serve", folder / "far.yml"]
-    daemon = Daemon.start(command, folder / "far.log", {"OTEL_TRACES_EXPORTER": "none"})
-    try:
-        daemon.wait_until(lambda: _listens(settings["http"]["addr"]))
-        yield
-    finally:
-        daemon.stop()
-
-
-def _listens(address: str) -> bool:
-    host, _, port = address.partition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 async def imported(mirror: Server) -> set[str]:
