@@ -3,7 +3,7 @@
 Blobs of several accounts may be one object from here on: its key is no longer unique in `blobs`, which SQLite makes
 anew for that. On PostgreSQL the index that takes its place is built beside the old one.
 
-Revision ID: 0027
+Revision ID: 0025
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0027"
+revision = "0025"
 down_revision = "0024"
 branch_labels = None
 depends_on = None
