@@ -6,8 +6,8 @@ and a stream holds two slots (2.02 MiB), however long it is. Small uploads of a 
 length. While bytes come as fast as they are stored, `fill_from` does without the hops: one thread receives into a slot,
 makes and stores it, again and again, and receiving overlaps in the socket's own buffer.
 
-Words: `write`… or `fill_from`…, then `finish` or `abandon`. What a frame is made into is the writers': `writer` seals,
-`plainwriter` leaves it as it is. Must not know keys or rows.
+Words: `write`… or `fill_from`…, then `finish` or `abandon`. The writers decide what a frame becomes: `writer` seals it,
+`plain_writer` stores it as it is. Must not know keys or rows.
 """
 
 from __future__ import annotations

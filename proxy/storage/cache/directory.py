@@ -2,7 +2,7 @@
 
     <directory>/            0700, made at the first use
       <ab>/                 the key's first 2 hex digits
-        <key>               0600, a `cachefile`; locked shared (flock) by each process that has it open
+        <key>               0600, a `CacheFile`; locked shared (flock) by each process that has it open
         .<key>.<random>     a file that is being made
       lock                  whose flock is held while room is made; inside, the bytes in use as last counted
 

@@ -1,7 +1,7 @@
 """Objects as files of a local disk: `tree` (layout and durability, blocking) brought onto the event loop.
 
 Promises: all that may wait for the disk runs in threads of the store's own; a read first takes what needs no waiting
-(`atonce`). Whatever is cancelled, a descriptor is closed only when no thread uses it any more, a buffer is the caller's
+(`nowait`). Whatever is cancelled, a descriptor is closed only when no thread uses it any more, a buffer is the caller's
 again when `pause`, `abandon` or `close` returns, and nothing that was made goes unowned.
 
 An object's size is what was written, always: what an interrupted upload left behind must not look longer than it is.

@@ -1,4 +1,4 @@
-"""How aiobotocore sends what is large: over lines that copy nothing (`s3line`), and all else as it does by itself.
+"""How aiobotocore sends what is large: over lines that copy nothing (`connection`), and all else as it does by itself.
 
 Requests with a `Body`, and those whose answer is streamed, go this way; signing, parsing and errors stay botocore's.
 Promises: a line is used again only when its answer was read to the end; one that had died idle is replaced without a
