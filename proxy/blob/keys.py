@@ -1,11 +1,11 @@
 """Data keys: what they are, who makes and unwraps them, and the choice among several that do.
 
 Each blob has a data key of its own; a row keeps it wrapped, with the id of the provider that wrapped it: AWS KMS
-(`kmskeys`), or a master key of the key file (`localkeys`). New keys are made by the provider in force; whatever a row
+(`kms_keys`), or a master key of the key file (`local_keys`). New keys are made by the provider in force; whatever a row
 names is unwrapped by the provider that it names, so that a registry can move from one to the other and back.
 
-Unwrapped keys stay in memory for CACHE_SECONDS unless told otherwise, CACHE_KEYS of them. Must not know rows, stores or
-repositories (an ARN is an opaque string here).
+Unwrapped keys stay in memory for CACHE_SECONDS unless the caller sets another time, CACHE_KEYS of them. Must not know
+rows, stores or repositories (an ARN is an opaque string here).
 """
 
 from __future__ import annotations
