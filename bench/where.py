@@ -1,6 +1,6 @@
 """Where our CPU goes under one kind of work: native stacks of all our processes, and Python's of one worker.
 
-    python bench/where.py pull | push | small-push | ranges | manifest | blob | base | fleet [--seconds 10] [--home /dev/shm]
+    python bench/where.py pull | push | small-push | ranges | manifest | blob | base | fleet [--seconds 10]
 
 The work goes on while perf(1) samples what runs in user and kernel (self time by function), and then py-spy, with
 native frames, one worker (self, and with all below). Shares are of the samples; idle is left out. Needs both programs
