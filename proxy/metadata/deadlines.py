@@ -50,8 +50,9 @@ NEVER = Deadline()
 
 
 def read_deadline(made: float | None, within: float | None, now: float) -> Deadline:
-    """Of the `made` and `within` of an `OperationRequest`, read at `now` of the database's time. Failure for one that comes
-    too late, and for what is no number."""
+    """The deadline of an `OperationRequest` with these `made` and `within`, read at `now` of the database's time.
+
+    Failure for a request that comes too late, and for what is no number."""
     if any(each is not None and math.isnan(each) for each in (made, within)):
         raise Failure(Code.INVALID_PARAMETER, "made and within are numbers of seconds")
     if made is None:
