@@ -31,7 +31,7 @@ from proxy.metadata.db.columns import RowId
 from proxy.metadata.db.columns import metadata as metadata
 from proxy.metadata.db.columns import name as _name
 
-HEAD = "0024"
+HEAD = "0025"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(
