@@ -45,7 +45,7 @@ class Spool:
     def __repr__(self) -> str:
         return f"<Spool of {self.length} bytes>"
 
-    async def append(self, some: bytes) -> None:
+    async def append(self, some: bytes | memoryview) -> None:
         """StoreFull, StoreUnavailable: of this machine's own disk."""
         view = memoryview(some)
         while view:
