@@ -57,6 +57,11 @@ def reads() -> Iterator[Case]:
     yield _one(
         "ListImageReferrers", "", lambda side: {"repositoryName": DEEP, "subjectId": {"imageDigest": _digest_of(side)}}
     )
+    yield _one(
+        "DescribeImageReplicationStatus",
+        "",
+        lambda side: {"repositoryName": DEEP, "imageId": {"imageDigest": _digest_of(side)}},
+    )
     yield _one("DescribeRepositoryCreationTemplates", "", lambda side: {})
     yield _one("ListPullTimeUpdateExclusions", "", lambda side: {})
     yield _one("ListTagsForResource", "", lambda side: {"resourceArn": _arn(side.some())})
@@ -108,6 +113,7 @@ def writes() -> Iterator[Case]:
     yield _one("PutImageTagMutability", "", named(imageTagMutability="MUTABLE"))
     yield _one("TagResource", "", tagged)
     yield _one("UntagResource", "", lambda side: {"resourceArn": _arn(side.some()), "tagKeys": ["team"]})
+    yield _one("PutReplicationConfiguration", "", lambda side: {"replicationConfiguration": {"rules": []}})
     yield _one("PutRegistryPolicy", "", lambda side: {"policyText": REGISTRY_POLICY})
     yield _one("GetRegistryPolicy", "", lambda side: {})
     yield Case("DeleteRegistryPolicy", "", _without_registry_policy)

@@ -41,7 +41,7 @@ from proxy.metadata.db import schema  # noqa: E402 - as above
 from proxy.metadata.db.postgresql import PostgresqlDatabase  # noqa: E402 - as above
 from proxy.metadata.db.sqlite import SqliteDatabase  # noqa: E402 - as above
 from proxy.metadata.db.transaction import Registry, Transaction  # noqa: E402 - as above
-from proxy.metadata.operations.removal import give_to_nobody  # noqa: E402 - as above
+from proxy.metadata.operations.removal import mark_deleted  # noqa: E402 - as above
 from proxy.metadata.service.service import start_service  # noqa: E402 - as above
 from proxy.model.records import CreateOnPush, EncryptedDataKey  # noqa: E402 - as above
 from proxy.storage.filesystem.store import FilesystemStore  # noqa: E402 - as above
@@ -107,7 +107,7 @@ def _add(connection: Connection, rows: int) -> None:
     ):
         _insert(connection, table, made)
     tx = Transaction(connection, NOW, Registry(account=ACCOUNT))
-    give_to_nobody(tx, 1)
+    mark_deleted(tx, 1)
 
 
 def _insert(connection: Connection, table: Table, rows: Iterator[Mapping[str, Any]]) -> None:

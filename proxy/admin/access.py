@@ -54,7 +54,7 @@ def token(config: Config) -> str:
         raise CommandRefused(
             f"{data.credentials} is not there; give WHARFAGE_ACCESS_KEY_ID and WHARFAGE_SECRET_ACCESS_KEY"
         )
-    if data_directory.is_held(data) and data.address.exists():
+    if data_directory.is_locked(data) and data.address.exists():
         with contextlib.suppress(OSError, ValueError):  # not answering, or not to be verified: then without it
             return _ask_for_token(config, data, key)
 

@@ -81,7 +81,7 @@ def whoami(config: Config, profile: str | None) -> dict[str, str]:
     from botocore.session import Session
 
     data = existing(config)
-    if not (data_directory.is_held(data) and data.address.exists()):
+    if not (data_directory.is_locked(data) and data.address.exists()):
         raise CommandRefused(f"no server runs on {data.root}, which could tell; `wharfage serve` starts one")
     url = data.address.read_text()
     key = _key(config, data, profile)

@@ -30,7 +30,7 @@ from proxy.jobs.copy import CopyItem, CopyReport, copy_objects, find_objects
 from proxy.jobs.progress import Findings, Progress, all_blobs
 from proxy.metadata.contract import Metadata
 from proxy.metadata.db import schema
-from proxy.metadata.db.snapshot import snapshot, stored
+from proxy.metadata.db.snapshot import snapshot, stored_blobs
 from proxy.model.errors import Failure
 from proxy.runtime.data_directory import DataDirectory
 from proxy.storage import marker
@@ -129,7 +129,7 @@ async def _make(
     place = await asyncio.to_thread(folders.begin, plan.folder, made_at)
     listed = place / folders.OBJECTS
     tables = await _copy_rows(plan.rows, place / folders.ROWS, tell)
-    count, total, quarantined = await asyncio.to_thread(folders.write_list, listed, stored(place / folders.ROWS))
+    count, total, quarantined = await asyncio.to_thread(folders.write_list, listed, stored_blobs(place / folders.ROWS))
     sums = {
         "rows": await asyncio.to_thread(folders.sum_of, place / folders.ROWS),
         "objects": await asyncio.to_thread(folders.sum_of, listed),

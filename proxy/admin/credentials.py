@@ -18,7 +18,7 @@ from proxy.auth import secrets
 from proxy.config.settings import Config
 from proxy.metadata.operations.accounts import ADMINISTRATOR
 from proxy.model.errors import Code, Failure
-from proxy.model.identity import Credential
+from proxy.model.identity import CredentialReportEntry
 from proxy.runtime import data_directory
 
 WARNING_DAYS = 14
@@ -30,8 +30,8 @@ _ACCOUNT = re.compile(r"arn:aws:(?:iam|sts)::([0-9]{12}):", re.ASCII)
 def report(config: Config, *, warn: Say) -> list[dict[str, Any]]:
     """Every long-lived key of every account, by principal. `warn` hears of those whose age ends them soon."""
 
-    async def run(own: WorkerContext) -> list[Credential]:
-        found: list[Credential] = []
+    async def run(own: WorkerContext) -> list[CredentialReportEntry]:
+        found: list[CredentialReportEntry] = []
         while page := await own.metadata.credentials(after=found[-1].access_key_id if found else "", limit=_PAGE):
             found += page
         return found
@@ -144,7 +144,7 @@ def rotate(config: Config) -> dict[str, Any]:
     )
 
 
-def _described(key: Credential, now: float) -> dict[str, Any]:
+def _described(key: CredentialReportEntry, now: float) -> dict[str, Any]:
     return {
         "principal": key.principal_arn,
         "access_key_id": key.access_key_id,
@@ -159,7 +159,7 @@ def _described(key: Credential, now: float) -> dict[str, Any]:
     }
 
 
-def _status(key: Credential, now: float) -> str:
+def _status(key: CredentialReportEntry, now: float) -> str:
     if not key.is_open:
         return "account closed"
     if not key.is_active:

@@ -133,19 +133,19 @@ async def _user(metadata: Metadata, account: str, name: str) -> Principal | None
     return await metadata.principal(described["User"]["UserId"])
 
 
-def as_document(told: ExplainedRequest) -> dict[str, Any]:
+def as_document(request: ExplainedRequest) -> dict[str, Any]:
     """For programs."""
-    decision, deciding = told.explanation.decision, told.explanation.deciding
+    decision, deciding = request.explanation.decision, request.explanation.deciding
     return {
         "allowed": decision.allowed,
-        "principal": told.principal,
-        "action": told.action,
-        "resource": told.resource,
+        "principal": request.principal,
+        "action": request.action,
+        "resource": request.resource,
         "message": decision.message,
         "explicit_deny": decision.explicit,
         "decided_by": {"kind": decision.by, "statement": None if deciding is None else _statement(deciding)},
-        "statements": [_statement(each) for each in told.explanation.verdicts],
-        "notes": list(told.notes),
+        "statements": [_statement(each) for each in request.explanation.verdicts],
+        "notes": list(request.notes),
     }
 
 
@@ -162,19 +162,19 @@ def _statement(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def as_text(told: ExplainedRequest) -> str:
+def as_text(request: ExplainedRequest) -> str:
     """For people: the answer, what decided, then every statement that had a say."""
-    decision, deciding = told.explanation.decision, told.explanation.deciding
+    decision, deciding = request.explanation.decision, request.explanation.deciding
     lines = [
-        f"{'ALLOWED' if decision.allowed else 'DENIED'}  {told.action} on {told.resource}",
-        f"         for {told.principal}",
+        f"{'ALLOWED' if decision.allowed else 'DENIED'}  {request.action} on {request.resource}",
+        f"         for {request.principal}",
     ]
     if decision.message:
         lines.append(f"         {decision.message}")
-    lines += [f"note     {note}" for note in told.notes]
-    lines.append(f"because  {_because(told, deciding)}")
+    lines += [f"note     {note}" for note in request.notes]
+    lines.append(f"because  {_because(request, deciding)}")
     policy = None
-    for verdict in told.explanation.verdicts:
+    for verdict in request.explanation.verdicts:
         here = (verdict.kind, verdict.policy, verdict.holder)
         if here != policy:
             policy = here
@@ -184,7 +184,7 @@ def as_text(told: ExplainedRequest) -> str:
         reason = f": {verdict.reason}" if verdict.reason else ""
         mark = "  <- decides" if verdict is deciding else ""
         lines.append(f"  statement {verdict.statement}{sid}, {verdict.effect}: {applies}{reason}{mark}")
-    if not told.explanation.verdicts:
+    if not request.explanation.verdicts:
         lines += ["", "no policy has a say in it"]
     return "\n".join(lines)
 
@@ -199,8 +199,8 @@ _KINDS = {
 }
 
 
-def _because(told: ExplainedRequest, deciding: Verdict | None) -> str:
-    decision = told.explanation.decision
+def _because(request: ExplainedRequest, deciding: Verdict | None) -> str:
+    decision = request.explanation.decision
     if deciding is not None:
         sid = f" ({deciding.sid})" if deciding.sid else ""
         return f"statement {deciding.statement}{sid} of {_heading(deciding)} {_EFFECTS[deciding.effect]} it"

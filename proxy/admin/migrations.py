@@ -39,7 +39,7 @@ def migrate_metadata(config: Config, *, say: Say) -> int:
     if not data.database.exists():
         raise CommandRefused(f"{data.database}: no such file, and so no rows to copy")
     with contextlib.ExitStack() as stack:
-        stack.callback(os.close, data_directory.hold(data))
+        stack.callback(os.close, data_directory.lock_data_directory(data))
         tell = stack.enter_context(shown())
         copied = move(
             data.database,
@@ -63,7 +63,7 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
     there_data = data_directory.open_data(there)
     if _place(config.storage, data) == _place(there.storage, there_data):
         raise CommandRefused(f"{to}: [storage] names the store that is in use already; name the one to go to")
-    if final and data_directory.is_held(data):
+    if final and data_directory.is_locked(data):
         raise CommandRefused(
             "--final is for when the server has stopped: stop it, or copy without --final while it serves"
         )

@@ -11,7 +11,7 @@ from typing import Any
 from proxy.admin.session import visiting
 from proxy.app.context import WorkerContext
 from proxy.config.settings import Config
-from proxy.metadata.job_contract import JobQueue
+from proxy.metadata.job_contract import JobPort
 from proxy.model.jobs import Job
 
 _PAGE = 1000
@@ -46,7 +46,7 @@ def _changed(
     ids: Sequence[int],
     kind: str,
     account: str,
-    change: Callable[[JobQueue], Callable[[int], Awaitable[bool]]],
+    change: Callable[[JobPort], Callable[[int], Awaitable[bool]]],
 ) -> int:
     async def run(context: WorkerContext) -> int:
         chosen = ids or [job.job_id async for job in _each(context.metadata, kind, account, True)]
@@ -55,7 +55,7 @@ def _changed(
     return asyncio.run(visiting(config, run))
 
 
-async def _each(queue: JobQueue, kind: str, account: str, dead: bool | None) -> AsyncIterator[Job]:
+async def _each(queue: JobPort, kind: str, account: str, dead: bool | None) -> AsyncIterator[Job]:
     after = 0
     while page := await queue.list_jobs(after=after, limit=_PAGE, kind=kind, account=account, dead=dead):
         for job in page:

@@ -49,7 +49,7 @@ def restore(
         if chosen.facts["schema"] > schema.HEAD:
             raise BackupError(f"{chosen.name} is of wharfage {chosen.facts['wharfage']}, newer than this one: use that")
         data = data_directory.open_data(config)
-        stack.callback(os.close, data_directory.hold(data, restores=True))
+        stack.callback(os.close, data_directory.lock_data_directory(data, restores=True))
         resumed = _refuse_unless_empty(config, data, chosen)
         files = phrases.open_files(folders.read_keys(chosen), passphrase())
         folders.check_sums(chosen, files.pop(SUMS, b"{}"))

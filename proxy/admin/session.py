@@ -36,8 +36,8 @@ async def visiting(config: Config, run: Callable[[WorkerContext], Awaitable[T]],
     data = existing(config)
     masters = keys.master_keys(config, data)
     async with contextlib.AsyncExitStack() as stack:
-        if not config.metadata.url and not data_directory.is_held(data):
-            stack.callback(os.close, data_directory.hold(data))
+        if not config.metadata.url and not data_directory.is_locked(data):
+            stack.callback(os.close, data_directory.lock_data_directory(data))
             await stack.enter_async_context(worker.metadata_service(config, data, masters))
         own = await stack.enter_async_context(open_context(config, data, masters, fills_cache=fills_cache))
         return await run(own)

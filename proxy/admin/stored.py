@@ -69,7 +69,7 @@ def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
 def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
     """Wrap every data key by the provider in force, under a new master key (`rotate`) or the active one; with `reseal`,
     seal every blob anew."""
-    running = bool(config.metadata.url) or data_directory.is_held(existing(config))
+    running = bool(config.metadata.url) or data_directory.is_locked(existing(config))
 
     async def run(own: WorkerContext) -> int:
         await own.agreement.begin(moving=True)

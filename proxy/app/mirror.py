@@ -20,11 +20,11 @@ from proxy.config.settings import Config
 from proxy.model.pull_through import PullThroughRule, choose
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
-from proxy.registry.mirror.blobs import Layers
-from proxy.registry.mirror.manifests import Manifests, Policy
+from proxy.registry.mirror.blobs import MirrorBlobs
+from proxy.registry.mirror.manifests import MirrorManifests, Policy
 from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.mirror.upstreams import Credentials, Upstreams
-from proxy.upstream.client import Credential, Upstream
+from proxy.upstream.client import Upstream, UpstreamLogin
 
 
 @contextlib.asynccontextmanager
@@ -39,8 +39,8 @@ async def open_mirror(config: Config, own: WorkerContext, sockets: Path) -> Asyn
         return choose(await own.metadata.pull_through_rules(account), repository)
 
     upstreams = Upstreams(upstream_of(given), credentials_of(config, own), time.monotonic)
-    layers = Layers(own.metadata, blobs, uploads, upstreams, own.run, sockets, early_ranges=given.early_ranges)
-    manifests = Manifests(own.metadata, images, upstreams, policy_of(given), time.time)
+    layers = MirrorBlobs(own.metadata, blobs, uploads, upstreams, own.run, sockets, early_ranges=given.early_ranges)
+    manifests = MirrorManifests(own.metadata, images, upstreams, policy_of(given), time.time)
     await layers.begin()
     try:
         yield Mirror(own.metadata, images, rule, manifests, layers, upstreams)
@@ -53,9 +53,9 @@ def credentials_of(config: Config, own: WorkerContext) -> Credentials:
     """What a rule logs in with: its secret."""
     secrets = UpstreamCredentials(own.metadata, own.agreement.sealer(VALUE_PURPOSE), region=config.registry.region)
 
-    async def credential(rule: PullThroughRule) -> Credential | None:
+    async def credential(rule: PullThroughRule) -> UpstreamLogin | None:
         found = await secrets.of(rule)
-        return Credential(found.username, found.access_token) if found is not None else None
+        return UpstreamLogin(found.username, found.access_token) if found is not None else None
 
     return credential
 

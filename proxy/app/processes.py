@@ -41,7 +41,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
     configure_log(config)
     data = data_directory.open_data(config)
     if metadata:
-        data_directory.hold(data)  # until the last of our processes has ended
+        data_directory.lock_data_directory(data)  # until the last of our processes has ended
     for warning in config.warnings:
         observe.log.warning(warning)
     keys.master_keys(config, data)  # made, or refused, before anything runs
@@ -64,7 +64,7 @@ def serve(config: Config, *, metadata: bool, workers: bool, say: Callable[[str],
         roles.append(ProcessRole("metadata", "metadata", functools.partial(_metadata, config, data, bound), stops=0))
     if workers and config.metadata.url:
         metadata_addresses(config, data)  # its authorities are read, or refused, before anything forks
-        subscriber.silence(data.node_epochs)  # workers may be faster than the process that keeps it
+        subscriber.revoke_lease(data.node_epochs)  # workers may be faster than the process that keeps it
         roles.append(ProcessRole("watch", "watch", functools.partial(_watch, config, data, bound), stops=0))
     if workers:
         config, tls = _with_tls(config, data)

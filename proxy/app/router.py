@@ -34,7 +34,7 @@ from proxy.ecr.authorization import Endpoints
 from proxy.ecr.eventbridge import EventBridge
 from proxy.ecr.iam import Iam
 from proxy.ecr.last_use import LastUses
-from proxy.ecr.layers import Layers
+from proxy.ecr.layers import LayerOperations
 from proxy.ecr.pull_through import PullThrough
 from proxy.ecr.query import QueryHandlers
 from proxy.ecr.secretsmanager import SecretsManager
@@ -51,6 +51,7 @@ from proxy.model.hosts import Hosts, port_of
 from proxy.model.quotas import ECR_RATES, MIB, Quotas, Rate
 from proxy.model.records import Sealing
 from proxy.oci import routes as oci
+from proxy.oci.mirror_hosts import MirrorHosts
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.mirror.mirror import Mirror
@@ -79,6 +80,8 @@ def quotas_of(config: Config) -> Quotas:
         pull_time_exclusions=given.pull_time_exclusions,
         creation_templates=given.creation_templates,
         pull_through_rules=given.pull_through_rules,
+        replication_rules=given.replication_rules,
+        replication_destinations=given.replication_destinations,
         secrets=given.secrets,
         repository_bytes=given.repository_bytes,
         account_bytes=given.account_bytes,
@@ -148,14 +151,7 @@ def router(
     issued = tokens.Tokens(context.agreement.sealer(tokens.PURPOSE))
     endpoints = Endpoints(hosts, config.server.url.rstrip("/"))
     uploads = make_uploads(config, context)
-    blobs = Blobs(
-        context.metadata,
-        context.store,
-        context.keys,
-        context.pool,
-        context.links,
-        create_on_push=config.registry.create_on_push,
-    )
+    blobs = make_blobs(config, context)
     links = layer_links.LayerLinks(context.agreement.sealer(layer_links.PURPOSE), hosts.region)
     docker = oci.handler(
         uploads=uploads,
@@ -178,6 +174,9 @@ def router(
         epochs=context.epochs,
         logins=logins,
         mirror=mirror,
+        mirror_hosts=MirrorHosts(config.mirror.entries, callers, context.metadata, time.time)
+        if config.mirror.entries
+        else None,
     )
     key_secrets = context.agreement.sealer(secrets.PURPOSE)
     opened = sessions.Sessions(context.agreement.sealer(sessions.PURPOSE))
@@ -204,7 +203,7 @@ def router(
         keys=context.keys,
         tokens=issued,
         endpoints=endpoints,
-        layers=Layers(uploads, context.metadata, links, endpoints, context.run),
+        layers=LayerOperations(uploads, context.metadata, links, endpoints, context.run),
         query_handlers=QueryHandlers(
             Sts(context.metadata, opened, access, issuers, time.time), Iam(context.metadata, access, key_secrets)
         ),
@@ -297,6 +296,17 @@ def make_uploads(config: Config, context: WorkerContext) -> Uploads:
         create_on_push=config.registry.create_on_push,
         pool=context.pool,
         sealing=Sealing(config.storage.sealing),
+    )
+
+
+def make_blobs(config: Config, context: WorkerContext) -> Blobs:
+    return Blobs(
+        context.metadata,
+        context.store,
+        context.keys,
+        context.pool,
+        context.links,
+        create_on_push=config.registry.create_on_push,
     )
 
 

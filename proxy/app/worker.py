@@ -25,6 +25,7 @@ from proxy.app.context import WorkerContext, open_context
 from proxy.app.events import event_jobs, make_event_targets
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
 from proxy.app.mirror import open_mirror
+from proxy.app.replication import make_replicating
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
 from proxy.audit.trail import Trail
 from proxy.blob.master_file import MasterKeys
@@ -39,12 +40,12 @@ from proxy.jobs.queue import run_queue
 from proxy.jobs.schedule import run_tasks
 from proxy.jobs.sweep import sweep_tasks
 from proxy.metadata.client.epochs import Epochs
-from proxy.metadata.cluster.subscriber import Watch
+from proxy.metadata.cluster.subscriber import Subscriber
 from proxy.metadata.db.transaction import Registry
 from proxy.metadata.service.service import Service, start_service
 from proxy.registry.pull_times import PullTimes
 from proxy.runtime.data_directory import DataDirectory
-from proxy.runtime.memory import give_memory_back
+from proxy.runtime.memory import return_freed_memory
 
 PROBE_CONNECTIONS = 64  # at `[server] probes`: one client's, too, as long as another does not need them
 
@@ -78,7 +79,9 @@ def metadata_tls(cert: Path, key: Path) -> ssl.SSLContext:
 async def watch_metadata(config: Config, data: DataDirectory, stop: asyncio.Event, ready: Callable[[], None]) -> None:
     """Keep the epoch page of a node whose metadata services are elsewhere, until `stop`."""
     page = await asyncio.to_thread(Epochs, data.node_epochs)
-    watch = Watch(page, metadata_addresses(config, data), secret=config.metadata.secret or None, name=node_name(config))
+    watch = Subscriber(
+        page, metadata_addresses(config, data), secret=config.metadata.secret or None, name=node_name(config)
+    )
     watching = asyncio.create_task(watch.run(), name="watch")
     ready()  # workers work without: they only keep nothing then
     stopping = asyncio.create_task(stop.wait())
@@ -158,6 +161,7 @@ async def serve_worker(
         mirror = await held.enter_async_context(open_mirror(config, context, Path(data.metadata_socket).parent))
         lifecycle = lifecycle_run(config, context, trail)
         previews = Previews(lifecycle)
+        replicating = make_replicating(config, context)
         route = router(config, context, trail, stop.is_set, pulls, unproven, targets, mirror, previews)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
@@ -181,7 +185,7 @@ async def serve_worker(
             asyncio.create_task(
                 run_queue(
                     context.metadata,
-                    [event_jobs(config, context, targets)],
+                    [event_jobs(config, context, targets), replicating.kind()],
                     random=random.random,
                     now=context.metadata.now,
                 ),
@@ -196,8 +200,9 @@ async def serve_worker(
                 ),
                 name="lifecycle",
             ),
+            asyncio.create_task(replicating.watch(), name="replication"),
             asyncio.create_task(context.agreement.watch(), name="agreement"),
-            asyncio.create_task(give_memory_back(server.load), name="memory"),
+            asyncio.create_task(return_freed_memory(server.load), name="memory"),
         ]
         if tls is not None and config.server.tls_cert:
             pair = Path(config.server.tls_cert), Path(config.server.tls_key)

@@ -64,7 +64,7 @@ _HEX_256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PART = re.compile(r"[\w.@+=,-]{1,128}", re.ASCII)
 
 
-class Reason(StrEnum):
+class SignatureReason(StrEnum):
     """Why a signed request is refused. Each protocol has its own names for these (`ecr/errors.py`)."""
 
     MISSING = "missing"  # no signature at all
@@ -77,7 +77,7 @@ class Reason(StrEnum):
 class SignatureRefused(Exception):
     """A request whose signature does not count. `message` is AWS's text and safe to show."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: SignatureReason, message: str) -> None:
         super().__init__(reason, message)
         self.reason = reason
         self.message = message
@@ -122,17 +122,17 @@ def read_claim(headers: Headers, query: str = "") -> Claim:
     found = _gather(headers)
     for name in sorted(SINGLE & found.keys()):
         if len(found[name]) > 1:
-            raise SignatureRefused(Reason.INCOMPLETE, f"The header '{name}' must be sent once.")
+            raise SignatureRefused(SignatureReason.INCOMPLETE, f"The header '{name}' must be sent once.")
     presigned = _PRESIGNED.search(query) is not None
     if presigned and "authorization" in found:
         raise SignatureRefused(
-            Reason.INCOMPLETE,
+            SignatureReason.INCOMPLETE,
             "Only one of the Authorization header and the X-Amz-Signature query parameter may be used.",
         )
     if presigned:
         return _query_claim(found, query)
     if "authorization" not in found:
-        raise SignatureRefused(Reason.MISSING, "Missing Authentication Token")
+        raise SignatureRefused(SignatureReason.MISSING, "Missing Authentication Token")
     return _header_claim(found)
 
 
@@ -141,7 +141,9 @@ def _header_claim(found: Mapping[str, Sequence[str]]) -> Claim:
     access_key_id, day, region, service = _credential(parts["Credential"])
     date = found.get("x-amz-date", [""])[0]
     if not date:
-        raise SignatureRefused(Reason.INCOMPLETE, "Authorization header requires existence of a 'X-Amz-Date' header.")
+        raise SignatureRefused(
+            SignatureReason.INCOMPLETE, "Authorization header requires existence of a 'X-Amz-Date' header."
+        )
     return Claim(
         access_key_id,
         day,
@@ -161,19 +163,23 @@ def _query_claim(found: Mapping[str, Sequence[str]], query: str) -> Claim:
         name, _, value = piece.partition("=")
         if name in _QUERY_KNOWN:
             if name in parameters:
-                raise SignatureRefused(Reason.INCOMPLETE, f"The query parameter '{name}' must be sent once.")
+                raise SignatureRefused(SignatureReason.INCOMPLETE, f"The query parameter '{name}' must be sent once.")
             parameters[name] = unquote_plus(value)
     missing = [name for name in _QUERY if not parameters.get(name)]
     if missing:
         wanted = ", ".join(f"'{name}'" for name in missing)
         raise SignatureRefused(
-            Reason.INCOMPLETE,
+            SignatureReason.INCOMPLETE,
             f"AWS query-string parameters must include {wanted}. Re-examine the query-string parameters.",
         )
     if parameters["X-Amz-Algorithm"] != ALGORITHM:
-        raise SignatureRefused(Reason.INCOMPLETE, f"Unsupported AWS 'algorithm'; use {ALGORITHM} as X-Amz-Algorithm.")
+        raise SignatureRefused(
+            SignatureReason.INCOMPLETE, f"Unsupported AWS 'algorithm'; use {ALGORITHM} as X-Amz-Algorithm."
+        )
     if _TOKEN in parameters and "x-amz-security-token" in found:
-        raise SignatureRefused(Reason.INCOMPLETE, f"{_TOKEN} must be sent once, as a header or in the query string.")
+        raise SignatureRefused(
+            SignatureReason.INCOMPLETE, f"{_TOKEN} must be sent once, as a header or in the query string."
+        )
     access_key_id, day, region, service = _credential(parameters["X-Amz-Credential"])
     return Claim(
         access_key_id,
@@ -208,20 +214,24 @@ def check_claim(
             continue  # the date stands in the query, which is signed whole
         if name not in claim.signed_headers:
             shown = "'Host' or ':authority'" if name == "host" else f"'{name}'"
-            raise SignatureRefused(Reason.INCOMPLETE, f"{shown} must be a 'SignedHeader' in the AWS Authorization.")
+            raise SignatureRefused(
+                SignatureReason.INCOMPLETE, f"{shown} must be a 'SignedHeader' in the AWS Authorization."
+            )
     if claim.region not in regions:
-        raise SignatureRefused(Reason.MISMATCH, "Credential should be scoped to a valid region.")
+        raise SignatureRefused(SignatureReason.MISMATCH, "Credential should be scoped to a valid region.")
     if claim.service != service:
-        raise SignatureRefused(Reason.MISMATCH, f"Credential should be scoped to correct service: '{service}'.")
+        raise SignatureRefused(
+            SignatureReason.MISMATCH, f"Credential should be scoped to correct service: '{service}'."
+        )
     if not claim.date.startswith(claim.day):
         raise SignatureRefused(
-            Reason.MISMATCH,
+            SignatureReason.MISMATCH,
             "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
             f"'{claim.day}' != '{claim.date[:8]}', from '{claim.date}'.",
         )
     if claim.body_sha256 and not _HEX_256.fullmatch(claim.body_sha256):
         # UNSIGNED-PAYLOAD, STREAMING-…: not of these services.
-        raise SignatureRefused(Reason.MISMATCH, MISMATCH_TEXT)
+        raise SignatureRefused(SignatureReason.MISMATCH, MISMATCH_TEXT)
     signed_at = _epoch(claim.date)
     edge = skew_minutes * 60
     held = edge
@@ -230,12 +240,12 @@ def check_claim(
     if signed_at < now - held:
         shown = f"{held // 60} min." if held % 60 == 0 else f"{held} sec."
         raise SignatureRefused(
-            Reason.MISMATCH,
+            SignatureReason.MISMATCH,
             f"Signature expired: {claim.date} is now earlier than {_stamp(now - held)} ({_stamp(now)} - {shown})",
         )
     if signed_at > now + edge:
         raise SignatureRefused(
-            Reason.MISMATCH,
+            SignatureReason.MISMATCH,
             f"Signature not yet current: {claim.date} is still later than {_stamp(now + edge)} "
             f"({_stamp(now)} + {skew_minutes} min.)",
         )
@@ -251,7 +261,7 @@ def check_signature(
     """
     found = _gather(headers)
     if any(name not in found for name in claim.signed_headers):
-        raise SignatureRefused(Reason.MISMATCH, MISMATCH_TEXT)
+        raise SignatureRefused(SignatureReason.MISMATCH, MISMATCH_TEXT)
     holds = False
     for spelled in _signed_queries(claim, query):
         canonical = canonical_request(method, path, spelled, found, claim.signed_headers, body_sha256)
@@ -259,7 +269,7 @@ def check_signature(
         wanted = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
         holds |= hmac.compare_digest(wanted, claim.signature)
     if not holds or (claim.body_sha256 and not hmac.compare_digest(body_sha256, claim.body_sha256)):
-        raise SignatureRefused(Reason.MISMATCH, MISMATCH_TEXT)
+        raise SignatureRefused(SignatureReason.MISMATCH, MISMATCH_TEXT)
 
 
 def _signed_queries(claim: Claim, query: str) -> tuple[str, ...]:
@@ -286,21 +296,24 @@ def _gather(headers: Headers) -> dict[str, list[str]]:
 def _authorization(value: str) -> dict[str, str]:
     algorithm, _, rest = value.strip().partition(" ")
     if len(value) > HEADER_MAX:
-        raise SignatureRefused(Reason.INCOMPLETE, "Authorization header is too long.")
+        raise SignatureRefused(SignatureReason.INCOMPLETE, "Authorization header is too long.")
     if algorithm != ALGORITHM:
         raise SignatureRefused(
-            Reason.INCOMPLETE, f"Unsupported AWS 'algorithm'; use {ALGORITHM} in the Authorization header."
+            SignatureReason.INCOMPLETE, f"Unsupported AWS 'algorithm'; use {ALGORITHM} in the Authorization header."
         )
     parts: dict[str, str] = {}
     for piece in rest.split(","):
         name, equals, text = piece.strip().partition("=")
         if not equals or name in parts:
-            raise SignatureRefused(Reason.INCOMPLETE, "Authorization header has a parameter without a value, or twice.")
+            raise SignatureRefused(
+                SignatureReason.INCOMPLETE, "Authorization header has a parameter without a value, or twice."
+            )
         parts[name] = text
     missing = [name for name in ("Credential", "Signature", "SignedHeaders") if not parts.get(name)]
     if missing:
         raise SignatureRefused(
-            Reason.INCOMPLETE, " ".join(f"Authorization header requires '{name}' parameter." for name in missing)
+            SignatureReason.INCOMPLETE,
+            " ".join(f"Authorization header requires '{name}' parameter." for name in missing),
         )
     return parts
 
@@ -309,14 +322,16 @@ def _credential(text: str) -> tuple[str, str, str, str]:
     parts = text.split("/")
     if len(parts) != 5 or not all(_PART.fullmatch(part) for part in parts):
         raise SignatureRefused(
-            Reason.INCOMPLETE,
+            SignatureReason.INCOMPLETE,
             "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term.",
         )
     access_key_id, day, region, service, term = parts
     if term != TERMINATOR:
-        raise SignatureRefused(Reason.MISMATCH, f"Credential should be scoped with a valid terminator: '{TERMINATOR}'.")
+        raise SignatureRefused(
+            SignatureReason.MISMATCH, f"Credential should be scoped with a valid terminator: '{TERMINATOR}'."
+        )
     if not _DAY.fullmatch(day):
-        raise SignatureRefused(Reason.INCOMPLETE, "Date in Credential must be YYYYMMDD.")
+        raise SignatureRefused(SignatureReason.INCOMPLETE, "Date in Credential must be YYYYMMDD.")
     return access_key_id, day, region, service
 
 
@@ -327,25 +342,29 @@ def _signed_headers(text: str) -> tuple[str, ...]:
         or len(set(signed)) != len(signed)
         or not all(_HEADER_NAME.fullmatch(name) for name in signed)
     ):
-        raise SignatureRefused(Reason.INCOMPLETE, "'SignedHeaders' must list lower-case header names once each.")
+        raise SignatureRefused(
+            SignatureReason.INCOMPLETE, "'SignedHeaders' must list lower-case header names once each."
+        )
     return signed
 
 
 def _signature(text: str) -> str:
     if not _HEX_256.fullmatch(text):
-        raise SignatureRefused(Reason.INCOMPLETE, "'Signature' must be 64 lower-case hex digits.")
+        raise SignatureRefused(SignatureReason.INCOMPLETE, "'Signature' must be 64 lower-case hex digits.")
     return text
 
 
 def _date(text: str) -> str:
     if not _DATE.fullmatch(text):
-        raise SignatureRefused(Reason.INCOMPLETE, _DATE_TEXT)
+        raise SignatureRefused(SignatureReason.INCOMPLETE, _DATE_TEXT)
     return text
 
 
 def _expires(text: str) -> int:
     if not _EXPIRES.fullmatch(text) or not 1 <= int(text) <= EXPIRES_MAX:
-        raise SignatureRefused(Reason.INCOMPLETE, f"X-Amz-Expires must be a number of seconds from 1 to {EXPIRES_MAX}.")
+        raise SignatureRefused(
+            SignatureReason.INCOMPLETE, f"X-Amz-Expires must be a number of seconds from 1 to {EXPIRES_MAX}."
+        )
     return int(text)
 
 
@@ -353,7 +372,7 @@ def _epoch(date: str) -> int:
     try:
         return calendar.timegm(time.strptime(date, "%Y%m%dT%H%M%SZ"))
     except ValueError:
-        raise SignatureRefused(Reason.INCOMPLETE, _DATE_TEXT) from None
+        raise SignatureRefused(SignatureReason.INCOMPLETE, _DATE_TEXT) from None
 
 
 def _stamp(epoch: float) -> str:

@@ -125,7 +125,7 @@ def read_token(text: str) -> IdToken:
     return IdToken(text, issuer, algorithm, key_id, claims)
 
 
-def fits(key: Mapping[str, Any], token: IdToken) -> bool:
+def key_fits(key: Mapping[str, Any], token: IdToken) -> bool:
     """Whether a key of the issuer's set may be the one that signed the token: as it is named, and of its kind."""
     return (
         (not token.key_id or key.get("kid") == token.key_id)
@@ -148,7 +148,7 @@ def read_keys(document: Any) -> tuple[Mapping[str, Any], ...]:
     )
 
 
-def prove(token: IdToken, keys: Sequence[Mapping[str, Any]]) -> None:
+def verify_token(token: IdToken, keys: Sequence[Mapping[str, Any]]) -> None:
     """Failure(InvalidIdentityToken) unless one of `keys`, those that fit, has signed the token."""
     for key in keys:
         try:
@@ -162,7 +162,7 @@ def prove(token: IdToken, keys: Sequence[Mapping[str, Any]]) -> None:
     raise _invalid("The signature of the ID Token does not hold by a key of its issuer.")
 
 
-def admitted(token: IdToken, provider: OidcProvider, now: float) -> WebIdentity:
+def admit(token: IdToken, provider: OidcProvider, now: float) -> WebIdentity:
     """The identity of a proven token, at epoch second `now`. Failure: ExpiredTokenException, InvalidIdentityToken."""
     claims = token.claims
     expires, issued = _time(claims, "exp"), _time(claims, "iat")

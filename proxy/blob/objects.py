@@ -1,6 +1,6 @@
 """An object by its row, sealed or not: which writer appends to it, and which reader opens it.
 
-The one place that chooses. Data keys are asked for where one is needed, and rows of their own (`Tables`) as a read goes
+The one place that chooses. It asks for a data key where it needs one, and for more rows (`ObjectRows`) as a read goes
 on. Must not know repositories, uploads or HTTP.
 """
 
@@ -22,7 +22,7 @@ from proxy.model.records import SealedObject, Sealing, Segment
 from proxy.storage.base import Appender, ObjectStore
 
 
-class Tables(Protocol):
+class ObjectRows(Protocol):
     """What the rows know of an object beyond its own; `metadata.contract.Metadata` is one."""
 
     async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]: ...
@@ -92,7 +92,7 @@ async def begin_append(
 
 
 async def open_object(
-    store: ObjectStore, sealed: SealedObject, *, keys: DataKeys, tables: Tables, pool: BufferPool
+    store: ObjectStore, sealed: SealedObject, *, keys: DataKeys, tables: ObjectRows, pool: BufferPool
 ) -> BlobReader:
     """Open an object for reading. Failure: BLOB_CORRUPT when it is gone, or of another size than its row adds up to;
     KMS when its data key can't be unwrapped."""

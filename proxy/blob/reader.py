@@ -151,12 +151,15 @@ class BlobReader:
             self._end_read(clean)
 
     def release_buffers(self, untaken: int) -> None:
-        """Return the buffers of `runs` until its next step, which yields the last `untaken` bytes of the view once
-        more, in a run of one frame. Between two steps only. The view is released: its holder, who may wait for a client
-        for minutes, would keep the buffer alive."""
-        self._untaken, self._most_frames = untaken, 1
+        """Return the buffers of `runs` until its next step, which yields the last `untaken` bytes of the view again.
+        Between two steps only. The view is released: its holder may wait for a client for minutes."""
+        self._untaken, self._most_frames = untaken, 1  # the next run is of one frame
         self._view.release()
         self._end_read(True)
+
+    def suspend(self) -> None:
+        """After `release_buffers`, when the client is slow: release what the store holds for the rest."""
+        self._stored.suspend()
 
     def is_scarce(self) -> bool:
         """Whether others wait for buffers, or soon may."""
@@ -347,13 +350,9 @@ class BlobReader:
         return [self._pool.take() for _ in sizes]
 
     def _give(self, clean: bool, buffers: Sequence[bytearray]) -> None:
-        if self._sealed.stored_size <= SMALL:
-            return
-        for buffer in buffers:
-            if clean:
-                self._pool.give(buffer)
-            else:
-                self._pool.discard(buffer)
+        if self._sealed.stored_size > SMALL:
+            for buffer in buffers:
+                self._pool.give(buffer) if clean else self._pool.discard(buffer)
 
     def _corrupt(self, what: str, plain_offset: int) -> Failure:
         return _corrupt(self._sealed, what, plain_offset)

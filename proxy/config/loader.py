@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from proxy.config.plaintext import bare_lines
-from proxy.config.setting import Tables
+from proxy.config.plaintext import plaintext_connections
+from proxy.config.setting import SettingTables
 from proxy.config.settings import SECTIONS, Config, KeySettings
 from proxy.model.errors import OperatorError
 
@@ -125,9 +125,12 @@ def _read_file(file: Path) -> dict[str, Any]:
     for section, keys in document.items():
         if section not in SECTIONS:
             raise ConfigError(f"{file}: [{section}]: no such section{_nearest(section, SECTIONS)}")
+        of_section = dataclasses.fields(SECTIONS[section])
+        if isinstance(keys, list) and len(of_section) == 1:
+            keys = {of_section[0].name: keys}  # [[mirror]]: a section that is a list of tables
         if not isinstance(keys, dict):
             raise ConfigError(f"{file}: {section}: must be a section, written [{section}]")
-        known = [f.name for f in dataclasses.fields(SECTIONS[section])]
+        known = [f.name for f in of_section]
         for key, value in keys.items():
             if key not in known:
                 elsewhere = [
@@ -158,11 +161,11 @@ def _checked(name: str, value: Any, where: str) -> Any:
         value = float(value)
     if kind is tuple and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         value = tuple(value)
-    if kind is Tables and isinstance(value, dict):
-        value = Tables(value)
+    if kind is SettingTables and isinstance(value, dict):
+        value = SettingTables(value)
     if type(value) is not kind:
         words = {
-            Tables: "a table",
+            SettingTables: "a table",
             str: "a string",
             int: "a whole number",
             float: "a number",
@@ -181,7 +184,7 @@ def _from_text(name: str, text: str, where: str) -> Any:
     kind: type[Any] = type(_field(name).default)
     if kind is str:
         return text
-    if kind is Tables:
+    if kind is SettingTables:
         return text  # only a file has tables
     if kind is tuple:
         return tuple(item.strip() for item in text.split(",") if item.strip())
@@ -262,7 +265,7 @@ def _check_together(config: Config, environ: Mapping[str, str]) -> None:
     urls = [each.strip() for each in metadata.url.split(",") if each.strip().startswith("http")]
     if (metadata.listen or urls) and len(metadata.secret) < 16:
         raise ConfigError("[metadata] secret: a metadata service on TCP needs one of at least 16 characters")
-    for complaint in bare_lines(config, environ):
+    for complaint in plaintext_connections(config, environ):
         raise ConfigError(complaint)
 
 

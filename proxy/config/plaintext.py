@@ -19,12 +19,12 @@ from proxy.config.settings import Config
 _ENCRYPTED_MODES = ("require", "verify-ca", "verify-full")
 
 
-def bare_lines(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
+def plaintext_connections(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
     """A complaint of each such line that is not allowed: its setting, where it leads, what to do. `environ` has what
     libpq takes from there when the URL does not say."""
     if not config.metadata.plaintext:
         yield from _bare_metadata(config)
-        host = bare_postgresql(config.metadata.database, environ) if config.metadata.database else None
+        host = is_plaintext_postgresql(config.metadata.database, environ) if config.metadata.database else None
         if host is not None:
             yield (
                 f"[metadata] database: {host} is reached without TLS: add sslmode=verify-full to its URL (with "
@@ -66,7 +66,7 @@ def _is_bare(url: str) -> bool:
     return url.startswith("http:") and not is_loopback(_host(url))
 
 
-def bare_postgresql(url: str, environ: Mapping[str, str]) -> str | None:
+def is_plaintext_postgresql(url: str, environ: Mapping[str, str]) -> str | None:
     """The first host of libpq's URL that is reached without TLS; None where there is none.
 
     Source: PostgreSQL, "Connection URIs" (several hosts, a socket's directory, `host` and `hostaddr` as parameters) and

@@ -16,14 +16,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from proxy.config.setting import Tables, between, setting
+from proxy.config.setting import SettingTables, between, setting
 
 RULE_KEYS: Mapping[str, tuple[float, float, float]] = {
     "refresh_seconds": (24 * 3600, 0, 366 * 86_400),  # default, least, most
     "stale_max_seconds": (0, 0, 3660 * 86_400),
     "budget_floor": (0, 0, 1_000_000),
 }
-_NO_TABLES = Tables()
+_NO_TABLES = SettingTables()
 _URL = re.compile(r"(https?)://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:([0-9]{1,5}))?/?", re.ASCII)
 _PROXY = re.compile(r"https?://[^\s@/]+/?", re.ASCII)
 _PORTS = {"https": 443, "http": 80}
@@ -126,7 +126,7 @@ class PullThroughSettings:
     early_ranges: bool = setting(
         True, "ranges of a layer that is still coming are served before its digest is known to be right"
     )
-    rules: Tables = setting(  # noqa: RUF009  # the default is never changed
+    rules: SettingTables = setting(  # noqa: RUF009  # the default is never changed
         _NO_TABLES,
         "by a rule's prefix: refresh_seconds (86400) after which a tag is checked upstream, stale_max_seconds (0: any) "
         "for which it is served past that while the upstream cannot be asked, budget_floor (0) of requests that the "

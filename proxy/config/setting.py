@@ -5,13 +5,14 @@ A check takes the value and says what is wrong with it, or None.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import field
 from typing import Any
 
 
-class Tables(dict[str, Any]):
+class SettingTables(dict[str, Any]):
     """A table of tables, such as [pull_through.rules."a"]; never changed, hence a default like any other."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]  # dataclasses take hashable defaults only
@@ -42,9 +43,12 @@ def setting(
 
 
 ADDRESS = matches(r"(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}", "HOST:PORT, such as 127.0.0.1:5000")
-_NETWORK = r"[0-9a-fA-F.:]+(/\d{1,3})?"
 
 
 def networks(values: Any) -> str | None:
-    bad = [value for value in values if not re.fullmatch(_NETWORK, value)]
-    return f"{bad[0]!r} is neither an address nor a network such as 10.0.0.0/8" if bad else None
+    for value in values:
+        try:
+            ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            return f"{value!r} is neither an address nor a network such as 10.0.0.0/8"
+    return None

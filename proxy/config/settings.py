@@ -13,7 +13,9 @@ from typing import Any
 
 from proxy.config.event_settings import EventSettings
 from proxy.config.lifecycle_settings import LifecycleSettings
+from proxy.config.mirror_settings import MirrorSettings
 from proxy.config.pull_through_settings import PullThroughSettings
+from proxy.config.replication_settings import ReplicationSettings
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
 
 
@@ -217,6 +219,8 @@ class QuotaSettings:
     pull_time_exclusions: int = setting(100, "most principals whose pulls are not recorded", between(0, 100_000))
     creation_templates: int = setting(100, "most repository creation templates of a registry", between(0, 100_000))
     pull_through_rules: int = setting(50, "most pull-through cache rules of a registry", between(0, 10_000))
+    replication_rules: int = setting(25, "most replication rules of a registry", between(0, 25))
+    replication_destinations: int = setting(25, "most destinations of them all, each once", between(0, 2_500))
     secrets: int = setting(500_000, "most secrets of an account", between(0, 10_000_000))
     repository_bytes: int = setting(
         0, "most bytes in a repository: layers, manifests and open uploads; 0: no limit", between(0, 2**60)
@@ -376,7 +380,9 @@ class Config:
     sweep: SweepSettings
     events: EventSettings
     pull_through: PullThroughSettings
+    mirror: MirrorSettings
     lifecycle: LifecycleSettings
+    replication: ReplicationSettings
     audit: AuditSettings
     log: LogSettings
     sources: Mapping[str, str]
@@ -397,7 +403,9 @@ SECTIONS: dict[str, type[Any]] = {
     "sweep": SweepSettings,
     "events": EventSettings,
     "pull_through": PullThroughSettings,
+    "mirror": MirrorSettings,
     "lifecycle": LifecycleSettings,
+    "replication": ReplicationSettings,
     "audit": AuditSettings,
     "log": LogSettings,
 }

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from aiohttp import web
 
 from proxy import observe
-from proxy.auth.sigv4 import Reason, SignatureRefused
+from proxy.auth.sigv4 import SignatureReason, SignatureRefused
 from proxy.awsmodel.query import namespace, text
 from proxy.model.errors import Code, Failure
 
@@ -74,18 +74,18 @@ _PARAMETER = frozenset(
 _UPSTREAM = frozenset({Code.UPSTREAM_ACCESS_DENIED, Code.UPSTREAM_TOO_MANY_REQUESTS, Code.UPSTREAM_UNAVAILABLE})
 
 _ECR_NAMES = {
-    Reason.MISSING: (400, "MissingAuthenticationTokenException"),
-    Reason.INCOMPLETE: (400, "IncompleteSignatureException"),
-    Reason.UNKNOWN_KEY: (400, "UnrecognizedClientException"),
-    Reason.MISMATCH: (400, "InvalidSignatureException"),
-    Reason.EXPIRED: (400, "ExpiredTokenException"),
+    SignatureReason.MISSING: (400, "MissingAuthenticationTokenException"),
+    SignatureReason.INCOMPLETE: (400, "IncompleteSignatureException"),
+    SignatureReason.UNKNOWN_KEY: (400, "UnrecognizedClientException"),
+    SignatureReason.MISMATCH: (400, "InvalidSignatureException"),
+    SignatureReason.EXPIRED: (400, "ExpiredTokenException"),
 }
 _QUERY_NAMES = {
-    Reason.MISSING: (403, "MissingAuthenticationToken"),
-    Reason.INCOMPLETE: (400, "IncompleteSignature"),
-    Reason.UNKNOWN_KEY: (403, "InvalidClientTokenId"),
-    Reason.MISMATCH: (403, "SignatureDoesNotMatch"),
-    Reason.EXPIRED: (403, "ExpiredToken"),
+    SignatureReason.MISSING: (403, "MissingAuthenticationToken"),
+    SignatureReason.INCOMPLETE: (400, "IncompleteSignature"),
+    SignatureReason.UNKNOWN_KEY: (403, "InvalidClientTokenId"),
+    SignatureReason.MISMATCH: (403, "SignatureDoesNotMatch"),
+    SignatureReason.EXPIRED: (403, "ExpiredToken"),
 }
 
 

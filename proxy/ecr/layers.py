@@ -28,7 +28,7 @@ from proxy.ecr.downloads import link
 from proxy.ecr.parameters import Ask
 from proxy.ecr.services import ECR
 from proxy.ecr.signed_request import Signatures, claim_of
-from proxy.ecr.spool import Spool
+from proxy.ecr.spool import PartSpool
 from proxy.ecr.streaming_json import StreamedObject
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
@@ -51,19 +51,19 @@ class Part:
 
     caller: Caller
     parameters: dict[str, Any]
-    content: Spool | None
+    content: PartSpool | None
 
 
 @contextlib.asynccontextmanager
 async def taken_part(
     request: web.Request, signatures: Signatures, folder: Path, limiter: BodyLimiter
 ) -> AsyncIterator[Part]:
-    """The part that a request brings, for a `with` block. Refused, Unreadable, and as `Spool` has it."""
+    """The part that a request brings, for a `with` block. Refused, Unreadable, and as `PartSpool` has it."""
     reader = StreamedObject(BLOB, BLOB_MAX)
     async with contextlib.AsyncExitStack() as held:
         async with signatures.stream(request, claim_of(request), _PART) as body:
             proven = await held.enter_async_context(limiter.admit(body.account, lambda: body.received))
-            spool = await held.enter_async_context(Spool(folder))
+            spool = await held.enter_async_context(PartSpool(folder))
             async for chunk in body:
                 await spool.write(reader.feed(chunk))
             caller = await body.prove()
@@ -71,7 +71,7 @@ async def taken_part(
         yield Part(caller, reader.finish(), spool if reader.length is not None else None)
 
 
-class Layers:
+class LayerOperations:
     """One worker's answers, to those who are allowed."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Layers:
         )
         return {"uploadId": upload_id, "partSize": size}
 
-    async def add_part(self, ask: Ask, content: Spool | None) -> Mapping[str, Any]:
+    async def add_part(self, ask: Ask, content: PartSpool | None) -> Mapping[str, Any]:
         """As `Uploads.add_part`."""
         given = ask.parameters
         validate(ask.operation, {**given, BLOB: ""} if content is not None else given)  # its length has been checked

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from proxy import observe
 from proxy.auth.policy.context import RequestInfo
-from proxy.auth.sigv4 import Reason, SignatureRefused
+from proxy.auth.sigv4 import SignatureReason, SignatureRefused
 from proxy.awsmodel import models
 from proxy.awsmodel.query import read_action, read_form, read_parameters, render, render_json
 from proxy.awsmodel.validation import validate
@@ -109,7 +109,7 @@ async def _read(
     try:
         claim = claim_of(request)
     except SignatureRefused as refused:
-        if refused.reason is not Reason.MISSING or service is not STS:
+        if refused.reason is not SignatureReason.MISSING or service is not STS:
             raise
         async with charged(request, signatures.unproven) as charge:
             form = _form(request, await whole(request, UNSIGNED_MAX, charge))

@@ -43,7 +43,7 @@ from proxy.ecr.errors import (
 )
 from proxy.ecr.json_services import JsonService, answer_json
 from proxy.ecr.key_rights import KeyRights
-from proxy.ecr.layers import UPLOAD_PART, Layers, taken_part
+from proxy.ecr.layers import UPLOAD_PART, LayerOperations, taken_part
 from proxy.ecr.lockout import refuse_lockout
 from proxy.ecr.parameters import (
     Ask,
@@ -124,6 +124,7 @@ ROUTES: Mapping[str, ApiRoute] = {
     "BatchGetImage": ApiRoute(given_registry, named_repository),
     "BatchDeleteImage": ApiRoute(given_registry, named_repository),
     "UpdateImageStorageClass": ApiRoute(given_registry, named_repository),
+    "DescribeImageReplicationStatus": ApiRoute(given_registry, named_repository),
     # lifecycle policies
     "PutLifecyclePolicy": ApiRoute(given_registry, named_repository),
     "GetLifecyclePolicy": ApiRoute(given_registry, named_repository),
@@ -138,6 +139,7 @@ ROUTES: Mapping[str, ApiRoute] = {
     "GetDownloadUrlForLayer": ApiRoute(given_registry, named_repository),
     # the registry
     "DescribeRegistry": ApiRoute(own_registry, whole_registry),
+    "PutReplicationConfiguration": ApiRoute(own_registry, whole_registry),
     "GetRegistryScanningConfiguration": ApiRoute(own_registry, whole_registry),
     "GetSigningConfiguration": ApiRoute(own_registry, whole_registry),
     "PutRegistryPolicy": ApiRoute(own_registry, whole_registry),
@@ -174,7 +176,7 @@ def handler(
     keys: DataKeys,
     tokens: Tokens,
     endpoints: Endpoints,
-    layers: Layers,
+    layers: LayerOperations,
     query_handlers: QueryHandlers,
     trail: Trail,
     clock: Callable[[], float],

@@ -26,12 +26,12 @@ from proxy.auth.failed_logins import FailedLogins
 from proxy.auth.secrets import open_secret
 from proxy.auth.sessions import SessionCredentials, SessionExpired, SessionInvalid, Sessions, check_time
 from proxy.auth.signing_keys import SigningKeys
-from proxy.auth.sigv4 import Claim, Headers, Reason, SignatureRefused, check_claim, check_signature, read_claim
+from proxy.auth.sigv4 import Claim, Headers, SignatureReason, SignatureRefused, check_claim, check_signature, read_claim
 from proxy.ecr.bodies import charged, chunks
 from proxy.ecr.errors import throttled
 from proxy.ecr.last_use import LastUses
 from proxy.ecr.services import ApiService
-from proxy.ecr.spool import Spool
+from proxy.ecr.spool import PartSpool
 from proxy.http.limited_connection import client_of
 from proxy.http.request_info import path_of
 from proxy.http.unproven_budget import Charge, UnprovenBytes
@@ -94,7 +94,7 @@ class Signatures:
     ) -> tuple[Caller, bytes]:
         """Who signed the request, and its whole body, which waits for its `slot`. Refused, Unreadable, or Failure of a
         look-up."""
-        async with Spool(self._folder) as spool, self.stream(request, claim, service) as body:
+        async with PartSpool(self._folder) as spool, self.stream(request, claim, service) as body:
             proven = await slot(body) if slot is not None else None
             async for chunk in body:
                 await spool.write(chunk)
@@ -123,7 +123,7 @@ class Signatures:
             try:
                 signer = await self._session(claim) if claim.token else await self._long_lived(claim, client)
             except SignatureRefused as refused:
-                if refused.reason is Reason.UNKNOWN_KEY:
+                if refused.reason is SignatureReason.UNKNOWN_KEY:
                     self._failed(client, claim)
                 raise
             async with contextlib.aclosing(chunks(request, service.body_max, charge)) as pieces:
@@ -153,7 +153,7 @@ class Signatures:
         row = await self._lookups.access_key(claim.access_key_id)
         caller = self._callers.of_key(row) if row is not None else None
         if row is None or caller is None:
-            raise SignatureRefused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
+            raise SignatureRefused(SignatureReason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
         try:
             key = self._keys.get(
                 claim,
@@ -173,16 +173,16 @@ class Signatures:
         try:
             found = self._open(claim.token, name)
         except SessionExpired:
-            raise SignatureRefused(Reason.EXPIRED, EXPIRED_TEXT) from None
+            raise SignatureRefused(SignatureReason.EXPIRED, EXPIRED_TEXT) from None
         except SessionInvalid:
-            raise SignatureRefused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT) from None
+            raise SignatureRefused(SignatureReason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT) from None
         caller = None
         if found.access_key_id == claim.access_key_id:
             caller = await self._callers.find(
                 found.principal_id, found.account, session=found.session, access_key_id=found.access_key_id
             )
         if caller is None:  # the token of another key, or whose principal is gone, or that is revoked
-            raise SignatureRefused(Reason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
+            raise SignatureRefused(SignatureReason.UNKNOWN_KEY, UNKNOWN_KEY_TEXT)
         return _Signer(caller, self._keys.get(claim, name, lambda: found.secret))
 
     def _open(self, token: str, name: bytes) -> SessionCredentials:

@@ -33,7 +33,7 @@ _STORED = FRAME + 16  # with GCM's tag
 _FETCHED = 4  # frames read at a time, once they are proven
 
 
-class Spool:
+class PartSpool:
     """`length` bytes so far. The file lies in `folder`; it takes as much room as was written, and a tag a frame."""
 
     def __init__(self, folder: Path) -> None:

@@ -17,7 +17,7 @@ from proxy.auth.envelope import SmallSealer
 from proxy.auth.event_secrets import new_secret, open_event_secret, seal_event_secret, signature_headers
 from proxy.jobs.event_targets import EventTargets, NotDelivered
 from proxy.jobs.queue import GivenUp, JobKind, Postponed
-from proxy.metadata.event_contract import EventRows
+from proxy.metadata.event_contract import EventPort
 from proxy.model.events import AGE_SECONDS, ATTEMPTS, Destination, EventDelivery, TargetKind, cloud_event
 from proxy.model.events import parse_destination as parse
 from proxy.model.jobs import Job
@@ -34,7 +34,7 @@ class EventDelivering:
 
     def __init__(
         self,
-        rows: EventRows,
+        rows: EventPort,
         targets: EventTargets,
         sealer: SmallSealer,
         *,

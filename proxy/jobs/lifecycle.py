@@ -20,7 +20,7 @@ from proxy.jobs.schedule import Task
 from proxy.jobs.sweep import PAUSE_MAX, next_limit
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
-from proxy.model.lifecycle.evaluation import Evaluation, Image, Mark
+from proxy.model.lifecycle.evaluation import Image, LifecycleEvaluation, Mark
 from proxy.model.lifecycle.policy import read_policy
 from proxy.model.lifecycle.records import LifecycleDue, LifecycleOutcome
 
@@ -46,7 +46,7 @@ class LifecycleRun:
     async def marks(self, account: str, repository: str, policy: str) -> Sequence[Mark]:
         """What the policy would do now. InvalidParameter for a stored text that is none any more."""
         rules = read_policy(policy, expire_unpulled=self.expire_unpulled)
-        evaluation = Evaluation(rules, now=self.metadata.now(), index_aware=self.index_aware)
+        evaluation = LifecycleEvaluation(rules, now=self.metadata.now(), index_aware=self.index_aware)
         async for page in pages(self.metadata, account, repository):
             await asyncio.to_thread(evaluation.add_all, page)
         return await asyncio.to_thread(evaluation.marks)

@@ -14,7 +14,7 @@ from proxy import observe
 from proxy.jobs.lifecycle import LifecycleRun, pages
 from proxy.model.errors import Failure
 from proxy.model.lifecycle.evaluation import Image, Mark
-from proxy.model.lifecycle.policy import Action
+from proxy.model.lifecycle.policy import LifecycleAction
 from proxy.model.lifecycle.records import LeasedPreview, PreviewResult
 
 LEASE_SECONDS = 60.0  # for one run: of 100,000 images some seconds
@@ -85,7 +85,7 @@ class Previews:
     async def _finish(
         self, account: str, repository: str, leased: LeasedPreview, status: str, marks: Sequence[Mark]
     ) -> None:
-        expiring = sum(mark.action is Action.EXPIRE for mark in marks)
+        expiring = sum(mark.action is LifecycleAction.EXPIRE for mark in marks)
         await self._metadata.finish_preview(
             account,
             repository,

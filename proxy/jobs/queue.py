@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from proxy import observe
-from proxy.metadata.job_contract import JobQueue
+from proxy.metadata.job_contract import JobPort
 from proxy.model.jobs import Job
 
 POLL_SECONDS = 1.0  # between two looks at an idle queue; a read that an index answers
@@ -56,7 +56,7 @@ class JobKind:
 
 
 class _Runner:
-    def __init__(self, queue: JobQueue, kinds: Sequence[JobKind], random: Callable[[], float]) -> None:
+    def __init__(self, queue: JobPort, kinds: Sequence[JobKind], random: Callable[[], float]) -> None:
         self.queue = queue
         self.kinds = {kind.name: kind for kind in kinds}
         self.random = random
@@ -169,7 +169,7 @@ def pause(kind: JobKind, attempts: int, random: float) -> float:
 
 
 async def run_queue(
-    queue: JobQueue,
+    queue: JobPort,
     kinds: Sequence[JobKind],
     *,
     random: Callable[[], float],

@@ -28,7 +28,7 @@ from proxy import observe
 from proxy.jobs.schedule import Task
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
-from proxy.model.records import Removed
+from proxy.model.records import SweepBatch
 from proxy.storage.base import ObjectStore, StoredObject
 
 BATCH = 500  # objects listed at a time
@@ -82,11 +82,11 @@ async def remove_deleted(metadata: Metadata, *, within: float = WORK_SECONDS) ->
     """Remove what is left of deleted repositories; returns the rows removed."""
     removed = 0
 
-    async def once(limit: int) -> Removed:
+    async def once(limit: int) -> SweepBatch:
         nonlocal removed
         gone = await metadata.remove_deleted(limit=limit)
         removed += gone
-        return Removed({"deleted-repository": gone})
+        return SweepBatch({"deleted-repository": gone})
 
     async with contextlib.aclosing(_until_done(once, within)) as turn:
         async for _ in turn:
@@ -98,11 +98,11 @@ async def remove_secrets(metadata: Metadata, *, within: float = WORK_SECONDS) ->
     """Remove secrets whose time to be restored is over; returns how many."""
     removed = 0
 
-    async def once(limit: int) -> Removed:
+    async def once(limit: int) -> SweepBatch:
         nonlocal removed
         gone = await metadata.remove_secrets(limit=limit)
         removed += gone
-        return Removed({"deleted-secret": gone})
+        return SweepBatch({"deleted-secret": gone})
 
     async with contextlib.aclosing(_until_done(once, within)) as turn:
         async for _ in turn:
@@ -118,7 +118,7 @@ async def collect_blobs(metadata: Metadata, store: ObjectStore, *, grace: float,
 
 
 async def _remove_rows(
-    store: ObjectStore, kind: str, remove: Callable[[int], Awaitable[Removed]], *, within: float
+    store: ObjectStore, kind: str, remove: Callable[[int], Awaitable[SweepBatch]], *, within: float
 ) -> int:
     deleted = 0
     async with contextlib.aclosing(_until_done(remove, within)) as turn:
@@ -134,7 +134,9 @@ def next_limit(limit: int, seconds: float, least: int = ROWS_MIN) -> int:
     return min(ROWS, limit + max(1, limit // 4)) if seconds < BATCH_SECONDS / 2 else limit
 
 
-async def _until_done(remove: Callable[[int], Awaitable[Removed]], within: float) -> AsyncGenerator[Removed, None]:
+async def _until_done(
+    remove: Callable[[int], Awaitable[SweepBatch]], within: float
+) -> AsyncGenerator[SweepBatch, None]:
     """Batches of `remove(limit)` until one finds nothing due, or so many seconds have passed; one at least. Rows are
     counted by kind."""
     clock = asyncio.get_running_loop().time

@@ -13,17 +13,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from proxy.metadata.event_contract import EventRows as EventRows
-from proxy.metadata.job_contract import JobQueue as JobQueue
-from proxy.metadata.lifecycle_contract import LifecycleMetadata as LifecycleMetadata
-from proxy.metadata.mirror_contract import Mirrored as Mirrored
-from proxy.metadata.secrets_contract import Secrets as Secrets
+from proxy.metadata.event_contract import EventPort as EventPort
+from proxy.metadata.job_contract import JobPort as JobPort
+from proxy.metadata.lifecycle_contract import LifecyclePort as LifecyclePort
+from proxy.metadata.mirror_contract import MirrorPort as MirrorPort
+from proxy.metadata.replication_contract import ReplicationPort as ReplicationPort
+from proxy.metadata.secrets_contract import SecretPort as SecretPort
 from proxy.model.identity import (
     AccessKey,
     Account,
     AttachedPolicy,
     BoundPolicy,
-    Credential,
+    CredentialReportEntry,
     IamResource,
     OidcProvider,
     Principal,
@@ -43,33 +44,33 @@ from proxy.model.records import (
     Pull,
     PushedManifest,
     Referrer,
-    Removed,
     SealedObject,
     Sealing,
     Segment,
     StoredManifest,
+    SweepBatch,
     Upload,
 )
 
 
-class Look(Protocol):
+class EpochSnapshot(Protocol):
     """The epochs before a look-up. What was looked up since stays valid for as long as this is current."""
 
-    def take_in(self, account: str, repository: str) -> None:
+    def include(self, account: str, repository: str) -> None:
         """Add the epochs of a registry and a repository. Call it before either is looked up."""
 
     def is_current(self) -> bool:
         """Whether no epoch has changed since. False also while the epoch page has no valid lease."""
 
 
-class Looks(Protocol):
+class EpochSource(Protocol):
     """Proves without a request that an earlier answer is still valid (`client.epochs`)."""
 
-    def look(self) -> Look | None:
+    def snapshot(self) -> EpochSnapshot | None:
         """The epoch of identities, before one is looked up; None while the page proves nothing."""
 
 
-class Identity(Protocol):
+class IdentityPort(Protocol):
     """Principals, and the policies and settings of users, repositories and registries that decide about access."""
 
     async def access_key(self, access_key_id: str) -> AccessKey | None: ...
@@ -101,7 +102,7 @@ class Identity(Protocol):
         """An IAM entity of the account, as decisions about it need it; see `operations.iam.resources` for `kind`."""
 
 
-class Accounts(Protocol):
+class AccountPort(Protocol):
     """Accounts, and the keys of those in them."""
 
     async def create_access_key(
@@ -128,7 +129,7 @@ class Accounts(Protocol):
     async def close_account(self, account: str) -> Account:
         """Nothing of the account is served from the next request on, for good. NoSuchEntity, UnmodifiableEntity."""
 
-    async def credentials(self, *, after: str, limit: int) -> Sequence[Credential]:
+    async def credentials(self, *, after: str, limit: int) -> Sequence[CredentialReportEntry]:
         """Long-lived keys of all accounts by id, in order, beyond `after`."""
 
     async def revoke(self, arn: str) -> Revocation:
@@ -136,7 +137,7 @@ class Accounts(Protocol):
         its keys are inactive, its temporary credentials refused. InvalidInput, NoSuchEntity, LimitExceeded."""
 
 
-class Blobs(Protocol):
+class BlobPort(Protocol):
     """Layers, as seen by a repository."""
 
     async def blob(self, account: str, repository: str, digest: str) -> Blob:
@@ -167,7 +168,7 @@ class Blobs(Protocol):
         """Hide the blob stored under this key until a push of its digest replaces it. Idempotent."""
 
 
-class Uploads(Protocol):
+class UploadPort(Protocol):
     """Upload sessions. An append needs the `fence` of a current lease; see `operations.uploads`."""
 
     async def begin_upload(
@@ -265,7 +266,7 @@ class Uploads(Protocol):
         under `fence`, where one is given."""
 
 
-class Manifests(Protocol):
+class ManifestPort(Protocol):
     """Images, their tags, and lists of them."""
 
     async def manifest(self, account: str, repository: str, reference: str) -> StoredManifest:
@@ -310,7 +311,7 @@ class Manifests(Protocol):
         An unknown repository has no referrers: an empty list, not an error (the spec's MUST)."""
 
 
-class Upkeep(Protocol):
+class UpkeepPort(Protocol):
     """What jobs ask: sweeps, checks, rewrapping, resealing."""
 
     async def take_turn(self, task: str, *, seconds: float) -> bool:
@@ -319,11 +320,11 @@ class Upkeep(Protocol):
     async def hold_blobs(self, *, seconds: float) -> None:
         """Until then no blob is removed: `collect_blobs` finds nothing. A backup renews this while it copies."""
 
-    async def expire_uploads(self, *, idle_seconds: float, limit: int) -> Removed:
+    async def expire_uploads(self, *, idle_seconds: float, limit: int) -> SweepBatch:
         """Remove sessions untouched for so long (committed ones after an hour), open ones first, and reservations that
         have ended. Rows of "open-upload", "closed-upload", "committed-upload" and "reservation"."""
 
-    async def collect_blobs(self, *, grace_seconds: float, limit: int) -> Removed:
+    async def collect_blobs(self, *, grace_seconds: float, limit: int) -> SweepBatch:
         """Remove blobs that nothing links and whose grace is over. Rows of "blob-link" and "blob".
 
         A repository's link ends with the last manifest that used it, once its grace is over; never while an upload or
@@ -387,11 +388,11 @@ class Keys(Protocol):
         """False when it was no longer `old`."""
 
 
-class Features(Secrets, Mirrored, JobQueue, EventRows, LifecycleMetadata, Protocol):
+class Features(SecretPort, MirrorPort, JobPort, EventPort, LifecyclePort, ReplicationPort, Protocol):
     """The ports that have modules of their own."""
 
 
-class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Features, Protocol):
+class Metadata(IdentityPort, AccountPort, BlobPort, UploadPort, ManifestPort, UpkeepPort, Keys, Features, Protocol):
     """All ports, ECR's, IAM's and EventBridge's operations by name, and what belongs to no noun."""
 
     async def call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -408,8 +409,7 @@ class Metadata(Identity, Accounts, Blobs, Uploads, Manifests, Upkeep, Keys, Feat
     ) -> tuple[int, float]:
         """Tokens from the bucket of an account's operation `name`, `most` at most; when none, the seconds until one."""
 
-    async def ping(self) -> None:
-        """For /readyz."""
+    async def ping(self) -> None: ...
 
     async def warnings(self) -> Sequence[str]:
         """Problems of the service that answers, which do not stop it; for /readyz."""

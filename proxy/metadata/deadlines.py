@@ -11,8 +11,8 @@ be done again.
 and each answer carries it, written at the moment of the answer. So a client knows it within the time that its quickest
 answer took, and stamps its requests with it (`OperationRequest.made`), whichever service they go to. A repeated request
 keeps its id and the moment at which it was made; the stamp is that moment by what the client knows now. A client that
-knows nothing yet stamps 0: it is refused, learns the time from the refusal, and asks again at once. So does one whose
-knowledge a step of the clock has outdated. A request without a stamp counts from its receipt.
+knows nothing yet stamps 0: it is refused, learns the time from the refusal, and repeats the request at once. So does a
+client whose knowledge a step of the clock has outdated. A request without a stamp counts from its receipt.
 
 A write that waited in a queue is checked again before its transaction begins, so that an overload costs nothing for
 clients that have left, and in the transaction, when no other process writes: by the monotonic clock, which goes on

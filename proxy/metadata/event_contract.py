@@ -10,7 +10,7 @@ from typing import Protocol
 from proxy.model.events import EventDelivery, EventSecret
 
 
-class EventRows(Protocol):
+class EventPort(Protocol):
     async def next_event(self, account: str, target: int, repository: str) -> EventDelivery | None:
         """None: nothing is left, or the target is gone."""
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from proxy.model.jobs import Job, JobCount
 
 
-class JobQueue(Protocol):
+class JobPort(Protocol):
     async def due_kinds(self, kinds: Sequence[str]) -> Sequence[str]:
         """Those of which some job is due. A read."""
 

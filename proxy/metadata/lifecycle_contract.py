@@ -9,7 +9,7 @@ from proxy.model.lifecycle.evaluation import Image, Mark
 from proxy.model.lifecycle.records import LeasedPreview, LifecycleDue, LifecycleOutcome, PreviewResult
 
 
-class LifecycleMetadata(Protocol):
+class LifecyclePort(Protocol):
     async def lifecycle_due(self, *, older_than_seconds: float, limit: int) -> Sequence[LifecycleDue]:
         """Repositories with a policy that was not evaluated for so long, those that wait longest first."""
 

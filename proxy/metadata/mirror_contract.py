@@ -9,7 +9,7 @@ from proxy.model.mirror import AbsentBlob, FetchLease, MirroredTag
 from proxy.model.records import CreateOnPush, PushedManifest
 
 
-class Mirrored(Protocol):
+class MirrorPort(Protocol):
     """Images of an upstream."""
 
     async def import_manifest(

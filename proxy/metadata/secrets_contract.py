@@ -12,7 +12,7 @@ from proxy.model.pull_through import PullThroughRule
 from proxy.model.secrets import SecretHead, SecretVersion
 
 
-class Secrets(Protocol):
+class SecretPort(Protocol):
     """Rules and secrets."""
 
     async def pull_through_rules(self, account: str) -> Sequence[PullThroughRule]:

@@ -27,7 +27,7 @@ import msgspec
 
 VERSION = 1
 PREFIX = 4  # bytes of a frame before its message
-HELLO_MAX = 4096  # bytes, and of a welcome: whoever sends it is not known yet
+HELLO_MAX = 4096  # bytes, and of a welcome: its sender has not proven itself yet
 REQUEST_MAX = 8 * 1024 * 1024  # a manifest has at most 4 MiB, a piece of a tail less
 ANSWER_MAX = 64 * 1024 * 1024  # more than any list that an operation returns at once
 

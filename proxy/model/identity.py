@@ -143,7 +143,7 @@ class AccessKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
+class CredentialReportEntry:
     """A long-lived key as a report lists it, times in epoch seconds. `is_open`: its account is not closed. `policies`
     are the ARNs of managed policies and the names of inline ones, its user's and the user's groups'."""
 

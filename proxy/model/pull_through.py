@@ -75,5 +75,16 @@ def upstream_repository(rule: PullThroughRule, repository: str) -> str:
     return rest if rule.upstream_prefix == ROOT else f"{_bare(rule.upstream_prefix)}/{rest}"
 
 
+def local_repository(rule: PullThroughRule, upstream: str) -> str | None:
+    """What an upstream's repository is called under the rule: `upstream_repository` the other way. None for one that
+    is not below the rule's upstream prefix."""
+    if rule.upstream_prefix != ROOT:
+        below = _bare(rule.upstream_prefix) + "/"
+        if not upstream.startswith(below):
+            return None
+        upstream = upstream.removeprefix(below)
+    return upstream if rule.prefix == ROOT else f"{_bare(rule.prefix)}/{upstream}"
+
+
 def _bare(prefix: str) -> str:
     return prefix.rstrip("/")

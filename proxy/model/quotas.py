@@ -34,6 +34,12 @@ class Quotas:
     """In a registry. ECR states none."""
     pull_through_rules: int = 50
     """In a registry."""
+    replication_rules: int = 25
+    """In a registry."""
+    replication_destinations: int = 25
+    """Of all rules of a registry, each once."""
+    replication_backfills: int = 10
+    """In progress, of a registry."""
     secrets: int = 500_000
     """Of an account: Secrets Manager's."""
     repository_bytes: int = 0

@@ -103,12 +103,15 @@ class CreateOnPush(StrEnum):
     NO = "no"
     BY_TEMPLATE = "by-template"  # only as a creation template of the account says
     YES = "yes"  # so too; in an account that has no templates at all, as by CreateRepository
+    REPLICA = "replica"  # what arrives by replication: by a template for it, else as by CreateRepository
 
 
-def create_on_push(*, allowed: bool, by_default: bool) -> CreateOnPush:
+def create_on_push(*, allowed: bool, by_default: bool, replica: bool = False) -> CreateOnPush:
     """`allowed`: the sender may create repositories; `by_default`: the registry makes them without templates too."""
     if not allowed:
         return CreateOnPush.NO
+    if replica:
+        return CreateOnPush.REPLICA
     return CreateOnPush.YES if by_default else CreateOnPush.BY_TEMPLATE
 
 
@@ -191,7 +194,7 @@ class PushedManifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class SweepBatch:
     """What one batch of the sweep removed: how many rows, by kind, and the keys of objects that no row names any more,
     to delete. `corrected` rows had a wrong counter by which something would have been removed, and are right now."""
 

@@ -89,6 +89,15 @@ class Metrics:
         self.jobs_oldest_seconds = latest(
             "wharfage_jobs_oldest_seconds", "Age of the oldest job in the queue", "kind", "state"
         )
+        self.replications = counter(
+            "wharfage_replications_total", "Images replicated, or their deletions, by outcome", "region", "outcome"
+        )
+        self.replication_waiting = latest(
+            "wharfage_replication_waiting", "Images and deletions that wait to be replicated", "region"
+        )
+        self.replication_lag_seconds = latest(
+            "wharfage_replication_lag_seconds", "Age of the oldest that waits to be replicated", "region"
+        )
         self.lifecycle_images = counter(
             "wharfage_lifecycle_images_total", "Images that lifecycle policies expired or archived", "action"
         )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from proxy.audit.events import PER_REQUEST, AuditEvent
 from proxy.audit.trail import Trail
 from proxy.http.response_cache import Revalidator
-from proxy.metadata.contract import Look
+from proxy.metadata.contract import EpochSnapshot
 
 SECONDS = 300.0
 """The most that a response is repeated. With the half hour for which `metadata.client.cache` keeps a row, this stays
@@ -32,7 +32,7 @@ class CacheValidity:
     """How long one response stays valid, set while it is made. `until` is epoch seconds, and `most` what the response
     itself says of that; `pulled` is called at each further use."""
 
-    look: Look
+    snapshot: EpochSnapshot
     until: float = 0.0
     most: float = math.inf
     pulled: Callable[[], None] | None = None
@@ -51,7 +51,7 @@ class _EventRevalidator:
     def __init__(
         self, validity: CacheValidity, trail: Trail, event: AuditEvent | None, clock: Callable[[], float]
     ) -> None:
-        self._look = validity.look
+        self._look = validity.snapshot
         self._until = validity.until
         self._pulled = validity.pulled
         self._trail = trail

@@ -7,7 +7,7 @@ is implemented here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -21,13 +21,15 @@ from proxy.http import server
 from proxy.http.bounded_reads import BODY_BYTES
 from proxy.http.expect import send_continue
 from proxy.http.limited_connection import read_body
-from proxy.metadata.contract import Looks
+from proxy.metadata.contract import EpochSource
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
 from proxy.oci.audit_record import OciAuditRecord
 from proxy.oci.cacheability import SECONDS, CacheValidity
+from proxy.oci.errors import API_VERSION
+from proxy.oci.mirror_hosts import MirrorHosts
 from proxy.registry.append import Append
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -38,7 +40,8 @@ from proxy.registry.uploads import Uploads
 @dataclass(frozen=True, slots=True)
 class OciServices:
     """`stall_seconds`: a client that reads no byte of a blob for so long is disconnected. `rates` is None where no
-    operation has a rate limit, `epochs` where no response may be cached, `mirror` where nothing is pulled through."""
+    operation has a rate limit, `epochs` where no response may be cached, `mirror` where nothing is pulled through,
+    `mirror_hosts` where no host is a mirror."""
 
     uploads: Uploads
     blobs: Blobs
@@ -47,14 +50,16 @@ class OciServices:
     hosts: Hosts
     stall_seconds: float
     rates: RateLimiter | None = None
-    epochs: Looks | None = None
+    epochs: EpochSource | None = None
     mirror: Mirror | None = None
+    mirror_hosts: MirrorHosts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """`account` is the registry's, not the caller's. `repository` is empty for `/v2/` and the catalog; `reference` is
-    the path's last part: tag, digest or upload id. `record` becomes the request's audit event."""
+    the path's last part: tag, digest or upload id. `record` becomes the request's audit event. `namespace` is what a
+    mirror chose its rule by (`mirror_hosts`), `mirrored_name` what its client calls the repository."""
 
     request: web.Request
     services: OciServices
@@ -65,6 +70,13 @@ class Call:
     reference: str
     record: OciAuditRecord
     validity: CacheValidity | None = None
+    namespace: str = ""
+    mirrored_name: str = ""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Of each response to a pull."""
+        return {**API_VERSION, "OCI-Namespace": self.namespace} if self.namespace else API_VERSION
 
     @property
     def query(self) -> MultiMapping[str]:

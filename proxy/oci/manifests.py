@@ -34,8 +34,8 @@ async def head(call: Call) -> web.StreamResponse:
     """end-3."""
     found, special = await _resolve(call)
     if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
-        return web.Response(status=304, headers=_headers(found) | special)
-    response = web.StreamResponse(headers=_headers(found) | special)
+        return web.Response(status=304, headers=_headers(call, found) | special)
+    response = web.StreamResponse(headers=_headers(call, found) | special)
     response.content_length = len(found.content)
     return response
 
@@ -48,9 +48,9 @@ async def get(call: Call) -> web.StreamResponse:
     if call.validity is not None:
         call.validity.pulled = partial(images.note_pull, call.account, call.repository, found.digest, principal)
     if etag_matches(call.request.headers.get("If-None-Match"), found.digest):
-        return web.Response(status=304, headers=_headers(found) | special)
+        return web.Response(status=304, headers=_headers(call, found) | special)
     call.record.bytes_out = len(found.content)
-    return web.Response(body=found.content, headers=_headers(found) | special)
+    return web.Response(body=found.content, headers=_headers(call, found) | special)
 
 
 async def put(call: Call) -> web.StreamResponse:
@@ -128,12 +128,14 @@ async def referrers(call: Call) -> web.StreamResponse:
         call.account, call.repository, digest, artifact_type=wanted, last=_last(call), limit=limit
     )
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(item) for item in found]}
-    headers = {"Content-Type": OCI_INDEX, **API_VERSION}
+    headers = {"Content-Type": OCI_INDEX, **call.headers}
     if wanted is not None:
         headers["OCI-Filters-Applied"] = "artifactType"
     if more and found:
         query = {"n": str(limit), "last": found[-1].digest} | ({"artifactType": wanted} if wanted else {})
-        headers["Link"] = _next(f"/v2/{call.repository}/referrers/{digest}", query)
+        name = call.mirrored_name or call.repository
+        query |= {"ns": call.namespace} if call.namespace else {}
+        headers["Link"] = _next(f"/v2/{name}/referrers/{digest}", query)
     return web.Response(body=json.dumps(index).encode(), headers=headers)
 
 
@@ -178,12 +180,12 @@ async def _resolve(call: Call) -> tuple[StoredManifest, dict[str, str]]:
     return pulled.manifest, {"Warning": STALE} if pulled.is_stale else {}
 
 
-def _headers(found: StoredManifest) -> dict[str, str]:
+def _headers(call: Call, found: StoredManifest) -> dict[str, str]:
     return {
         "Content-Type": found.media_type,
         "Docker-Content-Digest": found.digest,
         "ETag": f'"{found.digest}"',
-        **API_VERSION,
+        **call.headers,
     }
 
 

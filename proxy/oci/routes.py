@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
@@ -27,7 +27,7 @@ from proxy.http.expect import expects_continue
 from proxy.http.limited_connection import client_of
 from proxy.http.request_info import path_of, request_info_of
 from proxy.http.response_cache import REVALIDATOR, STORE_RESPONSE
-from proxy.metadata.contract import Looks
+from proxy.metadata.contract import EpochSource
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.names import check_repository
@@ -36,6 +36,7 @@ from proxy.oci.audit_record import AUTHENTICATE, CUT, OciAuditRecord, emit
 from proxy.oci.cacheability import CacheValidity, revalidator
 from proxy.oci.call import CLIENT_CLOSED, Call, OciServices
 from proxy.oci.errors import API_VERSION
+from proxy.oci.mirror_hosts import MirrorHosts
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
 from proxy.registry.mirror.mirror import Mirror
@@ -95,9 +96,10 @@ def handler(
     realm: str | None = None,
     stall_seconds: float = 60.0,
     rates: RateLimiter | None = None,
-    epochs: Looks | None = None,
+    epochs: EpochSource | None = None,
     logins: FailedLogins | None = None,
     mirror: Mirror | None = None,
+    mirror_hosts: MirrorHosts | None = None,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What answers everything under `/v2`.
 
@@ -105,9 +107,10 @@ def handler(
     no byte of a blob for `stall_seconds` is disconnected. `clock` returns epoch seconds. Every decision is recorded in
     `trail`. `rates` counts a request after authentication and before authorisation, so that denied requests count
     against the account that sent them. With `epochs`, responses may be cached (`revalidator`). `logins` slows down
-    clients that send wrong passwords (None: no limit). `mirror` pulls through rules.
+    clients that send wrong passwords (None: no limit). `mirror` pulls through rules, at `mirror_hosts` under the
+    upstreams' own names.
     """
-    services = OciServices(uploads, blobs, images, access, hosts, stall_seconds, rates, epochs, mirror)
+    services = OciServices(uploads, blobs, images, access, hosts, stall_seconds, rates, epochs, mirror, mirror_hosts)
 
     logins_limit = logins or FailedLogins(0)
 
@@ -126,8 +129,8 @@ def handler(
     async def handle(request: web.Request) -> web.StreamResponse:
         info = request_info_of(request, now=clock(), region=hosts.region)
         record, status = OciAuditRecord(request.method, hosts.account, info), 500
-        look = epochs.look() if epochs is not None and STORE_RESPONSE in request else None
-        validity = CacheValidity(look) if look is not None else None
+        snapshot = epochs.snapshot() if epochs is not None and STORE_RESPONSE in request else None
+        validity = CacheValidity(snapshot) if snapshot is not None else None
         try:
             response = await _answer(services, identity, unauthorized, trail.require, request, record, validity)
             status = response.status
@@ -158,23 +161,36 @@ async def _answer(
     route: Route | None = None
     call: Call | None = None
     try:
-        credentials = request.headers.getall("Authorization", [])
-        password = credentials[0] if len(credentials) == 1 else None
-        caller = await identity.authenticate_basic(password)
+        hosts = services.mirror_hosts
+        mirror = hosts.find(request.host, request.query.get("ns")) if hosts is not None else None
+        caller = await hosts.anonymous(mirror, request.remote) if hosts is not None and mirror is not None else None
+        password: str | None = None
+        if caller is None:
+            credentials = request.headers.getall("Authorization", [])
+            password = credentials[0] if len(credentials) == 1 else None
+            caller = await identity.authenticate_basic(password)
         record.caller = caller
         observe.note(principal=caller.arn)
         found, name, reference = _match(request)
         if isinstance(found, web.Response):
             return found
+        if mirror is not None and found.function not in _MIRRORED:
+            return errors.refusal(405, "UNSUPPORTED", "this address is a mirror: it serves pulls", headers=_PULLS_ONLY)
         route = found
+        asked = name
+        record.account = services.hosts.account_of(request.host)
+        if hosts is not None and mirror is not None:
+            record.account = mirror.entry.account or record.account
+            name = await hosts.repository(mirror, record.account, name) if name else ""
         if name:
             observe.note(repository=check_repository(name), reference=reference)
         record.set_route(route.action, route.pattern, name, reference)
-        record.account = services.hosts.account_of(request.host)
         validity = validity if route.cacheable else None
         if validity is not None and name:
-            validity.look.take_in(record.account, name)
+            validity.snapshot.include(record.account, name)
         call = Call(request, services, caller, record.info, record.account, name, reference, record, validity)
+        if mirror is not None:
+            call = replace(call, namespace=mirror.namespace, mirrored_name=asked)
         if route.action is not None:
             if services.rates is not None:
                 await services.rates.require(caller, record.operation)
@@ -188,6 +204,8 @@ async def _answer(
             record.succeeded()
             if password is not None:
                 await call.allow_reuse(route.action, identity.good_until(password, caller))
+            elif caller.session is not None:  # a mirror's anonymous one
+                await call.allow_reuse(route.action, caller.session.expires)
         return response
     except Unauthenticated:
         _record_unauthenticated(services, request, record)
@@ -225,6 +243,8 @@ def _failed(failure: Failure, route: Route | None, call: Call | None) -> web.Res
 
 
 _CACHEABLE = (200, 304)
+_MIRRORED = frozenset({ping, manifests.head, manifests.get, blobs.head, blobs.get, manifests.referrers})
+_PULLS_ONLY = {"Allow": "GET, HEAD"}
 _HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}", re.ASCII)
 
 

@@ -133,6 +133,10 @@ class OpenBlob:
         """As `BlobReader` has it."""
         self._reader.release_buffers(untaken)
 
+    def suspend(self) -> None:
+        """As `BlobReader` has it."""
+        self._reader.suspend()
+
     def is_scarce(self) -> bool:
         """As `BlobReader` has it."""
         return self._reader.is_scarce()

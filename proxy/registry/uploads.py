@@ -21,7 +21,7 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure, upload_not_found
 from proxy.model.names import DIGEST_HEX, Digest, is_upload_id, repository_arn
 from proxy.model.quotas import require_bytes
-from proxy.model.records import NO_DATA_KEY, LayerParts, Sealing, Upload, create_on_push
+from proxy.model.records import NO_DATA_KEY, CreateOnPush, LayerParts, Sealing, Upload, create_on_push
 from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS, Append, AppendContext, delete_object
 from proxy.registry.hash_state import open_state
 from proxy.storage.base import ObjectStore
@@ -66,32 +66,35 @@ class Uploads:
         may_create: bool = True,
         in_parts: bool = False,
         opened_by: str = "",
+        replica: bool = False,
     ) -> Upload:
         """Open a session. RepositoryNotFound when it may not be created, DigestInvalid for an unknown algorithm, Kms;
         LimitExceeded where the principal with the id `opened_by` has too many open.
 
-        Its data key is made under the repository's own KMS key where it has one; then it is sealed in any case."""
+        Its data key is made under the repository's own KMS key where it has one; then it is sealed in any case.
+        `replica`: of an image that is replicated, which says how its repository is made."""
         if algorithm not in DIGEST_HEX:
             raise Failure(
                 Code.DIGEST_INVALID,
                 f"digest algorithm {algorithm[:32]!r} is not supported",
                 hint="use sha256 or sha512",
             )
+        create = create_on_push(allowed=may_create, by_default=self._create_on_push, replica=replica)
         encryption = (await self._context.metadata.repository_access(account, repository)).encryption
         try:
-            return await self._begin(account, repository, algorithm, may_create, in_parts, opened_by, encryption)
+            return await self._begin(account, repository, algorithm, create, in_parts, opened_by, encryption)
         except Failure as failure:
             if failure.code is not Code.ENCRYPTION_DIFFERS:
                 raise
             own = str(failure.fields["encryption"])  # it was made, or made anew, a moment ago
-        return await self._begin(account, repository, algorithm, may_create, in_parts, opened_by, own)
+        return await self._begin(account, repository, algorithm, create, in_parts, opened_by, own)
 
     async def _begin(
         self,
         account: str,
         repository: str,
         algorithm: str,
-        may_create: bool,
+        create: CreateOnPush,
         in_parts: bool,
         opened_by: str,
         encryption: str,
@@ -109,7 +112,7 @@ class Uploads:
             data_key=data_key,
             sealed_for=sealed_for,
             frame_length=self._frame_length,
-            create=create_on_push(allowed=may_create, by_default=self._create_on_push),
+            create=create,
             sealing=sealing,
             in_parts=in_parts,
             encryption=encryption,

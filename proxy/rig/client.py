@@ -26,7 +26,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from proxy.upstream.address import Reach
-from proxy.upstream.challenge import Credentials, Scopes
+from proxy.upstream.challenge import RegistryAuthorizer, Scopes
 from proxy.upstream.errors import RequestFailed
 
 ERROR_MOST = 64 << 10  # bytes of an error's body, and of a token's
@@ -63,7 +63,7 @@ class Client:
         self.reach = reach
         self._trust = trust
         self._note = note
-        self._credentials = Credentials(username, password, reach, self._fetch, time.monotonic)
+        self._credentials = RegistryAuthorizer(username, password, reach, self._fetch, time.monotonic)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -166,7 +166,7 @@ class Client:
                 return
 
     async def _fetch(self, url: URL, headers: dict[str, str]) -> bytes:
-        """For `Credentials`: a token's JSON."""
+        """For `RegistryAuthorizer`: a token's JSON."""
         assert self._session is not None, "open the client first"  # noqa: S101  # a mistake in the code
         began = time.monotonic()
         async with self._session.get(url, headers=headers, allow_redirects=False) as answer:

@@ -32,14 +32,14 @@ def run_child(work: Callable[[asyncio.Event], Awaitable[None]], lifeline: Lifeli
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
 
-        def told() -> None:
+        def request_stop() -> None:
             if stop.is_set():
                 os._exit(1)
             stop.set()
 
-        loop.add_signal_handler(signal.SIGTERM, told)
+        loop.add_signal_handler(signal.SIGTERM, request_stop)
         if lifeline is None:
-            loop.add_signal_handler(signal.SIGINT, told)
+            loop.add_signal_handler(signal.SIGINT, request_stop)
         else:
             loop.add_reader(lifeline.parent, os._exit, ORPHANED)
         await work(stop)

@@ -98,7 +98,7 @@ def open_data(config: Config) -> DataDirectory:
     )
 
 
-def hold(data: DataDirectory, *, wait_seconds: float = _LOCK_SECONDS, restores: bool = False) -> int:
+def lock_data_directory(data: DataDirectory, *, wait_seconds: float = _LOCK_SECONDS, restores: bool = False) -> int:
     """Take the directory for this process and its children; returns the descriptor that holds it.
 
     Raises `DataDirectoryBusy`, at once if the holder named in the lock is alive, else after `wait_seconds`; and unless
@@ -126,7 +126,7 @@ def hold(data: DataDirectory, *, wait_seconds: float = _LOCK_SECONDS, restores: 
     return lock
 
 
-def is_held(data: DataDirectory) -> bool:
+def is_locked(data: DataDirectory) -> bool:
     """Whether a server works in the directory now."""
     try:
         lock = os.open(data.root / "lock", os.O_RDWR | os.O_CLOEXEC)

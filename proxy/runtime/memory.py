@@ -22,7 +22,7 @@ def release_freed() -> None:
         trim(ctypes.c_size_t(0))
 
 
-async def give_memory_back(
+async def return_freed_memory(
     load: Callable[[], tuple[int, int]],
     *,
     release: Callable[[], None] = release_freed,

@@ -140,14 +140,14 @@ def _fork(child: _Child, children: Sequence[_Child], kept: tuple[int, int], sign
     if pid == 0:
         for end in (kept[1], ready_read, *(other.ready_fd for other in children if other.ready_fd >= 0)):
             os.close(end)
-        _live(child.role, Lifeline(kept[0], ready_write), signals)
+        _run_role(child.role, Lifeline(kept[0], ready_write), signals)
     os.close(ready_write)
     if child.ready_fd >= 0:
         os.close(child.ready_fd)
     child.pid, child.born, child.ready, child.ready_fd = pid, time.monotonic(), False, ready_read
 
 
-def _live(role: ProcessRole, lifeline: Lifeline, signals: _Signals) -> NoReturn:
+def _run_role(role: ProcessRole, lifeline: Lifeline, signals: _Signals) -> NoReturn:
     """The child's whole life: never returns into the parent's code."""
     status = 70  # EX_SOFTWARE
     try:

@@ -126,6 +126,9 @@ class ObjectReader(Protocol):
         """A hint: reads will go straight from `start` to `stop`, and fetching just that beforehand is no waste. Reads
         may do otherwise."""
 
+    def suspend(self) -> None:
+        """Between two reads: the next one comes late, if ever. What is held for it at the store is given up."""
+
     async def read_into(self, view: memoryview, offset: int) -> int:
         """Fill `view` from `offset`; returns the bytes read, short only at the object's end. Never blocks the loop."""
 

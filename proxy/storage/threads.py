@@ -23,7 +23,7 @@ for its client or its disk, and more of them only take the interpreter from each
 CPU). A client is waited for so shortly that the next one's turn comes soon."""
 
 
-class Job(Generic[T]):
+class ThreadJob(Generic[T]):
     """Work that was given to a thread. To be asked on its loop."""
 
     __slots__ = ("_error", "_loop", "_result", "_waiters", "done")
@@ -77,7 +77,7 @@ class Job(Generic[T]):
                 waiter.set_result(None)
 
 
-class _Work(Job[T]):
+class _Work(ThreadJob[T]):
     __slots__ = ("_work",)
 
     def __init__(self, work: Callable[[], T]) -> None:
@@ -109,7 +109,7 @@ class Threads:
         self._busy = 0  # jobs given and not ended
         self._jobs: SimpleQueue[_Work[Any] | None] = SimpleQueue()
 
-    def give(self, work: Callable[[], T]) -> Job[T]:
+    def give(self, work: Callable[[], T]) -> ThreadJob[T]:
         """RuntimeError after `close`."""
         if not self._count:
             raise RuntimeError("these threads have ended")

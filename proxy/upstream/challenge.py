@@ -44,7 +44,7 @@ class _Token:
     until: float
 
 
-class Credentials:
+class RegistryAuthorizer:
     """What requests to the registry carry, which is learnt from its challenges. `clock` counts seconds."""
 
     def __init__(self, username: str, password: str, realms: Realms, fetch: Fetch, clock: Callable[[], float]) -> None:
@@ -58,7 +58,7 @@ class Credentials:
         self._fetching: dict[Scopes, asyncio.Lock] = {}
 
     def __repr__(self) -> str:
-        return f"<Credentials {self._scheme or 'unasked'}, {len(self._tokens)} tokens>"
+        return f"<RegistryAuthorizer {self._scheme or 'unasked'}, {len(self._tokens)} tokens>"
 
     @property
     def realm(self) -> str:

@@ -26,8 +26,8 @@ from yarl import URL
 from proxy.model.manifests import DOCKER_IMAGE, DOCKER_LIST, MANIFEST_MAX, OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX
 from proxy.model.names import parse_digest
 from proxy.storage.s3.circuit_breaker import Breaker
-from proxy.upstream.challenge import Credentials, Scopes
-from proxy.upstream.errors import Reason, RequestFailed, UpstreamFailed
+from proxy.upstream.challenge import RegistryAuthorizer, Scopes
+from proxy.upstream.errors import RequestFailed, UpstreamFailed, UpstreamReason
 from proxy.upstream.guarded_connector import AddressRefused, check_literal, socket_factory
 from proxy.upstream.limits import Budget, Throttle, retry_after
 from proxy.upstream.realms import UpstreamReach
@@ -66,7 +66,7 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
+class UpstreamLogin:
     username: str
     password: str = field(repr=False)
 
@@ -113,7 +113,7 @@ class UpstreamClient:
     def __init__(
         self,
         upstream: Upstream,
-        credential: Credential | None,
+        credential: UpstreamLogin | None,
         *,
         clock: Callable[[], float],
         note: Callable[[str, str, float], None],
@@ -127,7 +127,7 @@ class UpstreamClient:
         self._note = note
         self._received = received
         name, password = (credential.username, credential.password) if credential is not None else ("", "")
-        self._credentials = Credentials(name, password, self.reach, self._fetch_token, clock)
+        self._credentials = RegistryAuthorizer(name, password, self.reach, self._fetch_token, clock)
         self._throttle = Throttle(upstream.connections, upstream.requests_per_second, clock)
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
@@ -167,7 +167,9 @@ class UpstreamClient:
                 found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
                 last = int(found[3]) - 1 if found is not None and stop is None else (stop or 0) - 1
                 if found is None or (int(found[1]), int(found[2])) != (start, last):
-                    raise UpstreamFailed(Reason.WRONG, "wrong-range", "it answered another range than was asked for")
+                    raise UpstreamFailed(
+                        UpstreamReason.WRONG, "wrong-range", "it answered another range than was asked for"
+                    )
                 yield LayerBody(answer, 0, int(found[3]), self._received)
             else:
                 yield LayerBody(answer, start, answer.content_length, self._received)
@@ -190,7 +192,7 @@ class UpstreamClient:
         """The answer with status 200 (or 206, where a range was asked for), within our limits and the upstream's."""
         self.budget.require()
         if not self.breaker.may_ask():
-            raise UpstreamFailed(Reason.UNAVAILABLE, "circuit-open", "it has not answered lately", seconds=2.0)
+            raise UpstreamFailed(UpstreamReason.UNAVAILABLE, "circuit-open", "it has not answered lately", seconds=2.0)
         scopes = (f"repository:{self.upstream.path_of(repository)}:pull",) if repository else ()
         began, outcome = self._clock(), "cut"
         try:
@@ -204,7 +206,7 @@ class UpstreamClient:
         except UpstreamFailed as failure:
             outcome = str(failure.reason)
             # Only silence and errors of the server's count: whoever refuses has answered.
-            if failure.reason is Reason.UNAVAILABLE:
+            if failure.reason is UpstreamReason.UNAVAILABLE:
                 self.breaker.failed()
             else:
                 self.breaker.succeeded()
@@ -223,7 +225,7 @@ class UpstreamClient:
                     continue
                 yield answer
                 return
-        raise UpstreamFailed(Reason.WRONG, "redirects", f"more than {HOPS} redirects")
+        raise UpstreamFailed(UpstreamReason.WRONG, "redirects", f"more than {HOPS} redirects")
 
     @contextlib.asynccontextmanager
     async def _sent(
@@ -258,28 +260,30 @@ class UpstreamClient:
             return
         kind = str(answer.status)
         if answer.status == 404:
-            raise UpstreamFailed(Reason.MISSING, kind)
+            raise UpstreamFailed(UpstreamReason.MISSING, kind)
         if answer.status in (401, 403):
-            raise UpstreamFailed(Reason.DENIED, kind, "it refuses the rule's credentials, or wants some")
+            raise UpstreamFailed(UpstreamReason.DENIED, kind, "it refuses the rule's credentials, or wants some")
         if answer.status == 429:
-            raise UpstreamFailed(Reason.LIMITED, kind, "too many requests", seconds=retry_after(answer.headers))
+            raise UpstreamFailed(UpstreamReason.LIMITED, kind, "too many requests", seconds=retry_after(answer.headers))
         if answer.status >= 500:
             seconds = retry_after(answer.headers) if "Retry-After" in answer.headers else 0.0
-            raise UpstreamFailed(Reason.UNAVAILABLE, kind, seconds=seconds)
-        raise UpstreamFailed(Reason.WRONG, kind, "an answer that no registry gives")
+            raise UpstreamFailed(UpstreamReason.UNAVAILABLE, kind, seconds=seconds)
+        raise UpstreamFailed(UpstreamReason.WRONG, kind, "an answer that no registry gives")
 
     async def _fetch_token(self, url: URL, headers: dict[str, str]) -> bytes:
-        """For `Credentials`: a token's JSON."""
+        """For `RegistryAuthorizer`: a token's JSON."""
         began, outcome = self._clock(), "failed"
         try:
             async with asyncio.timeout(MANIFEST_SECONDS), self._request("GET", url, headers) as answer:
                 self.budget.note(answer.status, {"Retry-After": answer.headers.get("Retry-After", "")})
                 if answer.status == 429:
-                    raise UpstreamFailed(Reason.LIMITED, "429", "its realm", seconds=retry_after(answer.headers))
+                    raise UpstreamFailed(
+                        UpstreamReason.LIMITED, "429", "its realm", seconds=retry_after(answer.headers)
+                    )
                 if answer.status >= 500:
-                    raise UpstreamFailed(Reason.UNAVAILABLE, f"token {answer.status}")
+                    raise UpstreamFailed(UpstreamReason.UNAVAILABLE, f"token {answer.status}")
                 if answer.status != 200:
-                    raise UpstreamFailed(Reason.DENIED, f"token {answer.status}", "its realm gives no token")
+                    raise UpstreamFailed(UpstreamReason.DENIED, f"token {answer.status}", "its realm gives no token")
                 body = await _bounded(answer, _SMALL)
             outcome = "ok"
             return body
@@ -320,11 +324,11 @@ def _checked(reference: str, headers: Mapping[str, str], content: bytes) -> Upst
     except Exception:
         if wanted is reference:
             raise
-        raise UpstreamFailed(Reason.WRONG, "wrong-digest", "its Docker-Content-Digest is no digest") from None
+        raise UpstreamFailed(UpstreamReason.WRONG, "wrong-digest", "its Docker-Content-Digest is no digest") from None
     digest = f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}" if content else said
     for named in (reference if ":" in reference else "", said):
         if named and digest and named != digest and named.partition(":")[0] == algorithm:
-            raise UpstreamFailed(Reason.WRONG, "wrong-digest", "a manifest that does not hash to its digest")
+            raise UpstreamFailed(UpstreamReason.WRONG, "wrong-digest", "a manifest that does not hash to its digest")
     media_type = headers.get("Content-Type", "").partition(";")[0].strip()
     return UpstreamManifest(digest, media_type if _MEDIA_TYPE.fullmatch(media_type) else "", content)
 
@@ -335,7 +339,7 @@ async def _bounded(answer: aiohttp.ClientResponse, most: int) -> bytes:
     async for part in answer.content.iter_any():
         length += len(part)
         if length > most:
-            raise UpstreamFailed(Reason.WRONG, "too-large", f"an answer of more than {most:,} bytes")
+            raise UpstreamFailed(UpstreamReason.WRONG, "too-large", f"an answer of more than {most:,} bytes")
         parts.append(part)
     return b"".join(parts)
 
@@ -348,15 +352,15 @@ def translated() -> Iterator[None]:
     except UpstreamFailed:
         raise
     except RequestFailed as error:
-        raise UpstreamFailed(Reason.WRONG, error.kind, error.said) from None
+        raise UpstreamFailed(UpstreamReason.WRONG, error.kind, error.said) from None
     except AddressRefused as error:
-        raise UpstreamFailed(Reason.DENIED, "private-address", _PRIVATE) from error
+        raise UpstreamFailed(UpstreamReason.DENIED, "private-address", _PRIVATE) from error
     except aiohttp.ClientConnectorError as error:
         if isinstance(error.os_error, AddressRefused) or error.os_error.errno == _REFUSED_NUMBER:
-            raise UpstreamFailed(Reason.DENIED, "private-address", _PRIVATE) from None
-        raise UpstreamFailed(Reason.UNAVAILABLE, _kind(error)) from None
+            raise UpstreamFailed(UpstreamReason.DENIED, "private-address", _PRIVATE) from None
+        raise UpstreamFailed(UpstreamReason.UNAVAILABLE, _kind(error)) from None
     except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError) as error:
-        raise UpstreamFailed(Reason.UNAVAILABLE, _kind(error)) from None
+        raise UpstreamFailed(UpstreamReason.UNAVAILABLE, _kind(error)) from None
 
 
 _PRIVATE = "it is no public address; [pull_through] upstreams lists those that are meant"

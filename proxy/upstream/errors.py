@@ -15,7 +15,7 @@ class RequestFailed(Exception):
         self.said = said
 
 
-class Reason(StrEnum):
+class UpstreamReason(StrEnum):
     """What a failed request to an upstream means for whoever waits for it."""
 
     MISSING = "missing"  # the upstream says that there is no such thing
@@ -28,7 +28,7 @@ class Reason(StrEnum):
 class UpstreamFailed(RequestFailed):
     """`seconds`: after which it is worth while to ask again."""
 
-    def __init__(self, reason: Reason, kind: str, said: str = "", *, seconds: float = 0.0) -> None:
+    def __init__(self, reason: UpstreamReason, kind: str, said: str = "", *, seconds: float = 0.0) -> None:
         super().__init__(kind, said)
         self.reason = reason
         self.seconds = seconds

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from proxy.upstream.errors import Reason, UpstreamFailed
+from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
 WAIT_SECONDS = 30.0  # for a connection of ours to be free
 RETRY_MOST = 3600.0  # seconds of an upstream's Retry-After that are believed
@@ -41,7 +41,9 @@ class Throttle:
             async with asyncio.timeout(WAIT_SECONDS):
                 await lane.acquire()
         except TimeoutError:
-            raise UpstreamFailed(Reason.LIMITED, "connections", "all connections are in use", seconds=5.0) from None
+            raise UpstreamFailed(
+                UpstreamReason.LIMITED, "connections", "all connections are in use", seconds=5.0
+            ) from None
         try:
             await self._pace()
             yield
@@ -54,7 +56,7 @@ class Throttle:
         now = self._clock()
         at = max(now, self._next)
         if at - now > WAIT_SECONDS:
-            raise UpstreamFailed(Reason.LIMITED, "requests", "too many requests wait already", seconds=at - now)
+            raise UpstreamFailed(UpstreamReason.LIMITED, "requests", "too many requests wait already", seconds=at - now)
         self._next = at + self._interval
         await asyncio.sleep(at - now)
 
@@ -91,7 +93,7 @@ class Budget:
         """`UpstreamFailed` (LIMITED) while the upstream wants to hear nothing."""
         left = self._silent_until - self._clock()
         if left > 0:
-            raise UpstreamFailed(Reason.LIMITED, "429", "it asked us to wait", seconds=left)
+            raise UpstreamFailed(UpstreamReason.LIMITED, "429", "it asked us to wait", seconds=left)
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

@@ -19,7 +19,7 @@ from publicsuffixlist import PublicSuffixList
 from yarl import URL
 
 from proxy.upstream.address import REFUSED, joined_address
-from proxy.upstream.errors import Reason, RequestFailed, UpstreamFailed
+from proxy.upstream.errors import RequestFailed, UpstreamFailed, UpstreamReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def joined(text: str, asked: URL) -> URL:
     try:
         return joined_address(text, asked)
     except RequestFailed as error:
-        raise UpstreamFailed(Reason.WRONG, error.kind, error.said) from None
+        raise UpstreamFailed(UpstreamReason.WRONG, error.kind, error.said) from None
 
 
 @cache
@@ -80,4 +80,4 @@ def _registrable(host: str) -> str | None:
 
 
 def _refused(what: str, url: URL) -> UpstreamFailed:
-    return UpstreamFailed(Reason.DENIED, REFUSED, f"{what} leads to {url.scheme}://{(url.host or '')[:100]}")
+    return UpstreamFailed(UpstreamReason.DENIED, REFUSED, f"{what} leads to {url.scheme}://{(url.host or '')[:100]}")

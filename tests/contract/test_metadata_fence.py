@@ -25,7 +25,7 @@ from harness.nodes import again_until_done, node, start, until
 from harness.postgresql import Cluster
 from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.cluster import membership
-from proxy.metadata.cluster.pg_registry import BARRED
+from proxy.metadata.cluster.pg_registry import FENCED
 from proxy.metadata.cluster.protocol import FENCE_SECONDS
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
@@ -116,14 +116,14 @@ async def test_a_write_after_a_deaf_service_was_given_up_waits_for_the_end_of_it
 
     await write(0)
     await until(at_deaf.page.lease_valid)
-    assert hears._peers is not None
-    assert deaf._peers is not None
-    theirs, registration = hears._peers, deaf._peers.registration
+    assert hears._membership is not None
+    assert deaf._membership is not None
+    theirs, registration = hears._membership, deaf._membership.registration
     flows.silence_news()
     reading = asyncio.create_task(read())
     began = time.monotonic()
     first = asyncio.create_task(write(1))
-    await until(lambda: registration not in theirs.known or theirs.known[registration].renewals == BARRED)
+    await until(lambda: registration not in theirs.known or theirs.known[registration].renewals == FENCED)
     await write(2)
     await write(3)
     await first
@@ -143,14 +143,14 @@ async def test_a_service_that_does_not_hear_its_own_news_gives_up_nobody_else(tm
     hears = await start(url, tmp_path, "b")
     at_deaf = await node(tmp_path, "na", [deaf.address], [deaf.address])
     await at_deaf.world.put(numbered(0), ["v"], create=True)
-    assert deaf._peers is not None
-    assert hears._peers is not None
-    before, of_hears = deaf._peers.registration, hears._peers.registration
+    assert deaf._membership is not None
+    assert hears._membership is not None
+    before, of_hears = deaf._membership.registration, hears._membership.registration
     flows.silence_news()
     await again_until_done(lambda: at_deaf.world.put(numbered(1), ["v"]))
-    assert deaf._peers.registration != before
-    assert hears._peers.registration == of_hears
-    assert hears._peers.reaches()
+    assert deaf._membership.registration != before
+    assert hears._membership.registration == of_hears
+    assert hears._membership.reaches_database()
     for each in (at_deaf, deaf, hears):
         await each.close()
 
@@ -179,8 +179,8 @@ async def test_a_registration_outlives_a_crash_of_postgresql_right_after_it(tmp_
         migrated = await start(url, tmp_path, "a")
         await migrated.close()
         service = await start(url.replace(str(cluster.port), str(line.port)), tmp_path, "b")
-        assert service._peers is not None
-        registration = service._peers.registration
+        assert service._membership is not None
+        registration = service._membership.registration
         line.cut()
         await asyncio.to_thread(cluster.stop, signal.SIGKILL)
         await asyncio.to_thread(cluster.resume)
@@ -203,7 +203,7 @@ async def test_a_service_keeps_its_lease_while_it_gives_up_many_that_died_at_onc
 
     def looks() -> bool:
         spoke.append(page.lease_valid())
-        return service._peers is not None and not service._peers.known
+        return service._membership is not None and not service._membership.known
 
     async def says_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         while await reader.read(65536):
@@ -214,7 +214,7 @@ async def test_a_service_keeps_its_lease_while_it_gives_up_many_that_died_at_onc
             row = f"dead-{number}", "p", "", f"http://127.0.0.1:{port}/{number}"
             await connection.execute("INSERT INTO services VALUES (%s, %s, %s, %s, 7)", row)
         await connection.commit()
-        await until(lambda: service._peers is not None and len(service._peers.known) == 9)
+        await until(lambda: service._membership is not None and len(service._membership.known) == 9)
         await until(looks)
     assert all(spoke)
     page.close()
@@ -233,9 +233,9 @@ async def test_a_commit_that_stalls_costs_no_other_service_its_lease(tmp_path: P
             cut = await node(tmp_path, "cut", [f"127.0.0.1:{line.port}"], [other.address])
             healthy = await node(tmp_path, "nb", [other.address], [other.address])
             await at_writer.world.put(numbered(0), ["v"], create=True)
-            assert writer._peers is not None
-            assert other._peers is not None
-            theirs, registration = writer._peers, other._peers.registration
+            assert writer._membership is not None
+            assert other._membership is not None
+            theirs, registration = writer._membership, other._membership.registration
             async with await psycopg.AsyncConnection.connect(url, autocommit=True) as stalled:
                 await stalled.execute("CREATE TABLE others (n bigint)")
                 await asyncio.to_thread(_await_standby, cluster, "nobody")
@@ -244,7 +244,7 @@ async def test_a_commit_that_stalls_costs_no_other_service_its_lease(tmp_path: P
                     # The other service confirms when the lease of its silent node has ended: commits stall by then.
                     line.mode = "silent"
                     first = asyncio.create_task(at_writer.world.put(numbered(number), ["v"]))
-                    await until(lambda: bool(theirs._waits.first()) or first.done())  # noqa: B023  # waited for here
+                    await until(lambda: bool(theirs._acknowledgements.first_number()) or first.done())  # noqa: B023
                     stalling = asyncio.create_task(stalled.execute(ANNOUNCE))
                     await asyncio.wait({stalling, first}, timeout=0.1)
                     if not first.done() and not stalling.done():
@@ -258,14 +258,14 @@ async def test_a_commit_that_stalls_costs_no_other_service_its_lease(tmp_path: P
                     began = time.monotonic()
                     while time.monotonic() - began < 2 * FENCE_SECONDS:
                         assert registration in theirs.known
-                        assert theirs.known[registration].renewals != BARRED
-                        assert other._peers.reaches()
+                        assert theirs.known[registration].renewals != FENCED
+                        assert other._membership.reaches_database()
                         await asyncio.sleep(0.02)
                     assert not first.done()
                 finally:
                     await asyncio.to_thread(_await_standby, cluster, "")
                 await asyncio.gather(first, second, stalling)
-            assert other._peers.registration == registration
+            assert other._membership.registration == registration
             for one in (at_writer, healthy):
                 assert (await one.world.metadata.manifest(ACCOUNT, REPOSITORY, "v")).digest == digest(numbered(100))
             for each in (at_writer, cut, healthy, writer, other):

@@ -16,7 +16,7 @@ from harness.nodes import SECRET, Node, again_until_done, node, start, until
 from harness.postgresql import Cluster
 from proxy import observe
 from proxy.metadata.client.client import MetadataClient
-from proxy.metadata.cluster.outage import Grace
+from proxy.metadata.cluster.outage import OutageGrace
 from proxy.metadata.cluster.protocol import OUTLAST_SECONDS
 from proxy.metadata.service.service import Service
 from proxy.model.errors import Code, Failure
@@ -116,7 +116,7 @@ async def test_whoever_finds_a_service_gone_from_the_roster_denies_it_grace_also
     place: Place, tmp_path: Path
 ) -> None:
     """Writes may have been answered without it, by services that have ended since."""
-    first, second = [service._peers for service in place.services]
+    first, second = [service._membership for service in place.services]
     assert first is not None
     assert second is not None
     gone, stays = first.registration, second.registration
@@ -126,9 +126,9 @@ async def test_whoever_finds_a_service_gone_from_the_roster_denies_it_grace_also
     url = f"postgresql://postgres@127.0.0.1:{place.cluster.port}/{tmp_path.name}"
     late = await start(url, tmp_path, "s2", outage_grace=300.0)
     try:
-        assert late._peers is not None
-        assert late._peers.answer({"of": gone}) == {"reaches": True, "gave_up": True}
-        assert late._peers.answer({"of": stays}) == {"reaches": True, "gave_up": False}
+        assert late._membership is not None
+        assert late._membership.answer({"of": gone}) == {"reaches": True, "gave_up": True}
+        assert late._membership.answer({"of": stays}) == {"reaches": True, "gave_up": False}
     finally:
         await late.close()
 
@@ -179,29 +179,29 @@ async def test_grace_ends_in_its_time(place: Place) -> None:
 
 
 async def test_an_address_that_is_none_or_leads_nowhere_says_nothing_and_old_ones_are_let_go() -> None:
-    grace = Grace(300.0, secret=None, trusted=None, clock=lambda: 100.0)
-    assert not await grace.may_go_on("mine", ["http://127.0.0.1:1,http://127.0.0.1:2"], 1.0)
+    grace = OutageGrace(300.0, secret=None, trusted=None, clock=lambda: 100.0)
+    assert not await grace.may_extend_grace("mine", ["http://127.0.0.1:1,http://127.0.0.1:2"], 1.0)
     for number in range(1, 100):
-        assert not await grace.may_go_on("mine", [f"http://127.0.0.1:1/{number}"], 1.0)
+        assert not await grace.may_extend_grace("mine", [f"http://127.0.0.1:1/{number}"], 1.0)
     assert len(grace._sessions) == 64
     await grace.close()
 
 
 async def test_who_said_no_owes_a_lease_and_who_gave_one_up_says_so() -> None:
     now = 100.0
-    grace = Grace(300.0, secret=None, trusted=None, clock=lambda: now)
+    grace = OutageGrace(300.0, secret=None, trusted=None, clock=lambda: now)
     assert grace.fenced_seconds() <= 0
     assert grace.answer({"of": "a"}, True, {"a"}) == {"reaches": True, "gave_up": False}
     assert grace.fenced_seconds() <= 0
-    grace.give_up("a")
+    grace.note_given_up("a")
     assert grace.answer({"of": "a"}, False, {"a"}) == {"reaches": False, "gave_up": True}
-    grace.keep("a")
+    grace.forget_given_up("a")
     assert grace.answer({"of": "a"}, False, {"a"}) == {"reaches": False, "gave_up": False}
     assert grace.fenced_seconds() == OUTLAST_SECONDS
     now += OUTLAST_SECONDS
     assert grace.fenced_seconds() <= 0
-    assert await grace.may_go_on("mine", [], 1.0)
-    assert not await grace.may_go_on("mine", [], 301.0)
-    assert not await grace.may_go_on("mine", [""], 1.0)
+    assert await grace.may_extend_grace("mine", [], 1.0)
+    assert not await grace.may_extend_grace("mine", [], 301.0)
+    assert not await grace.may_extend_grace("mine", [""], 1.0)
     grace.answer({"up": True}, False, ())
-    assert not await grace.may_go_on("mine", [], 1.0)
+    assert not await grace.may_extend_grace("mine", [], 1.0)

@@ -15,7 +15,7 @@ from proxy.jobs.lifecycle import LifecycleRun
 from proxy.jobs.previews import Previews
 from proxy.model.errors import Code, Failure
 from proxy.model.lifecycle.evaluation import Mark
-from proxy.model.lifecycle.policy import Action, CountType
+from proxy.model.lifecycle.policy import CountType, LifecycleAction
 from proxy.model.records import Pull
 
 DAY = 86_400.0
@@ -155,7 +155,7 @@ async def test_an_index_goes_before_its_children_and_holds_them_until_then(world
     [page, _] = await world.metadata.lifecycle_page(ACCOUNT, REPOSITORY, after="", limit=10)
     [image] = [each for each in page if each.digest == held[0]]
     # Marked all the same, as where the index was pushed after the evaluation.
-    mark = Mark(image.image_id, image.digest, image.since, 2, Action.EXPIRE)
+    mark = Mark(image.image_id, image.digest, image.since, 2, LifecycleAction.EXPIRE)
     [outcome] = await world.metadata.apply_lifecycle(ACCOUNT, REPOSITORY, policy=only, marks=[mark], index_aware=False)
     assert outcome.kept_for == "ImageReferencedByManifestList"
 

@@ -16,7 +16,7 @@ from harness import postgresql
 from harness.metadata import ACCOUNT, REPOSITORY, World, cached_client, digest, index_manifest
 from harness.postgresql import Cluster
 from proxy.metadata.contract import Metadata
-from proxy.metadata.db.pg_connection import Line
+from proxy.metadata.db.pg_connection import PgConnection
 from proxy.metadata.service.service import Service, start_service
 from proxy.model.errors import Code, Failure
 
@@ -51,16 +51,16 @@ async def test_a_line_to_the_others_that_is_cancelled_by_itself_is_opened_anew(
 ) -> None:
     """Python 3.11.2, Debian 12's, makes a CancelledError of the first time-out after such a line had ended."""
     await World(served).put(index_manifest([]), ["v"], create=True)
-    opened, asked = Line.open, 0
+    opened, asked = PgConnection.open, 0
 
-    async def cancelled_once(parameters: Mapping[str, Any]) -> Line:
+    async def cancelled_once(parameters: Mapping[str, Any]) -> PgConnection:
         nonlocal asked
         asked += 1
         if asked == 1:
             raise asyncio.CancelledError
         return await opened(parameters)
 
-    monkeypatch.setattr(Line, "open", cancelled_once)
+    monkeypatch.setattr(PgConnection, "open", cancelled_once)
     await asyncio.to_thread(cluster.stop)
     await asyncio.to_thread(cluster.resume)
     newer = index_manifest([], annotations={"new": "er"})

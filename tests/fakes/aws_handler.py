@@ -40,7 +40,7 @@ from proxy.blob.master_file import MasterKeys, new_key
 from proxy.ecr import routes
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
-from proxy.ecr.layers import Layers
+from proxy.ecr.layers import LayerOperations
 from proxy.ecr.query import QueryHandlers
 from proxy.ecr.signed_request import Signatures
 from proxy.ecr.sts import Sts
@@ -242,7 +242,7 @@ class AwsHandler:
             query_handlers=QueryHandlers(
                 Sts(metadata, self.sessions, access, issuers, self.clock), Iam(metadata, access, self.secrets)
             ),
-            layers=Layers(
+            layers=LayerOperations(
                 cast(Uploads, FakeUploads(self.metadata)),
                 metadata,
                 LayerLinks(SmallSealer(keys, "layer-link"), REGION),

@@ -78,6 +78,7 @@ _INVALID_INPUT: Mapping[str, Given] = {
     "ListTagsForResource": {"resourceArn": "arn:aws:ecr:us-east-1:1:repository/x"},
     "PutAccountSetting": {"name": "BLOB_MOUNTING", "value": "MAYBE"},
     "PutRegistryPolicy": {"policyText": "{}"},
+    "PutReplicationConfiguration": {"replicationConfiguration": {}},
     "RegisterPullTimeUpdateExclusion": {"principalArn": f"arn:aws:iam::{ACCOUNT}:root"},
     "TagResource": {"resourceArn": repository(REPOSITORY), "tags": [{"Key": "x"}]},
     "UntagResource": {"resourceArn": repository(REPOSITORY)},
@@ -134,6 +135,9 @@ given("RepositoryPolicyNotFound", "DeleteRepositoryPolicy", APP)
 given("RegistryPolicyNotFound", "GetRegistryPolicy", {})
 given("RegistryPolicyNotFound", "DeleteRegistryPolicy", {})
 given("SigningConfigurationNotFound", "GetSigningConfiguration", {})
+_FAR = {"rules": [{"destinations": [{"region": "nowhere-1", "registryId": ACCOUNT}]}]}
+given("Validation", "PutReplicationConfiguration", {"replicationConfiguration": _FAR})
+given("ImageNotFound", "DescribeImageReplicationStatus", {**APP, "imageId": {"imageTag": "none"}})
 given("Validation", "GetAccountSetting", {"name": "NONE"})
 given("Validation", "PutAccountSetting", {"name": "NONE", "value": "V1"})
 given("Validation", "ListImageReferrers", {**APP, "subjectId": {"imageDigest": "sha256:5"}})

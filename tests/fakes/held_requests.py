@@ -24,7 +24,7 @@ from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.metadata.operations import INTERNAL
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.bucket import Busy, Refused
+from proxy.storage.s3.bucket import Busy, S3Refused
 from proxy.storage.s3.circuit_breaker import Breaker
 from proxy.storage.s3.conditions import ALL, Conditions
 
@@ -96,7 +96,7 @@ class Requests:
         self.held.remove(request)
         try:
             request.run()
-        except (Failure, ObjectMissing, Refused):
+        except (Failure, ObjectMissing, S3Refused):
             return
 
     def abandon(self, owner: str) -> None:
@@ -191,7 +191,7 @@ class HeldBucket:
                 return await once()
             except (TimeoutError, Busy):
                 continue
-            except Refused as refused:
+            except S3Refused as refused:
                 raise Failure(Code.STORE_UNAVAILABLE, f"refused: {refused.code}") from refused
         raise Failure(Code.STORE_UNAVAILABLE, f"the object store does not do {what}")
 
@@ -204,7 +204,7 @@ class HeldBucket:
     # ---- the store ------------------------------------------------------------------------------------------------
     def _put(self, name: str, content: bytes, condition: str | None, etag: str) -> dict[str, Any]:
         if condition and self._conditional and name in self.objects:
-            raise Refused("PreconditionFailed", 412)
+            raise S3Refused("PreconditionFailed", 412)
         self.objects[name] = content, self._now(), etag
         return {"ETag": etag}
 
@@ -236,7 +236,7 @@ class HeldBucket:
             if Key not in self.objects:
                 raise ObjectMissing(Key)
             if self.objects[Key][2] != IfMatch:
-                raise Refused("PreconditionFailed", 412)
+                raise S3Refused("PreconditionFailed", 412)
         self.objects.pop(Key, None)
         return {}
 
@@ -264,7 +264,7 @@ class HeldBucket:
         parts = self._parts(Key, UploadId)
         named = [(part["PartNumber"], part["ETag"]) for part in MultipartUpload["Parts"]]
         if any(number not in parts or (self._checks_parts and _etag(parts[number]) != etag) for number, etag in named):
-            raise Refused("InvalidPart", 400)
+            raise S3Refused("InvalidPart", 400)
         digests = b"".join(hashlib.md5(parts[number], usedforsecurity=False).digest() for number, _ in named)
         etag = f'"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(named)}"'
         answer = self._put(Key, b"".join(parts[number] for number, _ in named), IfNoneMatch, etag)

@@ -34,7 +34,7 @@ from proxy.model.records import Sealing
 from proxy.registry.uploads import Uploads
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.store import S3Store
-from proxy.storage.threads import Job
+from proxy.storage.threads import ThreadJob
 
 T = TypeVar("T")
 ACCOUNT, REPOSITORY = "123456789012", "team/app"
@@ -73,8 +73,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class Inline:
     """`storage.threads.Threads` on the loop."""
 
-    def give(self, work: Callable[[], T]) -> Job[T]:
-        job: Job[T] = Job()
+    def give(self, work: Callable[[], T]) -> ThreadJob[T]:
+        job: ThreadJob[T] = ThreadJob()
         try:
             job._result = work()
         except Exception as error:

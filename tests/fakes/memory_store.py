@@ -198,6 +198,9 @@ class MemoryReader:
     def will_read(self, start: int, stop: int) -> None:
         """All of it is here already."""
 
+    def suspend(self) -> None:
+        """Nothing is held."""
+
     async def read_into(self, view: memoryview, offset: int) -> int:
         if not self._open:
             raise RuntimeError("this reader is closed")

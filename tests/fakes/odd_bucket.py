@@ -6,7 +6,7 @@ from typing import Any
 
 from fakes.held_requests import HeldBucket, Requests
 
-from proxy.storage.s3.bucket import Refused
+from proxy.storage.s3.bucket import S3Refused
 from proxy.storage.s3.conditions import Conditions
 
 OPERATIONS = {"put_object": "put", "complete_multipart_upload": "complete", "delete_object": "delete"}
@@ -26,11 +26,11 @@ class OddBucket(HeldBucket):
     async def once(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
         self.sent.append((operation, dict(parameters)))
         if operation in self._refuses:
-            raise Refused("AccessDenied", 403)
+            raise S3Refused("AccessDenied", 403)
         if operation in OPERATIONS and not getattr(self.conditions, OPERATIONS[operation]):
             dropped = [parameters.pop(name, None) for name in ("IfNoneMatch", "IfMatch")]
             if any(dropped) and self._status:
-                raise Refused("NotImplemented", self._status)
+                raise S3Refused("NotImplemented", self._status)
         if "Body" in parameters:
             parameters["Body"] = bytes(parameters["Body"].view)
         answer: dict[str, Any] = getattr(self, f"_{operation}")(**parameters)

@@ -75,6 +75,9 @@ class WatchedReader:
         self._store.told.append((start, stop))
         self._inner.will_read(start, stop)
 
+    def suspend(self) -> None:
+        self._inner.suspend()
+
     async def read_into(self, view: memoryview, offset: int) -> int:
         store = self._store
         if store.hold_at is not None and offset + len(view) > store.hold_at:

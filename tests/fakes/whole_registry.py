@@ -42,7 +42,7 @@ from proxy.ecr import downloads
 from proxy.ecr import routes as ecr
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.iam import Iam
-from proxy.ecr.layers import Layers
+from proxy.ecr.layers import LayerOperations
 from proxy.ecr.pull_through import PullThrough
 from proxy.ecr.query import QueryHandlers
 from proxy.ecr.secretsmanager import SecretsManager
@@ -230,7 +230,7 @@ async def whole_registry(
                 Sts(metadata, opened, access, issuers or Issuers([], tls=None, clock=time.monotonic), time.time),
                 Iam(metadata, access, key_secrets),
             ),
-            layers=Layers(uploads, metadata, layer_links, endpoints, folder),
+            layers=LayerOperations(uploads, metadata, layer_links, endpoints, folder),
             clock=time.time,
             rates=limited,
             pulls=pulls,

@@ -7,14 +7,13 @@ equally busy take turns, so that the requests of one upload go to different ones
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.deployed_nginx import rendered
 from harness.programs import Daemon
-from harness.server import free_port
+from harness.server import free_port, listens
 
 PROGRAM = "nginx"
 START_SECONDS = 20
@@ -50,7 +49,7 @@ def start(folder: Path, port: int, nodes: Sequence[int], *, as_root: bool) -> Da
     settings.write_text(f"{user}daemon off;\n{text}")
     command: list[str | Path] = [PROGRAM, "-p", folder, "-e", "stderr", "-c", settings]
     daemon = Daemon.start(command, folder / "nginx.log")
-    daemon.wait_until(lambda: _listens(port), START_SECONDS)
+    daemon.wait_until(lambda: listens(port), START_SECONDS)
     return daemon
 
 
@@ -60,8 +59,3 @@ def passed(folder: Path) -> list[Passed]:
         Passed(method, int(status), target, location, tuple(nodes.split(", ")))
         for method, status, target, location, nodes in _LINE.findall((folder / "nginx-access.log").read_text())
     ]
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -44,8 +44,8 @@ class Docker:
 
 
 @contextmanager
-def docker_engine(home: Path, inside: tuple[str | Path, ...] = ()) -> Iterator[Path]:
-    """A running dockerd without a network of its own, started by `inside`; yields its socket."""
+def docker_engine(home: Path, inside: tuple[str | Path, ...] = (), flags: tuple[str, ...] = ()) -> Iterator[Path]:
+    """A running dockerd without a network of its own, started by `inside`, with `flags`; yields its socket."""
     home.mkdir()
     socket = home / "s"
     daemon = Daemon.start(
@@ -54,6 +54,7 @@ def docker_engine(home: Path, inside: tuple[str | Path, ...] = ()) -> Iterator[P
             "dockerd",
             *("--data-root", home / "data", "--exec-root", home / "exec", "--pidfile", home / "pid"),
             *("--host", f"unix://{socket}", "--bridge=none", "--iptables=false", "--ip6tables=false"),
+            *flags,
         ],
         home / "log",
     )

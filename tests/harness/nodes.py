@@ -19,7 +19,7 @@ from proxy.metadata.client.addresses import parse
 from proxy.metadata.client.cache import CachedMetadata
 from proxy.metadata.client.client import MetadataClient
 from proxy.metadata.client.epochs import Epochs
-from proxy.metadata.cluster.subscriber import Watch
+from proxy.metadata.cluster.subscriber import Subscriber
 from proxy.metadata.service.service import Service, start_service
 from proxy.model.errors import Code, Failure
 
@@ -95,7 +95,7 @@ class Node:
 async def node(folder: Path, name: str, watched: Sequence[str], asked: Sequence[str], *, patience: float = 8.0) -> Node:
     """Its watch asks the addresses `watched`, its client `asked`: a line between may be the test's."""
     page = await asyncio.to_thread(Epochs, folder / name)
-    watch = Watch(page, parse(_urls(watched)), secret=SECRET)
+    watch = Subscriber(page, parse(_urls(watched)), secret=SECRET)
     watching = asyncio.create_task(watch.run())
     client = MetadataClient.connect(_urls(asked), secret=SECRET, patience=patience)
     cached = CachedMetadata.wrap(client, await asyncio.to_thread(Epochs, folder / name))

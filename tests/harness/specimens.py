@@ -198,6 +198,20 @@ ECR: Sequence[Specimen] = (
     _ecr("StartLifecyclePolicyPreview", before=_aging("begun/app"), repositoryName="begun/app"),
     _ecr("GetLifecyclePolicyPreview", before=_aging("seen/app", True), repositoryName="seen/app", **_PAGE),
     _ecr("DescribeRegistry"),
+    _ecr("PutReplicationConfiguration", replicationConfiguration={"rules": []}),
+    _ecr(
+        "DescribeImageReplicationStatus",
+        before=[
+            *_made("far/app"),
+            (
+                "ecr",
+                "PutImage",
+                {"repositoryName": "far/app", "imageManifest": json.dumps(EMPTY_INDEX), "imageTag": "v1"},
+            ),
+        ],
+        repositoryName="far/app",
+        imageId={"imageTag": "v1"},
+    ),
     _ecr("GetRegistryScanningConfiguration"),
     Specimen("ecr", "GetSigningConfiguration", {}, error="SigningConfigurationNotFoundException"),
     _ecr("InitiateLayerUpload", **_APP),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.awsmodel.models import operations
-from proxy.config.setting import Tables
+from proxy.config.setting import SettingTables
 from proxy.config.settings import SECTIONS
 from proxy.ecr import secretsmanager, sts
 from proxy.ecr.iam.actions import ACTIONS
@@ -80,7 +80,7 @@ def _settings(section: str) -> str:
         *(
             (
                 f"`{each.name}`",
-                _type(each.default),
+                "list" if each.metadata["read"] else _type(each.default),
                 f"`{json.dumps(each.default)}`",
                 f"`WHARFAGE_{ALIASES.get((section, each.name), f'{section}_{each.name}'.upper())}`",
                 each.metadata["meaning"].replace("|", "\\|") + ("; a secret" if each.metadata["secret"] else ""),
@@ -93,7 +93,9 @@ def _settings(section: str) -> str:
 def _type(default: Any) -> str:
     if isinstance(default, bool):
         return "true or false"
-    return {int: "whole number", float: "number", str: "text", tuple: "list of texts", Tables: "table"}[type(default)]
+    return {int: "whole number", float: "number", str: "text", tuple: "list of texts", SettingTables: "table"}[
+        type(default)
+    ]
 
 
 def _row(state: str, names: Iterable[str]) -> tuple[str, str, str]:

@@ -180,6 +180,14 @@ def test_what_a_registry_makes_by_itself_and_what_it_says_of_itself(aws: Aws, ac
         "scanningConfiguration": {"scanType": "BASIC", "rules": []},
     }
     assert said(aws.error("aws ecr get-signing-configuration"))[0] == "SigningConfigurationNotFoundException"
+    rules = {"rules": [{"destinations": [{"region": "us-east-1", "registryId": "999988887777"}]}]}
+    configure = "aws ecr put-replication-configuration --replication-configuration"
+    assert aws(f"{configure} '{json.dumps(rules)}'") == {"replicationConfiguration": rules}
+    assert aws("aws ecr describe-registry") == {"registryId": account, "replicationConfiguration": rules}
+    assert said(aws.error(f"aws ecr describe-image-replication-status {NAMED} --image-id imageTag=none"))[0] == (
+        "ImageNotFoundException"
+    )
+    aws(f"{configure} rules=[]")
     assert aws("aws ecr describe-registry") == {"registryId": account, "replicationConfiguration": {"rules": []}}
     data = aws("aws ecr get-authorization-token")["authorizationData"]
     assert [each.keys() for each in data] == [{"authorizationToken", "expiresAt", "proxyEndpoint"}]

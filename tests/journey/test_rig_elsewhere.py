@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import base64
 import http.client
-import json
-import time
-import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from fakes.token_server import TokenServer
 
-from harness.issuer import public_key, sign
-from harness.programs import Daemon
+from harness.distribution import distribution
 from harness.rigs import Place
 from harness.seaweed import Seaweed
 from harness.server import Server, free_port
@@ -27,97 +19,24 @@ from proxy.rig import content
 from proxy.rig.plan import ImageShape
 from proxy.rig.sizes import parse_sizes
 
-BASIC = "Basic " + base64.b64encode(b"me:hunter2").decode()
-
-
-class Realm(ThreadingHTTPServer):
-    """Gives whoever is `me` tokens for what they ask for (distribution's "token authentication implementation")."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Asked)
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.asked: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/token"
-
-    def token(self, scopes: list[str]) -> str:
-        parts = [scope.split(":") for scope in scopes]
-        access = [{"type": kind, "name": name, "actions": what.split(",")} for kind, name, what in parts]
-        now = int(time.time())
-        times = {"iat": now, "nbf": now - 5, "exp": now + 300}
-        claims = {"iss": "realm", "sub": "me", "aud": "far", "jti": uuid.uuid4().hex, "access": access, **times}
-        return sign(claims, self.key, "ES256", kid="one")
-
-
-class _Asked(BaseHTTPRequestHandler):
-    server: Realm
-
-    def do_GET(self) -> None:
-        asked = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
-        known = self.headers.get("Authorization") == BASIC and asked.get("service") == ["far"]
-        self.server.asked += asked.get("scope", [])
-        body = json.dumps({"token": self.server.token(asked.get("scope", [])), "expires_in": 300}) if known else "{}"
-        self.send_response(200 if known else 401)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *said: Any) -> None:
-        """Nothing: what was asked is in `asked`."""
-
-
-@contextmanager
-def realm() -> Iterator[Realm]:
-    started = Realm()
-    thread = Thread(target=started.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield started
-    finally:
-        started.shutdown()
-        thread.join()
-        started.server_close()
-
 
 @pytest.mark.needs("registry")
 def test_tokens_of_a_realm_push_and_pull_at_distribution(tmp_path: Path) -> None:
-    with realm() as tokens:
-        keys = tmp_path / "keys.json"
-        keys.write_text(json.dumps({"keys": [public_key(tokens.key, kid="one")]}))
-        address = f"127.0.0.1:{free_port()}"
-        asks = {"realm": tokens.url, "service": "far", "issuer": "realm", "jwks": str(keys)}
-        settings = {
-            "version": "0.1",
-            "log": {"level": "error"},
-            "storage": {"filesystem": {"rootdirectory": str(tmp_path / "far")}},
-            "http": {"addr": address},
-            "auth": {"token": asks},
-        }
-        file = tmp_path / "far.yml"
-        file.write_text(json.dumps(settings))  # which is YAML
-        daemon = Daemon.start(["registry", "serve", file], tmp_path / "far.log", {"OTEL_TRACES_EXPORTER": "none"})
-        try:
-            far = Place(address, ("--username", "me", "--password-stdin"), "hunter2")
-            daemon.wait_until(lambda: "404" in far.rig("pull", "--repository", "none", ok=False).stderr)
-            tokens.asked.clear()
-            words = ["--repositories", "2", "--layers", "2", "--size", "10KiB", "--shared", "0.5", "--count", "4"]
-            told = far.report("push", *words, "--concurrency", "1", into=tmp_path / "push.json")
-            assert told["operations"]["push"]["count"] == 4
-            assert told["requests"]["mount"]["count"] == 1
-            told = far.report("pull", "--repositories", "2", "--images", "4", "--verify", into=tmp_path / "pull.json")
-            assert told["operations"]["pull"]["count"] == 4
-            assert told["requests"]["token"]["count"] == 2
-            assert set(tokens.asked) == {
-                f"repository:rig/s0-r{n}:{what}" for n in (0, 1) for what in ("pull", "pull,push")
-            }
-            wrong = Place(address, far.words, "other").rig("pull", "--images", "1", ok=False)
-            assert (
-                "pull failed: token 401 × 1 (the realm of tokens gives none; look at user and password)" in wrong.stdout
-            )
-        finally:
-            daemon.stop()
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    with TokenServer(tmp_path, "me:hunter2").serving() as tokens, distribution(tmp_path, port, auth=tokens.settings()):
+        far = Place(address, ("--username", "me", "--password-stdin"), "hunter2")
+        tokens.asked.clear()
+        words = ["--repositories", "2", "--layers", "2", "--size", "10KiB", "--shared", "0.5", "--count", "4"]
+        told = far.report("push", *words, "--concurrency", "1", into=tmp_path / "push.json")
+        assert told["operations"]["push"]["count"] == 4
+        assert told["requests"]["mount"]["count"] == 1
+        told = far.report("pull", "--repositories", "2", "--images", "4", "--verify", into=tmp_path / "pull.json")
+        assert told["operations"]["pull"]["count"] == 4
+        assert told["requests"]["token"]["count"] == 2
+        assert set(tokens.asked) == {f"repository:rig/s0-r{n}:{what}" for n in (0, 1) for what in ("pull", "pull,push")}
+        wrong = Place(address, far.words, "other").rig("pull", "--images", "1", ok=False)
+        assert "pull failed: token 401 × 1 (the realm of tokens gives none; look at user and password)" in wrong.stdout
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from proxy.auth.policy.context import Context, resource_account
 from proxy.auth.policy.evaluation import (
-    Evaluation,
     MatchedStatement,
+    PolicyEvaluation,
     PolicyKind,
     PolicyLayer,
     Request,
@@ -140,7 +140,7 @@ def is_own(caller: Caller, resource: str, registry: RegistryAccess | None) -> bo
     return (registry is None or registry.exists) and resource_account(resource, caller) == caller.account
 
 
-def both_sides(caller: Caller, question: Question, evaluation: Evaluation, resource: PolicyKind) -> Decision:
+def both_sides(caller: Caller, question: Question, evaluation: PolicyEvaluation, resource: PolicyKind) -> Decision:
     """The caller's own account must allow, and the `resource`'s."""
     if evaluation.identity is None and caller.principal.kind is not PrincipalKind.ROOT:
         return refused(caller.arn, question, PolicyKind.IDENTITY)
@@ -169,7 +169,7 @@ def refused(who: str, question: Question, lacking: PolicyKind) -> Decision:
     return Decision(False, message, by=lacking)
 
 
-def _within_account(caller: Caller, question: Question, evaluation: Evaluation) -> Decision:
+def _within_account(caller: Caller, question: Question, evaluation: PolicyEvaluation) -> Decision:
     narrowing = evaluation.narrowing()
     if evaluation.resource is not None and evaluation.grants_directly:
         return allowed(evaluation.resource)

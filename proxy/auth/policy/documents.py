@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from proxy.auth.policy.conditions import Condition
 from proxy.auth.policy.context import Context
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.matching import Matcher, Wild, glob
+from proxy.auth.policy.matching import Matcher, Wildcard, glob
 from proxy.auth.policy.overlap import covers, overlaps
 from proxy.auth.policy.principals import Principals, compile_principals
 from proxy.auth.policy.variables import Template
@@ -117,7 +117,7 @@ class Statement:
         if self.allows != self.negated_resources:
             found = any(covers(each, prefix) for each in patterns)
         else:
-            found = any(overlaps(each, (prefix, Wild.STAR)) for each in patterns)
+            found = any(overlaps(each, (prefix, Wildcard.STAR)) for each in patterns)
         return found != self.negated_resources
 
     def names_resource(self, resource: str, context: Context) -> bool:
@@ -152,7 +152,7 @@ def keys_named(documents: Iterable[Document]) -> list[str]:
     return list(names.values())
 
 
-class _Kept:
+class _DocumentCache:
     """Documents by text. Asked by threads of the metadata service too."""
 
     def __init__(self) -> None:
@@ -179,7 +179,7 @@ class _Kept:
             return found
 
 
-_kept = _Kept()
+_kept = _DocumentCache()
 
 
 def compile_document(text: str) -> Document:

@@ -15,7 +15,7 @@ from proxy.auth.policy.conditions import Condition
 from proxy.auth.policy.context import Context
 from proxy.auth.policy.documents import Document, Statement, compile_document
 from proxy.auth.policy.errors import PolicyError
-from proxy.auth.policy.principals import Meant
+from proxy.auth.policy.principals import PrincipalMatch
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Tags
 
 
@@ -74,13 +74,13 @@ class MatchedStatement:
     kind: PolicyKind
     held: LayerPolicy
     statement: Statement
-    meant: Meant
+    meant: PrincipalMatch
 
 
-Trace = Callable[[PolicyLayer, LayerPolicy, Statement, Meant | Mismatch], None]
+Trace = Callable[[PolicyLayer, LayerPolicy, Statement, PrincipalMatch | Mismatch], None]
 
 
-class Evaluation:
+class PolicyEvaluation:
     """All that has been said. `denied` is the first Deny; the others the first, or strongest, Allow of their kind."""
 
     __slots__ = ("boundary", "denied", "identity", "layers", "resource", "session")
@@ -95,11 +95,11 @@ class Evaluation:
 
     @property
     def grants_directly(self) -> bool:
-        return self.resource is not None and self.resource.meant is Meant.DIRECTLY
+        return self.resource is not None and self.resource.meant is PrincipalMatch.DIRECTLY
 
     @property
     def grants_role(self) -> bool:
-        return self.resource is not None and self.resource.meant >= Meant.ROLE
+        return self.resource is not None and self.resource.meant >= PrincipalMatch.ROLE
 
     def narrowing(self) -> PolicyKind | None:
         """Boundary or session policy, where there is one and it does not allow."""
@@ -136,9 +136,9 @@ class Request:
     below: bool = False
 
 
-def evaluate(request: Request, layers: Sequence[PolicyLayer], trace: Trace | None = None) -> Evaluation:
+def evaluate(request: Request, layers: Sequence[PolicyLayer], trace: Trace | None = None) -> PolicyEvaluation:
     """What `layers` say to `request`. Ends at the first Deny, unless `trace` wants to see everything."""
-    evaluation = Evaluation(tuple([layer.kind for layer in layers]))
+    evaluation = PolicyEvaluation(tuple([layer.kind for layer in layers]))
     for layer in layers:
         mine = _bound_to(request.caller, layer.bound)
         for held in layer.policies:
@@ -146,7 +146,7 @@ def evaluate(request: Request, layers: Sequence[PolicyLayer], trace: Trace | Non
                 found = _match(statement, layer.kind, request, mine)
                 if trace is not None:
                     trace(layer, held, statement, found)
-                if not isinstance(found, Meant):
+                if not isinstance(found, PrincipalMatch):
                     continue
                 applied = MatchedStatement(layer.kind, held, statement, found)
                 if statement.allows:
@@ -211,7 +211,9 @@ def _bound_to(caller: Caller | None, bound: Tags) -> Collection[str]:
     return [arn for arn, principal_id in bound if principal_id == caller.principal.principal_id]
 
 
-def _match(statement: Statement, kind: PolicyKind, request: Request, mine: Collection[str]) -> Meant | Mismatch:
+def _match(
+    statement: Statement, kind: PolicyKind, request: Request, mine: Collection[str]
+) -> PrincipalMatch | Mismatch:
     """How the statement means the caller, or the first thing that does not match."""
     if not statement.names_action(request.action):
         return Element.ACTION
@@ -224,7 +226,7 @@ def _match(statement: Statement, kind: PolicyKind, request: Request, mine: Colle
     elif not statement.names_resource(request.resource, request.context):
         return Element.RESOURCE
     meant = _meant(statement, kind, request, mine)
-    if meant is Meant.NOT:
+    if meant is PrincipalMatch.NOT:
         return Element.PRINCIPAL
     for condition in statement.conditions:
         if not condition.holds(request.context):
@@ -232,24 +234,28 @@ def _match(statement: Statement, kind: PolicyKind, request: Request, mine: Colle
     return meant
 
 
-def _meant(statement: Statement, kind: PolicyKind, request: Request, mine: Collection[str]) -> Meant:
+def _meant(statement: Statement, kind: PolicyKind, request: Request, mine: Collection[str]) -> PrincipalMatch:
     principals = statement.principals
     if kind not in RESOURCE_KINDS:
-        return Meant.DIRECTLY if principals is None else Meant.NOT
+        return PrincipalMatch.DIRECTLY if principals is None else PrincipalMatch.NOT
     if principals is None:
-        return Meant.NOT
+        return PrincipalMatch.NOT
     caller = request.caller
     if caller is None:
         named = request.federated in principals.federated
         if statement.allows:
-            return Meant.DIRECTLY if named and not statement.negated_principals else Meant.NOT
+            return PrincipalMatch.DIRECTLY if named and not statement.negated_principals else PrincipalMatch.NOT
         # What is said to everyone else is said to a web identity too.
-        return Meant.DIRECTLY if (named or principals.everyone) != statement.negated_principals else Meant.NOT
+        return (
+            PrincipalMatch.DIRECTLY
+            if (named or principals.everyone) != statement.negated_principals
+            else PrincipalMatch.NOT
+        )
     if not statement.negated_principals:
         if principals.everyone and statement.narrowed_by_principal_arn:
-            return Meant.DIRECTLY
+            return PrincipalMatch.DIRECTLY
         return principals.mean(caller, mine)
     if statement.allows:
-        return Meant.NOT if principals.mean(caller, mine) is not Meant.NOT else Meant.ROLE
+        return PrincipalMatch.NOT if principals.mean(caller, mine) is not PrincipalMatch.NOT else PrincipalMatch.ROLE
     bounded = caller.principal.boundary is not None
-    return Meant.NOT if principals.spare(caller, mine) and not bounded else Meant.DIRECTLY
+    return PrincipalMatch.NOT if principals.spare(caller, mine) and not bounded else PrincipalMatch.DIRECTLY

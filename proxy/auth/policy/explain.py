@@ -13,7 +13,7 @@ from proxy.auth.policy.context import Context
 from proxy.auth.policy.decision import Decision, Question, decide
 from proxy.auth.policy.documents import Statement
 from proxy.auth.policy.evaluation import RESOURCE_KINDS, Element, LayerPolicy, Mismatch, PolicyKind, PolicyLayer, Trace
-from proxy.auth.policy.principals import Meant
+from proxy.auth.policy.principals import PrincipalMatch
 from proxy.auth.policy.trust import decide_trust
 from proxy.model.identity import Caller, RegistryAccess, RepositoryAccess, Role
 
@@ -70,8 +70,8 @@ def explain_trust(caller: Caller | None, federated: str, role: Role, action: str
 
 
 def _onlooker(verdicts: list[Verdict], question: Question, who: str) -> Trace:
-    def look(layer: PolicyLayer, held: LayerPolicy, statement: Statement, found: Meant | Mismatch) -> None:
-        if isinstance(found, Meant):
+    def look(layer: PolicyLayer, held: LayerPolicy, statement: Statement, found: PrincipalMatch | Mismatch) -> None:
+        if isinstance(found, PrincipalMatch):
             matched, reason = True, _reach(layer, statement, found)
         else:
             matched, reason = False, _reason(layer, statement, found, question, who)
@@ -91,14 +91,14 @@ def _onlooker(verdicts: list[Verdict], question: Question, who: str) -> Trace:
     return look
 
 
-def _reach(layer: PolicyLayer, statement: Statement, meant: Meant) -> str:
+def _reach(layer: PolicyLayer, statement: Statement, meant: PrincipalMatch) -> str:
     if not statement.allows:
         return ""
     if not layer.grants:
         return "only identity-based policies can allow this action"
-    if meant is Meant.ACCOUNT:
+    if meant is PrincipalMatch.ACCOUNT:
         return "it names the account: a policy of the caller's own must allow as well"
-    if meant is Meant.ROLE:
+    if meant is PrincipalMatch.ROLE:
         return "permissions boundary and session policies narrow what it grants"
     return ""
 

@@ -13,12 +13,12 @@ from enum import Enum, auto
 Matcher = Callable[[str], bool]
 
 
-class Wild(Enum):
+class Wildcard(Enum):
     STAR = auto()
     ONE = auto()
 
 
-Token = str | Wild
+Token = str | Wildcard
 """A run of literal text, or a wildcard."""
 
 
@@ -26,7 +26,7 @@ def wildcards(text: str) -> list[Token]:
     """The tokens of `text`, in which every `*` and `?` is a wildcard."""
     tokens: list[Token] = []
     for run in _RUNS.findall(text):
-        tokens.append(Wild.STAR if run == "*" else Wild.ONE if run == "?" else run)
+        tokens.append(Wildcard.STAR if run == "*" else Wildcard.ONE if run == "?" else run)
     return tokens
 
 
@@ -73,11 +73,11 @@ class _Piece:
         self.length = sum(len(token) if isinstance(token, str) else 1 for token in tokens)
         self._places: tuple[Mapping[str, int], int] | None = None
         self.text: str | re.Pattern[str]
-        if Wild.ONE in tokens:
+        if Wildcard.ONE in tokens:
             spelled = (re.escape(token) if isinstance(token, str) else "." for token in tokens)
             self.text = re.compile("".join(spelled), re.DOTALL)
             if self.length > _EXPRESSION_MAX:
-                self._places = _places(tokens)
+                self._places = _positions(tokens)
         else:
             self.text = "".join(map(str, tokens))
 
@@ -111,7 +111,7 @@ class _Piece:
 _RUNS = re.compile(r"[^*?]+|[*?]")
 
 
-def _places(tokens: Sequence[Token]) -> tuple[Mapping[str, int], int]:
+def _positions(tokens: Sequence[Token]) -> tuple[Mapping[str, int], int]:
     """For each character of a piece, the bits of the places where it fits; and those where every character does."""
     characters = [each for token in tokens for each in (token if isinstance(token, str) else (None,))]
     anywhere = sum(1 << at for at, each in enumerate(characters) if each is None)
@@ -125,7 +125,7 @@ def _places(tokens: Sequence[Token]) -> tuple[Mapping[str, int], int]:
 def _cut(tokens: Sequence[Token]) -> list[_Piece]:
     pieces: list[list[Token]] = [[]]
     for token in tokens:
-        if token is Wild.STAR:
+        if token is Wildcard.STAR:
             pieces.append([])
         else:
             pieces[-1].append(token)

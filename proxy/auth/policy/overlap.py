@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from proxy.auth.policy.matching import Token, Wild, matcher
+from proxy.auth.policy.matching import Token, Wildcard, matcher
 
 
 def covers(pattern: Sequence[Token], prefix: str) -> bool:
@@ -20,9 +20,9 @@ def covers(pattern: Sequence[Token], prefix: str) -> bool:
     It has to end in a star, for a text may end in anything; and if it is what `prefix` alone is, that star takes all
     that may follow."""
     for token in reversed(pattern):
-        if token is Wild.STAR:
+        if token is Wildcard.STAR:
             return matcher(pattern)(prefix)
-        if token is not Wild.ONE and token:
+        if token is not Wildcard.ONE and token:
             break
     return False
 
@@ -34,17 +34,17 @@ def overlaps(one: Sequence[Token], other: Sequence[Token]) -> bool:
     what the first n cells of `one` say."""
     cells = _cells(one)
     end = 1 << len(cells)
-    stars = sum(1 << n for n, cell in enumerate(cells) if cell is Wild.STAR)
+    stars = sum(1 << n for n, cell in enumerate(cells) if cell is Wildcard.STAR)
     takes: dict[Token, int] = {}
     for n, cell in enumerate(cells):
-        if cell is not Wild.STAR:
+        if cell is not Wildcard.STAR:
             takes[cell] = takes.get(cell, 0) | 1 << n
-    anything = takes.get(Wild.ONE, 0)
+    anything = takes.get(Wildcard.ONE, 0)
     at = _past_stars(1, stars)
     for cell in _cells(other):
-        if cell is Wild.STAR:
+        if cell is Wildcard.STAR:
             at = (2 * end - 1) & -(at & -at)  # from the first place on, some text leads to each later one
-        elif cell is Wild.ONE:
+        elif cell is Wildcard.ONE:
             at = _past_stars((at & ~stars) << 1 | at & stars, stars) & (2 * end - 1)
         else:
             at = _past_stars((at & (takes.get(cell, 0) | anything)) << 1 | at & stars, stars)
@@ -56,7 +56,7 @@ def overlaps(one: Sequence[Token], other: Sequence[Token]) -> bool:
 def _cells(tokens: Sequence[Token]) -> list[Token]:
     """Characters and wildcards, one by one; stars that follow each other are one."""
     each = (cell for token in tokens for cell in (token if isinstance(token, str) else (token,)))
-    return [cell for cell, run in groupby(each) for cell in ([cell] if cell is Wild.STAR else run)]
+    return [cell for cell, run in groupby(each) for cell in ([cell] if cell is Wildcard.STAR else run)]
 
 
 def _past_stars(at: int, stars: int) -> int:

@@ -26,7 +26,7 @@ _SESSION = re.compile(
 _KINDS = ("AWS", "Service", "Federated", "CanonicalUser")
 
 
-class Meant(IntEnum):
+class PrincipalMatch(IntEnum):
     """How a Principal element reaches a caller; what is higher grants more inside one account."""
 
     NOT = 0
@@ -48,16 +48,16 @@ class Principals:
     services: frozenset[str] = frozenset()
     canonical: frozenset[str] = frozenset()
 
-    def mean(self, caller: Caller, mine: Collection[str]) -> Meant:
+    def mean(self, caller: Caller, mine: Collection[str]) -> PrincipalMatch:
         """`mine` are the ARNs that stand for the caller's user or role, or for sessions of that role, in the policy
         that this element is from."""
         if self._names_session(caller, mine):
-            return Meant.DIRECTLY
+            return PrincipalMatch.DIRECTLY
         if not self.named.isdisjoint(mine):
-            return Meant.DIRECTLY if caller.principal.kind is PrincipalKind.USER else Meant.ROLE
+            return PrincipalMatch.DIRECTLY if caller.principal.kind is PrincipalKind.USER else PrincipalMatch.ROLE
         if self.everyone:
-            return Meant.ROLE
-        return Meant.ACCOUNT if caller.account in self.accounts else Meant.NOT
+            return PrincipalMatch.ROLE
+        return PrincipalMatch.ACCOUNT if caller.account in self.accounts else PrincipalMatch.NOT
 
     def spare(self, caller: Caller, mine: Collection[str]) -> bool:
         """Whether a Deny with this as its NotPrincipal lets the caller go.

@@ -12,7 +12,7 @@ from functools import lru_cache
 from proxy.auth.policy.decision import Decision, Question, settle
 from proxy.auth.policy.documents import Statement, keys_named
 from proxy.auth.policy.evaluation import LayerPolicy, Mismatch, PolicyKind, PolicyLayer, caller_layers, resource_layer
-from proxy.auth.policy.principals import Meant
+from proxy.auth.policy.principals import PrincipalMatch
 from proxy.auth.policy.spans import statement_spans
 from proxy.model.identity import BoundPolicy, Caller
 
@@ -30,7 +30,7 @@ class TextPosition:
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
+class MatchedPolicy:
     """A statement that counted. `arn`, `name` and `holder` are its policy's, as `model.identity.AttachedPolicy` has
     them; `end` is just past its closing brace."""
 
@@ -43,7 +43,7 @@ class Matched:
 
 
 @dataclass(frozen=True, slots=True)
-class Simulated:
+class SimulationResult:
     """`outcome` is a PolicyEvaluationDecisionType, `outcomes` that of each kind of policy by itself. `matched` are the
     Deny statements of a refusal, or all Allow statements behind an allowance. `missing` are condition keys that the
     policies read and the context lacks, as the policies spell them."""
@@ -51,11 +51,11 @@ class Simulated:
     decision: Decision
     outcome: str
     outcomes: Mapping[PolicyKind, str]
-    matched: tuple[Matched, ...]
+    matched: tuple[MatchedPolicy, ...]
     missing: tuple[str, ...]
 
 
-def simulate(caller: Caller, question: Question, resource_policy: BoundPolicy | None, owner: str) -> Simulated:
+def simulate(caller: Caller, question: Question, resource_policy: BoundPolicy | None, owner: str) -> SimulationResult:
     """As if `caller` asked, and the resource, which is of the account `owner`, had `resource_policy`.
 
     Policies that are only supposed are put into the caller's principal. `question.context` is what is given, no more.
@@ -65,15 +65,15 @@ def simulate(caller: Caller, question: Question, resource_policy: BoundPolicy | 
         layers.append(resource_layer(PolicyKind.REPOSITORY, resource_policy))
     seen: list[tuple[PolicyLayer, LayerPolicy, Statement]] = []
 
-    def look(layer: PolicyLayer, held: LayerPolicy, statement: Statement, found: Meant | Mismatch) -> None:
-        if isinstance(found, Meant):
+    def look(layer: PolicyLayer, held: LayerPolicy, statement: Statement, found: PrincipalMatch | Mismatch) -> None:
+        if isinstance(found, PrincipalMatch):
             seen.append((layer, held, statement))
 
     decision = settle(caller, question, layers, owner == caller.account, look)
     outcomes = {layer.kind: _outcome([each[2] for each in seen if each[0] is layer]) for layer in layers}
     counted = seen if decision.allowed or decision.explicit else []
     documents = [held.document for layer in layers for held in layer.policies]
-    return Simulated(
+    return SimulationResult(
         decision,
         ALLOWED if decision.allowed else EXPLICIT_DENY if decision.explicit else IMPLICIT_DENY,
         outcomes,
@@ -88,9 +88,9 @@ def _outcome(matched: Sequence[Statement]) -> str:
     return ALLOWED if matched else IMPLICIT_DENY
 
 
-def _matched(layer: PolicyLayer, held: LayerPolicy, statement: Statement) -> Matched:
+def _matched(layer: PolicyLayer, held: LayerPolicy, statement: Statement) -> MatchedPolicy:
     start, end = _places(held.document.text)[statement.index - 1]
-    return Matched(layer.kind, held.arn, held.name, held.holder, start, end)
+    return MatchedPolicy(layer.kind, held.arn, held.name, held.holder, start, end)
 
 
 @lru_cache(_TEXTS)

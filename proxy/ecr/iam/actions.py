@@ -25,7 +25,7 @@ class EntityKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class IamAction:
     """`parameter` names the entity (PolicyArn and the like hold a whole ARN); a list without one is of `PathPrefix`.
 
     `makes`: the entity is made by this, its ARN follows from Path and name. `own`: a caller that names no user means
@@ -42,24 +42,24 @@ class Action:
     tagging: str = ""
 
 
-_ANY = Action(EntityKind.NONE)
-_USER = Action(EntityKind.USER, "UserName")
-_OWN = Action(EntityKind.USER, "UserName", own=True)
-_BOUNDED_USER = Action(EntityKind.USER, "UserName", bounded=True)
-_GROUP = Action(EntityKind.GROUP, "GroupName")
-_ROLE = Action(EntityKind.ROLE, "RoleName")
-_BOUNDED_ROLE = Action(EntityKind.ROLE, "RoleName", bounded=True)
-_POLICY = Action(EntityKind.POLICY, "PolicyArn")
-_PROVIDER = Action(EntityKind.PROVIDER, "OpenIDConnectProviderArn")
-_SOURCE = Action(EntityKind.SOURCE, "PolicySourceArn")
+_ANY = IamAction(EntityKind.NONE)
+_USER = IamAction(EntityKind.USER, "UserName")
+_OWN = IamAction(EntityKind.USER, "UserName", own=True)
+_BOUNDED_USER = IamAction(EntityKind.USER, "UserName", bounded=True)
+_GROUP = IamAction(EntityKind.GROUP, "GroupName")
+_ROLE = IamAction(EntityKind.ROLE, "RoleName")
+_BOUNDED_ROLE = IamAction(EntityKind.ROLE, "RoleName", bounded=True)
+_POLICY = IamAction(EntityKind.POLICY, "PolicyArn")
+_PROVIDER = IamAction(EntityKind.PROVIDER, "OpenIDConnectProviderArn")
+_SOURCE = IamAction(EntityKind.SOURCE, "PolicySourceArn")
 
-ACTIONS: Mapping[str, Action] = {
+ACTIONS: Mapping[str, IamAction] = {
     # users
-    "CreateUser": Action(EntityKind.USER, "UserName", makes=True, bounded=True, tagging="TagUser"),
+    "CreateUser": IamAction(EntityKind.USER, "UserName", makes=True, bounded=True, tagging="TagUser"),
     "GetUser": _OWN,
-    "UpdateUser": Action(EntityKind.USER, "UserName", renames=True),
+    "UpdateUser": IamAction(EntityKind.USER, "UserName", renames=True),
     "DeleteUser": _USER,
-    "ListUsers": Action(EntityKind.USER),
+    "ListUsers": IamAction(EntityKind.USER),
     "ListGroupsForUser": _USER,
     "TagUser": _USER,
     "UntagUser": _USER,
@@ -78,7 +78,7 @@ ACTIONS: Mapping[str, Action] = {
     "UpdateAccessKey": _OWN,
     "DeleteAccessKey": _OWN,
     "ListAccessKeys": _OWN,
-    "GetAccessKeyLastUsed": Action(EntityKind.ACCESS_KEY, "AccessKeyId"),
+    "GetAccessKeyLastUsed": IamAction(EntityKind.ACCESS_KEY, "AccessKeyId"),
     "GetLoginProfile": _OWN,
     "DeleteLoginProfile": _OWN,
     "ListMFADevices": _OWN,
@@ -87,11 +87,11 @@ ACTIONS: Mapping[str, Action] = {
     "ListServiceSpecificCredentials": _OWN,
     "ListVirtualMFADevices": _ANY,
     # groups
-    "CreateGroup": Action(EntityKind.GROUP, "GroupName", makes=True),
+    "CreateGroup": IamAction(EntityKind.GROUP, "GroupName", makes=True),
     "GetGroup": _GROUP,
-    "UpdateGroup": Action(EntityKind.GROUP, "GroupName", renames=True),
+    "UpdateGroup": IamAction(EntityKind.GROUP, "GroupName", renames=True),
     "DeleteGroup": _GROUP,
-    "ListGroups": Action(EntityKind.GROUP),
+    "ListGroups": IamAction(EntityKind.GROUP),
     "AddUserToGroup": _GROUP,
     "RemoveUserFromGroup": _GROUP,
     "PutGroupPolicy": _GROUP,
@@ -102,14 +102,14 @@ ACTIONS: Mapping[str, Action] = {
     "DetachGroupPolicy": _GROUP,
     "ListAttachedGroupPolicies": _GROUP,
     # roles
-    "CreateRole": Action(EntityKind.ROLE, "RoleName", makes=True, bounded=True, tagging="TagRole"),
-    "CreateServiceLinkedRole": Action(EntityKind.ROLE, "AWSServiceName", makes=True),
+    "CreateRole": IamAction(EntityKind.ROLE, "RoleName", makes=True, bounded=True, tagging="TagRole"),
+    "CreateServiceLinkedRole": IamAction(EntityKind.ROLE, "AWSServiceName", makes=True),
     "GetRole": _BOUNDED_ROLE,
     "UpdateRole": _BOUNDED_ROLE,
     "UpdateRoleDescription": _BOUNDED_ROLE,
     "UpdateAssumeRolePolicy": _BOUNDED_ROLE,
     "DeleteRole": _BOUNDED_ROLE,
-    "ListRoles": Action(EntityKind.ROLE),
+    "ListRoles": IamAction(EntityKind.ROLE),
     "TagRole": _ROLE,
     "UntagRole": _ROLE,
     "ListRoleTags": _ROLE,
@@ -124,7 +124,7 @@ ACTIONS: Mapping[str, Action] = {
     "ListAttachedRolePolicies": _ROLE,
     "ListInstanceProfilesForRole": _ROLE,
     # managed policies
-    "CreatePolicy": Action(EntityKind.POLICY, "PolicyName", makes=True, tagging="TagPolicy"),
+    "CreatePolicy": IamAction(EntityKind.POLICY, "PolicyName", makes=True, tagging="TagPolicy"),
     "GetPolicy": _POLICY,
     "DeletePolicy": _POLICY,
     "ListPolicies": _ANY,
@@ -138,10 +138,12 @@ ACTIONS: Mapping[str, Action] = {
     "UntagPolicy": _POLICY,
     "ListPolicyTags": _POLICY,
     # providers of web identities
-    "CreateOpenIDConnectProvider": Action(EntityKind.PROVIDER, "Url", makes=True, tagging="TagOpenIDConnectProvider"),
+    "CreateOpenIDConnectProvider": IamAction(
+        EntityKind.PROVIDER, "Url", makes=True, tagging="TagOpenIDConnectProvider"
+    ),
     "GetOpenIDConnectProvider": _PROVIDER,
     "DeleteOpenIDConnectProvider": _PROVIDER,
-    "ListOpenIDConnectProviders": Action(EntityKind.PROVIDER),
+    "ListOpenIDConnectProviders": IamAction(EntityKind.PROVIDER),
     "AddClientIDToOpenIDConnectProvider": _PROVIDER,
     "RemoveClientIDFromOpenIDConnectProvider": _PROVIDER,
     "UpdateOpenIDConnectProviderThumbprint": _PROVIDER,

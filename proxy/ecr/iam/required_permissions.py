@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.ecr.iam.actions import Action, EntityKind
+from proxy.ecr.iam.actions import EntityKind, IamAction
 from proxy.model.identity import IamResource
 
 FindResource = Callable[[str, str, str], Awaitable[IamResource | None]]
@@ -33,7 +33,7 @@ class RequiredPermission:
 
 
 async def required_permissions(
-    find: FindResource, account: str, name: str, action: Action, parameters: Mapping[str, Any]
+    find: FindResource, account: str, name: str, action: IamAction, parameters: Mapping[str, Any]
 ) -> list[RequiredPermission]:
     """What must be allowed for the call `name` of the entities of `account`."""
     keys = _request_keys(action, parameters)
@@ -62,7 +62,7 @@ async def required_permissions(
     return asked
 
 
-def _request_keys(action: Action, parameters: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+def _request_keys(action: IamAction, parameters: Mapping[str, Any]) -> dict[str, Sequence[str]]:
     """The condition keys that the call's own parameters fill."""
     keys: dict[str, Sequence[str]] = {}
     tags = parameters.get("Tags")
@@ -80,7 +80,7 @@ def _request_keys(action: Action, parameters: Mapping[str, Any]) -> dict[str, Se
     return keys
 
 
-def _resource_keys(action: Action, found: IamResource) -> dict[str, Sequence[str]]:
+def _resource_keys(action: IamAction, found: IamResource) -> dict[str, Sequence[str]]:
     prefixes = ("aws", "iam") if action.kind in _TAGGED_TWICE else ("aws",)
     keys: dict[str, Sequence[str]] = {
         f"{prefix}:resourcetag/{key.lower()}": (value,) for prefix in prefixes for key, value in found.tags
@@ -107,7 +107,7 @@ def _named(account: str, kind: EntityKind, given: str) -> str:
     return _arn(account, kind, "/") + given
 
 
-def _renamed(resource: str, action: Action, parameters: Mapping[str, Any]) -> str:
+def _renamed(resource: str, action: IamAction, parameters: Mapping[str, Any]) -> str:
     head, _, rest = resource.partition("/")
     path, _, name = rest.rpartition("/")
     new_path = parameters.get("NewPath", f"/{path}/" if path else "/")

@@ -19,7 +19,7 @@ from proxy.auth.policy.context import RequestInfo
 from proxy.auth.secrets import SecretValue, open_value, seal_value
 from proxy.awsmodel import models
 from proxy.ecr.secretsmanager.arguments import HIDDEN, check, value_of
-from proxy.metadata.contract import Secrets
+from proxy.metadata.contract import SecretPort
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller
 from proxy.model.secrets import CURRENT, SecretHead, SecretVersion, parse_secret_arn, secret_arn
@@ -49,7 +49,7 @@ class SecretsManager:
 
     def __init__(
         self,
-        rows: Secrets,
+        rows: SecretPort,
         access: Access,
         sealer: SmallSealer,
         *,

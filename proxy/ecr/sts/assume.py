@@ -16,7 +16,7 @@ from proxy.auth.policy.context import RequestInfo, request_context
 from proxy.auth.policy.trust import decide_trust
 from proxy.auth.revocation import issue_time
 from proxy.auth.sessions import Sessions, TemporaryCredentials
-from proxy.auth.web_identity import WebIdentity, admitted, prove, read_token, session_keys, trust_keys
+from proxy.auth.web_identity import WebIdentity, admit, read_token, session_keys, trust_keys, verify_token
 from proxy.awsmodel.validation import validate
 from proxy.ecr.last_use import LastUses
 from proxy.ecr.sts.issuers import Issuers
@@ -128,8 +128,8 @@ class Assuming:
                 Code.INVALID_IDENTITY_TOKEN,
                 f"No OpenIDConnect provider found in your account for {token.issuer[:300]}",
             )
-        prove(token, await self._issuers.keys(token))
-        return admitted(token, provider, now)
+        verify_token(token, await self._issuers.keys(token))
+        return admit(token, provider, now)
 
     async def _issue(
         self,

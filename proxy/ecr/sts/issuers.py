@@ -25,7 +25,7 @@ import aiohttp
 from yarl import URL
 
 from proxy import observe
-from proxy.auth.web_identity import IdToken, fits, read_keys
+from proxy.auth.web_identity import IdToken, key_fits, read_keys
 from proxy.model.errors import Code, Failure
 
 ANSWER_MAX = 256 * 1024
@@ -84,7 +84,7 @@ class _Kept:
         return now - self.fetched < KEPT_SECONDS
 
     def fitting(self, token: IdToken, now: float) -> Keys:
-        return [key for key in self.keys if fits(key, token)] if self.is_current(now) else []
+        return [key for key in self.keys if key_fits(key, token)] if self.is_current(now) else []
 
 
 class Issuers:

@@ -1,8 +1,8 @@
 """Connections to one metadata service: frames (`wire`) over its unix socket, or over TCP, mostly TLS.
 
 One request at a time on each connection; connections are reused. Promises: an answer counts only when its whole frame
-has come; a connection on which one did not come whole is closed, whoever was cancelled, and never used again. Used by
-`endpoints`. Must not know what is asked.
+has come; a connection on which one did not come whole is closed, also when its caller is cancelled, and never used
+again. Used by `endpoints`. Must not know any operation.
 """
 
 from __future__ import annotations

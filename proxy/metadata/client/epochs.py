@@ -74,10 +74,10 @@ class Epochs:
         until = self._counters[_LEASE]
         return until == 0 or now() < until
 
-    def look(self) -> Look | None:
+    def snapshot(self) -> PageSnapshot | None:
         """The current epoch of identities, for a response that may be cached; None without a valid lease, and in
         grace."""
-        return Look(self._counters) if self.lease_valid() and not self.in_grace() else None
+        return PageSnapshot(self._counters) if self.lease_valid() and not self.in_grace() else None
 
     def grant_lease(self, until: int, *, grace: bool = False) -> None:
         """For the writer: the lease is valid until then. 0: always, 1: not any more."""
@@ -144,17 +144,17 @@ class Epochs:
             self._descriptor = -1
 
 
-class Look:
+class PageSnapshot:
     """A page's epochs before a look-up. What was looked up since stays valid for as long as this is current."""
 
     __slots__ = ("_counters", "_seen")
 
     def __init__(self, counters: memoryview) -> None:
-        """Use `Epochs.look`, before a principal is looked up."""
+        """Use `Epochs.snapshot`, before a principal is looked up."""
         self._counters = counters
         self._seen = [(_IDENTITY, counters[_IDENTITY])]
 
-    def take_in(self, account: str, repository: str) -> None:
+    def include(self, account: str, repository: str) -> None:
         """Add the epochs of that registry and that repository, before either is looked up."""
         for name in ("", repository):
             stripe = _stripe(account, name)

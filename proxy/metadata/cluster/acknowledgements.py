@@ -1,6 +1,6 @@
-"""Writes of this service that wait for other services: until each that was told has confirmed, or is outlasted.
+"""Committed writes of this service that wait for other services: until each has confirmed, or its lease has ended.
 
-`invalidation` has the rules (4, 6 and 7). All on one event loop. Must not know how services hear of each other.
+`protocol` has the rules (4, 6 and 7). Used by `membership`, on one event loop. Must not know how messages arrive.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from proxy.metadata.cluster.protocol import FENCE_SECONDS, OUTLAST_SECONDS
-from proxy.metadata.db.store import Told
+from proxy.metadata.db.store import Announcement
 from proxy.model.errors import Code, Failure
 
 _CONFIRMED_MAX = 256  # registrations whose last number is remembered; most are of the past
 
 
 @dataclass(eq=False, slots=True)
-class _Wait:
+class _PendingWrite:
     number: int
     began: float
     services: set[str]
@@ -25,43 +25,43 @@ class _Wait:
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Waits:
-    """What is awaited now. `clock` counts seconds."""
+class Acknowledgements:
+    """The writes that wait now. `clock` counts seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._confirmed: dict[str, int] = {}
-        self._waits: set[_Wait] = set()
+        self._waits: set[_PendingWrite] = set()
 
-    def begin(self, told: Told) -> asyncio.Future[None] | None:
-        """Done when all who were told have confirmed, or need not any more; None: they have already."""
-        missing = {each for each in told.services if self._confirmed.get(each, 0) < told.number}
+    def begin(self, announcement: Announcement) -> asyncio.Future[None] | None:
+        """Done when all notified services have confirmed, or need not any more; None: they have already."""
+        missing = {each for each in announcement.services if self._confirmed.get(each, 0) < announcement.number}
         if not missing:
             return None
-        wait = _Wait(told.number, self._clock(), missing)
+        wait = _PendingWrite(announcement.number, self._clock(), missing)
         self._waits.add(wait)
         return wait.done
 
-    def first(self) -> int:
-        """The lowest number that is waited for, 0 when none is."""
+    def first_number(self) -> int:
+        """The lowest number that waits, 0 when none does."""
         return min((wait.number for wait in self._waits), default=0)
 
-    def last(self) -> int | None:
-        """The latest number that is waited for."""
+    def last_number(self) -> int | None:
+        """The highest number that waits."""
         return max((wait.number for wait in self._waits), default=None)
 
     def confirm(self, registration: str, number: int) -> None:
-        """It has let go of all that our news up to `number` outdated."""
+        """The service has invalidated all that our news up to `number` names."""
         self._confirmed[registration] = max(number, self._confirmed.get(registration, 0))
         self._end(registration, number)
 
-    def outlasted(self, registration: str) -> None:
-        """Nobody uses what was kept by it: it has confirmed all that there ever was."""
+    def release(self, registration: str) -> None:
+        """Its lease has ended: no write waits for it any more."""
         self._end(registration, None)
 
-    def slow(self, known: Collection[str], began: float, stalled: float) -> set[str]:
-        """Who is in the roster that was asked for then, and has been waited for too long, counted from when nobody
-        could confirm, last."""
+    def slow_services(self, known: Collection[str], began: float, stalled: float) -> set[str]:
+        """Services in the table as read at `began` that writes have waited for too long; `stalled` is when confirming
+        was last impossible, and time counts from then."""
         return {
             each
             for wait in self._waits
@@ -70,17 +70,18 @@ class Waits:
         }
 
     def note_missing(self, known: Collection[str], began: float) -> None:
-        """Wait no longer for those whom rosters, this one of then the last, have lacked for a lease."""
+        """Stop waiting for services whose rows have been missing for a lease; `known` is the table as read at
+        `began`."""
         for wait in list(self._waits):
             if wait.began > began:
-                continue  # the roster is older than what this one was told
+                continue  # the table was read before this write was announced
             for registration in wait.services - set(known):
                 missing = wait.missing.setdefault(registration, self._clock())
                 if self._clock() - missing >= OUTLAST_SECONDS:
-                    self.outlasted(registration)
+                    self.release(registration)
 
-    def forget(self, known: Collection[str]) -> None:
-        """What is of the past: waits that nobody awaits, and confirmations when they become many."""
+    def prune(self, known: Collection[str]) -> None:
+        """Remove writes that are no longer awaited, and old confirmations when they become many."""
         self._waits = {wait for wait in self._waits if not wait.done.done()}
         if len(self._confirmed) > _CONFIRMED_MAX:
             self._confirmed = {each: number for each, number in self._confirmed.items() if each in known}
@@ -101,7 +102,7 @@ class Waits:
 
 
 def unconfirmed(why: str) -> Failure:
-    """The answer to a write that is committed, while others may use what it has outdated."""
+    """The answer to a committed write while other services may still use what it has invalidated."""
     return Failure(
         Code.METADATA_UNAVAILABLE,
         f"the write is done and not yet confirmed everywhere: {why}",

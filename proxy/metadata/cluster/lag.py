@@ -1,11 +1,11 @@
-"""How a node keeps up with changes, and when it is granted no lease because it does not.
+"""Decides when a node that confirms changes late is granted no lease.
 
 A write waits for a node from its commit until the node has confirmed the change, or until its lease has ended. A
 confirmation is **late** when a write has waited for it for more than `TARDY_SECONDS`, which is three eighths of a
 lease. After `LATE_MAX` late ones in a row the node is granted no lease until it has not been late for
-`REFUSAL_SECONDS`: no write waits for it meanwhile, and it asks its service for every answer that may change. In a row
+`REFUSAL_SECONDS`: no write waits for it meanwhile, and it reads every row that may change from its service. In a row
 means: none in time between them, and each of a change from after the confirmation before it, so that one standstill
-counts once, however many writes it meets. Must not know connections.
+counts once, however many writes it delays. Used by `subscribers`. Must not know connections.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""This service among the others over one PostgreSQL: its registration, the news between them, who is given up.
+"""The membership of this service among the others over one PostgreSQL: registration, change messages, removals.
 
-`invalidation` has the rules (1 to 8). Three sessions of its own: one listens, one renews and removes, one confirms;
-without any of them this service has no lease. Promises: `confirmed` ends only when no other service's nodes can use
-what a write has outdated; it never waits for a dead service longer than its lease; no commit that stalls costs another
-service its lease. All on one event loop; the writing thread only hands in what it told. Must not know operations.
+`protocol` has the rules. Three sessions: one listens, one renews and removes, one confirms; without any of them there
+is no lease. `committed` ends when no node of another service can use what the write has invalidated, and waits for a
+dead service no longer than its lease. On one event loop. Made by `service.service`. Must not know operations.
 """
 
 from __future__ import annotations
@@ -21,36 +20,35 @@ import psycopg
 from proxy import observe
 from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.cluster import pg_registry, protocol
-from proxy.metadata.cluster.acknowledgements import Waits, unconfirmed
-from proxy.metadata.cluster.outage import Grace
+from proxy.metadata.cluster.acknowledgements import Acknowledgements, unconfirmed
+from proxy.metadata.cluster.outage import OutageGrace
 from proxy.metadata.cluster.pg_registry import Peer
 from proxy.metadata.cluster.protocol import LEASE_SECONDS, OUTLAST_SECONDS, RENEW_SECONDS, compact, decode
 from proxy.metadata.cluster.reachability import Reachability
-from proxy.metadata.cluster.subscribers import Nodes
+from proxy.metadata.cluster.subscribers import Subscribers
 from proxy.metadata.db import pg_sessions
-from proxy.metadata.db.pg_connection import Line, apart
+from proxy.metadata.db.pg_connection import PgConnection, in_own_task
 from proxy.metadata.db.postgresql import application_name
-from proxy.metadata.db.store import Told
+from proxy.metadata.db.store import Announcement
 from proxy.metadata.db.transaction import Changes
 
 _LEASE = int(LEASE_SECONDS * 1e9)
 _LEAVE_SECONDS = 1.0
 _REGISTER_SECONDS = 12.0  # the lock of writes is waited for 10
-_HELLO = -1  # renewals of a service that has just said that it is there
+_HELLO = -1  # renewals of a service that has just announced itself
 _PAUSE_SECONDS = 0.1  # between two attempts to connect
 _NOTIFY_SECONDS = 12.0  # NOTIFY waits for commits that announce, for as long as lock_timeout (10 s) lets it
-_DUE_PAUSE = 0.05  # at least, between two looks at the roster
-_UNHEARD_SECONDS = 1.0  # in which our own news should have been settled by the writing thread
-# Renewals need no disk: a crash of PostgreSQL that undoes some ends this session too. A registration does need one.
-_OPTIONS = "-c synchronous_commit=off"
+_DUE_PAUSE = 0.05  # at least, between two reads of the table
+_UNHEARD_SECONDS = 1.0  # in which the writing thread should have handed in its own news
+_OPTIONS = "-c synchronous_commit=off"  # a crash of PostgreSQL that undoes renewals ends this session too
 
 
 class _Fenced(Exception):
     """Our row was removed: writes may have been missed."""
 
 
-class Peers:
-    """`begin` registers; `close` lets others go on without us. `gave_up` is what grace has to be told."""
+class Membership:
+    """`begin` registers; `close` removes the registration, so that no write waits for it."""
 
     def __init__(
         self,
@@ -59,7 +57,7 @@ class Peers:
         process: str,
         page: Epochs | None,
         now: Callable[[], int],
-        grace: Grace,
+        grace: OutageGrace,
         address: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,46 +70,50 @@ class Peers:
         self._clock = clock
         self._reachability = Reachability(grace, address, self._addresses, clock)
         self.warnings = self._reachability.warnings
-        self.nodes = Nodes(page, self.lease, now)
+        self.subscribers = Subscribers(page, self.lease, now)
         self.registration = ""
         self.known: dict[str, Peer] = {}
         self._until = 0  # of our lease
         self._in_grace = False
         self._renewed_at = clock()
         self._renewed_as = ""  # the registration of the last renewal, and so of what `known` is about
-        self._waits = Waits(clock)
-        self._spared: set[str] = set()  # whom we did not remove: whether they are there, the next roster tells
-        self._owed: dict[str, int] = {}  # process of a writer → the number we can confirm
-        self._owing = asyncio.Event()
+        self._acknowledgements = Acknowledgements(clock)
+        self._not_removed: set[str] = (
+            set()
+        )  # whose removal found another counter: the next read shows whether they are there
+        self._to_confirm: dict[str, int] = {}  # process of a writer → the number we can confirm
+        self._has_to_confirm = asyncio.Event()
         self._notifying_since: float | None = None  # a NOTIFY of ours that PostgreSQL has not answered
         self._stalled_at = -protocol.FENCE_SECONDS  # when one had not been answered for too long, last
-        self._settled: set[int] = set()  # numbers of our own that we were told of and have not heard yet
+        self._settled: set[int] = (
+            set()
+        )  # our own numbers that the writing thread handed in and that have not come back yet
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard = 0  # the highest number of our own that came back to us
         self._running: asyncio.Task[None] | None = None
         self._registered = asyncio.Event()
 
     def lease(self) -> tuple[int, bool]:
-        """Until when we may speak, and whether that is grace."""
+        """Until when our lease is valid, and whether in grace."""
         return self._until, self._in_grace
 
-    def reaches(self) -> bool:
+    def reaches_database(self) -> bool:
         """Whether the database was reached within a lease."""
         return self._registered.is_set() and not self._in_grace and self._now() < self._until
 
     def answer(self, question: Mapping[str, Any]) -> dict[str, bool]:
-        """To another service that has lost the database (`grace`)."""
-        return self.grace.answer(question, self.reaches(), self.known)
+        """To another service that has lost the database (`outage`)."""
+        return self.grace.answer(question, self.reaches_database(), self.known)
 
     def _addresses(self) -> Mapping[str, str] | None:
         """Of the other registered services; None while the database is not reached."""
-        return {each: peer.address for each, peer in self.known.items()} if self.reaches() else None
+        return {each: peer.address for each, peer in self.known.items()} if self.reaches_database() else None
 
     async def begin(self, seconds: float) -> None:
         """Register. MetadataUnavailable when that cannot be done in time."""
         self._running = asyncio.create_task(self._run(), name="peers")
         if self.grace.seconds:
-            for name, running in (("grace", self._go_on()), ("reachability", self._reachability.run())):
+            for name, running in (("grace", self._extend_grace()), ("reachability", self._reachability.run())):
                 task = asyncio.create_task(running, name=name)
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -120,49 +122,50 @@ class Peers:
         waiting.cancel()
         if not self._registered.is_set():
             await self.close()
-            raise pg_sessions.gone("it does not take this service's registration")
+            raise pg_sessions.unavailable("it does not take this service's registration")
 
     async def close(self) -> None:
-        """End. The row goes too, unless some node may still use what it keeps: then it is outlasted by others."""
+        """End. The row is removed too, unless some node has a valid lease: then other services wait until it has
+        ended."""
         if self._page is not None:
             self._page.grant_lease(1)
         self._until = 0
-        await self.nodes.close()
+        await self.subscribers.close()
         await self.grace.close()
         for task in [*self._tasks, *([self._running] if self._running else [])]:
             task.cancel()
         await asyncio.gather(*self._tasks, *([self._running] if self._running else []), return_exceptions=True)
         if self._page is not None:
-            self._page.grant_lease(1)  # again: an answer that was under way may have come since
+            self._page.grant_lease(1)  # once more: a renewal may have been answered since
         self._until = 0
-        if self.registration and not self.nodes.may_lend():
+        if self.registration and not self.subscribers.has_valid_leases():
             with suppress(psycopg.Error, TimeoutError, OSError):
                 async with asyncio.timeout(_LEAVE_SECONDS):
-                    line = await Line.open(self._parameters)
-                    await line.ask(pg_registry.REMOVE, self.registration)
-                    line.close()
-        self._waits.close(unconfirmed("this service ends"))
+                    connection = await PgConnection.open(self._parameters)
+                    await connection.fetch(pg_registry.REMOVE, self.registration)
+                    connection.close()
+        self._acknowledgements.close(unconfirmed("this service ends"))
 
     # ---- writes ---------------------------------------------------------------------------------------------------
 
-    def committed(self, changes: Changes, told: Told | None) -> Awaitable[None] | None:
+    def committed(self, changes: Changes, announcement: Announcement | None) -> Awaitable[None] | None:
         """`store.Committed`: our own page and nodes, then the other services."""
         if self._page is not None:
             self._page.bump(changes)
-        nodes = self.nodes.invalidate(changes)
+        subscribers = self.subscribers.invalidate(changes)
         others: asyncio.Future[None] | None = None
-        if told is not None:
-            self._settled.add(told.number)
-            others = self._waits.begin(told)
-        if nodes is None and others is None and self._registered.is_set() and self.grace.fenced_seconds() <= 0:
+        if announcement is not None:
+            self._settled.add(announcement.number)
+            others = self._acknowledgements.begin(announcement)
+        if subscribers is None and others is None and self._registered.is_set() and self.grace.fenced_seconds() <= 0:
             return None
-        return self._all(nodes, others)
+        return self._all(subscribers, others)
 
-    async def _all(self, nodes: asyncio.Future[None] | None, others: asyncio.Future[None] | None) -> None:
+    async def _all(self, subscribers: asyncio.Future[None] | None, others: asyncio.Future[None] | None) -> None:
         try:
             async with asyncio.timeout(protocol.CONFIRM_SECONDS):
-                if nodes is not None:
-                    await nodes
+                if subscribers is not None:
+                    await subscribers
                 if others is not None:
                     await others
                 while not self._registered.is_set() or self.grace.fenced_seconds() > 0:  # others rely on our "no"
@@ -171,93 +174,95 @@ class Peers:
         except TimeoutError:
             raise unconfirmed("other services could not be asked to confirm it") from None
         finally:
-            self._waits.forget(self.known)
+            self._acknowledgements.prune(self.known)
 
     # ---- the life of a registration -------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        told = False
+        is_reported = False
         while True:
             try:
-                await apart(self._session())
+                await in_own_task(self._session())
             except* _Fenced:
                 observe.log.warning("other services have given this one up for slow: it registers anew")
             except* (psycopg.Error, TimeoutError, OSError) as group:
-                if not told:
+                if not is_reported:
                     first: BaseException = group
                     while isinstance(first, BaseExceptionGroup):
                         first = first.exceptions[0]
                     reason = str(first).strip() or type(first).__name__
                     observe.log.warning("this service has no line to the others", reason=reason)
-                told = True
+                is_reported = True
             except* Exception:
                 observe.log.exception("the line to the other services failed")
             if self._registered.is_set():
                 self._registered.clear()
-                told = False
+                is_reported = False
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _session(self) -> None:
-        listening, control, notifying = [await Line.open(self._parameters) for _ in range(3)]
+        listening, control, notifying = [await PgConnection.open(self._parameters) for _ in range(3)]
         try:
             async with asyncio.TaskGroup() as tasks:
                 for channel in (pg_registry.CHANNEL, pg_registry.own_channel(self._process)):
-                    await listening.ask(f'LISTEN "{channel}"')  # a name that we made
+                    await listening.fetch(f'LISTEN "{channel}"')  # a name that we made
                 tasks.create_task(self._listen(listening))
                 await self._register(control)
                 await self._begin_registration(control)
                 tasks.create_task(self._confirm(notifying))
                 tasks.create_task(self._renew(control))
         finally:
-            for line in (listening, control, notifying):
-                line.close()
+            for connection in (listening, control, notifying):
+                connection.close()
 
-    async def _register(self, control: Line) -> None:
+    async def _register(self, control: PgConnection) -> None:
         registration, page = secrets.token_hex(16), self._page.name() if self._page is not None else ""
         hello = {"f": self._process, "n": 0, "c": {}, "r": registration, "a": self.address}
         await control.transact(
             _REGISTER_SECONDS,
             ("SET LOCAL synchronous_commit = on", ()),
             ("SELECT pg_advisory_xact_lock(%s)", (pg_registry.WRITING,)),
-            (pg_registry.SUCCEED, (self._process, page)),
+            (pg_registry.REMOVE_PREDECESSOR, (self._process, page)),
             (pg_registry.REGISTER, (registration, self._process, page, self.address)),
             (pg_registry.NOTIFY, (pg_registry.CHANNEL, compact(hello))),
         )
         self.registration = registration
 
-    async def _begin_registration(self, control: Line) -> None:
-        """What may have been missed is outdated; then, and not before, there is a lease."""
+    async def _begin_registration(self, control: PgConnection) -> None:
+        """Increment all epochs, for changes that were missed; then, and not before, take a lease."""
         if self._page is not None:
             self._page.grant_lease(1)
             self._page.bump_all()
         self._in_grace = False
-        self.nodes.invalidate(Changes(everything=True))
-        self._settled.clear()  # the line that would have brought their news is gone; what is heard twice costs little
-        last = self._waits.last()
-        if last is not None:  # what was to be confirmed while we could not hear it
+        self.subscribers.invalidate(Changes(everything=True))
+        self._settled.clear()  # their news will not come back on a new session; a second invalidation costs little
+        last = self._acknowledgements.last_number()
+        if last is not None:  # confirmations may have been lost
             news = {"f": self._process, "n": last, "c": {}}
-            await control.ask(pg_registry.NOTIFY, pg_registry.CHANNEL, compact(news))
+            await control.fetch(pg_registry.NOTIFY, pg_registry.CHANNEL, compact(news))
         await self._renew_once(control)
         self._registered.set()
 
-    async def _renew(self, control: Line) -> None:
+    async def _renew(self, control: PgConnection) -> None:
         while True:
             now = self._clock()
             due = min((peer.since + OUTLAST_SECONDS - now for peer in self.known.values()), default=RENEW_SECONDS)
-            await asyncio.sleep(min(RENEW_SECONDS, max(due, _DUE_PAUSE)))  # writes wait for who is due
+            await asyncio.sleep(
+                min(RENEW_SECONDS, max(due, _DUE_PAUSE))
+            )  # writes wait for those whose lease is about to end
             await self._renew_once(control)
 
-    async def _renew_once(self, control: Line) -> None:
+    async def _renew_once(self, control: PgConnection) -> None:
         began, asked = self._clock(), self._now()
-        rows = await control.ask(pg_registry.RENEW, self.registration)
+        rows = await control.fetch(pg_registry.RENEW, self.registration)
         if not any(row[4] for row in rows):
             self._until, self.registration = 0, ""  # and no grace for it
             if self._page is not None:
                 self._page.grant_lease(1)
             raise _Fenced
-        self._speak(asked, grace=False)
+        self._extend_lease(asked, grace=False)
         self._renewed_at, self._renewed_as = self._clock(), self.registration
-        self.grace.reached()
+        self.grace.note_reached()
         seen = self._clock()
         known: dict[str, Peer] = {}
         for registration, renewals, process, address, _ in rows:
@@ -267,16 +272,16 @@ class Peers:
                 known[registration] = before if same and before else Peer(renewals, seen, process, address)
         for registration, peer in self.known.items():
             if peer.renewals == _HELLO and seen - peer.since < OUTLAST_SECONDS:
-                known.setdefault(registration, peer)  # it said so after the roster was read
+                known.setdefault(registration, peer)  # it announced itself after the table was read
         self.known = known
-        self.grace.look(self.address, [peer.address for peer in known.values()])
-        for registration in self._spared & known.keys():
-            self.grace.keep(registration)
-        self._spared.clear()
-        self._waits.forget(known)
-        await self._judge(control, began)
+        self.grace.warn_if_unaddressed(self.address, [peer.address for peer in known.values()])
+        for registration in self._not_removed & known.keys():
+            self.grace.forget_given_up(registration)
+        self._not_removed.clear()
+        self._acknowledgements.prune(known)
+        await self._remove_ended(control, began)
 
-    def _speak(self, asked: int, *, grace: bool) -> None:
+    def _extend_lease(self, asked: int, *, grace: bool) -> None:
         if grace != self._in_grace:
             observe.log.warning(
                 "no service reaches the database: what was known is served on" if grace else "grace ends"
@@ -285,131 +290,131 @@ class Peers:
         if self._page is not None:
             self._page.grant_lease(self._until, grace=grace)
 
-    async def _go_on(self) -> None:
-        """Without a fresh lease, ask whether nobody else has one; for as long as all say so, go on."""
+    async def _extend_grace(self) -> None:
+        """Without a fresh lease, ask all others whether they have one; extend the lease for as long as none has."""
         while True:
             asked, registration = self._now(), self.registration
-            if not self.reaches() and registration and registration == self._renewed_as:
+            if not self.reaches_database() and registration and registration == self._renewed_as:
                 others = [peer.address for peer in self.known.values()]
-                may = await self.grace.may_go_on(registration, others, self._clock() - self._renewed_at)
-                if may and not self.reaches() and registration == self.registration:
-                    self._speak(asked, grace=True)
+                may = await self.grace.may_extend_grace(registration, others, self._clock() - self._renewed_at)
+                if may and not self.reaches_database() and registration == self.registration:
+                    self._extend_lease(asked, grace=True)
             await asyncio.sleep(RENEW_SECONDS / 2)
 
-    # ---- who is waited for no longer ------------------------------------------------------------------------------
+    # ---- removals ------------------------------------------------------------------------------------------------
 
-    async def _judge(self, control: Line, began: float) -> None:
-        """After the roster was read by a question that began then: remove whose lease has ended, and who does not
-        confirm; stop waiting for those."""
+    async def _remove_ended(self, control: PgConnection, began: float) -> None:
+        """After the table was read, at `began`: remove services whose lease has ended, fence those that do not confirm,
+        and stop waiting for both."""
         if self.grace.fenced_seconds() > 0:
-            return  # one may go on by our word
+            return  # a service may be in grace by our answer
         due = [(each, peer) for each, peer in self.known.items() if self._clock() - peer.since >= OUTLAST_SECONDS]
-        heard = await asyncio.gather(*(self.grace.tell_up(peer.address) for _, peer in due))  # we must renew in time
-        for (registration, peer), hears in zip(due, heard, strict=True):
-            if await self._give_up(control, registration, peer, hears):
+        # In parallel: we must renew in time.
+        notified = await asyncio.gather(*(self.grace.notify_reachable(peer.address) for _, peer in due))
+        for (registration, peer), was_notified in zip(due, notified, strict=True):
+            if await self._remove(control, registration, peer, was_notified):
                 del self.known[registration]
-                self._waits.outlasted(registration)
-        renewing = {each for each, peer in self.known.items() if peer.renewals != pg_registry.BARRED}
-        slow = self._waits.slow(renewing, began, self._stall())
-        if slow and self._heard < self._waits.first():  # it is we who are deaf: a fresh session, and nobody's fault
+                self._acknowledgements.release(registration)
+        renewing = {each for each, peer in self.known.items() if peer.renewals != pg_registry.FENCED}
+        slow = self._acknowledgements.slow_services(renewing, began, self._last_stall())
+        if slow and self._heard < self._acknowledgements.first_number():  # the fault is ours: a new session
             raise psycopg.OperationalError("our own news does not come back to us")
         for registration in slow:
             observe.log.warning(
                 "a service renews and does not confirm: it is given up", process=self.known[registration].process
             )
-            self.grace.give_up(registration)
-            await control.ask(pg_registry.BAR, registration)
-        self._waits.note_missing(self.known, began)
+            self.grace.note_given_up(registration)
+            await control.fetch(pg_registry.FENCE, registration)
+        self._acknowledgements.note_missing(self.known, began)
 
-    def _stall(self) -> float:
-        """When a stalled commit, ours or another's, last held NOTIFY's lock, so that nobody could confirm: not theirs.
-
+    def _last_stall(self) -> float:
+        """When a stalled commit, ours or another's, last held NOTIFY's lock, so that no service could confirm.
         While a write waits for others, a NOTIFY of our own is under way as well."""
         now = self._clock()
         if self._notifying_since is not None and now - self._notifying_since > RENEW_SECONDS:
             self._stalled_at = now
-        elif self._waits.first():
-            self._owe(self._process, 0)
+        elif self._acknowledgements.first_number():
+            self._queue_confirmation(self._process, 0)
         return self._stalled_at
 
-    async def _give_up(self, control: Line, registration: str, peer: Peer, hears: bool) -> bool:
-        """`hears` that we reach the database."""
-        if hears and not peer.told:
-            peer.told, peer.since = True, self._clock()  # it may be in grace, whose lease is waited for as well
+    async def _remove(self, control: PgConnection, registration: str, peer: Peer, was_notified: bool) -> bool:
+        """Whether the row is gone; `was_notified`: it received that we reach the database."""
+        if was_notified and not peer.is_notified:
+            peer.is_notified, peer.since = True, self._clock()  # it may be in grace, and that lease must end too
             return False
-        self.grace.give_up(registration)
-        found = await control.ask(pg_registry.REMOVE_STILL, registration, peer.renewals)
+        self.grace.note_given_up(registration)
+        found = await control.fetch(pg_registry.REMOVE_UNCHANGED, registration, peer.renewals)
         if not found:  # it has renewed, or another removed it
-            self._spared.add(registration)
+            self._not_removed.add(registration)
         else:
             observe.log.warning("a metadata service is gone: its lease has ended", process=peer.process)
         return bool(found)
 
-    # ---- news -----------------------------------------------------------------------------------------------------
+    # ---- changes --------------------------------------------------------------------------------------------------
 
-    async def _listen(self, listening: Line) -> None:
-        own = pg_registry.own_channel(self._process)
+    async def _listen(self, listening: PgConnection) -> None:
+        own_tables = pg_registry.own_channel(self._process)
         async for note in listening.notices():
             try:
                 news = json.loads(note.payload)
-                if note.channel == own:
-                    self._waits.confirm(str(news["r"]), int(news["n"]))
+                if note.channel == own_tables:
+                    self._acknowledgements.confirm(str(news["r"]), int(news["n"]))
                 else:
                     if "r" in news and news["f"] != self._process:
                         hello = Peer(_HELLO, self._clock(), str(news["f"]), str(news["a"]))
                         self.known.setdefault(str(news["r"]), hello)
-                    self._learn(str(news["f"]), int(news["n"]), decode(news["c"]))
+                    self._apply_news(str(news["f"]), int(news["n"]), decode(news["c"]))
             except (ValueError, KeyError, TypeError):
                 observe.log.warning("news of an unknown form: everything is taken for changed")
-                self._outdate(Changes(everything=True))
+                self._invalidate(Changes(everything=True))
 
-    def _learn(self, process: str, number: int, changes: Changes) -> None:
+    def _apply_news(self, process: str, number: int, changes: Changes) -> None:
         if process == self._process:
-            # Ours, and settled as a rule before we hear of it. A write whose COMMIT's answer was lost may be settled by
-            # nobody: then this is how our nodes learn of it.
+            # Ours, and as a rule handed in by the writing thread before. A write whose COMMIT's answer was lost may
+            # never be: then this is how our nodes receive it.
             self._heard = max(self._heard, number)
-            asyncio.get_running_loop().call_later(_UNHEARD_SECONDS, self._unheard, number, changes)
+            asyncio.get_running_loop().call_later(_UNHEARD_SECONDS, self._apply_unsettled, number, changes)
             return
-        waiting = self._outdate(changes)
+        waiting = self._invalidate(changes)
         if waiting is None:
-            self._owe(process, number)
+            self._queue_confirmation(process, number)
             return
-        task = asyncio.create_task(self._owe_after(waiting, process, number), name="news")
+        task = asyncio.create_task(self._queue_confirmation_after(waiting, process, number), name="news")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _unheard(self, number: int, changes: Changes) -> None:
+    def _apply_unsettled(self, number: int, changes: Changes) -> None:
         if number in self._settled:
             self._settled.remove(number)
         else:
-            self._outdate(changes)
+            self._invalidate(changes)
 
-    def _outdate(self, changes: Changes) -> asyncio.Future[None] | None:
+    def _invalidate(self, changes: Changes) -> asyncio.Future[None] | None:
         if self._page is not None:
             self._page.bump(changes)
-        return self.nodes.invalidate(changes)
+        return self.subscribers.invalidate(changes)
 
-    async def _owe_after(self, waiting: asyncio.Future[None], process: str, number: int) -> None:
+    async def _queue_confirmation_after(self, waiting: asyncio.Future[None], process: str, number: int) -> None:
         await waiting
-        self._owe(process, number)
+        self._queue_confirmation(process, number)
 
-    def _owe(self, process: str, number: int) -> None:
-        self._owed[process] = max(number, self._owed.get(process, 0))
-        self._owing.set()
+    def _queue_confirmation(self, process: str, number: int) -> None:
+        self._to_confirm[process] = max(number, self._to_confirm.get(process, 0))
+        self._has_to_confirm.set()
 
-    async def _confirm(self, notifying: Line) -> None:
+    async def _confirm(self, notifying: PgConnection) -> None:
         while True:
-            await self._owing.wait()
-            self._owing.clear()
-            owed, self._owed = self._owed, {}
+            await self._has_to_confirm.wait()
+            self._has_to_confirm.clear()
+            owed, self._to_confirm = self._to_confirm, {}
             for process, number in owed.items():
                 news = compact({"r": self.registration, "n": number})
                 self._notifying_since = self._clock()
                 try:
-                    await notifying.ask(
+                    await notifying.fetch(
                         pg_registry.NOTIFY, pg_registry.own_channel(process), news, seconds=_NOTIFY_SECONDS
                     )
                 except psycopg.errors.LockNotAvailable:  # a commit stalls
-                    self._owe(process, number)
+                    self._queue_confirmation(process, number)
                 finally:
                     self._notifying_since = None

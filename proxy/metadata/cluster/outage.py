@@ -1,9 +1,9 @@
-"""When the whole database is gone: whether this service may go on granting what was valid when it lost contact.
+"""Grace in an outage: whether this service may go on granting leases while no service reaches the database.
 
-`invalidation` has the rule. Each other service that was registered at the last renewal is asked directly: does it not
-reach the database either, and had it not lost sight of us by then? All must say so, and each "no" is good for a lease.
-Promises: a service that said "no" answers no write before the asker's lease has ended (`owes`). Must not know how
-the database is reached.
+`protocol` has the rule. Each other service that was registered at the last renewal is asked directly: whether it
+reaches the database, and whether it has given us up. All must say no, and each "no" is good for a lease. Promises: a
+service that said "no" answers no write before the asker's lease has ended (`fenced_seconds`). Used by `membership` and
+`reachability`. Must not know how the database is reached.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from proxy.metadata.cluster.protocol import OUTLAST_SECONDS
 
 _ASK_SECONDS = 0.5  # a service that takes longer has said nothing
 _TELL_SECONDS = 0.2  # our own renewals wait for it
-_SESSIONS_MAX = 64  # addresses of services, of which some are of the past where each start has its own
+_SESSIONS_MAX = 64  # addresses of services; some are of the past where each start has its own
 _REMEMBERED = 1024  # registrations that we gave up
 
 
-class Refused(Exception):
-    """A service answers this one with an error: its sentence."""
+class PeerRefused(Exception):
+    """Another service answered with an error, which this is the message of."""
 
 
-class Grace:
-    """`seconds` of it at most; 0: none. `begin` inside a running loop, `close` at the end."""
+class OutageGrace:
+    """`seconds` of grace at most; 0: none. `close` ends its sessions."""
 
     def __init__(
         self, seconds: float, *, secret: str | None, trusted: ssl.SSLContext | None, clock: Callable[[], float]
@@ -45,50 +45,51 @@ class Grace:
         self._said_no = -OUTLAST_SECONDS
         self._gave_up: OrderedDict[str, None] = OrderedDict()
         self._warned = False
-        self._told_up = False  # another service reaches the database, while we do not
+        self._peer_reaches = False  # another service reaches the database, while we do not
         self._sessions: dict[str, tuple[Address, aiohttp.ClientSession]] = {}
 
-    # ---- asked --------------------------------------------------------------------------------------------------
+    # ---- answers -----------------------------------------------------------------------------------------------
 
     def answer(self, question: Mapping[str, Any], reaches: bool, registered: Container[str]) -> dict[str, bool]:
-        """To {"of": registration}, or {"up": true}: the asker reaches the database. `registered` is who was so when we
-        read the roster last: anybody may have given up who is not, and writes may have been answered since."""
+        """To {"of": registration}, or {"up": true}: the asker reaches the database. `registered` are those in the table
+        when we last read it: any service may have given up one that is not, and writes may have been answered since."""
         if question.get("up") is True:
-            self._told_up = True
+            self._peer_reaches = True
         if not reaches:
             self._said_no = self._clock()
         asker = str(question.get("of"))
         return {"reaches": reaches, "gave_up": asker in self._gave_up or asker not in registered}
 
     def fenced_seconds(self) -> float:
-        """Seconds for which no write may be answered and nobody given up: somebody goes on by our word."""
+        """Seconds for which no write may be answered and no service given up: another one may be in grace by our
+        answer."""
         return self._said_no + OUTLAST_SECONDS - self._clock()
 
-    def give_up(self, registration: str) -> None:
-        """Before its row is removed: whether that was done may never be heard."""
+    def note_given_up(self, registration: str) -> None:
+        """Before its row is removed: the answer to that may be lost."""
         self._gave_up[registration] = None
         if len(self._gave_up) > _REMEMBERED:
             self._gave_up.popitem(last=False)
 
-    def keep(self, registration: str) -> None:
-        """Its row is certain not to have been removed by us."""
+    def forget_given_up(self, registration: str) -> None:
+        """It is certain that we have not removed its row."""
         self._gave_up.pop(registration, None)
 
-    def reached(self) -> None:
+    def note_reached(self) -> None:
         """We reach the database."""
-        self._told_up = False
+        self._peer_reaches = False
 
-    # ---- asking -------------------------------------------------------------------------------------------------
+    # ---- questions -----------------------------------------------------------------------------------------------
 
-    async def may_go_on(self, registration: str, others: Sequence[str], lost_for: float) -> bool:
-        """Whether all `others` (addresses) say that nobody reaches the database."""
-        if lost_for > self.seconds or self._told_up or "" in others:
+    async def may_extend_grace(self, registration: str, others: Sequence[str], lost_for: float) -> bool:
+        """Whether all `others` (addresses) say that they do not reach the database."""
+        if lost_for > self.seconds or self._peer_reaches or "" in others:
             return False
         answers = await asyncio.gather(*(self._ask(other, {"of": registration}) for other in others))
         return all(said is not None and not said["reaches"] and not said["gave_up"] for said in answers)
 
-    def look(self, own: str, others: Sequence[str]) -> None:
-        """Say, once, that there is no grace where this service is one of several and cannot be asked by them."""
+    def warn_if_unaddressed(self, own: str, others: Sequence[str]) -> None:
+        """Log, once, that there is no grace where this service is one of several that cannot ask it."""
         if self.seconds and others and not own and not self._warned:
             self._warned = True
             observe.log.warning(
@@ -96,8 +97,8 @@ class Grace:
                 "give it [metadata] listen, or advertise where it listens on all addresses; or set outage_grace = 0"
             )
 
-    async def tell_up(self, address: str) -> bool:
-        """To a service whose registration is to be removed: we reach the database. Whether it heard that."""
+    async def notify_reachable(self, address: str) -> bool:
+        """Notify a service whose registration is to be removed that we reach the database. Whether it answered."""
         if address:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TELL_SECONDS):
@@ -110,22 +111,22 @@ class Grace:
         self._sessions.clear()
 
     async def ask(self, address: str, question: Mapping[str, Any]) -> dict[str, bool]:
-        """What a service says. aiohttp.ClientError, TimeoutError, Refused; ValueError, KeyError and TypeError for what
-        is no answer, RuntimeError when its session had to make room."""
+        """The answer of a service. aiohttp.ClientError, TimeoutError, PeerRefused; ValueError, KeyError and TypeError
+        for what is no answer, RuntimeError when its session was evicted."""
         parsed, session = await self._session(address)
         async with session.post(parsed.base + wire.REACHES, json=question) as response:
             said = await response.json()
             if response.status != 200:
-                raise Refused(said["message"])
+                raise PeerRefused(said["message"])
             if not all(type(said[name]) is bool for name in ("reaches", "gave_up")):
                 raise ValueError(said)
             return dict(said)
 
     async def _ask(self, address: str, question: Mapping[str, Any]) -> dict[str, bool] | None:
-        """The same; None when it says nothing."""
+        """The same; None where there is no answer."""
         try:
             return await self.ask(address, question)
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, RuntimeError, Refused):
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, RuntimeError, PeerRefused):
             return None
 
     async def _session(self, address: str) -> tuple[Address, aiohttp.ClientSession]:

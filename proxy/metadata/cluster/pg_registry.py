@@ -1,7 +1,8 @@
-"""Tables and statements that only PostgreSQL has: which services there are, and which transactions were committed.
+"""Tables and statements that only PostgreSQL has: registered services, and committed transactions.
 
-`invalidation` says what rows of `services` mean. Made at a service's start, under the lock of migrations; outside the
-schema's own migrations, since no other database knows them. Must not know when they are used.
+`protocol` says what rows of `services` mean. Created at a service's start, under the lock of migrations; outside the
+schema's own migrations, since no other database has them. Used by `membership` and `db.postgresql`. Must not know when
+the statements are used.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from sqlalchemy import (
 from proxy.metadata.db.transaction import FoundRow
 from proxy.metadata.service.clock import STEP_SECONDS
 
-own = MetaData()
+own_tables = MetaData()
 
 requests = Table(
     "requests",
-    own,
+    own_tables,
     Column("request_id", String(32), primary_key=True),
     Column("made_at", DateTime(timezone=True), nullable=False, server_default=func.now(), index=True),
 )
@@ -39,9 +40,9 @@ requests = Table(
 
 services = Table(
     "services",
-    own,
+    own_tables,
     Column("registration", String(32), primary_key=True),  # never used twice
-    Column("process", String(32), nullable=False),  # whose channel hears confirmations
+    Column("process", String(32), nullable=False),  # confirmations go to its channel
     Column("page", String(16), nullable=False),  # of the epoch page it writes; empty: none
     Column("address", Text, nullable=False),  # where other services may ask it; empty: nowhere
     Column("renewals", BigInteger, nullable=False),
@@ -49,20 +50,20 @@ services = Table(
 )
 
 TENURES = "tenures"
-"""Of releases that let one service work at a time. None of them works on without it, also one that was only cut off
-while rows were brought up to date, and would else write again and tell nobody."""
+"""Of releases that let one service work at a time. None of them works without it, also one that was only cut off during
+the migration, and would else write again and notify no other service."""
 
 CHANNEL = "wharfage"
-"""Where changes are told; a process hears confirmations on `own_channel(process)`."""
+"""The channel of changes; confirmations go to `own_channel(process)`."""
 
 WRITING = int.from_bytes(b"wharfage")  # the lock of write transactions; earlier releases held it for their session
 MIGRATING = WRITING + 1
 
 DROP_TENURES = text(f"DROP TABLE {TENURES}")
 LOCK = text("SELECT pg_advisory_xact_lock(:lock)")
-HOLD = text("SELECT pg_advisory_lock(:lock)")
-LET_GO = text("SELECT pg_advisory_unlock_all()")
-NOTE = text(
+LOCK_SESSION = text("SELECT pg_advisory_lock(:lock)")
+UNLOCK_ALL = text("SELECT pg_advisory_unlock_all()")
+RECORD_REQUEST = text(
     "INSERT INTO requests (request_id, made_at) SELECT :id, greatest(statement_timestamp(), (SELECT max(made_at)"
     " FROM requests WHERE made_at <= statement_timestamp() + make_interval(secs => :step)))"
     " RETURNING extract(epoch FROM made_at)::float8"
@@ -70,26 +71,27 @@ NOTE = text(
 """Gives the transaction's time (`clock`): PostgreSQL's, and never before that of a transaction which was committed
 earlier. A row from further ahead is of a clock that was set back."""
 TIME = text("SELECT extract(epoch FROM clock_timestamp())::float8")
-NOTED = select(requests.c.request_id).where(requests.c.request_id == bindparam("id"))
-EXPIRE = delete(requests).where(text("made_at < now() - interval '10 minutes'"))  # longer than anybody asks for one
-TELL = text(
-    "SELECT pg_notify(:channel, :news), ARRAY(SELECT registration FROM services WHERE process <> :process) AS told"
+FIND_REQUEST = select(requests.c.request_id).where(requests.c.request_id == bindparam("id"))
+EXPIRE = delete(requests).where(text("made_at < now() - interval '10 minutes'"))  # longer than any caller looks for one
+ANNOUNCE = text(
+    "SELECT pg_notify(:channel, :news),"
+    " ARRAY(SELECT registration FROM services WHERE process <> :process) AS registrations"
 )
 
 # For psycopg itself, on sessions without the ORM's pool.
 REGISTER: LiteralString = (
     "INSERT INTO services (registration, process, page, address, renewals) VALUES (%s, %s, %s, %s, 0)"
 )
-SUCCEED: LiteralString = "DELETE FROM services WHERE process = %s OR (page = %s AND page <> '')"
+REMOVE_PREDECESSOR: LiteralString = "DELETE FROM services WHERE process = %s OR (page = %s AND page <> '')"
 RENEW: LiteralString = (
     "WITH mine AS (UPDATE services SET renewals = renewals + 1 WHERE registration = %s AND renewals >= 0 RETURNING 1)"
     " SELECT s.registration, s.renewals, s.process, s.address, (SELECT count(*) FROM mine) FROM services s"
 )
-REMOVE_STILL: LiteralString = "DELETE FROM services WHERE registration = %s AND renewals = %s RETURNING 1"
-BARRED = -2
-"""Renewals of a service that was given up while it renewed. Its row stays until its lease has ended for certain, so
-that writers go on waiting for it; it renews no more."""
-BAR: LiteralString = "UPDATE services SET renewals = -2 WHERE registration = %s"
+REMOVE_UNCHANGED: LiteralString = "DELETE FROM services WHERE registration = %s AND renewals = %s RETURNING 1"
+FENCED = -2
+"""Renewals of a service that was given up while it renewed. Its row stays until its lease has certainly ended, so that
+writers go on waiting for it; it cannot renew."""
+FENCE: LiteralString = "UPDATE services SET renewals = -2 WHERE registration = %s"
 REMOVE: LiteralString = "DELETE FROM services WHERE registration = %s"
 NOTIFY: LiteralString = "SELECT pg_notify(%s, %s)"
 
@@ -98,16 +100,16 @@ def own_channel(process: str) -> str:
     return f"{CHANNEL}_{process}"
 
 
-def told(row: FoundRow) -> tuple[str, ...]:
-    return tuple(row.told)
+def announced_to(row: FoundRow) -> tuple[str, ...]:
+    return tuple(row.registrations)
 
 
 @dataclass(slots=True)
 class Peer:
-    """A registration of another service, as we saw it: `since` is when its counter was first seen as it is."""
+    """A registration of another service, as we read it: `since` is when its counter was first read as it is."""
 
     renewals: int
     since: float
     process: str
     address: str
-    told: bool = False  # that we reach the database, before it is given up
+    is_notified: bool = False  # it received that we reach the database; then it may be given up

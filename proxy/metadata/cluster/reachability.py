@@ -1,9 +1,9 @@
-"""Whether this service can ask the others, found out while all is well: without it there is no `outage_grace`.
+"""Checks, before any outage, that this service can reach the others: without that there is no `outage_grace`.
 
-Grace needs every other registered service's word (`grace`), over TLS and with the shared secret as a rule. A missing
-authority, name or port shows only when the database is gone, and then it is too late to mend it. So each service asks
-each other one soon after either has started, and now and then: what is in the way is logged with what to do about it,
-counted in a metric, and told by /readyz. Must not know how the database is reached.
+Grace needs an answer of every other registered service (`outage`), over TLS and with the shared secret as a rule. A
+missing authority, name or port would show only when the database is gone, too late to mend it. So each service asks
+each other one soon after either has started, and now and then: obstacles are logged with a hint, counted in a metric,
+and shown by /readyz. Run by `membership`. Must not know how the database is reached.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import aiohttp
 
 from proxy import observe
-from proxy.metadata.cluster.outage import Grace, Refused
+from proxy.metadata.cluster.outage import OutageGrace, PeerRefused
 
 ROUND_SECONDS = 2.0
 SETTLE_SECONDS = 5.0  # a service is registered some moments before it listens, and for some after it has ended
-AGAIN_SECONDS = 30.0  # after which one that could be asked is asked again
+RECHECK_SECONDS = 30.0  # after which a service that answered is asked once more
 _HOSTNAME_MISMATCH = 62  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH; 64 is of an address
 _ADDRESS_MISMATCH = 64
 
@@ -36,7 +36,7 @@ class Obstacle:
 
 @dataclass(slots=True)
 class _Seen:
-    """`since` is when it failed first, `at` when it was asked last."""
+    """`since` is when the first failure was, `at` the last question."""
 
     at: float
     since: float | None = None
@@ -45,25 +45,25 @@ class _Seen:
 
 class Reachability:
     """`run` for the life of a service. `others` gives the registered services' addresses by registration, or None while
-    the database is not reached; `own` is where this one says that it can be asked."""
+    the database is not reached; `own` is the address that this service gives."""
 
     def __init__(
-        self, grace: Grace, own: str, others: Callable[[], Mapping[str, str] | None], clock: Callable[[], float]
+        self, grace: OutageGrace, own: str, others: Callable[[], Mapping[str, str] | None], clock: Callable[[], float]
     ) -> None:
         self._grace = grace
         self._own = own
         self._others = others
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
-        self._said: set[Obstacle] = set()
+        self._logged: set[Obstacle] = set()
 
     async def run(self) -> None:
         while True:
-            await self.look()
+            await self.check()
             await asyncio.sleep(ROUND_SECONDS)
 
-    async def look(self) -> None:
-        """Ask those that are due, and say what has changed."""
+    async def check(self) -> None:
+        """Ask those that are due, and log what has changed."""
         others = self._others()
         if others is None:
             return
@@ -72,13 +72,13 @@ class Reachability:
         due = [
             each
             for each in others
-            if (seen := self._seen.get(each)) is None or seen.since is not None or now - seen.at >= AGAIN_SECONDS
+            if (seen := self._seen.get(each)) is None or seen.since is not None or now - seen.at >= RECHECK_SECONDS
         ]
         for each, obstacle in zip(due, await asyncio.gather(*(self._ask(others[each]) for each in due)), strict=True):
             before = self._seen.get(each)
             since = None if obstacle is None else now if before is None or before.since is None else before.since
             self._seen[each] = _Seen(now, since, obstacle)
-        self._say()
+        self._log_changes()
 
     def obstacles(self) -> Sequence[Obstacle]:
         """Those that have lasted."""
@@ -96,19 +96,19 @@ class Reachability:
             found.append("no outage_grace: the other metadata services cannot ask this one, which gives no address")
         return found
 
-    def _say(self) -> None:
+    def _log_changes(self) -> None:
         found = set(self.obstacles())
         observe.metrics.metadata_unasked_services.set(len(found))
-        for each in found - self._said:
+        for each in found - self._logged:
             observe.log.warning(
                 "there is no outage_grace: this metadata service cannot ask another one",
                 service=each.service,
                 reason=each.reason,
                 hint=each.hint,
             )
-        if self._said and not found:
+        if self._logged and not found:
             observe.log.info("this metadata service can ask every other one: outage_grace is there")
-        self._said = found
+        self._logged = found
 
     async def _ask(self, address: str) -> Obstacle | None:
         if not address:
@@ -116,7 +116,7 @@ class Reachability:
             return Obstacle("another metadata service", "it gives no address", hint)
         try:
             await self._grace.ask(address, {"of": ""})
-        except Exception as error:  # whatever it is, it would be in the way of grace
+        except Exception as error:  # any failure would prevent grace
             return Obstacle(address, *_explain(error))
         return None
 
@@ -137,7 +137,7 @@ def _explain(error: Exception) -> tuple[str, str]:
         )
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return "it does not speak TLS there", "its [metadata] advertise says https://, so it needs tls_cert and tls_key"
-    if isinstance(error, Refused):
+    if isinstance(error, PeerRefused):
         return f"it refuses: {error}", "all services and nodes need the same [metadata] secret"
     if isinstance(error, aiohttp.ClientConnectionError):
         reason = str(error) or type(error).__name__

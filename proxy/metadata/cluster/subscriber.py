@@ -1,10 +1,10 @@
-"""The node's side: one process that keeps the epoch page of a node without a metadata service of its own.
+"""The node's side: one process that updates the epoch page of a node without a metadata service of its own.
 
-`invalidation` has the rules (9 and 10). Promises: the page speaks only under a lease of the service it is attached to,
-counted from when it was asked for; everything is counted up before the first lease of each service. A service that does
-not answer for `subscription.SUSPECT_SECONDS` is left as soon as another one grants a lease, and the page names the
-service in force, for calls to follow. Nodes spread over the services: each begins at the one with the fewest nodes, and
-compares again every `BALANCE_SECONDS`. Must not know what workers cache.
+`protocol` has the rules (9 and 10). Promises: the page has only leases of the service it is attached to, counted from
+when they were asked for; all epochs are incremented before the first lease of each service. A service that does not
+answer for `subscription.SUSPECT_SECONDS` is left as soon as another one grants a lease, and the page names the attached
+service, for calls to follow. Nodes spread over the services: each begins at the one with the fewest nodes, and compares
+every `BALANCE_SECONDS`. Run by `app.worker`. Must not know what workers cache.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from proxy.metadata.client.addresses import Address, connect
 from proxy.metadata.client.epochs import Epochs, now
 from proxy.metadata.cluster.subscription import Subscription
 
-BALANCE_SECONDS = 10.0  # between two looks at the services' numbers of nodes, times 0.5 to 1.5
+BALANCE_SECONDS = 10.0  # between two comparisons of the services' numbers of nodes, times 0.5 to 1.5
 _LOAD_SECONDS = 0.5  # in which a service says how many nodes it has
 _LOOK_SECONDS = 0.05
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _CLAIM_PAUSE = 0.1
 
 
-def silence(path: Path) -> None:
-    """Before any reader opens a node's page: neither a fresh one nor what an earlier run left in it proves anything.
+def revoke_lease(path: Path) -> None:
+    """Revoke the lease on a node's page, fresh or of an earlier run, before any reader opens it.
 
-    One that another process keeps is as that says. Blocks."""
+    A page that another process has claimed is left as it is. Blocks."""
     page = Epochs(path)
     try:
         if page.claim():
@@ -41,11 +41,11 @@ def silence(path: Path) -> None:
         page.close()
 
 
-class Watch:
-    """`run` for the life of the node; `attached` is set at the first lease, and `None` is never lent before it.
+class Subscriber:
+    """`run` for the life of the node; `attached` is set at the first lease.
 
     `name` is what services and their metrics call this node. `random` gives 0 to 1: it decides between services with
-    equally many nodes, and spreads the looks at them."""
+    equally many nodes, and spreads the comparisons."""
 
     def __init__(
         self,
@@ -63,13 +63,13 @@ class Watch:
         self._random = random
         self.attached = asyncio.Event()
         self._news = asyncio.Event()  # a subscription was accepted, or has ended
-        self._leader: Subscription | None = None  # whose leases the page is under
-        self._candidate: Subscription | None = None  # that takes its place if it does not answer
-        self._moving = False  # the candidate takes it in any case
+        self._leader: Subscription | None = None  # whose leases are on the page
+        self._candidate: Subscription | None = None  # replaces the leader if that does not answer
+        self._moving = False  # the candidate replaces the leader in any case
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        while not self._page.claim():  # another process of this node keeps it: it is followed when it ends
+        while not self._page.claim():  # another process of this node has claimed it: wait for its end
             self.attached.set()
             await asyncio.sleep(_CLAIM_PAUSE)
         self._page.grant_lease(1)
@@ -78,7 +78,7 @@ class Watch:
         try:
             await self._follow()
         finally:
-            self._page.grant_lease(1)  # before a service hears that this node has gone
+            self._page.grant_lease(1)  # before a service learns that this node has gone
             self._page.set_service(None)
             balancing.cancel()
             for each in (self._leader, self._candidate):
@@ -87,7 +87,7 @@ class Watch:
             await asyncio.gather(balancing, *self._leaving, return_exceptions=True)
 
     async def _follow(self) -> None:
-        """Have one subscription in force, and beside one that does not answer a candidate: the services by turns."""
+        """Have one leader, and beside one that does not answer a candidate: each service in turn."""
         loads = await self._loads()
         unknown = max(loads.values(), default=0) + 1
         draws = [self._random() for _ in self._addresses]
@@ -108,7 +108,7 @@ class Watch:
                     self._promote(candidate)
                     pause = _FIRST_PAUSE
                     turn = order.index(candidate.number) + 1
-                elif not is_wanted and not self._moving:  # the service in force answers again
+                elif not is_wanted and not self._moving:  # the leader answers again
                     self._candidate = None
                     self._leave(candidate)
             elif is_wanted and now() >= not_before:
@@ -127,7 +127,7 @@ class Watch:
 
     def _promote(self, candidate: Subscription) -> None:
         former, self._leader, self._candidate, self._moving = self._leader, candidate, None, False
-        candidate.lead()  # the page is under its lease from here on, and so the former service need wait no longer
+        candidate.activate()  # its lease is on the page from here on: the former service need not wait for this node
         self._page.set_service(candidate.number)
         observe.log.info("attached to a metadata service", service=candidate.shown)
         self.attached.set()

@@ -1,8 +1,9 @@
-"""A node's WebSocket to one metadata service: changes come in and are confirmed, leases are asked for.
+"""A node's WebSocket to one metadata service: it confirms changes and asks for leases.
 
-`watch` holds one in force, and for a while a second one; both count changes up on the page, and only the one in force
-puts its leases there. Promises: each is counted from when it was asked for, and everything is counted up before the
-first one; a line that brings no answer, or no lease, ends. Must not know why another service is chosen.
+`subscriber` has one active subscription, and for a while a second one; both increment epochs on the page, and only the
+active one puts its leases there. Promises: each lease is counted from when it was asked for, and all epochs are
+incremented before the first one; a connection that brings no answer, or no lease, ends. Must not know why another
+service is chosen.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from proxy.metadata.cluster.protocol import LEASE_SECONDS, compact, decode
 
 SUSPECT_SECONDS = 0.4  # without an answer, after which another service is asked as well: leases are about 0.65 s
 _RENEW_SECONDS = 0.12
-_SILENT_SECONDS = 1.0  # after which a line that brings no answer is given up
+_SILENT_SECONDS = 1.0  # after which a connection that brings no answer is closed
 _LEASELESS_SECONDS = 3.0  # after which a service that answers, but has no lease itself, is left for the next
-_TRIED_SECONDS = 1.0  # the same of one that has not granted any yet, where there are others
+_TRIED_SECONDS = 1.0  # the same for one that has granted none yet, where there are others
 _ASKED_MAX = 64  # renewals on their way
 _SUSPECT = int(SUSPECT_SECONDS * 1e9)
 
 
 class Subscription:
-    """`news` is called when it is accepted, and when it has ended. Make it inside a running loop; `leave` ends it."""
+    """Calls `news` when it is accepted, and when it has ended. Make it inside a running loop; `leave` ends it."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Subscription:
         self.reason = "it closed the line"
         self._page = page
         self._news = news
-        self._leads = False
+        self._is_active = False
         self._lease: tuple[int, bool] | None = None  # the last one granted: until when, and whether in grace
         self._heard = now()
         self._patience = int((_TRIED_SECONDS if several else _LEASELESS_SECONDS) * 1e9)
@@ -66,16 +67,16 @@ class Subscription:
         """Whether the service has not answered a renewal for so long that another one is to be asked."""
         return now() - self._heard > _SUSPECT
 
-    def lead(self) -> None:
-        """Put its leases on the page from now on, the one that it has first."""
-        self._leads = True
+    def activate(self) -> None:
+        """Put its leases on the page from now on, beginning with the current one."""
+        self._is_active = True
         self._page.bump_all()
         self._page.grant_lease(1)
-        self._lend()
+        self._apply_lease()
 
     async def leave(self) -> None:
-        """End it; the page is under another service's lease by then, or under none."""
-        self._leads = False
+        """End it; the page has another service's lease by then, or none."""
+        self._is_active = False
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -88,14 +89,14 @@ class Subscription:
                     asyncio.timeout(_SILENT_SECONDS) as silence,
                     session.ws_connect(
                         address.base + "watch", timeout=timeout, max_msg_size=2**22, headers=headers
-                    ) as line,
+                    ) as socket,
                 ):
-                    renewing = asyncio.create_task(self._renew(line), name="renewals")
+                    renewing = asyncio.create_task(self._renew(socket), name="renewals")
                     try:
-                        await self._listen(line, silence)
+                        await self._listen(socket, silence)
                     except asyncio.CancelledError:
                         with suppress(ConnectionError):
-                            await line.send_str(compact({"bye": True}))
+                            await socket.send_str(compact({"bye": True}))
                         raise
                     finally:
                         renewing.cancel()
@@ -103,58 +104,58 @@ class Subscription:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
             self.reason = type(error).__name__
         finally:
-            self._refuse(False)
+            self._set_lags(False)
             self._news()
 
-    async def _listen(self, line: aiohttp.ClientWebSocketResponse, silence: asyncio.Timeout) -> None:
-        async for message in line:
+    async def _listen(self, socket: aiohttp.ClientWebSocketResponse, silence: asyncio.Timeout) -> None:
+        async for message in socket:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 return
-            told = message.json()
-            if "changes" in told:
-                self._page.bump(decode(told["changes"]))
-                await line.send_str(compact({"confirm": told["n"]}))
+            content = message.json()
+            if "changes" in content:
+                self._page.bump(decode(content["changes"]))
+                await socket.send_str(compact({"confirm": content["n"]}))
                 continue
             silence.reschedule(asyncio.get_running_loop().time() + _SILENT_SECONDS)
-            self._take(told)
+            self._handle_grant(content)
             if now() > self._leave_at:
                 self.reason = "it has no lease"
                 return
 
-    def _take(self, told: dict[str, Any]) -> None:
+    def _handle_grant(self, grant: dict[str, Any]) -> None:
         """The answer to a renewal."""
         self._heard = now()
-        at = self._asked.get(told["granted"])
-        for earlier in [number for number in self._asked if number <= told["granted"]]:
+        at = self._asked.get(grant["granted"])
+        for earlier in [number for number in self._asked if number <= grant["granted"]]:
             del self._asked[earlier]
-        seconds = min(float(told["seconds"]), LEASE_SECONDS)
-        self._refuse(bool(told.get("lags")))
+        seconds = min(float(grant["seconds"]), LEASE_SECONDS)
+        self._set_lags(bool(grant.get("lags")))
         is_granted = at is not None and seconds > 0
         if at is not None and is_granted:
-            self._lease = at + int(seconds * 1e9), bool(told["grace"])
-            self._lend()
+            self._lease = at + int(seconds * 1e9), bool(grant["grace"])
+            self._apply_lease()
         if is_granted or self.lags:
             self._leave_at = self._heard + int(_LEASELESS_SECONDS * 1e9)
             if not self.accepted:
                 self.accepted = True
                 self._news()
 
-    def _lend(self) -> None:
-        if self._leads and self._lease is not None:
+    def _apply_lease(self) -> None:
+        if self._is_active and self._lease is not None:
             until, grace = self._lease
             self._page.grant_lease(until, grace=grace)
 
-    def _refuse(self, lags: bool) -> None:
+    def _set_lags(self, lags: bool) -> None:
         if lags != self.lags:
             self.lags = lags
             observe.metrics.lease_refused.inc(1 if lags else -1)
 
-    async def _renew(self, line: aiohttp.ClientWebSocketResponse) -> None:
+    async def _renew(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         number = 0
         with suppress(ConnectionError):
             while True:
                 number += 1
                 if len(self._asked) < _ASKED_MAX:
                     self._asked[number] = now()
-                    await line.send_str(compact({"renew": number}))
+                    await socket.send_str(compact({"renew": number}))
                 await asyncio.sleep(_RENEW_SECONDS)

@@ -33,7 +33,7 @@ preview_results = Table(
     Column("pushed_at", Float, nullable=False),
     Column("status", String(16), nullable=False),  # of the image, as `images.status`
     Column("priority", Integer, nullable=False),
-    Column("action", String(16), nullable=False),  # `model.lifecycle.policy.Action`
+    Column("action", String(16), nullable=False),  # `model.lifecycle.policy.LifecycleAction`
     Index("ix_lifecycle_preview_results_digest", "repository_id", "run", "digest"),
     Index("ix_lifecycle_preview_results_tagged", "repository_id", "run", "tagged", "position"),
 )

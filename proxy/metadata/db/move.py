@@ -14,25 +14,25 @@ from sqlalchemy.exc import DataError
 
 from proxy.metadata.db.postgresql import PostgresqlDatabase
 from proxy.metadata.db.schema import metadata
-from proxy.metadata.db.snapshot import Told, at_once, take_time
+from proxy.metadata.db.snapshot import ReportProgress, batch_rows, take_time
 from proxy.metadata.db.sqlite import SqliteDatabase
 from proxy.model.errors import Code, Failure
 
 
-def move(source: Path, url: str, told: Told) -> dict[str, int]:
+def move(source: Path, url: str, report: ReportProgress) -> dict[str, int]:
     """Rows copied, by table. Failure when the target holds rows, cannot be had, or cannot store a value."""
     sqlite = SqliteDatabase(source)
     try:
         target = PostgresqlDatabase(url)
         try:
-            return sqlite.read(lambda old: target.write(lambda new: _copy(old, new, told)))
+            return sqlite.read(lambda old: target.write(lambda new: _copy(old, new, report)))
         finally:
             target.close()
     finally:
         sqlite.close()
 
 
-def _copy(old: Connection, new: Connection, told: Told) -> dict[str, int]:
+def _copy(old: Connection, new: Connection, report: ReportProgress) -> dict[str, int]:
     take_time(new)
     for table in metadata.sorted_tables:
         if new.execute(select(table).limit(1)).first() is not None:
@@ -41,21 +41,21 @@ def _copy(old: Connection, new: Connection, told: Told) -> dict[str, int]:
                 f"the PostgreSQL holds rows already (in {table.name}): nothing was copied",
                 hint="name an empty database",
             )
-    return {table.name: _copy_table(old, new, table, told) for table in metadata.sorted_tables}
+    return {table.name: _copy_table(old, new, table, report) for table in metadata.sorted_tables}
 
 
-def _copy_table(old: Connection, new: Connection, table: Table, told: Told) -> int:
+def _copy_table(old: Connection, new: Connection, table: Table, report: ReportProgress) -> int:
     total = _count(old, table)
     done = 0
-    told(table.name, done, total)
-    for rows in old.execute(select(table)).mappings().partitions(at_once(table)):
+    report(table.name, done, total)
+    for rows in old.execute(select(table)).mappings().partitions(batch_rows(table)):
         try:
             new.execute(insert(table), [dict(row) for row in rows])
         except DataError as error:
             text = f"a row of {table.name} holds what PostgreSQL cannot store: nothing was copied"
             raise Failure(Code.INVALID_PARAMETER, text, hint=str(error.orig)[:200]) from error
         done += len(rows)
-        told(table.name, done, total)
+        report(table.name, done, total)
     if not done == total == _count(new, table):
         raise Failure(Code.SERVER, f"{table.name} has {total} rows here and {_count(new, table)} there: undone")
     number = table.autoincrement_column

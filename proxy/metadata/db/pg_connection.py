@@ -1,7 +1,8 @@
-"""A session of PostgreSQL on the event loop that is left alone, not waited for, when its line stands still.
+"""A PostgreSQL session on the event loop that is abandoned, not waited for, when its connection stalls.
 
-psycopg answers a cancellation only when the server has taken it: over a dead line that is never. `Line.ask` gives up in
-its time, and the session's own keepalives end it later. Must not know what is asked.
+psycopg ends a cancelled statement only when the server has answered: over a dead connection that is never.
+`PgConnection.fetch` gives up in its time, and the session's keepalives end it later. Used by `cluster.membership`. Must
+not know the statements.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ _CONNECT_SECONDS = 3.0
 _STATEMENT_SECONDS = 2.0  # after which a session is taken for dead
 
 
-async def apart(running: Coroutine[Any, Any, Result]) -> Result:
-    """In a task of its own. TimeoutError, when that is cancelled and nobody asked for it.
+async def in_own_task(running: Coroutine[Any, Any, Result]) -> Result:
+    """Run in a task of its own. TimeoutError when that task is cancelled by other than this call.
 
     Where a TaskGroup's child has failed, Debian 12's Python 3.11.2 leaves the group's task marked as being cancelled,
     and the next time-out in that task is a CancelledError.
@@ -35,19 +36,19 @@ async def apart(running: Coroutine[Any, Any, Result]) -> Result:
     return task.result()
 
 
-class Line:
+class PgConnection:
     """One session, in autocommit. `close` is safe at any time, and twice."""
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         self._connection = connection
-        self._left = False
+        self._is_abandoned = False
 
     @classmethod
-    async def open(cls, parameters: Mapping[str, Any]) -> Line:
+    async def open(cls, parameters: Mapping[str, Any]) -> PgConnection:
         async with asyncio.timeout(_CONNECT_SECONDS):
             return cls(await AsyncConnection.connect(**parameters, autocommit=True))
 
-    async def ask(self, statement: LiteralString, *values: Any, seconds: float = _STATEMENT_SECONDS) -> list[Any]:
+    async def fetch(self, statement: LiteralString, *values: Any, seconds: float = _STATEMENT_SECONDS) -> list[Any]:
         """The rows. psycopg.Error, TimeoutError: the session is of no use then."""
         return await self._bounded(self._rows(statement, values), seconds)
 
@@ -62,29 +63,29 @@ class Line:
         await self._bounded(run(), seconds)
 
     async def notices(self) -> AsyncIterator[Notify]:
-        """What is notified, for as long as the session lives; then OperationalError."""
+        """Notifications, for as long as the session lives; then OperationalError."""
         async for notice in self._connection.notifies():
             yield notice
         raise OperationalError("the listening session has ended")
 
     def close(self) -> None:
-        if not self._left:
+        if not self._is_abandoned:
             self._connection.pgconn.finish()
 
     async def _rows(self, statement: LiteralString, values: tuple[Any, ...]) -> list[Any]:
         cursor = await self._connection.execute(statement, values or None)
         return await cursor.fetchall() if cursor.description else []
 
-    async def _bounded(self, asking: Coroutine[Any, Any, Result], seconds: float) -> Result:
-        task = asyncio.ensure_future(asking)
+    async def _bounded(self, running: Coroutine[Any, Any, Result], seconds: float) -> Result:
+        task = asyncio.ensure_future(running)
         try:
             await asyncio.wait({task}, timeout=seconds)
         finally:
             if not task.done():
-                self._left = True
+                self._is_abandoned = True
                 task.add_done_callback(self._end)
             elif not task.cancelled():
-                task.exception()  # nobody may be there any more to hear of it
+                task.exception()  # marked as retrieved: the caller may be gone
         if not task.done():
             raise TimeoutError
         return task.result()
@@ -92,4 +93,4 @@ class Line:
     def _end(self, task: asyncio.Future[Any]) -> None:
         self._connection.pgconn.finish()
         if not task.cancelled():
-            task.exception()  # it is told by nobody
+            task.exception()  # marked as retrieved

@@ -77,7 +77,7 @@ def is_lost(error: DBAPIError) -> bool:
     return heard_nothing and isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError)
 
 
-def gone(reason: str) -> Failure:
+def unavailable(reason: str) -> Failure:
     return Failure(
         Code.METADATA_UNAVAILABLE,
         f"PostgreSQL does not answer ({reason})",
@@ -85,7 +85,7 @@ def gone(reason: str) -> Failure:
     )
 
 
-def let_go(connection: Connection) -> None:
+def discard(connection: Connection) -> None:
     """Close a session that may be dead."""
     with suppress(DBAPIError):
         connection.invalidate()

@@ -1,11 +1,11 @@
-"""Rows in PostgreSQL: transactions, and what happens when the line breaks.
+"""Rows in PostgreSQL: transactions, and what happens when the connection breaks.
 
 Promises: a write is committed (synchronous_commit) when it returns, and done once: its transaction holds a request id,
 so that a COMMIT whose answer was lost is looked up. Writes of all services over one database are serial: each takes one
-lock first, and so what it announces last is in the order of commits (`invalidation`). What a lost line, a restart, a
-deadlock or a serialisation failure undid is done again, for `PATIENCE_SECONDS`, and once at least by a process that
-stood still for longer; after that calls fail at once until PostgreSQL is back. Must not know what the operations do.
-"""
+lock first, and so what it announces last is in the order of commits (`cluster.protocol`). What a lost connection, a
+restart, a deadlock or a serialisation failure undid is repeated, for `PATIENCE_SECONDS`, and once at least by a process
+that was suspended for longer; after that calls fail at once until PostgreSQL is back. Must not know what the operations
+do."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from proxy import observe
 from proxy.metadata.cluster import pg_registry
 from proxy.metadata.cluster.protocol import compact, encode
 from proxy.metadata.db import migrations, pg_sessions
-from proxy.metadata.db.pg_sessions import gone, is_lost, let_go
-from proxy.metadata.db.store import Told
+from proxy.metadata.db.pg_sessions import discard, is_lost, unavailable
+from proxy.metadata.db.store import Announcement
 from proxy.metadata.db.transaction import Changes
 from proxy.metadata.service.clock import SAMPLE_SECONDS, Clock, ClockOffset, RemoteClock, elapsed
 from proxy.model.errors import Code, Failure
@@ -53,7 +53,7 @@ _NEWS_BYTES = 7900  # PostgreSQL takes 8000
 
 
 @dataclass(slots=True)
-class _Turns:
+class _Attempts:
     """How long one call goes on trying; `is_last`: past its deadline, by one attempt."""
 
     deadline: float
@@ -104,35 +104,36 @@ class PostgresqlDatabase:
         self._start(clock() + start_seconds)
 
     def read(self, run: Callable[[Connection], Result]) -> Result:
-        turns = _Turns(self._deadline())
+        attempts = _Attempts(self._deadline())
         while True:
             connection: Connection | None = None
             try:
-                connection = self._reader(turns.deadline)
+                connection = self._reader(attempts.deadline)
                 with connection.begin():
                     return run(connection)
             except DBAPIError as error:
                 if is_lost(error) and connection is not None:
                     self._local.connection = None
                     self._reading.remove(connection)
-                    let_go(connection)
-                self._recover(error, turns, had_session=connection is not None)
+                    discard(connection)
+                self._recover(error, attempts, had_session=connection is not None)
 
     def write(self, run: Callable[[Connection], Result], *, durable: bool = True) -> Result:
-        """Durable always: who else lives on when PostgreSQL's machine dies must find what it was told."""
-        turns = _Turns(self._deadline())
+        """Durable always: other services outlive a crash of PostgreSQL's machine, and have been notified of the
+        write."""
+        attempts = _Attempts(self._deadline())
         undecided, result = "", None
         while True:
             connection: Connection | None = None
             try:
-                connection = self._writer(turns.deadline)
-                if undecided and self._is_noted(connection, undecided):
+                connection = self._writer(attempts.deadline)
+                if undecided and self._is_committed(connection, undecided):
                     break
                 request, undecided = secrets.token_hex(16), ""
                 transaction = connection.begin()
                 try:
                     connection.execute(pg_registry.LOCK, {"lock": pg_registry.WRITING})
-                    self._read_time(connection, pg_registry.NOTE, {"id": request})
+                    self._read_time(connection, pg_registry.RECORD_REQUEST, {"id": request})
                     result = run(connection)
                     undecided = request  # from here on it may be committed, whatever we hear
                     transaction.commit()
@@ -146,7 +147,7 @@ class PostgresqlDatabase:
             except DBAPIError as error:
                 if is_lost(error):
                     self._drop_writer()
-                self._recover(error, turns, had_session=connection is not None)
+                self._recover(error, attempts, had_session=connection is not None)
         return result  # type: ignore[return-value]  # set by the run whose commit ended the loop
 
     def now(self, connection: Connection | None = None) -> float:
@@ -157,16 +158,18 @@ class PostgresqlDatabase:
         found = self._offset.warning()
         return (found,) if found else ()
 
-    def announce(self, connection: Connection, changes: Changes) -> Told | None:
+    def announce(self, connection: Connection, changes: Changes) -> Announcement | None:
         self._number += 1
         news = compact({"f": self._process, "n": self._number, "c": encode(changes)})
         if len(news.encode()) > _NEWS_BYTES:
             news = compact({"f": self._process, "n": self._number, "c": encode(Changes(everything=True))})
         known = {"channel": pg_registry.CHANNEL, "news": news, "process": self._process}
-        return Told(self._number, pg_registry.told(connection.execute(pg_registry.TELL, known).one()))
+        return Announcement(
+            self._number, pg_registry.announced_to(connection.execute(pg_registry.ANNOUNCE, known).one())
+        )
 
     def beat(self) -> None:
-        """Connect again when the line was lost; read the time; remove old request ids. Never raises."""
+        """Reconnect when the connection was lost; read the time; remove old request ids. Never raises."""
         now = self._clock()
         if self._lost_at is None and now < min(self._expire_at, self._sample_at):
             return
@@ -185,7 +188,7 @@ class PostgresqlDatabase:
 
     def close(self) -> None:
         for connection in [*self._reading, *([self._writing] if self._writing else [])]:
-            let_go(connection)
+            discard(connection)
         self._engine.dispose()
 
     def _read_time(
@@ -209,7 +212,7 @@ class PostgresqlDatabase:
         """A fresh session. After the deadline others' failed attempts of just now count as one's own."""
         now = self._clock()
         if self._lost_at is not None and now >= deadline and now < self._not_before:
-            raise gone("it did not a moment ago")
+            raise unavailable("it did not a moment ago")
         connection = self._engine.connect().execution_options(**options)
         if self._lost_at is not None:
             observe.log.info("PostgreSQL answers again", after=round(self._clock() - self._lost_at, 2))
@@ -231,14 +234,14 @@ class PostgresqlDatabase:
             try:
                 self._prepare(connection)
             except BaseException:
-                let_go(connection)
+                discard(connection)
                 raise
             self._writing = connection
         return self._writing
 
     def _drop_writer(self) -> None:
         if self._writing is not None:
-            let_go(self._writing)
+            discard(self._writing)
             self._writing = None
 
     # ---- trouble --------------------------------------------------------------------------------------------------
@@ -248,11 +251,11 @@ class PostgresqlDatabase:
         lost_at = self._lost_at
         return (self._clock() if lost_at is None else lost_at) + self._patience
 
-    def _recover(self, error: DBAPIError, turns: _Turns, *, had_session: bool) -> None:
-        """Return, after a pause, if there is sense in another attempt; else raise what a proxy understands.
+    def _recover(self, error: DBAPIError, attempts: _Attempts, *, had_session: bool) -> None:
+        """Return, after a pause, if another attempt may succeed; else raise a `Failure`.
 
-        A session that was there and is lost says nothing of PostgreSQL as it is now: this process may have stood still
-        beyond the deadline, and been given up meanwhile. So one more attempt is made, whatever the clock says.
+        A session that was there and is lost proves nothing about PostgreSQL now: this process may have been suspended
+        beyond the deadline, and the session closed meanwhile. So one more attempt is made, whatever the clock says.
         """
         state = getattr(error.orig, "sqlstate", None)
         lost = is_lost(error)
@@ -265,10 +268,10 @@ class PostgresqlDatabase:
             raise Failure(Code.METADATA_UNAVAILABLE, "the database is busy; try again") from error
         elif state not in pg_sessions.UNDONE:
             raise error
-        if self._clock() >= turns.deadline:
-            if turns.is_last or not (lost and had_session):
-                raise gone(type(error.orig).__name__) from error
-            turns.is_last = True
+        if self._clock() >= attempts.deadline:
+            if attempts.is_last or not (lost and had_session):
+                raise unavailable(type(error.orig).__name__) from error
+            attempts.is_last = True
         self._pause(_PAUSE_SECONDS)
 
     def _note_lost(self, error: DBAPIError, *, had_session: bool = False) -> None:
@@ -279,11 +282,11 @@ class PostgresqlDatabase:
         if not had_session:
             self._not_before = now + _RETRY_SECONDS
 
-    def _is_noted(self, connection: Connection, request: str) -> bool:
+    def _is_committed(self, connection: Connection, request: str) -> bool:
         """Whether the transaction was committed. With its lock in our hands it has ended: the answer is final."""
         with connection.begin():
             connection.execute(pg_registry.LOCK, {"lock": pg_registry.WRITING})
-            return connection.execute(pg_registry.NOTED, {"id": request}).first() is not None
+            return connection.execute(pg_registry.FIND_REQUEST, {"id": request}).first() is not None
 
     # ---- the start ------------------------------------------------------------------------------------------------
 
@@ -296,7 +299,7 @@ class PostgresqlDatabase:
             except DBAPIError as error:
                 self._note_lost(error)
                 if self._clock() >= deadline or not is_lost(error):
-                    raise gone(type(error.orig).__name__) from error
+                    raise unavailable(type(error.orig).__name__) from error
             self._pause(_PAUSE_SECONDS)
 
     def _prepare(self, connection: Connection) -> None:
@@ -325,19 +328,19 @@ class PostgresqlDatabase:
             observe.log.warning("PostgreSQL runs with fsync=off: what is acknowledged may be lost with its machine")
         for setting, value in _MIGRATING.items():
             run(text(f"SET {setting} = {value}"))
-        run(pg_registry.HOLD, {"lock": pg_registry.MIGRATING})
+        run(pg_registry.LOCK_SESSION, {"lock": pg_registry.MIGRATING})
         connection.commit()
         if not migrations.at_head(connection):
             self._take_over(connection)
             migrations.upgrade(connection)
-        pg_registry.own.create_all(connection)
+        pg_registry.own_tables.create_all(connection)
         followed = inspect(connection).has_table(pg_registry.TENURES)
         if followed:
             run(pg_registry.DROP_TENURES)
         connection.commit()
         for setting in _MIGRATING:
             run(text(f"RESET {setting}"))
-        run(pg_registry.LET_GO)
+        run(pg_registry.UNLOCK_ALL)
         connection.commit()
         if followed:
             self._pause(_TENURE_SECONDS)
@@ -346,7 +349,7 @@ class PostgresqlDatabase:
         """No other service is in mid-write. Failure while one of an earlier release works, which is always."""
         connection.execute(text(f"SET lock_timeout = {int(self._start_seconds * 1000)}"))
         try:
-            connection.execute(pg_registry.HOLD, {"lock": pg_registry.WRITING})
+            connection.execute(pg_registry.LOCK_SESSION, {"lock": pg_registry.WRITING})
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", None) not in pg_sessions.BUSY:
                 raise
@@ -376,12 +379,12 @@ def reading_engine(url: str, application_name: str) -> Engine:
 
 
 def holds_blobs(url: str) -> bool:
-    """Whether rows are about any stored object; asked before a service runs. MetadataUnavailable."""
+    """Whether any row names a stored object; called before a service runs. MetadataUnavailable."""
     return _holds(url, "blobs")
 
 
 def holds_rows(url: str) -> bool:
-    """Whether a registry has ever been there, asked the same way: each has an account."""
+    """Whether there is any account, and so a registry; called as `holds_blobs`."""
     return _holds(url, "accounts")
 
 
@@ -393,11 +396,11 @@ def _holds(url: str, table: str) -> bool:
             found = connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(sql.Identifier(table)))
             return found.fetchone() is not None
     except psycopg.OperationalError as error:
-        raise gone(type(error).__name__) from error
+        raise unavailable(type(error).__name__) from error
 
 
 def holds_keys(url: str) -> bool:
-    """Whether rows are sealed under any key; asked as `holds_blobs` is. MetadataUnavailable."""
+    """Whether rows are sealed under any key; called as `holds_blobs`. MetadataUnavailable."""
     try:
         with psycopg.connect(**pg_sessions.parameters(url, "wharfage, a first look")) as connection:
             for table in ("access_keys", "master_keys"):
@@ -407,4 +410,4 @@ def holds_keys(url: str) -> bool:
                     return True
             return False
     except psycopg.OperationalError as error:
-        raise gone(type(error).__name__) from error
+        raise unavailable(type(error).__name__) from error

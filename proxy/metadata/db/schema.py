@@ -25,13 +25,16 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from proxy.metadata.db import event_tables as event_tables  # whoever copies or compares all tables has these too
+from proxy.metadata.db import (
+    event_tables as event_tables,
+)  # part of `metadata`, for copies and comparisons of all tables
 from proxy.metadata.db import job_tables as job_tables
+from proxy.metadata.db import replication_tables as replication_tables
 from proxy.metadata.db.columns import RowId
 from proxy.metadata.db.columns import metadata as metadata
 from proxy.metadata.db.columns import name as _name
 
-HEAD = "0025"
+HEAD = "0026"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(
@@ -79,7 +82,7 @@ blobs = Table(
     Column("account", _name(12), nullable=False),
     Column("digest", _name(140), nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("object_key", _name(32), nullable=False, unique=True),
+    Column("object_key", _name(32), nullable=False, index=True),  # accounts may share an object
     Column("stored_size", BigInteger, nullable=False),
     Column("segment_count", Integer, nullable=False),
     Column("sealed_for", Text, nullable=False),
@@ -151,10 +154,10 @@ uploads = Table(
     Column("stored_size", BigInteger, nullable=False),
     Column("segment_count", Integer, nullable=False),
     Column("hash_state", LargeBinary, nullable=False),
-    Column("fence", Integer, nullable=False),  # of the append that holds it, 0: nobody
+    Column("fence", Integer, nullable=False),  # of the append that holds it, 0: none
     Column("last_fence", Integer, nullable=False),
     Column("lease_until", Float, nullable=False),
-    Column("holder", String(32)),  # who took the lease, so that a lost answer can be asked for again
+    Column("holder", String(32)),  # who took the lease, so that a repeated request gets the lost answer
     Column("touched_at", Float, nullable=False),
     Column("committed", _name(140)),  # the digest; while it is open, of what `finish_upload` left
     Column("discard", _name(32)),  # the object that its commit made useless
@@ -201,6 +204,7 @@ images = Table(
     Column("status", String(16), nullable=False, server_default="ACTIVE"),  # `model.lifecycle.evaluation.ImageStatus`
     Column("archived_at", Float),  # the last time, also of one that was restored since
     Column("activated_at", Float),  # restored the last time
+    Column("origin", _name(38)),  # REGION/ACCOUNT it was replicated from; NULL: pushed here
     UniqueConstraint("repository_id", "digest"),
     Index("ix_images_by_status", "repository_id", "status", "tagged", "digest"),
 )
@@ -248,6 +252,8 @@ tags = Table(
     Column("name", _name(128), primary_key=True),
     Column("image_id", RowId, ForeignKey("images.image_id"), nullable=False),
     Column("pushed_at", Float, nullable=False),
+    Column("origin", _name(38)),  # as of images
+    Column("version", Float),  # when it was pushed at its origin; NULL where that is here
     Index("ix_tags_image_id_name", "image_id", "name"),
 )
 
@@ -363,4 +369,4 @@ answers = Table(
     Column("made_at", Float, nullable=False, index=True),
     Column("answer", LargeBinary, nullable=False),
 )
-"""What writes answered, so that a lost answer can be asked for again: `answers` has the form."""
+"""Answers to writes, so that a repeated request gets the lost answer: `service.idempotency` has the form."""

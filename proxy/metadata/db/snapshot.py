@@ -41,15 +41,15 @@ _LARGE = {frame_hashes, manifest_bytes, open_tails}
 LEFT_OUT = frozenset(
     {"uploads", "reserved_objects", "open_objects", "open_parts", "open_tails", "turns", "answers", "blob_fetches"}
 )
-"""Tables of what is going on: open uploads with all that the store keeps for them, objects in the making, whose turn
-the upkeep is, who fetches what from an upstream, and what writes have answered to requests that may be asked again."""
+"""Tables of work in progress: open uploads with their rows in the store, unfinished objects, turns of upkeep tasks,
+fetches from an upstream, and stored answers to writes that may be repeated."""
 
 _FAST = ("journal_mode=OFF", "synchronous=OFF", "foreign_keys=OFF")  # a file that is whole or thrown away
-Told = Callable[[str, int, int], None]
+ReportProgress = Callable[[str, int, int], None]
 """(table, rows copied, rows there are)"""
 
 
-def snapshot(source: Path | str, target: Path, told: Told) -> dict[str, int]:
+def snapshot(source: Path | str, target: Path, report: ReportProgress) -> dict[str, int]:
     """Rows copied, by table. `source` is a SQLite file or the URL of a PostgreSQL; `target` must not exist.
 
     Failure MetadataUnavailable when the database cannot be read or has not the schema of this version.
@@ -62,7 +62,7 @@ def snapshot(source: Path | str, target: Path, told: Told) -> dict[str, int]:
                     "the database has the tables of another version of wharfage",
                     hint="restart the server on this version, which brings them up to date; then try again",
                 )
-            return _into_file(target, lambda new: _copy(old, new, told))
+            return _into_file(target, lambda new: _copy(old, new, report))
     except DBAPIError as error:
         raise Failure(Code.METADATA_UNAVAILABLE, f"the rows cannot be copied: {error.orig}"[:300]) from error
 
@@ -74,24 +74,24 @@ def take_time(connection: Connection) -> None:
         connection.execute(text(f"SET LOCAL {limit} = 0"))
 
 
-def at_once(table: Table) -> int:
+def batch_rows(table: Table) -> int:
     """How many of its rows are held in memory together."""
     return LARGE_ROWS if table in _LARGE else ROWS
 
 
-def stored(file: Path) -> Iterator[tuple[str, int, str, bool]]:
+def stored_blobs(file: Path) -> Iterator[tuple[str, int, str, bool]]:
     """(object key, stored bytes, digest, whether it is quarantined) of every blob in such a file, by object key."""
     rows = select(blobs.c.object_key, blobs.c.stored_size, blobs.c.digest, blobs.c.quarantined_for.is_not(None))
     engine = sqlite_engine(file, ())
     try:
         with engine.connect() as connection:
-            for key, size, digest, quarantined in connection.execute(rows.order_by(blobs.c.object_key)):
+            for key, size, digest, quarantined in connection.execute(rows.distinct().order_by(blobs.c.object_key)):
                 yield key, size, digest, bool(quarantined)
     finally:
         engine.dispose()
 
 
-def kept(table: Table) -> Select[Any]:
+def copied_rows(table: Table) -> Select[Any]:
     """The rows of a table that a snapshot has."""
     rows = select(table)
     if table is not blobs and "object_key" in table.c:
@@ -99,9 +99,11 @@ def kept(table: Table) -> Select[Any]:
     return rows
 
 
-def _copy(old: Connection, new: Connection, told: Told) -> dict[str, int]:
+def _copy(old: Connection, new: Connection, report: ReportProgress) -> dict[str, int]:
     copied = {
-        table.name: _copy_table(old, new, table, told) for table in metadata.sorted_tables if table.name not in LEFT_OUT
+        table.name: _copy_table(old, new, table, report)
+        for table in metadata.sorted_tables
+        if table.name not in LEFT_OUT
     }
     _uncount_uploads(old, new)
     return copied
@@ -121,18 +123,18 @@ def _uncount_uploads(old: Connection, new: Connection) -> None:
         new.execute(update(accounts).where(accounts.c.account == row.account).values(bytes=accounts.c.bytes - count))
 
 
-def _copy_table(old: Connection, new: Connection, table: Table, told: Told) -> int:
-    rows = kept(table)
+def _copy_table(old: Connection, new: Connection, table: Table, report: ReportProgress) -> int:
+    rows = copied_rows(table)
     total = old.execute(select(func.count()).select_from(rows.subquery())).scalar_one()
-    size = at_once(table)
+    size = batch_rows(table)
     done = 0
-    told(table.name, done, total)
+    report(table.name, done, total)
     for some in (
         old.execution_options(stream_results=True, max_row_buffer=size).execute(rows).mappings().partitions(size)
     ):
         new.execute(insert(table), [dict(row) for row in some])
         done += len(some)
-        told(table.name, done, total)
+        report(table.name, done, total)
     if done != total:
         raise Failure(Code.METADATA_UNAVAILABLE, f"{table.name} has {total} rows, and {done} were read")
     return total

@@ -22,7 +22,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from proxy.metadata.db import migrations
-from proxy.metadata.db.store import Told
+from proxy.metadata.db.store import Announcement
 from proxy.metadata.db.transaction import Changes
 from proxy.metadata.service.clock import Clock, SteadyClock
 from proxy.model.errors import Code, Failure
@@ -57,14 +57,14 @@ class SqliteDatabase:
 
     def read(self, run: Callable[[Connection], Result]) -> Result:
         connection = self._connection()
-        with _plainly(), connection.begin():
+        with _translated_errors(), connection.begin():
             return run(connection)
 
     def write(self, run: Callable[[Connection], Result], *, durable: bool = True) -> Result:
-        with _plainly():
+        with _translated_errors():
             connection = self._connection()
             connection.info["writing"] = True
-            self._be_durable(connection, durable or not self._alone)
+            self._set_durability(connection, durable or not self._alone)
             with connection.begin():
                 return run(connection)
 
@@ -74,7 +74,7 @@ class SqliteDatabase:
     def warnings(self) -> Sequence[str]:
         return ()
 
-    def announce(self, connection: Connection, changes: Changes) -> Told | None:
+    def announce(self, connection: Connection, changes: Changes) -> Announcement | None:
         """This is the only service that writes the file."""
         return None
 
@@ -86,7 +86,7 @@ class SqliteDatabase:
             connection.close()
         self._engine.dispose()
 
-    def _be_durable(self, connection: Connection, durable: bool) -> None:
+    def _set_durability(self, connection: Connection, durable: bool) -> None:
         """Of the writing connection, whose thread alone comes here."""
         if durable is not self._durable:
             driver: Any = connection.connection.driver_connection
@@ -141,8 +141,8 @@ def _private(path: str, flags: int) -> int:
 
 
 @contextmanager
-def _plainly() -> Iterator[None]:
-    """The database's own troubles as failures that a proxy understands."""
+def _translated_errors() -> Iterator[None]:
+    """Raise the database's own errors as `Failure`s."""
     try:
         yield
     except OperationalError as error:

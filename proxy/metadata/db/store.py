@@ -2,9 +2,8 @@
 
 Promises: the event loop never waits for the database; writes are serial, and those that queue up while one commits
 share the next commit, in which one failing leaves the others alone; what `committed` gives is
-awaited after the commit and before those of its callers go on whose writes changed what others keep, while the next
-group is written. Which database it is lies behind `Database` (`sqlite`, `postgresql`).
-Must not know what the operations do.
+awaited after the commit, before the writes that changed cached rows are answered, while the next group is written. The
+database is a `Database` (`sqlite`, `postgresql`). Made by `metadata.service`. Must not know what the operations do.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import InternalError, OperationalError
 
 from proxy import observe
-from proxy.metadata.db.transaction import Changes, MustLast, Registry, Transaction
+from proxy.metadata.db.transaction import Changes, NeedsDurability, Registry, Transaction
 from proxy.metadata.deadlines import NEVER, Deadline
 from proxy.model.errors import Code, Failure
 
@@ -39,20 +38,21 @@ GROUP = 64  # writes a commit may carry: bounds how long the first of them waits
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """Whom a committed write told of its changes (registrations of other services), and under which number."""
+class Announcement:
+    """The registrations of other services that a committed write has notified of its changes, and under which
+    number."""
 
     number: int
     services: tuple[str, ...]
 
 
 _Deferred = dict[Hashable, Callable[[Transaction], object]]
-Committed = Callable[[Changes, Told | None], Awaitable[None] | None]
-"""Called on the event loop. What it returns ends when nobody uses what is outdated; None: nobody does now."""
+Committed = Callable[[Changes, Announcement | None], Awaitable[None] | None]
+"""Called on the event loop. What it returns ends when no cache uses what has changed; None: none does now."""
 
 
 class Database(Protocol):
-    """Where rows lie. Its own troubles come as `Failure`: StoreFull, MetadataUnavailable.
+    """A database of rows. Its own errors are `Failure`s: StoreFull, MetadataUnavailable.
 
     `readers` threads call `read`; one other thread makes all calls of `write` and `beat`.
     """
@@ -74,9 +74,9 @@ class Database(Protocol):
         an earlier one's; else as far as it is known."""
 
     def warnings(self) -> Sequence[str]:
-        """What is amiss though all works, for /readyz."""
+        """Problems that do not stop the service, for /readyz."""
 
-    def announce(self, connection: Connection, changes: Changes) -> Told | None:
+    def announce(self, connection: Connection, changes: Changes) -> Announcement | None:
         """Last in a write's transaction: tell other services what it changes. None where there can be none."""
 
     def beat(self) -> None: ...
@@ -99,7 +99,7 @@ class _Write:
 class Store:
     """An open database and its threads. `close` ends them; what was queued is finished first.
 
-    `clock` is what tests give in the place of the database's own time."""
+    `clock` replaces the database's time in tests."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Store:
         *,
         registry: Registry | None = None,
         clock: Clock | None = None,
-        committed: Committed = lambda changes, told: None,
+        committed: Committed = lambda changes, announcement: None,
     ) -> None:
         self._database = database
         self._registry = registry or Registry()
@@ -120,7 +120,7 @@ class Store:
         self._settling: set[asyncio.Task[None]] = set()
         self._deferred: _Deferred = {}  # changed on the loop only; the writing thread looks keys up
         self._writing_deferred: asyncio.Task[None] | None = None
-        self._writer = threading.Thread(target=self._write_for_ever, name="metadata-write", daemon=True)
+        self._writer = threading.Thread(target=self._run_writer, name="metadata-write", daemon=True)
         self._writer.start()
 
     async def read(self, run: Callable[[Transaction], Result]) -> Result:
@@ -141,7 +141,7 @@ class Store:
         return result
 
     async def compute(self, run: Callable[[], Result]) -> Result:
-        """Run something that takes time but no database, off the loop and not in the writer's way."""
+        """Run a computation that uses no database on a reader's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
     async def write(
@@ -149,14 +149,14 @@ class Store:
     ) -> Result:
         """Run in a write transaction; durable when this returns, unless it need not be and finds no reason why it must.
         A cancelled caller's write may still happen, though none begins after its deadline: MetadataUnavailable. That is
-        looked at before a transaction is begun, which then costs nothing, and in it, when nobody else writes: so a
+        checked before a transaction begins, which then costs nothing, and in it, when no other service writes: so a
         write whose caller has gone on never comes after what the caller did next."""
         try:
-            return await self._written(run, deadline, durable)
-        except MustLast:
-            return await self._written(run, deadline, True)
+            return await self._enqueue(run, deadline, durable)
+        except NeedsDurability:
+            return await self._enqueue(run, deadline, True)
 
-    async def _written(self, run: Callable[[Transaction], Result], deadline: Deadline, durable: bool) -> Result:
+    async def _enqueue(self, run: Callable[[Transaction], Result], deadline: Deadline, durable: bool) -> Result:
         if self._closed:
             raise Failure(Code.METADATA_UNAVAILABLE, "the metadata service is stopping")
         loop = asyncio.get_running_loop()
@@ -227,7 +227,7 @@ class Store:
             for key in batch:
                 del self._deferred[key]
 
-    def _write_for_ever(self) -> None:
+    def _run_writer(self) -> None:
         last = False
         while not last:
             try:
@@ -247,26 +247,28 @@ class Store:
                     last = True
                     break
                 group.append(more)
-            changes, told = self._write_group(group)
-            with suppress(RuntimeError):  # its loop has ended, and with it whoever waited
-                first.loop.call_soon_threadsafe(self._settle, group, changes, told)
+            changes, announcement = self._write_group(group)
+            with suppress(RuntimeError):  # its loop has ended, and with it its callers
+                first.loop.call_soon_threadsafe(self._settle, group, changes, announcement)
 
-    def _write_group(self, group: list[_Write]) -> tuple[Changes, Told | None]:
+    def _write_group(self, group: list[_Write]) -> tuple[Changes, Announcement | None]:
         for run in (self._run_all, self._run_each):
-            live = self._in_time(group)
+            live = self._drop_expired(group)
             if not live:
                 break
             try:
                 return self._database.write(partial(run, live), durable=any(write.durable for write in live))
-            except _OneFailed:
+            except _WriteFailed:
                 continue
-            except BaseException as error:  # whatever it was, none of them may take itself for committed: tell all
+            except (
+                BaseException
+            ) as error:  # whatever it was, none of them is known to be committed: it is the error of each
                 for write in live:
                     write.error = error
                 break
         return Changes(), None
 
-    def _in_time(self, group: list[_Write]) -> list[_Write]:
+    def _drop_expired(self, group: list[_Write]) -> list[_Write]:
         """Those whose clients still wait; the others have their answer, and cost no transaction."""
         now, found = self.now(), []
         for write in group:
@@ -278,9 +280,9 @@ class Store:
                 found.append(write)
         return found
 
-    def _settle(self, group: list[_Write], changes: Changes, told: Told | None) -> None:
-        """On the loop: everybody's answer, or for writes that changed something the wait for it."""
-        waiting = self._committed(changes, told) if changes else None
+    def _settle(self, group: list[_Write], changes: Changes, announcement: Announcement | None) -> None:
+        """On the loop: answer all, those that changed something after the wait for their announcement."""
+        waiting = self._committed(changes, announcement) if changes else None
         if waiting is None:
             return _answer(group)
         _answer([write for write in group if not write.changed])
@@ -288,7 +290,7 @@ class Store:
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    def _run_all(self, group: list[_Write], connection: Connection) -> tuple[Changes, Told | None]:
+    def _run_all(self, group: list[_Write], connection: Connection) -> tuple[Changes, Announcement | None]:
         """The writes of the group with nothing between them: seldom does one fail, and then all is undone."""
         changes = Changes()
         for write in group:
@@ -299,11 +301,11 @@ class Store:
             except Exception as error:
                 if len(group) == 1:
                     raise
-                raise _OneFailed from error
+                raise _WriteFailed from error
             changes.add(more)
         return changes, self._database.announce(connection, changes) if changes else None
 
-    def _run_each(self, group: list[_Write], connection: Connection) -> tuple[Changes, Told | None]:
+    def _run_each(self, group: list[_Write], connection: Connection) -> tuple[Changes, Announcement | None]:
         """The same, each behind a savepoint of its own."""
         changes = Changes()
         for write in group:
@@ -335,14 +337,14 @@ def _run_batch(batch: _Deferred, tx: Transaction) -> None:
         run(tx)
 
 
-class _OneFailed(Exception):
-    """One write of several: the others are to be done without it."""
+class _WriteFailed(Exception):
+    """One write of a group failed: the others are done without it."""
 
 
 async def _answer_after(waiting: Awaitable[None], group: list[_Write]) -> None:
     try:
         await waiting
-    except BaseException as error:  # the write is there, and not acknowledged
+    except BaseException as error:  # the write is committed, and not acknowledged
         for write in group:
             write.error = write.error or error
         if not isinstance(error, Exception):

@@ -1,7 +1,7 @@
 """One transaction, as an operation sees it: the connection, the moment, and what it leaves to be done.
 
 Operations are plain functions `(transaction, …) -> record`. They report which repositories' cached answers they have
-changed; the store tells the epoch page after the commit, before anybody is answered. Must not know HTTP.
+changed; the store increments their epochs after the commit, before the answer. Must not know HTTP.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Registry:
     key_seconds: float | None = None
     lasting_key: str = ""
     expire_unpulled: bool = False  # `[lifecycle]`
+    peer_regions: frozenset[str] = frozenset()  # that images may be replicated to beside `region`
 
     def key_expires(self, access_key_id: str, created: float) -> float | None:
         """When a key ends by its age, in epoch seconds."""
@@ -42,7 +43,7 @@ class Registry:
 
 @dataclass(slots=True)
 class Changes:
-    """Whose cached answers a write has outdated: (account, repository) pairs, identities, or everything."""
+    """What cached answers a write has invalidated: those of (account, repository) pairs, of identities, or all."""
 
     repositories: set[tuple[str, str]] = field(default_factory=set)
     identity: bool = False
@@ -57,8 +58,8 @@ class Changes:
         self.everything |= other.everything
 
 
-class MustLast(Exception):
-    """Something is to be written that a power cut may not undo, in a transaction that it might."""
+class NeedsDurability(Exception):
+    """A transaction that need not be durable is about to write what a power cut may not undo: it is run anew."""
 
 
 @dataclass(slots=True)
@@ -80,7 +81,7 @@ class Transaction:
     def changed(self, account: str, repository: str) -> None:
         self.changes.repositories.add((account, repository))
 
-    def must_last(self) -> None:
-        """Whoever could do without durability until here cannot any more: it is done anew."""
+    def need_durability(self) -> None:
+        """From here on the transaction must be durable; raises NeedsDurability where it is not."""
         if not self.durable:
-            raise MustLast
+            raise NeedsDurability

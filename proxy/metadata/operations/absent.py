@@ -20,7 +20,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from proxy.metadata.db.mirror_tables import ABSENT_BLOB, ABSENT_MANIFEST, absent_content
 from proxy.metadata.db.schema import blob_links, image_blobs, image_children, repositories
 from proxy.metadata.db.transaction import Transaction
-from proxy.metadata.mirror_contract import Mirrored
+from proxy.metadata.mirror_contract import MirrorPort
 from proxy.metadata.operations.operation import operation
 from proxy.model.mirror import AbsentBlob
 from proxy.model.records import ManifestFacts
@@ -46,7 +46,7 @@ _DESCRIBED = (
 )
 
 
-@operation(Mirrored)
+@operation(MirrorPort)
 def absent_blob(tx: Transaction, account: str, repository: str, digest: str) -> AbsentBlob | None:
     asked = {"account": account, "name": repository, "digest": digest}
     row = tx.connection.execute(_DESCRIBED, asked).one_or_none()

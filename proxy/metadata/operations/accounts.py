@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, insert, select, update
 
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
-from proxy.metadata.contract import Accounts
+from proxy.metadata.contract import AccountPort
 from proxy.metadata.db.identity_tables import access_keys, accounts, attached_policies, principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.identity import described, unique_id
@@ -79,7 +79,7 @@ def bootstrap(
     return Bootstrapped(described(tx, row), tuple(keys), first_key_at is not None, recovered)
 
 
-@operation(Accounts, write=True)
+@operation(AccountPort, write=True)
 def create_account(
     tx: Transaction, account: str, access_key_id: str, sealed_secret: bytes, administrator: str
 ) -> Principal:
@@ -97,14 +97,14 @@ def create_account(
     return made
 
 
-@operation(Accounts, name="accounts")
+@operation(AccountPort, name="accounts")
 def list_accounts(tx: Transaction) -> Sequence[Account]:
     """All of them, also closed ones, in order."""
     rows = tx.connection.execute(select(accounts).order_by(accounts.c.account))
     return [Account(row.account, row.created_at, row.closed_at, row.alias or "", row.bytes) for row in rows]
 
 
-@operation(Accounts, write=True)
+@operation(AccountPort, write=True)
 def close_account(tx: Transaction, account: str) -> Account:
     """Close it for good; once more changes nothing. Failure(NoSuchEntity), UnmodifiableEntity for the default one."""
     if account == tx.registry.account:

@@ -5,7 +5,7 @@ Apart from `frame_hashes`, which knows no session.
 
 from __future__ import annotations
 
-from proxy.metadata.contract import Uploads
+from proxy.metadata.contract import UploadPort
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.frame_hashes import put_page
 from proxy.metadata.operations.operation import operation
@@ -14,7 +14,7 @@ from proxy.model.errors import Code, Failure
 from proxy.model.records import FRAME_HASH, FRAME_PAGE, Sealing
 
 
-@operation(Uploads, write=True, settles=True, durable=False)
+@operation(UploadPort, write=True, settles=True, durable=False)
 def keep_frame_hashes(tx: Transaction, upload_id: str, fence: int, plain_offset: int, hashes: bytes) -> None:
     row = need_row(tx, upload_id)
     need_held(row, fence)

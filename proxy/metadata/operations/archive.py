@@ -14,8 +14,10 @@ from sqlalchemy import select, update
 
 from proxy.metadata.db.schema import image_children, images
 from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.operations import replication
 from proxy.metadata.operations.images import found_image
 from proxy.metadata.operations.operation import ecr_operation
+from proxy.metadata.operations.replication_rules import rules_text
 from proxy.metadata.operations.repositories import Parameters, named_repository
 from proxy.model.errors import Code, Failure
 from proxy.model.lifecycle.evaluation import ImageStatus
@@ -34,6 +36,9 @@ def update_image_storage_class(tx: Transaction, account: str, parameters: Parame
     if archives and is_listed_by_active(tx, row.image_id):
         raise _not_supported("an image index that is not archived lists it")
     (archive if archives else restore)(tx, repository.repository_id, row.image_id, row.digest)
+    if not archives:
+        rules = rules_text(tx, account)
+        replication.image_pushed(tx, account, name, repository.repository_id, row.digest, rules)
     tx.changed(account, name)
     asked = {member: value for member, value in parameters["imageId"].items() if value is not None}
     return {

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from proxy.metadata.contract import Blobs
+from proxy.metadata.contract import BlobPort
 from proxy.metadata.db.schema import blob_links, blobs, repositories
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import usage
@@ -56,7 +56,7 @@ _TOUCH = (
 _TOUCH_BLOB = update(blobs).where(blobs.c.blob_id == bindparam("blob")).values(touched_at=bindparam("now"))
 
 
-@operation(Blobs, caching=Caching(Scope.REPOSITORY))
+@operation(BlobPort, caching=Caching(Scope.REPOSITORY))
 def blob(tx: Transaction, account: str, repository: str, digest: str) -> Blob:
     row = tx.connection.execute(_SEEN, {"account": account, "name": repository, "digest": digest}).one_or_none()
     if row is None:
@@ -83,12 +83,12 @@ def renewal(repository_id: int, blob_id: int) -> Hashable:
     return "renew-link", repository_id, blob_id
 
 
-@operation(Blobs)
+@operation(BlobPort)
 def segments(tx: Transaction, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
     return segments_from(tx, object_key, plain_offset, limit)
 
 
-@operation(Blobs)
+@operation(BlobPort)
 def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encryption: str = "") -> Sequence[str]:
     """At most `limit` of the repositories that hold the blob, any of them: a base image's layer has thousands, which to
     sort would cost more than to look at those few. None of a blob that is quarantined."""
@@ -109,7 +109,7 @@ def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encrypt
     )
 
 
-@operation(Blobs, write=True)
+@operation(BlobPort, write=True)
 def mount_blob(
     tx: Transaction, account: str, repository: str, digest: str, source: str | None, create: CreateOnPush
 ) -> Mounted:
@@ -117,7 +117,7 @@ def mount_blob(
     target = find_repository(tx, account, repository)
     if target is None and create is CreateOnPush.NO:
         need_repository(tx, account, repository)
-    own = encryption_to_be(tx, account, repository) if target is None else encryption_of(tx, target)
+    own = encryption_to_be(tx, account, repository, create) if target is None else encryption_of(tx, target)
     row = tx.connection.execute(
         select(blobs.c.blob_id, blobs.c.links, blobs.c.size).where(
             blobs.c.account == account,
@@ -138,7 +138,7 @@ def mount_blob(
     return Mounted.CREATED if created else Mounted.LINKED
 
 
-@operation(Blobs, write=True)
+@operation(BlobPort, write=True)
 def unlink_blob(tx: Transaction, account: str, repository: str, digest: str) -> None:
     repository_id = need_repository(tx, account, repository)
     row = tx.connection.execute(
@@ -165,7 +165,7 @@ def unlink_blob(tx: Transaction, account: str, repository: str, digest: str) -> 
     tx.changed(account, repository)
 
 
-@operation(Blobs, write=True)
+@operation(BlobPort, write=True)
 def quarantine(tx: Transaction, object_key: str, reason: str) -> None:
     result = tx.connection.execute(
         update(blobs)

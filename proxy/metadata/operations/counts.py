@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 
-from proxy.metadata.contract import Upkeep
+from proxy.metadata.contract import UpkeepPort
 from proxy.metadata.db.identity_tables import accounts
 from proxy.metadata.db.schema import UPLOAD_OPEN, blob_links, blobs, image_blobs, images, repositories, tags, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
@@ -182,7 +182,7 @@ NOUNS = {
 }
 
 
-@operation(Upkeep)
+@operation(UpkeepPort)
 def miscounts(tx: Transaction, noun: str, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
     found = _noun(noun)
     rows = tx.connection.execute(found.rows.where(_beyond(found, after)).order_by(*found.key).limit(limit)).all()
@@ -190,7 +190,7 @@ def miscounts(tx: Transaction, noun: str, after: str, limit: int) -> tuple[Seque
     return wrong, _text(found, rows[-1]) if len(rows) == limit else None
 
 
-@operation(Upkeep, write=True, settles=True)
+@operation(UpkeepPort, write=True, settles=True)
 def recount(tx: Transaction, noun: str, key: str) -> None:
     """A row's grace begins anew: by its wrong counter it may have been due for long."""
     found = _noun(noun)

@@ -21,30 +21,33 @@ from proxy.metadata.operations.policies import give_repository_policy
 from proxy.metadata.operations.repositories import find_repository, make_repository, need_repository
 from proxy.model.records import CreateOnPush
 
-CREATE_ON_PUSH, PULL_THROUGH_CACHE = "CREATE_ON_PUSH", "PULL_THROUGH_CACHE"
+CREATE_ON_PUSH, PULL_THROUGH_CACHE, REPLICATION = "CREATE_ON_PUSH", "PULL_THROUGH_CACHE", "REPLICATION"
 
 
 def need_or_make_repository(
     tx: Transaction, account: str, name: str, create: CreateOnPush, purpose: str = CREATE_ON_PUSH
 ) -> tuple[int, bool]:
-    """Its row's id, and whether it was made now. RepositoryNotFound, LimitExceeded. For PULL_THROUGH_CACHE it is made
-    also where there are templates and none matches, as at ECR."""
+    """Its row's id, and whether it was made now. RepositoryNotFound, LimitExceeded. For PULL_THROUGH_CACHE and
+    REPLICATION it is made also where there are templates and none matches, as at ECR."""
+    purpose = REPLICATION if create is CreateOnPush.REPLICA else purpose
     found = find_repository(tx, account, name)
     if found is not None:
         return found, False
     if create is not CreateOnPush.NO:
-        tx.must_last()
+        tx.need_durability()
         template = _matching(tx, account, name, purpose)
         if template is not None:
             return _make(tx, account, name, template), True
-        if create is CreateOnPush.YES and (purpose == PULL_THROUGH_CACHE or not _has_templates(tx, account)):
+        asked = create in (CreateOnPush.YES, CreateOnPush.REPLICA)
+        if asked and (purpose != CREATE_ON_PUSH or not _has_templates(tx, account)):
             return make_repository(tx, account, name, {}), True
     return need_repository(tx, account, name), False
 
 
-def encryption_to_be(tx: Transaction, account: str, name: str) -> str:
+def encryption_to_be(tx: Transaction, account: str, name: str, create: CreateOnPush) -> str:
     """`repositories.encryption_of` one that a push would make."""
-    template = _matching(tx, account, name)
+    purpose = REPLICATION if create is CreateOnPush.REPLICA else CREATE_ON_PUSH
+    template = _matching(tx, account, name, purpose)
     return "" if template is None else template.kms_key or ""
 
 

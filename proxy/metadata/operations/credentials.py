@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from sqlalchemy import select, update
 
 from proxy.auth.revocation import MARGIN_SECONDS
-from proxy.metadata.contract import Accounts
+from proxy.metadata.contract import AccountPort
 from proxy.metadata.db.identity_tables import access_keys, accounts, principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import names
 from proxy.metadata.operations.identity import described, read_revoked
 from proxy.metadata.operations.operation import operation
 from proxy.model.errors import Code, Failure
-from proxy.model.identity import Credential, PrincipalKind, Revocation
+from proxy.model.identity import CredentialReportEntry, PrincipalKind, Revocation
 
 KEPT_SECONDS = 3 * 86_400
 """After which an entry is of no use: a session lasts 36 hours at most, and docker's password 12 hours beyond it."""
@@ -33,8 +33,8 @@ _NAMED = re.compile(r"arn:aws:iam::([0-9]{12}):(?:user|role)/[!-~]{1,640}", re.A
 _SESSION = re.compile(r"arn:aws:sts::([0-9]{12}):assumed-role/([\w+=,.@-]{1,64})/([\w+=,.@-]{1,64})", re.ASCII)
 
 
-@operation(Accounts, name="credentials")
-def list_credentials(tx: Transaction, after: str, limit: int) -> Sequence[Credential]:
+@operation(AccountPort, name="credentials")
+def list_credentials(tx: Transaction, after: str, limit: int) -> Sequence[CredentialReportEntry]:
     """Keys by id, in order, beyond `after`; those of all accounts."""
     rows = tx.connection.execute(
         select(access_keys, accounts.c.closed_at)
@@ -49,7 +49,7 @@ def list_credentials(tx: Transaction, after: str, limit: int) -> Sequence[Creden
     )
     held = {row.principal_id: described(tx, row) for row in holders}
     return [
-        Credential(
+        CredentialReportEntry(
             access_key_id=row.access_key_id,
             principal_arn=held[row.principal_id].arn,
             is_active=row.active,
@@ -65,7 +65,7 @@ def list_credentials(tx: Transaction, after: str, limit: int) -> Sequence[Creden
     ]
 
 
-@operation(Accounts, write=True)
+@operation(AccountPort, write=True)
 def revoke(tx: Transaction, arn: str) -> Revocation:
     """End what a user, a role, a role's session or an account's root holds; a second time, what was issued since.
     Failure(InvalidInput) for what is no such ARN, NoSuchEntity for one that is not there, LimitExceeded."""

@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, delete, insert, select, true, update
 from proxy.metadata.db.event_tables import event_deliveries, event_rules, event_secrets, event_targets
 from proxy.metadata.db.job_tables import jobs as job_table
 from proxy.metadata.db.transaction import FoundRow, Transaction
-from proxy.metadata.event_contract import EventRows
+from proxy.metadata.event_contract import EventPort
 from proxy.metadata.operations import jobs
 from proxy.metadata.operations.operation import operation
 from proxy.model.event_pattern import matches, parse_pattern
@@ -122,7 +122,7 @@ def _deliver(tx: Transaction, account: str, target: int, repository: str, body: 
 # ---- what a job asks ---------------------------------------------------------------------------------------------
 
 
-@operation(EventRows)
+@operation(EventPort)
 def next_event(tx: Transaction, account: str, target: int, repository: str) -> EventDelivery | None:
     """The first that is not delivered; None: there is none, or nowhere to deliver it to."""
     found = _target(tx, account, target)
@@ -134,7 +134,7 @@ def next_event(tx: Transaction, account: str, target: int, repository: str) -> E
     )
 
 
-@operation(EventRows)
+@operation(EventPort)
 def dead_event(tx: Transaction, account: str, target: int, body: str) -> EventDelivery | None:
     """The event of a dead job that an operator tries again; None: its target is gone."""
     found = _target(tx, account, target)
@@ -143,7 +143,7 @@ def dead_event(tx: Transaction, account: str, target: int, body: str) -> EventDe
     return EventDelivery(0, body, 0, tx.now, found.definition, _secrets(tx, account))
 
 
-@operation(EventRows, write=True)
+@operation(EventPort, write=True)
 def end_event(tx: Transaction, job_id: int, fence: int, delivery_id: int, error: str | None, dead: bool) -> bool:
     """An attempt has ended: without an error it is delivered; with one it stays first, or, dead, makes way for the next
     and is a dead job of its own. False when the lease is lost: whoever held it stops."""
@@ -164,7 +164,7 @@ def end_event(tx: Transaction, job_id: int, fence: int, delivery_id: int, error:
     return True
 
 
-@operation(EventRows, write=True)
+@operation(EventPort, write=True)
 def drop_events(tx: Transaction, target: int, repository: str) -> int:
     """Remove some of what was to go to a target that is gone; how many."""
     if tx.connection.execute(
@@ -183,13 +183,13 @@ def drop_events(tx: Transaction, target: int, repository: str) -> int:
     return len(ids)
 
 
-@operation(EventRows)
+@operation(EventPort)
 def event_secret(tx: Transaction, account: str) -> EventSecret | None:
     row = tx.connection.execute(select(event_secrets).where(event_secrets.c.account == account)).first()
     return None if row is None else EventSecret(row.sealed, row.previous, row.previous_until)
 
 
-@operation(EventRows, write=True)
+@operation(EventPort, write=True)
 def put_event_secret(tx: Transaction, account: str, sealed: bytes, rotates: bool, keep_seconds: float) -> EventSecret:
     """The secret in force afterwards: this one, where there is none yet or where it `rotates`; then the one before it
     signs as well for `keep_seconds`."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from proxy.metadata.contract import Blobs
+from proxy.metadata.contract import BlobPort
 from proxy.metadata.db.schema import frame_hashes as pages
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.operation import Caching, Scope, operation
@@ -28,7 +28,7 @@ _KEEP = insert(pages)
 PAGE_BYTES = 8 * 1024 * 1024  # that a worker caches: pages of 64 GiB of layers
 
 
-@operation(Blobs, caching=Caching(Scope.IMMUTABLE, bool, bytes_max=PAGE_BYTES, bypass="fresh"))
+@operation(BlobPort, caching=Caching(Scope.IMMUTABLE, bool, bytes_max=PAGE_BYTES, bypass="fresh"))
 def frame_hashes(tx: Transaction, object_key: str, plain_offset: int) -> bytes:
     found: bytes | None = tx.connection.execute(_PAGE, {"key": object_key, "offset": plain_offset}).scalar()
     return found or b""

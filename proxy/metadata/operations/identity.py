@@ -14,7 +14,7 @@ from operator import attrgetter
 from sqlalchemy import exists, select
 
 from proxy.auth.managed import AWS_MANAGED
-from proxy.metadata.contract import Identity
+from proxy.metadata.contract import IdentityPort
 from proxy.metadata.db.identity_tables import (
     access_keys,
     accounts,
@@ -47,7 +47,7 @@ from proxy.model.identity import (
 _ID_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # as in AWS's own unique ids
 
 
-@operation(Identity, caching=Caching(Scope.IDENTITY, shares_policies=True))
+@operation(IdentityPort, caching=Caching(Scope.IDENTITY, shares_policies=True))
 def access_key(tx: Transaction, access_key_id: str) -> AccessKey | None:
     """None for one that is unknown or not active, or whose account is closed. That its age ends it is the caller's to
     see, who keeps this answer."""
@@ -63,7 +63,7 @@ def access_key(tx: Transaction, access_key_id: str) -> AccessKey | None:
     return AccessKey(access_key_id, row.sealed_secret, held, expires)
 
 
-@operation(Identity, caching=Caching(Scope.IDENTITY, shares_policies=True))
+@operation(IdentityPort, caching=Caching(Scope.IDENTITY, shares_policies=True))
 def principal(tx: Transaction, principal_id: str) -> Principal | None:
     """None for one that is unknown or disabled, or whose account is closed."""
     row = tx.connection.execute(
@@ -101,7 +101,7 @@ def described(tx: Transaction, row: FoundRow) -> Principal:
     )
 
 
-@operation(Identity, caching=Caching(Scope.IDENTITY))
+@operation(IdentityPort, caching=Caching(Scope.IDENTITY))
 def policy_documents(tx: Transaction, account: str, arns: Sequence[str]) -> Sequence[AttachedPolicy]:
     """The default versions of managed policies, AWS's and the account's own; those that are not there are left out."""
     found = {}
@@ -123,13 +123,13 @@ def policy_documents(tx: Transaction, account: str, arns: Sequence[str]) -> Sequ
     return tuple(found[arn] for arn in dict.fromkeys(arns) if arn in found)
 
 
-@operation(Identity, caching=Caching(Scope.REPOSITORY, attrgetter("exists")))
+@operation(IdentityPort, caching=Caching(Scope.REPOSITORY, attrgetter("exists")))
 def repository_access(tx: Transaction, account: str, repository: str) -> RepositoryAccess:
     """Of a closed account no repository is there."""
     return repositories_access(tx, account, [repository])[0]
 
 
-@operation(Identity, caching=Caching(Scope.REPOSITORY, each="repository_access"))
+@operation(IdentityPort, caching=Caching(Scope.REPOSITORY, each="repository_access"))
 def repositories_access(tx: Transaction, account: str, names: Sequence[str]) -> Sequence[RepositoryAccess]:
     """The same of a hundred at most, in the order of their names as given."""
     rows = tx.connection.execute(
@@ -168,7 +168,7 @@ def repositories_access(tx: Transaction, account: str, names: Sequence[str]) -> 
     return tuple(there.get(name) or RepositoryAccess(account, name, exists=False) for name in names)
 
 
-@operation(Identity, caching=Caching(Scope.REGISTRY, attrgetter("exists")))
+@operation(IdentityPort, caching=Caching(Scope.REGISTRY, attrgetter("exists")))
 def registry_access(tx: Transaction, account: str) -> RegistryAccess:
     row = tx.connection.execute(
         select(accounts).where(accounts.c.account == account, accounts.c.closed_at.is_(None))
@@ -184,7 +184,7 @@ def registry_access(tx: Transaction, account: str) -> RegistryAccess:
     )
 
 
-@operation(Identity, caching=Caching(Scope.IDENTITY))
+@operation(IdentityPort, caching=Caching(Scope.IDENTITY))
 def role(tx: Transaction, account: str, name: str) -> Role | None:
     """By its name, whatever its case; None for one that is not there."""
     row = tx.connection.execute(
@@ -205,7 +205,7 @@ def role(tx: Transaction, account: str, name: str) -> Role | None:
     return Role(described(tx, row), trust, row.max_session_seconds or 3600)
 
 
-@operation(Identity)
+@operation(IdentityPort)
 def oidc_provider(tx: Transaction, account: str, url: str) -> OidcProvider | None:
     row = tx.connection.execute(
         select(oidc_providers)

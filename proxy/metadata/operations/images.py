@@ -20,7 +20,7 @@ from proxy.awsmodel.validation import invalid
 from proxy.metadata.db import paging
 from proxy.metadata.db.schema import image_children, images, manifest_bytes, tags
 from proxy.metadata.db.transaction import FoundRow, Transaction
-from proxy.metadata.operations import events
+from proxy.metadata.operations import events, replication
 from proxy.metadata.operations.manifests import image_not_found_text, remove_image, remove_tag
 from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, named_repository
@@ -192,7 +192,7 @@ def batch_delete_image(tx: Transaction, account: str, parameters: Parameters) ->
             failures.append(_failure(image_id, row.code, row.reason))
             continue
         try:
-            deleted = _delete(tx, repository.repository_id, row, image_id.get("imageTag"))
+            deleted = _delete(tx, account, name, repository.repository_id, row, image_id.get("imageTag"))
         except Failure as failure:
             if failure.code is not Code.IMAGE_REFERENCED:
                 raise
@@ -229,16 +229,22 @@ def _indexes_first(tx: Transaction, repository_id: int, image_ids: Sequence[Imag
     return [each for _, each in sorted(zip(keys, image_ids, strict=True), key=lambda pair: depth[pair[0]])]
 
 
-def _delete(tx: Transaction, repository_id: int, row: FoundRow, tag: str | None) -> list[dict[str, str]]:
+def _delete(
+    tx: Transaction, account: str, name: str, repository_id: int, row: FoundRow, tag: str | None
+) -> list[dict[str, str]]:
     if tag is not None and row.tags > 1:
+        leaving = replication.leaving(tx, account, name, repository_id, row.image_id, row.digest, tag)
         remove_tag(tx, repository_id, tag, row.image_id)
+        replication.image_deleted(tx, account, name, leaving)
         return [{"imageDigest": row.digest, "imageTag": tag}]
     held = (
         tx.connection.execute(select(tags.c.name).where(tags.c.image_id == row.image_id).order_by(tags.c.name))
         .scalars()
         .all()
     )
+    leaving = replication.leaving(tx, account, name, repository_id, row.image_id, row.digest)
     remove_image(tx, repository_id, row.image_id, row.digest)
+    replication.image_deleted(tx, account, name, leaving)
     return [{"imageDigest": row.digest, "imageTag": each} for each in held] or [{"imageDigest": row.digest}]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import String, and_, bindparam, delete, func, insert, literal, select, tuple_, update
 
-from proxy.metadata.contract import JobQueue
+from proxy.metadata.contract import JobPort
 from proxy.metadata.db.job_tables import DEAD, LIVE, jobs
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.operation import operation
@@ -128,7 +128,7 @@ def enqueue_dead(tx: Transaction, job: Job, key: str, subject: Mapping[str, Any]
     )
 
 
-@operation(JobQueue)
+@operation(JobPort)
 def due_kinds(tx: Transaction, kinds: Sequence[str]) -> Sequence[str]:
     """Those of `kinds` of which some job is due: what a runner asks before it claims, which is a write."""
     return tuple(
@@ -140,7 +140,7 @@ def due_kinds(tx: Transaction, kinds: Sequence[str]) -> Sequence[str]:
     )
 
 
-@operation(JobQueue, write=True)
+@operation(JobPort, write=True)
 def claim_jobs(
     tx: Transaction,
     kind: str,
@@ -181,13 +181,13 @@ def claim_jobs(
     return tuple(found), at
 
 
-@operation(JobQueue, write=True, settles=True)
+@operation(JobPort, write=True, settles=True)
 def renew_job(tx: Transaction, job_id: int, fence: int, seconds: float) -> bool:
     """False when the lease is lost: whoever held it stops."""
     return _change(tx, job_id, fence, due_at=tx.now + seconds)
 
 
-@operation(JobQueue, write=True, settles=True)
+@operation(JobPort, write=True, settles=True)
 def finish_job(tx: Transaction, job_id: int, fence: int, revision: int) -> None:
     """It is done, unless it was enqueued again since `revision`: then it is due. Nothing for who lost the lease."""
     held = {"b_id": job_id, "b_fence": fence}
@@ -196,20 +196,20 @@ def finish_job(tx: Transaction, job_id: int, fence: int, revision: int) -> None:
         _change(tx, job_id, fence, due_at=tx.now, fence=0, attempts=0, error="", created_at=tx.now)
 
 
-@operation(JobQueue, write=True)
+@operation(JobPort, write=True)
 def fail_job(tx: Transaction, job_id: int, fence: int, error: str, seconds: float | None) -> None:
     """It is tried again in `seconds`; None: it is dead. Nothing for who lost the lease."""
     state, due = (DEAD, tx.now) if seconds is None else (LIVE, tx.now + seconds)
     _change(tx, job_id, fence, state=state, due_at=due, fence=0, attempts=jobs.c.attempts + 1, error=error[:ERROR_MAX])
 
 
-@operation(JobQueue, write=True, settles=True)
+@operation(JobPort, write=True, settles=True)
 def release_job(tx: Transaction, job_id: int, fence: int, seconds: float) -> None:
     """It is due again in `seconds`, and no attempt is counted: a node that stops, a receiver that said when."""
     _change(tx, job_id, fence, due_at=tx.now + seconds, fence=0)
 
 
-@operation(JobQueue)
+@operation(JobPort)
 def job_counts(tx: Transaction) -> Sequence[JobCount]:
     """By kind and state, of an index alone: a million jobs take some 0.1 s."""
     found = []
@@ -227,7 +227,7 @@ def job_counts(tx: Transaction) -> Sequence[JobCount]:
     return tuple(found)
 
 
-@operation(JobQueue)
+@operation(JobPort)
 def list_jobs(
     tx: Transaction, after: int, limit: int, kind: str = "", account: str = "", dead: bool | None = None
 ) -> Sequence[Job]:
@@ -241,7 +241,7 @@ def list_jobs(
     return tuple(_job(row) for row in rows)
 
 
-@operation(JobQueue, write=True)
+@operation(JobPort, write=True)
 def retry_job(tx: Transaction, job_id: int) -> bool:
     """Due now, with its attempts forgotten; who works on it may finish. False when there is none."""
     return bool(
@@ -251,7 +251,7 @@ def retry_job(tx: Transaction, job_id: int) -> bool:
     )
 
 
-@operation(JobQueue, write=True)
+@operation(JobPort, write=True)
 def drop_job(tx: Transaction, job_id: int) -> bool:
     """Who works on it loses its lease. False when there is none."""
     return bool(tx.connection.execute(delete(jobs).where(jobs.c.job_id == job_id)).rowcount)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from proxy.metadata.contract import Keys, Upkeep
+from proxy.metadata.contract import Keys, UpkeepPort
 from proxy.metadata.db.identity_tables import access_keys
 from proxy.metadata.db.schema import UPLOAD_OPEN, master_keys, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
@@ -70,7 +70,7 @@ def replace_sealed_secret(tx: Transaction, access_key_id: str, old: bytes, new: 
     return bool(result.rowcount)
 
 
-@operation(Upkeep)
+@operation(UpkeepPort)
 def open_uploads(tx: Transaction, after: str, limit: int) -> Sequence[SealedObject]:
     """The objects of open sessions by object key, in order, beyond `after`; without their segments."""
     rows = tx.connection.execute(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, and_, select
 
-from proxy.metadata.contract import LifecycleMetadata
+from proxy.metadata.contract import LifecyclePort
 from proxy.metadata.db.schema import image_children, images, repositories, tags
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import archive, events
@@ -20,7 +20,7 @@ from proxy.metadata.operations.operation import operation
 from proxy.metadata.operations.repositories import need_repository
 from proxy.model.errors import Code, Failure
 from proxy.model.lifecycle.evaluation import Image, ImageStatus, Mark, deciding_rule, is_old
-from proxy.model.lifecycle.policy import Action, CountType, Rule, read_policy
+from proxy.model.lifecycle.policy import CountType, LifecycleAction, Rule, read_policy
 from proxy.model.lifecycle.records import LifecycleOutcome
 
 _COLUMNS = (
@@ -34,7 +34,7 @@ _COLUMNS = (
 )
 
 
-@operation(LifecycleMetadata)
+@operation(LifecyclePort)
 def lifecycle_page(
     tx: Transaction, account: str, repository: str, after: str, limit: int
 ) -> tuple[Sequence[Image], bool]:
@@ -48,7 +48,7 @@ def lifecycle_page(
     return _images(tx, page, and_(*mine, images.c.digest <= page[-1].digest)), len(rows) > limit
 
 
-@operation(LifecycleMetadata, write=True)
+@operation(LifecyclePort, write=True)
 def apply_lifecycle(
     tx: Transaction, account: str, repository: str, policy: str, marks: Sequence[Mark], index_aware: bool
 ) -> Sequence[LifecycleOutcome]:
@@ -72,7 +72,7 @@ def apply_lifecycle(
             kept_for = "changed"
         if not kept_for:
             kept_for = _carry_out(tx, row.repository_id, image, mark)
-            if not kept_for and mark.action is Action.EXPIRE:
+            if not kept_for and mark.action is LifecycleAction.EXPIRE:
                 subject = None if image.subject is None else str(image.subject)
                 events.image_deleted(tx, account, repository, image.digest, image.tags, subject=subject)
         outcomes.append(LifecycleOutcome(image.digest, image.tags, mark.priority, mark.action, kept_for))
@@ -82,7 +82,7 @@ def apply_lifecycle(
 
 def _carry_out(tx: Transaction, repository_id: int, image: Image, mark: Mark) -> str:
     """Why it was not, if so."""
-    if mark.action is Action.TRANSITION:
+    if mark.action is LifecycleAction.TRANSITION:
         if archive.is_listed_by_active(tx, image.image_id):
             return str(Code.IMAGE_REFERENCED)
         archive.archive(tx, repository_id, image.image_id, image.digest)
@@ -113,7 +113,7 @@ def _needed_for(tx: Transaction, mark: Mark) -> str:
     if mark.subject is None:
         return ""
     status = tx.connection.execute(select(images.c.status).where(images.c.image_id == mark.subject)).scalar()
-    follows = status is None if mark.action is Action.EXPIRE else status != ImageStatus.ACTIVE
+    follows = status is None if mark.action is LifecycleAction.EXPIRE else status != ImageStatus.ACTIVE
     return "" if follows else "subject"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from proxy.metadata.contract import LifecycleMetadata
+from proxy.metadata.contract import LifecyclePort
 from proxy.metadata.db.schema import repositories
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.operation import ecr_operation, operation
@@ -59,7 +59,7 @@ def need_policy(row: FoundRow) -> str:
     return policy
 
 
-@operation(LifecycleMetadata)
+@operation(LifecyclePort)
 def lifecycle_due(tx: Transaction, older_than_seconds: float, limit: int) -> Sequence[LifecycleDue]:
     rows = tx.connection.execute(
         select(repositories.c.account, repositories.c.name, repositories.c.lifecycle_policy)
@@ -74,12 +74,12 @@ def lifecycle_due(tx: Transaction, older_than_seconds: float, limit: int) -> Seq
     return tuple(LifecycleDue(row.account, row.name, row.lifecycle_policy) for row in rows)
 
 
-@operation(LifecycleMetadata)
+@operation(LifecyclePort)
 def lifecycle_policy(tx: Transaction, account: str, repository: str) -> str:
     return need_policy(named_repository(tx, account, {"repositoryName": repository})[1])
 
 
-@operation(LifecycleMetadata, write=True, settles=True)
+@operation(LifecyclePort, write=True, settles=True)
 def lifecycle_evaluated(tx: Transaction, account: str, repository: str, policy: str) -> None:
     """Nothing where the policy is another one by now: that one is due."""
     tx.connection.execute(

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 
 from proxy.awsmodel.validation import invalid
-from proxy.metadata.contract import LifecycleMetadata
+from proxy.metadata.contract import LifecyclePort
 from proxy.metadata.db import paging
 from proxy.metadata.db.lifecycle_tables import preview_results, previews
 from proxy.metadata.db.schema import images, repositories, tags
@@ -23,7 +23,7 @@ from proxy.metadata.operations.lifecycle_policies import need_policy
 from proxy.metadata.operations.operation import ecr_operation, operation
 from proxy.metadata.operations.repositories import DEFAULT_PAGE, Parameters, named_repository
 from proxy.model.errors import Code, Failure
-from proxy.model.lifecycle.policy import Action, read_policy
+from proxy.model.lifecycle.policy import LifecycleAction, read_policy
 from proxy.model.lifecycle.records import LeasedPreview, PreviewResult
 
 PREVIEW_SECONDS = 86_400.0  # for which results are kept
@@ -104,7 +104,7 @@ def get_preview(tx: Transaction, account: str, parameters: Parameters) -> dict[s
     return answer
 
 
-@operation(LifecycleMetadata, write=True)
+@operation(LifecyclePort, write=True)
 def lease_preview(tx: Transaction, account: str, repository: str, seconds: float) -> LeasedPreview | None:
     """None where there is none to compute, or somebody is at it."""
     row = _of(tx, account, repository)
@@ -115,7 +115,7 @@ def lease_preview(tx: Transaction, account: str, repository: str, seconds: float
     return LeasedPreview(row.policy, row.run + 1)
 
 
-@operation(LifecycleMetadata, write=True, settles=True)
+@operation(LifecyclePort, write=True, settles=True)
 def keep_preview(tx: Transaction, account: str, repository: str, run: int, results: Sequence[PreviewResult]) -> bool:
     """False where another run has begun."""
     row = _of(tx, account, repository)
@@ -144,7 +144,7 @@ def keep_preview(tx: Transaction, account: str, repository: str, run: int, resul
     return True
 
 
-@operation(LifecycleMetadata, write=True, settles=True)
+@operation(LifecyclePort, write=True, settles=True)
 def finish_preview(
     tx: Transaction, account: str, repository: str, run: int, status: str, expiring: int, transitioning: int
 ) -> None:
@@ -158,14 +158,14 @@ def finish_preview(
         )
 
 
-@operation(LifecycleMetadata, write=True)
+@operation(LifecyclePort, write=True)
 def trim_preview(tx: Transaction, account: str, repository: str, limit: int) -> int:
     """Remove results of earlier runs; returns how many, 0 when none are left."""
     row = _of(tx, account, repository)
     return 0 if row is None else _remove(tx, row.repository_id, row.run, limit)
 
 
-@operation(LifecycleMetadata, write=True)
+@operation(LifecyclePort, write=True)
 def expire_previews(tx: Transaction, limit: int) -> int:
     """Remove results of previews that have expired; returns how many rows were changed, 0 when none are due."""
     due = tx.connection.execute(
@@ -230,7 +230,7 @@ def _summary(row: FoundRow) -> dict[str, Any]:
 
 
 def _result(row: FoundRow) -> dict[str, Any]:
-    archives = row.action == Action.TRANSITION
+    archives = row.action == LifecycleAction.TRANSITION
     return {
         "imageTags": json.loads(row.tags),
         "imageDigest": row.digest,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, case, delete, select, update
 
-from proxy.metadata.contract import Manifests
+from proxy.metadata.contract import ManifestPort
 from proxy.metadata.db.mirror_tables import mirrored_tags
 from proxy.metadata.db.schema import blob_links, image_blobs, image_children, images, manifest_bytes, repositories, tags
 from proxy.metadata.db.transaction import Transaction
-from proxy.metadata.operations import absent, events, usage
+from proxy.metadata.operations import absent, events, replication, usage
 from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.metadata.operations.repositories import need_repository
 from proxy.model.errors import Code, Failure
@@ -37,7 +37,7 @@ _BY_TAG = _STORED.join(tags, tags.c.image_id == images.c.image_id).where(
 )
 
 
-@operation(Manifests, caching=Caching(Scope.REPOSITORY, by_digest=True, bytes_max=MANIFEST_BYTES))
+@operation(ManifestPort, caching=Caching(Scope.REPOSITORY, by_digest=True, bytes_max=MANIFEST_BYTES))
 def manifest(tx: Transaction, account: str, repository: str, reference: str) -> StoredManifest:
     query = _BY_DIGEST if is_digest_like(reference) else _BY_TAG
     row = tx.connection.execute(query, {"account": account, "name": repository, "reference": reference}).one_or_none()
@@ -47,13 +47,15 @@ def manifest(tx: Transaction, account: str, repository: str, reference: str) -> 
     return StoredManifest(row.digest, row.media_type, row.content)
 
 
-@operation(Manifests, write=True)
+@operation(ManifestPort, write=True)
 def delete_tag(tx: Transaction, account: str, repository: str, tag: str) -> None:
     repository_id = need_repository(tx, account, repository)
     image_id = find_tag(tx, repository_id, tag)
     if image_id is None:
         raise image_not_found(tag, repository, account)
+    leaving = replication.leaving(tx, account, repository, repository_id, image_id, "", tag)
     remove_tag(tx, repository_id, tag, image_id)
+    replication.image_deleted(tx, account, repository, leaving)
     if events.has_rules(tx, account):
         about = select(images.c.digest, images.c.subject).where(images.c.image_id == image_id)
         row = tx.connection.execute(about).one()
@@ -61,7 +63,7 @@ def delete_tag(tx: Transaction, account: str, repository: str, tag: str) -> None
     tx.changed(account, repository)
 
 
-@operation(Manifests, write=True)
+@operation(ManifestPort, write=True)
 def delete_manifest(tx: Transaction, account: str, repository: str, digest: str) -> None:
     repository_id = need_repository(tx, account, repository)
     image_id = find_image(tx, repository_id, digest)
@@ -73,12 +75,14 @@ def delete_manifest(tx: Transaction, account: str, repository: str, digest: str)
         named = select(tags.c.name).where(tags.c.image_id == image_id).order_by(tags.c.name)
         gone = tx.connection.execute(named).scalars().all()
         subject = tx.connection.execute(select(images.c.subject).where(images.c.image_id == image_id)).scalar()
+    leaving = replication.leaving(tx, account, repository, repository_id, image_id, digest)
     remove_image(tx, repository_id, image_id, digest)
+    replication.image_deleted(tx, account, repository, leaving)
     events.image_deleted(tx, account, repository, digest, gone, subject=subject)
     tx.changed(account, repository)
 
 
-@operation(Manifests, name="tags")
+@operation(ManifestPort, name="tags")
 def list_tags(tx: Transaction, account: str, repository: str, last: str, limit: int) -> Page:
     repository_id = need_repository(tx, account, repository)
     found = (
@@ -136,6 +140,7 @@ def remove_image(tx: Transaction, repository_id: int, image_id: int, digest: str
     run(delete(image_blobs).where(image_blobs.c.image_id == image_id))
     run(delete(image_children).where(image_children.c.image_id == image_id))
     absent.forget(tx, [image_id])
+    replication.forget(tx, repository_id, digest)
     run(delete(mirrored_tags).where(mirrored_tags.c.repository_id == repository_id, mirrored_tags.c.digest == digest))
     run(delete(tags).where(tags.c.image_id == image_id))
     size = run(delete(images).where(images.c.image_id == image_id).returning(images.c.manifest_size)).scalar_one()

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from proxy.metadata.db.mirror_tables import blob_fetches, mirrored_tags
 from proxy.metadata.db.schema import repositories
 from proxy.metadata.db.transaction import Transaction
-from proxy.metadata.mirror_contract import Mirrored
+from proxy.metadata.mirror_contract import MirrorPort
 from proxy.metadata.operations.create_on_push import PULL_THROUGH_CACHE, need_or_make_repository
 from proxy.metadata.operations.manifests import find_image, find_tag
 from proxy.metadata.operations.operation import Caching, Scope, operation
@@ -37,7 +37,7 @@ _TAG = (
 )
 
 
-@operation(Mirrored, write=True, prepare=examine)
+@operation(MirrorPort, write=True, prepare=examine)
 def import_manifest(
     tx: Transaction,
     account: str,
@@ -63,13 +63,13 @@ def import_manifest(
     return PushedManifest(digest, facts.subject, tuple(tags), created)
 
 
-@operation(Mirrored, caching=Caching(Scope.REPOSITORY))
+@operation(MirrorPort, caching=Caching(Scope.REPOSITORY))
 def mirrored_tag(tx: Transaction, account: str, repository: str, tag: str) -> MirroredTag | None:
     row = tx.connection.execute(_TAG, {"account": account, "name": repository, "tag": tag}).one_or_none()
     return None if row is None else MirroredTag(row.digest, row.checked_at)
 
 
-@operation(Mirrored, write=True, settles=True)
+@operation(MirrorPort, write=True, settles=True)
 def note_tag_checked(
     tx: Transaction, account: str, repository: str, tag: str, digest: str, at: float | None = None
 ) -> None:
@@ -78,7 +78,7 @@ def note_tag_checked(
     tx.changed(account, repository)
 
 
-@operation(Mirrored, write=True, settles=True, durable=False)
+@operation(MirrorPort, write=True, settles=True, durable=False)
 def lease_fetch(
     tx: Transaction,
     account: str,
@@ -121,7 +121,7 @@ def lease_fetch(
     return FetchLease(holder, address, tx.now + seconds, node, session)
 
 
-@operation(Mirrored, write=True, settles=True, durable=False)
+@operation(MirrorPort, write=True, settles=True, durable=False)
 def end_fetch(
     tx: Transaction, account: str, repository: str, digest: str, holder: str, resumable: bool = False
 ) -> None:

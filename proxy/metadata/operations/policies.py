@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 from proxy.auth.policy.errors import PolicyError
 from proxy.auth.policy.evaluation import PolicyKind
 from proxy.auth.policy.validation import ecr_failure, ecr_principal_failure, validate
-from proxy.metadata.contract import Identity
+from proxy.metadata.contract import IdentityPort
 from proxy.metadata.db.identity_tables import accounts
 from proxy.metadata.db.schema import repositories
 from proxy.metadata.db.transaction import FoundRow, Transaction
@@ -72,7 +72,7 @@ def delete_registry_policy(tx: Transaction, account: str, parameters: Parameters
     return {"registryId": account, "policyText": text}
 
 
-@operation(Identity)
+@operation(IdentityPort)
 def bind_repository_policy(tx: Transaction, account: str, text: str) -> BoundPolicy:
     """What the text would be as a repository's policy; InvalidParameter when it can be none."""
     return BoundPolicy(text, _bound(tx, account, text, PolicyKind.REPOSITORY))

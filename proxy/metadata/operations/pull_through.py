@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 
 from proxy.awsmodel.validation import invalid
-from proxy.metadata.contract import Secrets
+from proxy.metadata.contract import SecretPort
 from proxy.metadata.db import paging
 from proxy.metadata.db.secret_tables import pull_through_rules as rules
 from proxy.metadata.db.transaction import FoundRow, Transaction
@@ -31,7 +31,7 @@ def _always(answer: Sequence[PullThroughRule]) -> bool:
     return True
 
 
-@operation(Secrets, caching=Caching(Scope.REGISTRY, _always))
+@operation(SecretPort, caching=Caching(Scope.REGISTRY, _always))
 def pull_through_rules(tx: Transaction, account: str) -> Sequence[PullThroughRule]:
     rows = tx.connection.execute(select(rules).where(rules.c.account == account).order_by(rules.c.prefix))
     return tuple(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, select, update
 
-from proxy.metadata.contract import Manifests
+from proxy.metadata.contract import ManifestPort
 from proxy.metadata.db.schema import images, pull_time_exclusions, repositories
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.operation import operation
@@ -27,7 +27,7 @@ _NOTE = (
 )
 
 
-@operation(Manifests, write=True, settles=True)
+@operation(ManifestPort, write=True, settles=True)
 def note_pulls(tx: Transaction, pulls: Sequence[Pull]) -> None:
     """At most one write in `PULL_EVERY_SECONDS` and image, however many workers tell of it. Pulls of excluded
     principals, and of images that are gone, are nothing."""

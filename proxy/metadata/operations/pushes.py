@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import bindparam, insert, select, true, update
 
 from proxy.awsmodel.validation import invalid
-from proxy.metadata.contract import Manifests
+from proxy.metadata.contract import ManifestPort
 from proxy.metadata.db.event_tables import event_rules
+from proxy.metadata.db.replication_tables import replication_configurations
 from proxy.metadata.db.schema import (
     blob_links,
     blobs,
@@ -28,12 +30,13 @@ from proxy.metadata.db.schema import (
     tags,
 )
 from proxy.metadata.db.transaction import FoundRow, Transaction
-from proxy.metadata.operations import absent, events, mutability, usage
+from proxy.metadata.operations import absent, events, mutability, replication, usage
 from proxy.metadata.operations.archive import is_archived, restore
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.create_on_push import need_or_make_repository
 from proxy.metadata.operations.manifests import NAMED_MAX, count_tag, find_image, find_tag
 from proxy.metadata.operations.operation import ecr_operation, operation
+from proxy.metadata.operations.replication_rules import rules_text
 from proxy.metadata.operations.repositories import Parameters, named_repository
 from proxy.model import quotas
 from proxy.model.errors import Code, Failure
@@ -51,6 +54,10 @@ SETTINGS = select(
     .where(event_rules.c.account == repositories.c.account, event_rules.c.enabled == true())
     .exists()
     .label("has_rules"),  # of events: without any, a push costs no statement more
+    select(replication_configurations.c.rules)
+    .where(replication_configurations.c.account == repositories.c.account)
+    .scalar_subquery()
+    .label("replication"),  # the same of replication
 ).where(repositories.c.repository_id == bindparam("repository_id"))
 
 Checked = TypeVar("Checked")
@@ -81,7 +88,7 @@ def examine(
     }
 
 
-@operation(Manifests, write=True, prepare=examine)
+@operation(ManifestPort, write=True, prepare=examine)
 def put_manifest(
     tx: Transaction,
     account: str,
@@ -96,7 +103,8 @@ def put_manifest(
     repository_id, created = need_or_make_repository(tx, account, repository, create)
     row = tx.connection.execute(SETTINGS, {"repository_id": repository_id}).one()
     each_once = tuple(dict.fromkeys(tags))
-    _put(tx, account, repository, row, content, digest, each_once, facts, has_rules=row.has_rules)
+    causes = _Causes(row.has_rules, row.replication)
+    _put(tx, account, repository, row, content, digest, each_once, facts, causes)
     tx.changed(account, repository)  # also when all is there: whoever put it there may not have told everybody yet
     return PushedManifest(digest, facts.subject, each_once, created)
 
@@ -143,8 +151,8 @@ def put_image(
             f"Image with digest '{digest}' and tag '{tag or 'null'}' already exists in the repository with name"
             f" '{name}' in registry with id '{account}'",
         )
-    has_rules = events.has_rules(tx, account)
-    _put(tx, account, name, row, content, digest, [] if tag is None else [tag], facts, has_rules=has_rules)
+    causes = _Causes(events.has_rules(tx, account), rules_text(tx, account))
+    _put(tx, account, name, row, content, digest, [] if tag is None else [tag], facts, causes)
     tx.changed(account, name)
     return {
         "image": {
@@ -154,6 +162,14 @@ def put_image(
             "imageManifestMediaType": facts.media_type,
         }
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Causes:
+    """What a push has to tell of: whether the account has rules of events, and the JSON of those of replication."""
+
+    has_rules: bool
+    replication: str | None
 
 
 def _check(member: str, read: Callable[[str], Checked], text: str) -> Checked:
@@ -179,8 +195,7 @@ def _put(
     digest: str,
     tags: Sequence[str],
     facts: ManifestFacts,
-    *,
-    has_rules: bool,
+    causes: _Causes,
 ) -> None:
     """`row` is the repository's. Events tell of what is new: an image, a tag that points elsewhere."""
     found = find_image(tx, row.repository_id, digest)
@@ -190,9 +205,13 @@ def _put(
         image_id = found
         if is_archived(tx, image_id):
             restore(tx, row.repository_id, image_id, digest)
-        _complete(tx, account, repository, row.repository_id, image_id, facts)
-    moved = [tag for tag in tags if move_tag(tx, repository, row, tag, image_id)]
-    if has_rules and (moved or found is None):
+        complete(tx, account, repository, row.repository_id, image_id, facts)
+        arrived = images.c.image_id == image_id, images.c.origin.is_not(None)
+        tx.connection.execute(update(images).where(*arrived).values(origin=None))
+    again = causes.replication is not None
+    moved = [tag for tag in tags if move_tag(tx, repository, row, tag, image_id, again=again)]
+    replication.image_pushed(tx, account, repository, row.repository_id, digest, causes.replication)
+    if causes.has_rules and (moved or found is None):
         events.image_pushed(
             tx,
             account,
@@ -205,7 +224,7 @@ def _put(
         )
 
 
-def _complete(
+def complete(
     tx: Transaction, account: str, repository: str, repository_id: int, image_id: int, facts: ManifestFacts
 ) -> None:
     """Who pushes an image that came from an upstream brings what was absent of it, as with any other."""
@@ -230,8 +249,9 @@ def insert_image(
     facts: ManifestFacts,
     *,
     imported: bool = False,
+    origin: str | None = None,
 ) -> int:
-    """A new image's row id. `imported`: what it names may come later."""
+    """A new image's row id. `imported`: what it names may come later. `origin`: where it was replicated from."""
     blob_ids = _needed_blobs(tx, account, repository, repository_id, facts, may_lack=imported)
     children_here = _needed_children(tx, account, repository, repository_id, facts, may_lack=imported)
     children = list(children_here.values())
@@ -269,6 +289,7 @@ def insert_image(
             pushed_at=tx.now,
             tagged=0,
             tags=0,
+            origin=origin,
         )
     )
     image_id: int = result.inserted_primary_key[0]  # type: ignore[index]  # an insert has one
@@ -363,12 +384,17 @@ def _needed_children(
     return found
 
 
-def move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id: int) -> bool:
-    """False where it points there already."""
-    before = find_tag(tx, row.repository_id, tag)
+def move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id: int, *, again: bool = False) -> bool:
+    """False where it points there already; `again`: that is a push of its own, later than the last one."""
+    mine = tags.c.repository_id == row.repository_id, tags.c.name == tag
+    held = tx.connection.execute(select(tags.c.image_id, tags.c.origin).where(*mine)).one_or_none()
+    before = None if held is None else held.image_id
     if before is not None and mutability.is_immutable(row, tag):
         raise mutability.tag_is_immutable(repository, tag)  # also where it points already, as ECR does
-    if before == image_id:
+    here = {"pushed_at": tx.now, "origin": None, "version": None}
+    if held is not None and before == image_id:
+        if again or held.origin is not None:
+            tx.connection.execute(update(tags).where(*mine).values(**here))
         return False
     most = tx.registry.quotas.tags
     if not count_tag(tx, image_id, 1, most):
@@ -379,10 +405,6 @@ def move_tag(tx: Transaction, repository: str, row: FoundRow, tag: str, image_id
             insert(tags).values(repository_id=row.repository_id, name=tag, image_id=image_id, pushed_at=tx.now)
         )
         return True
-    tx.connection.execute(
-        update(tags)
-        .where(tags.c.repository_id == row.repository_id, tags.c.name == tag)
-        .values(image_id=image_id, pushed_at=tx.now)
-    )
+    tx.connection.execute(update(tags).where(*mine).values(image_id=image_id, **here))
     count_tag(tx, before, -1)
     return True

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from proxy.metadata.contract import Manifests
+from proxy.metadata.contract import ManifestPort
 from proxy.metadata.db import paging
 from proxy.metadata.db.schema import images
 from proxy.metadata.db.transaction import FoundRow, Transaction
@@ -37,7 +37,7 @@ _FOUND = (
 )
 
 
-@operation(Manifests)
+@operation(ManifestPort)
 def referrers(
     tx: Transaction, account: str, repository: str, digest: str, artifact_type: str | None, last: str, limit: int
 ) -> tuple[Sequence[Referrer], bool]:

@@ -1,6 +1,6 @@
-"""What ECR says of a registry as a whole: that nothing is copied elsewhere, and nothing signed.
+"""What ECR says of a registry as a whole: that nothing is signed.
 
-Replication and signing cannot be configured here, so that these answers are fixed. Texts as ECR answers them.
+Signing cannot be configured here, so that the answer is fixed. Texts as ECR answers them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,6 @@ from proxy.metadata.operations.operation import ecr_operation
 from proxy.metadata.operations.policies import open_account
 from proxy.metadata.operations.repositories import Parameters
 from proxy.model.errors import Code, Failure
-
-
-@ecr_operation("DescribeRegistry")
-def describe_registry(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    open_account(tx, account)
-    return {"registryId": account, "replicationConfiguration": {"rules": []}}
 
 
 @ecr_operation("GetSigningConfiguration")

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Delete, Select, delete, select, update
 
-from proxy.metadata.contract import Upkeep
+from proxy.metadata.contract import UpkeepPort
 from proxy.metadata.db.lifecycle_tables import preview_results, previews
 from proxy.metadata.db.mirror_tables import absent_content, mirrored_tags
+from proxy.metadata.db.replication_tables import replications
 from proxy.metadata.db.schema import (
     blob_links,
     blobs,
@@ -33,7 +34,7 @@ AT_ONCE = 1000  # rows that DeleteRepository removes itself: of most repositorie
 _IMAGES = 50  # asked for at a time: each has some rows in other tables, which are counted once they are gone
 
 
-def give_to_nobody(tx: Transaction, repository_id: int) -> None:
+def mark_deleted(tx: Transaction, repository_id: int) -> None:
     """Let the repository's name go, and all that is found by it; then `remove` its rows."""
     tx.connection.execute(
         update(repositories)
@@ -42,7 +43,7 @@ def give_to_nobody(tx: Transaction, repository_id: int) -> None:
     )
 
 
-@operation(Upkeep, write=True)
+@operation(UpkeepPort, write=True)
 def remove_deleted(tx: Transaction, limit: int) -> int:
     """Remove about so many rows of deleted repositories; returns how many, 0 when there are none left."""
     removed = 0
@@ -62,7 +63,7 @@ def remove_deleted(tx: Transaction, limit: int) -> int:
 def remove(tx: Transaction, repository_id: int, limit: int) -> int:
     """Remove about `limit` rows of a repository that is nobody's, its own last; returns how many."""
     removed = 0
-    for some in (_tags, _mirrored, _images, _links, _previews):
+    for some in (_tags, _mirrored, _replications, _images, _links, _previews):
         while removed < limit:
             gone = some(tx, repository_id, limit - removed)
             removed += gone
@@ -88,6 +89,15 @@ def _mirrored(tx: Transaction, repository_id: int, limit: int) -> int:
         return 0
     these = mirrored_tags.c.repository_id == repository_id, mirrored_tags.c.name.in_(names)
     return _run(tx, delete(mirrored_tags).where(*these))
+
+
+def _replications(tx: Transaction, repository_id: int, limit: int) -> int:
+    mine = select(replications.c.digest).where(replications.c.repository_id == repository_id)
+    digests = _first(tx, mine.order_by(replications.c.digest), limit)
+    if not digests:
+        return 0
+    these = replications.c.repository_id == repository_id, replications.c.digest.in_(digests)
+    return _run(tx, delete(replications).where(*these))
 
 
 def _images(tx: Transaction, repository_id: int, limit: int) -> int:

@@ -11,14 +11,14 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from proxy.awsmodel.validation import invalid
-from proxy.metadata.contract import Manifests
+from proxy.metadata.contract import ManifestPort
 from proxy.metadata.db import paging
 from proxy.metadata.db.identity_tables import accounts
 from proxy.metadata.db.schema import UPLOAD_CLOSED, UPLOAD_OPEN, images, repositories, repository_tags, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import mutability, usage
 from proxy.metadata.operations.operation import ecr_operation, operation
-from proxy.metadata.operations.removal import AT_ONCE, give_to_nobody, remove
+from proxy.metadata.operations.removal import AT_ONCE, mark_deleted, remove
 from proxy.model import quotas
 from proxy.model.errors import Code, Failure, repository_not_found
 from proxy.model.names import repository_arn
@@ -77,7 +77,7 @@ def make_repository(tx: Transaction, account: str, name: str, parameters: Parame
     return repository_id
 
 
-@operation(Manifests, name="repositories")
+@operation(ManifestPort, name="repositories")
 def names(tx: Transaction, account: str, last: str, limit: int) -> Page:
     found = (
         tx.connection.execute(
@@ -161,7 +161,7 @@ def delete_repository(tx: Transaction, account: str, parameters: Parameters) -> 
     usage.uncount_repository(tx, account, key, sum(ended.scalars()))
     answer = _described(tx, row)
     run(delete(repository_tags).where(repository_tags.c.repository_id == key))
-    give_to_nobody(tx, key)
+    mark_deleted(tx, key)
     remove(tx, key, AT_ONCE)
     _count_repository(tx, account, -1)
     tx.changed(account, name)

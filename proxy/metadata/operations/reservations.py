@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from sqlalchemy import delete, insert, select, update
 
-from proxy.metadata.contract import Upkeep
+from proxy.metadata.contract import UpkeepPort
 from proxy.metadata.db.schema import reserved_objects
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.operation import operation
 
 
-@operation(Upkeep, write=True, settles=True)
+@operation(UpkeepPort, write=True, settles=True)
 def reserve_object(tx: Transaction, object_key: str, seconds: float) -> None:
     """Asked again, it lasts from now."""
     until = tx.now + seconds
@@ -25,13 +25,13 @@ def reserve_object(tx: Transaction, object_key: str, seconds: float) -> None:
         tx.connection.execute(insert(reserved_objects).values(object_key=object_key, until=until))
 
 
-@operation(Upkeep, write=True, settles=True)
+@operation(UpkeepPort, write=True, settles=True)
 def release_object(tx: Transaction, object_key: str) -> None:
     """Idempotent."""
     tx.connection.execute(delete(reserved_objects).where(reserved_objects.c.object_key == object_key))
 
 
-@operation(Upkeep)
+@operation(UpkeepPort)
 def any_reserved(tx: Transaction) -> bool:
     return tx.connection.execute(select(reserved_objects.c.object_key).limit(1)).first() is not None
 

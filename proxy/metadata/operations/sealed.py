@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
@@ -135,6 +135,16 @@ def move_segments(tx: Transaction, object_key: str, new_key: str) -> None:
     """With the hashes of their frames: the same object goes on under another key."""
     tx.connection.execute(update(segments).where(segments.c.object_key == object_key).values(object_key=new_key))
     move_pages(tx, object_key, new_key)
+
+
+def unshared(tx: Transaction, object_keys: Iterable[str]) -> list[str]:
+    """Those of keys whose blobs were removed, or got another object, that no other account's blob has."""
+    keys = list(object_keys)
+    held: set[str] = set()
+    for start in range(0, len(keys), 500):
+        some = keys[start : start + 500]
+        held |= set(tx.connection.execute(select(blobs.c.object_key).where(blobs.c.object_key.in_(some))).scalars())
+    return [key for key in keys if key not in held]
 
 
 def delete_segments(tx: Transaction, object_keys: Sequence[str]) -> None:

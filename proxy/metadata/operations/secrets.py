@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, tuple_, update
 
-from proxy.metadata.contract import Secrets
+from proxy.metadata.contract import SecretPort
 from proxy.metadata.db.secret_tables import secret_versions, secrets
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.operation import Caching, Scope, operation
@@ -30,7 +30,7 @@ LABELS_MAX = 20  # of a secret's versions together: as many versions at most
 RECOVERY_DAYS = 30
 
 
-@operation(Secrets)
+@operation(SecretPort)
 def secret(tx: Transaction, account: str, secret_id: str) -> SecretHead | None:
     """By ARN, ARN without its suffix, or name."""
     arn = parse_secret_arn(secret_id)
@@ -45,13 +45,13 @@ def secret(tx: Transaction, account: str, secret_id: str) -> SecretHead | None:
     return SecretHead(row.arn, row.name, tags_of(row), row.deleted_at)
 
 
-@operation(Secrets, caching=Caching(Scope.REGISTRY))
+@operation(SecretPort, caching=Caching(Scope.REGISTRY))
 def secret_version(tx: Transaction, account: str, arn: str) -> SecretVersion | None:
     """The current one."""
     return _find_version(tx, account, arn, "", CURRENT)
 
 
-@operation(Secrets)
+@operation(SecretPort)
 def find_secret_version(tx: Transaction, account: str, arn: str, version_id: str, stage: str) -> SecretVersion | None:
     found = _find_version(tx, account, arn, version_id, stage or ("" if version_id else CURRENT))
     if found is not None:
@@ -59,7 +59,7 @@ def find_secret_version(tx: Transaction, account: str, arn: str, version_id: str
     return found
 
 
-@operation(Secrets)
+@operation(SecretPort)
 def read_secrets(tx: Transaction, account: str, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     open_account(tx, account)
     if action == "ListSecrets":
@@ -75,7 +75,7 @@ def read_secrets(tx: Transaction, account: str, action: str, parameters: Mapping
     raise _unknown(action)
 
 
-@operation(Secrets, write=True)
+@operation(SecretPort, write=True)
 def write_secrets(
     tx: Transaction, account: str, action: str, parameters: Mapping[str, Any], sealed: bytes = b""
 ) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def write_secrets(
     raise _unknown(action)
 
 
-@operation(Secrets)
+@operation(SecretPort)
 def sealed_versions(tx: Transaction, after: Sequence[str], limit: int) -> Sequence[SecretVersion]:
     """By ARN and id, in order, beyond `after`; those of deleted secrets too, as long as they can be restored."""
     arn, version_id = (*after, "", "")[:2]
@@ -117,7 +117,7 @@ def sealed_versions(tx: Transaction, after: Sequence[str], limit: int) -> Sequen
     return tuple(map(_version, rows))
 
 
-@operation(Secrets, write=True)
+@operation(SecretPort, write=True)
 def replace_sealed_version(tx: Transaction, arn: str, version_id: str, old: bytes, new: bytes) -> bool:
     result = tx.connection.execute(
         update(secret_versions)
@@ -130,7 +130,7 @@ def replace_sealed_version(tx: Transaction, arn: str, version_id: str, old: byte
     return bool(result.rowcount)
 
 
-@operation(Secrets, write=True)
+@operation(SecretPort, write=True)
 def remove_secrets(tx: Transaction, limit: int) -> int:
     """Those whose time to be restored is over."""
     arns = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, true, update
 
-from proxy.metadata.contract import Metadata, Upkeep
+from proxy.metadata.contract import Metadata, UpkeepPort
 from proxy.metadata.db.schema import (
     UPLOAD_CLOSED,
     UPLOAD_COMMITTED,
@@ -32,8 +32,9 @@ from proxy.metadata.operations.sealed import (
     delete_segments,
     first_segments,
     insert_segments,
+    unshared,
 )
-from proxy.model.records import Blob, EncryptedDataKey, Removed
+from proxy.model.records import Blob, EncryptedDataKey, SweepBatch
 
 HOLD = "hold-blobs"  # no upkeep task: the row of `turns` that says until when no blob may go
 _HELD = select(turns.c.until).where(turns.c.task == HOLD).with_for_update()
@@ -73,7 +74,19 @@ _FREE = (
 )
 
 
-@operation(Upkeep, write=True)
+_OTHER = blobs.alias()
+_EARLIER = (
+    select(_OTHER.c.blob_id)
+    .where(_OTHER.c.object_key == blobs.c.object_key, _OTHER.c.blob_id < blobs.c.blob_id)
+    .exists()
+)
+"""An object that blobs of several accounts share is that of the first of them."""
+_UNLINK = delete(blob_links).where(
+    blob_links.c.repository_id == bindparam("repository"), blob_links.c.blob_id == bindparam("blob")
+)
+
+
+@operation(UpkeepPort, write=True)
 def take_turn(tx: Transaction, task: str, seconds: float) -> bool:
     until = tx.connection.execute(select(turns.c.until).where(turns.c.task == task)).scalar()
     if until is None:
@@ -85,7 +98,7 @@ def take_turn(tx: Transaction, task: str, seconds: float) -> bool:
     return True
 
 
-@operation(Upkeep, write=True, settles=True)
+@operation(UpkeepPort, write=True, settles=True)
 def hold_blobs(tx: Transaction, seconds: float) -> None:
     """The later of two holds counts; each ends by itself."""
     until = tx.connection.execute(_HELD).scalar()
@@ -95,8 +108,8 @@ def hold_blobs(tx: Transaction, seconds: float) -> None:
         tx.connection.execute(update(turns).where(turns.c.task == HOLD).values(until=tx.now + seconds))
 
 
-@operation(Upkeep, write=True)
-def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> Removed:
+@operation(UpkeepPort, write=True)
+def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> SweepBatch:
     """Open sessions first: they hold bytes, and a flood of committed ones must not keep them. A session under a live
     lease stays, however old. Reservations that have ended go too; their objects are orphans from then on."""
     rows: dict[str, int] = {}
@@ -138,22 +151,22 @@ def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> Removed:
             rows[kind] = len(over)
             left -= len(over)
         if not left:
-            return Removed(rows, tuple(keys))
+            return SweepBatch(rows, tuple(keys))
     ended = reservations.remove_ended(tx, left)
     if ended:
         rows["reservation"] = ended
-    return Removed(rows, tuple(keys))
+    return SweepBatch(rows, tuple(keys))
 
 
-@operation(Upkeep, write=True)
-def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> Removed:
+@operation(UpkeepPort, write=True)
+def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> SweepBatch:
     """Counters only say where to look: what `image_blobs` names stays, and its counters are corrected. A link whose
     renewal is pending stays as well: somebody was answered that the layer is there."""
     held = tx.connection.execute(_HELD).scalar()
     if held is None:
         tx.connection.execute(insert(turns).values(task=HOLD, until=0.0))  # for a later hold to wait for
     elif held > tx.now:
-        return Removed({})
+        return SweepBatch({})
     before = tx.now - grace_seconds
     unused = tx.connection.execute(_UNUSED, {"before": before, "most": limit}).all()
     gone = [row for row in unused if not (row.needed or renewal(row.repository_id, row.blob_id) in tx.pending)]
@@ -173,32 +186,29 @@ def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> Removed:
         if row.linked or row.needed:
             counts.recount_links(tx, row.blob_id)
     if free:
-        delete_segments(tx, [row.object_key for row in free])
         usage.uncount_blobs(tx, [(row.account, row.size) for row in free])
         tx.connection.execute(delete(blobs).where(blobs.c.blob_id.in_([row.blob_id for row in free])))
-    return Removed(
+    keys = unshared(tx, dict.fromkeys(row.object_key for row in free))
+    delete_segments(tx, keys)
+    return SweepBatch(
         {"blob-link": len(gone), "blob": len(free)},
-        tuple(row.object_key for row in free),
+        tuple(keys),
         len(used) + len(found) - len(free),
     )
 
 
 def _unlink(tx: Transaction, links: Sequence[tuple[int, int]]) -> None:
-    """Remove links, (repository id, blob id), and count them down: a statement for each repository, and for each number
-    of links that one blob loses."""
-    by_repository: dict[int, list[int]] = {}
-    for repository_id, blob_id in links:
-        by_repository.setdefault(repository_id, []).append(blob_id)
-    for repository_id, some in by_repository.items():
-        these = blob_links.c.repository_id == repository_id, blob_links.c.blob_id.in_(some)
-        tx.connection.execute(delete(blob_links).where(*these))
+    """Remove links, (repository id, blob id), and count them down: a statement for each number of links that one blob
+    loses. Links go one by one: PostgreSQL, while its statistics are old, answers a list of blob ids by reading all
+    links of the repository, 80,000 rows for 25."""
+    tx.connection.execute(_UNLINK, [{"repository": repository_id, "blob": blob_id} for repository_id, blob_id in links])
     lost = Counter(blob_id for _, blob_id in links)
     for count in sorted(set(lost.values())):
         some = [blob_id for blob_id, number in lost.items() if number == count]
         tx.connection.execute(update(blobs).where(blobs.c.blob_id.in_(some)).values(links=blobs.c.links - count))
 
 
-@operation(Upkeep)
+@operation(UpkeepPort)
 def known_objects(tx: Transaction, keys: Sequence[str]) -> Sequence[str]:
     owned: set[str] = set()
     for start in range(0, len(keys), 500):  # SQLite of old takes 999 values in a statement
@@ -223,11 +233,11 @@ def known_objects(tx: Transaction, keys: Sequence[str]) -> Sequence[str]:
     return tuple(key for key in keys if key in owned)
 
 
-@operation(Upkeep)
+@operation(UpkeepPort)
 def objects(tx: Transaction, after: str, limit: int) -> Sequence[tuple[Blob, bool]]:
     rows = tx.connection.execute(
         select(*BLOB_COLUMNS, blobs.c.quarantined_for)
-        .where(blobs.c.object_key > after)
+        .where(blobs.c.object_key > after, ~_EARLIER)
         .order_by(blobs.c.object_key)
         .limit(limit)
     ).all()
@@ -235,7 +245,7 @@ def objects(tx: Transaction, after: str, limit: int) -> Sequence[tuple[Blob, boo
     return tuple((blob_of(row, found[row.object_key]), row.quarantined_for is not None) for row in rows)
 
 
-@operation(Upkeep, write=True)
+@operation(UpkeepPort, write=True)
 def replace_data_key(tx: Transaction, object_key: str, old: EncryptedDataKey, new: EncryptedDataKey) -> bool:
     for table, living in ((blobs, true()), (uploads, uploads.c.state == UPLOAD_OPEN)):
         result = tx.connection.execute(
@@ -256,7 +266,7 @@ def replace_data_key(tx: Transaction, object_key: str, old: EncryptedDataKey, ne
     return False
 
 
-@operation(Upkeep, write=True)
+@operation(UpkeepPort, write=True)
 def replace_object(tx: Transaction, object_key: str, blob: Blob) -> bool:
     """The reservation of the new key becomes the blob's row, in this transaction: without one the sweep may have
     deleted the new object, and nothing is changed."""

@@ -96,7 +96,8 @@ def commit(tx: Transaction, row: FoundRow, target: FoundRow, digest: str, hash_s
         blob_id = target.there_id
         discard = row.object_key if target.there_quarantined is None else target.there_key
         if target.there_quarantined is not None:
-            tx.connection.execute(update(blobs).where(blobs.c.blob_id == blob_id).values(quarantined_for=None, **facts))
+            healed = update(blobs).where(blobs.c.object_key == target.there_key)  # of every account that shares it
+            tx.connection.execute(healed.values(quarantined_for=None, **facts))
         delete_segments(tx, [discard])
         usage.uncount_upload(tx, row, linked=link_blob(tx, repository_id, blob_id))
     if row.opened_by == PULL_THROUGH:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
 
-from proxy.metadata.contract import Uploads
+from proxy.metadata.contract import UploadPort
 from proxy.metadata.db.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, repositories, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import usage
@@ -103,7 +103,7 @@ _FINISH = _APPEND_AND_FREE.where(
 )
 
 
-@operation(Uploads, write=True, settles=True, durable=False)
+@operation(UploadPort, write=True, settles=True, durable=False)
 def begin_upload(
     tx: Transaction,
     account: str,
@@ -169,13 +169,13 @@ def begin_upload(
     return replace(upload_of(tx, row), created_repository=created)
 
 
-@operation(Uploads)
+@operation(UploadPort)
 def upload(tx: Transaction, account: str, repository: str, upload_id: str) -> Upload:
     need_repository(tx, account, repository)
     return upload_of(tx, need_visible(tx, account, repository, upload_id))
 
 
-@operation(Uploads, write=True, settles=True, durable=False, nonce="holder")
+@operation(UploadPort, write=True, settles=True, durable=False, nonce="holder")
 def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str, seconds: float, holder: str) -> Upload:
     """A committed session comes back as it is, with no fence: there is nothing to append to.
 
@@ -206,7 +206,7 @@ def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str,
     return usage.limited(tx, row, upload_of(tx, row))
 
 
-@operation(Uploads, write=True, settles=True, durable=False)
+@operation(UploadPort, write=True, settles=True, durable=False)
 def renew_upload(tx: Transaction, upload_id: str, fence: int, seconds: float) -> None:
     result = tx.connection.execute(
         update(uploads)
@@ -218,7 +218,7 @@ def renew_upload(tx: Transaction, upload_id: str, fence: int, seconds: float) ->
         raise conflict(need_row(tx, upload_id), "the lease on this upload was lost")
 
 
-@operation(Uploads, write=True, settles=True)
+@operation(UploadPort, write=True, settles=True)
 def advance_upload(
     tx: Transaction,
     upload_id: str,
@@ -232,7 +232,7 @@ def advance_upload(
     return _advance(tx, upload_id, fence, segment, hash_state, frame_hashes, None, object_key, settled)
 
 
-@operation(Uploads, write=True, settles=True)
+@operation(UploadPort, write=True, settles=True)
 def finish_upload(
     tx: Transaction, upload_id: str, fence: int, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
 ) -> Upload:
@@ -270,7 +270,7 @@ def _advance(
     return upload_of(tx, row, only_segment(row, segment))
 
 
-@operation(Uploads, write=True, settles=True, durable=False)
+@operation(UploadPort, write=True, settles=True, durable=False)
 def release_upload(tx: Transaction, upload_id: str, fence: int, settled: bool = False) -> None:
     values = {"fence": 0, "lease_until": 0.0, "touched_at": tx.now} | ({"settled_fence": fence} if settled else {})
     tx.connection.execute(
@@ -280,7 +280,7 @@ def release_upload(tx: Transaction, upload_id: str, fence: int, settled: bool = 
     )
 
 
-@operation(Uploads, write=True, settles=True)
+@operation(UploadPort, write=True, settles=True)
 def commit_upload(
     tx: Transaction,
     upload_id: str,
@@ -308,7 +308,7 @@ def commit_upload(
     return Blob(digest, row.plain_size, upload_object(row, found or segments_of(tx, row.object_key))), discard
 
 
-@operation(Uploads, write=True, settles=True, nonce="holder")
+@operation(UploadPort, write=True, settles=True, nonce="holder")
 def close_upload(
     tx: Transaction, account: str, repository: str, upload_id: str, digest: str, seconds: float, holder: str
 ) -> tuple[Upload | None, str | None]:
@@ -323,7 +323,7 @@ def close_upload(
     return lease_upload(tx, account, repository, upload_id, seconds, holder), None
 
 
-@operation(Uploads, write=True)
+@operation(UploadPort, write=True)
 def cancel_upload(tx: Transaction, account: str, repository: str, upload_id: str, fence: int | None = None) -> str:
     need_repository(tx, account, repository)
     row = need_visible(tx, account, repository, upload_id)

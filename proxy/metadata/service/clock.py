@@ -4,9 +4,10 @@ Everything that a row decides by time (leases of uploads, turns, holds, graces, 
 clock, the database's, whichever service answers:
 
 - **PostgreSQL, a write**: its transaction inserts a request id anyway, right after it has the lock of writes, and the
-  same statement returns the server's time (`roster.NOTE`). That costs no round trip, is as of this transaction even if
-  the service stood still a moment ago, and needs no clock of the service at all. It never goes back: it is at least
-  what the newest transaction had, unless PostgreSQL's clock was set back by more than `STEP_SECONDS`.
+  same statement returns the server's time (`cluster.pg_registry.RECORD_REQUEST`). That costs no round trip, is as of
+  this transaction even if the service stood still a moment ago, and needs no clock of the service at all. It never goes
+  back: it is at least what the newest transaction had, unless PostgreSQL's clock was set back by more than
+  `STEP_SECONDS`.
 - **PostgreSQL, a read**: nothing is granted or ended there, so what `RemoteClock` knows is enough.
 - **SQLite**: the machine's own clock (`SteadyClock`), since every process that uses the file is on it.
 

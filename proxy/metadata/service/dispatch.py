@@ -29,10 +29,10 @@ from proxy.metadata.service.idempotency import request_id, run_once
 from proxy.model.errors import Code, Failure
 
 if TYPE_CHECKING:  # the driver is loaded by those who use it
-    from proxy.metadata.cluster.membership import Peers
+    from proxy.metadata.cluster.membership import Membership
 
 
-def greeting(store: Store, secret: str | None) -> Greet:
+def hello_handler(store: Store, secret: str | None) -> Greet:
     """What a hello is answered: a refusal without the secret, or of another version."""
 
     def greet(message: bytes) -> tuple[bytearray, bool]:
@@ -53,7 +53,7 @@ def greeting(store: Store, secret: str | None) -> Greet:
     return greet
 
 
-def answering(store: Store, peers: Peers | None) -> Respond:
+def request_handler(store: Store, membership: Membership | None) -> Respond:
     """What a request is answered, errors too; the answer's time is that of its end."""
 
     async def answer(message: bytes) -> bytearray:
@@ -62,9 +62,9 @@ def answering(store: Store, peers: Peers | None) -> Respond:
             request = _request(message)
             name = request.operation
             if name == wire.WARNINGS:
-                result: Any = warnings(store, peers)
+                result: Any = warnings(store, membership)
             else:
-                asked = _Asked(request_id(request.id), read_deadline(request.made, request.within, store.now()))
+                asked = _Call(request_id(request.id), read_deadline(request.made, request.within, store.now()))
                 result = await _run(store, name, request.parameters, asked)
             return _framed(store, result)
         except Failure as failure:
@@ -80,7 +80,7 @@ def answering(store: Store, peers: Peers | None) -> Respond:
     return answer
 
 
-def refusing_size(store: Store) -> RefuseSize:
+def size_refusal(store: Store) -> RefuseSize:
     """What a request beyond the bound is answered."""
     return lambda: _refused(store, Failure(Code.INVALID_PARAMETER, f"a request has at most {wire.REQUEST_MAX} bytes"))
 
@@ -104,20 +104,20 @@ def _refused(store: Store, failure: Failure) -> bytearray:
     return wire.frame((False, store.now(), refusal_fields(failure)))
 
 
-def warnings(store: Store, peers: Peers | None) -> Sequence[str]:
+def warnings(store: Store, membership: Membership | None) -> Sequence[str]:
     """What is amiss though all works."""
-    return [*store.warnings(), *(peers.warnings() if peers is not None else ())]
+    return [*store.warnings(), *(membership.warnings() if membership is not None else ())]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Call:
     """What a request says of itself: its id, and until when it is to be begun."""
 
     request: str | None
     deadline: Deadline
 
 
-async def _run(store: Store, name: str, parameters: msgspec.Raw, asked: _Asked) -> Any:
+async def _run(store: Store, name: str, parameters: msgspec.Raw, asked: _Call) -> Any:
     """The result of an operation."""
     operation = INTERNAL.get(name)
     if operation is None:
@@ -128,7 +128,7 @@ async def _run(store: Store, name: str, parameters: msgspec.Raw, asked: _Asked) 
     return await _in_transaction(store, name, operation, partial(operation.run, **arguments), asked)
 
 
-async def _in_transaction(store: Store, name: str, operation: Operation, run: Callable[..., Any], asked: _Asked) -> Any:
+async def _in_transaction(store: Store, name: str, operation: Operation, run: Callable[..., Any], asked: _Call) -> Any:
     if not operation.write:
         return await store.read(run)
     if asked.request is None or operation.settles:
@@ -137,7 +137,7 @@ async def _in_transaction(store: Store, name: str, operation: Operation, run: Ca
     return await store.write(once, deadline=asked.deadline)
 
 
-async def _api(store: Store, name: str, asked_with: msgspec.Raw, asked: _Asked) -> Any:
+async def _api(store: Store, name: str, asked_with: msgspec.Raw, asked: _Call) -> Any:
     """An operation of a public API: `CreateRepository` of `ecr`, or `iam.CreateUser`."""
     service, _, operation_name = name.rpartition(".")
     known: Mapping[str, Operation] = {"": ECR, "iam": IAM, "events": EVENTS}.get(service, {})

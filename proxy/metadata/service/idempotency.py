@@ -1,8 +1,8 @@
 """Request ids: a write is done once, however often it is sent, and its answer is not lost with the connection.
 
-The answer is stored beside what was written, in the same transaction, under the id that the client made. Whoever sends
-the request again under that id, to any service, gets the stored answer, after every cache has been told once more of
-what the write outdated (the service that did it may have died before it told them). Answers are kept for
+The answer is stored beside what was written, in the same transaction, under the id that the client made. A request
+that is repeated under that id, at any service, gets the stored answer, after what the write outdated has been announced
+to every cache once more (the service that did it may have died before it announced it). Answers are kept for
 `KEEP_SECONDS`, longer than a request may be on its way (`deadlines.AGE_MAX_SECONDS`): no write is done again because
 its answer was forgotten. Writes that find by themselves that they were done (an upload's) need none of this. Called by
 `service`. Must not know any operation.

@@ -26,10 +26,10 @@ from aiohttp import web
 from proxy.metadata import wire
 from proxy.metadata.client import epochs as epoch_page
 from proxy.metadata.client.epochs import Epochs
-from proxy.metadata.cluster.outage import Grace
-from proxy.metadata.cluster.subscribers import Nodes
+from proxy.metadata.cluster.outage import OutageGrace
+from proxy.metadata.cluster.subscribers import Subscribers
 from proxy.metadata.db.sqlite import SqliteDatabase
-from proxy.metadata.db.store import Database, Store, Told
+from proxy.metadata.db.store import Announcement, Database, Store
 from proxy.metadata.db.transaction import Changes, Registry
 from proxy.metadata.operations import keys
 from proxy.metadata.operations.accounts import Bootstrapped, bootstrap
@@ -37,18 +37,18 @@ from proxy.metadata.service import status
 from proxy.metadata.service.clock import Clock
 from proxy.metadata.service.connection import IDLE_SECONDS, Site
 from proxy.metadata.service.dispatch import (
-    answering,
     authenticate,
-    greeting,
+    hello_handler,
     refusal_fields,
-    refusing_size,
+    request_handler,
+    size_refusal,
     warnings,
 )
 from proxy.model.errors import Code, Failure
 from proxy.model.records import KeyRecord
 
 if TYPE_CHECKING:  # the driver is loaded by those who use it
-    from proxy.metadata.cluster.membership import Peers
+    from proxy.metadata.cluster.membership import Membership
 
 REGISTER_SECONDS = 15.0  # in which other services must let this one join
 BACKLOG = 1024
@@ -62,16 +62,16 @@ class Service:
         self,
         store: Store,
         epochs: Epochs | None,
-        nodes: Nodes,
-        peers: Peers | None,
+        subscribers: Subscribers,
+        membership: Membership | None,
         runner: web.AppRunner,
         address: str,
     ) -> None:
         self.store = store
         self.address = address
-        self.nodes = nodes
+        self.subscribers = subscribers
         self._epochs = epochs
-        self._peers = peers
+        self._membership = membership
         self._runner = runner
         self._closed = False
 
@@ -79,11 +79,11 @@ class Service:
         if self._closed:
             return
         self._closed = True
-        await self.nodes.close()
+        await self.subscribers.close()
         await self._runner.cleanup()
         await self.store.close()
-        if self._peers is not None:
-            await self._peers.close()
+        if self._membership is not None:
+            await self._membership.close()
         if self._epochs is not None:
             self._epochs.close()
 
@@ -150,29 +150,29 @@ async def start_service(
     address = places[0] if places[0].startswith("unix:") else "{}:{}".format(*listening[0].getsockname()[:2])
     if not advertise and not places[0].startswith(("unix:", "0.0.0.0:", "[::]:", ":")):
         advertise = f"{'https' if tls else 'http'}://{places[0].rpartition(':')[0]}:{address.rpartition(':')[2]}"
-    peers = None
+    membership = None
     if isinstance(database, str):
-        grace = Grace(outage_grace, secret=secret, trusted=trusted, clock=time.monotonic)
-        peers = _peers(database, process, page, grace, advertise)
-    nodes = peers.nodes if peers is not None else Nodes(page, _for_ever, epoch_page.now)
-    committed = peers.committed if peers is not None else partial(_committed, page, nodes)
+        grace = OutageGrace(outage_grace, secret=secret, trusted=trusted, clock=time.monotonic)
+        membership = _membership(database, process, page, grace, advertise)
+    subscribers = membership.subscribers if membership is not None else Subscribers(page, _for_ever, epoch_page.now)
+    committed = membership.committed if membership is not None else partial(_committed, page, subscribers)
     store = Store(opened, registry=registry, clock=database_time, committed=committed)
     runner = web.AppRunner(
-        application(nodes, store, peers, secret),
+        application(subscribers, store, membership, secret),
         access_log=None,
         keepalive_timeout=IDLE_SECONDS,
         shutdown_timeout=shutdown_seconds,
     )
     await runner.setup()
-    service = Service(store, page, nodes, peers, runner, address)
+    service = Service(store, page, subscribers, membership, runner, address)
     try:
-        if peers is not None:
-            await peers.begin(REGISTER_SECONDS)
+        if membership is not None:
+            await membership.begin(REGISTER_SECONDS)
         if prepare is not None:
             await prepare(service)
         for sock in listening:
             under = None if sock.family == socket.AF_UNIX else tls
-            handlers = greeting(store, secret), answering(store, peers), refusing_size(store)
+            handlers = hello_handler(store, secret), request_handler(store, membership), size_refusal(store)
             await Site(runner, sock, *handlers, backlog=BACKLOG, tls=under).start()
     except BaseException:
         for sock in listening:
@@ -205,17 +205,19 @@ def _database(where: Path | str, process: str, page: Epochs | None, alone: bool,
     return opened
 
 
-def _peers(url: str, process: str, page: Epochs | None, grace: Grace, advertise: str) -> Peers:
-    from proxy.metadata.cluster.membership import Peers
+def _membership(url: str, process: str, page: Epochs | None, grace: OutageGrace, advertise: str) -> Membership:
+    from proxy.metadata.cluster.membership import Membership
 
-    return Peers(url, process=process, page=page, now=epoch_page.now, grace=grace, address=advertise)
+    return Membership(url, process=process, page=page, now=epoch_page.now, grace=grace, address=advertise)
 
 
-def _committed(page: Epochs | None, nodes: Nodes, changes: Changes, told: Told | None) -> Awaitable[None] | None:
+def _committed(
+    page: Epochs | None, subscribers: Subscribers, changes: Changes, announcement: Announcement | None
+) -> Awaitable[None] | None:
     """Where there is no other service: our own page and nodes."""
     if page is not None:
         page.bump(changes)
-    return nodes.invalidate(changes)
+    return subscribers.invalidate(changes)
 
 
 def _for_ever() -> tuple[int, bool]:
@@ -223,7 +225,9 @@ def _for_ever() -> tuple[int, bool]:
     return 2**63, False
 
 
-def application(nodes: Nodes, store: Store, peers: Peers | None, secret: str | None) -> web.Application:
+def application(
+    subscribers: Subscribers, store: Store, membership: Membership | None, secret: str | None
+) -> web.Application:
     """What is answered over HTTP."""
     app = web.Application(client_max_size=HTTP_BODY_MAX)
 
@@ -232,7 +236,7 @@ def application(nodes: Nodes, store: Store, peers: Peers | None, secret: str | N
             authenticate(request.headers.get(wire.SECRET_HEADER, ""), secret)
         except Failure as failure:
             return _json_refusal(failure)
-        return await nodes.serve(request)
+        return await subscribers.serve(request)
 
     async def reaches(request: web.Request) -> web.Response:
         """Another service's question (`cluster.outage`)."""
@@ -241,7 +245,7 @@ def application(nodes: Nodes, store: Store, peers: Peers | None, secret: str | N
             question = await _json_object(request)
         except Failure as failure:
             return _json_refusal(failure)
-        return web.json_response(peers.answer(question) if peers is not None else {})
+        return web.json_response(membership.answer(question) if membership is not None else {})
 
     async def earlier(request: web.Request) -> web.Response:
         """An operation in the form of an earlier release: nothing of it is read."""
@@ -255,7 +259,7 @@ def application(nodes: Nodes, store: Store, peers: Peers | None, secret: str | N
     app.router.add_get("/v1/watch", watch)
     app.router.add_post(f"/v1/{wire.REACHES}", reaches)
     app.router.add_post("/v1/{operation}", earlier)
-    status.add_routes(app, store, partial(warnings, store, peers))
+    status.add_routes(app, store, partial(warnings, store, membership))
     return app
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from proxy.model.lifecycle.policy import DAY, Action, CountType, Rule
+from proxy.model.lifecycle.policy import DAY, CountType, LifecycleAction, Rule
 
 
 class ImageStatus(StrEnum):
@@ -59,7 +59,7 @@ class Mark:
     digest: str
     since: float
     priority: int
-    action: Action
+    action: LifecycleAction
     subject: int | None = None
 
 
@@ -98,7 +98,7 @@ class _Selected:
     parents: tuple[int, ...]
 
 
-class Evaluation:
+class LifecycleEvaluation:
     """`rules` by priority, as `policy.read_policy` gives them; `now` is epoch seconds. `index_aware`: what only an
     index names is no untagged image of its own, beyond ECR."""
 
@@ -159,11 +159,11 @@ class Evaluation:
                 depth[image_id] = 1 + max((depth.get(parent, 0) for parent in each.parents), default=0)
         return marked, depth
 
-    def _goes(self, parent: int, action: Action, marked: dict[int, Mark]) -> bool:
+    def _goes(self, parent: int, action: LifecycleAction, marked: dict[int, Mark]) -> bool:
         """An index that is archived still needs its images, but may have them archived."""
         mark = marked.get(parent)
-        if action is Action.EXPIRE:
-            return mark is not None and mark.action is Action.EXPIRE
+        if action is LifecycleAction.EXPIRE:
+            return mark is not None and mark.action is LifecycleAction.EXPIRE
         return mark is not None or parent in self._archived
 
     def _follow(self, marked: dict[int, Mark], depth: dict[int, int]) -> None:
@@ -178,7 +178,7 @@ class Evaluation:
             for referrer in reversed(chain):
                 level += 1
                 depth[referrer] = level
-                if mark is None or (mark.action is Action.TRANSITION and referrer in self._archived):
+                if mark is None or (mark.action is LifecycleAction.TRANSITION and referrer in self._archived):
                     continue
                 subject, digest, since = self._referrers[referrer]
                 marked[referrer] = Mark(referrer, digest, since, mark.priority, mark.action, subject)

@@ -30,7 +30,7 @@ class CountType(StrEnum):
     TRANSITIONED = "sinceImageTransitioned"
 
 
-class Action(StrEnum):
+class LifecycleAction(StrEnum):
     EXPIRE = "expire"
     TRANSITION = "transition"
 
@@ -46,7 +46,7 @@ class Rule:
     archived: bool
     count_type: CountType
     number: int
-    action: Action
+    action: LifecycleAction
 
     def selects(self, tags: Collection[str]) -> bool:
         """Whether an image of the rule's storage class with these tags is one that the rule is about."""
@@ -110,7 +110,7 @@ def _rule(given: Mapping[str, Any]) -> Rule:
         selection.get("storageClass") == "archive",
         CountType(selection["countType"]),
         selection["countNumber"],
-        Action(action["type"]),
+        LifecycleAction(action["type"]),
     )
 
 

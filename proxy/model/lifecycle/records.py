@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxy.model.lifecycle.evaluation import ImageStatus
-from proxy.model.lifecycle.policy import Action
+from proxy.model.lifecycle.policy import LifecycleAction
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class LifecycleOutcome:
     digest: str
     tags: tuple[str, ...]
     priority: int
-    action: Action
+    action: LifecycleAction
     kept_for: str
 
 
@@ -47,4 +47,4 @@ class PreviewResult:
     pushed_at: float
     status: ImageStatus
     priority: int
-    action: Action
+    action: LifecycleAction

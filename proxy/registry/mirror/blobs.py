@@ -36,13 +36,13 @@ from proxy.registry.mirror import relay
 from proxy.registry.mirror.fetch import follow, lead
 from proxy.registry.mirror.layer_copy import LayerCopy
 from proxy.registry.mirror.peers import Peers
-from proxy.registry.mirror.relay import NoSuchFetch, Source, SourceLost
-from proxy.registry.mirror.spool import Spool
+from proxy.registry.mirror.relay import CopySource, NoSuchFetch, SourceLost
+from proxy.registry.mirror.spool import FetchSpool
 from proxy.registry.mirror.upload_session import UploadSession
 from proxy.registry.mirror.upstreams import Upstreams, told, upstream_name
 from proxy.registry.uploads import Uploads
 from proxy.upstream.client import LayerBody
-from proxy.upstream.errors import Reason, UpstreamFailed
+from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
 LEASE_SECONDS = 15.0
 RENEW_SECONDS = 5.0
@@ -71,7 +71,7 @@ class _Wanted:
         return self.account, self.repository, self.blob.digest
 
 
-class Layers:
+class MirrorBlobs:
     """One worker's. `folder` is of this run, for spools, and `sockets` for the relay's: the same in every worker."""
 
     def __init__(
@@ -153,17 +153,17 @@ class Layers:
                 async with contextlib.aclosing(body.chunks()) as chunks:
                     async for chunk in chunks:
                         if start + len(chunk) > stop:
-                            raise UpstreamFailed(Reason.WRONG, "wrong-length", "more than the range")
+                            raise UpstreamFailed(UpstreamReason.WRONG, "wrong-length", "more than the range")
                         start += len(chunk)
                         yield memoryview(chunk)
                 if start < stop:
-                    raise UpstreamFailed(Reason.UNAVAILABLE, "cut-short", f"{stop - start} bytes are missing")
+                    raise UpstreamFailed(UpstreamReason.UNAVAILABLE, "cut-short", f"{stop - start} bytes are missing")
         except UpstreamFailed as failure:
             raise self._failed(wanted, failure) from failure
 
     # ---- one copy ----------------------------------------------------------------------------------------------------
     def _begin(self, wanted: _Wanted) -> LayerCopy:
-        copy = self._copies[wanted.name] = LayerCopy(wanted.blob, Spool(self._folder))
+        copy = self._copies[wanted.name] = LayerCopy(wanted.blob, FetchSpool(self._folder))
         task = asyncio.create_task(self._run(copy, wanted), name="layer")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -177,7 +177,7 @@ class Layers:
             copy.fail(self._failed(wanted, failure))
         except Failure as failure:
             wrong = failure.code in (Code.INVALID_LAYER, Code.SIZE_INVALID)
-            named = UpstreamFailed(Reason.WRONG, "wrong-layer", failure.message)
+            named = UpstreamFailed(UpstreamReason.WRONG, "wrong-layer", failure.message)
             copy.fail(self._failed(wanted, named) if wrong else failure)
         except BaseException:
             copy.ended_with_worker = True
@@ -238,7 +238,7 @@ class Layers:
             is_done = True
             observe.metrics.mirror_fetches.labels("stored").inc()
         except UpstreamFailed as failure:
-            is_wrong = failure.reason is Reason.WRONG
+            is_wrong = failure.reason is UpstreamReason.WRONG
             raise
         except Failure as failure:
             if failure.code in _LOST_SESSION:
@@ -317,7 +317,7 @@ class Layers:
         copy.found.set()
         await follow(copy, found.runs, "node" if copy.is_first_hand else "worker")
 
-    async def _source(self, copy: LayerCopy, wanted: _Wanted, lease: FetchLease) -> tuple[Source, bool]:
+    async def _source(self, copy: LayerCopy, wanted: _Wanted, lease: FetchLease) -> tuple[CopySource, bool]:
         """And whether it is another node's."""
         at, is_gone = copy.length, True
         if lease.node == self._node:
@@ -353,7 +353,7 @@ class Layers:
 class ComingBlob:
     """What `http.blob_response` reads: a blob that may not be here yet. Both its opener and the open blob."""
 
-    def __init__(self, layers: Layers, wanted: _Wanted) -> None:
+    def __init__(self, layers: MirrorBlobs, wanted: _Wanted) -> None:
         self.blob = wanted.blob
         self._layers = layers
         self._wanted = wanted
@@ -377,6 +377,9 @@ class ComingBlob:
 
     def release_buffers(self, untaken: int) -> None:
         self._untaken = untaken
+
+    def suspend(self) -> None:
+        """The fetch goes on for others."""
 
     def is_scarce(self) -> bool:
         return False

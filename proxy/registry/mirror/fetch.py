@@ -28,7 +28,7 @@ from proxy.registry.mirror.layer_copy import LayerCopy
 from proxy.registry.mirror.spool import FRAME
 from proxy.registry.mirror.upload_session import UploadSession
 from proxy.upstream.client import LayerBody
-from proxy.upstream.errors import Reason, UpstreamFailed
+from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
 ATTEMPTS = 5  # at going on after the upstream broke off, without a frame's progress between them
 PAUSE_SECONDS = 0.2  # before the first of them; twice as long before each other
@@ -87,21 +87,21 @@ async def _receive(
 
 
 def _may_go_on(failure: UpstreamFailed) -> bool:
-    if failure.reason is Reason.LIMITED:
+    if failure.reason is UpstreamReason.LIMITED:
         return failure.seconds <= LIMITED_SECONDS
-    return failure.reason is Reason.UNAVAILABLE
+    return failure.reason is UpstreamReason.UNAVAILABLE
 
 
 async def _stream(copy: LayerCopy | None, session: UploadSession, size: int, body: Body) -> None:
     async with body(session.offset) as found:
         if found.total is not None and found.total != size:
-            raise UpstreamFailed(Reason.WRONG, "wrong-length", f"{found.total} bytes instead of {size}")
+            raise UpstreamFailed(UpstreamReason.WRONG, "wrong-length", f"{found.total} bytes instead of {size}")
         async with contextlib.aclosing(found.chunks()) as chunks:
             async for chunk in chunks:
                 if session.offset + len(chunk) > size:
-                    raise UpstreamFailed(Reason.WRONG, "wrong-length", f"more than {size} bytes")
+                    raise UpstreamFailed(UpstreamReason.WRONG, "wrong-length", f"more than {size} bytes")
                 await session.write(chunk)
                 if copy is not None:
                     await copy.write(chunk)
     if session.offset < size:
-        raise UpstreamFailed(Reason.UNAVAILABLE, "cut-short", f"{session.offset} of {size} bytes")
+        raise UpstreamFailed(UpstreamReason.UNAVAILABLE, "cut-short", f"{session.offset} of {size} bytes")

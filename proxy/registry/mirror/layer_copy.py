@@ -19,13 +19,13 @@ from proxy.blob.hashers import Hasher, new_hasher
 from proxy.model.errors import Code, Failure
 from proxy.model.mirror import AbsentBlob
 from proxy.model.names import parse_digest
-from proxy.registry.mirror.spool import FRAME, Spool
+from proxy.registry.mirror.spool import FRAME, FetchSpool
 
 
 class LayerCopy:
     """`write` by one at a time, then `finish`, `verify` or `fail`; `runs` any number of times, at once."""
 
-    def __init__(self, blob: AbsentBlob, spool: Spool) -> None:
+    def __init__(self, blob: AbsentBlob, spool: FetchSpool) -> None:
         self.blob = blob
         self.is_done = False
         self.failure: Failure | None = None

@@ -58,7 +58,7 @@ class Pulled:
     good_until: float = float("inf")
 
 
-class Manifests:
+class MirrorManifests:
     """One worker's. `now` tells epoch seconds, `policy` what is set for a rule's prefix."""
 
     def __init__(

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from proxy.metadata.contract import Metadata
 from proxy.model.pull_through import PullThroughRule
 from proxy.registry.images import Images
-from proxy.registry.mirror.blobs import ComingBlob, Layers
-from proxy.registry.mirror.manifests import Manifests, May, Pulled
+from proxy.registry.mirror.blobs import ComingBlob, MirrorBlobs
+from proxy.registry.mirror.manifests import May, MirrorManifests, Pulled
 from proxy.registry.mirror.upstreams import Upstreams
 
 Rules = Callable[[str, str], Awaitable[PullThroughRule | None]]
@@ -26,8 +26,8 @@ class Mirror:
         metadata: Metadata,
         images: Images,
         rules: Rules,
-        manifests: Manifests,
-        layers: Layers,
+        manifests: MirrorManifests,
+        layers: MirrorBlobs,
         upstreams: Upstreams,
     ) -> None:
         self._metadata = metadata
@@ -38,7 +38,7 @@ class Mirror:
         self.probe = upstreams.probe
 
     async def resolve(self, account: str, repository: str, reference: str, may: May) -> Pulled:
-        """As `Manifests.resolve`; `may` says what whoever pulls is allowed on the repository."""
+        """As `MirrorManifests.resolve`; `may` says what whoever pulls is allowed on the repository."""
         rule = await self._rules(account, repository)
         if rule is None:
             return Pulled(await self._images.resolve(account, repository, reference))

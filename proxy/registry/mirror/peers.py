@@ -21,11 +21,11 @@ import aiohttp
 from aiohttp import web
 
 from proxy import observe
-from proxy.metadata.wire import SECRET_HEADER
 from proxy.registry.mirror import relay
-from proxy.registry.mirror.relay import ANSWER_SECONDS, CONNECT_SECONDS, LOST_SECONDS, Find, NoSuchFetch, Source
+from proxy.registry.mirror.relay import ANSWER_SECONDS, CONNECT_SECONDS, LOST_SECONDS, CopySource, Find, NoSuchFetch
 
 PATH = "/v1/layers"
+SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, as metadata services have it
 LENGTH_HEADER = "X-Wharfage-Length"
 _READ_BYTES = 1 << 20  # that aiohttp holds of a body whose reader is behind
 
@@ -39,7 +39,9 @@ class Peers:
         self._trusted = trusted
         self._session: aiohttp.ClientSession | None = None
 
-    async def connect(self, node: str, address: str, account: str, repository: str, digest: str, start: int) -> Source:
+    async def connect(
+        self, node: str, address: str, account: str, repository: str, digest: str, start: int
+    ) -> CopySource:
         """The copy of the worker at `address` of another node. NoSuchFetch, gone too where the node is not reached."""
         asked = {"account": account, "repository": repository, "digest": digest, "start": str(start)}
         answer: aiohttp.ClientResponse | None = None
@@ -47,7 +49,7 @@ class Peers:
             async with asyncio.timeout(CONNECT_SECONDS + ANSWER_SECONDS):
                 answer = await self._opened().get(f"{node}{PATH}", params={**asked, "address": address})
             if answer.status == 200:
-                return Source(int(answer.headers.get(LENGTH_HEADER, "0")), _runs(answer))
+                return CopySource(int(answer.headers.get(LENGTH_HEADER, "0")), _runs(answer))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             observe.log.info("a node that fetches a layer is not reached", node=node, why=repr(error))
         if answer is not None:

@@ -49,7 +49,7 @@ class SourceLost(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CopySource:
     """Another copy: what it had when it answered, and its bytes from the asked one on. `runs` raises SourceLost, or the
     failure that the copy ended with; empty runs say that it is alive."""
 
@@ -126,7 +126,7 @@ async def pass_on(
 
 async def connect(
     address: str, account: str, repository: str, digest: str, start: int, *, first_hand: bool = False
-) -> Source:
+) -> CopySource:
     """Another worker's copy. NoSuchFetch."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
@@ -147,7 +147,7 @@ async def connect(
     if begun != b"+":
         writer.close()
         raise NoSuchFetch(is_gone=not begun)
-    return Source(length, _runs(reader, writer))
+    return CopySource(length, _runs(reader, writer))
 
 
 async def _runs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AsyncGenerator[memoryview, None]:

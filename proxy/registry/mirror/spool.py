@@ -30,7 +30,7 @@ _STORED = FRAME + 16  # with GCM's tag
 T = TypeVar("T")
 
 
-class Spool:
+class FetchSpool:
     """`length` bytes so far. The file lies in `folder`."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ class Spool:
         self._file = -1
 
     def __repr__(self) -> str:
-        return f"<Spool of {self.length} bytes>"
+        return f"<FetchSpool of {self.length} bytes>"
 
     async def append(self, some: bytes | memoryview) -> None:
         """StoreFull, StoreUnavailable: of this machine's own disk."""

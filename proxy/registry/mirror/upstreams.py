@@ -21,8 +21,8 @@ from yarl import URL
 from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.model.pull_through import PullThroughRule, upstream_repository
-from proxy.upstream.client import Credential, Upstream, UpstreamClient
-from proxy.upstream.errors import Reason, UpstreamFailed
+from proxy.upstream.client import Upstream, UpstreamClient, UpstreamLogin
+from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
 NEGATIVE_SECONDS = 60.0
 PROBE_SECONDS = 20.0  # of a validation, which a client of the API waits for
@@ -30,7 +30,7 @@ NEGATIVES = 4096  # remembered by a worker
 CLIENTS = 256  # kept by a worker; past it the least recently used is closed
 RETRY_SECONDS = 5.0  # of a 503 that nobody gave a time
 
-Credentials = Callable[[PullThroughRule], Awaitable[Credential | None]]
+Credentials = Callable[[PullThroughRule], Awaitable[UpstreamLogin | None]]
 """What a rule logs in with; a Failure where its secret is not to be had."""
 
 
@@ -107,16 +107,16 @@ class Upstreams:
 def told(rule: PullThroughRule, failed: UpstreamFailed, *, missing: Failure) -> Failure:
     """What an upstream's failure means to whoever pulls; `missing` is what to say where it has no such thing."""
     where = f"the upstream registry {rule.upstream_url} of the pull through cache rule '{rule.prefix}'"
-    if failed.reason is Reason.MISSING:
+    if failed.reason is UpstreamReason.MISSING:
         return missing
-    if failed.reason is Reason.DENIED:
+    if failed.reason is UpstreamReason.DENIED:
         return Failure(
             Code.UPSTREAM_ACCESS_DENIED, f"Access was denied by {where}", hint=f"{failed.kind}: {failed.said}"
         )
     seconds = failed.seconds or RETRY_SECONDS
-    if failed.reason is Reason.LIMITED:
+    if failed.reason is UpstreamReason.LIMITED:
         return Failure(Code.UPSTREAM_TOO_MANY_REQUESTS, f"Too many requests to {where}", seconds=seconds)
-    if failed.reason is Reason.WRONG:
+    if failed.reason is UpstreamReason.WRONG:
         return Failure(
             Code.UPSTREAM_UNAVAILABLE,
             f"A wrong answer was given by {where}",

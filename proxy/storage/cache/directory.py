@@ -48,7 +48,7 @@ class NoRoom(Exception):
     """The cache cannot hold more now."""
 
 
-class Removed(Exception):
+class CacheFileRemoved(Exception):
     """The object's file was taken out of the cache since it was opened."""
 
 
@@ -121,7 +121,7 @@ class CacheDirectory:
             return []
         with self._alone() as lock:
             if not os.fstat(file.fd).st_nlink:
-                raise Removed
+                raise CacheFileRemoved
             held = self._held(lock)
             begin, end = absent[0][0] // file.extent, -(-absent[-1][1] // file.extent)
             need = sum(file.length(extent) for extent in range(begin, end))

@@ -25,11 +25,11 @@ from functools import partial
 from proxy import observe
 from proxy.model.errors import Failure
 from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore
-from proxy.storage.cache.directory import CacheDirectory, NoRoom, Removed
+from proxy.storage.cache.directory import CacheDirectory, CacheFileRemoved, NoRoom
 from proxy.storage.cache.file import CacheFile
 from proxy.storage.cache.waiter import LENT_LEAST, Waiter
 from proxy.storage.off_loop import finish_anyway
-from proxy.storage.threads import Job, Threads
+from proxy.storage.threads import ThreadJob, Threads
 from proxy.storage.wait_for import wait_for
 
 CHUNK = 1024 * 1024  # bytes fetched into one buffer while the other is written
@@ -158,7 +158,7 @@ class Fill:
         self._of = of
         self._held: list[tuple[int, memoryview]] = []  # what came last and is not all in the file, and where it begins
         self._waiting: list[Waiter] = []
-        self.writing: Job[None] | None = None  # what a reader has had already
+        self.writing: ThreadJob[None] | None = None  # what a reader has had already
         self._holds = True  # for a reader that is not back yet
         self._back: asyncio.Future[bool] | None = None  # False: not in time
         self._in_step = True  # the next piece may be cut to end with a reader's view
@@ -232,7 +232,7 @@ class Fill:
             outcome = "unkept"
             self.error = NotCached(str(error))
             filling.rest(error)
-        except Removed:
+        except CacheFileRemoved:
             outcome = "unkept"
             self.error = NotCached("the object was taken out of the cache")
         except Exception as error:  # whoever waits must not wait for ever, and reads from the store itself

@@ -58,6 +58,10 @@ class CachedReader:
         if self._behind is not None:
             self._behind.will_read(start, stop)
 
+    def suspend(self) -> None:
+        if self._behind is not None:
+            self._behind.suspend()
+
     async def read_into(self, view: memoryview, offset: int) -> int:
         """As the store behind has it: ObjectMissing, Failure."""
         if self._closed:
@@ -239,6 +243,9 @@ class PassingReader:
 
     def will_read(self, start: int, stop: int) -> None:
         self._behind.will_read(start, stop)
+
+    def suspend(self) -> None:
+        self._behind.suspend()
 
     async def read_into(self, view: memoryview, offset: int) -> int:
         got = await self._behind.read_into(view, offset)

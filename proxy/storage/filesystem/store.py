@@ -28,7 +28,7 @@ from proxy.storage.filesystem import preallocation
 from proxy.storage.filesystem.nowait import NowaitReader
 from proxy.storage.filesystem.tree import Tree, failure
 from proxy.storage.off_loop import finish_anyway, obtain
-from proxy.storage.threads import DRAWERS, Job, Threads
+from proxy.storage.threads import DRAWERS, ThreadJob, Threads
 
 THREADS = 16  # of each kind, started as they are needed: reads never queue behind writers that wait for the disk
 MIN_FREE = 16 * 2**20  # bytes under which the store calls itself full: room for a few frames of each open upload
@@ -182,7 +182,7 @@ class FilesystemAppender:
         self._resumed_at = offset if resumed else None
         self._closed = False  # set on the loop, before the thread that closes `_fd` is asked to
         self._broken = False  # bytes past `offset` may have been written
-        self._job: Job[int] | None = None
+        self._job: ThreadJob[int] | None = None
         self._most = most
         self._allocated = offset  # up to where blocks have been taken; the job's while there is one
 
@@ -318,6 +318,9 @@ class FilesystemReader:
 
     def will_read(self, start: int, stop: int) -> None:
         """The kernel reads ahead by itself."""
+
+    def suspend(self) -> None:
+        """Nothing but a descriptor is held."""
 
     async def read_into(self, view: memoryview, offset: int) -> int:
         """On cancellation a thread may still write into `view`, until `close` has returned."""

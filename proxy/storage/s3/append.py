@@ -24,7 +24,7 @@ from proxy.storage.s3.context import S3Context, Taken, begin, run_to_completion,
 from proxy.storage.s3.eager_put import EARLY_MOST, put_eagerly, read_back, resend
 from proxy.storage.s3.parts import Parts
 from proxy.storage.s3.stall_clock import StallClock
-from proxy.storage.threads import Job, Threads
+from proxy.storage.threads import ThreadJob, Threads
 
 
 class S3Appender:
@@ -45,7 +45,7 @@ class S3Appender:
         self._first = first
         self._begun = first  # under this key by this stretch: nobody else needs what lies there
         self._put = False  # an object may lie under the key
-        self._job: Job[Taken] | None = None
+        self._job: ThreadJob[Taken] | None = None
         self._spilling: asyncio.Task[None] | None = None
         self._clock = StallClock(context.stall_seconds, self._on_stall)
         self._broken = self._ended = self.resumable = False

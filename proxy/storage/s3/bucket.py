@@ -67,7 +67,7 @@ class S3Location:
     ca_bundle: str = ""
 
 
-class Refused(Exception):
+class S3Refused(Exception):
     """The store answered that it will not. `code` is S3's own."""
 
     def __init__(self, code: str, status: int) -> None:
@@ -137,7 +137,7 @@ class Bucket:
             if code in _BUSY or status in (429, 500, 502, 503, 504):
                 raise Busy(code or str(status)) from None
             outcome = "ok" if status == 412 else "refused"  # a condition that does not hold is an answer
-            raise Refused(code or str(status), status) from None
+            raise S3Refused(code or str(status), status) from None
         finally:
             observe.metrics.s3_requests.labels(operation, outcome).inc()
             observe.metrics.s3_request_seconds.labels(operation).observe(time.perf_counter() - began)
@@ -150,8 +150,8 @@ class Bucket:
             return unavailable(error, what) if error is not None else _dead()
 
         try:
-            return await self._retries.until_answered(once, answers=(ObjectMissing, Refused), silent=silent)
-        except Refused as error:
+            return await self._retries.until_answered(once, answers=(ObjectMissing, S3Refused), silent=silent)
+        except S3Refused as error:
             raise refused(error) from error
         except NO_CREDENTIALS as error:
             raise Failure(
@@ -229,7 +229,7 @@ def _dead() -> Failure:
     )
 
 
-def refused(error: Refused) -> Failure:
+def refused(error: S3Refused) -> Failure:
     return Failure(
         Code.STORE_UNAVAILABLE,
         f"the object store refused: {error.code} (status {error.status})",

@@ -16,7 +16,7 @@ from typing import Any
 from proxy.model.errors import Code, Failure
 from proxy.model.records import SentPart
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.bucket import Body, Busy, Refused
+from proxy.storage.s3.bucket import Body, Busy, S3Refused
 from proxy.storage.s3.lease import Requests
 
 MAX_PARTS = 10_000  # of a multipart upload, by S3's own limit
@@ -43,7 +43,7 @@ async def put_whole(bucket: Requests, name: str, view: memoryview, verified: dic
             answer = await bucket.once("put_object", Key=name, Body=Body(view), **condition, **verified)
             if not answer.get("ETag"):
                 raise Busy("an answer without an ETag")  # the next try meets what this one left, if it left something
-        except Refused as refused:
+        except S3Refused as refused:
             if refused.status != 412:
                 raise
             await _need_own(bucket, name, len(view), await asyncio.to_thread(etag_of, view))
@@ -84,7 +84,7 @@ async def complete(bucket: Requests, name: str, upload_id: str, parts: Sequence[
         except ObjectMissing:  # no such upload any more: completed by a try whose answer was lost?
             await _need_own(bucket, name, size, _joint_etag(parts))
             return
-        except Refused as refused:  # an object is there: this one, or another's
+        except S3Refused as refused:  # an object is there: this one, or another's
             if refused.status != 412:
                 raise
             await _need_own(bucket, name, size, _joint_etag(parts))

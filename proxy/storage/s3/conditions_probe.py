@@ -17,7 +17,7 @@ from typing import Any
 from proxy import observe
 from proxy.model.errors import Failure
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.bucket import Body, Bucket, Refused, S3Location
+from proxy.storage.s3.bucket import Body, Bucket, S3Location, S3Refused
 from proxy.storage.s3.conditions import Conditions, read_conditions, write_conditions
 
 PROBE_SECONDS = 30.0  # for all of its dozen requests: the store has just answered, and a start waits
@@ -103,7 +103,7 @@ async def _is_refused(bucket: Bucket, operation: str, **parameters: Any) -> bool
     async def once() -> bool:
         try:
             await bucket.once(operation, **parameters)
-        except Refused as refused:
+        except S3Refused as refused:
             if refused.status != 412 and refused.status not in _NOT_KNOWN:
                 raise
             return refused.status == 412

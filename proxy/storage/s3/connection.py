@@ -20,6 +20,7 @@ from proxy.storage.wait_for import wait_for
 CHUNK = 256 * 1024  # bytes of a body handed to TLS at once, which makes a copy; without it there is none: all of them
 GATHER_SECONDS = 0.5  # a buffer may fill for so long before what came is given out
 HEAD_MAX = 64 * 1024  # bytes of an answer's header
+HEAD_USUAL = 8 * 1024  # bytes read at once while the header comes; what of the body comes with it is copied
 IDLE_SECONDS = 15.0  # for which an unused line is kept; stores close theirs after 20 and more
 SMALL_MAX = 1024 * 1024  # bytes of an answer that is no stream: an error, or nothing
 
@@ -65,7 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self.lost = False
         self._silence = silence
         self._transport: asyncio.Transport | None = None
-        self._scratch = bytearray(HEAD_MAX)
+        self._scratch = bytearray(HEAD_USUAL)
         self._filled = 0  # of the scratch
         self._into: memoryview | None = None
         self._got = 0
@@ -109,7 +110,9 @@ class Connection(asyncio.BufferedProtocol):
             self._filled += count
             if self._is_answered():
                 self._may_write.set()  # whoever still sends is to stop
-        if self._into is not None or self._filled == HEAD_MAX:
+            elif self._filled == len(self._scratch) < HEAD_MAX:
+                self._scratch = self._scratch + bytearray(HEAD_MAX - self._filled)  # the loop still has a view of it
+        if self._into is not None or self._filled == len(self._scratch):
             self._rest()
         self._tell()
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from proxy.storage import marker
 from proxy.storage.base import KEY, ObjectMissing
-from proxy.storage.s3.bucket import Body, Bucket, Refused, S3Location
+from proxy.storage.s3.bucket import Body, Bucket, S3Location, S3Refused
 from proxy.storage.s3.session import stream_of
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class StoreMarker:
             whole = f"bytes=0-{marker.LENGTH - 1}"  # with a range it is asked for straight, without botocore
             try:
                 answer = await self._bucket.once("get_object", Key=self._prefix + marker.NAME, Range=whole)
-            except Refused as refused:
+            except S3Refused as refused:
                 if refused.status != 416:
                     raise
                 return ""  # it is empty
@@ -82,7 +82,7 @@ class StoreMarker:
             body = Body(memoryview(f"{store_id}\n".encode()))
             try:
                 await self._bucket.once("put_object", Key=self._prefix + marker.NAME, Body=body, IfNoneMatch="*")
-            except Refused as refused:
+            except S3Refused as refused:
                 if refused.status in (400, 501):  # it does not implement the condition: of two nodes the later one wins
                     await self._bucket.once("put_object", Key=self._prefix + marker.NAME, Body=body)
                 elif refused.status != 412:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.bucket import Bucket, Busy, Refused
+from proxy.storage.s3.bucket import Bucket, Busy, S3Refused
 from proxy.storage.s3.connection import Answer
 from proxy.storage.s3.marker import StoreMarker
 from proxy.storage.s3.session import stream_of
@@ -44,6 +44,12 @@ class S3Reader:
     def will_read(self, start: int, stop: int) -> None:
         self._planned = start, min(stop, self.size)
 
+    def suspend(self) -> None:
+        """Close a connection of which no more is read for now. The next read asks for no more than its bytes: what a
+        slow reader leaves unread, store and kernel hold for it, 1.9 MB each."""
+        self._drop()
+        self._planned, self._window = (0, 0), 0
+
     async def read_into(self, view: memoryview, offset: int) -> int:
         """ObjectMissing when the object has been deleted since, Failure(STORE_UNAVAILABLE)."""
         if self._closed:
@@ -52,6 +58,8 @@ class S3Reader:
         if wanted <= 0:
             return 0
         if self._at != offset:
+            if offset != self._planned[0]:  # it goes otherwise than was said
+                self._planned = (0, 0)
             self._drop()
             self._at, self._window = offset, 0
         done = 0
@@ -123,7 +131,7 @@ class S3Reader:
         stop = min(self._at + self._window, self.size)
         try:
             answer = await self._bucket.once("get_object", Key=self._name, Range=f"bytes={self._at}-{stop - 1}")
-        except Refused as refused:
+        except S3Refused as refused:
             if refused.status != 416:
                 raise
             raise ObjectMissing(self._name) from refused  # it ends before, and so is not the one that was opened

@@ -28,7 +28,7 @@ from proxy.model.errors import Code, Failure
 from proxy.model.open_objects import OpenObjects
 from proxy.storage.base import KEY, UNSHARED, ObjectMissing, StoredObject, Strays, WriteLease
 from proxy.storage.s3.append import S3Appender
-from proxy.storage.s3.bucket import Body, Bucket, Refused, unavailable
+from proxy.storage.s3.bucket import Body, Bucket, S3Refused, unavailable
 from proxy.storage.s3.checksums import Summed, sums
 from proxy.storage.s3.complete import MAX_PARTS, complete
 from proxy.storage.s3.context import S3Context
@@ -266,7 +266,7 @@ class S3Store:
                 await self._bucket.once("delete_object", Key=name, IfMatch=etag)
             except ObjectMissing:
                 return True
-            except Refused as refused:
+            except S3Refused as refused:
                 if refused.status != 412:
                     raise
                 return False

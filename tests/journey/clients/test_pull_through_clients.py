@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -15,43 +14,22 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
+from harness.distribution import distribution
 from harness.images import Layout, check_layout
 from harness.programs import Daemon, run
 from harness.server import Server, free_port
 from proxy.metadata.client.client import MetadataClient
-from proxy.upstream.client import Credential, Upstream, UpstreamClient
+from proxy.upstream.client import Upstream, UpstreamClient, UpstreamLogin
 
 pytestmark = [pytest.mark.clients]
 
 
 @pytest.fixture
-def distribution(tmp_path: Path) -> Iterator[tuple[str, Daemon]]:
+def upstream(tmp_path: Path) -> Iterator[tuple[str, Daemon]]:
     """CNCF distribution: its address, and what stops it."""
-    address = f"127.0.0.1:{free_port()}"
-    settings = {
-        "version": "0.1",
-        "log": {"level": "error"},
-        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "far")}},
-        "http": {"addr": address},
-    }
-    (tmp_path / "far.yml").write_text(json.dumps(settings))  # which is YAML
-    daemon = Daemon.start(
-        ["registry", "serve", tmp_path / "far.yml"], tmp_path / "far.log", {"OTEL_TRACES_EXPORTER": "none"}
-    )
-    try:
-        daemon.wait_until(lambda: _listens(address))
-        yield address, daemon
-    finally:
-        daemon.stop()
-
-
-def _listens(address: str) -> bool:
-    host, _, port = address.partition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError:
-        return False
-    return True
+    port = free_port()
+    with distribution(tmp_path, port) as daemon:
+        yield f"127.0.0.1:{port}", daemon
 
 
 async def make_rule(server: Server, upstream: str) -> None:
@@ -63,12 +41,12 @@ async def make_rule(server: Server, upstream: str) -> None:
 
 
 @pytest.fixture
-def cache(distribution: tuple[str, Daemon], tmp_path: Path) -> Iterator[Server]:
+def cache(upstream: tuple[str, Daemon], tmp_path: Path) -> Iterator[Server]:
     """A server of ours with the rule `far` for it."""
-    settings = {"WHARFAGE_PULL_THROUGH_UPSTREAMS": f"http://{distribution[0]}"}
+    settings = {"WHARFAGE_PULL_THROUGH_UPSTREAMS": f"http://{upstream[0]}"}
     server = Server.start(tmp_path / "data", workers=2, extra=settings)
     try:
-        asyncio.run(make_rule(server, distribution[0]))
+        asyncio.run(make_rule(server, upstream[0]))
         auth = base64.b64encode(f"AWS:{server.password()}".encode()).decode()
         (tmp_path / "login").mkdir()
         (tmp_path / "login" / "config.json").write_text(json.dumps({"auths": {server.address: {"auth": auth}}}))
@@ -79,10 +57,10 @@ def cache(distribution: tuple[str, Daemon], tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.needs("crane", "registry")
 def test_crane_pulls_all_platforms_of_distribution_through_us_and_again_without_it(
-    distribution: tuple[str, Daemon], cache: Server, small_image: Layout, multi_arch: Layout, tmp_path: Path
+    upstream: tuple[str, Daemon], cache: Server, small_image: Layout, multi_arch: Layout, tmp_path: Path
 ) -> None:
     login = {"DOCKER_CONFIG": str(tmp_path / "login")}
-    address, daemon = distribution
+    address, daemon = upstream
     for layout, name in ((small_image, "team/small"), (multi_arch, "team/many")):
         run("crane", "push", layout.path, f"{address}/{name}:1", "--insecure")
     small, many = (f"{cache.address}/far/team/{name}:1" for name in ("small", "many"))
@@ -128,7 +106,7 @@ def test_another_wharfage_is_asked_with_its_own_login(
     base = URL(server.url)
 
     async def ask() -> None:
-        credential = Credential("AWS", await asyncio.to_thread(server.password))
+        credential = UpstreamLogin("AWS", await asyncio.to_thread(server.password))
         upstream = Upstream(base, frozenset({base}))
         async with UpstreamClient(upstream, credential, clock=time.monotonic, note=lambda *_: None) as client:
             found = await client.manifest(repository, "1")

@@ -11,7 +11,7 @@ import pytest
 from proxy.app import processes as serving
 from proxy.config.loader import load
 from proxy.metadata.client.epochs import Epochs, now
-from proxy.metadata.cluster.subscriber import silence
+from proxy.metadata.cluster.subscriber import revoke_lease
 from proxy.runtime import supervisor
 from proxy.runtime.data_directory import open_data
 from proxy.runtime.supervisor import ProcessRole
@@ -23,11 +23,11 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_page_that_nobody_keeps_says_nothing_whatever_an_earlier_run_left_in_it(path: Path) -> None:
-    silence(path)
+    revoke_lease(path)
     page = Epochs(path)
     assert not page.lease_valid()
     page.grant_lease(now() + 10**12)  # of before the machine started anew, with its clock
-    silence(path)
+    revoke_lease(path)
     assert not page.lease_valid()
     page.close()
 
@@ -36,7 +36,7 @@ def test_a_page_that_another_process_keeps_is_left_to_it(path: Path) -> None:
     page = Epochs(path)
     assert page.claim()
     page.grant_lease(now() + 10**12)
-    silence(path)
+    revoke_lease(path)
     assert page.lease_valid()
     page.close()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proxy.auth.signing_keys import SigningKeys, signing_key
 from proxy.auth.sigv4 import (
     Claim,
-    Reason,
+    SignatureReason,
     SignatureRefused,
     check_claim,
     read_claim,
@@ -50,7 +50,7 @@ def check(claim: Claim, now: float, skew_minutes: int = 5) -> None:
 def test_no_authorization_is_missing() -> None:
     with pytest.raises(SignatureRefused) as caught:
         read_claim(VANILLA)
-    assert (caught.value.reason, caught.value.message) == (Reason.MISSING, "Missing Authentication Token")
+    assert (caught.value.reason, caught.value.message) == (SignatureReason.MISSING, "Missing Authentication Token")
 
 
 GOOD = f"Credential={KEY_ID}/20261124/us-east-1/ecr/aws4_request"
@@ -85,7 +85,7 @@ SIG = "Signature=" + "0" * 64
 def test_a_malformed_authorization_is_incomplete_and_says_what_it_lacks(authorization: str, text: str) -> None:
     with pytest.raises(SignatureRefused, match=text) as caught:
         read_claim([*VANILLA, ("Authorization", authorization)])
-    assert caught.value.reason is Reason.INCOMPLETE
+    assert caught.value.reason is SignatureReason.INCOMPLETE
 
 
 def test_a_foreign_terminator_is_refused() -> None:
@@ -106,7 +106,7 @@ def test_a_malformed_date_is_incomplete(date: str) -> None:
     headers = [("Host", "h"), ("X-Amz-Date", date), ("Authorization", f"AWS4-HMAC-SHA256 {GOOD}, {LIST}, {SIG}")]
     with pytest.raises(SignatureRefused) as caught:
         read_claim(headers)
-    assert caught.value.reason is Reason.INCOMPLETE
+    assert caught.value.reason is SignatureReason.INCOMPLETE
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_second_copy_of_a_header_that_must_be_single_is_refused(name: str) -> 
     authorization = ("Authorization", f"AWS4-HMAC-SHA256 {GOOD}, {LIST}, {SIG}")
     with pytest.raises(SignatureRefused, match="must be sent once") as caught:
         read_claim([*VANILLA, *others, authorization, (name, "another")])
-    assert caught.value.reason is Reason.INCOMPLETE
+    assert caught.value.reason is SignatureReason.INCOMPLETE
 
 
 # ---- scope, time and required headers --------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_five_minutes_either_way_are_still_good(minutes: int) -> None:
 def test_an_expired_signature_is_refused_in_the_words_of_aws() -> None:
     with pytest.raises(SignatureRefused) as caught:
         check(claim_of("20261124T053502Z"), NOW)
-    assert caught.value.reason is Reason.MISMATCH
+    assert caught.value.reason is SignatureReason.MISMATCH
     assert caught.value.message == (
         "Signature expired: 20261124T053502Z is now earlier than 20261124T054507Z (20261124T055007Z - 5 min.)"
     )
@@ -154,7 +154,7 @@ def test_a_signature_from_the_future_is_refused_in_the_words_of_aws() -> None:
 def test_a_date_that_is_no_date_is_incomplete() -> None:
     with pytest.raises(SignatureRefused) as caught:
         check(claim_of("20261341T993502Z", "20261341"), NOW)
-    assert caught.value.reason is Reason.INCOMPLETE
+    assert caught.value.reason is SignatureReason.INCOMPLETE
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_date_that_is_no_date_is_incomplete() -> None:
 def test_a_scope_that_is_not_ours_is_refused(claim: Claim, text: str) -> None:
     with pytest.raises(SignatureRefused) as caught:
         check(claim, NOW)
-    assert (caught.value.reason, caught.value.message) == (Reason.MISMATCH, text)
+    assert (caught.value.reason, caught.value.message) == (SignatureReason.MISMATCH, text)
 
 
 @pytest.mark.parametrize("missing", ["host", "x-amz-date", "x-amz-target"])
@@ -182,7 +182,7 @@ def test_a_required_header_left_unsigned_is_refused(missing: str) -> None:
     less = replace(claim, signed_headers=tuple(name for name in claim.signed_headers if name != missing))
     with pytest.raises(SignatureRefused, match="must be a 'SignedHeader'") as caught:
         check(less, NOW)
-    assert caught.value.reason is Reason.INCOMPLETE
+    assert caught.value.reason is SignatureReason.INCOMPLETE
 
 
 # ---- kept keys -------------------------------------------------------------------------------------------------------

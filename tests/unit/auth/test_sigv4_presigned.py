@@ -16,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.auth.signing_keys import signing_key
-from proxy.auth.sigv4 import MISMATCH_TEXT, Claim, Reason, SignatureRefused, check_claim, check_signature, read_claim
+from proxy.auth.sigv4 import (
+    MISMATCH_TEXT,
+    Claim,
+    SignatureReason,
+    SignatureRefused,
+    check_claim,
+    check_signature,
+    read_claim,
+)
 
 KEY_ID = "AKIDEXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
@@ -152,7 +160,7 @@ def test_an_altered_query_is_a_mismatch(old: str, new: str) -> None:
     request = presigned()
     assert old in request.query
     found = refused(replace(request, query=request.query.replace(old, new)))
-    assert (found.reason, found.message) == (Reason.MISMATCH, MISMATCH_TEXT)
+    assert (found.reason, found.message) == (SignatureReason.MISMATCH, MISMATCH_TEXT)
 
 
 def test_another_method_or_body_is_a_mismatch() -> None:
@@ -173,7 +181,7 @@ def test_a_missing_parameter_is_named(name: str) -> None:
     less = re.sub(rf"&?{name}=[^&]*", "", request.query)
     found = refused(replace(request, query=less))
     assert (found.reason, found.message) == (
-        Reason.INCOMPLETE,
+        SignatureReason.INCOMPLETE,
         f"AWS query-string parameters must include '{name}'. Re-examine the query-string parameters.",
     )
 
@@ -182,7 +190,10 @@ def test_a_missing_parameter_is_named(name: str) -> None:
 def test_a_parameter_sent_twice_is_incomplete(name: str) -> None:
     request = presigned()
     found = refused(replace(request, query=f"{request.query}&{name}=1"))
-    assert (found.reason, found.message) == (Reason.INCOMPLETE, f"The query parameter '{name}' must be sent once.")
+    assert (found.reason, found.message) == (
+        SignatureReason.INCOMPLETE,
+        f"The query parameter '{name}' must be sent once.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -204,13 +215,13 @@ def test_a_malformed_parameter_is_refused_by_name(old: str, new: str, text: str)
 def test_an_authorization_header_beside_a_presigned_query_is_refused() -> None:
     request = presigned()
     both = replace(request, headers=(*request.headers, ("Authorization", "Basic QVdTOmFiYw==")))
-    assert refused(both).reason is Reason.INCOMPLETE
+    assert refused(both).reason is SignatureReason.INCOMPLETE
 
 
 def test_a_security_token_in_the_query_and_as_a_header_is_refused() -> None:
     request = presigned(token=TOKEN)
     both = replace(request, headers=(*request.headers, ("X-Amz-Security-Token", TOKEN)))
-    assert refused(both).reason is Reason.INCOMPLETE
+    assert refused(both).reason is SignatureReason.INCOMPLETE
 
 
 @given(st.text("X-AmzSignatureCedlDh=&%;/0123TZ", max_size=60))
@@ -236,7 +247,7 @@ def test_of_sts_it_holds_fifteen_minutes_whatever_it_says(expires: str) -> None:
     with pytest.raises(SignatureRefused) as caught:
         check(claim, now=SIGNED_AT + 901, presigned_seconds=900)
     assert (caught.value.reason, caught.value.message) == (
-        Reason.MISMATCH,
+        SignatureReason.MISMATCH,
         "Signature expired: 20261124T055007Z is now earlier than 20261124T055008Z (20261124T060508Z - 15 min.)",
     )
 
@@ -253,7 +264,7 @@ def test_of_other_services_it_holds_as_long_as_it_says(expires: str, shown: str)
 def test_of_other_services_it_says_between_a_second_and_a_week(expires: str) -> None:
     with pytest.raises(SignatureRefused, match="1 to 604800") as caught:
         check(claim_of(expires), now=SIGNED_AT)
-    assert caught.value.reason is Reason.INCOMPLETE
+    assert caught.value.reason is SignatureReason.INCOMPLETE
 
 
 def test_it_holds_no_earlier_than_clocks_may_differ() -> None:
@@ -277,7 +288,7 @@ def test_the_host_must_be_signed_and_the_date_need_not_be_a_header() -> None:
 def test_a_declared_hash_that_is_none_is_refused_before_the_body(said: str) -> None:
     with pytest.raises(SignatureRefused) as caught:
         check(replace(claim_of("60"), body_sha256=said), now=SIGNED_AT)
-    assert (caught.value.reason, caught.value.message) == (Reason.MISMATCH, MISMATCH_TEXT)
+    assert (caught.value.reason, caught.value.message) == (SignatureReason.MISMATCH, MISMATCH_TEXT)
 
 
 def test_a_declared_hash_in_the_query_must_be_the_bodys() -> None:

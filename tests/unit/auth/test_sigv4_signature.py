@@ -19,7 +19,7 @@ from proxy.auth.signing_keys import signing_key
 from proxy.auth.sigv4 import (
     MISMATCH_TEXT,
     Claim,
-    Reason,
+    SignatureReason,
     SignatureRefused,
     check_signature,
     read_claim,
@@ -155,7 +155,7 @@ CHANGES: dict[str, Callable[[Request], Request]] = {
 def test_an_altered_request_is_refused_as_a_mismatch(change: Callable[[Request], Request]) -> None:
     with pytest.raises(SignatureRefused) as caught:
         change(signed()).verify()
-    assert (caught.value.reason, caught.value.message) == (Reason.MISMATCH, MISMATCH_TEXT)
+    assert (caught.value.reason, caught.value.message) == (SignatureReason.MISMATCH, MISMATCH_TEXT)
 
 
 def test_a_wrong_secret_is_refused_as_a_mismatch_that_does_not_show_it() -> None:

@@ -17,13 +17,13 @@ from harness.issuer import github, kubernetes, public_key, sign
 from proxy.auth.web_identity import (
     NOT_A_TOKEN,
     WebIdentity,
-    admitted,
-    fits,
-    prove,
+    admit,
+    key_fits,
     read_keys,
     read_token,
     session_keys,
     trust_keys,
+    verify_token,
 )
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import OidcProvider
@@ -49,7 +49,7 @@ def claims(**more: Any) -> dict[str, Any]:
 
 
 def identity(given: Mapping[str, Any], provider: OidcProvider = PROVIDER, now: float = NOW) -> WebIdentity:
-    return admitted(read_token(sign(given, RSA)), provider, now)
+    return admit(read_token(sign(given, RSA)), provider, now)
 
 
 def failure(given: Mapping[str, Any], now: float = NOW) -> Failure:
@@ -66,8 +66,8 @@ def failure(given: Mapping[str, Any], now: float = NOW) -> Failure:
 def test_the_algorithms_that_aws_takes_prove_a_token(algorithm: str, key: Any, named: bool) -> None:
     token = read_token(sign(claims(), key, algorithm, kid="one"))
     keys = read_keys({"keys": [public_key(key, kid="one", **({"alg": algorithm} if named else {}))]})
-    assert fits(keys[0], token)
-    prove(token, keys)
+    assert key_fits(keys[0], token)
+    verify_token(token, keys)
 
 
 @pytest.mark.parametrize(
@@ -96,19 +96,19 @@ def test_a_token_of_another_key_or_altered_is_not_proven() -> None:
     unsigned = read_token(f"{header}.{payload}.")
     for token in (other, altered, unsigned):
         with pytest.raises(Failure) as caught:
-            prove(token, [key for key in keys if fits(key, token)])
+            verify_token(token, [key for key in keys if key_fits(key, token)])
         assert caught.value.code is Code.INVALID_IDENTITY_TOKEN
         assert token.text not in str(caught.value)
 
 
 def test_any_one_of_several_keys_proves() -> None:
-    prove(read_token(sign(claims(), RSA)), read_keys({"keys": [public_key(RSA_TWO), public_key(RSA)]}))
+    verify_token(read_token(sign(claims(), RSA)), read_keys({"keys": [public_key(RSA_TWO), public_key(RSA)]}))
 
 
 def test_a_key_that_the_token_brings_along_does_not_count() -> None:
     token = read_token(sign(claims(), RSA_TWO, jwk=public_key(RSA_TWO), jku="https://evil.example/keys"))
     with pytest.raises(Failure):
-        prove(token, read_keys({"keys": [public_key(RSA)]}))
+        verify_token(token, read_keys({"keys": [public_key(RSA)]}))
 
 
 def test_a_token_with_a_critical_header_that_nobody_knows_is_no_token() -> None:
@@ -123,8 +123,8 @@ def test_a_token_with_a_critical_header_that_nobody_knows_is_no_token() -> None:
 def test_a_key_of_another_name_use_or_kind_does_not_fit(more: dict[str, str]) -> None:
     token = read_token(sign(claims(), RSA, kid="one"))
     key = public_key(RSA, kid="one")
-    assert fits(key, token)
-    assert not fits(key | more, token)
+    assert key_fits(key, token)
+    assert not key_fits(key | more, token)
 
 
 def test_a_private_key_in_a_jwks_is_read_without_its_private_half() -> None:
@@ -142,7 +142,7 @@ def test_members_of_a_set_that_are_no_keys_prove_nothing() -> None:
     keys = read_keys({"keys": ["text", None, {}, {"kty": "RSA"}, {"kty": "RSA", "n": "!", "e": 7}, {"kty": "oct"}]})
     assert len(keys) == 2
     with pytest.raises(Failure):
-        prove(read_token(sign(claims(), RSA)), keys)
+        verify_token(read_token(sign(claims(), RSA)), keys)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_claim_that_must_be_there_is_named(name: str) -> None:
 )
 def test_claims_of_another_form_are_invalid(more: dict[str, Any]) -> None:
     with pytest.raises(Failure) as caught:
-        admitted(read_token(jwt.PyJWS().encode(json.dumps(claims(**more)).encode(), RSA, "RS256")), PROVIDER, NOW)
+        admit(read_token(jwt.PyJWS().encode(json.dumps(claims(**more)).encode(), RSA, "RS256")), PROVIDER, NOW)
     assert caught.value.code is Code.INVALID_IDENTITY_TOKEN
 
 

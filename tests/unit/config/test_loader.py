@@ -61,6 +61,7 @@ def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
         pytest.param("[server]\nworkers = -1", "[server] workers: must be between 0 and 1024", id="out-of-bounds"),
         pytest.param("[server]\nlisten = '5000'", "[server] listen: must be HOST:PORT", id="not-an-address"),
         pytest.param("[server]\ntrusted_proxies = ['lan']", "neither an address nor a network", id="not-a-network"),
+        pytest.param("[server]\ntrusted_proxies = ['10.0.0.999']", "neither an address nor", id="no-such-address"),
         pytest.param("[registry]\naccount = '12'", "[registry] account: must be 12 digits", id="account"),
         pytest.param("[registry]\nsuffix = '.example'", "[registry] suffix: must be a domain", id="suffix"),
         pytest.param("[registry]\nsuffix = 'a.example:5000'", "[registry] suffix: must be a domain", id="suffix port"),

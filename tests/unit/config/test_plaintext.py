@@ -7,7 +7,7 @@ import pytest
 from proxy.blob.kms import Kms, KmsEndpoint
 from proxy.config import loader
 from proxy.config.loader import ConfigError
-from proxy.config.plaintext import bare_postgresql
+from proxy.config.plaintext import is_plaintext_postgresql
 from proxy.storage.s3.bucket import Bucket, S3Location
 
 S3 = {"storage.backend": "s3", "storage.bucket": "layers"}
@@ -87,7 +87,7 @@ def test_the_word_is_not_given_for_a_line_that_there_is_not(section: str, needs:
 )
 def test_a_postgresql_is_reached_as_libpq_reads_its_url(url: str, bare: str | None) -> None:
     """Several hosts, sockets, hosts and addresses as parameters: one bare host is enough to refuse."""
-    assert bare_postgresql(url, {}) == bare
+    assert is_plaintext_postgresql(url, {}) == bare
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_postgresql_is_reached_as_libpq_reads_its_url(url: str, bare: str | No
 def test_what_the_url_does_not_say_libpq_takes_from_the_environment(
     environ: dict[str, str], url: str, bare: str | None
 ) -> None:
-    assert bare_postgresql(url, environ) == bare
+    assert is_plaintext_postgresql(url, environ) == bare
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_KMS"])

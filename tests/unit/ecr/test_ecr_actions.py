@@ -81,6 +81,18 @@ TABLE: Sequence[tuple[str, dict[str, Any], Sequence[tuple[str, str]], Mapping[st
         (operation, {}, [(operation, "*")], {})
         for operation in ("DescribeRegistry", "GetRegistryScanningConfiguration", "GetSigningConfiguration")
     ),
+    (
+        "PutReplicationConfiguration",
+        {"replicationConfiguration": {"rules": []}},
+        [("PutReplicationConfiguration", "*")],
+        {},
+    ),
+    (
+        "DescribeImageReplicationStatus",
+        {"registryId": OTHER_ACCOUNT, "repositoryName": "team/app", "imageId": {"imageTag": "v1"}},
+        [("DescribeImageReplicationStatus", THERE)],
+        {},
+    ),
     ("PutRegistryPolicy", {"policyText": "{}"}, [("PutRegistryPolicy", "*")], {}),
     ("GetRegistryPolicy", {}, [("GetRegistryPolicy", "*")], {}),
     ("DeleteRegistryPolicy", {}, [("DeleteRegistryPolicy", "*")], {}),

@@ -103,8 +103,8 @@ async def test_an_unsigned_request_is_an_event(door: AwsHandler) -> None:
 
 
 async def test_an_operation_that_is_not_served_is_told_by_its_name(door: AwsHandler) -> None:
-    assert await call(door, "PutReplicationConfiguration", replicationConfiguration={"rules": []}) != ""
-    assert [event["eventName"] for event in door.trail.events] == ["PutReplicationConfiguration"]
+    assert await call(door, "PutSigningConfiguration", signingConfiguration={"rules": []}) != ""
+    assert [event["eventName"] for event in door.trail.events] == ["PutSigningConfiguration"]
 
 
 async def test_our_own_failure_is_told(door: AwsHandler) -> None:

@@ -324,5 +324,5 @@ def test_every_failure_is_spelled_as_an_exception_of_aws(code: Code) -> None:
     query = query_error(Failure(code, "x"))
     assert not query.name.endswith("DeniedException")
     assert query.status in {400, 403, 404, 409, 500}
-    assert (query.status == 500) == (query.name in {"InternalFailure", "PolicyEvaluation"})
+    assert (query.status == 500) == (query.name in {"InternalFailure", "Evaluation"})
     assert query.name != "InvalidParameterException"  # ecr's word for what is ValidationError to the others

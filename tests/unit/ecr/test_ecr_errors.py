@@ -43,6 +43,7 @@ CANNOT: Mapping[tuple[str, str], str] = {
             "DeleteRepositoryCreationTemplate",
             "DeregisterPullTimeUpdateExclusion",
             "DescribePullThroughCacheRules",
+            "DescribeImageReplicationStatus",
             "DescribeRegistry",
             "DescribeRepositoryCreationTemplates",
             "GetLifecyclePolicy",

@@ -13,7 +13,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from harness.issuer import DISCOVERY, Answer, Issuer, endless, never, public_key, says, sign, status
-from proxy.auth.web_identity import IdToken, prove, read_token
+from proxy.auth.web_identity import IdToken, read_token, verify_token
 from proxy.ecr.sts.issuers import UNVERIFIABLE, Issuers, is_allowed
 from proxy.model.errors import Code, Failure
 
@@ -60,7 +60,7 @@ async def refusal(issuers: Issuers, token: IdToken) -> Failure:
 
 async def test_the_key_that_signed_is_found_by_discovery(issuer: Issuer, issuers: Issuers) -> None:
     token = read_token(issuer.token())
-    prove(token, await issuers.keys(token))
+    verify_token(token, await issuers.keys(token))
     assert issuer.asked == [DISCOVERY, "/keys"]
 
 
@@ -91,7 +91,7 @@ async def test_a_rotated_key_is_found_and_the_old_one_is_forgotten(
     try:
         new = read_token(issuer.token("two"))
         clock.now += 30
-        prove(new, await issuers.keys(new))
+        verify_token(new, await issuers.keys(new))
         await refusal(issuers, old)
     finally:
         issuer.keys = before
@@ -127,7 +127,7 @@ async def test_who_shows_a_known_key_does_not_wait_for_the_search_for_a_made_up_
     try:
         await asked.wait()
         async with asyncio.timeout(2.0):
-            prove(known, await issuers.keys(known))
+            verify_token(known, await issuers.keys(known))
         assert not searching.done()
     finally:
         answer.set()
@@ -287,4 +287,4 @@ def test_a_weak_key_of_an_issuer_proves_nothing() -> None:
     with pytest.warns(match="1024"):
         token = read_token(sign({"iss": "https://idp.example"}, weak))
     with pytest.raises(Failure):
-        prove(token, [public_key(weak)])
+        verify_token(token, [public_key(weak)])

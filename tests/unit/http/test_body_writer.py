@@ -36,9 +36,13 @@ class Source:
     """Counts the releases; yields the same bytes for ever."""
 
     released: asyncio.Event = field(default_factory=asyncio.Event)
+    suspended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def release_buffers(self, untaken: int) -> None:
         self.released.set()
+
+    def suspend(self) -> None:
+        self.suspended.set()
 
     def is_scarce(self) -> bool:
         return False
@@ -175,6 +179,15 @@ async def test_a_client_that_takes_nothing_holds_one_piece() -> None:
         await asyncio.wait_for(server.source.released.wait(), 10)
         assert server.transport is not None
         assert 0 < server.transport.get_write_buffer_size() <= HELD_BYTES
+
+
+async def test_the_source_gives_up_what_it_holds_once_a_client_has_been_slow_for_a_while() -> None:
+    server = Server()
+    async with connected(server) as client:
+        await client.read(1)
+        assert not server.source.suspended.is_set()
+        await asyncio.wait_for(server.source.suspended.wait(), 10)
+        assert server.source.released.is_set()
 
 
 @pytest.fixture

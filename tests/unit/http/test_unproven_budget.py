@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.http.unproven_budget import CHARGE_MAX, GRACE_SECONDS, SLOW_BYTES, Charge, UnprovenBytes
-from proxy.runtime.memory import give_memory_back, release_freed
+from proxy.runtime.memory import release_freed, return_freed_memory
 
 KIB = 1024
 LATER = GRACE_SECONDS + 1
@@ -139,7 +139,7 @@ async def test_memory_is_given_back_once_much_of_the_load_has_gone() -> None:
             return 0, 0
         return peak * 2**20, now * 2**20
 
-    duty = asyncio.create_task(give_memory_back(load, release=lambda: released.append(1), seconds=0.001))
+    duty = asyncio.create_task(return_freed_memory(load, release=lambda: released.append(1), seconds=0.001))
     await asyncio.wait_for(over.wait(), LONG)
     duty.cancel()
     assert len(released) == 3

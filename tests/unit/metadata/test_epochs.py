@@ -110,20 +110,20 @@ def test_a_look_stands_until_something_of_it_changes(writer: Epochs, reader: Epo
         (Changes(repositories={("1", "a")}), False),
         (Changes(repositories={("1", "b"), ("2", "a")}), True),
     ):
-        look = reader.look()
-        assert look is not None
-        look.take_in("1", "a")
-        assert look.is_current()
+        snapshot = reader.snapshot()
+        assert snapshot is not None
+        snapshot.include("1", "a")
+        assert snapshot.is_current()
         writer.bump(changes)
-        assert look.is_current() is stands
+        assert snapshot.is_current() is stands
 
 
 def test_a_look_stands_only_while_the_page_speaks_and_not_in_grace(writer: Epochs, reader: Epochs) -> None:
     """And none is to be had before."""
-    look = reader.look()
-    assert look is not None
+    snapshot = reader.snapshot()
+    assert snapshot is not None
     for until, grace in ((1, False), (0, True)):
         writer.grant_lease(until, grace=grace)
-        assert (look.is_current(), reader.look()) == (False, None)
+        assert (snapshot.is_current(), reader.snapshot()) == (False, None)
         writer.grant_lease(0)
-        assert look.is_current()
+        assert snapshot.is_current()

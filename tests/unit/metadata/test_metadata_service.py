@@ -23,7 +23,7 @@ from proxy.metadata import wire
 from proxy.metadata.client.addresses import parse
 from proxy.metadata.client.client import MetadataClient
 from proxy.metadata.client.epochs import Epochs
-from proxy.metadata.cluster.subscriber import Watch
+from proxy.metadata.cluster.subscriber import Subscriber
 from proxy.metadata.db.sqlite import SqliteDatabase
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations import INTERNAL, Operation
@@ -101,7 +101,7 @@ class TestService:
         )
         service = await start_service(database=tmp_path / "m.db", listen="127.0.0.1:0", secret=SECRET, tls=tls)
         page = await asyncio.to_thread(Epochs, tmp_path / "node")
-        watch = Watch(page, parse(f"https://{service.address}", trusting), secret=SECRET)
+        watch = Subscriber(page, parse(f"https://{service.address}", trusting), secret=SECRET)
         watching = asyncio.create_task(watch.run())
         client = MetadataClient.connect(parse(f"https://{service.address}", trusting), secret=SECRET)
         await client.ping()

@@ -122,7 +122,7 @@ async def test_a_write_that_finds_that_it_must_last_is_done_anew_and_once(alone:
     def run(tx: Transaction) -> None:
         adding("one")(tx)
         levels.append(synchronous(tx))
-        tx.must_last()
+        tx.need_durability()
 
     await alone.write(run, durable=False)
     assert levels == [NORMAL, FULL]

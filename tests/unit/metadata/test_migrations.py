@@ -207,7 +207,7 @@ def test_on_postgresql_readers_go_on_while_rows_are_counted_and_what_is_cut_off_
     PostgresqlDatabase(url).close()
     with reader.connect() as connection:
         assert migrations.at_head(connection)
-        others = {"include_name": lambda name, kind, parents: name not in pg_registry.own.tables}
+        others = {"include_name": lambda name, kind, parents: name not in pg_registry.own_tables.tables}
         assert compare_metadata(MigrationContext.configure(connection, opts=others), schema.metadata) == []
     reader.dispose()
 

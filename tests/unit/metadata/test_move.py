@@ -144,7 +144,7 @@ def test_a_move_that_is_broken_off_leaves_nothing(
     url = postgresql_database(tmp_path)
     copy_table = moving._copy_table
 
-    def fail_at_tags(old: Connection, new: Connection, table: Table, told: snapshot.Told) -> int:
+    def fail_at_tags(old: Connection, new: Connection, table: Table, told: snapshot.ReportProgress) -> int:
         if table.name == "tags":
             raise KeyboardInterrupt
         return copy_table(old, new, table, told)

@@ -51,7 +51,7 @@ def test_every_method_of_a_port_is_an_operation() -> None:
 
 def test_two_operations_of_one_name_are_refused() -> None:
     with pytest.raises(TypeError, match="two operations are called blob"):
-        operation(contract.Blobs, name="blob")(lambda tx: None)
+        operation(contract.BlobPort, name="blob")(lambda tx: None)
 
 
 def test_only_writes_settle_or_may_be_lost() -> None:

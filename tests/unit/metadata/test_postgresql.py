@@ -141,7 +141,7 @@ class TestLostAnswers:
         self, open_database: Open, through: str, line: CutLine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         database = open_database(through)
-        asks, asked = database._is_noted, []
+        asks, asked = database._is_committed, []
 
         def is_noted(connection: Connection, request: str) -> bool:
             asked.append(request)
@@ -150,7 +150,7 @@ class TestLostAnswers:
                     connection.execute(text("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '40P01'; END $$"))
             return asks(connection, request)
 
-        monkeypatch.setattr(database, "_is_noted", is_noted)
+        monkeypatch.setattr(database, "_is_committed", is_noted)
         line.at_commit = "after"
         database.write(count_up())
         assert len(asked) == 2
@@ -457,7 +457,7 @@ class TestStart:
     def test_the_migrations_make_the_schema_that_the_code_uses(self, open_database: Open, url: str) -> None:
         open_database(url)
         engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
-        ours = {table.name for table in pg_registry.own.sorted_tables}
+        ours = {table.name for table in pg_registry.own_tables.sorted_tables}
         with engine.connect() as connection:
             context = MigrationContext.configure(
                 connection, opts={"include_name": lambda name, kind, parents: kind != "table" or name not in ours}

@@ -27,6 +27,7 @@ from harness.metadata import (
     postgresql_database,
 )
 from harness.pullthrough import of_pull_through
+from harness.replicated import of_replication
 from harness.specimens import LIFECYCLE
 from proxy.metadata.db import migrations
 from proxy.metadata.db.pg_sessions import UNINDEXED
@@ -80,15 +81,15 @@ from proxy.metadata.operations import policies as ecr_policies
 from proxy.metadata.operations.iam import IAM, access_keys, roles
 from proxy.model.errors import Failure
 from proxy.model.lifecycle.evaluation import ImageStatus, Mark
-from proxy.model.lifecycle.policy import Action
+from proxy.model.lifecycle.policy import LifecycleAction
 from proxy.model.lifecycle.records import PreviewResult
 from proxy.model.quotas import Quotas
 from proxy.model.records import FRAME_PAGE, CreateOnPush, EncryptedDataKey, Fence, KeyRecord, Pull, Sealing, SentPart
 
 R = "team/app"
 LIMITED = Quotas(repository_bytes=2**40, account_bytes=2**40)
-MARKS = [Mark(number, digest("x"), 0.0, 1, Action.EXPIRE, subject) for number, subject in ((1, None), (2, 1))]
-PREVIEWED = PreviewResult(0, digest("x"), ("v1",), 0.0, ImageStatus.ACTIVE, 1, Action.EXPIRE)
+MARKS = [Mark(number, digest("x"), 0.0, 1, LifecycleAction.EXPIRE, subject) for number, subject in ((1, None), (2, 1))]
+PREVIEWED = PreviewResult(0, digest("x"), ("v1",), 0.0, ImageStatus.ACTIVE, 1, LifecycleAction.EXPIRE)
 FULL_PAGE = bytes(FRAME_PAGE * 32)
 SMALL = {"turns", "accounts", "alembic_version", "master_keys", "reserved_objects", "limited"}
 """A row a task, an account, a database, a rotation, a reseal; and subqueries under a limit of their own."""
@@ -162,7 +163,11 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
     ids = {"imageIds": [{"imageTag": "v2"}, {"imageDigest": one}, {"imageTag": "v2", "imageDigest": one}]}
 
     arn, setting = {"resourceArn": f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{R}"}, {"name": "BLOB_MOUNTING"}
-    allow = {"Effect": "Allow", "Action": "ecr:BatchGetImage", "Principal": {"AWS": [administrator.arn, ACCOUNT]}}
+    allow = {
+        "Effect": "Allow",
+        "Action": "ecr:BatchGetImage",
+        "Principal": {"AWS": [administrator.arn, ACCOUNT]},
+    }
     policy, of_registry = (json.dumps({"Statement": [{**allow, **more}]}) for more in ({}, {"Resource": "*"}))
 
     def listed() -> None:
@@ -190,7 +195,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
 
     def removed() -> None:
         push.image("six", "v6")
-        removal.give_to_nobody(tx, repositories.need_repository(tx, ACCOUNT, R))
+        removal.mark_deleted(tx, repositories.need_repository(tx, ACCOUNT, R))
         removal.remove_deleted(tx, 100)
 
     def replaced() -> None:
@@ -381,7 +386,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "PutRegistryPolicy": lambda: ecr_policies.put_registry_policy(tx, ACCOUNT, {"policyText": of_registry}),
         "GetRegistryPolicy": lambda: ecr_policies.get_registry_policy(tx, ACCOUNT, {}),
         "DeleteRegistryPolicy": lambda: ecr_policies.delete_registry_policy(tx, ACCOUNT, {}),
-        "DescribeRegistry": lambda: registries.describe_registry(tx, ACCOUNT, {}),
+        **of_replication(tx, ACCOUNT, R, push),
         "GetSigningConfiguration": lambda: refused(registries.get_signing_configuration, {}),
         "GetRegistryScanningConfiguration": lambda: scanning.get_registry_scanning_configuration(tx, ACCOUNT, {}),
         "PutImageScanningConfiguration": lambda: scanning.put_image_scanning_configuration(

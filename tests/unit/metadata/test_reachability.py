@@ -16,8 +16,8 @@ from harness.server import free_port
 from proxy import observe
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import server_context
-from proxy.metadata.cluster.outage import Grace
-from proxy.metadata.cluster.reachability import AGAIN_SECONDS, SETTLE_SECONDS, Reachability
+from proxy.metadata.cluster.outage import OutageGrace
+from proxy.metadata.cluster.reachability import RECHECK_SECONDS, SETTLE_SECONDS, Reachability
 from proxy.metadata.wire import REACHES, SECRET_HEADER
 
 SECRET = "a secret of more than sixteen"
@@ -39,19 +39,19 @@ class World:
         self.ca = ca
         self.now = 1000.0
         self.others: dict[str, str] | None = {"one": f"https://127.0.0.1:{port}"}
-        self._graces: list[Grace] = []
+        self._graces: list[OutageGrace] = []
 
     def asking(self, *, secret: str = SECRET, knows: bool = True, own: str = OWN) -> Reachability:
         trusted = ssl.create_default_context(cafile=self.ca) if knows else None
-        self._graces.append(Grace(300.0, secret=secret, trusted=trusted, clock=lambda: self.now))
+        self._graces.append(OutageGrace(300.0, secret=secret, trusted=trusted, clock=lambda: self.now))
         return Reachability(self._graces[-1], own, lambda: self.others, lambda: self.now)
 
     async def hint(self, asking: Reachability) -> tuple[str, str]:
         """Of what is in the way, once it has lasted."""
-        await asking.look()
+        await asking.check()
         assert asking.obstacles() == []
         self.now += SETTLE_SECONDS
-        await asking.look()
+        await asking.check()
         [found] = asking.obstacles()
         return found.reason, found.hint
 
@@ -78,8 +78,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 async def test_nothing_is_in_the_way_where_authority_name_and_secret_are_right(world: World) -> None:
     asking = world.asking()
     for _ in range(3):
-        await asking.look()
-        world.now += AGAIN_SECONDS
+        await asking.check()
+        world.now += RECHECK_SECONDS
     assert asking.warnings() == []
 
 
@@ -122,11 +122,11 @@ async def test_it_is_said_once_counted_and_over_when_it_is_mended(world: World) 
     with log_to(log, "json"):
         world.others = {"one": f"https://127.0.0.1:{free_port()}"}
         await world.hint(asking)
-        await asking.look()
+        await asking.check()
         assert observe.metrics.metadata_unasked_services._value.get() == 1
         assert asking.warnings()[0].startswith("no outage_grace: https://127.0.0.1:")
         world.others = {"one": address}
-        await asking.look()
+        await asking.check()
     assert asking.warnings() == []
     assert observe.metrics.metadata_unasked_services._value.get() == 0
     assert log.getvalue().count("there is no outage_grace: this metadata service cannot ask another one") == 1
@@ -137,14 +137,14 @@ async def test_one_that_is_gone_or_only_just_there_and_a_database_that_is_not_re
     """A service is registered before it listens, and for a moment after it has ended."""
     asking = world.asking()
     world.others = {"gone": f"https://127.0.0.1:{free_port()}"}
-    await asking.look()
+    await asking.check()
     world.now += SETTLE_SECONDS - 0.1
-    await asking.look()
+    await asking.check()
     assert asking.warnings() == []
     world.others = {}
     world.now += SETTLE_SECONDS
-    await asking.look()
+    await asking.check()
     assert asking.warnings() == []
     world.others = None
-    await asking.look()
+    await asking.check()
     assert asking.warnings() == []

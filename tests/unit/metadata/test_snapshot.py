@@ -31,7 +31,7 @@ from proxy.metadata.db.columns import metadata
 from proxy.metadata.db.identity_tables import accounts
 from proxy.metadata.db.postgresql import reading_engine
 from proxy.metadata.db.schema import repositories
-from proxy.metadata.db.snapshot import LEFT_OUT, snapshot, stored
+from proxy.metadata.db.snapshot import LEFT_OUT, snapshot, stored_blobs
 from proxy.metadata.db.sqlite import SqliteDatabase, sqlite_engine
 from proxy.model.errors import Failure
 from proxy.model.records import Fence, SentPart
@@ -157,7 +157,7 @@ async def test_it_is_one_file_that_a_service_can_go_on_with(world: World, databa
     folder.mkdir()
     await asyncio.to_thread(snapshot, database, folder / "m.db", lambda *step: None)
     assert [path.name for path in folder.iterdir()] == ["m.db"]
-    listed = await asyncio.to_thread(lambda: list(stored(folder / "m.db")))
+    listed = await asyncio.to_thread(lambda: list(stored_blobs(folder / "m.db")))
     assert [key for key, *_ in listed] == sorted(key for key, *_ in listed)
     assert len(listed) == 24
     assert all(size == 110 and not quarantined for _, size, _, quarantined in listed)

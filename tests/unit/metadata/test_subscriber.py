@@ -18,8 +18,8 @@ from proxy.metadata.client.addresses import Address, parse
 from proxy.metadata.client.epochs import Epochs, now
 from proxy.metadata.cluster import subscriber, subscription
 from proxy.metadata.cluster.lag import Lag
-from proxy.metadata.cluster.subscriber import Watch
-from proxy.metadata.cluster.subscribers import Nodes
+from proxy.metadata.cluster.subscriber import Subscriber
+from proxy.metadata.cluster.subscribers import Subscribers
 from proxy.metadata.db.transaction import Changes
 
 FAR = 10**18
@@ -30,7 +30,7 @@ class Service:
     """Its nodes, behind a line that may fall silent."""
 
     line: FaultLine
-    nodes: Nodes
+    subscribers: Subscribers
     lease: int = FAR
 
 
@@ -49,7 +49,7 @@ class Place:
     async def node(self, name: str) -> Epochs:
         """A node that is attached."""
         page = await asyncio.to_thread(Epochs, self.folder / f"node-{name}")
-        watching = Watch(page, self.addresses, name=name, random=lambda: self.draws)
+        watching = Subscriber(page, self.addresses, name=name, random=lambda: self.draws)
         task = asyncio.create_task(watching.run())
 
         async def end() -> None:
@@ -63,23 +63,23 @@ class Place:
         return page
 
     def counts(self) -> list[int]:
-        return [len(service.nodes) for service in self.services]
+        return [len(service.subscribers) for service in self.services]
 
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Service]:
     made: list[Service] = []
-    nodes = Nodes(None, lambda: (min(now() + 10**10, made[0].lease), False), now)
+    subscribers = Subscribers(None, lambda: (min(now() + 10**10, made[0].lease), False), now)
     app = web.Application()
-    app.router.add_get("/v1/watch", nodes.serve)
+    app.router.add_get("/v1/watch", subscribers.serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     async with fault_line(runner.addresses[0][1]) as line:
-        made.append(Service(line, nodes))
+        made.append(Service(line, subscribers))
         yield made[0]
-        await nodes.close()
+        await subscribers.close()
     await runner.cleanup()
 
 
@@ -124,7 +124,7 @@ async def test_a_service_that_falls_silent_is_left_while_its_lease_lasts_and_the
     place.services[0].line.mode = "silent"
     await until(lambda: page.service() == 1)
     assert page.identity() > before  # what was missed is made good
-    place.services[1].nodes.invalidate(Changes(identity=True))
+    place.services[1].subscribers.invalidate(Changes(identity=True))
     before = page.identity()
     await until(lambda: page.identity() > before)
 
@@ -137,7 +137,7 @@ async def test_a_change_told_by_either_service_counts_while_a_node_moves(place: 
     await until(lambda: other.accepted)
     for service in place.services:
         before = page.identity()
-        waiting = service.nodes.invalidate(Changes(identity=True))
+        waiting = service.subscribers.invalidate(Changes(identity=True))
         assert waiting is not None
         await asyncio.wait_for(waiting, 5)
         assert page.identity() > before

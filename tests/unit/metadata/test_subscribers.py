@@ -17,7 +17,7 @@ from proxy import observe
 from proxy.metadata.cluster import subscribers
 from proxy.metadata.cluster.lag import LATE_MAX, REFUSAL_SECONDS
 from proxy.metadata.cluster.protocol import LEASE_SECONDS, OUTLAST_SECONDS, RATE, TARDY_SECONDS, decode, encode
-from proxy.metadata.cluster.subscribers import Nodes
+from proxy.metadata.cluster.subscribers import Subscribers
 from proxy.metadata.db.transaction import Changes
 from proxy.metadata.wire import NODE_HEADER
 
@@ -27,7 +27,7 @@ A_CHANGE = Changes(repositories={("123456789012", "a/b")})
 
 @dataclass
 class Place:
-    nodes: Nodes = field(init=False)
+    subscribers: Subscribers = field(init=False)
     line: aiohttp.ClientWebSocketResponse = field(init=False)
     session: aiohttp.ClientSession = field(init=False)
     now: int = 100 * SECOND
@@ -43,7 +43,7 @@ class Place:
 
     async def lag(self, seconds: float) -> None:
         """A write, which the node confirms so much later."""
-        waiting = self.nodes.invalidate(A_CHANGE)
+        waiting = self.subscribers.invalidate(A_CHANGE)
         told = await self.hear()
         self.now += int(seconds * SECOND)
         await self.line.send_json({"confirm": told["n"]})
@@ -73,9 +73,9 @@ def lagging(name: str) -> float:
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     made = Place()
-    made.nodes = Nodes(None, lambda: (made.lease_until, False), lambda: made.now)
+    made.subscribers = Subscribers(None, lambda: (made.lease_until, False), lambda: made.now)
     app = web.Application()
-    app.router.add_get("/watch", made.nodes.serve)
+    app.router.add_get("/watch", made.subscribers.serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.UnixSite(runner, str(tmp_path / "s")).start()
@@ -86,7 +86,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         made.line, made.session = line, session
         yield made
         await made.line.close()
-        await made.nodes.close()
+        await made.subscribers.close()
     await runner.cleanup()
 
 
@@ -104,7 +104,7 @@ async def test_a_lease_is_what_is_left_of_the_services_own_less_what_clocks_may_
 
 async def test_a_change_is_told_before_the_grant_that_follows_it_and_waited_for(place: Place) -> None:
     await place.renew()
-    waiting = place.nodes.invalidate(A_CHANGE)
+    waiting = place.subscribers.invalidate(A_CHANGE)
     assert waiting is not None
     await place.line.send_json({"renew": 2})
     told = await place.hear()
@@ -120,7 +120,7 @@ async def test_a_node_that_does_not_confirm_is_given_no_lease_and_waited_for_unt
     place: Place,
 ) -> None:
     await place.renew()
-    waiting = place.nodes.invalidate(A_CHANGE)
+    waiting = place.subscribers.invalidate(A_CHANGE)
     assert waiting is not None
     await place.hear()
     place.now += int(TARDY_SECONDS * SECOND) + 1
@@ -134,19 +134,19 @@ async def test_a_node_that_does_not_confirm_is_given_no_lease_and_waited_for_unt
 async def test_a_node_that_went_without_a_word_is_waited_for_and_one_that_says_so_is_not(place: Place) -> None:
     await place.renew()
     await place.line.close()
-    waiting = place.nodes.invalidate(A_CHANGE)
+    waiting = place.subscribers.invalidate(A_CHANGE)
     assert waiting is not None
-    assert place.nodes.may_lend()
+    assert place.subscribers.has_valid_leases()
     place.now += int(LEASE_SECONDS * SECOND)
     async with asyncio.timeout(5):
         await waiting
-    assert not place.nodes.may_lend()
-    assert place.nodes.invalidate(A_CHANGE) is None
+    assert not place.subscribers.has_valid_leases()
+    assert place.subscribers.invalidate(A_CHANGE) is None
 
 
 async def test_a_node_that_says_goodbye_is_waited_for_no_longer(place: Place) -> None:
     await place.renew()
-    waiting = place.nodes.invalidate(A_CHANGE)
+    waiting = place.subscribers.invalidate(A_CHANGE)
     assert waiting is not None
     await place.line.send_json({"bye": True})
     async with asyncio.timeout(5):
@@ -156,7 +156,7 @@ async def test_a_node_that_says_goodbye_is_waited_for_no_longer(place: Place) ->
 async def test_changes_that_a_node_has_not_read_are_merged_and_bounded(place: Place) -> None:
     await place.renew()
     for number in range(3):
-        place.nodes.invalidate(Changes(repositories={("1", f"{number}-{n}") for n in range(2000)}))
+        place.subscribers.invalidate(Changes(repositories={("1", f"{number}-{n}") for n in range(2000)}))
     assert decode((await place.hear())["changes"]) == Changes(everything=True)
 
 
@@ -166,8 +166,8 @@ async def test_a_node_that_lags_by_a_third_of_a_second_is_granted_no_lease_after
     await place.refuse()
     assert await place.renew(9) == {"granted": 9, "seconds": 0, "grace": False, "lags": True}
     place.now += int(LEASE_SECONDS * SECOND)
-    assert place.nodes.may_lend()  # it is there
-    waiting = place.nodes.invalidate(A_CHANGE)
+    assert place.subscribers.has_valid_leases()  # it is there
+    waiting = place.subscribers.invalidate(A_CHANGE)
     assert waiting is not None
     await asyncio.wait_for(waiting, 5)  # though it has not confirmed
     assert "changes" in await place.hear()
@@ -220,7 +220,7 @@ async def test_no_more_nodes_than_a_bound_are_named_by_the_metric(
 async def test_a_node_is_not_late_when_it_is_the_service_that_stood_still(place: Place) -> None:
     for _ in range(2 * LATE_MAX):
         await place.renew()
-        place.nodes.invalidate(A_CHANGE)
+        place.subscribers.invalidate(A_CHANGE)
         told = await place.hear()
         await place.line.send_json({"confirm": told["n"]})
         time.sleep(subscribers._STILL_SECONDS + subscribers._BEAT_SECONDS)  # noqa: ASYNC251  # the service's loop is this one
@@ -233,9 +233,9 @@ async def test_messages_that_a_node_reads_and_never_confirms_are_bounded(
 ) -> None:
     monkeypatch.setattr(subscribers, "_SENT_MAX", 3)
     for _ in range(10):
-        place.nodes.invalidate(A_CHANGE)
+        place.subscribers.invalidate(A_CHANGE)
         await place.hear()
-    [node] = place.nodes._nodes
+    [node] = place.subscribers._nodes
     assert len(node.sent) == 3
 
 

@@ -14,12 +14,12 @@ from fakes.naive_lifecycle import naive_marks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.model.lifecycle.evaluation import Evaluation, Image, Mark
+from proxy.model.lifecycle.evaluation import Image, LifecycleEvaluation, Mark
 from proxy.model.lifecycle.policy import matches, read_policy
 
 
 def marks(text: str, images: Sequence[Image], **more: Any) -> list[Mark]:
-    evaluation = Evaluation(read_policy(text, expire_unpulled=True), now=NOW, **more)
+    evaluation = LifecycleEvaluation(read_policy(text, expire_unpulled=True), now=NOW, **more)
     evaluation.add_all(images)
     return evaluation.marks()
 
@@ -176,7 +176,7 @@ def test_a_hundred_thousand_images_are_evaluated_in_bounded_memory() -> None:
         select("pushed", 7, tagStatus="untagged"),
         select("count", 50_000),
     )
-    evaluation = Evaluation(read_policy(text), now=NOW)
+    evaluation = LifecycleEvaluation(read_policy(text), now=NOW)
     tracemalloc.start()
     try:
         for key in range(100_000):

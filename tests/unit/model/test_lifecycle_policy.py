@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.model.errors import Code, Failure
-from proxy.model.lifecycle.policy import Action, CountType, Rule, read_policy
+from proxy.model.lifecycle.policy import CountType, LifecycleAction, Rule, read_policy
 
 ONE_OF = "instance failed to match exactly one schema (matched 0 out of 2)"
 COUNT: Mapping[str, Any] = {"tagStatus": "untagged", "countType": "imageCountMoreThan", "countNumber": 1}
@@ -67,9 +67,9 @@ def test_rules_come_by_priority_with_all_that_decides() -> None:
         rule(tagged(PULLED, tagPatternList=["a*", "b"]), ARCHIVE, priority=3),
     )
     assert found == (
-        Rule(3, "tagged", ("a*", "b"), False, CountType.PULLED, 1, Action.TRANSITION),
-        Rule(20, "tagged", ("v*",), False, CountType.IMAGE_COUNT, 1, Action.EXPIRE),
-        Rule(30, "untagged", (), True, CountType.TRANSITIONED, 90, Action.EXPIRE),
+        Rule(3, "tagged", ("a*", "b"), False, CountType.PULLED, 1, LifecycleAction.TRANSITION),
+        Rule(20, "tagged", ("v*",), False, CountType.IMAGE_COUNT, 1, LifecycleAction.EXPIRE),
+        Rule(30, "untagged", (), True, CountType.TRANSITIONED, 90, LifecycleAction.EXPIRE),
     )
 
 
@@ -182,14 +182,14 @@ def test_what_does_not_go_together_matches_no_schema(selection: Mapping[str, Any
 @pytest.mark.parametrize("selection", [COUNT, PUSHED, PULLED])
 def test_what_is_counted_in_the_standard_class_may_be_archived(selection: Mapping[str, Any]) -> None:
     [found] = accepted(rule(selection, ARCHIVE))
-    assert (found.action, found.archived) == (Action.TRANSITION, False)
+    assert (found.action, found.archived) == (LifecycleAction.TRANSITION, False)
     assert accepted(rule({**selection, "storageClass": "standard"}, ARCHIVE)) == (found,)
 
 
 def test_unpulled_images_expire_where_the_setting_allows_it() -> None:
     text = json.dumps({"rules": [rule(PULLED)]})
     [found] = read_policy(text, expire_unpulled=True)
-    assert (found.count_type, found.action) == (CountType.PULLED, Action.EXPIRE)
+    assert (found.count_type, found.action) == (CountType.PULLED, LifecycleAction.EXPIRE)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from proxy.model.errors import Code, Failure, repository_not_found
 from proxy.model.mirror import MirroredTag
 from proxy.model.pull_through import PullThroughRule
 from proxy.model.records import StoredManifest
-from proxy.registry.mirror.manifests import CREATE, IMPORT, STALE_PAUSE_SECONDS, Manifests, Policy
+from proxy.registry.mirror.manifests import CREATE, IMPORT, STALE_PAUSE_SECONDS, MirrorManifests, Policy
 from proxy.registry.mirror.upstreams import NEGATIVE_SECONDS, Upstreams
 from proxy.upstream.client import Upstream
 
@@ -75,7 +75,7 @@ class World:
         self.rule = PullThroughRule(ACCOUNT, "far", "", address, "ROOT", "", "", 0.0, 0.0)
         self.upstreams = Upstreams(lambda _: Upstream(base, frozenset({base})), self.nobody, lambda: self.now)
         rows: Any = self.rows
-        self.manifests = Manifests(rows, rows, self.upstreams, lambda _: policy, lambda: self.now)
+        self.manifests = MirrorManifests(rows, rows, self.upstreams, lambda _: policy, lambda: self.now)
 
     async def nobody(self, rule: PullThroughRule) -> None:
         return None

@@ -90,7 +90,7 @@ CASES = [
     ("realm", PLAIN, "http://localhost:5001/token", False),
     ("realm", TOLD, "http://other.example/token", True),
     ("realm", SECURE, "https://me:pass@auth.example/token", False),
-    ("realm", SECURE, "", True),  # the registry itself; `Credentials` asks for no empty one
+    ("realm", SECURE, "", True),  # the registry itself; `RegistryAuthorizer` asks for no empty one
     ("upload", SECURE, "http://[::1", False),
     ("upload", SECURE, "/v2/x HTTP/1.1", False),
     ("upload", SECURE, "/v2/\tx", False),

@@ -10,7 +10,7 @@ import pytest
 from yarl import URL
 
 from proxy.upstream.address import Reach
-from proxy.upstream.challenge import Credentials, parse_challenges
+from proxy.upstream.challenge import RegistryAuthorizer, parse_challenges
 from proxy.upstream.errors import RequestFailed
 
 BEARER = ['Bearer realm="https://auth.example/token",service="far.example",scope="repository:a:pull"']
@@ -54,7 +54,9 @@ class Realm:
         self.slow: asyncio.Event | None = None  # an answer waits for it
         self.asked: list[tuple[URL, dict[str, str]]] = []
         reach = Reach(URL("https://far.example"))
-        self.credentials = Credentials(username, "hunter2" if username else "", reach, self._fetch, lambda: self.now)
+        self.credentials = RegistryAuthorizer(
+            username, "hunter2" if username else "", reach, self._fetch, lambda: self.now
+        )
 
     async def _fetch(self, url: URL, headers: dict[str, str]) -> bytes:
         self.asked.append((url, headers))

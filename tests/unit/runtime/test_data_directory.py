@@ -32,15 +32,15 @@ def test_the_directory_and_what_is_secret_in_it_is_for_its_owner_alone(tmp_path:
 def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     """Two servers on one directory would be two writers of one database."""
     data = opened(tmp_path)
-    held = data_directory.hold(data)
+    held = data_directory.lock_data_directory(data)
     try:
-        assert data_directory.is_held(data)
+        assert data_directory.is_locked(data)
         with pytest.raises(data_directory.DataDirectoryBusy, match=f"pid {os.getpid()}"):
-            data_directory.hold(data)
+            data_directory.lock_data_directory(data)
     finally:
         os.close(held)
-    assert not data_directory.is_held(data)
-    os.close(data_directory.hold(data))
+    assert not data_directory.is_locked(data)
+    os.close(data_directory.lock_data_directory(data))
 
 
 def test_the_directory_of_a_killed_server_is_waited_for(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_the_directory_of_a_killed_server_is_waited_for(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path;"
         "from proxy.config import loader; from proxy.runtime import data_directory;"
         f"data = data_directory.open_data(loader.load(flags={{'server.data': {str(tmp_path)!r}}}, environ={{}}));"
-        "data_directory.hold(data); (data.root / 'lock').write_text('999999999');"
+        "data_directory.lock_data_directory(data); (data.root / 'lock').write_text('999999999');"
         "print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -64,9 +64,9 @@ def test_the_directory_of_a_killed_server_is_waited_for(tmp_path: Path) -> None:
     with holder, holder.stdout:
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(data_directory.DataDirectoryBusy):
-            data_directory.hold(data, wait_seconds=0.2)
+            data_directory.lock_data_directory(data, wait_seconds=0.2)
         holder.stdin.close()
-        os.close(data_directory.hold(data, wait_seconds=10))
+        os.close(data_directory.lock_data_directory(data, wait_seconds=10))
 
 
 def test_credentials_are_private_whole_and_read_back(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_where_a_restore_was_broken_off_nobody_but_it_works(tmp_path: Path) -> N
     data = opened(tmp_path)
     data.restoring.write_text("20261124T221230Z")
     with pytest.raises(data_directory.DataDirectoryBusy, match="a restore was broken off here"):
-        data_directory.hold(data)
-    os.close(data_directory.hold(data, restores=True))
+        data_directory.lock_data_directory(data)
+    os.close(data_directory.lock_data_directory(data, restores=True))
     data.restoring.unlink()
-    os.close(data_directory.hold(data))
+    os.close(data_directory.lock_data_directory(data))

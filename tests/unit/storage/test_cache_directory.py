@@ -16,7 +16,7 @@ import pytest
 from fakes.memory_store import MemoryStore
 from fakes.watched_store import WatchedStore
 
-from proxy.storage.cache.directory import CacheDirectory, NoRoom, Removed
+from proxy.storage.cache.directory import CacheDirectory, CacheFileRemoved, NoRoom
 from proxy.storage.cache.file import CacheFile
 from proxy.storage.cache.store import CachedStore
 from proxy.storage.filesystem import preallocation
@@ -172,7 +172,7 @@ def test_a_removed_object_takes_nothing_more(directory: CacheDirectory, tmp_path
     file = directory.open(key(1), MIB)
     assert file is not None
     directory.remove(key(1))
-    with pytest.raises(Removed):
+    with pytest.raises(CacheFileRemoved):
         directory.reserve(file, 0, file.extents)
     os.close(file.fd)
     assert directory.open(key(1), None) is None

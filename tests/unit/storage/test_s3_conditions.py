@@ -25,7 +25,7 @@ from proxy.model.records import SentPart
 from proxy.storage import marker
 from proxy.storage.base import ObjectMissing, StoredObject
 from proxy.storage.s3 import marker as s3_marker
-from proxy.storage.s3.bucket import Body, Bucket, Refused, S3Location
+from proxy.storage.s3.bucket import Body, Bucket, S3Location, S3Refused
 from proxy.storage.s3.complete import complete, etag_of, put_whole
 from proxy.storage.s3.conditions import ALL, Conditions, read_conditions, write_conditions
 from proxy.storage.s3.conditions_probe import describe, learn_conditions, probe_conditions
@@ -189,7 +189,7 @@ async def test_ones_own_repeated_completion_and_put_are_success(seaweed: Seaweed
             await complete(bucket, name, upload_id, parts, len(MINE))
         named = {"Parts": [{"PartNumber": 1, "ETag": parts[0].etag}]}
         request: dict[str, Any] = {"Key": name, "UploadId": upload_id, "MultipartUpload": named, "IfNoneMatch": "*"}
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(S3Refused) as refused:
             await bucket.once("complete_multipart_upload", **request)
         assert refused.value.status == 412
         for _ in range(2):
@@ -255,7 +255,7 @@ async def test_a_removal_that_arrives_late_leaves_an_object_that_was_put_meanwhi
     await store.delete(KEY)
     [late] = [sent for operation, sent in bucket.sent if operation == "delete_object"]
     await put(store, KEY, MINE)
-    with pytest.raises(Refused):
+    with pytest.raises(S3Refused):
         await bucket.once("delete_object", **late)
     assert bucket.objects[KEY][0] == MINE
 

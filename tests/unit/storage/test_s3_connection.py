@@ -14,8 +14,8 @@ import pytest
 
 from harness.listening import listening
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.bucket import Bucket, Busy, Refused, S3Location
-from proxy.storage.s3.connection import Body, Connection
+from proxy.storage.s3.bucket import Bucket, Busy, S3Location, S3Refused
+from proxy.storage.s3.connection import HEAD_MAX, HEAD_USUAL, Body, Connection
 from proxy.storage.s3.session import _head, stream_of
 
 CONTENT = random.Random(1).randbytes(3_000_000)
@@ -234,7 +234,7 @@ async def test_an_error_of_no_stated_length_ends_with_its_line(store: Callable[.
         await told.say(b"HTTP/1.0 403 Forbidden\r\n\r\n<Error><Code>AccessDenied</Code></Error>")
 
     there = await store(refuse)
-    with pytest.raises(Refused, match="AccessDenied"):
+    with pytest.raises(S3Refused, match="AccessDenied"):
         await put(there)
 
 
@@ -247,6 +247,38 @@ async def test_a_stream_of_no_stated_length_goes_another_way_and_comes_whole(
 
     there = await store(chunked)
     assert await fill(await get(there), 6) == b"hello"
+
+
+def padded(length: int) -> bytes:
+    """An answer's header of `length` bytes, of a body of `CONTENT`."""
+    start, end = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nx-pad: " % len(CONTENT), b"\r\n\r\n"
+    return start + b"p" * (length - len(start) - len(end)) + end
+
+
+@pytest.mark.parametrize("length", [HEAD_USUAL - 1, HEAD_USUAL, HEAD_USUAL + 1, 3 * HEAD_USUAL, HEAD_MAX])
+@pytest.mark.parametrize("at_once", [True, False], ids=["with its body", "before its body"])
+async def test_an_answers_header_may_be_longer_than_is_usual(
+    store: Callable[..., Awaitable[Store]], length: int, at_once: bool
+) -> None:
+    async def serve(told: Told) -> None:
+        while True:
+            await told.request()
+            await told.say(*([padded(length) + CONTENT] if at_once else [padded(length), CONTENT]))
+
+    there = await store(serve)
+    for _ in range(2):  # on one connection
+        assert await fill(await get(there), len(CONTENT) + 1) == CONTENT
+    assert len(there.lines) == 1
+
+
+async def test_an_answer_whose_header_does_not_end_is_none(store: Callable[..., Awaitable[Store]]) -> None:
+    async def serve(told: Told) -> None:
+        await told.request()
+        await told.say(padded(HEAD_MAX + 1) + CONTENT)
+
+    there = await store(serve)
+    with pytest.raises(ConnectionResetError):
+        await get(there)
 
 
 async def test_an_answer_left_in_the_middle_takes_its_line_along(store: Callable[..., Awaitable[Store]]) -> None:

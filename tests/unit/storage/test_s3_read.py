@@ -67,6 +67,37 @@ async def test_without_a_word_requests_grow_with_what_is_taken(store: S3Store, l
     assert [request.split()[0] for request in line.requests] == ["GET"] * 3  # of 1 and 2 MiB, and the rest
 
 
+async def test_a_suspended_reader_goes_on_with_requests_of_just_its_bytes(store: S3Store, line: FaultLine) -> None:
+    """Of the rest of the object, nothing waits for it in the connection."""
+    content = bytearray(MIB)
+    view = memoryview(content)
+    async with await store.open(KEY, size=len(DATA)) as reader:
+        reader.will_read(0, len(DATA))
+        await reader.read_into(view, 0)
+        assert len(line.requests) == 1
+        for start in (MIB, MIB + 4096, MIB + 8192):
+            reader.suspend()
+            before = line.bytes_back
+            assert await reader.read_into(view[:4096], start) == 4096
+            assert bytes(view[:4096]) == DATA[start : start + 4096]
+        assert len(line.requests) == 4
+        assert line.bytes_back - before <= 4096 + 2000
+
+
+async def test_a_reader_that_turns_back_asks_for_no_more_than_it_takes(store: S3Store, line: FaultLine) -> None:
+    """What it said before is void: the rest would be asked for anew at each turn."""
+    view = memoryview(bytearray(4096))
+    async with await store.open(KEY, size=len(DATA)) as reader:
+        reader.will_read(0, len(DATA))
+        await reader.read_into(view, 0)
+        await reader.read_into(view, 100)
+        before = line.bytes_back
+        await reader.read_into(view, 200)
+        assert bytes(view) == DATA[200 : 200 + 4096]
+        assert line.bytes_back - before <= 4096 + 2000
+    assert len(line.requests) == 3
+
+
 async def test_a_size_that_is_not_known_is_asked_for(store: S3Store, line: FaultLine) -> None:
     assert await read(store, 0, 10, told=True, size=None) == DATA[:10]
     assert [request.split()[0] for request in line.requests] == ["HEAD", "GET"]

@@ -16,7 +16,7 @@ from botocore.credentials import Credentials as BotoCredentials
 
 from harness.listening import listening
 from proxy.storage.base import ObjectMissing
-from proxy.storage.s3.bucket import Body, Bucket, Busy, Refused, S3Location
+from proxy.storage.s3.bucket import Body, Bucket, Busy, S3Location, S3Refused
 from proxy.storage.s3.session import stream_of
 from proxy.storage.s3.sigv4 import Credentials, signed
 
@@ -131,8 +131,8 @@ async def test_an_upload_is_opened_and_completed_without_botocore(play: Callable
         (error(b"500 Internal Server Error", b"InternalError"), Busy),
         (error(b"200 OK", b"InternalError"), Busy),
         (error(b"400 Bad Request", b"BadDigest"), Busy),
-        (error(b"403 Forbidden", b"AccessDenied"), Refused),
-        (error(b"412 Precondition Failed", b"PreconditionFailed"), Refused),
+        (error(b"403 Forbidden", b"AccessDenied"), S3Refused),
+        (error(b"412 Precondition Failed", b"PreconditionFailed"), S3Refused),
         (error(b"404 Not Found", b"NoSuchUpload"), ObjectMissing),
     ],
     ids=["busy", "internal", "in a 200", "digest", "denied", "there already", "no upload"],
@@ -178,7 +178,7 @@ async def test_a_range_is_asked_for_and_streamed_without_botocore(play: Callable
     ("answer", "raises"),
     [
         (error(b"503 Slow Down", b"SlowDown"), Busy),
-        (error(b"416 Range Not Satisfiable", b"InvalidRange"), Refused),
+        (error(b"416 Range Not Satisfiable", b"InvalidRange"), S3Refused),
         (error(b"404 Not Found", b"NoSuchKey"), ObjectMissing),
     ],
     ids=["busy", "beyond the end", "missing"],

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.storage.s3.stall_clock import StallClock
-from proxy.storage.threads import Job, Threads
+from proxy.storage.threads import ThreadJob, Threads
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def test_no_more_run_at_once_than_there_are_threads_and_all_run_in_turn(th
 
 async def test_one_who_waits_may_be_cancelled_and_wait_again(threads: Threads) -> None:
     gate = threading.Event()
-    job: Job[bool] = threads.give(lambda: gate.wait(10))
+    job: ThreadJob[bool] = threads.give(lambda: gate.wait(10))
     waiting = asyncio.create_task(job.outcome())
     await asyncio.sleep(0)
     waiting.cancel()
@@ -67,7 +67,7 @@ async def test_one_who_waits_may_be_cancelled_and_wait_again(threads: Threads) -
 
 async def test_one_who_sees_a_job_through_is_cancelled_when_it_has_ended(threads: Threads) -> None:
     gate = threading.Event()
-    job: Job[bool] = threads.give(lambda: gate.wait(10))
+    job: ThreadJob[bool] = threads.give(lambda: gate.wait(10))
     finishing = asyncio.create_task(job.finish())
     for _ in range(2):
         await asyncio.sleep(0)
@@ -137,7 +137,7 @@ async def test_a_thread_that_waits_holds_nothing_of_its_last_job(threads: Thread
 def test_a_job_that_outlives_its_loop_ends_quietly() -> None:
     threads, gate = Threads(1, "test"), threading.Event()
 
-    async def leave() -> Job[bool]:
+    async def leave() -> ThreadJob[bool]:
         return threads.give(lambda: gate.wait(10))
 
     job = asyncio.run(leave())

@@ -15,19 +15,19 @@ from fakes.far_registry import FarRegistry
 from yarl import URL
 
 from proxy.storage.s3.circuit_breaker import FAILURES, SUFFERED
-from proxy.upstream.client import HOPS, Credential, Upstream, UpstreamClient
-from proxy.upstream.errors import Reason, UpstreamFailed
+from proxy.upstream.client import HOPS, Upstream, UpstreamClient, UpstreamLogin
+from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 from proxy.upstream.guarded_connector import AddressRefused, is_public, socket_factory
 from proxy.upstream.limits import retry_after
 from proxy.upstream.realms import UpstreamReach, is_same_site
 
-PULLER = Credential("me", "hunter2")
+PULLER = UpstreamLogin("me", "hunter2")
 
 
 @asynccontextmanager
 async def asking(
     far: FarRegistry,
-    credential: Credential | None = None,
+    credential: UpstreamLogin | None = None,
     *,
     clock: Callable[[], float] = time.monotonic,
     listed: bool = True,
@@ -116,7 +116,7 @@ async def test_a_realm_elsewhere_is_sent_no_credentials() -> None:
     async with stranger.serving() as address, asking(far, PULLER) as client:
         far.realm = f"http://localhost:{address.partition(':')[2]}/token"
         found = await failure(client.manifest("team/app", "1"))
-    assert found.reason is Reason.DENIED
+    assert found.reason is UpstreamReason.DENIED
     assert stranger.asked == []
     assert "hunter2" not in f"{found} {found.said} {PULLER!r}"
 
@@ -124,7 +124,7 @@ async def test_a_realm_elsewhere_is_sent_no_credentials() -> None:
 async def test_a_wrong_password_is_a_denial() -> None:
     far = FarRegistry(basic="me:other", tokens=True)
     async with asking(far, PULLER) as client:
-        assert (await failure(client.manifest("team/app", "1"))).reason is Reason.DENIED
+        assert (await failure(client.manifest("team/app", "1"))).reason is UpstreamReason.DENIED
 
 
 # ---- 2: redirects ----------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ async def test_a_redirect_to_a_private_address_is_refused_unless_listed() -> Non
     async with inside.serving() as address, asking(far) as client:
         far.layers_at = f"http://localhost:{address.partition(':')[2]}"
         found = await failure(body_of(client, digest))
-    assert (found.reason, found.kind, inside.asked) == (Reason.DENIED, "private-address", [])
+    assert (found.reason, found.kind, inside.asked) == (UpstreamReason.DENIED, "private-address", [])
 
 
 async def test_a_loopback_upstream_that_nobody_listed_is_not_asked() -> None:
@@ -188,7 +188,7 @@ async def test_a_name_that_leads_to_a_private_address_is_refused_as_it_is_connec
     upstream = Upstream(URL("https://public.example"))
     async with UpstreamClient(upstream, None, clock=time.monotonic, note=lambda *_: None) as client:
         found = await failure(client.ping())
-    assert (found.reason, found.kind) == (Reason.DENIED, "private-address")
+    assert (found.reason, found.kind) == (UpstreamReason.DENIED, "private-address")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ async def test_a_manifest_that_does_not_hash_to_what_was_asked_for_is_refused() 
     far = FarRegistry()
     far.manifests["team/app", digest_of(b"one")] = ("a/b", b"other")
     async with asking(far) as client:
-        assert (await failure(client.manifest("team/app", digest_of(b"one")))).reason is Reason.WRONG
+        assert (await failure(client.manifest("team/app", digest_of(b"one")))).reason is UpstreamReason.WRONG
 
 
 async def test_a_manifest_that_does_not_hash_to_its_docker_content_digest_is_refused() -> None:
@@ -262,7 +262,7 @@ async def test_a_body_that_ends_early_is_a_failure_and_no_end() -> None:
     far.pieces = cut
     async with asking(far) as client:
         found = await failure(body_of(client, digest))
-    assert (found.reason, found.kind) == (Reason.UNAVAILABLE, "cut-short")
+    assert (found.reason, found.kind) == (UpstreamReason.UNAVAILABLE, "cut-short")
 
 
 @pytest.mark.parametrize("no_ranges", [False, True])
@@ -306,11 +306,11 @@ async def test_a_429_is_told_with_its_seconds_and_not_asked_again_before() -> No
         first = await failure(client.manifest("team/app", "1"))
         second = await failure(client.manifest("team/app", "2"))
         assert (first.reason, first.seconds, second.reason, second.seconds) == (
-            Reason.LIMITED, 17.0, Reason.LIMITED, 17.0,
+            UpstreamReason.LIMITED, 17.0, UpstreamReason.LIMITED, 17.0,
         )  # fmt: skip
         assert len(far.asked) == 1
         now += 18
-        assert (await failure(client.manifest("team/app", "2"))).reason is Reason.MISSING
+        assert (await failure(client.manifest("team/app", "2"))).reason is UpstreamReason.MISSING
 
 
 async def test_the_budget_is_what_the_upstream_says_is_left() -> None:

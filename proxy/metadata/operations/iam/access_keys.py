@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 
-from proxy.metadata.contract import Accounts
+from proxy.metadata.contract import AccountPort
 from proxy.metadata.db.identity_tables import access_keys, principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import paging, quotas, users
@@ -17,7 +17,7 @@ from proxy.model.errors import Code, Failure
 _NEVER = "N/A"  # as IAM says region and service of a key that nobody has used
 
 
-@operation(Accounts, write=True)
+@operation(AccountPort, write=True)
 def create_access_key(
     tx: Transaction, account: str, user_name: str | None, access_key_id: str, sealed_secret: bytes
 ) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def update_access_key(tx: Transaction, account: str, parameters: Parameters) -> 
 
 def list_access_keys(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     user = users.named(tx, account, parameters)
-    asked = paging.asked(parameters, "ListAccessKeys", user.principal_id)
+    asked = paging.read_paging(parameters, "ListAccessKeys", user.principal_id)
     found, more = asked.page_of_all(_held(tx, user.principal_id), lambda row: str(row.access_key_id))
     return {"AccessKeyMetadata": [_shown(user, row) for row in found], **more}
 
@@ -82,7 +82,7 @@ def get_access_key_last_used(tx: Transaction, account: str, parameters: Paramete
     return {"UserName": row.name, "AccessKeyLastUsed": used}
 
 
-@operation(Accounts, write=True, settles=True)
+@operation(AccountPort, write=True, settles=True)
 def note_key_use(tx: Transaction, access_key_id: str, at: float, region: str, service: str) -> None:
     """Keep when a key was last used, epoch seconds; what comes late changes nothing."""
     tx.connection.execute(

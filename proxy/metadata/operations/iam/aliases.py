@@ -36,5 +36,5 @@ def delete_account_alias(tx: Transaction, account: str, parameters: Parameters) 
 def list_account_aliases(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     alias = tx.connection.execute(select(accounts.c.alias).where(accounts.c.account == account)).scalar()
     held = [alias] if alias is not None else []
-    found, more = paging.asked(parameters, "ListAccountAliases", account).page_of_all(held, str)
+    found, more = paging.read_paging(parameters, "ListAccountAliases", account).page_of_all(held, str)
     return {"AccountAliases": list(found), **more}

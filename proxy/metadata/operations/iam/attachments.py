@@ -59,14 +59,14 @@ def detach(noun: Noun) -> Run:
     return run
 
 
-def listed(noun: Noun) -> Run:
+def list_attached(noun: Noun) -> Run:
     """ListAttached…Policies, by name. `PathPrefix` is of the policies' paths."""
 
     def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
         holder = names.holder_id(names.need(tx, account, noun, parameters[noun.parameter]))
         prefix = parameters.get("PathPrefix") or "/"
         found = attached_to(tx, [holder], prefix).get(holder, [])
-        asked = paging.asked(parameters, f"ListAttached{noun.word}Policies", account, holder, prefix)
+        asked = paging.read_paging(parameters, f"ListAttached{noun.word}Policies", account, holder, prefix)
         # Few enough to number: a name is not the only one, an ARN too long for a Marker.
         numbered = [(f"{place:03}", policy) for place, policy in enumerate(found, 1)]
         page, more = asked.page_of_all(numbered, lambda at: at[0])
@@ -81,7 +81,7 @@ def list_entities_for_policy(tx: Transaction, account: str, parameters: Paramete
     kind, use = parameters.get("EntityFilter") or "", parameters.get("PolicyUsageFilter") or ""
     if arn not in AWS_MANAGED:
         need(tx, account, arn)
-    asked = paging.asked(parameters, "ListEntitiesForPolicy", account, arn, prefix, kind, use)
+    asked = paging.read_paging(parameters, "ListEntitiesForPolicy", account, arn, prefix, kind, use)
     found: list[tuple[str, FoundRow]] = []
     if kind in ("", "Group") and use != BOUNDARY and asked.after < "group0":  # "0" follows "/"
         rows = tx.connection.execute(_groups(account, arn, prefix, asked.after.partition("/")[2]).limit(asked.limit))
@@ -118,8 +118,8 @@ def attached_to(tx: Transaction, holders: Sequence[str], prefix: str = "/") -> d
         name, path = known.get(pair.policy_arn, ("", ""))
         if path.startswith(prefix):
             found.setdefault(pair.holder_id, []).append({"PolicyName": name, "PolicyArn": pair.policy_arn})
-    for listed in found.values():
-        listed.sort(key=lambda policy: (policy["PolicyName"], policy["PolicyArn"]))
+    for list_attached in found.values():
+        list_attached.sort(key=lambda policy: (policy["PolicyName"], policy["PolicyArn"]))
     return found
 
 

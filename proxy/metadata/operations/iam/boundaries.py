@@ -16,7 +16,7 @@ from proxy.model.errors import Code, Failure
 _ARN = re.compile(r"arn:aws:iam::(aws|[0-9]{12}):policy/[\x21-\x7e]+", re.ASCII)
 
 
-def given(tx: Transaction, account: str, parameters: Parameters) -> str | None:
+def requested(tx: Transaction, account: str, parameters: Parameters) -> str | None:
     """The ARN of a request's PermissionsBoundary. Failure(InvalidInput), Failure(NoSuchEntity)."""
     arn: str | None = parameters.get("PermissionsBoundary")
     if arn is None:
@@ -29,12 +29,12 @@ def given(tx: Transaction, account: str, parameters: Parameters) -> str | None:
     return arn
 
 
-def keep(tx: Transaction, row: FoundRow, arn: str | None) -> None:
+def store(tx: Transaction, row: FoundRow, arn: str | None) -> None:
     tx.connection.execute(
         update(principals).where(principals.c.principal_id == row.principal_id).values(boundary_arn=arn)
     )
     tx.changes.identity = True
 
 
-def shown(arn: str) -> dict[str, Any]:
+def render(arn: str) -> dict[str, Any]:
     return {"PermissionsBoundaryType": "Policy", "PermissionsBoundaryArn": arn}

@@ -8,7 +8,7 @@ from proxy.auth.policy.validation import iam_failure, validate
 from proxy.metadata.operations.iam import quotas
 
 
-def checked_identity_policy(text: str) -> str:
+def check_identity_policy(text: str) -> str:
     """A document that may hang on a user, group or role. Failure(MalformedPolicyDocument)."""
     try:
         validate(text, PolicyKind.IDENTITY)
@@ -17,7 +17,7 @@ def checked_identity_policy(text: str) -> str:
     return text
 
 
-def checked_managed_policy(text: str) -> str:
+def check_managed_policy(text: str) -> str:
     """A version of a managed policy. Failure(MalformedPolicyDocument, LimitExceeded)."""
     quotas.check_document(quotas.MANAGED_POLICY_SIZE, text)  # first: compiling takes long what is too long
-    return checked_identity_policy(text)
+    return check_identity_policy(text)

@@ -28,13 +28,13 @@ def create_group(tx: Transaction, account: str, parameters: Parameters) -> dict[
             created_at=tx.now,
         )
     )
-    return {"Group": shown(names.need(tx, account, GROUP, name))}
+    return {"Group": render(names.need(tx, account, GROUP, name))}
 
 
 def get_group(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """The group with a page of its users, in the order of their ids."""
     row = names.need(tx, account, GROUP, parameters["GroupName"])
-    asked = paging.asked(parameters, "GetGroup", row.group_id)
+    asked = paging.read_paging(parameters, "GetGroup", row.group_id)
     members = tx.connection.execute(
         select(principals)
         .join(group_members, group_members.c.principal_id == principals.c.principal_id)
@@ -43,7 +43,7 @@ def get_group(tx: Transaction, account: str, parameters: Parameters) -> dict[str
         .limit(asked.limit)
     ).all()
     found, more = asked.page(members, lambda member: str(member.principal_id))
-    return {"Group": shown(row), "Users": [users.shown(member) for member in found], **more}
+    return {"Group": render(row), "Users": [users.render(member) for member in found], **more}
 
 
 def update_group(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def delete_group(tx: Transaction, account: str, parameters: Parameters) -> dict[
 
 def list_groups(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     prefix = parameters.get("PathPrefix") or "/"
-    asked = paging.asked(parameters, "ListGroups", account, prefix)
+    asked = paging.read_paging(parameters, "ListGroups", account, prefix)
     rows = tx.connection.execute(
         select(groups)
         .where(
@@ -85,7 +85,7 @@ def list_groups(tx: Transaction, account: str, parameters: Parameters) -> dict[s
         .limit(asked.limit)
     ).all()
     found, more = asked.page(rows, lambda row: str(row.name_key))
-    return {"Groups": [shown(row) for row in found], **more}
+    return {"Groups": [render(row) for row in found], **more}
 
 
 def add_user_to_group(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -117,9 +117,9 @@ def remove_user_from_group(tx: Transaction, account: str, parameters: Parameters
 
 def list_groups_for_user(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     user = names.need(tx, account, USER, parameters["UserName"])
-    asked = paging.asked(parameters, "ListGroupsForUser", user.principal_id)
+    asked = paging.read_paging(parameters, "ListGroupsForUser", user.principal_id)
     found, more = asked.page_of_all(groups_of(tx, user.principal_id), lambda row: str(row.name_key))
-    return {"Groups": [shown(row) for row in found], **more}
+    return {"Groups": [render(row) for row in found], **more}
 
 
 def groups_of(tx: Transaction, principal_id: str) -> list[FoundRow]:
@@ -137,7 +137,7 @@ def count(tx: Transaction, account: str) -> int:
     return tx.connection.execute(of_it).scalar_one()
 
 
-def shown(row: FoundRow) -> dict[str, Any]:
+def render(row: FoundRow) -> dict[str, Any]:
     return {
         "Path": row.path,
         "GroupName": row.name,

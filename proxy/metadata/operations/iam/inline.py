@@ -13,7 +13,7 @@ from sqlalchemy import delete, insert, select, update
 from proxy.metadata.db.identity_tables import inline_policies
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.iam import names, paging, quotas
-from proxy.metadata.operations.iam.documents import checked_identity_policy
+from proxy.metadata.operations.iam.documents import check_identity_policy
 from proxy.metadata.operations.iam.names import Noun, Parameters
 from proxy.model.errors import Code, Failure
 
@@ -38,7 +38,7 @@ def put(noun: Noun) -> Run:
                 f"Maximum policy size of {most} bytes exceeded for {noun.word} {parameters[noun.parameter]}",
             )
         quotas.check_length((f"{noun.word.capitalize()}PolicySize", most), sum(map(len, held.values())))
-        checked_identity_policy(document)
+        check_identity_policy(document)
         if is_new:
             made = insert(inline_policies).values(holder_id=holder, name=name, document=document)
             tx.connection.execute(made)
@@ -61,7 +61,7 @@ def get(noun: Noun) -> Run:
         ).scalar()
         if document is None:
             raise _no_such(noun, name)
-        return {noun.parameter: holder.name, "PolicyName": name, "PolicyDocument": names.shown_document(document)}
+        return {noun.parameter: holder.name, "PolicyName": name, "PolicyDocument": names.encode_document(document)}
 
     return run
 
@@ -80,12 +80,12 @@ def remove(noun: Noun) -> Run:
     return run
 
 
-def listed(noun: Noun) -> Run:
+def list_inline(noun: Noun) -> Run:
     """List…Policies: their names, in order."""
 
     def run(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
         holder = _holder(tx, account, noun, parameters)
-        asked = paging.asked(parameters, f"List{noun.word}Policies", account, holder)
+        asked = paging.read_paging(parameters, f"List{noun.word}Policies", account, holder)
         found = (
             tx.connection.execute(
                 select(inline_policies.c.name)

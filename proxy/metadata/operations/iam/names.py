@@ -97,6 +97,6 @@ def delete_conflict(first: str) -> Failure:
     return Failure(Code.DELETE_CONFLICT, f"Cannot delete entity, must {first} first.")
 
 
-def shown_document(text: str) -> str:
+def encode_document(text: str) -> str:
     """A policy as answers carry it: percent-encoded, as RFC 3986 has it."""
     return quote(text, safe="")

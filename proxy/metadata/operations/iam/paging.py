@@ -44,7 +44,7 @@ class Paging:
         return self.page([item for item in whole if key(item) > self.after][: self.limit], key)
 
 
-def asked(parameters: Parameters, *listing: str) -> Paging:
+def read_paging(parameters: Parameters, *listing: str) -> Paging:
     """What a request wants of a list. Failure(ValidationError) for a Marker that is not of this list."""
     marker = parameters.get("Marker")
     after = ""

@@ -18,7 +18,7 @@ from proxy.auth.managed import AWS_MANAGED, ManagedPolicy
 from proxy.metadata.db.identity_tables import attached_policies, groups, policies, policy_versions, principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import names, paging, quotas, tags
-from proxy.metadata.operations.iam.documents import checked_managed_policy
+from proxy.metadata.operations.iam.documents import check_managed_policy
 from proxy.metadata.operations.iam.names import Parameters
 from proxy.metadata.operations.identity import unique_id
 from proxy.model.errors import Code, Failure
@@ -28,8 +28,8 @@ PERMISSIONS, BOUNDARY = "PermissionsPolicy", "PermissionsBoundary"  # PolicyUsag
 
 def create_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     name, path = parameters["PolicyName"], parameters.get("Path") or "/"
-    document = checked_managed_policy(parameters["PolicyDocument"])
-    given = tags.given(parameters, quotas.TAGS_PER_POLICY)
+    document = check_managed_policy(parameters["PolicyDocument"])
+    given = tags.requested(parameters, quotas.TAGS_PER_POLICY)
     mine = policies.c.account == account
     if tx.connection.execute(select(policies.c.arn).where(mine, policies.c.name_key == name.lower())).first():
         raise Failure(
@@ -47,7 +47,7 @@ def create_policy(tx: Transaction, account: str, parameters: Parameters) -> dict
             name=name,
             name_key=name.lower(),
             description=parameters.get("Description"),
-            tags=tags.stored(given),
+            tags=tags.encode(given),
             default_version=1,
             last_version=1,
             created_at=tx.now,
@@ -60,7 +60,7 @@ def create_policy(tx: Transaction, account: str, parameters: Parameters) -> dict
     tx.changes.identity = True  # a session may name its ARN already
     row = tx.connection.execute(select(policies).where(policies.c.policy_id == made)).one()
     shown = _of_row(row, Usage())
-    return {"Policy": {**shown, "Tags": tags.shown(row.tags)} if given else shown}
+    return {"Policy": {**shown, "Tags": tags.render(row.tags)} if given else shown}
 
 
 def get_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def get_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[st
         return {"Policy": {**_of_aws(managed, usage), "Description": managed.description, "Tags": []}}
     row = need(tx, account, arn)
     described = {} if row.description is None else {"Description": row.description}
-    return {"Policy": {**_of_row(row, usage), **described, "Tags": tags.shown(row.tags)}}
+    return {"Policy": {**_of_row(row, usage), **described, "Tags": tags.render(row.tags)}}
 
 
 def delete_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def list_policies(tx: Transaction, account: str, parameters: Parameters) -> dict
     scope, prefix = parameters.get("Scope") or "All", parameters.get("PathPrefix") or "/"
     use = parameters.get("PolicyUsageFilter") or ""
     attached = bool(parameters.get("OnlyAttached"))
-    asked = paging.asked(parameters, "ListPolicies", account, scope, prefix, use, str(attached))
+    asked = paging.read_paging(parameters, "ListPolicies", account, scope, prefix, use, str(attached))
     found: list[tuple[str, dict[str, Any]]] = []
     if scope != "Local":
         usage = usages(tx, account, AWS_MANAGED)
@@ -124,20 +124,20 @@ def list_policies(tx: Transaction, account: str, parameters: Parameters) -> dict
 
 def tag_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = need_own(tx, account, parameters["PolicyArn"])
-    _write_tags(tx, row, tags.added(row.tags, parameters, quotas.TAGS_PER_POLICY))
+    _write_tags(tx, row, tags.add(row.tags, parameters, quotas.TAGS_PER_POLICY))
     return {}
 
 
 def untag_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = need_own(tx, account, parameters["PolicyArn"])
-    _write_tags(tx, row, tags.removed(row.tags, parameters["TagKeys"]))
+    _write_tags(tx, row, tags.remove(row.tags, parameters["TagKeys"]))
     return {}
 
 
 def list_policy_tags(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     arn = parameters["PolicyArn"]
     held = None if arn in AWS_MANAGED else need(tx, account, arn).tags
-    return tags.page(held, paging.asked(parameters, "ListPolicyTags", account, arn))
+    return tags.page(held, paging.read_paging(parameters, "ListPolicyTags", account, arn))
 
 
 # ---- what the neighbours ask of policies ----------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def need_attachable(tx: Transaction, account: str, arn: str) -> str:
     return name
 
 
-def shown_with_versions(
+def render_with_versions(
     tx: Transaction, account: str, rows: Sequence[FoundRow | ManagedPolicy]
 ) -> list[dict[str, Any]]:
     """As GetAccountAuthorizationDetails has them: with all versions, the newest first."""
@@ -227,19 +227,19 @@ def shown_with_versions(
     for each in rows:
         if isinstance(each, ManagedPolicy):
             shown = {**_of_aws(each, usage[each.arn]), "Description": each.description}
-            listed = [shown_version(each.version, each.version, each.updated, each.document)]
+            listed = [render_version(each.version, each.version, each.updated, each.document)]
         else:
             described = {} if each.description is None else {"Description": each.description}
             shown = {**_of_row(each, usage[each.arn]), **described}
             of_it = sorted(versions[each.policy_id], key=lambda version: -version.version)
-            listed = [shown_version(v.version, each.default_version, v.created_at, v.document) for v in of_it]
+            listed = [render_version(v.version, each.default_version, v.created_at, v.document) for v in of_it]
         found.append({**shown, "PolicyVersionList": listed})
     return found
 
 
-def shown_version(number: int, default: int, created: float, document: str | None = None) -> dict[str, Any]:
+def render_version(number: int, default: int, created: float, document: str | None = None) -> dict[str, Any]:
     """A PolicyVersion, with its document where one is given."""
-    shown: dict[str, Any] = {} if document is None else {"Document": names.shown_document(document)}
+    shown: dict[str, Any] = {} if document is None else {"Document": names.encode_document(document)}
     return {**shown, "VersionId": f"v{number}", "IsDefaultVersion": number == default, "CreateDate": created}
 
 

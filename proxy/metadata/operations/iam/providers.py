@@ -34,7 +34,7 @@ def create_provider(tx: Transaction, account: str, parameters: Parameters) -> di
     url = _checked_url(parameters["Url"])
     client_ids = list(dict.fromkeys(parameters.get("ClientIDList") or ()))
     thumbprints = _checked_thumbprints(parameters.get("ThumbprintList") or ())
-    given = tags.given(parameters, quotas.TAGS_PER_PROVIDER)
+    given = tags.requested(parameters, quotas.TAGS_PER_PROVIDER)
     quotas.check(quotas.CLIENT_IDS, len(client_ids))
     arn = f"arn:aws:iam::{account}:oidc-provider/{url}"
     if _find(tx, account, arn) is not None:
@@ -48,12 +48,12 @@ def create_provider(tx: Transaction, account: str, parameters: Parameters) -> di
             url=url,
             client_ids=json.dumps(client_ids),
             thumbprints=json.dumps(thumbprints),
-            tags=tags.stored(given),
+            tags=tags.encode(given),
             created_at=tx.now,
         )
     )
     tx.changes.identity = True
-    return {_ARN: arn, "Tags": tags.shown(tags.stored(given))} if given else {_ARN: arn}
+    return {_ARN: arn, "Tags": tags.render(tags.encode(given))} if given else {_ARN: arn}
 
 
 def get_provider(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def get_provider(tx: Transaction, account: str, parameters: Parameters) -> dict[
         "ClientIDList": json.loads(row.client_ids),
         "ThumbprintList": json.loads(row.thumbprints),
         "CreateDate": row.created_at,
-        "Tags": tags.shown(row.tags),
+        "Tags": tags.render(row.tags),
     }
 
 
@@ -105,17 +105,17 @@ def update_thumbprint(tx: Transaction, account: str, parameters: Parameters) -> 
 
 def tag_provider(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = _need(tx, account, parameters)
-    return _write(tx, row, tags=tags.added(row.tags, parameters, quotas.TAGS_PER_PROVIDER))
+    return _write(tx, row, tags=tags.add(row.tags, parameters, quotas.TAGS_PER_PROVIDER))
 
 
 def untag_provider(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = _need(tx, account, parameters)
-    return _write(tx, row, tags=tags.removed(row.tags, parameters["TagKeys"]))
+    return _write(tx, row, tags=tags.remove(row.tags, parameters["TagKeys"]))
 
 
 def list_provider_tags(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = _need(tx, account, parameters)
-    return tags.page(row.tags, paging.asked(parameters, "ListOpenIDConnectProviderTags", account, row.arn))
+    return tags.page(row.tags, paging.read_paging(parameters, "ListOpenIDConnectProviderTags", account, row.arn))
 
 
 def _find(tx: Transaction, account: str, arn: str) -> FoundRow | None:

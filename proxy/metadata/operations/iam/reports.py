@@ -26,7 +26,7 @@ from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import boundaries, inline, names, paging, quotas, roles, tags, versions
 from proxy.metadata.operations.iam.attachments import attached_to
 from proxy.metadata.operations.iam.names import Parameters
-from proxy.metadata.operations.iam.policies import shown_with_versions, usages
+from proxy.metadata.operations.iam.policies import render_with_versions, usages
 
 _FILTERS = ("User", "Group", "Role", "LocalManagedPolicy", "AWSManagedPolicy")  # in the order of the list
 
@@ -79,7 +79,7 @@ def get_account_summary(tx: Transaction, account: str, parameters: Parameters) -
 
 def get_account_authorization_details(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     wanted = parameters.get("Filter") or _FILTERS
-    asked = paging.asked(parameters, "GetAccountAuthorizationDetails", account, *sorted(set(wanted)))
+    asked = paging.read_paging(parameters, "GetAccountAuthorizationDetails", account, *sorted(set(wanted)))
     found: list[tuple[str, str, Any]] = []  # place in the list, kind, row
     for place, kind in enumerate(_FILTERS):
         here = f"{place}/"
@@ -94,7 +94,7 @@ def get_account_authorization_details(tx: Transaction, account: str, parameters:
         "UserDetailList": _users(tx, of["User"]),
         "GroupDetailList": _groups(tx, of["Group"]),
         "RoleDetailList": _roles(tx, of["Role"]),
-        "Policies": shown_with_versions(tx, account, of["LocalManagedPolicy"] + of["AWSManagedPolicy"]),
+        "Policies": render_with_versions(tx, account, of["LocalManagedPolicy"] + of["AWSManagedPolicy"]),
         **more,
     }
 
@@ -159,7 +159,7 @@ def _users(tx: Transaction, rows: Sequence[FoundRow]) -> list[dict[str, Any]]:
             "GroupList": sorted(member.get(row.principal_id, [])),
             "AttachedManagedPolicies": attached.get(row.principal_id, []),
             **_boundary(row),
-            "Tags": tags.shown(row.tags),
+            "Tags": tags.render(row.tags),
         }
         for row in rows
     ]
@@ -187,21 +187,21 @@ def _roles(tx: Transaction, rows: Sequence[FoundRow]) -> list[dict[str, Any]]:
     inlined, attached = _inline(tx, ids), attached_to(tx, ids)
     found = []
     for row in rows:
-        shown = roles.shown_whole(tx, row)
+        shown = roles.render_details(tx, row)
         found.append(
             {
                 **{member: shown[member] for member in _OF_ROLE if member in shown},
                 "InstanceProfileList": [],
                 "RolePolicyList": inlined.get(row.principal_id, []),
                 "AttachedManagedPolicies": attached.get(row.principal_id, []),
-                "Tags": tags.shown(row.tags),
+                "Tags": tags.render(row.tags),
             }
         )
     return found
 
 
 def _boundary(row: FoundRow) -> dict[str, Any]:
-    return {} if row.boundary_arn is None else {"PermissionsBoundary": boundaries.shown(row.boundary_arn)}
+    return {} if row.boundary_arn is None else {"PermissionsBoundary": boundaries.render(row.boundary_arn)}
 
 
 def _inline(tx: Transaction, holders: Sequence[str]) -> Mapping[str, list[dict[str, str]]]:
@@ -210,7 +210,7 @@ def _inline(tx: Transaction, holders: Sequence[str]) -> Mapping[str, list[dict[s
     rows = tx.connection.execute(select(inline_policies).where(inline_policies.c.holder_id.in_(holders))).all()
     found: dict[str, list[dict[str, str]]] = {}
     for row in sorted(rows, key=lambda row: row.name):
-        shown = {"PolicyName": row.name, "PolicyDocument": names.shown_document(row.document)}
+        shown = {"PolicyName": row.name, "PolicyDocument": names.encode_document(row.document)}
         found.setdefault(row.holder_id, []).append(shown)
     return found
 

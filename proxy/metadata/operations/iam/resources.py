@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy import select
 
-from proxy.metadata.contract import Identity
+from proxy.metadata.contract import IdentityPort
 from proxy.metadata.db.identity_tables import access_keys, groups, oidc_providers, policies, principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import names
@@ -18,7 +18,7 @@ from proxy.metadata.operations.operation import operation
 from proxy.model.identity import IamResource, PrincipalKind
 
 
-@operation(Identity)
+@operation(IdentityPort)
 def iam_resource(tx: Transaction, account: str, kind: str, name: str) -> IamResource | None:
     """The entity that `name` names: a name in any case for a user, role or group, a whole ARN for a policy, an
     oidc-provider and a source (a user, role or group); an access key stands for its user. None: not in this account."""

@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, insert, select, update
 from proxy.auth.policy import validation
 from proxy.auth.policy.errors import PolicyError
 from proxy.auth.policy.evaluation import PolicyKind
-from proxy.metadata.contract import Accounts
+from proxy.metadata.contract import AccountPort
 from proxy.metadata.db.identity_tables import principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import bindings
@@ -30,8 +30,8 @@ def create_role(tx: Transaction, account: str, parameters: Parameters) -> dict[s
     if path.startswith(_SERVICES_PATH) or name.lower().startswith(_SERVICES_NAME):
         raise _of_a_service()
     names.need_unused(tx, account, ROLE, name)
-    given = tags.given(parameters, quotas.TAGS_PER_ROLE)
-    boundary = boundaries.given(tx, account, parameters)
+    given = tags.requested(parameters, quotas.TAGS_PER_ROLE)
+    boundary = boundaries.requested(tx, account, parameters)
     trust = _trust(tx, parameters["AssumeRolePolicyDocument"])
     quotas.check(quotas.ROLES, count(tx, account) + 1)
     tx.connection.execute(
@@ -45,14 +45,14 @@ def create_role(tx: Transaction, account: str, parameters: Parameters) -> dict[s
             name_key=names.principal_key(ROLE, name),
             enabled=True,
             created_at=tx.now,
-            tags=tags.stored(given),
+            tags=tags.encode(given),
             boundary_arn=boundary,
             description=parameters.get("Description"),
             max_session_seconds=parameters.get("MaxSessionDuration") or DEFAULT_SESSION_SECONDS,
             **trust,
         )
     )
-    made = shown_whole(tx, names.need(tx, account, ROLE, name))
+    made = render_details(tx, names.need(tx, account, ROLE, name))
     del made["RoleLastUsed"]
     return {"Role": made}
 
@@ -62,7 +62,7 @@ def create_service_linked_role(tx: Transaction, account: str, parameters: Parame
 
 
 def get_role(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    return {"Role": shown_whole(tx, names.need(tx, account, ROLE, parameters["RoleName"]))}
+    return {"Role": render_details(tx, names.need(tx, account, ROLE, parameters["RoleName"]))}
 
 
 def update_role(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def update_role(tx: Transaction, account: str, parameters: Parameters) -> dict[s
 def update_role_description(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = names.need(tx, account, ROLE, parameters["RoleName"])
     _keep(tx, row, {"description": parameters["Description"]})
-    return {"Role": shown(tx, names.need(tx, account, ROLE, row.name))}
+    return {"Role": render(tx, names.need(tx, account, ROLE, row.name))}
 
 
 def update_assume_role_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def delete_role(tx: Transaction, account: str, parameters: Parameters) -> dict[s
 
 def list_roles(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     prefix = parameters.get("PathPrefix") or "/"
-    asked = paging.asked(parameters, "ListRoles", account, prefix)
+    asked = paging.read_paging(parameters, "ListRoles", account, prefix)
     rows = tx.connection.execute(
         select(principals)
         .where(
@@ -111,38 +111,38 @@ def list_roles(tx: Transaction, account: str, parameters: Parameters) -> dict[st
         .limit(asked.limit)
     ).all()
     found, more = asked.page(rows, lambda row: str(row.name).lower())
-    return {"Roles": [shown(tx, row) for row in found], **more}
+    return {"Roles": [render(tx, row) for row in found], **more}
 
 
 def tag_role(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = names.need(tx, account, ROLE, parameters["RoleName"])
-    tags.keep(tx, row, tags.added(row.tags, parameters, quotas.TAGS_PER_ROLE))
+    tags.store(tx, row, tags.add(row.tags, parameters, quotas.TAGS_PER_ROLE))
     return {}
 
 
 def untag_role(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = names.need(tx, account, ROLE, parameters["RoleName"])
-    tags.keep(tx, row, tags.removed(row.tags, parameters["TagKeys"]))
+    tags.store(tx, row, tags.remove(row.tags, parameters["TagKeys"]))
     return {}
 
 
 def list_role_tags(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = names.need(tx, account, ROLE, parameters["RoleName"])
-    return tags.page(row.tags, paging.asked(parameters, "ListRoleTags", row.principal_id))
+    return tags.page(row.tags, paging.read_paging(parameters, "ListRoleTags", row.principal_id))
 
 
 def put_role_permissions_boundary(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = names.need(tx, account, ROLE, parameters["RoleName"])
-    boundaries.keep(tx, row, boundaries.given(tx, account, parameters))
+    boundaries.store(tx, row, boundaries.requested(tx, account, parameters))
     return {}
 
 
 def delete_role_permissions_boundary(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    boundaries.keep(tx, names.need(tx, account, ROLE, parameters["RoleName"]), None)
+    boundaries.store(tx, names.need(tx, account, ROLE, parameters["RoleName"]), None)
     return {}
 
 
-@operation(Accounts, write=True, settles=True)
+@operation(AccountPort, write=True, settles=True)
 def note_role_use(tx: Transaction, principal_id: str, at: float, region: str) -> None:
     """Keep when a role's session was last used, epoch seconds; what comes late changes nothing."""
     tx.connection.execute(
@@ -160,7 +160,7 @@ def count(tx: Transaction, account: str) -> int:
     ).scalar_one()
 
 
-def shown(tx: Transaction, row: FoundRow) -> dict[str, Any]:
+def render(tx: Transaction, row: FoundRow) -> dict[str, Any]:
     """As lists have it: without tags, boundary and last use."""
     found = {
         "Path": row.path,
@@ -168,7 +168,7 @@ def shown(tx: Transaction, row: FoundRow) -> dict[str, Any]:
         "RoleId": row.principal_id,
         "Arn": row.arn,
         "CreateDate": row.created_at,
-        "AssumeRolePolicyDocument": names.shown_document(
+        "AssumeRolePolicyDocument": names.encode_document(
             bindings.shown(tx, row.trust_policy, row.trust_policy_principals)
         ),
         "MaxSessionDuration": row.max_session_seconds,
@@ -178,12 +178,12 @@ def shown(tx: Transaction, row: FoundRow) -> dict[str, Any]:
     return found
 
 
-def shown_whole(tx: Transaction, row: FoundRow) -> dict[str, Any]:
-    found = shown(tx, row)
+def render_details(tx: Transaction, row: FoundRow) -> dict[str, Any]:
+    found = render(tx, row)
     if row.boundary_arn is not None:
-        found["PermissionsBoundary"] = boundaries.shown(row.boundary_arn)
+        found["PermissionsBoundary"] = boundaries.render(row.boundary_arn)
     if row.tags is not None:
-        found["Tags"] = tags.shown(row.tags)
+        found["Tags"] = tags.render(row.tags)
     used = row.last_used_at
     found["RoleLastUsed"] = {} if used is None else {"LastUsedDate": used, "Region": row.last_used_region}
     return found

@@ -22,7 +22,7 @@ from proxy.auth.policy.decision import Question
 from proxy.auth.policy.documents import Document, compile_document, keys_named
 from proxy.auth.policy.errors import PolicyError
 from proxy.auth.policy.evaluation import PolicyKind
-from proxy.auth.policy.simulate import ALLOWED, Matched, Simulated, TextPosition, simulate
+from proxy.auth.policy.simulate import ALLOWED, MatchedPolicy, SimulationResult, TextPosition, simulate
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.iam import paging
 from proxy.metadata.operations.iam.names import Parameters
@@ -45,19 +45,19 @@ _FILLED = ("aws:currenttime", "aws:epochtime", "aws:principal", "aws:userid", "a
 
 
 def get_context_keys_for_custom_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    return _context_keys(_handed_in(parameters, "PolicyInputList"))
+    return _context_keys(_input_policies(parameters, "PolicyInputList"))
 
 
 def get_context_keys_for_principal_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     source = find_source(tx, account, parameters["PolicySourceArn"])
-    return _context_keys([*source.policies, *_handed_in(parameters, "PolicyInputList")])
+    return _context_keys([*source.policies, *_input_policies(parameters, "PolicyInputList")])
 
 
 def simulate_custom_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     """The documents that are handed in, and nothing else. Without a CallerArn they are asked about as the owner's."""
     named = parameters.get("CallerArn")
     principal = None if named is None else _user(tx, account, named)
-    return _simulated(tx, "", parameters, _handed_in(parameters, "PolicyInputList"), None, principal)
+    return _simulated(tx, "", parameters, _input_policies(parameters, "PolicyInputList"), None, principal)
 
 
 def simulate_principal_policy(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def simulate_principal_policy(tx: Transaction, account: str, parameters: Paramet
         raise _invalid("CallerArn is required with ResourcePolicy where PolicySourceArn is not a user.")
     principal = source.principal if named is None else _user(tx, account, named)
     kept = [each for each in source.policies if not _is_excluded(each, excluded)]
-    given = _handed_in(parameters, "PolicyInputList")
+    given = _input_policies(parameters, "PolicyInputList")
     return _simulated(tx, account, parameters, [*kept, *given], boundary, principal)
 
 
@@ -82,12 +82,12 @@ def _simulated(
     boundary: AttachedPolicy | None,
     principal: Principal | None,
 ) -> dict[str, Any]:
-    bounds = _handed_in(parameters, "PermissionsBoundaryPolicyInputList")
+    bounds = _input_policies(parameters, "PermissionsBoundaryPolicyInputList")
     if len(bounds) > 1:
         raise _invalid("A simulation has one permissions boundary.")
     if parameters.get("ResourcePolicy") is not None:
         _readable(AttachedPolicy(parameters["ResourcePolicy"], "ResourcePolicy"))
-    supposed = _Supposed(
+    supposed = _Simulation(
         tx.now,
         home,
         principal,
@@ -102,7 +102,7 @@ def _simulated(
         if not _ACTION.fullmatch(action):
             raise _invalid(f"Invalid Action Name: {action}")
     pairs = [(action, resource) for action in actions for resource in resources]
-    asked = paging.asked(parameters, "Simulate", home, _fingerprint(parameters))
+    asked = paging.read_paging(parameters, "Simulate", home, _fingerprint(parameters))
     asked = replace(asked, items=min(asked.items, max(1, _CHARACTERS // supposed.characters)))
     numbered = [(f"{place:06}", pair) for place, pair in enumerate(pairs, 1)]
     page, more = asked.page_of_all(numbered, lambda each: each[0])
@@ -110,7 +110,7 @@ def _simulated(
 
 
 @dataclass(frozen=True, slots=True)
-class _Supposed:
+class _Simulation:
     """What one simulation takes for true. `principal` None: nobody in particular, of the account `home`, or where that
     is empty of the resource's. `owner` is the account of resources whose ARN names none, empty for the caller's."""
 
@@ -130,9 +130,9 @@ class _Supposed:
         return 1 + sum(map(len, held)) + len(self.resource_policy or "")
 
 
-def _result(supposed: _Supposed, action: str, resource: str) -> dict[str, Any]:
+def _result(supposed: _Simulation, action: str, resource: str) -> dict[str, Any]:
     named = resource_account(resource, None)
-    principal = supposed.principal or _anybody(supposed.home or named or supposed.owner)
+    principal = supposed.principal or _anonymous_caller(supposed.home or named or supposed.owner)
     caller = Caller(replace(principal, policies=supposed.policies, boundary=supposed.boundary))
     owner = named or supposed.owner or caller.account
     of_resource = None
@@ -155,13 +155,13 @@ def _result(supposed: _Supposed, action: str, resource: str) -> dict[str, Any]:
     return whole
 
 
-def _details(found: Simulated) -> dict[str, str]:
+def _details(found: SimulationResult) -> dict[str, str]:
     """What each side says, across accounts."""
     sides = {"IAM Policy": PolicyKind.IDENTITY, "Resource Policy": PolicyKind.REPOSITORY}
     return {name: found.outcomes[kind] for name, kind in sides.items() if kind in found.outcomes}
 
 
-def _context(supposed: _Supposed, caller: Caller, resource: str) -> Context:
+def _context(supposed: _Simulation, caller: Caller, resource: str) -> Context:
     if supposed.principal is None:
         return supposed.given
     facts = RequestInfo(supposed.now, "", secure=False, user_agent="", region="")
@@ -169,12 +169,12 @@ def _context(supposed: _Supposed, caller: Caller, resource: str) -> Context:
     return {**{key: whole[key] for key in whole if key.startswith(_FILLED)}, **supposed.given}
 
 
-def _bounds(matched: Matched) -> bool:
+def _bounds(matched: MatchedPolicy) -> bool:
     return matched.kind is PolicyKind.BOUNDARY
 
 
-def _statement(matched: Matched) -> dict[str, Any]:
-    policy_id, policy_type = _told(matched)
+def _statement(matched: MatchedPolicy) -> dict[str, Any]:
+    policy_id, policy_type = _policy_id_and_type(matched)
     return {
         "SourcePolicyId": policy_id,
         "SourcePolicyType": policy_type,
@@ -183,7 +183,7 @@ def _statement(matched: Matched) -> dict[str, Any]:
     }
 
 
-def _told(matched: Matched) -> tuple[str, str]:
+def _policy_id_and_type(matched: MatchedPolicy) -> tuple[str, str]:
     """How a result names a policy, and what kind it says it is: `none` where it was handed in."""
     if matched.kind is PolicyKind.REPOSITORY:
         return "ResourcePolicy", "resource"
@@ -203,7 +203,7 @@ def _context_keys(policies: Iterable[AttachedPolicy]) -> dict[str, Any]:
     return {"ContextKeyNames": keys_named([_readable(each) for each in policies])}
 
 
-def _handed_in(parameters: Parameters, member: str) -> list[AttachedPolicy]:
+def _input_policies(parameters: Parameters, member: str) -> list[AttachedPolicy]:
     found = [AttachedPolicy(text, f"{member}.{place}") for place, text in enumerate(parameters.get(member) or (), 1)]
     for each in found:
         _readable(each)
@@ -229,10 +229,10 @@ def _holder(arn: str) -> tuple[str, str]:
 
 def _is_excluded(policy: AttachedPolicy, excluded: Sequence[Mapping[str, Any]]) -> bool:
     kind = _managed_type(policy.arn) if policy.arn else "inline"
-    return any(each.get("PolicyType") in (None, kind) and _is_meant(policy, each) for each in excluded)
+    return any(each.get("PolicyType") in (None, kind) and _excludes(policy, each) for each in excluded)
 
 
-def _is_meant(policy: AttachedPolicy, exclusion: Mapping[str, Any]) -> bool:
+def _excludes(policy: AttachedPolicy, exclusion: Mapping[str, Any]) -> bool:
     """An exclusion that names a type alone means all of it; one that says nothing, none."""
     inline = exclusion.get("InlinePolicyIdentifier")
     if inline is None:
@@ -252,7 +252,7 @@ def _user(tx: Transaction, account: str, arn: str) -> Principal:
     return Principal(f"AIDA{hashlib.sha256(arn.encode()).hexdigest()[:17].upper()}", parts[1], arn, parts[2])
 
 
-def _anybody(account: str) -> Principal:
+def _anonymous_caller(account: str) -> Principal:
     return Principal("", account, f"arn:aws:iam::{account}:user/", "")
 
 

@@ -24,7 +24,7 @@ from proxy.model.identity import Tags
 _RESERVED = "aws:"
 
 
-def given(parameters: Parameters, quota: quotas.Quota) -> Tags:
+def requested(parameters: Parameters, quota: quotas.Quota) -> Tags:
     """The `Tags` of a request that creates or tags something. Failure(InvalidInput, LimitExceeded)."""
     tags = tuple((tag["Key"], tag["Value"]) for tag in parameters.get("Tags") or ())
     if len({_folded(key) for key, _ in tags}) != len(tags):
@@ -36,39 +36,39 @@ def given(parameters: Parameters, quota: quotas.Quota) -> Tags:
     return tags
 
 
-def stored(tags: Tags) -> str | None:
+def encode(tags: Tags) -> str | None:
     """As a row holds them."""
     return json.dumps(tags, separators=(",", ":"), ensure_ascii=False) if tags else None
 
 
-def added(text: str | None, parameters: Parameters, quota: quotas.Quota) -> str | None:
+def add(text: str | None, parameters: Parameters, quota: quotas.Quota) -> str | None:
     """A row's tags after Tag…: what has a key already, in any case, gives way."""
-    new = given(parameters, quota)
+    new = requested(parameters, quota)
     replaced = {_folded(key) for key, _ in new}
     kept = tuple((key, value) for key, value in read_tags(text) if _folded(key) not in replaced)
     quotas.check(quota, len(kept) + len(new))
-    return stored(kept + new)
+    return encode(kept + new)
 
 
-def removed(text: str | None, keys: Sequence[str]) -> str | None:
+def remove(text: str | None, keys: Sequence[str]) -> str | None:
     """A row's tags after Untag…; keys that it has not are passed over."""
     gone = {_folded(key) for key in keys}
-    return stored(tuple((key, value) for key, value in read_tags(text) if _folded(key) not in gone))
+    return encode(tuple((key, value) for key, value in read_tags(text) if _folded(key) not in gone))
 
 
-def keep(tx: Transaction, row: FoundRow, text: str | None) -> None:
+def store(tx: Transaction, row: FoundRow, text: str | None) -> None:
     """A user's or role's new tags: decisions read them."""
     tx.connection.execute(update(principals).where(principals.c.principal_id == row.principal_id).values(tags=text))
     tx.changes.identity = True
 
 
-def shown(text: str | None) -> list[dict[str, str]]:
+def render(text: str | None) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in read_tags(text)]
 
 
 def page(text: str | None, paging: Paging) -> dict[str, Any]:
     """The answer of List…Tags, sorted by key. A Marker is a place in it: a key may be too long for one."""
-    numbered = [(f"{place:02}", tag) for place, tag in enumerate(sorted(shown(text), key=lambda tag: tag["Key"]), 1)]
+    numbered = [(f"{place:02}", tag) for place, tag in enumerate(sorted(render(text), key=lambda tag: tag["Key"]), 1)]
     items, more = paging.page_of_all(numbered, lambda item: item[0])
     return {"Tags": [tag for _, tag in items], **more}
 

@@ -22,8 +22,8 @@ _KEYS = USER.word + "/", USER.word + "0"  # every user's `name_key` lies between
 def create_user(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     name, path = parameters["UserName"], parameters.get("Path") or "/"
     names.need_unused(tx, account, USER, name)
-    given = tags.given(parameters, quotas.TAGS_PER_USER)
-    boundary = boundaries.given(tx, account, parameters)
+    given = tags.requested(parameters, quotas.TAGS_PER_USER)
+    boundary = boundaries.requested(tx, account, parameters)
     quotas.check(quotas.USERS, count(tx, account) + 1)
     tx.connection.execute(
         insert(principals).values(
@@ -36,15 +36,15 @@ def create_user(tx: Transaction, account: str, parameters: Parameters) -> dict[s
             name_key=names.principal_key(USER, name),
             enabled=True,
             created_at=tx.now,
-            tags=tags.stored(given),
+            tags=tags.encode(given),
             boundary_arn=boundary,
         )
     )
-    return {"User": shown_whole(names.need(tx, account, USER, name))}
+    return {"User": render_details(names.need(tx, account, USER, name))}
 
 
 def get_user(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    return {"User": shown_whole(named(tx, account, parameters))}
+    return {"User": render_details(named(tx, account, parameters))}
 
 
 def update_user(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def delete_user(tx: Transaction, account: str, parameters: Parameters) -> dict[s
 
 def list_users(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     prefix = parameters.get("PathPrefix") or "/"
-    asked = paging.asked(parameters, "ListUsers", account, prefix)
+    asked = paging.read_paging(parameters, "ListUsers", account, prefix)
     rows = tx.connection.execute(
         select(principals)
         .where(
@@ -93,34 +93,34 @@ def list_users(tx: Transaction, account: str, parameters: Parameters) -> dict[st
         .limit(asked.limit)
     ).all()
     found, more = asked.page(rows, lambda row: str(row.name).lower())
-    return {"Users": [shown(row) for row in found], **more}
+    return {"Users": [render(row) for row in found], **more}
 
 
 def tag_user(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = names.need(tx, account, USER, parameters["UserName"])
-    tags.keep(tx, row, tags.added(row.tags, parameters, quotas.TAGS_PER_USER))
+    tags.store(tx, row, tags.add(row.tags, parameters, quotas.TAGS_PER_USER))
     return {}
 
 
 def untag_user(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = names.need(tx, account, USER, parameters["UserName"])
-    tags.keep(tx, row, tags.removed(row.tags, parameters["TagKeys"]))
+    tags.store(tx, row, tags.remove(row.tags, parameters["TagKeys"]))
     return {}
 
 
 def list_user_tags(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = names.need(tx, account, USER, parameters["UserName"])
-    return tags.page(row.tags, paging.asked(parameters, "ListUserTags", row.principal_id))
+    return tags.page(row.tags, paging.read_paging(parameters, "ListUserTags", row.principal_id))
 
 
 def put_user_permissions_boundary(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = names.need(tx, account, USER, parameters["UserName"])
-    boundaries.keep(tx, row, boundaries.given(tx, account, parameters))
+    boundaries.store(tx, row, boundaries.requested(tx, account, parameters))
     return {}
 
 
 def delete_user_permissions_boundary(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    boundaries.keep(tx, names.need(tx, account, USER, parameters["UserName"]), None)
+    boundaries.store(tx, names.need(tx, account, USER, parameters["UserName"]), None)
     return {}
 
 
@@ -143,16 +143,16 @@ def count(tx: Transaction, account: str) -> int:
     ).scalar_one()
 
 
-def shown(row: FoundRow) -> dict[str, Any]:
+def render(row: FoundRow) -> dict[str, Any]:
     """As lists have it: without tags and boundary."""
     of_root = {"UserId": row.principal_id, "Arn": row.arn, "CreateDate": row.created_at}
     return of_root if row.kind == PrincipalKind.ROOT else {"Path": row.path, "UserName": row.name, **of_root}
 
 
-def shown_whole(row: FoundRow) -> dict[str, Any]:
-    found = shown(row)
+def render_details(row: FoundRow) -> dict[str, Any]:
+    found = render(row)
     if row.boundary_arn is not None:
-        found["PermissionsBoundary"] = boundaries.shown(row.boundary_arn)
+        found["PermissionsBoundary"] = boundaries.render(row.boundary_arn)
     if row.tags is not None:
-        found["Tags"] = tags.shown(row.tags)
+        found["Tags"] = tags.render(row.tags)
     return found

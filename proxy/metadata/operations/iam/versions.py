@@ -14,9 +14,9 @@ from proxy.auth.managed import AWS_MANAGED
 from proxy.metadata.db.identity_tables import policies, policy_versions
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import paging
-from proxy.metadata.operations.iam.documents import checked_managed_policy
+from proxy.metadata.operations.iam.documents import check_managed_policy
 from proxy.metadata.operations.iam.names import Parameters
-from proxy.metadata.operations.iam.policies import need, need_own, shown_version
+from proxy.metadata.operations.iam.policies import need, need_own, render_version
 from proxy.model.errors import Code, Failure
 
 MOST = 5
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"v([1-9][0-9]{0,8})", re.ASCII)
 
 def create_policy_version(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
     row = need_own(tx, account, parameters["PolicyArn"])
-    document = checked_managed_policy(parameters["PolicyDocument"])
+    document = check_managed_policy(parameters["PolicyDocument"])
     if len(_versions(tx, row)) >= MOST:
         raise Failure(
             Code.IAM_LIMIT_EXCEEDED,
@@ -43,7 +43,7 @@ def create_policy_version(tx: Transaction, account: str, parameters: Parameters)
         .values(last_version=number, default_version=default, updated_at=tx.now)
     )
     tx.changes.identity = True
-    return {"PolicyVersion": shown_version(number, default, tx.now)}
+    return {"PolicyVersion": render_version(number, default, tx.now)}
 
 
 def get_policy_version(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -52,10 +52,10 @@ def get_policy_version(tx: Transaction, account: str, parameters: Parameters) ->
     if managed is not None:
         if version != f"v{managed.version}":
             raise _no_such_version(arn, version)
-        return {"PolicyVersion": shown_version(managed.version, managed.version, managed.updated, managed.document)}
+        return {"PolicyVersion": render_version(managed.version, managed.version, managed.updated, managed.document)}
     row = need(tx, account, arn)
     found = _need_version(tx, row, version)
-    return {"PolicyVersion": shown_version(found.version, row.default_version, found.created_at, found.document)}
+    return {"PolicyVersion": render_version(found.version, row.default_version, found.created_at, found.document)}
 
 
 def list_policy_versions(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
@@ -63,12 +63,14 @@ def list_policy_versions(tx: Transaction, account: str, parameters: Parameters) 
     arn = parameters["PolicyArn"]
     managed = AWS_MANAGED.get(arn)
     if managed is not None:
-        shown = [shown_version(managed.version, managed.version, managed.updated)]
+        shown = [render_version(managed.version, managed.version, managed.updated)]
     else:
         row = need(tx, account, arn)
-        shown = [shown_version(each.version, row.default_version, each.created_at) for each in _versions(tx, row)]
+        shown = [render_version(each.version, row.default_version, each.created_at) for each in _versions(tx, row)]
     numbered = [(str(place), version) for place, version in enumerate(shown, 1)]  # never more than MOST
-    page, more = paging.asked(parameters, "ListPolicyVersions", account, arn).page_of_all(numbered, lambda at: at[0])
+    page, more = paging.read_paging(parameters, "ListPolicyVersions", account, arn).page_of_all(
+        numbered, lambda at: at[0]
+    )
     return {"Versions": [version for _, version in page], **more}
 
 

@@ -191,7 +191,7 @@ def test_a_text_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_threads_that_compile_a_text_at_a_time_get_one_document() -> None:
-    kept = documents._Kept()
+    kept = documents._DocumentCache()
     first, second = (documents._compile(text(ALLOW)) for _ in range(2))
     assert kept.put(first) is first
     assert kept.put(second) is first

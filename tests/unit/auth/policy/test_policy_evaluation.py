@@ -9,7 +9,7 @@ import pytest
 
 from proxy.auth.policy.evaluation import (
     Element,
-    Evaluation,
+    PolicyEvaluation,
     PolicyKind,
     PolicyLayer,
     Request,
@@ -18,7 +18,7 @@ from proxy.auth.policy.evaluation import (
     keys_read,
     resource_layer,
 )
-from proxy.auth.policy.principals import Meant
+from proxy.auth.policy.principals import PrincipalMatch
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal
 
 HOME = "111122223333"
@@ -50,7 +50,7 @@ def of(kind: PolicyKind, **more: Any) -> PolicyLayer:
 
 
 def test_nothing_that_was_said_grants_nothing() -> None:
-    evaluation = Evaluation(())
+    evaluation = PolicyEvaluation(())
     assert evaluation.grants_directly is False
     assert evaluation.grants_role is False
     assert evaluation.narrowing() is None
@@ -66,22 +66,22 @@ def test_the_kinds_go_by_these_words() -> None:
     [
         (of(PolicyKind.REPOSITORY, Principal="*", Action="ecr:PutImage"), Element.ACTION),
         (of(PolicyKind.REPOSITORY, Principal="*", Resource="arn:aws:s3:::a"), Element.RESOURCE),
-        (of(PolicyKind.REPOSITORY, Principal="*"), Meant.ROLE),
+        (of(PolicyKind.REPOSITORY, Principal="*"), PrincipalMatch.ROLE),
         (of(PolicyKind.REGISTRY, Principal="*"), Element.RESOURCE),
-        (of(PolicyKind.REGISTRY, Principal="*", Resource="*"), Meant.ROLE),
+        (of(PolicyKind.REGISTRY, Principal="*", Resource="*"), PrincipalMatch.ROLE),
         (of(PolicyKind.REPOSITORY, Principal={"AWS": f"arn:aws:iam::{HOME}:user/eve"}), Element.PRINCIPAL),
-        (of(PolicyKind.REPOSITORY, Principal={"AWS": BOB_ARN}), Meant.DIRECTLY),
+        (of(PolicyKind.REPOSITORY, Principal={"AWS": BOB_ARN}), PrincipalMatch.DIRECTLY),
         (of(PolicyKind.REPOSITORY, NotPrincipal={"AWS": BOB_ARN}), Element.PRINCIPAL),
         (of(PolicyKind.REPOSITORY, NotPrincipal={"AWS": [BOB_ARN, HOME]}, Effect="Deny"), Element.PRINCIPAL),
         (
             of(PolicyKind.REPOSITORY, NotPrincipal={"AWS": f"arn:aws:iam::{HOME}:user/eve"}, Effect="Deny"),
-            Meant.DIRECTLY,
+            PrincipalMatch.DIRECTLY,
         ),
         # Documents that are of another kind than where they stand.
         (of(PolicyKind.REPOSITORY, Resource="*"), Element.PRINCIPAL),
         (caller_layers(bob(policy(Resource="*", Principal="*")))[0], Element.PRINCIPAL),
         (caller_layers(bob(policy()))[0], Element.RESOURCE),
-        (caller_layers(BOB)[0], Meant.DIRECTLY),
+        (caller_layers(BOB)[0], PrincipalMatch.DIRECTLY),
     ],
 )
 def test_the_trace_is_told_how_a_statement_means_the_caller_or_what_did_not_match(
@@ -93,15 +93,15 @@ def test_the_trace_is_told_how_a_statement_means_the_caller_or_what_did_not_matc
 @pytest.mark.parametrize(
     ("statement", "told"),
     [
-        ({"Principal": {"Federated": PROVIDER}}, Meant.DIRECTLY),
+        ({"Principal": {"Federated": PROVIDER}}, PrincipalMatch.DIRECTLY),
         ({"Principal": {"Federated": f"{PROVIDER}2"}}, Element.PRINCIPAL),
         ({"Principal": "*"}, Element.PRINCIPAL),
         ({"NotPrincipal": {"Federated": f"{PROVIDER}2"}}, Element.PRINCIPAL),
         ({"NotPrincipal": {"Federated": PROVIDER}}, Element.PRINCIPAL),
-        ({"Principal": "*", "Effect": "Deny"}, Meant.DIRECTLY),
+        ({"Principal": "*", "Effect": "Deny"}, PrincipalMatch.DIRECTLY),
         ({"Principal": {"Federated": f"{PROVIDER}2"}, "Effect": "Deny"}, Element.PRINCIPAL),
         ({"NotPrincipal": {"Federated": PROVIDER}, "Effect": "Deny"}, Element.PRINCIPAL),
-        ({"NotPrincipal": {"Federated": f"{PROVIDER}2"}, "Effect": "Deny"}, Meant.DIRECTLY),
+        ({"NotPrincipal": {"Federated": f"{PROVIDER}2"}, "Effect": "Deny"}, PrincipalMatch.DIRECTLY),
     ],
 )
 def test_a_web_identity_is_meant_by_its_provider_alone(statement: dict[str, Any], told: Any) -> None:
@@ -166,7 +166,7 @@ def test_a_condition_on_the_principals_arn_means_nobody_whom_the_principal_does_
     """Everyone, narrowed to an ARN, means its bearer as if by name; a principal that is somebody else stays so."""
     condition = {"ArnEquals": {"aws:PrincipalArn": BOB_ARN}}
     request = Request(BOB, "ecr:getimage", REPOSITORY, {"aws:principalarn": (BOB_ARN,)})
-    for principal, meant in (("*", Meant.DIRECTLY), ({"AWS": f"arn:aws:iam::{HOME}:user/eve"}, None)):
+    for principal, meant in (("*", PrincipalMatch.DIRECTLY), ({"AWS": f"arn:aws:iam::{HOME}:user/eve"}, None)):
         layer = of(PolicyKind.REPOSITORY, Principal=principal, Condition=condition)
         applied = evaluate(request, [layer]).resource
         assert (applied.meant if applied is not None else None) is meant

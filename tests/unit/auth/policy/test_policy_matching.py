@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from proxy.auth.policy.matching import Wild, _Piece, glob
+from proxy.auth.policy.matching import Wildcard, _Piece, glob
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,8 @@ def test_a_long_piece_with_single_wildcards_is_found_where_a_short_one_would_be(
 
 
 @pytest.mark.parametrize(
-    "piece", [_Piece(["ab"]), _Piece([Wild.ONE, "b"]), _Piece(["ab" * 40, Wild.ONE]), _Piece([Wild.ONE, "b" * 90])]
+    "piece",
+    [_Piece(["ab"]), _Piece([Wildcard.ONE, "b"]), _Piece(["ab" * 40, Wildcard.ONE]), _Piece([Wildcard.ONE, "b" * 90])],
 )
 @pytest.mark.parametrize("text", ["ab" * 200, "b" * 200, "xy" + "ab" * 60 + "b" * 95 + "ab" * 50, "a" * 200])
 def test_a_piece_is_found_at_the_first_place_that_fits(piece: _Piece, text: str) -> None:
@@ -80,7 +81,7 @@ def test_a_piece_is_found_at_the_first_place_that_fits(piece: _Piece, text: str)
 
 
 def test_a_piece_too_long_to_be_compared_at_each_place_is_looked_for_bit_by_bit() -> None:
-    lengths = {length: _Piece([Wild.ONE, "a" * (length - 1)])._places is not None for length in (2, 64, 65, 1000)}
+    lengths = {length: _Piece([Wildcard.ONE, "a" * (length - 1)])._places is not None for length in (2, 64, 65, 1000)}
     assert lengths == {2: False, 64: False, 65: True, 1000: True}
 
 

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.auth.policy.decision import Question, decide
-from proxy.auth.policy.matching import Token, Wild, glob, wildcards
+from proxy.auth.policy.matching import Token, Wildcard, glob, wildcards
 from proxy.auth.policy.overlap import covers, overlaps
 from proxy.model.identity import AttachedPolicy, Caller, Principal
 
@@ -61,9 +61,9 @@ def test_a_pattern_covers_a_prefix_if_it_matches_whatever_begins_with_it(pattern
 
 
 def test_what_a_variable_has_put_in_is_text_and_no_wildcard() -> None:
-    star: list[Token] = ["team-", "*", "/", Wild.STAR]
+    star: list[Token] = ["team-", "*", "/", Wildcard.STAR]
     assert overlaps(star, wildcards("team-?/app"))
-    assert not overlaps(star, ["team-a/", Wild.STAR])
+    assert not overlaps(star, ["team-a/", Wildcard.STAR])
     assert covers(star, "team-*/")
     assert not covers(star, "team-a/")
 
@@ -71,7 +71,7 @@ def test_what_a_variable_has_put_in_is_text_and_no_wildcard() -> None:
 def test_long_patterns_that_are_made_to_be_slow_are_decided() -> None:
     """A way that tries places again and again would not end."""
     slow = wildcards("*a?" * 20_000 + "b")
-    assert overlaps(slow, ["arn:aws:ecr:us-east-1:123456789012:repository/" + "a" * 256, Wild.STAR])
+    assert overlaps(slow, ["arn:aws:ecr:us-east-1:123456789012:repository/" + "a" * 256, Wildcard.STAR])
     assert not covers(slow, "a" * 300)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.auth.policy.principals import Meant, Principals, compile_principals, role_session
+from proxy.auth.policy.principals import PrincipalMatch, Principals, compile_principals, role_session
 from proxy.model.identity import Caller, Principal, PrincipalKind, Session, SessionKind
 
 HOME, OTHER = "111122223333", "444455556666"
@@ -46,5 +46,5 @@ def test_a_notprincipal_lets_go_whom_it_names_at_every_level(
 
 def test_who_is_not_told_is_not_meant() -> None:
     nobody = Principals()
-    assert [nobody.mean(each, []) for each in (USER, SESSION, ROOT)] == [Meant.NOT] * 3
+    assert [nobody.mean(each, []) for each in (USER, SESSION, ROOT)] == [PrincipalMatch.NOT] * 3
     assert not nobody.spare(USER, [])

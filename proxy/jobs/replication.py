@@ -1,0 +1,198 @@
+"""The job that replicates an image, or its deletion, to one destination.
+
+Promises: what an index lists is there before the index, a subject before its referrer; a destination that refuses is
+FAILED with a code at once, and the job dead; one that does not answer is tried for ever, with pauses of five minutes at
+most. The rows say what is to be sent when the job runs, so one that waited sends what is so now. May run more than
+once: what is there is not sent again. Must not know how a destination is reached: a `ReplicationTarget` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from proxy import observe
+from proxy.jobs.queue import COUNT_SECONDS, GivenUp, JobKind, Postponed
+from proxy.metadata.contract import Metadata
+from proxy.model.errors import Code, Failure
+from proxy.model.jobs import Job
+from proxy.model.replication import (
+    KIND,
+    FailureCode,
+    RemovedTag,
+    ReplicaManifest,
+    ReplicationDestination,
+    ReplicationStatus,
+)
+
+LONGEST_PAUSE = 300.0
+REFERENCED_SECONDS = 5.0  # an image whose index has to go first
+REFERENCED_ATTEMPTS = 10  # after which it stays: the index was pushed again there
+
+_CODES: Mapping[Code, FailureCode] = {
+    Code.ACCESS_DENIED: FailureCode.ACCESS_DENIED,
+    Code.REPOSITORY_NOT_FOUND: FailureCode.REPOSITORY_NOT_FOUND,
+    Code.LIMIT_EXCEEDED: FailureCode.LIMIT_EXCEEDED,
+    Code.KMS: FailureCode.KMS_ERROR,
+    Code.BLOB_CORRUPT: FailureCode.LAYER_INACCESSIBLE,
+}
+
+
+class Refused(Exception):
+    """The destination will not have the image; asked again, it says the same."""
+
+    def __init__(self, code: FailureCode, why: str) -> None:
+        super().__init__(f"{code}: {why}")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationSource:
+    """Where an image comes from, and where it goes."""
+
+    account: str
+    repository: str
+    origin: str  # REGION/ACCOUNT
+    destination: ReplicationDestination
+
+
+class ReplicationTarget(Protocol):
+    """How registries of one region are reached. Raises Refused, or a Failure, or anything that may pass by itself."""
+
+    async def put(self, source: ReplicationSource, manifest: ReplicaManifest) -> None:
+        """Layers, then the manifest, then its tags."""
+
+    async def remove(self, source: ReplicationSource, digest: str, origin: str, tags: Sequence[RemovedTag]) -> bool:
+        """As `remove_replica` of the rows."""
+
+
+class Replicating:
+    """`targets` gives what reaches a region; None: nothing does."""
+
+    def __init__(
+        self, rows: Metadata, targets: Callable[[str], ReplicationTarget | None], *, region: str, at_once: int = 16
+    ) -> None:
+        self._rows = rows
+        self._targets = targets
+        self._region = region
+        self._at_once = at_once
+        self._counted: set[str] = set()  # regions whose gauges were set
+
+    def kind(self) -> JobKind:
+        """Tried for ever, as a line may be down for a week; who refuses ends it."""
+        share = max(1, self._at_once // 2)
+        return JobKind(
+            KIND, self.run, at_once=self._at_once, share_limit=share, attempts=None, longest_pause=LONGEST_PAUSE
+        )
+
+    async def count(self) -> None:
+        """Into the gauges: how many wait, of which region, and the oldest's age."""
+        found = {each.region: each for each in await self._rows.replication_backlog()}
+        self._counted |= found.keys()
+        for region in self._counted:
+            each = found.get(region)
+            age = max(0.0, self._rows.now() - each.oldest) if each else 0.0
+            observe.metrics.replication_waiting.labels(region).set(each.waiting if each else 0)
+            observe.metrics.replication_lag_seconds.labels(region).set(age)
+
+    async def watch(self) -> None:
+        """Counts once a minute until it is cancelled."""
+        while True:
+            with contextlib.suppress(Failure):
+                await self.count()
+            await asyncio.sleep(COUNT_SECONDS)
+
+    async def run(self, job: Job) -> None:
+        subject: Mapping[str, Any] = json.loads(job.subject)
+        destination = ReplicationDestination(subject["region"], subject["registry"])
+        source = ReplicationSource(job.account, subject["repository"], f"{self._region}/{job.account}", destination)
+        removed = [RemovedTag(*tag) for tag in subject.get("tags", ())]
+        if subject["digest"] and await self._send(source, subject["digest"]):
+            return
+        if subject["removed"]:
+            await self._remove(job, source, subject["digest"], subject.get("origin", source.origin), removed)
+
+    async def _send(self, source: ReplicationSource, digest: str) -> bool:
+        """False: it is gone."""
+        plan = await self._rows.replication_plan(
+            source.account, source.repository, digest, destination=source.destination
+        )
+        if plan is None:
+            return False
+        done: list[str] = []
+        try:
+            if plan.archived:
+                raise Refused(FailureCode.IMAGE_ARCHIVED, "it was archived before it was replicated")
+            target = self._target(source)
+            for manifest in plan.manifests:
+                with _refusals():
+                    await target.put(source, manifest)
+                done.append(manifest.digest)
+        except Refused as refused:
+            await self._end(source, digest, done, refused.code, 0.0)
+            raise GivenUp(str(refused)) from None
+        await self._end(source, digest, done, None, plan.planned_at)
+        return True
+
+    async def _end(
+        self, source: ReplicationSource, digest: str, done: Sequence[str], code: FailureCode | None, synced_at: float
+    ) -> None:
+        ended = ReplicationStatus.COMPLETE if code is None else ReplicationStatus.FAILED
+        others = [each for each in done if each != digest]
+        for digests, status, why in (
+            (others, ReplicationStatus.COMPLETE, None),
+            ([digest], ended, None if code is None else str(code)),
+        ):
+            if digests:
+                await self._rows.end_replication(
+                    source.account,
+                    source.repository,
+                    digests,
+                    destination=source.destination,
+                    status=status,
+                    failure_code=why,
+                    synced_at=synced_at if digests[-1] == digest else 0.0,
+                )
+        observe.metrics.replications.labels(source.destination.region, "done" if code is None else "refused").inc()
+
+    async def _remove(
+        self, job: Job, source: ReplicationSource, digest: str, origin: str, tags: Sequence[RemovedTag]
+    ) -> None:
+        try:
+            with _refusals():
+                gone = await self._target(source).remove(source, digest, origin, tags)
+        except Refused as refused:
+            raise GivenUp(str(refused)) from None
+        if not gone and job.attempts < REFERENCED_ATTEMPTS:
+            raise _Referenced
+        observe.metrics.replications.labels(source.destination.region, "deleted").inc()
+
+    def _target(self, source: ReplicationSource) -> ReplicationTarget:
+        found = self._targets(source.destination.region)
+        if found is None:
+            raise Refused(FailureCode.REGION_NOT_REACHED, f"nothing reaches region {source.destination.region}")
+        return found
+
+
+class _Referenced(Exception):
+    """An index lists the image there; its own deletion may be on its way."""
+
+    def __str__(self) -> str:
+        return "an image index lists the image at the destination"
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Failures that stay as they are, as what they mean for the image."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.code in _CODES:
+            raise Refused(_CODES[failure.code], failure.message) from None
+        if failure.code is Code.THROTTLING:
+            raise Postponed(float(str(failure.fields.get("seconds", 1.0)))) from None
+        raise

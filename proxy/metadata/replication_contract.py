@@ -1,0 +1,73 @@
+"""The part of `contract.Metadata` about replication: what its jobs ask, and what arrives from other registries.
+
+`operations.replication` and `operations.replicas` say what each does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from proxy.model.records import CreateOnPush, PushedManifest
+from proxy.model.replication import (
+    Backlog,
+    RemovedTag,
+    ReplicaTag,
+    ReplicationDestination,
+    ReplicationPlan,
+    ReplicationStatus,
+)
+
+
+class ReplicationPort(Protocol):
+    async def replication_plan(
+        self, account: str, repository: str, digest: str, *, destination: ReplicationDestination
+    ) -> ReplicationPlan | None:
+        """What is to be sent of an image; None: it is gone."""
+
+    async def end_replication(
+        self,
+        account: str,
+        repository: str,
+        digests: Sequence[str],
+        *,
+        destination: ReplicationDestination,
+        status: ReplicationStatus,
+        failure_code: str | None,
+        synced_at: float,
+    ) -> None:
+        """How it went; the last digest is the image that was asked for."""
+
+    async def replication_backlog(self) -> Sequence[Backlog]:
+        """What waits, by region."""
+
+    async def put_replica(
+        self,
+        account: str,
+        repository: str,
+        *,
+        content: bytes,
+        media_type: str | None,
+        digest: str,
+        tags: Sequence[ReplicaTag],
+        origin: str,
+        create: CreateOnPush,
+    ) -> PushedManifest:
+        """As `put_manifest`, of what arrives from `origin`; its answer has the tags that were set."""
+
+    async def remove_replica(
+        self, account: str, repository: str, *, digest: str, origin: str, tags: Sequence[RemovedTag]
+    ) -> bool:
+        """False: an index lists the image, which cannot go yet."""
+
+    async def link_replica(
+        self,
+        account: str,
+        repository: str,
+        *,
+        source_account: str,
+        source_repository: str,
+        digests: Sequence[str],
+        create: CreateOnPush,
+    ) -> Sequence[str]:
+        """Those that could not be linked."""
