@@ -233,7 +233,9 @@ class MirrorBlobs:
         renewing = asyncio.create_task(self._renew(wanted, holder), name="renew lease of a fetch")
         is_done = is_wrong = False
         try:
-            await self._open_session(session, copy, upload_id)
+            # Without `peers` whoever is not reached may live, on another node: its session is left to it.
+            resumed = upload_id if self._peers is not None or not taken_over else ""
+            await self._open_session(session, copy, resumed)
             await lead(copy, session, lambda start: self._body(wanted, start))
             is_done = True
             observe.metrics.mirror_fetches.labels("stored").inc()
