@@ -13,17 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from harness.metadata import (
-    ACCOUNT,
-    SERVICES,
-    Clock,
-    World,
-    append,
-    digest,
-    image_manifest,
-    on_each_service,
-    plain_client,
-)
 from proxy.jobs.check import CheckReport
 from proxy.jobs.counts import check_counts
 from proxy.metadata.db.identity_tables import accounts
@@ -34,6 +23,17 @@ from proxy.model.errors import Code, Failure
 from proxy.model.mirror import PULL_THROUGH
 from proxy.model.quotas import Quotas
 from proxy.model.records import CreateOnPush, Upload
+from support.metadata import (
+    ACCOUNT,
+    SERVICES,
+    Clock,
+    World,
+    append,
+    digest,
+    image_manifest,
+    on_each_service,
+    plain_client,
+)
 
 DAY = 86_400.0
 REPOSITORY_QUOTA, ACCOUNT_QUOTA = 2_000, 5_000

@@ -8,8 +8,6 @@ import random
 from itertools import pairwise
 
 import pytest
-from fakes.memory_store import MemoryStore
-from fakes.sealed import ARN, Given, Written, read_range, sealed_object, write_messages
 
 import _speedups
 from proxy.blob.buffers import SLOT_BYTES, BufferPool
@@ -20,6 +18,8 @@ from proxy.blob.writer import SealedWriter
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Segment
 from proxy.storage.base import ObjectStore
+from support.memory_store import MemoryStore
+from support.sealed_objects import ARN, Given, Written, read_range, sealed_object, write_messages
 
 F = 256
 
@@ -103,7 +103,7 @@ async def test_what_is_drawn_is_what_was_written(
     )
     while rest := whole[writer.plain_length :]:
         source = Given(rest, most, calls)
-        assert await writer.draw(source)
+        assert await writer.fill_from(source)
         assert source.content == whole[writer.plain_length :]
         await writer.write(source.content[:1500])
         assert pool.lent <= 2
