@@ -35,7 +35,7 @@ from proxy.registry.blobs import Blobs, OpenBlob
 from proxy.registry.mirror import relay
 from proxy.registry.mirror.fetch import follow, lead
 from proxy.registry.mirror.layer_copy import LayerCopy
-from proxy.registry.mirror.peers import Peers
+from proxy.registry.mirror.peers import Handler, Peers
 from proxy.registry.mirror.relay import CopySource, NoSuchFetch, SourceLost
 from proxy.registry.mirror.spool import FetchSpool
 from proxy.registry.mirror.upload_session import UploadSession
@@ -103,7 +103,7 @@ class MirrorBlobs:
 
     async def begin(self) -> None:
         """Serve other workers."""
-        path = self._sockets / f"f-{secrets.token_hex(4)}.sock"
+        path = self._sockets / relay.socket_name()
         self._server = await relay.serve(path, self.copy)
         self._address = str(path)
 
@@ -122,6 +122,10 @@ class MirrorBlobs:
     def copy(self, account: str, repository: str, digest: str) -> LayerCopy | None:
         """What this worker has of a layer that is on its way."""
         return self._copies.get((account, repository, digest))
+
+    def for_peers(self) -> Handler | None:
+        """What answers other nodes; None where they are not to ask."""
+        return self._peers.handler(self._sockets, self.copy) if self._peers is not None else None
 
     def open(self, rule: PullThroughRule, account: str, repository: str, blob: AbsentBlob) -> ComingBlob:
         """The blob, to be read as it comes."""
@@ -327,7 +331,7 @@ class MirrorBlobs:
                 return await relay.connect(lease.address, *wanted.name, at, first_hand=True), False
             except NoSuchFetch as none:
                 is_gone = none.is_gone
-        for path in await asyncio.to_thread(lambda: sorted(self._sockets.glob("f-*.sock"))):
+        for path in await asyncio.to_thread(lambda: sorted(self._sockets.glob(relay.SOCKETS))):
             if str(path) not in (self._address, lease.address):
                 with contextlib.suppress(NoSuchFetch):
                     return await relay.connect(str(path), *wanted.name, at, first_hand=True), False

@@ -5,7 +5,7 @@
         404  this node fetches no such layer (any more);  410  its worker that did is gone;  403  another secret
 
 `address` is the worker's socket as the lease names it, so that any worker of the node may be asked: it passes the
-pieces on. Called by `app` (the handler) and `blobs` (the client). Must not know leases.
+pieces on. The handler is on the node's own listener, the client is called by `blobs`. Must not know leases.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from aiohttp import web
 
 from proxy import observe
 from proxy.registry.mirror import relay
-from proxy.registry.mirror.relay import ANSWER_SECONDS, CONNECT_SECONDS, LOST_SECONDS, CopySource, Find, NoSuchFetch
+from proxy.registry.mirror.relay import CONNECT_SECONDS, LOST_SECONDS, CopySource, Find, NoSuchFetch
 
 PATH = "/v1/layers"
 SECRET_HEADER = "X-Wharfage-Secret"  # noqa: S105  # the header's name, as metadata services have it
 LENGTH_HEADER = "X-Wharfage-Length"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _READ_BYTES = 1 << 20  # that aiohttp holds of a body whose reader is behind
 
 
@@ -46,7 +47,7 @@ class Peers:
         asked = {"account": account, "repository": repository, "digest": digest, "start": str(start)}
         answer: aiohttp.ClientResponse | None = None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS + ANSWER_SECONDS):
+            async with asyncio.timeout(CONNECT_SECONDS):  # for the answer too: a node that hangs is as good as dead
                 answer = await self._opened().get(f"{node}{PATH}", params={**asked, "address": address})
             if answer.status == 200:
                 return CopySource(int(answer.headers.get(LENGTH_HEADER, "0")), _runs(answer))
@@ -57,6 +58,36 @@ class Peers:
             if answer.status not in (404, 410):
                 observe.log.warning("a node does not let this one read its fetch", node=node, status=answer.status)
         raise NoSuchFetch(is_gone=answer is None or answer.status != 404)
+
+    def handler(self, folder: Path, find: Find) -> Handler:
+        """What answers other nodes. `folder` has the sockets of this node's workers."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if not hmac.compare_digest(request.headers.get(SECRET_HEADER, "").encode(), self._secret.encode()):
+                return web.Response(status=403)
+            try:
+                asked = request.query
+                name = asked["account"], asked["repository"], asked["digest"]
+                start, address = int(asked["start"]), Path(asked["address"])
+            except (KeyError, ValueError):
+                return web.Response(status=400)
+            copy = find(*name)
+            if copy is not None and copy.is_first_hand:
+                response = await _begin(request, copy.length)
+                await relay.send_pieces(copy, start, response.write)
+                return response
+            if address.parent != folder or not relay.is_socket_name(address.name):
+                return web.Response(status=410)
+            try:
+                source = await relay.connect(str(address), *name, start, first_hand=True)
+            except NoSuchFetch as none:
+                return web.Response(status=410 if none.is_gone else 404)
+            async with contextlib.aclosing(source.runs):
+                response = await _begin(request, source.length)
+                await relay.pass_on(source.runs, response.write)
+            return response
+
+        return handle
 
     async def close(self) -> None:
         if self._session is not None:
@@ -83,37 +114,6 @@ async def _runs(answer: aiohttp.ClientResponse) -> AsyncGenerator[memoryview, No
         raise relay.SourceLost from error
     finally:
         answer.close()
-
-
-def handler(secret: str, folder: Path, find: Find) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """What answers other nodes. `folder` has the sockets of this node's workers."""
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        if not hmac.compare_digest(request.headers.get(SECRET_HEADER, "").encode(), secret.encode()):
-            return web.Response(status=403)
-        try:
-            asked = request.query
-            name = asked["account"], asked["repository"], asked["digest"]
-            start, address = int(asked["start"]), Path(asked["address"])
-        except (KeyError, ValueError):
-            return web.Response(status=400)
-        copy = find(*name)
-        if copy is not None and copy.is_first_hand:
-            response = await _begin(request, copy.length)
-            await relay.send_pieces(copy, start, response.write)
-            return response
-        if address.parent != folder:
-            return web.Response(status=410)
-        try:
-            source = await relay.connect(str(address), *name, start, first_hand=True)
-        except NoSuchFetch as none:
-            return web.Response(status=410 if none.is_gone else 404)
-        async with contextlib.aclosing(source.runs):
-            response = await _begin(request, source.length)
-            await relay.pass_on(source.runs, response.write)
-        return response
-
-    return handle
 
 
 async def _begin(request: web.Request, length: int) -> web.StreamResponse:

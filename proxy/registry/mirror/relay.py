@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fnmatch
 import json
+import secrets
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0  # of a worker that is there, and busy
 BEAT_SECONDS = 1.0
 LOST_SECONDS = 10.0
+
+SOCKETS = "f-*.sock"
 
 Find = Callable[[str, str, str], LayerCopy | None]
 """This worker's copy, by account, repository and digest."""
@@ -73,6 +77,15 @@ async def serve(path: Path, find: Find) -> asyncio.Server:
             writer.close()
 
     return await asyncio.start_unix_server(answer, sock=await asyncio.to_thread(_bound, path), limit=_LINE)
+
+
+def socket_name() -> str:
+    """Of a worker's socket; a new one each time."""
+    return SOCKETS.replace("*", secrets.token_hex(4))
+
+
+def is_socket_name(name: str) -> bool:
+    return fnmatch.fnmatchcase(name, SOCKETS)
 
 
 def _bound(path: Path) -> socket.socket:
