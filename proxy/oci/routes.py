@@ -26,7 +26,7 @@ from proxy.auth.rates import RateLimiter
 from proxy.http.expect import expects_continue
 from proxy.http.limited_connection import client_of
 from proxy.http.request_info import path_of, request_info_of
-from proxy.http.response_cache import REVALIDATOR, STORE_RESPONSE
+from proxy.http.response_cache import REVALIDATOR, is_wanted
 from proxy.metadata.contract import EpochSource
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
@@ -129,7 +129,7 @@ def handler(
     async def handle(request: web.Request) -> web.StreamResponse:
         info = request_info_of(request, now=clock(), region=hosts.region)
         record, status = OciAuditRecord(request.method, hosts.account, info), 500
-        snapshot = epochs.snapshot() if epochs is not None and STORE_RESPONSE in request else None
+        snapshot = epochs.snapshot() if epochs is not None and is_wanted(request) else None
         validity = CacheValidity(snapshot) if snapshot is not None else None
         try:
             response = await _answer(services, identity, unauthorized, trail.require, request, record, validity)
@@ -202,7 +202,9 @@ async def _answer(
             record.failed(CUT, "the client left before its body was whole")
         else:
             record.succeeded()
-            if password is not None:
+            if validity is None:
+                pass
+            elif password is not None:
                 await call.allow_reuse(route.action, identity.good_until(password, caller))
             elif caller.session is not None:  # a mirror's anonymous one
                 await call.allow_reuse(route.action, caller.session.expires)
