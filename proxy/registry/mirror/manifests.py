@@ -95,6 +95,32 @@ class MirrorManifests:
             return _counted("hit", Pulled(found, good_until=due))
         return await self._refresh(rule, account, repository, reference, may, found, mark.checked_at)
 
+    async def refresh(self, rule: PullThroughRule, account: str, repository: str, tag: str) -> StoredManifest | None:
+        """What the upstream says the tag is for, asked now and imported if it is not here: for who may all of that.
+
+        None for a tag that a person has moved or pushed here. The failures of `resolve`; those remembered are not."""
+        try:
+            here = await self._images.resolve(account, repository, tag)
+        except Failure as failure:
+            if failure.code not in (Code.IMAGE_NOT_FOUND, Code.REPOSITORY_NOT_FOUND):
+                raise
+            create = failure.code is Code.REPOSITORY_NOT_FOUND
+            return await self._once(
+                (account, repository, tag), lambda: self._bring(rule, account, repository, tag, create=create)
+            )
+        mark = await self._metadata.mirrored_tag(account, repository, tag)
+        if mark is None or mark.digest != here.digest:
+            return None
+
+        async def look() -> StoredManifest:
+            try:
+                client = await self._upstreams.client(rule)
+                return await self._checked(client, rule, account, repository, tag, here)
+            except UpstreamFailed as failed:
+                raise told(rule, failed, missing=_not_found()) from failed
+
+        return await self._once((account, repository, tag), look)
+
     async def _miss(
         self, rule: PullThroughRule, account: str, repository: str, reference: str, may: May, absent: Failure
     ) -> Pulled:
@@ -104,18 +130,21 @@ class MirrorManifests:
         if not await may(IMPORT):
             raise _not_found()
         self._upstreams.require(rule, repository, reference)
-
-        async def bring() -> StoredManifest:
-            try:
-                client = await self._upstreams.client(rule)
-                found = await client.manifest(upstream_name(rule, repository), reference)
-            except UpstreamFailed as failed:
-                failure = told(rule, failed, missing=_not_found())
-                raise self._upstreams.remember(rule, repository, reference, failure) from failed
-            return await self._import(account, repository, reference, found, create=create)
-
-        manifest = await self._once((account, repository, reference), bring)
+        manifest = await self._once(
+            (account, repository, reference), lambda: self._bring(rule, account, repository, reference, create=create)
+        )
         return _counted("imported", Pulled(manifest, good_until=self._due(rule)))
+
+    async def _bring(
+        self, rule: PullThroughRule, account: str, repository: str, reference: str, *, create: bool
+    ) -> StoredManifest:
+        try:
+            client = await self._upstreams.client(rule)
+            found = await client.manifest(upstream_name(rule, repository), reference)
+        except UpstreamFailed as failed:
+            failure = told(rule, failed, missing=_not_found())
+            raise self._upstreams.remember(rule, repository, reference, failure) from failed
+        return await self._import(account, repository, reference, found, create=create)
 
     async def _refresh(
         self,
