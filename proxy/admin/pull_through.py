@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,7 +80,10 @@ async def _refreshed(own: WorkerContext, mirror: Mirror, account: str, reference
         found = await mirror.refresh(account, reference.repository, reference.name)
     except Failure as failure:
         missing = failure.code is Code.IMAGE_NOT_FOUND
-        return False, "the upstream has no such image" if missing else f"{failure.message}. {failure.hint or ''}".strip()
+        return (
+            False,
+            "the upstream has no such image" if missing else f"{failure.message}. {failure.hint or ''}".strip(),
+        )
     if found is None:
         return False, "stays as it is: it was pushed or moved here, and is not the upstream's any more"
     if found.digest == before:
