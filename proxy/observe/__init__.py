@@ -151,13 +151,19 @@ def begin_request(request_id: str) -> None:
 
 def new_request_id() -> str:
     """32 hexadecimal digits: 16 of this process alone, and a count."""
-    return f"{_requests_of(os.getpid())}{next(_requests):016x}"
+    return f"{_request_prefix}{next(_requests):016x}"
 
 
-@lru_cache(1)
-def _requests_of(process: int) -> str:
-    """A forked child begins its own."""
-    return secrets.token_hex(8)
+_request_prefix = secrets.token_hex(8)
+
+
+def _renew_prefix() -> None:
+    """A forked child has its own. Asking for the process at each request would be a system call."""
+    global _request_prefix
+    _request_prefix = secrets.token_hex(8)
+
+
+os.register_at_fork(after_in_child=_renew_prefix)
 
 
 def noted() -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import weakref
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -136,14 +135,14 @@ async def test_a_kept_decision_is_not_used_for_a_request_that_differs_in_what_a_
     access, one = Access(Said()), caller(statement(Resource="*", Condition=condition))
     for _ in range(3):
         for change, expected in ((allowed, True), (refused, False)):
-            info = replace(FACTS, **change)
+            info = FACTS._replace(**change)
             assert (await access.decide(one, "ecr:PutImage", REPOSITORY, info)).allowed is expected
 
 
 async def test_a_kept_decision_is_not_used_for_a_request_that_fills_in_another_resource() -> None:
     access, one = Access(Said()), caller(statement(Resource="arn:aws:ecr:${aws:RequestedRegion}:*"))
     for region in ("eu-west-1", "us-east-1", "eu-west-1"):
-        decision = await access.decide(one, "ecr:PutImage", REPOSITORY, replace(FACTS, region=region))
+        decision = await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS._replace(region=region))
         assert decision.allowed is (region == "eu-west-1")
 
 
@@ -184,7 +183,7 @@ async def test_what_is_kept_of_one_question_is_bounded() -> None:
     condition = {"StringLike": {"aws:UserAgent": "*"}}
     access, one = Access(Said()), caller(statement(Resource="*", Condition=condition))
     for at in range(VALUES_MAX + 10):
-        await access.decide(one, "ecr:PutImage", REPOSITORY, replace(FACTS, user_agent=f"agent {at}"))
+        await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS._replace(user_agent=f"agent {at}"))
         assert len(access._callers[one].questions["ecr:PutImage", REPOSITORY, False].decisions) <= VALUES_MAX
 
 
@@ -194,7 +193,7 @@ async def test_a_decision_is_made_once_while_all_that_it_hung_on_is_equal() -> N
     condition = {"StringLike": {"aws:UserAgent": "*"}}
     access, one = Access(said), caller(statement(Resource="*", Action="*", Condition=condition))
     questions = [("ecr:PutImage", REPOSITORY), ("ecr:PutImage", f"{REPOSITORY}2"), ("iam:GetUser", BOB_ARN)]
-    asked = [(*question, replace(FACTS, user_agent=agent)) for question in questions for agent in ("docker", "curl")]
+    asked = [(*question, FACTS._replace(user_agent=agent)) for question in questions for agent in ("docker", "curl")]
     first = [await access.decide(one, *each) for each in asked]
     again = [await access.decide(one, *each) for each in asked]
     assert all(each is earlier for each, earlier in zip(again, first, strict=True))
@@ -212,7 +211,7 @@ async def test_what_is_kept_of_all_callers_together_is_bounded(monkeypatch: pyte
     condition = {"StringLike": {"aws:UserAgent": "*"}}
     callers = [caller(statement(Resource="*", Condition=condition)) for _ in range(50)]
     for at, one in enumerate(callers):
-        info = replace(FACTS, user_agent=f"agent {at}")
+        info = FACTS._replace(user_agent=f"agent {at}")
         assert (await access.decide(one, "ecr:PutImage", REPOSITORY, info)).allowed
         kept = sum(len(each.decisions) for seen in access._callers.values() for each in seen.questions.values())
         assert kept == (at + 1) % 21  # all are dropped with the first too many, and none sooner
