@@ -149,6 +149,7 @@ def moment(at: float) -> str:
     return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+TOKEN_ISSUE_TIME = "aws:tokenissuetime"  # noqa: S105 - a condition key
 _NOTHING: Context = {}
 _PRINCIPAL_TAG = "aws:principaltag/"
 
@@ -186,7 +187,7 @@ _PRINCIPAL_KEYS: Mapping[str, Callable[[Caller, RequestInfo], str | None]] = {
     "aws:sourceidentity": lambda caller, info: (
         (caller.session.source_identity or None) if caller.session is not None else None
     ),
-    "aws:tokenissuetime": lambda caller, info: moment(caller.token_issued) if caller.token_issued is not None else None,
+    TOKEN_ISSUE_TIME: lambda caller, info: moment(caller.token_issued) if caller.token_issued is not None else None,
     "aws:userid": lambda caller, info: caller.user_id,
     "aws:username": lambda caller, info: caller.principal.name if caller.principal.kind is PrincipalKind.USER else None,
 }

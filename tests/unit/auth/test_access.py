@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import weakref
@@ -12,6 +13,7 @@ import pytest
 from proxy.auth import access as access_module
 from proxy.auth.access import QUESTIONS_MAX, VALUES_MAX, Access, repository_named
 from proxy.auth.policy.context import RequestInfo
+from proxy.auth.policy.decision import settle
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal, RegistryAccess, RepositoryAccess
 
@@ -137,6 +139,43 @@ async def test_a_kept_decision_is_not_used_for_a_request_that_differs_in_what_a_
         for change, expected in ((allowed, True), (refused, False)):
             info = FACTS._replace(**change)
             assert (await access.decide(one, "ecr:PutImage", REPOSITORY, info)).allowed is expected
+
+
+@pytest.mark.parametrize("whose", ["caller", "repository", "registry"])
+async def test_a_decision_for_one_password_is_not_used_for_another_where_a_policy_reads_when_it_was_made(
+    whose: str,
+) -> None:
+    """Deny by aws:TokenIssueTime is how AWS revokes sessions; passwords of one caller share all other decisions."""
+    late = {"DateLessThan": {"aws:TokenIssueTime": "2025-11-25T00:00:00Z"}}
+    deny = statement("Deny", Resource="*", Condition=late)
+    bound = statement("Deny", Principal="*", Condition=late)
+    undated = caller(statement(Resource="*"), *([deny] if whose == "caller" else []))
+    made_early, made_late = (
+        dataclasses.replace(undated, password_issued=issued, undated=undated) for issued in (1764028799.0, 1764028800.0)
+    )
+    said = Said()
+    said.policy = bound if whose == "repository" else None
+    said.registry = statement("Deny", Principal="*", Resource="*", Condition=late) if whose == "registry" else None
+    access = Access(said)
+    for _ in range(3):
+        for one, allowed in ((made_early, False), (made_late, True), (undated, True)):
+            assert (await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS)).allowed is allowed
+
+
+async def test_passwords_of_one_caller_share_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    decided = 0
+
+    def counting(*given: Any) -> Any:
+        nonlocal decided
+        decided += 1
+        return settle(*given)
+
+    monkeypatch.setattr("proxy.auth.access.settle", counting)
+    access, undated = Access(Said()), caller(statement(Resource="*"))
+    for issued in range(50):
+        one = dataclasses.replace(undated, password_issued=float(issued), undated=undated)
+        assert (await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS)).allowed
+    assert decided == 1
 
 
 async def test_a_kept_decision_is_not_used_for_a_request_that_fills_in_another_resource() -> None:
