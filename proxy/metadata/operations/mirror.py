@@ -22,7 +22,7 @@ from proxy.metadata.operations.manifests import find_image, find_tag
 from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.metadata.operations.pushes import SETTINGS, examine, insert_image, move_tag
 from proxy.metadata.operations.repositories import need_repository
-from proxy.model.mirror import FETCH_KIND, FetchLease, MirroredTag
+from proxy.model.mirror import FETCH_KIND, SIZE_KIND, FetchLease, MirroredTag
 from proxy.model.records import CreateOnPush, ManifestFacts, PushedManifest
 
 RESUMABLE_SECONDS = 3600.0  # for which an ended lease says which upload session to go on with
@@ -104,6 +104,12 @@ def request_image(
 ) -> None:
     """As `MirrorPort` says. Asked for again before it is done, it is done once."""
     _request(tx, account, repository, reference, platforms, share, is_here=False)
+
+
+@operation(MirrorPort, write=True, settles=True)
+def request_trim(tx: Transaction, account: str, prefix: str) -> None:
+    """As `MirrorPort` says."""
+    jobs.enqueue(tx, SIZE_KIND, account, f"{account}/{prefix}", {"prefix": prefix}, share=prefix)
 
 
 @operation(MirrorPort, write=True, settles=True, durable=False)
