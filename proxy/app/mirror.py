@@ -29,6 +29,7 @@ from proxy.registry.mirror.blobs import MirrorBlobs
 from proxy.registry.mirror.manifests import MirrorManifests, Policy
 from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.mirror.peers import Peers
+from proxy.registry.mirror.referrers import MirrorReferrers
 from proxy.registry.mirror.upstreams import Credentials, Upstreams
 from proxy.upstream.client import Upstream, UpstreamLogin
 
@@ -51,9 +52,10 @@ async def open_mirror(config: Config, own: WorkerContext, sockets: Path) -> Asyn
         own.metadata, blobs, uploads, upstreams, own.run, sockets, peers, early_ranges=given.early_ranges
     )
     manifests = MirrorManifests(own.metadata, images, upstreams, policy_of(given), time.time)
+    referrers = MirrorReferrers(own.metadata, images, upstreams, manifests.bring, time.time)
     await layers.begin()
     try:
-        yield Mirror(own.metadata, images, rule, manifests, layers, upstreams)
+        yield Mirror(own.metadata, images, rule, manifests, layers, referrers, upstreams)
     finally:
         await layers.close()
         await upstreams.close()

@@ -54,6 +54,12 @@ class MirrorPort(Protocol):
     async def absent_blob(self, account: str, repository: str, digest: str) -> AbsentBlob | None:
         """A blob that a manifest of the repository names and that is not here."""
 
+    async def referrers_checked(self, account: str, repository: str, digest: str) -> float | None:
+        """When the upstream was asked what refers to an image; None: never, or no such image is here."""
+
+    async def note_referrers_checked(self, account: str, repository: str, digest: str) -> None:
+        """It was, now. Nothing where the image is gone."""
+
     async def mirrored_tag(self, account: str, repository: str, tag: str) -> MirroredTag | None:
         """What the upstream said of a tag, and when; None of one that came from nowhere else."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from proxy.metadata.db.mirror_tables import blob_fetches, mirrored_tags
-from proxy.metadata.db.schema import repositories
+from proxy.metadata.db.schema import images, repositories
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.mirror_contract import MirrorPort
 from proxy.metadata.operations import jobs
@@ -51,6 +51,17 @@ def examine_import(
 ) -> dict[str, Any]:
     """As `pushes.examine`."""
     return examine(account, repository, content, media_type, digest, tags, create) | {"platforms": platforms}
+
+
+_REFERRERS = (
+    select(images.c.referrers_checked_at)
+    .join(repositories, repositories.c.repository_id == images.c.repository_id)
+    .where(
+        repositories.c.account == bindparam("account"),
+        repositories.c.name == bindparam("name"),
+        images.c.digest == bindparam("digest"),
+    )
+)
 
 
 @operation(MirrorPort, write=True, prepare=examine_import)
@@ -95,6 +106,20 @@ def note_tag_checked(
 ) -> None:
     """The upstream says that the tag is for `digest`, now, or at `at`: an early one asks for it to be checked."""
     _mark(tx, need_repository(tx, account, repository), tag, digest, tx.now if at is None else at)
+    tx.changed(account, repository)
+
+
+@operation(MirrorPort, caching=Caching(Scope.REPOSITORY))
+def referrers_checked(tx: Transaction, account: str, repository: str, digest: str) -> float | None:
+    asked = {"account": account, "name": repository, "digest": digest}
+    found: float | None = tx.connection.execute(_REFERRERS, asked).scalar()
+    return found
+
+
+@operation(MirrorPort, write=True, settles=True)
+def note_referrers_checked(tx: Transaction, account: str, repository: str, digest: str) -> None:
+    mine = images.c.repository_id == need_repository(tx, account, repository), images.c.digest == digest
+    tx.connection.execute(update(images).where(*mine).values(referrers_checked_at=tx.now))
     tx.changed(account, repository)
 
 
