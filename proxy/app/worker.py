@@ -162,7 +162,7 @@ async def serve_worker(
         lifecycle = lifecycle_run(config, context, trail)
         previews = Previews(lifecycle)
         replicating = make_replicating(config, context)
-        upkeep = make_pull_through_upkeep(config, context, mirror)
+        upkeep = make_pull_through_upkeep(config, context, mirror, trail)
         route = router(config, context, trail, stop.is_set, pulls, unproven, targets, mirror, previews)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
