@@ -109,9 +109,9 @@ def describe(config: Config) -> str:
 
 
 def _as_table(value: Any) -> dict[str, Any]:
-    """An entry of a list that is more than a text, without what is as by default."""
-    defaults = {f.name: f.default for f in dataclasses.fields(value)}
-    return {name: each for name, each in dataclasses.asdict(value).items() if each != defaults[name]}
+    """An entry of a list that is more than a text, without what is as by default; what its repr hides is masked."""
+    given = {f: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return {f.name: each if f.repr else _masked(each) for f, each in given.items() if each != f.default}
 
 
 def _read_file(file: Path) -> dict[str, Any]:
