@@ -54,15 +54,15 @@ run: $(VENV)/.run  ## install into .venv and serve $(DATA) on $(LISTEN)
 	$(BIN)/wharfage serve --data $(DATA) --listen $(LISTEN)
 
 dev: $(VENV)/.run  ## the same, started again when a file under proxy/ or _speedups/ changes
-	$(BIN)/python tests/harness/reload.py proxy _speedups -- $(BIN)/wharfage serve --data $(DATA) --listen $(LISTEN)
+	$(BIN)/python tests/support/reload.py proxy _speedups -- $(BIN)/wharfage serve --data $(DATA) --listen $(LISTEN)
 
 test: $(VENV)/.test tools  ## all tests: units, contracts, journeys, real clients, conformance, a minute of chaos
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --benchmark-disable $(PYTEST_FLAGS) tests
 
 test-fast: $(VENV)/.test  ## units and contracts of the packages that differ from BASE (main); two minutes at most
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --benchmark-disable -m 'not clients and not image' \
-	  -k "$$($(BIN)/python tests/harness/changed.py --contracts)" $(PYTEST_FLAGS) \
-	  $$($(BIN)/python tests/harness/changed.py $(or $(BASE),main))
+	  -k "$$($(BIN)/python tests/support/changed.py --contracts)" $(PYTEST_FLAGS) \
+	  $$($(BIN)/python tests/support/changed.py $(or $(BASE),main))
 
 test-pure: $(VENV)/.test  ## the bytes rooms' tests without the compiled extension
 	WHARFAGE_PURE=1 $(BIN)/python -m pytest --benchmark-disable $(PYTEST_FLAGS) tests/unit/speedups tests/unit/blob
@@ -73,7 +73,7 @@ lint: $(VENV)/.test  ## ruff and mypy over everything
 	$(BIN)/mypy
 
 docs: $(VENV)/.run  ## the tables of docs/ that are made from the code: operations, settings
-	$(BIN)/python tests/harness/surface.py
+	$(BIN)/python tests/support/surface.py
 
 format: $(VENV)/.test  ## let ruff lay the code out
 	$(BIN)/ruff check --fix .

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ratios import Ratio, ratios
 
-from harness.engines import Docker, docker_engine
-from harness.images import tree
-from harness.server import Server
+from support.engines import Docker, docker_engine
+from support.images import tree
+from support.server import Server
 
 SIZE = 2**20
 REPOSITORY = "bench/docker"

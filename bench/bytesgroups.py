@@ -16,8 +16,8 @@ from layers import Layers, touched
 from load import Content
 from peers import OURS, Peer
 
-from harness.images import write_layout
-from harness.programs import run
+from support.images import write_layout
+from support.programs import run
 
 MIB = 1 << 20
 CONNECTIONS = (1, 4, 16)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `support` is in tests
 
 from answergroups import Asked, Latency, Small  # noqa: E402 - once the path above is set
 from bars import Group, Row, document, table  # noqa: E402 - as above
@@ -31,8 +31,8 @@ from figures import RESULTS, source, write  # noqa: E402 - as above
 from ownservers import Memory, Scale, Storms  # noqa: E402 - as above
 from peers import Peer, distribution, nginx, wharfage, zot  # noqa: E402 - as above
 
-from harness.programs import find  # noqa: E402 - as above
 from proxy.storage.filesystem.nowait import in_memory  # noqa: E402 - as above
+from support.programs import find  # noqa: E402 - as above
 
 GROUPS = ("pull", "ranges", "push", "images", "small", "latency", "memory", "scale")
 ON_REQUEST = ("storms",)

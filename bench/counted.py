@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.programs import Daemon
-from harness.server import free_port
+from support.programs import Daemon
+from support.server import free_port
 
 _QUIET_SECONDS = 0.05  # nginx writes a request down once its last byte is out: a moment after the client has it
 _DOOR = """

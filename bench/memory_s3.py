@@ -20,9 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from harness.pushes import MIB, push_many
-from harness.seaweed import Seaweed
-from harness.server import Server
+from support.pushes import MIB, push_many
+from support.seaweed import Seaweed
+from support.server import Server
 
 MARK = 500 * 10**6
 

@@ -26,7 +26,7 @@ from layers import Layers
 from load import Content, Line, expect
 from peers import DISTRIBUTION, OURS, Peer, distribution, wharfage
 
-from harness.pushes import memory_of, push_many
+from support.pushes import memory_of, push_many
 
 MB = 1e6
 MIB = 1 << 20

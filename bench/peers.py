@@ -18,9 +18,9 @@ from pathlib import Path
 import psutil
 from load import Line
 
-from harness.programs import Daemon
-from harness.server import Server, free_port
 from proxy.storage.s3.bucket import S3Location
+from support.programs import Daemon
+from support.server import Server, free_port
 
 SETTINGS = Path(__file__).resolve().parent / "peers"
 LARGE = 64 * 1024  # of layers, not of links, configs or manifests
@@ -77,7 +77,7 @@ class Peer:
         return self.as_server().processes()
 
     def as_server(self) -> Server:
-        """As tests' harness knows a server; its data directory is right for ours alone."""
+        """The form that the tests' helpers take; its data directory is right for ours alone."""
         return Server(self.daemon, self.address, self.stored.parent)
 
     def used(self) -> Used:

@@ -13,7 +13,7 @@ from load import Content, Line, expect, push_blob
 from peers import Peer
 from statements import twenty_statements
 
-from harness.server import password_at
+from support.server import password_at
 
 KIND = "application/vnd.oci.image.manifest.v1+json"
 PATH = f"/v2/{REPOSITORY}/manifests/v1"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `support` is in tests
 
 from figures import RESULTS  # noqa: E402 - once the path above is set
 

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `support` is in tests
 
 import psutil  # noqa: E402 - once the path above is set
 import psycopg  # noqa: E402 - as above
@@ -46,11 +46,6 @@ from ratios import Ratio  # noqa: E402 - as above
 from sqlalchemy import text  # noqa: E402 - as above
 from walks import PARTS, Figures, Side, measure, table  # noqa: E402 - as above
 
-from harness.awscommand import Aws  # noqa: E402 - as above
-from harness.postgresql import Cluster  # noqa: E402 - as above
-from harness.programs import find  # noqa: E402 - as above
-from harness.programs import run as run_command  # noqa: E402 - as above
-from harness.server import Server  # noqa: E402 - as above
 from proxy.jobs.sweep import ROWS  # noqa: E402 - as above
 from proxy.metadata.db import schema  # noqa: E402 - as above
 from proxy.metadata.db.postgresql import PostgresqlDatabase, reading_engine  # noqa: E402 - as above
@@ -58,6 +53,11 @@ from proxy.metadata.db.sqlite import SqliteDatabase, sqlite_engine  # noqa: E402
 from proxy.metadata.db.transaction import Registry, Transaction  # noqa: E402 - as above
 from proxy.metadata.operations.removal import remove_deleted  # noqa: E402 - as above
 from proxy.metadata.operations.repositories import delete_repository  # noqa: E402 - as above
+from support.aws_command import Aws  # noqa: E402 - as above
+from support.postgresql import Cluster  # noqa: E402 - as above
+from support.programs import find  # noqa: E402 - as above
+from support.programs import run as run_command  # noqa: E402 - as above
+from support.server import Server  # noqa: E402 - as above
 
 MARK = 1.2
 SHAPES = {

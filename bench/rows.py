@@ -16,11 +16,11 @@ from contextlib import closing
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `support` is in tests
 
-from harness.lines import Line  # noqa: E402 - once the path above is set
-from harness.registry import OCI_MANIFEST, image_manifest  # noqa: E402 - as above
-from harness.server import Server  # noqa: E402 - as above
+from support.connections import Line  # noqa: E402 - once the path above is set
+from support.registry import OCI_MANIFEST, image_manifest  # noqa: E402 - as above
+from support.server import Server  # noqa: E402 - as above
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `support` is in tests
 
 import bars  # noqa: E402 - as above
 from aiobotocore.config import AioConfig  # noqa: E402 - once the path above is set
@@ -35,9 +35,9 @@ from layers import Layers  # noqa: E402 - as above
 from load import Content  # noqa: E402 - as above
 from peers import Peer, distribution_on_s3, wharfage  # noqa: E402 - as above
 
-from harness.seaweed import Seaweed  # noqa: E402 - as above
 from proxy.storage.s3.bucket import S3Location  # noqa: E402 - as above
 from proxy.storage.s3.connection import Body  # noqa: E402 - as above
+from support.seaweed import Seaweed  # noqa: E402 - as above
 
 OURS, CACHED, LOCAL, THEIRS, BARE = "wharfage", "wharfage-cache", "wharfage-local", "distribution", "bare"
 FILE = "a file"

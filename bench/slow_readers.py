@@ -30,14 +30,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `support` is in tests
 
 from load import Line  # noqa: E402 - once the path above is set
 
-from harness.pushes import MIB, memory_of  # noqa: E402 - as above
-from harness.seaweed import Seaweed  # noqa: E402 - as above
-from harness.server import START_SECONDS, Server, password_at  # noqa: E402 - as above
-from harness.slow_readers import Content, SlowReaders, raise_file_limit  # noqa: E402 - as above
+from support.pushes import MIB, memory_of  # noqa: E402 - as above
+from support.seaweed import Seaweed  # noqa: E402 - as above
+from support.server import START_SECONDS, Server, password_at  # noqa: E402 - as above
+from support.slow_readers import Content, SlowReaders, raise_file_limit  # noqa: E402 - as above
 
 MARKS = {1000: 500 * 10**6, 5000: 1500 * 10**6}
 TAKEN, EVERY = 2048, 0.5  # bytes that a reader takes at a time, and seconds between: 4 KiB a second

@@ -28,13 +28,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `support` is in tests
 
 from figures import machine  # noqa: E402 - once the path above is set
 from fill import ACCOUNT, NOW, Size, fill, name_of  # noqa: E402 - as above
 from sqlalchemy import Connection, Table, func, insert, select  # noqa: E402 - as above
 
-from harness.postgresql import Cluster  # noqa: E402 - as above
 from proxy.jobs.sweep import collect_blobs, expire_uploads, remove_deleted  # noqa: E402 - as above
 from proxy.metadata.client.client import MetadataClient  # noqa: E402 - as above
 from proxy.metadata.db import schema  # noqa: E402 - as above
@@ -45,6 +44,7 @@ from proxy.metadata.operations.removal import mark_deleted  # noqa: E402 - as ab
 from proxy.metadata.service.service import start_service  # noqa: E402 - as above
 from proxy.model.records import CreateOnPush, EncryptedDataKey  # noqa: E402 - as above
 from proxy.storage.filesystem.store import FilesystemStore  # noqa: E402 - as above
+from support.postgresql import Cluster  # noqa: E402 - as above
 
 ROWS = 100_000
 MARK = 0.05  # seconds

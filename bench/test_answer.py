@@ -18,7 +18,6 @@ import pytest
 import uvloop
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
-from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 from load import Content
 
 from proxy.audit.trail import NoTrail
@@ -29,6 +28,7 @@ from proxy.metadata.client.cache import CachedMetadata
 from proxy.metadata.client.epochs import Epochs
 from proxy.model.hosts import Hosts
 from proxy.oci import routes
+from support.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 HUNDRED = 100
 KIND = "application/vnd.oci.image.manifest.v1+json"

@@ -16,8 +16,6 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from fakes.memory_store import MemoryStore
-from fakes.sealed import ARN, Written, sealed_object
 
 import _speedups
 from _speedups import FRAME_OVERHEAD, open_frames, seal_frames
@@ -26,6 +24,8 @@ from proxy.blob.keys import DataKey
 from proxy.blob.sealed_reader import open_sealed
 from proxy.blob.writer import SealedWriter
 from proxy.model.records import EncryptedDataKey
+from support.memory_store import MemoryStore
+from support.sealed_objects import ARN, Written, sealed_object
 
 LENGTHS = [64 * 1024, 128 * 1024, 256 * 1024, 512 * 1024, 1024 * 1024]
 RUN = 1024 * 1024  # a slot's worth

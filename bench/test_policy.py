@@ -12,13 +12,13 @@ import itertools
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
-from fakes.policy_people import HOME, NOW, REGION, arn_of, bound, caller, context, document
 from statements import twenty_statements
 
 from proxy.auth.access import Access
 from proxy.auth.policy.context import RequestInfo
 from proxy.auth.policy.decision import Question, decide
 from proxy.model.identity import AttachedPolicy, Caller, RegistryAccess, RepositoryAccess
+from support.policy_people import HOME, NOW, REGION, arn_of, bound, caller, context, document
 
 T = TypeVar("T")
 ROUNDS = 3000

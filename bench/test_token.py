@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fakes.policy_people import ALICE, HOME, NOW, REGION, session
-
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.tokens import PURPOSE, Tokens
 from proxy.model.identity import SessionKind
+from support.policy_people import ALICE, HOME, NOW, REGION, session
 
 TOKENS = Tokens(SmallSealer([("key-1", bytes(32))], PURPOSE))
 

@@ -30,8 +30,8 @@ from load import Line, expect
 from ratios import Ratio, ratios
 from tqdm import tqdm  # type: ignore[import-untyped]  # ships no types
 
-from harness.server import Server
 from proxy.ecr.routes import TARGET_PREFIX
+from support.server import Server
 
 REGION = "us-east-1"
 PARTS = (0.5, 0.99)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `harness` lies in tests
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `support` is in tests
 
 from answergroups import CONNECTIONS, MANIFEST, Asked  # noqa: E402 - once the path above is set
 from asks import closed_loop  # noqa: E402 - as above
@@ -29,7 +29,7 @@ from layers import Layers  # noqa: E402 - as above
 from load import Content  # noqa: E402 - as above
 from peers import DISTRIBUTION, OURS, Peer, distribution, wharfage  # noqa: E402 - as above
 
-from harness.programs import run  # noqa: E402 - as above
+from support.programs import run  # noqa: E402 - as above
 
 MIB = 1 << 20
 TOLD = 45  # lines of each list

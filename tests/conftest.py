@@ -1,7 +1,7 @@
 """What every test may ask for, and what every test is held to.
 
 `needs(tool)` skips a test by the program's name, and with CI=true a skip of any kind is a failure. Async tests run
-under the watch of `harness.watch`. `server` is a real one, shared by a session's tests: each takes repository names of
+under the watch of `support.watch`. `server` is a real one, shared by a session's tests: each takes repository names of
 its own.
 """
 
@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from harness import balancer, postgresql
-from harness.cluster import Cluster
-from harness.metadata import return_databases
-from harness.moto import Moto
-from harness.programs import find
-from harness.seaweed import Seaweed, weed
-from harness.server import Server
-from harness.watch import watch
+from support import balancer, postgresql
+from support.cluster import Cluster
+from support.metadata import return_databases
+from support.moto import Moto
+from support.programs import find
+from support.seaweed import Seaweed, weed
+from support.server import Server
+from support.watch import watch
 
 IN_CI = os.environ.get("CI") == "true"
 

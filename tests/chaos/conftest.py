@@ -1,4 +1,4 @@
-"""The seed from which a storm is drawn."""
+"""The seed of a run's random numbers."""
 
 from __future__ import annotations
 

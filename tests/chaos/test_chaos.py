@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.programs import run
-from harness.registry import Registry
-from harness.server import Server, free_port
-from harness.storm import Actor, Tally, Unanswered, pauses
+from support.programs import run
+from support.registry import Registry
+from support.server import Server, free_port
+from support.workload import Actor, Tally, Unanswered, pauses
 
 ACTORS = 6
 WORKERS = 3
@@ -73,7 +73,7 @@ async def patiently(verify: Actor) -> None:
 
 @pytest.mark.chaos
 @pytest.mark.timeout(0)
-async def test_a_storm_of_kills_loses_nothing_that_was_acknowledged(
+async def test_killing_the_server_at_random_loses_nothing_that_was_acknowledged(
     tmp_path: Path, seed: int, request: pytest.FixtureRequest
 ) -> None:
     seconds: float = request.config.getoption("--chaos-seconds")
@@ -95,9 +95,9 @@ async def test_a_storm_of_kills_loses_nothing_that_was_acknowledged(
                 registry = Registry(victim.server.url, victim.token, fresh=number % 2 == 0, seconds=30)
                 await stack.enter_async_context(registry)
                 actors.append(Actor(registry, f"storm/{number}", random.Random(draw.getrandbits(64)), tally))
-            async with asyncio.TaskGroup() as storm:
+            async with asyncio.TaskGroup() as clients:
                 for actor in actors:
-                    storm.create_task(actor.live(lambda: over))
+                    clients.create_task(actor.live(lambda: over))
                 async for _ in pauses(draw, 0.2, 3.0, seconds):
                     way = draw.choices(list(ways), [weight for _, weight in ways.values()])[0]
                     await asyncio.to_thread(ways[way][0], draw)

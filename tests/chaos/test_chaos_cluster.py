@@ -1,4 +1,4 @@
-"""A storm over three nodes: every part of the cluster dies or stands still (for longer than a lease, too), every line
+"""A clients over three nodes: every part of the cluster dies or stands still (for longer than a lease, too), every line
 fails, requests reach the store up to a minute late, and nothing is lost, though one metadata service's clock is 20 s
 off.
 
@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import faketime, postgresql
-from harness.cluster import Cluster
-from harness.registry import Registry
-from harness.seaweed import Seaweed
-from harness.storm import Actor, Doors, Tally, Unanswered
-from harness.torment import STANDSTILL_SECONDS, LineYard, Torment, summed
+from support import faketime, postgresql
+from support.cluster import Cluster
+from support.cluster_faults import STANDSTILL_SECONDS, FaultInjector, FaultProxies, summary
+from support.registry import Registry
+from support.seaweed import Seaweed
+from support.workload import Actor, AnyRegistry, Tally, Unanswered
 
 ACTORS = 6
 ANSWER_SECONDS = 30.0  # in which an actor wants an answer
@@ -36,19 +36,19 @@ SAY_EVERY = 10.0
 
 @dataclass(slots=True)
 class Ground:
-    """Where the storm takes place."""
+    """Where the clients takes place."""
 
     cluster: Cluster
     rows: postgresql.Cluster
     seaweed: Seaweed
-    yard: LineYard
+    proxies: FaultProxies
 
     @classmethod
     def begin(cls, folder: Path, seed: int) -> Ground:
-        rows, yard = postgresql.Cluster.start(), LineYard()
+        rows, proxies = postgresql.Cluster.start(), FaultProxies()
         with contextlib.ExitStack() as undo:
             undo.callback(rows.remove)
-            undo.callback(yard.close)
+            undo.callback(proxies.close)
             seaweed = Seaweed.start(folder / "seaweed")
             undo.callback(seaweed.stop)
             (folder / "cluster").mkdir()
@@ -56,16 +56,16 @@ class Ground:
                 folder / "cluster",
                 rows,
                 seaweed,
-                through=yard.through,
+                through=proxies.through,
                 skews=(0.0, SKEW_SECONDS if seed % 2 else -SKEW_SECONDS),
             )
             undo.pop_all()
-        return cls(cluster, rows, seaweed, yard)
+        return cls(cluster, rows, seaweed, proxies)
 
     def end(self) -> None:
         self.cluster.abandon()
         self.seaweed.stop()
-        self.yard.close()
+        self.proxies.close()
         self.rows.remove()
 
 
@@ -79,7 +79,7 @@ async def ground(tmp_path: Path, seed: int) -> AsyncIterator[Ground]:
 @pytest.mark.chaos
 @pytest.mark.needs("weed", "nginx", "postgres", faketime.PROGRAM)
 @pytest.mark.timeout(0)
-async def test_a_storm_over_three_nodes_loses_nothing_and_no_node_shows_what_is_past(
+async def test_faults_in_a_cluster_lose_nothing_and_no_node_shows_a_past_state(
     ground: Ground, seed: int, request: pytest.FixtureRequest
 ) -> None:
     seconds: float = request.config.getoption("--chaos-cluster-seconds")
@@ -87,20 +87,20 @@ async def test_a_storm_over_three_nodes_loses_nothing_and_no_node_shows_what_is_
     draw = random.Random(seed)
     cluster, tally = ground.cluster, Tally()
     token = await asyncio.to_thread(cluster.password)
-    torment = Torment(cluster, ground.rows, ground.seaweed, ground.yard, draw)
+    faults = FaultInjector(cluster, ground.rows, ground.seaweed, ground.proxies, draw)
     over = asyncio.Event()
     try:
         async with contextlib.AsyncExitStack() as stack:
             urls = [cluster.url, *(node.url for node in cluster.nodes)]
-            doors = [
+            registries = [
                 await stack.enter_async_context(Registry(url, token, fresh=fresh, seconds=ANSWER_SECONDS))
                 for url in urls
                 for fresh in (True, False)
             ]
             actors = [
                 Actor(
-                    Doors(doors, random.Random(draw.getrandbits(64))),
-                    f"storm/{number}",
+                    AnyRegistry(registries, random.Random(draw.getrandbits(64))),
+                    f"clients/{number}",
                     random.Random(draw.getrandbits(64)),
                     tally,
                     settle=SETTLE_SECONDS,
@@ -108,16 +108,16 @@ async def test_a_storm_over_three_nodes_loses_nothing_and_no_node_shows_what_is_
                 )
                 for number in range(ACTORS)
             ]
-            async with asyncio.TaskGroup() as storm:
-                living = [storm.create_task(actor.live(over.is_set)) for actor in actors]
-                raging = storm.create_task(torment.rage(over, say))
+            async with asyncio.TaskGroup() as clients:
+                living = [clients.create_task(actor.live(over.is_set)) for actor in actors]
+                injecting = clients.create_task(faults.inject(over, say))
                 deadline = time.monotonic() + seconds
-                while time.monotonic() < deadline and not any(task.done() for task in (*living, raging)):
+                while time.monotonic() < deadline and not any(task.done() for task in (*living, injecting)):
                     await asyncio.sleep(min(SAY_EVERY, max(0.0, deadline - time.monotonic())))
                     say(str(tally))
                 over.set()
-            say(f"over: {tally}; {summed(torment.told)}")
-            late = await asyncio.to_thread(ground.yard.deliver_all)
+            say(f"over: {tally}; {summary(faults.injected)}")
+            late = await asyncio.to_thread(ground.proxies.deliver_all)
             say(f"late at last: {late}")
             for actor in actors:
                 await actor.settled()
@@ -136,7 +136,7 @@ async def test_a_storm_over_three_nodes_loses_nothing_and_no_node_shows_what_is_
         raise
     assert tally.pushed > seconds / 10
     assert tally.pulled > seconds / 10
-    assert sum(torment.told.values()) > seconds / 10
+    assert sum(faults.injected.values()) > seconds / 10
 
 
 async def patiently(actor: Actor) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster import Cluster
-from harness.programs import run
-from harness.server import Server
+from support.cluster import Cluster
+from support.programs import run
+from support.server import Server
 
 ALLOWED = {"Sparse Manifests": "Disabled"}  # off in the suite's own defaults for every version
 LEAST = {"apis": 28, "data": 24}  # what the pinned suite reports on: fewer means that something was not asked

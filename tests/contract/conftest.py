@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.metadata import CLIENTS, SERVICES, WORLDS, Clock, World, on_each_service
 from proxy.metadata.db.transaction import Registry
+from support.metadata import CLIENTS, SERVICES, WORLDS, Clock, World, on_each_service
 
 
 @pytest.fixture

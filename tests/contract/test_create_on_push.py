@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness.iamshapes import Asked
-from harness.metadata import ACCOUNT, REPOSITORY, World, digest, index_manifest
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import BoundPolicy
 from proxy.model.records import CreateOnPush, Mounted
+from support.iam_shapes import Asked
+from support.metadata import ACCOUNT, REPOSITORY, World, digest, index_manifest
 
 YES, BY_TEMPLATE, NO = CreateOnPush.YES, CreateOnPush.BY_TEMPLATE, CreateOnPush.NO
 TRUST = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"}]}'

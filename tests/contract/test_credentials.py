@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from harness.iamshapes import Asked
-from harness.metadata import ACCOUNT, World
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
 from proxy.auth.revocation import MARGIN_SECONDS
 from proxy.metadata.db.transaction import Registry
 from proxy.metadata.operations.credentials import KEPT_SECONDS, SESSIONS_MAX
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Revocation
+from support.iam_shapes import Asked
+from support.metadata import ACCOUNT, World
 
 OTHER = "210987654321"
 DAYS = 30 * 86_400.0

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from sqlalchemy import delete
 
-from harness.iamshapes import Asked
-from harness.metadata import ACCOUNT, REPOSITORY, World
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
 from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.db.identity_tables import attached_policies
@@ -20,6 +18,8 @@ from proxy.metadata.operations.accounts import Bootstrapped
 from proxy.metadata.operations.iam import quotas
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Account, Principal
+from support.iam_shapes import Asked
+from support.metadata import ACCOUNT, REPOSITORY, World
 
 OTHER = "210987654321"
 KEY = "AKIA7777777777777777"

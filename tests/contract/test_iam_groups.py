@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from harness.iamshapes import Asked
-from harness.metadata import ACCOUNT, World
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
 from proxy.metadata.db.identity_tables import attached_policies, inline_policies
 from proxy.metadata.db.transaction import Transaction
+from support.iam_shapes import Asked
+from support.metadata import ACCOUNT, World
 
 NO_DEVS = ("NoSuchEntity", "The group with name devs cannot be found.")
 # One call of each operation that names a group, but for the name.

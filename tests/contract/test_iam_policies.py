@@ -8,9 +8,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from harness.iamshapes import Asked
-from harness.metadata import ACCOUNT, World
 from proxy.auth.managed import AWS_MANAGED
+from support.iam_shapes import Asked
+from support.metadata import ACCOUNT, World
 
 PULL_ONLY = "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly"
 TRUST = json.dumps(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.iamshapes import Asked
-from harness.metadata import ACCOUNT, World
+from support.iam_shapes import Asked
+from support.metadata import ACCOUNT, World
 
 URL = "https://token.actions.example.com/org"
 ARN = f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.example.com/org"

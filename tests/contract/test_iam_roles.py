@@ -8,9 +8,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from harness.iamshapes import Asked
-from harness.metadata import ACCOUNT, World
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
+from support.iam_shapes import Asked
+from support.metadata import ACCOUNT, World
 
 OTHER = "210987654321"
 ANN = f"arn:aws:iam::{ACCOUNT}:user/ann"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.iamshapes import Asked
-from harness.metadata import ACCOUNT, World
+from support.iam_shapes import Asked
+from support.metadata import ACCOUNT, World
 
 ANN = f"arn:aws:iam::{ACCOUNT}:user/ann"
 REPOSITORY = f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/team/app"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness.iamshapes import Asked
-from harness.metadata import ACCOUNT, World
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
 from proxy.model.errors import Code, Failure
+from support.iam_shapes import Asked
+from support.metadata import ACCOUNT, World
 
 SEALED = b"\x00sealed"
 NO_ANN = ("NoSuchEntity", "The user with name ann cannot be found.")

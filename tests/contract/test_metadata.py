@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.metadata import (
+from proxy.model.errors import Code, Failure
+from proxy.model.records import CreateOnPush, EncryptedDataKey, Segment, Upload
+from support.metadata import (
     ACCOUNT,
     DATA_KEY,
     REPOSITORY,
@@ -18,8 +20,6 @@ from harness.metadata import (
     digest,
     image_manifest,
 )
-from proxy.model.errors import Code, Failure
-from proxy.model.records import CreateOnPush, EncryptedDataKey, Segment, Upload
 
 HOUR = 3600.0
 

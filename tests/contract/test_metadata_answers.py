@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from harness import frames, postgresql
-from harness.faultline import fault_line
-from harness.metadata import (
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.db import schema
+from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.service import idempotency
+from proxy.metadata.service.service import Service
+from proxy.model.errors import Code, Failure
+from proxy.model.records import Fence
+from support import frames, postgresql
+from support.fault_proxy import fault_proxy
+from support.metadata import (
     ACCOUNT,
     REPOSITORY,
     SERVICES,
@@ -24,14 +31,7 @@ from harness.metadata import (
     plain_client,
     postgresql_database,
 )
-from harness.nodes import SECRET, Killable, node, start, until
-from proxy.metadata.client.client import MetadataClient
-from proxy.metadata.db import schema
-from proxy.metadata.db.transaction import Transaction
-from proxy.metadata.service import idempotency
-from proxy.metadata.service.service import Service
-from proxy.model.errors import Code, Failure
-from proxy.model.records import Fence
+from support.nodes import SECRET, Killable, node, start, until
 
 ONE, OTHER = "1" * 32, "2" * 32
 
@@ -157,7 +157,7 @@ async def test_writes_whose_answers_are_lost_are_each_done_once_and_none_is_unav
     """What is not harmless to repeat: a tag is deleted while another client sets it again."""
     url = await asyncio.to_thread(postgresql_database, tmp_path)
     services = [await start(url, tmp_path, name) for name in ("one", "two")]
-    async with fault_line(_port(services[0])) as line:
+    async with fault_proxy(_port(services[0])) as line:
         urls = f"http://127.0.0.1:{line.port},http://{services[1].address}"
         client = MetadataClient.connect(urls, secret=SECRET)
         setter = await node(tmp_path, "n", [services[1].address], [services[1].address])

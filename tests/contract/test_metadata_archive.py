@@ -7,11 +7,11 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
-from fakes.recording_trail import RecordingTrail
 
-from harness.metadata import ACCOUNT, IMAGE, INDEX, REPOSITORY, World, index_manifest
 from proxy.jobs.lifecycle import LifecycleRun
 from proxy.model.errors import Code, Failure
+from support.metadata import ACCOUNT, IMAGE, INDEX, REPOSITORY, World, index_manifest
+from support.recording_trail import RecordingTrail
 
 NAMED: dict[str, Any] = {"repositoryName": REPOSITORY}
 DAY = 86_400.0

@@ -13,7 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from harness.metadata import (
+from proxy.jobs.check import CheckReport
+from proxy.jobs.counts import check_counts
+from proxy.metadata.db.identity_tables import accounts
+from proxy.metadata.db.schema import repositories
+from proxy.metadata.db.transaction import Registry, Transaction
+from proxy.metadata.operations import counts
+from proxy.model.errors import Code, Failure
+from proxy.model.quotas import Quotas
+from proxy.model.records import CreateOnPush, Upload
+from support.metadata import (
     ACCOUNT,
     SERVICES,
     Clock,
@@ -24,15 +33,6 @@ from harness.metadata import (
     on_each_service,
     plain_client,
 )
-from proxy.jobs.check import CheckReport
-from proxy.jobs.counts import check_counts
-from proxy.metadata.db.identity_tables import accounts
-from proxy.metadata.db.schema import repositories
-from proxy.metadata.db.transaction import Registry, Transaction
-from proxy.metadata.operations import counts
-from proxy.model.errors import Code, Failure
-from proxy.model.quotas import Quotas
-from proxy.model.records import CreateOnPush, Upload
 
 DAY = 86_400.0
 REPOSITORY_QUOTA, ACCOUNT_QUOTA = 2_000, 5_000

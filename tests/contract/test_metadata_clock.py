@@ -13,15 +13,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from harness import postgresql
-from harness.logs import log_to
-from harness.metadata import World, append, digest, postgresql_database
 from proxy import observe
 from proxy.metadata.client.client import MetadataClient
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.service.clock import STEP_SECONDS
 from proxy.metadata.service.service import Service, start_service
 from proxy.model.errors import Code, Failure
+from support import postgresql
+from support.logs import log_to
+from support.metadata import World, append, digest, postgresql_database
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, update
 
-from harness.metadata import ACCOUNT, SERVICES, Clock, World, digest, index_manifest, on_each_service, plain_client
 from proxy.jobs.check import CLEAN, DAMAGED, CheckReport
 from proxy.jobs.counts import check_counts
 from proxy.metadata.db.identity_tables import accounts
@@ -21,6 +20,7 @@ from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
 from proxy.model.records import Miscount
+from support.metadata import ACCOUNT, SERVICES, Clock, World, digest, index_manifest, on_each_service, plain_client
 
 REFUSALS = {
     Code.IMAGE_NOT_FOUND,

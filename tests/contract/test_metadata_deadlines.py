@@ -14,8 +14,14 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from harness import frames, postgresql
-from harness.metadata import (
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.db import schema
+from proxy.metadata.db.transaction import Transaction
+from proxy.metadata.deadlines import AGE_MAX_SECONDS, Deadline
+from proxy.metadata.service import idempotency
+from proxy.model.errors import Code, Failure
+from support import frames, postgresql
+from support.metadata import (
     ACCOUNT,
     REPOSITORY,
     SERVICES,
@@ -27,13 +33,7 @@ from harness.metadata import (
     plain_client,
     postgresql_database,
 )
-from harness.nodes import SECRET, Killable, again_until_done
-from proxy.metadata.client.client import MetadataClient
-from proxy.metadata.db import schema
-from proxy.metadata.db.transaction import Transaction
-from proxy.metadata.deadlines import AGE_MAX_SECONDS, Deadline
-from proxy.metadata.service import idempotency
-from proxy.model.errors import Code, Failure
+from support.nodes import SECRET, Killable, again_until_done
 
 ONE = "1" * 32
 TURN = {"task": "sweep", "seconds": 60.0}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.metadata import ACCOUNT, DATA_KEY, World, append, digest, image_manifest
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, CreateOnPush, Mounted, Upload
+from support.metadata import ACCOUNT, DATA_KEY, World, append, digest, image_manifest
 
 ONE, TWO = (f"arn:aws:kms:us-east-1:{ACCOUNT}:key/{name}" for name in ("one", "two"))
 KEYS = {"one/a": ONE, "one/b": ONE, "two/a": TWO, "none/a": "", "none/b": ""}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness.metadata import ACCOUNT, REPOSITORY, World, digest, index_manifest
 from proxy.model.errors import Code, Failure
 from proxy.model.events import EventDelivery
 from proxy.model.jobs import Job
+from support.metadata import ACCOUNT, REPOSITORY, World, digest, index_manifest
 
 ALL = json.dumps({"source": ["aws.ecr"]})
 HOOK = "https://hooks.example/ci"

@@ -15,18 +15,18 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from fakes.cut_line import CutLine
 
-from harness import postgresql
-from harness.faultline import fault_line
-from harness.listening import listening
-from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgresql_database
-from harness.nodes import again_until_done, node, start, until
-from harness.postgresql import Cluster
 from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.cluster import membership
 from proxy.metadata.cluster.pg_registry import FENCED
 from proxy.metadata.cluster.protocol import FENCE_SECONDS
+from support import postgresql
+from support.cut_connection import CutLine
+from support.fault_proxy import fault_proxy
+from support.listening import listening
+from support.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgresql_database
+from support.nodes import again_until_done, node, start, until
+from support.postgresql import Cluster
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
@@ -228,7 +228,7 @@ async def test_a_commit_that_stalls_costs_no_other_service_its_lease(tmp_path: P
         url = await asyncio.to_thread(cluster.database, "rows")
         local = f"{url}?options=-c%20synchronous_commit%3Dlocal"  # services' commits wait for no standby
         writer, other = [await start(local, tmp_path, name) for name in ("a", "b")]
-        async with fault_line(int(other.address.rpartition(":")[2])) as line:
+        async with fault_proxy(int(other.address.rpartition(":")[2])) as line:
             at_writer = await node(tmp_path, "na", [writer.address], [writer.address])
             cut = await node(tmp_path, "cut", [f"127.0.0.1:{line.port}"], [other.address])
             healthy = await node(tmp_path, "nb", [other.address], [other.address])

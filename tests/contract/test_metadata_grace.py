@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fakes.cut_line import CutLine
 
-from harness import postgresql
-from harness.metadata import ACCOUNT, REPOSITORY, World, digest, index_manifest
-from harness.nodes import SECRET, Node, again_until_done, node, start, until
-from harness.postgresql import Cluster
 from proxy import observe
 from proxy.metadata.client.client import MetadataClient
 from proxy.metadata.cluster.outage import OutageGrace
 from proxy.metadata.cluster.protocol import OUTLAST_SECONDS
 from proxy.metadata.service.service import Service
 from proxy.model.errors import Code, Failure
+from support import postgresql
+from support.cut_connection import CutLine
+from support.metadata import ACCOUNT, REPOSITORY, World, digest, index_manifest
+from support.nodes import SECRET, Node, again_until_done, node, start, until
+from support.postgresql import Cluster
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness.metadata import ACCOUNT, IMAGE, REPOSITORY, World, digest, index_manifest
 from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
+from support.metadata import ACCOUNT, IMAGE, REPOSITORY, World, digest, index_manifest
 
 NAMED: dict[str, Any] = {"repositoryName": REPOSITORY}
 SOME: dict[str, Any] = {"imageIds": [{"imageTag": "v1"}]}

@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
-from harness.metadata import (
+from proxy.awsmodel.models import operations
+from proxy.metadata.operations import ECR, images
+from proxy.model.errors import Code, Failure
+from proxy.model.records import CreateOnPush, Page
+from support.metadata import (
     ACCOUNT,
     CONFIG,
     IMAGE,
@@ -19,10 +23,6 @@ from harness.metadata import (
     image_manifest,
     index_manifest,
 )
-from proxy.awsmodel.models import operations
-from proxy.metadata.operations import ECR, images
-from proxy.model.errors import Code, Failure
-from proxy.model.records import CreateOnPush, Page
 
 
 async def refused(code: Code, asking: Awaitable[Any]) -> Failure:

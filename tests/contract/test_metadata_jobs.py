@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.metadata import ACCOUNT, World
 from proxy.metadata.operations import jobs
 from proxy.model.jobs import Job, JobCount
+from support.metadata import ACCOUNT, World
 
 OTHER = "210987654321"
 

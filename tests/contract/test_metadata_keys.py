@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from harness.metadata import ACCOUNT, DATA_KEY, World, append, digest
 from proxy.model.records import EncryptedDataKey, KeyRecord
+from support.metadata import ACCOUNT, DATA_KEY, World, append, digest
 
 FIRST = KeyRecord("first", "wharfage", b"\x00check", None, "", True)
 SECOND = KeyRecord("second", "aws-kms", b"\xffcheck", EncryptedDataKey("aws-kms", b"arn", b"\x00w"), "arn:of", True)

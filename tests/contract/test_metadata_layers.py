@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from harness.metadata import ACCOUNT, CONFIG, REPOSITORY, World, append, digest
-from harness.metadata import LAYER as LAYER_TYPE
 from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
 from proxy.model.records import LayerParts, Upload
+from support.metadata import ACCOUNT, CONFIG, REPOSITORY, World, append, digest
+from support.metadata import LAYER as LAYER_TYPE
 
 LEAST, MOST_BYTES, MOST_PARTS, LAYER = 5, 20, 4, 50
 

@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
-from fakes.recording_trail import RecordingTrail
 
-from harness.metadata import ACCOUNT, INDEX, REPOSITORY, World, index_manifest
 from proxy.jobs.lifecycle import LifecycleRun
 from proxy.jobs.previews import Previews
 from proxy.model.errors import Code, Failure
 from proxy.model.lifecycle.evaluation import Mark
 from proxy.model.lifecycle.policy import CountType, LifecycleAction
 from proxy.model.records import Pull
+from support.metadata import ACCOUNT, INDEX, REPOSITORY, World, index_manifest
+from support.recording_trail import RecordingTrail
 
 DAY = 86_400.0
 ARCHIVE = {"type": "transition", "targetStorageClass": "archive"}

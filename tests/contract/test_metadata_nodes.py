@@ -14,11 +14,6 @@ import psycopg
 import pytest
 from sqlalchemy import update
 
-from harness import postgresql
-from harness.faultline import FaultLine, fault_line
-from harness.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgresql_database
-from harness.nodes import SECRET, Killable, Node, again_until_done, node, start, until
-from harness.postgresql import Cluster
 from proxy.metadata.client.client import MetadataClient
 from proxy.metadata.cluster.protocol import OUTLAST_SECONDS
 from proxy.metadata.contract import Metadata
@@ -26,6 +21,11 @@ from proxy.metadata.db.identity_tables import principals
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.service.service import Service
 from proxy.model.errors import Code, Failure
+from support import postgresql
+from support.fault_proxy import FaultProxy, fault_proxy
+from support.metadata import ACCOUNT, REPOSITORY, digest, index_manifest, postgresql_database
+from support.nodes import SECRET, Killable, Node, again_until_done, node, start, until
+from support.postgresql import Cluster
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 
@@ -168,7 +168,7 @@ async def test_a_node_that_is_cut_off_stops_within_its_lease_and_holds_no_write_
     tmp_path: Path, services: list[Service]
 ) -> None:
     addresses = [service.address for service in services]
-    async with fault_line(int(addresses[0].rpartition(":")[2])) as line:
+    async with fault_proxy(int(addresses[0].rpartition(":")[2])) as line:
         cut = await node(tmp_path, "cut", [f"127.0.0.1:{line.port}"], addresses)
         other = await node(tmp_path, "other", addresses, addresses)
         story = Story([cut, other])
@@ -209,7 +209,7 @@ async def test_a_write_that_finds_all_done_by_another_that_is_not_acknowledged_w
         except Failure:
             return False
 
-    async with fault_line(int(addresses[0].rpartition(":")[2])) as line:
+    async with fault_proxy(int(addresses[0].rpartition(":")[2])) as line:
         cut = await node(tmp_path, "cut", [f"127.0.0.1:{line.port}"], addresses)
         other = await node(tmp_path, "other", addresses[1:], addresses[1:])
         await other.world.put(numbered(1), ["v"], create=True)
@@ -256,7 +256,7 @@ async def test_a_policy_that_another_request_has_brought_somebody_waits_as_long(
             return False
         return found is not None and not found.policies
 
-    async with fault_line(int(addresses[0].rpartition(":")[2])) as line:
+    async with fault_proxy(int(addresses[0].rpartition(":")[2])) as line:
         cut = await node(tmp_path, "cut", [f"127.0.0.1:{line.port}"], addresses[1:])
         await until(cut.page.lease_valid)
         assert await is_free(cut.world.metadata)
@@ -276,7 +276,7 @@ async def test_a_policy_that_another_request_has_brought_somebody_waits_as_long(
 async def test_a_service_whose_line_to_the_database_stands_still_is_given_up_and_comes_back(
     tmp_path: Path, url: str, services: list[Service]
 ) -> None:
-    async with fault_line(postgresql.shared().port) as line:
+    async with fault_proxy(postgresql.shared().port) as line:
         stuck = await start(_through(url, line), tmp_path, "stuck")
         there = [
             await node(tmp_path, "on-stuck", [stuck.address], [services[0].address]),
@@ -362,7 +362,7 @@ async def test_a_postgresql_that_restarts_mid_load_leaves_no_node_behind(tmp_pat
 
 async def test_a_service_on_sqlite_serves_nodes_too_and_its_next_start_outlasts_what_it_lent(tmp_path: Path) -> None:
     service = await start(tmp_path / "m.db", tmp_path, "one")
-    async with fault_line(int(service.address.rpartition(":")[2])) as line:
+    async with fault_proxy(int(service.address.rpartition(":")[2])) as line:
         one = await node(tmp_path, "n", [f"127.0.0.1:{line.port}"], [service.address])
         await one.world.put(numbered(0), ["v"], create=True)
         await one.world.metadata.manifest(ACCOUNT, REPOSITORY, "v")
@@ -379,7 +379,7 @@ async def test_a_service_on_sqlite_serves_nodes_too_and_its_next_start_outlasts_
         await again.close()
 
 
-def _through(url: str, line: FaultLine) -> str:
+def _through(url: str, line: FaultProxy) -> str:
     return f"postgresql://postgres@127.0.0.1:{line.port}/{url.rpartition('/')[2]}"
 
 

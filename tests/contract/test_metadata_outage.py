@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.cut_line import CutLine
 
-from harness import postgresql
-from harness.metadata import ACCOUNT, REPOSITORY, World, cached_client, digest, index_manifest
-from harness.postgresql import Cluster
 from proxy.metadata.contract import Metadata
 from proxy.metadata.db.pg_connection import PgConnection
 from proxy.metadata.service.service import Service, start_service
 from proxy.model.errors import Code, Failure
+from support import postgresql
+from support.cut_connection import CutLine
+from support.metadata import ACCOUNT, REPOSITORY, World, cached_client, digest, index_manifest
+from support.postgresql import Cluster
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from harness.metadata import (
+from proxy.model.errors import Code, Failure
+from proxy.model.records import FRAME_HASH, FRAME_PAGE, Sealing, Upload
+from support.metadata import (
     ACCOUNT,
     REPOSITORY,
     World,
     digest,
     plain_append,
 )
-from proxy.model.errors import Code, Failure
-from proxy.model.records import FRAME_HASH, FRAME_PAGE, Sealing, Upload
 
 FRAME = 1 << 18  # of `World.begin`
 PAGE = FRAME * FRAME_PAGE  # bytes of a layer whose hashes make a page

@@ -12,12 +12,12 @@ import botocore.validate
 import pytest
 from sqlalchemy import delete, update
 
-from harness.iamshapes import Asked
-from harness.metadata import ACCOUNT, REPOSITORY, World, digest
 from proxy.metadata.db.identity_tables import accounts, attached_policies, principals
 from proxy.metadata.db.transaction import Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import BoundPolicy, PolicyScope
+from support.iam_shapes import Asked
+from support.metadata import ACCOUNT, REPOSITORY, World, digest
 
 ARN = f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{REPOSITORY}"
 ADMINISTRATOR = f"arn:aws:iam::{ACCOUNT}:user/administrator"

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from harness.answershapes import check, declared
-from harness.metadata import ACCOUNT, World
 from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.pull_through import PullThroughRule, choose, upstream_repository
 from proxy.model.quotas import Quotas
+from support.metadata import ACCOUNT, World
+from support.response_shapes import check, declared
 
 CREATE, DESCRIBE, UPDATE, DELETE = (
     f"{verb}PullThroughCacheRule{'s' if verb == 'Describe' else ''}"

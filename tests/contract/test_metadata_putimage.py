@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from harness.metadata import ACCOUNT, IMAGE, INDEX, REPOSITORY, World, digest, image_manifest, index_manifest
 from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
+from support.metadata import ACCOUNT, IMAGE, INDEX, REPOSITORY, World, digest, image_manifest, index_manifest
 
 NAMED = {"repositoryName": REPOSITORY}
 

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from harness.metadata import ACCOUNT, World
 from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
+from support.metadata import ACCOUNT, World
 
 MOST = 3
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.metadata import ACCOUNT, World
+from support.metadata import ACCOUNT, World
 
 OTHER = "210987654321"
 SLOW, QUICK = "PutImage", "BatchGetImage"

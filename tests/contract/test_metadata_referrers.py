@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.metadata import ACCOUNT, INDEX, REPOSITORY, World, digest, index_manifest
 from proxy.metadata.operations import referrers
 from proxy.model.errors import Code, Failure
+from support.metadata import ACCOUNT, INDEX, REPOSITORY, World, digest, index_manifest
 
 SUBJECT = {"mediaType": INDEX, "digest": digest("an absent subject"), "size": 3}
 NAMED: dict[str, Any] = {"repositoryName": REPOSITORY, "subjectId": {"imageDigest": SUBJECT["digest"]}}

@@ -6,8 +6,8 @@ import botocore.session
 import botocore.validate
 import pytest
 
-from harness.metadata import ACCOUNT, REPOSITORY, World, digest
 from proxy.model.errors import Code, Failure
+from support.metadata import ACCOUNT, REPOSITORY, World, digest
 
 ECR = botocore.session.get_session().get_service_model("ecr")
 MUTED = {"imageScanningConfiguration": {"scanOnPush": False}}

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness.metadata import ACCOUNT, REPOSITORY, Clock, World, digest, index_manifest, plain_client, sqlite_service
 from proxy.metadata.operations import repositories
 from proxy.model.errors import Code, Failure
 from proxy.model.names import repository_arn
 from proxy.model.records import Page
+from support.metadata import ACCOUNT, REPOSITORY, Clock, World, digest, index_manifest, plain_client, sqlite_service
 
 HOUR = 3600.0
 OTHER = "other/app"

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from harness.answershapes import check, declared
-from harness.metadata import ACCOUNT, World
 from proxy.awsmodel import models
 from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
 from proxy.model.secrets import SecretHead
+from support.metadata import ACCOUNT, World
+from support.response_shapes import check, declared
 
 models.service("secretsmanager")  # read before a loop runs
 NAME = "ecr-pullthroughcache/hub"

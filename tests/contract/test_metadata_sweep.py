@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select, update
 
-from harness.metadata import ACCOUNT, REPOSITORY, World, digest
 from proxy.jobs.check import CLEAN, DAMAGED, CheckReport
 from proxy.jobs.counts import check_counts
 from proxy.metadata.db.schema import blob_links, blobs
 from proxy.metadata.db.transaction import Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.records import CreateOnPush, Miscount
+from support.metadata import ACCOUNT, REPOSITORY, World, digest
 
 HOUR = 3600.0
 DAY = 24 * HOUR

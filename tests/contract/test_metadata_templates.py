@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from harness.answershapes import check, declared
-from harness.metadata import ACCOUNT, World
 from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.quotas import Quotas
+from support.metadata import ACCOUNT, World
+from support.response_shapes import check, declared
 
 PUSH = ["CREATE_ON_PUSH"]
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/ecr-templates"

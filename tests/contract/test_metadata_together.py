@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import postgresql
-from harness.metadata import ACCOUNT, Clock, World, postgresql_database
 from proxy.metadata.client.client import MetadataClient
 from proxy.metadata.service.service import Service, start_service
 from proxy.model.records import KeyRecord
+from support import postgresql
+from support.metadata import ACCOUNT, Clock, World, postgresql_database
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 

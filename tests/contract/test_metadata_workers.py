@@ -13,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.metadata import (
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.contract import Metadata
+from proxy.metadata.service.service import Service
+from proxy.model.errors import Code, Failure
+from support.metadata import (
     ACCOUNT,
     REPOSITORY,
     SERVICES,
@@ -26,10 +30,6 @@ from harness.metadata import (
     on_each_service,
     plain_client,
 )
-from proxy.metadata.client.client import MetadataClient
-from proxy.metadata.contract import Metadata
-from proxy.metadata.service.service import Service
-from proxy.model.errors import Code, Failure
 
 SERVE = """
 import asyncio, sys

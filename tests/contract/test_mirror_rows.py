@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness.metadata import ACCOUNT, REPOSITORY, World, append, digest, image_manifest, index_manifest
 from proxy.model.errors import Code, Failure
 from proxy.model.mirror import PULL_THROUGH, AbsentBlob
 from proxy.model.records import CreateOnPush
+from support.metadata import ACCOUNT, REPOSITORY, World, append, digest, image_manifest, index_manifest
 
 YES = CreateOnPush.YES
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fakes.memory_open_objects import MemoryOpenObjects
 
-from harness.metadata import SERVICES, Clock, World, on_each_service
 from proxy.metadata.client.client import MetadataClient
 from proxy.model.errors import Code, Failure
 from proxy.model.open_objects import OpenObjects
 from proxy.model.records import TAIL_PIECE, Fence, OpenObject, SentPart
+from support.memory_open_objects import MemoryOpenObjects
+from support.metadata import SERVICES, Clock, World, on_each_service
 
 KEY, OTHER = "1" * 32, "2" * 32
 ONE, TWO = SentPart(1, 1, '"e1"', "c1"), SentPart(2, 17, '"e2"', "c2")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.answershapes import check
-from harness.metadata import ACCOUNT, REPOSITORY, World
 from proxy.model.records import PULL_EVERY_SECONDS, Pull
+from support.metadata import ACCOUNT, REPOSITORY, World
+from support.response_shapes import check
 
 ANN = f"arn:aws:iam::{ACCOUNT}:user/ann"
 SCANNER = f"arn:aws:iam::{ACCOUNT}:role/scanners/nightly"

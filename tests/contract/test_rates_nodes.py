@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import postgresql
-from harness.metadata import ACCOUNT, postgresql_database
-from harness.nodes import Node, node, start
 from proxy.auth import rates
 from proxy.auth.rates import LEASE_SECONDS, RateLimiter
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller, Principal
 from proxy.model.quotas import Rate
+from support import postgresql
+from support.metadata import ACCOUNT, postgresql_database
+from support.nodes import Node, node, start
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from harness.metadata import ACCOUNT, REPOSITORY, World, digest, image_manifest, index_manifest
 from proxy.metadata.db.transaction import Registry
 from proxy.model.errors import Code, Failure
 from proxy.model.jobs import Job
 from proxy.model.records import CreateOnPush
 from proxy.model.replication import RemovedTag, ReplicaTag, ReplicationDestination, ReplicationPlan, ReplicationStatus
+from support.metadata import ACCOUNT, REPOSITORY, World, digest, image_manifest, index_manifest
 
 HOME = f"us-east-1/{ACCOUNT}"
 OTHER = "999988887777"

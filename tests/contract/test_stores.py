@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.memory_open_objects import MemoryOpenObjects
-from fakes.memory_store import MemoryStore
 
-from harness.productions import both
-from harness.seaweed import Seaweed
 from proxy.storage.base import Into, ObjectMissing, ObjectStore, Production, Strays
 from proxy.storage.cache.store import CachedStore
 from proxy.storage.filesystem.store import FilesystemStore
 from proxy.storage.s3.bucket import Bucket
 from proxy.storage.s3.conditions import ALL
 from proxy.storage.s3.store import S3Store
+from support.append_inputs import both
+from support.memory_open_objects import MemoryOpenObjects
+from support.memory_store import MemoryStore
+from support.seaweed import Seaweed
 
 
 def s3_store(folder: Path, request: pytest.FixtureRequest) -> ObjectStore:

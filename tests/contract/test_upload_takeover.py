@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.metadata import ACCOUNT, SERVICES, Clock, World, append, digest, on_each_service
 from proxy.metadata.client.client import MetadataClient
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Fence, SentPart, Upload
+from support.metadata import ACCOUNT, SERVICES, Clock, World, append, digest, on_each_service
 
 LEASE = 15.0
 PART = 1000

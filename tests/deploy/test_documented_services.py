@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.cut_line import CutLine
 
-from harness import postgresql
-from harness.programs import ROOT, TOOLS, Daemon, run
-from harness.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
-from harness.server import Server, free_port
+from support import postgresql
+from support.cut_connection import CutLine
+from support.programs import ROOT, TOOLS, Daemon, run
+from support.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
+from support.server import Server, free_port
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.deployed_settings import settings_of
-from harness.programs import ROOT, run
 from proxy.runtime.supervisor import KILL_AFTER
+from support.deployed_settings import settings_of
+from support.programs import ROOT, run
 
 pytestmark = pytest.mark.needs("helm")
 

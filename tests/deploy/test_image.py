@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.debian import import_base
-from harness.engines import Docker, docker_engine
-from harness.images import tree
-from harness.programs import ROOT
-from harness.server import Server, free_port
 from proxy.awsmodel.models import VERSIONS
+from support.debian import import_base
+from support.engines import Docker, docker_engine
+from support.images import tree
+from support.programs import ROOT
+from support.server import Server, free_port
 
 pytestmark = [pytest.mark.needs("dockerd", "docker", "debootstrap"), pytest.mark.timeout(900), pytest.mark.image]
 

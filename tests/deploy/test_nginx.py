@@ -17,11 +17,11 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from harness.deployed_nginx import CONFIGURATION, DeployedNginx, rendered
-from harness.programs import run
-from harness.registry import Registry
-from harness.server import Server, free_port
 from proxy.http.selfsigned import make_self_signed
+from support.deployed_nginx import CONFIGURATION, DeployedNginx, rendered
+from support.programs import run
+from support.registry import Registry
+from support.server import Server, free_port
 
 pytestmark = pytest.mark.needs("nginx")
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from harness.programs import ROOT
 from proxy import observe
 from proxy.cli.main import main
+from support.programs import ROOT
 
 PAGE = ROOT / "docs" / "operations.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.programs import ROOT, Daemon, run
-from harness.registry import Registry
-from harness.server import Server, free_port
 from proxy.config import loader, settings
 from proxy.runtime.supervisor import KILL_AFTER
+from support.programs import ROOT, Daemon, run
+from support.registry import Registry
+from support.server import Server, free_port
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 SERVING = [path for path in UNITS if "backup" not in path.stem]

@@ -25,23 +25,23 @@ from typing import Any
 import psutil
 import pytest
 import uvloop
-from fakes.answer_forms import Secrets, judge
-from fakes.memory_line import PATIENCE_SECONDS, Answer, Line
-from fakes.oci_words import digest_of, image
-from fakes.odd_docker import CONTENTS
-from fakes.odd_layers import learn
-from fakes.odd_requests import SPECIMENS, draw
-from fakes.odd_wire import Known
-from fakes.registry_client import RegistryClient, registry_client
-from fakes.signer import Credentials
 
-from harness import postgresql
-from harness.logs import log_to
-from harness.metadata import postgresql_database
-from harness.specimens import ACCOUNT, NARROWED, REPOSITORY, ROLE, settle
 from proxy.auth.secrets import seal_secret
 from proxy.ecr.routes import ROUTES
 from proxy.model.errors import Failure
+from support import postgresql
+from support.answer_forms import Secrets, judge
+from support.examples import ACCOUNT, NARROWED, REPOSITORY, ROLE, settle
+from support.layer_strategies import learn
+from support.logs import log_to
+from support.memory_connection import PATIENCE_SECONDS, Answer, Line
+from support.metadata import postgresql_database
+from support.oci_requests import digest_of, image
+from support.oci_strategies import CONTENTS
+from support.registry_client import RegistryClient, registry_client
+from support.request_strategies import EXAMPLES, draw
+from support.sigv4_signer import Credentials
+from support.strategies import Known
 
 ROUND = 10_000
 CLIENTS = 16
@@ -185,7 +185,7 @@ def _shown(answer: Answer | None) -> str:
 
 async def _known(doors: RegistryClient) -> Known:
     """Everybody who can sign: the administrator, users with some rights and none, sessions; and their passwords."""
-    for specimens in SPECIMENS.values():
+    for specimens in EXAMPLES.values():
         for specimen in specimens:
             for call in specimen.before:
                 with contextlib.suppress(Failure):  # another specimen has made it
@@ -228,7 +228,7 @@ def _check_memory(memory: list[int]) -> None:
 
 def _check_that_it_went_deep(tally: Counter[str]) -> None:
     """What is only ever refused at the gate proves little: most operations succeed, and each door gives and refuses."""
-    served = {f"{each.service}:{each.operation}" for all_of in SPECIMENS.values() for each in all_of if not each.error}
+    served = {f"{each.service}:{each.operation}" for all_of in EXAMPLES.values() for each in all_of if not each.error}
     succeeded = {name for name in served if tally[f"{name} 200"]}
     assert len(succeeded) > 0.8 * len(served), f"never did: {sorted(served - succeeded)}"
     asked = {outcome.rpartition(" ")[0] for outcome in tally}

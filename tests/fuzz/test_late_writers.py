@@ -1,4 +1,4 @@
-"""Schedules of writers that wake up late, drawn by hypothesis: see `fakes.late_writers`.
+"""Schedules of writers that wake up late, drawn by hypothesis: see `support.late_writers`.
 
 `--schedules` says how many; `make fuzz` runs more of them.
 """
@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import pytest
-from fakes.late_writers import SCHEDULES, Round, Schedule, explore, prepare
 from hypothesis import HealthCheck, Phase, example, given, seed, settings
+
+from support.late_writers import SCHEDULES, Round, Schedule, explore, prepare
 
 # What it recorded arrives when its sender, begun anew, already sends something else: found by 20,000 schedules, when
 # the model took the second for what was recorded.

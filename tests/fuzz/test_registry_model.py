@@ -1,5 +1,5 @@
-"""Both doors of a whole registry against a model of it in a page (`fakes/small_registry`): whatever is pushed, tagged,
-moved, mounted, listed and deleted, in whatever order and at which door, each answer is the model's.
+"""A whole registry against a small model of it (`support/small_registry`): whatever is pushed, tagged, moved, mounted,
+listed and deleted, in any order and through either API, each answer is the model's.
 
 After each step the repository that it was about is listed at both doors and pulled by digest, and the counters that
 quotas go by are counted. `--model-runs` says how many runs of 25 steps; they are the same each time, unless
@@ -17,22 +17,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import uvloop
-from fakes.beside_model import (
-    ABSENT,
-    DIGESTS,
-    LAYERS,
-    MANIFESTS,
-    ONE,
-    SBOM,
-    TWO,
-    Beside,
-    descriptor,
-    image_id,
-    key_of,
-    setting,
-)
-from fakes.both_protocols import both_protocols
-from fakes.small_registry import Manifest, Reason, Reasons, Repository, digest_of
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -46,7 +30,23 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from harness.logs import log_to
+from support.both_protocols import both_protocols
+from support.logs import log_to
+from support.model_check import (
+    ABSENT,
+    DIGESTS,
+    LAYERS,
+    MANIFESTS,
+    ONE,
+    SBOM,
+    TWO,
+    Beside,
+    descriptor,
+    image_id,
+    key_of,
+    setting,
+)
+from support.small_registry import Manifest, Reason, Reasons, Repository, digest_of
 
 STEPS = 25
 Mode = tuple[str, Sequence[str]]

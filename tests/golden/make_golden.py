@@ -12,10 +12,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fakes.encryption_sdk import sdk_encrypt
-from fakes.memory_store import MemoryStore
-from fakes.sealed import ARN, Written, sealed_object, write_messages
-
 import _speedups
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import parse_header
@@ -23,6 +19,9 @@ from proxy.blob.keys import DataKey
 from proxy.blob.local_keys import LocalKeys
 from proxy.blob.master_file import MasterKeys
 from proxy.model.records import Segment
+from support.encryption_sdk import sdk_encrypt
+from support.memory_store import MemoryStore
+from support.sealed_objects import ARN, Written, sealed_object, write_messages
 
 FOLDER = Path(__file__).parent
 FRAME_LENGTH = 128  # the SDK writes multiples of 128 only

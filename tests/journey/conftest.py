@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.accounts import open_account
-from harness.awscommand import Aws
-from harness.server import Server
+from support.accounts import open_account
+from support.aws_command import Aws
+from support.server import Server
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from harness.lines import Line
-from harness.programs import run
-from harness.server import Server, password_at, status_of
+from support.connections import Line
+from support.programs import run
+from support.server import Server, password_at, status_of
 
 DEFAULT, OTHER = "123456789012", "210987654321"
 APP = f"arn:aws:ecr:us-east-1:{DEFAULT}:repository/team/app"

@@ -18,10 +18,10 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from fakes.oci_words import digest_of, push_blob, push_image
-from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 from proxy.model.identity import Session, SessionKind
+from support.oci_requests import digest_of, push_blob, push_image
+from support.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 SUFFIX = "registry.example"
 OTHER = "210987654321"

@@ -20,19 +20,19 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from fakes.oci_words import OCI_IMAGE, digest_of, image, push_image
-from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 from yarl import URL
 
-from harness.disks import fill, mounted
-from harness.issuer import Issuer
-from harness.lines import Line
-from harness.programs import Daemon
-from harness.server import Server, free_port
 from proxy.audit.outputs import RotatedFile
 from proxy.audit.trail import LOST, OMITTED, WrittenTrail
 from proxy.awsmodel import models
 from proxy.ecr.sts.issuers import Issuers
+from support.connections import Line
+from support.disks import fill, mounted
+from support.issuer import Issuer
+from support.oci_requests import OCI_IMAGE, digest_of, image, push_image
+from support.programs import Daemon
+from support.server import Server, free_port
+from support.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 models.service("sts")  # read before a loop runs that must not wait
 models.service("iam")

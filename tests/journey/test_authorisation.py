@@ -15,18 +15,18 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fakes.memory_line import Answer
-from fakes.oci_words import EMPTY_CONFIG, OCI_IMAGE, digest_of, image
-from fakes.registry_client import LAYER, NOBODY, RegistryClient, push, registry_client
 
-from harness.specimens import ACCOUNT, ECR, REGION, REPOSITORY, STS, Specimen, allow, settle
-from harness.specimens_iam import IAM
 from proxy.ecr.iam.actions import ACTIONS
 from proxy.ecr.routes import ROUTES as ECR_ROUTES
 from proxy.ecr.sts import SERVED
 from proxy.oci.routes import ROUTES as OCI_ROUTES
+from support.examples import ACCOUNT, ECR, REGION, REPOSITORY, STS, Example, allow, settle
+from support.examples_iam import IAM
+from support.memory_connection import Answer
+from support.oci_requests import EMPTY_CONFIG, OCI_IMAGE, digest_of, image
+from support.registry_client import LAYER, NOBODY, RegistryClient, push, registry_client
 
-SERVICES: Mapping[str, Sequence[Specimen]] = {"ecr": ECR, "sts": STS, "iam": IAM}
+SERVICES: Mapping[str, Sequence[Example]] = {"ecr": ECR, "sts": STS, "iam": IAM}
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ async def test_who_one_is_may_be_asked_by_all_even_where_everything_is_denied(do
             assert (await _asked(doors, specimen)).status == 200, specimen
 
 
-async def _asked(doors: RegistryClient, specimen: Specimen) -> Answer:
+async def _asked(doors: RegistryClient, specimen: Example) -> Answer:
     who = None if specimen.operation == "AssumeRoleWithWebIdentity" else doors.keys[NOBODY]
     return await doors.ask(specimen.service, specimen.operation, specimen.parameters, who)
 

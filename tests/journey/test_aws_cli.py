@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.awscommand import REGION, Aws
-from harness.registry import Registry, digest_of
-from harness.server import Server
+from support.aws_command import REGION, Aws
+from support.registry import Registry, digest_of
+from support.server import Server
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("aws")]
 

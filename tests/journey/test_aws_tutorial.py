@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from botocore import xform_name
 
-from harness.awscommand import REGION, Aws, key_of, said
-from harness.policies import LOGIN, POWER_USER, PULL, PULL_ONLY, allow, policy
 from proxy.metadata.operations.iam import IAM
+from support.aws_command import REGION, Aws, key_of, said
+from support.policies import LOGIN, POWER_USER, PULL, PULL_ONLY, allow, policy
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("aws"), pytest.mark.timeout(600)]
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from botocore import xform_name
 
-from harness.awscommand import Aws, said
-from harness.images import MIB
-from harness.policies import PULL, allow, policy
-from harness.registry import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, digest_of
-from harness.resolver import get
 from proxy.ecr.routes import ROUTES
+from support.aws_command import Aws, said
+from support.images import MIB
+from support.policies import PULL, allow, policy
+from support.registry import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, digest_of
+from support.resolver import get
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("aws"), pytest.mark.timeout(600)]
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from harness.awscommand import Aws, said
-from harness.registry import OCI_INDEX
+from support.aws_command import Aws, said
+from support.registry import OCI_INDEX
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("aws"), pytest.mark.timeout(600)]
 

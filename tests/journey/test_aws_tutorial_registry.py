@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.accounts import open_account
-from harness.awscommand import REGION, Aws, said
-from harness.policies import allow, policy
-from harness.server import Server
+from support.accounts import open_account
+from support.aws_command import REGION, Aws, said
+from support.policies import allow, policy
+from support.server import Server
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("aws"), pytest.mark.timeout(600)]
 

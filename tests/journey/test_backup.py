@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import postgresql
-from harness.moto import Moto
-from harness.programs import ROOT, environment
-from harness.registry import Registry
-from harness.server import Server
-from harness.storm import TAGS, Actor, Tally
 from proxy.admin.backups import HOLD_SECONDS
 from proxy.jobs.backup import sum_of
+from support import postgresql
+from support.moto import Moto
+from support.programs import ROOT, environment
+from support.registry import Registry
+from support.server import Server
+from support.workload import TAGS, Actor, Tally
 
 LARGE = 900_000  # bytes
 SECOND = 1 / 3600  # hours

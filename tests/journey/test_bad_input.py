@@ -15,8 +15,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from fakes.bench import open_objects
-from fakes.oci_words import (
+
+from proxy.auth.envelope import SmallSealer
+from proxy.auth.tokens import PURPOSE, Tokens
+from proxy.model.identity import Principal
+from support.failing_registry import open_objects
+from support.oci_requests import (
     OCI_IMAGE,
     OCI_INDEX,
     begin_upload,
@@ -30,12 +34,8 @@ from fakes.oci_words import (
     push_image,
     range_of,
 )
-from fakes.raw_http import Raw
-from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
-
-from proxy.auth.envelope import SmallSealer
-from proxy.auth.tokens import PURPOSE, Tokens
-from proxy.model.identity import Principal
+from support.raw_http import Raw
+from support.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 REPOSITORY = "team/app"
 CONTENT = os.urandom(200_000)

@@ -12,8 +12,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from harness.registry import Registry, digest_of
-from harness.server import Server
+from support.registry import Registry, digest_of
+from support.server import Server
 
 _session = boto3.session.Session()
 

@@ -16,10 +16,10 @@ from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from harness.accounts import open_account
-from harness.registry import OCI_INDEX, OCI_MANIFEST
-from harness.server import Server
 from proxy.ecr.routes import ROUTES
+from support.accounts import open_account
+from support.registry import OCI_INDEX, OCI_MANIFEST
+from support.server import Server
 
 REPOSITORY = "team/app"
 SUBJECT = {"mediaType": OCI_MANIFEST, "digest": f"sha256:{'5' * 64}", "size": 5}

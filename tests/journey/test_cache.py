@@ -18,13 +18,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from harness.faultline import FaultLine, fault_line_in_a_thread
-from harness.images import MIB
-from harness.lines import owners
-from harness.programs import ROOT, environment
-from harness.registry import OCI_INDEX, OCI_MANIFEST, Registry, digest_of
-from harness.seaweed import Seaweed
-from harness.server import Server
+from support.connections import owners
+from support.fault_proxy import FaultProxy, fault_proxy_in_thread
+from support.images import MIB
+from support.programs import ROOT, environment
+from support.registry import OCI_INDEX, OCI_MANIFEST, Registry, digest_of
+from support.seaweed import Seaweed
+from support.server import Server
 
 pytestmark = pytest.mark.needs("weed")
 
@@ -37,7 +37,7 @@ class Node:
     """A server, its line to S3, and what beside commands need to know."""
 
     server: Server
-    line: FaultLine
+    line: FaultProxy
     settings: dict[str, str]
     password: str
 
@@ -73,7 +73,7 @@ class Node:
 def node(
     start_server: Callable[..., Server], seaweed: Seaweed, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Node]:
-    with fault_line_in_a_thread(seaweed.port) as line:
+    with fault_proxy_in_thread(seaweed.port) as line:
         settings = {
             **seaweed.settings(f"{uuid.uuid4().hex[:8]}/"),
             "WHARFAGE_STORAGE_ENDPOINT": line.url,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from harness.server import Server, free_port
+from support.server import Server, free_port
 
 GREEDY, OTHER = "127.0.0.2", "127.0.0.3"  # two clients: all of 127.0.0.0/8 is this machine
 FILES = 1024

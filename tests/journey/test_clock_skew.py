@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from harness import faketime, postgresql
-from harness.lines import Line
-from harness.metadata import World, postgresql_database
-from harness.programs import Daemon
-from harness.registry import digest_of
-from harness.server import Server, free_port, password_at
 from proxy.blob.master_file import MasterKeys
 from proxy.metadata.client.client import MetadataClient
 from proxy.model.errors import Code, Failure
+from support import faketime, postgresql
+from support.connections import Line
+from support.metadata import World, postgresql_database
+from support.programs import Daemon
+from support.registry import digest_of
+from support.server import Server, free_port, password_at
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM, faketime.PROGRAM)
 

@@ -17,11 +17,11 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from harness.awscommand import REGION, Aws
-from harness.issuer import Issuer, github, sign
-from harness.policies import LOGIN, PUSH, allow, policy
-from harness.registry import Registry
-from harness.server import Server
+from support.aws_command import REGION, Aws
+from support.issuer import Issuer, github, sign
+from support.policies import LOGIN, PUSH, allow, policy
+from support.registry import Registry
+from support.server import Server
 
 ACCOUNT = "123456789012"
 ROLES = f"arn:aws:iam::{ACCOUNT}:role"

@@ -15,10 +15,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from harness.images import write_layout
-from harness.programs import run
-from harness.server import Server
-from harness.webhooks import Webhook
+from support.images import write_layout
+from support.programs import run
+from support.server import Server
+from support.webhooks import Webhook
 
 ACCOUNT = "123456789012"
 INDEX = "application/vnd.oci.image.index.v1+json"

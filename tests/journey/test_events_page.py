@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.images import write_layout
-from harness.programs import ROOT, run
-from harness.server import Server, free_port
+from support.images import write_layout
+from support.programs import ROOT, run
+from support.server import Server, free_port
 
 PAGE = (ROOT / "docs" / "events.md").read_text()
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.images import MIB
-from harness.lines import Line, OpenPatch, line_to_each_worker, owners
-from harness.programs import Daemon
-from harness.registry import Answer, digest_of
-from harness.server import Server, free_port
 from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS
+from support.connections import Line, OpenPatch, line_to_each_worker, owners
+from support.images import MIB
+from support.programs import Daemon
+from support.registry import Answer, digest_of
+from support.server import Server, free_port
 
 WORKERS = 3
 OCTETS = {"Content-Type": "application/octet-stream"}

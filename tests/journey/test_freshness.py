@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from harness.lines import Line, line_to_each_worker
-from harness.registry import OCI_MANIFEST, digest_of, image_manifest
-from harness.server import Server
+from support.connections import Line, line_to_each_worker
+from support.registry import OCI_MANIFEST, digest_of, image_manifest
+from support.server import Server
 
 WORKERS = 4
 KIND = {"Content-Type": OCI_MANIFEST}

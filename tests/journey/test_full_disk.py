@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.disks import fill, mounted
-from harness.lines import Line
-from harness.registry import digest_of
-from harness.server import Server
+from support.connections import Line
+from support.disks import fill, mounted
+from support.registry import digest_of
+from support.server import Server
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 CONTENT = bytes(range(256)) * 4096

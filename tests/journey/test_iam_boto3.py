@@ -13,9 +13,9 @@ from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from harness.metadata import ACCOUNT
-from harness.server import Server
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
+from support.metadata import ACCOUNT
+from support.server import Server
 
 PULL_ONLY = "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly"
 TEAM, COST = {"Key": "Team", "Value": "a@b"}, {"Key": "Cost", "Value": "9"}

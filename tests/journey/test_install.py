@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkout import copy_tracked, tracked
+from support.checkout import copy_tracked, tracked
 
 # An editable install beside it would lend it the compiled module.
 VERSION = """

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness.programs import run
-from harness.server import Server
+from support.programs import run
+from support.server import Server
 
 ACCOUNT, OTHER = "123456789012", "210987654321"
 INSERT = (

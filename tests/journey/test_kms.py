@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.cut_line import CutLine
 
-from harness.lines import Line
-from harness.moto import Moto
-from harness.programs import Daemon, run
-from harness.registry import digest_of
-from harness.server import Server, free_port
+from support.connections import Line
+from support.cut_connection import CutLine
+from support.moto import Moto
+from support.programs import Daemon, run
+from support.registry import digest_of
+from support.server import Server, free_port
 
 Start = Callable[..., Server]
 REPOSITORY = "team/app"

@@ -18,16 +18,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness import balancer, postgresql
-from harness.cluster import Cluster
-from harness.images import MIB
-from harness.lateline import LateLine
-from harness.lines import Line, OpenPatch
-from harness.registry import Answer, digest_of
-from harness.seaweed import Seaweed
-from harness.server import Server
-from harness.torment import LineYard
 from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS
+from support import balancer, postgresql
+from support.cluster import Cluster
+from support.cluster_faults import FaultProxies
+from support.connections import Line, OpenPatch
+from support.images import MIB
+from support.late_proxy import LateProxy
+from support.registry import Answer, digest_of
+from support.seaweed import Seaweed
+from support.server import Server
 
 pytestmark = pytest.mark.needs("weed", balancer.PROGRAM, postgresql.PROGRAM)
 
@@ -116,12 +116,12 @@ def signal_node(node: Server, number: signal.Signals) -> None:
 class Play:
     """One run of all schedules on one cluster. `store` and `rows` are A's lines to the store and to the metadata."""
 
-    def __init__(self, cluster: Cluster, yard: LineYard, repository: str, stack: ExitStack) -> None:
+    def __init__(self, cluster: Cluster, proxies: FaultProxies, repository: str, stack: ExitStack) -> None:
         self._a, self._b = cluster.nodes
-        self._cluster, self._yard, self._repository = cluster, yard, repository
+        self._cluster, self._proxies, self._repository = cluster, proxies, repository
         self._token = cluster.password()
-        self._store: LateLine = yard.lines["node0-s3"]
-        self._rows = yard.lines["node0-service0"]
+        self._store: LateProxy = proxies.proxies["node0-s3"]
+        self._rows = proxies.proxies["node0-service0"]
         self._to_a, self._to_b = Line(self._a, self._token), Line(self._b, self._token)
         stack.callback(self._to_a.close)
         stack.callback(self._to_b.close)
@@ -141,7 +141,7 @@ class Play:
             self._send_late(each)
         signal_node(self._a, signal.SIGSTOP)
         self._store.holds = None
-        self._yard.mend(self._store)  # A finds its connections reset when it goes on
+        self._proxies.mend(self._store)  # A finds its connections reset when it goes on
         self._stopped_at = len(self._rows.requests)
         try:
             self._take_over()
@@ -198,7 +198,7 @@ class Play:
             "A's stall clock put what it had into rows",
         )
         stall.committed = self._to_b.ask("PUT", stall.closing()).status
-        self.played.delivered = self._yard.deliver(self._store)
+        self.played.delivered = self._proxies.deliver(self._store)
         for each in self._all:
             assert each.late is not None
             with suppress(OSError, http.client.HTTPException):  # whatever A says of it: it has cleaned up by then
@@ -219,15 +219,15 @@ class Play:
 @pytest.fixture(scope="module")
 def played(seaweed: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     with ExitStack() as stack:
-        yard = LineYard()
-        stack.callback(yard.close)
+        proxies = FaultProxies()
+        stack.callback(proxies.close)
         folder = tmp_path_factory.mktemp("late")
         cluster = Cluster.begin(
-            folder, postgresql.shared(), seaweed, nodes=2, services=1, through=yard.through, watched=True
+            folder, postgresql.shared(), seaweed, nodes=2, services=1, through=proxies.through, watched=True
         )
         stack.callback(cluster.abandon)
         try:
-            made = Play(cluster, yard, "late/writers", stack).run()
+            made = Play(cluster, proxies, "late/writers", stack).run()
         except BaseException:
             print(cluster.tails())  # noqa: T201 - shown with the failure
             raise

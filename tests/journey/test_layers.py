@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness.images import MIB
-from harness.registry import OCI_INDEX, OCI_MANIFEST, Registry
-from harness.resolver import (
+from support.images import MIB
+from support.registry import OCI_INDEX, OCI_MANIFEST, Registry
+from support.resolver import (
     client,
     digest_of,
     fetch_layer,
@@ -23,7 +23,7 @@ from harness.resolver import (
     push_image,
     push_layer,
 )
-from harness.server import Server
+from support.server import Server
 
 
 @pytest.fixture(params=["server", pytest.param("s3_server", marks=pytest.mark.needs("weed"))])

@@ -15,10 +15,10 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from harness.awscommand import Aws, said
-from harness.programs import ROOT
-from harness.registry import OCI_INDEX, Registry, digest_of
-from harness.server import Server
+from support.aws_command import Aws, said
+from support.programs import ROOT
+from support.registry import OCI_INDEX, Registry, digest_of
+from support.server import Server
 
 NAMED = {"repositoryName": "team/app"}
 KEEP_TWO = json.dumps(

@@ -21,10 +21,10 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from harness.images import MIB
-from harness.lines import Line, OpenPatch
-from harness.resolver import client
-from harness.server import Server
+from support.connections import Line, OpenPatch
+from support.images import MIB
+from support.resolver import client
+from support.server import Server
 
 STREAMS = 32
 SIZE = 96 * MIB

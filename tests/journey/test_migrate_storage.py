@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.programs import ROOT, environment
-from harness.registry import Registry
-from harness.seaweed import Seaweed
-from harness.server import Server
+from support.programs import ROOT, environment
+from support.registry import Registry
+from support.seaweed import Seaweed
+from support.server import Server
 
 LARGE = 900_000  # bytes
 LARGER = 20 * 2**20  # in parts of S3

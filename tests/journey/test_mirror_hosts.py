@@ -13,10 +13,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes.far_registry import FarRegistry
 
-from harness.server import Server
 from proxy.metadata.client.client import MetadataClient
+from support.other_registry import FarRegistry
+from support.server import Server
 
 INSIDE, OUTSIDE = "10.1.2.3", "192.0.2.7"
 HUB_LOGIN = "Basic " + base64.b64encode(b"somebody:dckr_pat_s3cret").decode()

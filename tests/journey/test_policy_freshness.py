@@ -19,13 +19,13 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from harness import cluster as clusters
-from harness.cluster import Cluster
-from harness.lines import Line, line_to_each_worker
-from harness.policies import LOGIN, PULL, PULL_ONLY, allow, policy
-from harness.programs import run
-from harness.registry import OCI_MANIFEST, image_manifest
-from harness.server import Server, password_at
+from support import cluster as clusters
+from support.cluster import Cluster
+from support.connections import Line, line_to_each_worker
+from support.policies import LOGIN, PULL, PULL_ONLY, allow, policy
+from support.programs import run
+from support.registry import OCI_MANIFEST, image_manifest
+from support.server import Server, password_at
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 CONFIG = b'{"architecture": "amd64", "os": "linux"}'

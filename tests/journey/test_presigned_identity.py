@@ -21,8 +21,8 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from harness.accounts import open_account
-from harness.server import Server
+from support.accounts import open_account
+from support.server import Server
 
 REGION = "us-east-1"
 CLUSTER = "harbour"

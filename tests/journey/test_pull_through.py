@@ -15,11 +15,11 @@ import aiohttp
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from fakes.far_registry import INDEX, FarRegistry
 
-from harness.server import Server
 from proxy.metadata.client.client import MetadataClient
 from proxy.registry.mirror.spool import FRAME
+from support.other_registry import INDEX, FarRegistry
+from support.server import Server
 
 ACCOUNT = "000000000000"
 LAYER = os.urandom(3 * FRAME + 12345)

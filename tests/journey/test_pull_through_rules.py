@@ -16,12 +16,12 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from fakes.far_registry import FarRegistry
 
-from harness.accounts import Key, open_account
-from harness.awscommand import Aws
-from harness.policies import allow, policy
-from harness.server import Server
+from support.accounts import Key, open_account
+from support.aws_command import Aws
+from support.other_registry import FarRegistry
+from support.policies import allow, policy
+from support.server import Server
 
 REGION = "us-east-1"
 USER, TOKEN = "me", "t0ken-that-must-be-nowhere"

@@ -8,8 +8,8 @@ import pytest
 from fill import Size, fill
 from registry_size import FEW, FEWER, run, serving, walked
 
-from harness import postgresql
 from proxy.ecr.routes import ROUTES
+from support import postgresql
 
 IMAGES, PAGE = 5000, 100
 BOUND = 16 * 10**6

@@ -14,10 +14,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from harness.accounts import open_account
-from harness.registry import Registry, digest_of
-from harness.server import Server
-from harness.webhooks import Webhook
+from support.accounts import open_account
+from support.registry import Registry, digest_of
+from support.server import Server
+from support.webhooks import Webhook
 
 ACCOUNT, OTHER = "123456789012", "999988887777"
 TO_OTHER = {"region": "us-east-1", "registryId": OTHER}

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.fake_kms import ARN, fake_kms
 
-from harness.awscommand import Aws, said
-from harness.images import MIB, check_layout, write_layout
-from harness.moto import Moto
-from harness.programs import run
-from harness.server import Server
+from support.aws_command import Aws, said
+from support.fake_kms import ARN, fake_kms
+from support.images import MIB, check_layout, write_layout
+from support.moto import Moto
+from support.programs import run
+from support.server import Server
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("aws", "crane")]
 

@@ -16,13 +16,13 @@ import boto3
 import pytest
 from peers import distribution
 
-from harness.programs import ROOT, environment, run
-from harness.registry import Registry, digest_of
-from harness.rigs import Place
-from harness.server import Server
 from proxy.rig import content
 from proxy.rig.plan import ImageShape
 from proxy.rig.sizes import parse_sizes
+from support.programs import ROOT, environment, run
+from support.registry import Registry, digest_of
+from support.rig_command import Place
+from support.server import Server
 
 MIB = 1 << 20
 LARGE = 192 * MIB

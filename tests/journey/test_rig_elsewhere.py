@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakes.token_server import TokenServer
 
-from harness.distribution import distribution
-from harness.rigs import Place
-from harness.seaweed import Seaweed
-from harness.server import Server, free_port
 from proxy.rig import content
 from proxy.rig.plan import ImageShape
 from proxy.rig.sizes import parse_sizes
+from support.distribution import distribution
+from support.rig_command import Place
+from support.seaweed import Seaweed
+from support.server import Server, free_port
+from support.token_server import TokenServer
 
 
 @pytest.mark.needs("registry")

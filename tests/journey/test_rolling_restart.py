@@ -24,12 +24,12 @@ from typing import Any
 
 import pytest
 
-from harness.deployed_nginx import DeployedNginx
-from harness.images import check_layout, write_layout
-from harness.programs import Daemon, run
-from harness.registry import Registry
-from harness.server import START_SECONDS, Server, free_port
 from proxy.http.selfsigned import make_self_signed
+from support.deployed_nginx import DeployedNginx
+from support.images import check_layout, write_layout
+from support.programs import Daemon, run
+from support.registry import Registry
+from support.server import START_SECONDS, Server, free_port
 
 DELAY = 2.0  # seconds of drain_delay here; nginx keeps idle connections for less, as deploy/nginx.conf says
 SHORT = {"keepalive_timeout 4s;": "keepalive_timeout 1s;"}

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.images import MIB, check_layout, write_layout
-from harness.lines import Line
-from harness.programs import run
-from harness.registry import digest_of
-from harness.seaweed import Seaweed
-from harness.server import Server
+from support.connections import Line
+from support.images import MIB, check_layout, write_layout
+from support.programs import run
+from support.registry import digest_of
+from support.seaweed import Seaweed
+from support.server import Server
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.lines import Line
-from harness.pushes import PIECE, push_many
-from harness.seaweed import Seaweed
-from harness.server import Server
+from support.connections import Line
+from support.pushes import PIECE, push_many
+from support.seaweed import Seaweed
+from support.server import Server
 
 pytestmark = pytest.mark.needs("weed")
 

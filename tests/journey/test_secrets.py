@@ -14,10 +14,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from harness.accounts import Key, open_account
-from harness.awscommand import Aws
-from harness.policies import allow, policy
-from harness.server import Server
+from support.accounts import Key, open_account
+from support.aws_command import Aws
+from support.policies import allow, policy
+from support.server import Server
 
 REGION = "us-east-1"
 NAME = "ecr-pullthroughcache/hub"

@@ -20,8 +20,8 @@ from subprocess import CompletedProcess
 import psutil
 import pytest
 
-from harness.programs import ROOT, Daemon, run
-from harness.server import Server, free_port
+from support.programs import ROOT, Daemon, run
+from support.server import Server, free_port
 
 Start = Callable[..., Server]
 LAYER = 48 * 1024 * 1024  # more than socket buffers hold, so that a pull that is not read stays running

@@ -12,8 +12,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from harness.programs import run
-from harness.server import Server, status_of
+from support.programs import run
+from support.server import Server, status_of
 
 Start = Callable[..., Server]
 COMMANDS = [

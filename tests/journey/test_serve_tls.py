@@ -16,9 +16,9 @@ from typing import Any
 import boto3
 import pytest
 
-from harness.programs import Daemon, run
-from harness.server import Server, free_port
 from proxy.http.selfsigned import make_self_signed
+from support.programs import Daemon, run
+from support.server import Server, free_port
 
 
 def start(data: Path, ca: Path, *flags: str | Path) -> Server:

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.cut_line import CutLine
 
-from harness import postgresql
-from harness.lines import Line
-from harness.metadata import postgresql_database
-from harness.programs import Daemon
-from harness.registry import OCI_MANIFEST, image_manifest
-from harness.seaweed import Seaweed
-from harness.server import Server, free_port
 from proxy.blob.master_file import MasterKeys
 from proxy.http.selfsigned import make_self_signed
+from support import postgresql
+from support.connections import Line
+from support.cut_connection import CutLine
+from support.metadata import postgresql_database
+from support.programs import Daemon
+from support.registry import OCI_MANIFEST, image_manifest
+from support.seaweed import Seaweed
+from support.server import Server, free_port
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM, "weed")
 

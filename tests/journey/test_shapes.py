@@ -13,23 +13,23 @@ import pytest
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.parsers import create_parser
-from fakes.memory_line import Answer, Line
-from fakes.recording_access import RecordingAccess
-from fakes.registry_client import RegistryClient, raw_request, registry_client, written
-from fakes.signer import Credentials, Scope, signed
-from fakes.whole_registry import whole_registry
 
-from harness import answershapes
-from harness.alwayssent import ALWAYS
-from harness.issuer import Issuer
-from harness.specimens import ACCOUNT, ECR, ROLE, STS, Specimen, document, settle
-from harness.specimens_iam import IAM
 from proxy.auth.policy.decision import Decision
 from proxy.awsmodel import models
 from proxy.ecr.routes import ROUTES
 from proxy.ecr.sts.issuers import Issuers
+from support import response_shapes
+from support.examples import ACCOUNT, ECR, ROLE, STS, Example, document, settle
+from support.examples_iam import IAM
+from support.issuer import Issuer
+from support.memory_connection import Answer, Line
+from support.recording_access import RecordingAccess
+from support.registry_client import RegistryClient, raw_request, registry_client, written
+from support.required_members import ALWAYS
+from support.sigv4_signer import Credentials, Scope, signed
+from support.whole_registry import whole_registry
 
-SERVICES: Mapping[str, Sequence[Specimen]] = {"ecr": ECR, "sts": STS, "iam": IAM}
+SERVICES: Mapping[str, Sequence[Example]] = {"ecr": ECR, "sts": STS, "iam": IAM}
 
 UNSENT: Mapping[tuple[str, str], str] = {
     ("GetRole", "Role.RoleLastUsed.LastUsedDate"): "the role was never taken",
@@ -71,7 +71,7 @@ async def test_an_answer_is_its_models_output_and_botocore_reads_all_of_it(doors
             assert answer.status in (400, 403, 404)
             continue
         assert answer.status == 200, (specimen.operation, answer.body)
-        said = answershapes.read(service, specimen.operation, answer.body)
+        said = response_shapes.read(service, specimen.operation, answer.body)
         assert _plain(_by_botocore(service, specimen.operation, answer)) == _plain(said), specimen.operation
 
 
@@ -82,7 +82,7 @@ async def test_an_answer_has_every_member_that_awss_own_example_of_it_has(doors:
     for specimen in SERVICES[service]:
         if specimen.error or specimen.operation not in examples:
             continue
-        said = answershapes.read(service, specimen.operation, (await _asked(doors, specimen)).body)
+        said = response_shapes.read(service, specimen.operation, (await _asked(doors, specimen)).body)
         sent = set(_members(said))
         missing += [
             (specimen.operation, member)
@@ -110,7 +110,7 @@ async def test_a_web_identitys_answer_is_its_models_output(tmp_path: Path, issue
         answer = await doors.ask("sts", "AssumeRoleWithWebIdentity", asked, None)
     await issuer.finish()
     assert answer.status == 200, answer.body
-    said = answershapes.read("sts", "AssumeRoleWithWebIdentity", answer.body)
+    said = response_shapes.read("sts", "AssumeRoleWithWebIdentity", answer.body)
     assert _plain(_by_botocore("sts", "AssumeRoleWithWebIdentity", answer)) == _plain(said)
     (example,) = _examples("sts")["AssumeRoleWithWebIdentity"]
     assert set(_members(example)) - set(_members(said)) == {"PackedPolicySize"}  # no policy and no tag was packed
@@ -166,7 +166,7 @@ def test_what_is_left_out_is_in_an_example() -> None:
     assert set(UNSENT) <= shown
 
 
-async def _asked(doors: RegistryClient, specimen: Specimen) -> Answer:
+async def _asked(doors: RegistryClient, specimen: Example) -> Answer:
     await settle(doors.registry.metadata, specimen.before)
     who = None if specimen.operation == "AssumeRoleWithWebIdentity" else doors.keys["administrator"]
     return await doors.ask(specimen.service, specimen.operation, specimen.parameters, who)

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.lines import Line
-from harness.pushes import MIB, memory_of
-from harness.server import Server
-from harness.slow_readers import Content, SlowReaders
 from proxy.blob.buffers import SLOT_BYTES
 from proxy.blob.format import FRAME_LENGTH
+from support.connections import Line
+from support.pushes import MIB, memory_of
+from support.server import Server
+from support.slow_readers import Content, SlowReaders
 
 READERS, WORKERS = 200, 2
 CONNECTION = 128 * 1024  # of one request, all told

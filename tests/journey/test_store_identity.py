@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.lines import Line
-from harness.programs import run
-from harness.registry import OCI_MANIFEST, digest_of, image_manifest
-from harness.server import Server
+from support.connections import Line
+from support.programs import run
+from support.registry import OCI_MANIFEST, digest_of, image_manifest
+from support.server import Server
 
 
 def check(server: Server, *more: str, ok: bool) -> str:

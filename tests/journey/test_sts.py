@@ -16,12 +16,12 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from fakes.oci_words import digest_of, push_image
-from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
-from harness.issuer import DISCOVERY, Issuer, status
 from proxy.awsmodel import models
 from proxy.ecr.sts.issuers import UNVERIFIABLE, Issuers
+from support.issuer import DISCOVERY, Issuer, status
+from support.oci_requests import digest_of, push_image
+from support.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 models.service("sts")  # read before a loop runs that must not wait
 

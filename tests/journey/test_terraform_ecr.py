@@ -16,10 +16,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from harness.accounts import Key, open_account
-from harness.policies import PULL, allow, policy
-from harness.registry import OCI_INDEX
-from harness.server import Server
+from support.accounts import Key, open_account
+from support.policies import PULL, allow, policy
+from support.registry import OCI_INDEX
+from support.server import Server
 
 REGION = "us-east-1"
 

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fakes.cut_line import CutLine
 
-from harness import postgresql
-from harness.lines import Line
-from harness.metadata import postgresql_database
-from harness.programs import Daemon, run
-from harness.registry import OCI_MANIFEST, image_manifest
-from harness.server import Server, free_port
 from proxy.http.selfsigned import make_self_signed
 from proxy.metadata.client.epochs import Epochs
+from support import postgresql
+from support.connections import Line
+from support.cut_connection import CutLine
+from support.metadata import postgresql_database
+from support.programs import Daemon, run
+from support.registry import OCI_MANIFEST, image_manifest
+from support.server import Server, free_port
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 

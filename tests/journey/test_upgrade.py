@@ -18,12 +18,12 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from harness import postgresql
-from harness.metadata import postgresql_database
-from harness.programs import ROOT, Daemon, run
-from harness.registry import Registry, digest_of
-from harness.seaweed import Seaweed
-from harness.server import START_SECONDS, Server, free_port
+from support import postgresql
+from support.metadata import postgresql_database
+from support.programs import ROOT, Daemon, run
+from support.registry import Registry, digest_of
+from support.seaweed import Seaweed
+from support.server import START_SECONDS, Server, free_port
 
 OLD = "7963dc3"  # before the packages got their present places and names
 PULL_ONLY = (

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.programs import ROOT
-from harness.registry import Registry
-from harness.server import Server
+from support.programs import ROOT
+from support.registry import Registry
+from support.server import Server
 
 LARGE = 1_000_000  # bytes; aiohttp warns of larger bodies sent whole
 

@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from fakes.late_writers import SCHEDULES, Schedule, explore, prepare  # noqa: E402  # below the path that finds the rest
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings  # noqa: E402
 
 from proxy import observe  # noqa: E402
@@ -31,6 +30,7 @@ from proxy.metadata.operations import INTERNAL, open_objects, uploads  # noqa: E
 from proxy.storage.s3 import append  # noqa: E402
 from proxy.storage.s3.append import S3Appender  # noqa: E402
 from proxy.storage.s3.lease import FencedRows  # noqa: E402
+from support.late_writers import SCHEDULES, Schedule, explore, prepare  # noqa: E402  # below the path that finds the rest
 
 SCHEDULES_MOST = 1000
 

@@ -38,10 +38,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import pytest  # noqa: E402  # below the path that finds the rest
-from fakes.naive_policy import judge  # noqa: E402
-from fakes.policy_cases import ALLOWED, asked, message  # noqa: E402
-from fakes.policy_pairs import pairs  # noqa: E402
 from mutation.mutants import Mutant, mutants  # noqa: E402
+
+from support.naive_policy import judge  # noqa: E402
+from support.policy_cases import ALLOWED, asked, message  # noqa: E402
+from support.policy_pairs import pairs  # noqa: E402
 
 AUTH = ROOT / "proxy" / "auth"
 MUTATED = [*sorted((AUTH / "policy").glob("[!_]*.py")), AUTH / "access.py"]
@@ -69,7 +70,7 @@ class Fate(IntEnum):
 
 
 class Options:
-    """The options of the room's tests, whose conftest would bring the harness of whole servers along."""
+    """The options of the room's tests, whose conftest would start whole servers."""
 
     def pytest_addoption(self, parser: pytest.Parser) -> None:
         parser.addoption("--policy-pairs", type=int, default=3000)
@@ -220,7 +221,7 @@ def begin(mutant: Mutant, check: Check) -> int:
         os.dup2(silence, 1)
         os.dup2(silence, 2)
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        for name in [name for name in sys.modules if name.startswith(("proxy.auth", "fakes."))]:
+        for name in [name for name in sys.modules if name.startswith(("proxy.auth", "support."))]:
             del sys.modules[name]
         sys.meta_path.insert(0, Finder(mutant))
         fate = check(mutant.module)

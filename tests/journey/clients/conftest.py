@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.engines import Docker, containerd, docker_engine
-from harness.images import MIB, Layout, write_layout
-from harness.named import hosts
-from harness.names import Names
-from harness.server import Server
+from support.engines import Docker, containerd, docker_engine
+from support.host_names import Names
+from support.images import MIB, Layout, write_layout
+from support.named_accounts import hosts
+from support.server import Server
 
 BIG_LAYERS = (120 * MIB, 110 * MIB, 100 * MIB, 90 * MIB, 80 * MIB, 20 * MIB)  # 520 MiB in six
 

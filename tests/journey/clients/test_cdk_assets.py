@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from harness.engines import Docker
-from harness.images import MIB, tree
-from harness.policies import allow, policy
-from harness.resolver import client
-from harness.server import Server
+from support.engines import Docker
+from support.images import MIB, tree
+from support.policies import allow, policy
+from support.resolver import client
+from support.server import Server
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("docker", "dockerd")]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import balancer
-from harness.cluster import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Cluster
-from harness.engines import Docker
-from harness.images import MIB, check_layout, tree, write_layout
-from harness.programs import run
-from harness.registry import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, digest_of
-from harness.resolver import client_at, fetch_layer, push_layer
+from support import balancer
+from support.cluster import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Cluster
+from support.engines import Docker
+from support.images import MIB, check_layout, tree, write_layout
+from support.programs import run
+from support.registry import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, digest_of
+from support.resolver import client_at, fetch_layer, push_layer
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("weed", "nginx", "postgres")]
 

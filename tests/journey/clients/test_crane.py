@@ -9,9 +9,9 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from harness.images import Layout, check_layout
-from harness.programs import run
-from harness.server import Server
+from support.images import Layout, check_layout
+from support.programs import run
+from support.server import Server
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("crane")]
 

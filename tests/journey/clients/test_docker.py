@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.engines import Docker
-from harness.images import MIB, Layout, check_layout, tree
-from harness.programs import run
-from harness.server import Server
+from support.engines import Docker
+from support.images import MIB, Layout, check_layout, tree
+from support.programs import run
+from support.server import Server
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("docker", "dockerd"), pytest.mark.timeout(600)]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.accounts import open_account
-from harness.engines import Docker
-from harness.images import tree
-from harness.named import ACCOUNT, OTHER, REGION, NamedServer, named_server
-from harness.names import Names, own_address
-from harness.programs import TOOLS, find, run
+from support.accounts import open_account
+from support.engines import Docker
+from support.host_names import Names, own_address
+from support.images import tree
+from support.named_accounts import ACCOUNT, OTHER, REGION, NamedServer, named_server
+from support.programs import TOOLS, find, run
 
 HELPER = "docker-credential-ecr-login"
 pytestmark = [pytest.mark.clients, pytest.mark.needs("docker", "dockerd", "unshare", HELPER)]

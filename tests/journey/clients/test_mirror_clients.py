@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fakes.token_server import TokenServer
 
-from harness.awscommand import Aws
-from harness.distribution import distribution
-from harness.engines import Docker, containerd, docker_engine
-from harness.images import Layout
-from harness.programs import ROOT, run
-from harness.server import Server, free_port
 from proxy.metadata.client.client import MetadataClient
+from support.aws_command import Aws
+from support.distribution import distribution
+from support.engines import Docker, containerd, docker_engine
+from support.images import Layout
+from support.programs import ROOT, run
+from support.server import Server, free_port
+from support.token_server import TokenServer
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("registry", "crane")]
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from harness import postgresql
-from harness.images import Layout, check_layout
-from harness.postgresql import Cluster
-from harness.programs import run
-from harness.server import Server
+from support import postgresql
+from support.images import Layout, check_layout
+from support.postgresql import Cluster
+from support.programs import run
+from support.server import Server
 
 pytestmark = [
     pytest.mark.clients,

@@ -11,9 +11,9 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from harness.images import MIB, Layout
-from harness.programs import run
-from harness.server import Server
+from support.images import MIB, Layout
+from support.programs import run
+from support.server import Server
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("podman", "buildah")]
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from harness.accounts import open_account
-from harness.engines import Docker
-from harness.images import Layout, check_layout, tree
-from harness.named import ACCOUNT, OTHER, REGION, NamedServer, named_server
-from harness.names import Names
-from harness.policies import LOGIN, PULL, PULL_ONLY, PUSH, allow, policy
-from harness.programs import run
+from support.accounts import open_account
+from support.engines import Docker
+from support.host_names import Names
+from support.images import Layout, check_layout, tree
+from support.named_accounts import ACCOUNT, OTHER, REGION, NamedServer, named_server
+from support.policies import LOGIN, PULL, PULL_ONLY, PUSH, allow, policy
+from support.programs import run
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("docker", "dockerd", "unshare")]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from harness.distribution import distribution
-from harness.images import Layout, check_layout
-from harness.programs import Daemon, run
-from harness.server import Server, free_port
 from proxy.metadata.client.client import MetadataClient
 from proxy.upstream.client import Upstream, UpstreamClient, UpstreamLogin
+from support.distribution import distribution
+from support.images import Layout, check_layout
+from support.programs import Daemon, run
+from support.server import Server, free_port
 
 pytestmark = [pytest.mark.clients]
 

@@ -13,10 +13,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from harness.images import Layout
-from harness.programs import run
-from harness.registry import OCI_INDEX, OCI_MANIFEST, digest_of
-from harness.server import Server
+from support.images import Layout
+from support.programs import run
+from support.registry import OCI_INDEX, OCI_MANIFEST, digest_of
+from support.server import Server
 
 pytestmark = [pytest.mark.clients, pytest.mark.needs("crane")]
 

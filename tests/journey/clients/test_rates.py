@@ -16,9 +16,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from harness.images import Layout
-from harness.programs import run
-from harness.server import Server
+from support.images import Layout
+from support.programs import run
+from support.server import Server
 
 pytestmark = pytest.mark.clients
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkout import copy_tracked, tracked
-from harness.engines import Docker
-from harness.images import tree
-from harness.programs import ROOT, TOOLS, Daemon, run
-from harness.server import free_port
+from support.checkout import copy_tracked, tracked
+from support.engines import Docker
+from support.images import tree
+from support.programs import ROOT, TOOLS, Daemon, run
+from support.server import free_port
 
 pytestmark = [
     pytest.mark.clients,

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from harness.engines import Docker
-from harness.images import Layout
-from harness.programs import run
-from harness.registry import digest_of
-from harness.resolver import ACCEPTED, client, fetch_layer, push_layer
-from harness.server import Server
+from support.engines import Docker
+from support.images import Layout
+from support.programs import run
+from support.registry import digest_of
+from support.resolver import ACCEPTED, client, fetch_layer, push_layer
+from support.server import Server
 
 pytestmark = [
     pytest.mark.clients,

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.disks import fill, mounted
 from proxy.audit.chain import START, digest_of
 from proxy.audit.outputs import RotatedFile, lock_of
 from proxy.audit.verification import by_log, files_of, verify_files, verify_log
 from proxy.storage.filesystem.preallocation import allocate
+from support.disks import fill, mounted
 
 
 def line(number: int) -> bytes:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from harness.happenings import ACCOUNT, ANNA, CI, CREATED, REPOSITORY
 from proxy.audit.events import (
     EVENT_MAX,
     UNAUTHENTICATED_EVENT_MAX,
@@ -19,6 +18,7 @@ from proxy.audit.events import (
     user_identity,
 )
 from proxy.model.identity import Caller, Session, SessionKind
+from support.audit_examples import ACCOUNT, ANNA, CI, CREATED, REPOSITORY
 
 
 def event(event: AuditEvent) -> dict[str, Any]:

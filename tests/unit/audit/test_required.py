@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.disks import fill, mounted
-from harness.happenings import CREATED
 from proxy.audit.outputs import RotatedFile
 from proxy.audit.trail import LOST, WrittenTrail
 from proxy.audit.verification import verify_log
 from proxy.model.errors import Code, Failure
 from proxy.storage.filesystem.preallocation import allocate
+from support.audit_examples import CREATED
+from support.disks import fill, mounted
 
 PULLED = CREATED._replace(name="BatchGetImage", data=True, read_only=True)
 

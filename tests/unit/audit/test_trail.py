@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.happenings import CREATED
 from proxy.audit.chain import START, link
 from proxy.audit.outputs import RotatedFile
 from proxy.audit.trail import APPEND_EVENTS, LOST, PENDING_MAX, NoTrail, WrittenTrail
 from proxy.audit.verification import verify_files, verify_log
+from support.audit_examples import CREATED
 
 
 class Written:

@@ -7,9 +7,9 @@ import json
 import threading
 from typing import Any
 
-from harness.happenings import CREATED
 from proxy.audit.sampling import Sampler
 from proxy.audit.trail import OMITTED, PENDING_MAX, WrittenTrail
+from support.audit_examples import CREATED
 
 NOBODY = CREATED._replace(caller=None, error="Unauthorized")
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from harness.identities import ADMINISTRATORS
 from proxy.auth.callers import Callers
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.identity import EXPIRED_TEXT, HEADER_MAX, BasicAuthenticator, Unauthenticated
 from proxy.auth.tokens import LIFETIME, TokenClaims, Tokens
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, AttachedPolicy, Principal, Session, SessionKind
+from support.identities import ADMINISTRATORS
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"

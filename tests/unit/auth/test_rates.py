@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from harness.metadata import ACCOUNT, Clock, World, plain_client, sqlite_service
 from proxy import observe
 from proxy.auth import rates
 from proxy.auth.rates import FALLBACK_SECONDS, LEASE_SECONDS, RateLimiter
@@ -19,6 +18,7 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller, Principal
 from proxy.model.quotas import Rate
+from support.metadata import ACCOUNT, Clock, World, plain_client, sqlite_service
 
 OTHER = "210987654321"
 MINE = Caller(Principal("AIDAONE", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/one", "one"))

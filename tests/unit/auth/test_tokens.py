@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.identities import ADMINISTRATORS
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.sessions import pack, packed_percent
 from proxy.auth.tokens import LIFETIME, TOKEN_MAX, TokenClaims, TokenExpired, TokenInvalid, Tokens
 from proxy.model.identity import Principal, Session, SessionKind
+from support.identities import ADMINISTRATORS
 
 KEYS = [("key-1", bytes(range(32)))]
 ANNA = Principal("AIDAANNA", "123456789012", "arn:aws:iam::123456789012:user/anna", "anna", policies=ADMINISTRATORS)

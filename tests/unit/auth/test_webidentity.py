@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.issuer import github, kubernetes, public_key, sign
 from proxy.auth.web_identity import (
     NOT_A_TOKEN,
     WebIdentity,
@@ -27,6 +26,7 @@ from proxy.auth.web_identity import (
 )
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import OidcProvider
+from support.issuer import github, kubernetes, public_key, sign
 
 NOW = 1_800_000_000.0
 ISSUER = "https://idp.example/realm"

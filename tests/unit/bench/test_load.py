@@ -14,7 +14,7 @@ from asks import Request, closed_loop, open_loop
 from load import Content, Line, expect
 from peers import Peer
 
-from harness.programs import Daemon
+from support.programs import Daemon
 
 
 @contextmanager

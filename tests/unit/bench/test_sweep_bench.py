@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sweep as bench
 
-from harness import postgresql
+from support import postgresql
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs(postgresql.PROGRAM))])

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from fakes.memory_store import MemoryStore
 
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
@@ -15,6 +14,7 @@ from proxy.blob.local_keys import LocalKeys
 from proxy.blob.master_file import MasterKeys
 from proxy.storage.base import ObjectStore
 from proxy.storage.filesystem.store import FilesystemStore
+from support.memory_store import MemoryStore
 
 ARN = "arn:aws:ecr:us-east-1:123456789012:repository/team/app"
 

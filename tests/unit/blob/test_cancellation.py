@@ -11,14 +11,14 @@ import threading
 from collections.abc import Sequence
 
 import pytest
-from fakes.memory_store import MemoryAppender, MemoryStore
-from fakes.sealed import ARN, Given, Written, read_range, sealed_object, write_messages
 
 import _speedups
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
 from proxy.blob.sealed_reader import open_sealed
 from proxy.blob.writer import SealedWriter
+from support.memory_store import MemoryAppender, MemoryStore
+from support.sealed_objects import ARN, Given, Written, read_range, sealed_object, write_messages
 
 F = 1024  # three frames fill a slot
 WHOLE = hashlib.shake_256(b"whole").digest(90_000)  # more than SMALL, so that reads use the pool

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from fakes.memory_store import MemoryReader, MemoryStore
-from fakes.sealed import Written, read_range, write_messages
 
 import _speedups
 from proxy import observe
@@ -23,6 +21,8 @@ from proxy.blob.reader import LOOP_SECONDS
 from proxy.blob.sealed_reader import open_sealed
 from proxy.model.errors import Code, Failure
 from proxy.model.records import SealedObject
+from support.memory_store import MemoryReader, MemoryStore
+from support.sealed_objects import Written, read_range, write_messages
 
 F = 256
 WHOLE = hashlib.shake_256(b"corruption").digest(70_000)  # more than one slot, and more than SMALL

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.memory_store import MemoryStore
-from fakes.sealed import Written, read_range, sealed_object
 
 from _speedups import pure
 from proxy.blob.buffers import BufferPool
@@ -19,6 +17,8 @@ from proxy.blob.keys import DataKey
 from proxy.blob.local_keys import LocalKeys
 from proxy.blob.master_file import MasterKeys
 from proxy.model.records import EncryptedDataKey, Segment
+from support.memory_store import MemoryStore
+from support.sealed_objects import Written, read_range, sealed_object
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 OBJECTS: dict[str, Any] = json.loads((GOLDEN / "objects.json").read_text())

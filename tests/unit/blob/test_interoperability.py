@@ -7,9 +7,6 @@ import hashlib
 import pytest
 from aws_encryption_sdk.identifiers import Algorithm
 from cryptography.exceptions import InvalidTag
-from fakes.encryption_sdk import sdk_decrypt, sdk_encrypt
-from fakes.memory_store import MemoryStore
-from fakes.sealed import ARN, Written, read_range, write_messages
 
 from proxy.blob import format
 from proxy.blob.buffers import BufferPool
@@ -18,6 +15,9 @@ from proxy.blob.keys import DataKey
 from proxy.blob.local_keys import LocalKeys
 from proxy.blob.master_file import MasterKeys
 from proxy.model.records import SealedObject, Segment
+from support.encryption_sdk import sdk_decrypt, sdk_encrypt
+from support.memory_store import MemoryStore
+from support.sealed_objects import ARN, Written, read_range, write_messages
 
 F = 256
 CONTEXT = {"aws:ecr:arn": ARN}

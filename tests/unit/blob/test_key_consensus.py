@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes.fake_kms import FakeKms, fake_kms
 
 from proxy.blob.key_consensus import AMISS_SECONDS, KeyConsensus
 from proxy.blob.kms_keys import KmsKeys
@@ -17,6 +16,7 @@ from proxy.blob.local_keys import LocalKeys
 from proxy.blob.master_file import MasterKeys
 from proxy.model.errors import Code, Failure
 from proxy.model.records import KeyRecord
+from support.fake_kms import FakeKms, fake_kms
 
 SECRET = "arn:aws:ecr:us-east-1:123456789012:repository/_registry-secret"
 

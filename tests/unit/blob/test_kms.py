@@ -8,13 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fakes.encryption_sdk import sdk_decrypt_by_kms
-from fakes.fake_kms import FakeKms, fake_kms
-from fakes.memory_store import MemoryStore
-from fakes.sealed import ARN, read_range, write_messages
 
-from harness.faultline import fault_line
-from harness.moto import Moto
 from proxy import observe
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey, Providers
@@ -24,6 +18,12 @@ from proxy.blob.local_keys import LocalKeys
 from proxy.blob.master_file import MasterKeys
 from proxy.model.errors import Code, Failure
 from proxy.model.records import EncryptedDataKey
+from support.encryption_sdk import sdk_decrypt_by_kms
+from support.fake_kms import FakeKms, fake_kms
+from support.fault_proxy import fault_proxy
+from support.memory_store import MemoryStore
+from support.moto import Moto
+from support.sealed_objects import ARN, read_range, write_messages
 
 PROBE = "arn:aws:ecr:us-east-1:123456789012:repository/_registry-secret"
 
@@ -210,7 +210,7 @@ class TestWhenItFails:
         """By the breaker's clock, which the test turns."""
         clock = Clock()
         arn = await asyncio.to_thread(moto.new_key)
-        async with fault_line(moto.port) as line:
+        async with fault_proxy(moto.port) as line:
             kms = Kms(moto.place(arn, endpoint=line.url), clock=clock, retry_seconds=10.0)
             keys = KmsKeys(kms, PROBE)
             await keys.generate(ARN)

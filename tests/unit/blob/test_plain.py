@@ -11,9 +11,6 @@ from collections.abc import Callable
 
 import pytest
 from blake3 import blake3
-from fakes.memory_store import MemoryStore
-from fakes.plain import Plain, opened, plain_object, read_plain, write_plain
-from fakes.sealed import Given
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +22,9 @@ from proxy.blob.plain_writer import KeepPage, PlainWriter
 from proxy.model.errors import Code, Failure
 from proxy.model.records import FRAME_PAGE, Segment
 from proxy.storage.base import ObjectStore
+from support.memory_store import MemoryStore
+from support.plain_objects import Plain, opened, plain_object, read_plain, write_plain
+from support.sealed_objects import Given
 
 F = 256
 PAGE = F * FRAME_PAGE  # bytes whose hashes make a page

@@ -8,9 +8,6 @@ import os
 import sys
 
 import pytest
-from fakes.faulty import Faults
-from fakes.memory_store import MemoryStore
-from fakes.sealed import write_messages
 
 from proxy import observe
 from proxy.blob import reader as blob_reader
@@ -18,6 +15,9 @@ from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
 from proxy.blob.sealed_reader import open_sealed
 from proxy.model.errors import Code, Failure
+from support.faulty import Faults
+from support.memory_store import MemoryStore
+from support.sealed_objects import write_messages
 
 SLOT = 4096
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from fakes.memory_store import MemoryStore
-from fakes.sealed import Written, read_range, write_messages
-from fakes.watched_store import WatchedStore
 
 from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKey
 from proxy.blob.sealed_reader import open_sealed
+from support.memory_store import MemoryStore
+from support.sealed_objects import Written, read_range, write_messages
+from support.watched_store import WatchedStore
 
 F = 256
 WHOLE = hashlib.shake_256(b"reading ahead").digest(100 * F + 17)

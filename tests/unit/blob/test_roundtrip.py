@@ -8,8 +8,6 @@ import random
 from itertools import pairwise
 
 import pytest
-from fakes.memory_store import MemoryStore
-from fakes.sealed import ARN, Given, Written, read_range, sealed_object, write_messages
 
 import _speedups
 from proxy.blob.buffers import SLOT_BYTES, BufferPool
@@ -20,6 +18,8 @@ from proxy.blob.writer import SealedWriter
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Segment
 from proxy.storage.base import ObjectStore
+from support.memory_store import MemoryStore
+from support.sealed_objects import ARN, Given, Written, read_range, sealed_object, write_messages
 
 F = 256
 

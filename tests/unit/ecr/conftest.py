@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from fakes.aws_handler import AwsHandler
+
+from support.aws_handler import AwsHandler
 
 
 @pytest.fixture

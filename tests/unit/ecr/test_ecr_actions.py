@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-from fakes.aws_handler import ACCOUNT, OTHER_ACCOUNT, REGION, Answer, AwsHandler
-from fakes.recording_access import RecordingAccess
 
 from proxy.ecr.routes import ROUTES
+from support.aws_handler import ACCOUNT, OTHER_ACCOUNT, REGION, Answer, AwsHandler
+from support.recording_access import RecordingAccess
 
 ARN = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app"
 BELOW = ARN.replace("app", "*")

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from fakes.aws_handler import ACCOUNT, ADMIN, ADMIN_KEY, BOB, BOB_KEY, OTHER_ACCOUNT, REGION, AwsHandler
 
 from proxy.audit.events import ExternalIdentity
 from proxy.auth.policy.context import RequestInfo
 from proxy.ecr.audit_record import ApiAuditRecord
 from proxy.ecr.services import STS
 from proxy.model.errors import Code, Failure
+from support.aws_handler import ACCOUNT, ADMIN, ADMIN_KEY, BOB, BOB_KEY, OTHER_ACCOUNT, REGION, AwsHandler
 
 APP = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/app"
 

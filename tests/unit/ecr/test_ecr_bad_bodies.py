@@ -15,7 +15,6 @@ from typing import Any
 
 import botocore.session
 import pytest
-from fakes.aws_handler import ADMIN_KEY, EVE_KEY, FORM, TARGET, Answer, AwsHandler
 
 from proxy.ecr import routes
 from proxy.ecr.bodies import INLINE_MAX
@@ -24,6 +23,7 @@ from proxy.ecr.layers import PARTS_AT_ONCE
 from proxy.ecr.routes import LARGE_AT_ONCE, ROUTES
 from proxy.ecr.services import FORM_MAX, JSON_MAX, MANIFEST_JSON_MAX
 from proxy.model.errors import Code, Failure
+from support.aws_handler import ADMIN_KEY, EVE_KEY, FORM, TARGET, Answer, AwsHandler
 
 
 async def test_a_sound_request_is_answered(door: AwsHandler) -> None:

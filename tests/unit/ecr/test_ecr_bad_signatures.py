@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import structlog
-from fakes.aws_handler import ADMIN, ADMIN_KEY, FORM, TARGET, AwsHandler, Lines
 
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Session, SessionKind
+from support.aws_handler import ADMIN, ADMIN_KEY, FORM, TARGET, AwsHandler, Lines
 
 
 def replaced(lines: Lines, name: str, change: Callable[[str], str]) -> Lines:

@@ -10,15 +10,15 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
-from fakes.boto_registry import BotoRegistry, boto_registry
-from fakes.error_scenes import ABSENT, APP, INDEX_DIGEST, SCENES, UNKNOWN_UPLOAD, Given
-from fakes.rule_scenes import RULE
 
-from harness.answershapes import declared
-from harness.specimens import ACCOUNT, REPOSITORY, SUBJECT
 from proxy.awsmodel import models
 from proxy.ecr.errors import TRY_AGAIN
 from proxy.ecr.routes import ROUTES
+from support.boto_registry import BotoRegistry, boto_registry
+from support.error_cases import ABSENT, APP, INDEX_DIGEST, SCENES, UNKNOWN_UPLOAD, Given
+from support.examples import ACCOUNT, REPOSITORY, SUBJECT
+from support.response_shapes import declared
+from support.rule_error_cases import RULE
 
 _UPSTREAM = "nothing is fetched from another registry"
 _ONE_KIND = "no text of ECR's is known that says it: what is wrong with its input is an InvalidParameterException"

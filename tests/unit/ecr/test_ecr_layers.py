@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fakes.faulty import Faults, raising
-from fakes.memory_line import Answer
-from fakes.oci_words import digest_of
-from fakes.registry_client import RegistryClient, registry_client
-from fakes.signer import Credentials
 
-from harness.specimens import ACCOUNT, REPOSITORY
 from proxy.blob.keys import DataKeys
 from proxy.ecr.spool import PartSpool
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Upload
+from support.examples import ACCOUNT, REPOSITORY
+from support.faulty import Faults, raising
+from support.memory_connection import Answer
+from support.oci_requests import digest_of
+from support.registry_client import RegistryClient, registry_client
+from support.sigv4_signer import Credentials
 
 PART_SIZE = 10_485_760
 LEAST = 5 * 1024 * 1024

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.registry_client import NOBODY, RegistryClient, registry_client
-from fakes.signer import Credentials
 
-from harness.specimens import ACCOUNT, ECR, REPOSITORY, Specimen, settle
+from support.examples import ACCOUNT, ECR, REPOSITORY, Example, settle
+from support.registry_client import NOBODY, RegistryClient, registry_client
+from support.sigv4_signer import Credentials
 
 OTHER, NO_ACCOUNT = "210987654321", "999999999999"
 PLAIN, ABSENT = "team/own", "team/not"  # as long as REPOSITORY, which has a policy, images and uploads
-ABOUT_ONE: Mapping[str, Specimen] = {
+ABOUT_ONE: Mapping[str, Example] = {
     each.operation: each
     for each in ECR
     if {"repositoryName", "repositoryNames", "resourceArn"} & each.parameters.keys()
@@ -30,7 +30,7 @@ async def doors(tmp_path: Path) -> AsyncIterator[RegistryClient]:
         yield found
 
 
-def about(specimen: Specimen, name: str, registry: str) -> dict[str, Any]:
+def about(specimen: Example, name: str, registry: str) -> dict[str, Any]:
     """The specimen's call, of this repository of this registry."""
     given = dict(specimen.parameters)
     if "resourceArn" in given:

@@ -14,7 +14,12 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore.exceptions import ClientError
-from fakes.aws_handler import (
+
+from proxy.auth.tokens import LIFETIME
+from proxy.ecr.routes import ROUTES
+from proxy.model.errors import Code, Failure
+from proxy.model.identity import BoundPolicy
+from support.aws_handler import (
     ACCOUNT,
     ADMIN,
     ADMIN_KEY,
@@ -26,13 +31,8 @@ from fakes.aws_handler import (
     REGION,
     AwsHandler,
 )
-
-from harness.specimens import ECR as SPECIMENS
-from harness.specimens import Specimen
-from proxy.auth.tokens import LIFETIME
-from proxy.ecr.routes import ROUTES
-from proxy.model.errors import Code, Failure
-from proxy.model.identity import BoundPolicy
+from support.examples import ECR as EXAMPLES
+from support.examples import Example
 
 MODEL = botocore.session.get_session().get_service_model("ecr")
 
@@ -259,9 +259,9 @@ async def test_what_kms_refuses_is_a_kms_exception_with_kmss_own_error(door: Aws
 # ---- policy ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("specimen", SPECIMENS, ids=[each.operation for each in SPECIMENS])
+@pytest.mark.parametrize("specimen", EXAMPLES, ids=[each.operation for each in EXAMPLES])
 async def test_who_has_no_permission_is_denied_before_anything_is_forwarded(
-    door: AwsHandler, specimen: Specimen
+    door: AwsHandler, specimen: Example
 ) -> None:
     """What each is asked about is in `test_ecr_actions`."""
     body = json.dumps(specimen.parameters).encode()

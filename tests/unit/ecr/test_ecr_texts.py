@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.oci_words import OCI_IMAGE, digest_of, image
-from fakes.registry_client import RegistryClient, registry_client
 
-from harness.specimens import ACCOUNT, EMPTY_INDEX, FULL_UPLOAD, REPOSITORY
 from proxy.awsmodel import models
+from support.examples import ACCOUNT, EMPTY_INDEX, FULL_UPLOAD, REPOSITORY
+from support.oci_requests import OCI_IMAGE, digest_of, image
+from support.registry_client import RegistryClient, registry_client
 
 NAME = models.shape("ecr", "RepositoryName")["pattern"]
 DIGEST = "[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+"

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fakes.registry_client import RegistryClient, registry_client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.specimens import allow, repository
+from support.examples import allow, repository
+from support.registry_client import RegistryClient, registry_client
 
 NAME = "as/given"
 _LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")  # what every database keeps

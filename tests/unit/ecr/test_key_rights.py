@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.fake_kms import fake_kms
-from fakes.keyed_registry import OWN, Clock, KeyedRegistry, encryption_in, said
-from fakes.memory_line import Answer
-from fakes.signer import Credentials
-from fakes.whole_registry import ACCOUNT, whole_registry
 
 from proxy.blob.kms_keys import KmsKeys
 from proxy.ecr.key_rights import ACTIONS
+from support.fake_kms import fake_kms
+from support.keyed_registry import OWN, Clock, KeyedRegistry, encryption_in, said
+from support.memory_connection import Answer
+from support.sigv4_signer import Credentials
+from support.whole_registry import ACCOUNT, whole_registry
 
 SECOND = "210987654321"
 FOREIGN = f"arn:aws:kms:us-east-1:{SECOND}:key/own"

@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 
 import pytest
 import structlog.testing
-from fakes.memory_line import Answer
-from fakes.oci_words import digest_of
-from fakes.recording_trail import RecordingTrail
-from fakes.registry_client import HOST, LAYER, NOBODY, RegistryClient, registry_client
 
-from harness.specimens import ACCOUNT, REPOSITORY, allow
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.layer_links import LIFETIME, PURPOSE, LayerLinks, LinkInvalid
 from proxy.model.identity import Caller, Principal, Session, SessionKind
+from support.examples import ACCOUNT, REPOSITORY, allow
+from support.memory_connection import Answer
+from support.oci_requests import digest_of
+from support.recording_trail import RecordingTrail
+from support.registry_client import HOST, LAYER, NOBODY, RegistryClient, registry_client
 
 DIGEST = digest_of(LAYER)
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import structlog
-from fakes.fake_kms import ARN as SERVERS
-from fakes.fake_kms import fake_kms
-from fakes.keyed_registry import OWN, REPOSITORY, Clock, KeyedRegistry, encryption_in, said
-from fakes.oci_words import EMPTY_CONFIG, OCI_IMAGE, digest_of, image, push_blob, push_image
-from fakes.signer import Credentials
-from fakes.whole_registry import ACCOUNT, whole_registry
 
 from proxy.blob.kms_keys import CHECK_SECONDS, KmsKeys
 from proxy.model.records import Sealing
+from support.fake_kms import ARN as SERVERS
+from support.fake_kms import fake_kms
+from support.keyed_registry import OWN, REPOSITORY, Clock, KeyedRegistry, encryption_in, said
+from support.oci_requests import EMPTY_CONFIG, OCI_IMAGE, digest_of, image, push_blob, push_image
+from support.sigv4_signer import Credentials
+from support.whole_registry import ACCOUNT, whole_registry
 
 OTHER = "arn:aws:kms:us-east-1:123456789012:key/other"
 LAYER = b"a layer of own/app"

@@ -8,9 +8,9 @@ import pytest
 from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from fakes.aws_handler import ADMIN_KEY, EVE_KEY, REGION, Answer, AwsHandler
 
 from proxy.auth.failed_logins import FailedLogins
+from support.aws_handler import ADMIN_KEY, EVE_KEY, REGION, Answer, AwsHandler
 
 FREE = 2
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -10,7 +10,11 @@ from dataclasses import replace
 
 import boto3
 import pytest
-from fakes.signed_handler import (
+
+from proxy.auth.sigv4 import MISMATCH_TEXT
+from proxy.awsmodel.query import read_form
+from proxy.model.identity import AttachedPolicy
+from support.signed_handler import (
     ACCOUNT,
     ALICE,
     JSON_HEADERS,
@@ -20,10 +24,6 @@ from fakes.signed_handler import (
     ROLE,
     SignedHandler,
 )
-
-from proxy.auth.sigv4 import MISMATCH_TEXT
-from proxy.awsmodel.query import read_form
-from proxy.model.identity import AttachedPolicy
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
 INVALID = {"reason": "unknown key", "message": "The security token included in the request is invalid."}

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.signed_handler import ALICE, KEY, PART_MAX, SignedHandler, read_answer
 
 from proxy.auth.sigv4 import MISMATCH_TEXT
 from proxy.http.bounded_reads import FIRST_BYTES
+from support.signed_handler import ALICE, KEY, PART_MAX, SignedHandler, read_answer
 
 MISMATCH = {"reason": "mismatch", "message": MISMATCH_TEXT}
 

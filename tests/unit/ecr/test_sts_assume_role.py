@@ -9,12 +9,12 @@ import json
 from typing import Any
 
 import pytest
-from fakes.sts_world import ACCOUNT, NOW, OTHER, ROOT, StsWorld, allow, policy, trust, user
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AttachedPolicy, Caller, Principal, Session, SessionKind
+from support.sts_rows import ACCOUNT, NOW, OTHER, ROOT, StsWorld, allow, policy, trust, user
 
 ANNA = user("anna", allow("sts:*"))
 BOB = user("bob")

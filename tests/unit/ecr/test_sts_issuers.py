@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from harness.issuer import DISCOVERY, Answer, Issuer, endless, never, public_key, says, sign, status
 from proxy.auth.web_identity import IdToken, read_token, verify_token
 from proxy.ecr.sts.issuers import UNVERIFIABLE, Issuers, is_allowed
 from proxy.model.errors import Code, Failure
+from support.issuer import DISCOVERY, Answer, Issuer, endless, never, public_key, says, sign, status
 
 
 class Clock:

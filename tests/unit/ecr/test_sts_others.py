@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakes.sts_world import ACCOUNT, NOW, ROOT, StsWorld, allow, trust, user
 
 from proxy.awsmodel import models
 from proxy.ecr.sts import SERVED
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, Caller, Principal, PrincipalKind, Session, SessionKind
+from support.sts_rows import ACCOUNT, NOW, ROOT, StsWorld, allow, trust, user
 
 ANNA = user("anna", allow("sts:*"))
 DENIED = user("dora", {"Effect": "Deny", "Action": "*", "Resource": "*"})

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fakes.sts_world import ACCOUNT, OTHER, StsWorld, allow, policy, trust
 
-from harness.issuer import DISCOVERY, Issuer, github, sign, status
 from proxy.ecr.sts.issuers import UNVERIFIABLE, Issuers
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import OidcProvider, Role, Session, SessionKind
+from support.issuer import DISCOVERY, Issuer, github, sign, status
+from support.sts_rows import ACCOUNT, OTHER, StsWorld, allow, policy, trust
 
 WEB = "sts:AssumeRoleWithWebIdentity"
 DENIED = "Not authorized to perform sts:AssumeRoleWithWebIdentity"

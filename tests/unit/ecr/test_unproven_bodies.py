@@ -8,11 +8,11 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from fakes.aws_handler import ADMIN_KEY, AwsHandler
 
 from proxy.ecr import bodies
 from proxy.http import unproven_budget as unproven_of
 from proxy.http.unproven_budget import CHARGE_MAX, UnprovenBytes
+from support.aws_handler import ADMIN_KEY, AwsHandler
 
 KIB = 1024
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

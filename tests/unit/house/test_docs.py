@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkout import tracked
-from harness.programs import ROOT
+from support.checkout import tracked
+from support.programs import ROOT
 
 PAGES = sorted(name for name in tracked() if name.endswith(".md"))
 NAMED = re.compile(r"`((?:proxy|_speedups|deploy|tests|bench|release|docs)/[\w./-]*\w)`")

@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 
-from harness import surface
 from proxy.awsmodel.models import operations
 from proxy.config import loader
 from proxy.config.settings import SECTIONS
 from proxy.ecr.iam.actions import ACTIONS
 from proxy.ecr.routes import FIXED, ROUTES
 from proxy.ecr.sts import SERVED
+from support import surface
 
 
 @pytest.mark.parametrize("name", surface.TABLES)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import changed, reload
-from harness.programs import ROOT
+from support import changed, reload
+from support.programs import ROOT
 
 
 def until(fulfilled: Callable[[], bool]) -> None:
@@ -29,7 +29,7 @@ def test_a_changed_file_starts_the_command_again_and_the_end_of_the_loop_ends_it
     program = f"import time; print('up', file=open({str(log)!r}, 'a'), flush=True); time.sleep(600)"
     words: list[str | Path] = [
         sys.executable,
-        ROOT / "tests/harness/reload.py",
+        ROOT / "tests/support/reload.py",
         watched,
         "--",
         sys.executable,

@@ -19,11 +19,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from harness.listening import listening
 from proxy.http import selfsigned
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import reload_on_change, server_context
 from proxy.model.hosts import Hosts
+from support.listening import listening
 
 
 @pytest.mark.needs("openssl")

@@ -8,7 +8,6 @@ import ssl
 
 import pytest
 from aiohttp import web
-from fakes.http_handler import FakeHandler, Line, get, serving
 
 from proxy import observe
 from proxy.http import connections, handshakes
@@ -17,6 +16,7 @@ from proxy.http.forwarded import client_of
 from proxy.http.limited_connection import client_of as client_of_request
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import server_context
+from support.http_handler import FakeHandler, Line, get, serving
 
 LONG = 10.0
 

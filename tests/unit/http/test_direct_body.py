@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import uvloop
 from aiohttp import web
-from fakes.http_handler import Line, get, serving
 
 from proxy.http import limited_connection
 from proxy.http import server as http_server
@@ -26,6 +25,7 @@ from proxy.http.direct_body import BODY_BYTES_MIN, CLIENT_WAIT_SECONDS, SocketSo
 from proxy.http.limited_connection import read_body
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import server_context
+from support.http_handler import Line, get, serving
 
 LENGTH = 3_000_001
 CONTENT = os.urandom(LENGTH)

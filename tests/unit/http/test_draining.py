@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from fakes.http_handler import LARGE, FakeHandler, Line, get, serving
 
 from proxy.http import listening
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import server_context
+from support.http_handler import LARGE, FakeHandler, Line, get, serving
 
 
 async def test_a_drain_waits_for_what_runs_and_closes_what_idles() -> None:

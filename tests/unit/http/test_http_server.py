@@ -8,12 +8,12 @@ import json
 import pytest
 import structlog
 from aiohttp import web
-from fakes.http_handler import LARGE, Answer, FakeHandler, Line, get, serving
 
 from proxy import observe
 from proxy.http.bounded_reads import FIRST_BYTES
 from proxy.http.connections import LINGERS_PER_CLIENT
 from proxy.http.refusals import AUTHORIZATION_BYTES, HEADER_BYTES
+from support.http_handler import LARGE, Answer, FakeHandler, Line, get, serving
 
 CHUNKED = b"PUT /body HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
 

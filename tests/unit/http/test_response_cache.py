@@ -9,14 +9,14 @@ from io import StringIO
 
 import pytest
 from aiohttp import web
-from fakes.http_handler import Line, get, serving
 
-from harness.logs import log_to
 from proxy import observe
 from proxy.http.access_log import RequestCounters
 from proxy.http.bounded_reads import BODY_BYTES
 from proxy.http.limited_connection import read_body
 from proxy.http.response_cache import BODY_MAX, REQUEST_MAX, REVALIDATOR, ResponseCache
+from support.http_handler import Line, get, serving
+from support.logs import log_to
 
 STATUS = {"/304": 304, "/404": 404}
 

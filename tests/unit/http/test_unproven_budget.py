@@ -6,12 +6,12 @@ import asyncio
 import ctypes
 
 import pytest
-from fakes.http_handler import FakeHandler, get, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.http.unproven_budget import CHARGE_MAX, GRACE_SECONDS, SLOW_BYTES, Charge, UnprovenBytes
 from proxy.runtime.memory import release_freed, return_freed_memory
+from support.http_handler import FakeHandler, get, serving
 
 KIB = 1024
 LATER = GRACE_SECONDS + 1

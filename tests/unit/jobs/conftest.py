@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.upkeep import House, open_house
+from support.upkeep_rows import House, open_house
 
 
 @pytest.fixture

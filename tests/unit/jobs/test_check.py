@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from harness.metadata import ACCOUNT, REPOSITORY
-from harness.upkeep import DAY, House
 from proxy.jobs.check import CLEAN, DAMAGED, UNCHECKED, CheckReport, check, refuse_half_a_registry
 from proxy.jobs.progress import NAMED_MAX, Findings, Progress
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import StoredObject
+from support.metadata import ACCOUNT, REPOSITORY
+from support.upkeep_rows import DAY, House
 
 MIB = 2**20
 

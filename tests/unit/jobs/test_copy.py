@@ -9,10 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from pathlib import Path
 
 import pytest
-from fakes.faulty import Faults, Gate, raising
-from fakes.memory_store import MemoryStore
 
-from harness.upkeep import House
 from proxy.jobs import copy as copying
 from proxy.jobs.check import open_whole
 from proxy.jobs.copy import PARALLEL, CopyItem, CopyReport, copy_objects, find_objects
@@ -20,6 +17,9 @@ from proxy.jobs.progress import Progress, all_blobs
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectStore
 from proxy.storage.filesystem.store import FilesystemStore
+from support.faulty import Faults, Gate, raising
+from support.memory_store import MemoryStore
+from support.upkeep_rows import House
 
 SIZES = [0, 1, 100, copying.BUFFER - 1, copying.BUFFER, copying.BUFFER + 1, 3 * copying.BUFFER + 7, *[50] * 20]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import boto3
 import pytest
 
-from harness.moto import ACCESS_KEY, REGION, SECRET_KEY, Moto
 from proxy.jobs.event_targets import EventTargets, NotDelivered
 from proxy.model.events import Destination, TargetKind, parse_destination
 from proxy.upstream.guarded_connector import parse_networks
+from support.moto import ACCESS_KEY, REGION, SECRET_KEY, Moto
 
 ACCOUNT = "123456789012"
 

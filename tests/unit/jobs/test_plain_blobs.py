@@ -8,14 +8,14 @@ import secrets
 
 import pytest
 
-from harness.metadata import ACCOUNT, REPOSITORY
-from harness.upkeep import DAY, House
 from proxy.blob.format import FRAME_LENGTH
 from proxy.jobs.check import CheckReport, check
 from proxy.jobs.reseal import reseal
 from proxy.jobs.rewrap import rewrap
 from proxy.jobs.sweep import collect_blobs
 from proxy.registry.blobs import Blobs
+from support.metadata import ACCOUNT, REPOSITORY
+from support.upkeep_rows import DAY, House
 
 
 async def check_all(house: House, *, repair: bool = False) -> CheckReport:

@@ -7,14 +7,14 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from harness.metadata import ACCOUNT, REPOSITORY
-from harness.upkeep import DAY, House
 from proxy.jobs import quick, sweep
 from proxy.jobs.check import CLEAN, DAMAGED, CheckReport
 from proxy.jobs.quick import check_quickly
 from proxy.model.errors import Failure
 from proxy.model.records import Blob
 from proxy.storage.base import ObjectStore, StoredObject
+from support.metadata import ACCOUNT, REPOSITORY
+from support.upkeep_rows import DAY, House
 
 
 async def run(house: House, *, repair: bool = False) -> CheckReport:

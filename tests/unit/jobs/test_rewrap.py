@@ -9,11 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from fakes.fake_kms import ARN as OWN
-from fakes.fake_kms import fake_kms
 
-from harness.metadata import ACCOUNT, REPOSITORY
-from harness.upkeep import DAY, HOUR, House, open_house
 from proxy.auth.envelope import SmallSealer
 from proxy.auth.secrets import (
     PURPOSE,
@@ -38,6 +34,10 @@ from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
 from proxy.model.records import Blob, EncryptedDataKey
 from proxy.registry.blobs import Blobs
+from support.fake_kms import ARN as OWN
+from support.fake_kms import fake_kms
+from support.metadata import ACCOUNT, REPOSITORY
+from support.upkeep_rows import DAY, HOUR, House, open_house
 
 MIB = 2**20
 

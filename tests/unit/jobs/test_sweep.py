@@ -9,14 +9,14 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from harness.metadata import ACCOUNT, CONFIG, IMAGE, REPOSITORY
-from harness.upkeep import DAY, HOUR, House
 from proxy import observe
 from proxy.jobs import sweep
 from proxy.jobs.sweep import OrphanWalk, collect_blobs, expire_uploads, remove_orphans, remove_strays, sweep_tasks
 from proxy.model.errors import Code, Failure
 from proxy.model.records import CreateOnPush
 from proxy.storage.base import ObjectMissing, ObjectStore, StoredObject, Strays
+from support.metadata import ACCOUNT, CONFIG, IMAGE, REPOSITORY
+from support.upkeep_rows import DAY, HOUR, House
 
 
 def removed(kind: str) -> float:

@@ -8,17 +8,17 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from fakes.watched_store import WatchedStore
 
-from harness.metadata import ACCOUNT, REPOSITORY
-from harness.registry import digest_of, image_manifest
-from harness.upkeep import House
 from proxy.jobs.progress import Progress
 from proxy.jobs.warm import Reference, WarmReport, parse_reference, warm
 from proxy.model.errors import Failure
 from proxy.model.records import CreateOnPush
 from proxy.registry.blobs import Blobs
 from proxy.storage.cache.store import CachedStore
+from support.metadata import ACCOUNT, REPOSITORY
+from support.registry import digest_of, image_manifest
+from support.upkeep_rows import House
+from support.watched_store import WatchedStore
 
 MIB = 2**20
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.logs import log_to
 from proxy.metadata.service.clock import OFF_SECONDS, STEP_SECONDS, ClockOffset, RemoteClock, SteadyClock
+from support.logs import log_to
 
 SECONDS = st.floats(0.0, 5.0)
 

@@ -12,8 +12,6 @@ import aiohttp
 import pytest
 from sqlalchemy import text
 
-from harness.frames import Streams, answer, greeted, open_streams, read_answer, read_frame, request
-from harness.metadata import Clock, sqlite_service
 from proxy.metadata import wire
 from proxy.metadata.client.addresses import parse
 from proxy.metadata.client.client import MetadataClient
@@ -23,6 +21,8 @@ from proxy.metadata.service import connection as service_connection
 from proxy.metadata.service.connection import WAITING_MAX
 from proxy.metadata.service.service import Service
 from proxy.model.errors import Code, Failure
+from support.frames import Streams, answer, greeted, open_streams, read_answer, read_frame, request
+from support.metadata import Clock, sqlite_service
 
 TURN = {"task": "sweep", "seconds": 1.0}
 PING = bytes(request("ping"))

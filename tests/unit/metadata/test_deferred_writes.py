@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, select
 
-from harness.metadata import ACCOUNT, REPOSITORY, Clock, World, digest, plain_client, sqlite_service
-from harness.nodes import until
 from proxy import observe
 from proxy.metadata.db import store as store_module
 from proxy.metadata.db.schema import blob_links
@@ -19,6 +17,8 @@ from proxy.metadata.db.sqlite import SqliteDatabase
 from proxy.metadata.db.store import Store
 from proxy.metadata.db.transaction import Transaction
 from proxy.model.errors import Code, Failure
+from support.metadata import ACCOUNT, REPOSITORY, Clock, World, digest, plain_client, sqlite_service
+from support.nodes import until
 
 HOUR = 3600.0
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.frames import answer, read_frame
-from harness.listening import listening
-from harness.nodes import until
 from proxy.metadata import wire
 from proxy.metadata.client import endpoints
 from proxy.metadata.client.client import MetadataClient
 from proxy.model.errors import Code, Failure
+from support.frames import answer, read_frame
+from support.listening import listening
+from support.nodes import until
 
 ANSWER = answer(None)
 

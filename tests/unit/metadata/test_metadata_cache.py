@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from harness.identities import ADMINISTRATORS
-from harness.metadata import ACCOUNT, DATA_KEY, IMAGE, Clock, digest
 from proxy.metadata.client.cache import CachedMetadata
 from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.db.transaction import Changes
@@ -19,6 +17,8 @@ from proxy.metadata.operations.operation import KEEP_SECONDS
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, AttachedPolicy, Principal, RepositoryAccess
 from proxy.model.records import Blob, KeyRecord, SealedObject, StoredManifest
+from support.identities import ADMINISTRATORS
+from support.metadata import ACCOUNT, DATA_KEY, IMAGE, Clock, digest
 
 SEALED = SealedObject("0" * 32, DATA_KEY, "arn", 4096, 1, 2, 0, ())
 ADMINISTRATOR = Principal("AIDA", ACCOUNT, "arn", "administrator", policies=ADMINISTRATORS)

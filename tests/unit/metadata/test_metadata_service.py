@@ -15,8 +15,6 @@ import msgspec
 import pytest
 from sqlalchemy import Connection
 
-from harness import frames, postgresql
-from harness.metadata import Clock, World, append, digest, postgresql_service, sqlite_service
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import server_context
 from proxy.metadata import wire
@@ -31,6 +29,8 @@ from proxy.metadata.service import dispatch
 from proxy.metadata.service.service import Service, start_service
 from proxy.metadata.wire import REACHES, SECRET_HEADER
 from proxy.model.errors import Code, Failure
+from support import frames, postgresql
+from support.metadata import Clock, World, append, digest, postgresql_service, sqlite_service
 
 SECRET = "a long enough shared secret"
 FULL, NORMAL = 2, 1  # of SQLite's `synchronous`

@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import OperationalError
 
-from harness.metadata import on_each_service, postgresql_database
 from proxy.metadata.db.postgresql import PostgresqlDatabase
 from proxy.metadata.db.schema import turns
 from proxy.metadata.db.sqlite import SqliteDatabase
 from proxy.metadata.db.store import Database, Store
 from proxy.metadata.db.transaction import Changes, Registry, Transaction
 from proxy.model.errors import Code, Failure
+from support.metadata import on_each_service, postgresql_database
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
-from harness import postgresql
-from harness.metadata import postgresql_database
 from proxy.auth.managed import ADMINISTRATOR_ACCESS
 from proxy.metadata.cluster import pg_registry
 from proxy.metadata.db import migrations, schema
@@ -26,6 +24,8 @@ from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.metadata.operations import accounts, counts, identity
 from proxy.metadata.operations.iam import IAM
 from proxy.model.errors import Failure
+from support import postgresql
+from support.metadata import postgresql_database
 
 START = """
 import sys

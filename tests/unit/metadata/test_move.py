@@ -9,8 +9,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Table, select
 
-from harness import postgresql
-from harness.metadata import (
+from proxy.metadata.client.client import MetadataClient
+from proxy.metadata.db import move as moving
+from proxy.metadata.db import snapshot
+from proxy.metadata.db.move import move
+from proxy.metadata.db.postgresql import PostgresqlDatabase
+from proxy.metadata.db.schema import metadata
+from proxy.metadata.db.sqlite import SqliteDatabase
+from proxy.model.errors import Failure
+from proxy.model.records import Fence, KeyRecord, Sealing, SentPart
+from support import postgresql
+from support.metadata import (
     ACCOUNT,
     DATA_KEY,
     IMAGE,
@@ -26,15 +35,6 @@ from harness.metadata import (
     postgresql_service,
     sqlite_service,
 )
-from proxy.metadata.client.client import MetadataClient
-from proxy.metadata.db import move as moving
-from proxy.metadata.db import snapshot
-from proxy.metadata.db.move import move
-from proxy.metadata.db.postgresql import PostgresqlDatabase
-from proxy.metadata.db.schema import metadata
-from proxy.metadata.db.sqlite import SqliteDatabase
-from proxy.model.errors import Failure
-from proxy.model.records import Fence, KeyRecord, Sealing, SentPart
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 

@@ -16,17 +16,17 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from fakes.cut_line import CutLine, Moment
 from sqlalchemy import Connection, create_engine, insert, select, text, update
 
-from harness import postgresql
-from harness.metadata import postgresql_database
 from proxy.metadata.cluster import pg_registry
 from proxy.metadata.db import schema
 from proxy.metadata.db.postgresql import PATIENCE_SECONDS, PostgresqlDatabase, holds_blobs, holds_keys
 from proxy.metadata.db.schema import turns
 from proxy.metadata.db.transaction import Changes
 from proxy.model.errors import Code, Failure
+from support import postgresql
+from support.cut_connection import CutLine, Moment
+from support.metadata import postgresql_database
 
 pytestmark = pytest.mark.needs(postgresql.PROGRAM)
 

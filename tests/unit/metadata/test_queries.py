@@ -12,23 +12,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, create_engine, delete, event, update
 
-from harness import postgresql
-from harness.iampeople import KEY, people
-from harness.iampolicies import policies
-from harness.metadata import (
-    ACCOUNT,
-    DATA_KEY,
-    IMAGE,
-    append,
-    digest,
-    image_manifest,
-    index_manifest,
-    plain_append,
-    postgresql_database,
-)
-from harness.pullthrough import of_pull_through
-from harness.replicated import of_replication
-from harness.specimens import LIFECYCLE
 from proxy.metadata.db import migrations
 from proxy.metadata.db.pg_sessions import UNINDEXED
 from proxy.metadata.db.postgresql import PostgresqlDatabase
@@ -85,6 +68,23 @@ from proxy.model.lifecycle.policy import LifecycleAction
 from proxy.model.lifecycle.records import PreviewResult
 from proxy.model.quotas import Quotas
 from proxy.model.records import FRAME_PAGE, CreateOnPush, EncryptedDataKey, Fence, KeyRecord, Pull, Sealing, SentPart
+from support import postgresql
+from support.examples import LIFECYCLE
+from support.iam_people import KEY, people
+from support.iam_policies import policies
+from support.metadata import (
+    ACCOUNT,
+    DATA_KEY,
+    IMAGE,
+    append,
+    digest,
+    image_manifest,
+    index_manifest,
+    plain_append,
+    postgresql_database,
+)
+from support.pull_through_examples import of_pull_through
+from support.replication_examples import of_replication
 
 R = "team/app"
 LIMITED = Quotas(repository_bytes=2**40, account_bytes=2**40)

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from harness.logs import log_to
-from harness.server import free_port
 from proxy import observe
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import server_context
 from proxy.metadata.cluster.outage import OutageGrace
 from proxy.metadata.cluster.reachability import RECHECK_SECONDS, SETTLE_SECONDS, Reachability
 from proxy.metadata.wire import REACHES, SECRET_HEADER
+from support.logs import log_to
+from support.server import free_port
 
 SECRET = "a secret of more than sixteen"
 OWN = "https://127.0.0.1:1"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import aiohttp
 
-from harness.metadata import ACCOUNT, REPOSITORY, World
 from proxy.metadata.client.client import MetadataClient
 from proxy.metadata.service.service import start_service
 from proxy.model.errors import Code
+from support.metadata import ACCOUNT, REPOSITORY, World
 
 SECRET = "a long enough shared secret"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")

@@ -11,8 +11,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, text, update
 
-from harness import postgresql
-from harness.metadata import (
+from proxy.metadata.db import snapshot as snapshots
+from proxy.metadata.db.columns import metadata
+from proxy.metadata.db.identity_tables import accounts
+from proxy.metadata.db.postgresql import reading_engine
+from proxy.metadata.db.schema import repositories
+from proxy.metadata.db.snapshot import LEFT_OUT, snapshot, stored_blobs
+from proxy.metadata.db.sqlite import SqliteDatabase, sqlite_engine
+from proxy.model.errors import Failure
+from proxy.model.records import Fence, SentPart
+from support import postgresql
+from support.metadata import (
     ACCOUNT,
     REPOSITORY,
     SERVICES,
@@ -26,15 +35,6 @@ from harness.metadata import (
     postgresql_database,
     sqlite_service,
 )
-from proxy.metadata.db import snapshot as snapshots
-from proxy.metadata.db.columns import metadata
-from proxy.metadata.db.identity_tables import accounts
-from proxy.metadata.db.postgresql import reading_engine
-from proxy.metadata.db.schema import repositories
-from proxy.metadata.db.snapshot import LEFT_OUT, snapshot, stored_blobs
-from proxy.metadata.db.sqlite import SqliteDatabase, sqlite_engine
-from proxy.model.errors import Failure
-from proxy.model.records import Fence, SentPart
 
 Told = tuple[str, int, int]
 

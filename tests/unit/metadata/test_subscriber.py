@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from harness.faultline import FaultLine, fault_line
-from harness.nodes import until
 from proxy import observe
 from proxy.metadata.client.addresses import Address, parse
 from proxy.metadata.client.epochs import Epochs, now
@@ -21,6 +19,8 @@ from proxy.metadata.cluster.lag import Lag
 from proxy.metadata.cluster.subscriber import Subscriber
 from proxy.metadata.cluster.subscribers import Subscribers
 from proxy.metadata.db.transaction import Changes
+from support.fault_proxy import FaultProxy, fault_proxy
+from support.nodes import until
 
 FAR = 10**18
 
@@ -29,7 +29,7 @@ FAR = 10**18
 class Service:
     """Its nodes, behind a line that may fall silent."""
 
-    line: FaultLine
+    line: FaultProxy
     subscribers: Subscribers
     lease: int = FAR
 
@@ -76,7 +76,7 @@ async def running() -> AsyncIterator[Service]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    async with fault_line(runner.addresses[0][1]) as line:
+    async with fault_proxy(runner.addresses[0][1]) as line:
         made.append(Service(line, subscribers))
         yield made[0]
         await subscribers.close()

@@ -13,7 +13,6 @@ import pytest
 from fill import ACCOUNT, DEEP, NOW, Size, config_of, fill, manifest_of, name_of, tag_of
 from sqlalchemy import Connection
 
-from harness.metadata import digest
 from proxy.metadata.db.sqlite import sqlite_engine
 from proxy.metadata.db.transaction import Registry, Transaction
 from proxy.metadata.operations import (
@@ -31,6 +30,7 @@ from proxy.metadata.operations import (
 )
 from proxy.model.names import repository_arn
 from proxy.model.records import CreateOnPush
+from support.metadata import digest
 
 SMALL, TENFOLD = Size(120, 3, 120, 20), Size(1200, 3, 1200, 20)
 SLACK = 1.2  # of a page of images more may have tags; a walk over them all is five times as much, or more

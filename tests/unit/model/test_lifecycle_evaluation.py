@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fakes.lifecycle_cases import ARCHIVED, CASES, NOW, PAIR, TO_ARCHIVE, img, policy, select
-from fakes.naive_lifecycle import naive_marks
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.model.lifecycle.evaluation import Image, LifecycleEvaluation, Mark
 from proxy.model.lifecycle.policy import matches, read_policy
+from support.lifecycle_cases import ARCHIVED, CASES, NOW, PAIR, TO_ARCHIVE, img, policy, select
+from support.naive_lifecycle import naive_marks
 
 
 def marks(text: str, images: Sequence[Image], **more: Any) -> list[Mark]:

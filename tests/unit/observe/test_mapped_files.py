@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.disks import fill, mounted
+from support.disks import fill, mounted
 
 EPOCHS = "from proxy.metadata.client.epochs import Epochs as Page"
 MADE = {"epochs": EPOCHS}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 import proxy
-from harness.logs import log_to
 from proxy import observe
+from support.logs import log_to
 
 ROOM = Path(proxy.__file__).parent
 SOURCES = {

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from fakes.whole_registry import WholeRegistry, whole_registry
+
+from support.whole_registry import WholeRegistry, whole_registry
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from fakes.oci_words import begin_upload, code_of, digest_of, push_blob, push_image
-from fakes.recording_access import RecordingAccess
-from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 from proxy.oci.routes import ROUTES
+from support.oci_requests import begin_upload, code_of, digest_of, push_blob, push_image
+from support.recording_access import RecordingAccess
+from support.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 OTHER = "210987654321"
 SUFFIX = "registry.example"

@@ -10,13 +10,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes.oci_words import OCI_IMAGE, OCI_INDEX, begin_upload, body, digest_of, image, push_blob, push_image
-from fakes.recording_access import RecordingAccess
-from fakes.recording_trail import RecordingTrail
-from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 from proxy.audit.events import AuditEvent
 from proxy.model.errors import Code, Failure
+from support.oci_requests import OCI_IMAGE, OCI_INDEX, begin_upload, body, digest_of, image, push_blob, push_image
+from support.recording_access import RecordingAccess
+from support.recording_trail import RecordingTrail
+from support.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 LAYER = b"a layer"
 DIGEST = digest_of(LAYER)

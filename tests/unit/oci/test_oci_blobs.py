@@ -13,11 +13,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 import uvloop
-from fakes.oci_words import begin_upload, close, code_of, digest_of, patch, push_blob, push_image
-from fakes.raw_http import Raw
-from fakes.whole_registry import WholeRegistry, whole_registry
 
 from proxy.model.records import Sealing
+from support.oci_requests import begin_upload, close, code_of, digest_of, patch, push_blob, push_image
+from support.raw_http import Raw
+from support.whole_registry import WholeRegistry, whole_registry
 
 REPOSITORY = "team/app"
 CONTENT = os.urandom(3_000_000)

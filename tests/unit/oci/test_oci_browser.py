@@ -8,12 +8,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from fakes.memory_line import Answer
-from fakes.oci_words import OCI_IMAGE, digest_of, image
-from fakes.registry_client import LAYER, RegistryClient, registry_client
 
-from harness.specimens import REPOSITORY
 from proxy.model.records import Sealing
+from support.examples import REPOSITORY
+from support.memory_connection import Answer
+from support.oci_requests import OCI_IMAGE, digest_of, image
+from support.registry_client import LAYER, RegistryClient, registry_client
 
 BLOB = f"/v2/{REPOSITORY}/blobs/{digest_of(LAYER)}"
 MANIFEST = f"/v2/{REPOSITORY}/manifests/v1"

@@ -11,13 +11,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes.oci_words import OCI_INDEX, begin_upload, body, close, code_of, digest_of, patch, push_blob
-from fakes.raw_http import Raw
-from fakes.registry_client import registry_client
-from fakes.whole_registry import WholeRegistry, whole_registry
 
-from harness.specimens import REPOSITORY as SPECIMEN
 from proxy.model.quotas import Quotas
+from support.examples import REPOSITORY as SPECIMEN
+from support.oci_requests import OCI_INDEX, begin_upload, body, close, code_of, digest_of, patch, push_blob
+from support.raw_http import Raw
+from support.registry_client import registry_client
+from support.whole_registry import WholeRegistry, whole_registry
 
 REPOSITORY = "team/app"
 QUOTA = 1_000_000

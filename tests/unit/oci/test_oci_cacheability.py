@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.memory_line import Answer
-from fakes.oci_words import digest_of
-from fakes.recording_trail import RecordingTrail
-from fakes.registry_client import LAYER, NOBODY, RegistryClient, push, registry_client
 
-from harness.specimens import ACCOUNT, REPOSITORY
 from proxy import observe
 from proxy.http.response_cache import ResponseCache
 from proxy.metadata.client.epochs import Epochs
 from proxy.model.identity import RepositoryAccess
 from proxy.model.quotas import Rate
 from proxy.registry.pull_times import PullTimes
+from support.examples import ACCOUNT, REPOSITORY
+from support.memory_connection import Answer
+from support.oci_requests import digest_of
+from support.recording_trail import RecordingTrail
+from support.registry_client import LAYER, NOBODY, RegistryClient, push, registry_client
 
 V1 = f"/v2/{REPOSITORY}/manifests/v1"
 BLOB = f"/v2/{REPOSITORY}/blobs/{digest_of(LAYER)}"

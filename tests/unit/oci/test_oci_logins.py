@@ -7,11 +7,10 @@ import json
 from base64 import b64encode
 from pathlib import Path
 
-from fakes.http_handler import Answer, Line
-from fakes.whole_registry import WholeRegistry, whole_registry
-
 from proxy import observe
 from proxy.auth.failed_logins import FailedLogins
+from support.http_handler import Answer, Line
+from support.whole_registry import WholeRegistry, whole_registry
 
 FREE = 2
 ATTACKER, OWNER = "127.0.0.2", "127.0.0.3"

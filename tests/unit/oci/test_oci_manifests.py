@@ -7,7 +7,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes.oci_words import OCI_IMAGE, OCI_INDEX, body, code_of, digest_of, image, push_blob, push_image
+
+from support.oci_requests import OCI_IMAGE, OCI_INDEX, body, code_of, digest_of, image, push_blob, push_image
 
 REPOSITORY = "team/app"
 

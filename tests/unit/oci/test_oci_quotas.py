@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fakes.oci_words import push_image
-from fakes.whole_registry import ACCOUNT, whole_registry
-
 from proxy.model.quotas import Quotas
+from support.oci_requests import push_image
+from support.whole_registry import ACCOUNT, whole_registry
 
 
 async def test_a_push_that_would_make_one_repository_too_many_is_denied(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from fakes.oci_words import push_image
-from fakes.recording_access import RecordingAccess
-from fakes.recording_trail import RecordingTrail
-from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 from proxy.model.quotas import Rate
+from support.oci_requests import push_image
+from support.recording_access import RecordingAccess
+from support.recording_trail import RecordingTrail
+from support.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
 
 OTHER = "210987654321"
 MANIFEST = "/v2/team/app/manifests/v1"

@@ -9,12 +9,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 import structlog.testing
-from fakes.oci_words import code_of, push_blob
-from fakes.whole_registry import WholeRegistry, whole_registry
 
 from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Sealing
+from support.oci_requests import code_of, push_blob
+from support.whole_registry import WholeRegistry, whole_registry
 
 REPOSITORY = "team/app"
 CONTENT = os.urandom(1000)

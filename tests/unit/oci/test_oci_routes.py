@@ -8,13 +8,13 @@ import time
 
 import aiohttp
 import pytest
-from fakes.raw_http import Raw
-from fakes.whole_registry import ACCOUNT, REGION, WholeRegistry
 
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Principal
 from proxy.oci.errors import TABLE, answer
 from proxy.oci.routes import ROUTES
+from support.raw_http import Raw
+from support.whole_registry import ACCOUNT, REGION, WholeRegistry
 
 
 async def test_the_root_answers_whoever_has_a_token(http: aiohttp.ClientSession) -> None:

@@ -7,12 +7,12 @@ import os
 
 import aiohttp
 import pytest
-from fakes.bench import open_objects
-from fakes.oci_words import begin_upload, body, close, code_of, digest_of, patch, push_blob, range_of
-from fakes.raw_http import Raw
-from fakes.whole_registry import ACCOUNT, WholeRegistry, whole_registry
 
 from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS
+from support.failing_registry import open_objects
+from support.oci_requests import begin_upload, body, close, code_of, digest_of, patch, push_blob, range_of
+from support.raw_http import Raw
+from support.whole_registry import ACCOUNT, WholeRegistry, whole_registry
 
 REPOSITORY = "team/app"
 CONTENT = os.urandom(3_000_000)

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fakes.oci_words import push_image
-from fakes.registry_client import registry_client
-from fakes.whole_registry import ACCOUNT, whole_registry
-
 from proxy.model.records import Pull
 from proxy.registry.pull_times import PullTimes
+from support.oci_requests import push_image
+from support.registry_client import registry_client
+from support.whole_registry import ACCOUNT, whole_registry
 
 ADMINISTRATOR = f"arn:aws:iam::{ACCOUNT}:user/administrator"
 

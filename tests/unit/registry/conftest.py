@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fakes.bench import Bench
-from fakes.faulty import Faults
-from fakes.whole_registry import whole_registry
 
 from proxy.model.records import Sealing
+from support.failing_registry import Bench
+from support.faulty import Faults
+from support.whole_registry import whole_registry
 
 
 @pytest.fixture(params=Sealing)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes.far_registry import FarRegistry
 from yarl import URL
 
 from proxy.model.errors import Code, Failure, repository_not_found
@@ -20,6 +19,7 @@ from proxy.model.records import StoredManifest
 from proxy.registry.mirror.manifests import CREATE, IMPORT, STALE_PAUSE_SECONDS, MirrorManifests, Policy
 from proxy.registry.mirror.upstreams import NEGATIVE_SECONDS, Upstreams
 from proxy.upstream.client import Upstream
+from support.other_registry import FarRegistry
 
 ACCOUNT = "123456789012"
 DAY = 24 * 3600.0

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
-from fakes.bench import Bench
-from fakes.faulty import Faults, raising
-from fakes.oci_words import digest_of
-from fakes.whole_registry import ACCOUNT, WholeRegistry, whole_registry
 
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
 from proxy.model.records import FRAME_PAGE, Sealing
+from support.failing_registry import Bench
+from support.faulty import Faults, raising
+from support.oci_requests import digest_of
+from support.whole_registry import ACCOUNT, WholeRegistry, whole_registry
 
 REPOSITORY = "team/app"
 F = 64

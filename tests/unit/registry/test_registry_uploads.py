@@ -7,13 +7,13 @@ import os
 from collections.abc import Awaitable, Callable
 
 import pytest
-from fakes.bench import Bench
-from fakes.faulty import Gate, raising
-from fakes.oci_words import digest_of
-from fakes.whole_registry import ACCOUNT
 
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
+from support.failing_registry import Bench
+from support.faulty import Gate, raising
+from support.oci_requests import digest_of
+from support.whole_registry import ACCOUNT
 
 REPOSITORY = "team/app"
 CONTENT = os.urandom(2_500_000)

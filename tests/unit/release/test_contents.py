@@ -14,7 +14,7 @@ from pathlib import Path
 import contents
 import pytest
 
-from harness.checkout import copy_tracked, tracked
+from support.checkout import copy_tracked, tracked
 
 FILES = {
     "pyproject.toml",

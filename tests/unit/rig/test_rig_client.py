@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes.far_registry import FarRegistry
 
 from proxy.http.selfsigned import make_self_signed
 from proxy.http.tls import server_context
@@ -27,6 +26,7 @@ from proxy.rig.pushing import Pusher, put_manifest
 from proxy.rig.sizes import parse_sizes
 from proxy.upstream.address import Reach, parse_address
 from proxy.upstream.errors import RequestFailed
+from support.other_registry import FarRegistry
 
 SHAPE = ImageShape(seed=3, layers=3, sizes=parse_sizes("uniform:100KiB-600KiB"), shared=2, repositories=2)
 BASIC = "Basic bWU6aHVudGVyMg=="  # me:hunter2

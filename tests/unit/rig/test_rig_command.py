@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.programs import ROOT
 from proxy.cli.main import main
 from proxy.rig import running
 from proxy.rig.running import Load
+from support.programs import ROOT
 
 SECRET = "hunter2-and-more"
 

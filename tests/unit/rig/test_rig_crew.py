@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from fakes.skipping_loop import run, seconds
 
 from proxy.rig import plan
 from proxy.rig.crew import Pace, work
 from proxy.rig.plan import LoadOperation
 from proxy.rig.tally import LoadStatistics, Seen
 from proxy.upstream.errors import RequestFailed
+from support.virtual_time_loop import run, seconds
 
 BEGAN = 1000.0  # what the loop's clock says at first
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.programs import ROOT
 from proxy.model.manifests import read_manifest
 from proxy.rig import plan
 from proxy.rig.arrivals import arrivals
 from proxy.rig.content import digest_of
 from proxy.rig.plan import ImageShape, Target
 from proxy.rig.sizes import parse_sizes
+from support.programs import ROOT
 
 SHAPE = ImageShape(seed=7, layers=4, sizes=parse_sizes("uniform:1KiB-64KiB"), shared=2, repositories=3)
 WEIGHTS = {"push": 1, "pull": 8, "tag": 2, "head": 4, "list": 1, "range": 1}

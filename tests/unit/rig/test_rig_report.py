@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes.skipping_loop import run, seconds
 
 from proxy.rig import live, picture, report
 from proxy.rig.crew import Pace
@@ -17,6 +16,7 @@ from proxy.rig.errors import InvalidLoad
 from proxy.rig.report import RunInfo, as_json, as_text
 from proxy.rig.tally import LoadStatistics
 from proxy.upstream.errors import RequestFailed
+from support.virtual_time_loop import run, seconds
 
 RUN = RunInfo("1.2.3", "mix", "https://registry.example", 7, {"layers": 10, "rate": None}, "duration", 1.5)
 

@@ -9,26 +9,26 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from fakes.memory_open_objects import MemoryOpenObjects
 
-from harness.caches import behind, cache, disk, written  # noqa: F401  # fixtures of what tests the cache
-from harness.disks import mounted
-from harness.faultline import FaultLine, fault_line
-from harness.s3stores import PART, Make
-from harness.seaweed import Seaweed
 from proxy.storage.s3.bucket import Bucket
 from proxy.storage.s3.conditions import ALL
 from proxy.storage.s3.store import S3Store
+from support.caches import behind, cache, disk, written  # noqa: F401  # fixtures of what tests the cache
+from support.disks import mounted
+from support.fault_proxy import FaultProxy, fault_proxy
+from support.memory_open_objects import MemoryOpenObjects
+from support.s3_objects import PART, Make
+from support.seaweed import Seaweed
 
 
 @pytest.fixture
-async def line(seaweed: Seaweed) -> AsyncIterator[FaultLine]:
-    async with fault_line(seaweed.port) as opened:
+async def line(seaweed: Seaweed) -> AsyncIterator[FaultProxy]:
+    async with fault_proxy(seaweed.port) as opened:
         yield opened
 
 
 @pytest.fixture
-async def make(seaweed: Seaweed, line: FaultLine) -> AsyncIterator[Make]:
+async def make(seaweed: Seaweed, line: FaultProxy) -> AsyncIterator[Make]:
     """Stores whose requests go over `line`; all with one prefix and one set of rows, as nodes have."""
     rows, prefix, made = MemoryOpenObjects(time.time), f"{uuid.uuid4().hex}/", []
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.watched_store import WatchedStore
 
-from harness.caches import AHEAD, DATA, EXTENT, KEY, LENT, MIB, Disk, another, cache_file, counted, filled, read
 from proxy.storage.cache.file import CacheFile
 from proxy.storage.cache.store import CachedStore
+from support.caches import AHEAD, DATA, EXTENT, KEY, LENT, MIB, Disk, another, cache_file, counted, filled, read
+from support.watched_store import WatchedStore
 
 if TYPE_CHECKING:
     pass

@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
-from fakes.memory_store import MemoryStore
-from fakes.watched_store import WatchedStore
 
 from proxy.storage.cache.directory import CacheDirectory, CacheFileRemoved, NoRoom
 from proxy.storage.cache.file import CacheFile
 from proxy.storage.cache.store import CachedStore
 from proxy.storage.filesystem import preallocation
 from proxy.storage.filesystem.store import FilesystemStore
+from support.memory_store import MemoryStore
+from support.watched_store import WatchedStore
 
 KIB, MIB = 2**10, 2**20
 EXTENT = 64 * KIB
@@ -295,7 +295,7 @@ STOP_WHILE_FILLING = """
 import asyncio, sys
 from pathlib import Path
 sys.path[:0] = ["tests", "tests/unit/storage"]
-from fakes.watched_store import WatchedStore
+from support.watched_store import WatchedStore
 from test_cache_directory import EXTENT, key
 from proxy.storage.cache.store import CachedStore
 from proxy.storage.filesystem.store import FilesystemStore

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.watched_store import WatchedStore
 from structlog.testing import capture_logs
 
-from harness.caches import (
+from proxy.model.errors import Code, Failure
+from proxy.storage.base import ObjectMissing
+from proxy.storage.cache.file import ALIGNED, CacheFile
+from proxy.storage.cache.fill import CHUNK
+from proxy.storage.cache.store import CachedStore
+from support.caches import (
     DATA,
     EXTENT,
     KEY,
@@ -30,11 +34,7 @@ from harness.caches import (
     until,
     when,
 )
-from proxy.model.errors import Code, Failure
-from proxy.storage.base import ObjectMissing
-from proxy.storage.cache.file import ALIGNED, CacheFile
-from proxy.storage.cache.fill import CHUNK
-from proxy.storage.cache.store import CachedStore
+from support.watched_store import WatchedStore
 
 if TYPE_CHECKING:
     pass

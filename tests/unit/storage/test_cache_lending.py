@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.watched_store import WatchedStore
 
-from harness.caches import AHEAD, DATA, EXTENT, KEY, LENT, Disk, another, filled, read, until, when
 from proxy.model.errors import Code, Failure
 from proxy.storage.cache.store import CachedStore
 from proxy.storage.cache.waiter import LENT_LEAST
+from support.caches import AHEAD, DATA, EXTENT, KEY, LENT, Disk, another, filled, read, until, when
+from support.watched_store import WatchedStore
 
 if TYPE_CHECKING:
     pass

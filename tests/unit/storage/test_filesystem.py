@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.filestores import KEY, OTHER, get, put
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
 from proxy.storage.filesystem.store import FilesystemAppender, FilesystemStore
+from support.file_objects import KEY, OTHER, get, put
 
 SOURCE = str(Path(__file__).parents[3])
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.filestores import KEY, get
 from proxy.storage.filesystem import preallocation
 from proxy.storage.filesystem.store import ALLOCATED, FilesystemStore
+from support.file_objects import KEY, get
 
 
 def taken(root: Path) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.filestores import KEY, put
 from proxy.model.errors import Code, Failure
 from proxy.storage.filesystem.nowait import NowaitReader, in_memory
 from proxy.storage.filesystem.store import FilesystemStore
+from support.file_objects import KEY, put
 
 
 class Preadv:

@@ -9,18 +9,18 @@ import weakref
 from collections import Counter
 
 import pytest
-from fakes.memory_open_objects import MemoryOpenObjects
 
-from harness.caches import when
-from harness.faultline import FaultLine
-from harness.productions import both
-from harness.s3stores import DATA, KEY, MIB, PART, Make, get, give, put
-from harness.seaweed import Seaweed
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing, Production
 from proxy.storage.s3 import complete, part_buffers
 from proxy.storage.s3.bucket import Bucket
 from proxy.storage.s3.store import S3Store
+from support.append_inputs import both
+from support.caches import when
+from support.fault_proxy import FaultProxy
+from support.memory_open_objects import MemoryOpenObjects
+from support.s3_objects import DATA, KEY, MIB, PART, Make, get, give, put
+from support.seaweed import Seaweed
 
 
 @pytest.mark.parametrize("size", [PART - 1, PART, PART + 1, 2 * PART, len(DATA)])
@@ -33,7 +33,7 @@ async def test_an_object_of_any_number_of_parts_comes_back(make: Make, size: int
     assert store.buffers.held == 0
 
 
-async def test_an_object_below_a_part_costs_two_requests_and_its_tail_none(make: Make, line: FaultLine) -> None:
+async def test_an_object_below_a_part_costs_two_requests_and_its_tail_none(make: Make, line: FaultProxy) -> None:
     """What came in two requests to two nodes is put by the first, as docker sends all bytes in that."""
     await put(make(), KEY, DATA[:MIB])
     assert [request.split()[0] for request in line.requests] == ["HEAD", "PUT"]
@@ -48,7 +48,7 @@ async def test_an_object_below_a_part_costs_two_requests_and_its_tail_none(make:
     assert await get(make(), other) == DATA[: 3 * MIB]
 
 
-async def test_two_thousand_small_stretches_cost_requests_by_bytes(make: Make, line: FaultLine) -> None:
+async def test_two_thousand_small_stretches_cost_requests_by_bytes(make: Make, line: FaultProxy) -> None:
     """As a client's 2,000 PATCHes of 64 KiB make them: 125 MiB in 25 parts, after the first one's early object."""
     store, step = make(), 64 * 1024
     content = (DATA * 7)[: 2000 * step]

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from harness.s3stores import DATA, KEY, MIB, PART, Make, get
 from proxy.storage.base import Appender, Into
 from proxy.storage.s3 import append as s3_append
 from proxy.storage.s3 import eager_put, parts
 from proxy.storage.s3.checksums import Summed, sums
+from support.s3_objects import DATA, KEY, MIB, PART, Make, get
 
 STEP = 700_001  # crosses every border
 LENGTH = 2 * PART + 3 * STEP

@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.memory_open_objects import MemoryOpenObjects
-from fakes.odd_bucket import OddBucket
 
-from harness.faultline import FaultLine
-from harness.listening import listening
-from harness.s3stores import DATA, KEY, MIB, Make, get, put
-from harness.seaweed import Seaweed
 from proxy import observe
 from proxy.jobs import sweep
 from proxy.model.errors import Failure
@@ -30,6 +24,12 @@ from proxy.storage.s3.complete import complete, etag_of, put_whole
 from proxy.storage.s3.conditions import ALL, Conditions, read_conditions, write_conditions
 from proxy.storage.s3.conditions_probe import describe, learn_conditions, probe_conditions
 from proxy.storage.s3.store import S3Store
+from support.fault_proxy import FaultProxy
+from support.listening import listening
+from support.memory_bucket import OddBucket
+from support.memory_open_objects import MemoryOpenObjects
+from support.s3_objects import DATA, KEY, MIB, Make, get, put
+from support.seaweed import Seaweed
 
 NONE = Conditions()
 EVERY = [Conditions(*each) for each in itertools.product((False, True), repeat=3)]
@@ -86,7 +86,7 @@ async def test_what_a_probe_leaves_that_dies_is_an_orphan_of_the_sweep() -> None
     assert [name for name, *_ in bucket.uploads.values()] == [left.key]
 
 
-async def test_a_store_is_asked_at_the_first_start_only(seaweed: Seaweed, line: FaultLine, tmp_path: Path) -> None:
+async def test_a_store_is_asked_at_the_first_start_only(seaweed: Seaweed, line: FaultProxy, tmp_path: Path) -> None:
     """A store that an older release has named is asked once, too; at another address it is asked anew."""
     place, prefix, record = (
         dataclasses.replace(seaweed.place(), endpoint=line.url),
@@ -198,7 +198,7 @@ async def test_ones_own_repeated_completion_and_put_are_success(seaweed: Seaweed
         await bucket.close()
 
 
-async def test_a_lost_completion_is_settled_by_what_lies_there(make: Make, line: FaultLine) -> None:
+async def test_a_lost_completion_is_settled_by_what_lies_there(make: Make, line: FaultProxy) -> None:
     """Its answer is lost; the try after it meets a conflict, then 412 of its own object."""
     line.lose_answers, line.lose_to = 1, b"<CompleteMultipartUpload"
     line.false_answers, line.false_to, line.false_pass = 1, b"<CompleteMultipartUpload", False
@@ -238,7 +238,7 @@ async def test_seaweedfs_keeps_an_object_that_was_put_anew_since_the_listing(mak
 
 
 @pytest.mark.parametrize("size", [100, 12 * MIB], ids=["put", "multipart"])
-async def test_a_removal_whose_answer_was_lost_is_no_refusal(make: Make, line: FaultLine, size: int) -> None:
+async def test_a_removal_whose_answer_was_lost_is_no_refusal(make: Make, line: FaultProxy, size: int) -> None:
     """The second try finds no object of that ETag: the first one has removed it."""
     await put(make(), KEY, DATA[:size])
     line.lose_answers, line.lose_to = 1, b"DELETE /"

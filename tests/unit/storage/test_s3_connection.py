@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from harness.listening import listening
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.bucket import Bucket, Busy, S3Location, S3Refused
 from proxy.storage.s3.connection import HEAD_MAX, HEAD_USUAL, Body, Connection
 from proxy.storage.s3.session import _head, stream_of
+from support.listening import listening
 
 CONTENT = random.Random(1).randbytes(3_000_000)
 STORED = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 0\r\n\r\n'

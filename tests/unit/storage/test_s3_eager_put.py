@@ -9,14 +9,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from fakes.memory_open_objects import MemoryOpenObjects
 
-from harness.faultline import FaultLine
-from harness.s3stores import DATA, KEY, MIB, PART, Make, get, give, put
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.append import S3Appender
 from proxy.storage.s3.store import S3Store
+from support.fault_proxy import FaultProxy
+from support.memory_open_objects import MemoryOpenObjects
+from support.s3_objects import DATA, KEY, MIB, PART, Make, get, give, put
 
 EARLIER, LATER = 2 * MIB, 3 * MIB  # where the first stretch ends, and the second
 of_both_kinds = pytest.mark.parametrize("earlier", [EARLIER, 2 * PART + EARLIER], ids=["small", "in parts"])
@@ -39,7 +39,7 @@ async def failure_of(work: Callable[[], Coroutine[Any, Any, object]]) -> Failure
     return None
 
 
-def made(line: FaultLine) -> list[str]:
+def made(line: FaultProxy) -> list[str]:
     found = [request.split()[0] for request in line.requests]
     line.requests.clear()
     return found
@@ -56,7 +56,7 @@ async def test_rows_never_see_an_object_that_its_first_stretch_put(make: Make, s
 
 
 async def test_an_object_in_parts_is_put_together_once_and_closing_it_asks_where_it_is(
-    make: Make, line: FaultLine
+    make: Make, line: FaultProxy
 ) -> None:
     await give(make(), KEY, DATA, 0, 2 * PART + EARLIER, whole=True)
     assert made(line) == ["HEAD", "POST", "PUT", "PUT", "PUT", "POST"]  # at first whether something lies there
@@ -89,7 +89,7 @@ async def test_what_rows_know_already_stays_theirs(make: Make) -> None:
 
 @pytest.mark.parametrize("stop", [PART, PART + 1, 2 * PART, 2 * PART + EARLIER])
 async def test_bytes_that_come_after_all_make_parts_of_a_large_object_again_once(
-    make: Make, line: FaultLine, stop: int
+    make: Make, line: FaultProxy, stop: int
 ) -> None:
     await give(make(), KEY, DATA, 0, stop, whole=True)
     line.requests.clear()
@@ -105,7 +105,7 @@ async def test_bytes_that_come_after_all_make_parts_of_a_large_object_again_once
 
 @pytest.mark.parametrize("lost", [False, True], ids=["never done", "done, answer lost"])
 async def test_an_object_that_could_not_be_put_together_leaves_nothing_and_begins_anew(
-    make: Make, line: FaultLine, lost: bool
+    make: Make, line: FaultProxy, lost: bool
 ) -> None:
     first = await make(retry_seconds=0.5).begin(KEY)
     await more(first, 0, PART + EARLIER)
@@ -124,7 +124,7 @@ async def test_an_object_that_could_not_be_put_together_leaves_nothing_and_begin
     assert await get(store, KEY) == DATA
 
 
-async def test_bytes_that_come_after_all_go_on_under_a_new_key_once(make: Make, line: FaultLine) -> None:
+async def test_bytes_that_come_after_all_go_on_under_a_new_key_once(make: Make, line: FaultProxy) -> None:
     await give(make(), KEY, DATA, 0, EARLIER)
     line.requests.clear()
     key = (await give(make(), KEY, DATA, EARLIER, LATER)).key
@@ -146,7 +146,7 @@ async def test_a_closing_stretch_with_bytes_ends_in_one_object_of_all(make: Make
         assert store.buffers.held == 0
 
 
-async def test_a_full_part_is_not_put_early(make: Make, line: FaultLine) -> None:
+async def test_a_full_part_is_not_put_early(make: Make, line: FaultProxy) -> None:
     await give(make(), KEY, DATA, 0, PART)
     assert "POST" in made(line)
     await (await make().resume(KEY, PART)).finish()
@@ -167,7 +167,7 @@ async def test_a_finished_object_is_cut_inside(make: Make, stop: int, size: int)
 
 @pytest.mark.parametrize("lost", [False, True], ids=["never done", "done, answer lost"])
 async def test_a_pause_that_meets_an_outage_keeps_its_bytes_in_rows_and_is_not_settled(
-    make: Make, line: FaultLine, lost: bool
+    make: Make, line: FaultProxy, lost: bool
 ) -> None:
     """Whether or not the object was put. The session's rows move to a new key then, so that it is in nobody's way."""
     first = await make(retry_seconds=0.5).begin(KEY)
@@ -193,7 +193,7 @@ async def test_a_pause_that_meets_an_outage_keeps_its_bytes_in_rows_and_is_not_s
 )
 @pytest.mark.parametrize("done", [False, True], ids=["never done", "done, answer lost"])
 async def test_a_worker_that_dies_reading_an_object_back_leaves_it_to_the_next(
-    make: Make, line: FaultLine, earlier: int, request_line: bytes, done: bool
+    make: Make, line: FaultProxy, earlier: int, request_line: bytes, done: bool
 ) -> None:
     """At each of its requests to the store: it never comes to the next one."""
     await give(make(), KEY, DATA, 0, earlier, whole=True)

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.memory_open_objects import MemoryOpenObjects
 
-from harness.faultline import FaultLine, fault_line
-from harness.s3stores import DATA, KEY, MIB, PART, Make, get, give, put
-from harness.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 from proxy.http.selfsigned import make_self_signed
 from proxy.model.errors import Code, Failure
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.bucket import Bucket, S3Location, load
 from proxy.storage.s3.store import S3Store
+from support.fault_proxy import FaultProxy, fault_proxy
+from support.memory_open_objects import MemoryOpenObjects
+from support.s3_objects import DATA, KEY, MIB, PART, Make, get, give, put
+from support.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 
 
-async def test_a_lost_answer_is_settled_by_what_lies_there(make: Make, line: FaultLine) -> None:
+async def test_a_lost_answer_is_settled_by_what_lies_there(make: Make, line: FaultProxy) -> None:
     """To the PutObject of a small object and to the completion of a large one."""
     line.lose_answers, line.lose_to = 1, b"PUT /"
     await put(make(), KEY, DATA[:MIB])
@@ -38,7 +38,7 @@ async def test_a_lost_answer_is_settled_by_what_lies_there(make: Make, line: Fau
     assert await get(make(), other) == DATA
 
 
-async def test_a_read_that_is_cut_goes_on_by_range(make: Make, line: FaultLine) -> None:
+async def test_a_read_that_is_cut_goes_on_by_range(make: Make, line: FaultProxy) -> None:
     store = make()
     await put(store, KEY, DATA)
     line.requests.clear()
@@ -47,7 +47,7 @@ async def test_a_read_that_is_cut_goes_on_by_range(make: Make, line: FaultLine) 
     assert len([request for request in line.requests if request.startswith("GET")]) >= len(DATA) // (3 * MIB)
 
 
-async def test_a_busy_store_is_asked_again_and_then_given_up(make: Make, line: FaultLine) -> None:
+async def test_a_busy_store_is_asked_again_and_then_given_up(make: Make, line: FaultProxy) -> None:
     store = make(retry_seconds=0.5)
     await put(store, KEY, b"there")
     line.mode = "busy"
@@ -59,7 +59,7 @@ async def test_a_busy_store_is_asked_again_and_then_given_up(make: Make, line: F
     assert await waiting == b"there"
 
 
-async def test_a_dead_store_answers_in_milliseconds_and_recovers_by_itself(make: Make, line: FaultLine) -> None:
+async def test_a_dead_store_answers_in_milliseconds_and_recovers_by_itself(make: Make, line: FaultProxy) -> None:
     store = make()
     await put(store, KEY, b"there")
     line.mode = "refuse"
@@ -79,7 +79,7 @@ async def test_a_dead_store_answers_in_milliseconds_and_recovers_by_itself(make:
                 await asyncio.sleep(0.1)
 
 
-async def test_a_stalled_store_is_given_up_in_time(make: Make, line: FaultLine) -> None:
+async def test_a_stalled_store_is_given_up_in_time(make: Make, line: FaultProxy) -> None:
     await put(make(), KEY, b"there")
     store = make(retry_seconds=0.3, answer_seconds=0.3)
     line.mode = "stall"
@@ -106,7 +106,7 @@ COMPLETE, WHOLE = b"<CompleteMultipartUpload", b"PUT /"
 @pytest.mark.parametrize("done", [True, False], ids=["done", "not done"])
 @pytest.mark.parametrize(("to", "size"), [(COMPLETE, len(DATA)), (WHOLE, MIB)], ids=["complete", "put"])
 async def test_a_200_with_an_error_in_its_body_is_an_error(
-    make: Make, line: FaultLine, to: bytes, size: int, done: bool
+    make: Make, line: FaultProxy, to: bytes, size: int, done: bool
 ) -> None:
     """It is asked again, and settled by what lies there, whether the store had done it or not."""
     line.false_answers, line.false_to, line.false_pass = 1, to, done
@@ -115,14 +115,14 @@ async def test_a_200_with_an_error_in_its_body_is_an_error(
     assert await get(make(), KEY) == DATA[:size]
 
 
-async def test_a_part_answered_200_with_an_error_is_sent_again(make: Make, line: FaultLine) -> None:
+async def test_a_part_answered_200_with_an_error_is_sent_again(make: Make, line: FaultProxy) -> None:
     line.false_answers, line.false_to = 1, b"partNumber=2&"
     await put(make(), KEY, DATA)
     assert line.false_answers == 0
     assert await get(make(), KEY) == DATA
 
 
-async def test_head_settles_a_completion_whose_answer_was_lost(make: Make, line: FaultLine) -> None:
+async def test_head_settles_a_completion_whose_answer_was_lost(make: Make, line: FaultProxy) -> None:
     """The store says that it knows no such upload any more, as AWS does."""
     line.lose_answers, line.lose_to = 1, COMPLETE
     line.false_answers, line.false_to, line.false_pass = 1, COMPLETE, False
@@ -136,7 +136,7 @@ async def test_head_settles_a_completion_whose_answer_was_lost(make: Make, line:
 @pytest.mark.parametrize("size", [3 * MIB, len(DATA)], ids=["one request", "parts"])
 @pytest.mark.parametrize("lost", [False, True], ids=["never done", "done, answer lost"])
 async def test_a_finish_that_met_an_outage_can_be_done_later(
-    make: Make, line: FaultLine, size: int, lost: bool
+    make: Make, line: FaultProxy, size: int, lost: bool
 ) -> None:
     """By another node, from the offset at which rows know the object to be; nothing was given up."""
     await give(make(), KEY, DATA, 0, size - MIB)
@@ -158,7 +158,7 @@ async def test_a_finish_that_met_an_outage_can_be_done_later(
 
 
 async def test_a_finish_that_met_an_outage_in_its_last_part_drops_just_that_stretch(
-    make: Make, line: FaultLine
+    make: Make, line: FaultProxy
 ) -> None:
     """The closing request brought bytes: they come again with it."""
     await give(make(), KEY, DATA, 0, 7 * MIB)
@@ -175,7 +175,7 @@ async def test_a_finish_that_met_an_outage_in_its_last_part_drops_just_that_stre
     assert await get(make(), KEY) == DATA
 
 
-async def test_a_failed_finish_that_is_abandoned_leaves_nothing(make: Make, line: FaultLine) -> None:
+async def test_a_failed_finish_that_is_abandoned_leaves_nothing(make: Make, line: FaultProxy) -> None:
     appender = await make(retry_seconds=0.5).begin(KEY)
     for at in range(0, 7 * MIB, MIB):
         await appender.append(lambda at=at: memoryview(DATA)[at : at + MIB])  # type: ignore[misc]  # a default binds it
@@ -200,7 +200,7 @@ async def test_a_part_of_an_upload_that_the_store_dropped_says_that_all_is_lost(
     await going_on.abandon()
 
 
-async def test_an_internal_error_is_asked_again(make: Make, line: FaultLine) -> None:
+async def test_an_internal_error_is_asked_again(make: Make, line: FaultProxy) -> None:
     store = make()
     await put(store, KEY, b"there")
     line.mode = "error"
@@ -212,7 +212,7 @@ async def test_an_internal_error_is_asked_again(make: Make, line: FaultLine) -> 
     assert await waiting == b"there"
 
 
-async def test_a_slow_line_is_waited_for_while_it_moves(make: Make, line: FaultLine) -> None:
+async def test_a_slow_line_is_waited_for_while_it_moves(make: Make, line: FaultProxy) -> None:
     """Each part takes longer than an answer may, at a rate that the store accepts."""
     store = make(answer_seconds=0.5)
     line.bytes_a_second = 4 * MIB
@@ -220,7 +220,7 @@ async def test_a_slow_line_is_waited_for_while_it_moves(make: Make, line: FaultL
     assert await get(store, KEY) == DATA[: 6 * MIB]
 
 
-async def test_a_read_on_a_line_that_stays_cut_fails_and_is_never_short(make: Make, line: FaultLine) -> None:
+async def test_a_read_on_a_line_that_stays_cut_fails_and_is_never_short(make: Make, line: FaultProxy) -> None:
     store = make(retry_seconds=0.5)
     await put(store, KEY, DATA)
     view = memoryview(bytearray(MIB))
@@ -235,7 +235,7 @@ async def test_a_read_on_a_line_that_stays_cut_fails_and_is_never_short(make: Ma
 
 
 @pytest.mark.parametrize("mode", ["refuse", "busy", "error", "stall"])
-async def test_no_request_is_tried_longer_than_is_stated(make: Make, line: FaultLine, mode: str) -> None:
+async def test_no_request_is_tried_longer_than_is_stated(make: Make, line: FaultProxy, mode: str) -> None:
     """Retries, and what the last try may take beyond it."""
     store = make(retry_seconds=1.0, answer_seconds=0.5)
     line.mode = mode
@@ -246,7 +246,7 @@ async def test_no_request_is_tried_longer_than_is_stated(make: Make, line: Fault
 
 
 async def test_the_bucket_may_be_in_the_hosts_name(
-    seaweed: Seaweed, line: FaultLine, monkeypatch: pytest.MonkeyPatch
+    seaweed: Seaweed, line: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`addressing = "virtual"`: what a resolver does for AWS's names is done here for localhost's."""
     real = socket.getaddrinfo
@@ -265,7 +265,7 @@ async def test_tls_is_believed_by_the_ca_bundle_alone(seaweed: Seaweed, tmp_path
     authority, certificate, key = await asyncio.to_thread(make_self_signed, tmp_path, "127.0.0.1")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     await asyncio.to_thread(tls.load_cert_chain, certificate, key)
-    async with fault_line(seaweed.port, tls) as line:
+    async with fault_proxy(seaweed.port, tls) as line:
         place = dataclasses.replace(seaweed.place(), endpoint=line.url)
         prefix = f"{uuid.uuid4().hex}/"
         trusting = Bucket(dataclasses.replace(place, ca_bundle=str(authority)))
@@ -300,7 +300,7 @@ async def _works(store: S3Store) -> None:
 
 
 async def test_bytes_that_come_after_a_completion_that_was_asked_for_go_on_under_a_new_key(
-    make: Make, line: FaultLine
+    make: Make, line: FaultProxy
 ) -> None:
     """The closing request brought the last bytes, and the completion's answer was lost: other sealed bytes come with
     the next, which completes the upload as it was asked for and leaves what that made."""

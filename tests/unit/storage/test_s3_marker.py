@@ -10,10 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from fakes.memory_open_objects import MemoryOpenObjects
 
-from harness.listening import listening
-from harness.seaweed import Seaweed
 from proxy.model.errors import Code, Failure
 from proxy.storage import marker
 from proxy.storage.base import ObjectMissing
@@ -21,6 +18,9 @@ from proxy.storage.s3 import marker as s3_marker
 from proxy.storage.s3.bucket import Body, Bucket, S3Location
 from proxy.storage.s3.marker import StoreMarker
 from proxy.storage.s3.store import S3Store
+from support.listening import listening
+from support.memory_open_objects import MemoryOpenObjects
+from support.seaweed import Seaweed
 
 KEY = "abcdef0123456789abcdef0123456789"
 OTHER = "0123456789abcdef0123456789abcdef"

@@ -9,13 +9,13 @@ import uuid
 from collections.abc import AsyncIterator
 
 import pytest
-from fakes.memory_open_objects import MemoryOpenObjects
 
-from harness.faultline import FaultLine, fault_line
-from harness.seaweed import Seaweed
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.bucket import Bucket
 from proxy.storage.s3.store import S3Store
+from support.fault_proxy import FaultProxy, fault_proxy
+from support.memory_open_objects import MemoryOpenObjects
+from support.seaweed import Seaweed
 
 MIB = 2**20
 KEY = "ab" * 16
@@ -23,13 +23,13 @@ DATA = random.Random(9).randbytes(3 * MIB + 77)
 
 
 @pytest.fixture
-async def line(seaweed: Seaweed) -> AsyncIterator[FaultLine]:
-    async with fault_line(seaweed.port) as opened:
+async def line(seaweed: Seaweed) -> AsyncIterator[FaultProxy]:
+    async with fault_proxy(seaweed.port) as opened:
         yield opened
 
 
 @pytest.fixture
-async def store(seaweed: Seaweed, line: FaultLine) -> AsyncIterator[S3Store]:
+async def store(seaweed: Seaweed, line: FaultProxy) -> AsyncIterator[S3Store]:
     """One that holds DATA under KEY, with nothing counted yet."""
     bucket = Bucket(dataclasses.replace(seaweed.place(), endpoint=line.url), retry_seconds=2.0)
     made = S3Store(bucket, MemoryOpenObjects(time.time), prefix=f"{uuid.uuid4().hex}/")
@@ -54,7 +54,7 @@ async def read(store: S3Store, start: int, stop: int, *, told: bool, size: int |
 
 @pytest.mark.parametrize(("start", "stop"), [(0, len(DATA)), (5, 6), (MIB, 2 * MIB + 3)])
 async def test_a_range_that_was_said_before_is_one_request_of_just_its_bytes(
-    store: S3Store, line: FaultLine, start: int, stop: int
+    store: S3Store, line: FaultProxy, start: int, stop: int
 ) -> None:
     before = line.bytes_back
     assert await read(store, start, stop, told=True) == DATA[start:stop]
@@ -62,12 +62,12 @@ async def test_a_range_that_was_said_before_is_one_request_of_just_its_bytes(
     assert stop - start <= line.bytes_back - before <= stop - start + 2000
 
 
-async def test_without_a_word_requests_grow_with_what_is_taken(store: S3Store, line: FaultLine) -> None:
+async def test_without_a_word_requests_grow_with_what_is_taken(store: S3Store, line: FaultProxy) -> None:
     assert await read(store, 0, len(DATA), told=False) == DATA
     assert [request.split()[0] for request in line.requests] == ["GET"] * 3  # of 1 and 2 MiB, and the rest
 
 
-async def test_a_suspended_reader_goes_on_with_requests_of_just_its_bytes(store: S3Store, line: FaultLine) -> None:
+async def test_a_suspended_reader_goes_on_with_requests_of_just_its_bytes(store: S3Store, line: FaultProxy) -> None:
     """Of the rest of the object, nothing waits for it in the connection."""
     content = bytearray(MIB)
     view = memoryview(content)
@@ -84,7 +84,7 @@ async def test_a_suspended_reader_goes_on_with_requests_of_just_its_bytes(store:
         assert line.bytes_back - before <= 4096 + 2000
 
 
-async def test_a_reader_that_turns_back_asks_for_no_more_than_it_takes(store: S3Store, line: FaultLine) -> None:
+async def test_a_reader_that_turns_back_asks_for_no_more_than_it_takes(store: S3Store, line: FaultProxy) -> None:
     """What it said before is void: the rest would be asked for anew at each turn."""
     view = memoryview(bytearray(4096))
     async with await store.open(KEY, size=len(DATA)) as reader:
@@ -98,7 +98,7 @@ async def test_a_reader_that_turns_back_asks_for_no_more_than_it_takes(store: S3
     assert len(line.requests) == 3
 
 
-async def test_a_size_that_is_not_known_is_asked_for(store: S3Store, line: FaultLine) -> None:
+async def test_a_size_that_is_not_known_is_asked_for(store: S3Store, line: FaultProxy) -> None:
     assert await read(store, 0, 10, told=True, size=None) == DATA[:10]
     assert [request.split()[0] for request in line.requests] == ["HEAD", "GET"]
 
@@ -133,7 +133,7 @@ class _Broken:
 
 
 async def test_a_body_that_breaks_off_is_a_failed_try_and_asked_for_from_where_it_stood(
-    store: S3Store, line: FaultLine, monkeypatch: pytest.MonkeyPatch
+    store: S3Store, line: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, breaker, failures = bytearray(len(DATA)), store._bucket.breaker, 0
     failed = breaker.failed

@@ -14,11 +14,11 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotoCredentials
 
-from harness.listening import listening
 from proxy.storage.base import ObjectMissing
 from proxy.storage.s3.bucket import Body, Bucket, Busy, S3Location, S3Refused
 from proxy.storage.s3.session import stream_of
 from proxy.storage.s3.sigv4 import Credentials, signed
+from support.listening import listening
 
 Answers = list[bytes]
 OK = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 0\r\n\r\n'

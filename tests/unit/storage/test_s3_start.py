@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from harness.programs import ROOT
+from support.programs import ROOT
 
 PROGRAM = """
 import asyncio, sys

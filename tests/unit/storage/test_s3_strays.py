@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from harness.s3stores import DATA, KEY, MIB, Make, get, give, put
 from proxy.model.records import Fence
 from proxy.storage.base import Strays
 from proxy.storage.s3.store import S3Store
+from support.s3_objects import DATA, KEY, MIB, Make, get, give, put
 
 OTHER, OPEN = "cd" * 16, "ef" * 16
 

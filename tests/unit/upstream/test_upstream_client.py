@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
-from fakes.far_registry import FarRegistry
 from yarl import URL
 
 from proxy.storage.s3.circuit_breaker import FAILURES, SUFFERED
@@ -20,6 +19,7 @@ from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 from proxy.upstream.guarded_connector import AddressRefused, is_public, socket_factory
 from proxy.upstream.limits import retry_after
 from proxy.upstream.realms import UpstreamReach, is_same_site
+from support.other_registry import FarRegistry
 
 PULLER = UpstreamLogin("me", "hunter2")
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pytest
-from fakes.naive_policy import judge
-from fakes.policy_pairs import ACTIONS, ADDRESSES, REPOSITORIES, WHOLE_REGISTRY, draw_world, drawn_keys
-from fakes.policy_people import NOW, REGION, arn_of, context
 
 from proxy.auth.access import Access
 from proxy.auth.policy.context import RequestInfo
 from proxy.auth.policy.decision import Question
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller, RegistryAccess, RepositoryAccess
+from support.naive_policy import judge
+from support.policy_pairs import ACTIONS, ADDRESSES, REPOSITORIES, WHOLE_REGISTRY, draw_world, drawn_keys
+from support.policy_people import NOW, REGION, arn_of, context
 
 REQUESTS = 40  # of each caller
 SHARE = 5  # of how many pairs the decision itself is asked

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from fakes.naive_policy import judge
-from fakes.policy_cases import ALLOWED, NO_IDENTITY, Case, allow, asked
-from fakes.policy_people import HOME, arn_of
 
 from proxy.auth.policy.decision import decide
+from support.naive_policy import judge
+from support.policy_cases import ALLOWED, NO_IDENTITY, Case, allow, asked
+from support.policy_people import HOME, arn_of
 
 CONDITION = "IAM JSON policy elements: Condition"
 OPERATORS = "IAM JSON policy elements: Condition operators"

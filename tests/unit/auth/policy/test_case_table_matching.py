@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fakes.naive_policy import judge
-from fakes.policy_cases import (
+
+from proxy.auth.policy.decision import decide
+from support.naive_policy import judge
+from support.policy_cases import (
     ALLOWED,
     DENIED_BY_IDENTITY,
     DENIED_BY_RESOURCE,
@@ -17,9 +19,7 @@ from fakes.policy_cases import (
     grant,
     refuse,
 )
-from fakes.policy_people import AWAY, HOME, arn_of
-
-from proxy.auth.policy.decision import decide
+from support.policy_people import AWAY, HOME, arn_of
 
 ACTION = "IAM JSON policy elements: Action"
 NOT_ACTION = "IAM JSON policy elements: NotAction"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from fakes.naive_policy import judge
-from fakes.policy_cases import (
+
+from proxy.auth.policy.decision import decide
+from proxy.model.identity import PolicyScope
+from support.naive_policy import judge
+from support.policy_cases import (
     ALLOWED,
     DENIED_BY_BOUNDARY,
     DENIED_BY_IDENTITY,
@@ -22,10 +25,7 @@ from fakes.policy_cases import (
     message,
     refuse,
 )
-from fakes.policy_people import AWAY, HOME, UNIQUE_IDS, arn_of
-
-from proxy.auth.policy.decision import decide
-from proxy.model.identity import PolicyScope
+from support.policy_people import AWAY, HOME, UNIQUE_IDS, arn_of
 
 EXPLICIT = "The difference between explicit and implicit denies"
 LOGIC = "How AWS enforcement code logic evaluates requests: deny evaluation"

@@ -15,8 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fakes.policy_pairs import pairs
-from fakes.policy_people import HOME, arn_of, bound, caller, context, document
 
 from proxy.auth.policy.decision import Question, decide
 from proxy.auth.policy.documents import compile_document
@@ -24,6 +22,8 @@ from proxy.auth.policy.errors import PolicyError
 from proxy.auth.policy.evaluation import PolicyKind
 from proxy.auth.policy.validation import ecr_failure, iam_failure, validate
 from proxy.model.identity import AttachedPolicy, RegistryAccess, RepositoryAccess
+from support.policy_pairs import pairs
+from support.policy_people import HOME, arn_of, bound, caller, context, document
 
 SPOILED, NONSENSE = 6000, 2000
 ODD: list[Any] = [

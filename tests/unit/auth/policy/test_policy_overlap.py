@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
-from fakes.policy_pairs import pairs
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from proxy.auth.policy.decision import Question, decide
 from proxy.auth.policy.matching import Token, Wildcard, glob, wildcards
 from proxy.auth.policy.overlap import covers, overlaps
 from proxy.model.identity import AttachedPolicy, Caller, Principal
+from support.policy_pairs import pairs
 
 LETTERS = "ab/"
 FRESH = "\u2603"  # in no pattern: only a wildcard takes it

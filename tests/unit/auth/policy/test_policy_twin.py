@@ -1,4 +1,4 @@
-"""The evaluator says what its naive twin says, on policies and requests drawn at random (`fakes.policy_pairs`).
+"""The evaluator says what its naive twin says, on policies and requests drawn at random (`support.policy_pairs`).
 
 `--policy-pairs N` draws as many (30,000 unless told; `make fuzz` a million), `--policy-seed S` the same ones again.
 What differs is printed whole: documents, caller, question, and both answers.
@@ -12,10 +12,10 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from fakes.naive_policy import Verdict, judge
-from fakes.policy_pairs import Pair, pairs
 
 from proxy.auth.policy.decision import Decision, decide
+from support.naive_policy import Verdict, judge
+from support.policy_pairs import Pair, pairs
 
 SHARDS = 4  # so that two processes share the work
 

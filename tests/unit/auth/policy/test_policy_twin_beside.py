@@ -13,14 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fakes.naive_policy import as_list, aws_principals, judge, statements
-from fakes.policy_pairs import Pair, pairs
 
 from proxy.auth.policy.decision import decide
 from proxy.auth.policy.explain import explain
 from proxy.auth.policy.lockout import would_lock_out
 from proxy.auth.policy.simulate import simulate
 from proxy.auth.policy.spans import principals_of, rebound_text
+from support.naive_policy import as_list, aws_principals, judge, statements
+from support.policy_pairs import Pair, pairs
 
 SHARE = 15  # of how many pairs the decision itself is asked
 OUTCOMES = {(True, False): "allowed", (False, True): "explicitDeny", (False, False): "implicitDeny"}

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from fakes.policy_cases import NOTHING
-from fakes.policy_people import AWAY, HOME, UNIQUE_IDS, bound, caller, context, document, role
 
 from proxy.auth.policy.trust import decide_trust
 from proxy.model.identity import AttachedPolicy, Role
+from support.policy_cases import NOTHING
+from support.policy_people import AWAY, HOME, UNIQUE_IDS, bound, caller, context, document, role
 
 ASSUME_ROLE = "AWS STS API Reference: AssumeRole, permissions"
 TRUST = "Update a role trust policy: notes"
