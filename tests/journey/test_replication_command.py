@@ -8,8 +8,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from harness.programs import run
-from harness.server import Server
+from support.programs import run
+from support.server import Server
 
 INSERT = (
     "INSERT INTO jobs (kind, account, key, subject, share, state, attempts, due_at, fence, last_fence, revision, error,"
