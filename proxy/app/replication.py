@@ -5,6 +5,7 @@ from __future__ import annotations
 from proxy.app.context import WorkerContext
 from proxy.app.router import make_blobs, make_uploads
 from proxy.auth.access import Access
+from proxy.auth.replication import ReplicationAccess
 from proxy.config.settings import Config
 from proxy.jobs.replication import Replicating, ReplicationTarget
 from proxy.jobs.replication_here import HereTarget
@@ -15,7 +16,7 @@ def make_replicating(config: Config, context: WorkerContext) -> Replicating:
     region = config.registry.region
     here = HereTarget(
         context.metadata,
-        Access(context.metadata),
+        ReplicationAccess(Access(context.metadata), region=region),
         make_blobs(config, context),
         make_uploads(config, context),
         region=region,

@@ -21,7 +21,7 @@ class ReplicationSettings:
     at_once: int = setting(16, "most images that a worker replicates at once", between(1, 1000))
     senders: tuple[str, ...] = setting(
         (),
-        "not used yet: ARNs of users and roles that peers replicate as, who are believed which account an image is of; "
+        "ARNs of users and roles that peers replicate as, who are believed which account an image is of; "
         "others replicate from their own account's number into their own account",
         _principals,
     )
