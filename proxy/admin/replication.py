@@ -12,12 +12,14 @@ from proxy.model.replication import Backlog
 
 
 def backlog(config: Config) -> tuple[Sequence[Backlog], float]:
-    """Of this region and each other where something waits, in order; and the database's time (epoch seconds)."""
+    """Of this region, each peer's and each other where something waits, in order; and the database's time (epoch
+    seconds)."""
 
     async def run(context: WorkerContext) -> tuple[Sequence[Backlog], float]:
         found = {each.region: each for each in await context.metadata.replication_backlog()}
         now = context.metadata.now()
-        found.setdefault(config.registry.region, Backlog(config.registry.region, 0, now))
+        for region in (config.registry.region, *(peer.region for peer in config.peers.entries)):
+            found.setdefault(region, Backlog(region, 0, now))
         return [found[region] for region in sorted(found)], now
 
     return asyncio.run(visiting(config, run))

@@ -265,6 +265,8 @@ def _check_together(config: Config, environ: Mapping[str, str]) -> None:
     urls = [each.strip() for each in metadata.url.split(",") if each.strip().startswith("http")]
     if (metadata.listen or urls) and len(metadata.secret) < 16:
         raise ConfigError("[metadata] secret: a metadata service on TCP needs one of at least 16 characters")
+    if config.registry.region in {peer.region for peer in config.peers.entries}:
+        raise ConfigError(f"[[peers]] {config.registry.region}: that is [registry] region, this installation's own")
     for complaint in plaintext_connections(config, environ):
         raise ConfigError(complaint)
 

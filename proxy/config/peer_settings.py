@@ -95,7 +95,7 @@ def read_peers(given: Any) -> tuple[PeerSetting, ...]:
 class PeersSettings:
     entries: tuple[PeerSetting, ...] = setting(
         (),
-        "not used yet: installations of other regions that images are replicated to, each a table [[peers]]: region, "
+        "installations of other regions that images are replicated to, each a table [[peers]]: region, "
         "url, ca_bundle, access_key_id and secret_access_key (of a user there), accounts (numbers here = "
         "numbers there), connections (8) and bytes_per_second (0: no cap) of a worker; only a file has them",
         read=read_peers,

@@ -71,3 +71,8 @@ def test_senders_are_arns_of_users_and_roles() -> None:
     assert load(environ={"WHARFAGE_REPLICATION_SENDERS": arn}).replication.senders == (arn,)
     with pytest.raises(ConfigError, match="not the ARN of a user or a role"):
         load(environ={"WHARFAGE_REPLICATION_SENDERS": "replicator"})
+
+
+def test_a_peer_of_the_own_region_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\[registry\] region"):
+        load(written(tmp_path, WHOLE), environ={"WHARFAGE_REGISTRY_REGION": "eu-west-1"})
