@@ -11,6 +11,7 @@ from pathlib import Path
 from yarl import URL
 
 from proxy.app.context import WorkerContext
+from proxy.app.metadata import trusted_authorities
 from proxy.app.router import make_uploads
 from proxy.auth.pull_through import UpstreamCredentials
 from proxy.auth.secrets import VALUE_PURPOSE
@@ -23,6 +24,7 @@ from proxy.registry.images import Images
 from proxy.registry.mirror.blobs import MirrorBlobs
 from proxy.registry.mirror.manifests import MirrorManifests, Policy
 from proxy.registry.mirror.mirror import Mirror
+from proxy.registry.mirror.peers import Peers
 from proxy.registry.mirror.upstreams import Credentials, Upstreams
 from proxy.upstream.client import Upstream, UpstreamLogin
 
@@ -39,7 +41,11 @@ async def open_mirror(config: Config, own: WorkerContext, sockets: Path) -> Asyn
         return choose(await own.metadata.pull_through_rules(account), repository)
 
     upstreams = Upstreams(upstream_of(given), credentials_of(config, own), time.monotonic)
-    layers = MirrorBlobs(own.metadata, blobs, uploads, upstreams, own.run, sockets, early_ranges=given.early_ranges)
+    node = config.server.advertise
+    peers = Peers(node, config.metadata.secret, trusted_authorities(config)) if node else None
+    layers = MirrorBlobs(
+        own.metadata, blobs, uploads, upstreams, own.run, sockets, peers, early_ranges=given.early_ranges
+    )
     manifests = MirrorManifests(own.metadata, images, upstreams, policy_of(given), time.time)
     await layers.begin()
     try:

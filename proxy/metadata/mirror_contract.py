@@ -46,8 +46,13 @@ class MirrorPort(Protocol):
         address: str,
         seconds: float,
         instead: str = "",
+        node: str = "",
+        upload_id: str = "",
     ) -> FetchLease:
-        """The lease on fetching a blob: `holder`'s, unless another's lives that is not that of `instead`."""
+        """The lease on fetching a blob: `holder`'s, unless another's lives that is not that of `instead`. Without
+        `upload_id` the session of the lease before stays."""
 
-    async def end_fetch(self, account: str, repository: str, digest: str, *, holder: str) -> None:
-        """Let the lease go. Idempotent."""
+    async def end_fetch(
+        self, account: str, repository: str, digest: str, *, holder: str, resumable: bool = False
+    ) -> None:
+        """Let the lease go; its session is remembered for a while where it is `resumable`. Idempotent."""

@@ -29,9 +29,12 @@ class MirroredTag:
 
 @dataclass(frozen=True, slots=True)
 class FetchLease:
-    """Who fetches a blob from its upstream: `holder` is a name made for that one fetch, `address` where others may
-    read it as it comes. It ends by itself at `until` (epoch seconds of the database)."""
+    """Who fetches a blob from its upstream: `holder` is a name made for that one fetch, `address` where other workers
+    of its node may read it as it comes, `node` where other nodes may (empty: they cannot). It ends by itself at `until`
+    (epoch seconds of the database). `upload_id`: the session with what was kept so far, also by a holder before."""
 
     holder: str
     address: str
     until: float
+    node: str = ""
+    upload_id: str = ""

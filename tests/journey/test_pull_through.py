@@ -17,6 +17,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from proxy.metadata.client.client import MetadataClient
+from proxy.registry.mirror.blobs import FAR_BYTES
 from proxy.registry.mirror.spool import FRAME
 from support.other_registry import INDEX, FarRegistry
 from support.server import Server
@@ -204,6 +205,35 @@ async def test_a_client_that_leaves_ends_nothing(tmp_path: Path) -> None:
         status, _, body = await other
         assert (status, body == LAYER) == (200, True)
         assert len(there.asked("blobs")) == 1
+
+
+async def test_a_range_far_ahead_of_what_has_come_does_not_wait_for_it_and_is_not_stored(tmp_path: Path) -> None:
+    """It costs the upstream a request of its own; the fetch goes on as if nobody had asked."""
+    far, go_on = FarRegistry(), asyncio.Event()
+    layer = os.urandom(FAR_BYTES + 8 * FRAME)
+
+    async def waiting(content: bytes) -> AsyncIterator[bytes]:
+        yield content[:FRAME]
+        if len(content) == len(layer):
+            await go_on.wait()
+        yield content[FRAME:]
+
+    far.pieces = waiting
+    async with world(tmp_path, far) as there:
+        far.add_image("team/app", "1", layer)
+        await there.get("far/team/app/manifests/1")
+        path = f"far/team/app/blobs/{digest_of(layer)}"
+        whole = asyncio.create_task(there.get(path))
+        at = FAR_BYTES + 4 * FRAME
+        status, headers, body = await there.get(path, Range=f"bytes={at}-{at + 2 * FRAME - 1}")
+        assert (status, headers["content-range"]) == (206, f"bytes {at}-{at + 2 * FRAME - 1}/{len(layer)}")
+        assert body == layer[at : at + 2 * FRAME]
+        assert not whole.done()
+        go_on.set()
+        status, _, body = await whole
+        assert (status, body == layer) == (200, True)
+        ranges = [each.range for each in far.asked if "/blobs/" in each.path]
+        assert sorted(ranges) == ["", f"bytes={at}-{at + 2 * FRAME - 1}"]
 
 
 async def test_a_tag_is_checked_by_head_and_served_stale_while_the_upstream_is_down(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from proxy.metadata.operations.repositories import need_repository
 from proxy.model.mirror import FetchLease, MirroredTag
 from proxy.model.records import CreateOnPush, ManifestFacts, PushedManifest
 
+RESUMABLE_SECONDS = 3600.0  # for which an ended lease says which upload session to go on with
 ENDED_LEASES = 20  # removed with each new lease, of those that nobody ended
 
 _TAG = (
@@ -87,40 +88,54 @@ def lease_fetch(
     address: str,
     seconds: float,
     instead: str = "",
+    node: str = "",
+    upload_id: str = "",
 ) -> FetchLease:
     """The lease in force: `holder`'s, new or renewed, where there was none, it had ended, or it was that of `instead`,
-    who is known to be gone; else the other's."""
+    who is known to be gone; else the other's. What fences a holder whose lease was taken is its upload session."""
     key = (
         blob_fetches.c.account == account,
         blob_fetches.c.repository == repository,
         blob_fetches.c.digest == digest,
     )
     row = tx.connection.execute(
-        select(blob_fetches.c.holder, blob_fetches.c.address, blob_fetches.c.until).where(*key)
+        select(
+            blob_fetches.c.holder,
+            blob_fetches.c.address,
+            blob_fetches.c.until,
+            blob_fetches.c.node,
+            blob_fetches.c.upload_id,
+        ).where(*key)
     ).one_or_none()
     if row is not None and row.until > tx.now and row.holder not in (holder, instead):
-        return FetchLease(row.holder, row.address, row.until)
-    given = {"holder": holder, "address": address, "until": tx.now + seconds}
+        return FetchLease(row.holder, row.address, row.until, row.node, row.upload_id)
+    given = {"holder": holder, "address": address, "until": tx.now + seconds, "node": node}
+    session = upload_id or (row.upload_id if row is not None else "")
+    given["upload_id"] = session
     if row is not None:
         tx.connection.execute(update(blob_fetches).where(*key).values(**given))
     else:
         _remove_ended(tx)
         named = {"account": account, "repository": repository, "digest": digest}
         tx.connection.execute(insert(blob_fetches).values(**named, **given))
-    return FetchLease(holder, address, tx.now + seconds)
+    return FetchLease(holder, address, tx.now + seconds, node, session)
 
 
 @operation(MirrorPort, write=True, settles=True, durable=False)
-def end_fetch(tx: Transaction, account: str, repository: str, digest: str, holder: str) -> None:
+def end_fetch(
+    tx: Transaction, account: str, repository: str, digest: str, holder: str, resumable: bool = False
+) -> None:
     """Idempotent; nothing where the lease is another's by now."""
-    tx.connection.execute(
-        delete(blob_fetches).where(
-            blob_fetches.c.account == account,
-            blob_fetches.c.repository == repository,
-            blob_fetches.c.digest == digest,
-            blob_fetches.c.holder == holder,
-        )
+    mine = (
+        blob_fetches.c.account == account,
+        blob_fetches.c.repository == repository,
+        blob_fetches.c.digest == digest,
+        blob_fetches.c.holder == holder,
     )
+    if resumable:
+        tx.connection.execute(update(blob_fetches).where(*mine).values(until=tx.now))
+    else:
+        tx.connection.execute(delete(blob_fetches).where(*mine))
 
 
 def _mark(tx: Transaction, repository_id: int, tag: str, digest: str, at: float) -> None:
@@ -133,12 +148,7 @@ def _mark(tx: Transaction, repository_id: int, tag: str, digest: str, at: float)
 
 
 def _remove_ended(tx: Transaction) -> None:
-    ended = (
-        tx.connection.execute(select(blob_fetches.c.holder).where(blob_fetches.c.until <= tx.now).limit(ENDED_LEASES))
-        .scalars()
-        .all()
-    )
+    is_over = blob_fetches.c.until <= tx.now - RESUMABLE_SECONDS
+    ended = tx.connection.execute(select(blob_fetches.c.holder).where(is_over).limit(ENDED_LEASES)).scalars().all()
     if ended:
-        tx.connection.execute(
-            delete(blob_fetches).where(blob_fetches.c.holder.in_(ended), blob_fetches.c.until <= tx.now)
-        )
+        tx.connection.execute(delete(blob_fetches).where(blob_fetches.c.holder.in_(ended), is_over))

@@ -12,6 +12,7 @@ from proxy.model.pull_through import PullThroughRule
 from proxy.registry.images import Images
 from proxy.registry.mirror.blobs import ComingBlob, MirrorBlobs
 from proxy.registry.mirror.manifests import May, MirrorManifests, Pulled
+from proxy.registry.mirror.peers import Handler
 from proxy.registry.mirror.upstreams import Upstreams
 
 Rules = Callable[[str, str], Awaitable[PullThroughRule | None]]
@@ -36,6 +37,10 @@ class Mirror:
         self._manifests = manifests
         self._layers = layers
         self.probe = upstreams.probe
+
+    def for_peers(self) -> Handler | None:
+        """As `MirrorBlobs.for_peers`."""
+        return self._layers.for_peers()
 
     async def resolve(self, account: str, repository: str, reference: str, may: May) -> Pulled:
         """As `MirrorManifests.resolve`; `may` says what whoever pulls is allowed on the repository."""
