@@ -24,7 +24,7 @@ from proxy.model.errors import Code, Failure
 from proxy.model.replica_headers import FAILURE
 from proxy.model.replication import FailureCode, RemovedTag, ReplicaManifest, ReplicaTag, ReplicationDestination
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
-from proxy.upstream.peer import Peer, PeerAnswer, PeerClient, _Pace
+from proxy.upstream.peer import PeerAnswer, PeerClient, ReplicationPeer, _Pace
 from support.fault_proxy import FaultProxy, fault_proxy
 from support.oci_requests import OCI_IMAGE, digest_of, image
 from support.whole_registry import ACCOUNT, REGION, WholeRegistry, whole_registry
@@ -90,7 +90,7 @@ async def line(registry: WholeRegistry) -> AsyncIterator[FaultProxy]:
 @pytest.fixture
 async def peer(registry: WholeRegistry, line: FaultProxy) -> AsyncIterator[PeerClient]:
     key = await registry.give_key(ACCOUNT, "sender")
-    client = PeerClient(Peer(REGION, URL(line.url), *key), clock=time.monotonic, wall=time.time)
+    client = PeerClient(ReplicationPeer(REGION, URL(line.url), *key), clock=time.monotonic, wall=time.time)
     yield client
     await client.close()
 
@@ -166,7 +166,7 @@ async def test_a_password_that_no_longer_counts_is_fetched_anew(registry: WholeR
 
 
 async def test_a_key_that_does_not_count_is_a_denial(registry: WholeRegistry, line: FaultProxy) -> None:
-    client = PeerClient(Peer(REGION, URL(line.url), "AKIANOBODY", "x"), clock=time.monotonic, wall=time.time)
+    client = PeerClient(ReplicationPeer(REGION, URL(line.url), "AKIANOBODY", "x"), clock=time.monotonic, wall=time.time)
     with pytest.raises(Refused) as refused:
         await target(client, LendingBlobs(b"{}", LAYER)).put(SOURCE, SENT)
     await client.close()
@@ -260,7 +260,7 @@ async def test_requests_are_at_most_as_many_as_the_connections() -> None:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
     async with TestServer(app) as server:
-        made = Peer(REGION, server.make_url("/").origin(), "AKIA", "x", connections=3)
+        made = ReplicationPeer(REGION, server.make_url("/").origin(), "AKIA", "x", connections=3)
         client = PeerClient(made, clock=time.monotonic, wall=time.time)
         await asyncio.gather(*(client.ask("HEAD", f"/v2/{number}", {}) for number in range(20)))
         await client.close()
