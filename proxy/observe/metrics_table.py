@@ -74,6 +74,9 @@ class Metrics:
         self.mirror_waiters = level(
             "wharfage_pull_through_waiters", "Readers of layers being fetched: clients, workers and nodes"
         )
+        self.mirror_evicted = counter(
+            "wharfage_pull_through_evicted_total", "Images removed from pull-through caches for their size", "reason"
+        )
         self.sweep_removed = counter("wharfage_sweep_removed_total", "Objects and rows the sweep removed", "kind")
         self.sweep_rows_removed = counter("wharfage_sweep_rows_removed_total", "Rows the sweep removed", "kind")
         self.sweep_corrected = counter(

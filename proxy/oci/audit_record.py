@@ -96,7 +96,7 @@ async def emit(trail: Trail, record: OciAuditRecord, status: int) -> AuditEvent 
     event = AuditEvent(
         source="ecr",
         name=record.operation,
-        caller=record.caller,
+        caller=(record.caller.undated or record.caller) if record.caller is not None else None,
         account=record.account,
         region=region,
         moment=info.now,

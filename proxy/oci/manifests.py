@@ -122,13 +122,19 @@ async def catalog(call: Call) -> web.StreamResponse:
 async def referrers(call: Call) -> web.StreamResponse:
     """end-12a, end-12b. An empty index for an unknown repository or digest."""
     digest = str(parse_digest(call.reference))
+    special: dict[str, str] = {}
+    if (mirror := call.services.mirror) is not None:
+        looked = await mirror.look_for_referrers(call.account, call.repository, digest, call.may)
+        special = {"Warning": STALE} if looked.is_stale else {}
+        if call.validity is not None:
+            call.validity.most = looked.good_until
     wanted = call.query.get("artifactType") or None
     limit = min(_limit(call.query, REFERRERS_PAGE), REFERRERS_PAGE) or 1
     found, more = await call.services.images.referrers(
         call.account, call.repository, digest, artifact_type=wanted, last=_last(call), limit=limit
     )
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(item) for item in found]}
-    headers = {"Content-Type": OCI_INDEX, **call.headers}
+    headers = {"Content-Type": OCI_INDEX, **call.headers, **special}
     if wanted is not None:
         headers["OCI-Filters-Applied"] = "artifactType"
     if more and found:

@@ -14,6 +14,7 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from aiohttp import web
 
@@ -27,7 +28,7 @@ from proxy.auth.replication import ReplicationAccess
 from proxy.http.expect import expects_continue
 from proxy.http.limited_connection import client_of
 from proxy.http.request_info import path_of, request_info_of
-from proxy.http.response_cache import REVALIDATOR, STORE_RESPONSE
+from proxy.http.response_cache import REVALIDATOR, is_wanted
 from proxy.metadata.contract import EpochSource
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
@@ -135,7 +136,7 @@ def handler(
     async def handle(request: web.Request) -> web.StreamResponse:
         info = request_info_of(request, now=clock(), region=hosts.region)
         record, status = OciAuditRecord(request.method, hosts.account, info), 500
-        snapshot = epochs.snapshot() if epochs is not None and STORE_RESPONSE in request else None
+        snapshot = epochs.snapshot() if epochs is not None and is_wanted(request) else None
         validity = CacheValidity(snapshot) if snapshot is not None else None
         try:
             response = await _answer(services, identity, unauthorized, trail.require, request, record, validity)
@@ -215,7 +216,9 @@ async def _answer(
             record.failed(CUT, "the client left before its body was whole")
         else:
             record.succeeded()
-            if password is not None:
+            if validity is None:
+                pass
+            elif password is not None:
                 await call.allow_reuse(action, identity.good_until(password, caller))
             elif caller.session is not None:  # a mirror's anonymous one
                 await call.allow_reuse(action, caller.session.expires)
@@ -279,20 +282,33 @@ _ORDERED = sorted(_BY_PATTERN.items(), key=lambda item: -len(item[0].replace("<n
 def _match(request: web.Request) -> tuple[Route | web.Response, str, str]:
     """The route of a raw path with its name and reference, or the answer that there is none."""
     path = path_of(request)
+    found = _find(request.method, path) if len(path) <= _PATH_CACHED else _search(request.method, path)
+    if isinstance(found, tuple):
+        return found
+    if found is not None:
+        message = f"{request.method[:20]} is not a method of this address; it takes {found}"
+        return errors.refusal(405, "UNSUPPORTED", message, headers={"Allow": found}), "", ""
+    if "/../" in path or path.endswith("/.."):
+        raise Failure(Code.NAME_INVALID, "'..' is not a repository name")
+    return errors.refusal(404, "UNSUPPORTED", "this registry has no such address"), "", ""
+
+
+def _search(method: str, path: str) -> tuple[Route, str, str] | str | None:
+    """Route, name and reference; or the methods that the address takes; None where there is no such address."""
     for _, (pattern, routes) in _ORDERED:
         match = pattern.fullmatch(path)
         if match is None:
             continue
-        route = routes.get(request.method)
+        route = routes.get(method)
         if route is None:
-            allowed = ", ".join(sorted(routes))
-            message = f"{request.method[:20]} is not a method of this address; it takes {allowed}"
-            return errors.refusal(405, "UNSUPPORTED", message, headers={"Allow": allowed}), "", ""
+            return ", ".join(sorted(routes))
         found = match.groupdict()
         return route, found.get("name") or "", _reference(found.get("reference") or "")
-    if "/../" in path or path.endswith("/.."):
-        raise Failure(Code.NAME_INVALID, "'..' is not a repository name")
-    return errors.refusal(404, "UNSUPPORTED", "this registry has no such address"), "", ""
+    return None
+
+
+_find = lru_cache(4096)(_search)  # a pull's paths come again, and each is looked for in five patterns
+_PATH_CACHED = 512  # characters: 2 MiB of paths at most
 
 
 def _address(request: web.Request) -> str:

@@ -25,6 +25,7 @@ from proxy.metadata.operations.pushes import SETTINGS, complete, examine, insert
 from proxy.metadata.operations.repositories import encryption_of, find_repository
 from proxy.metadata.replication_contract import ReplicationPort
 from proxy.model.errors import Code, Failure
+from proxy.model.mirror import PULL_THROUGH
 from proxy.model.records import CreateOnPush, ManifestFacts, PushedManifest
 from proxy.model.replication import LinkedLayers, RemovedTag, ReplicaTag, ReplicationDestination
 
@@ -69,6 +70,8 @@ def put_replica(
         if is_archived(tx, image_id):
             restore(tx, repository_id, image_id, digest)
         complete(tx, account, repository, repository_id, image_id, facts)
+        cached = images.c.image_id == image_id, images.c.origin == PULL_THROUGH
+        tx.connection.execute(update(images).where(*cached).values(origin=origin))  # it is no cache's any more
     placed = [tag.name for tag in tags if _place(tx, repository, row, tag, image_id, digest, origin)]
     if row.has_rules and (is_new or placed):
         replication.emit(tx, account, repository, digest, placed, origin, "SUCCESS")
