@@ -36,7 +36,8 @@ async def open_replicating(config: Config, context: WorkerContext) -> AsyncItera
             targets[entry.region] = PeerTarget(
                 context.metadata, blobs, client, account_there=entry.account_there, region=region
             )
-        yield Replicating(context.metadata, targets.get, region=region, at_once=config.replication.at_once)
+        at_once = config.replication.at_once
+        yield Replicating(context.metadata, targets.get, region=region, at_once=at_once, regions=targets.keys())
 
 
 def peer_of(entry: PeerSetting) -> ReplicationPeer:

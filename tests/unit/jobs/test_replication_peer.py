@@ -66,9 +66,13 @@ class Rows:
 
     def __init__(self, *manifests: bytes) -> None:
         self.stored = {digest_of(each): each for each in manifests}
+        self.tags: tuple[ReplicaTag, ...] = ()
 
     async def manifest(self, account: str, repository: str, digest: str) -> Any:
         return SimpleNamespace(content=self.stored[digest], media_type=OCI_IMAGE)
+
+    async def replication_plan(self, account: str, repository: str, digest: str, *, destination: Any) -> Any:
+        return SimpleNamespace(manifests=[SimpleNamespace(tags=self.tags)])
 
 
 @pytest.fixture
@@ -110,6 +114,13 @@ def tagged(manifest: ReplicaManifest, *tags: str) -> ReplicaManifest:
     )
 
 
+async def send(found: PeerTarget, manifest: ReplicaManifest) -> None:
+    """Its tags are those that it has as its layers begin to go."""
+    rows: Any = found._rows
+    rows.tags = manifest.tags
+    await found.put(SOURCE, manifest)
+
+
 async def pulled(registry: WholeRegistry, digest: str) -> bytes:
     async with registry.client() as http, http.get(f"/v2/team/app/blobs/{digest}") as answer:
         return await answer.read()
@@ -118,7 +129,7 @@ async def pulled(registry: WholeRegistry, digest: str) -> bytes:
 async def test_bytes_arrive_right_though_the_reader_uses_its_buffer_again(
     registry: WholeRegistry, peer: PeerClient
 ) -> None:
-    await target(peer, LendingBlobs(b"{}", LAYER)).put(SOURCE, tagged(SENT, "v1"))
+    await send(target(peer, LendingBlobs(b"{}", LAYER)), tagged(SENT, "v1"))
     assert await pulled(registry, digest_of(LAYER)) == LAYER
     assert (await registry.metadata.manifest(ACCOUNT, "team/app", "v1")).content == MANIFEST
 
@@ -127,8 +138,14 @@ async def test_what_is_there_is_not_sent_again(registry: WholeRegistry, peer: Pe
     found = target(peer, LendingBlobs(b"{}", LAYER))
     await found.put(SOURCE, SENT)
     line.requests.clear()
-    await found.put(SOURCE, tagged(SENT, "v1"))
+    await send(found, tagged(SENT, "v1"))
     assert [each.partition(" ")[0] for each in line.requests] == ["HEAD", "HEAD", "PUT"]
+
+
+async def test_a_tag_that_is_removed_while_the_layers_go_is_not_sent(registry: WholeRegistry, peer: PeerClient) -> None:
+    await target(peer, LendingBlobs(b"{}", LAYER)).put(SOURCE, tagged(SENT, "v1"))
+    assert (await registry.metadata.tags(ACCOUNT, "team/app", last="", limit=10)).names == ()
+    assert (await registry.metadata.manifest(ACCOUNT, "team/app", SENT.digest)).content == MANIFEST
 
 
 async def test_images_that_share_a_layer_send_it_once(
@@ -162,7 +179,7 @@ async def test_a_password_that_no_longer_counts_is_fetched_anew(registry: WholeR
     await found.put(SOURCE, SENT)
     assert peer._password is not None
     peer._password.header = "Basic QVdTOm5vbmU="
-    await found.put(SOURCE, tagged(SENT, "v1"))
+    await send(found, tagged(SENT, "v1"))
 
 
 async def test_a_key_that_does_not_count_is_a_denial(registry: WholeRegistry, line: FaultProxy) -> None:
@@ -187,7 +204,7 @@ async def test_deletions_of_many_tags_go_in_several_requests(
     registry: WholeRegistry, peer: PeerClient, line: FaultProxy
 ) -> None:
     found, names = target(peer, LendingBlobs(b"{}", LAYER)), [f"v{number}" for number in range(30)]
-    await found.put(SOURCE, tagged(SENT, *names))
+    await send(found, tagged(SENT, *names))
     page = await registry.metadata.tags(ACCOUNT, "team/app", last="", limit=100)
     assert sorted(page.names) == sorted(names)
     line.requests.clear()
