@@ -126,6 +126,7 @@ class UpstreamClient:
         self._clock = clock
         self._note = note
         self._received = received
+        self._login = credential
         name, password = (credential.username, credential.password) if credential is not None else ("", "")
         self._credentials = RegistryAuthorizer(name, password, self.reach, self._fetch_token, clock)
         self._throttle = Throttle(upstream.connections, upstream.requests_per_second, clock)
@@ -219,7 +220,7 @@ class UpstreamClient:
                         yield answer
             self.breaker.succeeded()
         except UpstreamFailed as failure:
-            outcome = str(failure.reason)
+            outcome, failure.asked_as = str(failure.reason), self._login
             # Only silence and errors of the server's count: whoever refuses has answered.
             if failure.reason is UpstreamReason.UNAVAILABLE:
                 self.breaker.failed()
