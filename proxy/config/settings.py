@@ -14,6 +14,7 @@ from typing import Any
 from proxy.config.event_settings import EventSettings
 from proxy.config.lifecycle_settings import LifecycleSettings
 from proxy.config.mirror_settings import MirrorSettings
+from proxy.config.outbound_proxies import OutboundProxies
 from proxy.config.pull_through_settings import PullThroughSettings
 from proxy.config.replication_settings import ReplicationSettings
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
@@ -393,6 +394,7 @@ class Config:
     log: LogSettings
     sources: Mapping[str, str]
     warnings: tuple[str, ...]
+    proxies: OutboundProxies
 
 
 SECTIONS: dict[str, type[Any]] = {

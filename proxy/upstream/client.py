@@ -49,7 +49,8 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,12
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """`base`: its origin. `listed`: origins that the operator named, which may have private addresses."""
+    """`base`: its origin. `listed`: origins that the operator named, which may have private addresses. `proxy`: of all
+    requests; where it is empty `proxy_of` says it of each URL."""
 
     base: URL
     listed: frozenset[URL] = frozenset()
@@ -57,6 +58,7 @@ class Upstream:
     requests_per_second: float = 0.0
     trust: ssl.SSLContext | None = None
     proxy: str = ""
+    proxy_of: Callable[[URL], str] = lambda _: ""
 
     def path_of(self, repository: str) -> str:
         """Docker Hub's official images lie under `library/`."""
@@ -266,8 +268,9 @@ class UpstreamClient:
         trusted = self._is_listed(url)
         if not trusted:
             check_literal(url, ())
-        return self._session(trusted or bool(self.upstream.proxy)).request(
-            method, url, headers=headers, allow_redirects=False, proxy=self.upstream.proxy or None
+        proxy = self.upstream.proxy or self.upstream.proxy_of(url)
+        return self._session(trusted or bool(proxy)).request(
+            method, url, headers=headers, allow_redirects=False, proxy=proxy or None
         )
 
     async def _judge(self, answer: aiohttp.ClientResponse, *, ranged: bool) -> None:
