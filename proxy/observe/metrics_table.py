@@ -95,6 +95,9 @@ class Metrics:
         self.replications = counter(
             "wharfage_replications_total", "Images replicated, or their deletions, by outcome", "region", "outcome"
         )
+        self.replication_bytes = counter(
+            "wharfage_replication_bytes_total", "Bytes of layers sent to other regions", "region"
+        )
         self.replication_waiting = latest(
             "wharfage_replication_waiting", "Images and deletions that wait to be replicated", "region"
         )

@@ -65,7 +65,7 @@ async def put(call: Call) -> web.StreamResponse:
     if len(named) > TAGS_MAX:
         raise Failure(Code.TOO_MANY_TAGS, f"{len(named)} tags in one push; at most {TAGS_MAX} are taken")
     try:
-        content = await _read(request)
+        content = await read_manifest(request)
     except BodyCut:
         return client_closed()
     call.record.bytes_in, call.record.tags = len(content), tuple(named)
@@ -159,7 +159,7 @@ def _known_tag(tag: str) -> str:
         raise Failure(Code.IMAGE_NOT_FOUND, "Requested image not found") from None
 
 
-async def _read(request: web.Request) -> bytes:
+async def read_manifest(request: web.Request) -> bytes:
     """The manifest's bytes, at most `MANIFEST_MAX`."""
     if (request.content_length or 0) > MANIFEST_MAX:
         raise _too_large()
