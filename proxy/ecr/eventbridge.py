@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from proxy.auth.access import Access
 from proxy.auth.policy.context import RequestInfo
+from proxy.awsmodel import models
 from proxy.ecr.errors import unknown_operation
 from proxy.jobs.event_delivery import check_target
 from proxy.jobs.event_targets import EventTargets
@@ -39,6 +40,7 @@ OPERATIONS = frozenset(
         "UntagResource",
     }
 )
+models.service("events")  # read before the server forks, not in the first request of each worker
 _WITHOUT_RESOURCE = frozenset({"ListRules", "TestEventPattern"})
 
 

@@ -7,7 +7,7 @@ PULL_THROUGH_CACHE shape, made by defaults where none matches. Sources: ECR User
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -16,16 +16,21 @@ from proxy.metadata.db.mirror_tables import blob_fetches, mirrored_tags
 from proxy.metadata.db.schema import images, repositories
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.mirror_contract import MirrorPort
-from proxy.metadata.operations import jobs
+from proxy.metadata.operations import events, jobs
 from proxy.metadata.operations.create_on_push import PULL_THROUGH_CACHE, need_or_make_repository
 from proxy.metadata.operations.manifests import find_image, find_tag
 from proxy.metadata.operations.operation import Caching, Scope, operation
+from proxy.metadata.operations.pull_through import pull_through_rules
 from proxy.metadata.operations.pushes import SETTINGS, examine, insert_image, move_tag
 from proxy.metadata.operations.repositories import need_repository
+from proxy.model.events import PULL_THROUGH_CACHE_ACTION
 from proxy.model.mirror import FETCH_KIND, SIZE_KIND, FetchLease, MirroredTag
+from proxy.model.names import repository_arn
+from proxy.model.pull_through import choose
 from proxy.model.records import CreateOnPush, ManifestFacts, PushedManifest
 
 RESUMABLE_SECONDS = 3600.0  # for which an ended lease says which upload session to go on with
+REASON_MAX = 500  # characters of a failure's reason in an event
 ENDED_LEASES = 20  # removed with each new lease, of those that nobody ended
 
 _TAG = (
@@ -90,8 +95,40 @@ def import_manifest(
         if find_tag(tx, repository_id, tag) != image_id:
             move_tag(tx, repository, row, tag, image_id)
         _mark(tx, repository_id, tag, digest, tx.now)
+    if row.has_rules:
+        for tag in tags or [""]:
+            _announce(tx, account, repository, tag, digest, {"sync-status": "SUCCESS"})
     tx.changed(account, repository)
     return PushedManifest(digest, facts.subject, tuple(tags), created)
+
+
+@operation(MirrorPort, write=True)
+def note_import_failed(tx: Transaction, account: str, repository: str, reference: str, code: str, reason: str) -> None:
+    """As `MirrorPort` says; nothing is written where nobody listens."""
+    if events.has_rules(tx, account):
+        tag, digest = ("", reference) if ":" in reference else (reference, "")
+        failure = {"sync-status": "FAILED", "failure-code": code, "failure-reason": reason[:REASON_MAX]}
+        _announce(tx, account, repository, tag, digest, failure)
+
+
+def _announce(
+    tx: Transaction, account: str, repository: str, tag: str, digest: str, outcome: Mapping[str, str]
+) -> None:
+    """ECR Pull Through Cache Action, if a rule still covers the repository."""
+    rule = choose(pull_through_rules(tx, account), repository)
+    if rule is None:
+        return
+    named = {"image-tag": tag, "image-digest": digest}
+    detail = {
+        "rule-version": "1",
+        **outcome,
+        "ecr-repository-prefix": rule.prefix,
+        "repository-name": repository,
+        "upstream-registry-url": rule.upstream_url,
+        **{name: value for name, value in named.items() if value},
+    }
+    arn = repository_arn(tx.registry.region, account, repository)
+    events.emit(tx, account, PULL_THROUGH_CACHE_ACTION, repository, detail, [arn])
 
 
 @operation(MirrorPort, caching=Caching(Scope.REPOSITORY))

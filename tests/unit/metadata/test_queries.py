@@ -326,6 +326,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "end_fetch": lambda: mirror.end_fetch(tx, ACCOUNT, R, one, "me"),
         "referrers_checked": lambda: mirror.referrers_checked(tx, ACCOUNT, R, one),
         "note_referrers_checked": lambda: mirror.note_referrers_checked(tx, ACCOUNT, R, one),
+        "note_import_failed": lambda: mirror.note_import_failed(tx, ACCOUNT, R, "up", "Code", "why"),
         "request_trim": lambda: mirror.request_trim(tx, ACCOUNT, "far"),
         "repository_sizes": lambda: cached_images.repository_sizes(tx, ACCOUNT, "", 9),
         "held_bytes": lambda: cached_images.held_bytes(tx, ACCOUNT, R, 0, 9),
