@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from proxy.metadata.archive_contract import ArchivePort as ArchivePort
 from proxy.metadata.event_contract import EventPort as EventPort
 from proxy.metadata.job_contract import JobPort as JobPort
 from proxy.metadata.lifecycle_contract import LifecyclePort as LifecyclePort
@@ -388,7 +389,7 @@ class Keys(Protocol):
         """False when it was no longer `old`."""
 
 
-class Features(SecretPort, MirrorPort, JobPort, EventPort, LifecyclePort, ReplicationPort, Protocol):
+class Features(SecretPort, MirrorPort, JobPort, EventPort, LifecyclePort, ArchivePort, ReplicationPort, Protocol):
     """The ports that have modules of their own."""
 
 

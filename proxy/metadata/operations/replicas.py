@@ -67,7 +67,7 @@ def put_replica(
         image_id = insert_image(tx, account, repository, repository_id, content, digest, facts, origin=origin)
     else:
         if is_archived(tx, image_id):
-            restore(tx, repository_id, image_id, digest)
+            restore(tx, account, repository, repository_id, image_id, at_once=True)
         complete(tx, account, repository, repository_id, image_id, facts)
     placed = [tag.name for tag in tags if _place(tx, repository, row, tag, image_id, digest, origin)]
     if row.has_rules and (is_new or placed):

@@ -69,6 +69,7 @@ from proxy.model.lifecycle.records import PreviewResult
 from proxy.model.quotas import Quotas
 from proxy.model.records import FRAME_PAGE, CreateOnPush, EncryptedDataKey, Fence, KeyRecord, Pull, Sealing, SentPart
 from support import postgresql
+from support.archive_examples import of_archive
 from support.examples import LIFECYCLE
 from support.iam_people import KEY, people
 from support.iam_policies import policies
@@ -386,6 +387,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "PutRegistryPolicy": lambda: ecr_policies.put_registry_policy(tx, ACCOUNT, {"policyText": of_registry}),
         "GetRegistryPolicy": lambda: ecr_policies.get_registry_policy(tx, ACCOUNT, {}),
         "DeleteRegistryPolicy": lambda: ecr_policies.delete_registry_policy(tx, ACCOUNT, {}),
+        **of_archive(tx, ACCOUNT, R, push),
         **of_replication(tx, ACCOUNT, R, push),
         "GetSigningConfiguration": lambda: refused(registries.get_signing_configuration, {}),
         "GetRegistryScanningConfiguration": lambda: scanning.get_registry_scanning_configuration(tx, ACCOUNT, {}),
