@@ -12,6 +12,7 @@ from proxy.config.settings import Config
 from proxy.jobs import warm as warming
 from proxy.registry.blobs import Blobs
 from proxy.storage.cache.store import CachedStore
+from proxy.storage.tiered import tier
 
 
 def warm(config: Config, references: Sequence[str], *, platform: str | None, say: Say) -> int:
@@ -21,12 +22,13 @@ def warm(config: Config, references: Sequence[str], *, platform: str | None, say
     parsed = [warming.parse_reference(text) for text in references]
 
     async def run(own: WorkerContext) -> int:
-        assert isinstance(own.store, CachedStore)  # noqa: S101  # of that configuration
+        cached = tier(own.store, archived=False)
+        assert isinstance(cached, CachedStore)  # noqa: S101  # of that configuration
         with shown() as tell:
             report = await warming.warm(
                 own.metadata,
                 Blobs(own.metadata, own.store, own.keys, own.pool),
-                own.store.kept,
+                cached.kept,
                 config.registry.account,
                 parsed,
                 platform=platform,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.config.archive_settings import ArchiveSettings
 from proxy.config.event_settings import EventSettings
 from proxy.config.lifecycle_settings import LifecycleSettings
 from proxy.config.mirror_settings import MirrorSettings
@@ -375,6 +376,7 @@ class Config:
 
     server: ServerSettings
     storage: StorageSettings
+    archive: ArchiveSettings
     cache: CacheSettings
     metadata: MetadataSettings
     registry: RegistrySettings
@@ -398,6 +400,7 @@ class Config:
 SECTIONS: dict[str, type[Any]] = {
     "server": ServerSettings,
     "storage": StorageSettings,
+    "archive": ArchiveSettings,
     "cache": CacheSettings,
     "metadata": MetadataSettings,
     "registry": RegistrySettings,
