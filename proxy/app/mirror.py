@@ -16,8 +16,10 @@ from proxy.app.router import make_uploads
 from proxy.auth.pull_through import UpstreamCredentials
 from proxy.auth.secrets import VALUE_PURPOSE
 from proxy.config.loader import ConfigError
-from proxy.config.pull_through_settings import RULE_KEYS, PullThroughSettings, UpstreamSetting, listed
+from proxy.config.pull_through_settings import PullThroughSettings, UpstreamSetting, listed, rule_settings
 from proxy.config.settings import Config
+from proxy.jobs.image_fetch import ImageFetch
+from proxy.jobs.pull_through import PullThroughUpkeep
 from proxy.model.pull_through import PullThroughRule, choose
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -103,7 +105,18 @@ def trust_of(entry: UpstreamSetting) -> ssl.SSLContext | None:
 
 
 def policy_of(given: PullThroughSettings) -> Callable[[str], Policy]:
-    defaults = {key: default for key, (default, _, _) in RULE_KEYS.items()}
-    named = {prefix.rstrip("/"): Policy(**{**defaults, **keys}) for prefix, keys in given.rules.items()}
-    other = Policy(**defaults)  # type: ignore[arg-type]  # a whole number is one
-    return lambda prefix: named.get(prefix.rstrip("/"), other)
+    found = rule_settings(given.rules)
+
+    def policy(prefix: str) -> Policy:
+        rule = found(prefix)
+        return Policy(rule.refresh_seconds, rule.stale_max_seconds, rule.budget_floor, rule.platforms)
+
+    return policy
+
+
+def make_pull_through_upkeep(config: Config, own: WorkerContext, mirror: Mirror) -> PullThroughUpkeep:
+    """What sees to rules when nobody pulls: its tasks and kinds of jobs."""
+    given = config.pull_through
+    return PullThroughUpkeep(
+        own.metadata, ImageFetch(own.metadata, mirror), rule_settings(given.rules), every=given.interval_seconds
+    )

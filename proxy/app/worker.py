@@ -25,7 +25,7 @@ from proxy.app.audit import open_audit_log
 from proxy.app.context import WorkerContext, open_context
 from proxy.app.events import event_jobs, make_event_targets
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
-from proxy.app.mirror import open_mirror
+from proxy.app.mirror import make_pull_through_upkeep, open_mirror
 from proxy.app.replication import make_replicating
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
 from proxy.app.stores import claim_archive
@@ -167,6 +167,7 @@ async def serve_worker(
         previews = Previews(lifecycle)
         replicating = make_replicating(config, context)
         archiving = make_archiving(context)
+        upkeep = make_pull_through_upkeep(config, context, mirror)
         route = router(config, context, trail, stop.is_set, pulls, unproven, targets, mirror, previews)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
@@ -193,6 +194,7 @@ async def serve_worker(
                     [
                         event_jobs(config, context, targets),
                         replicating.kind(),
+                        *upkeep.kinds(),
                         *([archiving.kind()] if archiving else ()),
                     ],
                     random=random.random,
@@ -209,6 +211,10 @@ async def serve_worker(
                     clock=time.monotonic,
                 ),
                 name="lifecycle",
+            ),
+            asyncio.create_task(
+                run_tasks(context.metadata, upkeep.tasks(), random=random.random, clock=time.monotonic),
+                name="pull-through",
             ),
             asyncio.create_task(replicating.watch(), name="replication"),
             asyncio.create_task(context.agreement.watch(), name="agreement"),

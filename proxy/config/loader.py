@@ -282,8 +282,8 @@ def _check_archive(config: Config) -> None:
         raise ConfigError("[archive] prefix and storage_class go with bucket: name one")
     if archive.bucket and (archive.bucket, archive.prefix) == (storage.bucket, storage.prefix):
         raise ConfigError("[archive] prefix: bucket and prefix are those of [storage]: name another place")
-    own = Path(storage.path or Path(config.server.data) / "objects").absolute()
-    if archive.path and storage.backend == "filesystem" and Path(archive.path).absolute() == own:
+    own = Path(storage.path or Path(config.server.data) / "objects")
+    if archive.path and storage.backend == "filesystem" and Path(archive.path) == own:
         raise ConfigError("[archive] path is the folder of [storage]: name another one")
 
 

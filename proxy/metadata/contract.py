@@ -142,8 +142,7 @@ class BlobPort(Protocol):
     """Layers, as seen by a repository."""
 
     async def blob(self, account: str, repository: str, digest: str) -> Blob:
-        """The blob as that repository sees it. RepositoryNotFound, LayersNotFound (also when quarantined). Renews the
-        grace in which an unreferenced blob is kept (at most one write an hour and blob)."""
+        """RepositoryNotFound, LayersNotFound (also when quarantined). Renews an unused blob's grace, once an hour."""
 
     async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
         """Segments from the one that holds `plain_offset` on, in order."""

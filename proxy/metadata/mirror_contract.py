@@ -22,8 +22,15 @@ class MirrorPort(Protocol):
         digest: str,
         tags: Sequence[str],
         create: CreateOnPush,
+        platforms: Sequence[str] = (),
     ) -> PushedManifest:
-        """As `put_manifest`, of a manifest whose blobs and children may come later; `tags` are marked as checked."""
+        """As `put_manifest`, of a manifest whose blobs and children may come later; `tags` are marked as checked. Of an
+        index, a job is to fetch the images for `platforms`."""
+
+    async def request_image(
+        self, account: str, repository: str, *, reference: str, platforms: Sequence[str], share: str
+    ) -> None:
+        """A job is to keep an image fresh, with its layers. `share` is the prefix of its rule."""
 
     async def absent_blob(self, account: str, repository: str, digest: str) -> AbsentBlob | None:
         """A blob that a manifest of the repository names and that is not here."""

@@ -8,6 +8,9 @@ PULL_THROUGH = "pull-through"
 """Who opened an upload session that an import fills, in the place of a principal's id: such a session's commit gives
 the images that wait for the blob their hold on it."""
 
+FETCH_KIND = "pull-through-image"
+"""The kind of jobs that fetch an image with its layers."""
+
 
 @dataclass(frozen=True, slots=True)
 class AbsentBlob:

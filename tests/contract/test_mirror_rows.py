@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
 from proxy.model.errors import Code, Failure
-from proxy.model.mirror import PULL_THROUGH, AbsentBlob
+from proxy.model.mirror import FETCH_KIND, PULL_THROUGH, AbsentBlob
 from proxy.model.records import CreateOnPush
 from support.metadata import ACCOUNT, REPOSITORY, World, append, digest, image_manifest, index_manifest
 
@@ -195,3 +196,33 @@ async def test_who_takes_a_fetch_over_is_told_its_upload_session(world: World) -
 
 def test_an_absent_blob_is_as_its_descriptor_says() -> None:
     assert AbsentBlob("sha256:a", 1, "a/b").size == 1
+
+
+async def test_an_index_that_is_imported_for_platforms_is_fetched_by_one_job(world: World) -> None:
+    child = image_manifest("config", ["layer"])
+    for content, platforms in (
+        (child, ["linux/amd64"]),
+        (index_manifest([digest(child)]), []),
+        (index_manifest([digest(child), digest(b"x")]), ["a/b"]),
+    ):
+        for _ in range(2):
+            await world.metadata.import_manifest(
+                ACCOUNT,
+                REPOSITORY,
+                content=content,
+                media_type=None,
+                digest=digest(content),
+                tags=["1"],
+                create=YES,
+                platforms=platforms,
+            )
+    [job] = await world.metadata.list_jobs(after=0, limit=10)
+    assert (job.kind, json.loads(job.subject)) == (
+        FETCH_KIND,
+        {
+            "repository": REPOSITORY,
+            "reference": digest(index_manifest([digest(child), digest(b"x")])),
+            "platforms": ["a/b"],
+            "is_here": True,
+        },
+    )
