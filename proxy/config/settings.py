@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.config.archive_settings import ArchiveSettings
+from proxy.config.audit_settings import AuditSettings
 from proxy.config.event_settings import EventSettings
 from proxy.config.lifecycle_settings import LifecycleSettings
 from proxy.config.mirror_settings import MirrorSettings
+from proxy.config.peer_settings import PeersSettings
 from proxy.config.pull_through_settings import PullThroughSettings
 from proxy.config.replication_settings import ReplicationSettings
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
@@ -344,25 +346,6 @@ class SweepSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditSettings:
-    to: str = setting(
-        "file",
-        "where the audit trail goes: file, stdout (an event a line), or none",
-        one_of("file", "stdout", "none"),
-    )
-    file: str = setting("", "the trail's file; empty is <data>/audit/audit.jsonl")
-    rotate_mib: int = setting(64, "MiB after which the file makes way for a new one", between(1, 65_536))
-    keep: int = setting(10, "how many full files stay", between(0, 10_000))
-    required: bool = setting(False, "refuse writes (503) while their events cannot be written; reads go on")
-    unauthenticated_mib: int = setting(
-        64, "MiB of all files of events whose caller was not authenticated", between(1, 65_536)
-    )
-    unauthenticated_per_second: float = setting(
-        10.0, "such events written a second by each worker; the others are only counted", between(0, 100_000)
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class LogSettings:
     form: str = setting("auto", "json, console, or auto: console on a terminal", one_of("auto", "json", "console"))
     level: str = setting(
@@ -391,6 +374,7 @@ class Config:
     mirror: MirrorSettings
     lifecycle: LifecycleSettings
     replication: ReplicationSettings
+    peers: PeersSettings
     audit: AuditSettings
     log: LogSettings
     sources: Mapping[str, str]
@@ -415,6 +399,7 @@ SECTIONS: dict[str, type[Any]] = {
     "mirror": MirrorSettings,
     "lifecycle": LifecycleSettings,
     "replication": ReplicationSettings,
+    "peers": PeersSettings,
     "audit": AuditSettings,
     "log": LogSettings,
 }
