@@ -221,6 +221,26 @@ def put_event_secret(tx: Transaction, account: str, sealed: bytes, rotates: bool
     return EventSecret(sealed, row.sealed, until)
 
 
+@operation(EventPort)
+def sealed_event_secrets(tx: Transaction, after: str, limit: int) -> Sequence[tuple[str, EventSecret]]:
+    query = select(event_secrets).where(event_secrets.c.account > after).order_by(event_secrets.c.account).limit(limit)
+    return tuple(
+        (row.account, EventSecret(row.sealed, row.previous, row.previous_until)) for row in tx.connection.execute(query)
+    )
+
+
+@operation(EventPort, write=True)
+def replace_event_secret(tx: Transaction, account: str, old: EventSecret, new: EventSecret) -> bool:
+    """The current one and the one before it together; when that ends stays as it is."""
+    previous = event_secrets.c.previous.is_(None) if old.previous is None else event_secrets.c.previous == old.previous
+    result = tx.connection.execute(
+        update(event_secrets)
+        .where(event_secrets.c.account == account, event_secrets.c.sealed == old.sealed, previous)
+        .values(sealed=new.sealed, previous=new.previous)
+    )
+    return bool(result.rowcount)
+
+
 def _target(tx: Transaction, account: str, target: int) -> FoundRow | None:
     return tx.connection.execute(
         select(event_targets.c.definition).where(

@@ -64,6 +64,7 @@ from proxy.metadata.operations import (
 from proxy.metadata.operations import policies as ecr_policies
 from proxy.metadata.operations.iam import IAM, access_keys, roles
 from proxy.model.errors import Failure
+from proxy.model.events import EventSecret
 from proxy.model.lifecycle.evaluation import ImageStatus, Mark
 from proxy.model.lifecycle.policy import LifecycleAction
 from proxy.model.lifecycle.records import PreviewResult
@@ -384,6 +385,11 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "drop_events": lambda: (events.drop_events(tx, 1, R), events.drop_events(tx, 2, R)),
         "event_secret": lambda: events.event_secret(tx, ACCOUNT),
         "put_event_secret": lambda: [events.put_event_secret(tx, ACCOUNT, b"s", each, 1.0) for each in (False, True)],
+        "sealed_event_secrets": lambda: events.sealed_event_secrets(tx, "", 9),
+        "replace_event_secret": lambda: [
+            events.replace_event_secret(tx, ACCOUNT, EventSecret(b"s", each, 0.0), EventSecret(b"t", each, 0.0))
+            for each in (b"s", None)
+        ],
         "ping": lambda: upkeep.ping(tx),
         "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),
         "DescribeRepositories": lambda: [
