@@ -99,10 +99,13 @@ def backup(
         return 1 if report.lacking else 0
 
 
-async def wanted(path: Path, hidden: Findings) -> AsyncGenerator[CopyItem, None]:
-    """The objects of an objects.txt; those that were quarantined go to `hidden`."""
+async def wanted(path: Path, hidden: Findings, *, archived: bool | None = None) -> AsyncGenerator[CopyItem, None]:
+    """The objects of an objects.txt, or of those the ones that were `archived` or were not; those that were quarantined
+    go to `hidden`."""
     async with contextlib.aclosing(_in_thread(folders.read_list(path))) as lines:
         async for line in lines:
+            if archived is not None and line.archived is not archived:
+                continue
             if line.quarantined:
                 hidden.add(line.key, line.digest, "was quarantined")
             else:

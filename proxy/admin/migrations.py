@@ -23,6 +23,7 @@ from proxy.model.errors import Code, Failure
 from proxy.runtime import data_directory
 from proxy.runtime.data_directory import DataDirectory
 from proxy.storage.base import ObjectMissing, ObjectStore
+from proxy.storage.tiered import tier
 
 
 def migrate_metadata(config: Config, *, say: Say) -> int:
@@ -70,7 +71,10 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
     store_id = stores.claim_store(config, data)
     stores.adopt_store(there, there_data, store_id)
 
+    archived = 0
+
     async def run(own: WorkerContext) -> tuple[CopyReport, Findings, int]:
+        nonlocal archived
         target = stores.make_unpaused_store(there, there_data, store_id)
         try:
             ended = await _end_uploads(own) if final else 0
@@ -79,10 +83,11 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
                 total = 0
                 async with contextlib.aclosing(all_blobs(own.metadata)) as walk:
                     async for blob, quarantined in walk:
-                        total += 0 if quarantined else blob.sealed.stored_size
+                        archived += blob.sealed.archived
+                        total += 0 if quarantined or blob.sealed.archived else blob.sealed.stored_size
                 report = await copy_objects(
                     _of_rows(own, hidden),
-                    own.store,
+                    tier(own.store, archived=False),
                     target,
                     total=total,
                     progress=tell,
@@ -95,6 +100,8 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
 
     report, hidden, ended = asyncio.run(visiting(config, run))
     tell_copied(report, hidden, say)
+    if archived:
+        say(f"{archived:,} objects lie in the place of [archive] and stay there: keep that section as it is")
     if ended:
         say(f"{ended} open uploads ended: their clients push those layers again")
     if report.lacking:
@@ -126,6 +133,8 @@ def tell_copied(report: CopyReport, hidden: Findings, say: Say) -> None:
 async def _of_rows(own: WorkerContext, hidden: Findings) -> AsyncGenerator[CopyItem, None]:
     async with contextlib.aclosing(all_blobs(own.metadata)) as walk:
         async for blob, quarantined in walk:
+            if blob.sealed.archived:
+                continue
             if quarantined:
                 hidden.add(blob.sealed.object_key, blob.digest, "is quarantined until it is pushed again")
             else:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from proxy.app import keys, worker
 from proxy.app.context import WorkerContext, open_context
 from proxy.app.processes import configure_log
+from proxy.app.stores import claim_archive
 from proxy.config.settings import Config
 from proxy.jobs.progress import Findings, Progress
 from proxy.model.errors import OperatorError
@@ -40,6 +41,7 @@ async def visiting(config: Config, run: Callable[[WorkerContext], Awaitable[T]],
             stack.callback(os.close, data_directory.lock_data_directory(data))
             await stack.enter_async_context(worker.metadata_service(config, data, masters))
         own = await stack.enter_async_context(open_context(config, data, masters, fills_cache=fills_cache))
+        await claim_archive(config, data, own.metadata)
         return await run(own)
 
 

@@ -8,6 +8,7 @@ import secrets
 from proxy.admin.session import Say, existing, name, shown, visiting
 from proxy.app import stores
 from proxy.app.context import WorkerContext
+from proxy.auth import event_secrets as stored_event_secrets
 from proxy.auth import secrets as stored_secrets
 from proxy.blob.master_file import LOOK_SECONDS, MasterKeys
 from proxy.config.settings import Config
@@ -99,6 +100,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
                 rotate=None,
                 secrets=own.agreement.sealer(stored_secrets.PURPOSE),
                 values=own.agreement.sealer(stored_secrets.VALUE_PURPOSE),
+                event_secrets=own.agreement.sealer(stored_event_secrets.PURPOSE),
                 progress=tell,
             )
         name("not rewrapped", report.failed, say)

@@ -385,7 +385,8 @@ async def _open_stored(store: ObjectStore, sealed: SealedObject) -> ObjectReader
     found = ""
     for fresh in (False, True):
         try:
-            stored = await store.open(sealed.object_key, fresh=fresh, size=None if fresh else sealed.stored_size)
+            known = None if fresh or sealed.archived else sealed.stored_size
+            stored = await store.open(sealed.object_key, fresh=fresh, size=known)
         except ObjectMissing:
             found = "the object is gone"
             continue

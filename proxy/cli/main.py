@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-from proxy.cli import accounts, backup, events, jobs, lifecycle, pull_through, replication, rig
+from proxy.cli import accounts, archive, backup, events, jobs, lifecycle, pull_through, replication, rig
 from proxy.cli.options import checked as _checked
 from proxy.cli.options import load as _load
 from proxy.cli.options import shared as _shared
@@ -64,6 +64,7 @@ for _command in (
     *jobs.COMMANDS,
     *replication.COMMANDS,
     *lifecycle.COMMANDS,
+    *archive.COMMANDS,
     *pull_through.COMMANDS,
     *rig.COMMANDS,
 ):

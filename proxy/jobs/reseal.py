@@ -8,7 +8,7 @@ that the sweep leaves it however long that takes (S3 dates an object of parts fr
 at it only while it is. What an interruption leaves in the store is an orphan for the sweep, `RESERVED_SECONDS` later.
 Damaged blobs are named and left as they are: `check` is who judges them. Blobs that are not sealed have no key to leak:
 they are counted and stay as they are. What is under a repository's own KMS key never was under the master key that has
-leaked: it is passed over too.
+leaked: it is passed over too. What lies in the archive stays there.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from proxy.model.names import parse_digest
 from proxy.model.records import Blob, SealedObject, Sealing, Segment
 from proxy.registry.append import delete_object, see_through
 from proxy.storage.base import Appender, ObjectMissing, ObjectStore
+from proxy.storage.tiered import tier
 
 DOING = "sealing blobs anew"
 LINGER_SECONDS = 2.0  # a reader opens the object within milliseconds of reading its row, and may then take its time
@@ -153,7 +154,7 @@ async def _copy(
     opening = await keys.unwrap(old.data_key, old.sealed_for)
     sealing = await keys.generate(old.sealed_for, old.encryption)
     async with await open_sealed(store, old, data_key=opening, segments=segments, pool=pool) as reader:
-        appender = await store.begin(object_key, old.stored_size)
+        appender = await tier(store, archived=old.archived).begin(object_key, old.stored_size)
         writer: SealedWriter | None = None
         try:
             writer = await SealedWriter.begin(
@@ -189,6 +190,7 @@ async def _copy(
         segment_count=1,
         segments=(segment,),
         encryption=old.encryption,
+        archived=old.archived,
     )
 
 

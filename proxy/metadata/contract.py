@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from proxy.metadata.archive_contract import ArchivePort as ArchivePort
 from proxy.metadata.event_contract import EventPort as EventPort
 from proxy.metadata.job_contract import JobPort as JobPort
 from proxy.metadata.lifecycle_contract import LifecyclePort as LifecyclePort
@@ -141,8 +142,7 @@ class BlobPort(Protocol):
     """Layers, as seen by a repository."""
 
     async def blob(self, account: str, repository: str, digest: str) -> Blob:
-        """The blob as that repository sees it. RepositoryNotFound, LayersNotFound (also when quarantined). Renews the
-        grace in which an unreferenced blob is kept (at most one write an hour and blob)."""
+        """RepositoryNotFound, LayersNotFound (also when quarantined). Renews an unused blob's grace, once an hour."""
 
     async def segments(self, object_key: str, plain_offset: int, limit: int = 64) -> Sequence[Segment]:
         """Segments from the one that holds `plain_offset` on, in order."""
@@ -388,7 +388,7 @@ class Keys(Protocol):
         """False when it was no longer `old`."""
 
 
-class Features(SecretPort, MirrorPort, JobPort, EventPort, LifecyclePort, ReplicationPort, Protocol):
+class Features(SecretPort, MirrorPort, JobPort, EventPort, LifecyclePort, ArchivePort, ReplicationPort, Protocol):
     """The ports that have modules of their own."""
 
 

@@ -86,6 +86,7 @@ class SealedObject:
     segments: tuple[Segment, ...]
     sealing: Sealing = Sealing.AES_GCM
     encryption: str = ""
+    archived: bool = False  # it lies in the place of `[archive]`
 
 
 @dataclass(frozen=True, slots=True)

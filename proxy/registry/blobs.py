@@ -55,7 +55,7 @@ class Blobs:
         """A URL that gives out the blob's bytes for a short time to whoever has it; None: they are to be read here.
 
         What is fetched there is checked by nobody but its client."""
-        if self._links is None or blob.sealed.sealing is not Sealing.NONE:
+        if self._links is None or blob.sealed.sealing is not Sealing.NONE or blob.sealed.archived:
             return None
         url = await self._links.link(blob.sealed.object_key)
         observe.metrics.blob_redirects.inc()

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
 )
 
 from proxy.metadata.db import (
@@ -34,7 +35,7 @@ from proxy.metadata.db.columns import RowId
 from proxy.metadata.db.columns import metadata as metadata
 from proxy.metadata.db.columns import name as _name
 
-HEAD = "0028"
+HEAD = "0029"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(
@@ -96,9 +97,12 @@ blobs = Table(
     Column("touched_at", Float, nullable=False),  # its grace counts from here
     Column("created_at", Float, nullable=False),
     Column("encryption", Text, nullable=False, server_default=""),  # of all repositories that hold it
+    Column("archived", Integer, nullable=False, server_default="0"),  # 1: its object lies in the place of `[archive]`
     UniqueConstraint("account", "digest", "encryption"),
     Index("ix_blobs_unlinked", "links", "touched_at"),
 )
+IN_ARCHIVE = blobs.c.archived == literal_column("1")  # a literal: only by that is the index found
+Index("ix_blobs_archived", blobs.c.object_key, sqlite_where=IN_ARCHIVE, postgresql_where=IN_ARCHIVE)
 
 segments = Table(
     "segments",
@@ -226,6 +230,9 @@ Index(
     sqlite_where=images.c.subject.is_not(None),
     postgresql_where=images.c.subject.is_not(None),
 )
+
+NOT_ACTIVE = images.c.status != literal_column("'ACTIVE'")  # as `IN_ARCHIVE`
+Index("ix_images_not_active", images.c.image_id, sqlite_where=NOT_ACTIVE, postgresql_where=NOT_ACTIVE)
 
 image_blobs = Table(
     "image_blobs",

@@ -79,14 +79,17 @@ def batch_rows(table: Table) -> int:
     return LARGE_ROWS if table in _LARGE else ROWS
 
 
-def stored_blobs(file: Path) -> Iterator[tuple[str, int, str, bool]]:
-    """(object key, stored bytes, digest, whether it is quarantined) of every blob in such a file, by object key."""
-    rows = select(blobs.c.object_key, blobs.c.stored_size, blobs.c.digest, blobs.c.quarantined_for.is_not(None))
+def stored_blobs(file: Path) -> Iterator[tuple[str, int, str, bool, bool]]:
+    """(object key, stored bytes, digest, whether it is quarantined, archived) of every blob in such a file, by object
+    key."""
+    hidden = blobs.c.quarantined_for.is_not(None)
+    rows = select(blobs.c.object_key, blobs.c.stored_size, blobs.c.digest, hidden, blobs.c.archived)
     engine = sqlite_engine(file, ())
     try:
         with engine.connect() as connection:
-            for key, size, digest, quarantined in connection.execute(rows.distinct().order_by(blobs.c.object_key)):
-                yield key, size, digest, bool(quarantined)
+            for key, size, digest, *flags in connection.execute(rows.distinct().order_by(blobs.c.object_key)):
+                quarantined, archived = map(bool, flags)
+                yield key, size, digest, quarantined, archived
     finally:
         engine.dispose()
 

@@ -32,6 +32,7 @@ class Registry:
     key_seconds: float | None = None
     lasting_key: str = ""
     expire_unpulled: bool = False  # `[lifecycle]`
+    archives: bool = False  # `[archive]` names a place where layers of archived images go
     peer_regions: frozenset[str] = frozenset()  # that images may be replicated to beside `region`
 
     def key_expires(self, access_key_id: str, created: float) -> float | None:

@@ -23,7 +23,7 @@ from proxy.metadata.event_contract import EventPort
 from proxy.metadata.operations import jobs
 from proxy.metadata.operations.operation import operation
 from proxy.model.event_pattern import matches, parse_pattern
-from proxy.model.events import IMAGE_ACTION, REFERRER_ACTION, EventDelivery, EventSecret, envelope
+from proxy.model.events import IMAGE_ACTION, REFERRER_ACTION, EventDelivery, EventSecret, envelope, precise_time
 from proxy.model.jobs import Job
 
 KIND = "event"
@@ -94,6 +94,19 @@ def image_deleted(
     """DELETE of an image, or of tags of one that stays: an event for each of `tags`, without any one without a tag."""
     about = _image(repository, digest, "DELETE")
     emit(tx, account, REFERRER_ACTION if subject else IMAGE_ACTION, repository, _each_tag(about, tags))
+
+
+def storage_class_changed(tx: Transaction, account: str, repository: str, row: FoundRow, target: str) -> None:
+    """UPDATE_STORAGE_CLASS of an image, whose row is given: it was archived, or is active again, now."""
+    about = _image(repository, row.digest, "UPDATE_STORAGE_CLASS") | {
+        "target-storage-class": target,
+        "manifest-media-type": row.media_type,
+    }
+    if row.artifact_type:
+        about["artifact-media-type"] = row.artifact_type
+    if target == "STANDARD":
+        about["last-activated-at"] = precise_time(tx.now)
+    emit(tx, account, REFERRER_ACTION if row.subject else IMAGE_ACTION, repository, about)
 
 
 def has_rules(tx: Transaction, account: str) -> bool:
@@ -206,6 +219,26 @@ def put_event_secret(tx: Transaction, account: str, sealed: bytes, rotates: bool
         .values(sealed=sealed, previous=row.sealed, previous_until=until)
     )
     return EventSecret(sealed, row.sealed, until)
+
+
+@operation(EventPort)
+def sealed_event_secrets(tx: Transaction, after: str, limit: int) -> Sequence[tuple[str, EventSecret]]:
+    query = select(event_secrets).where(event_secrets.c.account > after).order_by(event_secrets.c.account).limit(limit)
+    return tuple(
+        (row.account, EventSecret(row.sealed, row.previous, row.previous_until)) for row in tx.connection.execute(query)
+    )
+
+
+@operation(EventPort, write=True)
+def replace_event_secret(tx: Transaction, account: str, old: EventSecret, new: EventSecret) -> bool:
+    """The current one and the one before it together; when that ends stays as it is."""
+    previous = event_secrets.c.previous.is_(None) if old.previous is None else event_secrets.c.previous == old.previous
+    result = tx.connection.execute(
+        update(event_secrets)
+        .where(event_secrets.c.account == account, event_secrets.c.sealed == old.sealed, previous)
+        .values(sealed=new.sealed, previous=new.previous)
+    )
+    return bool(result.rowcount)
 
 
 def _target(tx: Transaction, account: str, target: int) -> FoundRow | None:

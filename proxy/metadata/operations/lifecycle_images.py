@@ -71,7 +71,7 @@ def apply_lifecycle(
         if not kept_for and not _is_as_marked(rules, image, mark, tx.now, index_aware):
             kept_for = "changed"
         if not kept_for:
-            kept_for = _carry_out(tx, row.repository_id, image, mark)
+            kept_for = _carry_out(tx, account, repository, row.repository_id, image, mark)
             if not kept_for and mark.action is LifecycleAction.EXPIRE:
                 subject = None if image.subject is None else str(image.subject)
                 events.image_deleted(tx, account, repository, image.digest, image.tags, subject=subject)
@@ -80,12 +80,12 @@ def apply_lifecycle(
     return tuple(outcomes)
 
 
-def _carry_out(tx: Transaction, repository_id: int, image: Image, mark: Mark) -> str:
+def _carry_out(tx: Transaction, account: str, repository: str, repository_id: int, image: Image, mark: Mark) -> str:
     """Why it was not, if so."""
     if mark.action is LifecycleAction.TRANSITION:
         if archive.is_listed_by_active(tx, image.image_id):
             return str(Code.IMAGE_REFERENCED)
-        archive.archive(tx, repository_id, image.image_id, image.digest)
+        archive.archive(tx, account, repository, repository_id, image.image_id)
         return ""
     try:
         remove_image(tx, repository_id, image.image_id, image.digest)

@@ -31,6 +31,7 @@ from proxy.metadata.db.schema import (
 )
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import absent, events, mutability, replication, usage
+from proxy.metadata.operations.archive import enqueue as enqueue_archive
 from proxy.metadata.operations.archive import is_archived, restore
 from proxy.metadata.operations.blobs import layers_not_found
 from proxy.metadata.operations.create_on_push import need_or_make_repository
@@ -205,7 +206,7 @@ def _put(
     else:
         image_id = found
         if is_archived(tx, image_id):
-            restore(tx, row.repository_id, image_id, digest)
+            restore(tx, account, repository, row.repository_id, image_id, at_once=True)
         complete(tx, account, repository, row.repository_id, image_id, facts)
         arrived = images.c.image_id == image_id, images.c.origin.is_not(None)
         tx.connection.execute(update(images).where(*arrived).values(origin=None))
@@ -231,7 +232,7 @@ def complete(
     """Who pushes an image that came from an upstream brings what was absent of it, as with any other."""
     absent_blobs, absent_children = absent.of_image(tx, image_id)
     if absent_blobs:
-        blob_ids = _needed_blobs(tx, account, repository, repository_id, facts)
+        blob_ids, _ = _needed_blobs(tx, account, repository, repository_id, facts)
         for digest in absent_blobs:
             absent.adopt_blob(tx, repository_id, digest, blob_ids[digest])
     if absent_children:
@@ -254,7 +255,7 @@ def insert_image(
 ) -> int:
     """A new image's row id. `imported`: what it names may come later. `origin`: where it was replicated from."""
     origin = PULL_THROUGH if imported else origin
-    blob_ids = _needed_blobs(tx, account, repository, repository_id, facts, may_lack=imported)
+    blob_ids, archived = _needed_blobs(tx, account, repository, repository_id, facts, may_lack=imported)
     children_here = _needed_children(tx, account, repository, repository_id, facts, may_lack=imported)
     children = list(children_here.values())
     run = tx.connection.execute
@@ -306,6 +307,8 @@ def insert_image(
             )
     if children:
         run(insert(image_children), [{"image_id": image_id, "child_id": child_id} for child_id, _ in children])
+    if archived:
+        enqueue_archive(tx, account, repository, repository_id, digest)  # it is read from there meanwhile
     if imported:
         absent.record(tx, repository_id, image_id, facts, blob_ids, list(children_here))
         absent.adopt_manifest(tx, repository_id, digest, image_id)
@@ -332,13 +335,14 @@ def _needed_blobs(
     facts: ManifestFacts,
     *,
     may_lack: bool = False,
-) -> dict[str, int]:
-    """Row ids by digest of those that are here."""
+) -> tuple[dict[str, int], bool]:
+    """Row ids by digest of those that are here, and whether any of them lies in the archive."""
     wanted = list(dict.fromkeys(digest for digest, _ in facts.blobs))
     found: dict[str, int] = {}
+    archived = False
     for start in range(0, len(wanted), 500):
         rows = tx.connection.execute(
-            select(blobs.c.digest, blobs.c.blob_id)
+            select(blobs.c.digest, blobs.c.blob_id, blobs.c.archived)
             .join(blob_links, blob_links.c.blob_id == blobs.c.blob_id)
             .where(
                 blobs.c.account == account,
@@ -347,11 +351,13 @@ def _needed_blobs(
                 blob_links.c.repository_id == repository_id,
             )
         )
-        found.update((row.digest, row.blob_id) for row in rows)
+        for row in rows:
+            found[row.digest] = row.blob_id
+            archived = archived or bool(row.archived)
     missing = [digest for digest in wanted if digest not in found]
     if missing and not may_lack:
         raise layers_not_found(missing[:NAMED_MAX], repository, account)
-    return found
+    return found, archived
 
 
 def _needed_children(

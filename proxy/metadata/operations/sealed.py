@@ -28,6 +28,7 @@ BLOB_COLUMNS = (
     blobs.c.provider_info,
     blobs.c.data_key,
     blobs.c.encryption,
+    blobs.c.archived,
 )
 UPLOAD_COLUMNS = tuple(uploads.c)
 _SEGMENT_COLUMNS = (
@@ -47,14 +48,14 @@ _INSERT = insert(segments)
 
 
 def blob_of(row: FoundRow, found: tuple[Segment, ...]) -> Blob:
-    return Blob(row.digest, row.size, _sealed(row, row.size, found))
+    return Blob(row.digest, row.size, _sealed(row, row.size, found, archived=bool(row.archived)))
 
 
 def upload_object(row: FoundRow, found: tuple[Segment, ...]) -> SealedObject:
     return _sealed(row, row.plain_size, found)
 
 
-def _sealed(row: FoundRow, plain_size: int, found: tuple[Segment, ...]) -> SealedObject:
+def _sealed(row: FoundRow, plain_size: int, found: tuple[Segment, ...], *, archived: bool = False) -> SealedObject:
     return SealedObject(
         object_key=row.object_key,
         data_key=EncryptedDataKey(row.provider_id, row.provider_info, row.data_key),
@@ -66,6 +67,7 @@ def _sealed(row: FoundRow, plain_size: int, found: tuple[Segment, ...]) -> Seale
         segments=found,
         sealing=Sealing(row.sealing),
         encryption=row.encryption,
+        archived=archived,
     )
 
 

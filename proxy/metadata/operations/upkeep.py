@@ -108,6 +108,14 @@ def hold_blobs(tx: Transaction, seconds: float) -> None:
         tx.connection.execute(update(turns).where(turns.c.task == HOLD).values(until=tx.now + seconds))
 
 
+def is_held(tx: Transaction) -> bool:
+    """Whether `hold_blobs` is in force. Until this transaction ends, no other one begins a hold."""
+    until = tx.connection.execute(_HELD).scalar()
+    if until is None:
+        tx.connection.execute(insert(turns).values(task=HOLD, until=0.0))  # for a later hold to wait for
+    return until is not None and until > tx.now
+
+
 @operation(UpkeepPort, write=True)
 def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> SweepBatch:
     """Open sessions first: they hold bytes, and a flood of committed ones must not keep them. A session under a live
@@ -162,10 +170,7 @@ def expire_uploads(tx: Transaction, idle_seconds: float, limit: int) -> SweepBat
 def collect_blobs(tx: Transaction, grace_seconds: float, limit: int) -> SweepBatch:
     """Counters only say where to look: what `image_blobs` names stays, and its counters are corrected. A link whose
     renewal is pending stays as well: somebody was answered that the layer is there."""
-    held = tx.connection.execute(_HELD).scalar()
-    if held is None:
-        tx.connection.execute(insert(turns).values(task=HOLD, until=0.0))  # for a later hold to wait for
-    elif held > tx.now:
+    if is_held(tx):
         return SweepBatch({})
     before = tx.now - grace_seconds
     unused = tx.connection.execute(_UNUSED, {"before": before, "most": limit}).all()
@@ -283,6 +288,7 @@ def replace_object(tx: Transaction, object_key: str, blob: Blob) -> bool:
             sealed_for=sealed.sealed_for,
             frame_length=sealed.frame_length,
             sealing=str(sealed.sealing),
+            archived=int(sealed.archived),
             **data_key_columns(sealed.data_key),
         )
     )

@@ -97,7 +97,7 @@ def commit(tx: Transaction, row: FoundRow, target: FoundRow, digest: str, hash_s
         discard = row.object_key if target.there_quarantined is None else target.there_key
         if target.there_quarantined is not None:
             healed = update(blobs).where(blobs.c.object_key == target.there_key)  # of every account that shares it
-            tx.connection.execute(healed.values(quarantined_for=None, **facts))
+            tx.connection.execute(healed.values(quarantined_for=None, archived=0, **facts))
         delete_segments(tx, [discard])
         usage.uncount_upload(tx, row, linked=link_blob(tx, repository_id, blob_id))
     if row.opened_by == PULL_THROUGH:

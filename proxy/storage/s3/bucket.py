@@ -44,6 +44,7 @@ _BUSY = {
     "ConditionalRequestConflict", "BadDigest", "XAmzContentChecksumMismatch",
 }  # fmt: skip
 """What another try may mend; a checksum that did not match is the line's doing."""
+_MAKING = {"put_object", "create_multipart_upload"}
 _MISSING = {"NoSuchKey", "NoSuchUpload", "404"}
 _HINTS = {
     "NoSuchBucket": "make the bucket, or name another in [storage] bucket",
@@ -95,7 +96,9 @@ class Bucket:
         jitter: Callable[[], float] = random.random,
         retry_seconds: float = RETRY_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
+        storage_class: str = "",
     ) -> None:
+        """`storage_class` is S3's, of the objects that are made; empty: none is named."""
         self.place = place
         self.conditions = conditions
         self.breaker = Breaker(clock)
@@ -104,6 +107,7 @@ class Bucket:
         self.answer_seconds = answer_seconds
         self._client = LazyClient(self._make)
         self._direct: Direct | None = None
+        self._making = {"StorageClass": storage_class} if storage_class else {}
 
     async def ask(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
         """botocore's `operation` on this bucket, until it is answered. ObjectMissing, Failure(STORE_UNAVAILABLE);
@@ -113,6 +117,8 @@ class Bucket:
     async def once(self, operation: str, *, missing: bool = False, **parameters: Any) -> dict[str, Any]:
         """One try. Raises what a line raises, Busy, Refused, ObjectMissing."""
         client = await self._client.get()
+        if operation in _MAKING:
+            parameters |= self._making
         body = parameters.get("Body")
         seconds = CONNECT_SECONDS + self.answer_seconds + (len(body) / SLOWEST if body is not None else 0.0)
         if operation == "complete_multipart_upload":

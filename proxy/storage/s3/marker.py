@@ -100,18 +100,23 @@ def adopt(place: S3Location, prefix: str, store_id: str) -> None:
 
     marker.take_over(
         store_id,
-        find=lambda: _ask(place, lambda bucket: StoreMarker(bucket, prefix).find()),
+        find=lambda: find(place, prefix),
         is_empty=lambda: _ask(place, is_empty),
         make=lambda: _ask(place, lambda bucket: StoreMarker(bucket, prefix).make(store_id)),
         where=f"{place.bucket}/{prefix}",
     )
 
 
+def find(place: S3Location, prefix: str) -> str | None:
+    """The name of the store under `prefix`. Blocks, and runs an event loop of its own."""
+    return _ask(place, lambda bucket: StoreMarker(bucket, prefix).find())
+
+
 def claim(place: S3Location, prefix: str, known: Path, *, first: Callable[[], bool]) -> str:
     """As `marker.claim`, of the store under `prefix`. Blocks, and runs event loops of its own."""
     return marker.agree(
         known,
-        find=lambda: _ask(place, lambda bucket: StoreMarker(bucket, prefix).find()),
+        find=lambda: find(place, prefix),
         make=lambda store_id: _ask(place, lambda bucket: StoreMarker(bucket, prefix).make(store_id)),
         question=_question(place, prefix),
         first=first,

@@ -35,6 +35,7 @@ _HEADERS = {
     "ContentMD5": "content-md5",
     "ChecksumAlgorithm": "x-amz-checksum-algorithm",
     "Range": "range",
+    "StorageClass": "x-amz-storage-class",
 }
 _KNOWN = {"Key", "Body", "PartNumber", "UploadId", "MultipartUpload", *_HEADERS}
 _XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"

@@ -64,12 +64,14 @@ from proxy.metadata.operations import (
 from proxy.metadata.operations import policies as ecr_policies
 from proxy.metadata.operations.iam import IAM, access_keys, roles
 from proxy.model.errors import Failure
+from proxy.model.events import EventSecret
 from proxy.model.lifecycle.evaluation import ImageStatus, Mark
 from proxy.model.lifecycle.policy import LifecycleAction
 from proxy.model.lifecycle.records import PreviewResult
 from proxy.model.quotas import Quotas
 from proxy.model.records import FRAME_PAGE, CreateOnPush, EncryptedDataKey, Fence, KeyRecord, Pull, Sealing, SentPart
 from support import postgresql
+from support.archive_examples import of_archive
 from support.examples import LIFECYCLE
 from support.iam_people import KEY, people
 from support.iam_policies import policies
@@ -384,6 +386,11 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "drop_events": lambda: (events.drop_events(tx, 1, R), events.drop_events(tx, 2, R)),
         "event_secret": lambda: events.event_secret(tx, ACCOUNT),
         "put_event_secret": lambda: [events.put_event_secret(tx, ACCOUNT, b"s", each, 1.0) for each in (False, True)],
+        "sealed_event_secrets": lambda: events.sealed_event_secrets(tx, "", 9),
+        "replace_event_secret": lambda: [
+            events.replace_event_secret(tx, ACCOUNT, EventSecret(b"s", each, 0.0), EventSecret(b"t", each, 0.0))
+            for each in (b"s", None)
+        ],
         "ping": lambda: upkeep.ping(tx),
         "CreateRepository": lambda: repositories.create_repository(tx, ACCOUNT, {"repositoryName": "c/c"}),
         "DescribeRepositories": lambda: [
@@ -396,6 +403,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "PutRegistryPolicy": lambda: ecr_policies.put_registry_policy(tx, ACCOUNT, {"policyText": of_registry}),
         "GetRegistryPolicy": lambda: ecr_policies.get_registry_policy(tx, ACCOUNT, {}),
         "DeleteRegistryPolicy": lambda: ecr_policies.delete_registry_policy(tx, ACCOUNT, {}),
+        **of_archive(tx, ACCOUNT, R, push),
         **of_replication(tx, ACCOUNT, R, push),
         "GetSigningConfiguration": lambda: refused(registries.get_signing_configuration, {}),
         "GetRegistryScanningConfiguration": lambda: scanning.get_registry_scanning_configuration(tx, ACCOUNT, {}),
