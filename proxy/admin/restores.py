@@ -121,12 +121,14 @@ async def _objects(config: Config, data: DataDirectory, folder: Path, chosen: Sn
     there = stores.make_unpaused_store(config, data, chosen.store_id)
     try:
         listed = wanted(chosen.folder / folders.OBJECTS, hidden)
-        with shown() as tell:
+        with shown() as on_progress:
             if not chosen.has_objects:
-                return await find_objects(listed, there, progress=tell)
+                return await find_objects(listed, there, progress=on_progress)
             source = FilesystemStore(folder / "objects", store_id=chosen.store_id)
             try:
-                return await copy_objects(listed, source, there, total=chosen.facts["objects"]["bytes"], progress=tell)
+                return await copy_objects(
+                    listed, source, there, total=chosen.facts["objects"]["bytes"], progress=on_progress
+                )
             finally:
                 await source.close()
     finally:
@@ -153,8 +155,8 @@ def _rows(config: Config, data: DataDirectory, chosen: Snapshot) -> None:
         from proxy.metadata.db.postgresql import holds_rows
 
         if not holds_rows(database):  # as above
-            with shown() as tell:
-                move(draft, database, lambda table, at, of: tell(Progress(f"copying {table}", at, of, "rows")))
+            with shown() as on_progress:
+                move(draft, database, lambda table, at, of: on_progress(Progress(f"copying {table}", at, of, "rows")))
     for beside in ("", "-wal", "-shm", ".lock"):
         draft.with_name(draft.name + beside).unlink(missing_ok=True)
     folders.sync(draft.parent)

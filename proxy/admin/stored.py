@@ -1,4 +1,4 @@
-"""check and rewrap: what is stored, looked through or wrapped anew."""
+"""check and rewrap: verify stored data, or wrap its keys again."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
 
     async def run(own: WorkerContext) -> int:
         grace = config.sweep.grace_hours * 3600
-        with shown() as tell:
+        with shown() as on_progress:
             if quick:
                 report = await quick_check.check_quickly(
-                    own.metadata, own.store, repair=repair, grace=grace, now=own.metadata.now, progress=tell
+                    own.metadata, own.store, repair=repair, grace=grace, now=own.metadata.now, progress=on_progress
                 )
             else:
                 report = await checking.check(
@@ -40,9 +40,9 @@ def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
                     repair=repair,
                     grace=grace,
                     now=own.metadata.now,
-                    progress=tell,
+                    progress=on_progress,
                 )
-            await counting.check_counts(own.metadata, report, repair=repair, progress=tell)
+            await counting.check_counts(own.metadata, report, repair=repair, progress=on_progress)
         for what in _KINDS:
             name(what.replace("_", " "), getattr(report, what), say)
         say(
@@ -75,7 +75,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
         await own.agreement.begin(moving=True)
         await _turn(config, own, rotate=rotate, running=running)
         if reseal:
-            with shown() as tell:
+            with shown() as on_progress:
                 done = await resealing.reseal(
                     own.metadata,
                     own.store,
@@ -83,7 +83,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
                     own.pool,
                     rotate=None,
                     new_key=lambda: secrets.token_hex(16),
-                    progress=tell,
+                    progress=on_progress,
                 )
             name("not resealed", done.failed, say)
             say(
@@ -92,14 +92,14 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
                 f"{_plain(done.plain)}"
             )
             return done.status
-        with shown() as tell:
+        with shown() as on_progress:
             report = await rewrapping.rewrap(
                 own.metadata,
                 own.keys,
                 rotate=None,
                 secrets=own.agreement.sealer(stored_secrets.PURPOSE),
                 values=own.agreement.sealer(stored_secrets.VALUE_PURPOSE),
-                progress=tell,
+                progress=on_progress,
             )
         name("not rewrapped", report.failed, say)
         say(

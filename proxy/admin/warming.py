@@ -22,7 +22,7 @@ def warm(config: Config, references: Sequence[str], *, platform: str | None, say
 
     async def run(own: WorkerContext) -> int:
         assert isinstance(own.store, CachedStore)  # noqa: S101  # of that configuration
-        with shown() as tell:
+        with shown() as on_progress:
             report = await warming.warm(
                 own.metadata,
                 Blobs(own.metadata, own.store, own.keys, own.pool),
@@ -30,7 +30,7 @@ def warm(config: Config, references: Sequence[str], *, platform: str | None, say
                 config.registry.account,
                 parsed,
                 platform=platform,
-                progress=tell,
+                progress=on_progress,
             )
         name("not warmed", report.failed, say)
         say(

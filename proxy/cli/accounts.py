@@ -1,6 +1,6 @@
 """The commands about accounts, and about who may do what: account, whoami, policy, credentials, revoke.
 
-What they do lies in `visit`, which is loaded when it is needed.
+`proxy.admin` does the work; it is imported on first use.
 """
 
 from __future__ import annotations
@@ -152,9 +152,9 @@ def explain(
     from proxy.admin import explain as explaining
 
     found = load(file, data, {})
-    told = checked(lambda: explaining.explain(found, principal, action, resource, context), failed=2)
-    click.echo(json.dumps(explaining.as_document(told), indent=1) if as_json else explaining.as_text(told))
-    sys.exit(0 if told.explanation.decision.allowed else 1)
+    explained = checked(lambda: explaining.explain(found, principal, action, resource, context), failed=2)
+    click.echo(json.dumps(explaining.as_document(explained), indent=1) if as_json else explaining.as_text(explained))
+    sys.exit(0 if explained.explanation.decision.allowed else 1)
 
 
 @click.group()

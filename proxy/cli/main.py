@@ -1,9 +1,9 @@
 """The `wharfage` command: its sub-commands, their flags, and help that teaches.
 
 Promises: wrong settings end with one line that names them and status 2, what cannot be done with one line and status 1;
-no trace for either. What a command does lies in `serve` and `visit`, which are loaded when they are needed. Commands
-that keep what is stored, or take it elsewhere, are in `keeping`, those about accounts in `accounts`, the load rig's in
-`rigging`.
+no trace for either. `proxy.app` and `proxy.admin` do the work; they are imported on first use.
+Commands that back up or move stored data are in `cli.backup`, those about accounts in `cli.accounts`, those of the load
+rig in `cli.rig`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The load rig's commands: rig push, rig pull, rig mix.
 
-What they do lies in `rig`, which is loaded when it is needed.
+`proxy.rig` does the work; it is imported on first use.
 """
 
 from __future__ import annotations
