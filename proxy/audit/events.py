@@ -11,13 +11,13 @@ import datetime
 import itertools
 import json
 import uuid
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from proxy.model.identity import Caller, PrincipalKind, SessionKind
+from proxy.model.lru import Lru
 
 EVENT_VERSION = "1.11"
 EVENT_MAX = 64 * 1024  # bytes of a line; parameters that make it longer are left out and said to be
@@ -108,7 +108,7 @@ class EventEncoder:
 
     def __init__(self, keep: int = _CALLERS_MAX) -> None:
         self._keep = keep
-        self._identities: OrderedDict[Caller | ExternalIdentity, str] = OrderedDict()
+        self._identities = Lru[Caller | ExternalIdentity, str](keep)
         self._commons: dict[tuple[object, ...], str] = {}
         # An event's id is a version 4 UUID's first 19 hexadecimal digits, random and this process's own, and a count.
         self._ids = str(uuid.uuid4())[:24]
@@ -180,10 +180,6 @@ class EventEncoder:
         found = self._identities.get(caller)
         if found is None:
             found = self._identities[caller] = _encoded(user_identity(caller))
-            if len(self._identities) > self._keep:
-                self._identities.popitem(last=False)
-        else:
-            self._identities.move_to_end(caller)
         return found
 
 

@@ -10,13 +10,13 @@ passed in; nothing is answered without one, so that a change counts from the nex
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.auth.revocation import is_revoked
 from proxy.model.identity import AccessKey, AttachedPolicy, Caller, Principal, Session
+from proxy.model.lru import Lru
 
 CALLERS_MAX = 4096  # some 500 bytes each beyond the principals, which the metadata cache holds anyway
 
@@ -40,8 +40,7 @@ class Callers:
         """`clock` tells epoch seconds."""
         self._lookups = lookups
         self._clock = clock
-        self._keep = keep
-        self._cache: OrderedDict[_Name, _CachedCaller] = OrderedDict()
+        self._cache = Lru[_Name, _CachedCaller](keep)
 
     async def find(
         self,
@@ -102,13 +101,9 @@ class Callers:
         name = (access_key_id, principal.principal_id, session, issued)
         cached = self._cache.get(name)
         if cached is not None and cached.matches(principal, session_policies, expires):
-            self._cache.move_to_end(name)
             return cached.caller
         caller = Caller(principal, session, session_policies, access_key_id, issued, expires)
         self._cache[name] = _CachedCaller(caller, principal)
-        self._cache.move_to_end(name)
-        if len(self._cache) > self._keep:
-            self._cache.popitem(last=False)
         return caller
 
 

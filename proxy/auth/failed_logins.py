@@ -15,11 +15,11 @@ workers let through N times as many. Must not know any door's error, nor secrets
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy import observe
+from proxy.model.lru import Lru
 
 FORGET_SECONDS = 900.0  # without a failure
 LONGEST_SECONDS = 300.0
@@ -39,14 +39,13 @@ class FailedLogins:
     def __init__(self, free: int, *, clock: Callable[[], float] = time.monotonic, entries: int = ENTRIES) -> None:
         self._free = free
         self._clock = clock
-        self._entries = entries
-        self._clients: OrderedDict[str, _Failures] = OrderedDict()
-        self._keys: OrderedDict[str, _Failures] = OrderedDict()
-        self._proven: OrderedDict[tuple[str, str], int] = OrderedDict()  # failures since
+        self._clients = Lru[str, _Failures](entries)
+        self._keys = Lru[str, _Failures](entries)
+        self._proven = Lru[tuple[str, str], int](entries)  # failures since
 
     def wait(self, client: str, key: str = "") -> float:
         """Seconds until that client may try a login (with that key); 0: now."""
-        if not self._free or not client or self._proven.get((client, key), self._free) < self._free:
+        if not self._free or not client or self._proven.peek((client, key), self._free) < self._free:
             return 0.0
         own = self._recent(self._clients, client)
         if own is None:
@@ -58,7 +57,7 @@ class FailedLogins:
         """A login of that client failed; `key` is one that exists, if it named one."""
         if not self._free or not client:
             return
-        since = self._proven.get((client, key))
+        since = self._proven.peek((client, key))
         if since is not None:
             self._proven[client, key] = since + 1
         self._count(self._clients, client, "client")
@@ -69,15 +68,12 @@ class FailedLogins:
         """That client has just shown that it has that key."""
         if self._free and client:
             self._proven[client, key] = 0
-            self._proven.move_to_end((client, key))
-            if len(self._proven) > self._entries:
-                self._proven.popitem(last=False)
 
-    def _recent(self, table: OrderedDict[str, _Failures], name: str) -> _Failures | None:
-        found = table.get(name)
+    def _recent(self, table: Lru[str, _Failures], name: str) -> _Failures | None:
+        found = table.peek(name)
         return found if found is not None and self._clock() - found.last < FORGET_SECONDS else None
 
-    def _count(self, table: OrderedDict[str, _Failures], name: str, kind: str) -> None:
+    def _count(self, table: Lru[str, _Failures], name: str, kind: str) -> None:
         now = self._clock()
         found = self._recent(table, name) or _Failures(0, now)
         found.count += 1
@@ -87,6 +83,3 @@ class FailedLogins:
             found.until = now + seconds
             observe.log.warning("logins are refused for a while", **{kind: name}, seconds=seconds, failed=found.count)
         table[name] = found
-        table.move_to_end(name)
-        if len(table) > self._entries:
-            table.popitem(last=False)

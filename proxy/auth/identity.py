@@ -13,13 +13,13 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections import OrderedDict
 from collections.abc import Callable
 
 from proxy.auth.callers import Callers
 from proxy.auth.tokens import TokenClaims, TokenExpired, TokenInvalid, Tokens, check_time
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller
+from proxy.model.lru import Lru
 
 HEADER_MAX = 16 * 1024
 USER = "AWS"
@@ -49,8 +49,7 @@ class BasicAuthenticator:
         self._tokens = tokens
         self._clock = clock
         self._region = region
-        self._keep = keep
-        self._cache: OrderedDict[bytes, TokenClaims] = OrderedDict()
+        self._cache = Lru[bytes, TokenClaims](keep)
 
     async def authenticate_basic(self, header: str | None) -> Caller:
         """The caller, or Unauthenticated; a token whose time is over is Failure AccessDenied in ECR's words.
@@ -84,12 +83,8 @@ class BasicAuthenticator:
         try:
             claims = self._cache.get(name)
             if claims is None:
-                claims = self._tokens.read(token, now)
-                self._cache[name] = claims
-                if len(self._cache) > self._keep:
-                    self._cache.popitem(last=False)
+                claims = self._cache[name] = self._tokens.read(token, now)
             else:
-                self._cache.move_to_end(name)
                 check_time(claims, now)
         except TokenExpired:
             self._cache.pop(name, None)

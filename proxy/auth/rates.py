@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from proxy import observe
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Caller
+from proxy.model.lru import Lru
 from proxy.model.quotas import Rate
 
 LEASE_SECONDS = 1.0
@@ -52,7 +52,7 @@ class RateLimiter:
         self._rates = rates
         self._bucket = bucket
         self._clock = clock
-        self._leases: OrderedDict[tuple[str, str], _Lease] = OrderedDict()
+        self._leases = Lru[tuple[str, str], _Lease](BUCKETS_MAX)
 
     def limits(self, operation: str) -> bool:
         return operation in self._rates
@@ -68,10 +68,6 @@ class RateLimiter:
         lease = self._leases.get(name)
         if lease is None:
             lease = self._leases[name] = _Lease(*name, rate, self._bucket, self._clock)
-            if len(self._leases) > BUCKETS_MAX:
-                self._leases.popitem(last=False)
-        else:
-            self._leases.move_to_end(name)
         seconds = await lease.spend()
         if seconds is not None:
             observe.metrics.throttled.labels(operation).inc()

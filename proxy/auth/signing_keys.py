@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections import OrderedDict
 from collections.abc import Callable
 
 from proxy.auth.sigv4 import TERMINATOR, Claim
+from proxy.model.lru import Lru
 
 KEYS_MAX = 1024  # at some 300 bytes each; one entry an access key, day, region and service
 
@@ -23,20 +23,14 @@ class SigningKeys:
     """
 
     def __init__(self, keep: int = KEYS_MAX) -> None:
-        self._keep = keep
-        self._cache: OrderedDict[tuple[str, bytes, str], bytes] = OrderedDict()
+        self._cache = Lru[tuple[str, bytes, str], bytes](keep)
 
     def get(self, claim: Claim, identity: bytes, secret: Callable[[], str]) -> bytes:
         """The signing key for the claim's scope; `secret` is asked only when it is not kept."""
         name = (claim.access_key_id, identity, claim.scope)
         key = self._cache.get(name)
-        if key is not None:
-            self._cache.move_to_end(name)
-            return key
-        key = signing_key(secret(), claim.day, claim.region, claim.service)
-        self._cache[name] = key
-        if len(self._cache) > self._keep:
-            self._cache.popitem(last=False)
+        if key is None:
+            key = self._cache[name] = signing_key(secret(), claim.day, claim.region, claim.service)
         return key
 
 

@@ -1,13 +1,13 @@
 """Two kept slots that take turns: one fills with frames while a thread makes and stores what the other holds.
 
-Bytes are copied once, to their place in a slot of about 1 MiB. A full slot makes one hop to a thread, which turns its
+Bytes are copied once, into a slot of about 1 MiB. A full slot makes one hop to a thread, which turns its
 frames into what is stored (`Transform`) and stores them, while the other slot fills: receiving overlaps with the rest,
 and a stream holds two slots (2.02 MiB), however long it is. Small uploads of a known length take a buffer of just that
-length. While bytes come as fast as they are stored, `draw` does without the hops: one thread receives into a slot,
+length. While bytes come as fast as they are stored, `fill_from` does without the hops: one thread receives into a slot,
 makes and stores it, again and again, and receiving overlaps in the socket's own buffer.
 
-Words: `write`… or `draw`…, then `finish` or `abandon`. What a frame is made into is the writers': `writer` seals,
-`plainwriter` leaves it as it is. Must not know keys or rows.
+Words: `write`… or `fill_from`…, then `finish` or `abandon`. The writers decide what a frame becomes: `writer` seals it,
+`plain_writer` stores it as it is. Must not know keys or rows.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ ends. It begins at the slot's start, and what lies before the frames is part of 
 written to the other buffer."""
 
 Source = Callable[[Sequence[memoryview]], int]
-"""In a thread: put bytes into these places, one after the other; how many. 0 when there are none for now."""
+"""In a thread: write bytes into these buffers, one after the other; returns how many. 0 when there are none for now."""
 
 
 class DoubleBuffer:
@@ -104,7 +104,7 @@ class DoubleBuffer:
         self._spare: bytearray | None = None  # neither filling nor with a thread
         self._away: bytearray | None = None  # with the thread of `_append`
         self._append: asyncio.Task[int] | None = None
-        self._drawing = False  # `_append` fills, and nobody else touches the slot that fills
+        self._thread_fills = False  # `_append` fills, and nobody else touches the slot that fills
         self._final_sent = False
         self._ended = False
 
@@ -115,22 +115,22 @@ class DoubleBuffer:
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take the chunk's bytes; it is the caller's again. Waits only while both slots are full."""
         rest = memoryview(chunk).cast("B")
-        room: memoryview | None = None
+        free: memoryview | None = None
         while len(rest):
-            room = room or await self.reserve()
-            part = min(len(room), len(rest))
-            room[:part] = rest[:part]
+            free = free or await self.reserve()
+            part = min(len(free), len(rest))
+            free[:part] = rest[:part]
             rest = rest[part:]
-            room = self.commit(part)
+            free = self.commit(part)
         if not self._has_space():
             await self._flush()
 
     async def reserve(self) -> memoryview:
-        """Where the caller puts the next bytes, at least one; `commit` says how many. Valid until then; waits only
-        while both slots are full."""
+        """The buffer for the caller's next bytes, of at least one; `commit` says how many were written. Valid until
+        then. Waits only while both slots are full."""
         if self._ended or self._final_sent:
             raise RuntimeError("this append has ended")
-        if self._drawing:
+        if self._thread_fills:
             await self._settle()
         layout = self._layout
         if self._small is not None and self.plain_length == self._expected:
@@ -141,9 +141,9 @@ class DoubleBuffer:
             self._small = None
         if not self._has_space():
             await self._flush()
-        return self._place()
+        return self._free_slice()
 
-    async def draw(self, source: Source) -> bool:
+    async def fill_from(self, source: Source) -> bool:
         """Take all that `source` gives, in a thread that fills, makes and stores one slot again and again. False, and
         nothing is asked of it, where a small buffer fills. When this is cancelled the thread goes on until the source
         gives no more."""
@@ -152,17 +152,17 @@ class DoubleBuffer:
         if self._small is not None:
             return False
         await self._settle()
-        self._drawing = True
+        self._thread_fills = True
         self._away = self._buffer
-        self._append = asyncio.create_task(self._appender.append_each(partial(self._draw_slot, source, self._view)))
+        self._append = asyncio.create_task(self._appender.append_each(partial(self._fill_slot, source, self._view)))
         self._append.add_done_callback(_retrieve)
         await self._settle()
         return True
 
-    def _draw_slot(self, source: Source, view: memoryview) -> Production | None:
+    def _fill_slot(self, source: Source, view: memoryview) -> Production | None:
         """In the thread: what makes the slot, once it is full; None when the source gives no more."""
-        while places := self._places(view):
-            count = source(places)
+        while slices := self._free_slices(view):
+            count = source(slices)
             if not count:
                 return None
             self._advance(count)
@@ -171,14 +171,14 @@ class DoubleBuffer:
         self._start = self._at = self._fill = self._frames = 0
         return production
 
-    def _places(self, view: memoryview) -> list[memoryview]:
+    def _free_slices(self, view: memoryview) -> list[memoryview]:
         """The rest of the frame that fills and each that follows in the slot, as far as even a final one would fit."""
         layout, at, fill = self._layout, self._at, self._fill
-        places = list[memoryview]()
+        slices = list[memoryview]()
         while at + layout.frame_length + layout.final_overhead <= len(view):
-            places.append(view[at + layout.plain_at + fill : at + layout.plain_at + layout.frame_length])
+            slices.append(view[at + layout.plain_at + fill : at + layout.plain_at + layout.frame_length])
             at, fill = at + layout.frame_length + layout.frame_overhead, 0
-        return places
+        return slices
 
     def _advance(self, count: int) -> None:
         self.plain_length += count
@@ -187,12 +187,12 @@ class DoubleBuffer:
         self._frames += whole
 
     def commit(self, count: int) -> memoryview | None:
-        """So many bytes lie where the last room was; the next one, if there is one without waiting."""
+        """`count` bytes were written at the start of the last buffer. Returns the next one, if one is free now."""
         self._advance(count)
         is_outgrown = self._small is not None and self.plain_length == self._expected
-        return self._place() if self._has_space() and not is_outgrown else None
+        return self._free_slice() if self._has_space() and not is_outgrown else None
 
-    def _place(self) -> memoryview:
+    def _free_slice(self) -> memoryview:
         """The rest of the frame that fills, or as much of it as a small buffer is for."""
         most = self._layout.frame_length - self._fill
         if self._small is not None:
@@ -263,8 +263,8 @@ class DoubleBuffer:
         def produce() -> memoryview:
             return view[: transform(view, filled, None, None)]
 
-        def produce_into(room: memoryview, on_piece: OnPiece) -> None:
-            transform(view, filled, room, on_piece)
+        def produce_into(free: memoryview, on_piece: OnPiece) -> None:
+            transform(view, filled, free, on_piece)
 
         return produce, Into(self._at + (self._fill + self._layout.final_overhead if final else 0), produce_into)
 
@@ -280,14 +280,14 @@ class DoubleBuffer:
         except BaseException:
             self._append = append  # so that a next step fails like this one
             raise
-        if self._drawing:
-            self._drawing, self._away = False, None  # what it left fills on
+        if self._thread_fills:
+            self._thread_fills, self._away = False, None  # what it left fills on
             return
         self._give(self._spare)  # kept by the final append, which fills nothing after it
         self._spare, self._away = self._away, None
 
     def _give_back(self) -> None:
-        if not self._drawing:
+        if not self._thread_fills:
             self._give(self._buffer)
         self._give(self._spare)
         self._spare = None

@@ -1,21 +1,21 @@
 """Data keys: what they are, who makes and unwraps them, and the choice among several that do.
 
 Each blob has a data key of its own; a row keeps it wrapped, with the id of the provider that wrapped it: AWS KMS
-(`kmskeys`), or a master key of the key file (`localkeys`). New keys are made by the provider in force; whatever a row
+(`kms_keys`), or a master key of the key file (`local_keys`). New keys are made by the provider in force; whatever a row
 names is unwrapped by the provider that it names, so that a registry can move from one to the other and back.
 
-Unwrapped keys stay in memory for CACHE_SECONDS unless told otherwise, CACHE_KEYS of them. Must not know rows, stores or
-repositories (an ARN is an opaque string here).
+Unwrapped keys stay in memory for CACHE_SECONDS unless the caller sets another time, CACHE_KEYS of them. Must not know
+rows, stores or repositories (an ARN is an opaque string here).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.model.errors import Code, Failure
+from proxy.model.lru import Lru
 from proxy.model.records import EncryptedDataKey
 
 KMS_PROVIDER = "aws-kms"  # the AWS Encryption SDK's own name for it
@@ -137,10 +137,10 @@ class Unwrapped:
     def __init__(self, clock: Callable[[], float], seconds: float = CACHE_SECONDS) -> None:
         self._clock = clock
         self.seconds = seconds
-        self._kept: OrderedDict[tuple[EncryptedDataKey, str], tuple[float, bytes]] = OrderedDict()
+        self._kept = Lru[tuple[EncryptedDataKey, str], tuple[float, bytes]](CACHE_KEYS)
 
     def get(self, key: tuple[EncryptedDataKey, str]) -> bytes | None:
-        found = self._kept.get(key)
+        found = self._kept.peek(key)
         if found is None:
             return None
         if found[0] <= self._clock():
@@ -150,6 +150,5 @@ class Unwrapped:
 
     def put(self, key: tuple[EncryptedDataKey, str], plaintext: bytes) -> None:
         self._kept[key] = (self._clock() + self.seconds, plaintext)
-        self._kept.move_to_end(key)
-        while self._kept and (len(self._kept) > CACHE_KEYS or next(iter(self._kept.values()))[0] <= self._clock()):
-            self._kept.popitem(last=False)
+        while (oldest := next(iter(self._kept), None)) is not None and self.get(oldest) is None:
+            pass  # `get` drops what is too old: those made first come first

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
 from proxy.blob.format import DATA_KEY_LENGTH, context_of
 from proxy.blob.keys import CACHE_KEYS, CACHE_SECONDS, KMS_PROVIDER, DataKey, Unwrapped, is_under
 from proxy.blob.kms import Kms
 from proxy.model.errors import Code, Failure
+from proxy.model.lru import Lru
 from proxy.model.records import EncryptedDataKey
 
 CHECK_SECONDS = 5.0  # /readyz makes a data key at most so often
@@ -42,7 +42,7 @@ class KmsKeys:
         self._clock = clock
         self._cache = Unwrapped(clock, cache_seconds)
         self._flights: dict[tuple[EncryptedDataKey, str], asyncio.Task[bytes]] = {}
-        self._found: OrderedDict[str, asyncio.Task[tuple[float, Failure | None]]] = OrderedDict()
+        self._found = Lru[str, asyncio.Task[tuple[float, Failure | None]]](CACHE_KEYS)
         self._checked: tuple[float, Failure | None] | None = None
         self._checking = asyncio.Lock()
         self._arn: tuple[float, bytes] | None = None  # when it was learnt
@@ -85,9 +85,6 @@ class KmsKeys:
             look = asyncio.create_task(self._look(kms_key, sealed_for), name="kms look")
             look.add_done_callback(lambda done: self._forget(kms_key, done))
             self._found[kms_key] = look
-            self._found.move_to_end(kms_key)
-            while len(self._found) > CACHE_KEYS:
-                self._found.popitem(last=False)
         _, refused = await asyncio.shield(look)
         if refused is not None:
             raise refused.with_traceback(None)

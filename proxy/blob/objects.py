@@ -46,11 +46,11 @@ class BlobWriter(Protocol):
     async def reserve(self) -> memoryview:
         """Where the next bytes go, at least one; the caller puts them there and says how many by `commit`."""
 
-    async def draw(self, source: Source) -> bool:
+    async def fill_from(self, source: Source) -> bool:
         """Take all that `source` gives, in a thread. False, and nothing is asked of it, where that is not possible."""
 
     def commit(self, count: int) -> memoryview | None:
-        """So many bytes lie where the last room was; the next one, if there is one without waiting."""
+        """`count` bytes were written at the start of the last buffer. Returns the next one, if one is free now."""
 
     async def finish(self) -> Segment: ...
 

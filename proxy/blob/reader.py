@@ -4,8 +4,8 @@ Frames are read a run at a time (about 1 MiB) and opened into a buffer from whic
 sealed stream (2.02 MiB), one for a plain one, however long the range. A run that is not as it was stored is read once
 more past every cache; still bad, `Failure(BLOB_CORRUPT)`, and nothing of it was ever handed out.
 
-How frames lie and are checked is an `Opener`'s: `sealedreader` has the sealed ones, `plainreader` the others. Must not
-know repositories, HTTP, or who quarantines.
+An `Opener` knows how frames are laid out and checked: `sealed_reader` for sealed ones, `plain_reader` otherwise. Must
+not know repositories, HTTP, or who quarantines.
 """
 
 from __future__ import annotations

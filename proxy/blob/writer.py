@@ -81,12 +81,12 @@ class SealedWriter:
         """Where the next bytes go, at least one; the caller puts them there and says how many by `commit`."""
         return await self._buffers.reserve()
 
-    async def draw(self, source: Source) -> bool:
-        """As `DoubleBuffer.draw`."""
-        return await self._buffers.draw(source)
+    async def fill_from(self, source: Source) -> bool:
+        """As `DoubleBuffer.fill_from`."""
+        return await self._buffers.fill_from(source)
 
     def commit(self, count: int) -> memoryview | None:
-        """So many bytes lie where the last room was; the next one, if there is one without waiting."""
+        """`count` bytes were written at the start of the last buffer. Returns the next one, if one is free now."""
         return self._buffers.commit(count)
 
     async def finish(self) -> Segment:

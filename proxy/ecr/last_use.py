@@ -6,11 +6,11 @@ Nobody's request waits for a note, or fails with it; what cannot be noted now is
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from proxy import observe
 from proxy.model.errors import Failure
+from proxy.model.lru import Lru
 
 EVERY_SECONDS = 3600.0
 RETRY_SECONDS = 60.0  # after a failure
@@ -27,7 +27,7 @@ class LastUses:
     def __init__(self, note: Note, clock: Callable[[], float]) -> None:
         self._note = note
         self._clock = clock
-        self._due: OrderedDict[str, float] = OrderedDict()
+        self._due = Lru[str, float](NAMES_MAX)
         self._waiting: dict[str, tuple[float, tuple[str, ...]]] = {}
         self._handing_over: asyncio.Task[None] | None = None
 
@@ -60,6 +60,3 @@ class LastUses:
 
     def _put_off(self, name: str, until: float) -> None:
         self._due[name] = until
-        self._due.move_to_end(name)
-        if len(self._due) > NAMES_MAX:
-            self._due.popitem(last=False)

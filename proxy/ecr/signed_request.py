@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +36,7 @@ from proxy.http.request_info import path_of
 from proxy.http.unproven_budget import Charge, UnprovenBytes
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, Caller
+from proxy.model.lru import Lru
 
 UNKNOWN_KEY_TEXT = "The security token included in the request is invalid."
 EXPIRED_TEXT = "The security token included in the request is expired"
@@ -87,7 +87,7 @@ class Signatures:
         self._logins = logins or FailedLogins(0)
         self._folder = folder or Path(tempfile.gettempdir())
         self._keys = SigningKeys()
-        self._opened: OrderedDict[bytes, SessionCredentials] = OrderedDict()
+        self._opened = Lru[bytes, SessionCredentials](SESSIONS_MAX)
 
     async def read(
         self, request: web.Request, claim: Claim, service: ApiService, slot: Admit | None = None
@@ -188,13 +188,9 @@ class Signatures:
     def _open(self, token: str, name: bytes) -> SessionCredentials:
         found = self._opened.get(name)
         if found is None:
-            found = self._sessions.open(token, self._clock())
-            self._opened[name] = found
-            if len(self._opened) > SESSIONS_MAX:
-                self._opened.popitem(last=False)
+            found = self._opened[name] = self._sessions.open(token, self._clock())
         else:
             check_time(found.session, self._clock())
-            self._opened.move_to_end(name)
         return found
 
 

@@ -55,7 +55,7 @@ class Sink(Protocol):
     def commit(self, count: int) -> memoryview | None:
         """`count` bytes were written at the start of the last buffer. Returns the next buffer, if one is free now."""
 
-    async def draw(self, source: Callable[[Sequence[memoryview]], int]) -> bool:
+    async def fill_from(self, source: Callable[[Sequence[memoryview]], int]) -> bool:
         """Call `source` in a thread with buffers to fill, of at least one byte, until it returns 0; otherwise it
         returns how many bytes it wrote. False, without a call, where this sink has no such thread."""
 
@@ -97,7 +97,7 @@ class DirectBody(asyncio.BufferedProtocol):
 
     # ---- called by the handler -----------------------------------------------------------------------------------
     def begin(self) -> None:
-        """Take the connection's place: from here on bytes are read into the handler's buffers only."""
+        """Become the transport's protocol: from here on bytes are read into the handler's buffers only."""
         if self._transport is not None:
             self._transport.pause_reading()
             self._previous = self._transport.get_protocol()
@@ -106,10 +106,10 @@ class DirectBody(asyncio.BufferedProtocol):
     async def read_all(self, sink: Sink) -> bool:
         """Read the whole body into `sink`. False when the connection is lost first: the sink has what arrived."""
         self._sink = sink
-        may_draw = is_fast = self._transport is not None and self._transport.get_extra_info("ssl_object") is None
+        has_thread = is_fast = self._transport is not None and self._transport.get_extra_info("ssl_object") is None
         while self.left and not self._is_lost:
-            if may_draw and is_fast and self._transport is not None and not self._transport.is_closing():
-                may_draw, is_fast = await self._draw(sink, self._transport)
+            if has_thread and is_fast and self._transport is not None and not self._transport.is_closing():
+                has_thread, is_fast = await self._fill_in_thread(sink, self._transport)
             else:
                 buffer, began = await sink.reserve(), time.monotonic()
                 await self._read(sink, buffer)
@@ -135,14 +135,14 @@ class DirectBody(asyncio.BufferedProtocol):
             self._finish()
         return rest
 
-    async def _draw(self, sink: Sink, transport: asyncio.Transport) -> tuple[bool, bool]:
+    async def _fill_in_thread(self, sink: Sink, transport: asyncio.Transport) -> tuple[bool, bool]:
         """Have the sink's thread read the socket. Returns whether the sink has a thread, and whether the client kept
         up. The end of the connection is left to `_read` to find. Must not be called for a closing transport, whose
         descriptor may be another connection's by now."""
         source = self._source = SocketSource(transport.get_extra_info("socket").fileno(), min(self.left, SOURCE_BYTES))
         wanted = source.left
         try:
-            return await sink.draw(source), not source.left
+            return await sink.fill_from(source), not source.left
         finally:
             source.close()
             self._source = None

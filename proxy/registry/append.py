@@ -121,20 +121,20 @@ class Append:
         except ObjectMissing:
             raise await self._lost() from None
 
-    async def draw(self, source: Source) -> bool:
-        """Take all that `source` gives, as `BlobWriter.draw`; it gives no more than was declared."""
+    async def fill_from(self, source: Source) -> bool:
+        """Take all that `source` gives, as `BlobWriter.fill_from`; it gives no more than was declared."""
         self._check_lease()
         writer = self._writer or await self._open()
         before = writer.plain_length
         try:
-            return await writer.draw(source)
+            return await writer.fill_from(source)
         except ObjectMissing:
             raise await self._lost() from None
         finally:
             self.received += writer.plain_length - before
 
     def commit(self, count: int) -> memoryview | None:
-        """So many bytes lie where the last room was; the next one, if there is one at once."""
+        """`count` bytes were written at the start of the last buffer. Returns the next one, if one is free now."""
         self.received += count
         return self._writer.commit(count) if self._writer is not None else None
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
 from proxy import observe
 from proxy.model.errors import Failure
+from proxy.model.lru import Lru
 from proxy.model.records import PULL_EVERY_SECONDS, Pull
 
 FLUSH_SECONDS = 5.0
@@ -41,7 +41,7 @@ class PullTimes:
         self._note = note
         self._clock = clock
         self._flush_seconds = flush_seconds
-        self._noted: OrderedDict[Name, float] = OrderedDict()
+        self._noted = Lru[Name, float](KNOWN_MAX)
         self._waiting: dict[Name, float] = {}
         self._flushing: asyncio.Task[None] | None = None
 
@@ -52,9 +52,6 @@ class PullTimes:
         if now < self._noted.get(name, -math.inf) + PULL_EVERY_SECONDS or len(self._waiting) >= WAITING_MAX:
             return
         self._noted[name] = self._waiting[name] = now
-        self._noted.move_to_end(name)
-        if len(self._noted) > KNOWN_MAX:
-            self._noted.popitem(last=False)
         if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.get_running_loop().create_task(self._flush_later(), name="pull times")
 

@@ -1,4 +1,4 @@
-"""The data directory: what lies where, who holds it, and the administrator's credentials.
+"""The data directory: its layout, its lock, and the administrator's credentials.
 
     <data>/                   0700
       lock                    held (flock) by the one server that works here; its pid inside
@@ -16,7 +16,8 @@
       run/                    0700  of this run only: metadata.sock, epochs, node-epochs, address
 
 A backup is everything but `run` and `cache`. Promises: files that hold secrets are 0600 from their first byte and
-appear whole or not at all; what is there is never overwritten. Must not know what the rooms write into their parts.
+appear whole or not at all; existing files are never overwritten. Must not know what other packages write into their
+parts.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-DRAWERS = 2
-"""Threads that draw from clients. A worker has a core of its own at most: the second one goes on while the first waits
+RECEIVERS = 2
+"""Threads that read from clients. A worker has a core of its own at most: the second one goes on while the first waits
 for its client or its disk, and more of them only take the interpreter from each other (16 pushes at once: 5 % of their
 CPU). A client is waited for so shortly that the next one's turn comes soon."""
 

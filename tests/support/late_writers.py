@@ -103,8 +103,8 @@ class World:
             stall_seconds=5.0,
         )
         self.store._threads.close()
-        self.store._drawers.close()
-        self.store._threads = self.store._drawers = Inline()  # type: ignore[assignment]  # the same verbs
+        self.store._receivers.close()
+        self.store._threads = self.store._receivers = Inline()  # type: ignore[assignment]  # the same verbs
         self.uploads = Uploads(
             self.metadata,  # type: ignore[arg-type]  # each call by its name
             self.store,

@@ -15,7 +15,6 @@ import asyncio
 import json
 import re
 import ssl
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +26,7 @@ from yarl import URL
 from proxy import observe
 from proxy.auth.web_identity import IdToken, key_fits, read_keys
 from proxy.model.errors import Code, Failure
+from proxy.model.lru import Lru
 
 ANSWER_MAX = 256 * 1024
 SECONDS = 5.0
@@ -105,7 +105,7 @@ class Issuers:
         self._tls = tls
         self._clock = clock
         self._seconds = seconds
-        self._cache: OrderedDict[str, _Kept] = OrderedDict()
+        self._cache = Lru[str, _Kept](ISSUERS_MAX)
 
     async def keys(self, token: IdToken) -> Keys:
         """The keys of the token's issuer that may have signed it, one at least.
@@ -133,11 +133,7 @@ class Issuers:
         return found
 
     def _of(self, issuer: str) -> _Kept:
-        kept = self._cache.setdefault(issuer, _Kept())
-        self._cache.move_to_end(issuer)
-        if len(self._cache) > ISSUERS_MAX:
-            self._cache.popitem(last=False)
-        return kept
+        return self._cache.setdefault(issuer, _Kept())
 
     async def _fetch(self, issuer: str, kept: _Kept) -> None:
         kept.tried = self._clock()

@@ -24,6 +24,7 @@ from proxy.metadata.operations import INTERNAL
 from proxy.metadata.operations.operation import Caching, Scope
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AccessKey, AttachedPolicy, Principal
+from proxy.model.lru import Lru
 
 Value = TypeVar("Value")
 Key = tuple[Any, ...]
@@ -212,10 +213,9 @@ class _Recent(Generic[Value]):
     """The last `entries` answers, least recently used first, each valid under one epoch and for `seconds`."""
 
     def __init__(self, entries: int, seconds: float, clock: Callable[[], float]) -> None:
-        self._entries = entries
         self._seconds = seconds
         self._clock = clock
-        self._held: OrderedDict[Key, tuple[int, float, Value]] = OrderedDict()
+        self._held = Lru[Key, tuple[int, float, Value]](entries)
 
     def get(self, key: Key, epoch: int | None) -> Value | None:
         held = self._held.get(key)
@@ -225,7 +225,6 @@ class _Recent(Generic[Value]):
         if at != epoch or until <= self._clock():
             del self._held[key]
             return None
-        self._held.move_to_end(key)
         return value
 
     def put(self, key: Key, epoch: int | None, value: Value) -> None:
@@ -233,9 +232,6 @@ class _Recent(Generic[Value]):
         if epoch is None:
             return
         self._held[key] = (epoch, self._clock() + self._seconds, value)
-        self._held.move_to_end(key)
-        if len(self._held) > self._entries:
-            self._held.popitem(last=False)
 
 
 class _SharedPolicies:
@@ -243,8 +239,7 @@ class _SharedPolicies:
     comparing them compares identities."""
 
     def __init__(self, entries: int) -> None:
-        self._entries = entries
-        self._held: OrderedDict[AttachedPolicy, AttachedPolicy] = OrderedDict()
+        self._held = Lru[AttachedPolicy, AttachedPolicy](entries)
 
     def replace_policies(self, answer: Any) -> Any:
         """The principal, or the access key with its principal, with these objects for its policies."""
@@ -255,11 +250,7 @@ class _SharedPolicies:
         return replace(principal, policies=tuple(map(self._one, principal.policies)), boundary=boundary)
 
     def _one(self, policy: AttachedPolicy) -> AttachedPolicy:
-        found = self._held.setdefault(policy, policy)
-        self._held.move_to_end(policy)
-        if len(self._held) > self._entries:
-            self._held.popitem(last=False)
-        return found
+        return self._held.setdefault(policy, policy)
 
 
 Name = TypeVar("Name", bound=Hashable)

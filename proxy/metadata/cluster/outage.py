@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import OrderedDict
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,6 +20,7 @@ from proxy import observe
 from proxy.metadata import wire
 from proxy.metadata.client.addresses import Address, connect, parse
 from proxy.metadata.cluster.protocol import OUTLAST_SECONDS
+from proxy.model.lru import Lru
 
 _ASK_SECONDS = 0.5  # a service that takes longer has said nothing
 _TELL_SECONDS = 0.2  # our own renewals wait for it
@@ -43,7 +43,7 @@ class OutageGrace:
         self._trusted = trusted
         self._clock = clock
         self._said_no = -OUTLAST_SECONDS
-        self._gave_up: OrderedDict[str, None] = OrderedDict()
+        self._gave_up = Lru[str, None](_REMEMBERED)
         self._warned = False
         self._peer_reaches = False  # another service reaches the database, while we do not
         self._sessions: dict[str, tuple[Address, aiohttp.ClientSession]] = {}
@@ -68,8 +68,6 @@ class OutageGrace:
     def note_given_up(self, registration: str) -> None:
         """Before its row is removed: the answer to that may be lost."""
         self._gave_up[registration] = None
-        if len(self._gave_up) > _REMEMBERED:
-            self._gave_up.popitem(last=False)
 
     def forget_given_up(self, registration: str) -> None:
         """It is certain that we have not removed its row."""

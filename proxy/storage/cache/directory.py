@@ -2,7 +2,7 @@
 
     <directory>/            0700, made at the first use
       <ab>/                 the key's first 2 hex digits
-        <key>               0600, a `cachefile`; locked shared (flock) by each process that has it open
+        <key>               0600, a `CacheFile`; locked shared (flock) by each process that has it open
         .<key>.<random>     a file that is being made
       lock                  whose flock is held while room is made; inside, the bytes in use as last counted
 
@@ -44,7 +44,7 @@ _FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = _FILE | os.O_CREAT | os.O_EXCL
 
 
-class NoRoom(Exception):
+class CacheFull(Exception):
     """The cache cannot hold more now."""
 
 
@@ -115,7 +115,7 @@ class CacheDirectory:
     def reserve(self, file: CacheFile, first: int, stop: int) -> list[tuple[int, int]]:
         """Take room for what is absent of extents [first, stop), whose locks the caller holds; the byte ranges to get.
 
-        NoRoom when it cannot be made, Removed when the file was; OSError."""
+        CacheFull when it cannot be made, Removed when the file was; OSError."""
         absent = _absent(file, first, stop)
         if not absent:
             return []
@@ -129,9 +129,9 @@ class CacheDirectory:
             held += before if before <= file.head else 0  # its header, when nothing of it was counted yet
             if file.size > self.limit // 2:
                 held -= self._shrink(file, self.limit // 4 - need, begin, end)
-            room = self._room(held)
-            if held + need > room:
-                held = self._evict(room - need)
+            capacity = self._capacity(held)
+            if held + need > capacity:
+                held = self._evict(capacity - need)
             self._count(
                 lock, held + need
             )  # first: who is killed in between leaves too much in the books, never too little
@@ -145,8 +145,8 @@ class CacheDirectory:
         """Count what lies there, and bring it below the limit, which may be another one than last time."""
         with self._alone() as lock:
             held = self._survey()[1]
-            if held > self._room(held):
-                held = self._evict(self._room(held))
+            if held > self._capacity(held):
+                held = self._evict(self._capacity(held))
             self._counted = True
             self._count(lock, held)
 
@@ -198,7 +198,7 @@ class CacheDirectory:
         os.pwrite(lock, max(held, 0).to_bytes(8, "little"), 0)
         observe.metrics.cache_held_bytes.set(max(held, 0))
 
-    def _room(self, held: int) -> int:
+    def _capacity(self, held: int) -> int:
         """What all files may take together."""
         found = os.statvfs(self._root)
         return min(self.limit, held + found.f_bavail * found.f_frsize - self._reserve)
@@ -225,7 +225,7 @@ class CacheDirectory:
                         yield files
 
     def _evict(self, target: int) -> int:
-        """Bring all files below `target` bytes, a little more where that is cheap; what is left. NoRoom."""
+        """Bring all files below `target` bytes, a little more where that is cheap; what is left. CacheFull."""
         entries, held = self._survey()
         in_use = []
         for entry in entries:
@@ -239,7 +239,7 @@ class CacheDirectory:
         if held > target:
             held -= self._punch_oldest([entry.path for entry in in_use], held - target)
         if held > target:
-            raise NoRoom("what lies in the cache is in use")
+            raise CacheFull("what lies in the cache is in use")
         return held
 
     def _remove_unused(self, path: Path) -> bool:
@@ -275,7 +275,7 @@ class CacheDirectory:
 
     def _shrink(self, file: CacheFile, target: int, begin: int, end: int) -> int:
         """Forget the oldest extents of a large object, but for [begin, end), until it takes `target` bytes."""
-        own = self._again(file)
+        own = self._reopened(file)
         try:
             now, stamps, counts = self.stamp(), file.stamps(), file.counts(0, file.extents)
             old = [n for n in range(file.extents) if counts[n] and not begin <= n < end]
@@ -306,7 +306,7 @@ class CacheDirectory:
     def _path(self, key: str) -> Path:
         return self._root / key[:2] / key
 
-    def _again(self, file: CacheFile) -> CacheFile:
+    def _reopened(self, file: CacheFile) -> CacheFile:
         """The same file, opened once more."""
         return CacheFile(os.open(f"/proc/self/fd/{file.fd}", os.O_RDWR | os.O_CLOEXEC), file.size, file.extent)
 

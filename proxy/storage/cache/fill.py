@@ -25,7 +25,7 @@ from functools import partial
 from proxy import observe
 from proxy.model.errors import Failure
 from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore
-from proxy.storage.cache.directory import CacheDirectory, CacheFileRemoved, NoRoom
+from proxy.storage.cache.directory import CacheDirectory, CacheFileRemoved, CacheFull
 from proxy.storage.cache.file import CacheFile
 from proxy.storage.cache.waiter import LENT_LEAST, Waiter
 from proxy.storage.off_loop import finish_anyway
@@ -40,7 +40,7 @@ WRITERS = 16  # threads
 HOLD_SECONDS = 0.25  # a reader that is on its way to a client is back in a few hundredths of it,
 AT_ONCE_SECONDS = 0.005  # before it is asked whether anybody elsewhere waits
 REST_SECONDS = 10.0  # after a failure of the cache's own disk, in which nothing new is kept
-NO_ROOM_SECONDS = 1.0  # the same while all that lies in it is in use
+CACHE_FULL_SECONDS = 1.0  # the same while all that lies in it is in use
 
 
 class NotCached(Exception):
@@ -118,7 +118,7 @@ class Filling:
     def rest(self, error: Exception) -> None:
         """Let the cache be for a while, and say why."""
         if not self.rests:
-            pause = NO_ROOM_SECONDS if isinstance(error, NoRoom) else REST_SECONDS
+            pause = CACHE_FULL_SECONDS if isinstance(error, CacheFull) else REST_SECONDS
             self.rests_until = asyncio.get_running_loop().time() + pause
             observe.log.warning(
                 "the cache takes nothing now; what it does not hold is read from the store",
@@ -228,7 +228,7 @@ class Fill:
             self.error = error
             if isinstance(error, ObjectMissing):
                 await filling.forget(of.key)
-        except (OSError, NoRoom) as error:
+        except (OSError, CacheFull) as error:
             outcome = "unkept"
             self.error = NotCached(str(error))
             filling.rest(error)
@@ -263,7 +263,7 @@ class Fill:
     async def _reserve(self) -> Sequence[tuple[int, int]]:
         filling, of = self._filling, self._of
         if filling.rests:
-            raise NoRoom("it failed a moment ago")
+            raise CacheFull("it failed a moment ago")
         return await finish_anyway(filling.pool.submit(filling.directory.reserve, of.file, self.first, self.stop))
 
     async def _fetch(self, start: int, end: int) -> None:

@@ -1,7 +1,7 @@
-"""Readers of what `cache` keeps: each read is of bytes that are there, that are fetched, or of the store behind.
+"""Readers of cached objects, opened by `store`. A read takes cached bytes, waits for a fill, or asks the inner store.
 
-How far ahead of a reader is fetched is decided here: see `cache`, whose promises these are. Must not know how bytes are
-fetched (`cachefill`), nor which of them may stay (`cachedir`).
+Decides how far ahead of a reader the cache fetches; the promises are those of `store`. Must not know how bytes are
+fetched (`fill`), nor which of them are evicted (`directory`).
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, Self
 
 from proxy import observe
 from proxy.model.errors import Failure
-from proxy.storage.base import ObjectMissing, ObjectReader
-from proxy.storage.cache.fill import CachedObject, Fill, NotCached
+from proxy.storage.base import ObjectMissing, ObjectReader, ObjectStore
+from proxy.storage.cache.fill import CachedObject, Fill, Filling, NotCached
 from proxy.storage.filesystem.store import FilesystemReader
-
-if TYPE_CHECKING:
-    from proxy.storage.cache.store import CachedStore
 
 MIB = 2**20
 AHEAD_FIRST = 16 * MIB
@@ -27,10 +25,29 @@ AHEAD_MOST = 64 * MIB
 FIRST_LOOK, LAST_LOOK = 0.002, 0.02  # seconds between two looks at what another process fetches
 
 
+class Cache(Protocol):
+    """What readers need of `store.CachedStore`."""
+
+    inner: ObjectStore
+    filling: Filling
+    readers: ThreadPoolExecutor
+    ahead: int  # bytes fetched ahead of a reader at most
+    wait_most: float  # seconds to wait for another process's fill
+
+    async def release(self, found: CachedObject, /) -> None:
+        """The reader no longer uses the object's file."""
+
+    async def forget(self, key: str, /) -> None:
+        """Remove the object from the cache."""
+
+    async def drop(self, key: str, start: int, stop: int, /) -> None:
+        """Remove the extents of bytes [start, stop) from the cache."""
+
+
 class CachedReader:
     """One reader of an object. What is not kept it has fetched, and it goes on at the store behind when that fails."""
 
-    def __init__(self, store: CachedStore, of: CachedObject) -> None:
+    def __init__(self, store: Cache, of: CachedObject) -> None:
         self.size = of.file.size
         self._store = store
         self._of = of
@@ -234,7 +251,7 @@ class CachedReader:
 class PassingReader:
     """A reader of the store behind. Without `drops` the cache cannot take the object, with it its bytes are wrong."""
 
-    def __init__(self, store: CachedStore, key: str, behind: ObjectReader, *, drops: bool) -> None:
+    def __init__(self, store: Cache, key: str, behind: ObjectReader, *, drops: bool) -> None:
         self.size = behind.size
         self._store = store
         self._key = key

@@ -1,8 +1,8 @@
 """A store in front of another: stored bytes of its objects, kept in files of this machine's disk, shared by a node.
 
-    CachedStore → CachedReader (`cacheread`: what is there, what is to be fetched, what is waited for)
-                → CachedObject (`cachefill`: fetched once for all) → CacheFile (`cachefile`: which bytes are there)
-                                                                   → CacheDirectory (`cachedir`: the bound, eviction)
+    CachedStore → CachedReader (`reader`: what is there, what is to be fetched, what is waited for)
+                → CachedObject (`fill`: fetched once for all) → CacheFile (`file`: which bytes are there)
+                                                                   → CacheDirectory (`directory`: the bound, eviction)
 
 Promises: what is kept is read without a word to the store behind, its size included; what is not is fetched in whole
 extents, once for all readers of all processes, and four times as far ahead as it has come straight, `AHEAD_FIRST` at

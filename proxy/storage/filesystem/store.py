@@ -1,7 +1,7 @@
 """Objects as files of a local disk: `tree` (layout and durability, blocking) brought onto the event loop.
 
 Promises: all that may wait for the disk runs in threads of the store's own; a read first takes what needs no waiting
-(`atonce`). Whatever is cancelled, a descriptor is closed only when no thread uses it any more, a buffer is the caller's
+(`nowait`). Whatever is cancelled, a descriptor is closed only when no thread uses it any more, a buffer is the caller's
 again when `pause`, `abandon` or `close` returns, and nothing that was made goes unowned.
 
 An object's size is what was written, always: what an interrupted upload left behind must not look longer than it is.
@@ -28,7 +28,7 @@ from proxy.storage.filesystem import preallocation
 from proxy.storage.filesystem.nowait import NowaitReader
 from proxy.storage.filesystem.tree import Tree, failure
 from proxy.storage.off_loop import finish_anyway, obtain
-from proxy.storage.threads import DRAWERS, ThreadJob, Threads
+from proxy.storage.threads import RECEIVERS, ThreadJob, Threads
 
 THREADS = 16  # of each kind, started as they are needed: reads never queue behind writers that wait for the disk
 MIN_FREE = 16 * 2**20  # bytes under which the store calls itself full: room for a few frames of each open upload
@@ -65,7 +65,7 @@ class FilesystemStore:
         self._min_free = min_free
         self._readers = ThreadPoolExecutor(threads, "store-read")
         self._writers = Threads(threads, "store-write")
-        self._drawers = Threads(DRAWERS, "store-draw")  # a job there takes as long as many of the others
+        self._receivers = Threads(RECEIVERS, "store-draw")  # a job there takes as long as many of the others
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")
 
@@ -76,12 +76,12 @@ class FilesystemStore:
 
         def make() -> int:
             if expected_size is not None:
-                self._tree.need_room(expected_size + self._min_free)
+                self._tree.require_space(expected_size + self._min_free)
             return self._tree.create(key)
 
         def draft() -> tuple[int, str]:
             if expected_size is not None:
-                self._tree.need_room(expected_size + self._min_free)
+                self._tree.require_space(expected_size + self._min_free)
             return self._tree.create_draft(key)
 
         files: Tree | _Draft = self._tree
@@ -91,14 +91,14 @@ class FilesystemStore:
         else:
             fd = await self._writers.obtain(make, lambda fd: self._tree.forget(key, fd))
         most = None if expected_size is None else expected_size + expected_size // 1000 + SEALED
-        return FilesystemAppender(files, self._writers, self._drawers, key, fd, 0, most)
+        return FilesystemAppender(files, self._writers, self._receivers, key, fd, 0, most)
 
     async def resume(self, key: str, offset: int, *, lease: WriteLease = UNSHARED) -> FilesystemAppender:
         """Failure(STORE_UNAVAILABLE) while another process has the file open to write, which holds its lock: so one
         that was stopped for longer than its lease writes over nobody's bytes when it goes on."""
         _check_key(key)
         fd = await self._writers.obtain(lambda: self._tree.reopen(key, offset), os.close)
-        return FilesystemAppender(self._tree, self._writers, self._drawers, key, fd, offset, resumed=True)
+        return FilesystemAppender(self._tree, self._writers, self._receivers, key, fd, offset, resumed=True)
 
     async def open(self, key: str, *, fresh: bool = False, size: int | None = None) -> FilesystemReader:
         """`fresh` drops what the page cache holds of the file, so that its bytes come from the disk."""
@@ -133,7 +133,7 @@ class FilesystemStore:
         """Ends the threads. Appenders and readers must have been closed."""
         self._readers.shutdown(wait=False)
         self._writers.close()
-        self._drawers.close()
+        self._receivers.close()
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -149,7 +149,7 @@ class _Draft:
         self._name = name
 
     def make_durable(self, key: str, fd: int, size: int, *, spare: bool = False) -> None:
-        self._tree.place_draft(self._name, key, fd, size, spare=spare)
+        self._tree.publish_draft(self._name, key, fd, size, spare=spare)
 
     def forget(self, key: str, fd: int) -> None:
         self._tree.forget_draft(self._name, fd)
@@ -162,7 +162,7 @@ class FilesystemAppender:
         self,
         tree: Tree | _Draft,
         threads: Threads,
-        drawers: Threads,
+        receivers: Threads,
         key: str,
         fd: int,
         offset: int,
@@ -177,7 +177,7 @@ class FilesystemAppender:
         self.resumable = False  # after a failed fsync the kernel forgets what it could not write: nobody tries again
         self._tree = tree
         self._threads = threads
-        self._drawers = drawers
+        self._receivers = receivers
         self._fd = fd
         self._resumed_at = offset if resumed else None
         self._closed = False  # set on the loop, before the thread that closes `_fd` is asked to
@@ -194,7 +194,7 @@ class FilesystemAppender:
         return await self._append(self._threads, lambda offset: self._store(produce(), offset))
 
     async def append_each(self, following: Callable[[], Production | None]) -> int:
-        return await self._append(self._drawers, partial(self._store_each, following))
+        return await self._append(self._receivers, partial(self._store_each, following))
 
     async def _append(self, threads: Threads, store: Callable[[int], int]) -> int:
         self._check_usable()

@@ -83,7 +83,7 @@ class Tree:
             _close(folder)
         return self._lock(fd), name
 
-    def place_draft(self, name: str, key: str, fd: int, size: int, *, spare: bool = False) -> None:
+    def publish_draft(self, name: str, key: str, fd: int, size: int, *, spare: bool = False) -> None:
         """Give a draft its key, once it is on disk; what is there already is replaced."""
         drafts = folder = -1
         try:
@@ -243,7 +243,7 @@ class Tree:
         finally:
             _close(fd)
 
-    def need_room(self, size: int) -> None:
+    def require_space(self, size: int) -> None:
         try:
             self._ready()
             found = os.fstatvfs(self._root_fd)
@@ -253,7 +253,7 @@ class Tree:
             raise failure(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), f"finding room for {size} bytes")
 
     def probe(self, min_free: int) -> None:
-        self.need_room(min_free)
+        self.require_space(min_free)
         name, wrote, fd = f"probe.{os.getpid()}", os.urandom(4096), -1
         try:
             if not os.path.samestat(os.stat(self._root), os.fstat(self._root_fd)):

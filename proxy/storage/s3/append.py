@@ -64,7 +64,7 @@ class S3Appender:
 
     async def append_each(self, following: Callable[[], Production | None]) -> int:
         """In a hop for each part: a full one waits for the line, which is the loop's."""
-        return await self._append(self._context.drawers, partial(take_each, following))
+        return await self._append(self._context.receivers, partial(take_each, following))
 
     async def _append(self, threads: Threads, take: Callable[[memoryview, int, Summed, int], Taken]) -> int:
         self._check_usable()
@@ -76,7 +76,7 @@ class S3Appender:
         await self._wake_up()
         parts, before, more = self._parts, self.offset, True
         while more:
-            buffer = await parts.room()
+            buffer = await parts.reserve()
             hole, summed = parts.in_rows - parts.border, parts.summed
             parts.summed = Summed(self._context.new_sum)  # should this fail: the other one counts what is nowhere
             self._job = threads.give(partial(take, buffer, parts.fill, summed, hole))
@@ -178,7 +178,7 @@ class S3Appender:
         try:
             await self._parts.settle()
             while self._parts.carry:
-                await self._parts.room()
+                await self._parts.reserve()
             await self._parts.settle()  # a carry of a part or more: that part was begun now
             self._whole = await self._put_eagerly(whole)
             if not self._whole:
@@ -192,7 +192,7 @@ class S3Appender:
         parts = self._parts
         try:
             while parts.carry or (parts.buffer is None and parts.fill):
-                await parts.room()
+                await parts.reserve()
             await parts.fill_hole()
             if parts.upload_id:
                 await self._complete()

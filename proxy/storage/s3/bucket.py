@@ -3,7 +3,7 @@
 Promises: a request that met a dead line, a time-out or a busy store is sent again after a pause with jitter, and no try
 begins later than `RETRY_SECONDS` after the first; then it is `Failure(STORE_UNAVAILABLE)`. While the store is dead the
 breaker answers in milliseconds. What the store refused (a missing object, a wrong signature) is never asked again. No
-secret is in any text. With `s3session` and `s3direct` the only module that knows aiobotocore; loaded when a store is
+secret is in any text. With `session` and `requests` the only module that knows aiobotocore; loaded when a store is
 on S3.
 """
 

@@ -31,7 +31,7 @@ class S3Context:
     source: Bucket  # to read objects that were finished before
     buffers: PartBuffers
     threads: Threads
-    drawers: Threads  # a job there takes as long as many of the others
+    receivers: Threads  # a job there takes as long as many of the others
     new_sum: Callable[[], Sum]
     stall_seconds: float
     pieces: asyncio.Semaphore  # of tails: each costs the metadata service some times its size while it comes

@@ -53,9 +53,9 @@ async def resend(context: S3Context, name: str, size: int, parts: Parts, stop: i
         async with S3Reader(context.source, name, size, context.mark) as reader:
             reader.will_read(0, stop)
             while (at := parts.border + parts.fill) < stop:
-                room = (await parts.room())[parts.fill : parts.fill + stop - at]
-                await _read(reader, room, at, name)
-                parts.fill += len(room)
+                free = (await parts.reserve())[parts.fill : parts.fill + stop - at]
+                await _read(reader, free, at, name)
+                parts.fill += len(free)
                 if parts.fill == parts.part_size:
                     await parts.send()
         await parts.settle()

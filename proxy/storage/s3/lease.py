@@ -1,8 +1,8 @@
 """What one writer of an upload session's object may ask of the bucket and of the rows: nothing once its lease is over.
 
-Made by `s3` for each stretch. Requests that are tried again look at the lease before each try, so that a process that
-was stopped for longer than its lease begins no request when it goes on. One that was under way may still arrive, also a
-second time, on a connection that was made for it (`s3session`): no key, part number or row that counts depends on it.
+Made by `store` for each stretch. Requests look at the lease before each try, so that a process that was stopped for
+longer than its lease begins no request when it goes on. One that was under way may still arrive, also a second time, on
+a connection that was made for it (`session`): no key, part number or row that counts depends on it.
 """
 
 from __future__ import annotations

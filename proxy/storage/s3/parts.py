@@ -90,7 +90,7 @@ class Parts:
         """A whole part's buffer, which was taken elsewhere and holds the object's first `fill` bytes."""
         self.buffer, self.fill, self._size = buffer, fill, self.part_size
 
-    async def room(self) -> memoryview:
+    async def reserve(self) -> memoryview:
         """The buffer with room for at least one byte, and no carry left. Waits for it while holding none."""
         while True:
             if self.buffer is None:

@@ -1,4 +1,4 @@
-"""The requests that each push and each pull makes, signed and sent by ourselves over `s3session`'s lines.
+"""The requests that each push and each pull makes, signed and sent by ourselves over the connections of `session`.
 
 aiobotocore takes a millisecond of CPU for a request, which is more than all else that a small layer's costs. Of GETs
 only those of a range are meant: whole objects are markers, and seldom asked for. Where the bucket is, botocore says

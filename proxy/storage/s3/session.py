@@ -1,4 +1,4 @@
-"""How aiobotocore sends what is large: over lines that copy nothing (`s3line`), and all else as it does by itself.
+"""How aiobotocore sends what is large: over lines that copy nothing (`connection`), and all else as it does by itself.
 
 Requests with a `Body`, and those whose answer is streamed, go this way; signing, parsing and errors stay botocore's.
 Promises: a line is used again only when its answer was read to the end; one that had died idle is replaced without a
@@ -99,7 +99,7 @@ class DirectSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
         self, method: str, url: str, fields: Mapping[str, Any], body: memoryview | None
     ) -> tuple[Connection, int, dict[str, str]]:
         """Send it; the line on which the answer's body comes, its status and headers."""
-        scheme, host, port = _place(url)
+        scheme, host, port = _address(url)
         usual = port == (443 if scheme == "https" else 80)
         head = _head(method, url, fields, f"[{host}]" if ":" in host else host, None if usual else port, body)
         while True:
@@ -117,7 +117,7 @@ class DirectSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
 
     async def _content(self, url: str, line: Connection, headers: Mapping[str, str]) -> Any:
         """The answer's body, still to come where its length is stated. The line is free once it has been read."""
-        _, host, port = _place(url)
+        _, host, port = _address(url)
 
         def free(line: Connection) -> None:
             line.rest_free(time.monotonic())
@@ -163,18 +163,18 @@ def stream_of(body: Any) -> Any:
     return raw if isinstance(raw, Answer) else body
 
 
-def _place(url: str) -> tuple[str, str, int]:
+def _address(url: str) -> tuple[str, str, int]:
     """Scheme, host and port."""
-    place = urlsplit(url)
-    return place.scheme, place.hostname or "", place.port or (443 if place.scheme == "https" else 80)
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _head(
     method: str, url: str, headers: Mapping[str, Any], host: str, port: int | None, body: memoryview | None
 ) -> bytes:
     """The request as it goes out, without its body; Host is written as botocore signs it."""
-    place = urlsplit(url)
-    target = f"{place.path or '/'}{'?' if place.query else ''}{place.query}"
+    parts = urlsplit(url)
+    target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
     fields = {"Host": host if port is None else f"{host}:{port}", "Accept-Encoding": "identity"}
     for name, value in headers.items():
         if name.lower() not in _OURS:

@@ -37,7 +37,7 @@ from proxy.storage.s3.marker import StoreMarker
 from proxy.storage.s3.part_buffers import PartBuffers
 from proxy.storage.s3.parts import NUMBERS, Parts
 from proxy.storage.s3.read import S3Reader
-from proxy.storage.threads import DRAWERS, Threads
+from proxy.storage.threads import RECEIVERS, Threads
 
 THREADS = min(16, os.cpu_count() or 1)  # that hash and seal: more would share cores and caches, and wait for nothing
 CHECK_LASTS = 2.0  # seconds for which a good probe answers again: /readyz is open to all
@@ -73,7 +73,7 @@ class S3Store:
         self._mark = StoreMarker(bucket, prefix, store_id)
         self._part_size = part_size
         self._threads = Threads(threads, "store-write")
-        self._drawers = Threads(DRAWERS, "store-draw")
+        self._receivers = Threads(RECEIVERS, "store-draw")
         self._new_sum = sums(checksum)
         self._stall_seconds = stall_seconds
         self._pieces = asyncio.Semaphore(PIECES)
@@ -236,7 +236,7 @@ class S3Store:
     async def close(self) -> None:
         """Ends threads and connections. Appenders and readers must have been closed."""
         self._threads.close()
-        self._drawers.close()
+        self._receivers.close()
         self.buffers.close()
         await self._bucket.close()
 
@@ -247,7 +247,7 @@ class S3Store:
             self._bucket,
             self.buffers,
             self._threads,
-            self._drawers,
+            self._receivers,
             self._new_sum,
             self._stall_seconds,
             self._pieces,

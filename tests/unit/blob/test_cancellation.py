@@ -159,9 +159,9 @@ async def test_abandoned_while_a_thread_draws(memory: MemoryStore, data_key: Dat
     """Its slot is nobody else's until its source has given it leave."""
     appender, writer = await begin(memory, data_key, pool)
     source = Held(WHOLE[: 7 * F + 5])
-    draw = asyncio.ensure_future(writer.draw(source))
+    filling = asyncio.ensure_future(writer.fill_from(source))
     await asyncio.to_thread(source.entered.wait, 10)
-    await cancel(draw)
+    await cancel(filling)
     abandon = asyncio.ensure_future(writer.abandon())
     await asyncio.sleep(0)
     assert not abandon.done()
@@ -180,9 +180,9 @@ async def test_a_cancelled_draw_can_still_be_finished(
     """All that the thread took is kept, and what is written after it follows."""
     appender, writer = await begin(memory, data_key, pool)
     source = Held(WHOLE[: 7 * F + 5])
-    draw = asyncio.ensure_future(writer.draw(source))
+    filling = asyncio.ensure_future(writer.fill_from(source))
     await asyncio.to_thread(source.entered.wait, 10)
-    await cancel(draw)
+    await cancel(filling)
     source.gate.set()
     await writer.write(WHOLE[7 * F + 5 : 7 * F + 5 + more])
     segment = await writer.finish()
@@ -203,7 +203,7 @@ async def test_a_draw_that_fails_fails_whatever_follows(
     appender, writer = await begin(memory, data_key, pool)
     for _ in range(2):
         with pytest.raises(OSError, match="No space"):
-            await writer.draw(Given(WHOLE, 5 * F))
+            await writer.fill_from(Given(WHOLE, 5 * F))
     with pytest.raises(OSError, match="No space"):
         await writer.write(b"more")
     with pytest.raises(OSError, match="No space"):
@@ -211,7 +211,7 @@ async def test_a_draw_that_fails_fails_whatever_follows(
     await writer.abandon()
     assert pool.lent == 0
     with pytest.raises(RuntimeError, match="ended"):
-        await writer.draw(Given(WHOLE, F))
+        await writer.fill_from(Given(WHOLE, F))
     await appender.abandon()
     assert memory.objects == {}
 

@@ -259,7 +259,7 @@ async def test_what_is_drawn_is_hashed_frame_by_frame_as_what_is_written(memory:
     whole = WHOLE[: PAGE + 5 * F + 7]
     source = Given(whole, 5 * F + 3, 60)
     while source.content:
-        assert await writer.draw(source)
+        assert await writer.fill_from(source)
         source = Given(source.content, 5 * F + 3, 60)
     await writer.finish()
     assert b"".join(kept.values()) + writer.last_hashes == hash_frames(memoryview(whole), F)

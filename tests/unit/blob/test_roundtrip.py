@@ -103,7 +103,7 @@ async def test_what_is_drawn_is_what_was_written(
     )
     while rest := whole[writer.plain_length :]:
         source = Given(rest, most, calls)
-        assert await writer.draw(source)
+        assert await writer.fill_from(source)
         assert source.content == whole[writer.plain_length :]
         await writer.write(source.content[:1500])
         assert pool.lent <= 2

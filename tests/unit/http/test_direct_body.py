@@ -74,7 +74,7 @@ class Taker:
         self.drawn = 0  # bytes, of those taken
         self.draws_ended: list[threading.Event] = []
         self._at_once, self._most, self._busy_at, self._draws = at_once, most, busy_at, draws
-        self._room = bytearray(size)
+        self._buffer = bytearray(size)
         self._left_at_once = at_once
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
@@ -105,9 +105,9 @@ class Taker:
         if self._busy_at is not None and len(self.taken) >= self._busy_at:
             await self.gate.wait()
         self._left_at_once = self._at_once
-        return memoryview(self._room)
+        return memoryview(self._buffer)
 
-    async def draw(self, source: Callable[[Sequence[memoryview]], int]) -> bool:
+    async def fill_from(self, source: Callable[[Sequence[memoryview]], int]) -> bool:
         if not self._draws:
             return False
         if len(self.taken) >= self._most:
@@ -115,20 +115,20 @@ class Taker:
             raise web.HTTPConflict(text="enough")
         ended = threading.Event()
         self.draws_ended.append(ended)
-        await asyncio.to_thread(self._draw, source, ended)
+        await asyncio.to_thread(self._fill, source, ended)
         return True
 
-    def _draw(self, source: Callable[[Sequence[memoryview]], int], ended: threading.Event) -> None:
-        room, half = memoryview(self._room), len(self._room) // 2
-        while len(self.taken) < self._most and (count := source([room[:half], room[half:]])):
-            self.taken += room[:count]
+    def _fill(self, source: Callable[[Sequence[memoryview]], int], ended: threading.Event) -> None:
+        buffer, half = memoryview(self._buffer), len(self._buffer) // 2
+        while len(self.taken) < self._most and (count := source([buffer[:half], buffer[half:]])):
+            self.taken += buffer[:count]
             self.drawn += count
         ended.set()
 
     def commit(self, count: int) -> memoryview | None:
-        self.taken += self._room[:count]
+        self.taken += self._buffer[:count]
         self._left_at_once -= 1
-        return memoryview(self._room) if self._left_at_once and len(self.taken) < self._most else None
+        return memoryview(self._buffer) if self._left_at_once and len(self.taken) < self._most else None
 
 
 def put(length: int = LENGTH, *lines: str) -> bytes:
@@ -205,7 +205,7 @@ async def test_what_is_short_or_framed_otherwise_goes_aiohttps_way(request_bytes
 
 @on_both_loops
 async def test_a_busy_door_takes_nothing_and_is_not_held_against_the_client() -> None:
-    """While no room is offered nothing is read, and the client does not stand still."""
+    """While no buffer is offered nothing is read, and the client does not stand still."""
     handler = Taker(at_once=1, busy_at=1_000_000)
     async with serving(handler, body_seconds=0.4) as (_, connect):
         line = await connect()
@@ -249,7 +249,7 @@ async def test_a_slow_body_is_not_cut(draws: bool) -> None:
 @either_way
 @on_both_loops
 async def test_what_came_before_a_client_left_is_there(draws: bool) -> None:
-    """To the byte, the last of them in a room that was not full."""
+    """To the byte, the last of them in a buffer that was not full."""
     handler = Taker(draws=draws)
     async with serving(handler) as (_, connect):
         line = await connect()
@@ -291,10 +291,10 @@ async def test_a_server_that_ends_cancels_the_door_and_touches_the_room_no_more(
         line = await connect()
         line.writer.write(put() + CONTENT[:1_000_000])
         await eventually(lambda: len(handler.taken) > 500_000)
-    there = bytes(handler._room)
+    there = bytes(handler._buffer)
     line.writer.write(CONTENT[1_000_000:])
     await asyncio.sleep(0.05)
-    assert bytes(handler._room) == there
+    assert bytes(handler._buffer) == there
 
 
 class Waiting(Taker):
@@ -306,12 +306,12 @@ class Waiting(Taker):
         self.inside = threading.Event()
         self.after: list[int] = []
 
-    def _draw(self, source: Callable[[Sequence[memoryview]], int], ended: threading.Event) -> None:
-        room = memoryview(self._room)
-        self.taken += room[: source([room])]
+    def _fill(self, source: Callable[[Sequence[memoryview]], int], ended: threading.Event) -> None:
+        buffer = memoryview(self._buffer)
+        self.taken += buffer[: source([buffer])]
         self.inside.set()
         self.may_go_on.wait(10)
-        self.after.append(source([room]))
+        self.after.append(source([buffer]))
         ended.set()
 
 
@@ -350,13 +350,13 @@ def test_a_thread_waits_for_a_client_so_long_and_no_longer_and_takes_no_more_tha
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        drawn, room = SocketSource(ours.fileno(), 5), memoryview(bytearray(8))
+        drawn, buffer = SocketSource(ours.fileno(), 5), memoryview(bytearray(8))
         began = time.monotonic()
-        assert drawn([room]) == 0
+        assert drawn([buffer]) == 0
         assert time.monotonic() - began >= CLIENT_WAIT_SECONDS * 0.9
         theirs.send(b"sevenby")
-        assert (drawn([room[:2], room[2:]]), bytes(room), drawn.left) == (5, b"seven\0\0\0", 0)
-        assert drawn([room]) == 0
+        assert (drawn([buffer[:2], buffer[2:]]), bytes(buffer), drawn.left) == (5, b"seven\0\0\0", 0)
+        assert drawn([buffer]) == 0
         assert ours.recv(8) == b"by"
         drawn.close()
         drawn.close()

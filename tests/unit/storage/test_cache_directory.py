@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.storage.cache.directory import CacheDirectory, CacheFileRemoved, NoRoom
+from proxy.storage.cache.directory import CacheDirectory, CacheFileRemoved, CacheFull
 from proxy.storage.cache.file import CacheFile
 from proxy.storage.cache.store import CachedStore
 from proxy.storage.filesystem import preallocation
@@ -128,7 +128,7 @@ def test_what_is_being_filled_is_never_given_up(directory: CacheDirectory, tmp_p
         files.append(file)
     late = directory.open(key(9), MIB)
     assert late is not None
-    with pytest.raises(NoRoom):
+    with pytest.raises(CacheFull):
         directory.reserve(late, 0, late.extents)
     assert used(tmp_path) <= LIMIT
     for file in (*files, late):
