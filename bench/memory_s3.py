@@ -43,19 +43,19 @@ def main() -> int:
         try:
             password = server.password()
             asyncio.run(push_many(server, password, streams=2 * asked.workers, mib=16))  # what is loaded once
-            storm = asyncio.run(push_many(server, password, streams=asked.streams, mib=asked.mib))
+            run = asyncio.run(push_many(server, password, streams=asked.streams, mib=asked.mib))
         finally:
             server.stop()
             seaweed.stop()
-    ended = sorted(push.seconds for push in storm.pushes)
+    ended = sorted(push.seconds for push in run.pushes)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
     print("| | |\n|---|---|")
     print(f"| pushes | {asked.streams} of {asked.mib} MiB, {asked.workers} workers |")
-    print(f"| memory idle, peak | {storm.idle / 1e6:.0f} MB, {storm.peak / 1e6:.0f} MB (mark {MARK / 1e6:.0f}) |")
+    print(f"| memory idle, peak | {run.idle / 1e6:.0f} MB, {run.peak / 1e6:.0f} MB (mark {MARK / 1e6:.0f}) |")
     print(f"| first, median, last push done | {ended[0]:.1f}, {ended[len(ended) // 2]:.1f}, {ended[-1]:.1f} s |")
-    print(f"| longest standstill of one stream | {max(push.standstill for push in storm.pushes):.1f} s |")
-    print(f"| together | {asked.streams * asked.mib * MIB / storm.seconds / 1e6:.0f} MB/s |")
-    return 0 if storm.peak <= MARK else 1
+    print(f"| longest standstill of one stream | {max(push.standstill for push in run.pushes):.1f} s |")
+    print(f"| together | {asked.streams * asked.mib * MIB / run.seconds / 1e6:.0f} MB/s |")
+    return 0 if run.peak <= MARK else 1
 
 
 if __name__ == "__main__":

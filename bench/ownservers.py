@@ -111,9 +111,9 @@ class Storms(Group):
     def _pushes(self, server: str) -> Measured:
         with fresh(self._home, STARTS[server]) as peer:
             word = peer.as_server().password() if server == OURS else ""
-            storm = asyncio.run(push_many(peer.as_server(), word, streams=STREAMS, mib=self._mib))
-            rate = STREAMS * self._mib * MIB / storm.seconds / MB
-            return {"peak": round(storm.peak / MB, 1), "idle": round(storm.idle / MB, 1), "MB/s": round(rate)}
+            run = asyncio.run(push_many(peer.as_server(), word, streams=STREAMS, mib=self._mib))
+            rate = STREAMS * self._mib * MIB / run.seconds / MB
+            return {"peak": round(run.peak / MB, 1), "idle": round(run.idle / MB, 1), "MB/s": round(rate)}
 
     def _slow_pulls(self, server: str) -> Measured:
         with fresh(self._home, STARTS[server]) as peer:

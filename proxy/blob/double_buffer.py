@@ -104,7 +104,7 @@ class DoubleBuffer:
         self._spare: bytearray | None = None  # neither filling nor with a thread
         self._away: bytearray | None = None  # with the thread of `_append`
         self._append: asyncio.Task[int] | None = None
-        self._thread_fills = False  # `_append` fills, and nobody else touches the slot that fills
+        self._thread_fills = False  # the thread of `_append` alone writes to the slot
         self._final_sent = False
         self._ended = False
 

@@ -150,5 +150,5 @@ class Unwrapped:
 
     def put(self, key: tuple[EncryptedDataKey, str], plaintext: bytes) -> None:
         self._kept[key] = (self._clock() + self.seconds, plaintext)
-        while (oldest := next(iter(self._kept), None)) is not None and self.get(oldest) is None:
-            pass  # `get` drops what is too old: those made first come first
+        while self._kept and next(iter(self._kept.values()))[0] <= self._clock():
+            self._kept.popitem()

@@ -16,7 +16,7 @@ _MISSING: Final = object()
 class Lru(MutableMapping[Key, Value]):
     """At most `entries` entries. One more evicts the least recently used; reading and setting an entry use it.
 
-    `peek` and iteration do not; iteration begins at the least recently used.
+    `peek` and iteration do not; iteration and `popitem` begin at the least recently used.
     """
 
     __slots__ = ("_entries", "_kept")

@@ -94,7 +94,7 @@ async def test_killing_the_server_at_random_loses_nothing_that_was_acknowledged(
             for number in range(ACTORS):
                 registry = Registry(victim.server.url, victim.token, fresh=number % 2 == 0, seconds=30)
                 await stack.enter_async_context(registry)
-                actors.append(Actor(registry, f"storm/{number}", random.Random(draw.getrandbits(64)), tally))
+                actors.append(Actor(registry, f"chaos/{number}", random.Random(draw.getrandbits(64)), tally))
             async with asyncio.TaskGroup() as clients:
                 for actor in actors:
                     clients.create_task(actor.live(lambda: over))

@@ -1,10 +1,9 @@
-"""A clients over three nodes: every part of the cluster dies or stands still (for longer than a lease, too), every line
-fails, requests reach the store up to a minute late, and nothing is lost, though one metadata service's clock is 20 s
-off.
+"""Clients of three nodes while every part of the cluster is killed or stopped (also for longer than a lease), every
+connection fails, requests reach the store up to a minute late, and one metadata service's clock is 20 s off.
 
-Actors ask nginx and each node at random, request by request, so that what one node acknowledged another must show at
-once. Afterwards each acknowledged image is pulled from every node by itself and `wharfage check` finds all well. The
-seed is printed; `--chaos-seed` draws the same troubles again, `--chaos-cluster-seconds` says for how long.
+Each request goes to nginx or a node at random, so what one node acknowledged, another must show at once. Afterwards
+each acknowledged image is pulled from every node, and `wharfage check` finds no damage. The seed is printed:
+`--chaos-seed` injects the same faults again, `--chaos-cluster-seconds` sets the duration.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ SAY_EVERY = 10.0
 
 @dataclass(slots=True)
 class Ground:
-    """Where the clients takes place."""
+    """The parts of one run."""
 
     cluster: Cluster
     rows: postgresql.Cluster
@@ -100,7 +99,7 @@ async def test_faults_in_a_cluster_lose_nothing_and_no_node_shows_a_past_state(
             actors = [
                 Actor(
                     AnyRegistry(registries, random.Random(draw.getrandbits(64))),
-                    f"clients/{number}",
+                    f"chaos/{number}",
                     random.Random(draw.getrandbits(64)),
                     tally,
                     settle=SETTLE_SECONDS,

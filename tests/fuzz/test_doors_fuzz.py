@@ -32,16 +32,16 @@ from proxy.model.errors import Failure
 from support import postgresql
 from support.answer_forms import Secrets, judge
 from support.examples import ACCOUNT, NARROWED, REPOSITORY, ROLE, settle
-from support.layer_strategies import learn
+from support.fuzz_input import Known
+from support.fuzz_layers import learn
+from support.fuzz_oci import CONTENTS
+from support.fuzz_requests import EXAMPLES, draw
 from support.logs import log_to
 from support.memory_connection import PATIENCE_SECONDS, Answer, Line
 from support.metadata import postgresql_database
 from support.oci_requests import digest_of, image
-from support.oci_strategies import CONTENTS
 from support.registry_client import RegistryClient, registry_client
-from support.request_strategies import EXAMPLES, draw
 from support.sigv4_signer import Credentials
-from support.strategies import Known
 
 ROUND = 10_000
 CLIENTS = 16
@@ -185,10 +185,10 @@ def _shown(answer: Answer | None) -> str:
 
 async def _known(doors: RegistryClient) -> Known:
     """Everybody who can sign: the administrator, users with some rights and none, sessions; and their passwords."""
-    for specimens in EXAMPLES.values():
-        for specimen in specimens:
-            for call in specimen.before:
-                with contextlib.suppress(Failure):  # another specimen has made it
+    for examples in EXAMPLES.values():
+        for example in examples:
+            for call in example.before:
+                with contextlib.suppress(Failure):  # another example has made it
                     await settle(doors.registry.metadata, [call])
     administrator = doors.keys["administrator"]
     signers = [administrator, doors.keys["ann"], doors.keys["nobody"]]

@@ -2,7 +2,7 @@
 
 For every operation of the APIs and every route of docker's door, taken from their own tables: without any policy, and
 with everything allowed but one of its actions, the caller is denied and every row stays as it was; with just its
-actions it succeeds. What a table gains without a specimen here fails.
+actions it succeeds. What a table gains without an example here fails.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def doors(tmp_path: Path) -> AsyncIterator[RegistryClient]:
         yield found
 
 
-def test_every_operation_that_is_served_has_a_specimen() -> None:
+def test_every_operation_that_is_served_has_an_example() -> None:
     assert {each.operation for each in ECR} == set(ECR_ROUTES)
     assert {each.operation for each in STS} == set(SERVED)
     assert {each.operation for each in IAM} == set(ACTIONS)
@@ -50,27 +50,27 @@ async def test_an_operation_is_denied_and_changes_nothing_unless_each_of_its_act
     doors: RegistryClient, service: str
 ) -> None:
     wrong = []
-    for specimen in SERVICES[service]:
-        await settle(doors.registry.metadata, specimen.before)
-        ask = partial(_asked, doors, specimen)
-        wrong += await _wrong_with(doors, specimen.operation, specimen.actions, ask, _is_denied)
-        answer = await _asked(doors, specimen)
-        if (answer.status == 200) != (not specimen.error) or specimen.error not in answer.body.decode():
-            wrong.append(f"{specimen.operation} with {specimen.actions}: {answer.status} {answer.body[:300]!r}")
+    for example in SERVICES[service]:
+        await settle(doors.registry.metadata, example.before)
+        ask = partial(_asked, doors, example)
+        wrong += await _wrong_with(doors, example.operation, example.actions, ask, _is_denied)
+        answer = await _asked(doors, example)
+        if (answer.status == 200) != (not example.error) or example.error not in answer.body.decode():
+            wrong.append(f"{example.operation} with {example.actions}: {answer.status} {answer.body[:300]!r}")
         await _forbid(doors)
     assert wrong == []
 
 
 async def test_who_one_is_may_be_asked_by_all_even_where_everything_is_denied(doors: RegistryClient) -> None:
     await doors.permit({"Effect": "Deny", "Action": "*", "Resource": "*"})
-    for specimen in STS:
-        if specimen.free and not specimen.error:
-            assert (await _asked(doors, specimen)).status == 200, specimen
+    for example in STS:
+        if example.free and not example.error:
+            assert (await _asked(doors, example)).status == 200, example
 
 
-async def _asked(doors: RegistryClient, specimen: Example) -> Answer:
-    who = None if specimen.operation == "AssumeRoleWithWebIdentity" else doors.keys[NOBODY]
-    return await doors.ask(specimen.service, specimen.operation, specimen.parameters, who)
+async def _asked(doors: RegistryClient, example: Example) -> Answer:
+    who = None if example.operation == "AssumeRoleWithWebIdentity" else doors.keys[NOBODY]
+    return await doors.ask(example.service, example.operation, example.parameters, who)
 
 
 def _is_denied(answer: Answer) -> bool:

@@ -80,7 +80,7 @@ def files(folder: Path) -> int:
 async def test_what_a_snapshot_of_a_busy_registry_acknowledges_is_all_there_after_a_restore(
     start_server: Callable[..., Server], tmp_path: Path, phrase: Path
 ) -> None:
-    """Two backups in a storm of pushes and deletes, swept after seconds. Restored, every tag is one whole image that
+    """Two backups while clients push and delete, swept after seconds. Restored, every tag is one whole image that
     was pushed, what was quiet is as it was, and the check is clean; logins are those of before."""
     extra = {"WHARFAGE_SWEEP_INTERVAL_SECONDS": "0.3", "WHARFAGE_SWEEP_GRACE_HOURS": str(3 * SECOND)}
     own = await asyncio.to_thread(start_server, tmp_path / "data", workers=2, extra=extra)
@@ -95,10 +95,10 @@ async def test_what_a_snapshot_of_a_busy_registry_acknowledges_is_all_there_afte
         actors = []
         for number in range(3):
             registry = await stack.enter_async_context(Registry(own.url, password))
-            actors.append(Actor(registry, f"storm/{number}", random.Random(number), tally))
-        async with asyncio.TaskGroup() as storm:
+            actors.append(Actor(registry, f"chaos/{number}", random.Random(number), tally))
+        async with asyncio.TaskGroup() as clients:
             for actor in actors:
-                storm.create_task(actor.live(lambda: over))
+                clients.create_task(actor.live(lambda: over))
             for _ in range(2):
                 await asyncio.sleep(1)
                 status, said = await run(*backup)

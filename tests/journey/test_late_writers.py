@@ -120,8 +120,8 @@ class Play:
         self._a, self._b = cluster.nodes
         self._cluster, self._proxies, self._repository = cluster, proxies, repository
         self._token = cluster.password()
-        self._store: LateProxy = proxies.proxies["node0-s3"]
-        self._rows = proxies.proxies["node0-service0"]
+        self._store: LateProxy = proxies.by_name["node0-s3"]
+        self._rows = proxies.by_name["node0-service0"]
         self._to_a, self._to_b = Line(self._a, self._token), Line(self._b, self._token)
         stack.callback(self._to_a.close)
         stack.callback(self._to_b.close)

@@ -34,12 +34,12 @@ async def test_stalled_pushes_make_way_and_memory_stays_within_its_bound(
     own = await asyncio.to_thread(start_server, tmp_path / "data", workers=2, extra=settings)
     password = await asyncio.to_thread(own.password)
     await push_many(own, password, streams=4, mib=9)  # what is loaded once
-    storm = await push_many(own, password, streams=STREAMS, mib=SIZE, held=range(0, STREAMS, 2))
-    assert storm.peak <= BOUND, f"{storm.peak / 1e6:.0f} MB, {storm.idle / 1e6:.0f} MB before"
-    assert len(storm.pushes) == STREAMS
+    run = await push_many(own, password, streams=STREAMS, mib=SIZE, held=range(0, STREAMS, 2))
+    assert run.peak <= BOUND, f"{run.peak / 1e6:.0f} MB, {run.idle / 1e6:.0f} MB before"
+    assert len(run.pushes) == STREAMS
     line = await asyncio.to_thread(Line, own, password)
     for number in (0, 1):
-        got = await asyncio.to_thread(line.ask, "GET", f"/v2/memory/s{number}/blobs/{storm.digest}")
+        got = await asyncio.to_thread(line.ask, "GET", f"/v2/memory/s{number}/blobs/{run.digest}")
         assert got.expect(200).body == PIECE * SIZE
     line.close()
     assert await asyncio.to_thread(own.stop) == 0

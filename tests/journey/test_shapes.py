@@ -65,30 +65,30 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_an_answer_is_its_models_output_and_botocore_reads_all_of_it(doors: RegistryClient, service: str) -> None:
-    for specimen in SERVICES[service]:
-        answer = await _asked(doors, specimen)
-        if specimen.error:
+    for example in SERVICES[service]:
+        answer = await _asked(doors, example)
+        if example.error:
             assert answer.status in (400, 403, 404)
             continue
-        assert answer.status == 200, (specimen.operation, answer.body)
-        said = response_shapes.read(service, specimen.operation, answer.body)
-        assert _plain(_by_botocore(service, specimen.operation, answer)) == _plain(said), specimen.operation
+        assert answer.status == 200, (example.operation, answer.body)
+        said = response_shapes.read(service, example.operation, answer.body)
+        assert _plain(_by_botocore(service, example.operation, answer)) == _plain(said), example.operation
 
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_an_answer_has_every_member_that_awss_own_example_of_it_has(doors: RegistryClient, service: str) -> None:
-    examples = _examples(service)
+    documented = _examples(service)
     missing = []
-    for specimen in SERVICES[service]:
-        if specimen.error or specimen.operation not in examples:
+    for example in SERVICES[service]:
+        if example.error or example.operation not in documented:
             continue
-        said = response_shapes.read(service, specimen.operation, (await _asked(doors, specimen)).body)
+        said = response_shapes.read(service, example.operation, (await _asked(doors, example)).body)
         sent = set(_members(said))
         missing += [
-            (specimen.operation, member)
-            for example in examples[specimen.operation]
-            for member in _members(example)
-            if member not in sent and (specimen.operation, member) not in UNSENT
+            (example.operation, member)
+            for answer in documented[example.operation]
+            for member in _members(answer)
+            if member not in sent and (example.operation, member) not in UNSENT
         ]
     assert sorted(set(missing)) == []
 
@@ -166,10 +166,10 @@ def test_what_is_left_out_is_in_an_example() -> None:
     assert set(UNSENT) <= shown
 
 
-async def _asked(doors: RegistryClient, specimen: Example) -> Answer:
-    await settle(doors.registry.metadata, specimen.before)
-    who = None if specimen.operation == "AssumeRoleWithWebIdentity" else doors.keys["administrator"]
-    return await doors.ask(specimen.service, specimen.operation, specimen.parameters, who)
+async def _asked(doors: RegistryClient, example: Example) -> Answer:
+    await settle(doors.registry.metadata, example.before)
+    who = None if example.operation == "AssumeRoleWithWebIdentity" else doors.keys["administrator"]
+    return await doors.ask(example.service, example.operation, example.parameters, who)
 
 
 def _structures(name: str, found: frozenset[str] = frozenset()) -> frozenset[str]:

@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 
 from proxy.awsmodel import models
 from support import response_shapes
+from support.fuzz_input import Drawn
 from support.memory_connection import Answer
-from support.strategies import Drawn
 
 COMMON: Mapping[str, frozenset[str]] = {
     "ecr": frozenset(

@@ -36,18 +36,18 @@ class FaultProxies:
     """Proxies by name, `open` until their mode is set. A cluster asks `through` for the port of one."""
 
     def __init__(self) -> None:
-        self.proxies: dict[str, LateProxy] = {}
+        self.by_name: dict[str, LateProxy] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lines")
         self._thread.start()
         self._deliveries: set[asyncio.Task[list[str]]] = set()
 
     def through(self, name: str, port: int) -> int:
-        if name not in self.proxies:
+        if name not in self.by_name:
             line = LateProxy(port)
             asyncio.run_coroutine_threadsafe(line.open(), self._loop).result(10)
-            self.proxies[name] = line
-        return self.proxies[name].port
+            self.by_name[name] = line
+        return self.by_name[name].port
 
     def mend(self, line: FaultProxy) -> None:
         """Open it; what it held is cut, never passed late."""
@@ -68,7 +68,7 @@ class FaultProxies:
 
     def deliver_all(self) -> list[str]:
         """At once, whatever all lines still hold; nothing is on its way any more."""
-        delivered = [one for line in self.proxies.values() for one in self.deliver(line)]
+        delivered = [one for line in self.by_name.values() for one in self.deliver(line)]
         asyncio.run_coroutine_threadsafe(self._delivered(), self._loop).result(60)
         return delivered
 
@@ -76,7 +76,7 @@ class FaultProxies:
         await asyncio.gather(*self._deliveries)
 
     def close(self) -> None:
-        for line in self.proxies.values():
+        for line in self.by_name.values():
             asyncio.run_coroutine_threadsafe(line.close(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
@@ -156,7 +156,7 @@ class FaultInjector:
 
     def _of_lines(self) -> list[Fault]:
         found = []
-        for name, line in sorted(self._proxies.proxies.items()):
+        for name, line in sorted(self._proxies.by_name.items()):
             mend = partial(self._proxies.mend, line)
             for mode in ("refuse", "stall", "busy") if name.endswith("-s3") else ("refuse", "stall"):
                 found.append(Fault(f"line {name}: {mode}", 1, partial(_set, line, mode), mend))
@@ -191,8 +191,8 @@ def _set(line: FaultProxy, mode: str) -> None:
 
 
 def _standstills(name: str, daemon: Callable[[], Daemon | None]) -> list[Fault]:
-    """All of a part's processes stop, as on a machine that is paused, and go on as if nothing had been; for a moment,
-    or for longer than a lease."""
+    """All of a part's processes are stopped and continued, as on a paused machine: for a moment, or for longer than a
+    lease."""
 
     def signal_all(number: signal.Signals) -> None:
         if (one := daemon()) is not None:
@@ -200,8 +200,8 @@ def _standstills(name: str, daemon: Callable[[], Daemon | None]) -> list[Fault]:
 
     stop, go_on = partial(signal_all, signal.SIGSTOP), partial(signal_all, signal.SIGCONT)
     return [
-        Fault(f"{name} stands still", 2, stop, go_on),
-        Fault(f"{name} stands still for long", 1, stop, go_on, STANDSTILL_SECONDS),
+        Fault(f"{name} is stopped", 2, stop, go_on),
+        Fault(f"{name} is stopped for long", 1, stop, go_on, STANDSTILL_SECONDS),
     ]
 
 

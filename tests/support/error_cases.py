@@ -53,7 +53,7 @@ def given(error: str, operation: str, parameters: Given) -> None:
         return parameters
 
 
-_SPECIMENS: Mapping[str, Given] = {each.operation: each.parameters for each in ECR}
+_EXAMPLES: Mapping[str, Given] = {each.operation: each.parameters for each in ECR}
 _PREFIX: Given = {"ecrRepositoryPrefix": "Upper"}
 _INVALID_INPUT: Mapping[str, Given] = {
     "CreatePullThroughCacheRule": {**_PREFIX, "upstreamRegistryUrl": "quay.io"},
@@ -99,13 +99,13 @@ def _server(operation: str) -> Scene:
         registry.rows.before[_FAILS_AT.get(operation, "call")] = raising(failed)
         if operation == "CompleteLayerUpload":
             return await uploaded(registry, [b"four"], digest_of(b"four"))
-        return {**_SPECIMENS[operation], **(APP if "repositoryName" in _SPECIMENS[operation] else {})}
+        return {**_EXAMPLES[operation], **(APP if "repositoryName" in _EXAMPLES[operation] else {})}
 
     return scene
 
 
 for _operation in ROUTES:
-    _parameters = _SPECIMENS[_operation]
+    _parameters = _EXAMPLES[_operation]
     if "repositoryName" in _parameters:
         if _operation != "CreateRepository":
             given("RepositoryNotFound", _operation, {**_parameters, "repositoryName": ABSENT})

@@ -1,4 +1,4 @@
-"""The specimens of IAM (see `examples`), and the entities that they are calls about.
+"""The examples of IAM (see `examples`), and the entities that they are calls about.
 
 ann, two     users; ann is in the groups anns and has key, boundary, tags, policies a (her own) and `own` (attached)
 anns, ann-role, own, issuer.example.com     the same of groups, roles, managed policies (v1 and v2), providers
@@ -38,7 +38,7 @@ MADE: Sequence[Call] = (
     _made("CreatePolicy", PolicyName="own", PolicyDocument=PULLS, Description="d", Tags=_TAGS),
     _made("CreatePolicyVersion", PolicyArn=OWN, PolicyDocument=PULLS),
     _made("CreateOpenIDConnectProvider", Url="https://issuer.example.com", ClientIDList=["a", "b"], Tags=_TAGS),
-    _made("CreateAccountAlias", AccountAlias="specimens"),
+    _made("CreateAccountAlias", AccountAlias="examples"),
     *(_made(f"Attach{noun}Policy", PolicyArn=arn, **named) for noun, named in _HOLDERS.items() for arn in (OWN,)),
     *(_made(f"Put{noun}Policy", PolicyName="a", PolicyDocument=PULLS, **named) for noun, named in _HOLDERS.items()),
     _made("PutUserPermissionsBoundary", PermissionsBoundary=OWN, **_ANN),
@@ -213,11 +213,9 @@ IAM: Sequence[Example] = (
     _iam("UntagOpenIDConnectProvider", TagKeys=["none"], **_PROVIDER),
     _iam("ListOpenIDConnectProviderTags", MaxItems=1, **_PROVIDER),
     # the account, and what its policies come to
-    _iam("CreateAccountAlias", AccountAlias="specimens"),
+    _iam("CreateAccountAlias", AccountAlias="examples"),
     _iam("ListAccountAliases"),
-    _iam(
-        "DeleteAccountAlias", before=[_made("CreateAccountAlias", AccountAlias="specimens")], AccountAlias="specimens"
-    ),
+    _iam("DeleteAccountAlias", before=[_made("CreateAccountAlias", AccountAlias="examples")], AccountAlias="examples"),
     _iam("GetAccountSummary"),
     _iam("GetAccountAuthorizationDetails"),
     _iam("GetContextKeysForCustomPolicy", PolicyInputList=[PULLS]),

@@ -1,4 +1,4 @@
-"""A TCP line to a server that fails on command, and counts the HTTP requests and the bytes that go over it.
+"""A TCP proxy to a server that fails on command, and counts the HTTP requests and the bytes that go over it.
 
 Modes: "open" passes; "stall" takes bytes and passes none, for good; "silent" passes none either way; "busy" answers
 every request 503 SlowDown; "error" answers 500 InternalError; "refuse" cuts each connection at once. `cut_after`, while
@@ -191,7 +191,7 @@ def fault_proxy_in_thread(port: int) -> Iterator[FaultProxy]:
     """For tests without a loop: what they set on the line counts from its next bytes on."""
     loop = asyncio.new_event_loop()
     line = FaultProxy(port)
-    thread = threading.Thread(target=loop.run_forever, name="fault line")
+    thread = threading.Thread(target=loop.run_forever, name="fault proxy")
     thread.start()
     try:
         asyncio.run_coroutine_threadsafe(line.open(), loop).result(10)

@@ -1,4 +1,4 @@
-"""A fault line that holds requests and delivers them when their sender has long gone.
+"""A fault proxy that holds requests and delivers them long after their sender gave up.
 
 A request that `holds` picks is taken whole, its connection is reset (at once, or by `cut`), and it goes to the server
 when `deliver` is called, on a connection of its own. One whose sender goes before its last byte came is dropped.

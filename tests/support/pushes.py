@@ -33,7 +33,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Storm:
+class PushRun:
     """`peak` bytes over all processes while the pushes ran, `idle` before them."""
 
     idle: int
@@ -53,7 +53,7 @@ def memory_of(server: Server) -> int:
     return total
 
 
-async def push_many(server: Server, password: str, *, streams: int, mib: int, held: Collection[int] = ()) -> Storm:
+async def push_many(server: Server, password: str, *, streams: int, mib: int, held: Collection[int] = ()) -> PushRun:
     """`streams` layers of `mib` MiB, each by POST, PATCH and PUT. Those of the numbers `held` stand still half way
     until all others are done."""
     hasher = hashlib.sha256()
@@ -93,7 +93,7 @@ async def push_many(server: Server, password: str, *, streams: int, mib: int, he
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-    return Storm(idle, most, tuple(pushes), time.monotonic() - began, digest)
+    return PushRun(idle, most, tuple(pushes), time.monotonic() - began, digest)
 
 
 async def _push(

@@ -239,7 +239,7 @@ class CacheDirectory:
         if held > target:
             held -= self._punch_oldest([entry.path for entry in in_use], held - target)
         if held > target:
-            raise CacheFull("what lies in the cache is in use")
+            raise CacheFull("every file of the cache is in use")
         return held
 
     def _remove_unused(self, path: Path) -> bool:

@@ -40,7 +40,7 @@ WRITERS = 16  # threads
 HOLD_SECONDS = 0.25  # a reader that is on its way to a client is back in a few hundredths of it,
 AT_ONCE_SECONDS = 0.005  # before it is asked whether anybody elsewhere waits
 REST_SECONDS = 10.0  # after a failure of the cache's own disk, in which nothing new is kept
-CACHE_FULL_SECONDS = 1.0  # the same while all that lies in it is in use
+CACHE_FULL_SECONDS = 1.0  # the same while every file of the cache is in use
 
 
 class NotCached(Exception):

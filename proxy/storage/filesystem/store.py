@@ -65,7 +65,7 @@ class FilesystemStore:
         self._min_free = min_free
         self._readers = ThreadPoolExecutor(threads, "store-read")
         self._writers = Threads(threads, "store-write")
-        self._receivers = Threads(RECEIVERS, "store-draw")  # a job there takes as long as many of the others
+        self._receivers = Threads(RECEIVERS, "store-receive")  # a job there takes as long as many of the others
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")
 

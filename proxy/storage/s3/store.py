@@ -73,7 +73,7 @@ class S3Store:
         self._mark = StoreMarker(bucket, prefix, store_id)
         self._part_size = part_size
         self._threads = Threads(threads, "store-write")
-        self._receivers = Threads(RECEIVERS, "store-draw")
+        self._receivers = Threads(RECEIVERS, "store-receive")
         self._new_sum = sums(checksum)
         self._stall_seconds = stall_seconds
         self._pieces = asyncio.Semaphore(PIECES)

@@ -30,9 +30,9 @@ async def doors(tmp_path: Path) -> AsyncIterator[RegistryClient]:
         yield found
 
 
-def about(specimen: Example, name: str, registry: str) -> dict[str, Any]:
-    """The specimen's call, of this repository of this registry."""
-    given = dict(specimen.parameters)
+def about(example: Example, name: str, registry: str) -> dict[str, Any]:
+    """The example's call, of this repository of this registry."""
+    given = dict(example.parameters)
     if "resourceArn" in given:
         return given | {"resourceArn": f"arn:aws:ecr:us-east-1:{registry}:repository/{name}"}
     named = {"repositoryNames": [name]} if "repositoryNames" in given else {"repositoryName": name}
@@ -55,9 +55,9 @@ async def answered(
 async def test_who_may_not_know_is_told_the_same_of_what_is_there_and_what_is_not(
     doors: RegistryClient, who: str
 ) -> None:
-    for operation, specimen in ABOUT_ONE.items():
+    for operation, example in ABOUT_ONE.items():
         said = [
-            await answered(doors, who, operation, about(specimen, name, ACCOUNT), name)
+            await answered(doors, who, operation, about(example, name, ACCOUNT), name)
             for name in (ABSENT, PLAIN, REPOSITORY)
         ]
         assert said[0][0] == 403, (operation, said)
@@ -68,10 +68,10 @@ async def test_who_may_not_know_is_told_the_same_of_what_is_there_and_what_is_no
 
 
 async def test_an_account_that_is_not_there_is_one_that_lets_nobody_in(doors: RegistryClient) -> None:
-    for operation, specimen in ABOUT_ONE.items():
+    for operation, example in ABOUT_ONE.items():
         for who, there in ((NOBODY, OTHER), ("elsewhere", ACCOUNT), ("administrator", OTHER)):
             said = [
-                await answered(doors, who, operation, about(specimen, REPOSITORY, registry), registry)
+                await answered(doors, who, operation, about(example, REPOSITORY, registry), registry)
                 for registry in (there, NO_ACCOUNT)
             ]
             assert said[0][0] == 403, (operation, who, said)
@@ -84,11 +84,11 @@ async def test_an_account_that_is_not_there_is_one_that_lets_nobody_in(doors: Re
 
 
 async def test_what_others_have_changes_nothing_in_ones_own_registry(doors: RegistryClient) -> None:
-    for operation, specimen in ABOUT_ONE.items():
+    for operation, example in ABOUT_ONE.items():
         if operation == "CreateRepository":
             continue
         said = [
-            await answered(doors, "elsewhere", operation, about(specimen, name, OTHER), name)
+            await answered(doors, "elsewhere", operation, about(example, name, OTHER), name)
             for name in (ABSENT, PLAIN, REPOSITORY)
         ]
         assert json.loads(said[0][2])["__type"] == "RepositoryNotFoundException", operation

@@ -259,16 +259,14 @@ async def test_what_kms_refuses_is_a_kms_exception_with_kmss_own_error(door: Aws
 # ---- policy ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("specimen", EXAMPLES, ids=[each.operation for each in EXAMPLES])
-async def test_who_has_no_permission_is_denied_before_anything_is_forwarded(
-    door: AwsHandler, specimen: Example
-) -> None:
+@pytest.mark.parametrize("example", EXAMPLES, ids=[each.operation for each in EXAMPLES])
+async def test_who_has_no_permission_is_denied_before_anything_is_forwarded(door: AwsHandler, example: Example) -> None:
     """What each is asked about is in `test_ecr_actions`."""
-    body = json.dumps(specimen.parameters).encode()
-    answer = await door.send(door.signed(specimen.operation, body, key=BOB_KEY), body)
+    body = json.dumps(example.parameters).encode()
+    answer = await door.send(door.signed(example.operation, body, key=BOB_KEY), body)
     name, message = answer.error()
     assert (answer.status, name) == (403, "AccessDeniedException")
-    action = specimen.actions[0]
+    action = example.actions[0]
     assert message.startswith(f"User: {BOB.arn} is not authorized to perform: {action} on resource: ")
     assert message.endswith(f" because no identity-based policy allows the {action} action")
     assert door.metadata.calls == []

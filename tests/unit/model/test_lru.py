@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from proxy.model.lru import Lru
 
 _STEPS = st.lists(
-    st.tuples(st.sampled_from(("get", "index", "set", "peek", "delete", "setdefault", "in")), st.integers(0, 5))
+    st.tuples(
+        st.sampled_from(("get", "index", "set", "peek", "delete", "setdefault", "in", "oldest")), st.integers(0, 5)
+    )
 )
 
 
@@ -42,6 +44,9 @@ def test_it_keeps_what_an_ordered_dictionary_that_is_trimmed_by_hand_keeps(
                 assert kept.setdefault(key, value) == model[key]
             case "peek":
                 assert kept.peek(key) == model.get(key)
+            case "oldest":
+                with contextlib.nullcontext() if model else pytest.raises(KeyError):
+                    assert kept.popitem() == model.popitem(last=False)
             case "in":
                 assert (key in kept) == (key in model)
             case _:

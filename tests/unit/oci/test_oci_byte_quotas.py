@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from proxy.model.quotas import Quotas
-from support.examples import REPOSITORY as SPECIMEN
+from support.examples import REPOSITORY as EXAMPLE
 from support.oci_requests import OCI_INDEX, begin_upload, body, close, code_of, digest_of, patch, push_blob
 from support.raw_http import Raw
 from support.registry_client import registry_client
@@ -140,10 +140,10 @@ async def test_a_part_and_an_image_past_the_quota_are_limit_exceeded_by_the_api(
     async with registry_client(tmp_path, quotas=Quotas(repository_bytes=QUOTA)) as doors:
 
         async def ask(operation: str, **parameters: Any) -> Any:
-            asked = {"repositoryName": SPECIMEN, **parameters}
+            asked = {"repositoryName": EXAMPLE, **parameters}
             return await doors.ask("ecr", operation, asked, doors.keys["administrator"])
 
-        upload_id = (await doors.registry.uploads.begin_parts("123456789012", SPECIMEN))[0]
+        upload_id = (await doors.registry.uploads.begin_parts("123456789012", EXAMPLE))[0]
         part = {"uploadId": upload_id, "partFirstByte": 0, "partLastByte": QUOTA - 1}
         refusal = await ask("UploadLayerPart", **part, layerPartBlob=b64encode(LARGE[:QUOTA]).decode())
         assert refusal.status == 400

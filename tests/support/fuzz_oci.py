@@ -7,12 +7,12 @@ import json
 from random import Random
 
 from proxy.oci.routes import ROUTES
-from support import value_strategies
+from support import fuzz_values
 from support.examples import REPOSITORY
+from support.fuzz_input import HOSTS, METHODS, Drawn, Known, is_http, printable, spoil_bytes
 from support.oci_requests import EMPTY_CONFIG, OCI_IMAGE, OCI_INDEX, digest_of, image
 from support.registry_client import HOST, raw_request
 from support.sigv4_signer import Lines
-from support.strategies import HOSTS, METHODS, Drawn, Known, is_http, printable, spoil_bytes
 
 CONTENTS = (b"", b"x", EMPTY_CONFIG, b"a layer", b"\0" * 300, bytes(range(256)) * 20)
 _NAMES = (
@@ -126,7 +126,7 @@ def _login(rng: Random, known: Known) -> Lines:
     password = known.passwords[0] if rng.random() < 0.8 else rng.choice(known.passwords)
     if rng.random() < 0.9:
         return [("Authorization", "Basic " + base64.b64encode(f"AWS:{password}".encode()).decode())]
-    text = base64.b64encode(value_strategies.spoil(rng, f"AWS:{password}").encode()).decode()
+    text = base64.b64encode(fuzz_values.spoil(rng, f"AWS:{password}").encode()).decode()
     header = ("Authorization", rng.choice(("Basic ", "Bearer ", "basic ", "", "Basic")) + printable(text))
     return rng.choice(
         ([], [header], [header, header], [("Authorization", "Basic " + "A" * 17_000)], [("Authorization", "Basic é")])
@@ -143,9 +143,7 @@ def _manifest(rng: Random, known: Known) -> bytes:
         return spoil_bytes(rng, content)
     document = json.loads(content)
     for _ in range(rng.randrange(1, 3)):
-        document[rng.choice((*document, "subject", "manifests", "artifactType", "blobs", "x"))] = (
-            value_strategies.value(rng)
-        )
+        document[rng.choice((*document, "subject", "manifests", "artifactType", "blobs", "x"))] = fuzz_values.value(rng)
     if rng.random() < 0.3:
         child = {
             "mediaType": OCI_IMAGE,

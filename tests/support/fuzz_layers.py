@@ -11,12 +11,12 @@ import json
 from base64 import b64encode
 from random import Random
 
-from support import value_strategies
+from support import fuzz_values
 from support.examples import REPOSITORY
+from support.fuzz_input import METHODS, Drawn, Known, is_http, printable
 from support.oci_requests import digest_of
 from support.registry_client import HOST, raw_request, written
 from support.sigv4_signer import Lines, Scope, signed
-from support.strategies import METHODS, Drawn, Known, is_http, printable
 
 CONTENT = bytes(range(256)) * 400
 _CUTS = (0, 1, 7, 300, 4096, 50_000, len(CONTENT))
@@ -31,7 +31,7 @@ def part(rng: Random, known: Known) -> Drawn:
     first, stop = sorted(rng.sample(_CUTS, 2))
     blob = b64encode(CONTENT[first:stop]).decode()
     if rng.random() < 0.2:
-        blob = value_strategies.spoil(rng, blob[:2000])
+        blob = fuzz_values.spoil(rng, blob[:2000])
     members = [
         ("repositoryName", REPOSITORY),
         ("uploadId", upload),
@@ -61,9 +61,9 @@ def link(rng: Random, known: Known) -> Drawn:
         at, _, token = given.partition("?token=")
         match rng.randrange(4):
             case 0:
-                token = printable(value_strategies.spoil(rng, token)).replace(" ", "")
+                token = printable(fuzz_values.spoil(rng, token)).replace(" ", "")
             case 1:
-                at = printable(value_strategies.spoil(rng, at)).replace(" ", "") or "/layers/"
+                at = printable(fuzz_values.spoil(rng, at)).replace(" ", "") or "/layers/"
                 at = at if at.startswith("/layers/") else f"/layers/{at}"
             case 2:
                 at = f"/layers/{rng.choice(known.digests)}"

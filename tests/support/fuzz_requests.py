@@ -1,9 +1,9 @@
-"""Requests to all four doors, drawn at random: valid ones, bent where it may hurt, signed after or before that.
+"""Random requests to all four handlers: valid ones, bent where it may hurt, signed after or before that.
 
 api, signed anew       parameters, form, body, header lines, target and method are bent, and the signature is right,
                        so that what is bent reaches the operations
 api, spoiled           a valid request whose signature, date, lines or bytes are bent afterwards
-layers                 parts cut and out of order, links tampered with (`layer_strategies`)
+layers                 parts cut and out of order, links tampered with (`fuzz_layers`)
 docker                 every route under `/v2/`, with names, references, queries, ranges and bodies that may fit
 docker, spoiled        the same with its bytes bent
 """
@@ -16,13 +16,13 @@ from random import Random
 from typing import Any
 
 from proxy.awsmodel import models
-from support import layer_strategies, value_strategies
+from support import fuzz_layers, fuzz_values
 from support.examples import ECR, STS, Example
 from support.examples_iam import IAM
-from support.oci_strategies import docker
+from support.fuzz_input import HOSTS, METHODS, Drawn, Known, is_http, printable, spoil_bytes, spoiled
+from support.fuzz_oci import docker
 from support.registry_client import FORM_TYPE, HOST, TARGET, form, raw_request, urlencoded, written
 from support.sigv4_signer import Credentials, Lines, Scope, presigned, signed
-from support.strategies import HOSTS, METHODS, Drawn, Known, is_http, printable, spoil_bytes, spoiled
 
 EXAMPLES: Mapping[str, Sequence[Example]] = {"ecr": ECR, "sts": STS, "iam": IAM}
 
@@ -34,9 +34,9 @@ def draw(rng: Random, known: Known) -> Drawn:
     if kind < 0.68:
         return _spoiled_signature(rng, known)
     if kind < 0.70 and known.parted:
-        return layer_strategies.part(rng, known)
+        return fuzz_layers.part(rng, known)
     if kind < 0.72 and known.links:
-        return layer_strategies.link(rng, known)
+        return fuzz_layers.link(rng, known)
     if kind < 0.95:
         return docker(rng, known)
     return spoiled(rng, docker(rng, known))
@@ -45,7 +45,7 @@ def draw(rng: Random, known: Known) -> Drawn:
 # ---- the APIs -----------------------------------------------------------------------------------------------------
 
 
-def _specimen(rng: Random) -> Example:
+def _example(rng: Random) -> Example:
     return rng.choice(EXAMPLES[rng.choices(("ecr", "sts", "iam"), (4, 2, 4))[0]])
 
 
@@ -55,13 +55,13 @@ def _who(rng: Random, known: Known) -> Credentials:
 
 
 def _signed_anew(rng: Random, known: Known) -> Drawn:
-    chosen = _specimen(rng)
+    chosen = _example(rng)
     service, operation, parameters = chosen.service, chosen.operation, chosen.parameters
     if rng.random() < 0.04:  # any that its model has, served or not
         operation = rng.choice(sorted(models.operations(service)))
-        parameters = value_strategies.whole(rng, service, operation)
+        parameters = fuzz_values.whole(rng, service, operation)
     if rng.random() < 0.75:
-        parameters = value_strategies.bend(rng, service, operation, parameters)
+        parameters = fuzz_values.bend(rng, service, operation, parameters)
     lines, body = _written(rng, service, operation, parameters)
     method, target, said_in = "POST", "/", service
     if rng.random() < 0.12:
@@ -126,11 +126,11 @@ def _other_fields(rng: Random, fields: list[tuple[str, str]]) -> list[tuple[str,
                 for name, value in fields
             ]
         case 3:
-            return [*fields, (f"{value_strategies.text(rng)[:50]}.member.1", "x")]
+            return [*fields, (f"{fuzz_values.text(rng)[:50]}.member.1", "x")]
         case 4:
             return [*fields, *((f"Tags.member.{n}.Key", "a") for n in range(rng.choice((60, 1100))))]
         case 5:
-            return [(name, value_strategies.text(rng) if at == n else value) for n, (name, value) in enumerate(fields)]
+            return [(name, fuzz_values.text(rng) if at == n else value) for n, (name, value) in enumerate(fields)]
         case _:
             return [*fields, (rng.choice(("A.B.C", "Tags", "Tags.member.1", ".", "a..b", "Policy.x")), "y")]
 
@@ -169,11 +169,11 @@ def _other_lines(rng: Random, lines: Lines) -> Lines:
 
 def _word(rng: Random) -> str:
     """A text that may stand in a header line."""
-    return printable(value_strategies.text(rng)[:500])
+    return printable(fuzz_values.text(rng)[:500])
 
 
 def _spoiled_signature(rng: Random, known: Known) -> Drawn:
-    chosen = _specimen(rng)
+    chosen = _example(rng)
     lines, body = written(chosen.service, chosen.operation, chosen.parameters)
     lines = signed("POST", "/", lines, body, _who(rng, known), Scope(chosen.service))
     choice = rng.randrange(6)
@@ -185,10 +185,10 @@ def _spoiled_signature(rng: Random, known: Known) -> Drawn:
         del lines[rng.randrange(1, len(lines))]
     elif choice == 3:
         name, value = lines[-1]
-        lines[-1] = (name, printable(value_strategies.spoil(rng, value)))
+        lines[-1] = (name, printable(fuzz_values.spoil(rng, value)))
     elif choice == 4:
         at = rng.randrange(1, len(lines))
-        lines[at] = (lines[at][0], printable(value_strategies.spoil(rng, lines[at][1])))
+        lines[at] = (lines[at][0], printable(fuzz_values.spoil(rng, lines[at][1])))
     else:
         lines.append(rng.choice(lines[1:]))
     return Drawn(raw_request("POST", "/", lines, body), False, True, "")

@@ -1,5 +1,4 @@
-"""What odd requests are made of, whichever door they go to: what a request is drawn from and what may be answered to
-it, texts of head and framing, and bytes that are bent."""
+"""What the fuzzers of all handlers share: a request, allowed answers, header and framing, spoiled bytes."""
 
 from __future__ import annotations
 
