@@ -254,8 +254,8 @@ def _meant(statement: Statement, kind: PolicyKind, request: Request, mine: Colle
     if not statement.negated_principals:
         if principals.everyone and statement.narrowed_by_principal_arn:
             return PrincipalMatch.DIRECTLY
-        return principals.mean(caller, mine)
+        return principals.match(caller, mine)
     if statement.allows:
-        return PrincipalMatch.NOT if principals.mean(caller, mine) is not PrincipalMatch.NOT else PrincipalMatch.ROLE
+        return PrincipalMatch.NOT if principals.match(caller, mine) is not PrincipalMatch.NOT else PrincipalMatch.ROLE
     bounded = caller.principal.boundary is not None
-    return PrincipalMatch.NOT if principals.spare(caller, mine) and not bounded else PrincipalMatch.DIRECTLY
+    return PrincipalMatch.NOT if principals.exempts(caller, mine) and not bounded else PrincipalMatch.DIRECTLY

@@ -48,7 +48,7 @@ class Principals:
     services: frozenset[str] = frozenset()
     canonical: frozenset[str] = frozenset()
 
-    def mean(self, caller: Caller, mine: Collection[str]) -> PrincipalMatch:
+    def match(self, caller: Caller, mine: Collection[str]) -> PrincipalMatch:
         """`mine` are the ARNs that stand for the caller's user or role, or for sessions of that role, in the policy
         that this element is from."""
         if self._names_session(caller, mine):
@@ -59,7 +59,7 @@ class Principals:
             return PrincipalMatch.ROLE
         return PrincipalMatch.ACCOUNT if caller.account in self.accounts else PrincipalMatch.NOT
 
-    def spare(self, caller: Caller, mine: Collection[str]) -> bool:
+    def exempts(self, caller: Caller, mine: Collection[str]) -> bool:
         """Whether a Deny with this as its NotPrincipal lets the caller go.
 
         IAM asks account, user or role, and session, in turn; each that is not named is denied, and so is what lies

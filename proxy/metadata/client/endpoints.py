@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 8.0  # a metadata process is back within this after a crash
 _BEGIN_WITHIN = 0.9  # of an attempt's time
 _CORRECTIONS = 3  # of what a call takes for the time; more would be a service whose clock runs wild
 _RETURN_SECONDS = 5.0  # after which calls go to the attached service again, though one of them failed there
-_LOOK_SECONDS = 0.05  # between two looks, while calls run, at which service the node is attached to
+_CHECK_SECONDS = 0.05  # between two looks, while calls run, at which service the node is attached to
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
@@ -64,7 +64,7 @@ class EndpointPool:
         self._follows: int | None = None  # the service that was attached when `current` was set by it
         self._return_at = 0.0
         self._running: dict[asyncio.Timeout, int] = {}  # calls under way, and the service that each is at
-        self._looking: asyncio.TimerHandle | None = None
+        self._check_timer: asyncio.TimerHandle | None = None
 
     def follow(self, attached: Callable[[], int | None]) -> None:
         """Ask the service that grants this node's leases from now on: `attached` gives its place, None while none
@@ -72,7 +72,7 @@ class EndpointPool:
         if not self._is_one:
             self._attached = attached
 
-    async def ask(self, operation: str, wanted: Any, parameters: Mapping[str, Any]) -> Any:
+    async def call(self, operation: str, wanted: Any, parameters: Mapping[str, Any]) -> Any:
         """What `operation` answers, decoded as `wanted` says. Its Failure, or MetadataUnavailable."""
         packed = _packed(parameters)
         request, made = secrets.token_hex(16), elapsed()
@@ -127,8 +127,8 @@ class EndpointPool:
         return self._time.now()
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._check_timer is not None:
+            self._check_timer.cancel()
         for each in self._services:
             await each.close()
 
@@ -136,8 +136,8 @@ class EndpointPool:
         self, number: int, request: bytearray, *, connect_within: float, within: float
     ) -> wire.OperationAnswer:
         """As `Connections.exchange` with that service. TimeoutError also when the node leaves it meanwhile."""
-        if self._looking is None:
-            self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        if self._check_timer is None:
+            self._check_timer = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check_attached)
         async with asyncio.timeout(None) as leaving:
             self._running[leaving] = number
             try:
@@ -159,10 +159,12 @@ class EndpointPool:
         elif time.monotonic() >= self._return_at:
             self.current = attached
 
-    def _look(self) -> None:
+    def _check_attached(self) -> None:
         """While calls run: whether the node has left the service that they are at."""
         self._follow()
-        self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look) if self._running else None
+        self._check_timer = (
+            asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check_attached) if self._running else None
+        )
 
 
 def _packed(parameters: Mapping[str, Any]) -> msgspec.Raw:

@@ -17,7 +17,7 @@ from proxy.auth.managed import ADMINISTRATOR_ACCESS
 from proxy.metadata.contract import AccountPort
 from proxy.metadata.db.identity_tables import access_keys, accounts, attached_policies, principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
-from proxy.metadata.operations.identity import described, unique_id
+from proxy.metadata.operations.identity import principal_of, unique_id
 from proxy.metadata.operations.operation import operation
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import Account, Principal, PrincipalKind
@@ -76,7 +76,7 @@ def bootstrap(
         access_keys.c.principal_id == row.principal_id, access_keys.c.active
     )
     keys = sorted(tx.connection.execute(held).scalars())
-    return Bootstrapped(described(tx, row), tuple(keys), first_key_at is not None, recovered)
+    return Bootstrapped(principal_of(tx, row), tuple(keys), first_key_at is not None, recovered)
 
 
 @operation(AccountPort, write=True)

@@ -27,20 +27,20 @@ def bind(tx: Transaction, document: Document, text: str) -> Tags:
     PolicyError, in IAM's words, for a user, a role or an account that is not there."""
     run = tx.connection.execute
     named = principals_of(text)
-    found = ids_of(tx, named)
+    found = principal_ids(tx, named)
     for arn in named:
         if arn not in found:
-            raise _nobody(arn)
+            raise _invalid_principal(arn)
     elements = [each.principals for each in document.statements if each.principals is not None]
     meant = {number: number for each in elements for number in each.accounts}
     meant |= {arn.split(":")[4]: arn for each in elements for arn in each.sessions}
     there = set(run(select(accounts.c.account).where(accounts.c.account.in_(sorted(meant)))).scalars())
     for number in sorted(meant.keys() - there):
-        raise _nobody(meant[number])
+        raise _invalid_principal(meant[number])
     return tuple((arn, found[arn]) for arn in named)
 
 
-def ids_of(tx: Transaction, named: Sequence[str]) -> dict[str, str]:
+def principal_ids(tx: Transaction, named: Sequence[str]) -> dict[str, str]:
     """The unique ids that ARNs of users, roles and roles' sessions stand for now; those that are not there are left
     out. A session's ARN has its role's name without the path, in the same case."""
     run = tx.connection.execute
@@ -64,12 +64,12 @@ def ids_of(tx: Transaction, named: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def stored(bound: Tags) -> str | None:
+def to_column(bound: Tags) -> str | None:
     """As a row holds them."""
     return json.dumps(bound, separators=(",", ":")) if bound else None
 
 
-def shown(tx: Transaction, text: str, saved: str | None) -> str:
+def current_text(tx: Transaction, text: str, saved: str | None) -> str:
     """A stored policy as it is read back."""
     bound: list[tuple[str, str]] = [(arn, found) for arn, found in json.loads(saved or "[]")]
     if not bound:
@@ -89,18 +89,18 @@ def shown(tx: Transaction, text: str, saved: str | None) -> str:
     return rebound_text(text, moved) if moved else text
 
 
-def is_whole(tx: Transaction, saved: str | None) -> bool:
+def principals_exist(tx: Transaction, saved: str | None) -> bool:
     """Whether everybody is still there whom a stored policy was bound to."""
     ids = {found for _, found in json.loads(saved or "[]")}
     there = tx.connection.execute(select(principals.c.principal_id).where(principals.c.principal_id.in_(ids))).scalars()
     return ids <= set(there)
 
 
-def role_now(tx: Transaction, principal_id: str) -> str | None:
+def current_role_arn(tx: Transaction, principal_id: str) -> str | None:
     """The ARN that a role has now; None for one that is gone."""
     found = select(principals.c.arn).where(principals.c.principal_id == principal_id)
     return tx.connection.execute(found).scalar()
 
 
-def _nobody(arn: str) -> PolicyError:
+def _invalid_principal(arn: str) -> PolicyError:
     return PolicyError(f'Invalid principal in policy: "AWS":"{arn}"')

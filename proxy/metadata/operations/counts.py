@@ -42,7 +42,7 @@ from proxy.model.records import Miscount
 
 @dataclass(frozen=True, slots=True)
 class _Noun:
-    """`rows` have the columns of `key`, `kept`, `counted`, `stands` (the counter is right) and `shown`."""
+    """`rows` have the columns of `key`, `recorded` (the counter), `counted`, `is_correct` and `display_name`."""
 
     key: tuple[Column[Any], ...]
     rows: Select[Any]
@@ -100,10 +100,10 @@ NOUNS = {
         (accounts.c.account,),
         select(
             accounts.c.account,
-            accounts.c.repositories.label("kept"),
+            accounts.c.repositories.label("recorded"),
             _REPOSITORIES.label("counted"),
-            (accounts.c.repositories == _REPOSITORIES).label("stands"),
-            accounts.c.account.label("shown"),
+            (accounts.c.repositories == _REPOSITORIES).label("is_correct"),
+            accounts.c.account.label("display_name"),
         ),
         {"repositories": _REPOSITORIES},
     ),
@@ -111,10 +111,10 @@ NOUNS = {
         (repositories.c.repository_id,),
         select(
             repositories.c.repository_id,
-            repositories.c.images.label("kept"),
+            repositories.c.images.label("recorded"),
             _IMAGES.label("counted"),
-            (repositories.c.images == _IMAGES).label("stands"),
-            (repositories.c.account + "/" + repositories.c.name).label("shown"),
+            (repositories.c.images == _IMAGES).label("is_correct"),
+            (repositories.c.account + "/" + repositories.c.name).label("display_name"),
         ).where(repositories.c.account != DELETED),
         {"images": _IMAGES},
     ),
@@ -122,10 +122,10 @@ NOUNS = {
         (images.c.image_id,),
         select(
             images.c.image_id,
-            images.c.tags.label("kept"),
+            images.c.tags.label("recorded"),
             _TAGS.label("counted"),
-            ((images.c.tags == _TAGS) & (images.c.tagged == _TAGGED)).label("stands"),
-            (repositories.c.account + "/" + repositories.c.name + "@" + images.c.digest).label("shown"),
+            ((images.c.tags == _TAGS) & (images.c.tagged == _TAGGED)).label("is_correct"),
+            (repositories.c.account + "/" + repositories.c.name + "@" + images.c.digest).label("display_name"),
         )
         .join(repositories, repositories.c.repository_id == images.c.repository_id)
         .where(repositories.c.account != DELETED),
@@ -136,10 +136,10 @@ NOUNS = {
         select(
             blob_links.c.repository_id,
             blob_links.c.blob_id,
-            blob_links.c.uses.label("kept"),
+            blob_links.c.uses.label("recorded"),
             _USES.label("counted"),
-            (blob_links.c.uses == _USES).label("stands"),
-            (repositories.c.account + "/" + repositories.c.name + "@" + blobs.c.digest).label("shown"),
+            (blob_links.c.uses == _USES).label("is_correct"),
+            (repositories.c.account + "/" + repositories.c.name + "@" + blobs.c.digest).label("display_name"),
         )
         .join(repositories, repositories.c.repository_id == blob_links.c.repository_id)
         .join(blobs, blobs.c.blob_id == blob_links.c.blob_id)
@@ -150,10 +150,10 @@ NOUNS = {
         (blobs.c.blob_id,),
         select(
             blobs.c.blob_id,
-            blobs.c.links.label("kept"),
+            blobs.c.links.label("recorded"),
             _LINKS.label("counted"),
-            (blobs.c.links == _LINKS).label("stands"),
-            (blobs.c.account + "/" + blobs.c.digest).label("shown"),
+            (blobs.c.links == _LINKS).label("is_correct"),
+            (blobs.c.account + "/" + blobs.c.digest).label("display_name"),
         ),
         {"links": _LINKS},
     ),
@@ -161,10 +161,12 @@ NOUNS = {
         (repositories.c.repository_id,),
         select(
             repositories.c.repository_id,
-            repositories.c.bytes.label("kept"),
+            repositories.c.bytes.label("recorded"),
             _IN_REPOSITORY.label("counted"),
-            ((repositories.c.bytes == _IN_REPOSITORY) & (repositories.c.manifest_bytes == _MANIFESTS)).label("stands"),
-            (repositories.c.account + "/" + repositories.c.name).label("shown"),
+            ((repositories.c.bytes == _IN_REPOSITORY) & (repositories.c.manifest_bytes == _MANIFESTS)).label(
+                "is_correct"
+            ),
+            (repositories.c.account + "/" + repositories.c.name).label("display_name"),
         ).where(repositories.c.account != DELETED),
         {"bytes": _IN_REPOSITORY, "manifest_bytes": _MANIFESTS},
     ),
@@ -172,10 +174,10 @@ NOUNS = {
         (accounts.c.account,),
         select(
             accounts.c.account,
-            accounts.c.bytes.label("kept"),
+            accounts.c.bytes.label("recorded"),
             _IN_ACCOUNT.label("counted"),
-            ((accounts.c.bytes == _IN_ACCOUNT) | _TOO_MANY).label("stands"),
-            accounts.c.account.label("shown"),
+            ((accounts.c.bytes == _IN_ACCOUNT) | _TOO_MANY).label("is_correct"),
+            accounts.c.account.label("display_name"),
         ),
         {"bytes": _IN_ACCOUNT},
     ),
@@ -186,7 +188,11 @@ NOUNS = {
 def miscounts(tx: Transaction, noun: str, after: str, limit: int) -> tuple[Sequence[Miscount], str | None]:
     found = _noun(noun)
     rows = tx.connection.execute(found.rows.where(_beyond(found, after)).order_by(*found.key).limit(limit)).all()
-    wrong = tuple(Miscount(noun, _text(found, row), row.shown, row.kept, row.counted) for row in rows if not row.stands)
+    wrong = tuple(
+        Miscount(noun, _text(found, row), row.display_name, row.recorded, row.counted)
+        for row in rows
+        if not row.is_correct
+    )
     return wrong, _text(found, rows[-1]) if len(rows) == limit else None
 
 

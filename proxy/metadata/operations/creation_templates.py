@@ -123,8 +123,8 @@ def delete_template(tx: Transaction, account: str, parameters: Parameters) -> di
 
 def need_all_there(tx: Transaction, row: FoundRow) -> None:
     """InvalidParameter where somebody is gone whom the template was bound to."""
-    gone = "" if bindings.is_whole(tx, row.repository_policy_principals) else "the policy"
-    if row.custom_role_id and bindings.role_now(tx, row.custom_role_id) is None:
+    gone = "" if bindings.principals_exist(tx, row.repository_policy_principals) else "the policy"
+    if row.custom_role_id and bindings.current_role_arn(tx, row.custom_role_id) is None:
         gone = "customRoleArn"
     if gone:
         raise Failure(
@@ -232,18 +232,20 @@ def _bound(tx: Transaction, account: str, given: Parameters) -> dict[str, Any]:
     policy, role = given.get("repositoryPolicy"), given.get("customRoleArn")
     if policy is not None:
         bound = bind_repository_policy(tx, account, policy).principals if policy else ()
-        row["repository_policy_principals"] = bindings.stored(bound)
+        row["repository_policy_principals"] = bindings.to_column(bound)
     if role is not None:
-        row["custom_role_id"] = bindings.ids_of(tx, [role]).get(role, "") if role else None
+        row["custom_role_id"] = bindings.principal_ids(tx, [role]).get(role, "") if role else None
     return row
 
 
 def _described(tx: Transaction, row: FoundRow) -> dict[str, Any]:
     settings = settings_of(row)
     if row.repository_policy:
-        settings["repositoryPolicy"] = bindings.shown(tx, row.repository_policy, row.repository_policy_principals)
+        settings["repositoryPolicy"] = bindings.current_text(
+            tx, row.repository_policy, row.repository_policy_principals
+        )
     if row.custom_role_id:
-        settings["customRoleArn"] = bindings.role_now(tx, row.custom_role_id) or row.custom_role_id
+        settings["customRoleArn"] = bindings.current_role_arn(tx, row.custom_role_id) or row.custom_role_id
     dates = {"createdAt": row.created_at, "updatedAt": row.updated_at}
     return {"prefix": row.prefix, "resourceTags": [], **settings, **dates}
 

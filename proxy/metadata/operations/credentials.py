@@ -18,7 +18,7 @@ from proxy.metadata.contract import AccountPort
 from proxy.metadata.db.identity_tables import access_keys, accounts, principals
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations.iam import names
-from proxy.metadata.operations.identity import described, read_revoked
+from proxy.metadata.operations.identity import principal_of, read_revoked
 from proxy.metadata.operations.operation import operation
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import CredentialReportEntry, PrincipalKind, Revocation
@@ -47,7 +47,7 @@ def list_credentials(tx: Transaction, after: str, limit: int) -> Sequence[Creden
     holders = tx.connection.execute(
         select(principals).where(principals.c.principal_id.in_({row.principal_id for row in rows}))
     )
-    held = {row.principal_id: described(tx, row) for row in holders}
+    held = {row.principal_id: principal_of(tx, row) for row in holders}
     return [
         CredentialReportEntry(
             access_key_id=row.access_key_id,

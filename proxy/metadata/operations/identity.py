@@ -71,10 +71,10 @@ def principal(tx: Transaction, principal_id: str) -> Principal | None:
         .join(accounts, accounts.c.account == principals.c.account)
         .where(principals.c.principal_id == principal_id, principals.c.enabled, accounts.c.closed_at.is_(None))
     ).one_or_none()
-    return None if row is None else described(tx, row)
+    return None if row is None else principal_of(tx, row)
 
 
-def described(tx: Transaction, row: FoundRow) -> Principal:
+def principal_of(tx: Transaction, row: FoundRow) -> Principal:
     """A row of `principals` with all that is attached to it."""
     found = held_policies(tx, row.principal_id, row.arn)
     memberships = tx.connection.execute(
@@ -159,7 +159,7 @@ def repositories_access(tx: Transaction, account: str, names: Sequence[str]) -> 
             account,
             row.name,
             True,
-            bound(tx, row.policy, row.policy_principals),
+            bound_policy(tx, row.policy, row.policy_principals),
             tuple(tags[row.repository_id]),
             row.encryption,
         )
@@ -178,7 +178,7 @@ def registry_access(tx: Transaction, account: str) -> RegistryAccess:
     return RegistryAccess(
         account,
         True,
-        bound(tx, row.registry_policy, row.registry_policy_principals),
+        bound_policy(tx, row.registry_policy, row.registry_policy_principals),
         PolicyScope(row.policy_scope),
         row.blob_mounting == "ENABLED",
     )
@@ -199,10 +199,10 @@ def role(tx: Transaction, account: str, name: str) -> Role | None:
     ).one_or_none()
     if row is None:
         return None
-    trust = bound(tx, row.trust_policy, row.trust_policy_principals)
+    trust = bound_policy(tx, row.trust_policy, row.trust_policy_principals)
     if trust is None:
         return None
-    return Role(described(tx, row), trust, row.max_session_seconds or 3600)
+    return Role(principal_of(tx, row), trust, row.max_session_seconds or 3600)
 
 
 @operation(IdentityPort)
@@ -217,7 +217,7 @@ def oidc_provider(tx: Transaction, account: str, url: str) -> OidcProvider | Non
     return OidcProvider(row.arn, account, url, tuple(json.loads(row.client_ids)), tuple(json.loads(row.thumbprints)))
 
 
-def bound(tx: Transaction, text: str | None, principals_of_it: str | None) -> BoundPolicy | None:
+def bound_policy(tx: Transaction, text: str | None, principals_of_it: str | None) -> BoundPolicy | None:
     """A stored policy, with what its principals' ARNs stand for; an id that is gone becomes empty."""
     if text is None:
         return None

@@ -38,7 +38,7 @@ def columns(parameters: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
-def described(row: FoundRow) -> dict[str, Any]:
+def response_members(row: FoundRow) -> dict[str, Any]:
     """What `columns` took, as answers have it."""
     answer: dict[str, Any] = {"imageTagMutability": row.tag_mutability}
     if row.mutability_exclusions is not None:

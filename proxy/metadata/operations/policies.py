@@ -79,7 +79,7 @@ def bind_repository_policy(tx: Transaction, account: str, text: str) -> BoundPol
 
 
 def give_repository_policy(tx: Transaction, account: str, name: str, text: str, saved: str | None) -> None:
-    """A policy that was bound before, as `bindings.stored` has it, to a repository that is just made."""
+    """A policy that was bound before, as `bindings.to_column` has it, to a repository that is just made."""
     tx.connection.execute(
         update(repositories)
         .where(repositories.c.account == account, repositories.c.name == name)
@@ -117,7 +117,7 @@ def _need_repository_policy(tx: Transaction, account: str, row: FoundRow) -> str
             f"Repository policy does not exist for the repository with name '{row.name}' in the registry with id "
             f"'{account}'",
         )
-    return bindings.shown(tx, row.policy, row.policy_principals)
+    return bindings.current_text(tx, row.policy, row.policy_principals)
 
 
 def _need_registry_policy(tx: Transaction, account: str) -> str:
@@ -126,14 +126,14 @@ def _need_registry_policy(tx: Transaction, account: str) -> str:
         raise Failure(
             Code.REGISTRY_POLICY_NOT_FOUND, f"Registry policy does not exist in the registry with id '{account}'"
         )
-    return bindings.shown(tx, row.registry_policy, row.registry_policy_principals)
+    return bindings.current_text(tx, row.registry_policy, row.registry_policy_principals)
 
 
 def _keep_on_repository(tx: Transaction, row: FoundRow, text: str | None, bound: Tags) -> None:
     tx.connection.execute(
         update(repositories)
         .where(repositories.c.repository_id == row.repository_id)
-        .values(policy=text, policy_principals=bindings.stored(bound))
+        .values(policy=text, policy_principals=bindings.to_column(bound))
     )
     tx.changed(row.account, row.name)
 
@@ -142,7 +142,7 @@ def _keep_on_registry(tx: Transaction, account: str, text: str | None, bound: Ta
     tx.connection.execute(
         update(accounts)
         .where(accounts.c.account == account)
-        .values(registry_policy=text, registry_policy_principals=bindings.stored(bound))
+        .values(registry_policy=text, registry_policy_principals=bindings.to_column(bound))
     )
     tx.changed(account, "")
 

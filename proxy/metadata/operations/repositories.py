@@ -218,7 +218,7 @@ def _described(tx: Transaction, row: FoundRow) -> dict[str, Any]:
         "repositoryName": row.name,
         "repositoryUri": tx.registry.repository_uri.format(account=row.account, region=region, name=row.name),
         "createdAt": row.created_at,
-        **mutability.described(row),
+        **mutability.response_members(row),
         "imageScanningConfiguration": {"scanOnPush": row.scan_on_push},
         "encryptionConfiguration": encryption,
     }

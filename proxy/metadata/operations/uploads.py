@@ -159,7 +159,7 @@ def begin_upload(
                 lease_until=0.0,
                 touched_at=tx.now,
                 parts=0 if in_parts else None,
-                **usage.opened(tx, opened_by, before.open_uploads),
+                **usage.opening_columns(tx, opened_by, before.open_uploads),
             ),
         ).one()
     else:  # the answer was lost: both were made in one moment, or the repository was there
@@ -203,7 +203,7 @@ def lease_upload(tx: Transaction, account: str, repository: str, upload_id: str,
             )
     elif row.settled_fence != row.last_fence - 1:
         row = leave_key(tx, row)
-    return usage.limited(tx, row, upload_of(tx, row))
+    return usage.with_bytes_left(tx, row, upload_of(tx, row))
 
 
 @operation(UploadPort, write=True, settles=True, durable=False)

@@ -71,7 +71,7 @@ def of_principal(tx: Transaction, principal: str) -> dict[str, object]:
     return {"principal": principal, "most": tx.registry.quotas.open_uploads if principal else 0}
 
 
-def opened(tx: Transaction, principal: str, open_uploads: int) -> dict[str, object]:
+def opening_columns(tx: Transaction, principal: str, open_uploads: int) -> dict[str, object]:
     """What a new upload session says of its beginning. LimitExceeded where its principal has too many open."""
     most = tx.registry.quotas.open_uploads
     if principal and open_uploads >= most:
@@ -89,7 +89,7 @@ def is_young(tx: Transaction) -> ColumnElement[bool]:
     return young
 
 
-def limited(tx: Transaction, row: FoundRow, leased: Upload) -> Upload:
+def with_bytes_left(tx: Transaction, row: FoundRow, leased: Upload) -> Upload:
     """A leased session with the bytes that the quotas leave it. UploadNotFound for one that has been open for too
     long, which the sweep takes from then on."""
     quotas = tx.registry.quotas

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.operations.iam import names
 from proxy.metadata.operations.iam.resources import source_row
-from proxy.metadata.operations.identity import described, held_policies
+from proxy.metadata.operations.identity import held_policies, principal_of
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AttachedPolicy, Principal
 
@@ -35,5 +35,5 @@ def find_source(tx: Transaction, account: str, arn: str) -> Source:
         raise names.no_such(noun, named[2])
     if named[1] == names.GROUP.word:
         return Source(tuple(held_policies(tx, row.group_id, row.arn)), None, None)
-    principal = described(tx, row)
+    principal = principal_of(tx, row)
     return Source(principal.policies, principal.boundary, principal)

@@ -169,7 +169,7 @@ def render(tx: Transaction, row: FoundRow) -> dict[str, Any]:
         "Arn": row.arn,
         "CreateDate": row.created_at,
         "AssumeRolePolicyDocument": names.encode_document(
-            bindings.shown(tx, row.trust_policy, row.trust_policy_principals)
+            bindings.current_text(tx, row.trust_policy, row.trust_policy_principals)
         ),
         "MaxSessionDuration": row.max_session_seconds,
     }
@@ -202,7 +202,7 @@ def _trust(tx: Transaction, text: str) -> dict[str, Any]:
         bound = bindings.bind(tx, document, text)
     except PolicyError as error:
         raise validation.iam_failure(error) from None
-    return {"trust_policy": text, "trust_policy_principals": bindings.stored(bound)}
+    return {"trust_policy": text, "trust_policy_principals": bindings.to_column(bound)}
 
 
 def _of_a_service() -> Failure:

@@ -28,7 +28,7 @@ from proxy.metadata.operations.iam import paging
 from proxy.metadata.operations.iam.names import Parameters
 from proxy.metadata.operations.iam.policy_sources import find_source
 from proxy.metadata.operations.iam.resources import source_row
-from proxy.metadata.operations.identity import described
+from proxy.metadata.operations.identity import principal_of
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal
 
@@ -248,7 +248,7 @@ def _user(tx: Transaction, account: str, arn: str) -> Principal:
         raise _invalid(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
     row = source_row(tx, account, arn)
     if row is not None:
-        return described(tx, row)
+        return principal_of(tx, row)
     return Principal(f"AIDA{hashlib.sha256(arn.encode()).hexdigest()[:17].upper()}", parts[1], arn, parts[2])
 
 
