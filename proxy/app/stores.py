@@ -45,7 +45,7 @@ def claim_store(config: Config, data: DataDirectory) -> str:
     else:
         from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
 
-        store_id = s3_marker.claim(_place(config), config.storage.prefix, data.store_id, first=first)
+        store_id = s3_marker.claim(_s3_location(config), config.storage.prefix, data.store_id, first=first)
         _learn_conditions(config, data)
         return store_id
 
@@ -57,14 +57,14 @@ def adopt_store(config: Config, data: DataDirectory, store_id: str) -> None:
     else:
         from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
 
-        s3_marker.adopt(_place(config), config.storage.prefix, store_id)
+        s3_marker.adopt(_s3_location(config), config.storage.prefix, store_id)
         _learn_conditions(config, data)
 
 
 def _learn_conditions(config: Config, data: DataDirectory) -> None:
     from proxy.storage.s3.conditions_probe import learn_conditions  # loaded by those who want it
 
-    learn_conditions(_place(config), config.storage.prefix, data.store_conditions)
+    learn_conditions(_s3_location(config), config.storage.prefix, data.store_conditions)
 
 
 def known_conditions(config: Config, data: DataDirectory) -> Conditions | None:
@@ -73,7 +73,7 @@ def known_conditions(config: Config, data: DataDirectory) -> Conditions | None:
     from proxy.storage.s3.conditions import read_conditions  # loaded by those who want it
     from proxy.storage.s3.conditions_probe import describe
 
-    return read_conditions(data.store_conditions, describe(_place(config), config.storage.prefix))
+    return read_conditions(data.store_conditions, describe(_s3_location(config), config.storage.prefix))
 
 
 async def _has_no_blob(config: Config, data: DataDirectory) -> bool:
@@ -151,7 +151,7 @@ def _bucket_store(
 
     storage = config.storage
     return S3Store(
-        Bucket(_place(config), conditions=conditions or Conditions(), session=load()),
+        Bucket(_s3_location(config), conditions=conditions or Conditions(), session=load()),
         open_objects,
         prefix=storage.prefix,
         store_id=store_id,
@@ -170,12 +170,12 @@ def make_links(config: Config) -> S3Links | None:
     from proxy.storage.s3.bucket import load  # loaded by those who want it
     from proxy.storage.s3.signed_urls import S3Links
 
-    place = _place(config)
-    public = dataclasses.replace(place, endpoint=storage.public_endpoint or place.endpoint)
+    location = _s3_location(config)
+    public = dataclasses.replace(location, endpoint=storage.public_endpoint or location.endpoint)
     return S3Links(public, prefix=storage.prefix, session=load())
 
 
-def _place(config: Config) -> S3Location:
+def _s3_location(config: Config) -> S3Location:
     from proxy.storage.s3.bucket import S3Location  # loaded by those who want it
 
     storage = config.storage

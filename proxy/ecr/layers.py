@@ -25,10 +25,10 @@ from proxy.awsmodel.validation import invalid, validate
 from proxy.ecr.authorization import Endpoints
 from proxy.ecr.body_limiter import BodyLimiter
 from proxy.ecr.downloads import link
+from proxy.ecr.encrypted_temp_file import EncryptedTempFile
 from proxy.ecr.parameters import Ask
 from proxy.ecr.services import ECR
 from proxy.ecr.signed_request import Signatures, claim_of
-from proxy.ecr.spool import PartSpool
 from proxy.ecr.streaming_json import StreamedObject
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
@@ -51,19 +51,19 @@ class Part:
 
     caller: Caller
     parameters: dict[str, Any]
-    content: PartSpool | None
+    content: EncryptedTempFile | None
 
 
 @contextlib.asynccontextmanager
 async def taken_part(
     request: web.Request, signatures: Signatures, folder: Path, limiter: BodyLimiter
 ) -> AsyncIterator[Part]:
-    """The part that a request brings, for a `with` block. Refused, Unreadable, and as `PartSpool` has it."""
+    """The part that a request brings, for a `with` block. Refused, Unreadable, and as `EncryptedTempFile` has it."""
     reader = StreamedObject(BLOB, BLOB_MAX)
     async with contextlib.AsyncExitStack() as held:
         async with signatures.stream(request, claim_of(request), _PART) as body:
             proven = await held.enter_async_context(limiter.admit(body.account, lambda: body.received))
-            spool = await held.enter_async_context(PartSpool(folder))
+            spool = await held.enter_async_context(EncryptedTempFile(folder))
             async for chunk in body:
                 await spool.write(reader.feed(chunk))
             caller = await body.prove()
@@ -94,7 +94,7 @@ class LayerOperations:
         )
         return {"uploadId": upload_id, "partSize": size}
 
-    async def add_part(self, ask: Ask, content: PartSpool | None) -> Mapping[str, Any]:
+    async def add_part(self, ask: Ask, content: EncryptedTempFile | None) -> Mapping[str, Any]:
         """As `Uploads.add_part`."""
         given = ask.parameters
         validate(ask.operation, {**given, BLOB: ""} if content is not None else given)  # its length has been checked

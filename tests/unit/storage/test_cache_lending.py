@@ -13,7 +13,7 @@ import pytest
 
 from proxy.model.errors import Code, Failure
 from proxy.storage.cache.store import CachedStore
-from proxy.storage.cache.waiter import LENT_LEAST
+from proxy.storage.cache.waiter import DIRECT_MIN
 from support.caches import AHEAD, DATA, EXTENT, KEY, LENT, Disk, another, filled, read, until, when
 from support.watched_store import WatchedStore
 
@@ -50,7 +50,7 @@ async def test_a_reader_whose_rest_was_copied_is_lent_to_from_its_next_buffer_on
 ) -> None:
     """The first extent of a run leaves it less than is lent. That rest ends a piece, as nothing else would bring its
     buffers and the pieces in step again: they are of one length but for some bytes."""
-    buffer = bytearray(LENT_LEAST + 77)
+    buffer = bytearray(DIRECT_MIN + 77)
     async with await cache.open(KEY, size=len(DATA)) as reader:
         reader.will_read(0, len(DATA))
         for at in range(0, len(DATA), len(buffer)):

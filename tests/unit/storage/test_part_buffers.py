@@ -60,7 +60,7 @@ async def test_a_buffer_beyond_the_budget_comes_when_nothing_else_is_held() -> N
 
 async def test_buffers_are_kept_while_a_push_goes_on_and_two_of_them_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """No more than fit the budget, and for the next part the very ones that were given back."""
-    monkeypatch.setattr(part_buffers, "KEPT_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(part_buffers, "IDLE_SECONDS", 0.05)
     buffers = PartBuffers(40, 10)
     first = [await buffers.take(10) for _ in range(4)]
     for buffer in first:
@@ -120,7 +120,7 @@ async def test_a_buffer_of_less_than_a_part_is_kept_for_the_next_of_about_its_si
 
 
 async def test_of_small_buffers_none_is_kept_once_pushes_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part_buffers, "KEPT_BUSY_SECONDS", 0.02)
+    monkeypatch.setattr(part_buffers, "IDLE_SECONDS", 0.02)
     buffers, was_cut = PartBuffers(2**20, 2**20), asyncio.Event()
     cut = buffers._cut
 
