@@ -48,7 +48,7 @@ class MetadataClient(Metadata, OpenObjects):
         """A client of one service, or of several. Call it in a running loop; connections are made when needed.
 
         `addresses` is `unix:<path>` or `http(s)://host:port`, or several separated by commas. The one at `first` is
-        asked until it fails. `timeout` and `patience` are seconds, as `endpoints` describes."""
+        called until it fails. `timeout` and `patience` are seconds, as `endpoints` describes."""
         return cls(
             EndpointPool(
                 addresses, secret=secret, connections=connections, timeout=timeout, patience=patience, first=first
@@ -72,7 +72,7 @@ class MetadataClient(Metadata, OpenObjects):
         if not operation.isascii() or not operation.isalnum() or not operation[0].isupper():
             raise Failure(
                 Code.UNKNOWN_OPERATION, f"Operation {operation[:128]!r} is not supported by this registry"
-            )  # lower case and dots are names of the service's own operations
+            )  # names in lower case or with dots are internal operations
         asked = {"account": account, "parameters": parameters}
         answer: dict[str, Any] = await self._call(prefix + operation, dict[str, Any], asked)
         return answer

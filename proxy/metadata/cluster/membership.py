@@ -34,12 +34,12 @@ from proxy.metadata.db.transaction import Changes
 
 _LEASE = int(LEASE_SECONDS * 1e9)
 _LEAVE_SECONDS = 1.0
-_REGISTER_SECONDS = 12.0  # the lock of writes is waited for 10
-_HELLO = -1  # renewals of a service that has just announced itself
+_REGISTER_SECONDS = 12.0  # more than lock_timeout (10 s) for the lock of writes
+_HELLO = -1  # the counter of renewals of a service that has just announced itself
 _PAUSE_SECONDS = 0.1  # between two attempts to connect
 _NOTIFY_SECONDS = 12.0  # NOTIFY waits for commits that announce, for as long as lock_timeout (10 s) lets it
 _DUE_PAUSE = 0.05  # at least, between two reads of the table
-_UNHEARD_SECONDS = 1.0  # in which the writing thread should have handed in its own news
+_UNHEARD_SECONDS = 1.0  # in which the writing thread should have passed on its own announcement
 _OPTIONS = "-c synchronous_commit=off"  # a crash of PostgreSQL that undoes renewals ends this session too
 
 
@@ -76,7 +76,7 @@ class Membership:
         self._until = 0  # of our lease
         self._in_grace = False
         self._renewed_at = clock()
-        self._renewed_as = ""  # the registration of the last renewal, and so of what `known` is about
+        self._renewed_as = ""  # the registration of the last renewal, which `known` belongs to
         self._acknowledgements = Acknowledgements(clock)
         self._not_removed: set[str] = (
             set()
@@ -84,7 +84,7 @@ class Membership:
         self._to_confirm: dict[str, int] = {}  # process of a writer → the number we can confirm
         self._has_to_confirm = asyncio.Event()
         self._notifying_since: float | None = None  # a NOTIFY of ours that PostgreSQL has not answered
-        self._stalled_at = -protocol.FENCE_SECONDS  # when one had not been answered for too long, last
+        self._stalled_at = -protocol.FENCE_SECONDS  # when a NOTIFY was last unanswered for too long
         self._settled: set[int] = (
             set()
         )  # our own numbers that the writing thread handed in and that have not come back yet
@@ -94,7 +94,7 @@ class Membership:
         self._registered = asyncio.Event()
 
     def lease(self) -> tuple[int, bool]:
-        """Until when our lease is valid, and whether in grace."""
+        """The end of our lease, and whether it is one of grace."""
         return self._until, self._in_grace
 
     def reaches_database(self) -> bool:
@@ -102,11 +102,11 @@ class Membership:
         return self._registered.is_set() and not self._in_grace and self._now() < self._until
 
     def answer(self, question: Mapping[str, Any]) -> dict[str, bool]:
-        """To another service that has lost the database (`outage`)."""
+        """The answer to another service that has lost the database (`outage`)."""
         return self.grace.answer(question, self.reaches_database(), self.known)
 
     def _addresses(self) -> Mapping[str, str] | None:
-        """Of the other registered services; None while the database is not reached."""
+        """The addresses of the other registered services; None while the database is not reached."""
         return {each: peer.address for each, peer in self.known.items()} if self.reaches_database() else None
 
     async def begin(self, seconds: float) -> None:
@@ -205,7 +205,7 @@ class Membership:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for channel in (pg_registry.CHANNEL, pg_registry.own_channel(self._process)):
-                    await listening.fetch(f'LISTEN "{channel}"')  # a name that we made
+                    await listening.fetch(f'LISTEN "{channel}"')  # the channel's name is ours, not a client's
                 tasks.create_task(self._listen(listening))
                 await self._register(control)
                 await self._begin_registration(control)
@@ -235,7 +235,7 @@ class Membership:
             self._page.bump_all()
         self._in_grace = False
         self.subscribers.invalidate(Changes(everything=True))
-        self._settled.clear()  # their news will not come back on a new session; a second invalidation costs little
+        self._settled.clear()  # announcements do not return on a new session; a second invalidation costs little
         last = self._acknowledgements.last_number()
         if last is not None:  # confirmations may have been lost
             news = {"f": self._process, "n": last, "c": {}}

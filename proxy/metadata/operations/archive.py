@@ -1,9 +1,8 @@
-"""The storage class of images: UpdateImageStorageClass, and what else archives or restores one.
+"""The storage class of images: UpdateImageStorageClass, and archiving and restoring for other operations.
 
-An archived image keeps its rows and layers and cannot be pulled; the class is a mark, and a restoration is done at
-once. An index is archived before what it lists, referrers follow their subject both ways, and a push of the same
-manifest restores it. Sources: botocore's `ecr` model; ECR User Guide, "Archiving an image", "Restoring an archived
-image".
+An archived image keeps its rows and layers and cannot be pulled; a restoration takes effect at once. An index must be
+archived before the images it lists; referrers are archived and restored with their subject; a push of the same manifest
+restores it. Sources: botocore's `ecr` model; ECR User Guide, "Archiving an image", "Restoring an archived image".
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _AT_ONCE = 500  # values in one statement
 
 @ecr_operation("UpdateImageStorageClass", write=True)
 def update_image_storage_class(tx: Transaction, account: str, parameters: Parameters) -> dict[str, Any]:
-    """ImageStorageClassUpdateNotSupported where nothing would change, or an index that is not archived lists it."""
+    """ImageStorageClassUpdateNotSupported if nothing would change, or if an active index lists the image."""
     name, repository = named_repository(tx, account, parameters)
     row = found_image(tx, account, name, repository, parameters["imageId"])
     archives = parameters["targetStorageClass"] == "ARCHIVE"
@@ -50,7 +49,7 @@ def update_image_storage_class(tx: Transaction, account: str, parameters: Parame
 
 
 def archive(tx: Transaction, repository_id: int, image_id: int, digest: str) -> None:
-    """An image that is active, and its referrers."""
+    """Archive an active image and its referrers."""
     _move(tx, repository_id, image_id, digest, ImageStatus.ARCHIVED, archived_at=tx.now)
 
 

@@ -1,11 +1,11 @@
-"""Counters of quotas beside what they count: read through by `wharfage check`, counted anew where they are wrong.
+"""Compares counters with the rows that they count, for `wharfage check`, and corrects them.
 
     accounts.repositories    repositories.images    images.tags, and images.tagged: whether there is one
     blob_links.uses: images of the repository that need the blob    blobs.links: repositories that hold it
-    repositories.bytes, repositories.manifest_bytes, accounts.bytes: `usage` says of what
+    repositories.bytes, repositories.manifest_bytes, accounts.bytes: see `usage`
 
-By uses and links the sweep finds what it may remove. What is left of deleted repositories (`removal`) is nobody's, and
-counted no more, but for the links that still hold blobs.
+The sweep finds removable blobs by uses and links. Rows left of deleted repositories (`removal`) are not counted, except
+links, which still hold blobs. Called by `jobs.counts`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _LINKS = _counted(blob_links.c.blob_id == blobs.c.blob_id)
 
 # Bytes, as `usage` counts them.
 BLOBS_SUMMED = 200_000
-"""Of an account with more, the bytes are taken for right: to sum them keeps a transaction open for too long."""
+"""The bytes of an account with more blobs are not checked: the sum would keep a transaction open for too long."""
 
 
 def _sum(column: Column[Any], *same: ColumnElement[bool]) -> ScalarSelect[int]:
@@ -198,7 +198,7 @@ def miscounts(tx: Transaction, noun: str, after: str, limit: int) -> tuple[Seque
 
 @operation(UpkeepPort, write=True, settles=True)
 def recount(tx: Transaction, noun: str, key: str) -> None:
-    """A row's grace begins anew: by its wrong counter it may have been due for long."""
+    """Correct a row's counter and restart its grace: by the wrong counter it may have been overdue for removal."""
     found = _noun(noun)
     table = found.key[0].table
     renewed = {"touched_at": tx.now} if "touched_at" in table.c else {}
@@ -215,7 +215,7 @@ def recount_links(tx: Transaction, blob_id: int) -> None:
 
 
 def restore_links(tx: Transaction, blob_id: int) -> None:
-    """Make the links that are missing of repositories whose images need the blob."""
+    """Make the missing links of repositories whose images need the blob."""
     linked = select(blob_links.c.blob_id).where(
         blob_links.c.blob_id == image_blobs.c.blob_id, blob_links.c.repository_id == image_blobs.c.repository_id
     )
@@ -242,7 +242,7 @@ def _beyond(noun: _Noun, after: str) -> ColumnElement[bool]:
 
 
 def _text(noun: _Noun, row: FoundRow) -> str:
-    """A row's key: the numbers of its columns with a slash between them, or an account."""
+    """A row's key as text: its columns' numbers joined by slashes, or an account."""
     return "/".join(str(row[place]) for place in range(len(noun.key)))
 
 

@@ -25,7 +25,7 @@ _DROP = delete(pages).where(pages.c.object_key == bindparam("key"), pages.c.plai
 _DROP_FROM = delete(pages).where(pages.c.object_key == bindparam("key"), pages.c.plain_offset >= bindparam("offset"))
 _KEEP = insert(pages)
 
-PAGE_BYTES = 8 * 1024 * 1024  # that a worker caches: pages of 64 GiB of layers
+PAGE_BYTES = 8 * 1024 * 1024  # of pages that a worker caches: of 64 GiB of layers
 
 
 @operation(BlobPort, caching=Caching(Scope.IMMUTABLE, bool, bytes_max=PAGE_BYTES, bypass="fresh"))
@@ -35,7 +35,7 @@ def frame_hashes(tx: Transaction, object_key: str, plain_offset: int) -> bytes:
 
 
 def put_page(tx: Transaction, object_key: str, plain_offset: int, hashes: bytes) -> None:
-    """In the place of whatever lay there."""
+    """Store a page over what was there."""
     if not hashes or len(hashes) % FRAME_HASH or len(hashes) > FRAME_PAGE * FRAME_HASH:
         raise Failure(Code.INVALID_PARAMETER, f"a page holds 1 to {FRAME_PAGE} hashes of {FRAME_HASH} bytes")
     tx.connection.execute(_DROP, {"key": object_key, "offset": plain_offset})
@@ -43,7 +43,7 @@ def put_page(tx: Transaction, object_key: str, plain_offset: int, hashes: bytes)
 
 
 def end_append(tx: Transaction, upload: FoundRow, segment: Segment, last: bytes) -> None:
-    """Keep an append's `last` page; InvalidParameter unless all of its frames have their hashes then."""
+    """Store an append's `last` page; InvalidParameter unless all its frames have hashes then."""
     if upload.sealing != Sealing.NONE:
         if last:
             raise Failure(Code.INVALID_PARAMETER, "a sealed object has no hashes of frames")
