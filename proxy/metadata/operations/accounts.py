@@ -106,7 +106,7 @@ def list_accounts(tx: Transaction) -> Sequence[Account]:
 
 @operation(AccountPort, write=True)
 def close_account(tx: Transaction, account: str) -> Account:
-    """Close it for good; once more changes nothing. Failure(NoSuchEntity), UnmodifiableEntity for the default one."""
+    """Close an account for good; idempotent. Failure(NoSuchEntity), UnmodifiableEntity for the default one."""
     if account == tx.registry.account:
         raise Failure(
             Code.UNMODIFIABLE_ENTITY,
@@ -120,17 +120,19 @@ def close_account(tx: Transaction, account: str) -> Account:
     if row.closed_at is None:
         tx.connection.execute(update(accounts).where(accounts.c.account == account).values(closed_at=tx.now))
         row = tx.connection.execute(mine).one()
-    tx.changes.everything = True  # keys, roles, and each of its repositories; whoever closed it may still wait for all
+    tx.changes.everything = (
+        True  # keys, roles, repositories; also if it was closed: that write may not be announced yet
+    )
     return Account(row.account, row.created_at, row.closed_at, row.alias or "", row.bytes)
 
 
 def _opened(tx: Transaction, account: str) -> float | None:
-    """When the account's administrator first had a key; the account and its root are made where there are none."""
+    """When the account's administrator first had a key. Makes the account and its root if they do not exist."""
     row = tx.connection.execute(select(accounts.c.first_key_at).where(accounts.c.account == account)).one_or_none()
     if row is not None:
         found: float | None = row.first_key_at
         return found
-    # Nobody keeps that an account is not there, so there is nothing to make them forget.
+    # Absence is never cached, so a new account invalidates nothing.
     tx.connection.execute(insert(accounts).values(account=account, created_at=tx.now))
     tx.connection.execute(
         insert(principals).values(

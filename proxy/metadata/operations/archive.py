@@ -54,7 +54,7 @@ def archive(tx: Transaction, repository_id: int, image_id: int, digest: str) -> 
 
 
 def restore(tx: Transaction, repository_id: int, image_id: int, digest: str) -> None:
-    """An image that is archived, and its referrers; it counts as pushed now."""
+    """Restore an archived image and its referrers; it counts as pushed now."""
     _move(tx, repository_id, image_id, digest, ImageStatus.ACTIVE, activated_at=tx.now)
 
 
@@ -80,7 +80,7 @@ def _move(
     moved = update(images).values(status=str(status), **moment)
     run(moved.where(images.c.image_id == image_id))
     subjects = [digest]
-    while subjects:  # each image has one subject, and none refers to itself: this ends
+    while subjects:  # ends: each image has one subject, and none refers to itself
         found = run(
             moved.where(
                 images.c.repository_id == repository_id,

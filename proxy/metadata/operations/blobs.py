@@ -90,8 +90,8 @@ def segments(tx: Transaction, object_key: str, plain_offset: int, limit: int = 6
 
 @operation(BlobPort)
 def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encryption: str = "") -> Sequence[str]:
-    """At most `limit` of the repositories that hold the blob, any of them: a base image's layer has thousands, which to
-    sort would cost more than to look at those few. None of a blob that is quarantined."""
+    """At most `limit` of the repositories that hold the blob, in no order: a base image's layer has thousands, which
+    would be slow to sort. Empty for a quarantined blob."""
     return tuple(
         tx.connection.execute(
             select(repositories.c.name)
@@ -103,7 +103,7 @@ def blob_holders(tx: Transaction, account: str, digest: str, limit: int, encrypt
                 blobs.c.encryption == encryption,
                 blobs.c.quarantined_for.is_(None),
             )
-            .where(repositories.c.account != DELETED)  # whose links are still to go; no way in for SQLite
+            .where(repositories.c.account != DELETED)  # their links are not removed yet
             .limit(limit)
         ).scalars()
     )

@@ -172,7 +172,7 @@ def _of(statement: Any, row: FoundRow) -> Any:
 
 
 def _check(tx: Transaction, account: str, settings: Parameters) -> None:
-    """What the model's shapes cannot say."""
+    """Checks that the model's shapes do not express."""
     check_settings(settings)
     if _encryption(settings)[0] == "KMS_DSSE":  # as CreateRepository
         raise invalid("encryptionConfiguration.encryptionType", "KMS_DSSE is not available in this region")
@@ -181,7 +181,7 @@ def _check(tx: Transaction, account: str, settings: Parameters) -> None:
     tags = settings.get("resourceTags")
     try:
         check_tags(tags or ())
-    except Failure as failure:  # an error of its own in CreateRepository, none of these operations'
+    except Failure as failure:  # CreateRepository has an error code for it, these operations have none
         raise invalid("resourceTags", failure.message) from None
     if settings.get("repositoryPolicy"):
         try:
@@ -194,7 +194,7 @@ def _check(tx: Transaction, account: str, settings: Parameters) -> None:
 
 
 def _check_role(account: str, arn: str | None) -> None:
-    """None is needed to save tags or a KMS key: so does ECR, which wants one as it makes a repository with them."""
+    """Tags or a KMS key may be saved without a role, as at ECR, which requires one when it creates a repository."""
     found = _ROLE.fullmatch(arn) if arn else None
     if arn and (found is None or found[1] != account):
         raise Failure(
@@ -210,7 +210,7 @@ def _encryption(settings: Parameters) -> tuple[str, str | None]:
 
 
 def _row(settings: Parameters) -> dict[str, Any]:
-    """The columns that the operations' members are kept in."""
+    """The columns for the operations' members."""
     row: dict[str, Any] = {column: settings.get(member) or None for member, column in _COLUMNS.items()}
     for member, column in _JSON_COLUMNS.items():
         row[column] = json.dumps(settings[member]) if settings.get(member) else None
@@ -225,7 +225,7 @@ def _row(settings: Parameters) -> dict[str, Any]:
 
 
 def _bound(tx: Transaction, account: str, given: Parameters) -> dict[str, Any]:
-    """The columns of whom the members that are given name; what is not given stays bound as it was."""
+    """The binding columns of the members that are given; others stay bound as they were."""
     row: dict[str, Any] = {}
     policy, role = given.get("repositoryPolicy"), given.get("customRoleArn")
     if policy is not None:

@@ -1,8 +1,9 @@
-"""Hashes of the frames of objects that are not sealed: kept with the append that made them, read page by page.
+"""Frame hashes of plain (unsealed) objects: stored with the append that made them, read page by page.
 
-A page is the hashes of `FRAME_PAGE` frames, or of those left at a segment's end, at the plain offset of its first one.
-A long append keeps its full pages as they come; they count once the append does, and whatever a failed one left is
-written over, or goes with the next append. Must not know what is hashed, or how.
+A page has the hashes of `FRAME_PAGE` frames, or of those left at a segment's end, under the plain offset of its first
+frame. A long append stores full pages as it goes; they count once the append is recorded, and the next append
+overwrites or deletes those of a failed one. Called by `uploads`, `append_hashes` and `handover`. Must not know what is
+hashed, or how.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from proxy.model.records import FRAME_HASH, FRAME_PAGE, Sealing, Segment
 
 _PAGE = select(pages.c.hashes).where(
     pages.c.object_key == bindparam("key"), pages.c.plain_offset == bindparam("offset")
-)  # made once: every pull of a plain blob asks it
+)  # built once: every pull of a plain blob runs it
 _DROP = delete(pages).where(pages.c.object_key == bindparam("key"), pages.c.plain_offset == bindparam("offset"))
 _DROP_FROM = delete(pages).where(pages.c.object_key == bindparam("key"), pages.c.plain_offset >= bindparam("offset"))
 _KEEP = insert(pages)

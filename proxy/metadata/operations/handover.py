@@ -29,7 +29,7 @@ from proxy.metadata.operations.sealed import UPLOAD_COLUMNS, delete_segments, mo
 
 
 def leave_key(tx: Transaction, row: FoundRow) -> FoundRow:
-    """Of a session that was leased anew after a lease that was not settled: see the module."""
+    """Move a session that was leased after an unsettled lease to another key if needed: see the table above."""
     key: str = row.object_key
     if not row.segment_count:
         forget_rows(tx, key)

@@ -1,7 +1,7 @@
-"""Rows of images that come from an upstream: import of a manifest, when its tag was checked, who fetches a blob.
+"""Rows of images from an upstream: imports of manifests, when tags were checked, and leases for fetching blobs.
 
-An import is a push without its blobs (`absent`), into a repository that the registry's templates for
-PULL_THROUGH_CACHE shape, made by defaults where none matches. Sources: ECR User Guide, "Sync an upstream registry",
+An import is a push without blobs (`absent`). Its repository is created by the registry's template for
+PULL_THROUGH_CACHE, or with defaults if none matches. Sources: ECR User Guide, "Sync an upstream registry",
 "Repository creation templates".
 """
 
@@ -23,7 +23,7 @@ from proxy.metadata.operations.repositories import need_repository
 from proxy.model.mirror import FetchLease, MirroredTag
 from proxy.model.records import CreateOnPush, ManifestFacts, PushedManifest
 
-ENDED_LEASES = 20  # removed with each new lease, of those that nobody ended
+ENDED_LEASES = 20  # expired leases removed with each new one
 
 _TAG = (
     select(mirrored_tags.c.digest, mirrored_tags.c.checked_at)
@@ -47,8 +47,8 @@ def import_manifest(
     create: CreateOnPush,
     facts: ManifestFacts,
 ) -> PushedManifest:
-    """As `pushes.put_manifest`, but blobs and children may be absent. A tag that points there already is only marked as
-    checked, also where it is immutable; to move an immutable one is ImageTagAlreadyExists."""
+    """`pushes.put_manifest`, except that blobs and children may be absent. A tag that already points to the image is
+    only marked as checked, even if immutable; moving an immutable tag is ImageTagAlreadyExists."""
     repository_id, created = need_or_make_repository(tx, account, repository, create, PULL_THROUGH_CACHE)
     row = tx.connection.execute(SETTINGS, {"repository_id": repository_id}).one()
     image_id = find_image(tx, repository_id, digest)
@@ -72,7 +72,8 @@ def mirrored_tag(tx: Transaction, account: str, repository: str, tag: str) -> Mi
 def note_tag_checked(
     tx: Transaction, account: str, repository: str, tag: str, digest: str, at: float | None = None
 ) -> None:
-    """The upstream says that the tag is for `digest`, now, or at `at`: an early one asks for it to be checked."""
+    """Record that the upstream's tag pointed to `digest`, now or at `at`; an early `at` makes the tag due for a
+    check."""
     _mark(tx, need_repository(tx, account, repository), tag, digest, tx.now if at is None else at)
     tx.changed(account, repository)
 
@@ -88,8 +89,8 @@ def lease_fetch(
     seconds: float,
     instead: str = "",
 ) -> FetchLease:
-    """The lease in force: `holder`'s, new or renewed, where there was none, it had ended, or it was that of `instead`,
-    who is known to be gone; else the other's."""
+    """The lease in force: `holder`'s, new or renewed, if there was none, it had expired, or it was that of `instead`,
+    which is known to be gone; else the other's."""
     key = (
         blob_fetches.c.account == account,
         blob_fetches.c.repository == repository,
@@ -112,7 +113,7 @@ def lease_fetch(
 
 @operation(MirrorPort, write=True, settles=True, durable=False)
 def end_fetch(tx: Transaction, account: str, repository: str, digest: str, holder: str) -> None:
-    """Idempotent; nothing where the lease is another's by now."""
+    """Idempotent; does nothing if another holder has the lease."""
     tx.connection.execute(
         delete(blob_fetches).where(
             blob_fetches.c.account == account,
