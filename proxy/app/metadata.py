@@ -45,9 +45,10 @@ def node_name(config: Config) -> str:
 
 
 def trusted_authorities(config: Config) -> ssl.SSLContext | None:
-    """Who vouches for https services; None where nothing is asked over https. ConfigError."""
+    """Who vouches for https services and nodes; None where nothing is asked over https. ConfigError."""
     settings = config.metadata
-    over_tls = "https:" in settings.url or settings.advertise.startswith("https:") or settings.tls_cert
+    asked = (settings.url, settings.advertise, config.server.advertise)
+    over_tls = settings.tls_cert or any("https:" in each for each in asked)
     return _trusted(settings.ca_bundle) if over_tls else None
 
 

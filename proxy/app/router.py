@@ -54,6 +54,7 @@ from proxy.oci import routes as oci
 from proxy.oci.mirror_hosts import MirrorHosts
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
+from proxy.registry.mirror import peers
 from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.pull_times import PullTimes
 from proxy.registry.uploads import Uploads
@@ -245,6 +246,7 @@ def router(
         "key_provider": context.keys.check,
         "audit": trail.check,
     }
+    for_peers = mirror.for_peers() if mirror is not None else None
     probes: dict[str, Handler] = {
         "/healthz": health.healthz,
         "/readyz": partial(health.readyz, parts, leaving),
@@ -259,6 +261,8 @@ def router(
             return "ecr", aws
         if path.startswith(downloads.PATH):
             return "layers", linked
+        if path == peers.PATH and for_peers is not None:
+            return "peers", for_peers
         if path in probes:
             return "probe", probes[path]
         return "none", _not_found

@@ -24,7 +24,7 @@ from proxy.app.audit import open_audit_log
 from proxy.app.context import WorkerContext, open_context
 from proxy.app.events import event_jobs, make_event_targets
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
-from proxy.app.mirror import open_mirror
+from proxy.app.mirror import make_pull_through_upkeep, open_mirror
 from proxy.app.replication import make_replicating
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
 from proxy.audit.trail import Trail
@@ -162,6 +162,7 @@ async def serve_worker(
         lifecycle = lifecycle_run(config, context, trail)
         previews = Previews(lifecycle)
         replicating = make_replicating(config, context)
+        upkeep = make_pull_through_upkeep(config, context, mirror)
         route = router(config, context, trail, stop.is_set, pulls, unproven, targets, mirror, previews)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
@@ -185,7 +186,7 @@ async def serve_worker(
             asyncio.create_task(
                 run_queue(
                     context.metadata,
-                    [event_jobs(config, context, targets), replicating.kind()],
+                    [event_jobs(config, context, targets), replicating.kind(), *upkeep.kinds()],
                     random=random.random,
                     now=context.metadata.now,
                 ),
@@ -199,6 +200,10 @@ async def serve_worker(
                     clock=time.monotonic,
                 ),
                 name="lifecycle",
+            ),
+            asyncio.create_task(
+                run_tasks(context.metadata, upkeep.tasks(), random=random.random, clock=time.monotonic),
+                name="pull-through",
             ),
             asyncio.create_task(replicating.watch(), name="replication"),
             asyncio.create_task(context.agreement.watch(), name="agreement"),

@@ -263,6 +263,8 @@ def _check_together(config: Config, environ: Mapping[str, str]) -> None:
     if bool(metadata.tls_cert) != bool(metadata.tls_key):
         raise ConfigError("[metadata] tls_cert and tls_key go together: one of them is missing")
     urls = [each.strip() for each in metadata.url.split(",") if each.strip().startswith("http")]
+    if config.server.advertise and len(metadata.secret) < 16:
+        raise ConfigError("[server] advertise: nodes show each other [metadata] secret, of at least 16 characters")
     if (metadata.listen or urls) and len(metadata.secret) < 16:
         raise ConfigError("[metadata] secret: a metadata service on TCP needs one of at least 16 characters")
     for complaint in plaintext_connections(config, environ):

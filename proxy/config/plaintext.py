@@ -1,4 +1,4 @@
-"""Which lines leave this machine without TLS: to metadata services, PostgreSQL, S3 and KMS.
+"""Which lines leave this machine without TLS: to metadata services, other nodes, PostgreSQL, S3 and KMS.
 
 `config` refuses them at start unless the section says `plaintext = true`: they carry data keys, layers of
 `sealing = "none"`, signatures, and every row with its secrets' ciphertexts. Loopback and unix sockets are no such
@@ -24,6 +24,7 @@ def plaintext_connections(config: Config, environ: Mapping[str, str]) -> Iterato
     libpq takes from there when the URL does not say."""
     if not config.metadata.plaintext:
         yield from _bare_metadata(config)
+        yield from _bare_advertise(config.server.advertise)
         host = is_plaintext_postgresql(config.metadata.database, environ) if config.metadata.database else None
         if host is not None:
             yield (
@@ -50,6 +51,15 @@ def _bare_metadata(config: Config) -> Iterator[str]:
         yield (
             f"[metadata] listen: {metadata.listen} is reached from other machines, and the secret does not "
             "encrypt: give tls_cert and tls_key, or plaintext = true where the network encrypts"
+        )
+
+
+def _bare_advertise(url: str) -> Iterator[str]:
+    if _is_bare(url):
+        yield (
+            f"[server] advertise: {url} is reached without TLS, and nodes send the secret of [metadata] there: use "
+            "https:// (with [metadata] ca_bundle, if the authority is yours), or [metadata] plaintext = true where the "
+            "network encrypts"
         )
 
 

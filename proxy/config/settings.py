@@ -29,6 +29,12 @@ class ServerSettings:
         "the address clients use, when a proxy changes it, such as https://registry.example",
         matches(r"(https?://[^/\s]+/?)?", "http:// or https:// and a host"),
     )
+    advertise: str = setting(
+        "",
+        "the URL at which other nodes reach this one, such as https://node1.internal:5000; empty: each node fetches "
+        "from upstreams for itself",
+        matches(r"(https?://[^/,\s]+/?)?", "https://HOST:PORT"),
+    )
     trusted_proxies: tuple[str, ...] = setting(
         (), "addresses or networks whose X-Forwarded-For, -Proto and -Host are believed", networks
     )

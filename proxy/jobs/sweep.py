@@ -34,7 +34,7 @@ from proxy.storage.base import ObjectStore, StoredObject
 BATCH = 500  # objects listed at a time
 ROUNDS = 40  # batches of them in one turn: 20,000 objects, some seconds of work
 ROWS = 100  # removed in one transaction at most: other writes wait for it
-ROWS_MIN = 25  # below it, the commit costs more than its rows, and the turn does not come to its end
+ROWS_MIN = 25  # and in a turn's first; below it, the commit costs more than its rows
 BATCH_SECONDS = 0.02  # aimed at for one transaction: a write may wait 50 ms, and the disk needs some of it
 DELETIONS = 8  # objects deleted at once: each waits for a request or three, or for the disk
 ORPHAN_AGE_MIN = 3600.0  # seconds
@@ -140,7 +140,7 @@ async def _until_done(
     """Batches of `remove(limit)` until one finds nothing due, or so many seconds have passed; one at least. Rows are
     counted by kind."""
     clock = asyncio.get_running_loop().time
-    began, rows, corrected, limit = clock(), Counter[str](), 0, ROWS
+    began, rows, corrected, limit = clock(), Counter[str](), 0, min(ROWS_MIN, ROWS)
     try:
         while True:
             asked = clock()

@@ -22,8 +22,15 @@ class MirrorPort(Protocol):
         digest: str,
         tags: Sequence[str],
         create: CreateOnPush,
+        platforms: Sequence[str] = (),
     ) -> PushedManifest:
-        """As `put_manifest`, of a manifest whose blobs and children may come later; `tags` are marked as checked."""
+        """As `put_manifest`, of a manifest whose blobs and children may come later; `tags` are marked as checked. Of an
+        index, a job is to fetch the images for `platforms`."""
+
+    async def request_image(
+        self, account: str, repository: str, *, reference: str, platforms: Sequence[str], share: str
+    ) -> None:
+        """A job is to keep an image fresh, with its layers. `share` is the prefix of its rule."""
 
     async def absent_blob(self, account: str, repository: str, digest: str) -> AbsentBlob | None:
         """A blob that a manifest of the repository names and that is not here."""
@@ -46,8 +53,13 @@ class MirrorPort(Protocol):
         address: str,
         seconds: float,
         instead: str = "",
+        node: str = "",
+        upload_id: str = "",
     ) -> FetchLease:
-        """The lease on fetching a blob: `holder`'s, unless another's lives that is not that of `instead`."""
+        """The lease on fetching a blob: `holder`'s, unless another's lives that is not that of `instead`. Without
+        `upload_id` the session of the lease before stays."""
 
-    async def end_fetch(self, account: str, repository: str, digest: str, *, holder: str) -> None:
-        """Let the lease go. Idempotent."""
+    async def end_fetch(
+        self, account: str, repository: str, digest: str, *, holder: str, resumable: bool = False
+    ) -> None:
+        """Let the lease go; its session is remembered for a while where it is `resumable`. Idempotent."""

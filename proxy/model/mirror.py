@@ -8,6 +8,9 @@ PULL_THROUGH = "pull-through"
 """Who opened an upload session that an import fills, in the place of a principal's id: such a session's commit gives
 the images that wait for the blob their hold on it."""
 
+FETCH_KIND = "pull-through-image"
+"""The kind of jobs that fetch an image with its layers."""
+
 
 @dataclass(frozen=True, slots=True)
 class AbsentBlob:
@@ -29,9 +32,12 @@ class MirroredTag:
 
 @dataclass(frozen=True, slots=True)
 class FetchLease:
-    """Who fetches a blob from its upstream: `holder` is a name made for that one fetch, `address` where others may
-    read it as it comes. It ends by itself at `until` (epoch seconds of the database)."""
+    """Who fetches a blob from its upstream: `holder` is a name made for that one fetch, `address` where other workers
+    of its node may read it as it comes, `node` where other nodes may (empty: they cannot). It ends by itself at `until`
+    (epoch seconds of the database). `upload_id`: the session with what was kept so far, also by a holder before."""
 
     holder: str
     address: str
     until: float
+    node: str = ""
+    upload_id: str = ""

@@ -51,7 +51,7 @@ class Metrics:
             "wharfage_upstream_requests_total", "Requests made of upstream registries", "upstream", "kind", "outcome"
         )
         self.upstream_seconds = seconds(
-            "wharfage_upstream_request_seconds", "Until an upstream's answer was read whole", "kind"
+            "wharfage_upstream_request_seconds", "Until an upstream's answer was read whole", "upstream", "kind"
         )
         self.mirror_pulls = counter(
             "wharfage_pull_through_total",
@@ -59,9 +59,21 @@ class Metrics:
             "outcome",
         )
         self.mirror_fetches = counter(
-            "wharfage_pull_through_fetches_total", "Layers fetched from upstreams: stored, failed, resumed", "outcome"
+            "wharfage_pull_through_fetches_total",
+            "Fetches of layers: stored, failed, resumed, taken over, source lost; and far ranges",
+            "outcome",
         )
-        self.mirror_bytes = counter("wharfage_pull_through_bytes_total", "Bytes of layers that came from upstreams")
+        self.mirror_bytes = counter(
+            "wharfage_pull_through_bytes_total", "Bytes of layers that came from upstreams", "upstream"
+        )
+        self.mirror_followed_bytes = counter(
+            "wharfage_pull_through_followed_bytes_total",
+            "Bytes of layers being fetched that came from another worker or node, or from the store",
+            "source",
+        )
+        self.mirror_waiters = level(
+            "wharfage_pull_through_waiters", "Readers of layers being fetched: clients, workers and nodes"
+        )
         self.sweep_removed = counter("wharfage_sweep_removed_total", "Objects and rows the sweep removed", "kind")
         self.sweep_rows_removed = counter("wharfage_sweep_rows_removed_total", "Rows the sweep removed", "kind")
         self.sweep_corrected = counter(

@@ -15,6 +15,7 @@ from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKeys
 from proxy.blob.objects import open_object
 from proxy.blob.reader import BlobReader
+from proxy.blob.small_objects import SmallObjects
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, Mounted, Sealing, create_on_push
@@ -43,6 +44,7 @@ class Blobs:
         self._pool = pool
         self._links = links
         self._create_on_push = create_on_push
+        self._small = SmallObjects(store, keys)
 
     async def find(self, account: str, repository: str, digest: str) -> Blob:
         """RepositoryNotFound, LayersNotFound (also while quarantined)."""
@@ -57,6 +59,11 @@ class Blobs:
         url = await self._links.link(blob.sealed.object_key)
         observe.metrics.blob_redirects.inc()
         return url
+
+    async def content(self, blob: Blob) -> bytearray | None:
+        """The bytes of a small sealed blob, authenticated now; None: it is to be read through `open`, which also says
+        what is wrong with it."""
+        return await self._small.read(blob.sealed)
 
     @contextlib.asynccontextmanager
     async def open(self, blob: Blob) -> AsyncIterator[OpenBlob]:

@@ -81,17 +81,23 @@ class UpstreamManifest:
 
 
 class LayerBody:
-    """The body of a layer from byte `start` on, `total` being the layer's size where the upstream says it."""
+    """The body of a layer from byte `start` on, `total` being the layer's size where the upstream says it. Of an
+    upstream that knows no ranges (`skips`) what is before `start` comes too, and is passed over."""
 
-    def __init__(self, answer: aiohttp.ClientResponse, skip: int, total: int | None) -> None:
+    def __init__(
+        self, answer: aiohttp.ClientResponse, skip: int, total: int | None, received: Callable[[int], None]
+    ) -> None:
         self.total = total
+        self.skips = skip > 0
         self._answer = answer
         self._skip = skip
+        self._received = received
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """`UpstreamFailed` (UNAVAILABLE) where it breaks off."""
         with translated():
             async for chunk in self._answer.content.iter_any():
+                self._received(len(chunk))
                 if self._skip:
                     taken = min(self._skip, len(chunk))
                     self._skip -= taken
@@ -101,7 +107,8 @@ class LayerBody:
 
 
 class UpstreamClient:
-    """Open with `async with`. `clock` counts seconds; `note(kind, outcome, seconds)` hears of each request."""
+    """Open with `async with`. `clock` counts seconds; `note(kind, outcome, seconds)` hears of each request, and
+    `received` of each piece of a layer."""
 
     def __init__(
         self,
@@ -110,6 +117,7 @@ class UpstreamClient:
         *,
         clock: Callable[[], float],
         note: Callable[[str, str, float], None],
+        received: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.upstream = upstream
         self.reach = UpstreamReach(upstream.base)
@@ -117,6 +125,7 @@ class UpstreamClient:
         self.breaker = Breaker(clock)
         self._clock = clock
         self._note = note
+        self._received = received
         name, password = (credential.username, credential.password) if credential is not None else ("", "")
         self._credentials = RegistryAuthorizer(name, password, self.reach, self._fetch_token, clock)
         self._throttle = Throttle(upstream.connections, upstream.requests_per_second, clock)
@@ -145,20 +154,25 @@ class UpstreamClient:
             return _checked(reference, answer.headers, content)
 
     @contextlib.asynccontextmanager
-    async def layer(self, repository: str, digest: str, start: int = 0) -> AsyncIterator[LayerBody]:
-        """A layer's body from byte `start` on, for a `with` block. `UpstreamFailed`, WRONG for another range."""
+    async def layer(
+        self, repository: str, digest: str, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[LayerBody]:
+        """A layer's body from byte `start` on, up to `stop` where that is given, for a `with` block. `UpstreamFailed`,
+        WRONG for another range. An upstream that knows no ranges sends all."""
         path = f"/v2/{self.upstream.path_of(repository)}/blobs/{digest}"
-        headers = {"Range": f"bytes={start}-"} if start else {}
+        until = "" if stop is None else str(stop - 1)
+        headers = {"Range": f"bytes={start}-{until}"} if start or until else {}
         async with self._asked("layer", "GET", path, repository, headers) as answer:
             if answer.status == 206:
                 found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-                if found is None or int(found[1]) != start or int(found[2]) != int(found[3]) - 1:
+                last = int(found[3]) - 1 if found is not None and stop is None else (stop or 0) - 1
+                if found is None or (int(found[1]), int(found[2])) != (start, last):
                     raise UpstreamFailed(
                         UpstreamReason.WRONG, "wrong-range", "it answered another range than was asked for"
                     )
-                yield LayerBody(answer, 0, int(found[3]))
+                yield LayerBody(answer, 0, int(found[3]), self._received)
             else:
-                yield LayerBody(answer, start, answer.content_length)
+                yield LayerBody(answer, start, answer.content_length, self._received)
 
     @property
     def realm(self) -> str:

@@ -18,8 +18,9 @@ from proxy.jobs.counts import check_counts
 from proxy.metadata.db.identity_tables import accounts
 from proxy.metadata.db.schema import repositories
 from proxy.metadata.db.transaction import Registry, Transaction
-from proxy.metadata.operations import counts
+from proxy.metadata.operations import counts, usage
 from proxy.model.errors import Code, Failure
+from proxy.model.mirror import PULL_THROUGH
 from proxy.model.quotas import Quotas
 from proxy.model.records import CreateOnPush, Upload
 from support.metadata import (
@@ -211,6 +212,18 @@ async def test_a_principal_has_so_many_open_uploads_and_none_lasts_for_ever(worl
     with pytest.raises(Failure) as caught:
         await sent(world, opened[1], 1)
     assert caught.value.code is Code.UPLOAD_NOT_FOUND
+
+
+async def test_fetches_of_layers_share_no_limit_with_people_and_have_one_of_their_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.bootstrap()
+    monkeypatch.setattr(usage, "FETCHES_OPEN", OPEN_UPLOADS + 2)
+    for _ in range(OPEN_UPLOADS + 2):
+        await world.begin("one", opened_by=PULL_THROUGH)
+    failure = await refused(world.begin("one", opened_by=PULL_THROUGH))
+    assert str(OPEN_UPLOADS + 2) in failure.message
+    await world.begin("one", opened_by="AIDA1")
 
 
 async def test_a_lease_is_not_renewed_beyond_an_uploads_age(world: World) -> None:

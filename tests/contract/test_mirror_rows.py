@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
 from proxy.model.errors import Code, Failure
-from proxy.model.mirror import PULL_THROUGH, AbsentBlob
+from proxy.model.mirror import FETCH_KIND, PULL_THROUGH, AbsentBlob
 from proxy.model.records import CreateOnPush
 from support.metadata import ACCOUNT, REPOSITORY, World, append, digest, image_manifest, index_manifest
 
@@ -163,5 +164,65 @@ async def test_one_at_a_time_has_the_lease_of_a_fetch(world: World) -> None:
     assert await lease("fourth") == "fourth"
 
 
+async def test_who_takes_a_fetch_over_is_told_its_upload_session(world: World) -> None:
+    name = ACCOUNT, "hub/a", digest("x")
+
+    async def lease(holder: str, instead: str = "", upload_id: str = "", seconds: float = 60.0) -> tuple[str, str, str]:
+        found = await world.metadata.lease_fetch(
+            *name,
+            holder=holder,
+            address="at",
+            seconds=seconds,
+            instead=instead,
+            node=f"http://{holder}",
+            upload_id=upload_id,
+        )
+        return found.holder, found.node, found.upload_id
+
+    assert await lease("one") == ("one", "http://one", "")
+    assert await lease("one", upload_id="u1") == ("one", "http://one", "u1")
+    assert await lease("one") == ("one", "http://one", "u1")
+    assert await lease("two") == ("one", "http://one", "u1")
+    assert await lease("two", instead="one") == ("two", "http://two", "u1")
+    await world.metadata.end_fetch(*name, holder="two", resumable=True)
+    await world.metadata.lease_fetch(ACCOUNT, "hub/a", digest("y"), holder="y", address="at", seconds=1.0)
+    assert await lease("three") == ("three", "http://three", "u1")
+    await world.metadata.end_fetch(*name, holder="three")
+    assert await lease("four", seconds=0.0, upload_id="u2") == ("four", "http://four", "u2")
+    world.clock.now += 3600
+    await world.metadata.lease_fetch(ACCOUNT, "hub/a", digest("z"), holder="z", address="at", seconds=1.0)
+    assert await lease("five") == ("five", "http://five", "")
+
+
 def test_an_absent_blob_is_as_its_descriptor_says() -> None:
     assert AbsentBlob("sha256:a", 1, "a/b").size == 1
+
+
+async def test_an_index_that_is_imported_for_platforms_is_fetched_by_one_job(world: World) -> None:
+    child = image_manifest("config", ["layer"])
+    for content, platforms in (
+        (child, ["linux/amd64"]),
+        (index_manifest([digest(child)]), []),
+        (index_manifest([digest(child), digest(b"x")]), ["a/b"]),
+    ):
+        for _ in range(2):
+            await world.metadata.import_manifest(
+                ACCOUNT,
+                REPOSITORY,
+                content=content,
+                media_type=None,
+                digest=digest(content),
+                tags=["1"],
+                create=YES,
+                platforms=platforms,
+            )
+    [job] = await world.metadata.list_jobs(after=0, limit=10)
+    assert (job.kind, json.loads(job.subject)) == (
+        FETCH_KIND,
+        {
+            "repository": REPOSITORY,
+            "reference": digest(index_manifest([digest(child), digest(b"x")])),
+            "platforms": ["a/b"],
+            "is_here": True,
+        },
+    )

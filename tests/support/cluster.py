@@ -52,6 +52,7 @@ class Cluster:
     service_ports: list[int]
     port: int
     skews: Sequence[float] = ()
+    of_nodes: Mapping[str, str] = field(default_factory=dict)
     services: list[Daemon | None] = field(default_factory=list)
     nginx: Daemon | None = None
     secret: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -69,9 +70,11 @@ class Cluster:
         through: Through = directly,
         watched: bool = False,
         skews: Sequence[float] = (),
+        of_nodes: Mapping[str, str] | None = None,
     ) -> Cluster:
         """All parts running and ready. `folder` is there and empty: it names the database and the bucket's prefix.
-        `skews` are the seconds by which services' clocks are ahead, by number; 0.0 or none: right."""
+        `skews` are the seconds by which services' clocks are ahead, by number; 0.0 or none: right. `of_nodes`
+        is further environment of each node."""
         name = f"{folder.name}-{secrets.token_hex(4)}"
         store = seaweed.settings(f"{name}/")
         made = cls(
@@ -82,6 +85,7 @@ class Cluster:
             workers=workers,
             watched=watched,
             skews=skews,
+            of_nodes=of_nodes or {},
             nodes=[],
             service_ports=[free_port() for _ in range(services)],
             port=free_port(),
@@ -206,7 +210,8 @@ class Cluster:
 
     def _run_node(self, data: Path, port: int) -> Daemon:
         listen = ["--listen", f"127.0.0.1:{port}", "--workers", str(self.workers)]
-        return self._run("proxy", "--data", str(data), *listen, log=data, extra=self.node_settings(data))
+        settings = self.node_settings(data) | {"WHARFAGE_SERVER_ADVERTISE": f"http://127.0.0.1:{port}", **self.of_nodes}
+        return self._run("proxy", "--data", str(data), *listen, log=data, extra=settings)
 
     def _run(self, *words: str, log: Path, extra: Mapping[str, str]) -> Daemon:
         program = [str(ROOT / "tests" / "support" / "serve_watched.py")] if self.watched else ["-m", "proxy"]

@@ -44,5 +44,8 @@ blob_fetches = Table(
     Column("holder", String(32), nullable=False),
     Column("address", Text, nullable=False),
     Column("until", Float, nullable=False, index=True),
+    Column("node", Text, nullable=False, server_default=""),  # where other nodes reach the holder's, if they can
+    Column("upload_id", String(36), nullable=False, server_default=""),  # the session that it fills, once it has kept
 )
-"""Leases of blobs that are being fetched. An expired one is taken over or removed."""
+"""Leases of blobs that are being fetched. An expired one is taken over; it is removed once its upload session is not
+continued any more."""

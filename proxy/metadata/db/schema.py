@@ -34,7 +34,7 @@ from proxy.metadata.db.columns import RowId
 from proxy.metadata.db.columns import metadata as metadata
 from proxy.metadata.db.columns import name as _name
 
-HEAD = "0025"
+HEAD = "0026"
 """The newest migration. A database at this version needs no Alembic at start."""
 
 repositories = Table(

@@ -8,6 +8,7 @@ PULL_THROUGH_CACHE, or with defaults if none matches. Sources: ECR User Guide, "
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
@@ -15,14 +16,16 @@ from proxy.metadata.db.mirror_tables import blob_fetches, mirrored_tags
 from proxy.metadata.db.schema import repositories
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.mirror_contract import MirrorPort
+from proxy.metadata.operations import jobs
 from proxy.metadata.operations.create_on_push import PULL_THROUGH_CACHE, need_or_make_repository
 from proxy.metadata.operations.manifests import find_image, find_tag
 from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.metadata.operations.pushes import SETTINGS, examine, insert_image, move_tag
 from proxy.metadata.operations.repositories import need_repository
-from proxy.model.mirror import FetchLease, MirroredTag
+from proxy.model.mirror import FETCH_KIND, FetchLease, MirroredTag
 from proxy.model.records import CreateOnPush, ManifestFacts, PushedManifest
 
+RESUMABLE_SECONDS = 3600.0  # for which an ended lease says which upload session to go on with
 ENDED_LEASES = 20  # expired leases removed with each new one
 
 _TAG = (
@@ -36,7 +39,21 @@ _TAG = (
 )
 
 
-@operation(MirrorPort, write=True, prepare=examine)
+def examine_import(
+    account: str,
+    repository: str,
+    content: bytes,
+    media_type: str | None,
+    digest: str,
+    tags: Sequence[str],
+    create: CreateOnPush,
+    platforms: Sequence[str] = (),
+) -> dict[str, Any]:
+    """As `pushes.examine`."""
+    return examine(account, repository, content, media_type, digest, tags, create) | {"platforms": platforms}
+
+
+@operation(MirrorPort, write=True, prepare=examine_import)
 def import_manifest(
     tx: Transaction,
     account: str,
@@ -46,14 +63,18 @@ def import_manifest(
     tags: Sequence[str],
     create: CreateOnPush,
     facts: ManifestFacts,
+    platforms: Sequence[str] = (),
 ) -> PushedManifest:
     """`pushes.put_manifest`, except that blobs and children may be absent. A tag that already points to the image is
-    only marked as checked, even if immutable; moving an immutable tag is ImageTagAlreadyExists."""
+    only marked as checked, even if immutable; moving an immutable tag is ImageTagAlreadyExists. A new
+    index has the images for `platforms` fetched by a job."""
     repository_id, created = need_or_make_repository(tx, account, repository, create, PULL_THROUGH_CACHE)
     row = tx.connection.execute(SETTINGS, {"repository_id": repository_id}).one()
     image_id = find_image(tx, repository_id, digest)
     if image_id is None:
         image_id = insert_image(tx, account, repository, repository_id, content, digest, facts, imported=True)
+        if platforms and facts.children:
+            _request(tx, account, repository, digest, platforms, repository, is_here=True)
     for tag in tags:
         if find_tag(tx, repository_id, tag) != image_id:
             move_tag(tx, repository, row, tag, image_id)
@@ -78,6 +99,14 @@ def note_tag_checked(
     tx.changed(account, repository)
 
 
+@operation(MirrorPort, write=True, settles=True)
+def request_image(
+    tx: Transaction, account: str, repository: str, reference: str, platforms: Sequence[str], share: str
+) -> None:
+    """As `MirrorPort` says. Asked for again before it is done, it is done once."""
+    _request(tx, account, repository, reference, platforms, share, is_here=False)
+
+
 @operation(MirrorPort, write=True, settles=True, durable=False)
 def lease_fetch(
     tx: Transaction,
@@ -88,40 +117,69 @@ def lease_fetch(
     address: str,
     seconds: float,
     instead: str = "",
+    node: str = "",
+    upload_id: str = "",
 ) -> FetchLease:
     """The lease in force: `holder`'s, new or renewed, if there was none, it had expired, or it was that of `instead`,
-    which is known to be gone; else the other's."""
+    which is known to be gone; else the other's. A holder that lost its lease is fenced by its upload session."""
     key = (
         blob_fetches.c.account == account,
         blob_fetches.c.repository == repository,
         blob_fetches.c.digest == digest,
     )
     row = tx.connection.execute(
-        select(blob_fetches.c.holder, blob_fetches.c.address, blob_fetches.c.until).where(*key)
+        select(
+            blob_fetches.c.holder,
+            blob_fetches.c.address,
+            blob_fetches.c.until,
+            blob_fetches.c.node,
+            blob_fetches.c.upload_id,
+        ).where(*key)
     ).one_or_none()
     if row is not None and row.until > tx.now and row.holder not in (holder, instead):
-        return FetchLease(row.holder, row.address, row.until)
-    given = {"holder": holder, "address": address, "until": tx.now + seconds}
+        return FetchLease(row.holder, row.address, row.until, row.node, row.upload_id)
+    given = {"holder": holder, "address": address, "until": tx.now + seconds, "node": node}
+    session = upload_id or (row.upload_id if row is not None else "")
+    given["upload_id"] = session
     if row is not None:
         tx.connection.execute(update(blob_fetches).where(*key).values(**given))
     else:
         _remove_ended(tx)
         named = {"account": account, "repository": repository, "digest": digest}
         tx.connection.execute(insert(blob_fetches).values(**named, **given))
-    return FetchLease(holder, address, tx.now + seconds)
+    return FetchLease(holder, address, tx.now + seconds, node, session)
 
 
 @operation(MirrorPort, write=True, settles=True, durable=False)
-def end_fetch(tx: Transaction, account: str, repository: str, digest: str, holder: str) -> None:
+def end_fetch(
+    tx: Transaction, account: str, repository: str, digest: str, holder: str, resumable: bool = False
+) -> None:
     """Idempotent; does nothing if another holder has the lease."""
-    tx.connection.execute(
-        delete(blob_fetches).where(
-            blob_fetches.c.account == account,
-            blob_fetches.c.repository == repository,
-            blob_fetches.c.digest == digest,
-            blob_fetches.c.holder == holder,
-        )
+    mine = (
+        blob_fetches.c.account == account,
+        blob_fetches.c.repository == repository,
+        blob_fetches.c.digest == digest,
+        blob_fetches.c.holder == holder,
     )
+    if resumable:
+        tx.connection.execute(update(blob_fetches).where(*mine).values(until=tx.now))
+    else:
+        tx.connection.execute(delete(blob_fetches).where(*mine))
+
+
+def _request(
+    tx: Transaction,
+    account: str,
+    repository: str,
+    reference: str,
+    platforms: Sequence[str],
+    share: str,
+    *,
+    is_here: bool,
+) -> None:
+    """`is_here`: the image came by itself, and is not brought back where it is gone when the job runs."""
+    subject = {"repository": repository, "reference": reference, "platforms": list(platforms), "is_here": is_here}
+    jobs.enqueue(tx, FETCH_KIND, account, f"{account}/{repository}@{reference}", subject, share=share[:128])
 
 
 def _mark(tx: Transaction, repository_id: int, tag: str, digest: str, at: float) -> None:
@@ -134,12 +192,7 @@ def _mark(tx: Transaction, repository_id: int, tag: str, digest: str, at: float)
 
 
 def _remove_ended(tx: Transaction) -> None:
-    ended = (
-        tx.connection.execute(select(blob_fetches.c.holder).where(blob_fetches.c.until <= tx.now).limit(ENDED_LEASES))
-        .scalars()
-        .all()
-    )
+    is_over = blob_fetches.c.until <= tx.now - RESUMABLE_SECONDS
+    ended = tx.connection.execute(select(blob_fetches.c.holder).where(is_over).limit(ENDED_LEASES)).scalars().all()
     if ended:
-        tx.connection.execute(
-            delete(blob_fetches).where(blob_fetches.c.holder.in_(ended), blob_fetches.c.until <= tx.now)
-        )
+        tx.connection.execute(delete(blob_fetches).where(blob_fetches.c.holder.in_(ended), is_over))

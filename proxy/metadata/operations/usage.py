@@ -25,8 +25,13 @@ from proxy.metadata.db.schema import UPLOAD_COMMITTED, UPLOAD_OPEN, repositories
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.model.errors import Code, Failure
 from proxy.model.errors import upload_not_found as not_found
+from proxy.model.mirror import PULL_THROUGH
 from proxy.model.quotas import bytes_exceeded
 from proxy.model.records import Upload
+
+FETCHES_OPEN = 10_000
+"""Upload sessions of `PULL_THROUGH` at once, of all accounts: what nodes that died have left is among them until the
+sweep takes it."""
 
 _UNLIMITED = 2**62
 Holder = TypeVar("Holder", int, str)
@@ -69,13 +74,18 @@ OPEN_UPLOADS = select(func.count()).select_from(_OPENED.subquery("limited")).sca
 
 
 def of_principal(tx: Transaction, principal: str) -> dict[str, object]:
-    return {"principal": principal, "most": tx.registry.quotas.open_uploads if principal else 0}
+    return {"principal": principal, "most": _most_open(tx, principal) if principal else 0}
+
+
+def _most_open(tx: Transaction, principal: str) -> int:
+    """Fetches of layers are one principal for all accounts: a limit meant for a person would end them all at once."""
+    return FETCHES_OPEN if principal == PULL_THROUGH else tx.registry.quotas.open_uploads
 
 
 def opening_columns(tx: Transaction, principal: str, open_uploads: int) -> dict[str, object]:
     """The columns of a new session that name its principal and time. LimitExceeded if the principal has too many
     open."""
-    most = tx.registry.quotas.open_uploads
+    most = _most_open(tx, principal)
     if principal and open_uploads >= most:
         raise Failure(
             Code.LIMIT_EXCEEDED,

@@ -1,13 +1,18 @@
-"""Which fetch an asked layer comes from: one of this worker, one of another worker, or a new one.
+"""A layer that is not here, as it comes: one copy of it in each worker that is asked, filled from wherever it can be.
 
-    lease in the rows          the fetch
-    nobody's, or over          ours: begun here; the lease is renewed while it runs, and ended with it
-    another's, reachable       read over the `relay`
-    another's, not reachable   dead, or of another node: taken over, if it is still that one's
-    another's, who has none    it has just ended: the blob is here by now, or the lease is
+    the blob is here by now        from the store
+    nobody's lease, or over        from the upstream (`fetch.lead`): the lease is ours, and ends with it
+    a worker's of this node        from its copy, over the `relay`
+    another node's                 from a worker of this node that has it from there; else from there (`peers`)
+    another's, not reachable       it is dead: its lease is taken over, if it is still that one's
+    another's, who has none        it has just ended: the blob is here by now, or the lease is free
 
-So a blob is fetched once for a node, and a holder that dies costs what it had brought. What a client reads is a
-`Source` of `http.body_writer`; it must not know HTTP either way.
+So a blob is fetched once for all nodes that reach each other. A source that dies is replaced by the next of these, from
+the byte at which this copy stands (`fetch` has the table). A second-hand copy (from a worker of this node) is never a
+source, so that no two copies wait for each other.
+
+A range that begins far ahead of what has come is read by a request of its own at the upstream, and not stored: nobody
+has verified it. What a client reads is a `Source` of `http.body_writer`; it must not know HTTP either way.
 """
 
 from __future__ import annotations
@@ -17,30 +22,53 @@ import contextlib
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 from proxy import observe
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
-from proxy.model.mirror import PULL_THROUGH, AbsentBlob
-from proxy.model.names import parse_digest
+from proxy.model.mirror import AbsentBlob, FetchLease
 from proxy.model.pull_through import PullThroughRule
-from proxy.registry.append import Append, see_through
+from proxy.registry.append import see_through
 from proxy.registry.blobs import Blobs, OpenBlob
 from proxy.registry.mirror import relay
-from proxy.registry.mirror.fetch import Fetch
+from proxy.registry.mirror.fetch import follow, lead
+from proxy.registry.mirror.layer_copy import LayerCopy
+from proxy.registry.mirror.peers import Handler, Peers
+from proxy.registry.mirror.relay import CopySource, NoSuchFetch, SourceLost
 from proxy.registry.mirror.spool import FetchSpool
+from proxy.registry.mirror.upload_session import UploadSession
 from proxy.registry.mirror.upstreams import Upstreams, told, upstream_name
 from proxy.registry.uploads import Uploads
 from proxy.upstream.client import LayerBody
-from proxy.upstream.errors import UpstreamFailed
+from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
 LEASE_SECONDS = 15.0
 RENEW_SECONDS = 5.0
-TRIES = 20  # at finding who fetches: each costs a call or two
+TRIES = 40  # at finding a source, without a byte between them: each costs a call or two
 TRY_SECONDS = 0.05
+FAR_BYTES = 64 << 20
+WORTH_SHARE = 8  # a session that has more than this part of a layer beyond the copy is gone on with
+SESSION_SECONDS = 20.0  # for which it is waited for: longer than the lease of whoever died with it
+
+_LOST_SESSION = frozenset({Code.UPLOAD_CONFLICT, Code.UPLOAD_IN_USE, Code.UPLOAD_NOT_FOUND, Code.INVALID_LAYER_PART})
 
 Name = tuple[str, str, str]  # account, repository, digest
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is fetched, under which rule."""
+
+    rule: PullThroughRule
+    account: str
+    repository: str
+    blob: AbsentBlob
+
+    @property
+    def name(self) -> Name:
+        return self.account, self.repository, self.blob.digest
 
 
 class MirrorBlobs:
@@ -54,140 +82,265 @@ class MirrorBlobs:
         upstreams: Upstreams,
         folder: Path,
         sockets: Path,
+        peers: Peers | None = None,
         *,
         early_ranges: bool = True,
     ) -> None:
+        """Without `peers` other nodes are not asked, and do not ask."""
         self._metadata = metadata
         self._blobs = blobs
         self._uploads = uploads
         self._upstreams = upstreams
         self._folder = folder
         self._sockets = sockets
+        self._peers = peers
+        self._node = peers.node if peers is not None else ""
         self._early_ranges = early_ranges
         self._address = ""
         self._server: asyncio.Server | None = None
-        self._fetches: dict[Name, Fetch] = {}
+        self._copies: dict[Name, LayerCopy] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def begin(self) -> None:
         """Serve other workers."""
-        path = self._sockets / f"f-{secrets.token_hex(4)}.sock"
-        self._server = await relay.serve(path, lambda *name: self._fetches.get(name))
+        path = self._sockets / relay.socket_name()
+        self._server = await relay.serve(path, self.copy)
         self._address = str(path)
 
     async def close(self) -> None:
-        """End what runs; its leases end by themselves."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """End what runs; others go on with it. Its leases end by themselves."""
         if self._server is not None:
             self._server.close()
             with contextlib.suppress(FileNotFoundError):
                 await asyncio.to_thread(Path(self._address).unlink)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._peers is not None:
+            await self._peers.close()
+
+    def copy(self, account: str, repository: str, digest: str) -> LayerCopy | None:
+        """What this worker has of a layer that is on its way."""
+        return self._copies.get((account, repository, digest))
+
+    def for_peers(self) -> Handler | None:
+        """What answers other nodes; None where they are not to ask."""
+        return self._peers.handler(self._sockets, self.copy) if self._peers is not None else None
 
     def open(self, rule: PullThroughRule, account: str, repository: str, blob: AbsentBlob) -> ComingBlob:
         """The blob, to be read as it comes."""
-        return ComingBlob(self, rule, account, repository, blob)
+        return ComingBlob(self, _Wanted(rule, account, repository, blob))
 
-    async def runs(
-        self, rule: PullThroughRule, account: str, repository: str, blob: AbsentBlob, start: int, stop: int
-    ) -> AsyncGenerator[memoryview, None]:
-        """The bytes [start, stop), from whichever fetch; or from the store, where it has come meanwhile."""
-        early = self._early_ranges or (start, stop) == (0, blob.size)
-        source = await self._source(rule, account, repository, blob, start, stop, early)
-        async with contextlib.aclosing(source) as runs:
+    async def runs(self, wanted: _Wanted, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
+        """The bytes [start, stop), as they come."""
+        is_range = (start, stop) != (0, wanted.blob.size)
+        copy = self._copies.get(wanted.name) or self._begin(wanted)
+        if is_range and self._early_ranges and start > FAR_BYTES:
+            await copy.found.wait()
+            if copy.failure is None and not copy.is_done and start > max(copy.length, copy.ahead) + FAR_BYTES:
+                async with contextlib.aclosing(self._far_runs(wanted, start, stop)) as runs:
+                    async for run in runs:
+                        start += len(run)
+                        yield run
+        early = self._early_ranges or not is_range
+        async with contextlib.aclosing(copy.runs(start, stop, early=early)) as runs:
             async for run in runs:
                 yield run
 
-    async def _source(
-        self,
-        rule: PullThroughRule,
-        account: str,
-        repository: str,
-        blob: AbsentBlob,
-        start: int,
-        stop: int,
-        early: bool,
-    ) -> AsyncGenerator[memoryview, None]:
-        name = (account, repository, blob.digest)
-        holder, instead = secrets.token_hex(16), ""
-        for _ in range(TRIES):
-            if (mine := self._fetches.get(name)) is not None:
-                return mine.runs(start, stop, early=early)
-            self._upstreams.require(rule, repository, blob.digest)
-            lease = await self._metadata.lease_fetch(
-                *name, holder=holder, address=self._address, seconds=LEASE_SECONDS, instead=instead
-            )
-            if lease.holder == holder:
-                if (mine := self._fetches.get(name)) is not None:  # begun while the lease was asked for
-                    return mine.runs(start, stop, early=early)
-                if (stored := await self._stored(name)) is not None:
-                    await self._metadata.end_fetch(*name, holder=holder)
-                    return self._read(stored, start, stop)
-                return self._begin(rule, name, blob, holder).runs(start, stop, early=early)
-            try:
-                return await relay.connect(lease.address, *name, start, stop, early=early)
-            except relay.NoSuchFetch as none:
-                instead = lease.holder if none.is_gone else ""
-            if (stored := await self._stored(name)) is not None:
-                return self._read(stored, start, stop)
-            await asyncio.sleep(TRY_SECONDS)
-        raise Failure(Code.UPSTREAM_UNAVAILABLE, "The layer is being fetched elsewhere; try again", seconds=2.0)
+    async def _far_runs(self, wanted: _Wanted, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
+        """From the upstream alone, which vouches for them; none where it knows no ranges."""
+        observe.metrics.mirror_fetches.labels("range").inc()
+        try:
+            async with self._body(wanted, start, stop) as body:
+                if body.skips:
+                    return
+                async with contextlib.aclosing(body.chunks()) as chunks:
+                    async for chunk in chunks:
+                        if start + len(chunk) > stop:
+                            raise UpstreamFailed(UpstreamReason.WRONG, "wrong-length", "more than the range")
+                        start += len(chunk)
+                        yield memoryview(chunk)
+                if start < stop:
+                    raise UpstreamFailed(UpstreamReason.UNAVAILABLE, "cut-short", f"{stop - start} bytes are missing")
+        except UpstreamFailed as failure:
+            raise self._failed(wanted, failure) from failure
 
-    def _begin(self, rule: PullThroughRule, name: Name, blob: AbsentBlob, holder: str) -> Fetch:
-        account, repository, digest = name
-
-        @contextlib.asynccontextmanager
-        async def body(start: int) -> AsyncIterator[LayerBody]:
-            client = await self._upstreams.client(rule)
-            async with client.layer(upstream_name(rule, repository), digest, start) as found:
-                yield found
-
-        async def begin() -> Append:
-            upload = await self._uploads.begin(account, repository, may_create=False, opened_by=PULL_THROUGH)
-            opened.append(upload.upload_id)
-            return await self._uploads.append(
-                account, repository, upload.upload_id, length=blob.size, closing=parse_digest(digest)
-            )
-
-        def failed(failure: UpstreamFailed) -> Failure:
-            missing = Failure(Code.LAYERS_NOT_FOUND, "The upstream has no such layer", digests=[digest])
-            return self._upstreams.remember(rule, repository, digest, told(rule, failure, missing=missing))
-
-        opened: list[str] = []
-        fetch = Fetch(blob, FetchSpool(self._folder), body=body, begin=begin, failed=failed)
-        self._fetches[name] = fetch
-        task = asyncio.create_task(self._run(fetch, name, holder, opened), name="fetch layer")
+    # ---- one copy ----------------------------------------------------------------------------------------------------
+    def _begin(self, wanted: _Wanted) -> LayerCopy:
+        copy = self._copies[wanted.name] = LayerCopy(wanted.blob, FetchSpool(self._folder))
+        task = asyncio.create_task(self._run(copy, wanted), name="layer")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return fetch
+        return copy
 
-    async def _run(self, fetch: Fetch, name: Name, holder: str, opened: list[str]) -> None:
-        renewing = asyncio.create_task(self._renew(name, holder), name="renew lease of a fetch")
+    async def _run(self, copy: LayerCopy, wanted: _Wanted) -> None:
+        """To the end, whatever it is."""
         try:
-            await fetch.run()
+            await self._fill(copy, wanted)
+        except UpstreamFailed as failure:
+            copy.fail(self._failed(wanted, failure))
+        except Failure as failure:
+            wrong = failure.code in (Code.INVALID_LAYER, Code.SIZE_INVALID)
+            named = UpstreamFailed(UpstreamReason.WRONG, "wrong-layer", failure.message)
+            copy.fail(self._failed(wanted, named) if wrong else failure)
+        except BaseException:
+            if not copy.is_done:
+                copy.ended_with_worker = True
+                copy.fail(Failure(Code.METADATA_UNAVAILABLE, "the fetch was ended with its worker", hint="try again"))
+            raise
         finally:
-            self._fetches.pop(name, None)
+            del self._copies[wanted.name]
+            if copy.failure is not None:
+                observe.log.warning("a layer did not come", digest=wanted.blob.digest, error=str(copy.failure))
+        await copy.unread()
+        await copy.close()
+
+    async def _fill(self, copy: LayerCopy, wanted: _Wanted) -> None:
+        holder, gone, tries, stands = secrets.token_hex(16), "", 0, 0
+        while not copy.is_done:
+            if tries and (stored := await self._stored(wanted.name)) is not None:
+                copy.ahead = wanted.blob.size
+                copy.found.set()
+                return await follow(copy, self._read(stored, copy.length, wanted.blob.size), "store")
+            self._upstreams.require(wanted.rule, wanted.repository, wanted.blob.digest)
+            copy.is_first_hand = False
+            lease = await self._lease(wanted, holder, instead=gone)
+            try:
+                if lease.holder == holder:
+                    await self._lead(copy, wanted, holder, lease.upload_id, taken_over=bool(gone))
+                else:
+                    await self._follow(copy, wanted, lease)
+            except NoSuchFetch as none:
+                gone = lease.holder if none.is_gone else ""
+            except SourceLost:
+                observe.metrics.mirror_fetches.labels("source lost").inc()
+            tries, stands = (tries + 1, stands) if copy.length == stands else (1, copy.length)
+            if tries > TRIES:
+                raise Failure(Code.UPSTREAM_UNAVAILABLE, "The layer is being fetched elsewhere; try again", seconds=2.0)
+            if not copy.is_done:
+                await asyncio.sleep(TRY_SECONDS)
+
+    # ---- from the upstream -------------------------------------------------------------------------------------------
+    async def _lead(self, copy: LayerCopy, wanted: _Wanted, holder: str, upload_id: str, *, taken_over: bool) -> None:
+        """SourceLost where another turns out to have the upload session, or where the rest is in the store."""
+        if (await self._stored(wanted.name)) is not None:  # it came while the lease was asked for
+            await self._metadata.end_fetch(*wanted.name, holder=holder)
+            raise SourceLost
+        if taken_over:
+            observe.metrics.mirror_fetches.labels("taken over").inc()
+        copy.is_first_hand = True
+        copy.found.set()
+
+        async def kept(session_id: str) -> None:
+            await self._lease(wanted, holder, upload_id=session_id)
+
+        session = UploadSession(self._uploads, wanted.account, wanted.repository, wanted.blob, kept)
+        renewing = asyncio.create_task(self._renew(wanted, holder), name="renew lease of a fetch")
+        is_done = is_wrong = False
+        try:
+            # Without `peers` whoever is not reached may live, on another node: its session is left to it.
+            resumed = upload_id if self._peers is not None or not taken_over else ""
+            await self._open_session(session, copy, resumed)
+            await lead(copy, session, lambda start: self._body(wanted, start))
+            is_done = True
+            observe.metrics.mirror_fetches.labels("stored").inc()
+        except UpstreamFailed as failure:
+            is_wrong = failure.reason is UpstreamReason.WRONG
+            raise
+        except Failure as failure:
+            if failure.code in _LOST_SESSION:
+                raise SourceLost from failure
+            is_wrong = failure.code in (Code.INVALID_LAYER, Code.SIZE_INVALID)
+            raise
+        finally:
+            if not is_done:
+                observe.metrics.mirror_fetches.labels("failed").inc()
             renewing.cancel()
-            await see_through(self._finish(fetch, name, holder, opened))
-        await fetch.unread()
-        await fetch.close()
+            resumable = session.is_kept and not is_done and not is_wrong
+            await see_through(self._end(wanted, holder, session, is_done=is_done, resumable=resumable))
 
-    async def _finish(self, fetch: Fetch, name: Name, holder: str, opened: list[str]) -> None:
+    async def _open_session(self, session: UploadSession, copy: LayerCopy, upload_id: str) -> None:
+        """The one that was kept before, where it has much that the copy has not; else a new one."""
+        with contextlib.suppress(Failure, TimeoutError):
+            stored = await session.stored(upload_id) if upload_id else 0
+            if stored > copy.length and (stored - copy.length) * WORTH_SHARE > copy.blob.size:
+                async with asyncio.timeout(SESSION_SECONDS):
+                    while True:
+                        try:
+                            return await session.resume(upload_id, stored)
+                        except Failure as failure:
+                            if failure.code is not Code.UPLOAD_IN_USE:
+                                raise
+                        await asyncio.sleep(TRY_SECONDS * 10)
+        await session.begin()
+
+    async def _end(
+        self, wanted: _Wanted, holder: str, session: UploadSession, *, is_done: bool, resumable: bool
+    ) -> None:
         with contextlib.suppress(Failure):  # it ends by itself
-            await self._metadata.end_fetch(*name, holder=holder)
-        if opened and not fetch.is_done:
-            with contextlib.suppress(Failure):  # the sweep takes what stays
-                await self._uploads.cancel(name[0], name[1], opened[0])
+            if resumable:
+                await session.abandon()
+            await self._metadata.end_fetch(*wanted.name, holder=holder, resumable=resumable)
+        if not is_done and not resumable:
+            await session.cancel()
 
-    async def _renew(self, name: Name, holder: str) -> None:
+    async def _renew(self, wanted: _Wanted, holder: str) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                await self._metadata.lease_fetch(*name, holder=holder, address=self._address, seconds=LEASE_SECONDS)
+                await self._lease(wanted, holder)
             except Failure as failure:
-                observe.log.info("the lease of a fetch was not renewed", digest=name[2], why=failure.code)
+                observe.log.info("the lease of a fetch was not renewed", digest=wanted.blob.digest, why=failure.code)
 
+    async def _lease(self, wanted: _Wanted, holder: str, *, instead: str = "", upload_id: str = "") -> FetchLease:
+        return await self._metadata.lease_fetch(
+            *wanted.name,
+            holder=holder,
+            address=self._address,
+            seconds=LEASE_SECONDS,
+            instead=instead,
+            node=self._node,
+            upload_id=upload_id,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _body(self, wanted: _Wanted, start: int, stop: int | None = None) -> AsyncIterator[LayerBody]:
+        client = await self._upstreams.client(wanted.rule)
+        name = upstream_name(wanted.rule, wanted.repository)
+        async with client.layer(name, wanted.blob.digest, start, stop) as found:
+            yield found
+
+    def _failed(self, wanted: _Wanted, failure: UpstreamFailed) -> Failure:
+        digest = wanted.blob.digest
+        missing = Failure(Code.LAYERS_NOT_FOUND, "The upstream has no such layer", digests=[digest])
+        found = told(wanted.rule, failure, missing=missing)
+        return self._upstreams.remember(wanted.rule, wanted.repository, digest, found)
+
+    # ---- from another copy -------------------------------------------------------------------------------------------
+    async def _follow(self, copy: LayerCopy, wanted: _Wanted, lease: FetchLease) -> None:
+        """NoSuchFetch, SourceLost, the failure of the copy that it follows, InvalidLayer."""
+        found, copy.is_first_hand = await self._source(copy, wanted, lease)
+        copy.ahead = found.length
+        copy.found.set()
+        await follow(copy, found.runs, "node" if copy.is_first_hand else "worker")
+
+    async def _source(self, copy: LayerCopy, wanted: _Wanted, lease: FetchLease) -> tuple[CopySource, bool]:
+        """And whether it is another node's."""
+        at, is_gone = copy.length, True
+        if lease.node == self._node:
+            try:
+                return await relay.connect(lease.address, *wanted.name, at, first_hand=True), False
+            except NoSuchFetch as none:
+                is_gone = none.is_gone
+        for path in await asyncio.to_thread(lambda: sorted(self._sockets.glob(relay.SOCKETS))):
+            if str(path) not in (self._address, lease.address):
+                with contextlib.suppress(NoSuchFetch):
+                    return await relay.connect(str(path), *wanted.name, at, first_hand=True), False
+        if not lease.node or lease.node == self._node or self._peers is None:
+            raise NoSuchFetch(is_gone=is_gone)
+        return await self._peers.connect(lease.node, lease.address, *wanted.name, at), True
+
+    # ---- from the store ----------------------------------------------------------------------------------------------
     async def _stored(self, name: Name) -> AbstractAsyncContextManager[OpenBlob] | None:
         try:
             return self._blobs.open(await self._metadata.blob(*name))
@@ -201,18 +354,16 @@ class MirrorBlobs:
     ) -> AsyncGenerator[memoryview, None]:
         async with stored as opened, contextlib.aclosing(opened.runs(start, stop)) as runs:
             async for run in runs:
-                yield memoryview(bytes(run))  # ours: its buffer may be asked back, and is another's then
+                yield run
 
 
 class ComingBlob:
     """What `http.blob_response` reads: a blob that may not be here yet. Both its opener and the open blob."""
 
-    def __init__(
-        self, layers: MirrorBlobs, rule: PullThroughRule, account: str, repository: str, blob: AbsentBlob
-    ) -> None:
-        self.blob = blob
+    def __init__(self, layers: MirrorBlobs, wanted: _Wanted) -> None:
+        self.blob = wanted.blob
         self._layers = layers
-        self._of = rule, account, repository
+        self._wanted = wanted
         self._untaken = 0
 
     async def link(self, blob: object) -> None:
@@ -223,7 +374,7 @@ class ComingBlob:
         yield self
 
     async def runs(self, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
-        async with contextlib.aclosing(self._layers.runs(*self._of, self.blob, start, stop)) as runs:
+        async with contextlib.aclosing(self._layers.runs(self._wanted, start, stop)) as runs:
             async for run in runs:
                 self._untaken = 0
                 yield run

@@ -45,7 +45,7 @@ class FetchSpool:
     def __repr__(self) -> str:
         return f"<FetchSpool of {self.length} bytes>"
 
-    async def append(self, some: bytes) -> None:
+    async def append(self, some: bytes | memoryview) -> None:
         """StoreFull, StoreUnavailable: of this machine's own disk."""
         view = memoryview(some)
         while view:

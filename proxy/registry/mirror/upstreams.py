@@ -53,7 +53,11 @@ class Upstreams:
         found = self._clients.get(name)
         if found is None:
             found = self._clients[name] = UpstreamClient(
-                upstream, credential, clock=self._clock, note=_noted(upstream.base)
+                upstream,
+                credential,
+                clock=self._clock,
+                note=_noted(upstream.base),
+                received=observe.metrics.mirror_bytes.labels(upstream.base.host or "").inc,
             )
             if len(self._clients) > CLIENTS:
                 _, old = self._clients.popitem(last=False)
@@ -142,6 +146,6 @@ def _noted(base: URL) -> Callable[[str, str, float], None]:
 
     def note(kind: str, outcome: str, seconds: float) -> None:
         observe.metrics.upstream_requests.labels(host, kind, outcome).inc()
-        observe.metrics.upstream_seconds.labels(kind).observe(seconds)
+        observe.metrics.upstream_seconds.labels(host, kind).observe(seconds)
 
     return note

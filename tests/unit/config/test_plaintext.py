@@ -35,6 +35,21 @@ def test_a_line_without_tls_leaves_the_machine_by_ones_own_word_only(flags: dict
     loader.load(flags=flags | {f"{section}.plaintext": True}, environ={})
 
 
+def test_nodes_show_each_other_the_secret_over_tls_or_by_ones_own_word_only() -> None:
+    flags: dict[str, object] = {"server.advertise": "http://10.0.0.5:5000", "metadata.secret": "0123456789abcdef"}
+    with pytest.raises(ConfigError, match=r"^\[server\] advertise: .*plaintext = true"):
+        loader.load(flags=flags, environ={})
+    assert loader.load(flags=flags | {"metadata.plaintext": True}, environ={}).server.advertise
+    for url in ("https://10.0.0.5:5000", "http://127.0.0.1:5000"):
+        assert loader.load(flags=flags | {"server.advertise": url}, environ={}).server.advertise == url
+
+
+@pytest.mark.parametrize("secret", ["", "of-15-character"])
+def test_a_node_that_others_may_ask_needs_a_secret(secret: str) -> None:
+    with pytest.raises(ConfigError, match=r"^\[server\] advertise: .*16 characters"):
+        loader.load(flags={"server.advertise": "https://node1:5000", "metadata.secret": secret}, environ={})
+
+
 @pytest.mark.parametrize(
     "flags",
     [

@@ -89,17 +89,18 @@ async def test_a_turn_ends_when_its_time_is_over(house: House, monkeypatch: pyte
 
 
 async def test_a_batch_that_others_wait_long_for_is_followed_by_a_smaller_one() -> None:
-    """Half as many rows after each slow batch, down to `ROWS_MIN`: so a write that waits for one waits less."""
+    """Half as many rows after each slow batch, down to `ROWS_MIN`, with which a turn begins: nobody knows yet how long
+    a row takes. So a write that waits for a batch waits less."""
     asked: list[int] = []
 
     class SlowDatabase:
         async def remove_deleted(self, *, limit: int) -> int:
             asked.append(limit)
-            await asyncio.sleep(sweep.BATCH_SECONDS * 1.5)
-            return int(len(asked) < 4)
+            await asyncio.sleep(sweep.BATCH_SECONDS * 1.5 if sweep.ROWS in asked else 0)
+            return int(len(asked) < 11)
 
     await sweep.remove_deleted(SlowDatabase())  # type: ignore[arg-type]  # the one call of it that is made
-    assert asked == [sweep.ROWS, 50, 25, sweep.ROWS_MIN]
+    assert asked == [sweep.ROWS_MIN, 31, 38, 47, 58, 72, 90, sweep.ROWS, 50, 25, sweep.ROWS_MIN]
 
 
 @pytest.mark.parametrize(

@@ -323,6 +323,7 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
             mirror.lease_fetch(tx, ACCOUNT, R, one, holder, "at", 1.0, "") for holder in ("me", "me", "you")
         ],
         "end_fetch": lambda: mirror.end_fetch(tx, ACCOUNT, R, one, "me"),
+        "request_image": lambda: mirror.request_image(tx, ACCOUNT, R, "up", ["linux/amd64"], "far"),
         "note_pulls": lambda: pull_times.note_pulls(
             tx, [Pull(ACCOUNT, R, one, "arn", 1.0), Pull(ACCOUNT, R, two, "b", 1.0)]
         ),
