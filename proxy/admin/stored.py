@@ -59,7 +59,7 @@ def check(config: Config, *, repair: bool, quick: bool, say: Say) -> int:
                 f"{report.removed} orphans removed, {report.recounted} counters corrected"
             )
         elif report.miscounted.count:
-            say("quotas are held by counters: wharfage check --repair counts them anew")
+            say("quotas use these counters: wharfage check --repair corrects them")
         return report.status
 
     stores.claim_store(config, existing(config))
@@ -87,7 +87,7 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
                 )
             name("not resealed", done.failed, say)
             say(
-                f"{done.resealed} blobs sealed anew ({done.resealed_bytes:,} bytes), {done.current} were already, "
+                f"{done.resealed} blobs resealed ({done.resealed_bytes:,} bytes), {done.current} were already, "
                 f"{done.changed} changed meanwhile, {done.quarantined} quarantined, {done.failed.count} failed"
                 f"{_plain(done.plain)}"
             )
@@ -103,8 +103,8 @@ def rewrap(config: Config, *, rotate: bool, reseal: bool, say: Say) -> int:
             )
         name("not rewrapped", report.failed, say)
         say(
-            f"{report.rewrapped} data keys wrapped anew, {report.current} were already, "
-            f"{report.changed} changed meanwhile, {report.failed.count} failed; {report.secrets} secrets sealed anew"
+            f"{report.rewrapped} data keys rewrapped, {report.current} were already, "
+            f"{report.changed} changed meanwhile, {report.failed.count} failed; {report.secrets} secrets resealed"
             f"{_plain(report.plain)}"
         )
         return report.status

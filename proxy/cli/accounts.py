@@ -36,7 +36,7 @@ def account() -> None:
 def create(file: Path | None, data: str | None, number: str) -> None:
     """Open an account, and print the key of its administrator: a user of that name with AdministratorAccess.
 
-    ACCOUNT is 12 digits of your choice. The secret is told this once. Works while the server runs, and when it does
+    ACCOUNT is 12 digits of your choice. The secret is shown only once. Works while the server runs, and when it does
     not. How docker reaches the account is said on standard error.
 
     \b

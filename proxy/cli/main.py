@@ -162,7 +162,7 @@ def check(file: Path | None, data: str | None, repair: bool, quick: bool) -> Non
 @main.command()
 @_shared
 @click.option("--resume", is_flag=True, help="Go on with an earlier run: no new master key.")
-@click.option("--reseal", is_flag=True, help="After a leak: also seal every sealed object anew.")
+@click.option("--reseal", is_flag=True, help="After a leak: also reseal every sealed object.")
 def rewrap(file: Path | None, data: str | None, resume: bool, reseal: bool) -> None:
     """Make a new master key and wrap every data key anew, also those of open uploads; stored objects stay as they are.
 

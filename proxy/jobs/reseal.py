@@ -34,7 +34,7 @@ from proxy.registry.append import delete_object
 from proxy.storage.base import Appender, ObjectMissing, ObjectStore
 from proxy.storage.off_loop import run_to_completion
 
-DOING = "sealing blobs anew"
+DOING = "resealing blobs"
 LINGER_SECONDS = 2.0  # a reader opens the object within milliseconds of reading its row, and may then take its time
 RESERVED_SECONDS = 2 * 86_400.0
 """In which one blob must have been sealed anew: ECR's largest layer at 300 KB/s. One that takes longer is named, and

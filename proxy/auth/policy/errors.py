@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class PolicyError(Exception):
-    """`reason` is a sentence; `statement` names the statement, from 1 on, 0 where it is the document as a whole."""
+    """`reason` is a sentence; `statement` is the statement's number, from 1 on, 0 for the whole document."""
 
     def __init__(self, reason: str, statement: int = 0, sid: str = "") -> None:
         self.reason = reason

@@ -261,7 +261,7 @@ class PostgresqlDatabase:
         if lost:
             self._note_lost(error, had_session=had_session)
         elif state == pg_sessions.FULL:
-            hint = "free space where PostgreSQL's data lies; reads go on"
+            hint = "free disk space for PostgreSQL's data; reads still work"
             raise Failure(Code.STORE_FULL, "no room left for metadata", hint=hint) from error
         elif state in pg_sessions.BUSY:
             raise Failure(Code.METADATA_UNAVAILABLE, "the database is busy; try again") from error

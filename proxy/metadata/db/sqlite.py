@@ -149,7 +149,7 @@ def _translated_errors() -> Iterator[None]:
         text = str(error.orig)
         if "full" in text:
             raise Failure(
-                Code.STORE_FULL, "no room left for metadata", hint="free space where the database lies; reads go on"
+                Code.STORE_FULL, "no room left for metadata", hint="free disk space for the database; reads still work"
             ) from error
         if "locked" in text or "busy" in text:
             raise Failure(Code.METADATA_UNAVAILABLE, "the database is busy; try again") from error

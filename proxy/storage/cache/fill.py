@@ -170,6 +170,16 @@ class Fill:
     def __repr__(self) -> str:
         return f"<Fill [{self.first}, {self.stop}) of {self._of.key} at {self.at}, {self.error or self.ended}>"
 
+    @property
+    def waiting(self) -> int:
+        """How many readers wait for its bytes."""
+        return len(self._waiting)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether it waits for its sequential reader."""
+        return self._back is not None
+
     def copy(self, view: memoryview, at: int) -> int:
         """Copy the bytes from `at` on that are in memory into `view`; how many."""
         return self._begin(view, at).done

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from proxy.storage.base import (
 )
 from proxy.storage.cache.directory import RESERVE, CacheDirectory
 from proxy.storage.cache.file import EXTENT, CacheFile
-from proxy.storage.cache.fill import CachedObject, Filling
+from proxy.storage.cache.fill import CachedObject, Fill, Filling
 from proxy.storage.cache.reader import AHEAD_MOST, BypassReader, CachedReader
 from proxy.storage.off_loop import obtain, run_to_completion
 
@@ -121,6 +121,10 @@ class CachedStore:
     async def check(self) -> None:
         """Checks the inner store: everything is served without the cache too."""
         await self.inner.check()
+
+    def fills(self, key: str) -> Sequence[Fill]:
+        """The object's running fills in this process."""
+        return self._open[key].fills if key in self._open else ()
 
     async def kept(self, key: str) -> int:
         """How many of an object's bytes are cached, with those that are being written."""

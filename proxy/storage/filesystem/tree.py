@@ -62,7 +62,7 @@ class Tree:
             folder = self._folder(key, make=True)
             fd = os.open(key, _NEW, 0o600, dir_fd=folder)
         except FileExistsError as error:
-            raise Failure(Code.STORE_UNAVAILABLE, "an object lies under this key already") from error
+            raise Failure(Code.STORE_UNAVAILABLE, "there is an object under this key already") from error
         except OSError as error:
             raise failure(error, "making an object") from error
         finally:

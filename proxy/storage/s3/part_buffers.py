@@ -38,13 +38,23 @@ class PartBuffers:
         self.held = 0
         self._usual = usual
         self._clock = clock
-        self._kept: list[Buffer] = []  # the one that was used last at the end
+        self._idle: list[Buffer] = []  # the one that was used last at the end
         self._given_at = 0.0  # the last that is kept, by the clock
-        self._cutting: asyncio.TimerHandle | None = None
+        self._trim_timer: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def __repr__(self) -> str:
         return f"<PartBuffers {self.held} of {self.limit} bytes, {len(self._waiting)} waiting>"
+
+    @property
+    def idle(self) -> int:
+        """How many buffers are kept for reuse."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a buffer."""
+        return len(self._waiting)
 
     async def take(self, size: int) -> Buffer:
         """A buffer of `size` bytes or more, not cleared; waits for its turn."""
@@ -67,20 +77,20 @@ class PartBuffers:
         else:
             self._hold(size)
         length = self._length(size)
-        for at in reversed(range(len(self._kept))):
-            if len(self._kept[at]) == length:
-                return self._kept.pop(at)
+        for at in reversed(range(len(self._idle))):
+            if len(self._idle[at]) == length:
+                return self._idle.pop(at)
         return _pages(length)
 
     def give(self, buffer: Buffer, size: int) -> None:
         """Return a buffer that nothing uses any more. `size` is what was asked for."""
         if len(buffer) <= min(self._usual, self.limit):
-            while sum(map(len, self._kept)) + len(buffer) > self.limit:
-                del self._kept[0]
-            self._kept.append(buffer)
+            while sum(map(len, self._idle)) + len(buffer) > self.limit:
+                del self._idle[0]
+            self._idle.append(buffer)
             self._given_at = self._clock()
-            if self._cutting is None:
-                self._cut_after(IDLE_SECONDS)
+            if self._trim_timer is None:
+                self._trim_after(IDLE_SECONDS)
         self._free(size)
 
     def discard(self, size: int) -> None:
@@ -88,20 +98,20 @@ class PartBuffers:
         self._free(size)
 
     def close(self) -> None:
-        if self._cutting is not None:
-            self._cutting.cancel()
+        if self._trim_timer is not None:
+            self._trim_timer.cancel()
 
-    def _cut_after(self, seconds: float) -> None:
-        self._cutting = asyncio.get_running_loop().call_later(seconds, self._cut)
+    def _trim_after(self, seconds: float) -> None:
+        self._trim_timer = asyncio.get_running_loop().call_later(seconds, self.trim)
 
-    def _cut(self) -> None:
+    def trim(self) -> None:
         """Free idle buffers once none was returned for `IDLE_SECONDS`."""
-        self._cutting = None
+        self._trim_timer = None
         quiet = self._clock() - self._given_at
         if quiet < IDLE_SECONDS:
-            self._cut_after(IDLE_SECONDS - quiet)
+            self._trim_after(IDLE_SECONDS - quiet)
             return
-        self._kept = [buffer for buffer in self._kept if len(buffer) == self._usual][:IDLE_BUFFERS]
+        self._idle = [buffer for buffer in self._idle if len(buffer) == self._usual][:IDLE_BUFFERS]
 
     def _fits(self, size: int) -> bool:
         return not self.held or self.held + size <= self.limit

@@ -93,7 +93,7 @@ class S3Store:
                 self._objects.open_object(key), self._size(key), self._mark.check(fresh=False)
             )
             if unfinished is not None or finished is not None:
-                raise Failure(Code.STORE_UNAVAILABLE, "an object lies under this key already")
+                raise Failure(Code.STORE_UNAVAILABLE, "there is an object under this key already")
         part_size = self._part_size
         if expected_size is not None and expected_size > part_size * (MAX_PARTS * 99 // 100):  # sealing adds a little
             part_size = -(-expected_size // (MAX_PARTS * 99 // 100 * MIB)) * MIB
