@@ -8,27 +8,31 @@ repeats its request is of use here, as no two pullers send the same bytes.
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import hashlib
+import itertools
 import json
 import re
 import select
 import socket
-import threading
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 from asks import Request
 from bars import Bar, Group, Measured, Row
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 from figures import measure
 from layers import REPOSITORY, blob_path
 from load import Content, Line, expect, push_blob
 from peers import OURS, Peer
 from people import KIND, narrow_credentials
+
+from proxy.admin.session import visiting
+from proxy.app.context import WorkerContext
+from proxy.auth.tokens import LIFETIME, PURPOSE, Tokens
+from proxy.config.loader import load
 
 AT_ONCE = 32
 CONFIG = 2 * 1024
@@ -36,6 +40,7 @@ LAYER = 64 * 1024
 TAG = "fleet"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _HEAD_END = b"\r\n\r\n"
+_seconds = itertools.count()
 
 
 class Fleet(Group):
@@ -97,7 +102,7 @@ class PullerFleet:
         if self.credentials is None:
             self.headers = [self.peer.headers] * count
             return
-        tokens = new_tokens(self.peer.address, self.credentials, count)
+        tokens = new_tokens(self.peer, self.credentials[0], count)
         self.headers = [f"Authorization: Basic {token}\r\n" for token in tokens]
 
     def pull(self, at_once: int) -> None:
@@ -169,29 +174,23 @@ class _Puller:
         return not self._body and not self._next()
 
 
-def new_tokens(address: str, credentials: tuple[str, str], count: int) -> list[str]:
-    """`count` tokens of GetAuthorizationToken, as they stand behind `Basic`. One signed request is sent again and again
-    over a few connections: each answer is another token."""
-    request = AWSRequest("POST", f"http://{address}/", data=b"{}")
-    request.headers["Content-Type"] = "application/x-amz-json-1.1"
-    request.headers["X-Amz-Target"] = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"
-    SigV4Auth(Credentials(*credentials), "ecr", "us-east-1").add_auth(request)
-    headers = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-    sent = f"POST / HTTP/1.1\r\nHost: {address}\r\n{headers}Content-Length: 2\r\n\r\n{{}}".encode()
-    own = threading.local()
+def new_tokens(peer: Peer, access_key_id: str, count: int) -> list[str]:
+    """`count` tokens as GetAuthorizationToken makes them for that key, as they stand behind `Basic`, each of another
+    second, as a fleet fetches them: made here, as the server's own would be of one second all."""
+    config = load(flags={"server.data": str(peer.stored.parent), "log.level": "error"}, environ={})
 
-    def one(number: int) -> str:
-        if not hasattr(own, "sock"):
-            host, _, port = address.rpartition(":")
-            own.sock = socket.create_connection((host, int(port)), timeout=60)
-        own.sock.sendall(sent)
-        got = b""
-        while not got.endswith(b"}"):  # of the answer's JSON: nothing comes behind it
-            if not (came := own.sock.recv(65536)):
-                raise ConnectionError("closed before an answer")
-            got += came
-        answer = json.loads(got.partition(_HEAD_END)[2])
-        return str(answer["authorizationData"][0]["authorizationToken"])
+    async def run(own: WorkerContext) -> list[str]:
+        await own.agreement.begin(moving=True)
+        key = await own.metadata.access_key(access_key_id)
+        assert key is not None
+        principal, tokens = key.principal, Tokens(own.agreement.sealer(PURPOSE))
+        made = []
+        for _ in range(count):
+            issued = time.time() - 60 - next(_seconds) % (LIFETIME // 2)
+            token, _ = tokens.issue(
+                principal, principal.account, config.registry.region, issued, access_key_id=access_key_id
+            )
+            made.append(base64.b64encode(f"AWS:{token}".encode()).decode())
+        return made
 
-    with ThreadPoolExecutor(4) as threads:
-        return list(threads.map(one, range(count)))
+    return asyncio.run(visiting(config, run))

@@ -13,11 +13,13 @@ from yarl import URL
 from proxy.app.context import WorkerContext
 from proxy.app.metadata import trusted_authorities
 from proxy.app.router import make_uploads
+from proxy.audit.trail import Trail
 from proxy.auth.pull_through import UpstreamCredentials
 from proxy.auth.secrets import VALUE_PURPOSE
 from proxy.config.loader import ConfigError
 from proxy.config.pull_through_settings import PullThroughSettings, UpstreamSetting, listed, rule_settings
 from proxy.config.settings import Config
+from proxy.jobs.cache_size import CacheSize
 from proxy.jobs.image_fetch import ImageFetch
 from proxy.jobs.pull_through import PullThroughUpkeep
 from proxy.model.pull_through import PullThroughRule, choose
@@ -27,6 +29,7 @@ from proxy.registry.mirror.blobs import MirrorBlobs
 from proxy.registry.mirror.manifests import MirrorManifests, Policy
 from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.mirror.peers import Peers
+from proxy.registry.mirror.referrers import MirrorReferrers
 from proxy.registry.mirror.upstreams import Credentials, Upstreams
 from proxy.upstream.client import Upstream, UpstreamLogin
 
@@ -49,9 +52,10 @@ async def open_mirror(config: Config, own: WorkerContext, sockets: Path) -> Asyn
         own.metadata, blobs, uploads, upstreams, own.run, sockets, peers, early_ranges=given.early_ranges
     )
     manifests = MirrorManifests(own.metadata, images, upstreams, policy_of(given), time.time)
+    referrers = MirrorReferrers(own.metadata, images, upstreams, manifests.bring, time.time)
     await layers.begin()
     try:
-        yield Mirror(own.metadata, images, rule, manifests, layers, upstreams)
+        yield Mirror(own.metadata, images, rule, manifests, layers, referrers, upstreams)
     finally:
         await layers.close()
         await upstreams.close()
@@ -114,9 +118,14 @@ def policy_of(given: PullThroughSettings) -> Callable[[str], Policy]:
     return policy
 
 
-def make_pull_through_upkeep(config: Config, own: WorkerContext, mirror: Mirror) -> PullThroughUpkeep:
+def make_pull_through_upkeep(config: Config, own: WorkerContext, mirror: Mirror, trail: Trail) -> PullThroughUpkeep:
     """What sees to rules when nobody pulls: its tasks and kinds of jobs."""
-    given = config.pull_through
-    return PullThroughUpkeep(
-        own.metadata, ImageFetch(own.metadata, mirror), rule_settings(given.rules), every=given.interval_seconds
-    )
+    settings = rule_settings(config.pull_through.rules)
+
+    def limits(prefix: str) -> tuple[int, float]:
+        rule = settings(prefix)
+        return rule.bytes, rule.unused_days
+
+    size = CacheSize(own.metadata, trail, config.registry.region, time.time, limits)
+    every = config.pull_through.interval_seconds
+    return PullThroughUpkeep(own.metadata, ImageFetch(own.metadata, mirror), size.run, settings, every=every)

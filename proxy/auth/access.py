@@ -4,7 +4,7 @@ Looks up the policies that apply (the repository's with its tags, the registry's
 are passed in and always current, so a change takes effect with the next request.
 
 A decision is cached with all its inputs: caller, action, resource, the look-ups' answers, and the value of each
-condition key that a document reads. It is reused only while all of them are the same.
+condition key that a document reads, aws:TokenIssueTime too. It is reused only while all of them are the same.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from proxy.auth.policy.context import (
+    TOKEN_ISSUE_TIME,
     Context,
     RequestInfo,
     any_depends_on_clock,
@@ -65,9 +66,10 @@ class Access:
         `extra` are condition keys of this request alone (aws:RequestTag/…, aws:TagKeys, ecr:AccountSetting), in lower
         case. MetadataUnavailable when the policies cannot be looked up.
         """
-        questions_of_caller = self._callers.get(caller)
+        undated = caller.undated or caller
+        questions_of_caller = self._callers.get(undated)
         if questions_of_caller is None:
-            questions_of_caller = self._callers[caller] = _CallerQuestions(caller)
+            questions_of_caller = self._callers[undated] = _CallerQuestions(undated)
         question = questions_of_caller.questions.get((action, resource, below)) or questions_of_caller.ask(
             caller, action, resource, below
         )
@@ -79,7 +81,7 @@ class Access:
                 repository = await self._lookups.repository_access(question.account, question.repository)
         if not question.has_same_lookups(repository, registry):
             question.begin(repository, registry)
-        values = question.values(info, extra)
+        values = question.values(caller, info, extra)
         decision = question.decisions.get(values)
         if decision is None:
             decision = question.settle(caller, info, extra)
@@ -92,7 +94,7 @@ class Access:
 
     def depends_on_clock(self, caller: Caller, action: str, resource: str) -> bool:
         """Whether a decision just made depends on the clock. True also for one that is not in the cache."""
-        questions_of_caller = self._callers.get(caller)
+        questions_of_caller = self._callers.get(caller.undated or caller)
         question = (
             questions_of_caller.questions.get((action, resource, False)) if questions_of_caller is not None else None
         )
@@ -144,7 +146,8 @@ class _CachedQuestion:
     """
 
     __slots__ = (
-        "_action", "_below", "_callers", "_info", "_keys", "_layers", "_registry", "_repository", "_resource",
+        "_action", "_below", "_callers", "_info", "_keys", "_layers", "_reads_issue_time", "_registry", "_repository",
+        "_resource",
         "account", "decisions", "depends_on_clock", "repository",
     )  # fmt: skip
 
@@ -169,6 +172,7 @@ class _CachedQuestion:
         self._layers = (*self._callers, *resource_layers(self._action, repository, registry))
         self._keys = tuple(sorted(keys_read(self._layers)))
         self._info = info_behind(self._keys)
+        self._reads_issue_time = TOKEN_ISSUE_TIME in self._keys
         self.depends_on_clock = any_depends_on_clock(self._keys)
         self.decisions: dict[Hashable, Decision] = {}
 
@@ -178,9 +182,11 @@ class _CachedQuestion:
             return True
         return self._repository == repository and self._registry == registry
 
-    def values(self, info: RequestInfo, extra: Context | None) -> Hashable:
+    def values(self, caller: Caller, info: RequestInfo, extra: Context | None) -> Hashable:
         """The values that a document reads and that may differ between two requests with this question."""
         told = self._info(info)
+        if self._reads_issue_time:  # by which alone passwords of one caller differ (`Caller.undated`)
+            told = (told, caller.token_issued)
         if not extra or not self._keys:
             return told
         return (told, *[tuple(extra.get(key, ())) for key in self._keys])

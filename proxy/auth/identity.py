@@ -1,9 +1,9 @@
 """Authenticates requests at /v2/: HTTP Basic with user `AWS` and the token as password. Used by `oci`.
 
-Opening a token costs one AES-GCM and one inflate. Claims are cached by the token's hash, so a request usually costs one
-SHA-256 of the header and one look-up, of the access key that the token was issued for. The look-up is made for every
-request, so a token is refused as soon as its key or principal is gone. A session's token gives the session with its
-current policies. No text or exception here has the header or token.
+Opening a token costs one AES-GCM and one inflate. Claims are cached by the header's hash, so a request usually costs
+one SHA-256 of the header and one look-up, of the access key that the token was issued for. The look-up is made for
+every request, so a token is refused as soon as its key or principal is gone. A session's token gives the session with
+its current policies. No text or exception here has the header or token.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class BasicAuthenticator:
         `header` is the value of the only `Authorization` header, None when there is none. The look-up's failures
         (MetadataUnavailable) pass through.
         """
-        claims = self._claims(_password(header))
+        claims = self._claims(header)
         # Region-bound like ECR's: two regions may share a master key.
         if claims.region != self._region:
             raise Unauthenticated
@@ -73,16 +73,18 @@ class BasicAuthenticator:
 
     def good_until(self, header: str, caller: Caller) -> float:
         """When the token of a header that was just authenticated as `caller`'s expires, in epoch seconds."""
-        expires = self._claims(_password(header)).expires
+        expires = self._claims(header).expires
         return expires if caller.key_expires is None else min(expires, caller.key_expires)
 
-    def _claims(self, token: str) -> TokenClaims:
+    def _claims(self, header: str | None) -> TokenClaims:
+        if header is None or len(header) > HEADER_MAX:
+            raise Unauthenticated
         now = self._clock()
-        name = hashlib.sha256(token.encode()).digest()
+        name = hashlib.sha256(header.encode(errors="surrogateescape")).digest()
         try:
             claims = self._cache.get(name)
             if claims is None:
-                claims = self._cache[name] = self._tokens.read(token, now)
+                claims = self._cache[name] = self._tokens.read(_password(header), now)
             else:
                 check_time(claims, now)
         except TokenExpired:
@@ -95,9 +97,7 @@ class BasicAuthenticator:
         return claims
 
 
-def _password(header: str | None) -> str:
-    if header is None or len(header) > HEADER_MAX:
-        raise Unauthenticated
+def _password(header: str) -> str:
     scheme, _, encoded = header.strip().partition(" ")
     if scheme.lower() != "basic":
         raise Unauthenticated

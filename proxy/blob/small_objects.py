@@ -17,7 +17,7 @@ from proxy.blob.format import FormatError, layout_of
 from proxy.blob.keys import DataKeys
 from proxy.blob.reader import Run
 from proxy.blob.sealed_reader import message_key, open_run
-from proxy.model.records import SealedObject, Sealing
+from proxy.model.records import SealedObject, Sealing, Segment
 from proxy.storage.base import ObjectMissing, ObjectStore
 
 PLAIN_MAX = 64 * 1024
@@ -34,7 +34,8 @@ class SmallObjects:
         self._store = store
         self._keys = keys
         self._free = cache_bytes
-        self._stored: OrderedDict[str, bytes] = OrderedDict()  # by object key: the frames, without the header
+        self._stored: OrderedDict[str, tuple[Run, bytes]] = OrderedDict()
+        """By object key: the frames, without the header, and how they are laid out."""
 
     async def read(self, sealed: SealedObject) -> bytearray | None:
         """The whole plaintext, authenticated now; the caller's own. None where the object is not small, not sealed, of
@@ -48,27 +49,30 @@ class SmallObjects:
             return None
         data_key = await self._keys.unwrap(sealed.data_key, sealed.sealed_for)
         [segment] = sealed.segments
+        cached = found = self._stored.get(sealed.object_key)
         try:
             key = message_key(segment, sealed, data_key)
-            layout = layout_of(segment, sealed.frame_length)
-            run = Run(segment, layout, 0, layout.regular, True)
-            cached = stored = self._stored.get(sealed.object_key)
-            if cached is not None:
+            if cached is not None and cached[0].segment == segment:
                 self._stored.move_to_end(sealed.object_key)
-            elif run.stored_at + run.stored_length == sealed.stored_size and layout.plain_length == sealed.plain_size:
-                stored = await self._fetch(sealed, run)
-            if stored is None:
+            else:
+                cached, found = None, await self._fetch(sealed, segment)
+            if found is None:
                 return None
+            run, stored = found
             plain = bytearray(sealed.plain_size)
             open_run(key, run, memoryview(stored), memoryview(plain))
         except (FormatError, BadFrame):
             self._drop(sealed.object_key)
             return None
         if cached is None:
-            self._keep(sealed.object_key, stored)
+            self._keep(sealed.object_key, found)
         return plain
 
-    async def _fetch(self, sealed: SealedObject, run: Run) -> bytes | None:
+    async def _fetch(self, sealed: SealedObject, segment: Segment) -> tuple[Run, bytes] | None:
+        layout = layout_of(segment, sealed.frame_length)
+        run = Run(segment, layout, 0, layout.regular, True)
+        if run.stored_at + run.stored_length != sealed.stored_size or layout.plain_length != sealed.plain_size:
+            return None
         stored = bytearray(run.stored_length)
         try:
             async with (
@@ -83,14 +87,15 @@ class SmallObjects:
                     filled += got
         except (ObjectMissing, TimeoutError):
             return None
-        return bytes(stored)
+        return run, bytes(stored)
 
-    def _keep(self, key: str, stored: bytes) -> None:
+    def _keep(self, key: str, found: tuple[Run, bytes]) -> None:
         self._drop(key)  # two may have fetched it
-        self._stored[key] = stored
-        self._free -= len(stored)
+        self._stored[key] = found
+        self._free -= len(found[1])
         while self._free < 0:
             self._drop(next(iter(self._stored)))
 
     def _drop(self, key: str) -> None:
-        self._free += len(self._stored.pop(key, b""))
+        if (found := self._stored.pop(key, None)) is not None:
+            self._free += len(found[1])

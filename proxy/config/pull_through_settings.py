@@ -24,6 +24,8 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "refresh_seconds": (0, 366 * 86_400),
     "stale_max_seconds": (0, 3660 * 86_400),
     "budget_floor": (0, 1_000_000),
+    "bytes": (0, 2**60),
+    "unused_days": (0, 3660),
 }
 _PLATFORM = re.compile(r"[a-z0-9._-]+/[a-z0-9._-]+(/[a-z0-9._-]+)?", re.ASCII)
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._/-]*[a-z0-9](:\w[\w.-]{0,127})?", re.ASCII)
@@ -109,6 +111,8 @@ class RuleSetting:
     budget_floor: int = 0
     platforms: tuple[str, ...] = ()
     prefetch: tuple[str, ...] = ()
+    bytes: int = 0
+    unused_days: float = 0.0
 
 
 def rule_settings(tables: Mapping[str, Any]) -> Callable[[str], RuleSetting]:
@@ -169,7 +173,10 @@ class PullThroughSettings:
         "by a rule's prefix: refresh_seconds (86400) after which a tag is checked upstream, stale_max_seconds (0: any) "
         "for which it is served past that while the upstream cannot be asked, budget_floor (0) of requests that the "
         "upstream must have left for checks, platforms ([]) of an index whose images are fetched with it, prefetch "
-        "([]) of images that are kept fresh",
+        "([]) of images that are kept fresh, bytes (0: any) of its images' layers, unused_days (0: any) after "
+        "which an image that nobody pulls goes",
         _rules,
     )
-    interval_seconds: float = setting(300.0, "how often it is seen to what rules keep fresh", between(1, 86_400))
+    interval_seconds: float = setting(
+        300.0, "how often it is seen to what rules keep fresh, and to their sizes", between(1, 86_400)
+    )

@@ -1,7 +1,8 @@
-"""What pull-through cache rules need when nobody pulls: images fetched with their layers, by jobs of the queue.
+"""What pull-through cache rules need when nobody pulls: images fetched with their layers, and sizes, by jobs.
 
     import of an index under a rule with `platforms`     a job, in the import's own transaction
     an image that `prefetch` of a rule names             a job, every so often: before its tag is due
+    a rule with a size                                   a job, every so often: `cache_size`
 
 A job asks the upstream about its tag, then fetches what is not here. An upstream that wants to be left alone is left
 alone for as long as it says. Called by `app.worker`. Must not know how an upstream is asked.
@@ -10,7 +11,7 @@ alone for as long as it says. Called by `app.worker`. Must not know how an upstr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 from proxy import observe
@@ -21,7 +22,7 @@ from proxy.jobs.warm import Reference
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.jobs import Job
-from proxy.model.mirror import FETCH_KIND
+from proxy.model.mirror import FETCH_KIND, SIZE_KIND
 from proxy.model.pull_through import PullThroughRule, local_repository
 
 AHEAD = 1.5  # intervals before its time at which a tag is checked: a pull finds it fresh
@@ -39,16 +40,27 @@ class RuleSettings(Protocol):
     def platforms(self) -> tuple[str, ...]: ...
     @property
     def prefetch(self) -> tuple[str, ...]: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def unused_days(self) -> float: ...
 
 
 class PullThroughUpkeep:
     """`settings` are by a rule's prefix, `every` is the seconds between two rounds."""
 
     def __init__(
-        self, metadata: Metadata, images: ImageFetch, settings: Callable[[str], RuleSettings], *, every: float
+        self,
+        metadata: Metadata,
+        images: ImageFetch,
+        trim: Callable[[Job], Awaitable[None]],
+        settings: Callable[[str], RuleSettings],
+        *,
+        every: float,
     ) -> None:
         self._metadata = metadata
         self._images = images
+        self._trim = trim
         self._settings = settings
         self._every = every
 
@@ -58,13 +70,18 @@ class PullThroughUpkeep:
 
     def kinds(self) -> tuple[JobKind, ...]:
         """For `queue`."""
-        return (JobKind(FETCH_KIND, self.fetch, at_once=4, attempts=8, first_pause=5.0),)
+        return (
+            JobKind(FETCH_KIND, self.fetch, at_once=4, attempts=8, first_pause=5.0),
+            JobKind(SIZE_KIND, self._trim, at_once=1, attempts=3, first_pause=60.0),
+        )
 
     async def run_due(self) -> None:
         """Ask for all that is due."""
         for account in await self._metadata.accounts():
             for rule in await self._metadata.pull_through_rules(account.account):
                 setting = self._settings(rule.prefix)
+                if setting.bytes or setting.unused_days:
+                    await self._metadata.request_trim(rule.account, prefix=rule.prefix)
                 for reference in _prefetched(rule, setting.prefetch):
                     if await self._is_due(rule.account, reference, setting.refresh_seconds):
                         await self._metadata.request_image(

@@ -184,6 +184,10 @@ class StoredManifest:
     media_type: str
     content: bytes
 
+    def with_content(self, content: bytes) -> StoredManifest:
+        """The same with these bytes."""
+        return StoredManifest(self.digest, self.media_type, content)
+
 
 @dataclass(frozen=True, slots=True)
 class PushedManifest:

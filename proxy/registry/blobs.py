@@ -18,7 +18,8 @@ from proxy.blob.reader import BlobReader
 from proxy.blob.small_objects import SmallObjects
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Blob, Mounted, Sealing, create_on_push
+from proxy.model.records import Blob, CreateOnPush, Mounted, Sealing, create_on_push
+from proxy.model.replication import LinkedLayers
 from proxy.storage.base import ObjectStore, SignedLinks
 from proxy.storage.off_loop import run_to_completion
 
@@ -91,6 +92,17 @@ class Blobs:
         """Link a blob that `source`, another repository of the account, holds. `NO`: it has to be uploaded."""
         create = create_on_push(allowed=may_create, by_default=self._create_on_push)
         return await self._metadata.mount_blob(account, repository, digest, source, create=create)
+
+    async def link_replica(self, account: str, repository: str, digest: str, *, create: CreateOnPush) -> LinkedLayers:
+        """Link a blob that the account has under the repository's key."""
+        return await self._metadata.link_replica(
+            account,
+            repository,
+            source_account=account,
+            source_repository=repository,
+            digests=[digest],
+            create=create,
+        )
 
     async def delete(self, account: str, repository: str, digest: str) -> None:
         """Unlink it from this repository. RepositoryNotFound, LayersNotFound, LayerInUse."""

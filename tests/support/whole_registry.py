@@ -153,6 +153,7 @@ async def whole_registry(
     now: Callable[[], float] = time.time,
     allowed_keys: Sequence[str] = (),
     logins: FailedLogins | None = None,
+    senders: Sequence[str] = (),
 ) -> AsyncIterator[WholeRegistry]:
     """`clock` is that of links to layers, `now` docker's door's. With metadata of its own, docker's door gives answers
     again as in a worker."""
@@ -254,6 +255,7 @@ async def whole_registry(
             rates=limited,
             epochs=epochs,
             logins=logins,
+            senders=senders,
         )
 
         def route(request: web.Request) -> tuple[str, Handler]:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from proxy.metadata.db.mirror_tables import blob_fetches, mirrored_tags
-from proxy.metadata.db.schema import repositories
+from proxy.metadata.db.schema import images, repositories
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.mirror_contract import MirrorPort
 from proxy.metadata.operations import jobs
@@ -22,7 +22,7 @@ from proxy.metadata.operations.manifests import find_image, find_tag
 from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.metadata.operations.pushes import SETTINGS, examine, insert_image, move_tag
 from proxy.metadata.operations.repositories import need_repository
-from proxy.model.mirror import FETCH_KIND, FetchLease, MirroredTag
+from proxy.model.mirror import FETCH_KIND, SIZE_KIND, FetchLease, MirroredTag
 from proxy.model.records import CreateOnPush, ManifestFacts, PushedManifest
 
 RESUMABLE_SECONDS = 3600.0  # for which an ended lease says which upload session to go on with
@@ -51,6 +51,17 @@ def examine_import(
 ) -> dict[str, Any]:
     """As `pushes.examine`."""
     return examine(account, repository, content, media_type, digest, tags, create) | {"platforms": platforms}
+
+
+_REFERRERS = (
+    select(images.c.referrers_checked_at)
+    .join(repositories, repositories.c.repository_id == images.c.repository_id)
+    .where(
+        repositories.c.account == bindparam("account"),
+        repositories.c.name == bindparam("name"),
+        images.c.digest == bindparam("digest"),
+    )
+)
 
 
 @operation(MirrorPort, write=True, prepare=examine_import)
@@ -99,12 +110,32 @@ def note_tag_checked(
     tx.changed(account, repository)
 
 
+@operation(MirrorPort, caching=Caching(Scope.REPOSITORY))
+def referrers_checked(tx: Transaction, account: str, repository: str, digest: str) -> float | None:
+    asked = {"account": account, "name": repository, "digest": digest}
+    found: float | None = tx.connection.execute(_REFERRERS, asked).scalar()
+    return found
+
+
+@operation(MirrorPort, write=True, settles=True)
+def note_referrers_checked(tx: Transaction, account: str, repository: str, digest: str) -> None:
+    mine = images.c.repository_id == need_repository(tx, account, repository), images.c.digest == digest
+    tx.connection.execute(update(images).where(*mine).values(referrers_checked_at=tx.now))
+    tx.changed(account, repository)
+
+
 @operation(MirrorPort, write=True, settles=True)
 def request_image(
     tx: Transaction, account: str, repository: str, reference: str, platforms: Sequence[str], share: str
 ) -> None:
     """As `MirrorPort` says. Asked for again before it is done, it is done once."""
     _request(tx, account, repository, reference, platforms, share, is_here=False)
+
+
+@operation(MirrorPort, write=True, settles=True)
+def request_trim(tx: Transaction, account: str, prefix: str) -> None:
+    """As `MirrorPort` says."""
+    jobs.enqueue(tx, SIZE_KIND, account, f"{account}/{prefix}", {"prefix": prefix}, share=prefix)
 
 
 @operation(MirrorPort, write=True, settles=True, durable=False)

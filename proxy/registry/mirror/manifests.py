@@ -127,6 +127,13 @@ class MirrorManifests:
 
         return await self._once((account, repository, tag), look)
 
+    async def bring(self, rule: PullThroughRule, account: str, repository: str, digest: str) -> StoredManifest:
+        """Import what is not here, into a repository that is, for who may. What `resolve` raises of the upstream."""
+        self._upstreams.require(rule, repository, digest)
+        return await self._once(
+            (account, repository, digest), lambda: self._bring(rule, account, repository, digest, create=False)
+        )
+
     async def _miss(
         self, rule: PullThroughRule, account: str, repository: str, reference: str, may: May, absent: Failure
     ) -> Pulled:
@@ -236,7 +243,10 @@ class MirrorManifests:
         except Failure as failure:
             if failure.code in (Code.MANIFEST_INVALID, Code.UNSUPPORTED, Code.MANIFEST_TOO_LARGE):
                 raise Failure(
-                    Code.UPSTREAM_UNAVAILABLE, f"The upstream's manifest is not taken: {failure.message}", seconds=60.0
+                    Code.UPSTREAM_UNAVAILABLE,
+                    f"The upstream's manifest is not taken: {failure.message}",
+                    seconds=60.0,
+                    refused="yes",
                 ) from failure
             raise
         return await self._images.resolve(account, repository, found.digest)

@@ -15,6 +15,7 @@ from proxy.registry.images import Images
 from proxy.registry.mirror.blobs import ComingBlob, MirrorBlobs
 from proxy.registry.mirror.manifests import May, MirrorManifests, Pulled
 from proxy.registry.mirror.peers import Handler
+from proxy.registry.mirror.referrers import MirrorReferrers, ReferrersLooked
 from proxy.registry.mirror.upstreams import Upstreams
 
 Rules = Callable[[str, str], Awaitable[PullThroughRule | None]]
@@ -31,6 +32,7 @@ class Mirror:
         rules: Rules,
         manifests: MirrorManifests,
         layers: MirrorBlobs,
+        referrers: MirrorReferrers,
         upstreams: Upstreams,
     ) -> None:
         self._metadata = metadata
@@ -38,6 +40,7 @@ class Mirror:
         self._rules = rules
         self._manifests = manifests
         self._layers = layers
+        self._referrers = referrers
         self.probe = upstreams.probe
 
     def for_peers(self) -> Handler | None:
@@ -50,6 +53,13 @@ class Mirror:
         if rule is None:
             return Pulled(await self._images.resolve(account, repository, reference))
         return await self._manifests.resolve(rule, account, repository, reference, may)
+
+    async def look_for_referrers(self, account: str, repository: str, digest: str, may: May) -> ReferrersLooked:
+        """As `MirrorReferrers.look`: afterwards the rows have them."""
+        rule = await self._rules(account, repository)
+        if rule is None:
+            return ReferrersLooked()
+        return await self._referrers.look(rule, account, repository, digest, may)
 
     async def covers(self, account: str, repository: str) -> bool:
         """Whether a rule says where the repository's images come from."""

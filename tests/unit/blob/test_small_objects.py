@@ -89,10 +89,10 @@ async def test_a_cached_bit_that_flipped_is_not_served_and_not_kept(
     memory: CountingStore, written: Written, small: SmallObjects, at: int
 ) -> None:
     await read(small, written.sealed)
-    [(key, stored)] = small._stored.items()
+    [(key, (run, stored))] = small._stored.items()
     flipped = bytearray(stored)
     flipped[at] ^= 1
-    small._stored[key] = bytes(flipped)
+    small._stored[key] = run, bytes(flipped)
     assert await read(small, written.sealed) is None
     assert await read(small, written.sealed) == LAYER
     assert memory.opened == 2
@@ -155,5 +155,5 @@ async def test_no_more_bytes_are_cached_than_the_bound_allows(
     several = [await write_messages(memory, [[os.urandom(3000)]], data_key, pool=pool) for _ in range(4)]
     for each in several:
         assert await read(small, each.sealed) is not None
-        assert sum(map(len, small._stored.values())) <= 8000
+        assert sum(len(stored) for _, stored in small._stored.values()) <= 8000
     assert list(small._stored) == [each.sealed.object_key for each in several[2:]]

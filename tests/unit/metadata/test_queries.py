@@ -28,6 +28,7 @@ from proxy.metadata.operations import (
     append_hashes,
     archive,
     blobs,
+    cached_images,
     counts,
     creation_templates,
     credentials,
@@ -323,6 +324,13 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
             mirror.lease_fetch(tx, ACCOUNT, R, one, holder, "at", 1.0, "") for holder in ("me", "me", "you")
         ],
         "end_fetch": lambda: mirror.end_fetch(tx, ACCOUNT, R, one, "me"),
+        "referrers_checked": lambda: mirror.referrers_checked(tx, ACCOUNT, R, one),
+        "note_referrers_checked": lambda: mirror.note_referrers_checked(tx, ACCOUNT, R, one),
+        "request_trim": lambda: mirror.request_trim(tx, ACCOUNT, "far"),
+        "repository_sizes": lambda: cached_images.repository_sizes(tx, ACCOUNT, "", 9),
+        "held_bytes": lambda: cached_images.held_bytes(tx, ACCOUNT, R, 0, 9),
+        "cached_images": lambda: cached_images.cached_images(tx, ACCOUNT, R, "", 9),
+        "evict_images": lambda: cached_images.evict_images(tx, ACCOUNT, R, [digest(coming)], tx.now),
         "request_image": lambda: mirror.request_image(tx, ACCOUNT, R, "up", ["linux/amd64"], "far"),
         "note_pulls": lambda: pull_times.note_pulls(
             tx, [Pull(ACCOUNT, R, one, "arn", 1.0), Pull(ACCOUNT, R, two, "b", 1.0)]
