@@ -22,7 +22,7 @@ from proxy.metadata.client.epochs import Epochs
 from proxy.metadata.cluster import pg_registry, protocol
 from proxy.metadata.cluster.acknowledgements import Acknowledgements, unconfirmed
 from proxy.metadata.cluster.outage import OutageGrace
-from proxy.metadata.cluster.pg_registry import Peer
+from proxy.metadata.cluster.pg_registry import ServiceRow
 from proxy.metadata.cluster.protocol import LEASE_SECONDS, OUTLAST_SECONDS, RENEW_SECONDS, compact, decode
 from proxy.metadata.cluster.reachability import Reachability
 from proxy.metadata.cluster.subscribers import Subscribers
@@ -72,7 +72,7 @@ class Membership:
         self.warnings = self._reachability.warnings
         self.subscribers = Subscribers(page, self.lease, now)
         self.registration = ""
-        self.known: dict[str, Peer] = {}
+        self.known: dict[str, ServiceRow] = {}
         self._until = 0  # of our lease
         self._in_grace = False
         self._renewed_at = clock()
@@ -264,12 +264,12 @@ class Membership:
         self._renewed_at, self._renewed_as = self._clock(), self.registration
         self.grace.note_reached()
         seen = self._clock()
-        known: dict[str, Peer] = {}
+        known: dict[str, ServiceRow] = {}
         for registration, renewals, process, address, _ in rows:
             before = self.known.get(registration)
             if registration != self.registration:
                 same = before is not None and before.renewals == renewals
-                known[registration] = before if same and before else Peer(renewals, seen, process, address)
+                known[registration] = before if same and before else ServiceRow(renewals, seen, process, address)
         for registration, peer in self.known.items():
             if peer.renewals == _HELLO and seen - peer.since < OUTLAST_SECONDS:
                 known.setdefault(registration, peer)  # it announced itself after the table was read
@@ -337,7 +337,7 @@ class Membership:
             self._queue_confirmation(self._process, 0)
         return self._stalled_at
 
-    async def _remove(self, control: PgConnection, registration: str, peer: Peer, was_notified: bool) -> bool:
+    async def _remove(self, control: PgConnection, registration: str, peer: ServiceRow, was_notified: bool) -> bool:
         """Whether the row is gone; `was_notified`: it received that we reach the database."""
         if was_notified and not peer.is_notified:
             peer.is_notified, peer.since = True, self._clock()  # it may be in grace, and that lease must end too
@@ -361,7 +361,7 @@ class Membership:
                     self._acknowledgements.confirm(str(news["r"]), int(news["n"]))
                 else:
                     if "r" in news and news["f"] != self._process:
-                        hello = Peer(_HELLO, self._clock(), str(news["f"]), str(news["a"]))
+                        hello = ServiceRow(_HELLO, self._clock(), str(news["f"]), str(news["a"]))
                         self.known.setdefault(str(news["r"]), hello)
                     self._apply_news(str(news["f"]), int(news["n"]), decode(news["c"]))
             except (ValueError, KeyError, TypeError):

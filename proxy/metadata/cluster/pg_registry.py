@@ -105,7 +105,7 @@ def announced_to(row: FoundRow) -> tuple[str, ...]:
 
 
 @dataclass(slots=True)
-class Peer:
+class ServiceRow:
     """A registration of another service, as we read it: `since` is when its counter was first read as it is."""
 
     renewals: int

@@ -18,6 +18,7 @@ from xml.sax.saxutils import escape, unescape
 
 from botocore.exceptions import ClientError, NoCredentialsError
 
+from proxy.storage.s3.botocore_internals import frozen_credentials, http_session
 from proxy.storage.s3.session import DirectSession
 from proxy.storage.s3.sigv4 import UNSIGNED, Credentials, signed
 
@@ -56,7 +57,7 @@ class Direct:
         self._host = name if endpoint.port in (None, usual) else f"{name}:{endpoint.port}"
         self._region = region
         self._clock = clock
-        self._session: Any = client._endpoint.http_session
+        self._session: Any = http_session(client)
         self._usable = isinstance(self._session, DirectSession) and not self._session.goes_by_proxy(base)
 
     @staticmethod
@@ -78,7 +79,7 @@ class Direct:
         method = OPERATIONS[operation]
         if method == "GET" and "Range" not in parameters:
             return None
-        frozen = await self._client._request_signer._credentials.get_frozen_credentials()
+        frozen = await frozen_credentials(self._client)
         if not frozen.access_key:
             raise NoCredentialsError
         who = Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")

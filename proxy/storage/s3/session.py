@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from aiobotocore.awsrequest import AioAWSResponse
 from aiobotocore.httpsession import AIOHTTPSession
 
+from proxy.storage.s3.botocore_internals import proxy_url, tls_context
 from proxy.storage.s3.connection import Answer, Body, Connection
 
 _OURS = {"host", "accept-encoding", "content-length", "transfer-encoding", "expect"}
@@ -68,7 +69,7 @@ class DirectSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
             raise
 
     def goes_by_proxy(self, url: str) -> bool:
-        return bool(self._proxy_config.proxy_url_for(url))
+        return bool(proxy_url(self, url))
 
     async def ask(
         self, method: str, url: str, headers: Mapping[str, str], body: memoryview | None
@@ -145,7 +146,7 @@ class DirectSession(AIOHTTPSession):  # type: ignore[misc]  # it ships no types
         if free:
             return free.pop()
         if scheme == "https" and self._tls is None:
-            self._tls = await asyncio.to_thread(self._build_verify_context)
+            self._tls = await asyncio.to_thread(tls_context, self)
         async with asyncio.timeout(self._connect_seconds):
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: Connection(self._silence), host, port, ssl=self._tls if scheme == "https" else None
