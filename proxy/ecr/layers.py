@@ -2,9 +2,9 @@
 
     UploadLayerPart {"layerPartBlob": base64, "partFirstByte": 0, "partLastByte": 10485759, "uploadId": "…", …}
 
-Sessions, sealing and store are docker's own (`registry.uploads`), so a layer is the same whichever way it came. A part
-is decoded, hashed for its signature and set aside as it comes, in whatever order its members are, and is looked at by
-anybody only when its signature holds, its caller is allowed and its parameters are valid (`spool` says why).
+Sessions, sealing and store are those of OCI uploads (`registry.uploads`), so a layer is the same whichever way it came.
+A part is decoded, hashed for its signature and put into an `encrypted_temp_file` as it comes, with its members in any
+order. It is used only after the signature, the caller's permission and the parameters were checked.
 Sources: botocore's `ecr` model; Amazon ECR API Reference, the operations' pages.
 """
 
@@ -42,12 +42,12 @@ BLOB_MAX: int = models.shape("ecr", "LayerPartBlob")["max"]  # read before the s
 PARTS_AT_ONCE = 128  # set aside by one worker: 2.5 GiB of this machine's disk, when all are of 20 MiB
 
 _PART = replace(ECR, body_max=BLOB_MAX * 3 // 2)
-"""Base64 makes four bytes of three; what is over is for escapes (`\\/`) and the other members."""
+"""Base64 makes four bytes of three; the rest is for escapes (`\\/`) and the other members."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A proven UploadLayerPart: who sent it, its members but the bytes, and the bytes; None where it has none."""
+    """An authenticated UploadLayerPart: caller, members without the bytes, and the bytes; None if it has none."""
 
     caller: Caller
     parameters: dict[str, Any]
@@ -72,7 +72,7 @@ async def taken_part(
 
 
 class LayerOperations:
-    """One worker's answers, to those who are allowed."""
+    """One worker's layer operations, for callers that are allowed."""
 
     def __init__(
         self, uploads: Uploads, metadata: Metadata, links: LayerLinks, endpoints: Endpoints, folder: Path
