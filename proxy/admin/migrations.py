@@ -41,11 +41,11 @@ def migrate_metadata(config: Config, *, say: Say) -> int:
         raise CommandRefused(f"{data.database}: no such file, and so no rows to copy")
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, data_directory.lock_data_directory(data))
-        tell = stack.enter_context(shown())
+        on_progress = stack.enter_context(shown())
         copied = move(
             data.database,
             config.metadata.database,
-            lambda table, done, total: tell(Progress(f"copying {table}", done, total, "rows")),
+            lambda table, done, total: on_progress(Progress(f"copying {table}", done, total, "rows")),
         )
     for table, rows in copied.items():
         say(f"{table}: {rows:,}")
@@ -78,7 +78,7 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
         target = stores.make_unpaused_store(there, there_data, store_id)
         try:
             ended = await _end_uploads(own) if final else 0
-            with shown() as tell:
+            with shown() as on_progress:
                 hidden = Findings()
                 total = 0
                 async with contextlib.aclosing(all_blobs(own.metadata)) as walk:
@@ -90,7 +90,7 @@ def migrate_storage(config: Config, to: Path, *, final: bool, verify: bool, say:
                     tier(own.store, archived=False),
                     target,
                     total=total,
-                    progress=tell,
+                    progress=on_progress,
                     still_wanted=lambda key: _is_wanted(own, key),
                     verify=(lambda each: damage(own, target, each)) if verify else None,
                 )
@@ -150,14 +150,14 @@ async def damage(own: WorkerContext, target: ObjectStore, each: CopyItem) -> str
     if each.blob is None:
         return "no row says what it should be"
     try:
-        stands = await open_whole(own.metadata, target, own.keys, own.pool, each.blob, lambda step: None)
+        is_whole = await open_whole(own.metadata, target, own.keys, own.pool, each.blob, lambda step: None)
     except ObjectMissing:
         return "is missing"
     except Failure as failure:
         if failure.code in (Code.METADATA_UNAVAILABLE, Code.STORE_UNAVAILABLE):
             raise
         return failure.message
-    return "" if stands else "its stored header is not its row's"
+    return "" if is_whole else "its stored header is not its row's"
 
 
 async def _end_uploads(own: WorkerContext) -> int:

@@ -181,8 +181,8 @@ def _rows(config: Config, data: DataDirectory, chosen: Snapshot) -> None:
         from proxy.metadata.db.postgresql import holds_rows
 
         if not holds_rows(database):  # as above
-            with shown() as tell:
-                move(draft, database, lambda table, at, of: tell(Progress(f"copying {table}", at, of, "rows")))
+            with shown() as on_progress:
+                move(draft, database, lambda table, at, of: on_progress(Progress(f"copying {table}", at, of, "rows")))
     for beside in ("", "-wal", "-shm", ".lock"):
         draft.with_name(draft.name + beside).unlink(missing_ok=True)
     folders.sync(draft.parent)

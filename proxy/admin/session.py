@@ -94,7 +94,7 @@ def shown() -> Iterator[Callable[[Progress], None]]:
             bar.total = step.total
         bar.update(step.done - bar.n)
 
-    def tell(step: Progress) -> None:
+    def write_line(step: Progress) -> None:
         nonlocal due, doing, began, begun
         now = time.monotonic()
         if step.doing != doing:
@@ -105,7 +105,7 @@ def shown() -> Iterator[Callable[[Progress], None]]:
             sys.stderr.write(f"{step.doing}: {step.done:,}{of} {step.unit}{left(step, now - began, begun)}\n")
 
     try:
-        yield draw if sys.stderr.isatty() else tell
+        yield draw if sys.stderr.isatty() else write_line
     finally:
         if bar is not None:
             bar.close()

@@ -49,7 +49,7 @@ def claim_store(config: Config, data: DataDirectory) -> str:
     else:
         from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
 
-        store_id = s3_marker.claim(_place(config), config.storage.prefix, data.store_id, first=first)
+        store_id = s3_marker.claim(_s3_location(config), config.storage.prefix, data.store_id, first=first)
         _learn_conditions(config, data)
         return store_id
 
@@ -61,14 +61,14 @@ def adopt_store(config: Config, data: DataDirectory, store_id: str) -> None:
     else:
         from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
 
-        s3_marker.adopt(_place(config), config.storage.prefix, store_id)
+        s3_marker.adopt(_s3_location(config), config.storage.prefix, store_id)
         _learn_conditions(config, data)
 
 
 def _learn_conditions(config: Config, data: DataDirectory) -> None:
     from proxy.storage.s3.conditions_probe import learn_conditions  # loaded by those who want it
 
-    learn_conditions(_place(config), config.storage.prefix, data.store_conditions)
+    learn_conditions(_s3_location(config), config.storage.prefix, data.store_conditions)
 
 
 def known_conditions(config: Config, data: DataDirectory) -> Conditions | None:
@@ -77,7 +77,7 @@ def known_conditions(config: Config, data: DataDirectory) -> Conditions | None:
     from proxy.storage.s3.conditions import read_conditions  # loaded by those who want it
     from proxy.storage.s3.conditions_probe import describe
 
-    return read_conditions(data.store_conditions, describe(_place(config), config.storage.prefix))
+    return read_conditions(data.store_conditions, describe(_s3_location(config), config.storage.prefix))
 
 
 async def _has_no_blob(config: Config, data: DataDirectory) -> bool:
@@ -134,7 +134,7 @@ def make_archive(config: Config, data: DataDirectory) -> ObjectStore | None:
 
     storage, archive = config.storage, config.archive
     bucket = Bucket(
-        _archive_place(config),
+        _archive_location(config),
         conditions=known_conditions(config, data) or Conditions(),  # one store's, in whichever bucket
         session=load(),
         storage_class=archive.storage_class,
@@ -169,7 +169,7 @@ async def claim_archive(config: Config, data: DataDirectory, rows: ArchivePort) 
     if not await asyncio.to_thread(_is_archive, config, store_id):
         if await _any_archived(rows):
             where = config.archive.path or f"{config.archive.bucket}/{config.archive.prefix}"
-            raise marker.another(f"is the place of [archive] mounted, and the right one, {where}?", None)
+            raise marker.wrong_store(f"is the place of [archive] mounted, and the right one, {where}?", None)
         await asyncio.to_thread(adopt_archive, config, store_id)
 
 
@@ -180,7 +180,7 @@ def adopt_archive(config: Config, store_id: str) -> None:
     else:
         from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
 
-        s3_marker.adopt(_archive_place(config), config.archive.prefix, store_id)
+        s3_marker.adopt(_archive_location(config), config.archive.prefix, store_id)
 
 
 def _is_archive(config: Config, store_id: str) -> bool:
@@ -189,7 +189,7 @@ def _is_archive(config: Config, store_id: str) -> bool:
         return marker.known_id(_archive_folder(config) / marker.NAME) == store_id
     from proxy.storage.s3 import marker as s3_marker  # loaded by those who want it
 
-    return s3_marker.find(_archive_place(config), config.archive.prefix) == store_id
+    return s3_marker.find(_archive_location(config), config.archive.prefix) == store_id
 
 
 async def _any_archived(rows: ArchivePort) -> bool:
@@ -205,8 +205,8 @@ def _archive_folder(config: Config) -> Path:
     return Path(config.archive.path).absolute()
 
 
-def _archive_place(config: Config) -> S3Location:
-    return dataclasses.replace(_place(config), bucket=config.archive.bucket)
+def _archive_location(config: Config) -> S3Location:
+    return dataclasses.replace(_s3_location(config), bucket=config.archive.bucket)
 
 
 async def _pausing_store(config: Config, data: DataDirectory, client: MetadataClient) -> ObjectStore:
@@ -244,7 +244,7 @@ def _bucket_store(
 
     storage = config.storage
     return S3Store(
-        Bucket(_place(config), conditions=conditions or Conditions(), session=load()),
+        Bucket(_s3_location(config), conditions=conditions or Conditions(), session=load()),
         open_objects,
         prefix=storage.prefix,
         store_id=store_id,
@@ -263,12 +263,12 @@ def make_links(config: Config) -> S3Links | None:
     from proxy.storage.s3.bucket import load  # loaded by those who want it
     from proxy.storage.s3.signed_urls import S3Links
 
-    place = _place(config)
-    public = dataclasses.replace(place, endpoint=storage.public_endpoint or place.endpoint)
+    location = _s3_location(config)
+    public = dataclasses.replace(location, endpoint=storage.public_endpoint or location.endpoint)
     return S3Links(public, prefix=storage.prefix, session=load())
 
 
-def _place(config: Config) -> S3Location:
+def _s3_location(config: Config) -> S3Location:
     from proxy.storage.s3.bucket import S3Location  # loaded by those who want it
 
     storage = config.storage

@@ -260,7 +260,7 @@ def _check_together(config: Config, environ: Mapping[str, str]) -> None:
         raise ConfigError("[keys] kms_access_key_id and kms_secret_access_key go together: one of them is missing")
     quotas = config.quotas
     if not quotas.layer_part_min_mib <= quotas.layer_part_mib <= quotas.layer_part_max_mib:
-        raise ConfigError("[quotas] layer_part_mib: lies between layer_part_min_mib and layer_part_max_mib")
+        raise ConfigError("[quotas] layer_part_mib: must be between layer_part_min_mib and layer_part_max_mib")
     rated = [each.partition("=")[0] for each in quotas.rates]
     if len(set(rated)) != len(rated):
         raise ConfigError("[quotas] rates: an operation has one rate at most")

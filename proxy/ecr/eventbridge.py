@@ -2,8 +2,8 @@
 
     X-Amz-Target: AWSEvents.<Operation>
 
-`json_services` has read the call; here are the policy evaluator (`events:<Operation>` on the rule's ARN), and the rows.
-PutTargets refuses what no event may go to. Only the default event bus exists. Source: botocore's `events` model;
+`json_services` reads the call; this module calls the policy evaluator (`events:<Operation>` on the rule's ARN) and the
+rows. PutTargets refuses forbidden targets. Only the default event bus exists. Source: botocore's `events` model;
 Service Authorization Reference, "Amazon EventBridge".
 """
 
@@ -45,7 +45,7 @@ _WITHOUT_RESOURCE = frozenset({"ListRules", "TestEventPattern"})
 
 
 class EventBridgeRows(Protocol):
-    """The part of `metadata.contract.Metadata` that this asks."""
+    """The part of `metadata.contract.Metadata` that this module calls."""
 
     async def events(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]: ...
 

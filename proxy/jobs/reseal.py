@@ -30,11 +30,12 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import parse_digest
 from proxy.model.records import Blob, SealedObject, Sealing, Segment
-from proxy.registry.append import delete_object, see_through
+from proxy.registry.append import delete_object
 from proxy.storage.base import Appender, ObjectMissing, ObjectStore
+from proxy.storage.off_loop import run_to_completion
 from proxy.storage.tiered import tier
 
-DOING = "sealing blobs anew"
+DOING = "resealing blobs"
 LINGER_SECONDS = 2.0  # a reader opens the object within milliseconds of reading its row, and may then take its time
 RESERVED_SECONDS = 2 * 86_400.0
 """In which one blob must have been sealed anew: ECR's largest layer at 300 KB/s. One that takes longer is named, and
@@ -97,7 +98,7 @@ async def reseal(
                 try:
                     new = await _copy(metadata, store, keys, pool, blob, key, tell)
                 except BaseException:
-                    await see_through(_release(metadata, key))
+                    await run_to_completion(_release(metadata, key))
                     raise
                 if await _point(metadata, store, report, blob, new):
                     superseded.append((clock() + linger, blob.sealed.object_key))
@@ -178,7 +179,7 @@ async def _copy(
                 raise Failure(Code.INVALID_LAYER, f"its bytes hash to {digest.algorithm}:{found}")
             await appender.finish()
         except BaseException:
-            await see_through(_abandon(writer, appender))
+            await run_to_completion(_abandon(writer, appender))
             raise
     return SealedObject(
         object_key=object_key,

@@ -215,12 +215,12 @@ class SweepBatch:
 
 @dataclass(frozen=True, slots=True)
 class Miscount:
-    """A counter that is not what there is. `noun` is its table, `key` its row, `shown` the row's name for people."""
+    """A counter that differs from the count of its rows. `noun` is its table, `key` its row."""
 
     noun: str
     key: str
-    shown: str
-    kept: int
+    display_name: str
+    recorded: int
     counted: int
 
 

@@ -14,9 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Coroutine
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from proxy import observe
 from proxy.auth.envelope import SmallSealer
@@ -33,6 +32,9 @@ from proxy.model.records import Blob, Fence, SealedObject, Segment, Upload
 from proxy.registry.hash_state import open_state, seal_state
 from proxy.registry.unrecorded import WithLast, with_segment
 from proxy.storage.base import Appender, ObjectMissing, ObjectStore, WriteLease
+from proxy.storage.off_loop import run_to_completion
+
+see_through = run_to_completion  # `registry.mirror` imports it by this name
 
 LEASE_SECONDS = 10.0
 """How long a dead worker's session stays closed to others, less the grace; renewed three times in it."""
@@ -232,7 +234,7 @@ class Append:
         if self._ended:
             return
         self._ended = True
-        await see_through(self._clean_up())
+        await run_to_completion(self._clean_up())
 
     async def fail(self, error: BaseException | None) -> None:
         """Abandon; past a quota of bytes also end the session, so that what it recorded does not count any longer."""
@@ -240,7 +242,7 @@ class Append:
         if not ends:
             return await self.abandon()
         self._ended = True
-        await see_through(self._clean_up(ends=True))
+        await run_to_completion(self._clean_up(ends=True))
 
     async def _open(self) -> BlobWriter:
         upload, context = self.upload, self._context
@@ -374,22 +376,6 @@ async def delete_object(store: ObjectStore, key: str) -> None:
         await store.delete(key)
     except Failure as failure:
         observe.log.warning("an object that nothing needs could not be removed", object_key=key, error=str(failure))
-
-
-async def see_through(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end whatever cancels the caller; then the cancellation goes on."""
-    task = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()
-        raise cancelled
-    task.result()
 
 
 def _check_digest(hasher: Hasher, digest: Digest) -> None:

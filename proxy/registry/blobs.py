@@ -20,8 +20,8 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.records import Blob, CreateOnPush, Mounted, Sealing, create_on_push
 from proxy.model.replication import LinkedLayers
-from proxy.registry.append import see_through
 from proxy.storage.base import ObjectStore, SignedLinks
+from proxy.storage.off_loop import run_to_completion
 
 HOLDERS_MAX = 20  # repositories whose policies are asked when a mount names none
 
@@ -110,7 +110,7 @@ class Blobs:
 
     async def _judge(self, blob: Blob, failure: Failure) -> None:
         if failure.code is Code.BLOB_CORRUPT:
-            await see_through(self._quarantine(blob, failure))
+            await run_to_completion(self._quarantine(blob, failure))
 
     async def _quarantine(self, blob: Blob, failure: Failure) -> None:
         observe.metrics.blobs_quarantined.inc()

@@ -1,4 +1,4 @@
-"""The storage class of images: UpdateImageStorageClass, and what else archives or restores one.
+"""The storage class of images: UpdateImageStorageClass, and archiving and restoring for other operations.
 
     ACTIVE      archive              ARCHIVED      a job moves its layers that no active image uses to the archive
     ARCHIVED    restore              ACTIVE        none of its layers lies in the archive: the class was a mark

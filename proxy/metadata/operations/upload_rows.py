@@ -1,4 +1,4 @@
-"""The row of an upload session, found and judged: whether it is there, is visible, and is held under a fence."""
+"""Looks up the row of an upload session and checks it: that it exists, is visible, and is held under a fence."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from proxy.model.errors import Code, Failure
 from proxy.model.errors import upload_not_found as _not_found
 from proxy.model.records import Segment, Upload
 
-BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))  # made once: each step of a push needs it
+BY_ID = select(*UPLOAD_COLUMNS).where(uploads.c.upload_id == bindparam("id"))  # built once: each step of a push runs it
 
 
 def need_held(row: FoundRow, fence: int) -> None:
-    """A lease that has run out but was taken by nobody still counts: its holder's bytes are the last ones."""
+    """UploadConflict unless the fence holds the session. An expired lease counts until another one is taken: its
+    holder's bytes are the last ones."""
     if row.state == UPLOAD_CLOSED:
         raise _not_found(row.upload_id, row.repository, row.account)
     if row.state != UPLOAD_OPEN or not fence or row.fence != fence:
@@ -45,7 +46,7 @@ def conflict(row: FoundRow, message: str) -> Failure:
 
 
 def only_segment(row: FoundRow, segment: Segment) -> tuple[Segment, ...] | None:
-    """What a row that has this last segment has of them, if that is all; None: to be looked up."""
+    """The segments of a row whose last one is this, if it is the only one; None: they must be looked up."""
     return (segment,) if row.segment_count == 1 else None
 
 
