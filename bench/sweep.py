@@ -3,9 +3,9 @@
     python bench/sweep.py [--database sqlite|postgresql] [--rows 100000]
 
 Fills a database with due rows: upload sessions (one in twenty abandoned, the others committed), unused layers, a
-deleted repository of images. Then a turn of each task removes its rows, through a metadata service and over an empty
-store, while one client begins uploads, one after the other. Service, sweep and client share a process, so that waits
-are longer than they are where each has its own.
+repository whose lifecycle policy expires half of its images, and which is deleted then. Then a turn of each task
+removes its rows, through a metadata service and over an empty store, while one client begins uploads, one after the
+other. Service, sweep and client share a process, so that waits are longer than they are where each has its own.
 
 Printed for each task: rows, seconds, and of the writes p50, p99 and the longest; the same of writes with no sweep.
 Marks: all rows are gone in one turn, and no write waited for more than 50 ms. Exit status 1 where one is missed.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import secrets
 import shutil
 import sys
@@ -32,14 +33,16 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `support` is
 
 from figures import machine  # noqa: E402 - once the path above is set
 from fill import ACCOUNT, NOW, Size, fill, name_of  # noqa: E402 - as above
-from sqlalchemy import Connection, Table, func, insert, select  # noqa: E402 - as above
+from sqlalchemy import Connection, Table, func, insert, select, update  # noqa: E402 - as above
 
+from proxy.audit.trail import NoTrail  # noqa: E402 - as above
+from proxy.jobs.lifecycle import LifecycleRun  # noqa: E402 - as above
 from proxy.jobs.sweep import collect_blobs, expire_uploads, remove_deleted  # noqa: E402 - as above
 from proxy.metadata.client.client import MetadataClient  # noqa: E402 - as above
 from proxy.metadata.db import schema  # noqa: E402 - as above
 from proxy.metadata.db.postgresql import PostgresqlDatabase  # noqa: E402 - as above
 from proxy.metadata.db.sqlite import SqliteDatabase  # noqa: E402 - as above
-from proxy.metadata.db.transaction import Registry, Transaction  # noqa: E402 - as above
+from proxy.metadata.db.transaction import Transaction  # noqa: E402 - as above
 from proxy.metadata.operations.removal import mark_deleted  # noqa: E402 - as above
 from proxy.metadata.service.service import start_service  # noqa: E402 - as above
 from proxy.model.records import CreateOnPush, EncryptedDataKey  # noqa: E402 - as above
@@ -96,7 +99,7 @@ def _over(database: Path | str, home: Path, rows: int, quiet: float) -> list[Fig
 
 
 def _add(connection: Connection, rows: int) -> None:
-    """Besides what `fill` made: sessions, unused layers; and its large repository is deleted."""
+    """Besides what `fill` made: sessions, unused layers; and a policy for its large repository."""
     numbers = iter(range(10**9, 10**9 + 10 * rows))
     facts = dict.fromkeys(("plain_size", "stored_size", "segment_count", "fence", "last_fence", "lease_until"), 0)
     for table, made in (
@@ -106,8 +109,14 @@ def _add(connection: Connection, rows: int) -> None:
         (schema.blob_links, map(_link, range(10**9, 10**9 + rows))),
     ):
         _insert(connection, table, made)
-    tx = Transaction(connection, NOW, Registry(account=ACCOUNT))
-    mark_deleted(tx, 1)
+    large = schema.repositories.c.repository_id == 1
+    policy = _policy(rows // 10)
+    connection.execute(update(schema.repositories).where(large).values(lifecycle_policy=policy))
+
+
+def _policy(keeps: int) -> str:
+    selection = {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": keeps}
+    return json.dumps({"rules": [{"rulePriority": 1, "selection": selection, "action": {"type": "expire"}}]})
 
 
 def _insert(connection: Connection, table: Table, rows: Iterator[Mapping[str, Any]]) -> None:
@@ -170,16 +179,29 @@ async def _measured(database: Path | str, home: Path, rows: int, quiet: float) -
     socket = f"unix:{home}/metadata.sock"
     service = await start_service(database=database, listen=socket, epochs=home / "epochs", clock=lambda: NOW + 9 * DAY)
     metadata, store = MetadataClient.connect(socket), FilesystemStore(home / "objects")
+    lifecycle = LifecycleRun(metadata, NoTrail(), "us-east-1", time.time)
+
+    async def expire() -> int:
+        [due] = await metadata.lifecycle_due(older_than_seconds=0.0, limit=9)
+        return len([each async for each in lifecycle.run(due.account, due.repository, due.policy)])
+
+    async def remove() -> int:
+        return await remove_deleted(metadata)
+
     tasks: dict[str, tuple[Callable[[], Awaitable[int]], Table]] = {
         "none": (lambda: asyncio.sleep(quiet, 0), schema.turns),
+        "images that a policy expires": (expire, schema.images),
         "sessions": (lambda: expire_uploads(metadata, store, idle=DAY), schema.uploads),
         "layers": (lambda: collect_blobs(metadata, store, grace=DAY), schema.blob_links),
-        "images of a deleted repository": (lambda: remove_deleted(metadata), schema.images),
+        "images of a deleted repository": (remove, schema.images),
     }
     try:
         figures = []
         for task, (turn, table) in tasks.items():
-            before = await service.store.read(partial(_due, table=table))
+            keeps = rows // 10 if turn is expire else 0
+            if turn is remove:
+                await service.store.write(lambda tx: mark_deleted(tx, 1))
+            before = await service.store.read(partial(_due, table=table)) - keeps
             writing, waits = asyncio.Event(), list[float]()
             writer = asyncio.create_task(_write(metadata, waits, writing))
             began = time.perf_counter()
@@ -187,7 +209,7 @@ async def _measured(database: Path | str, home: Path, rows: int, quiet: float) -
             seconds = time.perf_counter() - began
             writing.set()
             await writer
-            left = await service.store.read(partial(_due, table=table))
+            left = await service.store.read(partial(_due, table=table)) - keeps
             figures.append(Figures(task, before, left, seconds, waits))
         return figures
     finally:

@@ -15,8 +15,9 @@ def test_a_backlog_of_each_kind_is_gone_in_one_turn_while_uploads_begin(tmp_path
     figures = bench.run(kind, tmp_path, 250, quiet=0.01)
     assert [(each.task, each.rows, each.left) for each in figures] == [
         ("none", 0, 0),
+        ("images that a policy expires", 25, 0),
         ("sessions", 250, 0),
         ("layers", 250, 0),
-        ("images of a deleted repository", 50, 0),
+        ("images of a deleted repository", 25, 0),
     ]
     assert all(each.waits for each in figures)
