@@ -40,6 +40,7 @@ from proxy.model.records import (
     KeyRecord,
     Miscount,
     Mounted,
+    NewUpload,
     Page,
     Pull,
     PushedManifest,
@@ -193,6 +194,28 @@ class UploadPort(Protocol):
         `in_parts`: it is UploadLayerPart's, each append of it a part under the quotas. `encryption` is the KMS key that
         the data key is under, empty for the server's own; EncryptionDiffers, with the repository's, when that is
         another."""
+
+    async def record_upload(self, new: NewUpload, *, seconds: float) -> Upload:
+        """Give a session its row while its first append is under way, leased under `FIRST_FENCE`. RepositoryNotFound,
+        LimitExceeded as `begin_upload`. UploadConflict where another append came first, or where this one began so long
+        ago that its object may be gone; UploadNotFound where the repository has another encryption by now."""
+
+    async def record_append(
+        self,
+        new: NewUpload,
+        *,
+        segment: Segment,
+        hash_state: bytes,
+        frame_hashes: bytes,
+        digest: str | None,
+    ) -> Upload:
+        """`record_upload` of a session whose first append is over, every request to the store answered, and
+        `finish_upload` of it; without a `digest` `advance_upload`."""
+
+    async def record_blob(
+        self, new: NewUpload, *, digest: str, segment: Segment, frame_hashes: bytes
+    ) -> tuple[Blob, str | None]:
+        """`record_upload` of a session that one request began and closes, and `commit_upload` of it."""
 
     async def upload(self, account: str, repository: str, upload_id: str) -> Upload:
         """UploadNotFound also when it belongs to another repository, or has been swept."""

@@ -144,7 +144,8 @@ class Upload:
     `hash_state` is what `_speedups` exported, sealed (it holds up to 127 bytes of plaintext). `fence` names the append
     that holds the session, 0 when nobody does. `committed` is the digest once the closing PUT has succeeded. `parts` is
     None for a session that docker's door began. `created_repository` is said by the call that began it alone,
-    `bytes_left` by the one that leased it: what the quotas leave, None where there are none.
+    `bytes_left` by the one that leased it: what the quotas leave, None where there are none. `has_row` False: nothing
+    has come yet, and no row knows it.
     """
 
     upload_id: str
@@ -158,6 +159,30 @@ class Upload:
     parts: LayerParts | None = None
     created_repository: bool = False
     bytes_left: int | None = None
+    has_row: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class NewUpload:
+    """An upload session that gets its row while or after its first append is written: one process alone knows its
+    object's key until then. `began_at`: when the append began, by that process's clock."""
+
+    upload_id: str
+    account: str
+    repository: str
+    algorithm: str
+    object_key: str
+    data_key: EncryptedDataKey
+    sealed_for: str
+    frame_length: int
+    sealing: Sealing
+    encryption: str
+    opened_by: str
+    began_at: float
+
+
+FIRST_FENCE = 1
+"""Of the first lease that a session ever gave: only then may an object be put whole before the session is closed."""
 
 
 @dataclass(frozen=True, slots=True)

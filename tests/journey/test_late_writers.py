@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from proxy.registry.append import LEASE_SECONDS, STORE_GRACE_SECONDS
+from proxy.registry.upload_lease import LEASE_SECONDS, STORE_GRACE_SECONDS
 from support import balancer, postgresql
 from support.cluster import Cluster
 from support.cluster_faults import FaultProxies
