@@ -8,7 +8,8 @@ processes. Ours is sealed and authenticated, asks its policies and writes its au
 row whose bar is missed says so, and the exit status is 0 all the same. Each group of rows goes to a file of its own
 under bench/results (with --quick, whose figures are of small sizes, to none).
 
-Groups: pull, ranges, push, images, small, latency, memory, scale, and storms, which must be asked for: 16 GiB, minutes.
+Groups: pull, ranges, push, images, small, fleet, latency, memory, scale; and storms, which must be asked for: 16 GiB,
+minutes.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from answergroups import Asked, Latency, Small  # noqa: E402 - once the path abo
 from bars import Group, Row, document, table  # noqa: E402 - as above
 from bytesgroups import Images, Pulls, Pushes, Ranges  # noqa: E402 - as above
 from figures import RESULTS, source, write  # noqa: E402 - as above
+from fleet import Fleet  # noqa: E402 - as above
 from ownservers import Memory, Scale, Storms  # noqa: E402 - as above
 from peers import Peer, distribution, nginx, wharfage, zot  # noqa: E402 - as above
 
 from proxy.storage.filesystem.nowait import in_memory  # noqa: E402 - as above
 from support.programs import find  # noqa: E402 - as above
 
-GROUPS = ("pull", "ranges", "push", "images", "small", "latency", "memory", "scale")
+GROUPS = ("pull", "ranges", "push", "images", "small", "fleet", "latency", "memory", "scale")
 ON_REQUEST = ("storms",)
 
 
@@ -60,6 +62,7 @@ class Comparison:
             "push": lambda: Pushes(self._servers(), quick=quick),
             "images": lambda: Images(self._servers(), self._home, quick=quick),
             "small": lambda: Small(self._users(), quick=quick),
+            "fleet": lambda: Fleet(self._servers(), quick=quick),
             "latency": lambda: Latency(self._users(), quick=quick),
             "memory": lambda: Memory(self._home),
             "scale": lambda: Scale(self._home, quick=quick),

@@ -17,6 +17,7 @@ from support.server import password_at
 
 KIND = "application/vnd.oci.image.manifest.v1+json"
 PATH = f"/v2/{REPOSITORY}/manifests/v1"
+_narrow: dict[str, tuple[str, str]] = {}  # by address of the server
 LAYERS = 6  # what an image has; each of 1 KiB
 
 
@@ -53,13 +54,23 @@ def client(peer: Peer, service: str) -> Any:
     return boto3.client(service, endpoint_url=f"http://{peer.address}", **asked)  # type: ignore[call-overload,unused-ignore]  # a service's name that is no literal
 
 
-def as_user(peer: Peer, iam: Any, name: str, policy_arns: list[str]) -> Peer:
-    """The same server as a new user with those policies attached sees it."""
+def new_user(iam: Any, name: str, policy_arns: list[str]) -> tuple[str, str]:
+    """The access key of a new user with those policies attached."""
     iam.create_user(UserName=name)
     for arn in policy_arns:
         iam.attach_user_policy(UserName=name, PolicyArn=arn)
     key = iam.create_access_key(UserName=name)["AccessKey"]
-    password = password_at(f"http://{peer.address}", key["AccessKeyId"], key["SecretAccessKey"])
+    return key["AccessKeyId"], key["SecretAccessKey"]
+
+
+def as_user(peer: Peer, iam: Any, name: str, policy_arns: list[str]) -> Peer:
+    """The same server as a new user with those policies attached sees it."""
+    return with_key(peer, *new_user(iam, name, policy_arns))
+
+
+def with_key(peer: Peer, access_key_id: str, secret: str) -> Peer:
+    """The same server as the user with that key sees it."""
+    password = password_at(f"http://{peer.address}", access_key_id, secret)
     basic = base64.b64encode(f"AWS:{password}".encode()).decode()
     return replace(peer, headers=f"Authorization: Basic {basic}\r\n")
 
@@ -78,9 +89,16 @@ def twenty_statement_policies(iam: Any) -> list[str]:
 
 
 def narrow_user(peer: Peer) -> Peer:
-    """Whom twenty statements allow manifests, and the repository's policy its layers."""
+    """The server as a new user sees it whom twenty statements allow manifests, and the repository's policy layers."""
+    return with_key(peer, *narrow_credentials(peer))
+
+
+def narrow_credentials(peer: Peer) -> tuple[str, str]:
+    """The access key of such a user; of the same one, if there is one."""
+    if peer.address in _narrow:
+        return _narrow[peer.address]
     iam, name = client(peer, "iam"), "twenty-statements"
-    found = as_user(peer, iam, name, twenty_statement_policies(iam))
+    found = _narrow[peer.address] = new_user(iam, name, twenty_statement_policies(iam))
     layers = {
         "Effect": "Allow",
         "Principal": {"AWS": f"arn:aws:iam::{account_of(iam)}:user/{name}"},

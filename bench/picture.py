@@ -29,6 +29,7 @@ ORDER = (
     "push-tmpfs",
     "images",
     "small",
+    "fleet",
     "latency",
     "memory",
     "storms",

@@ -1,6 +1,6 @@
 """Where our CPU goes under one kind of work: native stacks of all our processes, and Python's of one worker.
 
-    python bench/where.py pull | push | small-push | ranges | manifest | blob | base [--seconds 10] [--home /dev/shm]
+    python bench/where.py pull | push | small-push | ranges | manifest | blob | base | fleet [--seconds 10]
 
 The work goes on while perf(1) samples what runs in user and kernel (self time by function), and then py-spy, with
 native frames, one worker (self, and with all below). Shares are of the samples; idle is left out. Needs both programs
@@ -23,8 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # run as a script: `support` is in tests
 
-from answergroups import CONNECTIONS, MANIFEST, Asked  # noqa: E402 - once the path above is set
+from answergroups import CONNECTIONS, MANIFEST, OTHER_BYTES, Asked  # noqa: E402 - once the path above is set
 from asks import closed_loop  # noqa: E402 - as above
+from fleet import AT_ONCE, PullerFleet  # noqa: E402 - as above
 from layers import Layers  # noqa: E402 - as above
 from load import Content  # noqa: E402 - as above
 from peers import DISTRIBUTION, OURS, Peer, distribution, wharfage  # noqa: E402 - as above
@@ -41,7 +42,7 @@ STARTING = (
     "(threading.py)",
 )
 WAITING = ("PyThread_acquire_lock_timed", "Condition.wait ", "_queue_SimpleQueue_get", "epoll_")  # for work
-WORK = ("pull", "push", "small-push", "ranges", "manifest", "blob", "base")
+WORK = ("pull", "push", "small-push", "ranges", "manifest", "blob", "base", "fleet")
 
 
 def work_on(peer: Peer, kind: str) -> Callable[[], object]:
@@ -57,8 +58,14 @@ def work_on(peer: Peer, kind: str) -> Callable[[], object]:
         ranged = Layers(peer, Content(1024 * MIB), 1)
         ranged.lay()
         return lambda: ranged.pull_ranges(16, 512)
+    if kind == "fleet":
+        fleet = PullerFleet.of(peer)
+        fleet.renew_tokens(20_000)  # more than a worker knows at a time: each comes as a new one
+        return lambda: fleet.pull(AT_ONCE)
     asked = Asked.of(peer)
-    request = asked.requests[{"manifest": MANIFEST, "blob": "HEAD blob", "base": "/v2/"}[kind]]
+    request = asked.requests[
+        {"manifest": MANIFEST + OTHER_BYTES, "blob": "HEAD blob", "base": f"/v2/{OTHER_BYTES}"}[kind]
+    ]
     return lambda: closed_loop(asked.peer, request, CONNECTIONS, 4000)
 
 

@@ -1,15 +1,20 @@
-"""pull-through test: what a pull through a rule meets at its upstream."""
+"""pull-through test, refresh: what a pull through a rule meets at its upstream, and a look at it now."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
-from proxy.admin.session import CommandRefused, Say, visiting
+from proxy.admin.session import CommandRefused, Say, existing, visiting
 from proxy.app.context import WorkerContext
-from proxy.app.mirror import credentials_of, upstream_of
+from proxy.app.mirror import credentials_of, open_mirror, upstream_of
 from proxy.config.settings import Config
+from proxy.jobs.warm import Reference, parse_reference
+from proxy.model.errors import Code, Failure
+from proxy.registry.mirror.mirror import Mirror
 from proxy.upstream import trial
 from proxy.upstream.client import UpstreamClient
 
@@ -44,6 +49,46 @@ def test(config: Config, prefix: str, image: str, *, account: str, say: Say) -> 
         return 1 if failed else 0
 
     return asyncio.run(visiting(config, run))
+
+
+def refresh(config: Config, references: Sequence[str], *, account: str, say: Say) -> int:
+    """Ask the upstreams about tags now; the exit status. CommandRefused for what names no tag."""
+    parsed = [parse_reference(text) for text in references]
+    for reference in parsed:
+        if not reference.name or ":" in reference.name:
+            raise CommandRefused(f"{reference}: name a tag, as REPO:TAG; an image by its digest never changes")
+
+    async def run(own: WorkerContext) -> int:
+        await own.agreement.begin(moving=True)
+        status = 0
+        async with open_mirror(config, own, Path(existing(config).metadata_socket).parent) as mirror:
+            for reference in parsed:
+                done, text = await _refreshed(own, mirror, account or config.registry.account, reference)
+                say(f"{reference}: {text}")
+                status |= not done
+        return status
+
+    return asyncio.run(visiting(config, run))
+
+
+async def _refreshed(own: WorkerContext, mirror: Mirror, account: str, reference: Reference) -> tuple[bool, str]:
+    """Whether the upstream was asked, and what is to be said."""
+    before = ""
+    try:
+        with contextlib.suppress(Failure):
+            before = (await own.metadata.manifest(account, reference.repository, reference.name)).digest
+        found = await mirror.refresh(account, reference.repository, reference.name)
+    except Failure as failure:
+        missing = failure.code is Code.IMAGE_NOT_FOUND
+        return (
+            False,
+            "the upstream has no such image" if missing else f"{failure.message}. {failure.hint or ''}".strip(),
+        )
+    if found is None:
+        return False, "stays as it is: it was pushed or moved here, and is not the upstream's any more"
+    if found.digest == before:
+        return True, f"{before}, unchanged"
+    return True, f"{found.digest}, {f'was {before}' if before else 'new'}"
 
 
 def _parsed(image: str) -> tuple[str, str]:

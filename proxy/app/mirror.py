@@ -13,11 +13,15 @@ from yarl import URL
 from proxy.app.context import WorkerContext
 from proxy.app.metadata import trusted_authorities
 from proxy.app.router import make_uploads
+from proxy.audit.trail import Trail
 from proxy.auth.pull_through import UpstreamCredentials
 from proxy.auth.secrets import VALUE_PURPOSE
 from proxy.config.loader import ConfigError
-from proxy.config.pull_through_settings import RULE_KEYS, PullThroughSettings, UpstreamSetting, listed
+from proxy.config.pull_through_settings import PullThroughSettings, UpstreamSetting, listed, rule_settings
 from proxy.config.settings import Config
+from proxy.jobs.cache_size import CacheSize
+from proxy.jobs.image_fetch import ImageFetch
+from proxy.jobs.pull_through import PullThroughUpkeep
 from proxy.model.pull_through import PullThroughRule, choose
 from proxy.registry.blobs import Blobs
 from proxy.registry.images import Images
@@ -25,6 +29,7 @@ from proxy.registry.mirror.blobs import MirrorBlobs
 from proxy.registry.mirror.manifests import MirrorManifests, Policy
 from proxy.registry.mirror.mirror import Mirror
 from proxy.registry.mirror.peers import Peers
+from proxy.registry.mirror.referrers import MirrorReferrers
 from proxy.registry.mirror.upstreams import Credentials, Upstreams
 from proxy.upstream.client import Upstream, UpstreamLogin
 
@@ -47,9 +52,10 @@ async def open_mirror(config: Config, own: WorkerContext, sockets: Path) -> Asyn
         own.metadata, blobs, uploads, upstreams, own.run, sockets, peers, early_ranges=given.early_ranges
     )
     manifests = MirrorManifests(own.metadata, images, upstreams, policy_of(given), time.time)
+    referrers = MirrorReferrers(own.metadata, images, upstreams, manifests.bring, time.time)
     await layers.begin()
     try:
-        yield Mirror(own.metadata, images, rule, manifests, layers, upstreams)
+        yield Mirror(own.metadata, images, rule, manifests, layers, referrers, upstreams)
     finally:
         await layers.close()
         await upstreams.close()
@@ -103,7 +109,23 @@ def trust_of(entry: UpstreamSetting) -> ssl.SSLContext | None:
 
 
 def policy_of(given: PullThroughSettings) -> Callable[[str], Policy]:
-    defaults = {key: default for key, (default, _, _) in RULE_KEYS.items()}
-    named = {prefix.rstrip("/"): Policy(**{**defaults, **keys}) for prefix, keys in given.rules.items()}
-    other = Policy(**defaults)  # type: ignore[arg-type]  # a whole number is one
-    return lambda prefix: named.get(prefix.rstrip("/"), other)
+    found = rule_settings(given.rules)
+
+    def policy(prefix: str) -> Policy:
+        rule = found(prefix)
+        return Policy(rule.refresh_seconds, rule.stale_max_seconds, rule.budget_floor, rule.platforms)
+
+    return policy
+
+
+def make_pull_through_upkeep(config: Config, own: WorkerContext, mirror: Mirror, trail: Trail) -> PullThroughUpkeep:
+    """What sees to rules when nobody pulls: its tasks and kinds of jobs."""
+    settings = rule_settings(config.pull_through.rules)
+
+    def limits(prefix: str) -> tuple[int, float]:
+        rule = settings(prefix)
+        return rule.bytes, rule.unused_days
+
+    size = CacheSize(own.metadata, trail, config.registry.region, time.time, limits)
+    every = config.pull_through.interval_seconds
+    return PullThroughUpkeep(own.metadata, ImageFetch(own.metadata, mirror), size.run, settings, every=every)

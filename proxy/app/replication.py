@@ -1,24 +1,55 @@
-"""From `[replication]` to what replicates: how each region is reached, and the job that goes there."""
+"""From `[replication]` and `[[peers]]` to what replicates: how each region is reached, and the job that goes there."""
 
 from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator
+
+from yarl import URL
 
 from proxy.app.context import WorkerContext
 from proxy.app.router import make_blobs, make_uploads
 from proxy.auth.access import Access
+from proxy.auth.replication import ReplicationAccess
+from proxy.config.loader import ConfigError
+from proxy.config.peer_settings import PeerSetting
 from proxy.config.settings import Config
 from proxy.jobs.replication import Replicating, ReplicationTarget
 from proxy.jobs.replication_here import HereTarget
+from proxy.jobs.replication_peer import PeerTarget
+from proxy.upstream.peer import Peer, PeerClient
 
 
-def make_replicating(config: Config, context: WorkerContext) -> Replicating:
-    """What replicates, for a worker's queue."""
-    region = config.registry.region
-    here = HereTarget(
-        context.metadata,
-        Access(context.metadata),
-        make_blobs(config, context),
-        make_uploads(config, context),
-        region=region,
-    )
+@contextlib.asynccontextmanager
+async def open_replicating(config: Config, context: WorkerContext) -> AsyncIterator[Replicating]:
+    """What replicates, for a worker's queue and a `with` block. ConfigError for a peer's file."""
+    region, blobs = config.registry.region, make_blobs(config, context)
+    access = ReplicationAccess(Access(context.metadata), region=region)
+    here = HereTarget(context.metadata, access, blobs, make_uploads(config, context), region=region)
     targets: dict[str, ReplicationTarget] = {region: here}
-    return Replicating(context.metadata, targets.get, region=region, at_once=config.replication.at_once)
+    async with contextlib.AsyncExitStack() as held:
+        for entry in config.peers.entries:
+            client = PeerClient(peer_of(entry), clock=time.monotonic, wall=time.time)
+            held.push_async_callback(client.close)
+            targets[entry.region] = PeerTarget(
+                context.metadata, blobs, client, account_there=entry.account_there, region=region
+            )
+        yield Replicating(context.metadata, targets.get, region=region, at_once=config.replication.at_once)
+
+
+def peer_of(entry: PeerSetting) -> Peer:
+    try:
+        trust = ssl.create_default_context(cafile=entry.ca_bundle) if entry.ca_bundle else None
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"[[peers]] {entry.region}: ca_bundle {entry.ca_bundle}: cannot be used: {error}") from error
+    return Peer(
+        entry.region,
+        URL(entry.url),
+        entry.access_key_id,
+        entry.secret_access_key,
+        trust,
+        entry.connections,
+        entry.bytes_per_second,
+    )

@@ -175,6 +175,7 @@ def router(
         epochs=context.epochs,
         logins=logins,
         mirror=mirror,
+        senders=config.replication.senders,
         mirror_hosts=MirrorHosts(config.mirror.entries, callers, context.metadata, time.time)
         if config.mirror.entries
         else None,

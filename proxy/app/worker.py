@@ -24,8 +24,8 @@ from proxy.app.audit import open_audit_log
 from proxy.app.context import WorkerContext, open_context
 from proxy.app.events import event_jobs, make_event_targets
 from proxy.app.metadata import metadata_addresses, node_name, trusted_authorities, wait_for_metadata
-from proxy.app.mirror import open_mirror
-from proxy.app.replication import make_replicating
+from proxy.app.mirror import make_pull_through_upkeep, open_mirror
+from proxy.app.replication import open_replicating
 from proxy.app.router import probes_only, quotas_of, repository_uri, router
 from proxy.audit.trail import Trail
 from proxy.blob.master_file import MasterKeys
@@ -121,6 +121,7 @@ async def metadata_service(
             key_seconds=config.identity.key_days * 86_400 or None,
             lasting_key=config.keys.access_key_id,
             expire_unpulled=config.lifecycle.expire_unpulled,
+            peer_regions=frozenset(peer.region for peer in config.peers.entries),
         ),
         prepare=partial(bootstrap.first_start, config, data, masters),
     )
@@ -161,7 +162,8 @@ async def serve_worker(
         mirror = await held.enter_async_context(open_mirror(config, context, Path(data.metadata_socket).parent))
         lifecycle = lifecycle_run(config, context, trail)
         previews = Previews(lifecycle)
-        replicating = make_replicating(config, context)
+        replicating = await held.enter_async_context(open_replicating(config, context))
+        upkeep = make_pull_through_upkeep(config, context, mirror, trail)
         route = router(config, context, trail, stop.is_set, pulls, unproven, targets, mirror, previews)
         server = HttpServer(route, _limits(config), unproven)
         prober = HttpServer(probes_only(route), replace(_limits(config), connections=PROBE_CONNECTIONS))
@@ -185,7 +187,7 @@ async def serve_worker(
             asyncio.create_task(
                 run_queue(
                     context.metadata,
-                    [event_jobs(config, context, targets), replicating.kind()],
+                    [event_jobs(config, context, targets), replicating.kind(), *upkeep.kinds()],
                     random=random.random,
                     now=context.metadata.now,
                 ),
@@ -199,6 +201,10 @@ async def serve_worker(
                     clock=time.monotonic,
                 ),
                 name="lifecycle",
+            ),
+            asyncio.create_task(
+                run_tasks(context.metadata, upkeep.tasks(), random=random.random, clock=time.monotonic),
+                name="pull-through",
             ),
             asyncio.create_task(replicating.watch(), name="replication"),
             asyncio.create_task(context.agreement.watch(), name="agreement"),

@@ -4,7 +4,8 @@ Looks up what has a say (the repository's policy and tags, the registry's policy
 look-ups are passed in; their answers are of this moment, so that a change counts from the next request on.
 
 A decision is kept with all that it hung on: caller, action, resource, what the look-ups answered, and the value of each
-condition key that any of the documents reads. It is used again only while every one of these is the same.
+condition key that any of the documents reads, aws:TokenIssueTime too. It is used again only while every one of these is
+the same.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from proxy.auth.policy.context import (
+    TOKEN_ISSUE_TIME,
     Context,
     RequestInfo,
     any_depends_on_clock,
@@ -65,9 +67,10 @@ class Access:
         `extra` are condition keys of this request alone (aws:RequestTag/…, aws:TagKeys, ecr:AccountSetting), in lower
         case. MetadataUnavailable when what has a say cannot be looked up.
         """
-        questions_of_caller = self._callers.get(caller)
+        undated = caller.undated or caller
+        questions_of_caller = self._callers.get(undated)
         if questions_of_caller is None:
-            questions_of_caller = self._callers[caller] = _CallerQuestions(caller)
+            questions_of_caller = self._callers[undated] = _CallerQuestions(undated)
         question = questions_of_caller.questions.get((action, resource, below)) or questions_of_caller.ask(
             caller, action, resource, below
         )
@@ -79,7 +82,7 @@ class Access:
                 repository = await self._lookups.repository_access(question.account, question.repository)
         if not question.has_same_lookups(repository, registry):
             question.begin(repository, registry)
-        values = question.values(info, extra)
+        values = question.values(caller, info, extra)
         decision = question.decisions.get(values)
         if decision is None:
             decision = question.settle(caller, info, extra)
@@ -93,7 +96,7 @@ class Access:
     def depends_on_clock(self, caller: Caller, action: str, resource: str) -> bool:
         """Whether what was just decided may be otherwise later, though nothing it hung on has changed. True as well of
         what was not decided lately."""
-        questions_of_caller = self._callers.get(caller)
+        questions_of_caller = self._callers.get(caller.undated or caller)
         question = (
             questions_of_caller.questions.get((action, resource, False)) if questions_of_caller is not None else None
         )
@@ -145,7 +148,8 @@ class _CachedQuestion:
     """
 
     __slots__ = (
-        "_action", "_below", "_callers", "_info", "_keys", "_layers", "_registry", "_repository", "_resource",
+        "_action", "_below", "_callers", "_info", "_keys", "_layers", "_reads_issue_time", "_registry", "_repository",
+        "_resource",
         "account", "decisions", "depends_on_clock", "repository",
     )  # fmt: skip
 
@@ -169,6 +173,7 @@ class _CachedQuestion:
         self._layers = (*self._callers, *resource_layers(self._action, repository, registry))
         self._keys = tuple(sorted(keys_read(self._layers)))
         self._info = info_behind(self._keys)
+        self._reads_issue_time = TOKEN_ISSUE_TIME in self._keys
         self.depends_on_clock = any_depends_on_clock(self._keys)
         self.decisions: dict[Hashable, Decision] = {}
 
@@ -178,9 +183,11 @@ class _CachedQuestion:
             return True
         return self._repository == repository and self._registry == registry
 
-    def values(self, info: RequestInfo, extra: Context | None) -> Hashable:
+    def values(self, caller: Caller, info: RequestInfo, extra: Context | None) -> Hashable:
         """All that can differ between two requests with this question, so far as a document reads it."""
         told = self._info(info)
+        if self._reads_issue_time:  # by which alone passwords of one caller differ (`Caller.undated`)
+            told = (told, caller.token_issued)
         if not extra or not self._keys:
             return told
         return (told, *[tuple(extra.get(key, ())) for key in self._keys])

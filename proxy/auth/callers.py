@@ -102,7 +102,10 @@ class Callers:
         cached = self._cache.get(name)
         if cached is not None and cached.matches(principal, session_policies, expires):
             return cached.caller
-        caller = Caller(principal, session, session_policies, access_key_id, issued, expires)
+        undated = None
+        if issued is not None:
+            undated = self._cached(principal, session, session_policies, access_key_id, None, expires)
+        caller = Caller(principal, session, session_policies, access_key_id, issued, expires, undated)
         self._cache[name] = _CachedCaller(caller, principal)
         return caller
 

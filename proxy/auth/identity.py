@@ -1,6 +1,6 @@
 """Who asks at /v2/: HTTP Basic, user `AWS`, the token as password.
 
-Reading a token costs one AES-GCM and one inflate; claims of tokens seen lately are kept by the token's hash, so a
+Reading a token costs one AES-GCM and one inflate; claims of tokens seen lately are kept by the header's hash, so a
 request usually costs one SHA-256 of the header and one look-up, of the access key that the token was fetched with. It
 is made on every request, hence a token whose key or principal is gone is refused by the next one. A token that a
 session fetched gives that session back, with its policies of this moment. No text or exception here carries the header
@@ -57,7 +57,7 @@ class BasicAuthenticator:
         `header` is the value of the one `Authorization` header, None when there is none. The look-up's own failures
         (MetadataUnavailable) pass through.
         """
-        claims = self._claims(_password(header))
+        claims = self._claims(header)
         # Region-bound like ECR's: two regions may share a master key.
         if claims.region != self._region:
             raise Unauthenticated
@@ -74,16 +74,18 @@ class BasicAuthenticator:
 
     def good_until(self, header: str, caller: Caller) -> float:
         """When the token of a header that has just been authenticated as `caller`'s ends by itself, epoch seconds."""
-        expires = self._claims(_password(header)).expires
+        expires = self._claims(header).expires
         return expires if caller.key_expires is None else min(expires, caller.key_expires)
 
-    def _claims(self, token: str) -> TokenClaims:
+    def _claims(self, header: str | None) -> TokenClaims:
+        if header is None or len(header) > HEADER_MAX:
+            raise Unauthenticated
         now = self._clock()
-        name = hashlib.sha256(token.encode()).digest()
+        name = hashlib.sha256(header.encode(errors="surrogateescape")).digest()
         try:
             claims = self._cache.get(name)
             if claims is None:
-                claims = self._cache[name] = self._tokens.read(token, now)
+                claims = self._cache[name] = self._tokens.read(_password(header), now)
             else:
                 check_time(claims, now)
         except TokenExpired:
@@ -96,9 +98,7 @@ class BasicAuthenticator:
         return claims
 
 
-def _password(header: str | None) -> str:
-    if header is None or len(header) > HEADER_MAX:
-        raise Unauthenticated
+def _password(header: str) -> str:
     scheme, _, encoded = header.strip().partition(" ")
     if scheme.lower() != "basic":
         raise Unauthenticated

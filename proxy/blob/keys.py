@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from proxy.blob.format import MessageKey
 from proxy.model.errors import Code, Failure
 from proxy.model.lru import Lru
 from proxy.model.records import EncryptedDataKey
@@ -29,6 +30,13 @@ class DataKey:
 
     plaintext: bytes
     encrypted: EncryptedDataKey
+
+
+class UnwrappedKey(bytes):
+    """A data key in memory, with the key of the message that was opened with it last: the name that `sealed_reader`
+    gives that message, and its `MessageKey`. Both are forgotten together."""
+
+    message: tuple[object, MessageKey] | None = None
 
 
 class DataKeys(Protocol):
@@ -137,9 +145,9 @@ class Unwrapped:
     def __init__(self, clock: Callable[[], float], seconds: float = CACHE_SECONDS) -> None:
         self._clock = clock
         self.seconds = seconds
-        self._kept = Lru[tuple[EncryptedDataKey, str], tuple[float, bytes]](CACHE_KEYS)
+        self._kept = Lru[tuple[EncryptedDataKey, str], tuple[float, UnwrappedKey]](CACHE_KEYS)
 
-    def get(self, key: tuple[EncryptedDataKey, str]) -> bytes | None:
+    def get(self, key: tuple[EncryptedDataKey, str]) -> UnwrappedKey | None:
         found = self._kept.peek(key)
         if found is None:
             return None
@@ -149,6 +157,6 @@ class Unwrapped:
         return found[1]
 
     def put(self, key: tuple[EncryptedDataKey, str], plaintext: bytes) -> None:
-        self._kept[key] = (self._clock() + self.seconds, plaintext)
+        self._kept[key] = (self._clock() + self.seconds, UnwrappedKey(plaintext))
         while self._kept and next(iter(self._kept.values()))[0] <= self._clock():
             self._kept.popitem()

@@ -11,6 +11,7 @@ from functools import partial
 from _speedups import FINAL_OVERHEAD, FRAME_OVERHEAD, open_final, open_frames
 from proxy.blob.buffers import BufferPool
 from proxy.blob.format import Layout, MessageKey, layout_of, open_header
+from proxy.blob.keys import UnwrappedKey
 from proxy.blob.reader import BlobReader, OpenRun, Run, SegmentSource, open_reader
 from proxy.model.records import SealedObject, Segment
 from proxy.storage.base import ObjectStore
@@ -30,13 +31,9 @@ class SealedFrames:
         return layout_of(segment, self._sealed.frame_length)
 
     async def prepare(self, run: Run, *, fresh: bool) -> OpenRun:
-        return partial(_open_run, self._message_key(run.segment), run)
-
-    def _message_key(self, segment: Segment) -> MessageKey:
-        if self._key is None or self._key[0] is not segment:
-            key = open_header(segment.header, self._data_key, self._sealed.sealed_for, self._sealed.frame_length)
-            self._key = segment, key
-        return self._key[1]
+        if self._key is None or self._key[0] is not run.segment:
+            self._key = run.segment, message_key(run.segment, self._sealed, self._data_key)
+        return partial(open_run, self._key[1], run)
 
 
 async def open_sealed(
@@ -50,7 +47,18 @@ async def open_sealed(
     return await open_reader(store, sealed, SealedFrames(sealed, data_key), widest=widest, segments=segments, pool=pool)
 
 
-def _open_run(key: MessageKey, run: Run, stored: memoryview, plain: memoryview) -> int:
+def message_key(segment: Segment, sealed: SealedObject, data_key: bytes) -> MessageKey:
+    """Derived, and the header authenticated, once for as long as the unwrapped data key is in memory. FormatError."""
+    if not isinstance(data_key, UnwrappedKey):
+        return open_header(segment.header, data_key, sealed.sealed_for, sealed.frame_length)
+    name = (segment.header, sealed.sealed_for, sealed.frame_length)
+    if data_key.message is None or data_key.message[0] != name:
+        data_key.message = name, open_header(segment.header, data_key, sealed.sealed_for, sealed.frame_length)
+    return data_key.message[1]
+
+
+def open_run(key: MessageKey, run: Run, stored: memoryview, plain: memoryview) -> int:
+    """Open a run's frames into `plain`; the plaintext's length. BadFrame, and `plain` is not to be used."""
     length = open_frames(
         key.cipher,
         key.message_id,

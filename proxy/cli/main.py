@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-from proxy.cli import accounts, backup, events, jobs, lifecycle, pull_through, rig
+from proxy.cli import accounts, backup, events, jobs, lifecycle, pull_through, replication, rig
 from proxy.cli.options import checked as _checked
 from proxy.cli.options import load as _load
 from proxy.cli.options import shared as _shared
@@ -62,6 +62,7 @@ for _command in (
     *accounts.COMMANDS,
     *events.COMMANDS,
     *jobs.COMMANDS,
+    *replication.COMMANDS,
     *lifecycle.COMMANDS,
     *pull_through.COMMANDS,
     *rig.COMMANDS,

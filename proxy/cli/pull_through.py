@@ -132,5 +132,25 @@ def test(file: Path | None, data: str | None, rule: str, image: str, account: st
     sys.exit(checked(lambda: admin.test(found, rule, image, account=account, say=click.echo)))
 
 
-COMMANDS: tuple[click.Command, ...] = (secret, pull_through)
+@click.command()
+@shared
+@_account
+@click.argument("references", metavar="REPO:TAG...", nargs=-1, required=True)
+def refresh(file: Path | None, data: str | None, account: str, references: tuple[str, ...]) -> None:
+    """Ask the upstream now what tags under pull-through cache rules are for, and import what is new.
+
+    REPO:TAG is the name here. Works while the server runs, and when it does not. Exit status: 0 when the upstream was
+    asked about all of them, 1 when it could not be, or a tag was pushed here and is not the upstream's.
+
+    \b
+    Example:
+      wharfage refresh docker-hub/library/alpine:3 --data /srv/wharfage
+    """
+    from proxy.admin import pull_through as admin
+
+    found = load(file, data, {})
+    sys.exit(checked(lambda: admin.refresh(found, references, account=account, say=click.echo)))
+
+
+COMMANDS: tuple[click.Command, ...] = (secret, pull_through, refresh)
 """For `main`."""

@@ -109,9 +109,9 @@ def describe(config: Config) -> str:
 
 
 def _as_table(value: Any) -> dict[str, Any]:
-    """An entry of a list that is more than a text, without what is as by default."""
-    defaults = {f.name: f.default for f in dataclasses.fields(value)}
-    return {name: each for name, each in dataclasses.asdict(value).items() if each != defaults[name]}
+    """An entry of a list that is more than a text, without what is as by default; what its repr hides is masked."""
+    given = {f: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return {f.name: each if f.repr else _masked(each) for f, each in given.items() if each != f.default}
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -267,6 +267,8 @@ def _check_together(config: Config, environ: Mapping[str, str]) -> None:
         raise ConfigError("[server] advertise: nodes show each other [metadata] secret, of at least 16 characters")
     if (metadata.listen or urls) and len(metadata.secret) < 16:
         raise ConfigError("[metadata] secret: a metadata service on TCP needs one of at least 16 characters")
+    if config.registry.region in {peer.region for peer in config.peers.entries}:
+        raise ConfigError(f"[[peers]] {config.registry.region}: that is [registry] region, this installation's own")
     for complaint in plaintext_connections(config, environ):
         raise ConfigError(complaint)
 

@@ -5,6 +5,8 @@
 
     [pull_through.rules."docker-hub"]
     refresh_seconds = 3600
+    platforms = ["linux/amd64"]
+    prefetch = ["library/nginx:stable"]
 
 A rule names an upstream by its host, by HOST:PORT, or as it is written here.
 """
@@ -12,17 +14,21 @@ A rule names an upstream by its host, by HOST:PORT, or as it is written here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from proxy.config.setting import SettingTables, between, setting
 
-RULE_KEYS: Mapping[str, tuple[float, float, float]] = {
-    "refresh_seconds": (24 * 3600, 0, 366 * 86_400),  # default, least, most
-    "stale_max_seconds": (0, 0, 3660 * 86_400),
-    "budget_floor": (0, 0, 1_000_000),
+_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "refresh_seconds": (0, 366 * 86_400),
+    "stale_max_seconds": (0, 3660 * 86_400),
+    "budget_floor": (0, 1_000_000),
+    "bytes": (0, 2**60),
+    "unused_days": (0, 3660),
 }
+_PLATFORM = re.compile(r"[a-z0-9._-]+/[a-z0-9._-]+(/[a-z0-9._-]+)?", re.ASCII)
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9._/-]*[a-z0-9](:\w[\w.-]{0,127})?", re.ASCII)
 _NO_TABLES = SettingTables()
 _URL = re.compile(r"(https?)://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:([0-9]{1,5}))?/?", re.ASCII)
 _PROXY = re.compile(r"https?://[^\s@/]+/?", re.ASCII)
@@ -96,16 +102,52 @@ def _origin(text: str) -> str:
     return f"{scheme}://{host}" + (f":{port}" if port and port != _PORTS[scheme] else "")
 
 
+@dataclass(frozen=True, slots=True)
+class RuleSetting:
+    """What is set for one rule's prefix. `platforms` are os/architecture[/variant], `prefetch` REPO[:TAG] upstream."""
+
+    refresh_seconds: float = 24 * 3600.0
+    stale_max_seconds: float = 0.0
+    budget_floor: int = 0
+    platforms: tuple[str, ...] = ()
+    prefetch: tuple[str, ...] = ()
+    bytes: int = 0
+    unused_days: float = 0.0
+
+
+def rule_settings(tables: Mapping[str, Any]) -> Callable[[str], RuleSetting]:
+    """By prefix, with or without a `/` at its end, from `PullThroughSettings.rules`."""
+
+    def read(keys: Mapping[str, Any]) -> RuleSetting:
+        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
+        return RuleSetting(**given)
+
+    found = {prefix.rstrip("/"): read(keys) for prefix, keys in tables.items()}
+    return lambda prefix: found.get(prefix.rstrip("/"), RuleSetting())
+
+
 def _rules(tables: Any) -> str | None:
+    known = [field.name for field in fields(RuleSetting)]
     for prefix, keys in tables.items():
         if not isinstance(keys, dict):
             return f'{prefix!r} must be a table, written [pull_through.rules."{prefix}"]'
         for key, value in keys.items():
-            if key not in RULE_KEYS:
-                return f"{prefix!r}: {key!r} is none of {', '.join(RULE_KEYS)}"
-            _, low, high = RULE_KEYS[key]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                return f"{prefix!r}: {key} must be a number between {low:g} and {high:g}"
+            if key not in known:
+                return f"{prefix!r}: {key!r} is none of {', '.join(known)}"
+            if complaint := _complaint(key, value):
+                return f"{prefix!r}: {key} {complaint}"
+    return None
+
+
+def _complaint(key: str, value: Any) -> str | None:
+    if key in _BOUNDS:
+        low, high = _BOUNDS[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            return f"must be a number between {low:g} and {high:g}"
+        return None
+    form, what = (_PLATFORM, "os/architecture") if key == "platforms" else (_IMAGE, "the upstream's REPO[:TAG]")
+    if not isinstance(value, list) or not all(isinstance(each, str) and form.fullmatch(each) for each in value):
+        return f"must be a list of texts, each {what}"
     return None
 
 
@@ -130,6 +172,11 @@ class PullThroughSettings:
         _NO_TABLES,
         "by a rule's prefix: refresh_seconds (86400) after which a tag is checked upstream, stale_max_seconds (0: any) "
         "for which it is served past that while the upstream cannot be asked, budget_floor (0) of requests that the "
-        "upstream must have left for checks",
+        "upstream must have left for checks, platforms ([]) of an index whose images are fetched with it, prefetch "
+        "([]) of images that are kept fresh, bytes (0: any) of its images' layers, unused_days (0: any) after "
+        "which an image that nobody pulls goes",
         _rules,
+    )
+    interval_seconds: float = setting(
+        300.0, "how often it is seen to what rules keep fresh, and to their sizes", between(1, 86_400)
     )

@@ -14,6 +14,7 @@ from typing import Any
 from proxy.config.event_settings import EventSettings
 from proxy.config.lifecycle_settings import LifecycleSettings
 from proxy.config.mirror_settings import MirrorSettings
+from proxy.config.peer_settings import PeersSettings
 from proxy.config.pull_through_settings import PullThroughSettings
 from proxy.config.replication_settings import ReplicationSettings
 from proxy.config.setting import ADDRESS, between, matches, networks, one_of, setting
@@ -389,6 +390,7 @@ class Config:
     mirror: MirrorSettings
     lifecycle: LifecycleSettings
     replication: ReplicationSettings
+    peers: PeersSettings
     audit: AuditSettings
     log: LogSettings
     sources: Mapping[str, str]
@@ -412,6 +414,7 @@ SECTIONS: dict[str, type[Any]] = {
     "mirror": MirrorSettings,
     "lifecycle": LifecycleSettings,
     "replication": ReplicationSettings,
+    "peers": PeersSettings,
     "audit": AuditSettings,
     "log": LogSettings,
 }

@@ -136,7 +136,7 @@ def handler(
             if coming is None:
                 raise
             return BlobRequest(request, coming, coming.blob, record, stall_seconds, {})
-        return BlobRequest(request, blobs, blob, record, stall_seconds, {})
+        return BlobRequest(request, blobs, blob, record, stall_seconds, {}, blobs.content)
 
     return handle
 

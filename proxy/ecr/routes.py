@@ -292,6 +292,8 @@ def handler(
         call_rows = partial(repository_keys.call, keys, key_rights, metadata, ask)
         if mirror is not None and ask.operation == "BatchGetImage":
             found = await upstream_images.answer(mirror, access, ask, call_rows)
+        elif mirror is not None and ask.operation == "ListImageReferrers":
+            found = await upstream_images.list_referrers(mirror, access, ask, call_rows)
         else:
             found = await call_rows()
         if previews is not None and ask.operation.endswith("LifecyclePolicyPreview") and found["status"] == IN_PROGRESS:

@@ -1,4 +1,5 @@
-"""BatchGetImage under a pull-through rule: what is not here is imported first, and why it could not be is told.
+"""BatchGetImage and ListImageReferrers under a pull-through rule: what is not here is imported first, and why it could
+not be is told.
 
     an image that the upstream has not         as any other: ImageNotFound
     a failure of the upstream's                UpstreamAccessDenied, UpstreamTooManyRequests or UpstreamUnavailable
@@ -65,6 +66,27 @@ async def answer(
             each = each | {"failureCode": told.code.value, "failureReason": told.message}
         failures.append(each)
     return {**found, "failures": failures}
+
+
+async def list_referrers(
+    mirror: Mirror, access: Access, ask: Ask, rest: Callable[[], Awaitable[Mapping[str, Any]]]
+) -> Mapping[str, Any]:
+    """The answer of `rest`, once the upstream's referrers are here. UnableToListUpstreamImageReferrers."""
+    validate(ask.operation, ask.parameters)
+    name, digest = ask.parameters["repositoryName"], ask.parameters["subjectId"]["imageDigest"]
+    arn = repository_arn(ask.region, ask.account, name)
+
+    async def may(action: str) -> bool:
+        return (await access.decide(ask.caller, action, arn, ask.info)).allowed
+
+    try:
+        await mirror.look_for_referrers(ask.account, name, str(parse_digest(digest)), may)
+    except Failure as failure:
+        if failure.code in (*_OF_UPSTREAM, Code.IMAGE_NOT_FOUND):
+            raise Failure(Code.UNABLE_TO_LIST_UPSTREAM_REFERRERS, failure.message, hint=failure.hint) from failure
+        if failure.code is not Code.DIGEST_INVALID:  # the rows say what is wrong with it
+            raise
+    return await rest()
 
 
 def _key(image: Mapping[str, str]) -> tuple[str | None, str | None]:

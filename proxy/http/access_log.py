@@ -1,42 +1,78 @@
 """The log line and the metrics of one request.
 
-`server` calls `write` and `RequestCounters.get` after each request; `response_cache` keeps both for a cached response.
+`server` calls `RequestCounters.begin`, `end` and `write` for each request; `response_cache` keeps a `RequestLine` and a
+`Tally` of a cached response.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
 
 from proxy import observe
 
+SETTLE_SECONDS = 0.05  # by which counts and log lines lag behind the responses
+
 
 class RequestCounters:
-    """One server's counters of requests, by handler, method and status: one entry for each combination in use.
+    """One server's counts of requests, by handler, method and status, and of those that are running.
 
-    Looking up a labelled row is most of what counting costs, so the rows found are cached."""
+    They come together for `SETTLE_SECONDS` before they are put into the metrics, each of which takes a microsecond; a
+    kill loses them. Call it inside the running loop."""
 
     def __init__(self) -> None:
-        self._counters: dict[tuple[str, str, int], _Counter] = {}
+        self._tallies: dict[tuple[str, str, int, bool], observe.Tally] = {}
+        self._unsettled: list[observe.Tally] = []
+        self._settling: asyncio.TimerHandle | None = None
+        self._running = 0
+        self._running_shown = 0
 
-    def get(self, handler: str, request: web.Request, status: int) -> _Counter:
-        labels = (handler, method_label(request.method), status)
-        return self._counters.get(labels) or self._counters.setdefault(labels, _Counter(*labels))
+    def begin(self) -> None:
+        """One more request is running."""
+        self._running += 1
+        self.settle_later()
 
+    def end(self, handler: str, method: str, status: int, seconds: float) -> None:
+        """It ended, and took `seconds`."""
+        self._running -= 1
+        self.add(self.tally(handler, method, status), seconds)
 
-class _Counter:
-    """Counts requests of one handler, method and status. `cached` counts those that `response_cache` answered."""
+    def tally(self, handler: str, method: str, status: int, *, cached: bool = False) -> observe.Tally:
+        """What counts requests of this kind; `cached`: those that `response_cache` answered."""
+        name = (handler, method, status, cached)
+        found = self._tallies.get(name)
+        if found is None:
+            labels = (handler, method_label(method), status)
+            counters = [observe.metrics.http_requests.labels(*labels)]
+            if cached:
+                counters.append(observe.metrics.http_answered_again)
+            found = observe.Tally(counters, observe.metrics.http_request_seconds.labels(handler))
+            if method_label(method) == method:  # clients must not create entries
+                self._tallies[name] = found
+        return found
 
-    def __init__(self, handler: str, method: str, status: int) -> None:
-        self._requests = observe.metrics.http_requests.labels(handler, method, status)
-        self._seconds = observe.metrics.http_request_seconds.labels(handler)
-        self.cached = observe.Tally((self._requests, observe.metrics.http_answered_again), self._seconds)
+    def add(self, tally: observe.Tally, seconds: float) -> None:
+        if tally.add(seconds):
+            self._unsettled.append(tally)
+        self.settle_later()
 
-    def count(self, seconds: float) -> None:
-        """Count one request that took `seconds`."""
-        self._requests.inc()
-        self._seconds.observe(seconds)
+    def settle_later(self) -> None:
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.settle)
+
+    def settle(self) -> None:
+        """Put all counts into the metrics, and write the log lines that were left."""
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        tallies, self._unsettled = self._unsettled, []
+        for tally in tallies:
+            tally.settle()
+        observe.metrics.http_requests_running.inc(self._running - self._running_shown)
+        self._running_shown = self._running
+        observe.write_left()
 
 
 def line_fields(handler: str, request: web.Request, response: web.StreamResponse | None, status: int) -> dict[str, Any]:
@@ -56,9 +92,9 @@ def line_fields(handler: str, request: web.Request, response: web.StreamResponse
 
 
 def write(handler: str, request: web.Request, response: web.StreamResponse | None, status: int, seconds: float) -> None:
-    """Write the log line of a request that took `seconds`."""
+    """Write the log line of a request that took `seconds`, when `RequestCounters` settles."""
     fields = line_fields(handler, request, response, status)
-    observe.RequestLine(fields).write(fields["request_id"], seconds)
+    observe.RequestLine(fields).leave(fields["request_id"], seconds)
 
 
 def method_label(method: str) -> str:

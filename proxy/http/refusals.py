@@ -43,7 +43,10 @@ def add_common_headers(response: web.StreamResponse) -> None:
 
 
 def over_limit(request: web.Request) -> web.Response | None:
-    if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > HEADER_BYTES:
+    size = 0
+    for name, value in request.raw_headers:  # a generator takes twice as long, on each request
+        size += len(name) + len(value) + 4
+    if size > HEADER_BYTES:
         refusal = error(431, "The request's header is larger than 32 KiB.")
     elif len(request.headers.get("Authorization", "")) > AUTHORIZATION_BYTES:
         refusal = error(431, "The Authorization header is larger than 16 KiB.")

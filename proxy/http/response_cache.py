@@ -11,18 +11,17 @@ address, once the same request has come twice. Only the handler knows what a res
                         aiohttp's parser and the handler, as always; the second response is stored
 
 `server` calls it for each request without a body. Promises: the same bytes as without the cache, but for `Date`; the
-same counts and log lines (though not in the gauge of running requests), at most `SETTLE_SECONDS` later, which a kill
-loses; bounded entries and bytes. Must not know any handler's protocol, or how a connection is held.
+same counts and log lines (though not in the gauge of running requests); bounded entries and bytes. Must not know any
+handler's protocol, or how a connection is held.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Protocol
 
 from aiohttp import web
@@ -36,7 +35,6 @@ BODY_MAX = 64 * 1024  # bytes of a response's body: each use copies it once
 ENTRIES_MAX = 4096
 CACHE_BYTES = 12 * 1024 * 1024
 ENTRY_BYTES = 2048  # an entry's cost beside its response, and beside the request's fields in log line and audit event
-SETTLE_SECONDS = 0.05  # by which counts and log lines lag behind the responses
 SEEN_ONCE_MAX = 8192  # keys of requests that came once: some 150 bytes each
 _METHODS = (b"GET ", b"HEAD")
 
@@ -49,8 +47,10 @@ class Revalidator(Protocol):
         pull time) has been recorded under this id. Must not wait, nor raise."""
 
 
-STORE_RESPONSE = web.RequestKey("store_response", partial[None])
-"""Set on a request whose response the server wants to store; called with the request and its response."""
+def is_wanted(request: web.Request) -> bool:
+    """Whether the server wants to store the response to this request."""
+    return getattr(request, "store_response", None) is not None
+
 
 REVALIDATOR = web.ResponseKey("revalidator", Revalidator)
 """The key under which a handler attaches its `Revalidator` to a response."""
@@ -79,8 +79,6 @@ class ResponseCache:
         self._free = size
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._seen_once: dict[bytes, None] = {}
-        self._unsettled: list[observe.Tally] = []
-        self._settling: asyncio.TimerHandle | None = None
 
     def was_seen(self, key: bytes) -> bool:
         """Whether the request came before. Most come once, and must not evict those that repeat."""
@@ -103,24 +101,10 @@ class ResponseCache:
             return None
         self._entries.move_to_end(key)
         seconds = time.perf_counter() - begun
-        if entry.tally.add(seconds):
-            self._unsettled.append(entry.tally)
+        self._counters.add(entry.tally, seconds)
         if observe.is_info_written():
             entry.line.leave(request_id, seconds)
-        if self._settling is None:
-            self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.settle)
         return b"%bDate: %b\r\n\r\n%b" % (entry.head, _date(int(time.time())), entry.body)
-
-    def settle(self) -> None:
-        """Count and log the cached responses since the last call: in batches, as one at a time costs more than all
-        else."""
-        if self._settling is not None:
-            self._settling.cancel()
-            self._settling = None
-        tallies, self._unsettled = self._unsettled, []
-        for tally in tallies:
-            tally.settle()
-        observe.write_left()
 
     def store(self, key: bytes, handler: str, request: web.Request, response: web.StreamResponse) -> None:
         """Store the response that is about to be sent, where it has a revalidator. Its headers are complete."""
@@ -137,7 +121,7 @@ class ResponseCache:
         head = f"HTTP/1.1 {response.status} {response.reason}\r\n{''.join(lines)}".encode()
         fields = access_log.line_fields(handler, request, response, response.status)
         size = ENTRY_BYTES + len(head) + len(body) + 2 * (len(fields["path"]) + len(fields["agent"]))
-        tally = self._counters.get(handler, request, response.status).cached
+        tally = self._counters.tally(handler, request.method, response.status, cached=True)
         self._drop(key)
         self._free -= size
         self._entries[key] = _Entry(head, body, revalidator, tally, observe.RequestLine(fields), size)

@@ -34,7 +34,7 @@ from proxy.http.handshakes import TlsListener
 from proxy.http.header_timeout import HeaderTimeout
 from proxy.http.limited_connection import LimitedConnection
 from proxy.http.refusals import HEADER_BYTES
-from proxy.http.response_cache import STORE_RESPONSE, ResponseCache, cache_key
+from proxy.http.response_cache import ResponseCache, cache_key
 from proxy.http.stall import StallDetector
 from proxy.http.unproven_budget import UnprovenBytes
 
@@ -134,7 +134,7 @@ class HttpServer(web.Server):
         if self._stall_check is not None:
             self._stall_check.cancel()
             self._stall_check = None
-        self.response_cache.settle()
+        self._counters.settle()
         await self.shutdown(0)
 
     def __call__(self, handshake_done: Callable[[], None] | None = None) -> RequestHandler:
@@ -163,11 +163,11 @@ class HttpServer(web.Server):
         begun = time.perf_counter()
         name, handler = self._route(request)
         connection = request.protocol
-        if isinstance(connection, _Connection) and connection.name is not None:
-            request[STORE_RESPONSE] = partial(self.response_cache.store, connection.name, name)
+        if isinstance(connection, _Connection) and isinstance(request, _Request) and connection.name is not None:
+            request.store_response = partial(self.response_cache.store, connection.name, name)
         status = _CLIENT_CLOSED
         response: web.StreamResponse | None = None
-        observe.metrics.http_requests_running.inc()
+        self._counters.begin()
         counted = connection.begin_request(name, request) if isinstance(connection, _Connection) else ""
         try:
             refusal = refusals.over_limit(request) if counted is not None else refusals.busy(name, request)
@@ -199,10 +199,9 @@ class HttpServer(web.Server):
             return response
         finally:
             seconds = time.perf_counter() - begun
-            observe.metrics.http_requests_running.dec()
             if isinstance(connection, _Connection):
                 connection.end_request(counted)
-            self._counters.get(name, request, status).count(seconds)
+            self._counters.end(name, request.method, status, seconds)
             if name != "probe" and observe.is_info_written():
                 access_log.write(name, request, response, status, seconds)
 
@@ -218,14 +217,17 @@ class HttpServer(web.Server):
 class _Request(web.Request):
     """aiohttp's request; sets the common headers of its response, and `Connection: close` on the last one."""
 
+    store_response: Callable[[web.Request, web.StreamResponse], None] | None = None
+    """Where the server wants to store the response (`response_cache`)."""
+
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         refusals.add_common_headers(response)
         is_last = isinstance(self.protocol, _Connection) and (self.protocol.server.leaving or not self.protocol.taken)
         if is_last or self.method == "CONNECT":  # after which aiohttp's parser reads no further request
             response.force_close()
             response.headers["Connection"] = "close"
-        elif STORE_RESPONSE in self:
-            self[STORE_RESPONSE](self, response)
+        elif self.store_response is not None:
+            self.store_response(self, response)
 
 
 class _Connection(LimitedConnection):

@@ -21,6 +21,7 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.jobs import Job
 from proxy.model.replication import (
+    FAILURE_CODES,
     KIND,
     FailureCode,
     RemovedTag,
@@ -32,14 +33,6 @@ from proxy.model.replication import (
 LONGEST_PAUSE = 300.0
 REFERENCED_SECONDS = 5.0  # an image whose index has to go first
 REFERENCED_ATTEMPTS = 10  # after which it stays: the index was pushed again there
-
-_CODES: Mapping[Code, FailureCode] = {
-    Code.ACCESS_DENIED: FailureCode.ACCESS_DENIED,
-    Code.REPOSITORY_NOT_FOUND: FailureCode.REPOSITORY_NOT_FOUND,
-    Code.LIMIT_EXCEEDED: FailureCode.LIMIT_EXCEEDED,
-    Code.KMS: FailureCode.KMS_ERROR,
-    Code.BLOB_CORRUPT: FailureCode.LAYER_INACCESSIBLE,
-}
 
 
 class Refused(Exception):
@@ -191,8 +184,8 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except Failure as failure:
-        if failure.code in _CODES:
-            raise Refused(_CODES[failure.code], failure.message) from None
+        if failure.code in FAILURE_CODES:
+            raise Refused(FAILURE_CODES[failure.code], failure.message) from None
         if failure.code is Code.THROTTLING:
             raise Postponed(float(str(failure.fields.get("seconds", 1.0)))) from None
         raise

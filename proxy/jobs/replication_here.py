@@ -1,9 +1,7 @@
 """Replication to another account of this installation: rows, and layers that are linked.
 
-The destination's registry policy must allow `ecr:ReplicateImage` to the source account's root, and
-`ecr:CreateRepository` where the repository is not there; the one evaluator decides, as for any request. A layer whose
-two repositories have the same key is one object with a row in each account; one of other keys is read, and sealed anew.
-ReplicationSource: ECR User Guide, "Private image replication", "Registry permissions".
+`auth.replication` says what the destination must allow. A layer whose two repositories have the same key is one object
+with a row in each account; one of other keys is read, and sealed anew.
 """
 
 from __future__ import annotations
@@ -13,25 +11,19 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 
-from proxy.auth.access import Access
 from proxy.auth.policy.context import RequestInfo
-from proxy.jobs.replication import Refused, ReplicationSource
+from proxy.auth.replication import ReplicationAccess
+from proxy.jobs.replication import ReplicationSource
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
-from proxy.model.identity import Caller, Principal, PrincipalKind
-from proxy.model.names import Digest, parse_digest, repository_arn
-from proxy.model.records import CreateOnPush, create_on_push
-from proxy.model.replication import FailureCode, RemovedTag, ReplicaManifest
+from proxy.model.names import Digest, parse_digest
+from proxy.model.records import CreateOnPush
+from proxy.model.replication import RemovedTag, ReplicaManifest
 from proxy.registry.blobs import Blobs
 from proxy.registry.uploads import Uploads
 
 REPLICATOR = "replication"  # who opens the sessions of layers that are sealed anew
 USER_AGENT = "replication.ecr.amazonaws.com"
-
-
-def root_of(account: str) -> Caller:
-    """An account's root, here or at another installation: as which replication asks."""
-    return Caller(Principal(account, account, f"arn:aws:iam::{account}:root", "", PrincipalKind.ROOT))
 
 
 class HereTarget:
@@ -40,7 +32,7 @@ class HereTarget:
     def __init__(
         self,
         rows: Metadata,
-        access: Access,
+        access: ReplicationAccess,
         blobs: Blobs,
         uploads: Uploads,
         *,
@@ -53,7 +45,6 @@ class HereTarget:
         self._uploads = uploads
         self._region = region
         self._clock = clock
-        self._roots: dict[str, Caller] = {}  # one object each: decisions are cached by it
 
     async def put(self, source: ReplicationSource, manifest: ReplicaManifest) -> None:
         create = await self._allowed(source)
@@ -79,7 +70,7 @@ class HereTarget:
         )
 
     async def _link(self, source: ReplicationSource, digests: Sequence[str], create: CreateOnPush) -> Sequence[str]:
-        return await self._rows.link_replica(
+        linked = await self._rows.link_replica(
             source.destination.registry,
             source.repository,
             source_account=source.account,
@@ -87,17 +78,12 @@ class HereTarget:
             digests=digests,
             create=create,
         )
+        return linked.missing
 
     async def _allowed(self, source: ReplicationSource) -> CreateOnPush:
-        """How the repository may be made. Refused."""
-        root = self._roots.setdefault(source.account, root_of(source.account))
+        """How the repository may be made. AccessDenied."""
         info = RequestInfo(self._clock(), "", True, USER_AGENT, self._region)
-        arn = repository_arn(self._region, source.destination.registry, source.repository)
-        decision = await self._access.decide(root, "ecr:ReplicateImage", arn, info)
-        if not decision.allowed:
-            raise Refused(FailureCode.ACCESS_DENIED, decision.message)
-        may_create = (await self._access.decide(root, "ecr:CreateRepository", arn, info)).allowed
-        return create_on_push(allowed=may_create, by_default=True, replica=True)
+        return await self._access.require(source.account, source.destination.registry, source.repository, info)
 
     async def _seal_anew(self, source: ReplicationSource, digest: Digest, create: CreateOnPush) -> None:
         blob = await self._blobs.find(source.account, source.repository, str(digest))

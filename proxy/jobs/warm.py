@@ -19,7 +19,7 @@ from proxy.metadata.contract import Metadata
 from proxy.model.errors import Failure
 from proxy.model.manifests import read_manifest
 from proxy.model.names import check_repository, check_tag, parse_digest
-from proxy.model.records import Blob
+from proxy.model.records import Blob, ManifestFacts
 from proxy.registry.blobs import Blobs
 
 AT_ONCE = 4  # blobs read at a time
@@ -77,7 +77,7 @@ async def warm(
     report = WarmReport()
     wanted: dict[str, Blob] = {}
     for reference in references:
-        async for one in _expanded(metadata, report, account, reference):
+        async for one in expanded(metadata, report, account, reference):
             await _collect(metadata, report, account, one, platform, wanted)
     total, done = sum(blob.size for blob in wanted.values()), 0
     turns = asyncio.Semaphore(AT_ONCE)
@@ -116,7 +116,7 @@ async def warm(
     return report
 
 
-async def _expanded(
+async def expanded(
     metadata: Metadata, report: WarmReport, account: str, reference: Reference
 ) -> AsyncIterator[Reference]:
     if reference.name:
@@ -157,7 +157,7 @@ async def _collect(
         if manifest.digest in seen:
             continue
         seen.add(manifest.digest)
-        children = facts.children if platform is None else _for_platform(manifest.content, platform)
+        children = children_for(manifest.content, facts, [] if platform is None else [platform])
         if facts.children and not children:
             report.failed.add("", str(here), f"holds no image for {platform}")
         if depth < NESTED:
@@ -170,13 +170,16 @@ async def _collect(
                 report.failed.add("", digest, f"of {here}: {failure.message}")
 
 
-def _for_platform(content: bytes, platform: str) -> tuple[str, ...]:
-    """The manifests of an index for a platform, and the indexes in it. `content` was checked before."""
-    wanted = platform.split("/")
+def children_for(content: bytes, facts: ManifestFacts, platforms: Sequence[str]) -> tuple[str, ...]:
+    """The manifests of an index for these platforms (none: all), and the indexes in it. `content` is read already."""
+    if not platforms:
+        return facts.children
+    wanted = [platform.split("/") for platform in platforms]
     found = []
     for entry in json.loads(content).get("manifests") or []:
         named: dict[str, Any] = entry.get("platform") or {}
         parts = [named.get("os"), named.get("architecture"), named.get("variant")]
-        if parts[: len(wanted)] == wanted or "index" in entry["mediaType"] or "manifest.list" in entry["mediaType"]:
+        is_index = "index" in entry["mediaType"] or "manifest.list" in entry["mediaType"]
+        if is_index or any(parts[: len(each)] == each for each in wanted):
             found.append(entry["digest"])
     return tuple(found)

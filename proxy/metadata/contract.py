@@ -19,6 +19,7 @@ from proxy.metadata.lifecycle_contract import LifecyclePort as LifecyclePort
 from proxy.metadata.mirror_contract import MirrorPort as MirrorPort
 from proxy.metadata.replication_contract import ReplicationPort as ReplicationPort
 from proxy.metadata.secrets_contract import SecretPort as SecretPort
+from proxy.metadata.upload_contract import UploadPort as UploadPort
 from proxy.model.identity import (
     AccessKey,
     Account,
@@ -40,17 +41,14 @@ from proxy.model.records import (
     KeyRecord,
     Miscount,
     Mounted,
-    NewUpload,
     Page,
     Pull,
     PushedManifest,
     Referrer,
     SealedObject,
-    Sealing,
     Segment,
     StoredManifest,
     SweepBatch,
-    Upload,
 )
 
 
@@ -167,126 +165,6 @@ class BlobPort(Protocol):
 
     async def quarantine(self, object_key: str, reason: str) -> None:
         """Hide the blob stored under this key until a push of its digest replaces it. Idempotent."""
-
-
-class UploadPort(Protocol):
-    """Upload sessions. An append needs the `fence` of a current lease; see `operations.uploads`."""
-
-    async def begin_upload(
-        self,
-        account: str,
-        repository: str,
-        *,
-        algorithm: str,
-        object_key: str,
-        data_key: EncryptedDataKey,
-        sealed_for: str,
-        frame_length: int,
-        create: CreateOnPush,
-        sealing: Sealing = Sealing.AES_GCM,
-        in_parts: bool = False,
-        encryption: str = "",
-        opened_by: str = "",
-    ) -> Upload:
-        """Open a session with a fresh UUID at offset 0. RepositoryNotFound where `create` makes none; LimitExceeded
-        where the principal with the id `opened_by` has too many open.
-
-        `in_parts`: it is UploadLayerPart's, each append of it a part under the quotas. `encryption` is the KMS key that
-        the data key is under, empty for the server's own; EncryptionDiffers, with the repository's, when that is
-        another."""
-
-    async def record_upload(self, new: NewUpload, *, seconds: float) -> Upload:
-        """Give a session its row while its first append is under way, leased under `FIRST_FENCE`. RepositoryNotFound,
-        LimitExceeded as `begin_upload`. UploadConflict where another append came first, or where this one began so long
-        ago that its object may be gone; UploadNotFound where the repository has another encryption by now."""
-
-    async def record_append(
-        self,
-        new: NewUpload,
-        *,
-        segment: Segment,
-        hash_state: bytes,
-        frame_hashes: bytes,
-        digest: str | None,
-    ) -> Upload:
-        """`record_upload` of a session whose first append is over, every request to the store answered, and
-        `finish_upload` of it; without a `digest` `advance_upload`."""
-
-    async def record_blob(
-        self, new: NewUpload, *, digest: str, segment: Segment, frame_hashes: bytes
-    ) -> tuple[Blob, str | None]:
-        """`record_upload` of a session that one request began and closes, and `commit_upload` of it."""
-
-    async def upload(self, account: str, repository: str, upload_id: str) -> Upload:
-        """UploadNotFound also when it belongs to another repository, or has been swept."""
-
-    async def lease_upload(self, account: str, repository: str, upload_id: str, *, seconds: float) -> Upload:
-        """Take the session for one append: a new `fence`, and the object key to go on under, which is another one where
-        the last writer may still write (`operations.handover`). UploadInUse while another lease lives, UploadNotFound.
-        """
-
-    async def renew_upload(self, upload_id: str, fence: int, *, seconds: float) -> None:
-        """Keep the lease during a long append. UploadConflict when it was lost."""
-
-    async def keep_frame_hashes(self, upload_id: str, fence: int, *, plain_offset: int, hashes: bytes) -> None:
-        """Keep a full page of a long append's hashes, which counts once the append does. UploadConflict."""
-
-    async def advance_upload(
-        self,
-        upload_id: str,
-        fence: int,
-        *,
-        segment: Segment,
-        hash_state: bytes,
-        frame_hashes: bytes = b"",
-        object_key: str = "",
-        settled: bool = True,
-    ) -> Upload:
-        """Record a finished append and let the lease go. `segment` must begin at the row's offsets. UploadConflict;
-        LimitExceeded for bytes, or a part, past the quotas.
-
-        `object_key` is where the object is from here on, if not where it was. Not `settled`: a request to the store may
-        still be on its way. `frame_hashes` is the last page of hashes of an object that is not sealed, full or not."""
-
-    async def finish_upload(
-        self, upload_id: str, fence: int, *, segment: Segment, hash_state: bytes, frame_hashes: bytes, digest: str
-    ) -> Upload:
-        """`advance_upload` of a session's first append, which has left its object whole and durable: what is there
-        hashes to `digest`, as which `close_upload` may close the session."""
-
-    async def close_upload(
-        self, account: str, repository: str, upload_id: str, digest: str, *, seconds: float
-    ) -> tuple[Upload | None, str | None]:
-        """For a closing request without bytes: with a session that `finish_upload` left as `digest`, and that nobody
-        has leased since, what `commit_upload` does; None, and the key of an object to delete. With any other what
-        `lease_upload` does; the session, and None."""
-
-    async def release_upload(self, upload_id: str, fence: int, *, settled: bool = False) -> None:
-        """Let the lease go with nothing recorded. Idempotent, never fails on a lost lease. `settled`: nothing was asked
-        of the store."""
-
-    async def commit_upload(
-        self,
-        upload_id: str,
-        fence: int,
-        *,
-        digest: str,
-        segment: Segment | None,
-        hash_state: bytes,
-        frame_hashes: bytes = b"",
-        object_key: str = "",
-    ) -> tuple[Blob, str | None]:
-        """Make the session's object the repository's blob `digest`; `segment` is the last append, if it wrote any, and
-        `object_key` as of `advance_upload`.
-
-        Returns the blob, and the key of an object to delete: this upload's own when the digest was there already
-        (the first stays), the old corrupt one when this push healed a quarantined blob. Committed sessions answer
-        `upload` with `committed` set for an hour.
-        """
-
-    async def cancel_upload(self, account: str, repository: str, upload_id: str, *, fence: int | None = None) -> str:
-        """Close a session; returns the key of its object, to delete. UploadNotFound; UploadConflict unless it is open
-        under `fence`, where one is given."""
 
 
 class ManifestPort(Protocol):

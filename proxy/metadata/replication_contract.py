@@ -11,6 +11,7 @@ from typing import Protocol
 from proxy.model.records import CreateOnPush, PushedManifest
 from proxy.model.replication import (
     Backlog,
+    LinkedLayers,
     RemovedTag,
     ReplicaTag,
     ReplicationDestination,
@@ -69,5 +70,5 @@ class ReplicationPort(Protocol):
         source_repository: str,
         digests: Sequence[str],
         create: CreateOnPush,
-    ) -> Sequence[str]:
-        """Those that could not be linked."""
+    ) -> LinkedLayers:
+        """Give a repository layers of its account, or of the source's repository."""

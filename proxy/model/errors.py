@@ -52,6 +52,7 @@ class Code(StrEnum):
     TEMPLATE_NOT_FOUND = "TemplateNotFoundException"
     THROTTLING = "ThrottlingException"  # fields["seconds"] until it is worth while to ask again
     TOO_MANY_TAGS = "TooManyTagsException"
+    UNABLE_TO_LIST_UPSTREAM_REFERRERS = "UnableToListUpstreamImageReferrersException"
     UNABLE_TO_GET_UPSTREAM_IMAGE = "UnableToGetUpstreamImageException"
     UNKNOWN_OPERATION = "UnknownOperationException"
     UNABLE_TO_ACCESS_SECRET = "UnableToAccessSecretException"  # noqa: S105  # a name

@@ -6,7 +6,7 @@ them is `auth.policy`'s to say. Sources: IAM User Guide, "IAM identifiers", "Tem
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 Tags = tuple[tuple[str, str], ...]
@@ -97,7 +97,8 @@ class Caller:
     `session_policies` are the documents of `session.policy` and `session.policy_arns`, looked up at this moment; None
     where nothing narrows the session. `password_issued` is when docker's password was made, None for a signed request;
     `key_expires` when the long-lived key behind it ends by its age. Compared by identity: one that is kept is the same
-    as long as nothing changed."""
+    as long as nothing changed. `undated`, of a caller with `password_issued`, is the same without it: what is cached of
+    a caller is cached under that, as each of a fleet comes with a password of another second."""
 
     principal: Principal
     session: Session | None = None
@@ -105,6 +106,7 @@ class Caller:
     access_key_id: str = ""
     password_issued: float | None = None
     key_expires: float | None = None
+    undated: Caller | None = field(default=None, repr=False)
 
     @property
     def account(self) -> str:

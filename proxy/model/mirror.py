@@ -8,6 +8,12 @@ PULL_THROUGH = "pull-through"
 """Who opened an upload session that an import fills, in the place of a principal's id: such a session's commit gives
 the images that wait for the blob their hold on it."""
 
+FETCH_KIND = "pull-through-image"
+"""The kind of jobs that fetch an image with its layers."""
+
+SIZE_KIND = "pull-through-size"
+"""The kind of jobs that keep what a rule has brought to its size."""
+
 
 @dataclass(frozen=True, slots=True)
 class AbsentBlob:
@@ -38,3 +44,24 @@ class FetchLease:
     until: float
     node: str = ""
     upload_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedImage:
+    """An image that came from an upstream. `used_at`: when it came, or was pulled the last time as far as recorded."""
+
+    repository: str
+    digest: str
+    used_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvictedImage:
+    """What became of one that was to go: `kept_for` is empty where it is gone, else "pulled" since, a "referrer" that
+    somebody pushed here, or an "index" that lists it. `freed` counts the layers that nothing else needs."""
+
+    digest: str
+    tags: tuple[str, ...]
+    freed: int
+    kept_for: str
+    is_index: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from proxy.model.errors import Code, Failure
 
@@ -33,6 +34,7 @@ class Digest:
         return f"{self.algorithm}:{self.hex}"
 
 
+@lru_cache(4096)  # a failure is not cached: what is, has at most 256 characters
 def parse_digest(text: str) -> Digest:
     """Read `algorithm:hex`; `DigestInvalid` names what is wrong (form, algorithm, case, length)."""
     if len(text) > 256 or not _DIGEST.fullmatch(text):
@@ -55,6 +57,7 @@ def is_digest_like(reference: str) -> bool:
     return ":" in reference
 
 
+@lru_cache(4096)  # as above
 def check_repository(name: str) -> str:
     if len(name) < 2 or len(name) > REPOSITORY_MAX or not _REPOSITORY.fullmatch(name):
         raise Failure(

@@ -62,6 +62,8 @@ def candidates(repository: str) -> list[str]:
 def choose(rules: Iterable[PullThroughRule], repository: str) -> PullThroughRule | None:
     """The rule that counts for the repository: the longest prefix, then ROOT."""
     found = {_bare(rule.prefix): rule for rule in rules}
+    if not found:  # as in most registries, at each pull
+        return None
     return next((found[prefix] for prefix in candidates(repository) if prefix in found), None)
 
 

@@ -8,7 +8,7 @@ and `metadata.service.service`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -181,8 +181,35 @@ class NewUpload:
     began_at: float
 
 
+NEW_ALGORITHM = "sha256"
+"""Of sessions that begin without a row: any other has to be remembered."""
+
 FIRST_FENCE = 1
 """Of the first lease that a session ever gave: only then may an object be put whole before the session is closed."""
+
+
+def upload_without_row(account: str, repository: str, upload_id: str) -> Upload:
+    """What is known of a session before its first append."""
+    nothing = SealedObject("", NO_DATA_KEY, "", 0, 0, 0, 0, ())
+    return Upload(upload_id, account, repository, NEW_ALGORITHM, nothing, b"", 0, has_row=False)
+
+
+def first_append_of(new: NewUpload) -> Upload:
+    """The session as it is while its first append is written."""
+    nothing = SealedObject(
+        object_key=new.object_key,
+        data_key=new.data_key,
+        sealed_for=new.sealed_for,
+        frame_length=new.frame_length,
+        plain_size=0,
+        stored_size=0,
+        segment_count=0,
+        segments=(),
+        sealing=new.sealing,
+        encryption=new.encryption,
+    )
+    begun = upload_without_row(new.account, new.repository, new.upload_id)
+    return replace(begun, sealed=nothing, fence=FIRST_FENCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +235,10 @@ class StoredManifest:
     digest: str
     media_type: str
     content: bytes
+
+    def with_content(self, content: bytes) -> StoredManifest:
+        """The same with these bytes."""
+        return StoredManifest(self.digest, self.media_type, content)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,13 @@ Source: botocore's `ecr` model; ECR User Guide, "Private image replication".
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
+
+from proxy.model.errors import Code
 
 KIND = "replication"  # of jobs
 
@@ -36,6 +38,17 @@ class FailureCode(StrEnum):
     KMS_ERROR = "KmsError"
     LAYER_INACCESSIBLE = "LayerInaccessible"  # a layer is corrupt here
     REGION_NOT_REACHED = "RegionNotReached"
+    DESTINATION_REFUSED = "DestinationRefused"  # by a peer, for a reason that has no code here
+
+
+FAILURE_CODES: Mapping[Code, FailureCode] = {
+    Code.ACCESS_DENIED: FailureCode.ACCESS_DENIED,
+    Code.REPOSITORY_NOT_FOUND: FailureCode.REPOSITORY_NOT_FOUND,
+    Code.LIMIT_EXCEEDED: FailureCode.LIMIT_EXCEEDED,
+    Code.KMS: FailureCode.KMS_ERROR,
+    Code.BLOB_CORRUPT: FailureCode.LAYER_INACCESSIBLE,
+}
+"""Failures that stay as they are, here and as an answer of a peer; all others may pass by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +122,14 @@ class ReplicationPlan:
     manifests: tuple[ReplicaManifest, ...]
     planned_at: float
     archived: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedLayers:
+    """`missing`: digests that could not be linked. The repository may have been made for the others."""
+
+    missing: tuple[str, ...]
+    created_repository: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,9 @@ class Metrics:
         self.mirror_waiters = level(
             "wharfage_pull_through_waiters", "Readers of layers being fetched: clients, workers and nodes"
         )
+        self.mirror_evicted = counter(
+            "wharfage_pull_through_evicted_total", "Images removed from pull-through caches for their size", "reason"
+        )
         self.sweep_removed = counter("wharfage_sweep_removed_total", "Objects and rows the sweep removed", "kind")
         self.sweep_rows_removed = counter("wharfage_sweep_rows_removed_total", "Rows the sweep removed", "kind")
         self.sweep_corrected = counter(
@@ -91,6 +94,9 @@ class Metrics:
         )
         self.replications = counter(
             "wharfage_replications_total", "Images replicated, or their deletions, by outcome", "region", "outcome"
+        )
+        self.replication_bytes = counter(
+            "wharfage_replication_bytes_total", "Bytes of layers sent to other regions", "region"
         )
         self.replication_waiting = latest(
             "wharfage_replication_waiting", "Images and deletions that wait to be replicated", "region"

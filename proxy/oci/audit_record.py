@@ -14,7 +14,7 @@ from proxy.audit.events import AuditEvent, EncodedParameters, encode_parameters
 from proxy.audit.trail import Trail
 from proxy.auth.policy.context import RequestInfo
 from proxy.model.identity import Caller
-from proxy.model.names import is_digest_like, repository_arn
+from proxy.model.names import is_digest_like, is_upload_id, repository_arn
 
 CUT = "RequestCut"  # in errorCode: the connection ended before the request or the response was complete
 AUTHENTICATE = "Authenticate"  # in eventName: a wrong password without an operation; AWS has no such name
@@ -43,6 +43,7 @@ class OciAuditRecord:
         "operation",
         "pattern",
         "reference",
+        "replicated_from",
         "repository",
         "sources",
         "tags",
@@ -66,6 +67,7 @@ class OciAuditRecord:
         self.tags: tuple[str, ...] = ()  # of a manifest, beside its reference
         self.sources: tuple[str, ...] = ()  # repositories that a blob was mounted from
         self.created_repository = False  # by this push
+        self.replicated_from = ""  # REGION/ACCOUNT that a sender of images says they are of
 
     def set_route(self, action: str | None, pattern: str, repository: str, reference: str) -> None:
         """Set the matched route; `action` as `ecr:PutImage`. `repository` is valid, `reference` may not be."""
@@ -94,7 +96,7 @@ async def emit(trail: Trail, record: OciAuditRecord, status: int) -> AuditEvent 
     event = AuditEvent(
         source="ecr",
         name=record.operation,
-        caller=record.caller,
+        caller=(record.caller.undated or record.caller) if record.caller is not None else None,
         account=record.account,
         region=region,
         moment=info.now,
@@ -113,6 +115,7 @@ async def emit(trail: Trail, record: OciAuditRecord, status: int) -> AuditEvent 
             record.reference[:_SHOWN],
             record.layer[:_SHOWN],
             record.tags,
+            record.replicated_from,
         ),
         bytes_in=record.bytes_in,
         bytes_out=record.bytes_out,
@@ -132,7 +135,9 @@ def _creation(push: AuditEvent, record: OciAuditRecord) -> AuditEvent:
         data=False,
         resources=_resources(push.region, record.account, record.repository, ()),
         route="",
-        parameters=_parameters("CreateRepository", record.account, record.repository, "", "", ()),
+        parameters=_parameters(
+            "CreateRepository", record.account, record.repository, "", "", (), record.replicated_from
+        ),
         error="",
         message="",
         bytes_in=0,
@@ -148,7 +153,7 @@ def _resources(region: str, account: str, repository: str, sources: tuple[str, .
 
 @lru_cache(_PARAMETERS_MAX)
 def _parameters(
-    operation: str, account: str, repository: str, reference: str, layer: str, tags: tuple[str, ...]
+    operation: str, account: str, repository: str, reference: str, layer: str, tags: tuple[str, ...], origin: str
 ) -> EncodedParameters:
     """The operation's input in the form of the ECR API."""
     found: dict[str, object] = {"registryId": account}
@@ -158,10 +163,12 @@ def _parameters(
         found |= {"layerDigests": [layer]} if operation in _OF_MANY_LAYERS else {"layerDigest": layer}
     if reference:
         image = {"imageDigest" if is_digest_like(reference) else "imageTag": reference}
-        if operation in _OF_UPLOADS:
+        if operation in _OF_UPLOADS or (origin and is_upload_id(reference)):
             found["uploadId"] = reference
         elif operation == "PutImage":
             found |= image | ({"imageTags": tags} if tags else {})
         else:
             found["imageIds"] = [image]
+    if origin:
+        found |= {"replicatedFrom": origin} | ({"imageTags": tags} if tags else {})
     return encode_parameters(found)

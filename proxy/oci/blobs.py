@@ -42,4 +42,4 @@ async def _pull(call: Call) -> BlobRequest:
         if call.validity is not None:
             call.validity.most = 0.0  # it is another answer once the blob is here
         return BlobRequest(call.request, coming, coming.blob, call.record, call.services.stall_seconds, call.headers)
-    return BlobRequest(call.request, blobs, blob, call.record, call.services.stall_seconds, call.headers)
+    return BlobRequest(call.request, blobs, blob, call.record, call.services.stall_seconds, call.headers, blobs.content)

@@ -17,6 +17,7 @@ from multidict import MultiMapping
 from proxy.auth.access import Access
 from proxy.auth.policy.context import RequestInfo
 from proxy.auth.rates import RateLimiter
+from proxy.auth.replication import ReplicationAccess
 from proxy.http import server
 from proxy.http.bounded_reads import BODY_BYTES
 from proxy.http.expect import send_continue
@@ -26,6 +27,8 @@ from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.identity import Caller
 from proxy.model.names import repository_arn
+from proxy.model.records import CreateOnPush
+from proxy.model.replica_headers import ReplicaHeaders
 from proxy.oci.audit_record import OciAuditRecord
 from proxy.oci.cacheability import SECONDS, CacheValidity
 from proxy.oci.errors import API_VERSION
@@ -47,6 +50,7 @@ class OciServices:
     blobs: Blobs
     images: Images
     access: Access
+    replication: ReplicationAccess
     hosts: Hosts
     stall_seconds: float
     rates: RateLimiter | None = None
@@ -56,10 +60,19 @@ class OciServices:
 
 
 @dataclass(frozen=True, slots=True)
+class Replica:
+    """What a request that replicates an image says, and how its repository may be made."""
+
+    headers: ReplicaHeaders
+    create: CreateOnPush
+
+
+@dataclass(slots=True)  # not frozen: that costs a microsecond for each request
 class Call:
     """`account` is the registry's, not the caller's. `repository` is empty for `/v2/` and the catalog; `reference` is
     the path's last part: tag, digest or upload id. `record` becomes the request's audit event. `namespace` is what a
-    mirror chose its rule by (`mirror_hosts`), `mirrored_name` what its client calls the repository."""
+    mirror chose its rule by (`mirror_hosts`), `mirrored_name` what its client calls the repository. `replica` is set of
+    a request that replicates an image, which `replicas` serves."""
 
     request: web.Request
     services: OciServices
@@ -72,6 +85,13 @@ class Call:
     validity: CacheValidity | None = None
     namespace: str = ""
     mirrored_name: str = ""
+    replica: Replica | None = None
+
+    def need_replica(self) -> Replica:
+        """Of a call that `routes` admitted as a replication."""
+        if self.replica is None:
+            raise Failure(Code.SERVER, "a replication was not admitted")
+        return self.replica
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -65,7 +65,7 @@ async def put(call: Call) -> web.StreamResponse:
     if len(named) > TAGS_MAX:
         raise Failure(Code.TOO_MANY_TAGS, f"{len(named)} tags in one push; at most {TAGS_MAX} are taken")
     try:
-        content = await _read(request)
+        content = await read_manifest(request)
     except BodyCut:
         return client_closed()
     call.record.bytes_in, call.record.tags = len(content), tuple(named)
@@ -122,13 +122,19 @@ async def catalog(call: Call) -> web.StreamResponse:
 async def referrers(call: Call) -> web.StreamResponse:
     """end-12a, end-12b. An empty index for an unknown repository or digest."""
     digest = str(parse_digest(call.reference))
+    special: dict[str, str] = {}
+    if (mirror := call.services.mirror) is not None:
+        looked = await mirror.look_for_referrers(call.account, call.repository, digest, call.may)
+        special = {"Warning": STALE} if looked.is_stale else {}
+        if call.validity is not None:
+            call.validity.most = looked.good_until
     wanted = call.query.get("artifactType") or None
     limit = min(_limit(call.query, REFERRERS_PAGE), REFERRERS_PAGE) or 1
     found, more = await call.services.images.referrers(
         call.account, call.repository, digest, artifact_type=wanted, last=_last(call), limit=limit
     )
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(item) for item in found]}
-    headers = {"Content-Type": OCI_INDEX, **call.headers}
+    headers = {"Content-Type": OCI_INDEX, **call.headers, **special}
     if wanted is not None:
         headers["OCI-Filters-Applied"] = "artifactType"
     if more and found:
@@ -153,7 +159,7 @@ def _known_tag(tag: str) -> str:
         raise Failure(Code.IMAGE_NOT_FOUND, "Requested image not found") from None
 
 
-async def _read(request: web.Request) -> bytes:
+async def read_manifest(request: web.Request) -> bytes:
     """The manifest's bytes, at most `MANIFEST_MAX`."""
     if (request.content_length or 0) > MANIFEST_MAX:
         raise _too_large()

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from aiohttp import web
 
@@ -23,18 +24,20 @@ from proxy.auth.access import Access
 from proxy.auth.failed_logins import FailedLogins
 from proxy.auth.identity import BasicAuthenticator, Unauthenticated
 from proxy.auth.rates import RateLimiter
+from proxy.auth.replication import ReplicationAccess
 from proxy.http.expect import expects_continue
 from proxy.http.limited_connection import client_of
 from proxy.http.request_info import path_of, request_info_of
-from proxy.http.response_cache import REVALIDATOR, STORE_RESPONSE
+from proxy.http.response_cache import REVALIDATOR, is_wanted
 from proxy.metadata.contract import EpochSource
 from proxy.model.errors import Code, Failure
 from proxy.model.hosts import Hosts
 from proxy.model.names import check_repository
-from proxy.oci import blobs, errors, manifests, uploads
+from proxy.model.replica_headers import SOURCE
+from proxy.oci import blobs, errors, manifests, replicas, uploads
 from proxy.oci.audit_record import AUTHENTICATE, CUT, OciAuditRecord, emit
 from proxy.oci.cacheability import CacheValidity, revalidator
-from proxy.oci.call import CLIENT_CLOSED, Call, OciServices
+from proxy.oci.call import CLIENT_CLOSED, Call, OciServices, Replica
 from proxy.oci.errors import API_VERSION
 from proxy.oci.mirror_hosts import MirrorHosts
 from proxy.registry.blobs import Blobs
@@ -100,6 +103,7 @@ def handler(
     logins: FailedLogins | None = None,
     mirror: Mirror | None = None,
     mirror_hosts: MirrorHosts | None = None,
+    senders: Sequence[str] = (),
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What answers everything under `/v2`.
 
@@ -108,9 +112,12 @@ def handler(
     `trail`. `rates` counts a request after authentication and before authorisation, so that denied requests count
     against the account that sent them. With `epochs`, responses may be cached (`revalidator`). `logins` slows down
     clients that send wrong passwords (None: no limit). `mirror` pulls through rules, at `mirror_hosts` under the
-    upstreams' own names.
+    upstreams' own names. `senders` are ARNs of who may replicate images for other accounts than their own.
     """
-    services = OciServices(uploads, blobs, images, access, hosts, stall_seconds, rates, epochs, mirror, mirror_hosts)
+    replication = ReplicationAccess(access, region=hosts.region, senders=senders)
+    services = OciServices(
+        uploads, blobs, images, access, replication, hosts, stall_seconds, rates, epochs, mirror, mirror_hosts
+    )
 
     logins_limit = logins or FailedLogins(0)
 
@@ -129,7 +136,7 @@ def handler(
     async def handle(request: web.Request) -> web.StreamResponse:
         info = request_info_of(request, now=clock(), region=hosts.region)
         record, status = OciAuditRecord(request.method, hosts.account, info), 500
-        snapshot = epochs.snapshot() if epochs is not None and STORE_RESPONSE in request else None
+        snapshot = epochs.snapshot() if epochs is not None and is_wanted(request) else None
         validity = CacheValidity(snapshot) if snapshot is not None else None
         try:
             response = await _answer(services, identity, unauthorized, trail.require, request, record, validity)
@@ -184,28 +191,37 @@ async def _answer(
             name = await hosts.repository(mirror, record.account, name) if name else ""
         if name:
             observe.note(repository=check_repository(name), reference=reference)
-        record.set_route(route.action, route.pattern, name, reference)
-        validity = validity if route.cacheable else None
+        replica = replicas.read_replica(request, services.hosts.region) if mirror is None else None
+        action, function = route.action, route.function
+        if replica is not None:
+            action, function = replicas.ACTION, replicas.function_of(function)
+            record.account, record.replicated_from = replica.destination.registry, replica.source.text
+        record.set_route(action, route.pattern, name, reference)
+        validity = validity if route.cacheable and replica is None else None
         if validity is not None and name:
             validity.snapshot.include(record.account, name)
         call = Call(request, services, caller, record.info, record.account, name, reference, record, validity)
         if mirror is not None:
             call = replace(call, namespace=mirror.namespace, mirrored_name=asked)
-        if route.action is not None:
-            if services.rates is not None:
-                await services.rates.require(caller, record.operation)
-            await call.require(route.action)
+        if action is not None and services.rates is not None:
+            await services.rates.require(caller, record.operation)
+        if replica is not None:
+            call = replace(call, replica=Replica(replica, await replicas.admit(call, replica)))
+        elif action is not None:
+            await call.require(action)
         if route.method not in ("GET", "HEAD"):
             await before_write()
-        response = await route.function(call)
+        response = await function(call)
         if response.status == CLIENT_CLOSED:
             record.failed(CUT, "the client left before its body was whole")
         else:
             record.succeeded()
-            if password is not None:
-                await call.allow_reuse(route.action, identity.good_until(password, caller))
+            if validity is None:
+                pass
+            elif password is not None:
+                await call.allow_reuse(action, identity.good_until(password, caller))
             elif caller.session is not None:  # a mirror's anonymous one
-                await call.allow_reuse(route.action, caller.session.expires)
+                await call.allow_reuse(action, caller.session.expires)
         return response
     except Unauthenticated:
         _record_unauthenticated(services, request, record)
@@ -214,7 +230,7 @@ async def _answer(
         if record.caller is None:
             _record_unauthenticated(services, request, record)
         record.failed("AccessDenied" if failure.code is Code.ACCESS_DENIED else failure.code, failure.message)
-        return _failed(failure, route, call)
+        return _failed(failure, request, route, call)
 
 
 def _record_unauthenticated(services: OciServices, request: web.Request, record: OciAuditRecord) -> None:
@@ -229,8 +245,10 @@ def _record_unauthenticated(services: OciServices, request: web.Request, record:
     record.failed("Unauthorized", "no password that counts was shown")
 
 
-def _failed(failure: Failure, route: Route | None, call: Call | None) -> web.Response:
+def _failed(failure: Failure, request: web.Request, route: Route | None, call: Call | None) -> web.Response:
     response = errors.answer(failure, pushing_manifest=route is not None and route.function is manifests.put)
+    if SOURCE in request.headers:
+        response.headers.update(replicas.failure_header(failure))
     if failure.code in uploads.POSITIONAL and call is not None and call.reference:
         size = uploads.stored_size(failure)
         if size is not None:
@@ -264,20 +282,33 @@ _ORDERED = sorted(_BY_PATTERN.items(), key=lambda item: -len(item[0].replace("<n
 def _match(request: web.Request) -> tuple[Route | web.Response, str, str]:
     """The route of a raw path with its name and reference, or the answer that there is none."""
     path = path_of(request)
+    found = _find(request.method, path) if len(path) <= _PATH_CACHED else _search(request.method, path)
+    if isinstance(found, tuple):
+        return found
+    if found is not None:
+        message = f"{request.method[:20]} is not a method of this address; it takes {found}"
+        return errors.refusal(405, "UNSUPPORTED", message, headers={"Allow": found}), "", ""
+    if "/../" in path or path.endswith("/.."):
+        raise Failure(Code.NAME_INVALID, "'..' is not a repository name")
+    return errors.refusal(404, "UNSUPPORTED", "this registry has no such address"), "", ""
+
+
+def _search(method: str, path: str) -> tuple[Route, str, str] | str | None:
+    """Route, name and reference; or the methods that the address takes; None where there is no such address."""
     for _, (pattern, routes) in _ORDERED:
         match = pattern.fullmatch(path)
         if match is None:
             continue
-        route = routes.get(request.method)
+        route = routes.get(method)
         if route is None:
-            allowed = ", ".join(sorted(routes))
-            message = f"{request.method[:20]} is not a method of this address; it takes {allowed}"
-            return errors.refusal(405, "UNSUPPORTED", message, headers={"Allow": allowed}), "", ""
+            return ", ".join(sorted(routes))
         found = match.groupdict()
         return route, found.get("name") or "", _reference(found.get("reference") or "")
-    if "/../" in path or path.endswith("/.."):
-        raise Failure(Code.NAME_INVALID, "'..' is not a repository name")
-    return errors.refusal(404, "UNSUPPORTED", "this registry has no such address"), "", ""
+    return None
+
+
+_find = lru_cache(4096)(_search)  # a pull's paths come again, and each is looked for in five patterns
+_PATH_CACHED = 512  # characters: 2 MiB of paths at most
 
 
 def _address(request: web.Request) -> str:

@@ -42,7 +42,7 @@ async def post(call: Call) -> web.StreamResponse:
         digest = parse_digest(mount)
         await call.require(*UPLOAD)
         if await _mount(call, digest):
-            return _created(call, digest)
+            return created(call, digest)
         return await _begin(call, digest.algorithm)
     if "digest" in call.query:
         return await _post_whole(call, parse_digest(call.query["digest"]))
@@ -78,9 +78,9 @@ async def put(call: Call) -> web.StreamResponse:
     if not call.request.body_exists and start is None:
         principal = call.caller.principal.principal_id
         await call.services.uploads.close(call.account, call.repository, call.reference, digest, opened_by=principal)
-        return _created(call, digest)
+        return created(call, digest)
     if call.request.body_exists:
-        await call.require("ecr:UploadLayerPart")
+        await call.require("ecr:UploadLayerPart")  # a sender of images has no such right: its bytes come by PATCH
     async with await _append(call, start, length, digest) as append:
         try:
             await _receive(call, append)
@@ -88,7 +88,7 @@ async def put(call: Call) -> web.StreamResponse:
             await append.keep()
             return client_closed()
         await append.commit_blob(digest)
-    return _created(call, digest)
+    return created(call, digest)
 
 
 async def get(call: Call) -> web.StreamResponse:
@@ -182,7 +182,7 @@ async def _post_whole(call: Call, digest: Digest) -> web.StreamResponse:
         # The client does not know this session: it ends with the request.
         await see_through(_forget(call, upload))
         raise
-    return _created(call, digest)
+    return created(call, digest)
 
 
 async def _forget(call: Call, upload: Upload) -> None:
@@ -248,7 +248,8 @@ def _declared_range(request: web.Request) -> tuple[int | None, int | None]:
     return start, stop - start
 
 
-def _created(call: Call, digest: Digest) -> web.StreamResponse:
+def created(call: Call, digest: Digest) -> web.StreamResponse:
+    """The repository has the blob."""
     observe.note(digest=str(digest))
     return web.Response(
         status=201,

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -162,9 +162,10 @@ class Append:
             await self.record()
         self._recording = True
         if (new := await self._new_at_end()) is not None:
-            kept = await metadata.record_append(
-                new, segment=segment, hash_state=state, frame_hashes=hashes, digest=digest
-            )
+            async with self._first_row(new):
+                kept = await metadata.record_append(
+                    new, segment=segment, hash_state=state, frame_hashes=hashes, digest=digest
+                )
         elif digest is not None:
             kept = await metadata.finish_upload(
                 upload.upload_id, upload.fence, segment=segment, hash_state=state, frame_hashes=hashes, digest=digest
@@ -221,9 +222,10 @@ class Append:
         self._recording = True
         hashes = self._writer.last_hashes if self._writer is not None else b""
         if segment is not None and (new := await self._new_at_end()) is not None:
-            blob, leftover = await context.metadata.record_blob(
-                new, digest=str(digest), segment=segment, frame_hashes=hashes
-            )
+            async with self._first_row(new):
+                blob, leftover = await context.metadata.record_blob(
+                    new, digest=str(digest), segment=segment, frame_hashes=hashes
+                )
         else:
             blob, leftover = await context.metadata.commit_upload(
                 self.upload.upload_id,
@@ -282,6 +284,16 @@ class Append:
         if self._lease.new is not None:
             await self._lease.end()
         return self._lease.new
+
+    @contextlib.asynccontextmanager
+    async def _first_row(self, new: NewUpload) -> AsyncIterator[None]:
+        """While the session's row is asked for: the object of one that is refused is no row's, now and later."""
+        try:
+            yield
+        except Failure as failure:
+            if failure.code is not Code.METADATA_UNAVAILABLE and not self._lease.has_row:
+                await delete_object(self._context.store, new.object_key)
+            raise
 
     async def _keep_page(self, plain_offset: int, hashes: bytes) -> None:
         await self.record()

@@ -15,9 +15,11 @@ from proxy.blob.buffers import BufferPool
 from proxy.blob.keys import DataKeys
 from proxy.blob.objects import open_object
 from proxy.blob.reader import BlobReader
+from proxy.blob.small_objects import SmallObjects
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
-from proxy.model.records import Blob, Mounted, Sealing, create_on_push
+from proxy.model.records import Blob, CreateOnPush, Mounted, Sealing, create_on_push
+from proxy.model.replication import LinkedLayers
 from proxy.registry.append import see_through
 from proxy.storage.base import ObjectStore, SignedLinks
 
@@ -43,6 +45,7 @@ class Blobs:
         self._pool = pool
         self._links = links
         self._create_on_push = create_on_push
+        self._small = SmallObjects(store, keys)
 
     async def find(self, account: str, repository: str, digest: str) -> Blob:
         """RepositoryNotFound, LayersNotFound (also while quarantined)."""
@@ -57,6 +60,11 @@ class Blobs:
         url = await self._links.link(blob.sealed.object_key)
         observe.metrics.blob_redirects.inc()
         return url
+
+    async def content(self, blob: Blob) -> bytearray | None:
+        """The bytes of a small sealed blob, authenticated now; None: it is to be read through `open`, which also says
+        what is wrong with it."""
+        return await self._small.read(blob.sealed)
 
     @contextlib.asynccontextmanager
     async def open(self, blob: Blob) -> AsyncIterator[OpenBlob]:
@@ -84,6 +92,17 @@ class Blobs:
         """Link a blob that `source`, another repository of the account, holds. `NO`: it has to be uploaded."""
         create = create_on_push(allowed=may_create, by_default=self._create_on_push)
         return await self._metadata.mount_blob(account, repository, digest, source, create=create)
+
+    async def link_replica(self, account: str, repository: str, digest: str, *, create: CreateOnPush) -> LinkedLayers:
+        """Link a blob that the account has under the repository's key."""
+        return await self._metadata.link_replica(
+            account,
+            repository,
+            source_account=account,
+            source_repository=repository,
+            digests=[digest],
+            create=create,
+        )
 
     async def delete(self, account: str, repository: str, digest: str) -> None:
         """Unlink it from this repository. RepositoryNotFound, LayersNotFound, LayerInUse."""

@@ -14,7 +14,8 @@ from proxy.blob.keys import DataKeys
 from proxy.metadata.contract import Metadata
 from proxy.model.errors import Code, Failure
 from proxy.model.names import Digest, repository_arn
-from proxy.model.records import Page, PushedManifest, Referrer, StoredManifest, create_on_push
+from proxy.model.records import CreateOnPush, Page, PushedManifest, Referrer, StoredManifest, create_on_push
+from proxy.model.replication import RemovedTag, ReplicaTag
 from proxy.registry.pull_times import PullTimes
 
 INLINE_MAX = 256 * 1024  # bytes that are hashed on the loop: 0.1 ms with the CPU's extensions, 0.5 ms without
@@ -76,11 +77,8 @@ class Images:
         """
         algorithm = digest.algorithm if digest is not None else "sha256"
         found = Digest(algorithm, await _hash(algorithm, content))
-        if digest is not None and digest != found:
-            raise Failure(
-                Code.IMAGE_DIGEST_DOES_NOT_MATCH,
-                f"The provided digest {digest} does not match the manifest, whose digest is {found}",
-            )
+        if digest is not None:
+            _require_same(digest, found)
         await self._require_key(account, repository)
         return await self._metadata.put_manifest(
             account,
@@ -91,6 +89,42 @@ class Images:
             tags=tags,
             create=create_on_push(allowed=may_create, by_default=self._create_on_push),
         )
+
+    async def push_replica(
+        self,
+        account: str,
+        repository: str,
+        *,
+        content: bytes,
+        media_type: str | None,
+        digest: Digest,
+        tags: Sequence[ReplicaTag],
+        origin: str,
+        create: CreateOnPush,
+    ) -> PushedManifest:
+        """Store a manifest that arrives from the registry `origin`, and those of its `tags` that are newer there.
+
+        ImageDigestDoesNotMatch, Kms, and all that `Metadata.put_replica` raises."""
+        _require_same(digest, Digest(digest.algorithm, await _hash(digest.algorithm, content)))
+        await self._require_key(account, repository)
+        return await self._metadata.put_replica(
+            account,
+            repository,
+            content=content,
+            media_type=media_type,
+            digest=str(digest),
+            tags=tags,
+            origin=origin,
+            create=create,
+        )
+
+    async def delete_replica(
+        self, account: str, repository: str, *, digest: str, origin: str, tags: Sequence[RemovedTag]
+    ) -> None:
+        """Remove tags and an image (`digest`, empty: none) that were deleted elsewhere and not pushed again here.
+        ImageReferencedByManifestList."""
+        if not await self._metadata.remove_replica(account, repository, digest=digest, origin=origin, tags=tags):
+            raise Failure(Code.IMAGE_REFERENCED, f"an image index of '{repository}' lists the image {digest}")
 
     async def delete_tag(self, account: str, repository: str, tag: str) -> None:
         await self._metadata.delete_tag(account, repository, tag)
@@ -115,6 +149,14 @@ class Images:
         """Manifests are not sealed: those of a repository with a KMS key of its own go and come with that."""
         encryption = (await self._metadata.repository_access(account, repository)).encryption
         await self._keys.require(encryption, repository_arn(self._region, account, repository))
+
+
+def _require_same(said: Digest, found: Digest) -> None:
+    if said != found:
+        raise Failure(
+            Code.IMAGE_DIGEST_DOES_NOT_MATCH,
+            f"The provided digest {said} does not match the manifest, whose digest is {found}",
+        )
 
 
 async def _hash(algorithm: str, content: bytes) -> str:

@@ -24,25 +24,23 @@ from proxy.model.errors import Code, Failure, repository_not_found, upload_not_f
 from proxy.model.names import DIGEST_HEX, Digest, is_upload_id, repository_arn
 from proxy.model.quotas import require_bytes
 from proxy.model.records import (
-    FIRST_FENCE,
+    NEW_ALGORITHM,
     NO_DATA_KEY,
     CreateOnPush,
     EncryptedDataKey,
     LayerParts,
     NewUpload,
-    SealedObject,
     Sealing,
     Upload,
     create_on_push,
+    first_append_of,
+    upload_without_row,
 )
 from proxy.registry.append import Append, AppendContext, delete_object
 from proxy.registry.hash_state import open_state
 from proxy.registry.upload_ids import UploadIds, name_in
 from proxy.registry.upload_lease import LEASE_SECONDS, STORE_GRACE_SECONDS
 from proxy.storage.base import ObjectStore
-
-NEW_ALGORITHM = "sha256"
-"""Of sessions that begin without a row: any other has to be remembered."""
 
 
 def _random_key() -> str:
@@ -106,7 +104,7 @@ class Uploads:
             )
         access = await self._context.metadata.repository_access(account, repository)
         if access.exists and not in_parts and algorithm == NEW_ALGORITHM:
-            return _without_row(account, repository, self._ids.new(account, repository))
+            return upload_without_row(account, repository, self._ids.new(account, repository))
         create = create_on_push(allowed=may_create, by_default=self._create_on_push, replica=replica)
         try:
             return await self._begin(account, repository, algorithm, create, in_parts, opened_by, access.encryption)
@@ -161,7 +159,7 @@ class Uploads:
             return await self._context.metadata.upload(account, repository, upload_id)
         except Failure as failure:
             self._require_new(account, repository, upload_id, failure)
-            return _without_row(account, repository, upload_id)
+            return upload_without_row(account, repository, upload_id)
 
     async def append(
         self,
@@ -177,8 +175,8 @@ class Uploads:
     ) -> Append:
         """Take the session for one request's bytes, of which there will be `length` if that is known.
 
-        Of an id as in a first Location (`upload_ids`) no row is looked for; should there be one all the same, the append
-        ends with UploadConflict. `opened_by` is the principal whom a session that has no row yet counts for.
+        Of an id as in a first Location (`upload_ids`) no row is looked for; should there be one all the same, the
+        append ends with UploadConflict. `opened_by` is the principal whom a session that has no row yet counts for.
 
         `start` is where the client believes the session stands; elsewhere is InvalidLayerPart with the true end.
         `closing` is the digest that the request will commit, None when it only appends. UploadInUse while another
@@ -225,7 +223,7 @@ class Uploads:
             opened_by=opened_by,
             began_at=began_at,
         )
-        append = Append(self._context, _begun(new), leased_at, length=length, closing=closing, new=new)
+        append = Append(self._context, first_append_of(new), leased_at, length=length, closing=closing, new=new)
         if self._counts_bytes:
             try:
                 await append.record(length)
@@ -370,38 +368,6 @@ class Uploads:
 
     def _state(self, upload: Upload, state: bytes) -> Hasher:
         return open_state(self._context.state_sealer, upload.upload_id, state)
-
-
-def _begun(new: NewUpload) -> Upload:
-    """The session as it is while its first append is written."""
-    nothing = SealedObject(
-        object_key=new.object_key,
-        data_key=new.data_key,
-        sealed_for=new.sealed_for,
-        frame_length=new.frame_length,
-        plain_size=0,
-        stored_size=0,
-        segment_count=0,
-        segments=(),
-        sealing=new.sealing,
-        encryption=new.encryption,
-    )
-    return Upload(
-        upload_id=new.upload_id,
-        account=new.account,
-        repository=new.repository,
-        algorithm=new.algorithm,
-        sealed=nothing,
-        hash_state=b"",
-        fence=FIRST_FENCE,
-        has_row=False,
-    )
-
-
-def _without_row(account: str, repository: str, upload_id: str) -> Upload:
-    """What is known of a session before its first append."""
-    nothing = SealedObject("", NO_DATA_KEY, "", 0, 0, 0, 0, ())
-    return Upload(upload_id, account, repository, NEW_ALGORITHM, nothing, b"", 0, has_row=False)
 
 
 def _elsewhere(start: int, end: int) -> Failure:

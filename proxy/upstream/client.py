@@ -30,7 +30,7 @@ from proxy.upstream.challenge import RegistryAuthorizer, Scopes
 from proxy.upstream.errors import RequestFailed, UpstreamFailed, UpstreamReason
 from proxy.upstream.guarded_connector import AddressRefused, check_literal, socket_factory
 from proxy.upstream.limits import Budget, Throttle, retry_after
-from proxy.upstream.realms import UpstreamReach
+from proxy.upstream.realms import UpstreamReach, joined
 
 ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_IMAGE, DOCKER_IMAGE, OCI_ARTIFACT, "*/*;q=0.1"))
 """What has several platforms first: a registry that converts manifests must not choose for us."""
@@ -152,6 +152,21 @@ class UpstreamClient:
         ):
             content = b"" if look else await _bounded(answer, MANIFEST_MAX)
             return _checked(reference, answer.headers, content)
+
+    async def document(self, kind: str, path: str, repository: str) -> tuple[bytes, str]:
+        """A document at a path of the registry, of a manifest's size at most, and its Link. `UpstreamFailed`."""
+        async with (
+            self._asked(kind, "GET", path, repository, {"Accept": OCI_INDEX}) as answer,
+            asyncio.timeout(MANIFEST_SECONDS),
+        ):
+            return await _bounded(answer, MANIFEST_MAX), answer.headers.get("Link", "")
+
+    def own_path(self, link: str, path: str) -> str:
+        """Where a link in the answer to `path` leads, with its query. `UpstreamFailed` where that is elsewhere."""
+        url = joined(link, self._url(path))
+        if not self.reach.own(url):
+            raise UpstreamFailed(UpstreamReason.WRONG, "refused-address", "the next page of a list lies elsewhere")
+        return url.raw_path_qs
 
     @contextlib.asynccontextmanager
     async def layer(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
 from proxy.model.errors import Code, Failure
-from proxy.model.mirror import PULL_THROUGH, AbsentBlob
+from proxy.model.mirror import FETCH_KIND, PULL_THROUGH, SIZE_KIND, AbsentBlob
 from proxy.model.records import CreateOnPush
 from support.metadata import ACCOUNT, REPOSITORY, World, append, digest, image_manifest, index_manifest
 
@@ -195,3 +196,79 @@ async def test_who_takes_a_fetch_over_is_told_its_upload_session(world: World) -
 
 def test_an_absent_blob_is_as_its_descriptor_says() -> None:
     assert AbsentBlob("sha256:a", 1, "a/b").size == 1
+
+
+async def test_an_index_that_is_imported_for_platforms_is_fetched_by_one_job(world: World) -> None:
+    child = image_manifest("config", ["layer"])
+    for content, platforms in (
+        (child, ["linux/amd64"]),
+        (index_manifest([digest(child)]), []),
+        (index_manifest([digest(child), digest(b"x")]), ["a/b"]),
+    ):
+        for _ in range(2):
+            await world.metadata.import_manifest(
+                ACCOUNT,
+                REPOSITORY,
+                content=content,
+                media_type=None,
+                digest=digest(content),
+                tags=["1"],
+                create=YES,
+                platforms=platforms,
+            )
+    [job] = await world.metadata.list_jobs(after=0, limit=10)
+    assert (job.kind, json.loads(job.subject)) == (
+        FETCH_KIND,
+        {
+            "repository": REPOSITORY,
+            "reference": digest(index_manifest([digest(child), digest(b"x")])),
+            "platforms": ["a/b"],
+            "is_here": True,
+        },
+    )
+
+
+async def evicted(world: World, *names: str, since: float = 0.0) -> dict[str, tuple[int, str]]:
+    found = await world.metadata.evict_images(
+        ACCOUNT, REPOSITORY, digests=names, unused_since=since or world.clock.now + 1
+    )
+    return {each.digest: (each.freed, each.kept_for) for each in found}
+
+
+async def test_an_image_that_came_may_go_and_one_that_was_pushed_here_since_may_not(world: World) -> None:
+    one = await imported(world, image_manifest("one", ["layer"]), "1")
+    two = await imported(world, image_manifest("two", ["layer"]), "2")
+    for name in ("one", "two", "layer"):
+        await fetched(world, name)
+    assert await world.metadata.held_bytes(ACCOUNT, REPOSITORY, after=0, limit=10) == (30, 0)
+    assert await evicted(world, one, two, since=world.clock.now - 1) == {one: (0, "pulled"), two: (0, "pulled")}
+    await world.put(image_manifest("two", ["layer"]), ["mine"])
+    page, after = await world.metadata.cached_images(ACCOUNT, REPOSITORY, after="", limit=10)
+    assert ([each.digest for each in page], after) == ([one], "")
+    assert await evicted(world, one, two) == {one: (10, "")}
+    assert await world.metadata.held_bytes(ACCOUNT, REPOSITORY, after=0, limit=10) == (20, 0)
+    assert (await world.metadata.manifest(ACCOUNT, REPOSITORY, "2")).digest == two
+    await refused(Code.IMAGE_NOT_FOUND, world.metadata.manifest(ACCOUNT, REPOSITORY, "1"))
+    assert await miscounts(world) == []
+    assert await imported(world, image_manifest("one", ["layer"]), "1") == one
+    assert await world.metadata.absent_blob(ACCOUNT, REPOSITORY, digest("one")) is None
+
+
+async def test_what_an_index_lists_goes_after_it_and_what_was_signed_here_stays(world: World) -> None:
+    child = await imported(world, image_manifest("one", []))
+    index = await imported(world, index_manifest([child]), "1")
+    assert await evicted(world, child) == {child: (0, "index")}
+    assert await evicted(world, index) == {index: (0, "")}
+    signature = image_manifest("signature", [], subject={"mediaType": "a/b", "digest": child, "size": 2})
+    await fetched(world, "signature")
+    await world.put(signature, ["signed"])
+    assert await evicted(world, child) == {child: (0, "referrer")}
+    await world.metadata.delete_manifest(ACCOUNT, REPOSITORY, digest(signature))
+    assert await evicted(world, child) == {child: (0, "")}
+
+
+async def test_a_rules_trim_is_one_job_however_often_it_is_asked_for(world: World) -> None:
+    for _ in range(2):
+        await world.metadata.request_trim(ACCOUNT, prefix="far")
+    [job] = await world.metadata.list_jobs(after=0, limit=10)
+    assert (job.kind, job.subject) == (SIZE_KIND, '{"prefix":"far"}')

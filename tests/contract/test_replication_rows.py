@@ -400,7 +400,7 @@ async def other_account(world: World) -> None:
 
 
 async def link(world: World, *names: str, repository: str = "copy") -> Sequence[str]:
-    return await world.metadata.link_replica(
+    linked = await world.metadata.link_replica(
         OTHER,
         repository,
         source_account=ACCOUNT,
@@ -408,6 +408,7 @@ async def link(world: World, *names: str, repository: str = "copy") -> Sequence[
         digests=[digest(name) for name in names],
         create=CreateOnPush.REPLICA,
     )
+    return linked.missing
 
 
 async def miscounts(world: World) -> list[Any]:

@@ -3,88 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from proxy.metadata.client.client import MetadataClient
 from proxy.registry.mirror.blobs import FAR_BYTES
 from proxy.registry.mirror.spool import FRAME
 from support.other_registry import INDEX, FarRegistry
-from support.server import Server
-
-ACCOUNT = "000000000000"
-LAYER = os.urandom(3 * FRAME + 12345)
-
-
-def digest_of(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-@dataclass
-class World:
-    """A server with a rule `far` for an upstream that the test holds."""
-
-    far: FarRegistry
-    server: Server
-    session: aiohttp.ClientSession
-    rows: MetadataClient
-
-    async def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-        async with self.session.request(method, f"{self.server.url}/v2/{path}", headers=headers) as answer:
-            return answer.status, {name.lower(): value for name, value in answer.headers.items()}, await answer.read()
-
-    async def rule(self, prefix: str = "far") -> None:
-        await self.rows.call(
-            self.account,
-            "CreatePullThroughCacheRule",
-            {"ecrRepositoryPrefix": prefix, "upstreamRegistryUrl": self.far.address},
-        )
-
-    account: str = ACCOUNT
-
-    def asked(self, word: str, method: str = "GET") -> list[str]:
-        return [path for path in self.far.paths(method) if f"/{word}/" in path]
-
-    async def images(self, repository: str) -> list[dict[str, Any]]:
-        found = await self.rows.call(self.account, "DescribeImages", {"repositoryName": repository})
-        images: list[dict[str, Any]] = found["imageDetails"]
-        return images
-
-
-@asynccontextmanager
-async def world(folder: Path, far: FarRegistry | None = None, **rule: float) -> AsyncIterator[World]:
-    far = far or FarRegistry()
-    settings = folder / "wharfage.toml"
-    async with far.serving() as address:
-        lines = [f'[pull_through]\nupstreams = ["http://{address}"]\n', '[pull_through.rules."far"]\n']
-        settings.write_text("".join([*lines, *(f"{key} = {value}\n" for key, value in rule.items())]))
-        server = await asyncio.to_thread(
-            Server.start, folder / "data", workers=2, flags=["--config", str(settings)], watched=True
-        )
-        try:
-            password = await asyncio.to_thread(server.password)
-            rows = MetadataClient.connect(f"unix:{server.data}/run/metadata.sock")
-            account = (await rows.accounts())[0].account
-            connector = aiohttp.TCPConnector(limit=0, force_close=True)  # a connection each: both workers are asked
-            auth = {"Authorization": aiohttp.encode_basic_auth("AWS", password)}
-            async with aiohttp.ClientSession(connector=connector, headers=auth, auto_decompress=False) as session:
-                session._retry_connection = False  # aiohttp would ask again, and hide what became of a cut request
-                there = World(far, server, session, rows, account)
-                await there.rule()
-                yield there
-            await rows.close()
-        finally:
-            await asyncio.to_thread(server.stop)
+from support.pull_through_world import LAYER, digest_of, world
 
 
 async def test_an_image_is_imported_when_it_is_pulled_and_stays(tmp_path: Path) -> None:
@@ -277,15 +208,7 @@ async def test_what_the_upstream_refuses_is_told(tmp_path: Path, status: int, to
 async def test_the_api_imports_too_and_its_links_lead_to_layers_that_are_fetched(tmp_path: Path) -> None:
     async with world(tmp_path) as there:
         name = there.far.add_image("team/app", "1", LAYER)
-        key, secret = there.server.credentials()
-        ecr = await asyncio.to_thread(
-            boto3.client,
-            "ecr",
-            endpoint_url=there.server.url,
-            region_name="us-east-1",
-            aws_access_key_id=key,
-            aws_secret_access_key=secret,
-        )
+        ecr = await there.client()
 
         async def call(operation: str, **given: Any) -> dict[str, Any]:
             found: dict[str, Any] = await asyncio.to_thread(getattr(ecr, operation), **given)
@@ -341,3 +264,32 @@ async def test_a_worker_that_is_killed_while_it_fetches_is_replaced(tmp_path: Pa
         status, _, body = await there.get(path)
         assert (status, body == LAYER) == (200, True)
         assert len(there.asked("blobs")) == 2
+
+
+async def test_refresh_asks_the_upstream_about_a_tag_at_once(tmp_path: Path) -> None:
+    """Whatever its age; the next pull on any worker has what it found. A tag that was pushed here stays."""
+    async with world(tmp_path) as there:
+        first = there.far.add_image("team/app", "1", b"one")
+        status, said = await there.command("refresh", "far/team/app:1")
+        assert (status, said) == (0, f"far/team/app:1: {first}, new\n")
+        for _ in range(4):
+            assert (await there.get("far/team/app/manifests/1"))[1]["docker-content-digest"] == first
+        assert await there.command("refresh", "far/team/app:1") == (0, f"far/team/app:1: {first}, unchanged\n")
+        second = there.far.add_image("team/app", "1", b"two")
+        assert await there.command("refresh", "far/team/app:1") == (0, f"far/team/app:1: {second}, was {first}\n")
+        for _ in range(4):
+            assert (await there.get("far/team/app/manifests/1"))[1]["docker-content-digest"] == second
+        _, content = there.far.manifests["team/app", first]
+        where, kind = f"{there.server.url}/v2/far/team/app", "application/vnd.oci.image.manifest.v1+json"
+        for layer in (b"{}", b"one"):
+            assert (await there.get(f"far/team/app/blobs/{digest_of(layer)}"))[0] == 200
+        async with there.session.put(f"{where}/manifests/1", data=content, headers={"Content-Type": kind}) as answer:
+            assert answer.status == 201
+        status, said = await there.command("refresh", "far/team/app:1", "far/team/app:2", "other/app:1")
+        assert status == 1
+        assert [line.partition(": ")[2][:40] for line in said.splitlines()] == [
+            "stays as it is: it was pushed or moved h",
+            "the upstream has no such image",
+            "No pull through cache rule covers the re",
+        ]
+        assert (await there.get("far/team/app/manifests/1"))[1]["docker-content-digest"] == first

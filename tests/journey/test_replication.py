@@ -169,3 +169,4 @@ def test_a_region_that_is_not_reached_is_refused_by_name(mine: Any) -> None:
         mine.put_replication_configuration(replicationConfiguration={"rules": rules})
     assert refused.value.response["Error"]["Code"] == "ValidationException"
     assert "eu-west-1" in refused.value.response["Error"]["Message"]
+    assert "[[peers]]" in refused.value.response["Error"]["Message"]

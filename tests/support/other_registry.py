@@ -54,7 +54,8 @@ class FarRegistry:
     blobs: dict[str, dict[str, bytes]] = field(default_factory=dict)  # repository to digest to bytes
     manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)  # to media type and bytes
     issued: list[str] = field(default_factory=list)  # scopes of each token, joined
-    page: int = 1000  # tags a page, at most
+    page: int = 1000  # tags, or referrers, a page, at most
+    no_referrers: bool = False  # it knows no referrers API
     headers: dict[str, str] = field(default_factory=dict)  # of each answer, such as ratelimit-remaining
     pieces: Callable[[bytes], AsyncIterator[bytes]] | None = None  # a blob's body as it is sent, cut where it raises
     address: str = ""
@@ -96,10 +97,12 @@ class FarRegistry:
             return web.json_response({})
         parts = request.path.removeprefix("/elsewhere").split("/")
         for at, word in enumerate(parts):
-            if word in ("blobs", "manifests", "tags") and at > 2:
+            if word in ("blobs", "manifests", "tags", "referrers") and at > 2:
                 repository, rest = "/".join(parts[2:at]), parts[at + 1 :]
                 if word == "manifests":
                     return await self._manifest(request, repository, rest[0])
+                if word == "referrers":
+                    return self._referrers(request, repository, rest[0])
                 if word == "tags":
                     return self._tags(request, repository)
                 if rest[0] == "uploads":
@@ -215,6 +218,43 @@ class FarRegistry:
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         return web.Response(body=content, headers={"Content-Type": kind, "Docker-Content-Digest": digest})
 
+    def add_referrer(self, repository: str, subject: str, kind: str, layer: bytes = b"{}", tag: str = "") -> str:
+        """An artifact that refers to `subject`; its digest."""
+        empty = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": _digest(b"{}"), "size": 2}
+        self.blobs.setdefault(repository, {}).update({_digest(b"{}"): b"{}", _digest(layer): layer})
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": IMAGE,
+            "artifactType": kind,
+            "config": empty,
+            "layers": [{"mediaType": LAYER, "digest": _digest(layer), "size": len(layer)}],
+            "subject": {"mediaType": IMAGE, "digest": subject, "size": 1},
+        }
+        content = json.dumps(manifest).encode()
+        return self.add_manifest(repository, tag or _digest(content), IMAGE, content)
+
+    def referrers(self, repository: str, subject: str) -> list[dict[str, object]]:
+        """Descriptors, by digest."""
+        found: dict[str, dict[str, object]] = {}
+        for (where, _), (kind, content) in self.manifests.items():
+            document = json.loads(content)
+            if where == repository and document.get("subject", {}).get("digest") == subject:
+                described = {"mediaType": kind, "digest": _digest(content), "size": len(content)}
+                found[_digest(content)] = described | {"artifactType": document.get("artifactType", "")}
+        return [found[digest] for digest in sorted(found)]
+
+    def _referrers(self, request: web.Request, repository: str, subject: str) -> web.Response:
+        if self.no_referrers:
+            return error(404, "MANIFEST_UNKNOWN")
+        last = request.query.get("last", "")
+        rest = [each for each in self.referrers(repository, subject) if str(each["digest"]) > last]
+        shown = rest[: self.page]
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": shown}
+        headers = {"Content-Type": INDEX}
+        if len(rest) > len(shown):
+            headers["Link"] = f'</v2/{repository}/referrers/{subject}?last={shown[-1]["digest"]}>; rel="next"'
+        return web.Response(body=json.dumps(index).encode(), headers=headers)
+
     def _tags(self, request: web.Request, repository: str) -> web.Response:
         last = request.query.get("last", "")
         names = sorted(name for where, name in self.manifests if where == repository and ":" not in name)
@@ -222,6 +262,10 @@ class FarRegistry:
         shown = rest[: self.page]
         more = {"Link": f'</v2/{repository}/tags/list?last={shown[-1]}>; rel="next"'} if len(rest) > len(shown) else {}
         return web.json_response({"name": repository, "tags": shown}, headers=more)
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def error(status: int, code: str, headers: dict[str, str] | None = None) -> web.Response:

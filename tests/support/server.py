@@ -152,12 +152,12 @@ class Server:
         return self.daemon.stop()
 
 
-def password_at(url: str, access_key_id: str, secret: str) -> str:
+def password_at(url: str, access_key_id: str, secret: str, region: str = "us-east-1") -> str:
     """A fresh password for user AWS at the registry at `url`, by GetAuthorizationToken through boto3."""
     ecr = boto3.client(
         "ecr",
         endpoint_url=url,
-        region_name="us-east-1",
+        region_name=region,
         aws_access_key_id=access_key_id,
         aws_secret_access_key=secret,
         config=Config(retries={"max_attempts": 1}),

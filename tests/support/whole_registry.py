@@ -153,6 +153,7 @@ async def whole_registry(
     now: Callable[[], float] = time.time,
     allowed_keys: Sequence[str] = (),
     logins: FailedLogins | None = None,
+    senders: Sequence[str] = (),
 ) -> AsyncIterator[WholeRegistry]:
     """`clock` is that of links to layers, `now` docker's door's. With metadata of its own, docker's door gives answers
     again as in a worker."""
@@ -194,6 +195,7 @@ async def whole_registry(
             create_on_push=create_on_push,
             pool=pool,
             sealing=sealing,
+            counts_bytes=bool(quotas.repository_bytes or quotas.account_bytes),
         )
         blobs = Blobs(metadata, store, keys, pool, links, create_on_push=create_on_push)
         callers, hosts = Callers(metadata), Hosts(ACCOUNT, REGION, suffix)
@@ -254,6 +256,7 @@ async def whole_registry(
             rates=limited,
             epochs=epochs,
             logins=logins,
+            senders=senders,
         )
 
         def route(request: web.Request) -> tuple[str, Handler]:

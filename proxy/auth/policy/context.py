@@ -9,7 +9,6 @@ Source: IAM User Guide, "AWS global condition context keys", "IAM and AWS STS co
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -20,10 +19,11 @@ Context = Mapping[str, Sequence[str]]
 """Condition keys in lower case, each with its values; a key that is not there is absent, not empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestInfo:
-    """Facts of one request, whichever door it came to. `now` is epoch seconds; `source_ip` is empty where the peer is
-    no IP address; `region` is the region asked (aws:RequestedRegion)."""
+class RequestInfo(NamedTuple):
+    """Facts of one request, whichever door it came to; a tuple, for there is one for each.
+
+    `now` is epoch seconds; `source_ip` is empty where the peer is no IP address; `region` is the region asked
+    (aws:RequestedRegion)."""
 
     now: float
     source_ip: str
@@ -149,6 +149,7 @@ def moment(at: float) -> str:
     return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+TOKEN_ISSUE_TIME = "aws:tokenissuetime"  # noqa: S105 - a condition key
 _NOTHING: Context = {}
 _PRINCIPAL_TAG = "aws:principaltag/"
 
@@ -186,7 +187,7 @@ _PRINCIPAL_KEYS: Mapping[str, Callable[[Caller, RequestInfo], str | None]] = {
     "aws:sourceidentity": lambda caller, info: (
         (caller.session.source_identity or None) if caller.session is not None else None
     ),
-    "aws:tokenissuetime": lambda caller, info: moment(caller.token_issued) if caller.token_issued is not None else None,
+    TOKEN_ISSUE_TIME: lambda caller, info: moment(caller.token_issued) if caller.token_issued is not None else None,
     "aws:userid": lambda caller, info: caller.user_id,
     "aws:username": lambda caller, info: caller.principal.name if caller.principal.kind is PrincipalKind.USER else None,
 }

@@ -9,6 +9,7 @@ any operation.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
 import time
@@ -30,6 +31,7 @@ Value = TypeVar("Value")
 Key = tuple[Any, ...]
 """An operation's arguments in order, sequences as tuples."""
 
+SETTLE_SECONDS = 0.05  # by which the count of hits lags behind
 POLICIES = 4096  # of which principals share one copy
 
 _METHODS = {name for port in Metadata.__mro__ for name in vars(port) if not name.startswith("_")}
@@ -54,6 +56,7 @@ class CachedMetadata(Metadata):
         self._entries = entries
         self._shared = _SharedPolicies(POLICIES)
         self._hit = observe.metrics.metadata_cache.labels("hit").inc  # finding it costs as much as counting
+        self._hits = 0  # not counted yet: a metric takes a microsecond each time, and a pull has five
         self._missed = observe.metrics.metadata_cache.labels("miss").inc
         self._recent: dict[str, _Recent[Any]] = {}
         for name in _METHODS:
@@ -135,12 +138,12 @@ class CachedMetadata(Metadata):
             kept = recent.get(key, epoch)
             content = contents.get(kept.digest) if kept is not None else None
             if self._counted(content) is not None and kept is not None:
-                return replace(kept, content=content)
+                return kept.with_content(content)
             found = await getattr(inner, name)(*given, **named)
             if contents.get(found.digest) != found.content:
                 _check_digest(found.digest, found.content)
                 contents.put(found.digest, found.content)
-            recent.put(key, epoch, replace(found, content=b""))
+            recent.put(key, epoch, found.with_content(b""))
             return found
 
         return method
@@ -183,10 +186,19 @@ class CachedMetadata(Metadata):
         return lambda key: epochs.repository(key[0], key[1]) if epochs.lease_valid() else None
 
     def _counted(self, found: Value | None) -> Value | None:
-        (self._missed if found is None else self._hit)()
-        if found is not None and self._epochs is not None and self._epochs.in_grace():
+        if found is None:
+            self._missed()
+            return None
+        self._hits += 1
+        if self._hits == 1:
+            asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle)
+        if self._epochs is not None and self._epochs.in_grace():
             observe.metrics.grace_answers.inc()
         return found
+
+    def _settle(self) -> None:
+        self._hit(self._hits)
+        self._hits = 0
 
 
 def _key_maker(name: str) -> Callable[..., Key]:

@@ -34,7 +34,7 @@ from proxy.metadata.db.columns import RowId
 from proxy.metadata.db.columns import metadata as metadata
 from proxy.metadata.db.columns import name as _name
 
-HEAD = "0026"
+HEAD = "0028"
 """The newest migration. A database that says so needs no Alembic at start."""
 
 repositories = Table(
@@ -204,7 +204,8 @@ images = Table(
     Column("status", String(16), nullable=False, server_default="ACTIVE"),  # `model.lifecycle.evaluation.ImageStatus`
     Column("archived_at", Float),  # the last time, also of one that was restored since
     Column("activated_at", Float),  # restored the last time
-    Column("origin", _name(38)),  # REGION/ACCOUNT it was replicated from; NULL: pushed here
+    Column("origin", _name(38)),  # REGION/ACCOUNT it was replicated from, or PULL_THROUGH; NULL: pushed here
+    Column("referrers_checked_at", Float),  # when an upstream was asked what refers to it
     UniqueConstraint("repository_id", "digest"),
     Index("ix_images_by_status", "repository_id", "status", "tagged", "digest"),
 )

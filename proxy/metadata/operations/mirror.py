@@ -8,19 +8,21 @@ PULL_THROUGH_CACHE shape, made by defaults where none matches. Sources: ECR User
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from proxy.metadata.db.mirror_tables import blob_fetches, mirrored_tags
-from proxy.metadata.db.schema import repositories
+from proxy.metadata.db.schema import images, repositories
 from proxy.metadata.db.transaction import Transaction
 from proxy.metadata.mirror_contract import MirrorPort
+from proxy.metadata.operations import jobs
 from proxy.metadata.operations.create_on_push import PULL_THROUGH_CACHE, need_or_make_repository
 from proxy.metadata.operations.manifests import find_image, find_tag
 from proxy.metadata.operations.operation import Caching, Scope, operation
 from proxy.metadata.operations.pushes import SETTINGS, examine, insert_image, move_tag
 from proxy.metadata.operations.repositories import need_repository
-from proxy.model.mirror import FetchLease, MirroredTag
+from proxy.model.mirror import FETCH_KIND, SIZE_KIND, FetchLease, MirroredTag
 from proxy.model.records import CreateOnPush, ManifestFacts, PushedManifest
 
 RESUMABLE_SECONDS = 3600.0  # for which an ended lease says which upload session to go on with
@@ -37,7 +39,32 @@ _TAG = (
 )
 
 
-@operation(MirrorPort, write=True, prepare=examine)
+def examine_import(
+    account: str,
+    repository: str,
+    content: bytes,
+    media_type: str | None,
+    digest: str,
+    tags: Sequence[str],
+    create: CreateOnPush,
+    platforms: Sequence[str] = (),
+) -> dict[str, Any]:
+    """As `pushes.examine`."""
+    return examine(account, repository, content, media_type, digest, tags, create) | {"platforms": platforms}
+
+
+_REFERRERS = (
+    select(images.c.referrers_checked_at)
+    .join(repositories, repositories.c.repository_id == images.c.repository_id)
+    .where(
+        repositories.c.account == bindparam("account"),
+        repositories.c.name == bindparam("name"),
+        images.c.digest == bindparam("digest"),
+    )
+)
+
+
+@operation(MirrorPort, write=True, prepare=examine_import)
 def import_manifest(
     tx: Transaction,
     account: str,
@@ -47,14 +74,18 @@ def import_manifest(
     tags: Sequence[str],
     create: CreateOnPush,
     facts: ManifestFacts,
+    platforms: Sequence[str] = (),
 ) -> PushedManifest:
     """As `pushes.put_manifest`, but blobs and children may be absent. A tag that points there already is only marked as
-    checked, also where it is immutable; to move an immutable one is ImageTagAlreadyExists."""
+    checked, also where it is immutable; to move an immutable one is ImageTagAlreadyExists. An index that is new here
+    has the images for `platforms` fetched by a job."""
     repository_id, created = need_or_make_repository(tx, account, repository, create, PULL_THROUGH_CACHE)
     row = tx.connection.execute(SETTINGS, {"repository_id": repository_id}).one()
     image_id = find_image(tx, repository_id, digest)
     if image_id is None:
         image_id = insert_image(tx, account, repository, repository_id, content, digest, facts, imported=True)
+        if platforms and facts.children:
+            _request(tx, account, repository, digest, platforms, repository, is_here=True)
     for tag in tags:
         if find_tag(tx, repository_id, tag) != image_id:
             move_tag(tx, repository, row, tag, image_id)
@@ -76,6 +107,34 @@ def note_tag_checked(
     """The upstream says that the tag is for `digest`, now, or at `at`: an early one asks for it to be checked."""
     _mark(tx, need_repository(tx, account, repository), tag, digest, tx.now if at is None else at)
     tx.changed(account, repository)
+
+
+@operation(MirrorPort, caching=Caching(Scope.REPOSITORY))
+def referrers_checked(tx: Transaction, account: str, repository: str, digest: str) -> float | None:
+    asked = {"account": account, "name": repository, "digest": digest}
+    found: float | None = tx.connection.execute(_REFERRERS, asked).scalar()
+    return found
+
+
+@operation(MirrorPort, write=True, settles=True)
+def note_referrers_checked(tx: Transaction, account: str, repository: str, digest: str) -> None:
+    mine = images.c.repository_id == need_repository(tx, account, repository), images.c.digest == digest
+    tx.connection.execute(update(images).where(*mine).values(referrers_checked_at=tx.now))
+    tx.changed(account, repository)
+
+
+@operation(MirrorPort, write=True, settles=True)
+def request_image(
+    tx: Transaction, account: str, repository: str, reference: str, platforms: Sequence[str], share: str
+) -> None:
+    """As `MirrorPort` says. Asked for again before it is done, it is done once."""
+    _request(tx, account, repository, reference, platforms, share, is_here=False)
+
+
+@operation(MirrorPort, write=True, settles=True)
+def request_trim(tx: Transaction, account: str, prefix: str) -> None:
+    """As `MirrorPort` says."""
+    jobs.enqueue(tx, SIZE_KIND, account, f"{account}/{prefix}", {"prefix": prefix}, share=prefix)
 
 
 @operation(MirrorPort, write=True, settles=True, durable=False)
@@ -136,6 +195,21 @@ def end_fetch(
         tx.connection.execute(update(blob_fetches).where(*mine).values(until=tx.now))
     else:
         tx.connection.execute(delete(blob_fetches).where(*mine))
+
+
+def _request(
+    tx: Transaction,
+    account: str,
+    repository: str,
+    reference: str,
+    platforms: Sequence[str],
+    share: str,
+    *,
+    is_here: bool,
+) -> None:
+    """`is_here`: the image came by itself, and is not brought back where it is gone when the job runs."""
+    subject = {"repository": repository, "reference": reference, "platforms": list(platforms), "is_here": is_here}
+    jobs.enqueue(tx, FETCH_KIND, account, f"{account}/{repository}@{reference}", subject, share=share[:128])
 
 
 def _mark(tx: Transaction, repository_id: int, tag: str, digest: str, at: float) -> None:

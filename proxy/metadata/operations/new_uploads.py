@@ -16,7 +16,6 @@ from typing import Any
 
 from sqlalchemy import bindparam, select
 
-from proxy.metadata.contract import UploadPort
 from proxy.metadata.db.schema import UPLOAD_COMMITTED, UPLOAD_OPEN, repositories, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import usage
@@ -25,6 +24,7 @@ from proxy.metadata.operations.sealed import upload_object
 from proxy.metadata.operations.upload_commit import commit, commit_target, committed_blob
 from proxy.metadata.operations.upload_rows import conflict, insert_upload, need_held, need_row, only_segment, upload_of
 from proxy.metadata.operations.uploads import advance, commit_upload, record_segment
+from proxy.metadata.upload_contract import UploadPort
 from proxy.model.errors import Code, Failure, repository_not_found, upload_not_found
 from proxy.model.records import FIRST_FENCE, Blob, NewUpload, Segment, Upload
 

@@ -41,6 +41,7 @@ from proxy.metadata.operations.repositories import Parameters, named_repository
 from proxy.model import quotas
 from proxy.model.errors import Code, Failure
 from proxy.model.manifests import MANIFEST_MAX, read_manifest
+from proxy.model.mirror import PULL_THROUGH
 from proxy.model.names import Digest, check_tag, parse_digest
 from proxy.model.records import CreateOnPush, ImageKind, ManifestFacts, PushedManifest
 
@@ -252,6 +253,7 @@ def insert_image(
     origin: str | None = None,
 ) -> int:
     """A new image's row id. `imported`: what it names may come later. `origin`: where it was replicated from."""
+    origin = PULL_THROUGH if imported else origin
     blob_ids = _needed_blobs(tx, account, repository, repository_id, facts, may_lack=imported)
     children_here = _needed_children(tx, account, repository, repository_id, facts, may_lack=imported)
     children = list(children_here.values())

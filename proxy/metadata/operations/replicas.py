@@ -25,8 +25,9 @@ from proxy.metadata.operations.pushes import SETTINGS, complete, examine, insert
 from proxy.metadata.operations.repositories import encryption_of, find_repository
 from proxy.metadata.replication_contract import ReplicationPort
 from proxy.model.errors import Code, Failure
+from proxy.model.mirror import PULL_THROUGH
 from proxy.model.records import CreateOnPush, ManifestFacts, PushedManifest
-from proxy.model.replication import RemovedTag, ReplicaTag, ReplicationDestination
+from proxy.model.replication import LinkedLayers, RemovedTag, ReplicaTag, ReplicationDestination
 
 _NOT_COPIED = {"blob_id", "account", "links", "touched_at", "created_at"}
 
@@ -69,6 +70,8 @@ def put_replica(
         if is_archived(tx, image_id):
             restore(tx, repository_id, image_id, digest)
         complete(tx, account, repository, repository_id, image_id, facts)
+        cached = images.c.image_id == image_id, images.c.origin == PULL_THROUGH
+        tx.connection.execute(update(images).where(*cached).values(origin=origin))  # it is no cache's any more
     placed = [tag.name for tag in tags if _place(tx, repository, row, tag, image_id, digest, origin)]
     if row.has_rules and (is_new or placed):
         replication.emit(tx, account, repository, digest, placed, origin, "SUCCESS")
@@ -125,10 +128,10 @@ def link_replica(
     source_repository: str,
     digests: Sequence[str],
     create: CreateOnPush,
-) -> Sequence[str]:
+) -> LinkedLayers:
     """Give a repository the layers of another account's repository, where both have the same key: one object, a row of
-    each account. Those that cannot be linked are returned."""
-    target, _ = need_or_make_repository(tx, account, repository, create)
+    each account."""
+    target, created = need_or_make_repository(tx, account, repository, create)
     encryption = encryption_of(tx, target)
     mine = _held(tx, account, encryption, digests)
     missing = [digest for digest in digests if digest not in mine]
@@ -143,11 +146,12 @@ def link_replica(
             result = tx.connection.execute(insert(blobs).values(**facts, **fresh))
             link_new_blob(tx, target, result.inserted_primary_key[0])  # type: ignore[index]  # an insert has one
             usage.count_append(tx, account, repository, row.size)
-    return tuple(
+    unlinked = [
         digest
         for digest in digests
         if (row := mine.get(digest) or theirs.get(digest)) is None or row.quarantined_for is not None
-    )
+    ]
+    return LinkedLayers(tuple(unlinked), created)
 
 
 def _held(

@@ -64,7 +64,8 @@ def need_known(tx: Transaction, destination: ReplicationDestination) -> None:
         raise Failure(
             Code.VALIDATION,
             f"The destination region '{destination.region}' is not one that this registry reaches: it replicates to "
-            f"other accounts of '{tx.registry.region}'",
+            f"other accounts of '{tx.registry.region}', and to the installations of other regions that the setting "
+            "[[peers]] names",
         )
 
 

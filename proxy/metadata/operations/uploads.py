@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, select, update
 
-from proxy.metadata.contract import UploadPort
 from proxy.metadata.db.schema import UPLOAD_CLOSED, UPLOAD_COMMITTED, UPLOAD_OPEN, repositories, uploads
 from proxy.metadata.db.transaction import FoundRow, Transaction
 from proxy.metadata.operations import usage
@@ -39,6 +38,7 @@ from proxy.metadata.operations.upload_rows import (
     only_segment,
     upload_of,
 )
+from proxy.metadata.upload_contract import UploadPort
 from proxy.model.errors import Code, Failure
 from proxy.model.errors import upload_not_found as _not_found
 from proxy.model.records import (

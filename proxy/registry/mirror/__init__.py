@@ -2,6 +2,7 @@
 
     upstreams   the client of a rule's upstream, and what a failure there means here
     manifests   a tag or digest: served from here, refreshed, imported, or served stale
+    referrers   what refers to an image upstream, imported beside what does here
     fetch       one layer on its way from the upstream to the store and to whoever waits for it
     spool       what has come of it, for readers that are behind
     blobs       which fetch an asked layer comes from: this worker's, another's, or a new one

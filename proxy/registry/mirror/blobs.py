@@ -184,8 +184,9 @@ class MirrorBlobs:
             named = UpstreamFailed(UpstreamReason.WRONG, "wrong-layer", failure.message)
             copy.fail(self._failed(wanted, named) if wrong else failure)
         except BaseException:
-            copy.ended_with_worker = True
-            copy.fail(Failure(Code.METADATA_UNAVAILABLE, "the fetch was ended with its worker", hint="try again"))
+            if not copy.is_done:
+                copy.ended_with_worker = True
+                copy.fail(Failure(Code.METADATA_UNAVAILABLE, "the fetch was ended with its worker", hint="try again"))
             raise
         finally:
             del self._copies[wanted.name]

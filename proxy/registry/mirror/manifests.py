@@ -30,7 +30,7 @@ from proxy.model.records import CreateOnPush, StoredManifest
 from proxy.registry.images import Images
 from proxy.registry.mirror.upstreams import Upstreams, told, upstream_name
 from proxy.upstream.client import UpstreamClient, UpstreamManifest
-from proxy.upstream.errors import UpstreamFailed
+from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 
 IMPORT, CREATE = "ecr:BatchImportUpstreamImage", "ecr:CreateRepository"
 STALE_PAUSE_SECONDS = 10.0  # after a failed refresh, before this worker tries the tag again
@@ -41,12 +41,13 @@ May = Callable[[str], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Of one rule: how old a tag may be before the upstream is asked, how old when it cannot be (0: any age), and the
-    requests that the upstream must have left for that."""
+    """Of one rule: how old a tag may be before the upstream is asked, how old when it cannot be (0: any age), the
+    requests that the upstream must have left for that, and the platforms of an index that are fetched with it."""
 
     refresh_seconds: float = 24 * 3600.0
     stale_max_seconds: float = 0.0
     budget_floor: int = 0
+    platforms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,44 @@ class MirrorManifests:
             return _counted("hit", Pulled(found, good_until=due))
         return await self._refresh(rule, account, repository, reference, may, found, mark.checked_at)
 
+    async def refresh(
+        self, rule: PullThroughRule, account: str, repository: str, tag: str, *, spares: bool = False
+    ) -> StoredManifest | None:
+        """What the upstream says the tag is for, asked now and imported if it is not here: for who may all of that.
+
+        None for a tag that a person has moved or pushed here. The failures of `resolve`, but those that are remembered
+        do not count; with `spares`, UpstreamTooManyRequests where the upstream has few requests left."""
+        try:
+            here = await self._images.resolve(account, repository, tag)
+        except Failure as failure:
+            if failure.code not in (Code.IMAGE_NOT_FOUND, Code.REPOSITORY_NOT_FOUND):
+                raise
+            create = failure.code is Code.REPOSITORY_NOT_FOUND
+            return await self._once(
+                (account, repository, tag), lambda: self._bring(rule, account, repository, tag, create=create)
+            )
+        mark = await self._metadata.mirrored_tag(account, repository, tag)
+        if mark is None or mark.digest != here.digest:
+            return None
+
+        async def look() -> StoredManifest:
+            try:
+                client = await self._upstreams.client(rule)
+                if spares and client.budget.is_below(self._policy(rule.prefix).budget_floor):
+                    raise UpstreamFailed(UpstreamReason.LIMITED, "budget", "few requests are left", seconds=600.0)
+                return await self._checked(client, rule, account, repository, tag, here)
+            except UpstreamFailed as failed:
+                raise told(rule, failed, missing=_not_found()) from failed
+
+        return await self._once((account, repository, tag), look)
+
+    async def bring(self, rule: PullThroughRule, account: str, repository: str, digest: str) -> StoredManifest:
+        """Import what is not here, into a repository that is, for who may. What `resolve` raises of the upstream."""
+        self._upstreams.require(rule, repository, digest)
+        return await self._once(
+            (account, repository, digest), lambda: self._bring(rule, account, repository, digest, create=False)
+        )
+
     async def _miss(
         self, rule: PullThroughRule, account: str, repository: str, reference: str, may: May, absent: Failure
     ) -> Pulled:
@@ -104,18 +143,21 @@ class MirrorManifests:
         if not await may(IMPORT):
             raise _not_found()
         self._upstreams.require(rule, repository, reference)
-
-        async def bring() -> StoredManifest:
-            try:
-                client = await self._upstreams.client(rule)
-                found = await client.manifest(upstream_name(rule, repository), reference)
-            except UpstreamFailed as failed:
-                failure = told(rule, failed, missing=_not_found())
-                raise self._upstreams.remember(rule, repository, reference, failure) from failed
-            return await self._import(account, repository, reference, found, create=create)
-
-        manifest = await self._once((account, repository, reference), bring)
+        manifest = await self._once(
+            (account, repository, reference), lambda: self._bring(rule, account, repository, reference, create=create)
+        )
         return _counted("imported", Pulled(manifest, good_until=self._due(rule)))
+
+    async def _bring(
+        self, rule: PullThroughRule, account: str, repository: str, reference: str, *, create: bool
+    ) -> StoredManifest:
+        try:
+            client = await self._upstreams.client(rule)
+            found = await client.manifest(upstream_name(rule, repository), reference)
+        except UpstreamFailed as failed:
+            failure = told(rule, failed, missing=_not_found())
+            raise self._upstreams.remember(rule, repository, reference, failure) from failed
+        return await self._import(rule, account, repository, reference, found, create=create)
 
     async def _refresh(
         self,
@@ -169,7 +211,7 @@ class MirrorManifests:
         if seen.digest != here.digest:  # or it did not say
             found = await client.manifest(name, tag)
             try:
-                return await self._import(account, repository, tag, found, create=False)
+                return await self._import(rule, account, repository, tag, found, create=False)
             except Failure as failure:
                 if failure.code is not Code.IMAGE_TAG_ALREADY_EXISTS:
                     raise
@@ -178,7 +220,14 @@ class MirrorManifests:
         return here
 
     async def _import(
-        self, account: str, repository: str, reference: str, found: UpstreamManifest, *, create: bool
+        self,
+        rule: PullThroughRule,
+        account: str,
+        repository: str,
+        reference: str,
+        found: UpstreamManifest,
+        *,
+        create: bool,
     ) -> StoredManifest:
         try:
             await self._metadata.import_manifest(
@@ -189,11 +238,15 @@ class MirrorManifests:
                 digest=found.digest,
                 tags=[] if is_digest_like(reference) else [reference],
                 create=CreateOnPush.YES if create else CreateOnPush.NO,
+                platforms=self._policy(rule.prefix).platforms,
             )
         except Failure as failure:
             if failure.code in (Code.MANIFEST_INVALID, Code.UNSUPPORTED, Code.MANIFEST_TOO_LARGE):
                 raise Failure(
-                    Code.UPSTREAM_UNAVAILABLE, f"The upstream's manifest is not taken: {failure.message}", seconds=60.0
+                    Code.UPSTREAM_UNAVAILABLE,
+                    f"The upstream's manifest is not taken: {failure.message}",
+                    seconds=60.0,
+                    refused="yes",
                 ) from failure
             raise
         return await self._images.resolve(account, repository, found.digest)

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from proxy.metadata.contract import Metadata
+from proxy.model.errors import Code, Failure
 from proxy.model.pull_through import PullThroughRule
+from proxy.model.records import StoredManifest
 from proxy.registry.images import Images
 from proxy.registry.mirror.blobs import ComingBlob, MirrorBlobs
 from proxy.registry.mirror.manifests import May, MirrorManifests, Pulled
 from proxy.registry.mirror.peers import Handler
+from proxy.registry.mirror.referrers import MirrorReferrers, ReferrersLooked
 from proxy.registry.mirror.upstreams import Upstreams
 
 Rules = Callable[[str, str], Awaitable[PullThroughRule | None]]
@@ -29,6 +32,7 @@ class Mirror:
         rules: Rules,
         manifests: MirrorManifests,
         layers: MirrorBlobs,
+        referrers: MirrorReferrers,
         upstreams: Upstreams,
     ) -> None:
         self._metadata = metadata
@@ -36,6 +40,7 @@ class Mirror:
         self._rules = rules
         self._manifests = manifests
         self._layers = layers
+        self._referrers = referrers
         self.probe = upstreams.probe
 
     def for_peers(self) -> Handler | None:
@@ -48,6 +53,26 @@ class Mirror:
         if rule is None:
             return Pulled(await self._images.resolve(account, repository, reference))
         return await self._manifests.resolve(rule, account, repository, reference, may)
+
+    async def look_for_referrers(self, account: str, repository: str, digest: str, may: May) -> ReferrersLooked:
+        """As `MirrorReferrers.look`: afterwards the rows have them."""
+        rule = await self._rules(account, repository)
+        if rule is None:
+            return ReferrersLooked()
+        return await self._referrers.look(rule, account, repository, digest, may)
+
+    async def covers(self, account: str, repository: str) -> bool:
+        """Whether a rule says where the repository's images come from."""
+        return await self._rules(account, repository) is not None
+
+    async def refresh(self, account: str, repository: str, tag: str, *, spares: bool = False) -> StoredManifest | None:
+        """As `MirrorManifests.refresh`. PullThroughCacheRuleNotFound where no rule covers the repository."""
+        rule = await self._rules(account, repository)
+        if rule is None:
+            raise Failure(
+                Code.PULL_THROUGH_RULE_NOT_FOUND, f"No pull through cache rule covers the repository '{repository}'"
+            )
+        return await self._manifests.refresh(rule, account, repository, tag, spares=spares)
 
     async def coming(self, account: str, repository: str, digest: str) -> ComingBlob | None:
         """A blob that a manifest of the repository names, that is not here, and that a rule says where to get."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import weakref
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from proxy.auth import access as access_module
 from proxy.auth.access import QUESTIONS_MAX, VALUES_MAX, Access, repository_named
 from proxy.auth.policy.context import RequestInfo
+from proxy.auth.policy.decision import settle
 from proxy.model.errors import Code, Failure
 from proxy.model.identity import AttachedPolicy, BoundPolicy, Caller, Principal, RegistryAccess, RepositoryAccess
 
@@ -136,14 +137,51 @@ async def test_a_kept_decision_is_not_used_for_a_request_that_differs_in_what_a_
     access, one = Access(Said()), caller(statement(Resource="*", Condition=condition))
     for _ in range(3):
         for change, expected in ((allowed, True), (refused, False)):
-            info = replace(FACTS, **change)
+            info = FACTS._replace(**change)
             assert (await access.decide(one, "ecr:PutImage", REPOSITORY, info)).allowed is expected
+
+
+@pytest.mark.parametrize("whose", ["caller", "repository", "registry"])
+async def test_a_decision_for_one_password_is_not_used_for_another_where_a_policy_reads_when_it_was_made(
+    whose: str,
+) -> None:
+    """Deny by aws:TokenIssueTime is how AWS revokes sessions; passwords of one caller share all other decisions."""
+    late = {"DateLessThan": {"aws:TokenIssueTime": "2025-11-25T00:00:00Z"}}
+    deny = statement("Deny", Resource="*", Condition=late)
+    bound = statement("Deny", Principal="*", Condition=late)
+    undated = caller(statement(Resource="*"), *([deny] if whose == "caller" else []))
+    made_early, made_late = (
+        dataclasses.replace(undated, password_issued=issued, undated=undated) for issued in (1764028799.0, 1764028800.0)
+    )
+    said = Said()
+    said.policy = bound if whose == "repository" else None
+    said.registry = statement("Deny", Principal="*", Resource="*", Condition=late) if whose == "registry" else None
+    access = Access(said)
+    for _ in range(3):
+        for one, allowed in ((made_early, False), (made_late, True), (undated, True)):
+            assert (await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS)).allowed is allowed
+
+
+async def test_passwords_of_one_caller_share_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    decided = 0
+
+    def counting(*given: Any) -> Any:
+        nonlocal decided
+        decided += 1
+        return settle(*given)
+
+    monkeypatch.setattr("proxy.auth.access.settle", counting)
+    access, undated = Access(Said()), caller(statement(Resource="*"))
+    for issued in range(50):
+        one = dataclasses.replace(undated, password_issued=float(issued), undated=undated)
+        assert (await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS)).allowed
+    assert decided == 1
 
 
 async def test_a_kept_decision_is_not_used_for_a_request_that_fills_in_another_resource() -> None:
     access, one = Access(Said()), caller(statement(Resource="arn:aws:ecr:${aws:RequestedRegion}:*"))
     for region in ("eu-west-1", "us-east-1", "eu-west-1"):
-        decision = await access.decide(one, "ecr:PutImage", REPOSITORY, replace(FACTS, region=region))
+        decision = await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS._replace(region=region))
         assert decision.allowed is (region == "eu-west-1")
 
 
@@ -184,7 +222,7 @@ async def test_what_is_kept_of_one_question_is_bounded() -> None:
     condition = {"StringLike": {"aws:UserAgent": "*"}}
     access, one = Access(Said()), caller(statement(Resource="*", Condition=condition))
     for at in range(VALUES_MAX + 10):
-        await access.decide(one, "ecr:PutImage", REPOSITORY, replace(FACTS, user_agent=f"agent {at}"))
+        await access.decide(one, "ecr:PutImage", REPOSITORY, FACTS._replace(user_agent=f"agent {at}"))
         assert len(access._callers[one].questions["ecr:PutImage", REPOSITORY, False].decisions) <= VALUES_MAX
 
 
@@ -194,7 +232,7 @@ async def test_a_decision_is_made_once_while_all_that_it_hung_on_is_equal() -> N
     condition = {"StringLike": {"aws:UserAgent": "*"}}
     access, one = Access(said), caller(statement(Resource="*", Action="*", Condition=condition))
     questions = [("ecr:PutImage", REPOSITORY), ("ecr:PutImage", f"{REPOSITORY}2"), ("iam:GetUser", BOB_ARN)]
-    asked = [(*question, replace(FACTS, user_agent=agent)) for question in questions for agent in ("docker", "curl")]
+    asked = [(*question, FACTS._replace(user_agent=agent)) for question in questions for agent in ("docker", "curl")]
     first = [await access.decide(one, *each) for each in asked]
     again = [await access.decide(one, *each) for each in asked]
     assert all(each is earlier for each, earlier in zip(again, first, strict=True))
@@ -212,7 +250,7 @@ async def test_what_is_kept_of_all_callers_together_is_bounded(monkeypatch: pyte
     condition = {"StringLike": {"aws:UserAgent": "*"}}
     callers = [caller(statement(Resource="*", Condition=condition)) for _ in range(50)]
     for at, one in enumerate(callers):
-        info = replace(FACTS, user_agent=f"agent {at}")
+        info = FACTS._replace(user_agent=f"agent {at}")
         assert (await access.decide(one, "ecr:PutImage", REPOSITORY, info)).allowed
         kept = sum(len(each.decisions) for seen in access._callers.values() for each in seen.questions.values())
         assert kept == (at + 1) % 21  # all are dropped with the first too many, and none sooner

@@ -173,6 +173,21 @@ async def test_passwords_of_one_key_are_different_callers_with_a_token_issue_tim
     assert one is not None
     assert other is not None
     assert (one.token_issued, other.token_issued) == (1000.0, 1001.0)
+    assert one.undated is not None
+    assert one.undated is other.undated is callers.of_key(key("AKIAONE"))
+
+
+async def test_a_password_has_another_undated_caller_once_its_principal_is_another() -> None:
+    known = Known()
+    callers = Callers(known)
+    before = await callers.find("AIDAALICE", ACCOUNT, access_key_id="AKIAONE", issued=1000.0)
+    known.keys["AKIAONE"] = key("AKIAONE", replace(ALICE, tags=(("team", "red"),)))
+    after = await callers.find("AIDAALICE", ACCOUNT, access_key_id="AKIAONE", issued=1000.0)
+    assert before is not None
+    assert after is not None
+    assert before.undated is not after.undated
+    assert after.undated is not None
+    assert after.undated.principal.tags == (("team", "red"),)
 
 
 async def test_a_password_of_a_session_was_issued_when_the_session_was() -> None:

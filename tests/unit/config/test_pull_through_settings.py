@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config.loader import ConfigError, describe, load
-from proxy.config.pull_through_settings import UpstreamSetting, listed
+from proxy.config.pull_through_settings import RuleSetting, UpstreamSetting, listed, rule_settings
 
 
 def written(folder: Path, text: str) -> Path:
@@ -74,3 +74,37 @@ def test_what_cannot_be_used_is_refused_by_place_and_reason(tmp_path: Path, text
 def test_a_rule_names_an_entry_by_its_host_or_as_it_is_written(url: str, found: bool) -> None:
     entry = UpstreamSetting("https://harbor.partner.example")
     assert listed([entry], url) == (entry if found else None)
+
+
+def with_rule(folder: Path, line: str) -> Path:
+    path = folder / "wharfage.toml"
+    path.write_text(f'[pull_through.rules."docker-hub"]\n{line}\n')
+    return path
+
+
+def test_a_rule_has_what_is_set_for_its_prefix_and_else_the_defaults(tmp_path: Path) -> None:
+    lines = 'refresh_seconds = 60\nplatforms = ["linux/amd64", "linux/arm/v7"]\nprefetch = ["library/nginx:stable"]'
+    found = rule_settings(load(with_rule(tmp_path, lines), environ={}).pull_through.rules)
+    assert found("docker-hub/") == RuleSetting(
+        60, platforms=("linux/amd64", "linux/arm/v7"), prefetch=("library/nginx:stable",)
+    )
+    assert found("quay") == RuleSetting()
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("refresh = 1", "'docker-hub': 'refresh' is none of refresh_seconds, "),
+        ('refresh_seconds = "1"', "refresh_seconds must be a number between 0"),
+        ("budget_floor = -1", "budget_floor must be a number between 0"),
+        ('platforms = "linux/amd64"', "platforms must be a list of texts, each os/architecture"),
+        ('platforms = ["amd64"]', "platforms must be a list of texts, each os/architecture"),
+        ("prefetch = [1]", "prefetch must be a list of texts, each the upstream's REPO[:TAG]"),
+        ('prefetch = ["library/nginx:"]', "prefetch must be a list"),
+        ('prefetch = ["library/nginx@sha256:0"]', "prefetch must be a list"),
+    ],
+)
+def test_what_a_rule_cannot_have_is_refused(tmp_path: Path, line: str, why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(with_rule(tmp_path, line), environ={})
+    assert why in str(caught.value)

@@ -385,7 +385,7 @@ async def test_one_line_a_request_carries_what_was_noted(capsys: pytest.CaptureF
             observe.note(principal="arn:aws:iam::123456789012:user/a", repository="team/app")
         return web.Response(text="hello", headers={"Docker-Content-Digest": "sha256:0"})
 
-    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+    with structlog.testing.capture_logs(processors=[observe.add_noted]) as logs:
         async with serving(handler) as (_, connect):
             line = await connect()
             await line.ask(get("/first"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from proxy.metadata.operations import (
     append_hashes,
     archive,
     blobs,
+    cached_images,
     counts,
     creation_templates,
     credentials,
@@ -44,6 +46,7 @@ from proxy.metadata.operations import (
     lifecycle_previews,
     manifests,
     mirror,
+    new_uploads,
     open_objects,
     pull_time_exclusions,
     pull_times,
@@ -67,7 +70,17 @@ from proxy.model.lifecycle.evaluation import ImageStatus, Mark
 from proxy.model.lifecycle.policy import LifecycleAction
 from proxy.model.lifecycle.records import PreviewResult
 from proxy.model.quotas import Quotas
-from proxy.model.records import FRAME_PAGE, CreateOnPush, EncryptedDataKey, Fence, KeyRecord, Pull, Sealing, SentPart
+from proxy.model.records import (
+    FRAME_PAGE,
+    CreateOnPush,
+    EncryptedDataKey,
+    Fence,
+    KeyRecord,
+    NewUpload,
+    Pull,
+    Sealing,
+    SentPart,
+)
 from support import postgresql
 from support.examples import LIFECYCLE
 from support.iam_people import KEY, people
@@ -118,6 +131,10 @@ class Push:
         rules = (CreateOnPush.YES, sealing, in_parts)
         about = ("sha256", key, DATA_KEY, "arn", 4096)
         return uploads.begin_upload(self.tx, ACCOUNT, R, *about, *rules, opened_by="AIDA")
+
+    def new(self) -> NewUpload:
+        key, ids = next(self.keys), (str(uuid.uuid4()), ACCOUNT, R)
+        return NewUpload(*ids, "sha256", key, DATA_KEY, "arn", 4096, Sealing.AES_GCM, "", "AIDA", self.tx.now)
 
     def lease(self) -> Any:
         return uploads.lease_upload(self.tx, ACCOUNT, R, self.begin().upload_id, 30.0, "me")
@@ -292,6 +309,9 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
         "unlink_blob": lambda: blobs.unlink_blob(tx, ACCOUNT, R, digest("loose")),
         "quarantine": lambda: blobs.quarantine(tx, loose.sealed.object_key, "why"),
         "begin_upload": push.begin,
+        "record_upload": lambda: new_uploads.record_upload(tx, push.new(), 15.0),
+        "record_append": lambda: new_uploads.record_append(tx, push.new(), append(0, 9), b"s", b"", digest("first")),
+        "record_blob": lambda: new_uploads.record_blob(tx, push.new(), digest("first"), append(0, 9), b""),
         "upload": lambda: uploads.upload(tx, ACCOUNT, R, open_upload.upload_id),
         "lease_upload": lambda: uploads.lease_upload(tx, ACCOUNT, R, open_upload.upload_id, 1.0, "me"),
         "renew_upload": lambda: uploads.renew_upload(tx, uid, f, 1.0),
@@ -323,6 +343,14 @@ def _every(tx: Transaction) -> dict[str, Callable[[], object]]:
             mirror.lease_fetch(tx, ACCOUNT, R, one, holder, "at", 1.0, "") for holder in ("me", "me", "you")
         ],
         "end_fetch": lambda: mirror.end_fetch(tx, ACCOUNT, R, one, "me"),
+        "referrers_checked": lambda: mirror.referrers_checked(tx, ACCOUNT, R, one),
+        "note_referrers_checked": lambda: mirror.note_referrers_checked(tx, ACCOUNT, R, one),
+        "request_trim": lambda: mirror.request_trim(tx, ACCOUNT, "far"),
+        "repository_sizes": lambda: cached_images.repository_sizes(tx, ACCOUNT, "", 9),
+        "held_bytes": lambda: cached_images.held_bytes(tx, ACCOUNT, R, 0, 9),
+        "cached_images": lambda: cached_images.cached_images(tx, ACCOUNT, R, "", 9),
+        "evict_images": lambda: cached_images.evict_images(tx, ACCOUNT, R, [digest(coming)], tx.now),
+        "request_image": lambda: mirror.request_image(tx, ACCOUNT, R, "up", ["linux/amd64"], "far"),
         "note_pulls": lambda: pull_times.note_pulls(
             tx, [Pull(ACCOUNT, R, one, "arn", 1.0), Pull(ACCOUNT, R, two, "b", 1.0)]
         ),

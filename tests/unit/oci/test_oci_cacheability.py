@@ -77,7 +77,7 @@ def _count_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def lookup_and_settle(self: ResponseCache, name: bytes) -> bytes | None:
         answer = lookup(self, name)
-        self.settle()
+        self._counters.settle()
         return answer
 
     monkeypatch.setattr(ResponseCache, "lookup", lookup_and_settle)

@@ -62,7 +62,7 @@ async def test_a_get_is_sent_to_the_store_which_is_left_to_no_cache(
 
 async def test_the_link_is_in_no_log(registry: WholeRegistry, http: aiohttp.ClientSession) -> None:
     digest = await push_blob(http, REPOSITORY, CONTENT)
-    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+    with structlog.testing.capture_logs(processors=[observe.add_noted]) as logs:
         async with http.get(f"/v2/{REPOSITORY}/blobs/{digest}", allow_redirects=False) as answer:
             assert SECRET in answer.headers["Location"]
         await registry.quiet()

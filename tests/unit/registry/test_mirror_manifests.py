@@ -247,3 +247,35 @@ async def test_many_pullers_of_a_tag_are_one_import_and_one_who_leaves_ends_noth
         assert isinstance(found[0], asyncio.CancelledError)
         assert {each.manifest.digest for each in found[1:] if not isinstance(each, BaseException)} == {digest}
         assert there.rows.imports == [(digest, "1")]
+
+
+async def test_a_forced_look_ignores_age_and_memory_and_spares_a_budget_only_where_asked() -> None:
+    async with world(Policy(budget_floor=5)) as there:
+        with pytest.raises(Failure):
+            await there.pull()  # and it is remembered that there is none
+        first = there.image()
+
+        async def refresh(**how: bool) -> StoredManifest | None:
+            return await there.manifests.refresh(there.rule, ACCOUNT, "far/team/app", "1", **how)
+
+        there.far.headers["ratelimit-remaining"] = "4;w=60"
+        found = await refresh(spares=True)
+        assert found is not None
+        assert found.digest == first
+        with pytest.raises(Failure) as raised:
+            await refresh(spares=True)
+        assert raised.value.code is Code.UPSTREAM_TOO_MANY_REQUESTS
+        second = there.image(b"two")
+        found = await refresh()
+        assert found is not None
+        assert found.digest == second
+
+
+async def test_a_forced_look_leaves_a_tag_that_a_person_moved() -> None:
+    async with world() as there:
+        first = there.image()
+        await there.pull()
+        there.rows.marks["1"] = MirroredTag("sha256:other", there.now)
+        assert await there.manifests.refresh(there.rule, ACCOUNT, "far/team/app", "1") is None
+        assert there.rows.tags["1"] == first
+        assert there.far.paths("HEAD") == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -191,11 +190,11 @@ FACT_KEYS: dict[str, tuple[dict[str, Any], ...]] = {
 @pytest.mark.parametrize("keys", [*((key,) for key in FACT_KEYS), tuple(FACT_KEYS), ("aws:useragent", "aws:sourceip")])
 def test_facts_behind_keys_differ_exactly_when_their_values_can(keys: tuple[str, ...]) -> None:
     behind = info_behind((*keys, "aws:principalarn"))
-    assert behind(FACTS) == behind(replace(FACTS)) == behind(replace(FACTS, now=FACTS.now + 0.05))
+    assert behind(FACTS) == behind(FACTS._replace()) == behind(FACTS._replace(now=FACTS.now + 0.05))
     for key, changes in FACT_KEYS.items():
         for change in changes:
             is_read = any(change in FACT_KEYS[each] for each in keys)
-            assert (behind(replace(FACTS, **change)) != behind(FACTS)) is is_read, key
+            assert (behind(FACTS._replace(**change)) != behind(FACTS)) is is_read, key
 
 
 def test_no_facts_are_behind_keys_of_the_caller_or_of_one_operation() -> None:

@@ -1,0 +1,246 @@
+"""Requests to another installation, as the user whose key `[[peers]]` has: a password for it, and OCI's requests.
+
+Promises: the password is fetched by GetAuthorizationToken, signed, and kept until four fifths of its time are over or
+the peer refuses it; redirects are not followed, and an upload's Location must be the peer's own; at most `connections`
+requests at once, and `bytes_per_second` of bodies, in this process; a request that makes no progress for
+`STALL_SECONDS` ends. What the line does wrong is an `UpstreamFailed`; what the peer answers is the caller's to judge.
+Called by `jobs.replication_peer`. Must not know images.
+Source: botocore's `ecr` model, GetAuthorizationToken; OCI Distribution 1.1.1 "Pushing blobs".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from proxy.upstream.address import Reach
+from proxy.upstream.client import translated
+from proxy.upstream.errors import UpstreamFailed, UpstreamReason
+
+CONNECT_SECONDS = 10.0
+STALL_SECONDS = 120.0  # without a byte that the peer takes, or the end of its answer
+PIECE = 64 << 10  # bytes of a body that are written at once, where their rate is capped
+TARGET = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"
+_ANSWER_MOST = 256 << 10  # bytes of an answer: errors and tokens
+_DENIED = ("AccessDenied", "UnrecognizedClient", "InvalidSignature", "IncompleteSignature", "InvalidClientTokenId")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    region: str
+    base: URL
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    trust: ssl.SSLContext | None = None
+    connections: int = 8
+    bytes_per_second: int = 0  # 0: no cap
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAnswer:
+    """`code` is that of an OCI error body, empty where there is none."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    code: str
+    url: URL
+
+
+@dataclass(slots=True)
+class _Password:
+    header: str
+    until: float
+
+
+class PeerClient:
+    """`clock` counts seconds, `wall` those since 1970."""
+
+    def __init__(self, peer: Peer, *, clock: Callable[[], float], wall: Callable[[], float]) -> None:
+        self.peer = peer
+        self._reach = Reach(peer.base)
+        self._pace = _Pace(peer.bytes_per_second, clock)
+        self._free = asyncio.Semaphore(peer.connections)
+        self._wall = wall
+        self._password: _Password | None = None
+        self._fetching = asyncio.Lock()
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"<PeerClient of {self.peer.region} at {self.peer.base}>"
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def upload(self, answer: PeerAnswer) -> URL:
+        """Where the upload that it opened goes on. `RequestFailed` for an address that is not the peer's."""
+        return self._reach.upload(answer.headers.get("Location", ""), answer.url)
+
+    async def ask(self, method: str, to: str | URL, headers: Mapping[str, str], body: bytes = b"") -> PeerAnswer:
+        """A request whose body is held; asked once more where the password does not count. `UpstreamFailed`; DENIED
+        where the peer gives no password."""
+        answer = await self._authorized(method, to, headers, body)
+        if answer.status == 401:
+            self._password = None
+            answer = await self._authorized(method, to, headers, body)
+        return answer
+
+    async def send(self, to: URL, headers: Mapping[str, str], pieces: AsyncIterator[bytes], length: int) -> PeerAnswer:
+        """PATCH of `length` bytes, read from `pieces` as the peer takes them. `UpstreamFailed`; what `pieces` raises
+        passes through."""
+        source = _Source(pieces, self._pace)
+        more = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
+        try:
+            answer = await self._authorized("PATCH", to, {**headers, **more}, source)
+        except UpstreamFailed:
+            if source.failure is not None:
+                raise source.failure from None
+            raise
+        if answer.status == 401:
+            self._password = None  # for the next attempt
+        return answer
+
+    async def _authorized(
+        self, method: str, to: str | URL, headers: Mapping[str, str], body: bytes | _Source
+    ) -> PeerAnswer:
+        return await self._request(method, to, {**headers, "Authorization": await self._authorization()}, body)
+
+    async def _request(
+        self, method: str, to: str | URL, headers: Mapping[str, str], body: bytes | _Source
+    ) -> PeerAnswer:
+        url = to if isinstance(to, URL) else self.peer.base.join(URL(to, encoded=True))
+        status, found, content = await self._exchange(method, url, headers, body)
+        return PeerAnswer(status, found, _code(content) if status >= 400 else "", url)
+
+    async def _exchange(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | _Source
+    ) -> tuple[int, CIMultiDictProxy[str], bytes]:
+        async with self._free:
+            with translated():
+                async with asyncio.timeout(STALL_SECONDS) as limit:
+                    data = body.guarded(limit) if isinstance(body, _Source) else body
+                    async with self._opened().request(
+                        method, url, data=data or None, headers=headers, allow_redirects=False
+                    ) as answer:
+                        content = bytearray()
+                        async for part in answer.content.iter_any():
+                            content += part
+                            if len(content) > _ANSWER_MOST:
+                                raise UpstreamFailed(UpstreamReason.WRONG, "too-large", "an answer that is too long")
+                        return answer.status, answer.headers, bytes(content)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ssl=self.peer.trust or True),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                headers={"User-Agent": "wharfage-replication", "Accept-Encoding": "identity"},
+            )
+        return self._session
+
+    async def _authorization(self) -> str:
+        async with self._fetching:
+            if self._password is None or self._password.until <= self._wall():
+                self._password = await self._fetched()
+            return self._password.header
+
+    async def _fetched(self) -> _Password:
+        began = self._wall()
+        url = self.peer.base.join(URL("/"))
+        headers = await asyncio.to_thread(_signed, self.peer, str(url))
+        status, _, content = await self._exchange("POST", url, headers, b"{}")
+        document = _document(content)
+        if status != 200:
+            kind = str(document.get("__type", "")).rpartition("#")[2]
+            if kind.startswith(_DENIED):
+                raise UpstreamFailed(UpstreamReason.DENIED, kind[:64], f"{self.peer.region} gives out no password")
+            raise UpstreamFailed(UpstreamReason.UNAVAILABLE, f"token {status}")
+        try:
+            [found] = document["authorizationData"]
+            token, expires = str(found["authorizationToken"]), float(found["expiresAt"])
+        except (LookupError, TypeError, ValueError):
+            raise UpstreamFailed(UpstreamReason.WRONG, "bad-token", "its answer holds no password") from None
+        return _Password(f"Basic {token}", began + 0.8 * max(expires - began, 0.0))
+
+
+class _Pace:
+    """Says when bytes may go, so that they are `rate` a second together; 0: at once."""
+
+    def __init__(self, rate: int, clock: Callable[[], float]) -> None:
+        self.piece = max(1024, min(PIECE, rate)) if rate else 0
+        self._rate = rate
+        self._clock = clock
+        self._next = 0.0
+
+    def wait(self, length: int) -> float:
+        """Seconds until so many bytes may go, which then count as gone."""
+        if not self._rate:
+            return 0.0
+        now = self._clock()
+        at = max(now, self._next)
+        self._next = at + length / self._rate
+        return at - now
+
+
+class _Source:
+    """A body that comes in pieces; `failure` is what ended it, which aiohttp hides."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], pace: _Pace) -> None:
+        self.failure: Exception | None = None
+        self._pieces = pieces
+        self._pace = pace
+
+    async def guarded(self, limit: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
+        """Each piece that is taken puts the limit off."""
+        clock = asyncio.get_running_loop().time
+        try:
+            async for run in self._pieces:
+                step = self._pace.piece or len(run)
+                for start in range(0, len(run), step):
+                    piece = run[start : start + step]
+                    seconds = self._pace.wait(len(piece))
+                    limit.reschedule(clock() + STALL_SECONDS + seconds)
+                    await asyncio.sleep(seconds)
+                    yield piece
+        except Exception as failure:
+            self.failure = failure
+            raise
+
+
+def _signed(peer: Peer, url: str) -> dict[str, str]:
+    """Headers of GetAuthorizationToken. In a thread, as botocore is loaded by the first call."""
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": TARGET}
+    request = AWSRequest(method="POST", url=url, data=b"{}", headers=headers)
+    SigV4Auth(Credentials(peer.access_key_id, peer.secret_access_key), "ecr", peer.region).add_auth(request)
+    return dict(request.headers.items())
+
+
+def _document(content: bytes) -> Mapping[str, Any]:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _code(content: bytes) -> str:
+    """Of an OCI error body."""
+    try:
+        found = _document(content)["errors"][0]["code"]
+    except (LookupError, TypeError):
+        return ""
+    return found[:40] if isinstance(found, str) and found.isascii() and found.isprintable() else ""
