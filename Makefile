@@ -45,7 +45,7 @@ NATIVE_SOURCES := $(filter-out _speedups/native.c,$(wildcard _speedups/*.pyx _sp
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-fast test-pure lint format docs bench bench-s3 bench-smoke bench-rooms bench-readers bench-size bench-sweep fuzz mutants mutants-late chaos chaos-cluster image image-test lock sbom audit dist tools clean
+.PHONY: help run dev test test-fast test-pure lint format docs bench bench-s3 bench-smoke bench-rooms bench-readers bench-size bench-sweep fuzz mutants mutants-late chaos chaos-cluster chaos-replication image image-test lock sbom audit dist tools clean
 
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -123,6 +123,10 @@ mutants-late: $(VENV)/.test  ## six rules about late writers, each taken away: t
 
 chaos: $(VENV)/.test  ## kill workers, metadata and the whole server at random for CHAOS_SECONDS (default 300)
 	$(BIN)/python -m pytest -m chaos --chaos-seconds $(or $(CHAOS_SECONDS),300) $(PYTEST_FLAGS) tests/chaos/test_chaos.py
+
+chaos-replication: $(VENV)/.test  ## the same to two regions of which one replicates to the other, and their line (default 300 s)
+	$(BIN)/python -m pytest -s -m chaos --chaos-replication-seconds $(or $(CHAOS_SECONDS),300) $(PYTEST_FLAGS) \
+	  tests/chaos/test_chaos_replication.py
 
 chaos-cluster: $(VENV)/.test $(TOOLS)/.debian  ## the same to three nodes, their services, stores and lines (default 600 s)
 	$(BIN)/python -m pytest -s -m chaos --chaos-cluster-seconds $(or $(CHAOS_SECONDS),600) $(PYTEST_FLAGS) \

@@ -43,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--model-runs", type=int, default=40, help="how often tests/fuzz holds both doors against a model")
     parser.addoption("--schedules", type=int, default=1000, help="how many schedules of late writers tests/fuzz draws")
+    parser.addoption("--chaos-replication-seconds", type=float, default=30.0, help="the same, between two regions")
     parser.addoption("--chaos-seed", type=int, default=None, help="draw what tests/chaos drew under this seed")
     parser.addoption("--policy-pairs", type=int, default=30_000, help="how many questions evaluator and twin are asked")
     parser.addoption("--policy-seed", default=None, help="draw the policies that were drawn under this seed")

@@ -30,7 +30,7 @@ def test(config: Config, prefix: str, image: str, *, account: str, say: Say) -> 
         if rule is None:
             known = ", ".join(each.prefix for each in rules) or "none"
             raise CommandRefused(f"there is no pull-through cache rule {prefix!r}; there are: {known}")
-        upstream = upstream_of(config.pull_through)(rule.upstream_url)
+        upstream = upstream_of(config)(rule.upstream_url)
         credential = await credentials_of(config, own)(rule)
         say(f"{rule.prefix}: {upstream.base}, {'as ' + credential.username if credential else 'without credentials'}")
 

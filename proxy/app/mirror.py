@@ -45,7 +45,7 @@ async def open_mirror(config: Config, own: WorkerContext, sockets: Path) -> Asyn
     async def rule(account: str, repository: str) -> PullThroughRule | None:
         return choose(await own.metadata.pull_through_rules(account), repository)
 
-    upstreams = Upstreams(upstream_of(given), credentials_of(config, own), time.monotonic)
+    upstreams = Upstreams(upstream_of(config), credentials_of(config, own), time.monotonic)
     node = config.server.advertise
     peers = Peers(node, config.metadata.secret, trusted_authorities(config)) if node else None
     layers = MirrorBlobs(
@@ -72,17 +72,21 @@ def credentials_of(config: Config, own: WorkerContext) -> Credentials:
     return credential
 
 
-def upstream_of(given: PullThroughSettings) -> Callable[[str], Upstream]:
+def upstream_of(config: Config) -> Callable[[str], Upstream]:
     """How the upstream of a rule's URL (a host, HOST:PORT, or with a scheme) is asked: as it is listed, else https.
     ConfigError for files of an entry that cannot be used."""
+    given = config.pull_through
     origins = frozenset(URL(each.url).origin() for each in given.upstreams)
     trusts = {each.url: trust_of(each) for each in given.upstreams}
+
+    def proxy_of(url: URL) -> str:
+        return config.proxies.proxy_of(url.scheme, url.host or "", url.port or 0)
 
     def found(text: str) -> Upstream:
         entry = listed(given.upstreams, text)
         if entry is None:
             base = URL(text if "://" in text else f"https://{text}").origin()
-            return Upstream(base, origins, given.connections, given.requests_per_second)
+            return Upstream(base, origins, given.connections, given.requests_per_second, proxy_of=proxy_of)
         return Upstream(
             URL(entry.url).origin(),
             origins,
@@ -90,6 +94,7 @@ def upstream_of(given: PullThroughSettings) -> Callable[[str], Upstream]:
             entry.requests_per_second or given.requests_per_second,
             trusts[entry.url],
             entry.proxy,
+            proxy_of,
         )
 
     return found

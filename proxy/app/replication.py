@@ -19,7 +19,7 @@ from proxy.config.settings import Config
 from proxy.jobs.replication import Replicating, ReplicationTarget
 from proxy.jobs.replication_here import HereTarget
 from proxy.jobs.replication_peer import PeerTarget
-from proxy.upstream.peer import Peer, PeerClient
+from proxy.upstream.peer import PeerClient, ReplicationPeer
 
 
 @contextlib.asynccontextmanager
@@ -36,15 +36,16 @@ async def open_replicating(config: Config, context: WorkerContext) -> AsyncItera
             targets[entry.region] = PeerTarget(
                 context.metadata, blobs, client, account_there=entry.account_there, region=region
             )
-        yield Replicating(context.metadata, targets.get, region=region, at_once=config.replication.at_once)
+        at_once = config.replication.at_once
+        yield Replicating(context.metadata, targets.get, region=region, at_once=at_once, regions=targets.keys())
 
 
-def peer_of(entry: PeerSetting) -> Peer:
+def peer_of(entry: PeerSetting) -> ReplicationPeer:
     try:
         trust = ssl.create_default_context(cafile=entry.ca_bundle) if entry.ca_bundle else None
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"[[peers]] {entry.region}: ca_bundle {entry.ca_bundle}: cannot be used: {error}") from error
-    return Peer(
+    return ReplicationPeer(
         entry.region,
         URL(entry.url),
         entry.access_key_id,

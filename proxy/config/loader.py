@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from proxy.config.outbound_proxies import read_proxies
 from proxy.config.plaintext import plaintext_connections
 from proxy.config.setting import SettingTables
 from proxy.config.settings import SECTIONS, Config, KeySettings
@@ -80,6 +81,10 @@ def load(
         if value is not None:
             put(name, _checked(name, value, _flag(name)), f"flag {_flag(name)}")
 
+    try:
+        proxies = read_proxies(environ)
+    except ValueError as error:
+        raise ConfigError(f"environment: {error}") from None
     config = Config(
         **{
             section: kind(**{f.name: values.get(f"{section}.{f.name}", f.default) for f in dataclasses.fields(kind)})
@@ -87,6 +92,7 @@ def load(
         },
         sources=sources,
         warnings=tuple(warnings),
+        proxies=proxies,
     )
     _check_together(config, environ)
     return config

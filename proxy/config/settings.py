@@ -13,7 +13,9 @@ from typing import Any
 
 from proxy.config.event_settings import EventSettings
 from proxy.config.lifecycle_settings import LifecycleSettings
+from proxy.config.log_settings import LogSettings
 from proxy.config.mirror_settings import MirrorSettings
+from proxy.config.outbound_proxies import OutboundProxies
 from proxy.config.peer_settings import PeersSettings
 from proxy.config.pull_through_settings import PullThroughSettings
 from proxy.config.replication_settings import ReplicationSettings
@@ -363,14 +365,6 @@ class AuditSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class LogSettings:
-    form: str = setting("auto", "json, console, or auto: console on a terminal", one_of("auto", "json", "console"))
-    level: str = setting(
-        "info", "the least important line that is written", one_of("debug", "info", "warning", "error")
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """Everything in force. `sources`: where each given `section.key` came from; `warnings` are for the log."""
 
@@ -395,6 +389,7 @@ class Config:
     log: LogSettings
     sources: Mapping[str, str]
     warnings: tuple[str, ...]
+    proxies: OutboundProxies
 
 
 SECTIONS: dict[str, type[Any]] = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +32,8 @@ from proxy.model.replication import (
 
 LONGEST_PAUSE = 300.0
 REFERENCED_SECONDS = 5.0  # an image whose index has to go first
+SENDING_SECONDS = 1.0  # a tag's deletion waits for images of its repository that are on the line
+SENDING_MOST = 600.0  # since the deletion, so that a busy repository does not put it off for ever
 REFERENCED_ATTEMPTS = 10  # after which it stays: the index was pushed again there
 
 
@@ -67,13 +69,20 @@ class Replicating:
     """`targets` gives what reaches a region; None: nothing does."""
 
     def __init__(
-        self, rows: Metadata, targets: Callable[[str], ReplicationTarget | None], *, region: str, at_once: int = 16
+        self,
+        rows: Metadata,
+        targets: Callable[[str], ReplicationTarget | None],
+        *,
+        region: str,
+        at_once: int = 16,
+        regions: Collection[str] = (),
     ) -> None:
+        """`regions` have gauges from the start on."""
         self._rows = rows
         self._targets = targets
         self._region = region
         self._at_once = at_once
-        self._counted: set[str] = set()  # regions whose gauges were set
+        self._counted = set(regions)  # whose gauges are set
 
     def kind(self) -> JobKind:
         """Tried for ever, as a line may be down for a week; who refuses ends it."""
@@ -155,6 +164,8 @@ class Replicating:
     async def _remove(
         self, job: Job, source: ReplicationSource, digest: str, origin: str, tags: Sequence[RemovedTag]
     ) -> None:
+        if not digest and await self._may_arrive_late(job, source):
+            raise Postponed(SENDING_SECONDS)
         try:
             with _refusals():
                 gone = await self._target(source).remove(source, digest, origin, tags)
@@ -163,6 +174,12 @@ class Replicating:
         if not gone and job.attempts < REFERENCED_ATTEMPTS:
             raise _Referenced
         observe.metrics.replications.labels(source.destination.region, "deleted").inc()
+
+    async def _may_arrive_late(self, job: Job, source: ReplicationSource) -> bool:
+        """Whether the tag may be on the line with an image that was planned before the tag was removed."""
+        if self._rows.now() - job.created_at > SENDING_MOST:
+            return False
+        return await self._rows.replication_sending(source.account, source.repository, destination=source.destination)
 
     def _target(self, source: ReplicationSource) -> ReplicationTarget:
         found = self._targets(source.destination.region)

@@ -34,7 +34,7 @@ from proxy.model.replica_headers import (
     removed_header,
     tags_header,
 )
-from proxy.model.replication import FailureCode, RemovedTag, ReplicaManifest
+from proxy.model.replication import FailureCode, RemovedTag, ReplicaManifest, ReplicaTag
 from proxy.registry.blobs import Blobs
 from proxy.upstream.errors import UpstreamFailed, UpstreamReason
 from proxy.upstream.limits import retry_after
@@ -69,7 +69,7 @@ class PeerTarget:
         with _denials():
             for digest, size in manifest.blobs:
                 await self._layer(source, digest, size)
-            for tags in batches(manifest.tags):
+            for tags in batches(await self._tags(source, manifest)):
                 headers = {**self._headers(source), "Content-Type": stored.media_type, TAGS: tags_header(tags)}
                 to = f"/v2/{source.repository}/manifests/{manifest.digest}"
                 answer = await self._peer.ask("PUT", to, headers, stored.content)
@@ -181,6 +181,15 @@ class PeerTarget:
             async for run in runs:
                 yield bytes(run)
                 observe.metrics.replication_bytes.labels(source.destination.region).inc(len(run))
+
+    async def _tags(self, source: ReplicationSource, manifest: ReplicaManifest) -> Sequence[ReplicaTag]:
+        """Those of the manifest that it still has: sending its layers may have taken long."""
+        if not manifest.tags:
+            return ()
+        plan = await self._rows.replication_plan(
+            source.account, source.repository, manifest.digest, destination=source.destination
+        )
+        return plan.manifests[-1].tags if plan is not None and plan.manifests else ()
 
     # ---- headers -----------------------------------------------------------------------------------------------------
     def _headers(self, source: ReplicationSource) -> dict[str, str]:

@@ -39,6 +39,9 @@ class ReplicationPort(Protocol):
     ) -> None:
         """How it went; the last digest is the image that was asked for."""
 
+    async def replication_sending(self, account: str, repository: str, *, destination: ReplicationDestination) -> bool:
+        """Whether an image of the repository is being sent there now, with tags that it had when that began."""
+
     async def replication_backlog(self) -> Sequence[Backlog]:
         """What waits, by region."""
 

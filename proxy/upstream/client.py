@@ -49,7 +49,8 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,12
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """`base`: its origin. `listed`: origins that the operator named, which may have private addresses."""
+    """`base`: its origin. `listed`: origins that the operator named, which may have private addresses. `proxy`: of all
+    requests; where it is empty `proxy_of` says it of each URL."""
 
     base: URL
     listed: frozenset[URL] = frozenset()
@@ -57,6 +58,7 @@ class Upstream:
     requests_per_second: float = 0.0
     trust: ssl.SSLContext | None = None
     proxy: str = ""
+    proxy_of: Callable[[URL], str] = lambda _: ""
 
     def path_of(self, repository: str) -> str:
         """Docker Hub's official images lie under `library/`."""
@@ -126,6 +128,7 @@ class UpstreamClient:
         self._clock = clock
         self._note = note
         self._received = received
+        self._login = credential
         name, password = (credential.username, credential.password) if credential is not None else ("", "")
         self._credentials = RegistryAuthorizer(name, password, self.reach, self._fetch_token, clock)
         self._throttle = Throttle(upstream.connections, upstream.requests_per_second, clock)
@@ -219,7 +222,7 @@ class UpstreamClient:
                         yield answer
             self.breaker.succeeded()
         except UpstreamFailed as failure:
-            outcome = str(failure.reason)
+            outcome, failure.asked_as = str(failure.reason), self._login
             # Only silence and errors of the server's count: whoever refuses has answered.
             if failure.reason is UpstreamReason.UNAVAILABLE:
                 self.breaker.failed()
@@ -265,8 +268,9 @@ class UpstreamClient:
         trusted = self._is_listed(url)
         if not trusted:
             check_literal(url, ())
-        return self._session(trusted or bool(self.upstream.proxy)).request(
-            method, url, headers=headers, allow_redirects=False, proxy=self.upstream.proxy or None
+        proxy = self.upstream.proxy or self.upstream.proxy_of(url)
+        return self._session(trusted or bool(proxy)).request(
+            method, url, headers=headers, allow_redirects=False, proxy=proxy or None
         )
 
     async def _judge(self, answer: aiohttp.ClientResponse, *, ranged: bool) -> None:

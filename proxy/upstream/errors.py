@@ -26,9 +26,10 @@ class UpstreamReason(StrEnum):
 
 
 class UpstreamFailed(RequestFailed):
-    """`seconds`: after which it is worth while to ask again."""
+    """`seconds`: after which it is worth while to ask again. `asked_as`: the login of the client that asked, if any."""
 
     def __init__(self, reason: UpstreamReason, kind: str, said: str = "", *, seconds: float = 0.0) -> None:
         super().__init__(kind, said)
         self.reason = reason
         self.seconds = seconds
+        self.asked_as: object = None

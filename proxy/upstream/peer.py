@@ -34,7 +34,7 @@ _DENIED = ("AccessDenied", "UnrecognizedClient", "InvalidSignature", "Incomplete
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class ReplicationPeer:
     region: str
     base: URL
     access_key_id: str
@@ -63,7 +63,7 @@ class _Password:
 class PeerClient:
     """`clock` counts seconds, `wall` those since 1970."""
 
-    def __init__(self, peer: Peer, *, clock: Callable[[], float], wall: Callable[[], float]) -> None:
+    def __init__(self, peer: ReplicationPeer, *, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self.peer = peer
         self._reach = Reach(peer.base)
         self._pace = _Pace(peer.bytes_per_second, clock)
@@ -217,7 +217,7 @@ class _Source:
             raise
 
 
-def _signed(peer: Peer, url: str) -> dict[str, str]:
+def _signed(peer: ReplicationPeer, url: str) -> dict[str, str]:
     """Headers of GetAuthorizationToken. In a thread, as botocore is loaded by the first call."""
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest

@@ -198,6 +198,26 @@ async def test_tags_that_are_there_already_are_not_sent_again(world: World) -> N
     assert [tag.name for tag in (await plan(world, pushed.digest)).manifests[-1].tags] == ["v2"]
 
 
+async def test_an_image_is_being_sent_while_its_job_has_a_lease(world: World) -> None:
+    async def sending(repository: str = REPOSITORY) -> bool:
+        return await world.metadata.replication_sending(ACCOUNT, repository, destination=FAR)
+
+    await configure(world, TO_FAR, deletes=True)
+    pushed = await world.image("one", ["v1"])
+    assert not await sending()
+    jobs, _ = await world.metadata.claim_jobs(
+        "replication", limit=1, seconds=60, after=("", ""), running=[], account_limit=9, share_limit=9
+    )
+    assert [json.loads(job.subject)["digest"] for job in jobs] == [pushed.digest]
+    assert await sending()
+    assert not await sending(f"{REPOSITORY}/other")
+    world.clock.now += 1000  # the worker died: what it sent may have arrived
+    assert await sending()
+    await world.metadata.finish_job(jobs[0].job_id, jobs[0].fence, jobs[0].revision)
+    await world.metadata.delete_tag(ACCOUNT, REPOSITORY, "v1")
+    assert not await sending()
+
+
 async def test_a_plan_has_what_an_index_lists_before_it(world: World) -> None:
     children = [(await world.image(name)).digest for name in ("a", "b")]
     index = await world.put(index_manifest(children), ["multi"])

@@ -186,6 +186,27 @@ async def test_a_pull_logs_in_at_the_upstream_with_the_rules_secret(world: World
     _nowhere(world.server)
 
 
+async def test_a_new_secret_is_tried_at_once_by_every_worker(world: World) -> None:
+    """Though both have just been refused with the old one."""
+    world.key = world.server.credentials()
+    name = world.far.add_image("team/new", "1", b"layer")
+    arn = await world.secret(VALUE.replace(TOKEN, "old"), name=f"{NAME}-renewed")
+    await world.create("renewed", world.far.address, credentialArn=arn)
+    password = await asyncio.to_thread(world.server.password)
+    auth, each = {"Authorization": aiohttp.encode_basic_auth("AWS", password)}, aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(headers=auth, connector=each) as session:
+
+        async def pull() -> int:
+            async with session.get(f"{world.server.url}/v2/renewed/team/new/manifests/{name}") as answer:
+                return answer.status
+
+        for _ in range(8):
+            assert await pull() == 403
+        await world.ask("PutSecretValue", "secretsmanager", SecretId=arn, SecretString=VALUE)
+        for _ in range(8):
+            assert await pull() == 200
+
+
 async def test_rules_are_of_ones_own_account_and_need_a_right_of_their_own(world: World) -> None:
     rights = policy(allow(["ecr:DescribePullThroughCacheRules", "ecr:ValidatePullThroughCacheRule"], Resource="*"))
     await world.ask("CreateUser", "iam", UserName="ann")

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from support.listening import listening
 
-_REQUEST = re.compile(rb"(?:^|\r\n)((?:GET|PUT|POST|HEAD|DELETE) [^ \r\n]+) HTTP/1\.1\r\n")
+_REQUEST = re.compile(rb"(?:^|\r\n)((?:GET|PUT|POST|PATCH|HEAD|DELETE) [^ \r\n]+) HTTP/1\.1\r\n")
 _OPERATION = re.compile(  # of a metadata service: a frame of `proxy.metadata.wire`
     rb"\x95\xd9\x20[0-9a-f]{32}\xcb.{8}\xcb.{8}(?:[\xa0-\xbf]|\xd9.)([A-Za-z_.]+)", re.DOTALL
 )

@@ -102,13 +102,19 @@ class World:
 
 @asynccontextmanager
 async def world(
-    folder: Path, far: FarRegistry | None = None, extra: Mapping[str, str] | None = None, **rule: Any
+    folder: Path,
+    far: FarRegistry | None = None,
+    extra: Mapping[str, str] | None = None,
+    upstreams: str = "",
+    **rule: Any,
 ) -> AsyncIterator[World]:
-    """`rule` are keys of its settings; `extra` the server's environment."""
+    """`rule` are keys of its settings; `extra` the server's environment; `upstreams` the setting, in the place of the
+    upstream's address, which has no rule then."""
     far = far or FarRegistry()
     settings = folder / "wharfage.toml"
     async with far.serving() as address:
-        lines = [f'[pull_through]\nupstreams = ["http://{address}"]\n', '[pull_through.rules."far"]\n']
+        listed = upstreams or f'["http://{address}"]'
+        lines = [f"[pull_through]\nupstreams = {listed}\n", '[pull_through.rules."far"]\n']
         settings.write_text("".join([*lines, *(f"{key} = {json.dumps(value)}\n" for key, value in rule.items())]))
         server = await asyncio.to_thread(
             Server.start, folder / "data", workers=2, flags=["--config", str(settings)], extra=extra, watched=True
@@ -122,7 +128,8 @@ async def world(
             async with aiohttp.ClientSession(connector=connector, headers=auth, auto_decompress=False) as session:
                 session._retry_connection = False  # aiohttp would ask again, and hide what became of a cut request
                 there = World(far, server, session, rows, account, settings)
-                await there.rule()
+                if not upstreams:
+                    await there.rule()
                 yield there
             await rows.close()
         finally:

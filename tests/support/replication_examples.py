@@ -72,6 +72,7 @@ def of_replication(tx: Transaction, account: str, repository: str, push: Any) ->
         "end_replication": lambda: replication.end_replication(
             tx, account, repository, [one], HERE, ReplicationStatus.COMPLETE, None, 1.0
         ),
+        "replication_sending": lambda: replication.replication_sending(tx, account, repository, HERE),
         "replication_backlog": lambda: replication.replication_backlog(tx),
         "put_replica": arrived,
         "link_replica": linked,

@@ -202,6 +202,16 @@ def end_replication(
 
 
 @operation(ReplicationPort)
+def replication_sending(tx: Transaction, account: str, repository: str, destination: ReplicationDestination) -> bool:
+    """A lease that ended without an end counts too: what it sent may have arrived."""
+    first = _key(account, destination, repository, "@")
+    beyond = _key(account, destination, repository, "A")  # the letter after "@"
+    of_images = job_table.c.kind == KIND, job_table.c.key >= first, job_table.c.key < beyond
+    leased = select(job_table.c.job_id).where(*of_images, job_table.c.state == LIVE, job_table.c.fence != 0)
+    return tx.connection.execute(leased.limit(1)).first() is not None
+
+
+@operation(ReplicationPort)
 def replication_backlog(tx: Transaction) -> Sequence[Backlog]:
     """Regions with something that waits, in order."""
     rows = tx.connection.execute(
@@ -246,8 +256,12 @@ def _enqueue(
     subject: dict[str, Any],
 ) -> None:
     told = subject | {"region": destination.region, "registry": destination.registry}
-    key = f"{account}/{destination.text}/{repository}{what}"
+    key = _key(account, destination, repository, what)
     jobs.enqueue(tx, KIND, account, key, told, share=destination.region)
+
+
+def _key(account: str, destination: ReplicationDestination, repository: str, what: str) -> str:
+    return f"{account}/{destination.text}/{repository}{what}"
 
 
 def _status(

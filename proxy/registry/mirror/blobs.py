@@ -202,7 +202,7 @@ class MirrorBlobs:
                 copy.ahead = wanted.blob.size
                 copy.found.set()
                 return await follow(copy, self._read(stored, copy.length, wanted.blob.size), "store")
-            self._upstreams.require(wanted.rule, wanted.repository, wanted.blob.digest)
+            await self._upstreams.require(wanted.rule, wanted.repository, wanted.blob.digest)
             copy.is_first_hand = False
             lease = await self._lease(wanted, holder, instead=gone)
             try:
@@ -314,7 +314,7 @@ class MirrorBlobs:
         digest = wanted.blob.digest
         missing = Failure(Code.LAYERS_NOT_FOUND, "The upstream has no such layer", digests=[digest])
         found = told(wanted.rule, failure, missing=missing)
-        return self._upstreams.remember(wanted.rule, wanted.repository, digest, found)
+        return self._upstreams.remember(wanted.rule, wanted.repository, digest, failure, found)
 
     # ---- from another copy -------------------------------------------------------------------------------------------
     async def _follow(self, copy: LayerCopy, wanted: _Wanted, lease: FetchLease) -> None:

@@ -129,7 +129,7 @@ class MirrorManifests:
 
     async def bring(self, rule: PullThroughRule, account: str, repository: str, digest: str) -> StoredManifest:
         """Import what is not here, into a repository that is, for who may. What `resolve` raises of the upstream."""
-        self._upstreams.require(rule, repository, digest)
+        await self._upstreams.require(rule, repository, digest)
         return await self._once(
             (account, repository, digest), lambda: self._bring(rule, account, repository, digest, create=False)
         )
@@ -142,7 +142,7 @@ class MirrorManifests:
             raise repository_not_found(repository, account)
         if not await may(IMPORT):
             raise _not_found()
-        self._upstreams.require(rule, repository, reference)
+        await self._upstreams.require(rule, repository, reference)
         manifest = await self._once(
             (account, repository, reference), lambda: self._bring(rule, account, repository, reference, create=create)
         )
@@ -156,7 +156,7 @@ class MirrorManifests:
             found = await client.manifest(upstream_name(rule, repository), reference)
         except UpstreamFailed as failed:
             failure = told(rule, failed, missing=_not_found())
-            raise self._upstreams.remember(rule, repository, reference, failure) from failed
+            raise self._upstreams.remember(rule, repository, reference, failed, failure) from failed
         return await self._import(rule, account, repository, reference, found, create=create)
 
     async def _refresh(

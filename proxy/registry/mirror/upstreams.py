@@ -6,8 +6,8 @@
     429, or our own cap             429 with its seconds
     anything else, or nothing       503 with seconds, where nothing is here to be served instead
 
-A negative answer is remembered for `NEGATIVE_SECONDS`, under the rule's and the credential's own time: a changed rule
-or secret is asked again at once. Must not know where rules and secrets are kept.
+A negative answer is remembered for `NEGATIVE_SECONDS`, of the rule as it was and the login that was refused: with
+another rule or secret the upstream is asked again at once. Must not know where rules and secrets are kept.
 """
 
 from __future__ import annotations
@@ -85,19 +85,23 @@ class Upstreams:
             await client.__aexit__()
         self._clients.clear()
 
-    def require(self, rule: PullThroughRule, repository: str, reference: str) -> None:
-        """The failure that was remembered of it, if its time is not over."""
-        name = _name(rule, repository, reference)
+    async def require(self, rule: PullThroughRule, repository: str, reference: str) -> None:
+        """The failure that was remembered of it, if its time is not over and the rule's secret is the same."""
+        if not self._negative:
+            return
+        name = _name(rule, await self._credentials(rule), repository, reference)
         until, failure = self._negative.get(name, (0.0, None))
         if failure is not None:
             if self._clock() < until:
                 raise failure
             del self._negative[name]
 
-    def remember(self, rule: PullThroughRule, repository: str, reference: str, failure: Failure) -> Failure:
-        """The same failure, which counts for a while where asking again would give the same."""
+    def remember(
+        self, rule: PullThroughRule, repository: str, reference: str, failed: UpstreamFailed, failure: Failure
+    ) -> Failure:
+        """`failure`, as which `failed` is told: it counts for a while where asking again would give the same."""
         if failure.code in _LASTING:
-            name = _name(rule, repository, reference)
+            name = _name(rule, failed.asked_as, repository, reference)
             self._negative[name] = (self._clock() + NEGATIVE_SECONDS, failure)
             if len(self._negative) > NEGATIVES:
                 self._negative.popitem(last=False)
@@ -137,8 +141,8 @@ def upstream_name(rule: PullThroughRule, repository: str) -> str:
 _LASTING = frozenset({Code.IMAGE_NOT_FOUND, Code.LAYERS_NOT_FOUND, Code.UPSTREAM_ACCESS_DENIED})
 
 
-def _name(rule: PullThroughRule, repository: str, reference: str) -> Hashable:
-    return rule.account, rule.prefix, rule.updated_at, repository, reference
+def _name(rule: PullThroughRule, login: object, repository: str, reference: str) -> Hashable:
+    return rule.account, rule.prefix, rule.updated_at, login, repository, reference
 
 
 def _noted(base: URL) -> Callable[[str, str, float], None]:

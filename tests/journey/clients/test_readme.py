@@ -59,6 +59,7 @@ ELSEWHERE = {
     "docs/events.md": "tests/journey/test_events_page.py",
     "docs/lifecycle.md": "tests/journey/test_lifecycle.py",
     "docs/pull-through.md": "tests/journey/test_pull_through_rules.py",
+    "docs/replication.md": "tests/journey/test_replication_page.py",
     "docs/cluster.md": "tests/deploy/test_documented_services.py",
     "docs/install.md": "tests/deploy/test_operations.py",  # they change the machine: only parsed there
 }

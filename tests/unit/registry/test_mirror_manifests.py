@@ -18,7 +18,7 @@ from proxy.model.pull_through import PullThroughRule
 from proxy.model.records import StoredManifest
 from proxy.registry.mirror.manifests import CREATE, IMPORT, STALE_PAUSE_SECONDS, MirrorManifests, Policy
 from proxy.registry.mirror.upstreams import NEGATIVE_SECONDS, Upstreams
-from proxy.upstream.client import Upstream
+from proxy.upstream.client import Upstream, UpstreamLogin
 from support.other_registry import FarRegistry
 
 ACCOUNT = "123456789012"
@@ -279,3 +279,22 @@ async def test_a_forced_look_leaves_a_tag_that_a_person_moved() -> None:
         assert await there.manifests.refresh(there.rule, ACCOUNT, "far/team/app", "1") is None
         assert there.rows.tags["1"] == first
         assert there.far.paths("HEAD") == []
+
+
+async def test_a_new_secret_is_tried_at_once_where_the_old_one_was_refused() -> None:
+    """The rule stays as it is, so that alone says nothing of its secret."""
+    there_login = ["old"]
+    async with world() as there:
+        there.far.basic = "me:new"
+
+        async def login(rule: PullThroughRule) -> UpstreamLogin:
+            return UpstreamLogin("me", there_login[0])
+
+        there.upstreams._credentials = login
+        there.image()
+        await there.refused(Code.UPSTREAM_ACCESS_DENIED)
+        asked = len(there.far.asked)
+        await there.refused(Code.UPSTREAM_ACCESS_DENIED)
+        assert len(there.far.asked) == asked
+        there_login[0] = "new"
+        await there.pull()
